@@ -1,0 +1,32 @@
+# Two commands for everyone: `make demo` shows it working, `make test` proves it. Both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check setup clean
+
+demo: setup
+	@$(BIN)/python -m processor demo
+
+test: setup check
+	@$(BIN)/python -m pytest
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+setup: .venv/.ready
+
+# A half-made .venv is made again: the stamp is written last.
+.venv/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is not; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || \
+	  { echo "python3 -m venv failed: on Debian and Ubuntu, 'apt-get install python3-venv' first"; exit 1; }
+	@echo "Installing into .venv (half a minute, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[devstack,test]'
+	@touch $@
+
+clean:
+	rm -rf .venv .processor

@@ -1,0 +1,1 @@
+"""Everything between the queue and the table: receive, validate, save, settle."""

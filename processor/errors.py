@@ -1,0 +1,69 @@
+"""What can go wrong, by what to do about it, and the words for it.
+
+    ProcessorError
+    ├── SettingsError          a setting, file or argument is wrong: say so and exit 2
+    ├── NotFound               what was asked for is not there: say so and exit 1
+    ├── MigrationsPending      the database is behind the code: say which command to run, exit 1
+    ├── Unavailable            an outage: nothing is lost; wait it out, or exit 4
+    │   ├── SourceUnavailable
+    │   └── StoreUnavailable
+    ├── Stopped                the wait for the end of an outage was called off by a stop; nothing is lost
+    └── StoreFault             a bug or a missing right of ours: stop and shout, never blame a tenant
+
+A bad event is none of these. It is a value, a rejection with one of the reasons below.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a delivery became a rejection; the same words in SQL, metrics and the README."""
+
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    ENVELOPE_INVALID = "envelope_invalid"
+    UNKNOWN_TENANT = "unknown_tenant"
+    TENANT_SUSPENDED = "tenant_suspended"
+    UNKNOWN_EVENT_TYPE = "unknown_event_type"
+    UNKNOWN_SCHEMA_VERSION = "unknown_schema_version"
+    SCHEMA_VIOLATION = "schema_violation"
+    ID_CONFLICT = "id_conflict"
+    TOO_LARGE = "too_large"
+    UNSTORABLE = "unstorable"
+    DEAD_LETTERED = "dead_lettered"
+
+
+class ProcessorError(Exception):
+    """The root of all errors that we raise on purpose; its text is fit for a person to read."""
+
+
+class SettingsError(ProcessorError):
+    """A setting, a file or an argument is wrong."""
+
+
+class NotFound(ProcessorError):  # noqa: N818 - outages and states are adjectives, mistakes are errors
+    """Something that was named does not exist."""
+
+
+class MigrationsPending(ProcessorError):  # noqa: N818
+    """The database lacks migrations that this code needs."""
+
+
+class Unavailable(ProcessorError):  # noqa: N818
+    """A dependency can't be reached or can't work now. Nothing was lost; trying again is right."""
+
+
+class SourceUnavailable(Unavailable):
+    """The queue can't be reached or refuses to work for now."""
+
+
+class StoreUnavailable(Unavailable):
+    """The database can't be reached or refuses to work for now."""
+
+
+class Stopped(ProcessorError):  # noqa: N818
+    """We were told to stop while waiting for an outage to end. What we held stays in the queue."""
+
+
+class StoreFault(ProcessorError):  # noqa: N818
+    """The database refused for a cause that is ours: a missing right, a broken table, a bug."""

@@ -1,0 +1,134 @@
+"""All that can be set from outside, with bounds: environment variables, or a `.env` file beside you.
+
+Each setting has a line in `.env-template`, and a test holds the two together.
+"""
+
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from processor.errors import SettingsError
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """One value per environment variable of the same name in capitals.
+
+    Times end in `_s` (seconds) or `_ms`, sizes in `_bytes`; secrets are never printed by `repr`.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    database_url: SecretStr | None = None
+    sqs_queue_url: str | None = None
+
+    aws_endpoint_url: str | None = Field(
+        None, validation_alias=AliasChoices("aws_endpoint_url_sqs", "aws_endpoint_url")
+    )
+    aws_region: str | None = Field(None, validation_alias=AliasChoices("aws_region", "aws_default_region"))
+    aws_access_key_id: str | None = None
+    aws_secret_access_key: SecretStr | None = None
+    aws_session_token: SecretStr | None = None
+    localstack_host: str | None = None
+
+    receivers: int = Field(3, ge=1, le=64)
+    writers: int = Field(1, ge=1, le=16)
+    settlers: int = Field(3, ge=1, le=64)
+    receive_wait_s: int = Field(20, ge=0, le=20)
+    batch_size_max: int = Field(500, ge=1, le=5000)
+    linger_ms: int = Field(0, ge=0, le=10_000)
+    buffer_size_max: int = Field(2000, ge=10, le=100_000)
+    buffer_bytes_max: int = Field(32 * MIB, ge=MIB)
+    visibility_timeout_s: int = Field(60, ge=2, le=43_200)
+    hold_s_max: int = Field(39_600, ge=10, le=43_000)
+
+    body_bytes_max: int = Field(MIB, ge=1024, le=16 * MIB)
+    json_depth_max: int = Field(64, ge=4, le=512)
+
+    database_timeout_s: int = Field(30, ge=1, le=600)
+    retry_wait_s_max: float = Field(30.0, ge=0.05, le=600)
+    stop_timeout_s: float = Field(25.0, ge=1, le=600)
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(8080, ge=0, le=65_535)
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("database_url")
+    @classmethod
+    def _a_postgresql_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
+            raise ValueError("expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+        return value
+
+    @field_validator("sqs_queue_url")
+    @classmethod
+    def _a_queue_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.netloc or not parts.path.strip("/"):
+                raise ValueError("expected a queue URL such as https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE")
+        return value
+
+    @classmethod
+    def load(cls, **values: Any) -> "Settings":  # noqa: ANN401 - as many kinds as there are settings
+        """Read the environment; keyword arguments win over it.
+
+        Raises SettingsError, in one line that names each bad variable and never shows a value.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+                for fault in error.errors(include_input=False, include_url=False)
+            )
+            raise SettingsError(f"bad settings: {faults}. See .env-template for what each one means.") from None
+
+    def need_database_url(self) -> str:
+        """Give the DSN, or raise SettingsError that says how to set it."""
+        if self.database_url is None:
+            raise SettingsError(
+                "DATABASE_URL is not set; expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE "
+                "in the environment or in .env (`processor dev --env-file PATH` writes one)"
+            )
+        return self.database_url.get_secret_value()
+
+    def need_queue_url(self) -> str:
+        """Give the queue's URL, or raise SettingsError that says how to set it."""
+        if self.sqs_queue_url is None:
+            raise SettingsError(
+                "SQS_QUEUE_URL is not set; expected https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE "
+                "in the environment or in .env (`processor dev --env-file PATH` writes one)"
+            )
+        return self.sqs_queue_url
+
+    def queue_name(self) -> str:
+        """Give the queue's name, the last part of its URL: the word the tables use."""
+        return urlsplit(self.need_queue_url()).path.rstrip("/").rsplit("/", 1)[-1]
+
+    def aws_client_options(self) -> dict[str, Any]:
+        """Give the keyword arguments of `boto3.client` that the settings name.
+
+        What is unset is left to boto3's own chain (profiles, roles). The region may also be read off the
+        queue's URL, whose host is `sqs.REGION.amazonaws.com`.
+        """
+        region = self.aws_region
+        if region is None and self.sqs_queue_url is not None:
+            host = (urlsplit(self.sqs_queue_url).hostname or "").split(".")
+            if len(host) > 3 and host[0] == "sqs" and host[2] == "amazonaws":  # noqa: PLR2004
+                region = host[1]
+        secret, token = self.aws_secret_access_key, self.aws_session_token
+        options = {
+            "endpoint_url": self.aws_endpoint_url,
+            "region_name": region,
+            "aws_access_key_id": self.aws_access_key_id,
+            "aws_secret_access_key": secret.get_secret_value() if secret else None,
+            "aws_session_token": token.get_secret_value() if token else None,
+        }
+        return {name: value for name, value in options.items() if value is not None}
