@@ -54,7 +54,8 @@ class Probes:
     def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         match environ.get("PATH_INFO"):
             case "/metrics":
-                return self._metrics(environ, start_response)
+                page: Iterable[bytes] = self._metrics(environ, start_response)
+                return page
             case "/livez":
                 alive = self._alive()
                 return _json(start_response, ok=alive, body={"alive": alive})
