@@ -105,7 +105,7 @@ def _copied(package: Path, account: Account) -> Path:
     except OSError as error:
         raise DevstackError(
             f"PostgreSQL's programs lie where the user `nobody` can't reach them, and copying them to "
-            f"{target} failed: {error}; expected a writable {CACHE}; run this command as an ordinary user instead"
+            f"{target} failed: {error}; expected to write there; run this as an ordinary user instead"
         ) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

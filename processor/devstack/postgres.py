@@ -41,7 +41,8 @@ class EmbeddedPostgres:
 
     `directory` keeps the data between starts. With `fsync` off the server is faster, and a crash of the
     machine (not of a process) may ruin the data: fit for tests alone. Run as root, the server itself runs as
-    `nobody`. Start it from the main thread: on Linux the server gets a shutdown signal when the starting thread ends.
+    `nobody`. Start it from the main thread: on Linux the server gets a shutdown signal when the thread that
+    started it ends.
     """
 
     def __init__(
@@ -78,8 +79,8 @@ class EmbeddedPostgres:
         except OSError as error:
             self.stop()
             raise DevstackError(
-                f"PostgreSQL can't be started in {self.directory}: {error}; expected a directory that is ours; "
-                "if another user made it, remove it or work elsewhere"
+                f"PostgreSQL can't be started in {self.directory}: {error}; expected a directory "
+                "that is ours; if another user made it, remove it or work elsewhere"
             ) from error
         except BaseException:
             self.stop()
