@@ -29,7 +29,7 @@ _MESSAGE_MAX = 180
 ERRORS_PAYLOAD_MAX = 32 * 1024
 """Characters of a payload whose errors are all looked for, up to this many.
 
-The validator gives them all or one, at some 7 KB and 50 µs each: 1 MiB of bad array items took 2.6 GB and 18 s.
+The validator gives them all or one, at some 7 KB and 50 µs each: 1 MiB of bad items took 2.6 GB and 18 s.
 """
 
 

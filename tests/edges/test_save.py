@@ -62,12 +62,19 @@ def test_the_same_delivery_again_writes_nothing(saver: Saver, db: Db) -> None:
 def test_the_same_delivery_twice_in_one_batch_is_stored_once(saver: Saver, db: Db) -> None:
     delivery, bad = a_delivery(id="o-1"), a_delivery(b"nonsense")
 
-    assert saver.outcomes(delivery, bad, delivery, bad) == ["stored", "not_json", "redelivered", "redelivered"]
+    assert saver.outcomes(delivery, bad, delivery, bad) == [
+        "stored",
+        "not_json",
+        "redelivered",
+        "redelivered",
+    ]
     assert books(db) == {"message": 1, "duplicate": 0, "rejection": 1}
 
 
 def test_nul_in_a_payload_becomes_unstorable_and_its_neighbours_are_stored(saver: Saver, db: Db) -> None:
-    deliveries = [a_delivery(payload={"total": 1, "note": "\0" if place == 5 else "x"}) for place in range(12)]
+    deliveries = [
+        a_delivery(payload={"total": 1, "note": "\0" if place == 5 else "x"}) for place in range(12)
+    ]
 
     outcomes = saver.outcomes(*deliveries)
 
