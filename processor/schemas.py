@@ -39,6 +39,9 @@ def compile_schema(definition: Any) -> jsonschema_rs.Draft202012Validator:  # no
     Raises SettingsError where it is no valid schema, has a `$ref` to somewhere else (nothing is ever
     fetched), or a pattern that a linear-time engine can't run (look-around, back-references).
     """
+    if not isinstance(definition, dict | bool):
+        # The library would read a text as a schema in JSON.
+        raise SettingsError("not a usable JSON Schema 2020-12: expected an object, true or false")
     dialect = definition.get("$schema", _DIALECT) if isinstance(definition, dict) else _DIALECT
     if not isinstance(dialect, str) or dialect.rstrip("#") != _DIALECT:
         # Another draft's rules would be skipped in silence, and a dialect of its own would be fetched.
