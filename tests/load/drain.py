@@ -32,7 +32,11 @@ SCHEMA = {
         "order_id": {"type": "string", "minLength": 1},
         "total": {"type": "number", "minimum": 0},
         "currency": {"enum": ["EUR", "USD"]},
-        "items": {"type": "array", "minItems": 1, "items": {"type": "object", "required": ["sku", "quantity"]}},
+        "items": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "object", "required": ["sku", "quantity"]},
+        },
         "note": {"type": "string"},
     },
     "required": ["order_id", "total", "currency", "items"],
@@ -123,11 +127,15 @@ def _peak_rss_mib(pid: int) -> float:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0.0
-    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0.0)
+    return next(
+        (int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0.0
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -137,7 +145,11 @@ def main() -> None:
         EmbeddedPostgres(Path(folder) / "postgres") as postgres,
         Fauxqs(Path(".processor/load").absolute()) as queue,
     ):
-        credentials = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+        credentials = {
+            "aws_access_key_id": "test",
+            "aws_secret_access_key": "test",
+            "region_name": "us-east-1",
+        }
         client = boto3.client("sqs", endpoint_url=queue.endpoint_url, **credentials)
         for place in range(arguments.rounds):
             queue_url = client.create_queue(QueueName=f"load-{place}")["QueueUrl"]
@@ -154,14 +166,25 @@ def main() -> None:
             }
             result = drain_once(environment, database_url, arguments.messages)
             audit = subprocess.run(
-                [sys.executable, "-m", "processor", "audit", "--json"], env=environment, capture_output=True, check=False
+                [sys.executable, "-m", "processor", "audit", "--json"],
+                env=environment,
+                capture_output=True,
+                check=False,
             )
             books = json.loads(audit.stdout)["outcomes"] if audit.stdout else {}
             if audit.returncode or books.get("message") != arguments.messages:
-                raise SystemExit(f"round {place + 1}: the audit does not hold, so there is no figure: {books}")
+                raise SystemExit(
+                    f"round {place + 1}: the audit does not hold, so there is no figure: {books}"
+                )
             results.append(result)
-            print(f"round {place + 1}: " + "  ".join(f"{name} {value:.3f}" for name, value in result.items()), flush=True)
-    print("median:  " + "  ".join(f"{name} {statistics.median(r[name] for r in results):.3f}" for name in results[0]))
+            print(
+                f"round {place + 1}: " + "  ".join(f"{name} {value:.3f}" for name, value in result.items()),
+                flush=True,
+            )
+    print(
+        "median:  "
+        + "  ".join(f"{name} {statistics.median(r[name] for r in results):.3f}" for name in results[0])
+    )
 
 
 if __name__ == "__main__":
