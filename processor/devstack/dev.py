@@ -120,9 +120,9 @@ class RunningProcessor:
                 if time.monotonic() - self.started_at > HEALTHY_S:
                     self.wait_s = 1.0
                 say(
-                    f"`processor run` has ended with exit code {code}; starting it again in {self.wait_s:.0f} s."
-                    " Nothing is lost: what it held comes back from the queue. Its log ends with:"
-                    f"{self.child.log_tail()}"
+                    f"`processor run` has ended with exit code {code}; starting it again in "
+                    f"{self.wait_s:.0f} s. Nothing is lost: what it held comes back from the queue. "
+                    f"Its log ends with:{self.child.log_tail()}"
                 )
                 self._wait()
                 self.start()

@@ -43,8 +43,8 @@ def guide(stack: Stack, http_port: int, env_file: Path) -> Iterator[str]:
         yield "`kill -9` of this command costs no more than that: the servers notice it, save and stop."
     else:
         yield "`kill -9` of this command leaves the servers running; stop them by hand before the next start."
-    yield f"`kill -9` of the SQS server (pid {stack.sqs.pid}), or a power cut, costs the messages queued since"
-    yield "this start; those queued at the last clean stop come back, and what was stored of them is recognised."
+    yield f"`kill -9` of the SQS server (pid {stack.sqs.pid}), or a power cut, costs the messages queued"
+    yield "since this start; those queued at the last clean stop come back, and what was stored is known."
     yield f"`kill -9` of PostgreSQL (pid {stack.postgres.pid}) costs no row: what is committed stays."
 
 
