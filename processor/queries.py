@@ -6,7 +6,7 @@ A query begins with `-- name: one line of purpose` and ends where the next one b
 import re
 from functools import cache
 from pathlib import Path
-from typing import LiteralString, cast
+from typing import LiteralString
 
 _HEADING = re.compile(r"^-- (?P<name>[a-z_]+): (?P<purpose>.+)$", re.MULTILINE)
 
@@ -28,6 +28,6 @@ def queries(topic: str) -> dict[str, LiteralString]:
     headings = list(_HEADING.finditer(text))
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
     return {
-        heading["name"]: cast("LiteralString", text[heading.end() : end].strip())
+        heading["name"]: text[heading.end() : end].strip()
         for heading, end in zip(headings, ends, strict=True)
     }

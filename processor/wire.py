@@ -120,7 +120,7 @@ def _recognise(document: Document, attributes: Mapping[str, Attribute]) -> Envel
     return envelope
 
 
-def encode_native(  # noqa: PLR0913 - the fields of the format
+def encode_native(
     *,
     message_id: str,
     tenant_id: str,

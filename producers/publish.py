@@ -1,0 +1,331 @@
+"""Puts messages on a queue, and says of each what became of it.
+
+    messages ─▶ batches of ten, under 1 MiB ─▶ [bounded] ─▶ senders: intended ─▶ send ─▶ accepted ─▶ receipts
+                                                                        ▲         │
+                                                                        └ again ──┤ not the message's fault
+                                                              Refused ◀───────────┘ the message's fault
+
+The manifest, if there is one, knows each message before the queue does. A reply that is lost makes us send
+again, so the queue may hold a message twice: that is why each carries an id of its own.
+"""
+
+import logging
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Protocol, TypeAlias
+
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+    wait_random_exponential,
+)
+
+from processor.errors import ProcessorError, SourceUnavailable
+from processor.manifest import Line, ManifestWriter, State
+from producers.session import CALL_FAILED, SendFailed, blame
+
+BATCH_SIZE_MAX = 10
+BATCH_BYTES_MAX = 1024 * 1024
+"""SQS's bound for one message and for one batch, attributes included."""
+
+ATTEMPTS_MAX = 7
+"""Sends of one batch before we give up: some 10 s if the queue refuses at once, a few minutes if it hangs."""
+
+GROUP_ID_LENGTH_MAX = 128
+
+_GROUP_REFUSED = ("MessageGroupId", "parameter that is not valid for this queue type")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message to send, and what its sender knows of it.
+
+    `tenant_id`, `message_id` and `digest` are what the manifest will say, `group` is the tenant on whose
+    behalf it is sent (garbage has one too), `kind` and `label` are what reports call it.
+    """
+
+    body: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    tenant_id: str | None = None
+    message_id: str | None = None
+    digest: str | None = None
+    group: str | None = None
+    kind: str = "event"
+    label: str = ""
+    deduplication_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def size_bytes(self) -> int:
+        """Count as SQS does: the body, and of each attribute the name, the type and the value."""
+        attributes = sum(
+            _utf8(name) + len("String") + _utf8(value) for name, value in self.attributes.items()
+        )
+        return _utf8(self.body) + attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The queue has the message; `delivery_id` is the id that SQS gave it."""
+
+    message: Outgoing
+    delivery_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The queue does not have the message: SQS's code and words, or `too_large`, which is ours."""
+
+    message: Outgoing
+    code: str
+    reason: str
+
+
+Receipt: TypeAlias = Accepted | Refused
+
+
+class BatchClient(Protocol):
+    """What we need of boto3's SQS client; it may be called by several threads at once."""
+
+    def send_message_batch(self, *, QueueUrl: str, Entries: Sequence[Mapping[str, Any]]) -> Any:  # noqa: ANN401, N803 - boto3's
+        """Send up to ten messages; answer `Successful` and `Failed` by entry id."""
+
+
+class Publisher:
+    """Sends messages by several threads, in batches, with bounded waiting, memory and retries.
+
+    `senders` threads send at once; a FIFO queue has one, to keep its order. `wait_s_max` caps the pause
+    between two tries.
+    """
+
+    def __init__(
+        self,
+        client: BatchClient,
+        queue_url: str,
+        manifest: ManifestWriter | None = None,
+        *,
+        senders: int = 4,
+        wait_s_max: float = 30.0,
+    ) -> None:
+        self._client = client
+        self._queue_url = queue_url
+        self._manifest = manifest
+        self._fifo = queue_url.endswith(".fifo")
+        self._senders = 1 if self._fifo else senders
+        self._wait_s_max = wait_s_max
+        self._groups = True
+        self._halted = threading.Event()
+
+    def stop(self) -> None:
+        """Let what is being sent come to its end, without further tries; nothing more will be sent."""
+        self._halted.set()
+
+    def publish(
+        self, messages: Iterable[Outgoing], batch_size_max: int = BATCH_SIZE_MAX
+    ) -> Iterator[Receipt]:
+        """Send all, taking from `messages` only as fast as the queue takes them; receipts come as they can.
+
+        `batch_size_max` is up to ten; less lets a slow trickle leave at once.
+        Raises SourceUnavailable if the queue stays away and SettingsError if it doesn't exist, both only
+        after the receipts of all that was being sent. A message without a receipt may or may not be on
+        the queue: send it again, with the same id.
+        """
+        room = self._senders * 2
+        failure: ProcessorError | None = None
+        working: set[Future[_Sent]] = set()
+        with ThreadPoolExecutor(self._senders, thread_name_prefix="sender") as pool:
+            for batch in _batches(messages, batch_size_max):
+                if self._halted.is_set():
+                    break
+                working.add(pool.submit(self._send, batch))
+                done, working = wait(working, 0 if len(working) < room else None, FIRST_COMPLETED)
+                for future in done:
+                    yield from future.result().receipts
+                    failure = failure or future.result().failure
+                if failure is not None:
+                    # The others would only repeat for minutes what this one has found out.
+                    self.stop()
+                    break
+            for future in wait(working).done:
+                yield from future.result().receipts
+                failure = failure or future.result().failure
+        if failure is not None:
+            raise failure
+
+    def _send(self, batch: list[Outgoing]) -> "_Sent":
+        """Send one batch to its end: each message has a receipt, or the failure says why some have none."""
+        sent = _Sent(dict(enumerate(batch)))
+        for index, message in enumerate(batch):
+            if (size := message.size_bytes()) > BATCH_BYTES_MAX:
+                sent.refuse(
+                    index, "too_large", f"{size} bytes with its attributes; SQS takes {BATCH_BYTES_MAX}"
+                )
+        try:
+            if self._manifest is not None:
+                # This line's place is the manifest's promise: nothing is sent that the file doesn't know.
+                self._manifest.intend([_line(message) for message in sent.pending.values()])
+            self._retry(sent)
+        except ProcessorError as error:
+            sent.failure = error
+        return sent
+
+    def _retry(self, sent: "_Sent") -> None:
+        tries = Retrying(
+            retry=retry_if_exception_type(_TryAgain),
+            stop=stop_after_attempt(ATTEMPTS_MAX) | stop_when_event_set(self._halted),
+            wait=wait_random_exponential(multiplier=0.25, max=self._wait_s_max),
+            sleep=sleep_using_event(self._halted),
+            before_sleep=lambda state: log.warning(
+                "%s; trying again", state.outcome and state.outcome.exception()
+            ),
+            reraise=True,
+        )
+        try:
+            tries(self._attempt, sent)
+        except _TryAgain as error:
+            if error.outage:
+                raise SourceUnavailable(f"the queue {self._queue_url} can't be reached: {error}") from error
+            for index, (code, reason) in error.refusals.items():
+                sent.refuse(index, code, reason)
+
+    def _attempt(self, sent: "_Sent") -> None:
+        """Send what has no receipt yet, in one call."""
+        if not sent.pending:
+            return
+        try:
+            answer = self._client.send_message_batch(
+                QueueUrl=self._queue_url,
+                Entries=[self._entry(index, message) for index, message in sent.pending.items()],
+            )
+        except CALL_FAILED as error:
+            self._whole_call_failed(sent, blame(error, self._queue_url))
+            return
+        self._accept(sent, answer.get("Successful", ()))
+        self._judge(sent, answer.get("Failed", ()))
+
+    def _accept(self, sent: "_Sent", successes: Iterable[Mapping[str, Any]]) -> None:
+        accepted = [sent.accept(int(entry["Id"]), entry["MessageId"]) for entry in successes]
+        if self._manifest is not None:
+            self._manifest.accept([_line(receipt.message, receipt.delivery_id) for receipt in accepted])
+
+    def _judge(self, sent: "_Sent", failures: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse what is the message's fault, and call for another try of the rest."""
+        again: dict[int, tuple[str, str]] = {}
+        for entry in failures:
+            index, code, reason = int(entry["Id"]), str(entry["Code"]), str(entry.get("Message", ""))
+            if not entry["SenderFault"] or self._gave_up_groups(code, reason):
+                again[index] = (code, reason)
+            else:
+                sent.refuse(index, code, reason)
+        if not again and sent.pending:
+            # A server that forgets an entry in its answer has told us nothing about it.
+            raise _TryAgain("the answer does not name every message", outage=True)
+        if again:
+            code, reason = next(iter(again.values()))
+            raise _TryAgain(f"SQS has not taken {len(again)} of a batch ({code}: {reason})", again)
+
+    def _whole_call_failed(self, sent: "_Sent", failed: SendFailed) -> None:
+        if failed.outage or self._gave_up_groups(failed.code, failed.reason):
+            raise _TryAgain(f"{failed.code}: {failed.reason}", outage=True)
+        if len(sent.pending) == 1:
+            sent.refuse(next(iter(sent.pending)), failed.code, failed.reason)
+            return
+        # Some of these are at fault and SQS won't say which: sent one by one, only the guilty is refused.
+        for index, message in list(sent.pending.items()):
+            alone = _Sent({index: message})
+            try:
+                self._retry(alone)
+            finally:
+                sent.receipts += alone.receipts
+                if not alone.pending:
+                    del sent.pending[index]
+
+    def _gave_up_groups(self, code: str, reason: str) -> bool:
+        """Tell whether this server takes groups on FIFO queues only; from then on we send without."""
+        if self._fifo or not any(words in reason for words in _GROUP_REFUSED):
+            return False
+        if self._groups:
+            self._groups = False
+            log.warning("no fair queue: the server refuses MessageGroupId on it (%s); going on without", code)
+        # True also if another sender has drawn that conclusion while this one's call was on its way.
+        return True
+
+    def _entry(self, index: int, message: Outgoing) -> dict[str, Any]:
+        # The entry's id is its index: the same message may stand twice in one batch.
+        entry: dict[str, Any] = {"Id": str(index), "MessageBody": message.body}
+        if message.attributes:
+            entry["MessageAttributes"] = {
+                name: {"DataType": "String", "StringValue": value}
+                for name, value in message.attributes.items()
+            }
+        if self._fifo:
+            entry["MessageDeduplicationId"] = message.deduplication_id
+        if self._fifo or (self._groups and message.group):
+            entry["MessageGroupId"] = _group_id(message.group or "none")
+        return entry
+
+
+class _TryAgain(Exception):  # noqa: N818 - a state of ours, which never leaves this file
+    """What was sent is not on the queue, or we can't know; `refusals` is what SQS said, by index."""
+
+    def __init__(
+        self, text: str, refusals: dict[int, tuple[str, str]] | None = None, *, outage: bool = False
+    ) -> None:
+        super().__init__(text)
+        self.refusals = refusals or {}
+        self.outage = outage
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A batch on its way: what has no receipt yet, by index, and the receipts."""
+
+    pending: dict[int, Outgoing]
+    receipts: list[Receipt] = field(default_factory=list)
+    failure: ProcessorError | None = None
+
+    def accept(self, index: int, delivery_id: str) -> Accepted:
+        receipt = Accepted(self.pending.pop(index), delivery_id)
+        self.receipts.append(receipt)
+        return receipt
+
+    def refuse(self, index: int, code: str, reason: str) -> None:
+        self.receipts.append(Refused(self.pending.pop(index), code, reason))
+
+
+def _batches(messages: Iterable[Outgoing], size_max: int) -> Iterator[list[Outgoing]]:
+    """Cut into batches that SQS takes; a message too large for any stands alone."""
+    batch: list[Outgoing] = []
+    batch_bytes = 0
+    for message in messages:
+        size = message.size_bytes()
+        if batch and (len(batch) == size_max or batch_bytes + size > BATCH_BYTES_MAX):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append(message)
+        batch_bytes += size
+    if batch:
+        yield batch
+
+
+def _line(message: Outgoing, delivery_id: str | None = None) -> Line:
+    state: State = "intended" if delivery_id is None else "accepted"
+    return Line(state, message.tenant_id, message.message_id, message.digest, delivery_id)
+
+
+def _group_id(tenant: str) -> str:
+    """Name the group as its tenant, or by a digest where SQS would refuse the name."""
+    if len(tenant) <= GROUP_ID_LENGTH_MAX and tenant.isascii() and tenant.isprintable() and " " not in tenant:
+        return tenant
+    return sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _utf8(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
