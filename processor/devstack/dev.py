@@ -121,8 +121,8 @@ class RunningProcessor:
                     self.wait_s = 1.0
                 say(
                     f"`processor run` has ended with exit code {code}; starting it again in "
-                    f"{self.wait_s:.0f} s. Nothing is lost: what it held comes back from the queue. "
-                    f"Its log ends with:{self.child.log_tail()}"
+                    f"{self.wait_s:.0f} s. Nothing is lost: what it held comes back from the queue within "
+                    f"a minute. Its log ends with:{self.child.log_tail()}"
                 )
                 self._wait()
                 self.start()

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 ACCOUNT_ID = "000000000000"
 REGION = "us-east-1"
 CREDENTIAL = "test"
+# What a Python program may need to run at all, and nothing that tells it what to be.
+NEUTRAL = ("PATH", "HOME", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE")
 START_S = 30.0
 LOCK_S = 15.0
 PORT_ATTEMPTS = 3
@@ -229,7 +231,7 @@ class EmbeddedSqs:
         ministacks have left, if we let it.
         """
         state = str(self.directory / "state")
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        kept = {name: os.environ[name] for name in NEUTRAL if name in os.environ}
         return kept | {
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self.port),
