@@ -48,7 +48,7 @@ def run_demo(*, events: int, seed: int) -> int:
     except Interrupted as stop:
         report.say(f"Stopped by {stop}; all processes have ended, and the temporary files are gone.")
         return stop.exit_code
-    except (ProcessorError, psycopg.Error, BotoCoreError, ClientError) as error:
+    except (ProcessorError, psycopg.Error, BotoCoreError, ClientError, OSError) as error:
         report.fail(str(error))
         return 1
 

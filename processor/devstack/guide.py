@@ -40,7 +40,8 @@ def guide(stack: Stack, http_port: int, env_file: Path) -> Iterator[str]:
     yield "Ctrl-C stops everything and keeps everything: rows and queued messages are back at the next start"
     yield f"(`{processor} dev --fresh` starts over)."
     if sys.platform == "linux":
-        yield "`kill -9` of this command costs no more than that: the servers notice it, save and stop."
+        yield "`kill -9` of this command costs nothing either: the servers notice it, save and stop, and what"
+        yield "the processor had in hand comes back within a minute."
     else:
         yield "`kill -9` of this command leaves the servers running; stop them by hand before the next start."
     yield f"`kill -9` of the SQS server (pid {stack.sqs.pid}), or a power cut, costs the messages queued"

@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import Self
 
 import psycopg
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from processor.devstack.stack import Stack
 from processor.queries import queries
@@ -104,13 +105,12 @@ class Progress:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
             # No thread of its own: a signal must find the main thread alone.
             auto_refresh=False,
             console=self._console,
         )
-        self._sent = self._bars.add_task("sent", total=events, note="")
-        self._done = self._bars.add_task("processed", total=events, note="")
+        self._sent = self._bars.add_task("sent", total=events)
+        self._done = self._bars.add_task("processed", total=events)
         self._live = (
             Live(self._bars, console=self._console, auto_refresh=False) if sys.stdout.isatty() else None
         )
@@ -133,8 +133,10 @@ class Progress:
         note = f"{seen.stored:,} stored, {seen.duplicates:,} duplicates, {seen.rejected:,} rejected"
         if self._live is not None:
             self._bars.update(self._sent, completed=seen.accepted, total=total)
-            self._bars.update(self._done, completed=seen.done, total=total, note=note)
-            self._live.refresh()
+            self._bars.update(self._done, completed=seen.done, total=total)
+            self._live.update(
+                Group(self._bars, Text(f"  {note}, {seen.waiting:,} in the queue")), refresh=True
+            )
             return
         ended = seen.accepted >= self._events and seen.done >= seen.accepted and seen.waiting == 0
         if ended or time.monotonic() - self._said_at >= PLAIN_INTERVAL_S:
