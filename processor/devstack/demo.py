@@ -20,7 +20,7 @@ from processor.devstack.children import Child, DevstackError, free_port, uninter
 from processor.devstack.interrupts import Interrupted, interrupts
 from processor.devstack.progress import Progress, Seen, Watch
 from processor.devstack.report import Report
-from processor.devstack.stack import Stack, wait_until_ready
+from processor.devstack.stack import BAD_SHARES, Stack, wait_until_ready
 from processor.errors import ProcessorError
 
 POLL_S = 0.2
@@ -98,7 +98,7 @@ def _demo(cleanup: contextlib.ExitStack, report: Report, events: int, seed: int)
 
 def _fake(events: int, seed: int, manifest: Path) -> list[str]:
     figures = ["--events", str(events), "--seed", str(seed)]
-    return [sys.executable, "-m", "producers", "fake", *figures, "--manifest", str(manifest)]
+    return [sys.executable, "-m", "producers", "fake", *figures, *BAD_SHARES, "--manifest", str(manifest)]
 
 
 def _watch(stack: Stack, processor: Child, producers: Child, manifest: Path, events: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from processor.devstack.sqs import EmbeddedSqs
-from processor.devstack.stack import Stack, program, shell_path
+from processor.devstack.stack import BAD_SHARES, Stack, program, shell_path
 
 AWSLOCAL_PORT = 4566
 
@@ -32,7 +32,7 @@ def guide(stack: Stack, http_port: int, env_file: Path) -> Iterator[str]:
     yield f'  {psql} {stack.database_url} -c "SELECT rejection_id, reason, detail FROM rejection"'  # noqa: S608 - shown
     yield "  # for the commands below: where the servers are"
     yield f"  set -a; . {_sourced(env_file)}; set +a"
-    yield f"  {program('producers')} fake --events 500"
+    yield f"  {program('producers')} fake --events 500 {' '.join(BAD_SHARES)}"
     yield f"  {processor} rejection list"
     yield f"  {processor} trace hello-1"
     yield f"  {processor} audit"

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from processor.devstack.stack import program, shell_path
+from processor.devstack.stack import BAD_SHARES, program, shell_path
 from processor.queries import queries
 
 
@@ -59,7 +59,10 @@ class Report:
         for command, purpose in (
             (f"{processor} dev", "in one terminal; then in another one:"),
             ("set -a; . .processor/env; set +a", "where its servers are"),
-            (f"{producers} fake --events {events} --seed {seed}", "the same events again"),
+            (
+                f"{producers} fake --events {events} --seed {seed} {' '.join(BAD_SHARES)}",
+                "the same events again",
+            ),
             (f"{processor} rejection list", "what was refused, and why"),
             (f"{processor} trace MESSAGE_ID", "where one event went"),
             (f"{processor} audit", "whether the books balance"),

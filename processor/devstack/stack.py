@@ -25,6 +25,8 @@ from processor.queries import queries
 
 DATABASE = "events"
 QUEUE = "events"
+# Enough of each kind that a table of 5,000 events shows them all.
+BAD_SHARES = ("--invalid", "0.04", "--duplicates", "0.05")
 READY_S = 30.0
 POLL_S = 0.05
 # Variables that say where our dependencies are; what the shell holds of these must not reach our children.
