@@ -99,6 +99,7 @@ class Progress:
     def __init__(self, events: int) -> None:
         self._events = events
         self._console = Console(highlight=False)
+        self._said: Seen | None = None
         self._said_at = 0.0
         self._bars = Bars(
             TextColumn("  {task.description:<9}"),
@@ -139,7 +140,7 @@ class Progress:
             )
             return
         ended = seen.accepted >= self._events and seen.done >= seen.accepted and seen.waiting == 0
-        if ended or time.monotonic() - self._said_at >= PLAIN_INTERVAL_S:
-            self._said_at = time.monotonic()
+        if seen != self._said and (ended or time.monotonic() - self._said_at >= PLAIN_INTERVAL_S):
+            self._said, self._said_at = seen, time.monotonic()
             sys.stdout.write(f"  sent {seen.accepted:,}: {note}, {seen.waiting:,} in the queue\n")
             sys.stdout.flush()

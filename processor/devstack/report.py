@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import psycopg
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from processor.devstack.stack import BAD_SHARES, program, shell_path
+from processor.errors import Reason
 from processor.queries import queries
 
 
@@ -27,20 +29,37 @@ class Report:
         self._errors.print(Text(f"Error: {text}", style="red"), soft_wrap=True)
 
     def outcomes(self, database_url: str) -> None:
-        """Print the table of what became of each tenant's deliveries, with a line of sums."""
+        """Print what became of each tenant's deliveries: a column per tenant, a line per outcome."""
         with psycopg.connect(database_url) as connection:
             rows = connection.execute(queries("devstack")["outcomes_by_tenant"]).fetchall()
-        table = Table(title="What became of every delivery", title_justify="left", show_footer=True)
-        sums = [sum(row[column] for row in rows) for column in (1, 2, 3)]
-        table.add_column("tenant", footer="all")
-        for heading, total in zip(("stored", "duplicates", "rejected"), sums, strict=True):
-            table.add_column(heading, footer=f"{total:,}", justify="right")
-        table.add_column("rejections by reason")
-        for tenant, stored, duplicates, rejected, reasons in rows:
-            figures = (f"{count:,}" for count in (stored, duplicates, rejected))
-            table.add_row(Text(tenant or "(none that we know)"), *figures, Text(reasons))
+        counts = {(tenant, outcome): deliveries for tenant, outcome, deliveries in rows}
+        tenants = sorted({tenant for tenant, _ in counts}, key=lambda tenant: (tenant is None, tenant))
+        reasons = [reason.value for reason in Reason if any(outcome == reason for _, outcome in counts)]
+        table = Table(
+            title="What became of every delivery",
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            padding=0,
+        )
+        table.add_column("", no_wrap=True)
+        for tenant in tenants:
+            table.add_column(Text(tenant or "nobody"), justify="right")
+        table.add_column("all", justify="right")
+        for heading, outcomes in (
+            ("stored", ["stored"]),
+            ("duplicates", ["duplicate"]),
+            ("rejected", reasons),
+            *((f"  {reason}", [reason]) for reason in reasons),
+        ):
+            figures = [sum(counts.get((tenant, outcome), 0) for outcome in outcomes) for tenant in tenants]
+            table.add_row(
+                heading, *(f"{figure:,}" if figure else "·" for figure in figures), f"{sum(figures):,}"
+            )
         self._console.print()
         self._console.print(table)
+        if None in tenants:
+            self.say("`nobody`: the message names no tenant that we know, or can't be read at all.")
 
     def audit(self, said: str, exit_code: int) -> None:
         """Print the audit's own words, and what its exit code means."""
