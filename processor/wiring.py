@@ -1,28 +1,36 @@
 """Settings in, working objects out: the one place that knows everybody."""
 
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import structlog
 
-from processor import metrics, migrations
+from processor import metrics, migrations, supervisor
+from processor.audit import Report, audit
+from processor.check import Finding
 from processor.connection import connect
-from processor.errors import SourceUnavailable
+from processor.errors import MigrationsPending, SourceUnavailable, StoreFault, StoreUnavailable
+from processor.model import Rejection
 from processor.patience import Patience
-from processor.pipeline import Limits, Pipeline, Tally
+from processor.pipeline import Limits, Pipeline, Tally, once
 from processor.probes import Probes
 from processor.schemas import Schemas
 from processor.settings import Settings
+from processor.sources.quarantine import QuarantineSource, Selection
 from processor.sources.sqs import SqsSource
+from processor.sqlstates import name_of
 from processor.store import Store
 
 log = structlog.get_logger(__name__)
 
 _DEPTH_EVERY_S = 15
+_REPLAY_SIZE = 100
 
 
 @contextmanager
@@ -31,6 +39,14 @@ def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
     connection = connect(settings.need_database_url())
     try:
         yield connection
+    except psycopg.errors.UndefinedTable:
+        raise MigrationsPending("the database has no tables of ours; run: processor migrate") from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise StoreFault(
+            f"the role of DATABASE_URL may not do this ({error.diag.message_primary}); see sql/README.md"
+        ) from None
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(f"the database went away: {name_of(error)}") from error
     finally:
         connection.close()
 
@@ -154,3 +170,66 @@ class _DepthWatcher:
                 log.debug("depth_unknown", trouble=str(error))
             if self._stop.wait(_DEPTH_EVERY_S):
                 return
+
+
+# ── the commands that are more than a question ────────────────────────────────────────────────────────
+
+
+def run_many(settings: Settings, stops: Stops, processes: int, until_idle_s: float | None) -> int:
+    """Run several processes side by side; gives the exit code."""
+    return supervisor.supervise(
+        processes,
+        http_port=settings.http_port,
+        until_idle_s=until_idle_s,
+        stop_gently=stops.gently,
+        stop_now=stops.now,
+    )
+
+
+def replay(settings: Settings, selection: Selection, *, dry_run: bool) -> dict[str, int]:
+    """Put the selected open rejections through the pipeline; counts them by outcome, or reason if rejected.
+
+    With `dry_run` the verdicts are made but nothing is saved: what would be stored may still turn out to be
+    a duplicate, or an id_conflict.
+    """
+    schemas = make_schemas(settings)
+    store = make_store(settings, schemas, Patience("database", wait_s_max=1, stop=_never_wait()))
+    outcomes: Counter[str] = Counter()
+    with database(settings) as connection:
+        migrations.require_current(connection)
+        source = QuarantineSource(connection, selection)
+        store.load_registry()
+        try:
+            while True:
+                if dry_run:
+                    verdicts = [schemas.validate(delivery) for delivery in source.receive(_REPLAY_SIZE, 0)]
+                    seen = [v.reason.value if isinstance(v, Rejection) else "stored" for v in verdicts]
+                else:
+                    settlements = once(source, schemas, store, limit=_REPLAY_SIZE, wait_s=0)
+                    seen = [(s.reason or s.outcome).value for s in settlements]
+                if not seen:
+                    return dict(outcomes)
+                outcomes.update(seen)
+        finally:
+            store.close()
+
+
+def _never_wait() -> threading.Event:
+    # A command for a person: an outage is said at once instead of being waited out.
+    event = threading.Event()
+    event.set()
+    return event
+
+
+def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
+    """Audit the tables, the queue's counts if SQS_QUEUE_URL is set, and the manifests."""
+    depth: Callable[[], Mapping[str, int]] | None = None
+    if settings.sqs_queue_url is not None:
+        depth = SqsSource.open(settings).depth_with_dead_letters
+    with database(settings) as connection:
+        return audit(connection, manifests, depth)
+
+
+def run_check(settings: Settings) -> list[Finding]:
+    """Look at everything that a deployment depends on."""
+    return []

@@ -1,5 +1,6 @@
 """SQS: long polls, deletes in tens after the commit, and a longer visibility timeout for what is held."""
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -108,6 +109,27 @@ class SqsSource:
             "in_flight": int(counts.get("ApproximateNumberOfMessagesNotVisible", 0)),
             "delayed": int(counts.get("ApproximateNumberOfMessagesDelayed", 0)),
         }
+
+    def depth_with_dead_letters(self) -> dict[str, int]:
+        """Count as `depth` does, and add dead_lettered: all that is in this queue's dead-letter queue."""
+        counts = self.depth()
+        url = self.dead_letter_queue_url()
+        if url is not None:
+            other = SqsSource(self._client, url, self._queue, visibility_timeout_s=0)
+            counts["dead_lettered"] = sum(other.depth().values())
+        return counts
+
+    def dead_letter_queue_url(self) -> str | None:
+        """Find the dead-letter queue by the redrive policy; None: there is none."""
+        with _outages("depth"):
+            answer = self._client.get_queue_attributes(
+                QueueUrl=self._queue_url, AttributeNames=["RedrivePolicy"]
+            )
+            policy = answer.get("Attributes", {}).get("RedrivePolicy")
+            if not policy:
+                return None
+            name = json.loads(policy)["deadLetterTargetArn"].rsplit(":", 1)[-1]
+            return self._client.get_queue_url(QueueName=name)["QueueUrl"]
 
     def _change_visibility(self, operation: str, deliveries: Sequence[Delivery], timeout_s: int) -> None:
         for chunk in _tens(deliveries):
