@@ -96,6 +96,9 @@ class Stack:
         log = self.directory / f"{name}.log"
         start_log(log)
         environment = {n: v for n, v in os.environ.items() if not n.startswith(ADDRESSES)}
+        for variable in ("NO_PROXY", "no_proxy"):
+            # A company's proxy can't reach the loopback of this machine.
+            environment[variable] = ",".join(filter(None, [environment.get(variable), "127.0.0.1"]))
         return spawn(
             name,
             command,
