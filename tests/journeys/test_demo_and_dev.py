@@ -195,7 +195,7 @@ def test_dev_starts_a_killed_processor_again_and_ends_when_a_server_dies(directo
 
 
 def an_event_arrives(settings: dict[str, str]) -> bool:
-    """Send one and look. The first ones may go to the killed processor's last poll, and return in a minute."""
+    """Send one and look. The first may go to the killed processor's last poll, and return in a minute."""
     send(settings, "Hello World")
     return "not_json" in reasons(settings)
 
