@@ -127,6 +127,10 @@ class Publisher:
         """Let what is being sent come to its end, without further tries; nothing more will be sent."""
         self._halted.set()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until `stop` is called; tell whether it was."""
+        return self._halted.wait(seconds)
+
     def publish(
         self, messages: Iterable[Outgoing], batch_size_max: int = BATCH_SIZE_MAX
     ) -> Iterator[Receipt]:
