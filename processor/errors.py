@@ -41,15 +41,15 @@ class SettingsError(ProcessorError):
     """A setting, a file or an argument is wrong."""
 
 
-class NotFound(ProcessorError):  # noqa: N818 - outages and states are adjectives, mistakes are errors
+class NotFound(ProcessorError):
     """Something that was named does not exist."""
 
 
-class MigrationsPending(ProcessorError):  # noqa: N818
+class MigrationsPending(ProcessorError):
     """The database lacks migrations that this code needs."""
 
 
-class Unavailable(ProcessorError):  # noqa: N818
+class Unavailable(ProcessorError):
     """A dependency can't be reached or can't work now. Nothing was lost; trying again is right."""
 
 
@@ -61,9 +61,9 @@ class StoreUnavailable(Unavailable):
     """The database can't be reached or refuses to work for now."""
 
 
-class Stopped(ProcessorError):  # noqa: N818
+class Stopped(ProcessorError):
     """We were told to stop while waiting for an outage to end. What we held stays in the queue."""
 
 
-class StoreFault(ProcessorError):  # noqa: N818
+class StoreFault(ProcessorError):
     """The database refused for a cause that is ours: a missing right, a broken table, a bug."""

@@ -72,7 +72,9 @@ class Settings(BaseSettings):
         if value is not None:
             parts = urlsplit(value)
             if parts.scheme not in ("http", "https") or not parts.netloc or not parts.path.strip("/"):
-                raise ValueError("expected a queue URL such as https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE")
+                raise ValueError(
+                    "expected a queue URL such as https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE"
+                )
         return value
 
     @classmethod
@@ -88,7 +90,9 @@ class Settings(BaseSettings):
                 f"{'.'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
                 for fault in error.errors(include_input=False, include_url=False)
             )
-            raise SettingsError(f"bad settings: {faults}. See .env-template for what each one means.") from None
+            raise SettingsError(
+                f"bad settings: {faults}. See .env-template for what each one means."
+            ) from None
 
     def need_database_url(self) -> str:
         """Give the DSN, or raise SettingsError that says how to set it."""

@@ -1,0 +1,31 @@
+"""The commands. Each file of this folder is a family of them; here they meet, and errors become exit codes.
+
+0 fine   1 failed   2 usage   3 a check found a problem   4 a dependency can't be reached
+"""
+
+import click
+
+from processor.cli import books, proof, registry, rejections, service, stack
+from processor.cli.errors import Commands
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="event-processor")
+def cli() -> None:
+    """Take events from SQS, validate them, write each once to PostgreSQL, then delete it from the queue.
+
+    Settings come from the environment or from .env; .env-template explains each. `processor dev` gives you
+    a PostgreSQL and an SQS to play with, `processor check` says what a deployment lacks.
+
+    Exit codes: 0 fine, 1 failed, 2 usage, 3 a check found a problem, 4 a dependency can't be reached.
+    """
+
+
+for family in (stack, service, registry, rejections, books, proof):
+    for command in family.COMMANDS:
+        cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()

@@ -1,0 +1,60 @@
+"""How commands print data: a table for people, JSON for programs."""
+
+import base64
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Print one JSON value, indented; moments in RFC 3339, bytes as base64."""
+    click.echo(orjson.dumps(value, default=_json_default, option=orjson.OPT_INDENT_2).decode())
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) -> None:
+    """Print rows of one shape, an array or a table; `empty` is the sentence for none."""
+    if as_json:
+        print_json(list(rows))
+    elif not rows:
+        click.echo(empty)
+    else:
+        print_table(list(rows[0]), [row.values() for row in rows])
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Iterable[Any]], title: str | None = None) -> None:
+    """Print a table. Where nobody watches it is not cut to the width of a screen."""
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 250, highlight=False)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        # The text is a sender's: square brackets in it are no markup, and control characters stay out.
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401 - any column
+    if value is None:
+        return "-"
+    text = value.strftime("%Y-%m-%d %H:%M:%SZ") if isinstance(value, datetime) else str(value)
+    printable = "".join(character if character.isprintable() else "\ufffd" for character in text)
+    return printable.replace("[", "\\[")
+
+
+def _json_default(value: Any) -> Any:  # noqa: ANN401 - whatever orjson does not know
+    if isinstance(value, bytes | memoryview):
+        return base64.b64encode(bytes(value)).decode()
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(type(value).__name__)

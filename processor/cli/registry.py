@@ -1,0 +1,108 @@
+"""Who may send what: processor tenant, processor schema."""
+
+from typing import Any, BinaryIO
+
+import click
+import orjson
+
+from processor import reader, wiring
+from processor import registry as registry_changes
+from processor.cli.output import json_option, print_json, print_rows
+from processor.errors import SettingsError
+from processor.settings import Settings
+
+
+@click.group()
+def tenant() -> None:
+    """Tenants: add, list, suspend, resume. A change holds for every event saved after it."""
+
+
+@tenant.command("add")
+@click.argument("tenant_id")
+@click.option("--name", help="What people call it; the id if not given.")
+def tenant_add(tenant_id: str, name: str | None) -> None:
+    """Add a tenant; one that exists is left as it is."""
+    with wiring.database(Settings.load()) as connection:
+        new = registry_changes.add_tenant(connection, tenant_id, name)
+    click.echo(f"tenant {tenant_id} {'added' if new else 'exists already; left as it is'}")
+
+
+@tenant.command("list")
+@json_option
+def tenant_list(as_json: bool) -> None:
+    """List the tenants."""
+    with wiring.database(Settings.load()) as connection:
+        rows = reader.tenants(connection)
+    print_rows(rows, as_json=as_json, empty="no tenants yet; add one: processor tenant add TENANT_ID")
+
+
+@tenant.command("suspend")
+@click.argument("tenant_id")
+def tenant_suspend(tenant_id: str) -> None:
+    """Reject the events of a tenant from now on (tenant_suspended); they are kept, and can be replayed."""
+    with wiring.database(Settings.load()) as connection:
+        registry_changes.set_tenant_status(connection, tenant_id, "suspended")
+    click.echo(f"tenant {tenant_id} is suspended; its events become rejections (tenant_suspended)")
+
+
+@tenant.command("resume")
+@click.argument("tenant_id")
+def tenant_resume(tenant_id: str) -> None:
+    """Take the events of a tenant again."""
+    with wiring.database(Settings.load()) as connection:
+        registry_changes.set_tenant_status(connection, tenant_id, "active")
+    click.echo(
+        f"tenant {tenant_id} is active; what was rejected meanwhile comes back by: "
+        f"processor rejection replay --tenant {tenant_id} --reason tenant_suspended"
+    )
+
+
+@click.group()
+def schema() -> None:
+    """Event schemas: publish, list, show. A published version is never changed; publish the next one."""
+
+
+@schema.command("publish")
+@click.argument("event_type")
+@click.argument("file", type=click.File("rb"))
+@click.option("--tenant", "tenant_id", help="Make it this tenant's own; without it, it is shared by all.")
+def schema_publish(event_type: str, file: BinaryIO, tenant_id: str | None) -> None:
+    """Publish FILE (or -) as the next version of an event type's JSON Schema, and the event type if new."""
+    definition = _json_of(file)
+    with wiring.database(Settings.load()) as connection:
+        version = registry_changes.publish_schema(connection, event_type, definition, tenant_id)
+    click.echo(f"published version {version} of {event_type} ({tenant_id or 'shared'})")
+
+
+@schema.command("list")
+@click.option("--event-type", help="Only of this event type.")
+@json_option
+def schema_list(event_type: str | None, as_json: bool) -> None:
+    """List the versions of all schemas."""
+    with wiring.database(Settings.load()) as connection:
+        rows = reader.schemas(connection, event_type)
+    print_rows(
+        rows, as_json=as_json, empty="no schemas yet; publish one: processor schema publish EVENT_TYPE FILE"
+    )
+
+
+@schema.command("show")
+@click.argument("event_type")
+@click.option("--tenant", "tenant_id", help="The tenant's own; without it, the shared one.")
+@click.option("--version", type=click.IntRange(min=1), help="The latest if not given.")
+@json_option
+def schema_show(event_type: str, tenant_id: str | None, version: int | None, as_json: bool) -> None:
+    """Print the definition of one version; with --json everything that is known of it."""
+    with wiring.database(Settings.load()) as connection:
+        row = reader.schema(connection, event_type, tenant_id, version)
+    print_json(row if as_json else row["definition"])
+
+
+def _json_of(file: BinaryIO) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return orjson.loads(file.read())
+    except orjson.JSONDecodeError as error:
+        raise SettingsError(f"{file.name}: not JSON: {error}") from None
+
+
+COMMANDS = [tenant, schema]

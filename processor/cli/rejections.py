@@ -1,0 +1,179 @@
+"""What was rejected, and what becomes of it: processor rejection."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from processor import reader, wiring
+from processor.cli.errors import Exit
+from processor.cli.output import json_option, print_json, print_rows
+from processor.errors import Reason
+from processor.settings import Settings
+from processor.sources.quarantine import Selection, discard
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Moment(click.ParamType[datetime]):
+    """An RFC 3339 time; one without a zone is taken as UTC, a bare date as its midnight."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
+        """Read the time, or fail with the form that is expected."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(
+                f"{value!r} is no time; expected such as 2026-11-22 or 2026-11-22T10:00:00Z", param, ctx
+            )
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _selecting(command: F) -> F:
+    for option in reversed(
+        [
+            click.option("--tenant", "tenant_id", help="As claimed by the sender."),
+            click.option("--event-type", help="As claimed by the sender."),
+            click.option("--reason", type=click.Choice([reason.value for reason in Reason])),
+            click.option(
+                "--since", type=Moment(), help="Rejected at or after this time (RFC 3339; UTC if bare)."
+            ),
+            click.option("--until", type=Moment(), help="Rejected before this time."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def rejection() -> None:
+    """Deliveries that could not become a message, kept whole with the reason.
+
+    Look (list, show, stats), mend the cause, then put them through the same pipeline again (replay), or give
+    them up (discard). Nothing is ever thrown away by itself.
+    """
+
+
+@rejection.command("list")
+@click.option(
+    "--status", type=click.Choice(["open", "replayed", "discarded", "any"]), default="open", show_default=True
+)
+@_selecting
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True)
+@json_option
+def rejection_list(status: str, limit: int, as_json: bool, **selected: Any) -> None:  # noqa: ANN401
+    """List rejections, newest first."""
+    with wiring.database(Settings.load()) as connection:
+        rows = reader.rejections(
+            connection,
+            Selection(**selected).parameters(),
+            status=None if status == "any" else status,
+            limit=limit,
+        )
+    shown = ("rejection_id", "rejected_at", "reason", "tenant_id", "event_type", "message_id", "message")
+    print_rows(
+        rows if as_json else [{name: row[name] for name in shown} for row in rows],
+        as_json=as_json,
+        empty="no such rejections",
+    )
+
+
+@rejection.command("show")
+@click.argument("rejection_id", type=click.IntRange(min=1))
+@json_option
+def rejection_show(rejection_id: int, as_json: bool) -> None:
+    """Show one rejection whole: what was wrong, who sent it, and the body."""
+    with wiring.database(Settings.load()) as connection:
+        row = reader.rejection(connection, rejection_id)
+    if as_json:
+        print_json(row)
+        return
+    body = row.pop("body")
+    detail = row.pop("detail")
+    for name, value in row.items():
+        click.echo(f"{name:14} {value if value is not None else '-'}")
+    click.echo("detail")
+    print_json(detail)
+    click.echo(f"body ({len(body)} bytes)")
+    click.echo(bytes(body).decode("utf-8", "backslashreplace"))
+    if row["status"] == "open":
+        click.echo(f"\nOnce the cause is mended: processor rejection replay {rejection_id}")
+
+
+@rejection.command("stats")
+@_selecting
+@json_option
+def rejection_stats(as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - the options of _selecting
+    """Count rejections by status, reason, tenant and event type."""
+    with wiring.database(Settings.load()) as connection:
+        rows = reader.rejection_stats(connection, Selection(**selected).parameters())
+    print_rows(rows, as_json=as_json, empty="no rejections")
+
+
+@rejection.command("replay")
+@click.argument("rejection_ids", nargs=-1, type=click.IntRange(min=1))
+@_selecting
+@click.option(
+    "--all", "everything", is_flag=True, help="Every open rejection; needed where nothing else selects."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would become of each, and change nothing.")
+@json_option
+def rejection_replay(
+    rejection_ids: tuple[int, ...],
+    everything: bool,
+    dry_run: bool,
+    as_json: bool,
+    **selected: Any,  # noqa: ANN401 - the options of _selecting
+) -> None:
+    """Put open rejections through the same pipeline again, under their original delivery ids.
+
+    What is stored now, or is a duplicate, closes as replayed; what is rejected again stays open with the
+    reason of today. Safe to repeat, and beside a running processor. Exit code 1 if any stays open.
+    """
+    selection = _selection(rejection_ids, everything=everything, selected=selected)
+    outcomes = wiring.replay(Settings.load(), selection, dry_run=dry_run)
+    if as_json:
+        print_json({"dry_run": dry_run, "outcomes": outcomes})
+    elif not outcomes:
+        click.echo("no open rejections are selected")
+    else:
+        for outcome, count in sorted(outcomes.items()):
+            click.echo(f"{'would be ' if dry_run else ''}{outcome}: {count}")
+    refused = any(outcome in {reason.value for reason in Reason} for outcome in outcomes)
+    raise SystemExit(Exit.FAILED if refused and not dry_run else Exit.FINE)
+
+
+@rejection.command("discard")
+@click.argument("rejection_ids", nargs=-1, type=click.IntRange(min=1))
+@_selecting
+@click.option(
+    "--all", "everything", is_flag=True, help="Every open rejection; needed where nothing else selects."
+)
+@click.option("--dry-run", is_flag=True, help="Only count them.")
+def rejection_discard(
+    rejection_ids: tuple[int, ...],
+    everything: bool,
+    dry_run: bool,
+    **selected: Any,  # noqa: ANN401 - the options of _selecting
+) -> None:
+    """Give up open rejections: the rows stay, but nobody is asked to look at them any more."""
+    selection = _selection(rejection_ids, everything=everything, selected=selected)
+    with wiring.database(Settings.load()) as connection:
+        count = discard(connection, selection, dry_run=dry_run)
+    click.echo(f"{count} rejection(s) {'would be ' if dry_run else ''}discarded")
+
+
+def _selection(rejection_ids: tuple[int, ...], *, everything: bool, selected: dict[str, Any]) -> Selection:
+    if not (rejection_ids or everything or any(value is not None for value in selected.values())):
+        raise click.UsageError(
+            "nothing is selected; name rejection ids, or select by an option, or say --all"
+        )
+    return Selection(rejection_ids=rejection_ids or None, **selected)
+
+
+COMMANDS = [rejection]

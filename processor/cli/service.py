@@ -1,0 +1,89 @@
+"""What runs it for real: migrate, check, run."""
+
+import signal
+import threading
+from types import FrameType
+
+import click
+
+from processor import logs, migrations, wiring
+from processor.cli.errors import Exit
+from processor.cli.output import json_option, print_json, print_table
+from processor.settings import Settings
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the database of DATABASE_URL up to this version's tables.
+
+    Run it as the owner of the database, before every upgrade. Safe to run again, and while others do.
+    """
+    with wiring.database(Settings.load()) as connection:
+        done = migrations.migrate(connection)
+    for name in done:
+        click.echo(f"applied {name}")
+    click.echo("the database is up to date" if not done else f"{len(done)} migration(s) applied")
+
+
+@click.command()
+@json_option
+def check(as_json: bool) -> None:
+    """Tell what is missing or unwise before it hurts: database, queue, dead-letter queue, clock.
+
+    Exit code 3 if anything is, 4 if the database or the queue can't be reached.
+    """
+    findings = wiring.run_check(Settings.load())
+    if as_json:
+        print_json([finding.as_dict() for finding in findings])
+    else:
+        print_table(
+            ["", "what", "found", "what to do"],
+            [("ok" if f.fine else "!!", f.what, f.found, f.advice or "") for f in findings],
+        )
+    raise SystemExit(
+        Exit.UNREACHABLE
+        if any(finding.unreachable for finding in findings)
+        else Exit.FINE
+        if all(finding.fine for finding in findings)
+        else Exit.PROBLEM_FOUND
+    )
+
+
+@click.command()
+@click.option(
+    "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Run side by side."
+)
+@click.option(
+    "--until-idle",
+    type=click.FloatRange(min=0.1, max=86_400),
+    metavar="SECONDS",
+    help="End when nothing has come for so long and nothing is held. Without it, run until stopped.",
+)
+def run(processes: int, until_idle: float | None) -> None:
+    """Run the event processor: SQS_QUEUE_URL to DATABASE_URL, until SIGTERM or Ctrl-C.
+
+    A stop finishes what is held and may take up to STOP_TIMEOUT_S; a second one ends at once and leaves it
+    to the queue. Outages of either side are waited out. /livez, /readyz and /metrics are on HTTP_PORT.
+    """
+    settings = Settings.load()
+    logs.configure(settings.log_format, settings.log_level)
+    stops = wiring.Stops(gently=threading.Event(), now=threading.Event())
+    _obey_signals(stops)
+    settings.need_database_url()
+    settings.need_queue_url()
+    if processes > 1:
+        raise SystemExit(wiring.run_many(settings, stops, processes, until_idle))
+    wiring.run(settings, stops, until_idle)
+
+
+def _obey_signals(stops: wiring.Stops) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as the signal module calls
+        if stops.gently.is_set():
+            stops.now.set()
+        stops.gently.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+COMMANDS = [migrate, check, run]

@@ -1,0 +1,39 @@
+"""To see it work without a cloud: processor demo, processor dev."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--events", type=click.IntRange(1, 1_000_000), default=5000, show_default=True, help="How many to send."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed sends the same events.")
+def demo(events: int, seed: int) -> None:
+    """Show the whole thing once: a PostgreSQL and an SQS of its own, producers, the processor, the proof.
+
+    Ends by itself; exit code 0 only if the audit holds.
+    """
+    from processor.devstack.demo import run_demo  # noqa: PLC0415 - an extra, imported when asked for
+
+    raise SystemExit(run_demo(events=events, seed=seed))
+
+
+@click.command()
+@click.option(
+    "--env-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the settings there as KEY=VALUE lines once all is ready.",
+)
+@click.option(
+    "--fresh", is_flag=True, help="Throw away what earlier runs kept in .processor/ and start over."
+)
+def dev(env_file: Path | None, fresh: bool) -> None:
+    """Keep a PostgreSQL and an SQS up on 127.0.0.1, with the processor running, until Ctrl-C."""
+    from processor.devstack.dev import run_dev  # noqa: PLC0415 - an extra, imported when asked for
+
+    raise SystemExit(run_dev(env_file=env_file, fresh=fresh))
+
+
+COMMANDS = [demo, dev]

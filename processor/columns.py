@@ -1,0 +1,121 @@
+"""Verdicts as the columns that `sql/queries/save.sql` unnests, and what a rejection is made of made storable.
+
+One list a column. The driver sends them as binary arrays, which costs a tenth of a statement per row.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from processor.model import Delivery, Message, Rejection
+from processor.wire import Attribute
+
+TEXT_LENGTH_MAX = 256
+"""Characters kept of any text that a rejection quotes."""
+
+
+def message_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
+    """Give the columns of `insert_messages` and `classify_messages`."""
+    deliveries = [message.delivery for message in messages]
+    return _delivery_columns(deliveries) | {
+        "tenant_id": [message.tenant_id for message in messages],
+        "message_id": [message.message_id for message in messages],
+        "producer": [message.producer for message in messages],
+        "event_type": [message.event_type for message in messages],
+        "schema_id": [message.schema_id for message in messages],
+        "occurred_at": [message.occurred_at for message in messages],
+        "payload": [message.payload for message in messages],
+        "context": [message.context for message in messages],
+        "replayed": [delivery.rejection_id is not None for delivery in deliveries],
+    }
+
+
+def duplicate_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
+    """Give the columns of `insert_duplicates`."""
+    return _delivery_columns([message.delivery for message in messages]) | {
+        "tenant_id": [message.tenant_id for message in messages],
+        "message_id": [message.message_id for message in messages],
+        "producer": [message.producer for message in messages],
+        "received_at": [message.delivery.received_at for message in messages],
+    }
+
+
+def rejection_columns(rejections: Sequence[Rejection]) -> dict[str, list[Any]]:
+    """Give the columns of `insert_rejections`."""
+    claimed = [claims(rejection) for rejection in rejections]
+    return (
+        _delivery_columns([rejection.delivery for rejection in rejections])
+        | {name: [claim[name] for claim in claimed] for name in claimed[0]}
+        | {
+            "reason": [str(rejection.reason) for rejection in rejections],
+            "detail": [storable_json(rejection.detail) for rejection in rejections],
+            "body": [rejection.delivery.body for rejection in rejections],
+            "attributes": [_attributes_json(rejection.delivery.attributes) for rejection in rejections],
+        }
+    )
+
+
+def _delivery_columns(deliveries: Sequence[Delivery]) -> dict[str, list[Any]]:
+    return {
+        "queue": [delivery.queue for delivery in deliveries],
+        "delivery_id": [delivery.delivery_id for delivery in deliveries],
+        "sent_at": [delivery.sent_at for delivery in deliveries],
+        "receive_count": [delivery.receive_count for delivery in deliveries],
+    }
+
+
+def claims(rejection: Rejection) -> dict[str, str | None]:
+    """Give who the delivery claims to be from, storable."""
+    claimed = rejection.claimed
+    return {
+        "tenant_id": storable_text(claimed.tenant_id),
+        "event_type": storable_text(claimed.event_type),
+        "message_id": storable_text(claimed.message_id),
+        "producer": storable_text(claimed.producer),
+    }
+
+
+# ── what a rejection is made of can't be refused (rule 6) ─────────────────────────────────────────────
+
+
+def storable_text(text: str | None, length_max: int | None = TEXT_LENGTH_MAX) -> str | None:
+    """Cut a text, and put U+FFFD for what PostgreSQL refuses."""
+    if text is None:
+        return None
+    if length_max is not None and len(text) > length_max:
+        text = text[: length_max - 1] + "…"
+    if text.isascii() and "\0" not in text:
+        return text
+    # PostgreSQL takes neither NUL nor the halves of a surrogate pair.
+    return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _storable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    match value:
+        case str():
+            return storable_text(value)
+        case Mapping():
+            return {storable_text(str(name)): _storable(member) for name, member in value.items()}
+        case list() | tuple():
+            return [_storable(member) for member in value]
+        case _:
+            return value
+
+
+def storable_json(detail: Mapping[str, Any]) -> str:
+    """Write a JSON object that jsonb takes whatever is in it: cut, and U+FFFD for what it refuses."""
+    return orjson.dumps(_storable(detail), default=str).decode()
+
+
+def _attributes_json(attributes: Mapping[str, Attribute]) -> str:
+    # Whole, not cut: a replay reads them again.
+    return orjson.dumps(
+        {
+            storable_text(name, None): {"base64": base64.b64encode(value).decode()}
+            if isinstance(value, bytes)
+            else storable_text(value, None)
+            for name, value in attributes.items()
+        }
+    ).decode()

@@ -1,0 +1,39 @@
+"""What Prometheus is told. No label has values that a sender can make up.
+
+Outcomes and reasons come from fixed lists; tenants and event types are in the tables, not here.
+"""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+deliveries = Counter(
+    "processor_deliveries", "Deliveries with an outcome, after the commit.", ["outcome", "reason"]
+)
+received = Counter("processor_received", "Deliveries received from the queue, redeliveries included.")
+settled = Counter("processor_settled", "Deliveries deleted from the queue.")
+batch_size = Histogram(
+    "processor_batch_size",
+    "Deliveries saved in one transaction.",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+save_seconds = Histogram(
+    "processor_save_seconds",
+    "Time from the begin of a save to its commit, outages included.",
+    buckets=_SECONDS,
+)
+commit_latency_seconds = Histogram(
+    "processor_commit_latency_seconds",
+    "Time from receiving a delivery to the commit of its row.",
+    buckets=_SECONDS,
+)
+held = Gauge("processor_held_deliveries", "Deliveries received and not yet settled.")
+held_bytes = Gauge("processor_held_bytes", "Their bodies, in bytes.")
+held_ratio = Gauge("processor_held_ratio", "How full the buffer is: 1 stops receiving.")
+oldest_held_seconds = Gauge("processor_oldest_held_seconds", "Age of the oldest delivery held.")
+queue_depth = Gauge("processor_queue_messages", "Messages in the queue, as the queue counts them.", ["state"])
+source_errors = Counter("processor_source_errors", "Failed calls to the queue.", ["operation"])
+database_errors = Counter(
+    "processor_database_errors", "Failed transactions, by what was done about it.", ["remedy"]
+)
+registry_version = Gauge("processor_registry_version", "Version of the registry that verdicts are made with.")

@@ -1,0 +1,114 @@
+"""The values that flow through the pipeline: all frozen, made once, passed on.
+
+Delivery ──validate──▶ Message | Rejection ──save──▶ Settlement ──settle──▶ gone from the queue
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from processor.errors import Reason
+from processor.wire import Attribute, Claimed
+
+
+class Outcome(StrEnum):
+    """What the database said of a delivery."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    REDELIVERED = "redelivered"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One hand-over of one queue message.
+
+    `queue` is the queue's name, `delivery_id` what the queue calls the message through all its redeliveries,
+    `receipt` what this one hand-over is settled by. `rejection_id` is set where it is replayed from the table
+    of rejections.
+    """
+
+    queue: str
+    delivery_id: str
+    body: bytes
+    receipt: str
+    receive_count: int
+    sent_at: datetime
+    received_at: datetime
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    rejection_id: int | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells this delivery from all others, in every table."""
+        return self.queue, self.delivery_id
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The verdict on a valid delivery: the row of `message` that it is to be.
+
+    `payload` and `context` are JSON texts as they came, so that numbers keep every digit. `registry_version`
+    is the version of the registry that the verdict was made with.
+    """
+
+    delivery: Delivery
+    registry_version: int
+    tenant_id: str
+    message_id: str
+    producer: str
+    event_type: str
+    schema_id: int
+    occurred_at: datetime | None
+    payload: str
+    context: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The verdict on a bad delivery: why, in detail, and who it claims to be from."""
+
+    delivery: Delivery
+    registry_version: int
+    reason: Reason
+    detail: Mapping[str, Any]
+    claimed: Claimed
+
+
+Verdict: TypeAlias = Message | Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The leave to delete one delivery from its queue. Only `Store.save` makes it, after its COMMIT."""
+
+    delivery: Delivery
+    outcome: Outcome
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventSchema:
+    """One version of the JSON Schema of an event type; `tenant_id` None means shared.
+
+    `definition` is its JSON text.
+    """
+
+    schema_id: int
+    event_type: str
+    tenant_id: str | None
+    version: int
+    definition: str
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Tenants (id → suspended?), event types and event schemas as they stood at one `version`."""
+
+    version: int
+    suspended: Mapping[str, bool]
+    event_types: frozenset[str]
+    schemas: tuple[EventSchema, ...]

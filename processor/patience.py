@@ -1,0 +1,73 @@
+"""Waiting an outage out: try again, with growing and jittered pauses, until it works or we must stop."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_when_event_set,
+    wait_random_exponential,
+)
+
+from processor.errors import Stopped, Unavailable
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class Patience:
+    """One dependency's outages: who talks to it talks through this, who depends on it asks `working`.
+
+    `stop` ends the waiting; what was attempted then ends with Stopped. Safe to share between threads.
+    """
+
+    def __init__(self, dependency: str, *, wait_s_max: float, stop: threading.Event) -> None:
+        self.dependency = dependency
+        self.working = threading.Event()
+        self.working.set()
+        self.recovered_at = time.monotonic()
+        self.trouble = ""
+        self._wait_s_max = wait_s_max
+        self._stop = stop
+
+    def __call__(self, attempt: Callable[[], T]) -> T:
+        """Call `attempt` until it raises no Unavailable. Raises Stopped, and whatever else it raises."""
+        try:
+            result = self._retrying()(attempt)
+        except Unavailable as error:
+            raise Stopped(f"told to stop while waiting for the {self.dependency}: {error}") from error
+        if not self.working.is_set():
+            self._over()
+        return result
+
+    def wait_until_working(self, timeout_s: float) -> bool:
+        """Wait while there is an outage, `timeout_s` at the most; say whether it is over."""
+        return self.working.wait(timeout_s)
+
+    def _retrying(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type(Unavailable),
+            wait=wait_random_exponential(multiplier=0.1, max=self._wait_s_max),
+            stop=stop_when_event_set(self._stop),
+            sleep=sleep_using_event(self._stop),
+            before_sleep=self._note,
+            reraise=True,
+        )
+
+    def _note(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        self.trouble = str(error)
+        self.working.clear()
+        log.warning("outage", dependency=self.dependency, trouble=self.trouble, attempt=state.attempt_number)
+
+    def _over(self) -> None:
+        self.trouble = ""
+        self.recovered_at = time.monotonic()
+        self.working.set()
+        log.info("outage_over", dependency=self.dependency)

@@ -1,0 +1,344 @@
+"""The running pipeline: receive, validate, save, settle, in workers that pass the same values on.
+
+    receivers ─▶ verdicts (bounded by Held) ─▶ writers ══COMMIT══▶ settlements ─▶ settlers
+        ▲                                                                            │
+        └──────────── heartbeat keeps what is held invisible to others ◀─────────────┘
+
+In one thread, and in the same order, this is `once`. The rest of the file only overlaps the waiting.
+"""
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from processor import metrics
+from processor.errors import SourceUnavailable, Stopped
+from processor.held import Held
+from processor.model import Delivery, Settlement, Verdict
+from processor.patience import Patience
+from processor.sources import Source
+
+log = structlog.get_logger(__name__)
+
+_TICK_S = 0.2
+_SETTLE_SIZE_MAX = 10
+_RECEIVE_SIZE_MAX = 10
+
+
+class Validator(Protocol):
+    """What the pipeline asks of the schemas."""
+
+    def validate(self, delivery: Delivery) -> Verdict: ...  # noqa: D102
+
+
+class Store(Protocol):
+    """What the pipeline asks of the database."""
+
+    def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much at once and for how long; the settings of the same names explain each."""
+
+    receivers: int = 3
+    settlers: int = 3
+    receive_wait_s: float = 20
+    batch_size_max: int = 500
+    linger_s: float = 0.0
+    buffer_size_max: int = 2000
+    buffer_bytes_max: int = 32 * 1024 * 1024
+    visibility_timeout_s: float = 60
+    hold_s_max: float = 39_600
+    stop_timeout_s: float = 25
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many deliveries came to which outcome in one run."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def total(self) -> int:
+        """All deliveries that got an outcome."""
+        return self.outcomes.total()
+
+
+def once(
+    source: Source, validator: Validator, store: Store, *, limit: int, wait_s: float
+) -> list[Settlement]:
+    """Take one batch through all four steps; gives what became of it. The meaning of the whole program."""
+    deliveries = source.receive(limit, wait_s)
+    verdicts = [validator.validate(delivery) for delivery in deliveries]
+    settlements = store.save(verdicts) if verdicts else []
+    # A crash above this line costs a redelivery; below it, nothing. Never an event.
+    source.settle(settlements)
+    count_outcomes(settlements)
+    return settlements
+
+
+def count_outcomes(settlements: Sequence[Settlement]) -> None:
+    """Tell the metrics what became of deliveries, after their commit."""
+    for settlement in settlements:
+        metrics.deliveries.labels(
+            outcome=settlement.outcome.value, reason=settlement.reason.value if settlement.reason else ""
+        ).inc()
+
+
+class Pipeline:
+    """One run of the pipeline over one source. Its workers are threads; one store a writer.
+
+    `database` and `broker` are the patience with which the two are talked to; `give_up` is the event that
+    ends both, set when a stop takes longer than `stop_timeout_s`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        validator: Validator,
+        stores: Sequence[Store],
+        *,
+        limits: Limits,
+        database: Patience,
+        broker: Patience,
+        give_up: threading.Event,
+    ) -> None:
+        self._source = source
+        self._validator = validator
+        self._stores = stores
+        self._limits = limits
+        self._database = database
+        self._broker = broker
+        self._give_up = give_up
+        self._stop_receiving = threading.Event()
+        self._finished = threading.Event()
+        self._more = threading.Event()
+        self._verdicts: queue.SimpleQueue[list[Verdict] | None] = queue.SimpleQueue()
+        self._settlements: queue.SimpleQueue[list[Settlement] | None] = queue.SimpleQueue()
+        self._failure: BaseException | None = None
+        self._last_received_at = time.monotonic()
+        self.held = Held(size_max=limits.buffer_size_max, bytes_max=limits.buffer_bytes_max)
+        self.tally = Tally()
+
+    # ── the run, from outside ─────────────────────────────────────────────────────────────────────────
+
+    def run(self, stop: threading.Event, until_idle_s: float | None = None) -> Tally:
+        """Work until `stop` is set, or nothing has come for `until_idle_s` and nothing is held.
+
+        Stops cleanly: what was received is saved and settled, or given back after `stop_timeout_s`. Raises
+        what a worker died of; what it held is still in the queue.
+        """
+        self._last_received_at = time.monotonic()
+        receivers = [
+            self._worker(f"receiver-{place}", lambda place=place: self._receive(place))  # type: ignore[misc]
+            for place in range(self._limits.receivers)
+        ]
+        writers = [
+            self._worker(f"writer-{place}", lambda store=store: self._write(store))  # type: ignore[misc]
+            for place, store in enumerate(self._stores)
+        ]
+        settlers = [self._worker(f"settler-{place}", self._settle) for place in range(self._limits.settlers)]
+        heartbeat = self._worker("heartbeat", self._keep)
+        workers = [*receivers, *writers, *settlers, heartbeat]
+        for worker in workers:
+            worker.start()
+        while not (stop.is_set() or self._failure or self._is_idle(until_idle_s)):
+            stop.wait(_TICK_S)
+            self._observe()
+        self._wind_up(receivers, writers, settlers, heartbeat)
+        if self._failure is not None:
+            raise self._failure
+        return self.tally
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is being received now, in words; empty when all is well."""
+        troubles = [
+            f"{patience.dependency}: {patience.trouble or 'unavailable'}"
+            for patience in (self._database, self._broker)
+            if not patience.working.is_set()
+        ]
+        if self._stop_receiving.is_set():
+            troubles.append("stopping")
+        return "; ".join(troubles)
+
+    def _is_idle(self, until_idle_s: float | None) -> bool:
+        if until_idle_s is None or self.held.size or self.trouble:
+            return False
+        quiet_since = max(self._last_received_at, self._database.recovered_at, self._broker.recovered_at)
+        return time.monotonic() - quiet_since >= until_idle_s
+
+    def _wind_up(
+        self,
+        receivers: Sequence[threading.Thread],
+        writers: Sequence[threading.Thread],
+        settlers: Sequence[threading.Thread],
+        heartbeat: threading.Thread,
+    ) -> None:
+        """Stop in the order of the flow, so that each step finishes what the one before it has passed on."""
+        self._stop_receiving.set()
+        self._more.set()
+        hard_stop = threading.Timer(self._limits.stop_timeout_s, self._give_up.set)
+        hard_stop.daemon = True
+        hard_stop.start()
+        if self._failure is not None:
+            self._give_up.set()
+        _join(receivers, self._give_up)
+        for _ in writers:
+            self._verdicts.put(None)
+        _join(writers, self._give_up)
+        for _ in settlers:
+            self._settlements.put(None)
+        _join(settlers, self._give_up)
+        hard_stop.cancel()
+        self._finished.set()
+        heartbeat.join(_TICK_S * 5)
+        # After a failure nothing is given back: a process that dies and is restarted at once would burn
+        # the few receives that a message has. The visibility timeout sets the pace then.
+        if self._failure is None:
+            self._release_held()
+        self._observe()
+        for store in self._stores:
+            store.close()
+
+    def _release_held(self) -> None:
+        left = self.held.all()
+        if not left:
+            return
+        log.warning("given_back", count=len(left), consequence="the queue hands them over again")
+        try:
+            self._source.release(left)
+        except SourceUnavailable as error:
+            log.warning("release_failed", trouble=str(error))
+        self.held.drop(left)
+
+    def _observe(self) -> None:
+        metrics.held.set(self.held.size)
+        metrics.held_bytes.set(self.held.size_bytes)
+        metrics.held_ratio.set(self.held.ratio)
+        metrics.oldest_held_seconds.set(self.held.oldest_s())
+
+    # ── the workers ───────────────────────────────────────────────────────────────────────────────────
+
+    def _worker(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                work()
+            except Stopped:
+                log.info("worker_called_off", worker=name)
+            except Exception as error:  # noqa: BLE001 - the one place: a worker's death is the program's
+                self._failure = self._failure or error
+                log.critical("worker_died", worker=name, error=type(error).__name__)
+
+        return threading.Thread(target=guarded, name=name, daemon=True)
+
+    def _receive(self, place: int) -> None:
+        # The first receiver always polls. The others join while there is more than it can carry, so that
+        # an idle queue is asked, and billed, by one.
+        receiving = place == 0
+        while not self._stop_receiving.is_set():
+            if not receiving:
+                self._more.wait()
+                receiving = True
+                continue
+            # While the database is away nothing is received: each receive would burn one of the few that
+            # a message has before it is moved to the dead-letter queue.
+            if not self._database.wait_until_working(_TICK_S) or not self.held.wait_for_room(_TICK_S):
+                continue
+            deliveries = self._broker(self._receive_once)
+            if len(deliveries) == _RECEIVE_SIZE_MAX:
+                self._more.set()
+            elif not deliveries and place != 0:
+                self._more.clear()
+                receiving = False
+
+    def _receive_once(self) -> list[Delivery]:
+        if self._stop_receiving.is_set():
+            return []
+        deliveries = self._source.receive(_RECEIVE_SIZE_MAX, self._limits.receive_wait_s)
+        if deliveries:
+            self._last_received_at = time.monotonic()
+            metrics.received.inc(len(deliveries))
+            self.held.add(deliveries)
+            self._verdicts.put([self._validator.validate(delivery) for delivery in deliveries])
+        return deliveries
+
+    def _write(self, store: Store) -> None:
+        while True:
+            verdicts, last = self._gather()
+            if verdicts:
+                began = time.monotonic()
+                settlements = store.save(verdicts)
+                # Only here, behind the commit, do deliveries go on to be deleted.
+                self._committed(settlements, time.monotonic() - began)
+                for start in range(0, len(settlements), _SETTLE_SIZE_MAX):
+                    self._settlements.put(settlements[start : start + _SETTLE_SIZE_MAX])
+            if last:
+                return
+
+    def _gather(self) -> tuple[list[Verdict], bool]:
+        """Take whatever waits, up to a batch; says whether nothing will come any more.
+
+        The writer commits what there is as soon as it is free, so that batches grow with the load by
+        themselves, and nobody waits for a batch to fill.
+        """
+        first = self._verdicts.get()
+        if first is None:
+            return [], True
+        verdicts = list(first)
+        linger_until = time.monotonic() + self._limits.linger_s
+        while len(verdicts) + _RECEIVE_SIZE_MAX <= self._limits.batch_size_max:
+            try:
+                wait_s = linger_until - time.monotonic()
+                more = self._verdicts.get(timeout=wait_s) if wait_s > 0 else self._verdicts.get_nowait()
+            except queue.Empty:
+                break
+            if more is None:
+                return verdicts, True
+            verdicts.extend(more)
+        return verdicts, False
+
+    def _committed(self, settlements: Sequence[Settlement], save_s: float) -> None:
+        count_outcomes(settlements)
+        self.tally.outcomes.update(settlement.outcome.value for settlement in settlements)
+        metrics.batch_size.observe(len(settlements))
+        metrics.save_seconds.observe(save_s)
+        now = datetime.now(UTC)
+        for settlement in settlements:
+            metrics.commit_latency_seconds.observe((now - settlement.delivery.received_at).total_seconds())
+
+    def _settle(self) -> None:
+        while (settlements := self._settlements.get()) is not None:
+            try:
+                self._broker(lambda settlements=settlements: self._source.settle(settlements))  # type: ignore[misc]
+            finally:
+                self.held.drop([settlement.delivery for settlement in settlements])
+
+    def _keep(self) -> None:
+        every_s = self._limits.visibility_timeout_s / 3
+        while not self._finished.wait(min(_TICK_S, every_s)):
+            due = self.held.due(every_s=every_s, hold_s_max=self._limits.hold_s_max)
+            if not due:
+                continue
+            try:
+                self._source.extend(due)
+            except SourceUnavailable as error:
+                # Not waited out: the next beat is the next try, and a lost one costs a redelivery.
+                log.warning("extend_failed", count=len(due), trouble=str(error))
+
+
+def _join(workers: Sequence[threading.Thread], give_up: threading.Event) -> None:
+    """Wait for workers to end; once told to give up, only for as long as a worker needs to notice."""
+    for worker in workers:
+        while worker.is_alive() and not give_up.is_set():
+            worker.join(_TICK_S)
+        worker.join(_TICK_S * 5 if give_up.is_set() else None)

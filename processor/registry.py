@@ -1,0 +1,69 @@
+"""Changing the registry: tenants, event types and their schemas, one transaction a change."""
+
+from typing import Any
+
+import orjson
+import psycopg
+
+from processor.errors import NotFound, SettingsError
+from processor.queries import queries
+from processor.schemas import compile_schema
+
+
+def add_tenant(connection: psycopg.Connection[Any], tenant_id: str, name: str | None = None) -> bool:
+    """Add a tenant, active; says whether it is new. One that exists is left as it is.
+
+    Raises SettingsError where the id is none that the table takes.
+    """
+    try:
+        cursor = connection.execute(
+            queries("registry")["add_tenant"], {"tenant_id": tenant_id, "name": name or tenant_id}
+        )
+    except (psycopg.errors.CheckViolation, psycopg.DataError, UnicodeEncodeError):
+        raise SettingsError(
+            f"{tenant_id[:64]!r} is no tenant id; expected 1 to 256 characters and no control characters"
+        ) from None
+    return cursor.rowcount == 1
+
+
+def set_tenant_status(connection: psycopg.Connection[Any], tenant_id: str, status: str) -> None:
+    """Make a tenant active or suspended. Raises NotFound."""
+    parameters = {"tenant_id": tenant_id, "status": status}
+    if connection.execute(queries("registry")["set_tenant_status"], parameters).fetchone() is None:
+        raise NotFound(f"no tenant {tenant_id!r}; `processor tenant list` shows those there are")
+
+
+def publish_schema(
+    connection: psycopg.Connection[Any],
+    event_type: str,
+    definition: Any,  # noqa: ANN401 - any JSON value
+    tenant_id: str | None = None,
+) -> int:
+    """Publish the next version of an event type's schema, and the event type itself where it is new.
+
+    Gives the version. Raises SettingsError where the definition is no usable JSON Schema or the event type
+    no usable name, NotFound where there is no such tenant.
+    """
+    compile_schema(definition)
+    sql = queries("registry")
+    parameters = {
+        "event_type": event_type,
+        "tenant_id": tenant_id,
+        "definition": orjson.dumps(definition).decode(),
+        "description": str(definition.get("description", ""))[:1000] if isinstance(definition, dict) else "",
+    }
+    try:
+        with connection.transaction():
+            connection.execute(sql["add_event_type"], parameters)
+            connection.execute(sql["lock_event_type"], parameters)
+            row = connection.execute(sql["publish_schema"], parameters).fetchone()
+    except psycopg.errors.ForeignKeyViolation:
+        raise NotFound(f"no tenant {tenant_id!r}; add it first: processor tenant add {tenant_id}") from None
+    except (psycopg.errors.CheckViolation, psycopg.DataError, UnicodeEncodeError) as error:
+        raise SettingsError(
+            f"the database does not take event type {event_type[:64]!r} with this schema "
+            f"({getattr(error, 'sqlstate', None) or 'text'}); expected 1 to 256 characters without control "
+            "characters, and a definition without \\u0000"
+        ) from None
+    assert row is not None  # noqa: S101 - INSERT ... RETURNING of one row
+    return int(row[0])

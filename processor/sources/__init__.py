@@ -1,0 +1,26 @@
+"""Where deliveries come from: each source promises the same, and `tests/conformance` holds it to that."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from processor.model import Delivery, Settlement
+
+
+class Source(Protocol):
+    """A queue that hands messages over, and forgets one only when told that its outcome is committed.
+
+    An outage is raised as SourceUnavailable, never shown as an empty list. All methods may be called from
+    several threads at once.
+    """
+
+    def receive(self, limit: int, wait_s: float) -> list[Delivery]:
+        """Take up to `limit` deliveries, waiting up to `wait_s` for the first. They are ours for a while."""
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Make the queue forget deliveries whose outcome is committed. Settling twice is harmless."""
+
+    def extend(self, deliveries: Sequence[Delivery]) -> None:
+        """Keep deliveries ours for another full visibility timeout; skip those that are lost already."""
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Give deliveries back, to be handed over again at once."""

@@ -1,0 +1,92 @@
+"""The open rejections as one more source: what was rejected goes through the same pipeline again."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from processor.errors import SourceUnavailable
+from processor.model import Delivery, Settlement
+from processor.queries import queries
+from processor.wire import Attribute
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rejections are meant; None means any. `since` is included, `until` is not."""
+
+    rejection_ids: Sequence[int] | None = None
+    tenant_id: str | None = None
+    event_type: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """Give the selection as the parameters of `sql/queries/rejections.sql`."""
+        return asdict(self) | {
+            "rejection_ids": None if self.rejection_ids is None else list(self.rejection_ids)
+        }
+
+
+class QuarantineSource:
+    """Hands the selected open rejections over once each, oldest first, under their original delivery ids."""
+
+    def __init__(self, connection: psycopg.Connection[Any], selection: Selection) -> None:
+        self._connection = connection
+        self._selection = selection
+        self._after = 0
+
+    def receive(self, limit: int, wait_s: float) -> list[Delivery]:  # noqa: ARG002 - what is here is here
+        """Read the next rejections; an empty list means that all were handed over."""
+        try:
+            with self._connection.cursor(row_factory=dict_row) as cursor:
+                rows = cursor.execute(
+                    queries("rejections")["select_open"],
+                    self._selection.parameters() | {"after": self._after, "limit": limit},
+                ).fetchall()
+        except psycopg.OperationalError as error:
+            raise SourceUnavailable(f"the rejections can't be read: {error.sqlstate}") from error
+        if rows:
+            self._after = rows[-1]["rejection_id"]
+        return [_delivery(row) for row in rows]
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Do nothing: `Store.save` closed the rejection in the transaction of its outcome."""
+
+    def extend(self, deliveries: Sequence[Delivery]) -> None:
+        """Do nothing: a rejection is nobody's until its transaction locks it."""
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Do nothing: an open rejection stays where it is."""
+
+
+def _delivery(row: Mapping[str, Any]) -> Delivery:
+    return Delivery(
+        queue=row["queue"],
+        delivery_id=row["delivery_id"],
+        body=bytes(row["body"]),
+        receipt="",
+        receive_count=row["receive_count"],
+        sent_at=row["sent_at"],
+        received_at=datetime.now(UTC),
+        attributes={name: _attribute(value) for name, value in row["attributes"].items()},
+        rejection_id=row["rejection_id"],
+    )
+
+
+def _attribute(value: str | Mapping[str, str]) -> Attribute:
+    return value if isinstance(value, str) else base64.b64decode(value["base64"])
+
+
+def discard(connection: psycopg.Connection[Any], selection: Selection, *, dry_run: bool) -> int:
+    """Give up the selected open rejections; gives how many. The rows stay."""
+    sql = queries("rejections")
+    if dry_run:
+        row = connection.execute(sql["count_open"], selection.parameters()).fetchone()
+        return 0 if row is None else int(row[0])
+    return connection.execute(sql["discard"], selection.parameters()).rowcount

@@ -1,0 +1,225 @@
+"""SQS: long polls, deletes in tens after the commit, and a longer visibility timeout for what is held."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+
+from processor import metrics
+from processor.errors import SourceUnavailable
+from processor.model import Delivery, Settlement
+from processor.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+CALL_SIZE_MAX = 10
+"""Messages in one call of SQS, for receiving, deleting and extending alike (SQS quotas)."""
+
+_SETTLE_PAUSES_S = (0.0, 0.1, 0.5, 2.0)
+"""Before each try to delete what a call said had failed."""
+
+
+class SqsSource:
+    """One SQS queue, standard or FIFO."""
+
+    def __init__(self, client: "SQSClient", queue_url: str, queue: str, *, visibility_timeout_s: int) -> None:
+        self._client = client
+        self._queue_url = queue_url
+        self._queue = queue
+        self._visibility_timeout_s = visibility_timeout_s
+
+    @classmethod
+    def open(cls, settings: Settings) -> "SqsSource":
+        """Make a client by the settings and boto3's own chain. Nothing is called yet."""
+        return cls(
+            sqs_client(settings),
+            settings.need_queue_url(),
+            settings.queue_name(),
+            visibility_timeout_s=settings.visibility_timeout_s,
+        )
+
+    def receive(self, limit: int, wait_s: float) -> list[Delivery]:
+        """Long-poll once. At most ten come, whatever the limit; `wait_s` is cut to whole seconds."""
+        with _outages("receive"):
+            answer = self._client.receive_message(
+                QueueUrl=self._queue_url,
+                MaxNumberOfMessages=min(limit, CALL_SIZE_MAX),
+                WaitTimeSeconds=min(int(wait_s), 20),
+                VisibilityTimeout=self._visibility_timeout_s,
+                MessageAttributeNames=["All"],
+                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+            )
+        now = datetime.now(UTC)
+        return [self._delivery(message, now) for message in answer.get("Messages", [])]
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Delete from the queue. This is the one place in the house that does.
+
+        A delete that fails for good is only a warning: the row is committed, and the redelivery that follows
+        will be known as one.
+        """
+        for chunk in _tens(settlements):
+            left = {str(place): settlement.delivery for place, settlement in enumerate(chunk)}
+            for pause_s in _SETTLE_PAUSES_S:
+                time.sleep(pause_s)
+                with _outages("delete"):
+                    answer = self._client.delete_message_batch(
+                        QueueUrl=self._queue_url, Entries=_entries(left)
+                    )
+                left = _still_failed("delete", left, answer.get("Failed", []))
+                if not left:
+                    break
+            metrics.settled.inc(len(chunk) - len(left))
+            if left:
+                log.warning(
+                    "settle_failed", count=len(left), consequence="they will come again, and be known"
+                )
+
+    def extend(self, deliveries: Sequence[Delivery]) -> None:
+        """Start the visibility timeout of deliveries anew."""
+        self._change_visibility("extend", deliveries, self._visibility_timeout_s)
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """End the visibility timeout of deliveries now."""
+        self._change_visibility("release", deliveries, 0)
+
+    def depth(self) -> dict[str, int]:
+        """Count what the queue still has, as it says: visible, in_flight, delayed (approximate on AWS)."""
+        with _outages("depth"):
+            answer = self._client.get_queue_attributes(
+                QueueUrl=self._queue_url,
+                AttributeNames=[
+                    "ApproximateNumberOfMessages",
+                    "ApproximateNumberOfMessagesNotVisible",
+                    "ApproximateNumberOfMessagesDelayed",
+                ],
+            )
+        counts = answer["Attributes"]
+        return {
+            "visible": int(counts.get("ApproximateNumberOfMessages", 0)),
+            "in_flight": int(counts.get("ApproximateNumberOfMessagesNotVisible", 0)),
+            "delayed": int(counts.get("ApproximateNumberOfMessagesDelayed", 0)),
+        }
+
+    def depth_with_dead_letters(self) -> dict[str, int]:
+        """Count as `depth` does, and add dead_lettered: all that is in this queue's dead-letter queue."""
+        counts = self.depth()
+        url = self.dead_letter_queue_url()
+        if url is not None:
+            other = SqsSource(self._client, url, self._queue, visibility_timeout_s=0)
+            counts["dead_lettered"] = sum(other.depth().values())
+        return counts
+
+    def dead_letter_queue_url(self) -> str | None:
+        """Find the dead-letter queue by the redrive policy; None: there is none."""
+        with _outages("depth"):
+            answer = self._client.get_queue_attributes(
+                QueueUrl=self._queue_url, AttributeNames=["RedrivePolicy"]
+            )
+            policy = answer.get("Attributes", {}).get("RedrivePolicy")
+            if not policy:
+                return None
+            name = json.loads(policy)["deadLetterTargetArn"].rsplit(":", 1)[-1]
+            return self._client.get_queue_url(QueueName=name)["QueueUrl"]
+
+    def _change_visibility(self, operation: str, deliveries: Sequence[Delivery], timeout_s: int) -> None:
+        for chunk in _tens(deliveries):
+            left = {str(place): delivery for place, delivery in enumerate(chunk)}
+            entries: Any = [entry | {"VisibilityTimeout": timeout_s} for entry in _entries(left)]
+            with _outages(operation):
+                answer = self._client.change_message_visibility_batch(
+                    QueueUrl=self._queue_url, Entries=entries
+                )
+            # No retry: the next heartbeat comes soon, and a lost one costs a redelivery at the most.
+            _still_failed(operation, left, answer.get("Failed", []))
+
+    def _delivery(self, message: Any, now: datetime) -> Delivery:  # noqa: ANN401 - boto3's dictionary
+        system = message.get("Attributes", {})
+        sent_ms = int(system.get("SentTimestamp", now.timestamp() * 1000))
+        return Delivery(
+            queue=self._queue,
+            delivery_id=message["MessageId"],
+            # A half of a surrogate pair can come out of the service's JSON; its bytes are then no UTF-8,
+            # which is what the rejection will say.
+            body=message["Body"].encode("utf-8", "surrogatepass"),
+            receipt=message["ReceiptHandle"],
+            receive_count=max(1, int(system.get("ApproximateReceiveCount", 1))),
+            sent_at=datetime.fromtimestamp(sent_ms / 1000, UTC),
+            received_at=now,
+            attributes={
+                name: bytes(attribute["BinaryValue"])
+                if "BinaryValue" in attribute
+                else attribute.get("StringValue", "")
+                for name, attribute in message.get("MessageAttributes", {}).items()
+            },
+        )
+
+
+def sqs_client(settings: Settings) -> "SQSClient":
+    """Make a boto3 client whose every wait is bounded and longer than a long poll."""
+    import boto3  # noqa: PLC0415 - a driver is imported when a source is opened
+    from botocore.config import Config  # noqa: PLC0415
+
+    config = Config(
+        connect_timeout=5,
+        read_timeout=settings.receive_wait_s + 15,
+        # Two attempts for a blink; a real outage is waited out by Patience, where it shows.
+        retries={"mode": "standard", "total_max_attempts": 2},
+        max_pool_connections=settings.receivers + settings.settlers + 4,
+        tcp_keepalive=True,
+    )
+    client: SQSClient = boto3.client("sqs", config=config, **settings.aws_client_options())
+    return client
+
+
+@contextmanager
+def _outages(operation: str) -> Iterator[None]:
+    """Turn whatever botocore raises into SourceUnavailable, in words without any body or secret."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - with the driver
+
+    try:
+        yield
+    except ClientError as error:
+        metrics.source_errors.labels(operation=operation).inc()
+        code = error.response.get("Error", {}).get("Code", "unknown")
+        raise SourceUnavailable(f"SQS refuses to {operation}: {code}") from error
+    except BotoCoreError as error:
+        metrics.source_errors.labels(operation=operation).inc()
+        raise SourceUnavailable(f"SQS can't be reached to {operation}: {type(error).__name__}") from error
+
+
+def _tens(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, CALL_SIZE_MAX)):
+        yield chunk
+
+
+def _entries(deliveries: Mapping[str, Delivery]) -> Any:  # noqa: ANN401 - boto3's dictionaries
+    # The id is the place in the call and never the message's: the same message may stand in it twice.
+    return [{"Id": place, "ReceiptHandle": delivery.receipt} for place, delivery in deliveries.items()]
+
+
+def _still_failed(
+    operation: str, asked: Mapping[str, Delivery], failed: Sequence[Any]
+) -> dict[str, Delivery]:
+    """Give those entries of a batch that failed and may work again; log those that never will."""
+    again, lost = {}, 0
+    for entry in failed:
+        metrics.source_errors.labels(operation=operation).inc()
+        if entry.get("SenderFault"):
+            # An old receipt: the delivery has been handed over again since. That one will be settled.
+            lost += 1
+        elif entry["Id"] in asked:
+            again[entry["Id"]] = asked[entry["Id"]]
+    if lost:
+        log.info("receipts_outdated", operation=operation, count=lost)
+    return again

@@ -1,0 +1,360 @@
+"""One batch, one transaction: verdicts in, settlements out, and between the two a COMMIT.
+
+verdicts ─▶ hold the registry ─▶ message ─▶ classify ─▶ duplicate ─▶ rejection ─▶ COMMIT ─▶ settlements
+             (stale? again)      every statement in key order; the same order in every process
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import psycopg
+import structlog
+from psycopg.rows import dict_row, tuple_row
+
+from processor import metrics
+from processor.columns import claims, duplicate_columns, message_columns, rejection_columns, storable_json
+from processor.connection import Deadline
+from processor.errors import Reason, StoreFault, StoreUnavailable
+from processor.model import (
+    Delivery,
+    EventSchema,
+    Message,
+    Outcome,
+    Registry,
+    Rejection,
+    Settlement,
+    Verdict,
+)
+from processor.patience import Patience
+from processor.queries import queries
+from processor.sqlstates import Remedy, name_of, remedy
+from processor.wire import Claimed
+
+log = structlog.get_logger(__name__)
+
+SUSPECT_RECEIVE_COUNT = 3
+"""From this receive on a delivery is saved alone: it may be what killed the process before."""
+
+_RETRIES_MAX = 10
+
+Connection: TypeAlias = psycopg.Connection[Any]
+Row: TypeAlias = tuple[Any, ...]
+
+
+class Judge(Protocol):
+    """Gives verdicts by the registry that was last installed."""
+
+    def install(self, registry: Registry) -> None:
+        """Judge by this registry from now on."""
+
+    def validate(self, delivery: Delivery) -> Verdict:
+        """Give the verdict on one delivery; never raises for its content."""
+
+
+class Store:
+    """Writes verdicts to PostgreSQL. It owns one connection, and so belongs to one thread."""
+
+    def __init__(
+        self, connect: Callable[[], Connection], judge: Judge, patience: Patience, *, timeout_s: float
+    ) -> None:
+        self._connect = connect
+        self._judge = judge
+        self._patience = patience
+        self._deadline = Deadline(timeout_s + 5)
+        self._connection: Connection | None = None
+        self._sql = queries("save")
+
+    def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
+        """Commit all verdicts, then return one settlement for each, in order.
+
+        Outages are waited out. Raises Stopped if told to stop meanwhile, StoreFault where the cause is ours;
+        in both cases what was not committed is still in the queue.
+        """
+        settled: dict[int, Settlement] = {}
+        for positions in _alone_where_suspect(verdicts):
+            group = [verdicts[position] for position in positions]
+            settlements = self._patience(lambda group=group: self._attempt(group))  # type: ignore[misc]
+            settled.update(zip(positions, settlements, strict=True))
+        return [settled[position] for position in range(len(verdicts))]
+
+    def load_registry(self) -> None:
+        """Install the registry as it stands now, so that the first verdicts are not made in vain."""
+
+        def load() -> None:
+            try:
+                with self._deadline.over(self._open()), self._open().transaction():
+                    self._install_registry(self._open(), self._hold_registry(self._open()))
+            except psycopg.Error as error:
+                self._give_up(error)
+
+        self._patience(load)
+
+    def close(self) -> None:
+        """Close the connection; a later save opens a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # ── one attempt, and what to do when it fails ─────────────────────────────────────────────────────
+
+    def _attempt(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
+        """Save in one transaction, or in as many as the poison among the verdicts needs."""
+        stale = False
+        for retry in range(_RETRIES_MAX):
+            try:
+                return self._transaction(verdicts, stale=stale)
+            except (psycopg.Error, UnicodeEncodeError) as error:
+                what = remedy(error, connection_broken=self._open_or_none() is None)
+                metrics.database_errors.labels(remedy=what.name.lower()).inc()
+                log.warning("save_failed", error=name_of(error), remedy=what.name.lower(), size=len(verdicts))
+                if what is Remedy.REJECT:
+                    return self._without_poison(verdicts, error)
+                if what is Remedy.HALVE and len(verdicts) > 1:
+                    return self._halves(verdicts)
+                if what is Remedy.REVALIDATE:
+                    stale = True
+                elif what is not Remedy.RETRY:
+                    self._give_up(error)
+                time.sleep(random.uniform(0, 0.01) * 2**retry)  # noqa: S311 - jitter, not a secret
+        if stale:
+            raise StoreFault("a foreign key refuses what the registry allows: were its triggers disabled?")
+        raise StoreUnavailable(f"{_RETRIES_MAX} attempts to save met other transactions each time")
+
+    def _halves(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
+        middle = len(verdicts) // 2
+        return self._attempt(verdicts[:middle]) + self._attempt(verdicts[middle:])
+
+    def _without_poison(
+        self, verdicts: Sequence[Verdict], error: psycopg.Error | UnicodeEncodeError
+    ) -> list[Settlement]:
+        if len(verdicts) > 1:
+            return self._halves(verdicts)
+        (verdict,) = verdicts
+        if isinstance(verdict, Rejection):
+            # A rejection is made of storable parts only. If it is refused the cause is ours.
+            raise StoreFault(f"a rejection could not be stored: {name_of(error)}")
+        return self._attempt([_unstorable(verdict, error)])
+
+    def _give_up(self, error: psycopg.Error | UnicodeEncodeError) -> None:
+        """Drop the connection and raise what the error means: StoreUnavailable or StoreFault."""
+        assert isinstance(error, psycopg.Error)  # noqa: S101 - an encoding error is poison, and handled
+        what = remedy(error, connection_broken=self._open_or_none() is None)
+        self.close()
+        if what is Remedy.FAULT:
+            raise StoreFault(f"the database refused for a cause of ours: {name_of(error)}") from None
+        raise StoreUnavailable(f"the database can't save now: {name_of(error)}") from None
+
+    def _open(self) -> Connection:
+        connection = self._open_or_none()
+        if connection is None:
+            connection = self._connection = self._connect()
+        return connection
+
+    def _open_or_none(self) -> Connection | None:
+        connection = self._connection
+        return None if connection is None or connection.closed or connection.broken else connection
+
+    # ── one transaction ───────────────────────────────────────────────────────────────────────────────
+
+    def _transaction(self, verdicts: Sequence[Verdict], *, stale: bool) -> list[Settlement]:
+        connection = self._open()
+        with self._deadline.over(connection), connection.transaction():
+            current = self._revalidated(connection, verdicts, stale=stale)
+            settlements = _Batch(connection, self._sql, current).save()
+        # Only here, behind the block whose end is the COMMIT, may a settlement leave the store.
+        return settlements  # noqa: RET504 - returning from inside the block would read as before the COMMIT
+
+    def _revalidated(
+        self, connection: Connection, verdicts: Sequence[Verdict], *, stale: bool
+    ) -> Sequence[Verdict]:
+        """Give verdicts that hold against the registry of this transaction (rule 2)."""
+        version = self._hold_registry(connection)
+        if not stale and all(verdict.registry_version == version for verdict in verdicts):
+            return verdicts
+        self._install_registry(connection, version)
+        metrics.registry_version.set(version)
+        return [
+            verdict
+            if isinstance(verdict, Rejection) and verdict.reason is Reason.UNSTORABLE
+            else self._judge.validate(verdict.delivery)
+            for verdict in verdicts
+        ]
+
+    def _hold_registry(self, connection: Connection) -> int:
+        row = connection.execute(self._sql["hold_registry"]).fetchone()
+        assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
+        if row[0] is None:
+            raise StoreFault("the table registry is empty; it must hold one row")
+        return int(row[0])
+
+    def _install_registry(self, connection: Connection, version: int) -> None:
+        tenants = connection.execute(self._sql["registry_tenants"]).fetchall()
+        event_types = connection.execute(self._sql["registry_event_types"]).fetchall()
+        with connection.cursor(row_factory=dict_row) as cursor:
+            schemas = cursor.execute(self._sql["registry_schemas"]).fetchall()
+        self._judge.install(
+            Registry(
+                version=version,
+                suspended=dict(tenants),
+                event_types=frozenset(event_type for (event_type,) in event_types),
+                schemas=tuple(EventSchema(**schema) for schema in schemas),
+            )
+        )
+
+
+class _Batch:
+    """The statements of one transaction, in the order that every process keeps."""
+
+    def __init__(self, connection: Connection, sql: Mapping[str, str], verdicts: Sequence[Verdict]) -> None:
+        self._cursor = connection.cursor(row_factory=tuple_row)
+        self._sql = sql
+        self._verdicts = verdicts
+        self._settlements: dict[int, Settlement] = {}
+
+    def save(self) -> list[Settlement]:
+        self._lock_replayed()
+        messages = self._pending(Message)
+        outcomes = self._insert_messages(messages)
+        conflicts = {}
+        duplicates = {}
+        for position, (outcome, stored_delivery_id) in outcomes.items():
+            message = messages[position]
+            match outcome:
+                case "stored" | "redelivered":
+                    self._settle(position, Outcome(outcome))
+                case "duplicate":
+                    duplicates[position] = message
+                case "id_conflict":
+                    conflicts[position] = _id_conflict(message, stored_delivery_id)
+                case _:
+                    # Rule 4: rather no settlement than a wrong one.
+                    raise StoreFault(
+                        "a message was neither stored nor found; nothing of its batch is settled"
+                    )
+        self._insert_duplicates(duplicates)
+        self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
+        self._close_replayed()
+        return [self._settlements[position] for position in range(len(self._verdicts))]
+
+    def _pending(self, kind: type[Any]) -> dict[int, Any]:
+        return {
+            position: verdict
+            for position, verdict in enumerate(self._verdicts)
+            if isinstance(verdict, kind) and position not in self._settlements
+        }
+
+    def _settle(self, position: int, outcome: Outcome, reason: Reason | None = None) -> None:
+        self._settlements[position] = Settlement(self._verdicts[position].delivery, outcome, reason)
+
+    def _lock_replayed(self) -> None:
+        replayed = {
+            position: verdict.delivery.rejection_id
+            for position, verdict in enumerate(self._verdicts)
+            if verdict.delivery.rejection_id is not None
+        }
+        if not replayed:
+            return
+        self._cursor.execute(self._sql["lock_replayed"], {"rejection_ids": list(replayed.values())})
+        open_ids = {rejection_id for (rejection_id,) in self._cursor}
+        for position, rejection_id in replayed.items():
+            if rejection_id not in open_ids:
+                # Somebody else closed it meanwhile: the delivery has its outcome.
+                self._settle(position, Outcome.REDELIVERED)
+
+    def _insert_messages(self, messages: Mapping[int, Message]) -> dict[int, tuple[str, str | None]]:
+        if not messages:
+            return {}
+        columns = message_columns(list(messages.values()))
+        self._cursor.execute(self._sql["insert_messages"], columns)
+        if self._cursor.rowcount == len(messages):
+            return dict.fromkeys(messages, ("stored", None))
+        self._cursor.execute(self._sql["classify_messages"], columns)
+        positions = list(messages)
+        return {
+            positions[place - 1]: (outcome, stored_delivery_id)
+            for place, outcome, stored_delivery_id in self._cursor
+        }
+
+    def _insert_duplicates(self, duplicates: Mapping[int, Message]) -> None:
+        if duplicates:
+            self._cursor.execute(self._sql["insert_duplicates"], duplicate_columns(list(duplicates.values())))
+            self._settle_inserted(duplicates, Outcome.DUPLICATE)
+
+    def _insert_rejections(self, rejections: Mapping[int, Rejection]) -> None:
+        for position, rejection in rejections.items():
+            if rejection.delivery.rejection_id is not None:
+                self._cursor.execute(
+                    self._sql["reject_again"],
+                    claims(rejection)
+                    | {
+                        "rejection_id": rejection.delivery.rejection_id,
+                        "reason": rejection.reason,
+                        "detail": storable_json(rejection.detail),
+                    },
+                )
+                self._settle(position, Outcome.REJECTED, rejection.reason)
+        new = {
+            position: rejection
+            for position, rejection in rejections.items()
+            if rejection.delivery.rejection_id is None
+        }
+        if new:
+            self._cursor.execute(self._sql["insert_rejections"], rejection_columns(list(new.values())))
+            self._settle_inserted(new, Outcome.REJECTED)
+
+    def _settle_inserted(self, verdicts: Mapping[int, Verdict], outcome: Outcome) -> None:
+        """Settle by what the statement gave back: the first of each delivery; the rest was there before."""
+        inserted = {(queue, delivery_id) for queue, delivery_id in self._cursor}
+        for position, verdict in verdicts.items():
+            if verdict.delivery.key in inserted:
+                inserted.discard(verdict.delivery.key)
+                self._settle(position, outcome, verdict.reason if isinstance(verdict, Rejection) else None)
+            else:
+                self._settle(position, Outcome.REDELIVERED)
+
+    def _close_replayed(self) -> None:
+        for settlement in self._settlements.values():
+            rejection_id = settlement.delivery.rejection_id
+            if rejection_id is not None and settlement.outcome is not Outcome.REJECTED:
+                self._cursor.execute(self._sql["close_replayed"], {"rejection_id": rejection_id})
+
+
+def _unstorable(message: Message, error: psycopg.Error | UnicodeEncodeError) -> Rejection:
+    words = (
+        "PostgreSQL refuses the row; jsonb takes no \\u0000 and no half of a surrogate pair, "
+        "in the payload or in the envelope's other fields"
+    )
+    return Rejection(
+        message.delivery,
+        message.registry_version,
+        Reason.UNSTORABLE,
+        {"message": words, "error": name_of(error)},
+        _claimed_by(message),
+    )
+
+
+def _id_conflict(message: Message, stored_delivery_id: str | None) -> Rejection:
+    words = (
+        "another message with this tenant, message id and producer is stored, with other content "
+        "(event type, payload or occurred_at); send new content under a new id"
+    )
+    return Rejection(
+        message.delivery,
+        message.registry_version,
+        Reason.ID_CONFLICT,
+        {"message": words, "stored_delivery_id": stored_delivery_id},
+        _claimed_by(message),
+    )
+
+
+def _claimed_by(message: Message) -> Claimed:
+    return Claimed(message.tenant_id, message.event_type, message.message_id, message.producer)
+
+
+def _alone_where_suspect(verdicts: Sequence[Verdict]) -> list[list[int]]:
+    """Group positions for separate transactions: the ordinary ones together and first, each suspect alone."""
+    suspect = [verdict.delivery.receive_count >= SUSPECT_RECEIVE_COUNT for verdict in verdicts]
+    ordinary = [position for position, alone in enumerate(suspect) if not alone]
+    return ([ordinary] if ordinary else []) + [[position] for position, alone in enumerate(suspect) if alone]

@@ -1,0 +1,156 @@
+"""JSON read strictly: what passes here can be stored, read back by anyone, and keeps every digit.
+
+Python's own scanner does the work. The hooks refuse what it would let through: duplicate keys, NaN and
+infinities, numbers that a double can't hold in size, and nesting that a reader may not survive.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any, NoReturn
+
+DIGITS_MAX = 1000
+"""Characters in one number. Far above any amount, far below what Python's int() refuses (4,300)."""
+
+_EXPONENT_MAX = 308
+"""Decimal exponent: a double ends at 1.8e308, and PostgreSQL writes every exponent out in digits."""
+
+_WHITESPACE = " \t\n\r"
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+
+class JsonFault(ValueError):
+    """The text is no JSON that we take; the message says what was seen and where, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A JSON text read once: its value, and for an object the raw text of each of its members."""
+
+    value: Any
+    text: str
+    member_texts: dict[str, str]
+
+
+def read(text: str, depth_max: int) -> Document:
+    """Read one JSON text with nothing before or after it but white space.
+
+    Integers come as int and other numbers as Decimal, so no digit is lost. Raises JsonFault.
+    """
+    _check_depth(text, depth_max)
+    start = _skip(text, 0)
+    try:
+        if text[start : start + 1] == "{":
+            value, member_texts, end = _read_object(text, start)
+        else:
+            value, end = _scan(text, start)
+            member_texts = {}
+    except StopIteration as stop:
+        raise JsonFault(f"expected a JSON value at character {stop.value}") from None
+    except json.JSONDecodeError as error:
+        raise JsonFault(f"{error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise JsonFault("nested too deeply") from None
+    end = _skip(text, end)
+    if end != len(text):
+        raise JsonFault(f"more text after the JSON value, at character {end}")
+    return Document(value, text, member_texts)
+
+
+def _read_object(text: str, start: int) -> tuple[dict[str, Any], dict[str, str], int]:
+    """Read the outermost object member by member, to learn where each member's text begins and ends."""
+    members: dict[str, Any] = {}
+    texts: dict[str, str] = {}
+    at = _skip(text, start + 1)
+    if text[at : at + 1] == "}":
+        return members, texts, at + 1
+    while True:
+        if text[at : at + 1] != '"':
+            raise JsonFault(f"expected a member's name in double quotes at character {at}")
+        name, at = _scan(text, at)
+        at = _skip(text, at)
+        if text[at : at + 1] != ":":
+            raise JsonFault(f"expected ':' at character {at}")
+        at = _skip(text, at + 1)
+        value, end = _scan(text, at)
+        if name in members:
+            raise JsonFault(f"duplicate key {name[:64]!r}")
+        members[name], texts[name] = value, text[at:end]
+        at = _skip(text, end)
+        match text[at : at + 1]:
+            case ",":
+                at = _skip(text, at + 1)
+            case "}":
+                return members, texts, at + 1
+            case _:
+                raise JsonFault(f"expected ',' or '}}' at character {at}")
+
+
+def _skip(text: str, at: int) -> int:
+    while text[at : at + 1] in _WHITESPACE and at < len(text):
+        at += 1
+    return at
+
+
+def _check_depth(text: str, depth_max: int) -> None:
+    # Counting is cheap and settles nearly every text; only one with many brackets is walked.
+    if text.count("[") + text.count("{") <= depth_max:
+        return
+    depth = 0
+    for token in _BRACKETS.finditer(text):
+        match token[0]:
+            case "[" | "{":
+                depth += 1
+                if depth > depth_max:
+                    raise JsonFault(f"nested deeper than {depth_max} levels, at character {token.start()}")
+            case "]" | "}":
+                depth -= 1
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise JsonFault(f"duplicate key {name[:64]!r}")
+            seen.add(name)
+    return members
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _EXPONENT_MAX:
+        raise JsonFault(f"a whole number of {len(digits)} digits; at most {_EXPONENT_MAX} are taken")
+    return int(digits)
+
+
+def _decimal(digits: str) -> Decimal:
+    if len(digits) > DIGITS_MAX:
+        raise JsonFault(f"a number of {len(digits)} characters; at most {DIGITS_MAX} are taken")
+    try:
+        number = Decimal(digits)
+    except InvalidOperation:
+        number = None
+    # The exponent as written is bounded for zero too: PostgreSQL writes 0e-999999 out digit by digit.
+    if (
+        number is None
+        or abs(int(number.as_tuple().exponent)) > DIGITS_MAX
+        or abs(number.adjusted()) > _EXPONENT_MAX
+    ):
+        raise JsonFault(f"the number {digits[:40]} is out of range; exponents go from -308 to 308")
+    return number
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise JsonFault(f"{name} is not a JSON number")
+
+
+# scan_once reads one value at an index and says where it ended, which json.loads does not tell.
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
+    object_pairs_hook=_without_duplicates,
+    parse_int=_integer,
+    parse_float=_decimal,
+    parse_constant=_no_constant,
+).scan_once  # type: ignore[attr-defined]  # part of the json module since Python 3.0, absent from its stubs

@@ -1,0 +1,235 @@
+"""Settings in, working objects out: the one place that knows everybody."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import structlog
+
+from processor import metrics, migrations, supervisor
+from processor.audit import Report, audit
+from processor.check import Finding
+from processor.connection import connect
+from processor.errors import MigrationsPending, SourceUnavailable, StoreFault, StoreUnavailable
+from processor.model import Rejection
+from processor.patience import Patience
+from processor.pipeline import Limits, Pipeline, Tally, once
+from processor.probes import Probes
+from processor.schemas import Schemas
+from processor.settings import Settings
+from processor.sources.quarantine import QuarantineSource, Selection
+from processor.sources.sqs import SqsSource
+from processor.sqlstates import name_of
+from processor.store import Store
+
+log = structlog.get_logger(__name__)
+
+_DEPTH_EVERY_S = 15
+_REPLAY_SIZE = 100
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
+    """Open a connection for one command. Raises StoreUnavailable, StoreFault, SettingsError."""
+    connection = connect(settings.need_database_url())
+    try:
+        yield connection
+    except psycopg.errors.UndefinedTable:
+        raise MigrationsPending("the database has no tables of ours; run: processor migrate") from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise StoreFault(
+            f"the role of DATABASE_URL may not do this ({error.diag.message_primary}); see sql/README.md"
+        ) from None
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(f"the database went away: {name_of(error)}") from error
+    finally:
+        connection.close()
+
+
+def make_schemas(settings: Settings) -> Schemas:
+    """Make a validator that knows no registry yet."""
+    return Schemas(body_bytes_max=settings.body_bytes_max, json_depth_max=settings.json_depth_max)
+
+
+def make_store(settings: Settings, schemas: Schemas, patience: Patience) -> Store:
+    """Make a store with a connection of its own, opened at the first save."""
+    dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
+    return Store(lambda: connect(dsn, timeout_s=timeout_s), schemas, patience, timeout_s=timeout_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """The two degrees of stopping: `gently` finishes what is held, `now` leaves it to the queue."""
+
+    gently: threading.Event
+    now: threading.Event
+
+
+def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> Tally:
+    """Run the event processor until told to stop, or until idle. Absent dependencies are waited for.
+
+    Raises MigrationsPending, StoreFault and SettingsError, which waiting would not mend, and Stopped when
+    told to stop before it could begin.
+    """
+    source = SqsSource.open(settings)
+    patience = {
+        name: Patience(name, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
+        for name in ("database", "queue")
+    }
+    schemas = make_schemas(settings)
+    stores = [make_store(settings, schemas, patience["database"]) for _ in range(settings.writers)]
+    pipeline = Pipeline(
+        source,
+        schemas,
+        stores,
+        limits=_limits(settings, until_idle_s),
+        database=patience["database"],
+        broker=patience["queue"],
+        give_up=stops.now,
+    )
+    probes = Probes(
+        settings.http_host,
+        settings.http_port,
+        alive=lambda: True,
+        trouble=lambda: starting or pipeline.trouble,
+    )
+    starting = "starting"
+    probes.start()
+    log.info("started", queue=settings.queue_name(), http_port=probes.port)
+    watcher = _DepthWatcher(source)
+    try:
+        # Before there is a pipeline there is nothing to finish: any stop ends the waiting.
+        _before_work(settings, Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stops.gently))
+        stores[0].load_registry()
+        starting = ""
+        watcher.start()
+        tally = pipeline.run(stops.gently, until_idle_s)
+    finally:
+        watcher.stop()
+        probes.stop()
+    log.info("stopped", **tally.outcomes)
+    return tally
+
+
+def _before_work(settings: Settings, patience: Patience) -> None:
+    def check_migrations() -> None:
+        with database(settings) as connection:
+            found = migrations.require_current(connection)
+        if found.unknown:
+            log.warning(
+                "database_newer_than_code", unknown=list(found.unknown), consequence="none known; running"
+            )
+        if found.edited:
+            log.warning("migration_edited", edited=list(found.edited))
+
+    patience(check_migrations)
+
+
+def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
+    wait_s: float = settings.receive_wait_s
+    return Limits(
+        receivers=settings.receivers,
+        settlers=settings.settlers,
+        # A poll longer than the silence that ends the run would only make the end late.
+        receive_wait_s=wait_s if until_idle_s is None else min(wait_s, max(1.0, until_idle_s)),
+        batch_size_max=settings.batch_size_max,
+        linger_s=settings.linger_ms / 1000,
+        buffer_size_max=settings.buffer_size_max,
+        buffer_bytes_max=settings.buffer_bytes_max,
+        visibility_timeout_s=settings.visibility_timeout_s,
+        hold_s_max=settings.hold_s_max,
+        stop_timeout_s=settings.stop_timeout_s,
+    )
+
+
+class _DepthWatcher:
+    """Tells the metrics how deep the queue is, now and then."""
+
+    def __init__(self, source: SqsSource) -> None:
+        self._source = source
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="depth", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                for state, count in self._source.depth().items():
+                    metrics.queue_depth.labels(state=state).set(count)
+            except SourceUnavailable as error:
+                log.debug("depth_unknown", trouble=str(error))
+            if self._stop.wait(_DEPTH_EVERY_S):
+                return
+
+
+# ── the commands that are more than a question ────────────────────────────────────────────────────────
+
+
+def run_many(settings: Settings, stops: Stops, processes: int, until_idle_s: float | None) -> int:
+    """Run several processes side by side; gives the exit code."""
+    return supervisor.supervise(
+        processes,
+        http_port=settings.http_port,
+        until_idle_s=until_idle_s,
+        stop_gently=stops.gently,
+        stop_now=stops.now,
+    )
+
+
+def replay(settings: Settings, selection: Selection, *, dry_run: bool) -> dict[str, int]:
+    """Put the selected open rejections through the pipeline; counts them by outcome, or reason if rejected.
+
+    With `dry_run` the verdicts are made but nothing is saved: what would be stored may still turn out to be
+    a duplicate, or an id_conflict.
+    """
+    schemas = make_schemas(settings)
+    store = make_store(settings, schemas, Patience("database", wait_s_max=1, stop=_never_wait()))
+    outcomes: Counter[str] = Counter()
+    with database(settings) as connection:
+        migrations.require_current(connection)
+        source = QuarantineSource(connection, selection)
+        store.load_registry()
+        try:
+            while True:
+                if dry_run:
+                    verdicts = [schemas.validate(delivery) for delivery in source.receive(_REPLAY_SIZE, 0)]
+                    seen = [v.reason.value if isinstance(v, Rejection) else "stored" for v in verdicts]
+                else:
+                    settlements = once(source, schemas, store, limit=_REPLAY_SIZE, wait_s=0)
+                    seen = [(s.reason or s.outcome).value for s in settlements]
+                if not seen:
+                    return dict(outcomes)
+                outcomes.update(seen)
+        finally:
+            store.close()
+
+
+def _never_wait() -> threading.Event:
+    # A command for a person: an outage is said at once instead of being waited out.
+    event = threading.Event()
+    event.set()
+    return event
+
+
+def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
+    """Audit the tables, the queue's counts if SQS_QUEUE_URL is set, and the manifests."""
+    depth: Callable[[], Mapping[str, int]] | None = None
+    if settings.sqs_queue_url is not None:
+        depth = SqsSource.open(settings).depth_with_dead_letters
+    with database(settings) as connection:
+        return audit(connection, manifests, depth)
+
+
+def run_check(settings: Settings) -> list[Finding]:
+    """Look at everything that a deployment depends on."""
+    return []

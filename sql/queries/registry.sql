@@ -1,0 +1,38 @@
+-- The registry as people change it. Each change raises registry.version by itself, at its commit.
+
+-- add_tenant: Add a tenant; one that is there is left as it is.
+INSERT INTO tenant (tenant_id, name) VALUES (%(tenant_id)s, %(name)s) ON CONFLICT ON CONSTRAINT tenant_pkey DO NOTHING
+
+-- set_tenant_status: Suspend or resume a tenant; gives back whether it exists.
+UPDATE tenant SET status = %(status)s WHERE tenant_id = %(tenant_id)s RETURNING tenant_id
+
+-- add_event_type: Add an event type; one that is there is left as it is.
+INSERT INTO event_type (event_type, description) VALUES (%(event_type)s, %(description)s)
+ON CONFLICT ON CONSTRAINT event_type_pkey DO NOTHING
+
+-- lock_event_type: Let one version of an event type's schemas be published at a time.
+SELECT event_type FROM event_type WHERE event_type = %(event_type)s FOR NO KEY UPDATE
+
+-- publish_schema: Publish the next version of an event type's schema, shared or a tenant's own.
+INSERT INTO event_schema (event_type, tenant_id, version, definition)
+SELECT %(event_type)s, %(tenant_id)s, coalesce(max(version), 0) + 1, %(definition)s::jsonb
+FROM event_schema
+WHERE event_type = %(event_type)s AND tenant_id IS NOT DISTINCT FROM %(tenant_id)s
+RETURNING version
+
+-- list_tenants: Every tenant.
+SELECT tenant_id, name, status, created_at FROM tenant ORDER BY tenant_id
+
+-- list_schemas: Every version of every schema, without the definitions.
+SELECT event_type, tenant_id, version, schema_id, published_at
+FROM event_schema
+WHERE (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
+ORDER BY event_type, tenant_id NULLS FIRST, version
+
+-- show_schema: One version of a schema; without a version the latest.
+SELECT event_type, tenant_id, version, schema_id, published_at, definition
+FROM event_schema
+WHERE event_type = %(event_type)s AND tenant_id IS NOT DISTINCT FROM %(tenant_id)s
+  AND (%(version)s::int IS NULL OR version = %(version)s)
+ORDER BY version DESC
+LIMIT 1

@@ -1,0 +1,64 @@
+-- The questions and deeds of `processor rejection`. Every selection takes the same parameters, NULL for "any".
+
+-- select_open: The open rejections after one id, oldest first, whole, for replay.
+SELECT rejection_id, queue, delivery_id, body, attributes, sent_at, receive_count
+FROM rejection
+WHERE status = 'open' AND rejection_id > %(after)s
+  AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
+  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
+  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
+ORDER BY rejection_id
+LIMIT %(limit)s
+
+-- list: Rejections, newest first, without their bodies.
+SELECT rejection_id, rejected_at, status, reason, tenant_id, event_type, message_id, producer,
+  detail ->> 'message' AS message, receive_count, replay_count, queue, delivery_id, closed_at
+FROM rejection
+WHERE (%(status)s::text IS NULL OR status = %(status)s)
+  AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
+  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
+  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
+ORDER BY rejection_id DESC
+LIMIT %(limit)s
+
+-- show: One rejection, whole.
+SELECT * FROM rejection WHERE rejection_id = %(rejection_id)s
+
+-- stats: Rejections by status, reason, tenant and event type, most first.
+SELECT status, reason, tenant_id, event_type, count(*) AS count,
+  min(rejected_at) AS first_at, max(rejected_at) AS last_at
+FROM rejection
+WHERE (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
+  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
+GROUP BY status, reason, tenant_id, event_type
+ORDER BY count DESC, status, reason, tenant_id, event_type
+
+-- count_open: How many open rejections a selection has.
+SELECT count(*) AS count
+FROM rejection
+WHERE status = 'open'
+  AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
+  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
+  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
+
+-- discard: Give up open rejections; the rows stay.
+UPDATE rejection SET status = 'discarded', closed_at = now()
+WHERE status = 'open'
+  AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
+  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
+  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)

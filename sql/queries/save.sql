@@ -1,0 +1,145 @@
+-- What Store.save runs, in this order, in one READ COMMITTED transaction. Every statement that writes takes
+-- its rows in key order (unsorted batches of two writers deadlock), and finds rows by LIMIT 1 sub-selects,
+-- which stay index probes even while the tables are young and unanalysed.
+
+-- hold_registry: Keep the registry as it is until the commit, and say which version that is.
+SELECT registry_version_held() AS version
+
+-- registry_tenants: Every tenant and whether it is suspended.
+SELECT tenant_id, status = 'suspended' AS suspended FROM tenant
+
+-- registry_event_types: Every event type.
+SELECT event_type FROM event_type
+
+-- registry_schemas: Every version of every schema, the definition as text.
+SELECT schema_id, event_type, tenant_id, version, definition::text AS definition FROM event_schema
+
+-- lock_replayed: Lock the rejections that are being replayed; those no longer open are not given back.
+SELECT rejection_id
+FROM rejection
+WHERE rejection_id = ANY (%(rejection_ids)b) AND status = 'open'
+ORDER BY queue, delivery_id
+FOR UPDATE
+
+-- insert_messages: Store what is new; a delivery that has an outcome already, or a known key, inserts nothing.
+INSERT INTO message (
+  tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
+  payload, context, queue, delivery_id, receive_count)
+SELECT
+  tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
+  payload::jsonb, context::jsonb, queue, delivery_id, receive_count
+FROM unnest(
+  %(tenant_id)b::text[], %(message_id)b::text[], %(producer)b::text[], %(event_type)b::text[],
+  %(schema_id)b::bigint[], %(occurred_at)b::timestamptz[], %(sent_at)b::timestamptz[],
+  %(payload)b::text[], %(context)b::text[], %(queue)b::text[], %(delivery_id)b::text[],
+  %(receive_count)b::int[], %(replayed)b::boolean[]
+) WITH ORDINALITY AS incoming (
+  tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
+  payload, context, queue, delivery_id, receive_count, replayed, position)
+WHERE (replayed OR (
+    SELECT 1 FROM rejection
+    WHERE rejection.queue = incoming.queue AND rejection.delivery_id = incoming.delivery_id LIMIT 1) IS NULL)
+  AND (
+    SELECT 1 FROM duplicate
+    WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NULL
+ORDER BY tenant_id COLLATE "C", message_id COLLATE "C", producer COLLATE "C", position
+ON CONFLICT ON CONSTRAINT message_pkey DO NOTHING
+
+-- classify_messages: Say of each position what became of it; a later statement, so that it sees the rows that others committed while the insert waited for them.
+SELECT
+  position,
+  CASE
+    WHEN (NOT replayed AND (
+        SELECT 1 FROM rejection
+        WHERE rejection.queue = incoming.queue AND rejection.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL)
+      OR (
+        SELECT 1 FROM duplicate
+        WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL
+      THEN 'redelivered'
+    WHEN stored.delivery_id IS NULL THEN 'missing'
+    WHEN stored.queue = incoming.queue AND stored.delivery_id = incoming.delivery_id
+      THEN CASE WHEN stored.ours AND first_of_delivery THEN 'stored' ELSE 'redelivered' END
+    WHEN stored.event_type = incoming.event_type
+      AND stored.payload = incoming.payload::jsonb
+      AND stored.occurred_at IS NOT DISTINCT FROM incoming.occurred_at
+      THEN 'duplicate'
+    ELSE 'id_conflict'
+  END AS outcome,
+  stored.delivery_id AS stored_delivery_id
+FROM (
+  SELECT *, row_number() OVER (PARTITION BY queue, delivery_id ORDER BY position) = 1 AS first_of_delivery
+  FROM unnest(
+    %(tenant_id)b::text[], %(message_id)b::text[], %(producer)b::text[], %(event_type)b::text[],
+    %(occurred_at)b::timestamptz[], %(payload)b::text[], %(queue)b::text[], %(delivery_id)b::text[],
+    %(replayed)b::boolean[]
+  ) WITH ORDINALITY AS arrays (
+    tenant_id, message_id, producer, event_type, occurred_at, payload, queue, delivery_id, replayed, position)
+) AS incoming
+LEFT JOIN LATERAL (
+  SELECT
+    message.queue, message.delivery_id, message.event_type, message.payload, message.occurred_at,
+    message.xmin = pg_current_xact_id()::xid AS ours
+  FROM message
+  WHERE message.tenant_id = incoming.tenant_id AND message.message_id = incoming.message_id
+    AND message.producer = incoming.producer
+  LIMIT 1
+) AS stored ON true
+ORDER BY position
+
+-- insert_duplicates: Note the deliveries that repeat a stored message; one that is noted already is not given back.
+INSERT INTO duplicate (queue, delivery_id, tenant_id, message_id, producer, sent_at, receive_count, received_at)
+SELECT queue, delivery_id, tenant_id, message_id, producer, sent_at, receive_count, received_at
+FROM unnest(
+  %(queue)b::text[], %(delivery_id)b::text[], %(tenant_id)b::text[], %(message_id)b::text[],
+  %(producer)b::text[], %(sent_at)b::timestamptz[], %(receive_count)b::int[], %(received_at)b::timestamptz[]
+) AS incoming (queue, delivery_id, tenant_id, message_id, producer, sent_at, receive_count, received_at)
+ORDER BY queue COLLATE "C", delivery_id COLLATE "C"
+ON CONFLICT ON CONSTRAINT duplicate_pkey DO NOTHING
+RETURNING queue, delivery_id
+
+-- insert_rejections: Keep what can't be a message, whole; a delivery that has an outcome already is not given back.
+INSERT INTO rejection (
+  queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
+  sent_at, receive_count)
+SELECT
+  queue, delivery_id, reason, detail::jsonb, body, attributes::jsonb, tenant_id, event_type, message_id, producer,
+  sent_at, receive_count
+FROM unnest(
+  %(queue)b::text[], %(delivery_id)b::text[], %(reason)b::text[], %(detail)b::text[], %(body)b::bytea[],
+  %(attributes)b::text[], %(tenant_id)b::text[], %(event_type)b::text[], %(message_id)b::text[],
+  %(producer)b::text[], %(sent_at)b::timestamptz[], %(receive_count)b::int[]
+) AS incoming (
+  queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
+  sent_at, receive_count)
+WHERE (
+    SELECT 1 FROM duplicate
+    WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NULL
+  AND (
+    SELECT 1 FROM message
+    WHERE message.tenant_id = incoming.tenant_id AND message.message_id = incoming.message_id
+      AND message.producer = coalesce(incoming.producer, '')
+      AND message.queue = incoming.queue AND message.delivery_id = incoming.delivery_id LIMIT 1) IS NULL
+ORDER BY queue COLLATE "C", delivery_id COLLATE "C"
+ON CONFLICT ON CONSTRAINT rejection_delivery_key DO NOTHING
+RETURNING queue, delivery_id
+
+-- close_replayed: Close a rejection whose replay found its place in another table.
+UPDATE rejection
+SET status = 'replayed', closed_at = now(), replay_count = replay_count + 1
+WHERE rejection_id = %(rejection_id)s
+
+-- reject_again: Leave a replayed rejection open, with the reason of today.
+UPDATE rejection
+SET reason = %(reason)s, detail = %(detail)s::jsonb, rejected_at = now(), replay_count = replay_count + 1,
+  tenant_id = %(tenant_id)s, event_type = %(event_type)s, message_id = %(message_id)s, producer = %(producer)s
+WHERE rejection_id = %(rejection_id)s
+
+-- prepare_session: Make a commit durable whatever the role's default, bound every wait, and keep writers off sequential scans of young tables.
+SELECT
+  set_config('synchronous_commit',
+    CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write') THEN 'on'
+    ELSE current_setting('synchronous_commit') END, false),
+  set_config('statement_timeout', %(timeout_ms)s, false),
+  set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, false),
+  set_config('enable_seqscan', 'off', false),
+  set_config('TimeZone', 'UTC', false)

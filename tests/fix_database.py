@@ -1,0 +1,112 @@
+"""A fresh database per test, cloned from a migrated template, and what speaks to it."""
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+from processor import registry
+from processor.connection import connect
+from processor.migrations import migrate
+from processor.model import Delivery, Settlement
+from processor.patience import Patience
+from processor.schemas import Schemas
+from processor.store import Store
+from tests.builders import ORDER_SCHEMA
+
+_numbers = itertools.count(1)
+
+
+def _at(server_url: str, database: str) -> str:
+    return urlunsplit(urlsplit(server_url)._replace(path=f"/{database}"))
+
+
+@pytest.fixture(scope="session")
+def template(server_url: str) -> Iterator[str]:
+    """A migrated database with tenants acme and globex, and the shared event type order.created."""
+    name = f"processor_template_{os.getpid()}"
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        admin.execute(f"CREATE DATABASE {name}")
+        with psycopg.connect(_at(server_url, name), autocommit=True) as connection:
+            migrate(connection)
+            registry.add_tenant(connection, "acme")
+            registry.add_tenant(connection, "globex")
+            registry.publish_schema(connection, "order.created", ORDER_SCHEMA)
+        yield name
+        admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(server_url: str, template: str) -> Iterator[str]:
+    """The owner's URL of a database of this test's own, seeded as the template is."""
+    name = f"{template}_{next(_numbers)}"
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield _at(server_url, name)
+        admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of the owner, in autocommit mode."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@dataclass
+class Saver:
+    """A store with schemas of its own: what one process has."""
+
+    schemas: Schemas
+    store: Store
+
+    def save(self, *deliveries: Delivery) -> list[Settlement]:
+        return self.store.save([self.schemas.validate(delivery) for delivery in deliveries])
+
+    def outcomes(self, *deliveries: Delivery) -> list[str]:
+        """Save, and say what became of each: the outcome, or the reason of a rejection."""
+        return [settlement.reason or settlement.outcome for settlement in self.save(*deliveries)]
+
+
+MakeSaver = Callable[[], Saver]
+
+
+@pytest.fixture
+def make_saver(database_url: str) -> Iterator[MakeSaver]:
+    """Makes savers that share nothing but the database, as processes do."""
+    made: list[Saver] = []
+
+    def make() -> Saver:
+        schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
+        patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
+        store = Store(lambda: connect(database_url, timeout_s=20), schemas, patience, timeout_s=20)
+        store.load_registry()
+        made.append(Saver(schemas, store))
+        return made[-1]
+
+    yield make
+    for saver in made:
+        saver.store.close()
+
+
+@pytest.fixture
+def saver(make_saver: MakeSaver) -> Saver:
+    return make_saver()
+
+
+def count(db: psycopg.Connection[Any], table: str) -> int:
+    row = db.execute(f"SELECT count(*) FROM {table}").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def books(db: psycopg.Connection[Any]) -> dict[str, int]:
+    """How many rows each of the three tables has."""
+    return {table: count(db, table) for table in ("message", "duplicate", "rejection")}
