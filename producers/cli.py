@@ -115,7 +115,7 @@ class _Delivery:
     "--seed", type=int, help="Repeat what this seed gave.  [default: a new one, told in the report]"
 )
 @_shared_options
-def fake(  # noqa: PLR0913 - one parameter per option
+def fake(
     *,
     events: int,
     tenants: int | None,
@@ -166,7 +166,7 @@ def fake(  # noqa: PLR0913 - one parameter per option
 @click.option("--make-ids", is_flag=True, help="Give native events that have no id one, at random.")
 @click.option("--raw", is_flag=True, help="Send lines that are not JSON, too, as they are.")
 @_shared_options
-def send(  # noqa: PLR0913 - one parameter per option
+def send(
     *,
     file: BinaryIO,
     tenant: str | None,
@@ -188,6 +188,8 @@ def send(  # noqa: PLR0913 - one parameter per option
 
     With --tenant and --event-type a line is only the payload; the rest goes into message attributes, with
     a random id made for each line.
+
+    Lines leave in tens: the last few of a pipe that stays open wait for more, or for its end.
 
     Whether an event is valid is for the processor to say: an unknown tenant is sent. Not sent is a line
     that isn't JSON (but see --raw) or isn't UTF-8 (never); it is told with its number, and the exit code

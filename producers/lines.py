@@ -92,7 +92,9 @@ def _message(line: bytes, number: int, reading: Reading) -> Outgoing:
     except ValueError as error:
         if not reading.raw:
             why = (
-                f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else error
+                f"{error.msg} (character {error.pos + 1})"
+                if isinstance(error, json.JSONDecodeError)
+                else error
             )
             raise ValueError(f"not JSON: {why}; --raw sends it as it is") from None
     return message if reading.tenant_id is None else _payload(message, reading)

@@ -276,7 +276,7 @@ class Publisher:
         return entry
 
 
-class _TryAgain(Exception):  # noqa: N818 - a state of ours, which never leaves this file
+class _TryAgain(Exception):
     """What was sent is not on the queue, or we can't know; `refusals` is what SQS said, by index."""
 
     def __init__(

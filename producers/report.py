@@ -28,7 +28,10 @@ class Refusals:
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of one run. `kinds` and `without_id` count accepted messages only."""
+    """The counts of one run. `kinds` and `without_id` count accepted messages only.
+
+    `without_id` leaves out deliberate garbage, which is of another kind than `event`.
+    """
 
     sent: int = 0
     accepted: int = 0
@@ -52,7 +55,7 @@ class Tally:
         if isinstance(receipt, Accepted):
             self.accepted += 1
             self.kinds[message.kind] += 1
-            self.without_id += message.message_id is None
+            self.without_id += message.message_id is None and message.kind == "event"
             return
         self.refused += 1
         seen = self.refusals.setdefault(receipt.code, Refusals(receipt.reason, message.label))
