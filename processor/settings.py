@@ -3,6 +3,7 @@
 Each setting has a line in `.env-template`, and a test holds the two together.
 """
 
+import re
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -12,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from processor.errors import SettingsError
 
 MIB = 1024 * 1024
+
+_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+_AWS_HOST = re.compile(r"sqs\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)")
 
 
 class Settings(BaseSettings):
@@ -119,17 +123,21 @@ class Settings(BaseSettings):
     def aws_client_options(self) -> dict[str, Any]:
         """Give the keyword arguments of `boto3.client` that the settings name.
 
-        What is unset is left to boto3's own chain (profiles, roles). The region may also be read off the
-        queue's URL, whose host is `sqs.REGION.amazonaws.com`.
+        What is unset is left to boto3's own chain (profiles, roles). The queue's URL fills two gaps: its host
+        `sqs.REGION.amazonaws.com` names the region, and any other host than AWS's is the endpoint, lest a
+        queue of this machine be asked for at AWS.
         """
-        region = self.aws_region
-        if region is None and self.sqs_queue_url is not None:
-            host = (urlsplit(self.sqs_queue_url).hostname or "").split(".")
-            if len(host) > 3 and host[0] == "sqs" and host[2] == "amazonaws":  # noqa: PLR2004
-                region = host[1]
+        region, endpoint_url = self.aws_region, self.aws_endpoint_url
+        if self.sqs_queue_url is not None:
+            parts = urlsplit(self.sqs_queue_url)
+            host = parts.hostname or ""
+            if matched := _AWS_HOST.fullmatch(host):
+                region = region or matched["region"]
+            elif not host.endswith(_AWS_DOMAINS):
+                endpoint_url = endpoint_url or f"{parts.scheme}://{parts.netloc}"
         secret, token = self.aws_secret_access_key, self.aws_session_token
         options = {
-            "endpoint_url": self.aws_endpoint_url,
+            "endpoint_url": endpoint_url,
             "region_name": region,
             "aws_access_key_id": self.aws_access_key_id,
             "aws_secret_access_key": secret.get_secret_value() if secret else None,

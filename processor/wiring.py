@@ -47,6 +47,9 @@ def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
         ) from None
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"the database went away: {name_of(error)}") from error
+    except psycopg.Error as error:
+        # Its text may carry a row, so it is named and not quoted.
+        raise StoreFault(f"the database refused: {name_of(error)}") from None
     finally:
         connection.close()
 
@@ -103,10 +106,9 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
     log.info("started", queue=settings.queue_name(), http_port=probes.port)
     watcher = _DepthWatcher(source)
     try:
-        # Before there is a pipeline there is nothing to finish: any stop ends the waiting.
-        _before_work(settings, Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stops.gently))
+        _before_work(settings, beginning)
         stores[0].load_registry()
-        starting = ""
+        begun.set()
         watcher.start()
         tally = pipeline.run(stops.gently, until_idle_s)
     finally:
@@ -176,7 +178,8 @@ class _DepthWatcher:
 
 
 def run_many(settings: Settings, stops: Stops, processes: int, until_idle_s: float | None) -> int:
-    """Run several processes side by side; gives the exit code."""
+    """Run several processes side by side; gives the exit code. Raises what would end every one of them."""
+    _before_work(settings, Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stops.gently))
     return supervisor.supervise(
         processes,
         http_port=settings.http_port,

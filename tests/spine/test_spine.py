@@ -100,6 +100,10 @@ class WatchedSource(MemorySource):
             self.polling -= 1
 
 
+def _wait(event: threading.Event) -> None:
+    event.wait(5)
+
+
 def _in_background(work: Callable[[], object]) -> threading.Thread:
     # A daemon: a failed assertion must not leave the test run waiting for it.
     runner = threading.Thread(target=work, daemon=True)
@@ -216,7 +220,7 @@ def test_an_outage_of_the_queue_is_waited_out() -> None:
 
 def test_what_is_held_is_kept_invisible_for_longer_than_the_visibility_timeout() -> None:
     release = threading.Event()
-    store = StubStore(before_save=lambda: None if release.wait(5) else None)
+    store = StubStore(before_save=lambda: _wait(release))
     harness = Harness(store, MemorySource(visibility_timeout_s=0.3), visibility_timeout_s=0.3)
     harness.send(10)
     runner = _in_background(harness.run_until_idle)
@@ -233,7 +237,7 @@ def test_the_buffer_is_bounded_by_number_and_by_bytes() -> None:
     blocked = threading.Event()
     for limits in ({"buffer_size_max": 30}, {"buffer_bytes_max": 30 * len(a_body())}):
         blocked.clear()
-        harness = Harness(StubStore(before_save=lambda: None if blocked.wait(5) else None), **limits)
+        harness = Harness(StubStore(before_save=lambda: _wait(blocked)), **limits)
         harness.send(200)
         runner = _in_background(harness.run_until_idle)
         _until(lambda harness=harness: harness.pipeline.held.ratio >= 1)  # type: ignore[misc]
