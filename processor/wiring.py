@@ -95,13 +95,15 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
         broker=patience["queue"],
         give_up=stops.now,
     )
+    # Before there is a pipeline there is nothing to finish: any stop ends the waiting.
+    beginning = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stops.gently)
+    begun = threading.Event()
     probes = Probes(
         settings.http_host,
         settings.http_port,
         alive=lambda: True,
-        trouble=lambda: starting or pipeline.trouble,
+        trouble=lambda: pipeline.trouble if begun.is_set() else f"starting; {beginning.trouble}".rstrip("; "),
     )
-    starting = "starting"
     probes.start()
     log.info("started", queue=settings.queue_name(), http_port=probes.port)
     watcher = _DepthWatcher(source)

@@ -163,8 +163,7 @@ def test_everything_that_was_sent_is_saved_and_settled_before_an_idle_end() -> N
 
 
 def test_a_writer_that_was_busy_commits_whatever_waits_up_to_the_batch_size() -> None:
-    first = threading.Event()
-    store = StubStore(before_save=lambda: None if first.is_set() else (first.set(), time.sleep(0.2))[1])
+    store = StubStore(before_save=lambda: None if store.batches else time.sleep(0.2))
     harness = Harness(store, batch_size_max=50)
     harness.send(200)
 
@@ -235,9 +234,9 @@ def test_what_is_held_is_kept_invisible_for_longer_than_the_visibility_timeout()
 
 def test_the_buffer_is_bounded_by_number_and_by_bytes() -> None:
     blocked = threading.Event()
-    for limits in ({"buffer_size_max": 30}, {"buffer_bytes_max": 30 * len(a_body())}):
+    for name, bound in (("buffer_size_max", 30), ("buffer_bytes_max", 30 * len(a_body()))):
         blocked.clear()
-        harness = Harness(StubStore(before_save=lambda: _wait(blocked)), **limits)
+        harness = Harness(StubStore(before_save=lambda: _wait(blocked)), None, **{name: bound})
         harness.send(200)
         runner = _in_background(harness.run_until_idle)
         _until(lambda harness=harness: harness.pipeline.held.ratio >= 1)  # type: ignore[misc]
