@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -29,10 +30,13 @@ from processor.devstack.children import free_port
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.devstack.sqs import EmbeddedSqs
 from processor.migrations import migrate
+from processor.patience import Patience
+from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources.sqs import sqs_client
+from processor.store import Store
 from processor.wiring import run_check
-from tests.builders import ORDER_SCHEMA
+from tests.builders import ORDER_SCHEMA, a_delivery
 
 Db = psycopg.Connection[Any]
 DAY_S = 24 * 3600
@@ -140,6 +144,19 @@ def test_a_good_setup_is_fine_and_needs_no_advice(writer_url: str, settings: Set
         "dead-letter queue",
         "dead-letter retention",
     }
+
+
+def test_the_rights_that_it_asks_for_are_enough_to_save(writer_url: str) -> None:
+    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
+    patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
+    store = Store(lambda: connect(writer_url, timeout_s=20), schemas, patience, timeout_s=20)
+    with closing(store):
+        store.load_registry()
+        deliveries = [a_delivery(id="o-1"), a_delivery(id="o-1"), a_delivery(b"nonsense")]
+
+        settlements = store.save([schemas.validate(delivery) for delivery in deliveries])
+
+    assert [settlement.outcome.value for settlement in settlements] == ["stored", "duplicate", "rejected"]
 
 
 def _secret(value: str) -> Any:
