@@ -5,7 +5,7 @@ Each setting has a line in `.env-template`, and a test holds the two together.
 
 import re
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _a_postgresql_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
+        if value is not None and _parts(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
             raise ValueError("expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
         return value
 
@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     @classmethod
     def _a_queue_url(cls, value: str | None) -> str | None:
         if value is not None:
-            parts = urlsplit(value)
+            parts = _parts(value)
             if parts.scheme not in ("http", "https") or not parts.netloc or not parts.path.strip("/"):
                 raise ValueError(
                     "expected a queue URL such as https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE"
@@ -96,6 +96,11 @@ class Settings(BaseSettings):
             )
             raise SettingsError(
                 f"bad settings: {faults}. See .env-template for what each one means."
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f".env can't be read ({type(error).__name__}); expected KEY=VALUE lines in UTF-8, "
+                "as in .env-template"
             ) from None
 
     def need_database_url(self) -> str:
@@ -144,3 +149,12 @@ class Settings(BaseSettings):
             "aws_session_token": token.get_secret_value() if token else None,
         }
         return {name: value for name, value in options.items() if value is not None}
+
+
+def _parts(url: str) -> SplitResult:
+    """Split a URL; one that can't be split has no parts at all."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        # Its text quotes the piece that it stumbled over, which may be one of a password.
+        return urlsplit("")

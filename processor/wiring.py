@@ -13,9 +13,11 @@ import structlog
 
 from processor import metrics, migrations, supervisor
 from processor.audit import Report, audit
-from processor.check import Finding
+from processor.check import Finding, judge, not_set
+from processor.check.database import check_database
+from processor.check.queue import check_queue
 from processor.connection import connect
-from processor.errors import MigrationsPending, SourceUnavailable, StoreFault, StoreUnavailable
+from processor.errors import MigrationsPending, SettingsError, SourceUnavailable, StoreFault, StoreUnavailable
 from processor.model import Rejection
 from processor.patience import Patience
 from processor.pipeline import Limits, Pipeline, Tally, once
@@ -23,7 +25,7 @@ from processor.probes import Probes
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs import SqsSource, sqs_client
 from processor.sqlstates import name_of
 from processor.store import Store
 
@@ -236,5 +238,23 @@ def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
 
 
 def run_check(settings: Settings) -> list[Finding]:
-    """Look at everything that a deployment depends on."""
-    return []
+    """Look at everything that a deployment depends on; what can't be reached does not hide the rest."""
+    return [*_check_database(settings), *_check_queue(settings)]
+
+
+def _check_database(settings: Settings) -> list[Finding]:
+    if settings.database_url is None:
+        return [not_set("database", "DATABASE_URL", "postgresql://USER:PASSWORD@HOST:PORT/DATABASE")]
+    dsn = settings.need_database_url()
+    # Not prepared for saving: the settings of such a session are ours, and we ask for those it came with.
+    return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s)
+
+
+def _check_queue(settings: Settings) -> list[Finding]:
+    if settings.sqs_queue_url is None:
+        return [not_set("queue", "SQS_QUEUE_URL", "https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE")]
+    try:
+        client = sqs_client(settings)
+    except SettingsError as error:
+        return [judge("queue", "no client can be made for it", fine=False, advice=str(error))]
+    return check_queue(client, settings)
