@@ -132,6 +132,9 @@ class Store:
         if len(verdicts) > 1:
             return self._halves(verdicts)
         (verdict,) = verdicts
+        if isinstance(verdict, Rejection) and verdict.reason is not Reason.UNSTORABLE:
+            # Judged by an older registry, it may have become a message within the transaction.
+            verdict = self._judge.validate(verdict.delivery)
         if isinstance(verdict, Rejection):
             # A rejection is made of storable parts only. If it is refused the cause is ours.
             raise StoreFault(f"a rejection could not be stored: {name_of(error)}")

@@ -1,10 +1,11 @@
 """JSON read strictly: what passes here can be stored, read back by anyone, and keeps every digit.
 
 Python's own scanner does the work. The hooks refuse what it would let through: duplicate keys, NaN and
-infinities, numbers that a double can't hold in size, and nesting that a reader may not survive.
+infinities, numbers too large for a double, and nesting that a reader may not survive.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ _EXPONENT_MAX = 308
 """Decimal exponent: a double ends at 1.8e308, and PostgreSQL writes every exponent out in digits."""
 
 _WHITESPACE = " \t\n\r"
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# A string takes all it can and gives nothing back, even where its end is missing: otherwise a body of escaped
+# quotes is walked once from each of them, which takes hours at 1 MiB.
+_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class JsonFault(ValueError):
@@ -138,8 +141,9 @@ def _decimal(digits: str) -> Decimal:
         number is None
         or abs(int(number.as_tuple().exponent)) > DIGITS_MAX
         or abs(number.adjusted()) > _EXPONENT_MAX
+        or math.isinf(float(number))
     ):
-        raise JsonFault(f"the number {digits[:40]} is out of range; exponents go from -308 to 308")
+        raise JsonFault(f"the number {digits[:40]} is out of range; expected from 1e-308 to 1.7e308 in size")
     return number
 
 

@@ -9,6 +9,7 @@
 Recognised in this order, and once recognised never tried as another.
 """
 
+import json
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -56,7 +57,7 @@ class Envelope:
 
     `payload` is its JSON text and `payload_value` the same parsed (numbers as int and Decimal). `message_id`
     None: the message has no id of its own. `occurred_at` is in UTC; None: not named. `schema_version` None:
-    the latest. `context` holds the envelope's other fields, JSON values by name.
+    the latest. `context` is the JSON text of an object of the envelope's other fields; None: there are none.
     """
 
     tenant_id: str
@@ -67,7 +68,7 @@ class Envelope:
     schema_version: int | None
     payload: str
     payload_value: Any
-    context: Mapping[str, Any]
+    context: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,21 +233,24 @@ _PULSE_NAMES = frozenset(("tenant_id", "tenant", "product_sku", "used_amount", "
 
 def _from_attributes(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:
     others = {
-        name: value
+        name: json.dumps(value)
         for name, value in attributes.items()
         if name not in _ATTRIBUTE_NAMES and isinstance(value, str)
     }
     payload = document.text.strip(" \t\r\n")
-    return _envelope(_AttributeFields, attributes, payload, document.value, others)
+    return _envelope(_AttributeFields, attributes, payload, document.value, _object_text(others))
 
 
 def _from_cloudevent(document: Document) -> Envelope | Malformed:
     fields = document.value
     if fields["specversion"] != "1.0":
         return _invalid('specversion: expected "1.0"', _claimed_of(fields))
-    if "data_base64" in fields:
+    if fields.get("data_base64") is not None:
         return _invalid("data_base64: binary data is not taken; send JSON in data", _claimed_of(fields))
-    content_type = fields.get("datacontenttype", "application/json")
+    content_type = fields.get("datacontenttype")
+    # CloudEvents lets an attribute that is not set be written as null.
+    if content_type is None:
+        content_type = "application/json"
     if not isinstance(content_type, str) or not re.fullmatch(
         r"[^;]*[/+]json\s*(;.*)?", content_type, re.IGNORECASE | re.DOTALL
     ):
@@ -272,7 +276,7 @@ def _from_native(document: Document) -> Envelope | Malformed:
 def _from_pulse(document: Document) -> Envelope | Malformed:
     fields = document.value
     texts = document.member_texts
-    pulse, members = {}, []
+    pulse, members = {}, {}
     for name, other_name in (
         ("tenant_id", "tenant"),
         ("product_sku", None),
@@ -284,18 +288,25 @@ def _from_pulse(document: Document) -> Envelope | Malformed:
         given = name if name in fields else other_name
         if given is not None and given in fields:
             pulse[name] = fields[given]
-            members.append(f'"{name}": {texts[given]}')
-    payload = "{" + ", ".join(members) + "}"
+            members[name] = texts[given]
     envelope = {"tenant_id": pulse.get("tenant_id"), "event_type": PULSE}
     envelope |= {name: fields[name] for name in ("id", "producer", "occurred_at") if name in fields}
     others = _others(document, _PULSE_NAMES | {"id", "producer", "occurred_at"})
-    return _envelope(_Fields, envelope, payload, pulse, others)
+    return _envelope(_Fields, envelope, _object_text(members) or "{}", pulse, others)
 
 
-def _others(document: Document, known: frozenset[str]) -> dict[str, Any]:
+def _others(document: Document, known: frozenset[str]) -> str | None:
     if document.value.keys() <= known:
-        return {}
-    return {name: value for name, value in document.value.items() if name not in known}
+        return None
+    return _object_text({name: text for name, text in document.member_texts.items() if name not in known})
+
+
+def _object_text(member_texts: Mapping[str, str]) -> str | None:
+    # From the texts as they came, not from values: no writer of JSON keeps every digit, or takes half of a
+    # surrogate pair, which must come as far as PostgreSQL to be refused there.
+    if not member_texts:
+        return None
+    return "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in member_texts.items()) + "}"
 
 
 def _envelope(
@@ -303,7 +314,7 @@ def _envelope(
     raw: Mapping[str, Any],
     payload: str,
     payload_value: Any,  # noqa: ANN401 - any JSON value
-    context: Mapping[str, Any],
+    context: str | None,
 ) -> Envelope | Malformed:
     try:
         fields = fields_type.model_validate(raw)
@@ -343,10 +354,6 @@ def _invalid(message: str, claimed: Claimed) -> Malformed:
 
 
 # ── who it claims to be from, as far as can be told ───────────────────────────────────────────────────
-
-
-def _claimed(attributes: Mapping[str, Attribute]) -> Claimed:
-    return _claimed_of(attributes)
 
 
 def _claimed_of(raw: object) -> Claimed:
