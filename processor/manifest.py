@@ -53,6 +53,12 @@ class Line:
         return json.dumps(fields).encode("ascii") + b"\n"
 
 
+class Number(str):
+    """A number in its one normal spelling; a type of its own, to be told from a text."""
+
+    __slots__ = ()
+
+
 def payload_digest(payload_json: str | bytes) -> str:
     """Give the SHA-256, in hexadecimal, of what a payload means, however it is written.
 
@@ -63,10 +69,25 @@ def payload_digest(payload_json: str | bytes) -> str:
 
     Raises ValueError if this is not JSON (NaN isn't), is not UTF-8, or is nested too deeply to be read.
     """
-    text = payload_json if isinstance(payload_json, str) else payload_json.decode("utf-8")
+    return value_digest(read_exactly(payload_json))
+
+
+def read_exactly(text_json: str | bytes) -> Any:  # noqa: ANN401 - any JSON
+    """Read JSON with each number as a `Number`, so that a part of it can be given to `value_digest`.
+
+    Raises ValueError as `payload_digest` does.
+    """
+    text = text_json if isinstance(text_json, str) else text_json.decode("utf-8")
+    try:
+        return json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def value_digest(value: Any) -> str:  # noqa: ANN401 - any JSON
+    """Give the digest of what `read_exactly` has read, or of a part of it."""
     pieces: list[str] = []
     try:
-        value = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_refuse_constant)
         _write(value, pieces)
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -229,19 +250,13 @@ def _mend_the_end(file: BinaryIO) -> None:
 _LINE_START = b'{"state":'
 
 
-class _Number(str):
-    """A number in its one normal spelling; a type of its own, to be told from a text."""
-
-    __slots__ = ()
-
-
 _NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?)0*(\d+))?")
 
 _POSITION_MAX = 200_000
 """Zeros that we write out beside the point; PostgreSQL's numeric holds fewer, so it refuses the rest."""
 
 
-def _number(text: str) -> _Number:
+def _number(text: str) -> Number:
     """Write a JSON number without exponent and idle zeros; as text, since float and Decimal round."""
     match = _NUMBER.fullmatch(text)
     if match is None:
@@ -249,17 +264,17 @@ def _number(text: str) -> _Number:
     sign, whole, fraction, exponent_sign, exponent = match.groups(default="")
     digits = (whole + fraction).lstrip("0")
     if not digits:
-        return _Number("0")
+        return Number("0")
     if len(exponent) > len(str(_POSITION_MAX)):
-        return _Number(text)
+        return Number(text)
     point = len(digits) - len(fraction) + int(f"{exponent_sign}{exponent or 0}")
     digits = digits.rstrip("0")
     if abs(point) > len(digits) + _POSITION_MAX:
-        return _Number(f"{sign}0.{digits}e{point}")
+        return Number(f"{sign}0.{digits}e{point}")
     if point <= 0:
-        return _Number(f"{sign}0.{'0' * -point}{digits}")
+        return Number(f"{sign}0.{'0' * -point}{digits}")
     whole, fraction = digits[:point].ljust(point, "0"), digits[point:]
-    return _Number(f"{sign}{whole}.{fraction}" if fraction else f"{sign}{whole}")
+    return Number(f"{sign}{whole}.{fraction}" if fraction else f"{sign}{whole}")
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -271,7 +286,7 @@ _quote = json.JSONEncoder(ensure_ascii=False).encode
 
 def _write(value: Any, pieces: list[str]) -> None:  # noqa: ANN401 - any JSON
     """Append a value's one normal text, in pieces."""
-    if isinstance(value, _Number):
+    if isinstance(value, Number):
         pieces.append(value)
     elif isinstance(value, dict):
         pieces.append("{")

@@ -3,8 +3,9 @@
 Each setting has a line in `.env-template`, and a test holds the two together.
 """
 
+import re
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from processor.errors import SettingsError
 
 MIB = 1024 * 1024
+
+_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+_AWS_HOST = re.compile(r"sqs\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)")
 
 
 class Settings(BaseSettings):
@@ -62,7 +66,7 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _a_postgresql_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
+        if value is not None and _parts(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
             raise ValueError("expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
         return value
 
@@ -70,7 +74,7 @@ class Settings(BaseSettings):
     @classmethod
     def _a_queue_url(cls, value: str | None) -> str | None:
         if value is not None:
-            parts = urlsplit(value)
+            parts = _parts(value)
             if parts.scheme not in ("http", "https") or not parts.netloc or not parts.path.strip("/"):
                 raise ValueError(
                     "expected a queue URL such as https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE"
@@ -92,6 +96,11 @@ class Settings(BaseSettings):
             )
             raise SettingsError(
                 f"bad settings: {faults}. See .env-template for what each one means."
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f".env can't be read ({type(error).__name__}); expected KEY=VALUE lines in UTF-8, "
+                "as in .env-template"
             ) from None
 
     def need_database_url(self) -> str:
@@ -119,20 +128,33 @@ class Settings(BaseSettings):
     def aws_client_options(self) -> dict[str, Any]:
         """Give the keyword arguments of `boto3.client` that the settings name.
 
-        What is unset is left to boto3's own chain (profiles, roles). The region may also be read off the
-        queue's URL, whose host is `sqs.REGION.amazonaws.com`.
+        What is unset is left to boto3's own chain (profiles, roles). The queue's URL fills two gaps: its host
+        `sqs.REGION.amazonaws.com` names the region, and any other host than AWS's is the endpoint, lest a
+        queue of this machine be asked for at AWS.
         """
-        region = self.aws_region
-        if region is None and self.sqs_queue_url is not None:
-            host = (urlsplit(self.sqs_queue_url).hostname or "").split(".")
-            if len(host) > 3 and host[0] == "sqs" and host[2] == "amazonaws":  # noqa: PLR2004
-                region = host[1]
+        region, endpoint_url = self.aws_region, self.aws_endpoint_url
+        if self.sqs_queue_url is not None:
+            parts = urlsplit(self.sqs_queue_url)
+            host = parts.hostname or ""
+            if matched := _AWS_HOST.fullmatch(host):
+                region = region or matched["region"]
+            elif not host.endswith(_AWS_DOMAINS):
+                endpoint_url = endpoint_url or f"{parts.scheme}://{parts.netloc}"
         secret, token = self.aws_secret_access_key, self.aws_session_token
         options = {
-            "endpoint_url": self.aws_endpoint_url,
+            "endpoint_url": endpoint_url,
             "region_name": region,
             "aws_access_key_id": self.aws_access_key_id,
             "aws_secret_access_key": secret.get_secret_value() if secret else None,
             "aws_session_token": token.get_secret_value() if token else None,
         }
         return {name: value for name, value in options.items() if value is not None}
+
+
+def _parts(url: str) -> SplitResult:
+    """Split a URL; one that can't be split has no parts at all."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        # Its text quotes the piece that it stumbled over, which may be one of a password.
+        return urlsplit("")

@@ -13,9 +13,11 @@ import structlog
 
 from processor import metrics, migrations, supervisor
 from processor.audit import Report, audit
-from processor.check import Finding
+from processor.check import Finding, judge, not_set
+from processor.check.database import check_database
+from processor.check.queue import check_queue
 from processor.connection import connect
-from processor.errors import MigrationsPending, SourceUnavailable, StoreFault, StoreUnavailable
+from processor.errors import MigrationsPending, SettingsError, SourceUnavailable, StoreFault, StoreUnavailable
 from processor.model import Rejection
 from processor.patience import Patience
 from processor.pipeline import Limits, Pipeline, Tally, once
@@ -23,7 +25,7 @@ from processor.probes import Probes
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs import SqsSource, sqs_client
 from processor.sqlstates import name_of
 from processor.store import Store
 
@@ -47,6 +49,9 @@ def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
         ) from None
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"the database went away: {name_of(error)}") from error
+    except psycopg.Error as error:
+        # Its text may carry a row, so it is named and not quoted.
+        raise StoreFault(f"the database refused: {name_of(error)}") from None
     finally:
         connection.close()
 
@@ -92,21 +97,22 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
         broker=patience["queue"],
         give_up=stops.now,
     )
+    # Before there is a pipeline there is nothing to finish: any stop ends the waiting.
+    beginning = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stops.gently)
+    begun = threading.Event()
     probes = Probes(
         settings.http_host,
         settings.http_port,
         alive=lambda: True,
-        trouble=lambda: starting or pipeline.trouble,
+        trouble=lambda: pipeline.trouble if begun.is_set() else f"starting; {beginning.trouble}".rstrip("; "),
     )
-    starting = "starting"
     probes.start()
     log.info("started", queue=settings.queue_name(), http_port=probes.port)
     watcher = _DepthWatcher(source)
     try:
-        # Before there is a pipeline there is nothing to finish: any stop ends the waiting.
-        _before_work(settings, Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stops.gently))
+        _before_work(settings, beginning)
         stores[0].load_registry()
-        starting = ""
+        begun.set()
         watcher.start()
         tally = pipeline.run(stops.gently, until_idle_s)
     finally:
@@ -176,7 +182,8 @@ class _DepthWatcher:
 
 
 def run_many(settings: Settings, stops: Stops, processes: int, until_idle_s: float | None) -> int:
-    """Run several processes side by side; gives the exit code."""
+    """Run several processes side by side; gives the exit code. Raises what would end every one of them."""
+    _before_work(settings, Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stops.gently))
     return supervisor.supervise(
         processes,
         http_port=settings.http_port,
@@ -231,5 +238,23 @@ def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
 
 
 def run_check(settings: Settings) -> list[Finding]:
-    """Look at everything that a deployment depends on."""
-    return []
+    """Look at everything that a deployment depends on; what can't be reached does not hide the rest."""
+    return [*_check_database(settings), *_check_queue(settings)]
+
+
+def _check_database(settings: Settings) -> list[Finding]:
+    if settings.database_url is None:
+        return [not_set("database", "DATABASE_URL", "postgresql://USER:PASSWORD@HOST:PORT/DATABASE")]
+    dsn = settings.need_database_url()
+    # Not prepared for saving: the settings of such a session are ours, and we ask for those it came with.
+    return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s)
+
+
+def _check_queue(settings: Settings) -> list[Finding]:
+    if settings.sqs_queue_url is None:
+        return [not_set("queue", "SQS_QUEUE_URL", "https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE")]
+    try:
+        client = sqs_client(settings)
+    except SettingsError as error:
+        return [judge("queue", "no client can be made for it", fine=False, advice=str(error))]
+    return check_queue(client, settings)

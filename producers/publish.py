@@ -127,6 +127,10 @@ class Publisher:
         """Let what is being sent come to its end, without further tries; nothing more will be sent."""
         self._halted.set()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until `stop` is called; tell whether it was."""
+        return self._halted.wait(seconds)
+
     def publish(
         self, messages: Iterable[Outgoing], batch_size_max: int = BATCH_SIZE_MAX
     ) -> Iterator[Receipt]:
@@ -272,7 +276,7 @@ class Publisher:
         return entry
 
 
-class _TryAgain(Exception):  # noqa: N818 - a state of ours, which never leaves this file
+class _TryAgain(Exception):
     """What was sent is not on the queue, or we can't know; `refusals` is what SQS said, by index."""
 
     def __init__(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import boto3  # type: ignore[import-untyped]
+import boto3
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,

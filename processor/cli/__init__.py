@@ -5,6 +5,7 @@
 
 import click
 
+from processor import logs
 from processor.cli import books, proof, registry, rejections, service, stack
 from processor.cli.errors import Commands
 
@@ -19,6 +20,8 @@ def cli() -> None:
 
     Exit codes: 0 fine, 1 failed, 2 usage, 3 a check found a problem, 4 a dependency can't be reached.
     """
+    # `run` follows LOG_FORMAT and LOG_LEVEL; every other command speaks to a person.
+    logs.configure("console", "WARNING")
 
 
 for family in (stack, service, registry, rejections, books, proof):

@@ -44,6 +44,13 @@ def find_binaries(account: Account | None) -> Path:
 def server_account() -> Account | None:
     """Give the account for PostgreSQL, which refuses root: `nobody` if we are root, else None, ourselves."""
     if os.geteuid() != 0:
+        try:
+            pwd.getpwuid(os.geteuid())
+        except KeyError:
+            raise DevstackError(
+                f"the user id {os.geteuid()} has no name on this system, and PostgreSQL's initdb "
+                "refuses such a user; run this command as a user that `id -un` can name, or as root"
+            ) from None
         return None
     try:
         nobody = pwd.getpwnam("nobody")

@@ -30,7 +30,10 @@ def main() -> None:
         # The parent may have died before the line above; then nobody would ever tell us.
         if os.getppid() != parent:
             sys.exit(1)
-    # The parent blocked these while it forked us; the program must hear them.
+    # The parent blocked these while it forked us, and a shell may have made it ignore them; the program must
+    # hear them.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.execvp(command[0], command)  # noqa: S606 - what we are for
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -43,6 +43,14 @@ if TYPE_CHECKING:
 ACCOUNT_ID = "000000000000"
 REGION = "us-east-1"
 CREDENTIAL = "test"
+# Where boto3 would look for a profile and for files: nowhere. (config key, variable, default, conversion)
+BLIND = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
+# What a Python program may need to run at all, and nothing that tells it what to be.
+NEUTRAL = ("PATH", "HOME", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE")
 START_S = 30.0
 LOCK_S = 15.0
 PORT_ATTEMPTS = 3
@@ -141,7 +149,9 @@ class EmbeddedSqs:
 
     def client(self) -> "SQSClient":
         """Give a new boto3 client of this server, blind to every AWS setting of this machine."""
-        client: SQSClient = boto3.session.Session().client(
+        # A profile or a file that the shell names may not exist, and boto3 would stumble over it.
+        session = botocore.session.Session(dict(BLIND))
+        client: SQSClient = session.create_client(
             "sqs",
             endpoint_url=self.endpoint_url,
             region_name=REGION,
@@ -229,7 +239,7 @@ class EmbeddedSqs:
         ministacks have left, if we let it.
         """
         state = str(self.directory / "state")
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        kept = {name: os.environ[name] for name in NEUTRAL if name in os.environ}
         return kept | {
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self.port),

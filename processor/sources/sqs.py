@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 
 from processor import metrics
-from processor.errors import SourceUnavailable
+from processor.errors import SettingsError, SourceUnavailable
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
 
@@ -165,9 +165,13 @@ class SqsSource:
 
 
 def sqs_client(settings: Settings) -> "SQSClient":
-    """Make a boto3 client whose every wait is bounded and longer than a long poll."""
+    """Make a boto3 client whose every wait is bounded and longer than a long poll.
+
+    Raises SettingsError where the settings, or what boto3 finds beside them, make none: no region, say.
+    """
     import boto3  # noqa: PLC0415 - a driver is imported when a source is opened
     from botocore.config import Config  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
     config = Config(
         connect_timeout=5,
@@ -177,7 +181,12 @@ def sqs_client(settings: Settings) -> "SQSClient":
         max_pool_connections=settings.receivers + settings.settlers + 4,
         tcp_keepalive=True,
     )
-    client: SQSClient = boto3.client("sqs", config=config, **settings.aws_client_options())
+    try:
+        client: SQSClient = boto3.client("sqs", config=config, **settings.aws_client_options())
+    except (BotoCoreError, ValueError) as error:
+        raise SettingsError(
+            f"no client for the queue: {error}; see AWS_REGION and AWS_ENDPOINT_URL in .env-template"
+        ) from error
     return client
 
 

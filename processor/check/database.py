@@ -1,0 +1,253 @@
+"""The database's part of `processor check`."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from processor import migrations
+from processor.check import Finding, judge, tell
+from processor.check.clock import Now, compare_clock, utc_now
+from processor.connection import Deadline
+from processor.errors import StoreFault, StoreUnavailable
+from processor.queries import queries
+from processor.sqlstates import name_of
+
+VERSION_MIN = 15
+_VERSION_STEP = 10_000
+"""`server_version_num` of PostgreSQL 15.2 is 150002."""
+
+_DURABLE = ("on", "remote_apply")
+_POOLER_ROUNDS = 20
+_LIST_MAX = 6
+
+Connection = psycopg.Connection[Any]
+Open = Callable[[], Connection]
+Row = dict[str, Any]
+
+
+def check_database(open_connection: Open, *, timeout_s: float, now: Now = utc_now) -> list[Finding]:
+    """Look at the database; `open_connection` gives connections in autocommit mode that we close.
+
+    A server that takes longer than `timeout_s` for all of it is cut off and counts as unreachable. Raises
+    nothing that a database can be the cause of.
+    """
+    findings: list[Finding] = []
+    try:
+        with open_connection() as connection, Deadline(timeout_s).over(connection):
+            for found in _look(connection, open_connection, now):
+                findings.append(found)  # noqa: PERF402 - what was found before an outage is kept
+    except StoreUnavailable as error:
+        findings.append(_unreachable(str(error)))
+    except StoreFault as error:
+        advice = "mend DATABASE_URL, or the rules of the server (pg_hba.conf)"
+        findings.append(judge("database", str(error), fine=False, advice=advice))
+    except psycopg.OperationalError as error:
+        findings.append(_unreachable(f"went away while we looked: {name_of(error)}"))
+    except psycopg.Error as error:
+        advice = "ask its administrator why"
+        findings.append(judge("database", f"refused a question: {name_of(error)}", fine=False, advice=advice))
+    return findings
+
+
+def _unreachable(found: str) -> Finding:
+    return Finding(
+        "database",
+        fine=False,
+        found=found,
+        advice="is it running, and do host and port of DATABASE_URL lead to it? The processor waits for it",
+        unreachable=True,
+    )
+
+
+def _look(connection: Connection, open_connection: Open, now: Now) -> Iterator[Finding]:
+    before = now()
+    at = _row(connection, "clock")["at"]
+    clock = compare_clock("database clock", (before, now()), (at, at))
+    server = _row(connection, "server")
+    yield tell(
+        "database", f"PostgreSQL {server['version']}, database {server['database']}, role {server['role']}"
+    )
+    yield from _server(server)
+    yield clock
+    yield _pooler(connection, open_connection)
+    yield (migrated := _migrations(connection, server))
+    if migrated.fine:
+        yield (rights := _missing_rights(connection))
+        yield _excess_rights(connection, server["role"])
+        if rights.fine:
+            yield _registry(connection)
+
+
+def _row(connection: Connection, name: str) -> Row:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        # Never prepared: behind a pooler, a statement prepared by one connection meets another's.
+        row = cursor.execute(queries("check")[name], prepare=False).fetchone()
+    assert row is not None  # noqa: S101 - each of these queries gives one row
+    return row
+
+
+# ── the server ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _server(server: Row) -> Iterator[Finding]:
+    yield judge_version(server["version_num"], server["version"])
+    yield judge(
+        "encoding",
+        server["encoding"],
+        fine=server["encoding"] == "UTF8",
+        advice="make the database anew with ENCODING 'UTF8': in any other one, events with characters that "
+        "it lacks are rejected as unstorable",
+    )
+    yield judge(
+        "writable",
+        "a standby" if server["standby"] else "read-only" if server["read_only"] else "yes",
+        fine=not server["read_only"],
+        advice="point DATABASE_URL to the primary (with several hosts: target_session_attrs=read-write)"
+        if server["standby"]
+        else "take default_transaction_read_only back from the database or the role",
+    )
+    for name, loss in (
+        ("fsync", "a crash of the machine can ruin the whole database"),
+        ("full_page_writes", "a crash of the machine can leave torn pages"),
+    ):
+        yield judge(
+            name,
+            "on" if server[name] else "off",
+            fine=server[name],
+            advice=f"turn {name} on in postgresql.conf and reload: {loss}, and the queue has let go of it",
+        )
+    yield tell(
+        "synchronous_commit",
+        server["synchronous_commit"],
+        note=server["synchronous_commit"] not in _DURABLE,
+        advice="none needed for events: the processor's sessions raise it to on. But what others write, such "
+        "as processor tenant add, can be lost in a crash",
+    )
+
+
+def judge_version(number: int, text: str) -> Finding:
+    """Judge a server version, given as `server_version_num` and as people write it."""
+    return judge(
+        "database version",
+        text,
+        fine=number >= VERSION_MIN * _VERSION_STEP,
+        advice=f"upgrade to PostgreSQL {VERSION_MIN} or newer",
+    )
+
+
+def _pooler(first: Connection, open_connection: Open) -> Finding:
+    """Look for a pooler that hands out server sessions by transaction or statement.
+
+    Two connections that are both open have two server processes, always, unless something in between lends
+    them out. So we ask both in turns who serves them: a process that serves both, or a connection that
+    changes process, proves such a pooler. The reverse proves nothing: while others use the pool, or where
+    it gives out its sessions in rotation over many, twenty turns may meet no repetition, though a change
+    is then likely. A pooler in session mode looks like none, and does no harm.
+    """
+    try:
+        with open_connection() as second:
+            seen: list[set[Any]] = [set(), set()]
+            for _ in range(_POOLER_ROUNDS):
+                for place, connection in enumerate((first, second)):
+                    seen[place].add(tuple(_row(connection, "backend").values()))
+    except (StoreUnavailable, StoreFault) as error:
+        return judge(
+            "pooler",
+            f"unknown, since a second connection was refused: {error}",
+            fine=False,
+            advice="allow one connection per WRITERS and a few more (max_connections, CONNECTION LIMIT)",
+        )
+    steady = len(seen[0]) == len(seen[1]) == 1 and seen[0] != seen[1]
+    return judge(
+        "pooler",
+        "none seen that changes sessions under us" if steady else "one that lends sessions by transaction",
+        fine=steady,
+        advice="connect straight to PostgreSQL, or set pool_mode = session: durability and time limits are "
+        "set per session, and processor migrate holds a lock in one",
+    )
+
+
+# ── our tables, and our rights on them ────────────────────────────────────────────────────────────────
+
+
+def _migrations(connection: Connection, server: Row) -> Finding:
+    grant = f"as the owner: GRANT processor_writer TO {server['role']}"
+    if server["schema"] is None:
+        return judge(
+            "migrations",
+            f"role {server['role']} may use no schema of its search_path",
+            fine=False,
+            advice=f"{grant}; if it has that, its search_path leads elsewhere",
+        )
+    try:
+        state = migrations.state(connection)
+    except psycopg.errors.InsufficientPrivilege:
+        found = f"role {server['role']} may not read the table migration"
+        return judge("migrations", found, fine=False, advice=grant)
+    return _judge_migrations(state)
+
+
+def _judge_migrations(state: migrations.State) -> Finding:
+    if state.pending:
+        found, advice = f"not applied: {_listed(state.pending)}", "as the owner, run: processor migrate"
+    elif state.breaking:
+        found = f"the database is newer, and this code can't work with it since {state.breaking[0]}"
+        advice = "deploy the version of event-processor that brought it"
+    elif state.edited:
+        found = f"applied from another text than this version's: {_listed(state.edited)}"
+        advice = "compare the tables with sql/migrations: somebody edited a file after it was applied"
+    else:
+        return tell(
+            "migrations",
+            f"all applied, and newer ones: {_listed(state.unknown)}" if state.unknown else "all applied",
+            note=bool(state.unknown),
+            advice="this code can work with them; finish the upgrade all the same",
+        )
+    return judge("migrations", found, fine=False, advice=advice)
+
+
+def _missing_rights(connection: Connection) -> Finding:
+    rows = connection.execute(queries("check")["missing_rights"]).fetchall()
+    missing = [f"{privilege} on {relation}" for relation, privilege in rows]
+    return judge(
+        "rights",
+        f"lacking: {_listed(missing)}" if missing else "enough to run",
+        fine=not missing,
+        advice="as the owner: GRANT processor_writer TO this role (sql/migrations/0003_roles.sql)",
+    )
+
+
+_EXCESS = {
+    "superuser": "a superuser",
+    "owner": "the owner of the tables",
+    "may_change_messages": "one that may change stored messages",
+}
+
+
+def _excess_rights(connection: Connection, role: str) -> Finding:
+    excess = _row(connection, "excess_rights")
+    worst = next((words for name, words in _EXCESS.items() if excess[name]), None)
+    return tell(
+        "least privilege",
+        f"role {role} is {worst}" if worst else f"role {role} can't change what is stored",
+        note=worst is not None,
+        advice="run the processor as a login of its own (CREATE ROLE ... LOGIN IN ROLE processor_writer), "
+        "and keep this one for processor migrate",
+    )
+
+
+def _registry(connection: Connection) -> Finding:
+    size = _row(connection, "registry_size")
+    return tell(
+        "registry",
+        f"active tenants: {size['tenants']}, schemas: {size['schemas']}",
+        note=not size["tenants"] or not size["schemas"],
+        advice="all events are rejected until then: processor tenant add, processor schema publish",
+    )
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+    more = len(names) - _LIST_MAX
+    return ", ".join(names[:_LIST_MAX]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,141 @@
+"""The whole at work in under a minute: servers, producers and processor, the books and their proof.
+
+    start servers ─▶ migrate, seed ─▶ processor run ─▶ producers fake ─▶ watch ─▶ stop ─▶ audit ─▶ report
+
+Everything lives in a temporary directory and on free ports; nothing of it is left when the demo ends.
+"""
+
+import contextlib
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+from botocore.exceptions import BotoCoreError, ClientError
+
+from processor.devstack.children import Child, DevstackError, free_port, uninterrupted
+from processor.devstack.interrupts import Interrupted, interrupts
+from processor.devstack.progress import Progress, Seen, Watch
+from processor.devstack.report import Report
+from processor.devstack.stack import BAD_SHARES, Stack, wait_until_ready
+from processor.errors import ProcessorError
+
+POLL_S = 0.2
+# When the queue is empty and the books stay short for so long, more waiting won't help; the audit says what
+# is wrong.
+SHORT_S = 3.0
+STUCK_S = 60.0
+STOP = ((signal.SIGTERM, 40.0),)
+
+
+def run_demo(*, events: int, seed: int) -> int:
+    """Send this many events through a stack of our own, print what became of them, and give the exit code.
+
+    0 only if the audit holds; else the audit's own code, or 1 if something broke on the way; 130 after Ctrl-C
+    and 143 after SIGTERM. Returns when all processes have ended and the temporary directory is gone.
+    """
+    report = Report()
+    try:
+        with interrupts() as signals, contextlib.ExitStack() as cleanup:
+            # The last in is the first out: what cleans up below must not be cut off by a second Ctrl-C.
+            try:
+                return _demo(cleanup, report, events, seed)
+            finally:
+                signals.ignore()
+    except Interrupted as stop:
+        report.say(f"Stopped by {stop}; all processes have ended, and the temporary files are gone.")
+        return stop.exit_code
+    except (ProcessorError, psycopg.Error, BotoCoreError, ClientError, OSError) as error:
+        report.fail(str(error))
+        return 1
+
+
+def _demo(cleanup: contextlib.ExitStack, report: Report, events: int, seed: int) -> int:
+    started = time.monotonic()
+    with uninterrupted():
+        directory = Path(tempfile.mkdtemp(prefix="event-processor-demo-"))
+        cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
+    stack = Stack(directory)
+    cleanup.callback(stack.stop)
+    report.say("Starting PostgreSQL and SQS on 127.0.0.1 (temporary, on free ports) ...")
+    stack.start()
+    report.say(
+        f"PostgreSQL on port {stack.postgres.port}, SQS on port {stack.sqs.port}; migrated and seeded."
+    )
+
+    http_port = free_port()
+    with uninterrupted():
+        # A short poll only so that the demo ends soon: a stopping processor lets its parked poll end first.
+        processor = stack.spawn_processor(http_port, RECEIVE_WAIT_S="1")
+        cleanup.callback(processor.stop, *STOP)
+    wait_until_ready(processor, http_port)
+    manifest = directory / "manifest.jsonl"
+    report.say(
+        f"The processor is running. Producers send {events:,} events (seed {seed}), some bad, some twice:"
+    )
+    with uninterrupted():
+        producers = stack.spawn("producers", _fake(events, seed, manifest))
+        cleanup.callback(producers.stop, *STOP)
+
+    _watch(stack, processor, producers, manifest, events)
+    code = processor.stop(*STOP)
+    if code != 0:
+        raise DevstackError(
+            f"`processor run` ended with exit code {code}; its log ends with:{processor.log_tail()}"
+        )
+    audited, said = stack.run_to_end(
+        "audit", [sys.executable, "-m", "processor", "audit", "--manifest", str(manifest)]
+    )
+    report.outcomes(stack.database_url)
+    report.audit(said, audited)
+    report.look_further(stack.postgres.psql, events, seed)
+    report.say(f"\nDone in {time.monotonic() - started:.1f} s.")
+    return audited
+
+
+def _fake(events: int, seed: int, manifest: Path) -> list[str]:
+    figures = ["--events", str(events), "--seed", str(seed)]
+    return [sys.executable, "-m", "producers", "fake", *figures, *BAD_SHARES, "--manifest", str(manifest)]
+
+
+def _watch(stack: Stack, processor: Child, producers: Child, manifest: Path, events: int) -> None:
+    """Show progress until all that was accepted is in the books and the queue is empty.
+
+    Also returns when the queue is empty and the books stay short: then the audit has something to say.
+    Raises DevstackError if a process dies, the producers fail, or nothing moves for a minute.
+    """
+    with Watch(stack, manifest) as watch, Progress(events) as progress:
+        while True:
+            seen = _look(stack, watch)
+            progress.show(seen)
+            stack.check_servers()
+            sent = producers.exit_code()
+            if sent not in (None, 0):
+                raise DevstackError(
+                    f"the producers ended with exit code {sent}; they said:{producers.log_tail()}"
+                )
+            if processor.exit_code() is not None:
+                raise DevstackError(
+                    f"`processor run` ended by itself; its log ends with:{processor.log_tail()}"
+                )
+            if sent == 0 and seen.waiting == 0 and (seen.done >= seen.accepted or watch.still_s() > SHORT_S):
+                return
+            if watch.still_s() > STUCK_S:
+                raise DevstackError(
+                    f"nothing has moved for {STUCK_S:.0f} s with {seen.waiting} messages waiting; "
+                    f"the processor's log ends with:{processor.log_tail()}"
+                )
+            time.sleep(POLL_S)
+
+
+def _look(stack: Stack, watch: Watch) -> Seen:
+    """Look once; if that fails because a server has died, say that rather than what the driver says."""
+    try:
+        return watch.look()
+    except (psycopg.Error, BotoCoreError, ClientError):
+        time.sleep(POLL_S)
+        stack.check_servers()
+        raise

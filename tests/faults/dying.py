@@ -1,0 +1,76 @@
+"""`processor run` with a place in which the process kills itself: `python -m tests.faults.dying PLACE run`.
+
+A place is `before STEP` or `after STEP`; a step is a call to the queue (receive, settle), a query of
+`sql/queries/save.sql` by its name, `validate`, or `commit`. The program itself knows nothing of this.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from processor.cli import main
+from processor.queries import queries
+from processor.schemas import Schemas
+from processor.sources.sqs import SqsSource
+
+_STATEMENTS = {
+    text: name
+    for name, text in queries("save").items()
+    if name.startswith(("insert", "classify", "hold", "lock", "close", "reject"))
+}
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _dying_at(place: str, step: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if place == f"before {step}":
+            _die()
+        result = original(*args, **kwargs)
+        # An empty poll is no receive: the place is meant, not the waiting for it.
+        if place == f"after {step}" and result != []:
+            _die()
+        return result
+
+    return wrapped
+
+
+def arm(place: str) -> None:
+    """Make the process die at a place."""
+    for owner, step in ((SqsSource, "receive"), (SqsSource, "settle"), (Schemas, "validate")):
+        setattr(owner, step, _dying_at(place, step, getattr(owner, step)))
+
+    execute = psycopg.Cursor.execute
+
+    def watched(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        step = _STATEMENTS.get(query)
+        # The registry is also held once at the start, on a connection and not on a batch's cursor.
+        return (
+            execute(cursor, query, *args, **kwargs)
+            if step is None
+            else _dying_at(place, step, execute)(cursor, query, *args, **kwargs)
+        )
+
+    psycopg.Cursor.execute = watched  # type: ignore[method-assign, assignment]
+
+    leave = psycopg.Transaction.__exit__
+
+    def leaving(transaction: psycopg.Transaction, *details: Any) -> Any:
+        # Only a transaction that wrote a row is meant: the registry is read in one, too.
+        wrote = transaction.connection.execute(
+            "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
+        ).fetchone()
+        return (_dying_at(place, "commit", leave) if wrote == (True,) else leave)(transaction, *details)
+
+    psycopg.Transaction.__exit__ = leaving  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    arm(sys.argv.pop(1))
+    main()

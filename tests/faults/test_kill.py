@@ -1,0 +1,127 @@
+"""For every step of the pipeline: a kill just before it and just after it, and then rows are counted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from processor.audit import audit
+from processor.devstack.sqs import EmbeddedSqs
+from processor.sources.sqs import SqsSource
+from tests.builders import a_body
+from tests.fix_database import books
+
+SENT = 24
+STORED, DUPLICATES, REJECTED = 18, 3, 3
+
+NOTHING_COMMITTED = [
+    "before receive",
+    "after receive",
+    "before validate",
+    "after validate",
+    "before insert_messages",
+    "after insert_messages",
+    "before classify_messages",
+    "after classify_messages",
+    "before insert_duplicates",
+    "after insert_duplicates",
+    "before insert_rejections",
+    "after insert_rejections",
+    "before commit",
+]
+COMMITTED = ["after commit", "before settle", "after settle"]
+
+
+@dataclass
+class Deployment:
+    """One queue, one database, and `processor run` as a child, dying or not."""
+
+    database_url: str
+    queue_url: str
+    sqs: EmbeddedSqs
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "DATABASE_URL": self.database_url,
+            "SQS_QUEUE_URL": self.queue_url,
+            "AWS_ENDPOINT_URL": self.sqs.endpoint_url,
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "HTTP_PORT": "0",
+            # What a dead process held comes back after this. Its polls outlive it at the server, and must
+            # have ended by then, lest they take it once more.
+            "VISIBILITY_TIMEOUT_S": "2",
+            "RECEIVE_WAIT_S": "1",
+            "LINGER_MS": "300",
+        }
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command, "run"], env=self.environment, stderr=subprocess.DEVNULL
+        )
+
+    def source(self) -> SqsSource:
+        return SqsSource(self.sqs.client(), self.queue_url, "events", visibility_timeout_s=2)
+
+    def queued(self) -> int:
+        return sum(self.source().depth().values())
+
+
+@pytest.fixture
+def deployment(database_url: str, queue_url: str, sqs_server: EmbeddedSqs) -> Deployment:
+    return Deployment(database_url, queue_url, sqs_server)
+
+
+def send(deployment: Deployment) -> None:
+    """Eighteen messages, three of them a second time, and three that are no events."""
+    client = deployment.sqs.client()
+    bodies = [a_body(id=f"o-{place}") for place in range(STORED)]
+    bodies += bodies[:DUPLICATES] + [b"Hello World"] * REJECTED
+    for start in range(0, len(bodies), 10):
+        entries: Any = [
+            {"Id": str(place), "MessageBody": body.decode()}
+            for place, body in enumerate(bodies[start : start + 10])
+        ]
+        assert not client.send_message_batch(QueueUrl=deployment.queue_url, Entries=entries).get("Failed")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("place", NOTHING_COMMITTED + COMMITTED)
+@pytest.mark.visibility(2)
+def test_a_kill_loses_nothing_and_doubles_nothing(
+    deployment: Deployment, db: psycopg.Connection[Any], place: str
+) -> None:
+    send(deployment)
+
+    assert deployment.start("tests.faults.dying", place).wait(30) == -signal.SIGKILL
+    rows = Counter(books(db))
+    queued = deployment.queued()
+    settled_before_death = SENT - queued
+
+    assert (rows.total() == 0) == (place in NOTHING_COMMITTED)
+    assert settled_before_death <= rows.total(), "nothing leaves the queue before its row is committed"
+    assert (settled_before_death > 0) == (place == "after settle")
+
+    if queued:
+        survivor = deployment.start("processor")
+        wait_until(lambda: not deployment.queued())
+        survivor.terminate()
+        assert survivor.wait(30) == 0
+    assert books(db) == {"message": STORED, "duplicate": DUPLICATES, "rejection": REJECTED}
+    assert audit(db, [], deployment.source().depth).holds

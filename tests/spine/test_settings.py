@@ -1,0 +1,159 @@
+"""Settings: bad ones are one clear line, secrets stay secret, the region can come from the queue's URL."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processor.errors import SettingsError
+from processor.settings import Settings
+
+SECRET = "hunter2"
+AWS_QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/events"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable of this machine and no .env beside us."""
+    ours = {name.upper() for name in Settings.model_fields} | {"AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_SQS"}
+    for name in list(os.environ):
+        if name.upper() in ours:
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def _error(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WRITERS", "0"),
+        ("WRITERS", "17"),
+        ("WRITERS", "many"),
+        ("WRITERS", "1.5"),
+        ("RECEIVE_WAIT_S", "21"),
+        ("VISIBILITY_TIMEOUT_S", "-1"),
+        ("HTTP_PORT", "65536"),
+        ("LOG_FORMAT", "xml"),
+        ("LOG_LEVEL", "chatty"),
+        ("RETRY_WAIT_S_MAX", "nan"),
+        ("SQS_QUEUE_URL", "events"),
+        ("SQS_QUEUE_URL", "https://sqs.eu-central-1.amazonaws.com"),
+        ("SQS_QUEUE_URL", "https://[events"),
+        ("DATABASE_URL", "mysql://user@host/database"),
+        ("DATABASE_URL", "host=localhost"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    message = _error(monkeypatch, **{name: value})
+
+    assert f"{name}: " in message
+    assert "\n" not in message
+    assert ".env-template" in message
+
+
+def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = _error(monkeypatch, WRITERS="0", HTTP_PORT="-1")
+
+    assert "WRITERS: " in message
+    assert "HTTP_PORT: " in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"mysql://user:{SECRET}@host/database",
+        # The standard library quotes what stands in brackets, and whole hosts with odd characters.
+        f"postgresql://user:pass[{SECRET}]word@host/database",
+        f"postgresql://user:{SECRET}\u2100@host/database",
+    ],
+)
+def test_an_error_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    assert SECRET not in _error(monkeypatch, DATABASE_URL=url)
+
+
+def test_secrets_stay_out_of_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://user:{SECRET}@host/database")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", SECRET)
+
+    settings = Settings.load()
+
+    assert SECRET not in repr(settings) + str(settings)
+    assert SECRET in settings.need_database_url()
+    assert settings.aws_client_options()["aws_session_token"] == SECRET
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(name.upper(), "")
+
+    settings = Settings.load()
+
+    assert settings == Settings.load(**{name: field.default for name, field in Settings.model_fields.items()})
+    assert settings.aws_client_options() == {}
+
+
+def test_an_unset_dependency_is_said_when_it_is_needed() -> None:
+    settings = Settings.load()
+
+    with pytest.raises(SettingsError, match="DATABASE_URL is not set"):
+        settings.need_database_url()
+    with pytest.raises(SettingsError, match="SQS_QUEUE_URL is not set"):
+        settings.queue_name()
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("WRITERS=2\nSETTLERS=5\nNOT_OURS=1\n")
+    monkeypatch.setenv("WRITERS", "4")
+
+    settings = Settings.load()
+
+    assert (settings.writers, settings.settlers, settings.receivers) == (4, 5, 3)
+
+
+def test_a_file_that_is_no_text_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"WRITERS=\xff\n")
+
+    with pytest.raises(SettingsError, match=r"\.env can't be read"):
+        Settings.load()
+
+
+def _options(**values: Any) -> dict[str, Any]:
+    return Settings.load(**values).aws_client_options()
+
+
+def test_the_region_is_read_off_the_url_of_the_queue() -> None:
+    assert _options(sqs_queue_url=AWS_QUEUE)["region_name"] == "eu-central-1"
+    china = "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/events"
+    assert _options(sqs_queue_url=china)["region_name"] == "cn-north-1"
+
+
+def test_a_region_that_is_set_wins_over_the_url() -> None:
+    assert _options(sqs_queue_url=AWS_QUEUE, aws_region="us-east-1")["region_name"] == "us-east-1"
+
+
+def test_the_url_of_another_host_names_no_region() -> None:
+    assert "region_name" not in _options(sqs_queue_url="http://127.0.0.1:4566/000000000000/events")
+
+
+@pytest.mark.parametrize("name", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_both_names_of_the_region_are_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "eu-west-1")
+
+    assert _options()["region_name"] == "eu-west-1"
+
+
+def test_the_queue_is_known_by_the_last_part_of_its_url() -> None:
+    assert Settings.load(sqs_queue_url=AWS_QUEUE + "/").queue_name() == "events"
