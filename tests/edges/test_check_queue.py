@@ -5,11 +5,13 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from botocore.stub import Stubber
 
-from processor.check.queue import judge_visibility
+from processor.check.queue import check_queue, judge_visibility
 from processor.devstack.children import free_port
 from processor.devstack.sqs import EmbeddedSqs
 from processor.settings import Settings
+from processor.sources.sqs import sqs_client
 from processor.wiring import run_check
 from tests.fix_check import look_at_queue, problems, with_changes
 
@@ -184,3 +186,26 @@ def test_a_visibility_timeout_that_is_off_is_a_problem(changes: dict[str, int], 
 
 def test_the_defaults_are_judged_fine() -> None:
     assert judge_visibility(Settings.load(), own_s=30, read_timeout_s=35).fine
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "unreachable"),
+    [
+        ("AccessDenied", 403, False),
+        ("InvalidClientTokenId", 403, False),
+        ("RequestThrottled", 429, True),
+        ("InternalError", 500, True),
+        ("ServiceUnavailable", 503, True),
+    ],
+)
+def test_a_refusal_is_a_problem_and_a_fault_of_the_service_an_outage(
+    settings: Settings, code: str, status: int, unreachable: bool
+) -> None:
+    """Our SQS refuses nobody and never fails: the answer is botocore's stub."""
+    with closing(sqs_client(settings)) as client, Stubber(client) as stub:
+        stub.add_client_error("get_queue_attributes", code, http_status_code=status)
+
+        [finding] = check_queue(client, settings)
+
+    assert (finding.what, finding.fine, finding.unreachable) == ("queue", False, unreachable)
+    assert code in finding.found
