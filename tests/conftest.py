@@ -1,3 +1,3 @@
-"""Fixtures by concern: each `fix_*.py` beside this file says what it gives."""
+"""Fixtures by concern: each file named here says what it gives."""
 
-pytest_plugins = ["tests.fix_servers", "tests.fix_database"]
+pytest_plugins = ["tests.fix_servers", "tests.fix_database", "tests.fix_check", "tests.rig"]

@@ -144,7 +144,8 @@ def _pooler(first: Connection, open_connection: Open) -> Finding:
     them out. So we ask both in turns who serves them: a process that serves both, or a connection that
     changes process, proves such a pooler. The reverse proves nothing: while others use the pool, or where
     it gives out its sessions in rotation over many, twenty turns may meet no repetition, though a change
-    is then likely. A pooler in session mode looks like none, and does no harm.
+    is then likely: PgBouncer was found out 30 times of 30, idle and with twelve busy clients. A pooler in
+    session mode looks like none, and does no harm.
     """
     try:
         with open_connection() as second:
@@ -231,7 +232,7 @@ def _excess_rights(connection: Connection, role: str) -> Finding:
     worst = next((words for name, words in _EXCESS.items() if excess[name]), None)
     return tell(
         "least privilege",
-        f"role {role} is {worst}" if worst else f"role {role} can't change what is stored",
+        f"role {role} is {worst}" if worst else f"role {role} can't change stored messages",
         note=worst is not None,
         advice="run the processor as a login of its own (CREATE ROLE ... LOGIN IN ROLE processor_writer), "
         "and keep this one for processor migrate",

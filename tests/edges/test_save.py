@@ -195,7 +195,7 @@ def test_a_change_of_the_registry_waits_for_the_save_that_is_under_way(
 def test_two_writers_with_the_same_messages_in_opposite_order_do_not_deadlock(
     make_saver: MakeSaver, db: Db, database_url: str
 ) -> None:
-    """The middle row is held by a third until both wait: unsorted, each would then hold what the other needs."""
+    """A third holds the middle row until both wait: unsorted, each then holds what the other needs."""
     make_saver().save(a_delivery(id="some-row"))
     third = psycopg.connect(database_url)
     _copy_row(third, "m")

@@ -1,0 +1,181 @@
+"""`processor run` as operators meet it: outages, stops, absent dependencies, several processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.rig import Rig, wait_until
+
+
+def rows(rig: Rig, table: str = "message") -> int:
+    with psycopg.connect(rig.stack.database_url, autocommit=True) as connection:
+        row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def test_an_outage_of_the_database_costs_no_event_and_no_receive(rig: Rig) -> None:
+    rig.start_processor()
+    producers = rig.send(1, 1500)
+    rig.wait_until_busy()
+
+    rig.stack.postgres.stop()
+    wait_until(lambda: "database" in rig.ready()[1], "the outage shows on /readyz")
+    status, body = rig.ready()
+    assert producers.wait(60) == 0
+    rig.stack.postgres.start()
+    rig.wait_until_empty()
+
+    assert status == 503
+    assert "postgres" not in body, "no part of the DSN"
+    report = rig.audit()
+    assert report.holds, report.text()
+    with psycopg.connect(rig.stack.database_url) as connection:
+        counts = connection.execute("SELECT DISTINCT receive_count FROM message").fetchall()
+    assert counts == [(1,)], "nothing was handed over twice because of it"
+
+
+def test_connections_that_are_cut_all_the_time_cost_no_event(rig: Rig) -> None:
+    rig.start_processor()
+    producers = rig.send(2, 1500)
+    with psycopg.connect(rig.stack.database_url, autocommit=True) as admin:
+        while producers.poll() is None:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'event-processor'"
+            )
+    rig.wait_until_empty()
+
+    report = rig.audit()
+    assert report.holds, report.text()
+
+
+def test_an_outage_of_the_queue_is_waited_out(rig: Rig) -> None:
+    rig.start_processor()
+    assert rig.send(3, 1000).wait(60) == 0
+    wait_until(lambda: rows(rig) > 0, "some are stored")
+
+    rig.stack.sqs.stop()
+    wait_until(lambda: "queue" in rig.ready()[1], "the outage shows on /readyz")
+    rig.stack.sqs.start()
+    rig.wait_until_empty()
+
+    report = rig.audit()
+    assert report.holds, report.text()
+    assert rig.processor is not None
+    assert rig.processor.poll() is None
+
+
+def test_a_stop_by_sigterm_settles_what_is_held_and_ends_with_zero(rig: Rig) -> None:
+    processor = rig.start_processor()
+    assert rig.send(4, 1000).wait(60) == 0
+    wait_until(lambda: rows(rig) > 0, "some are stored")
+
+    processor.send_signal(signal.SIGTERM)
+
+    assert processor.wait(20) == 0
+    assert rig.source().depth()["in_flight"] == 0
+    report = rig.audit()
+    assert report.holds, report.text()
+
+
+def test_a_database_that_is_absent_at_the_start_is_waited_for(rig: Rig) -> None:
+    rig.stack.postgres.stop()
+    processor = rig.start_processor("--until-idle", "1")
+    wait_until(lambda: "Connection refused" in rig.ready()[1], "/readyz says what is missing")
+
+    rig.stack.postgres.start()
+
+    assert processor.wait(30) == 0
+
+
+def test_a_stop_while_waiting_for_an_absent_database_ends_at_once(rig: Rig) -> None:
+    rig.stack.postgres.stop()
+    processor = rig.start_processor()
+    wait_until(lambda: rig.ready()[0] == 503, "it is waiting")
+
+    processor.send_signal(signal.SIGINT)
+
+    assert processor.wait(10) == 0
+
+
+def test_pending_migrations_are_refused_with_the_command_to_run(rig: Rig, server_url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "processor", "run"],
+        env=rig.environment() | {"DATABASE_URL": server_url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("run: processor migrate")
+
+
+def test_several_processes_share_a_queue_and_a_fallen_one_is_replaced(rig: Rig) -> None:
+    supervisor = rig.start_processor("--processes", "2")
+    wait_until(lambda: rig.ready()[0] == 200, "the first is ready")
+    wait_until(lambda: len(_children(supervisor.pid)) == 2, "both run")
+    fallen = _children(supervisor.pid)[0]
+    assert rig.send(5, 1000).wait(60) == 0
+
+    os.kill(fallen, signal.SIGKILL)
+
+    wait_until(
+        lambda: len(_children(supervisor.pid)) == 2 and fallen not in _children(supervisor.pid),
+        "it is replaced",
+    )
+    rig.wait_until_empty()
+    supervisor.send_signal(signal.SIGTERM)
+    assert supervisor.wait(20) == 0
+    assert "process_fell" in rig.log()
+    report = rig.audit()
+    assert report.holds, report.text()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"DATABASE_URL": ""}, "DATABASE_URL is not set"),
+        ({"SQS_QUEUE_URL": ""}, "SQS_QUEUE_URL is not set"),
+        ({"DATABASE_URL": "mysql://root:hunter2@db/x"}, "DATABASE_URL: Value error, expected postgresql://"),
+        ({"BATCH_SIZE_MAX": "many"}, "BATCH_SIZE_MAX: "),
+        ({"SQS_QUEUE_URL": "events"}, "SQS_QUEUE_URL: Value error, expected a queue URL"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(
+    rig_settings: dict[str, str], change: dict[str, str], words: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "processor", "run"],
+        env=os.environ | rig_settings | change,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "hunter2" not in done.stderr
+
+
+@pytest.fixture
+def rig_settings() -> dict[str, Any]:
+    return {
+        "DATABASE_URL": "postgresql://127.0.0.1:1/x",
+        "SQS_QUEUE_URL": "http://127.0.0.1:1/000000000000/events",
+        "HTTP_PORT": "0",
+    }
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that a process started, as Linux tells."""
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in found.stdout.split()]
