@@ -102,7 +102,7 @@ def _json_of(file: BinaryIO) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return orjson.loads(file.read())
     except orjson.JSONDecodeError as error:
-        raise SettingsError(f"{file.name}: not JSON: {error}") from None
+        raise SettingsError(f"{getattr(file, 'name', 'the input')}: not JSON: {error}") from None
 
 
 COMMANDS = [tenant, schema]
