@@ -137,7 +137,9 @@ def _apply(connection: psycopg.Connection[Any], migration: Migration) -> None:
                     "breaks_older_code": migration.breaks_older_code,
                 },
             )
-    except psycopg.ProgrammingError as error:
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
         raise StoreFault(
             f"migration {_title(migration.number, migration.name)} failed and left nothing behind: "
             f"{error.diag.message_primary} ({error.sqlstate})"

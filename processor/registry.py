@@ -29,7 +29,11 @@ def add_tenant(connection: psycopg.Connection[Any], tenant_id: str, name: str | 
 def set_tenant_status(connection: psycopg.Connection[Any], tenant_id: str, status: str) -> None:
     """Make a tenant active or suspended. Raises NotFound."""
     parameters = {"tenant_id": tenant_id, "status": status}
-    if connection.execute(queries("registry")["set_tenant_status"], parameters).fetchone() is None:
+    try:
+        found = connection.execute(queries("registry")["set_tenant_status"], parameters).fetchone()
+    except (psycopg.DataError, UnicodeEncodeError):
+        found = None
+    if found is None:
         raise NotFound(f"no tenant {tenant_id!r}; `processor tenant list` shows those there are")
 
 

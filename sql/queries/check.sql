@@ -1,5 +1,5 @@
--- What `processor check` asks of the database. Nothing here changes anything, not even a setting of the
--- session: behind a pooler that session might be somebody else's next.
+-- What `processor check` asks of the database. Nothing here changes anything, not even a setting:
+-- behind a pooler the session might be somebody else's next.
 
 -- server: What the server is, and the settings on which durability stands, as this role's sessions get them.
 SELECT

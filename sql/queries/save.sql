@@ -123,10 +123,10 @@ ORDER BY queue COLLATE "C", delivery_id COLLATE "C"
 ON CONFLICT ON CONSTRAINT rejection_delivery_key DO NOTHING
 RETURNING queue, delivery_id
 
--- close_replayed: Close a rejection whose replay found its place in another table.
+-- close_replayed: Close a rejection whose replay found its place in another table; one that was discarded meanwhile stays so.
 UPDATE rejection
 SET status = 'replayed', closed_at = now(), replay_count = replay_count + 1
-WHERE rejection_id = %(rejection_id)s
+WHERE rejection_id = %(rejection_id)s AND status = 'open'
 
 -- reject_again: Leave a replayed rejection open, with the reason of today.
 UPDATE rejection

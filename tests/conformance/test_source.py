@@ -1,0 +1,393 @@
+"""What every Source promises, written once and run against each. A new source is finished when it passes."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from processor.devstack.children import free_port
+from processor.devstack.sqs import EmbeddedSqs
+from processor.errors import SourceUnavailable
+from processor.model import Delivery, Outcome, Settlement
+from processor.settings import Settings
+from processor.sources import Source
+from processor.sources.memory import MemorySource
+from processor.sources.sqs import SqsSource, sqs_client
+from processor.wire import Attribute
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+PATIENCE_S = 20
+
+
+@dataclass
+class Queue:
+    """A source, and what puts messages on its queue."""
+
+    source: Source
+    send: Callable[[bytes, Mapping[str, Attribute]], str]
+
+    def put(self, body: bytes = b"{}", **attributes: Attribute) -> str:
+        return self.send(body, attributes)
+
+    def take(self, count: int = 1) -> list[Delivery]:
+        """Receive until `count` deliveries have come: one call may give fewer than there are."""
+        found: list[Delivery] = []
+        give_up_at = time.monotonic() + PATIENCE_S
+        while len(found) < count:
+            assert time.monotonic() < give_up_at, f"{len(found)} of {count} deliveries came"
+            found += self.source.receive(count - len(found), 1)
+        return found
+
+    def is_empty(self) -> bool:
+        return self.source.receive(10, 0) == []
+
+
+def settled(deliveries: Sequence[Delivery]) -> list[Settlement]:
+    return [Settlement(delivery, Outcome.STORED) for delivery in deliveries]
+
+
+def an_sqs_source(queue_url: str, endpoint_url: str, visibility_timeout_s: int = 60) -> SqsSource:
+    environment = Settings(
+        sqs_queue_url=queue_url,
+        aws_endpoint_url=endpoint_url,
+        aws_region="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        receive_wait_s=1,
+    )
+    return SqsSource(
+        sqs_client(environment),
+        queue_url,
+        environment.queue_name(),
+        visibility_timeout_s=visibility_timeout_s,
+    )
+
+
+def sender(client: "SQSClient", queue_url: str) -> Callable[[bytes, Mapping[str, Attribute]], str]:
+    def send(body: bytes, attributes: Mapping[str, Attribute]) -> str:
+        named: Any = {
+            name: {"DataType": "String", "StringValue": value}
+            if isinstance(value, str)
+            else {"DataType": "Binary", "BinaryValue": value}
+            for name, value in attributes.items()
+        }
+        sent = client.send_message(QueueUrl=queue_url, MessageBody=body.decode(), MessageAttributes=named)
+        return sent["MessageId"]
+
+    return send
+
+
+@pytest.fixture(params=["memory", "sqs"])
+def queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
+    """An empty queue of each kind, with the visibility timeout of the marker."""
+    marker = request.node.get_closest_marker("visibility")
+    seconds = marker.args[0] if marker else 60
+    if request.param == "memory":
+        memory = MemorySource(visibility_timeout_s=seconds)
+        yield Queue(memory, memory.send)
+    else:
+        server: EmbeddedSqs = request.getfixturevalue("sqs_server")
+        url: str = request.getfixturevalue("queue_url")
+        client = server.client()
+        yield Queue(an_sqs_source(url, server.endpoint_url, seconds), sender(client, url))
+        client.close()
+
+
+# ── receive ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": 1}',
+        b"Hello World",
+        b" \t\r\n spaces \n",
+        b"<xml attr='&amp;\"'>]]></xml>",
+        "\U0001f980 é \u202e \ufeff \u0085".encode(),
+        b"%20+%00&Action=DeleteQueue",
+        b'"\\u0000\\ud800"',
+        b"x" * 250_000,
+    ],
+)
+def test_a_body_comes_byte_for_byte_as_it_was_sent(queue: Queue, body: bytes) -> None:
+    queue.put(body)
+
+    [delivery] = queue.take()
+
+    assert delivery.body == body
+
+
+def test_attributes_of_both_kinds_come_as_they_were_sent(queue: Queue) -> None:
+    attributes: dict[str, Attribute] = {
+        "tenant_id": "acme",
+        "odd": "é\U0001f980 =&",
+        "binary": bytes(range(256)),
+    }
+    queue.put(b"{}", **attributes)
+
+    [delivery] = queue.take()
+
+    assert delivery.attributes == attributes
+
+
+def test_a_delivery_says_whence_and_when_it_came(queue: Queue) -> None:
+    delivery_id = queue.put()
+
+    [delivery] = queue.take()
+
+    now = datetime.now(UTC)
+    assert delivery.delivery_id == delivery_id
+    assert delivery.queue
+    assert "/" not in delivery.queue
+    assert delivery.receive_count == 1
+    assert delivery.rejection_id is None
+    assert now - timedelta(minutes=1) < delivery.sent_at <= now + timedelta(seconds=1)
+    assert now - timedelta(minutes=1) < delivery.received_at <= now
+
+
+def test_no_more_comes_than_was_asked_for(queue: Queue) -> None:
+    for _ in range(5):
+        queue.put()
+
+    assert len(queue.source.receive(2, 1)) <= 2
+    assert len(queue.source.receive(1, 1)) == 1
+
+
+def test_everything_that_was_sent_comes(queue: Queue) -> None:
+    sent = [queue.put(str(place).encode()) for place in range(25)]
+
+    taken = queue.take(25)
+
+    assert Counter(delivery.delivery_id for delivery in taken) == Counter(sent)
+    assert queue.is_empty()
+
+
+def test_an_empty_queue_gives_an_empty_list_after_the_wait(queue: Queue) -> None:
+    began = time.monotonic()
+
+    assert queue.source.receive(10, 1) == []
+
+    assert 0.8 < time.monotonic() - began < 10
+
+
+def test_a_wait_ends_with_the_first_message(queue: Queue) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
+        received = pool.submit(queue.source.receive, 10, 10)
+        delivery_id = queue.put()
+
+        [delivery] = received.result(PATIENCE_S)
+
+    assert delivery.delivery_id == delivery_id
+    assert time.monotonic() - began < 8
+
+
+# ── ours for a while ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_held_is_not_handed_over_again(queue: Queue) -> None:
+    queue.put()
+    queue.take()
+
+    assert queue.is_empty()
+
+
+@pytest.mark.visibility(1)
+def test_what_is_not_settled_comes_again_with_the_same_id_and_a_higher_count(queue: Queue) -> None:
+    queue.put(b"body", tenant_id="acme")
+    [first] = queue.take()
+
+    [second] = queue.take()
+
+    assert (second.queue, second.delivery_id) == (first.queue, first.delivery_id)
+    assert (second.body, second.attributes, second.sent_at) == (first.body, first.attributes, first.sent_at)
+    assert (first.receive_count, second.receive_count) == (1, 2)
+
+
+@pytest.mark.visibility(2)
+def test_what_is_extended_stays_ours_beyond_the_timeout(queue: Queue) -> None:
+    queue.put(b"kept")
+    queue.put(b"let go")
+    [kept] = [delivery for delivery in queue.take(2) if delivery.body == b"kept"]
+    again: list[Delivery] = []
+    give_up_at = time.monotonic() + PATIENCE_S
+
+    while not again and time.monotonic() < give_up_at:
+        queue.source.extend([kept])
+        again = queue.source.receive(10, 0)
+
+    assert [delivery.body for delivery in again] == [b"let go"]
+
+
+def test_what_is_released_comes_again_at_once(queue: Queue) -> None:
+    queue.put(b"released")
+    queue.put(b"held")
+    [released] = [delivery for delivery in queue.take(2) if delivery.body == b"released"]
+
+    queue.source.release([released])
+
+    [again] = queue.take()
+    assert (again.delivery_id, again.receive_count) == (released.delivery_id, 2)
+    assert queue.is_empty()
+
+
+def test_extending_and_releasing_what_is_gone_is_harmless(queue: Queue) -> None:
+    gone, there = queue.put(b"gone"), queue.put(b"there")
+    deliveries = sorted(queue.take(2), key=lambda delivery: delivery.body)
+    queue.source.settle(settled(deliveries[:1]))
+
+    queue.source.extend(deliveries)
+    queue.source.release(deliveries)
+
+    assert [delivery.delivery_id for delivery in queue.take()] == [there]
+    assert gone != there
+    assert queue.is_empty()
+
+
+# ── settle ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.visibility(1)
+def test_what_is_settled_never_comes_again(queue: Queue) -> None:
+    queue.put(b"settled")
+    queue.put(b"not settled")
+    deliveries = queue.take(2)
+
+    queue.source.settle(settled([delivery for delivery in deliveries if delivery.body == b"settled"]))
+
+    assert [delivery.body for delivery in queue.take()] == [b"not settled"]
+    assert queue.is_empty()
+
+
+def test_many_are_settled_at_once(queue: Queue) -> None:
+    for _ in range(23):
+        queue.put()
+    deliveries = queue.take(23)
+
+    queue.source.settle(settled(deliveries))
+
+    queue.source.release(deliveries)
+    assert queue.is_empty()
+
+
+def test_settling_nothing_settles_nothing(queue: Queue) -> None:
+    queue.put()
+
+    queue.source.settle([])
+    queue.source.extend([])
+    queue.source.release([])
+
+    assert len(queue.take()) == 1
+
+
+def test_settling_twice_is_harmless(queue: Queue) -> None:
+    queue.put(b"twice")
+    queue.put(b"once")
+    deliveries = queue.take(2)
+    twice = settled([delivery for delivery in deliveries if delivery.body == b"twice"])
+    queue.source.settle(twice)
+
+    queue.source.settle(twice + twice + settled(deliveries))
+
+    queue.source.release(deliveries)
+    assert queue.is_empty()
+
+
+@pytest.mark.visibility(1)
+def test_settling_by_an_older_receipt_is_harmless(queue: Queue) -> None:
+    queue.put()
+    [first] = queue.take()
+    [second] = queue.take()
+
+    queue.source.settle(settled([first]))
+    queue.source.settle(settled([second, first]))
+
+    queue.source.release([first, second])
+    assert queue.is_empty()
+
+
+def test_several_threads_share_one_source(queue: Queue) -> None:
+    sent = {queue.put(str(place).encode()) for place in range(40)}
+    taken: list[str] = []
+    lock = threading.Lock()
+
+    def work() -> None:
+        give_up_at = time.monotonic() + PATIENCE_S
+        while len(taken) < len(sent) and time.monotonic() < give_up_at:
+            deliveries = queue.source.receive(4, 0)
+            queue.source.extend(deliveries)
+            queue.source.settle(settled(deliveries))
+            with lock:
+                taken.extend(delivery.delivery_id for delivery in deliveries)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work) for _ in range(4)]:
+            done.result(PATIENCE_S * 2)
+
+    assert sorted(taken) == sorted(sent)
+    assert queue.is_empty()
+
+
+# ── outages, which only a queue over a network has ────────────────────────────────────────────────────
+
+
+def _everything_raises(source: SqsSource) -> None:
+    delivery = Delivery("events", "1", b"", "receipt", 1, datetime.now(UTC), datetime.now(UTC))
+    calls: list[Callable[[], object]] = [
+        lambda: source.receive(10, 0),
+        lambda: source.settle(settled([delivery])),
+        lambda: source.extend([delivery]),
+        lambda: source.release([delivery]),
+        source.depth,
+        source.depth_with_dead_letters,
+    ]
+    for call in calls:
+        with pytest.raises(SourceUnavailable, match="SQS"):
+            call()
+
+
+def test_a_queue_that_cannot_be_reached_is_an_outage_and_no_empty_list() -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+
+    _everything_raises(an_sqs_source(f"{nowhere}/000000000000/events", nowhere))
+
+
+def test_a_queue_that_does_not_exist_is_an_outage_and_no_empty_list(sqs_server: EmbeddedSqs) -> None:
+    _everything_raises(an_sqs_source(sqs_server.queue_url("nowhere"), sqs_server.endpoint_url))
+
+
+def test_a_server_that_stops_is_an_outage_and_its_return_the_end_of_it() -> None:
+    with EmbeddedSqs(None) as server:
+        url, port = server.create_queue("events"), server.port
+        source = an_sqs_source(url, server.endpoint_url)
+        assert source.receive(10, 0) == []
+        server.stop()
+
+        _everything_raises(source)
+
+    with EmbeddedSqs(None, port=port) as server:
+        server.create_queue("events")
+        assert source.receive(10, 0) == []
+
+
+def test_depth_counts_what_is_visible_and_what_is_held(sqs_server: EmbeddedSqs, queue_url: str) -> None:
+    client = sqs_server.client()
+    source = an_sqs_source(queue_url, sqs_server.endpoint_url)
+    queue = Queue(source, sender(client, queue_url))
+    for _ in range(3):
+        queue.put()
+    queue.take()
+    client.send_message(QueueUrl=queue_url, MessageBody="{}", DelaySeconds=60)
+    client.send_message(QueueUrl=f"{queue_url}-dlq", MessageBody="{}")
+
+    assert source.depth() == {"visible": 2, "in_flight": 1, "delayed": 1}
+    assert source.depth_with_dead_letters()["dead_lettered"] == 1
+    client.close()

@@ -1,0 +1,178 @@
+"""Least privilege: what runs all day can save and replay and no more, and what looks can't write."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from processor import reader, registry
+from processor.audit import audit
+from processor.connection import connect
+from processor.migrations import require_current
+from processor.patience import Patience
+from processor.pipeline import once
+from processor.schemas import Schemas
+from processor.sources.quarantine import QuarantineSource, Selection, discard
+from processor.store import Store
+from tests.builders import a_delivery, an_event
+from tests.fix_database import Saver, books
+
+Db = psycopg.Connection[Any]
+
+LogIn = Callable[[str], str]
+
+
+@pytest.fixture
+def log_in(server_url: str, database_url: str) -> Iterator[LogIn]:
+    """Makes a login that is a member of the group role named, and nothing else; gives its URL."""
+    made = []
+    with psycopg.connect(server_url, autocommit=True) as admin:
+
+        def make(group: str) -> str:
+            name = f"{group}_{os.getpid()}"
+            admin.execute(f"DROP ROLE IF EXISTS {name}")
+            admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' IN ROLE {group}")
+            made.append(name)
+            parts = urlsplit(database_url)
+            return parts._replace(netloc=f"{name}:secret@{parts.hostname}:{parts.port}").geturl()
+
+        yield make
+        for name in made:
+            admin.execute(f"DROP ROLE {name}")
+
+
+@pytest.fixture
+def writer_url(log_in: LogIn) -> str:
+    return log_in("processor_writer")
+
+
+@pytest.fixture
+def writer(writer_url: str) -> Iterator[Saver]:
+    """A saver that may do no more than a processor must."""
+    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
+    patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
+    store = Store(lambda: connect(writer_url, timeout_s=20), schemas, patience, timeout_s=20)
+    store.load_registry()
+    yield Saver(schemas, store)
+    store.close()
+
+
+def test_the_writer_saves_every_outcome_and_follows_the_registry(writer: Saver, db: Db) -> None:
+    event, bad = an_event(id="o-1"), a_delivery(b"nonsense")
+    conflict = event | {"payload": {"total": 0}}
+
+    assert writer.outcomes(
+        a_delivery(**event),
+        a_delivery(**event),
+        a_delivery(**conflict),
+        bad,
+        bad,
+        a_delivery(tenant_id="newcomer"),
+    ) == ["stored", "duplicate", "id_conflict", "not_json", "redelivered", "unknown_tenant"]
+
+    registry.add_tenant(db, "newcomer")
+    assert writer.outcomes(a_delivery(tenant_id="newcomer")) == ["stored"]
+    assert writer.outcomes(a_delivery(payload={"total": 1, "note": "\0"})) == ["unstorable"]
+
+
+def test_the_writer_replays_and_discards(writer: Saver, writer_url: str, db: Db) -> None:
+    writer.save(a_delivery(tenant_id="newcomer"), a_delivery(b"nonsense"), a_delivery(b""))
+    registry.add_tenant(db, "newcomer")
+
+    with connect(writer_url) as connection:
+        source = QuarantineSource(connection, Selection(rejection_ids=[1, 2]))
+        settlements = once(source, writer.schemas, writer.store, limit=10, wait_s=0)
+        assert discard(connection, Selection(rejection_ids=[3]), dry_run=False) == 1
+
+    assert [settlement.reason or settlement.outcome for settlement in settlements] == ["stored", "not_json"]
+    assert books(db) == {"message": 1, "duplicate": 0, "rejection": 3}
+
+
+def test_the_writer_knows_whether_the_database_is_current(writer_url: str) -> None:
+    with connect(writer_url) as connection:
+        assert require_current(connection).pending == ()
+
+
+CHANGES_OF_HISTORY = [
+    statement
+    for table in ("message", "duplicate")
+    for statement in (
+        f"UPDATE {table} SET receive_count = 9",
+        f"DELETE FROM {table}",
+        f"TRUNCATE {table}",
+        f"SELECT * FROM {table} FOR UPDATE",
+    )
+]
+CHANGES = [
+    *CHANGES_OF_HISTORY,
+    "DELETE FROM rejection",
+    "TRUNCATE rejection",
+    "INSERT INTO tenant (tenant_id, name) VALUES ('x', 'x')",
+    "UPDATE tenant SET status = 'active'",
+    "DELETE FROM tenant",
+    "INSERT INTO event_type (event_type) VALUES ('x')",
+    "UPDATE event_schema SET definition = 'true'",
+    "UPDATE registry SET version = 1",
+    "DELETE FROM migration",
+    "INSERT INTO migration VALUES (99, 'x', 'x', false)",
+    "CREATE TABLE mine ()",
+    "CREATE FUNCTION mine() RETURNS int LANGUAGE sql RETURN 1",
+    "ALTER TABLE message ADD COLUMN mine int",
+    "ALTER TABLE message DISABLE TRIGGER ALL",
+    "DROP TABLE duplicate",
+    "CREATE INDEX ON message (queue)",
+    "CREATE ROLE mine",
+    "CREATE SCHEMA mine",
+]
+
+
+@pytest.mark.parametrize("statement", CHANGES)
+def test_the_writer_changes_neither_history_nor_tables(writer_url: str, statement: str) -> None:
+    with connect(writer_url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(statement)
+
+
+WRITES = [
+    *CHANGES,
+    "INSERT INTO message SELECT * FROM message",
+    "INSERT INTO duplicate SELECT * FROM duplicate",
+    "UPDATE rejection SET status = 'open'",
+    "SELECT * FROM rejection FOR UPDATE",
+]
+
+
+@pytest.mark.parametrize("statement", WRITES)
+def test_the_reader_writes_nothing(log_in: LogIn, statement: str) -> None:
+    with (
+        connect(log_in("processor_reader")) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(statement)
+
+
+def test_the_reader_reads_everything_and_audits(saver: Saver, log_in: LogIn) -> None:
+    saver.save(a_delivery(id="o-1"), a_delivery(b"nonsense"))
+
+    with connect(log_in("processor_reader")) as connection:
+        assert reader.tenants(connection)
+        assert reader.schemas(connection, None)
+        assert len(reader.rejections(connection, Selection().parameters(), status=None, limit=9)) == 1
+        assert [row["place"] for row in reader.trace(connection, "o-1", None)] == ["message"]
+        assert audit(connection, [], None).holds
+
+
+def test_a_stranger_reads_nothing(server_url: str, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE stranger_to_all NOLOGIN")
+        try:
+            connection.execute("SET ROLE stranger_to_all")
+            for table in ("message", "rejection", "tenant"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(f"SELECT * FROM {table}")
+        finally:
+            connection.execute("RESET ROLE")
+            connection.execute("DROP ROLE stranger_to_all")

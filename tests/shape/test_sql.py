@@ -1,0 +1,205 @@
+"""The SQL says what it is: every table explained, every law named, every query used, the contract kept."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from processor.errors import Reason
+from processor.queries import queries, sql_folder
+
+Db = psycopg.Connection[Any]
+
+PROCESSOR = Path(__file__).resolve().parents[2] / "processor"
+TABLES = (
+    "tenant",
+    "event_type",
+    "event_schema",
+    "registry",
+    "message",
+    "duplicate",
+    "rejection",
+    "migration",
+)
+TOPICS = sorted(path.stem for path in (sql_folder() / "queries").glob("*.sql"))
+
+# As the design has them: a column ending in ? may be NULL.
+COLUMNS = {
+    "tenant": "tenant_id name status created_at",
+    "event_type": "event_type description created_at",
+    "event_schema": "schema_id event_type tenant_id? version definition published_at",
+    "message": """
+        tenant_id message_id producer event_type schema_id occurred_at? sent_at stored_at payload context?
+        queue delivery_id receive_count
+    """,
+    "duplicate": "queue delivery_id tenant_id message_id producer sent_at receive_count received_at",
+    "rejection": """
+        rejection_id queue delivery_id reason detail body attributes tenant_id? event_type? message_id?
+        producer? sent_at receive_count rejected_at status replay_count closed_at?
+    """,
+}
+KEYS = {
+    "tenant_pkey": "PRIMARY KEY (tenant_id)",
+    "event_type_pkey": "PRIMARY KEY (event_type)",
+    "event_schema_pkey": "PRIMARY KEY (schema_id)",
+    "event_schema_version_key": "UNIQUE NULLS NOT DISTINCT (event_type, tenant_id, version)",
+    "event_schema_typed_key": "UNIQUE (schema_id, event_type)",
+    "message_pkey": "PRIMARY KEY (tenant_id, message_id, producer)",
+    "message_tenant_fkey": "FOREIGN KEY (tenant_id) REFERENCES tenant(tenant_id)",
+    "message_schema_fkey": """
+        FOREIGN KEY (schema_id, event_type) REFERENCES event_schema(schema_id, event_type)
+    """.strip(),
+    "duplicate_pkey": "PRIMARY KEY (queue, delivery_id)",
+    "rejection_pkey": "PRIMARY KEY (rejection_id)",
+    "rejection_delivery_key": "UNIQUE (queue, delivery_id)",
+}
+
+
+def test_every_table_and_column_is_explained(db: Db) -> None:
+    silent = db.execute("""
+        SELECT relname, attname
+        FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v', 'm', 'p')
+          AND attnum > 0 AND NOT attisdropped
+          AND (col_description(pg_class.oid, attnum) IS NULL
+            OR obj_description(pg_class.oid, 'pg_class') IS NULL)
+    """).fetchall()
+
+    assert silent == []
+    assert _names(db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == set(TABLES)
+
+
+def test_every_function_of_ours_is_explained(db: Db) -> None:
+    silent = _names(
+        db,
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+        " AND obj_description(oid, 'pg_proc') IS NULL",
+    )
+
+    assert silent == set()
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_the_columns_of_a_table_are_the_contracts(db: Db, table: str) -> None:
+    rows = db.execute(
+        "SELECT attname, attnotnull FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
+        " AND NOT attisdropped ORDER BY attnum",
+        [table],
+    ).fetchall()
+
+    assert [name if not_null else f"{name}?" for name, not_null in rows] == COLUMNS[table].split()
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_key_contains_what_the_contract_says(db: Db, name: str) -> None:
+    definition = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s"
+    row = db.execute(definition, [name]).fetchone()
+
+    assert row == (KEYS[name],)
+
+
+def test_every_constraint_carries_a_name_of_ours(db: Db) -> None:
+    # PostgreSQL 18 keeps NOT NULL (type n) as constraints, too, under names of its own; those say enough.
+    names = _names(
+        db, "SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'"
+    )
+
+    text = "\n".join(path.read_text() for path in (sql_folder() / "migrations").glob("*.sql"))
+    assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set()
+    # The form of a name that PostgreSQL makes up where two would be alike.
+    assert {name for name in names if re.search(r"\d$", name)} == set()
+
+
+def test_key_columns_compare_by_bytes(db: Db) -> None:
+    others = db.execute("""
+        SELECT attrelid::regclass::text, attname
+        FROM pg_constraint
+        JOIN pg_attribute ON attrelid = conrelid AND attnum = ANY (conkey)
+        WHERE connamespace = 'public'::regnamespace AND contype IN ('p', 'u', 'f')
+          AND atttypid = 'text'::regtype AND attcollation <> '"C"'::regcollation
+    """).fetchall()
+
+    assert others == []
+
+
+def test_moments_have_a_zone_and_end_in_at(db: Db) -> None:
+    kinds = db.execute(
+        "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = 'public'"
+    ).fetchall()
+
+    for name, kind in kinds:
+        assert (kind == "timestamp with time zone") == name.endswith("_at"), name
+        assert kind != "timestamp without time zone"
+
+
+def test_reasons_are_equal_in_python_and_sql(db: Db) -> None:
+    row = db.execute(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'rejection_reason_known'"
+    ).fetchone()
+
+    assert row is not None
+    assert re.findall(r"'(\w+)'", row[0]) == [reason.value for reason in Reason]
+
+
+# ── the queries ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _texts_of_python(*, without: str = "-") -> set[str]:
+    """Every string constant in the package, a folder left out."""
+    found: set[str] = set()
+    for path in PROCESSOR.rglob("*.py"):
+        if path.parent.name == without:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return found
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_every_query_is_used_by_python(topic: str) -> None:
+    unused = queries(topic).keys() - _texts_of_python()
+
+    assert unused == set()
+
+
+def test_every_query_that_python_names_is_there() -> None:
+    used: set[tuple[str, str]] = set()
+    for path in PROCESSOR.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        topics = set(re.findall(r'queries\("(\w+)"\)', text))
+        used |= set(re.findall(r'queries\("(\w+)"\)\["(\w+)"\]', text))
+        used |= set(re.findall(r'_rows\(connection, "(\w+)", "(\w+)"', text))
+        if len(topics) == 1:
+            (topic,) = topics
+            used |= {(topic, name) for name in re.findall(r'(?:\bsql|\b_sql)\["(\w+)"\]', text)}
+
+    assert used
+    assert {(topic, name) for topic, name in used if name not in queries(topic)} == set()
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_query_has_a_name_of_its_own_a_purpose_and_one_statement(topic: str) -> None:
+    text = (sql_folder() / "queries" / f"{topic}.sql").read_text(encoding="utf-8")
+    headings = re.findall(r"^-- (\w+): (.+)$", text, re.MULTILINE)
+
+    assert text.startswith("-- ")
+    assert len({name for name, _ in headings}) == len(headings)
+    for name, purpose in headings:
+        assert purpose.endswith("."), name
+        assert ";" not in re.sub(r"'[^']*'", "''", queries(topic)[name].rstrip(";")), name
+
+
+def test_no_sql_is_written_in_python() -> None:
+    # devstack prints questions that people may ask with psql.
+    question = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE|ALTER|DROP|TRUNCATE|COPY)\s+\S+")
+    found = {text[:60] for text in _texts_of_python(without="devstack") if question.match(text)}
+
+    assert found == set()
+
+
+def _names(db: Db, query: str) -> set[str]:
+    return {name for (name,) in db.execute(query)}
