@@ -38,7 +38,9 @@ def test_a_question_of_the_dba_has_an_answer(
     assert any(value is not None for value in rows[0])
 
 
-@pytest.mark.parametrize("document", ["README.md", "sql/README.md", "deployments/README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "sql/README.md", "deployments/README.md", "CONTRIBUTING.md"]
+)
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
     targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text())
