@@ -177,7 +177,6 @@ class Store:
         if not stale and all(verdict.registry_version == version for verdict in verdicts):
             return verdicts
         self._install_registry(connection, version)
-        metrics.registry_version.set(version)
         return [
             verdict
             if isinstance(verdict, Rejection) and verdict.reason is Reason.UNSTORABLE
@@ -205,6 +204,7 @@ class Store:
                 schemas=tuple(EventSchema(**schema) for schema in schemas),
             )
         )
+        metrics.registry_version.set(version)
 
 
 class _Batch:

@@ -41,6 +41,7 @@ def a_delivery(
     receive_count: int = 1,
     attributes: dict[str, Attribute] | None = None,
     queue: str = QUEUE,
+    sent_now: bool = False,
     **changes: Any,
 ) -> Delivery:
     """A delivery of a valid event, or of the body given."""
@@ -50,7 +51,7 @@ def a_delivery(
         body=a_body(**changes) if body is None else body,
         receipt="receipt",
         receive_count=receive_count,
-        sent_at=SENT_AT,
+        sent_at=datetime.now(UTC) if sent_now else SENT_AT,
         received_at=SENT_AT,
         attributes=attributes or {},
     )

@@ -1,0 +1,58 @@
+"""What the documents tell people to type works, word for word."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.builders import a_delivery
+from tests.fix_database import Saver
+
+ROOT = Path(__file__).resolve().parents[2]
+QUESTIONS = re.findall(r"```sql\n(.*?)```", (ROOT / "sql/README.md").read_text(), re.DOTALL)
+
+
+def test_there_are_ten_questions() -> None:
+    assert len(QUESTIONS) == 10
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_of_the_dba_has_an_answer(
+    saver: Saver, db: psycopg.Connection[Any], question: str
+) -> None:
+    saver.save(
+        a_delivery(b'{"id": "order-1", "tenant_id": "acme", "event_type": "order.created", "payload": {}}'),
+        a_delivery(id="order-1"),
+        a_delivery(id="order-1"),
+    )
+    db.execute("INSERT INTO event_type VALUES ('pulse')")
+    db.execute("INSERT INTO event_schema (event_type, version, definition) VALUES ('pulse', 1, '{}')")
+    pulse = b'{"tenant_id": "acme", "product_sku": "vm", "used_amount": 0.1, "use_unity": "GB"}'
+    saver.save(*[a_delivery(pulse, sent_now=True) for _ in range(3)])
+
+    rows = db.execute(question.encode()).fetchall()
+
+    assert rows
+    assert any(value is not None for value in rows[0])
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "sql/README.md", "deployments/README.md", "CONTRIBUTING.md"]
+)
+def test_links_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text())
+
+    missing = [target for target in targets if "://" not in target and not (path.parent / target).exists()]
+
+    assert not missing
+
+
+def test_every_guarantee_names_a_test_that_exists() -> None:
+    guarantees = re.findall(r"\[(test_\w+)\]\((tests/\S+?\.py)\)", (ROOT / "README.md").read_text())
+
+    assert len(guarantees) >= 8
+    for name, file in guarantees:
+        assert f"def {name}(" in (ROOT / file).read_text(), (name, file)
