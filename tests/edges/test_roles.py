@@ -130,10 +130,21 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("statement", CHANGES)
-def test_the_writer_changes_neither_history_nor_tables(writer_url: str, statement: str) -> None:
-    with connect(writer_url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
-        connection.execute(statement)
+def _allowed(url: str, statements: list[str]) -> list[str]:
+    """Those of the statements that are not refused for want of a right."""
+    allowed = []
+    with connect(url) as connection:
+        for statement in statements:
+            try:
+                connection.execute(statement)
+            except psycopg.errors.InsufficientPrivilege:
+                continue
+            allowed.append(statement)
+    return allowed
+
+
+def test_the_writer_changes_neither_history_nor_tables(writer_url: str) -> None:
+    assert _allowed(writer_url, CHANGES) == []
 
 
 WRITES = [
@@ -145,13 +156,8 @@ WRITES = [
 ]
 
 
-@pytest.mark.parametrize("statement", WRITES)
-def test_the_reader_writes_nothing(log_in: LogIn, statement: str) -> None:
-    with (
-        connect(log_in("processor_reader")) as connection,
-        pytest.raises(psycopg.errors.InsufficientPrivilege),
-    ):
-        connection.execute(statement)
+def test_the_reader_writes_nothing(log_in: LogIn) -> None:
+    assert _allowed(log_in("processor_reader"), WRITES) == []
 
 
 def test_the_reader_reads_everything_and_audits(saver: Saver, log_in: LogIn) -> None:
