@@ -17,7 +17,14 @@ from processor.check import Finding, judge, not_set
 from processor.check.database import check_database
 from processor.check.queue import check_queue
 from processor.connection import connect
-from processor.errors import MigrationsPending, SettingsError, SourceUnavailable, StoreFault, StoreUnavailable
+from processor.errors import (
+    MigrationsPending,
+    SettingsError,
+    SourceUnavailable,
+    Stopped,
+    StoreFault,
+    StoreUnavailable,
+)
 from processor.model import Rejection
 from processor.patience import Patience
 from processor.pipeline import Limits, Pipeline, Tally, once
@@ -26,13 +33,14 @@ from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection
 from processor.sources.sqs import SqsSource, sqs_client
-from processor.sqlstates import name_of
+from processor.sqlstates import Remedy, name_of, remedy
 from processor.store import Store
 
 log = structlog.get_logger(__name__)
 
 _DEPTH_EVERY_S = 15
 _REPLAY_SIZE = 100
+_OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 
 
 @contextmanager
@@ -47,9 +55,13 @@ def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
         raise StoreFault(
             f"the role of DATABASE_URL may not do this ({error.diag.message_primary}); see sql/README.md"
         ) from None
+    except UnicodeEncodeError:
+        raise SettingsError("an argument is not UTF-8, so nothing in the database matches it") from None
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"the database went away: {name_of(error)}") from error
     except psycopg.Error as error:
+        if remedy(error, connection_broken=connection.broken) in _OUTAGES:
+            raise StoreUnavailable(f"the database can't do this now: {name_of(error)}") from None
         # Its text may carry a row, so it is named and not quoted.
         raise StoreFault(f"the database refused: {name_of(error)}") from None
     finally:
@@ -205,8 +217,8 @@ def replay(settings: Settings, selection: Selection, *, dry_run: bool) -> dict[s
     with database(settings) as connection:
         migrations.require_current(connection)
         source = QuarantineSource(connection, selection)
-        store.load_registry()
         try:
+            store.load_registry()
             while True:
                 if dry_run:
                     verdicts = [schemas.validate(delivery) for delivery in source.receive(_REPLAY_SIZE, 0)]
@@ -217,6 +229,9 @@ def replay(settings: Settings, selection: Selection, *, dry_run: bool) -> dict[s
                 if not seen:
                     return dict(outcomes)
                 outcomes.update(seen)
+        except Stopped as error:
+            # Nobody told us to: with a patience that never waits, this is how an outage is said.
+            raise StoreUnavailable(str(error.__cause__)) from None
         finally:
             store.close()
 

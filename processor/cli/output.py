@@ -1,6 +1,7 @@
 """How commands print data: a table for people, JSON for programs."""
 
 import base64
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -8,7 +9,6 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 import click
-import orjson
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +19,16 @@ json_option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Print one JSON value, indented; moments in RFC 3339, bytes as base64."""
-    click.echo(orjson.dumps(value, default=_json_default, option=orjson.OPT_INDENT_2).decode())
+    # Not by orjson, which knows no whole number beyond 64 bits; the tables do.
+    click.echo(json.dumps(value, default=_json_default, indent=2, ensure_ascii=False))
+
+
+def printable(text: str) -> str:
+    """Write out what a terminal might obey: a sender's text may hold escape sequences. Lines stay lines."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
+        for character in text
+    )
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) -> None:
@@ -52,7 +61,9 @@ def _cell(value: Any) -> str:  # noqa: ANN401 - any column
     return printable.replace("[", "\\[")
 
 
-def _json_default(value: Any) -> Any:  # noqa: ANN401 - whatever orjson does not know
+def _json_default(value: Any) -> Any:  # noqa: ANN401 - whatever json does not know
+    if isinstance(value, datetime):
+        return value.isoformat()
     if isinstance(value, bytes | memoryview):
         return base64.b64encode(bytes(value)).decode()
     if isinstance(value, Decimal):

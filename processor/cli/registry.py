@@ -89,7 +89,7 @@ def schema_list(event_type: str | None, as_json: bool) -> None:
 @schema.command("show")
 @click.argument("event_type")
 @click.option("--tenant", "tenant_id", help="The tenant's own; without it, the shared one.")
-@click.option("--version", type=click.IntRange(min=1), help="The latest if not given.")
+@click.option("--version", type=click.IntRange(1, 2**31 - 1), help="The latest if not given.")
 @json_option
 def schema_show(event_type: str, tenant_id: str | None, version: int | None, as_json: bool) -> None:
     """Print the definition of one version; with --json everything that is known of it."""
@@ -102,7 +102,7 @@ def _json_of(file: BinaryIO) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return orjson.loads(file.read())
     except orjson.JSONDecodeError as error:
-        raise SettingsError(f"{file.name}: not JSON: {error}") from None
+        raise SettingsError(f"{getattr(file, 'name', 'the input')}: not JSON: {error}") from None
 
 
 COMMANDS = [tenant, schema]

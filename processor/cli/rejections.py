@@ -8,7 +8,7 @@ import click
 
 from processor import reader, wiring
 from processor.cli.errors import Exit
-from processor.cli.output import json_option, print_json, print_rows
+from processor.cli.output import json_option, print_json, print_rows, printable
 from processor.errors import Reason
 from processor.settings import Settings
 from processor.sources.quarantine import Selection, discard
@@ -84,7 +84,7 @@ def rejection_list(status: str, limit: int, as_json: bool, **selected: Any) -> N
 
 
 @rejection.command("show")
-@click.argument("rejection_id", type=click.IntRange(min=1))
+@click.argument("rejection_id", type=click.IntRange(1, 2**63 - 1))
 @json_option
 def rejection_show(rejection_id: int, as_json: bool) -> None:
     """Show one rejection whole: what was wrong, who sent it, and the body."""
@@ -96,11 +96,11 @@ def rejection_show(rejection_id: int, as_json: bool) -> None:
     body = row.pop("body")
     detail = row.pop("detail")
     for name, value in row.items():
-        click.echo(f"{name:14} {value if value is not None else '-'}")
+        click.echo(f"{name:14} {'-' if value is None else printable(str(value))}")
     click.echo("detail")
     print_json(detail)
     click.echo(f"body ({len(body)} bytes)")
-    click.echo(bytes(body).decode("utf-8", "backslashreplace"))
+    click.echo(printable(bytes(body).decode("utf-8", "backslashreplace")))
     if row["status"] == "open":
         click.echo(f"\nOnce the cause is mended: processor rejection replay {rejection_id}")
 
@@ -116,7 +116,7 @@ def rejection_stats(as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
 
 
 @rejection.command("replay")
-@click.argument("rejection_ids", nargs=-1, type=click.IntRange(min=1))
+@click.argument("rejection_ids", nargs=-1, type=click.IntRange(1, 2**63 - 1))
 @_selecting
 @click.option(
     "--all", "everything", is_flag=True, help="Every open rejection; needed where nothing else selects."
@@ -149,7 +149,7 @@ def rejection_replay(
 
 
 @rejection.command("discard")
-@click.argument("rejection_ids", nargs=-1, type=click.IntRange(min=1))
+@click.argument("rejection_ids", nargs=-1, type=click.IntRange(1, 2**63 - 1))
 @_selecting
 @click.option(
     "--all", "everything", is_flag=True, help="Every open rejection; needed where nothing else selects."
