@@ -25,7 +25,7 @@ setup: .venv/.ready
 	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || \
 	  { echo "python3 -m venv failed: on Debian and Ubuntu, 'apt-get install python3-venv' first"; exit 1; }
 	@echo "Installing into .venv (half a minute, once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[devstack,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[devstack,test]'
 	@touch $@
 
 clean:

@@ -6,7 +6,7 @@ Outcomes and reasons come from fixed lists; tenants and event types are in the t
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 # A second series for each of ours, to say when the process began: `up` and the process metrics say it.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client left it without types
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
