@@ -26,6 +26,7 @@ setup: .venv/.ready
 	  { echo "python3 -m venv failed: on Debian and Ubuntu, 'apt-get install python3-venv' first"; exit 1; }
 	@echo "Installing into .venv (half a minute, once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[devstack,test]'
+	@$(BIN)/python -m processor.devstack.launchers
 	@touch $@
 
 clean:

@@ -27,11 +27,10 @@ def schema(connection: Connection, event_type: str, tenant_id: str | None, versi
     parameters = {"event_type": event_type, "tenant_id": tenant_id, "version": version}
     rows = _rows(connection, "registry", "show_schema", parameters)
     if not rows:
-        whose = f"of tenant {tenant_id!r}'s own" if tenant_id else "shared"
+        whose = f"tenant {tenant_id!r}'s own" if tenant_id else "shared"
         which = f"version {version}" if version else "version"
         raise NotFound(
-            f"no {which} of event type {event_type!r} that is {whose}; "
-            "`processor schema list` shows what there is"
+            f"no {which} of event type {event_type!r} is {whose}; `processor schema list` shows what there is"
         )
     return rows[0]
 

@@ -7,6 +7,7 @@ verdicts ─▶ hold the registry ─▶ message ─▶ classify ─▶ duplicat
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Protocol, TypeAlias
 
 import psycopg
@@ -38,6 +39,12 @@ SUSPECT_RECEIVE_COUNT = 3
 """From this receive on a delivery is saved alone: it may be what killed the process before."""
 
 _RETRIES_MAX = 10
+
+_UNREADABLE = (Reason.TOO_LARGE, Reason.NOT_UTF8, Reason.NOT_JSON, Reason.ENVELOPE_INVALID)
+"""Reasons to reject by which a message's key is not known for certain."""
+
+_CLOCKS_APART_MAX = timedelta(hours=1)
+"""How far the queue's clock may be before the database's; `processor check` complains from 2 s on."""
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]
@@ -237,6 +244,7 @@ class _Batch:
                         "a message was neither stored nor found; nothing of its batch is settled"
                     )
         self._insert_duplicates(duplicates)
+        self._settle_stored_before()
         self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
         self._close_replayed()
         return [self._settlements[position] for position in range(len(self._verdicts))]
@@ -284,6 +292,30 @@ class _Batch:
         if duplicates:
             self._cursor.execute(self._sql["insert_duplicates"], duplicate_columns(list(duplicates.values())))
             self._settle_inserted(duplicates, Outcome.DUPLICATE)
+
+    def _settle_stored_before(self) -> None:
+        """Settle redeliveries that can't be read now, but were stored when they could be (rule 1).
+
+        Limits may have become lower, or a release stricter, between two receives of one delivery. Such a
+        rejection has no key to probe `message` by, so what was stored since the sending is looked through.
+        """
+        unreadable = {
+            position: rejection
+            for position, rejection in self._pending(Rejection).items()
+            if rejection.reason in _UNREADABLE and rejection.delivery.receive_count > 1
+        }
+        if not unreadable:
+            return
+        deliveries = [rejection.delivery for rejection in unreadable.values()]
+        sent_since = min(delivery.sent_at for delivery in deliveries) - _CLOCKS_APART_MAX
+        self._cursor.execute(
+            self._sql["find_stored"],
+            {"sent_since": sent_since, "delivery_id": [delivery.delivery_id for delivery in deliveries]},
+        )
+        stored = set(self._cursor)
+        for position, rejection in unreadable.items():
+            if rejection.delivery.key in stored:
+                self._settle(position, Outcome.REDELIVERED)
 
     def _insert_rejections(self, rejections: Mapping[int, Rejection]) -> None:
         for position, rejection in rejections.items():

@@ -164,7 +164,11 @@ def rejection_discard(
     """Give up open rejections: the rows stay, but nobody is asked to look at them any more."""
     selection = _selection(rejection_ids, everything=everything, selected=selected)
     with wiring.database(Settings.load()) as connection:
-        count = discard(connection, selection, dry_run=dry_run)
+        if dry_run:
+            rows = reader.rejection_stats(connection, selection.parameters())
+            count = sum(row["count"] for row in rows if row["status"] == "open")
+        else:
+            count = discard(connection, selection)
     click.echo(f"{count} rejection(s) {'would be ' if dry_run else ''}discarded")
 
 

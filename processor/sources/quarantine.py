@@ -83,10 +83,6 @@ def _attribute(value: str | Mapping[str, str]) -> Attribute:
     return value if isinstance(value, str) else base64.b64decode(value["base64"])
 
 
-def discard(connection: psycopg.Connection[Any], selection: Selection, *, dry_run: bool) -> int:
+def discard(connection: psycopg.Connection[Any], selection: Selection) -> int:
     """Give up the selected open rejections; gives how many. The rows stay."""
-    sql = queries("rejections")
-    if dry_run:
-        row = connection.execute(sql["count_open"], selection.parameters()).fetchone()
-        return 0 if row is None else int(row[0])
-    return connection.execute(sql["discard"], selection.parameters()).rowcount
+    return connection.execute(queries("rejections")["discard"], selection.parameters()).rowcount

@@ -94,7 +94,7 @@ class SqsSource:
 
     def depth(self) -> dict[str, int]:
         """Count what the queue still has, as it says: visible, in_flight, delayed (approximate on AWS)."""
-        with _outages("depth"):
+        with _outages("count"):
             answer = self._client.get_queue_attributes(
                 QueueUrl=self._queue_url,
                 AttributeNames=[
@@ -121,7 +121,7 @@ class SqsSource:
 
     def dead_letter_queue_url(self) -> str | None:
         """Find the dead-letter queue by the redrive policy; None: there is none."""
-        with _outages("depth"):
+        with _outages("count"):
             answer = self._client.get_queue_attributes(
                 QueueUrl=self._queue_url, AttributeNames=["RedrivePolicy"]
             )

@@ -34,24 +34,14 @@ SELECT * FROM rejection WHERE rejection_id = %(rejection_id)s
 SELECT status, reason, tenant_id, event_type, count(*) AS count,
   min(rejected_at) AS first_at, max(rejected_at) AS last_at
 FROM rejection
-WHERE (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+WHERE (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
+  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
   AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
   AND (%(reason)s::text IS NULL OR reason = %(reason)s)
   AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
 GROUP BY status, reason, tenant_id, event_type
 ORDER BY count DESC, status, reason, tenant_id, event_type
-
--- count_open: How many open rejections a selection has.
-SELECT count(*) AS count
-FROM rejection
-WHERE status = 'open'
-  AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
-  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
-  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
-  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
-  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
 
 -- discard: Give up open rejections; the rows stay.
 UPDATE rejection SET status = 'discarded', closed_at = now()

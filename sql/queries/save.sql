@@ -97,6 +97,11 @@ ORDER BY queue COLLATE "C", delivery_id COLLATE "C"
 ON CONFLICT ON CONSTRAINT duplicate_pkey DO NOTHING
 RETURNING queue, delivery_id
 
+-- find_stored: Of redelivered messages that can't be read, find those that were stored when they could be; one pass over what was stored since they were sent.
+SELECT queue, delivery_id
+FROM message
+WHERE stored_at >= %(sent_since)s AND delivery_id = ANY (%(delivery_id)b::text[])
+
 -- insert_rejections: Keep what can't be a message, whole; a delivery that has an outcome already is not given back.
 INSERT INTO rejection (
   queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,

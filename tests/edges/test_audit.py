@@ -44,7 +44,7 @@ def test_books_as_save_writes_them_hold(saver: Saver, db: Db) -> None:
     deliveries = [a_delivery(**event), a_delivery(**event), a_delivery(b"x"), a_delivery(b"y")]
     saver.save(*deliveries)
     saver.save(*deliveries)
-    discard(db, Selection(rejection_ids=[1]), dry_run=False)
+    discard(db, Selection(rejection_ids=[1]))
 
     report = audit(db, [], lambda: {"visible": 2, "in_flight": 1})
 

@@ -98,19 +98,12 @@ def test_two_rejections_of_one_message_become_one_message_and_one_duplicate(save
 
 def test_what_was_closed_is_not_replayed(saver: Saver, db: Db) -> None:
     saver.save(a_delivery(tenant_id="newcomer"), a_delivery(tenant_id="newcomer"))
-    assert discard(db, Selection(rejection_ids=[1]), dry_run=False) == 1
+    assert discard(db, Selection(rejection_ids=[1])) == 1
     accept_newcomers(db)
 
     assert outcomes(replay(saver, db)) == ["stored"]
     assert outcomes(replay(saver, db)) == []
     assert rejections(db, "status") == [("discarded",), ("replayed",)]
-
-
-def test_a_dry_run_of_a_discard_only_counts(saver: Saver, db: Db) -> None:
-    saver.save(a_delivery(b"x"), a_delivery(b"y"))
-
-    assert discard(db, EVERYTHING, dry_run=True) == 2
-    assert rejections(db, "status") == [("open",), ("open",)]
 
 
 def test_a_replay_goes_on_in_batches_and_tries_each_once(saver: Saver, db: Db) -> None:
@@ -187,7 +180,7 @@ def test_only_what_is_selected_is_replayed(
     received = QuarantineSource(db, selection).receive(100, 0)
 
     assert {delivery.rejection_id for delivery in received} == selected
-    assert discard(db, selection, dry_run=True) == len(selected)
+    assert discard(db, selection) == len(selected)
 
 
 def test_the_same_delivery_from_the_queue_during_its_replay_is_redelivered(saver: Saver, db: Db) -> None:
@@ -206,7 +199,7 @@ def test_a_rejection_that_was_closed_after_it_was_read_is_redelivered(saver: Sav
     saver.save(a_delivery(tenant_id="newcomer"))
     accept_newcomers(db)
     [replayed] = QuarantineSource(db, EVERYTHING).receive(1, 0)
-    discard(db, EVERYTHING, dry_run=False)
+    discard(db, EVERYTHING)
 
     assert saver.outcomes(replayed) == ["redelivered"]
     assert rejections(db) == [("unknown_tenant", "discarded", 0)]

@@ -86,7 +86,7 @@ def test_the_writer_replays_and_discards(writer: Saver, writer_url: str, db: Db)
     with connect(writer_url) as connection:
         source = QuarantineSource(connection, Selection(rejection_ids=[1, 2]))
         settlements = once(source, writer.schemas, writer.store, limit=10, wait_s=0)
-        assert discard(connection, Selection(rejection_ids=[3]), dry_run=False) == 1
+        assert discard(connection, Selection(rejection_ids=[3])) == 1
 
     assert [settlement.reason or settlement.outcome for settlement in settlements] == ["stored", "not_json"]
     assert books(db) == {"message": 1, "duplicate": 0, "rejection": 3}

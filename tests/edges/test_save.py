@@ -5,13 +5,15 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 
 from processor import registry
-from processor.model import Message, Rejection
+from processor.model import Message, Registry, Rejection
+from processor.schemas import Schemas
 from processor.wire import Attribute
 from tests.builders import a_delivery, an_event
 from tests.fix_database import MakeSaver, Saver, books
@@ -127,6 +129,22 @@ def test_a_duplicate_stays_a_duplicate_when_it_comes_again_after_its_tenant_was_
 
     assert saver.outcomes(repeated) == ["redelivered"]
     assert books(db) == {"message": 1, "duplicate": 1, "rejection": 0}
+
+
+def test_a_delivery_stored_stays_stored_when_it_comes_again_to_a_process_that_takes_less(
+    saver: Saver, db: Db
+) -> None:
+    delivery, other = a_delivery(id="o-1"), a_delivery(b"nonsense", receive_count=2)
+    assert saver.outcomes(delivery) == ["stored"]
+    stricter = Schemas(body_bytes_max=10, json_depth_max=64)
+    version = saver.schemas.validate(delivery).registry_version
+    stricter.install(Registry(version, {}, frozenset(), ()))
+
+    again = replace(delivery, receive_count=2)
+    settlements = saver.store.save([stricter.validate(again), saver.schemas.validate(other)])
+
+    assert [settlement.outcome for settlement in settlements] == ["redelivered", "rejected"]
+    assert books(db) == {"message": 1, "duplicate": 0, "rejection": 1}
 
 
 # ── rule 2: verdicts hold against the registry of the same transaction ────────────────────────────────
