@@ -83,7 +83,7 @@ Verdict: TypeAlias = Message | Rejection
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The leave to delete one delivery from its queue. Only `Store.save` makes it, after its COMMIT."""
+    """The leave to delete one delivery from its queue. Only `Store.save` gives it out, after its COMMIT."""
 
     delivery: Delivery
     outcome: Outcome
@@ -106,9 +106,8 @@ class EventSchema:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """Tenants (id → suspended?), event types and event schemas as they stood at one `version`."""
+    """Tenants (id → suspended?) and event schemas as they stood at one `version`."""
 
     version: int
     suspended: Mapping[str, bool]
-    event_types: frozenset[str]
     schemas: tuple[EventSchema, ...]

@@ -20,7 +20,7 @@ class Remedy(Enum):
     RETRY = auto()
     """Two transactions met; the same one again will do."""
     HALVE = auto()
-    """Too much at once: the same in two halves."""
+    """Too much at once: the same in two halves; of one row, an outage."""
     RECONNECT = auto()
     """This connection is of no use any more; the server may be, on a new one."""
     WAIT = auto()
@@ -32,8 +32,9 @@ class Remedy(Enum):
 _BY_CODE = {
     Remedy.REJECT: "22P05 22P02 22003 22007 22008 22021 54000 54001 23514 23502",
     Remedy.REVALIDATE: "23503",
-    Remedy.RETRY: "40P01 40001 55P03 57014",
-    Remedy.HALVE: "53200",
+    Remedy.RETRY: "40P01 40001 55P03",
+    # 57014 is our own statement_timeout: the same again would take as long again.
+    Remedy.HALVE: "53200 57014",
     Remedy.RECONNECT: "57P01 57P02 57P03 25006 25P03",
     Remedy.WAIT: "53100 53300",
 }

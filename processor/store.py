@@ -7,8 +7,10 @@ verdicts ─▶ hold the registry ─▶ message ─▶ classify ─▶ duplicat
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Protocol, TypeAlias
+from functools import partial
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import psycopg
 import structlog
@@ -30,15 +32,16 @@ from processor.model import (
 )
 from processor.patience import Patience
 from processor.queries import queries
+from processor.refusals import id_conflict, unstorable
 from processor.sqlstates import Remedy, name_of, remedy
-from processor.wire import Claimed
 
 log = structlog.get_logger(__name__)
 
 SUSPECT_RECEIVE_COUNT = 3
 """From this receive on a delivery is saved alone: it may be what killed the process before."""
 
-_RETRIES_MAX = 10
+_FAILURES_MAX = 10
+"""Times that a transaction may fail on meeting others before it counts as an outage."""
 
 _UNREADABLE = (Reason.TOO_LARGE, Reason.NOT_UTF8, Reason.NOT_JSON, Reason.ENVELOPE_INVALID)
 """Reasons to reject by which a message's key is not known for certain."""
@@ -52,6 +55,10 @@ Row: TypeAlias = tuple[Any, ...]
 
 class Judge(Protocol):
     """Gives verdicts by the registry that was last installed."""
+
+    @property
+    def version(self) -> int:
+        """The version of that registry."""
 
     def install(self, registry: Registry) -> None:
         """Judge by this registry from now on."""
@@ -69,8 +76,10 @@ class Store:
         self._connect = connect
         self._judge = judge
         self._patience = patience
-        self._deadline = Deadline(timeout_s + 5)
+        # Every statement has `timeout_s` by the server's clock; this is for a server that is frozen.
+        self._deadline = Deadline(2 * timeout_s + 5)
         self._connection: Connection | None = None
+        self._registry_known = False
         self._sql = queries("save")
 
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
@@ -82,21 +91,12 @@ class Store:
         settled: dict[int, Settlement] = {}
         for positions in _alone_where_suspect(verdicts):
             group = [verdicts[position] for position in positions]
-            settlements = self._patience(lambda group=group: self._attempt(group))  # type: ignore[misc]
-            settled.update(zip(positions, settlements, strict=True))
+            settled.update(zip(positions, self._patience(partial(self._attempt, group)), strict=True))
         return [settled[position] for position in range(len(verdicts))]
 
     def load_registry(self) -> None:
         """Install the registry as it stands now, so that the first verdicts are not made in vain."""
-
-        def load() -> None:
-            try:
-                with self._deadline.over(self._open()), self._open().transaction():
-                    self._install_registry(self._open(), self._hold_registry(self._open()))
-            except psycopg.Error as error:
-                self._give_up(error)
-
-        self._patience(load)
+        self._patience(partial(self._attempt, ()))
 
     def close(self) -> None:
         """Close the connection; a later save opens a new one."""
@@ -107,12 +107,13 @@ class Store:
     # ── one attempt, and what to do when it fails ─────────────────────────────────────────────────────
 
     def _attempt(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
-        """Save in one transaction, or in as many as the poison among the verdicts needs."""
-        stale = False
-        for retry in range(_RETRIES_MAX):
+        """Save in one transaction, or in as many as the registry and the poison among the verdicts need."""
+        failures = 0
+        while True:
             try:
-                return self._transaction(verdicts, stale=stale)
+                settlements = self._transaction(verdicts)
             except (psycopg.Error, UnicodeEncodeError) as error:
+                failures += 1
                 what = remedy(error, connection_broken=self._open_or_none() is None)
                 metrics.database_errors.labels(remedy=what.name.lower()).inc()
                 log.warning("save_failed", error=name_of(error), remedy=what.name.lower(), size=len(verdicts))
@@ -120,14 +121,21 @@ class Store:
                     return self._without_poison(verdicts, error)
                 if what is Remedy.HALVE and len(verdicts) > 1:
                     return self._halves(verdicts)
-                if what is Remedy.REVALIDATE:
-                    stale = True
-                elif what is not Remedy.RETRY:
-                    self._give_up(error)
-                time.sleep(random.uniform(0, 0.01) * 2**retry)  # noqa: S311 - jitter, not a secret
-        if stale:
-            raise StoreFault("a foreign key refuses what the registry allows: were its triggers disabled?")
-        raise StoreUnavailable(f"{_RETRIES_MAX} attempts to save met other transactions each time")
+                if what not in (Remedy.RETRY, Remedy.REVALIDATE) or failures == _FAILURES_MAX:
+                    self._give_up(error, what)
+                self._registry_known = self._registry_known and what is not Remedy.REVALIDATE
+                time.sleep(random.uniform(0, 0.01) * 2**failures)  # noqa: S311 - jitter, not a secret
+            else:
+                if settlements is not None:
+                    return settlements
+                # Outside of the transaction: it may take longer than a transaction may.
+                verdicts = [self._judged_again(verdict) for verdict in verdicts]
+
+    def _judged_again(self, verdict: Verdict) -> Verdict:
+        if isinstance(verdict, Rejection) and verdict.reason is Reason.UNSTORABLE:
+            # PostgreSQL said so, which no registry changes.
+            return replace(verdict, registry_version=self._judge.version)
+        return self._judge.validate(verdict.delivery)
 
     def _halves(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
         middle = len(verdicts) // 2
@@ -139,19 +147,18 @@ class Store:
         if len(verdicts) > 1:
             return self._halves(verdicts)
         (verdict,) = verdicts
-        if isinstance(verdict, Rejection) and verdict.reason is not Reason.UNSTORABLE:
-            # Judged by an older registry, it may have become a message within the transaction.
-            verdict = self._judge.validate(verdict.delivery)
         if isinstance(verdict, Rejection):
             # A rejection is made of storable parts only. If it is refused the cause is ours.
             raise StoreFault(f"a rejection could not be stored: {name_of(error)}")
-        return self._attempt([_unstorable(verdict, error)])
+        return self._attempt([unstorable(verdict, error)])
 
-    def _give_up(self, error: psycopg.Error | UnicodeEncodeError) -> None:
+    def _give_up(self, error: psycopg.Error | UnicodeEncodeError, what: Remedy) -> NoReturn:
         """Drop the connection and raise what the error means: StoreUnavailable or StoreFault."""
-        assert isinstance(error, psycopg.Error)  # noqa: S101 - an encoding error is poison, and handled
-        what = remedy(error, connection_broken=self._open_or_none() is None)
         self.close()
+        if what is Remedy.REVALIDATE:
+            raise StoreFault(
+                "a foreign key refuses what the registry allows: were its triggers disabled?"
+            ) from None
         if what is Remedy.FAULT:
             raise StoreFault(f"the database refused for a cause of ours: {name_of(error)}") from None
         raise StoreUnavailable(f"the database can't save now: {name_of(error)}") from None
@@ -160,6 +167,9 @@ class Store:
         connection = self._open_or_none()
         if connection is None:
             connection = self._connection = self._connect()
+            # It may lead to another server than the last one, or to the same after a restore, where the same
+            # version of the registry means something else.
+            self._registry_known = False
         return connection
 
     def _open_or_none(self) -> Connection | None:
@@ -168,28 +178,24 @@ class Store:
 
     # ── one transaction ───────────────────────────────────────────────────────────────────────────────
 
-    def _transaction(self, verdicts: Sequence[Verdict], *, stale: bool) -> list[Settlement]:
+    def _transaction(self, verdicts: Sequence[Verdict]) -> list[Settlement] | None:
+        """Save in one transaction; None, and nothing saved, if the verdicts don't hold any more."""
         connection = self._open()
         with self._deadline.over(connection), connection.transaction():
-            current = self._revalidated(connection, verdicts, stale=stale)
-            settlements = _Batch(connection, self._sql, current).save()
-        # Only here, behind the block whose end is the COMMIT, may a settlement leave the store.
-        return settlements  # noqa: RET504 - returning from inside the block would read as before the COMMIT
+            settlements = None
+            if self._hold(connection, verdicts):
+                settlements = _Batch(connection, self._sql, verdicts).save()
+        # Only here, behind the block whose end is the COMMIT, may settlements leave the store.
+        return settlements
 
-    def _revalidated(
-        self, connection: Connection, verdicts: Sequence[Verdict], *, stale: bool
-    ) -> Sequence[Verdict]:
-        """Give verdicts that hold against the registry of this transaction (rule 2)."""
+    def _hold(self, connection: Connection, verdicts: Sequence[Verdict]) -> bool:
+        """Keep the registry as it is until the commit; say whether the verdicts were made with it."""
         version = self._hold_registry(connection)
-        if not stale and all(verdict.registry_version == version for verdict in verdicts):
-            return verdicts
-        self._install_registry(connection, version)
-        return [
-            verdict
-            if isinstance(verdict, Rejection) and verdict.reason is Reason.UNSTORABLE
-            else self._judge.validate(verdict.delivery)
-            for verdict in verdicts
-        ]
+        if not self._registry_known or self._judge.version != version:
+            self._install_registry(connection, version)
+        held, self._registry_known = self._registry_known, True
+        # Asked of each verdict: another writer shares the judge, and may have installed an older registry.
+        return (held or not verdicts) and all(verdict.registry_version == version for verdict in verdicts)
 
     def _hold_registry(self, connection: Connection) -> int:
         row = connection.execute(self._sql["hold_registry"]).fetchone()
@@ -200,14 +206,12 @@ class Store:
 
     def _install_registry(self, connection: Connection, version: int) -> None:
         tenants = connection.execute(self._sql["registry_tenants"]).fetchall()
-        event_types = connection.execute(self._sql["registry_event_types"]).fetchall()
         with connection.cursor(row_factory=dict_row) as cursor:
             schemas = cursor.execute(self._sql["registry_schemas"]).fetchall()
         self._judge.install(
             Registry(
                 version=version,
                 suspended=dict(tenants),
-                event_types=frozenset(event_type for (event_type,) in event_types),
                 schemas=tuple(EventSchema(**schema) for schema in schemas),
             )
         )
@@ -237,7 +241,7 @@ class _Batch:
                 case "duplicate":
                     duplicates[position] = message
                 case "id_conflict":
-                    conflicts[position] = _id_conflict(message, stored_delivery_id)
+                    conflicts[position] = id_conflict(message, stored_delivery_id)
                 case _:
                     # Rule 4: rather no settlement than a wrong one.
                     raise StoreFault(
@@ -354,38 +358,6 @@ class _Batch:
             rejection_id = settlement.delivery.rejection_id
             if rejection_id is not None and settlement.outcome is not Outcome.REJECTED:
                 self._cursor.execute(self._sql["close_replayed"], {"rejection_id": rejection_id})
-
-
-def _unstorable(message: Message, error: psycopg.Error | UnicodeEncodeError) -> Rejection:
-    words = (
-        "PostgreSQL refuses the row; jsonb takes no \\u0000 and no half of a surrogate pair, "
-        "in the payload or in the envelope's other fields"
-    )
-    return Rejection(
-        message.delivery,
-        message.registry_version,
-        Reason.UNSTORABLE,
-        {"message": words, "error": name_of(error)},
-        _claimed_by(message),
-    )
-
-
-def _id_conflict(message: Message, stored_delivery_id: str | None) -> Rejection:
-    words = (
-        "another message with this tenant, message id and producer is stored, with other content "
-        "(event type, payload or occurred_at); send new content under a new id"
-    )
-    return Rejection(
-        message.delivery,
-        message.registry_version,
-        Reason.ID_CONFLICT,
-        {"message": words, "stored_delivery_id": stored_delivery_id},
-        _claimed_by(message),
-    )
-
-
-def _claimed_by(message: Message) -> Claimed:
-    return Claimed(message.tenant_id, message.event_type, message.message_id, message.producer)
 
 
 def _alone_where_suspect(verdicts: Sequence[Verdict]) -> list[list[int]]:

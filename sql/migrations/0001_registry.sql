@@ -61,9 +61,9 @@ CREATE FUNCTION registry_lock_key() RETURNS bigint LANGUAGE sql IMMUTABLE PARALL
   RETURN 7309453202311081;
 COMMENT ON FUNCTION registry_lock_key() IS 'The advisory lock between saves (shared) and changes of the registry (exclusive, at commit).';
 
--- Two statements on purpose: the version must be read by a snapshot taken after the lock was granted.
-CREATE FUNCTION registry_version_held() RETURNS bigint LANGUAGE plpgsql VOLATILE
-  SET search_path FROM CURRENT AS $$
+-- Two statements on purpose: the version must be read by a snapshot taken after the lock was granted, so a
+-- transaction in READ COMMITTED is needed as well.
+CREATE FUNCTION registry_version_held() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
   PERFORM pg_advisory_xact_lock_shared(registry_lock_key());
   RETURN (SELECT version FROM registry);
@@ -71,18 +71,24 @@ END $$;
 COMMENT ON FUNCTION registry_version_held() IS 'Keeps the registry from changing until the end of this transaction, and gives its version.';
 
 -- Deferred to the commit, so that an open psql transaction blocks nobody. SECURITY DEFINER, so that whoever
--- may change a tenant need not be given rights on the registry itself.
-CREATE FUNCTION registry_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-  SET search_path FROM CURRENT AS $$
+-- may change a tenant need not be given rights on the registry itself. A row that this transaction has raised
+-- already carries its id.
+CREATE FUNCTION registry_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-  IF current_setting('event_processor.registry_raised_in', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
-    PERFORM pg_advisory_xact_lock(registry_lock_key());
-    UPDATE registry SET version = version + 1;
-    PERFORM set_config('event_processor.registry_raised_in', pg_current_xact_id()::text, true);
-  END IF;
+  PERFORM pg_advisory_xact_lock(registry_lock_key());
+  UPDATE registry SET version = version + 1 WHERE xmin <> pg_current_xact_id()::xid;
   RETURN NULL;
 END $$;
 COMMENT ON FUNCTION registry_changed() IS 'Raises registry.version once per transaction, at its commit, when no save is under way.';
+
+-- The schema is written out, and temporary tables are looked for last: otherwise anyone could put a table of
+-- his own named registry before ours, and have his triggers run with the rights of the owner.
+DO $$
+BEGIN
+  EXECUTE format('ALTER FUNCTION registry_version_held() SET search_path = %I, pg_temp', current_schema());
+  EXECUTE format('ALTER FUNCTION registry_changed() SET search_path = %I, pg_temp', current_schema());
+END $$;
+REVOKE EXECUTE ON FUNCTION registry_changed() FROM PUBLIC;
 
 CREATE CONSTRAINT TRIGGER tenant_changed AFTER INSERT OR UPDATE OR DELETE ON tenant
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION registry_changed();

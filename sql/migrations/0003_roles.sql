@@ -21,6 +21,7 @@ BEGIN
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_writer') THEN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO processor_writer', current_schema());
     GRANT SELECT ON tenant, event_type, event_schema, registry, migration TO processor_writer;
+    GRANT EXECUTE ON FUNCTION registry_version_held(), registry_lock_key() TO processor_writer;
     -- No UPDATE and no DELETE on the books: what is stored stays as it was stored.
     GRANT SELECT, INSERT ON message, duplicate TO processor_writer;
     GRANT SELECT, INSERT, UPDATE ON rejection TO processor_writer;

@@ -8,9 +8,6 @@ SELECT registry_version_held() AS version
 -- registry_tenants: Every tenant and whether it is suspended.
 SELECT tenant_id, status = 'suspended' AS suspended FROM tenant
 
--- registry_event_types: Every event type.
-SELECT event_type FROM event_type
-
 -- registry_schemas: Every version of every schema, the definition as text.
 SELECT schema_id, event_type, tenant_id, version, definition::text AS definition FROM event_schema
 
@@ -139,12 +136,14 @@ SET reason = %(reason)s, detail = %(detail)s::jsonb, rejected_at = now(), replay
   tenant_id = %(tenant_id)s, event_type = %(event_type)s, message_id = %(message_id)s, producer = %(producer)s
 WHERE rejection_id = %(rejection_id)s
 
--- prepare_session: Make a commit durable whatever the role's default, bound every wait, and keep writers off sequential scans of young tables.
+-- prepare_session: Make a commit durable and a snapshot fresh whatever the role's defaults, bound every wait, keep writers off sequential scans of young tables, and off a compiler that their price would wake.
 SELECT
   set_config('synchronous_commit',
     CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write') THEN 'on'
     ELSE current_setting('synchronous_commit') END, false),
+  set_config('default_transaction_isolation', 'read committed', false),
   set_config('statement_timeout', %(timeout_ms)s, false),
   set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, false),
   set_config('enable_seqscan', 'off', false),
+  set_config('jit', 'off', false),
   set_config('TimeZone', 'UTC', false)

@@ -138,7 +138,7 @@ def test_a_delivery_stored_stays_stored_when_it_comes_again_to_a_process_that_ta
     assert saver.outcomes(delivery) == ["stored"]
     stricter = Schemas(body_bytes_max=10, json_depth_max=64)
     version = saver.schemas.validate(delivery).registry_version
-    stricter.install(Registry(version, {}, frozenset(), ()))
+    stricter.install(Registry(version, {}, ()))
 
     again = replace(delivery, receive_count=2)
     settlements = saver.store.save([stricter.validate(again), saver.schemas.validate(other)])

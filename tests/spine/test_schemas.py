@@ -27,8 +27,7 @@ def a_schema(definition: Any = None, **changes: Any) -> EventSchema:
 def a_judge(*schemas: EventSchema, version: int = 7, json_depth_max: int = 64) -> Schemas:
     """Schemas with acme active, globex suspended, and the event schemas given."""
     judge = Schemas(body_bytes_max=1024 * 1024, json_depth_max=json_depth_max)
-    event_types = frozenset(schema.event_type for schema in schemas)
-    judge.install(Registry(version, {"acme": False, "globex": True, "initech": False}, event_types, schemas))
+    judge.install(Registry(version, {"acme": False, "globex": True, "initech": False}, schemas))
     return judge
 
 
@@ -145,7 +144,7 @@ def test_a_newer_registry_holds_from_the_next_verdict_on() -> None:
     judge = a_judge(a_schema())
     assert stored(judge).registry_version == 7
 
-    judge.install(Registry(8, {"acme": True}, frozenset(), ()))
+    judge.install(Registry(8, {"acme": True}, ()))
 
     assert rejected(judge).reason is Reason.TENANT_SUSPENDED
     assert rejected(judge).registry_version == 8
@@ -155,7 +154,7 @@ def test_a_definition_changed_in_place_is_compiled_again() -> None:
     judge = a_judge(a_schema())
     assert stored(judge)
 
-    judge.install(Registry(8, {"acme": False}, frozenset(), (a_schema(NOTHING_FITS),)))
+    judge.install(Registry(8, {"acme": False}, (a_schema(NOTHING_FITS),)))
 
     assert rejected(judge).reason is Reason.SCHEMA_VIOLATION
 

@@ -79,7 +79,7 @@ class _Patient:
 
 def _schemas() -> Schemas:
     schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-    schemas.install(Registry(1, {"acme": False}, frozenset(), ()))
+    schemas.install(Registry(1, {"acme": False}, ()))
     return schemas
 
 

@@ -1,0 +1,50 @@
+"""The rejections for which the database gives the cause: what it can't store, and what it has already."""
+
+import psycopg
+
+from processor.errors import Reason
+from processor.model import Message, Rejection
+from processor.sqlstates import name_of
+from processor.wire import Claimed
+
+_UNSTORABLE_WORDS = {
+    "54000": "something is too large for it, such as tenant, message id and producer together (2,700 bytes)",
+    "54001": "the payload is nested too deeply for it",
+    "23514": "a value does not fit its column",
+    "23502": "a value is missing",
+}
+
+
+def unstorable(message: Message, error: psycopg.Error | UnicodeEncodeError) -> Rejection:
+    """Reject a message whose row PostgreSQL refuses for its content."""
+    sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+    words = _UNSTORABLE_WORDS.get(
+        sqlstate or "",
+        "jsonb takes no \\u0000 and no half of a surrogate pair, in payload or context",
+    )
+    return Rejection(
+        message.delivery,
+        message.registry_version,
+        Reason.UNSTORABLE,
+        {"message": f"PostgreSQL refuses the row: {words}", "error": name_of(error)},
+        _claimed_by(message),
+    )
+
+
+def id_conflict(message: Message, stored_delivery_id: str | None) -> Rejection:
+    """Reject a message whose key is taken by one of other content."""
+    words = (
+        "another message with this tenant, message id and producer is stored, with other content "
+        "(event type, payload or occurred_at); send new content under a new id"
+    )
+    return Rejection(
+        message.delivery,
+        message.registry_version,
+        Reason.ID_CONFLICT,
+        {"message": words, "stored_delivery_id": stored_delivery_id},
+        _claimed_by(message),
+    )
+
+
+def _claimed_by(message: Message) -> Claimed:
+    return Claimed(message.tenant_id, message.event_type, message.message_id, message.producer)
