@@ -6,6 +6,7 @@ database that is newer than itself by asking whether any of the migrations it do
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,13 +105,16 @@ def require_current(connection: psycopg.Connection[Any]) -> State:
     return found
 
 
-def migrate(connection: psycopg.Connection[Any]) -> list[str]:
+def migrate(connection: psycopg.Connection[Any], on_notice: Callable[[str], object] = str) -> list[str]:
     """Apply what is pending, each file in a transaction of its own; gives the names of those applied.
+
+    `on_notice` gets what a migration has to say, such as that it may not make roles.
 
     One process at a time, others wait. Raises StoreFault where a file fails; it then left nothing behind.
     """
     done = []
     sql = queries("migrations")
+    connection.add_notice_handler(lambda notice: on_notice(notice.message_primary or ""))
     connection.execute(sql["lock"], {"key": _LOCK_KEY})
     try:
         for migration in known_migrations():

@@ -96,6 +96,8 @@ class Schemas:
 
     def install(self, registry: Registry) -> None:
         """Answer from this registry from now on; verdicts name its version."""
+        live = {(schema.schema_id, schema.definition) for schema in registry.schemas}
+        self._compiled = {key: known for key, known in list(self._compiled.items()) if key in live}
         # One assignment: a thread in the middle of a verdict keeps the lookup that it began with.
         self._lookup = _Lookup.of(registry)
 

@@ -19,7 +19,7 @@ def migrate() -> None:
     Run it as the owner of the database, before every upgrade. Safe to run again, and while others do.
     """
     with wiring.database(Settings.load()) as connection:
-        done = migrations.migrate(connection)
+        done = migrations.migrate(connection, lambda words: click.echo(f"note: {words}"))
     for name in done:
         click.echo(f"applied {name}")
     click.echo("the database is up to date" if not done else f"{len(done)} migration(s) applied")

@@ -104,5 +104,5 @@ COMMENT ON COLUMN rejection.rejected_at IS 'When the transaction that last rejec
 COMMENT ON COLUMN rejection.status IS 'open: waits for a person. replayed: has become a message or a duplicate since. discarded: a person gave it up.';
 COMMENT ON COLUMN rejection.replay_count IS 'How often it was replayed, with success or without.';
 COMMENT ON COLUMN rejection.closed_at IS 'When it was replayed with success or discarded; NULL while open.';
-CREATE INDEX rejection_open_idx ON rejection (rejected_at) WHERE status = 'open';
+CREATE INDEX rejection_open_idx ON rejection (rejection_id) WHERE status = 'open';
 CREATE INDEX rejection_message_idx ON rejection (message_id, tenant_id);
