@@ -114,7 +114,8 @@ def migrate(connection: psycopg.Connection[Any], on_notice: Callable[[str], obje
     """
     done = []
     sql = queries("migrations")
-    connection.add_notice_handler(lambda notice: on_notice(notice.message_primary or ""))
+    if on_notice is not None:
+        connection.add_notice_handler(lambda notice: on_notice(notice.message_primary or ""))
     connection.execute(sql["lock"], {"key": _LOCK_KEY})
     try:
         for migration in known_migrations():
