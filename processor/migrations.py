@@ -114,8 +114,12 @@ def migrate(connection: psycopg.Connection[Any], on_notice: Callable[[str], obje
     """
     done = []
     sql = queries("migrations")
-    if on_notice is not None:
-        connection.add_notice_handler(lambda notice: on_notice(notice.message_primary or ""))
+
+    def hear(notice: psycopg.errors.Diagnostic) -> None:
+        if on_notice is not None:
+            on_notice(notice.message_primary or "")
+
+    connection.add_notice_handler(hear)
     connection.execute(sql["lock"], {"key": _LOCK_KEY})
     try:
         for migration in known_migrations():
