@@ -1,6 +1,10 @@
 """What the documents tell people to type works, word for word."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 
 from tests.builders import a_delivery
 from tests.fix_database import Saver
+from tests.rig import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = re.findall(r"```sql\n(.*?)```", (ROOT / "sql/README.md").read_text(), re.DOTALL)
@@ -56,3 +61,44 @@ def test_every_guarantee_names_a_test_that_exists() -> None:
     assert len(guarantees) >= 8
     for name, file in guarantees:
         assert f"def {name}(" in (ROOT / file).read_text(), (name, file)
+
+
+def test_the_readme_s_two_terminals_show_a_bad_event_and_why(tmp_path: Path) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    first = next(block for block in blocks if "processor dev --env-file dev.env" in block)
+    second = next(block for block in blocks if "Hello World" in block)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with (tmp_path / "dev.out").open("w") as output:
+        dev = subprocess.Popen(
+            ["bash", "-c", f"exec {first}"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        wait_until((tmp_path / "dev.env").exists, "the settings are written", wait_s=60)
+
+        done = subprocess.run(
+            ["bash", "-e", "-c", second],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        dev.send_signal(signal.SIGINT)
+        dev.wait(60)
+
+    assert done.returncode == 0, done.stderr
+    assert '"MessageId"' in done.stdout
+    assert re.search(
+        r"schema_violation +acme +order.created +hello-1 .*\"order_id\" is a required", done.stdout
+    )
+    assert re.search(r"not_json +- .*the body is not JSON", done.stdout)
+    assert re.search(r"^rejection .* acme +hello-1 ", done.stdout, re.MULTILINE)
+    assert dev.returncode == 0
