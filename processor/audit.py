@@ -4,9 +4,18 @@
                             + still queued (visible, in flight, delayed, or in its dead-letter queue)
 
 What can be wrong has four names. lost: accepted, and nowhere. unexpected: stored, and never sent. twice: one
-delivery in two tables, or one sent message in two rows. altered: stored with another payload than was sent.
+delivery in two tables, or a message in more rows than it was sent. altered: stored with another payload than
+was sent.
+
+    count the manifests' lines ─▶ ask the queue ─▶ take a snapshot of the tables ─▶ read the manifests
+
+The order is the proof, while producers and processors go on. What was accepted when the lines were counted
+is queued when the queue is asked, or committed and so in the snapshot: what moves from one to the other is
+seen at least once. What is in the snapshot was intended before it, and so is read.
 """
 
+import stat
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +24,8 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg.rows import dict_row
 
-from processor.manifest import payload_digest, read_manifest
+from processor.errors import SettingsError
+from processor.manifest import Line, payload_digest, read_manifest
 from processor.queries import queries
 
 Connection: TypeAlias = psycopg.Connection[Any]
@@ -24,13 +34,17 @@ Row: TypeAlias = dict[str, Any]
 LISTED_MAX = 20
 """As many ids of each problem are printed; JSON has the first thousand."""
 
+LOOK_AGAIN_AFTER_S = 5.0
+"""The queue's counts are approximate: before anything is called lost, they are asked for once more."""
+
 _KEPT_MAX = 1000
 _PAGE = 2000
+_CHUNK_BYTES = 1024 * 1024
 
 _MEANINGS = {
     "lost": "accepted by the queue, and in no table",
     "unexpected": "stored, and named in no manifest (give the manifests of all producers)",
-    "twice": "one delivery in two tables, or one message in two rows",
+    "twice": "one delivery in two tables, or one message in more rows than it was sent",
     "altered": "stored with another payload than was sent",
     "duplicates_of_nothing": "noted as duplicate of a message that is not there",
     "replayed_to_nothing": "closed as replayed, and in no other table",
@@ -58,10 +72,11 @@ class Report:
         """Whether nothing is wrong."""
         return not any(self.problems.values())
 
-    def note(self, problem: str, rows: Sequence[Row], count: int | None = None) -> None:
-        """Add what was found of one problem."""
-        self.problems[problem] = self.problems.get(problem, 0) + (len(rows) if count is None else count)
-        self.examples.setdefault(problem, []).extend(rows[:_KEPT_MAX])
+    def note(self, problem: str, rows: Sequence[Row], count: int) -> None:
+        """Add `count` findings of one problem; `rows` are the first of them."""
+        self.problems[problem] = self.problems.get(problem, 0) + count
+        examples = self.examples.setdefault(problem, [])
+        examples.extend(rows[: _KEPT_MAX - len(examples)])
 
     def as_dict(self) -> dict[str, Any]:
         """Give the report as a JSON object."""
@@ -129,69 +144,110 @@ class Report:
 
 
 def audit(
+    connection: Connection,
+    manifests: Sequence[Path],
+    queue_depth: Callable[[], Mapping[str, int]] | None,
+    *,
+    wait: Callable[[float], None] = time.sleep,
+) -> Report:
+    """Audit the tables, and the manifests' messages if there are any; processors and producers may go on.
+
+    Where more is missing than the queue counts, all is asked once more after `wait` has let some seconds
+    pass. Raises SettingsError for a manifest that can't be read or is no regular file, SourceUnavailable.
+    """
+    report = _look(connection, manifests, queue_depth)
+    if report.problems.get("lost") and queue_depth is not None:
+        wait(LOOK_AGAIN_AFTER_S)
+        report = _look(connection, manifests, queue_depth)
+    return report
+
+
+def _look(
     connection: Connection, manifests: Sequence[Path], queue_depth: Callable[[], Mapping[str, int]] | None
 ) -> Report:
-    """Audit the tables, and the manifests' messages if there are any.
-
-    The queue is asked first and the tables after it, so that what moves from one to the other meanwhile is
-    seen at least once. Raises SettingsError for a manifest that can't be read, SourceUnavailable.
-    """
+    # What is accepted from here on may reach the queue after its count: nobody can say that it is missing.
+    known = [(path, _line_count(path)) for path in manifests]
+    # Before the snapshot: asked after it, a delivery committed and deleted in between would be in neither.
     queued = None if queue_depth is None else dict(queue_depth())
     # One snapshot for all questions: a running processor changes nothing between two of them.
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        # The first question takes the snapshot, so the manifests are read after it.
         report = Report(outcomes=_row(connection, "outcomes"), queued=queued)
-        report.note("twice", _rows(connection, "in_two_tables"))
-        report.note("duplicates_of_nothing", _rows(connection, "duplicates_of_nothing"))
-        report.note("replayed_to_nothing", _rows(connection, "replayed_to_nothing"))
+        _note(connection, report, "twice", "in_two_tables")
+        _note(connection, report, "duplicates_of_nothing", "duplicates_of_nothing")
+        _note(connection, report, "replayed_to_nothing", "replayed_to_nothing")
         if manifests:
-            _compare(connection, manifests, report)
+            report.torn = _load_lines(connection, known)
+            _load_digests(connection)
+            _compare(connection, report)
     return report
 
 
-def _compare(connection: Connection, manifests: Sequence[Path], report: Report) -> None:
-    _load(connection, manifests, report)
+def _compare(connection: Connection, report: Report) -> None:
+    connection.execute(queries("audit")["place_deliveries"])
     report.accepted = _row(connection, "accepted")
-    missing = report.accepted["missing"]
-    lost = max(0, missing - sum((report.queued or {}).values()))
+    lost = max(0, report.accepted["missing"] - sum((report.queued or {}).values()))
     # While some are still queued nobody can say which of the missing they are.
-    report.note("lost", _rows(connection, "missing") if lost else [], lost)
-    report.note("unexpected", _rows(connection, "unexpected"))
-    report.note("twice", _rows(connection, "stored_twice"))
-    report.note("altered", list(_altered(connection)))
+    report.note("lost", _found(connection, "missing")[0] if lost else [], lost)
+    _note(connection, report, "unexpected", "unexpected")
+    _note(connection, report, "twice", "stored_twice")
+    _note(connection, report, "altered", "altered")
     order = list(_MEANINGS)
     report.problems = dict(sorted(report.problems.items(), key=lambda item: order.index(item[0])))
 
 
-def _load(connection: Connection, manifests: Sequence[Path], report: Report) -> None:
+def _line_count(path: Path) -> int:
+    """Count a manifest's lines; one that is being written counts, since its message was accepted before."""
+    count, last = 0, b"\n"
+    try:
+        # A pipe gives its lines once, and nobody can say how many it had before the queue was asked.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SettingsError(f"the manifest {path} is no regular file; write it to one, and name that")
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                count += chunk.count(b"\n")
+                last = chunk[-1:]
+    except OSError as error:
+        raise SettingsError(f"the manifest {path} can't be read: {error.strerror or error}") from error
+    return count + (last != b"\n")
+
+
+def _load_lines(connection: Connection, known: Sequence[tuple[Path, int]]) -> list[str]:
+    """Bring the manifests' lines in, and give the paths of those that end with half a line.
+
+    A line accepted after the first `known` ones says, as an intended one does, what may be in the tables.
+    """
+    torn = []
     connection.execute(queries("audit")["create_manifest"])
-    with connection.cursor() as cursor:
-        with cursor.copy(queries("audit")["copy_manifest"]) as copy:
-            for path in manifests:
-                lines = read_manifest(path)
-                for line in lines:
-                    copy.write_row(
-                        (
-                            line.state,
-                            _text(line.tenant_id),
-                            _text(line.message_id),
-                            line.digest,
-                            line.delivery_id,
-                        )
-                    )
-                if lines.torn:
-                    report.torn.append(str(path))
-        cursor.execute(queries("audit")["index_manifest"])
+    with connection.cursor() as cursor, cursor.copy(queries("audit")["copy_manifest"]) as copy:
+        for path, line_count in known:
+            lines = read_manifest(path)
+            for line in lines:
+                copy.write_row(_columns(line, known=lines.line_number <= line_count))
+            if lines.torn:
+                torn.append(str(path))
+    for name in ("index_manifest_deliveries", "index_manifest_ids", "analyze_manifest"):
+        connection.execute(queries("audit")[name])
+    return torn
 
 
-def _altered(connection: Connection) -> Iterator[Row]:
+def _columns(line: Line, *, known: bool) -> tuple[str | None, ...]:
+    state = line.state if known else "intended"
+    return state, _text(line.tenant_id), _text(line.message_id), line.digest, _text(line.delivery_id)
+
+
+def _load_digests(connection: Connection) -> None:
+    """Bring in the digest of each stored payload, which PostgreSQL can't tell."""
+    connection.execute(queries("audit")["create_stored"])
     # A named cursor: a million payloads are read in pages, not held in memory.
-    with connection.cursor("stored", row_factory=dict_row) as cursor:
-        cursor.itersize = _PAGE
-        for row in cursor.execute(queries("audit")["stored_with_digests"]):
-            digests = [digest for digest in row["digests"] or () if digest is not None]
-            if digests and payload_digest(row["payload"]) not in digests:
-                yield {name: row[name] for name in ("tenant_id", "message_id", "producer", "delivery_id")}
+    with connection.cursor("payloads") as payloads, connection.cursor() as cursor:
+        payloads.execute(queries("audit")["payloads"])
+        while page := payloads.fetchmany(_PAGE):
+            with cursor.copy(queries("audit")["copy_stored"]) as copy:
+                for *columns, payload in page:
+                    copy.write_row((*columns, payload_digest(payload)))
+    connection.execute(queries("audit")["analyze_stored"])
 
 
 def _text(value: str | None) -> str | None:
@@ -203,10 +259,19 @@ def _states(queued: Mapping[str, int]) -> str:
     return ", ".join(f"{state.replace('_', ' ')} {count}" for state, count in queued.items())
 
 
-def _rows(connection: Connection, name: str) -> list[Row]:
+def _note(connection: Connection, report: Report, problem: str, name: str) -> None:
+    report.note(problem, *_found(connection, name))
+
+
+def _found(connection: Connection, name: str) -> tuple[list[Row], int]:
+    """Ask for a problem: its first rows, and how many there are."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(queries("audit")[name]).fetchall()
+        rows = cursor.execute(queries("audit")[name], {"kept": _KEPT_MAX}).fetchall()
+    counts = [row.pop("found") for row in rows]
+    return rows, counts[0] if counts else 0
 
 
 def _row(connection: Connection, name: str) -> dict[str, int]:
-    return _rows(connection, name)[0]
+    with connection.cursor(row_factory=dict_row) as cursor:
+        [row] = cursor.execute(queries("audit")[name]).fetchall()
+    return row

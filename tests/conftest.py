@@ -1,3 +1,9 @@
 """Fixtures by concern: each file named here says what it gives."""
 
-pytest_plugins = ["tests.fix_servers", "tests.fix_database", "tests.fix_check", "tests.rig"]
+pytest_plugins = [
+    "tests.fix_servers",
+    "tests.fix_database",
+    "tests.fix_check",
+    "tests.fix_audit",
+    "tests.rig",
+]

@@ -1,4 +1,5 @@
 -- What `processor audit` asks: first what the tables prove by themselves, then against a manifest.
+-- A question for problems counts them all (found) and gives the first of them, so that a million cost no memory.
 
 -- outcomes: Rows by outcome.
 SELECT
@@ -9,7 +10,7 @@ SELECT
   (SELECT count(*) FROM rejection WHERE status = 'replayed') AS rejection_replayed
 
 -- in_two_tables: Deliveries that stand in more than one table; a replayed rejection has handed its place on.
-SELECT queue, delivery_id, string_agg(place, ', ' ORDER BY place) AS places
+SELECT queue, delivery_id, string_agg(place, ', ' ORDER BY place) AS places, count(*) OVER () AS found
 FROM (
   SELECT queue, delivery_id, 'duplicate' AS place FROM duplicate
   UNION ALL
@@ -20,18 +21,20 @@ FROM (
 GROUP BY queue, delivery_id
 HAVING count(*) > 1
 ORDER BY queue, delivery_id
+LIMIT %(kept)s
 
 -- duplicates_of_nothing: Duplicates whose message is not there.
-SELECT queue, delivery_id, tenant_id, message_id, producer
+SELECT queue, delivery_id, tenant_id, message_id, producer, count(*) OVER () AS found
 FROM duplicate
 WHERE NOT EXISTS (
   SELECT FROM message
   WHERE message.tenant_id = duplicate.tenant_id AND message.message_id = duplicate.message_id
     AND message.producer = duplicate.producer)
 ORDER BY queue, delivery_id
+LIMIT %(kept)s
 
 -- replayed_to_nothing: Rejections closed as replayed whose delivery is in no other table.
-SELECT queue, delivery_id, rejection_id
+SELECT queue, delivery_id, rejection_id, count(*) OVER () AS found
 FROM rejection
 WHERE status = 'replayed'
   AND NOT EXISTS (
@@ -41,70 +44,130 @@ WHERE status = 'replayed'
     SELECT FROM duplicate
     WHERE duplicate.queue = rejection.queue AND duplicate.delivery_id = rejection.delivery_id)
 ORDER BY rejection_id
+LIMIT %(kept)s
 
--- create_manifest: A place for the manifest's lines, for this session only.
+-- create_manifest: A place for the manifest's lines, for this transaction only.
 CREATE TEMPORARY TABLE manifest_line (
   state text NOT NULL, tenant_id text COLLATE "C", message_id text COLLATE "C", digest text, delivery_id text COLLATE "C"
-)
+) ON COMMIT DROP
 
 -- copy_manifest: Bring the lines in.
 COPY manifest_line (state, tenant_id, message_id, digest, delivery_id) FROM STDIN
 
--- index_manifest: Count them, so that the plans of the questions below fit.
+-- index_manifest_deliveries: Find a line by its delivery without reading them all.
+CREATE INDEX ON manifest_line (delivery_id) WHERE delivery_id IS NOT NULL
+
+-- index_manifest_ids: Find the lines of a message without reading them all.
+CREATE INDEX ON manifest_line (tenant_id, message_id)
+
+-- analyze_manifest: Count the lines, so that the plans of the questions below fit.
 ANALYZE manifest_line
 
+-- create_stored: A place for the digests of the stored payloads, for this transaction only.
+CREATE TEMPORARY TABLE stored_message (
+  tenant_id text COLLATE "C", message_id text COLLATE "C", producer text COLLATE "C",
+  queue text COLLATE "C", delivery_id text COLLATE "C", digest text
+) ON COMMIT DROP
+
+-- payloads: The stored messages, to be read in pages.
+SELECT tenant_id, message_id, producer, queue, delivery_id, payload::text FROM message
+
+-- copy_stored: Bring the messages in with the digests of their payloads.
+COPY stored_message (tenant_id, message_id, producer, queue, delivery_id, digest) FROM STDIN
+
+-- analyze_stored: Count them, so that the plans of the questions below fit.
+ANALYZE stored_message
+
+-- place_deliveries: Where each delivery is that the queue accepted; joins, since a question per delivery is quadratic.
+CREATE TEMPORARY TABLE placed_delivery ON COMMIT DROP AS
+SELECT accepted.*,
+  as_message.delivery_id IS NOT NULL AS as_message,
+  as_duplicate.delivery_id IS NOT NULL AS as_duplicate,
+  as_rejection.delivery_id IS NOT NULL AS as_rejection
+FROM (
+  SELECT delivery_id, min(tenant_id) AS tenant_id, min(message_id) AS message_id
+  FROM manifest_line WHERE state = 'accepted' GROUP BY delivery_id
+) AS accepted
+LEFT JOIN (SELECT DISTINCT delivery_id FROM stored_message) AS as_message USING (delivery_id)
+LEFT JOIN (SELECT DISTINCT delivery_id FROM duplicate) AS as_duplicate USING (delivery_id)
+LEFT JOIN (SELECT DISTINCT delivery_id FROM rejection WHERE status <> 'replayed') AS as_rejection USING (delivery_id)
+
 -- accepted: How many deliveries the queue accepted, and where each is: one row.
-WITH accepted AS (SELECT DISTINCT delivery_id FROM manifest_line WHERE state = 'accepted'),
-placed AS (
-  SELECT delivery_id,
-    EXISTS (SELECT FROM message WHERE message.delivery_id = accepted.delivery_id) AS as_message,
-    EXISTS (SELECT FROM duplicate WHERE duplicate.delivery_id = accepted.delivery_id) AS as_duplicate,
-    EXISTS (SELECT FROM rejection
-      WHERE rejection.delivery_id = accepted.delivery_id AND rejection.status <> 'replayed') AS as_rejection
-  FROM accepted)
 SELECT
   count(*) AS accepted,
   count(*) FILTER (WHERE as_message) AS message,
   count(*) FILTER (WHERE as_duplicate) AS duplicate,
   count(*) FILTER (WHERE as_rejection) AS rejection,
   count(*) FILTER (WHERE NOT (as_message OR as_duplicate OR as_rejection)) AS missing
-FROM placed
+FROM placed_delivery
 
 -- missing: Accepted deliveries that are in no table.
-SELECT DISTINCT delivery_id, tenant_id, message_id
-FROM manifest_line
-WHERE state = 'accepted'
-  AND NOT EXISTS (SELECT FROM message WHERE message.delivery_id = manifest_line.delivery_id)
-  AND NOT EXISTS (SELECT FROM duplicate WHERE duplicate.delivery_id = manifest_line.delivery_id)
-  AND NOT EXISTS (
-    SELECT FROM rejection
-    WHERE rejection.delivery_id = manifest_line.delivery_id AND rejection.status <> 'replayed')
+SELECT delivery_id, tenant_id, message_id, count(*) OVER () AS found
+FROM placed_delivery
+WHERE NOT (as_message OR as_duplicate OR as_rejection)
 ORDER BY delivery_id
+LIMIT %(kept)s
 
--- unexpected: Messages that nobody says to have sent.
-SELECT tenant_id, message_id, producer, queue, delivery_id
-FROM message
-WHERE NOT EXISTS (
-    SELECT FROM manifest_line
-    WHERE manifest_line.tenant_id = message.tenant_id AND manifest_line.message_id = message.message_id)
-  AND NOT EXISTS (SELECT FROM manifest_line WHERE manifest_line.delivery_id = message.delivery_id)
+-- unexpected: Messages that nobody says to have sent; an event without an id is known by tenant and digest.
+WITH unknown AS (
+  SELECT *, message_id = queue || '/' || delivery_id AS without_id
+  FROM stored_message
+  WHERE NOT EXISTS (
+      SELECT FROM manifest_line
+      WHERE manifest_line.tenant_id = stored_message.tenant_id
+        AND manifest_line.message_id = stored_message.message_id)
+    AND NOT EXISTS (SELECT FROM manifest_line WHERE manifest_line.delivery_id = stored_message.delivery_id)
+),
+-- Each send that was intended without an id explains one row whose delivery no answer named.
+intended AS (
+  SELECT tenant_id, digest, count(*) AS sends
+  FROM manifest_line
+  WHERE state = 'intended' AND message_id IS NULL AND delivery_id IS NULL
+  GROUP BY tenant_id, digest
+),
+numbered AS (
+  SELECT *, row_number() OVER (PARTITION BY without_id, tenant_id, digest ORDER BY queue, delivery_id) AS place
+  FROM unknown
+)
+SELECT tenant_id, message_id, producer, queue, delivery_id, count(*) OVER () AS found
+FROM numbered LEFT JOIN intended USING (tenant_id, digest)
+WHERE NOT without_id OR place > coalesce(sends, 0)
 ORDER BY tenant_id, message_id, producer
+LIMIT %(kept)s
 
--- stored_twice: Sent messages that stand more than once in the table, under several producers.
-SELECT tenant_id, message_id, count(*) AS count
-FROM message
-WHERE EXISTS (
-  SELECT FROM manifest_line
-  WHERE manifest_line.tenant_id = message.tenant_id AND manifest_line.message_id = message.message_id)
-GROUP BY tenant_id, message_id
-HAVING count(*) > 1
+-- stored_twice: Messages with more rows than sends: each send has one producer, so it can make but one row.
+WITH repeated AS (
+  SELECT tenant_id, message_id, count(*) AS row_count
+  FROM stored_message
+  GROUP BY tenant_id, message_id
+  HAVING count(*) > 1
+),
+sent AS (
+  SELECT tenant_id, message_id,
+    greatest(count(DISTINCT delivery_id), count(*) FILTER (WHERE delivery_id IS NULL)) AS sends
+  FROM manifest_line JOIN repeated USING (tenant_id, message_id)
+  GROUP BY tenant_id, message_id
+)
+SELECT tenant_id, message_id, row_count AS count, sends, count(*) OVER () AS found
+FROM repeated JOIN sent USING (tenant_id, message_id)
+WHERE row_count > sends
 ORDER BY tenant_id, message_id
+LIMIT %(kept)s
 
--- stored_with_digests: Each stored message with the digests that its delivery, or else its id, may have.
-SELECT tenant_id, message_id, producer, delivery_id, payload::text AS payload,
-  coalesce(
-    (SELECT array_agg(DISTINCT digest) FROM manifest_line WHERE manifest_line.delivery_id = message.delivery_id),
-    (SELECT array_agg(DISTINCT digest) FROM manifest_line
-      WHERE manifest_line.tenant_id = message.tenant_id AND manifest_line.message_id = message.message_id)
-  ) AS digests
-FROM message
+-- altered: Messages with a payload that neither their delivery's lines name nor, where none does, their id's.
+WITH by_delivery AS (
+  SELECT delivery_id, array_agg(digest) FILTER (WHERE digest IS NOT NULL) AS digests
+  FROM manifest_line WHERE delivery_id IS NOT NULL GROUP BY delivery_id
+),
+by_id AS (
+  SELECT tenant_id, message_id, array_agg(digest) FILTER (WHERE digest IS NOT NULL) AS digests
+  FROM manifest_line WHERE message_id IS NOT NULL GROUP BY tenant_id, message_id
+)
+SELECT tenant_id, message_id, producer, delivery_id, count(*) OVER () AS found
+FROM stored_message
+LEFT JOIN by_delivery USING (delivery_id)
+LEFT JOIN by_id USING (tenant_id, message_id)
+-- Lines without a digest say nothing of the payload: they make this NULL, which is no problem.
+WHERE digest <> ALL (CASE WHEN by_delivery.delivery_id IS NULL THEN by_id.digests ELSE by_delivery.digests END)
+ORDER BY tenant_id, message_id, producer
+LIMIT %(kept)s
