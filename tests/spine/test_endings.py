@@ -1,4 +1,4 @@
-"""How a run ends: when idle, by a worker's death, by a stop; and how deliveries are held until then. No I/O."""
+"""How a run ends: when idle, by a worker's death, by a stop; and how deliveries are held until then."""
 
 import threading
 import time
