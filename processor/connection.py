@@ -10,22 +10,38 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from processor.errors import StoreFault, StoreUnavailable
 from processor.queries import queries
+from processor.sqlstates import Remedy, name_of, remedy
 
 _CONNECT_TIMEOUT_S = 10
+
+_KEEPALIVE = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""A minute until a host that is gone, or a network that swallows packets, breaks a connection (libpq)."""
+
+_PULSE_EVERY_S = 15.0
+_PULSES_MISSED_MAX = 2
 
 # libpq gives no SQLSTATE for a failed connection, only text, which names host, user and database.
 # We repeat none of it but these.
 _REFUSALS = re.compile(
-    r"password authentication failed|no password supplied|no pg_hba.conf entry|role \S+ does not exist"
-    r"|database \S+ does not exist|permission denied for database"
+    r"(?:(?:password|SASL|SCRAM|PAM|LDAP|RADIUS|GSSAPI|SSPI|OAuth bearer|Ident|Peer|certificate) )?"
+    r"authentication failed|no password supplied|no pg_hba.conf entry|pg_hba.conf rejects connection"
+    r"|role \".*\" does not exist|not permitted to log in|no such user"
+    r"|database \".*\" does not exist|no such database|permission denied for database"
 )
 _TROUBLES = re.compile(
     r"Connection refused|timeout expired|could not translate host name|Connection timed out|starting up"
-    r"|shutting down|in recovery mode|too many clients|remaining connection slots|No route to host"
-    r"|certificate verify failed|does not support SSL|server closed the connection|Name or service not known"
+    r"|shutting down|in recovery mode|too many clients|too many connections|remaining connection slots"
+    r"|No route to host|certificate verify failed|does not support SSL|server closed the connection"
+    r"|Name or service not known"
 )
 
 
@@ -36,12 +52,34 @@ def connect(
 
     Raises StoreUnavailable where trying again may help, StoreFault where the server refuses who we are.
     """
+    connection = _open(dsn, application)
+    if timeout_s is None:
+        return connection
     try:
-        connection = psycopg.connect(
-            dsn, autocommit=True, application_name=application, connect_timeout=_CONNECT_TIMEOUT_S
-        )
-        if timeout_s is not None:
+        # Not by `options` in the DSN, which poolers refuse. A server that lets us in and then says nothing
+        # ends here all the same.
+        with Deadline(_CONNECT_TIMEOUT_S).over(connection):
             connection.execute(queries("save")["prepare_session"], {"timeout_ms": str(int(timeout_s * 1000))})
+    except psycopg.Error as error:
+        what = remedy(error, connection_broken=connection.broken)
+        connection.close()
+        if what in (Remedy.FAULT, Remedy.REJECT):
+            raise StoreFault(f"the database refuses to prepare a session: {name_of(error)}") from None
+        raise StoreUnavailable(f"the database let us in and answers no more: {name_of(error)}") from None
+    return connection
+
+
+def _open(dsn: str, application: str) -> psycopg.Connection[Any]:
+    try:
+        given = conninfo_to_dict(dsn)
+        keepalive: dict[str, Any] = {name: value for name, value in _KEEPALIVE.items() if name not in given}
+        return psycopg.connect(
+            dsn,
+            autocommit=True,
+            application_name=application,
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            **keepalive,
+        )
     except psycopg.ProgrammingError:
         raise StoreFault(
             "DATABASE_URL can't be read; expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
@@ -49,34 +87,75 @@ def connect(
     except psycopg.Error as error:
         refusal = _REFUSALS.search(str(error))
         if refusal:
-            words = re.sub(r'"[^"]*"', "named in DATABASE_URL", refusal[0])
+            words = re.sub(r'".*"', "named in DATABASE_URL", refusal[0])
             raise StoreFault(f"the database refuses us: {words}; check DATABASE_URL") from None
         trouble = _TROUBLES.search(str(error))
-        words = trouble[0] if trouble else error.sqlstate or "no connection"
+        # A refusal in another language, say: it is waited for as an outage is, and must not look like one.
+        words = trouble[0] if trouble else "for a cause not known; check DATABASE_URL and the server's log"
         raise StoreUnavailable(f"the database can't be reached: {words}") from None
-    return connection
+
+
+@contextmanager
+def while_server_answers(connection: psycopg.Connection[Any], dsn: str) -> Iterator[None]:
+    """Cut the connection if its server lets nobody in any more while the block runs.
+
+    For commands whose statements may rightly take an hour, so that no deadline fits: a server that is only
+    busy still answers who knocks, if with a refusal, and one that is frozen does not.
+    """
+    ended, cutting, fileno = threading.Event(), threading.Lock(), connection.fileno()
+
+    def watch() -> None:
+        missed = 0
+        while not ended.wait(_PULSE_EVERY_S):
+            missed = 0 if _answers(dsn) else missed + 1
+            if missed >= _PULSES_MISSED_MAX:
+                # Under the lock, lest the descriptor be closed and another's by now.
+                with cutting:
+                    if not ended.is_set():
+                        _cut(fileno)
+                return
+
+    threading.Thread(target=watch, name="pulse", daemon=True).start()
+    try:
+        yield
+    finally:
+        with cutting:
+            ended.set()
+
+
+def _answers(dsn: str) -> bool:
+    try:
+        psycopg.connect(dsn, connect_timeout=_CONNECT_TIMEOUT_S).close()
+    except psycopg.errors.ConnectionTimeout:
+        return False
+    except psycopg.Error:
+        # Somebody said no.
+        return True
+    return True
 
 
 class Deadline:
-    """Cuts a connection that has been at one piece of work for longer than `limit_s`.
+    """Cuts a connection that has been at one piece of work for longer than `limit_s`, or when `stop` is set.
 
     A server that is frozen, or a network that swallows packets, sends no error and obeys no
     statement_timeout: the wait must end on our side. The work then fails with a broken connection.
     """
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, *, stop: threading.Event | None = None) -> None:
         self._limit_s = limit_s
+        self._stop = stop or threading.Event()
         self._watched: tuple[float, int] | None = None
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._changed = threading.Lock()
+        self._watching = False
 
     @contextmanager
     def over(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
         """Watch the connection for as long as the block runs."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._watch, name="deadline", daemon=True)
-            self._thread.start()
-        self._watched = (time.monotonic() + self._limit_s, connection.fileno())
+        with self._changed:
+            self._watched = (time.monotonic() + self._limit_s, connection.fileno())
+            if not self._watching:
+                self._watching = True
+                threading.Thread(target=self._watch, name="deadline", daemon=True).start()
         try:
             yield
         finally:
@@ -85,9 +164,13 @@ class Deadline:
 
     def _watch(self) -> None:
         while True:
-            time.sleep(min(1.0, self._limit_s / 4))
+            stopped = self._stop.wait(min(1.0, self._limit_s / 4))
             with self._changed:
-                if self._watched is not None and time.monotonic() > self._watched[0]:
+                if self._watched is None:
+                    # Nothing to watch: the thread ends, lest one be left over by each connection.
+                    self._watching = False
+                    return
+                if stopped or time.monotonic() > self._watched[0]:
                     _cut(self._watched[1])
                     self._watched = None
 

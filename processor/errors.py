@@ -8,6 +8,7 @@
     │   ├── SourceUnavailable
     │   └── StoreUnavailable
     ├── Stopped                the wait for the end of an outage was called off by a stop; nothing is lost
+    ├── SourceFault            the queue refuses who we are, and no waiting mends it: say so and exit 1
     └── StoreFault             a bug or a missing right of ours: stop and shout, never blame a tenant
 
 A bad event is none of these. It is a value, a rejection with one of the reasons below.
@@ -63,6 +64,10 @@ class StoreUnavailable(Unavailable):
 
 class Stopped(ProcessorError):
     """We were told to stop while waiting for an outage to end. What we held stays in the queue."""
+
+
+class SourceFault(ProcessorError):
+    """The queue has refused our credentials for so long that waiting will not mend it."""
 
 
 class StoreFault(ProcessorError):

@@ -2,28 +2,37 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import structlog
+
+from processor.errors import SourceUnavailable
 from processor.model import Delivery
+
+log = structlog.get_logger(__name__)
+
+_EXTEND_SIZE_MAX = 10
 
 
 @dataclass(slots=True)
 class _Holding:
     delivery: Delivery
     received_at: float
-    extended_at: float
+    extend_at: float
 
 
 class Held:
     """The deliveries between receive and settle, by identity: the same message may be held twice.
 
+    Each is to be extended `extend_after_s` after it was received, and after each time it was.
     Safe to share between threads. Times are seconds of `time.monotonic`.
     """
 
-    def __init__(self, *, size_max: int, bytes_max: int) -> None:
+    def __init__(self, *, size_max: int, bytes_max: int, extend_after_s: float) -> None:
         self._size_max = size_max
         self._bytes_max = bytes_max
+        self._extend_after_s = extend_after_s
         self._holdings: dict[int, _Holding] = {}
         self._bytes = 0
         self._changed = threading.Condition()
@@ -59,7 +68,7 @@ class Held:
         now = time.monotonic()
         with self._changed:
             for delivery in deliveries:
-                self._holdings[id(delivery)] = _Holding(delivery, now, now)
+                self._holdings[id(delivery)] = _Holding(delivery, now, now + self._extend_after_s)
                 self._bytes += len(delivery.body)
 
     def drop(self, deliveries: Sequence[Delivery]) -> None:
@@ -70,23 +79,55 @@ class Held:
                     self._bytes -= len(delivery.body)
             self._changed.notify_all()
 
-    def due(self, *, every_s: float, hold_s_max: float) -> list[Delivery]:
-        """Give the deliveries last extended `every_s` ago or longer, and note them as extended.
+    def keep(
+        self,
+        extend: Callable[[Sequence[Delivery]], None],
+        *,
+        hold_s_max: float,
+        stop: threading.Event,
+    ) -> None:
+        """Extend what was received or extended `extend_after_s` ago or longer, in tens, until `stop` is set.
 
         Those held for longer than `hold_s_max` are left to the queue, which ends every hold at 12 hours.
         """
-        now = time.monotonic()
-        with self._changed:
-            due = [
-                holding
-                for holding in self._holdings.values()
-                if now - holding.extended_at >= every_s and now - holding.received_at < hold_s_max
-            ]
-            for holding in due:
-                holding.extended_at = now
-            return [holding.delivery for holding in due]
+        due = self._due(hold_s_max)
+        failed, trouble = 0, ""
+        for start in range(0, len(due), _EXTEND_SIZE_MAX):
+            if stop.is_set():
+                return
+            chunk = self._still(due[start : start + _EXTEND_SIZE_MAX])
+            asked_at = time.monotonic()
+            try:
+                extend(chunk)
+            except SourceUnavailable as error:
+                # Not waited out: what comes after it must not wait, and there is time for another try or two.
+                failed, trouble = failed + len(chunk), str(error)
+                self._extend_at(time.monotonic() + self._extend_after_s / 4, chunk)
+            else:
+                self._extend_at(asked_at + self._extend_after_s, chunk)
+        if failed:
+            log.warning("extend_failed", count=failed, trouble=trouble)
 
     def all(self) -> list[Delivery]:
         """Give everything that is held."""
         with self._changed:
             return [holding.delivery for holding in self._holdings.values()]
+
+    def _due(self, hold_s_max: float) -> list[Delivery]:
+        now = time.monotonic()
+        with self._changed:
+            return [
+                holding.delivery
+                for holding in self._holdings.values()
+                if holding.extend_at <= now < holding.received_at + hold_s_max
+            ]
+
+    def _extend_at(self, moment: float, deliveries: Sequence[Delivery]) -> None:
+        with self._changed:
+            for delivery in deliveries:
+                if holding := self._holdings.get(id(delivery)):
+                    holding.extend_at = moment
+
+    def _still(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        with self._changed:
+            return [delivery for delivery in deliveries if id(delivery) in self._holdings]

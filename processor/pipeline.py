@@ -28,8 +28,14 @@ from processor.sources import Source
 log = structlog.get_logger(__name__)
 
 _TICK_S = 0.2
-_SETTLE_SIZE_MAX = 10
-_RECEIVE_SIZE_MAX = 10
+_CALL_SIZE_MAX = 10
+"""Deliveries in one call to the queue, of whichever kind."""
+
+_GIVE_UP_S = 1.0
+"""For how long the workers of one kind are waited for together, once told to give up."""
+
+_RELEASE_S_MAX = 3.0
+"""For how long we give back what is held when we stop; the visibility timeout gives back the rest."""
 
 
 class Validator(Protocol):
@@ -124,9 +130,18 @@ class Pipeline:
         self._more = threading.Event()
         self._verdicts: queue.SimpleQueue[list[Verdict] | None] = queue.SimpleQueue()
         self._settlements: queue.SimpleQueue[list[Settlement] | None] = queue.SimpleQueue()
+        self._workers: list[threading.Thread] = []
         self._failure: BaseException | None = None
-        self._last_received_at = time.monotonic()
-        self.held = Held(size_max=limits.buffer_size_max, bytes_max=limits.buffer_bytes_max)
+        # The queue's own answers alone say that it is idle: since when it has given nothing (None: it has not
+        # answered yet), and when it last said so. A queue that is silent says nothing.
+        self._quiet_since: float | None = None
+        self._quiet_until = 0.0
+        self._counting = threading.Lock()
+        self.held = Held(
+            size_max=limits.buffer_size_max,
+            bytes_max=limits.buffer_bytes_max,
+            extend_after_s=limits.visibility_timeout_s / 3,
+        )
         self.tally = Tally()
 
     # ── the run, from outside ─────────────────────────────────────────────────────────────────────────
@@ -135,9 +150,8 @@ class Pipeline:
         """Work until `stop` is set, or nothing has come for `until_idle_s` and nothing is held.
 
         Stops cleanly: what was received is saved and settled, or given back after `stop_timeout_s`. Raises
-        what a worker died of; what it held is still in the queue.
+        what a worker died of, as RuntimeError if it was no Exception; what it held is still in the queue.
         """
-        self._last_received_at = time.monotonic()
         receivers = [
             self._worker(f"receiver-{place}", lambda place=place: self._receive(place))  # type: ignore[misc]
             for place in range(self._limits.receivers)
@@ -151,13 +165,25 @@ class Pipeline:
         workers = [*receivers, *writers, *settlers, heartbeat]
         for worker in workers:
             worker.start()
+        self._workers = workers
         while not (stop.is_set() or self._failure or self._is_idle(until_idle_s)):
             stop.wait(_TICK_S)
             self._observe()
         self._wind_up(receivers, writers, settlers, heartbeat)
-        if self._failure is not None:
+        if isinstance(self._failure, Exception):
             raise self._failure
+        if self._failure is not None:
+            # Never as it is: a SystemExit, say, would end the program as if all were well.
+            raise RuntimeError(f"a worker died of {type(self._failure).__name__}") from self._failure
         return self.tally
+
+    @property
+    def alive(self) -> bool:
+        """Whether every worker still does its work; one that has died will not come back."""
+        if self._failure is not None:
+            return False
+        # At a stop they end one after the other, as they should.
+        return self._stop_receiving.is_set() or all(worker.is_alive() for worker in self._workers)
 
     @property
     def trouble(self) -> str:
@@ -172,10 +198,10 @@ class Pipeline:
         return "; ".join(troubles)
 
     def _is_idle(self, until_idle_s: float | None) -> bool:
-        if until_idle_s is None or self.held.size or self.trouble:
+        if until_idle_s is None or self._quiet_since is None or self.held.size or self.trouble:
             return False
-        quiet_since = max(self._last_received_at, self._database.recovered_at, self._broker.recovered_at)
-        return time.monotonic() - quiet_since >= until_idle_s
+        quiet_since = max(self._quiet_since, self._database.recovered_at, self._broker.recovered_at)
+        return self._quiet_until - quiet_since >= until_idle_s
 
     def _wind_up(
         self,
@@ -211,15 +237,27 @@ class Pipeline:
             store.close()
 
     def _release_held(self) -> None:
+        """Give back what is held, for as long as an orchestrator may wait for us, and not a call longer."""
         left = self.held.all()
         if not left:
             return
         log.warning("given_back", count=len(left), consequence="the queue hands them over again")
-        try:
-            self._source.release(left)
-        except SourceUnavailable as error:
-            log.warning("release_failed", trouble=str(error))
+        # In a worker, because one call to a silent queue can take longer than all of this may.
+        releaser = self._worker("releaser", lambda: self._release(left, time.monotonic() + _RELEASE_S_MAX))
+        releaser.start()
+        releaser.join(_RELEASE_S_MAX)
         self.held.drop(left)
+
+    def _release(self, left: Sequence[Delivery], give_up_at: float) -> None:
+        for start in range(0, len(left), _CALL_SIZE_MAX):
+            if time.monotonic() >= give_up_at:
+                log.warning("release_given_up", left=len(left) - start)
+                return
+            try:
+                self._source.release(left[start : start + _CALL_SIZE_MAX])
+            except SourceUnavailable as error:
+                log.warning("release_failed", left=len(left) - start, trouble=str(error))
+                return
 
     def _observe(self) -> None:
         metrics.held.set(self.held.size)
@@ -235,7 +273,8 @@ class Pipeline:
                 work()
             except Stopped:
                 log.info("worker_called_off", worker=name)
-            except Exception as error:  # noqa: BLE001 - the one place: a worker's death is the program's
+            except BaseException as error:  # noqa: BLE001 - the one place: a worker's death is the program's
+                # Not Exception alone: a SystemExit, or a panic in Rust, leaves a worker just as dead.
                 self._failure = self._failure or error
                 log.critical("worker_died", worker=name, error=type(error).__name__)
 
@@ -247,15 +286,15 @@ class Pipeline:
         receiving = place == 0
         while not self._stop_receiving.is_set():
             if not receiving:
-                self._more.wait()
-                receiving = True
+                # Never for ever: another receiver may take the call away again, be it the one of a stop.
+                receiving = self._more.wait(_TICK_S)
                 continue
             # While the database is away nothing is received: each receive would burn one of the few that
             # a message has before it is moved to the dead-letter queue.
             if not self._database.wait_until_working(_TICK_S) or not self.held.wait_for_room(_TICK_S):
                 continue
             deliveries = self._broker(self._receive_once)
-            if len(deliveries) == _RECEIVE_SIZE_MAX:
+            if len(deliveries) == _CALL_SIZE_MAX:
                 self._more.set()
             elif not deliveries and place != 0:
                 self._more.clear()
@@ -264,12 +303,20 @@ class Pipeline:
     def _receive_once(self) -> list[Delivery]:
         if self._stop_receiving.is_set():
             return []
-        deliveries = self._source.receive(_RECEIVE_SIZE_MAX, self._limits.receive_wait_s)
-        if deliveries:
-            self._last_received_at = time.monotonic()
-            metrics.received.inc(len(deliveries))
-            self.held.add(deliveries)
-            self._verdicts.put([self._validator.validate(delivery) for delivery in deliveries])
+        deliveries = self._source.receive(_CALL_SIZE_MAX, self._limits.receive_wait_s)
+        answered_at = time.monotonic()
+        if deliveries or self._quiet_since is None:
+            self._quiet_since = answered_at
+        if not deliveries:
+            self._quiet_until = answered_at
+            return deliveries
+        metrics.received.inc(len(deliveries))
+        self.held.add(deliveries)
+        verdicts = [self._validator.validate(delivery) for delivery in deliveries]
+        # One batch may be smaller than one receive.
+        size_max = min(_CALL_SIZE_MAX, self._limits.batch_size_max)
+        for start in range(0, len(verdicts), size_max):
+            self._verdicts.put(verdicts[start : start + size_max])
         return deliveries
 
     def _write(self, store: Store) -> None:
@@ -280,8 +327,8 @@ class Pipeline:
                 settlements = store.save(verdicts)
                 # Only here, behind the commit, do deliveries go on to be deleted.
                 self._committed(settlements, time.monotonic() - began)
-                for start in range(0, len(settlements), _SETTLE_SIZE_MAX):
-                    self._settlements.put(settlements[start : start + _SETTLE_SIZE_MAX])
+                for start in range(0, len(settlements), _CALL_SIZE_MAX):
+                    self._settlements.put(settlements[start : start + _CALL_SIZE_MAX])
             if last:
                 return
 
@@ -296,7 +343,8 @@ class Pipeline:
             return [], True
         verdicts = list(first)
         linger_until = time.monotonic() + self._limits.linger_s
-        while len(verdicts) + _RECEIVE_SIZE_MAX <= self._limits.batch_size_max:
+        # Whatever waits next is one receive at the most.
+        while len(verdicts) + _CALL_SIZE_MAX <= self._limits.batch_size_max:
             try:
                 wait_s = linger_until - time.monotonic()
                 more = self._verdicts.get(timeout=wait_s) if wait_s > 0 else self._verdicts.get_nowait()
@@ -309,7 +357,8 @@ class Pipeline:
 
     def _committed(self, settlements: Sequence[Settlement], save_s: float) -> None:
         count_outcomes(settlements)
-        self.tally.outcomes.update(settlement.outcome.value for settlement in settlements)
+        with self._counting:
+            self.tally.outcomes.update(settlement.outcome.value for settlement in settlements)
         metrics.batch_size.observe(len(settlements))
         metrics.save_seconds.observe(save_s)
         now = datetime.now(UTC)
@@ -324,21 +373,15 @@ class Pipeline:
                 self.held.drop([settlement.delivery for settlement in settlements])
 
     def _keep(self) -> None:
-        every_s = self._limits.visibility_timeout_s / 3
-        while not self._finished.wait(min(_TICK_S, every_s)):
-            due = self.held.due(every_s=every_s, hold_s_max=self._limits.hold_s_max)
-            if not due:
-                continue
-            try:
-                self._source.extend(due)
-            except SourceUnavailable as error:
-                # Not waited out: the next beat is the next try, and a lost one costs a redelivery.
-                log.warning("extend_failed", count=len(due), trouble=str(error))
+        while not self._finished.wait(min(_TICK_S, self._limits.visibility_timeout_s / 3)):
+            self.held.keep(self._source.extend, hold_s_max=self._limits.hold_s_max, stop=self._finished)
 
 
 def _join(workers: Sequence[threading.Thread], give_up: threading.Event) -> None:
-    """Wait for workers to end; once told to give up, only for as long as a worker needs to notice."""
+    """Wait for workers to end; once told to give up, only for as long as workers need to notice."""
     for worker in workers:
         while worker.is_alive() and not give_up.is_set():
             worker.join(_TICK_S)
-        worker.join(_TICK_S * 5 if give_up.is_set() else None)
+    give_up_at = time.monotonic() + _GIVE_UP_S
+    for worker in workers:
+        worker.join(max(0.0, give_up_at - time.monotonic()))

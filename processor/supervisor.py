@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,14 +14,22 @@ import structlog
 log = structlog.get_logger(__name__)
 
 _TICK_S = 0.2
+_POLL_S = 0.05
 _RESTART_PAUSE_S_MAX = 30.0
 _LIVED_LONG_S = 60.0
+
+_END_MARGIN_S = 10.0
+"""For how long after STOP_TIMEOUT_S a child may take to end; then it is killed, which costs no event."""
+
+_PID_VARIABLE = "PROCESSOR_SUPERVISOR_PID"
+"""How a child is told who supervises it: between us two, and no setting."""
 
 
 class Event(Protocol):
     """What the supervisor asks of a threading.Event."""
 
     def is_set(self) -> bool: ...  # noqa: D102
+    def set(self) -> None: ...  # noqa: D102
     def wait(self, timeout: float | None = None) -> bool: ...  # noqa: D102
 
 
@@ -35,12 +44,19 @@ class _Child:
 
 
 def supervise(
-    processes: int, *, http_port: int, until_idle_s: float | None, stop_gently: Event, stop_now: Event
+    processes: int,
+    *,
+    http_port: int,
+    until_idle_s: float | None,
+    stop_timeout_s: float,
+    stop_gently: Event,
+    stop_now: Event,
 ) -> int:
     """Keep `processes` children of `processor run` alive until told to stop, or until all have ended.
 
     Each child gets an HTTP port of its own: `http_port` and the ones after it (0 stays 0). Gives the exit
-    code: 0, or that of a child that ended with a mistake no restart would mend (2).
+    code: 0, or that of a child that ended with a mistake no restart would mend (2). At a stop, a child that
+    takes longer than `stop_timeout_s` and a margin is killed.
     """
     children = [_Child(place) for place in range(processes)]
     command = [sys.executable, "-m", "processor", "run"]
@@ -55,8 +71,27 @@ def supervise(
                 return worst
             stop_gently.wait(_TICK_S)
     finally:
-        _end(children, stop_now)
+        _end(children, stop_now, stop_timeout_s)
     return worst
+
+
+def follow(stop_gently: Event) -> None:
+    """In a child: stop as if told to when its supervisor is gone, `kill -9` included. Elsewhere do nothing.
+
+    The parent's process id is asked for now and then: unlike the kernel's parent-death signal that works on
+    every Unix, and does not depend on the thread that started us.
+    """
+    supervisor = os.environ.get(_PID_VARIABLE)
+    if supervisor is None:
+        return
+
+    def watch() -> None:
+        while not stop_gently.wait(_TICK_S):
+            if str(os.getppid()) != supervisor:
+                log.warning("supervisor_gone", consequence="stopping")
+                stop_gently.set()
+
+    threading.Thread(target=watch, name="follow", daemon=True).start()
 
 
 def _tend(child: _Child, command: list[str], http_port: int) -> int:
@@ -68,9 +103,8 @@ def _tend(child: _Child, command: list[str], http_port: int) -> int:
         if now >= child.start_at:
             port = http_port + child.place if http_port else 0
             # Sessions of their own, so that Ctrl-C reaches them through us and once.
-            child.process = subprocess.Popen(
-                command, env=os.environ | {"HTTP_PORT": str(port)}, start_new_session=True
-            )
+            told = {"HTTP_PORT": str(port), _PID_VARIABLE: str(os.getpid())}
+            child.process = subprocess.Popen(command, env=os.environ | told, start_new_session=True)
             child.started_at = now
         return 0
     code = child.process.poll()
@@ -90,15 +124,28 @@ def _tend(child: _Child, command: list[str], http_port: int) -> int:
     return 0
 
 
-def _end(children: list[_Child], stop_now: Event) -> None:
+def _end(children: list[_Child], stop_now: Event, stop_timeout_s: float) -> None:
     alive = [child.process for child in children if child.process is not None]
     for process in alive:
         process.terminate()
+    kill_at = time.monotonic() + stop_timeout_s + _END_MARGIN_S
     hurried = False
     while any(process.poll() is None for process in alive):
         if stop_now.is_set() and not hurried:
             hurried = True
+            kill_at = min(kill_at, time.monotonic() + _END_MARGIN_S)
             for process in alive:
                 process.terminate()
-        stop_now.wait(_TICK_S)
-        time.sleep(0.01)
+        if time.monotonic() >= kill_at:
+            _kill(alive)
+            return
+        # Not on the event, which may be set already.
+        time.sleep(_POLL_S)
+
+
+def _kill(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            log.error("process_killed", pid=process.pid, consequence="what it held is delivered again")
+            process.kill()
+            process.wait()

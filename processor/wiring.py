@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from processor.audit import Report, audit
 from processor.check import Finding, judge, not_set
 from processor.check.database import check_database
 from processor.check.queue import check_queue
-from processor.connection import connect
+from processor.connection import Deadline, connect, while_server_answers
 from processor.errors import (
     MigrationsPending,
     SettingsError,
+    SourceFault,
     SourceUnavailable,
     Stopped,
     StoreFault,
@@ -29,6 +30,7 @@ from processor.model import Rejection
 from processor.patience import Patience
 from processor.pipeline import Limits, Pipeline, Tally, once
 from processor.probes import Probes
+from processor.queries import queries
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection
@@ -40,15 +42,24 @@ log = structlog.get_logger(__name__)
 
 _DEPTH_EVERY_S = 15
 _REPLAY_SIZE = 100
+
+_LOCK_WAIT_MS = 1000
+"""For how long the registry's lock is waited for at the start before that counts as an outage, and shows."""
+
 _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 
 
 @contextmanager
 def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
-    """Open a connection for one command. Raises StoreUnavailable, StoreFault, SettingsError."""
-    connection = connect(settings.need_database_url())
+    """Open a connection for one command, which may take long while the server lives.
+
+    Raises StoreUnavailable, StoreFault, SettingsError.
+    """
+    dsn = settings.need_database_url()
+    connection = connect(dsn)
     try:
-        yield connection
+        with while_server_answers(connection, dsn):
+            yield connection
     except psycopg.errors.UndefinedTable:
         raise MigrationsPending("the database has no tables of ours; run: processor migrate") from None
     except psycopg.errors.InsufficientPrivilege as error:
@@ -109,21 +120,21 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
         broker=patience["queue"],
         give_up=stops.now,
     )
-    # Before there is a pipeline there is nothing to finish: any stop ends the waiting.
-    beginning = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stops.gently)
+    beginning = _Beginning(settings, stops.gently)
     begun = threading.Event()
     probes = Probes(
         settings.http_host,
         settings.http_port,
-        alive=lambda: True,
+        alive=lambda: pipeline.alive,
         trouble=lambda: pipeline.trouble if begun.is_set() else f"starting; {beginning.trouble}".rstrip("; "),
     )
     probes.start()
     log.info("started", queue=settings.queue_name(), http_port=probes.port)
     watcher = _DepthWatcher(source)
+    supervisor.follow(stops.gently)
     try:
-        _before_work(settings, beginning)
-        stores[0].load_registry()
+        beginning.require_migrations()
+        beginning.load_registry(schemas)
         begun.set()
         watcher.start()
         tally = pipeline.run(stops.gently, until_idle_s)
@@ -134,10 +145,26 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
     return tally
 
 
-def _before_work(settings: Settings, patience: Patience) -> None:
-    def check_migrations() -> None:
-        with database(settings) as connection:
-            found = migrations.require_current(connection)
+class _Beginning:
+    """What has to be before any work: the tables, and a registry to judge by. Both are waited for.
+
+    Before there is a pipeline there is nothing to finish, so any stop ends the waiting (with Stopped), and
+    cuts a connection that waits for an answer.
+    """
+
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        self._settings = settings
+        self._patience = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
+        self._deadline = Deadline(settings.database_timeout_s + 5, stop=stop)
+
+    @property
+    def trouble(self) -> str:
+        """What went wrong at the last try, in words; empty when nothing has."""
+        return self._patience.trouble
+
+    def require_migrations(self) -> None:
+        """Wait until the database can say which tables it has. Raises MigrationsPending if some lack."""
+        found = self._patience(self._find_migrations)
         if found.unknown:
             log.warning(
                 "database_newer_than_code", unknown=list(found.unknown), consequence="none known; running"
@@ -145,7 +172,34 @@ def _before_work(settings: Settings, patience: Patience) -> None:
         if found.edited:
             log.warning("migration_edited", edited=list(found.edited))
 
-    patience(check_migrations)
+    def load_registry(self, schemas: Schemas) -> None:
+        """Wait until the registry can be read, and install it."""
+        dsn, timeout_s = self._settings.need_database_url(), self._settings.database_timeout_s
+        with ExitStack() as watching:
+
+            def opened() -> psycopg.Connection[Any]:
+                watching.close()
+                connection = connect(dsn, timeout_s=timeout_s)
+                watching.enter_context(self._deadline.over(connection))
+                try:
+                    connection.execute(
+                        queries("session")["bound_lock_wait"], {"timeout_ms": str(_LOCK_WAIT_MS)}
+                    )
+                except psycopg.Error:
+                    connection.close()
+                    raise
+                return connection
+
+            # A store of its own: those of the pipeline have a patience that only the second stop ends.
+            store = Store(opened, schemas, self._patience, timeout_s=timeout_s)
+            try:
+                store.load_registry()
+            finally:
+                store.close()
+
+    def _find_migrations(self) -> migrations.State:
+        with database(self._settings) as connection, self._deadline.over(connection):
+            return migrations.require_current(connection)
 
 
 def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
@@ -184,7 +238,8 @@ class _DepthWatcher:
             try:
                 for state, count in self._source.depth().items():
                     metrics.queue_depth.labels(state=state).set(count)
-            except SourceUnavailable as error:
+            except (SourceUnavailable, SourceFault) as error:
+                # A fault is said, and ended by, whoever works with the queue; this one only looks.
                 log.debug("depth_unknown", trouble=str(error))
             if self._stop.wait(_DEPTH_EVERY_S):
                 return
@@ -195,11 +250,12 @@ class _DepthWatcher:
 
 def run_many(settings: Settings, stops: Stops, processes: int, until_idle_s: float | None) -> int:
     """Run several processes side by side; gives the exit code. Raises what would end every one of them."""
-    _before_work(settings, Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stops.gently))
+    _Beginning(settings, stops.gently).require_migrations()
     return supervisor.supervise(
         processes,
         http_port=settings.http_port,
         until_idle_s=until_idle_s,
+        stop_timeout_s=settings.stop_timeout_s,
         stop_gently=stops.gently,
         stop_now=stops.now,
     )

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 
 from processor import metrics
-from processor.errors import SettingsError, SourceUnavailable
+from processor.errors import SettingsError, SourceFault, SourceUnavailable
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
 
@@ -24,18 +24,52 @@ T = TypeVar("T")
 CALL_SIZE_MAX = 10
 """Messages in one call of SQS, for receiving, deleting and extending alike (SQS quotas)."""
 
+REFUSED_S_MAX = 300.0
+"""For how long credentials that can't mend themselves may be refused before we end."""
+
+_CREDENTIALS_REFUSED = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSecurity",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+"""Codes that speak of the key itself. AccessDenied is none: a policy can be mended while we wait."""
+
 _SETTLE_PAUSES_S = (0.0, 0.1, 0.5, 2.0)
 """Before each try to delete what a call said had failed."""
 
 
 class SqsSource:
-    """One SQS queue, standard or FIFO."""
+    """One SQS queue, standard or FIFO.
 
-    def __init__(self, client: "SQSClient", queue_url: str, queue: str, *, visibility_timeout_s: int) -> None:
+    With `keys_given` its credentials came by settings and nothing renews them: refused for REFUSED_S_MAX,
+    they raise SourceFault, so that whoever starts us again can bring new ones. All else that goes wrong is
+    an outage (SourceUnavailable), a role's credentials included, which boto3 renews by itself.
+    """
+
+    def __init__(
+        self,
+        client: "SQSClient",
+        queue_url: str,
+        queue: str,
+        *,
+        visibility_timeout_s: int,
+        keys_given: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client = client
         self._queue_url = queue_url
         self._queue = queue
         self._visibility_timeout_s = visibility_timeout_s
+        self._keys_given = keys_given
+        self._clock = clock
+        self._refused_since: float | None = None
 
     @classmethod
     def open(cls, settings: Settings) -> "SqsSource":
@@ -45,11 +79,12 @@ class SqsSource:
             settings.need_queue_url(),
             settings.queue_name(),
             visibility_timeout_s=settings.visibility_timeout_s,
+            keys_given=settings.aws_access_key_id is not None,
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
         """Long-poll once. At most ten come, whatever the limit; `wait_s` is cut to whole seconds."""
-        with _outages("receive"):
+        with self._outages("receive"):
             answer = self._client.receive_message(
                 QueueUrl=self._queue_url,
                 MaxNumberOfMessages=min(limit, CALL_SIZE_MAX),
@@ -71,7 +106,7 @@ class SqsSource:
             left = {str(place): settlement.delivery for place, settlement in enumerate(chunk)}
             for pause_s in _SETTLE_PAUSES_S:
                 time.sleep(pause_s)
-                with _outages("delete"):
+                with self._outages("delete"):
                     answer = self._client.delete_message_batch(
                         QueueUrl=self._queue_url, Entries=_entries(left)
                     )
@@ -94,7 +129,7 @@ class SqsSource:
 
     def depth(self) -> dict[str, int]:
         """Count what the queue still has, as it says: visible, in_flight, delayed (approximate on AWS)."""
-        with _outages("count"):
+        with self._outages("count"):
             answer = self._client.get_queue_attributes(
                 QueueUrl=self._queue_url,
                 AttributeNames=[
@@ -121,7 +156,7 @@ class SqsSource:
 
     def dead_letter_queue_url(self) -> str | None:
         """Find the dead-letter queue by the redrive policy; None: there is none."""
-        with _outages("count"):
+        with self._outages("count"):
             answer = self._client.get_queue_attributes(
                 QueueUrl=self._queue_url, AttributeNames=["RedrivePolicy"]
             )
@@ -135,12 +170,43 @@ class SqsSource:
         for chunk in _tens(deliveries):
             left = {str(place): delivery for place, delivery in enumerate(chunk)}
             entries: Any = [entry | {"VisibilityTimeout": timeout_s} for entry in _entries(left)]
-            with _outages(operation):
+            with self._outages(operation):
                 answer = self._client.change_message_visibility_batch(
                     QueueUrl=self._queue_url, Entries=entries
                 )
             # No retry: the next heartbeat comes soon, and a lost one costs a redelivery at the most.
             _still_failed(operation, left, answer.get("Failed", []))
+
+    @contextmanager
+    def _outages(self, operation: str) -> Iterator[None]:
+        """Turn whatever botocore raises into an outage or a fault, in words without any body or secret."""
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - with the driver
+
+        try:
+            yield
+        except ClientError as error:
+            metrics.source_errors.labels(operation=operation).inc()
+            code = error.response.get("Error", {}).get("Code", "unknown")
+            self._end_if_refused_for_good(code)
+            raise SourceUnavailable(f"SQS refuses to {operation}: {code}") from error
+        except BotoCoreError as error:
+            metrics.source_errors.labels(operation=operation).inc()
+            raise SourceUnavailable(f"SQS can't be reached to {operation}: {type(error).__name__}") from error
+        self._refused_since = None
+
+    def _end_if_refused_for_good(self, code: str) -> None:
+        # Some services write a code with their own prefix (AWS.SimpleQueueService. and the like).
+        if not self._keys_given or code.rsplit(".", 1)[-1] not in _CREDENTIALS_REFUSED:
+            self._refused_since = None
+            return
+        # Clocks and key stores may be behind for a while, hence not at once.
+        now = self._clock()
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        if now - self._refused_since >= REFUSED_S_MAX:
+            raise SourceFault(
+                f"SQS has refused AWS_ACCESS_KEY_ID for {REFUSED_S_MAX:.0f} s: {code}; "
+                "give a valid key (with AWS_SESSION_TOKEN, if it has one), or none where there is a role"
+            )
 
     def _delivery(self, message: Any, now: datetime) -> Delivery:  # noqa: ANN401 - boto3's dictionary
         system = message.get("Attributes", {})
@@ -188,22 +254,6 @@ def sqs_client(settings: Settings) -> "SQSClient":
             f"no client for the queue: {error}; see AWS_REGION and AWS_ENDPOINT_URL in .env-template"
         ) from error
     return client
-
-
-@contextmanager
-def _outages(operation: str) -> Iterator[None]:
-    """Turn whatever botocore raises into SourceUnavailable, in words without any body or secret."""
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - with the driver
-
-    try:
-        yield
-    except ClientError as error:
-        metrics.source_errors.labels(operation=operation).inc()
-        code = error.response.get("Error", {}).get("Code", "unknown")
-        raise SourceUnavailable(f"SQS refuses to {operation}: {code}") from error
-    except BotoCoreError as error:
-        metrics.source_errors.labels(operation=operation).inc()
-        raise SourceUnavailable(f"SQS can't be reached to {operation}: {type(error).__name__}") from error
 
 
 def _tens(items: Iterable[T]) -> Iterator[list[T]]:

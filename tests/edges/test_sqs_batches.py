@@ -8,7 +8,7 @@ import boto3
 import pytest
 from botocore.stub import ANY, Stubber
 
-from processor.errors import SourceUnavailable
+from processor.errors import SourceFault, SourceUnavailable
 from processor.model import Delivery, Outcome, Settlement
 from processor.sources import sqs
 from processor.sources.sqs import SqsSource
@@ -92,3 +92,70 @@ def test_an_extension_that_fails_is_left_to_the_next_heartbeat(stub: Stubber, so
     expect(stub, "change_message_visibility_batch", 3, {"0": False, "1": True})
 
     source.extend(deliveries(3))
+
+
+# ── credentials that are refused ──────────────────────────────────────────────────────────────────────
+
+
+class Refused:
+    """A source whose credentials are refused, at moments that the test steps to."""
+
+    def __init__(self, stub: Stubber, *, keys_given: bool) -> None:
+        self.now_s = 0.0
+        self._stub = stub
+        self._source = SqsSource(
+            stub.client,
+            URL,
+            "events",
+            visibility_timeout_s=60,
+            keys_given=keys_given,
+            clock=lambda: self.now_s,
+        )
+
+    def outage(self, code: str) -> str:
+        """Receive and be refused by this code; gives the words of the outage."""
+        self._stub.add_client_error("receive_message", code)
+        with pytest.raises(SourceUnavailable) as caught:
+            self._source.receive(10, 0)
+        return str(caught.value)
+
+    def fault(self, code: str) -> str:
+        self._stub.add_client_error("receive_message", code)
+        with pytest.raises(SourceFault) as caught:
+            self._source.receive(10, 0)
+        return str(caught.value)
+
+    def answered(self) -> None:
+        self._stub.add_response("receive_message", {"Messages": []})
+        assert self._source.receive(10, 0) == []
+
+
+def test_a_key_of_the_settings_that_stays_refused_is_waited_for_and_then_a_fault(stub: Stubber) -> None:
+    refused = Refused(stub, keys_given=True)
+
+    assert refused.outage("ExpiredToken") == "SQS refuses to receive: ExpiredToken"
+    refused.now_s = 299
+    refused.outage("ExpiredToken")
+    refused.now_s = 300
+    words = refused.fault("ExpiredToken")
+
+    assert "ExpiredToken" in words
+    assert "AWS_SESSION_TOKEN" in words
+
+
+def test_a_key_that_was_accepted_meanwhile_begins_anew(stub: Stubber) -> None:
+    refused = Refused(stub, keys_given=True)
+    refused.outage("InvalidClientTokenId")
+    refused.answered()
+    refused.now_s = 1000
+
+    refused.outage("InvalidClientTokenId")
+
+
+def test_what_can_mend_itself_is_waited_for_however_long(stub: Stubber) -> None:
+    for keys_given, code in ((True, "AccessDenied"), (True, "ServiceUnavailable"), (False, "ExpiredToken")):
+        refused = Refused(stub, keys_given=keys_given)
+        refused.outage(code)
+        refused.now_s = 100_000
+
+        assert code in refused.outage(code)

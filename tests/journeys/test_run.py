@@ -1,7 +1,9 @@
 """`processor run` as operators meet it: outages, stops, absent dependencies, several processes."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -137,6 +139,73 @@ def test_several_processes_share_a_queue_and_a_fallen_one_is_replaced(rig: Rig) 
     assert report.holds, report.text()
 
 
+def test_a_supervisor_that_is_killed_leaves_no_process_behind_and_nothing_in_flight(rig: Rig) -> None:
+    supervisor = rig.start_processor("--processes", "2")
+    wait_until(lambda: rig.ready()[0] == 200, "the first is ready")
+    wait_until(lambda: len(_children(supervisor.pid)) == 2, "both run")
+    children = _children(supervisor.pid)
+    assert rig.send(6, 1000).wait(60) == 0
+    wait_until(lambda: rows(rig) > 0, "some are stored")
+
+    rig.kill_processor()
+
+    try:
+        wait_until(lambda: not any(_runs(child) for child in children), "both have ended", wait_s=15)
+    finally:
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+    assert rig.log().count("supervisor_gone") == 2
+    assert rig.source().depth()["in_flight"] == 0
+    report = rig.audit()
+    assert report.holds, report.text()
+
+
+def test_a_stop_while_the_registry_is_locked_ends_at_once_and_the_cause_shows(rig: Rig) -> None:
+    with psycopg.connect(rig.stack.database_url) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(registry_lock_key())")
+        processor = rig.start_processor()
+        wait_until(lambda: "starting; the database" in rig.ready()[1], "/readyz says what is waited for")
+
+        processor.send_signal(signal.SIGTERM)
+
+        assert processor.wait(5) == 0
+
+
+def test_a_stop_while_a_frozen_database_says_nothing_ends_at_once(rig: Rig) -> None:
+    """A server that takes connections and is silent: a stop must not wait for any answer of it."""
+    with psycopg.connect(rig.stack.database_url) as holder:
+        # Nothing but a lock: what reads the table of migrations waits for it for ever.
+        holder.execute("LOCK TABLE migration IN ACCESS EXCLUSIVE MODE")
+        processor = rig.start_processor()
+        wait_until(lambda: _waits_for_a_lock(holder), "it waits for an answer")
+
+        processor.send_signal(signal.SIGTERM)
+
+        assert processor.wait(5) == 0
+
+
+def test_a_queue_that_takes_connections_and_says_nothing_is_not_idle(rig: Rig) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        processor = subprocess.Popen(
+            [sys.executable, "-m", "processor", "run", "--until-idle", "1"],
+            env=rig.environment()
+            | {"AWS_ENDPOINT_URL": url, "SQS_QUEUE_URL": f"{url}/000000000000/events", "STOP_TIMEOUT_S": "1"},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_until(lambda: rig.ready()[0] == 200, "it works")
+            with pytest.raises(subprocess.TimeoutExpired):
+                processor.wait(5)
+            processor.send_signal(signal.SIGTERM)
+
+            assert processor.wait(8) == 0, "a stop is bounded, whatever the queue does"
+        finally:
+            processor.kill()
+            processor.wait()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -179,3 +248,14 @@ def _children(pid: int) -> list[int]:
         ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
     )
     return [int(word) for word in found.stdout.split()]
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process lives; one that has ended and that nobody asks after does not."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return bool(found.stdout.strip()) and not found.stdout.startswith("Z")
+
+
+def _waits_for_a_lock(connection: psycopg.Connection[Any]) -> bool:
+    row = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+    return row is not None and row[0] > 0
