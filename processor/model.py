@@ -12,6 +12,9 @@ from typing import Any, TypeAlias
 from processor.errors import Reason
 from processor.wire import Attribute, Claimed
 
+SUSPECT_RECEIVE_COUNT = 3
+"""From this receive on a delivery is decoded and saved alone: it may be what killed the process before."""
+
 
 class Outcome(StrEnum):
     """What the database said of a delivery."""
@@ -45,6 +48,11 @@ class Delivery:
     def key(self) -> tuple[str, str]:
         """What tells this delivery from all others, in every table."""
         return self.queue, self.delivery_id
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it may be what killed the process before."""
+        return self.receive_count >= SUSPECT_RECEIVE_COUNT
 
 
 @dataclass(frozen=True, slots=True)

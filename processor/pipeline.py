@@ -128,7 +128,7 @@ class Pipeline:
         self._stop_receiving = threading.Event()
         self._finished = threading.Event()
         self._more = threading.Event()
-        self._verdicts: queue.SimpleQueue[list[Verdict] | None] = queue.SimpleQueue()
+        self._verdicts: queue.SimpleQueue[list[Verdict] | list[Delivery] | None] = queue.SimpleQueue()
         self._settlements: queue.SimpleQueue[list[Settlement] | None] = queue.SimpleQueue()
         self._workers: list[threading.Thread] = []
         self._failure: BaseException | None = None
@@ -312,28 +312,40 @@ class Pipeline:
             return deliveries
         metrics.received.inc(len(deliveries))
         self.held.add(deliveries)
-        verdicts = [self._validator.validate(delivery) for delivery in deliveries]
+        verdicts = [self._validator.validate(delivery) for delivery in deliveries if not delivery.suspect]
         # One batch may be smaller than one receive.
         size_max = min(_CALL_SIZE_MAX, self._limits.batch_size_max)
         for start in range(0, len(verdicts), size_max):
             self._verdicts.put(verdicts[start : start + size_max])
+        # Not even looked at beside others: reading it may be what kills us.
+        for delivery in deliveries:
+            if delivery.suspect:
+                self._verdicts.put([delivery])
         return deliveries
 
     def _write(self, store: Store) -> None:
-        while True:
-            verdicts, last = self._gather()
-            if verdicts:
-                began = time.monotonic()
-                settlements = store.save(verdicts)
-                # Only here, behind the commit, do deliveries go on to be deleted.
-                self._committed(settlements, time.monotonic() - began)
-                for start in range(0, len(settlements), _CALL_SIZE_MAX):
-                    self._settlements.put(settlements[start : start + _CALL_SIZE_MAX])
-            if last:
-                return
+        last = False
+        while not last:
+            items, last = self._gather()
+            self._save(store, [item for item in items if not isinstance(item, Delivery)])
+            for item in items:
+                if isinstance(item, Delivery):
+                    self._save(store, [self._validator.validate(item)])
 
-    def _gather(self) -> tuple[list[Verdict], bool]:
+    def _save(self, store: Store, verdicts: list[Verdict]) -> None:
+        if not verdicts:
+            return
+        began = time.monotonic()
+        settlements = store.save(verdicts)
+        # Only here, behind the commit, do deliveries go on to be deleted.
+        self._committed(settlements, time.monotonic() - began)
+        for start in range(0, len(settlements), _CALL_SIZE_MAX):
+            self._settlements.put(settlements[start : start + _CALL_SIZE_MAX])
+
+    def _gather(self) -> tuple[list[Verdict | Delivery], bool]:
         """Take whatever waits, up to a batch; says whether nothing will come any more.
+
+        Suspects are among it as deliveries, without a verdict yet.
 
         The writer commits what there is as soon as it is free, so that batches grow with the load by
         themselves, and nobody waits for a batch to fill.
@@ -341,7 +353,7 @@ class Pipeline:
         first = self._verdicts.get()
         if first is None:
             return [], True
-        verdicts = list(first)
+        verdicts: list[Verdict | Delivery] = list(first)
         linger_until = time.monotonic() + self._limits.linger_s
         # Whatever waits next is one receive at the most.
         while len(verdicts) + _CALL_SIZE_MAX <= self._limits.batch_size_max:

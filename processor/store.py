@@ -37,9 +37,6 @@ from processor.sqlstates import Remedy, name_of, remedy
 
 log = structlog.get_logger(__name__)
 
-SUSPECT_RECEIVE_COUNT = 3
-"""From this receive on a delivery is saved alone: it may be what killed the process before."""
-
 _FAILURES_MAX = 10
 """Times that a transaction may fail on meeting others before it counts as an outage."""
 
@@ -362,6 +359,6 @@ class _Batch:
 
 def _alone_where_suspect(verdicts: Sequence[Verdict]) -> list[list[int]]:
     """Group positions for separate transactions: the ordinary ones together and first, each suspect alone."""
-    suspect = [verdict.delivery.receive_count >= SUSPECT_RECEIVE_COUNT for verdict in verdicts]
+    suspect = [verdict.delivery.suspect for verdict in verdicts]
     ordinary = [position for position, alone in enumerate(suspect) if not alone]
     return ([ordinary] if ordinary else []) + [[position] for position, alone in enumerate(suspect) if alone]

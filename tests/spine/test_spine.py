@@ -6,8 +6,9 @@ import time
 import pytest
 
 from processor.errors import SourceUnavailable, StoreFault, StoreUnavailable
-from processor.model import Delivery
+from processor.model import Delivery, Verdict
 from processor.pipeline import once
+from processor.schemas import Schemas
 from processor.sources.memory import MemorySource
 from tests.builders import a_body
 from tests.spine.harness import Harness, StubStore, WatchedSource, in_background, schemas_of_acme, until, wait
@@ -191,3 +192,28 @@ def test_an_idle_queue_is_asked_by_one_receiver() -> None:
     harness.run_until_idle()
 
     assert source.asking == {"receiver-0"}
+
+
+def test_a_suspect_is_not_even_read_before_what_came_with_it_is_saved() -> None:
+    """Reading it may be what killed the process twice; on its third receive nothing else hangs on it."""
+    source = MemorySource()
+    suspect = source.send(a_body())
+    for _ in range(2):
+        source.release(source.receive(1, 0))
+    harness = Harness(source=source)
+    harness.send(9)
+    saved_when_read = []
+
+    class WatchedSchemas(Schemas):
+        def validate(self, delivery: Delivery) -> Verdict:
+            if delivery.delivery_id == suspect:
+                saved_when_read.append(len(harness.store.saved))
+            return super().validate(delivery)
+
+    harness.pipeline._validator = WatchedSchemas(body_bytes_max=1024, json_depth_max=64)
+
+    tally = harness.run_until_idle()
+
+    assert tally.outcomes == {"stored": 10}
+    assert saved_when_read == [9]
+    assert harness.store.batches == [9, 1]
