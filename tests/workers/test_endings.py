@@ -10,7 +10,7 @@ from processor.errors import SourceUnavailable, StoreUnavailable
 from processor.model import Delivery
 from processor.pipeline import Pipeline
 from processor.sources.memory import MemorySource
-from tests.spine.harness import Harness, StubStore, in_background, until, wait
+from tests.workers.harness import Harness, StubStore, in_background, until, wait
 
 # ── idle ──────────────────────────────────────────────────────────────────────────────────────────────
 
