@@ -56,7 +56,7 @@ class Settings(BaseSettings):
 
     database_timeout_s: int = Field(30, ge=1, le=600)
     retry_wait_s_max: float = Field(30.0, ge=0.05, le=600)
-    stop_timeout_s: float = Field(25.0, ge=1, le=600)
+    stop_timeout_s: float = Field(22.0, ge=1, le=600)
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(8080, ge=0, le=65_535)

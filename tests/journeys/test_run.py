@@ -172,10 +172,10 @@ def test_a_stop_while_the_registry_is_locked_ends_at_once_and_the_cause_shows(ri
         assert processor.wait(5) == 0
 
 
-def test_a_stop_while_a_frozen_database_says_nothing_ends_at_once(rig: Rig) -> None:
-    """A server that takes connections and is silent: a stop must not wait for any answer of it."""
+def test_a_stop_while_the_database_answers_nothing_ends_at_once(rig: Rig) -> None:
+    """A stop must not wait for an answer to what was asked before any work began."""
     with psycopg.connect(rig.stack.database_url) as holder:
-        # Nothing but a lock: what reads the table of migrations waits for it for ever.
+        # What reads the table of migrations waits for this lock for ever.
         holder.execute("LOCK TABLE migration IN ACCESS EXCLUSIVE MODE")
         processor = rig.start_processor()
         wait_until(lambda: _waits_for_a_lock(holder), "it waits for an answer")
