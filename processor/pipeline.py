@@ -211,6 +211,7 @@ class Pipeline:
         heartbeat: threading.Thread,
     ) -> None:
         """Stop in the order of the flow, so that each step finishes what the one before it has passed on."""
+        log.info("stopping", held=self.held.size, waits_for_poll_s=self._limits.receive_wait_s)
         self._stop_receiving.set()
         self._more.set()
         hard_stop = threading.Timer(self._limits.stop_timeout_s, self._give_up.set)

@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     retry_wait_s_max: float = Field(30.0, ge=0.05, le=600)
     stop_timeout_s: float = Field(22.0, ge=1, le=600)
 
+    keep_to_one_core: Literal["auto", "on", "off"] = "auto"
+
     http_host: str = "127.0.0.1"
     http_port: int = Field(8080, ge=0, le=65_535)
     log_format: Literal["json", "console"] = "json"

@@ -22,6 +22,7 @@ _END_MARGIN_S = 10.0
 """For how long after STOP_TIMEOUT_S a child may take to end; then it is killed, which costs no event."""
 
 _PID_VARIABLE = "PROCESSOR_SUPERVISOR_PID"
+_PLACE_VARIABLE = "PROCESSOR_SUPERVISOR_PLACE"
 """How a child is told who supervises it: between us two, and no setting."""
 
 
@@ -94,6 +95,11 @@ def follow(stop_gently: Event) -> None:
     threading.Thread(target=watch, name="follow", daemon=True).start()
 
 
+def place() -> int:
+    """Give a number that tells processes side by side apart: the supervisor's count, else the process id."""
+    return int(os.environ.get(_PLACE_VARIABLE, os.getpid()))
+
+
 def _tend(child: _Child, command: list[str], http_port: int) -> int:
     """Start a child whose time has come, look at one that has ended; gives an exit code that ends all."""
     now = time.monotonic()
@@ -103,7 +109,11 @@ def _tend(child: _Child, command: list[str], http_port: int) -> int:
         if now >= child.start_at:
             port = http_port + child.place if http_port else 0
             # Sessions of their own, so that Ctrl-C reaches them through us and once.
-            told = {"HTTP_PORT": str(port), _PID_VARIABLE: str(os.getpid())}
+            told = {
+                "HTTP_PORT": str(port),
+                _PID_VARIABLE: str(os.getpid()),
+                _PLACE_VARIABLE: str(child.place),
+            }
             child.process = subprocess.Popen(command, env=os.environ | told, start_new_session=True)
             child.started_at = now
         return 0

@@ -17,6 +17,7 @@ from processor.check import Finding, judge, not_set
 from processor.check.database import check_database
 from processor.check.queue import check_queue
 from processor.connection import Deadline, connect, while_server_answers
+from processor.cores import settle_down
 from processor.errors import (
     MigrationsPending,
     SettingsError,
@@ -104,6 +105,7 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
     Raises MigrationsPending, StoreFault and SettingsError, which waiting would not mend, and Stopped when
     told to stop before it could begin.
     """
+    core = settle_down(settings.keep_to_one_core, supervisor.place())
     source = SqsSource.open(settings)
     patience = {
         name: Patience(name, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
@@ -129,7 +131,7 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
         trouble=lambda: pipeline.trouble if begun.is_set() else f"starting; {beginning.trouble}".rstrip("; "),
     )
     probes.start()
-    log.info("started", queue=settings.queue_name(), http_port=probes.port)
+    log.info("started", queue=settings.queue_name(), http_port=probes.port, core=core)
     watcher = _DepthWatcher(source)
     supervisor.follow(stops.gently)
     try:

@@ -81,8 +81,11 @@ def schema_list(event_type: str | None, as_json: bool) -> None:
     """List the versions of all schemas."""
     with wiring.database(Settings.load()) as connection:
         rows = reader.schemas(connection, event_type)
+    which = f" of event type {event_type!r}" if event_type else ""
     print_rows(
-        rows, as_json=as_json, empty="no schemas yet; publish one: processor schema publish EVENT_TYPE FILE"
+        rows,
+        as_json=as_json,
+        empty=f"no schemas{which}; publish one: processor schema publish EVENT_TYPE FILE",
     )
 
 

@@ -121,7 +121,9 @@ def rejection_stats(as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
 @click.option(
     "--all", "everything", is_flag=True, help="Every open rejection; needed where nothing else selects."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would become of each, and change nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only judge them again; a duplicate or an id_conflict shows when saved."
+)
 @json_option
 def rejection_replay(
     rejection_ids: tuple[int, ...],

