@@ -43,6 +43,7 @@ log = structlog.get_logger(__name__)
 
 _DEPTH_EVERY_S = 15
 _REPLAY_SIZE = 100
+_PORT_MAX = 65_535
 
 _LOCK_WAIT_MS = 1000
 """For how long the registry's lock is waited for at the start before that counts as an outage, and shows."""
@@ -252,6 +253,11 @@ class _DepthWatcher:
 
 def run_many(settings: Settings, stops: Stops, processes: int, until_idle_s: float | None) -> int:
     """Run several processes side by side; gives the exit code. Raises what would end every one of them."""
+    if settings.http_port and settings.http_port + processes - 1 > _PORT_MAX:
+        raise SettingsError(
+            f"HTTP_PORT: {processes} processes need as many ports from {settings.http_port} on, and "
+            f"{_PORT_MAX} is the last; set HTTP_PORT lower, or to 0 for any"
+        )
     _Beginning(settings, stops.gently).require_migrations()
     return supervisor.supervise(
         processes,

@@ -9,7 +9,7 @@ import click
 from processor import reader, wiring
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, print_rows, printable
-from processor.errors import Reason
+from processor.errors import NotFound, Reason
 from processor.settings import Settings
 from processor.sources.quarantine import Selection, discard
 
@@ -138,6 +138,7 @@ def rejection_replay(
     reason of today. Safe to repeat, and beside a running processor. Exit code 1 if any stays open.
     """
     selection = _selection(rejection_ids, everything=everything, selected=selected)
+    _require_known(rejection_ids)
     outcomes = wiring.replay(Settings.load(), selection, dry_run=dry_run)
     if as_json:
         print_json({"dry_run": dry_run, "outcomes": outcomes})
@@ -165,6 +166,7 @@ def rejection_discard(
 ) -> None:
     """Give up open rejections: the rows stay, but nobody is asked to look at them any more."""
     selection = _selection(rejection_ids, everything=everything, selected=selected)
+    _require_known(rejection_ids)
     with wiring.database(Settings.load()) as connection:
         if dry_run:
             rows = reader.rejection_stats(connection, selection.parameters())
@@ -172,6 +174,19 @@ def rejection_discard(
         else:
             count = discard(connection, selection)
     click.echo(f"{count} rejection(s) {'would be ' if dry_run else ''}discarded")
+
+
+def _require_known(rejection_ids: tuple[int, ...]) -> None:
+    """Raise NotFound where a rejection was named that does not exist; closed ones are simply not selected."""
+    if not rejection_ids:
+        return
+    with wiring.database(Settings.load()) as connection:
+        named = Selection(rejection_ids=rejection_ids).parameters()
+        rows = reader.rejections(connection, named, status=None, limit=len(rejection_ids))
+    missing = sorted(set(rejection_ids) - {row["rejection_id"] for row in rows})
+    if missing:
+        numbers = ", ".join(str(number) for number in missing[:10])
+        raise NotFound(f"no rejection {numbers}; `processor rejection list --status any` shows what there is")
 
 
 def _selection(rejection_ids: tuple[int, ...], *, everything: bool, selected: dict[str, Any]) -> Selection:

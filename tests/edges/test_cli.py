@@ -165,6 +165,17 @@ def test_rejections_are_replayed_and_what_stays_open_is_exit_code_1(
     assert run("rejection", "replay", 1).code == FINE
 
 
+@pytest.mark.parametrize("deed", ["replay", "discard"])
+def test_a_rejection_that_does_not_exist_is_named(run: Command, saver: Saver, db: Db, deed: str) -> None:
+    saver.save(a_delivery(b"x"))
+
+    answer = run("rejection", deed, 1, 99)
+
+    assert answer.code == FAILED
+    assert "no rejection 99;" in answer.error
+    assert db.execute("SELECT status, replay_count FROM rejection").fetchall() == [("open", 0)]
+
+
 def test_rejections_are_discarded(run: Command, saver: Saver) -> None:
     saver.save(a_delivery(b"x"), a_delivery(b"y"), a_delivery(b"z"))
 
