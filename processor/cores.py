@@ -29,6 +29,10 @@ def settle_down(keep_to_one_core: str, place: int) -> int | None:
     if len(cores) == 1 or (keep_to_one_core == "auto" and len(cores) > SMALL_MACHINE_CORES_MAX):
         return None
     core = cores[place % len(cores)]
-    # Threads that exist already keep their cores; those that are made from now on inherit ours.
-    os.sched_setaffinity(0, {core})
+    try:
+        # Threads that exist already keep their cores; those that are made from now on inherit ours.
+        os.sched_setaffinity(0, {core})
+    except OSError:
+        # Some sandboxes forbid it. It is only about speed.
+        return None
     return core
