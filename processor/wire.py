@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeAlias
 
-import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from processor.errors import Reason
@@ -119,27 +118,6 @@ def _recognise(document: Document, attributes: Mapping[str, Attribute]) -> Envel
             _claimed_of_envelope(envelope),
         )
     return envelope
-
-
-def encode_native(
-    *,
-    message_id: str,
-    tenant_id: str,
-    event_type: str,
-    payload: Any,  # noqa: ANN401 - any JSON value
-    producer: str = "",
-    occurred_at: datetime | None = None,
-    schema_version: int | None = None,
-) -> bytes:
-    """Write a native event as compact JSON; `occurred_at` must have a zone. Unset fields are left out."""
-    fields: dict[str, Any] = {"id": message_id, "tenant_id": tenant_id, "event_type": event_type}
-    if producer:
-        fields["producer"] = producer
-    if occurred_at is not None:
-        fields["occurred_at"] = occurred_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if schema_version is not None:
-        fields["schema_version"] = schema_version
-    return orjson.dumps(fields | {"payload": payload})
 
 
 # ── the envelope, field by field ──────────────────────────────────────────────────────────────────────

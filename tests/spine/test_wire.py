@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from processor.errors import Reason
-from processor.wire import Claimed, Envelope, encode_native
+from processor.wire import Claimed, Envelope
 from tests.builders import an_event
 from tests.spine.reading import (
     BY_ATTRIBUTES,
@@ -157,24 +157,6 @@ def test_the_context_keeps_its_text_and_every_digit() -> None:
     )
 
     assert envelope(body).context == '{"n": 1.10, "big": 123456789012345678901, "h\\ud800": "\\udc00"}'
-
-
-def test_what_encode_native_writes_is_read_back() -> None:
-    occurred_at = datetime(2026, 11, 22, 10, 0, 0, 123456, tzinfo=UTC)
-    body = encode_native(
-        message_id="m-1",
-        tenant_id="acme",
-        event_type="order.created",
-        payload={"total": 1},
-        producer="shop",
-        occurred_at=occurred_at,
-        schema_version=2,
-    )
-
-    found = envelope(body)
-
-    assert (found.message_id, found.producer, found.occurred_at) == ("m-1", "shop", occurred_at)
-    assert (found.schema_version, found.payload) == (2, '{"total":1}')
 
 
 @pytest.mark.parametrize(
