@@ -94,10 +94,9 @@ def once(
 
 def count_outcomes(settlements: Sequence[Settlement]) -> None:
     """Tell the metrics what became of deliveries, after their commit."""
-    for settlement in settlements:
-        metrics.deliveries.labels(
-            outcome=settlement.outcome.value, reason=settlement.reason.value if settlement.reason else ""
-        ).inc()
+    counts = Counter((settlement.outcome, settlement.reason) for settlement in settlements)
+    for (outcome, reason), count in counts.items():
+        metrics.deliveries.labels(outcome=outcome.value, reason=reason.value if reason else "").inc(count)
 
 
 class Pipeline:

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     aws_session_token: SecretStr | None = None
     localstack_host: str | None = None
 
+    sqs_client: Literal["lean", "boto3"] = "lean"
     receivers: int = Field(3, ge=1, le=64)
     writers: int = Field(1, ge=1, le=16)
     settlers: int = Field(3, ge=1, le=64)

@@ -137,6 +137,10 @@ _RFC3339 = re.compile(
 )
 
 
+_FIRST_MOMENT = datetime(1, 1, 2, tzinfo=UTC)
+_LAST_MOMENT = datetime(9999, 12, 30, tzinfo=UTC)
+
+
 def _moment(value: object) -> datetime:
     matched = _RFC3339.fullmatch(value) if isinstance(value, str) else None
     if matched is None or not isinstance(value, str):
@@ -147,7 +151,7 @@ def _moment(value: object) -> datetime:
     except (ValueError, OverflowError) as error:
         raise ValueError(f"no such time: {error}") from None
     # A reader's zone may push the first and the last day out of what its datetime can hold.
-    if not datetime(1, 1, 2, tzinfo=UTC) <= moment <= datetime(9999, 12, 30, tzinfo=UTC):
+    if not _FIRST_MOMENT <= moment <= _LAST_MOMENT:
         raise ValueError("no such time: years go from 0001 to 9999")
     return moment
 
