@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -122,16 +123,20 @@ class QueueServer:
         """Show what was filled hidden."""
         self._own.post("/reveal", queue=_name(queue_url))
 
-    def stats(self, queue_url: str) -> dict[str, dict[str, int]]:
-        """Give what ours counted of a queue: `calls` by operation and `messages`; nothing from another."""
-        if not self.can_hide:
-            return {"calls": {}, "messages": {}}
-        found: dict[str, dict[str, int]] = self._own.get(f"/stats?queue={_name(queue_url)}")
-        return found
+    def calls(self, queue_url: str) -> Counter[str]:
+        """Give the calls of a queue by operation, as ours counts them; another counts none."""
+        return Counter(self._stats(queue_url)["calls"]) if self.can_hide else Counter()
+
+    def parked(self, queue_url: str) -> int:
+        """Give how many receives wait for a message."""
+        return int(self._stats(queue_url)["parked"])
 
     def handovers(self, queue_url: str) -> dict[str, float]:
         """Give, by delivery id, when each message that was sent was first handed over, in Unix time."""
         return dict(self._own.get(f"/handovers?queue={_name(queue_url)}"))
+
+    def _stats(self, queue_url: str) -> Any:
+        return self._own.get(f"/stats?queue={_name(queue_url)}")
 
     @property
     def _own(self) -> QueueClient:

@@ -34,16 +34,17 @@ STOP_S = 1.0
 
 @dataclass(frozen=True)
 class Figures:
-    """What one run has shown. Seconds of CPU are per 1,000 messages; None where it can't be known."""
+    """What one run has shown. CPU seconds, calls and transactions are per 1,000 messages; None: not known."""
 
     messages: int
     rate_per_s: float
     client_cpu_s: float
-    database_cpu_s: float
-    queue_cpu_s: float
-    rss_peak_mib: float
-    transactions: float
-    sqs_calls: float | None
+    database_cpu_s: float | None = None
+    queue_cpu_s: float | None = None
+    rss_peak_mib: float | None = None
+    transactions: float | None = None
+    sqs_calls: float | None = None
+    deadlocks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ class _Sample:
 
 def drain(ground: Ground, contestant: Contestant, messages: int, warm_up: int = WARM_UP) -> Figures:
     """Let a contestant drain `messages` after a warm-up. Raises AuditFailed, and then there is no figure."""
-    tag = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in contestant.name)
-    with ground.arena(tag) as arena:
+    with ground.arena(tag(contestant.name)) as arena:
         text = events.template()
         queue, url = ground.queue, arena.queue_url
         if queue.can_hide:
@@ -87,36 +87,41 @@ def drain(ground: Ground, contestant: Contestant, messages: int, warm_up: int = 
             calls = _calls(ground, arena) - calls_before
             rss_peak_mib = measures.rss_peak_mib(child.pid)
         audit(arena, warm_up + messages)
-        seconds, transactions = _clock(arena, before.at if queue.can_hide else None, warm_up, messages)
+        clock = _clock(arena, before.at if queue.can_hide else None, warm_up)
     known_calls = calls if ground.queue.can_hide else None
-    return _figures(messages, before, after, seconds, transactions, known_calls, rss_peak_mib)
+    return _figures(messages, before, after, clock, known_calls, rss_peak_mib)
 
 
 def _figures(
     messages: int,
     before: _Sample,
     after: _Sample,
-    seconds: float,
-    transactions: int,
+    clock: "_Clock",
     calls: int | None,
     rss_peak_mib: float,
 ) -> Figures:
     thousands = before.left / 1000
     return Figures(
         messages=messages,
-        rate_per_s=messages / seconds,
+        rate_per_s=messages / clock.seconds,
         client_cpu_s=(after.client_cpu_s - before.client_cpu_s) / thousands,
         database_cpu_s=(after.database_cpu_s - before.database_cpu_s) / thousands,
         queue_cpu_s=(after.queue_cpu_s - before.queue_cpu_s) / thousands,
         rss_peak_mib=rss_peak_mib,
-        transactions=transactions / messages * 1000,
+        transactions=clock.transactions / messages * 1000,
         sqs_calls=None if calls is None else calls / messages * 1000,
+        deadlocks=clock.deadlocks,
     )
+
+
+def tag(name: str) -> str:
+    """Give a name fit for a queue and a database."""
+    return "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in name)
 
 
 def _calls(ground: Ground, arena: Arena) -> int:
     """Count the calls so far; questions after the depth are our own and not the contestant's."""
-    calls = ground.queue.stats(arena.queue_url)["calls"]
+    calls = ground.queue.calls(arena.queue_url)
     return sum(count for operation, count in calls.items() if operation != "GetQueueAttributes")
 
 
@@ -188,13 +193,25 @@ def audit(arena: Arena, messages: int) -> None:
         )
 
 
-def _clock(arena: Arena, shown_at: float | None, warm_up: int, messages: int) -> tuple[float, int]:
-    """Give the seconds that the measured messages took, and how many transactions stored them."""
+@dataclass(frozen=True)
+class _Clock:
+    """What PostgreSQL says of the measured messages: seconds, transactions, deadlocks."""
+
+    seconds: float
+    transactions: int
+    deadlocks: int
+
+
+def _clock(arena: Arena, shown_at: float | None, warm_up: int) -> _Clock:
+    """Ask when each transaction was committed; the clock starts at `shown_at`, or where the warm-up ends."""
     with psycopg.connect(arena.database_url) as connection:
         rows = connection.execute(
             "SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at, count(*) "
             "FROM message GROUP BY xmin ORDER BY at"
         ).fetchall()
+        deadlocks = connection.execute(
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        ).fetchone()
     stored, warm_at, transactions = 0, 0.0, 0
     for at, count in rows:
         if stored + count <= warm_up:
@@ -202,4 +219,4 @@ def _clock(arena: Arena, shown_at: float | None, warm_up: int, messages: int) ->
         else:
             transactions += 1
         stored += count
-    return rows[-1][0] - (shown_at or warm_at), transactions
+    return _Clock(rows[-1][0] - (shown_at or warm_at), transactions, (deadlocks or (0,))[0])
