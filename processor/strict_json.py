@@ -9,11 +9,11 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 import orjson
+from msgspec import Struct
 
 DIGITS_MAX = 1000
 """Characters in one number. Far above any amount, far below what Python's int() refuses (4,300)."""
@@ -31,8 +31,7 @@ class JsonFault(ValueError):
     """The text is no JSON that we take; the message says what was seen and where, in words."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """A JSON text read once: its value, and for an object the text of each of its members."""
 
     value: Any

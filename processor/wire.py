@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeAlias
 
+from msgspec import Struct
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from processor.errors import Reason
@@ -40,8 +41,7 @@ FORMATS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True):
     """Who a body says it is from, as far as it could be read; None where it says nothing usable."""
 
     tenant_id: str | None = None
@@ -50,8 +50,7 @@ class Claimed:
     producer: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True):
     """What every format comes down to.
 
     `payload` is its JSON text and `payload_value` the same parsed (numbers as int and Decimal). `message_id`

@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httptools
@@ -101,34 +101,41 @@ class Endpoint:
         return connection
 
 
-@dataclass(slots=True)
 class _Reading:
-    """What llhttp tells while it reads one answer; it calls these methods by name."""
+    """One answer as llhttp reads it from the pieces that it is fed; llhttp calls the `on_` methods by name."""
 
-    pieces: list[bytes] = field(default_factory=list)
-    size_bytes: int = 0
-    whole: bool = False
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces: list[bytes] = []
+        self.feed = self._parser.feed_data
+        self.size_bytes = 0
+        self.whole = False
+        self.keep = False
 
     def on_body(self, piece: bytes) -> None:
-        self.pieces.append(piece)
+        self._pieces.append(piece)
         self.size_bytes += len(piece)
 
     def on_message_complete(self) -> None:
         self.whole = True
+        # Only here does llhttp know; afterwards it is ready for the next answer, and says no.
+        self.keep = self._parser.should_keep_alive()
+
+    def answer(self) -> Answer:
+        return Answer(self._parser.get_status_code(), b"".join(self._pieces))
 
 
 def _read_answer(connection: socket.socket) -> tuple[Answer, bool]:
     """Read one answer whole; says, too, whether the connection can be used again."""
     reading = _Reading()
-    parser = httptools.HttpResponseParser(reading)
     while not reading.whole:
         received = connection.recv(_RECV_SIZE)
         if not received:
             raise HttpTrouble("the server closed the connection before its answer was whole")
-        parser.feed_data(received)
+        reading.feed(received)
         if reading.size_bytes > ANSWER_BYTES_MAX:
             raise HttpTrouble(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
-    return Answer(parser.get_status_code(), b"".join(reading.pieces)), parser.should_keep_alive()
+    return reading.answer(), reading.keep
 
 
 def _readable(connection: socket.socket) -> bool:
