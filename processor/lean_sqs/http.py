@@ -42,13 +42,13 @@ class Endpoint:
     """
 
     def __init__(self, url: str, *, connect_timeout_s: float, read_timeout_s: float, ca_file: str) -> None:
+        self._idle: deque[socket.socket] = deque()
         self.url = url
         parts = urlsplit(url)
         self._address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
         self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
-        self._idle: deque[socket.socket] = deque()
 
     def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> Answer:
         """Send one request to `/` and wait for its answer. Raises HttpTimeout, HttpTrouble."""
@@ -76,6 +76,10 @@ class Endpoint:
         while self._idle:
             self._idle.pop().close()
 
+    def __del__(self) -> None:
+        # As with boto3's client, whoever lets go of it need not close it.
+        self.close()
+
     def _connection(self) -> socket.socket:
         while True:
             try:
@@ -102,7 +106,7 @@ class Endpoint:
 
 
 class _Reading:
-    """One answer as llhttp reads it from the pieces that it is fed; llhttp calls the `on_` methods by name."""
+    """One answer, read by llhttp from the pieces that it is fed; it calls the `on_` methods by name."""
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
