@@ -60,7 +60,13 @@ def _panels(results: Results) -> Iterator[tuple[int, Callable[[Any], None]]]:
 
 def _bars(axis: Any, race: Race, names: Sequence[str], field: str, title: str) -> None:
     """One bar per entry: the median, with a whisker from the least to the greatest."""
-    names = sorted(names, key=lambda name: median(getattr(run, field) for run in race.runs(name)))
+    # The best on top, which is where the place is greatest.
+    less_is_better = field == "client_cpu_s"
+    names = sorted(
+        names,
+        key=lambda name: median(getattr(run, field) for run in race.runs(name)),
+        reverse=less_is_better,
+    )
     for place, name in enumerate(names):
         values = [getattr(run, field) for run in race.runs(name)]
         middle = median(values)
@@ -71,7 +77,7 @@ def _bars(axis: Any, race: Race, names: Sequence[str], field: str, title: str) -
         axis.annotate(text, (max(values), place), xytext=(5, 0), textcoords="offset points", va="center")
     axis.set_yticks(range(len(names)), names)
     axis.margins(x=0.12)
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.2f}")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.2f}".rstrip("0").rstrip("."))
     _plain(axis, title)
 
 
