@@ -36,6 +36,10 @@ class QueueClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up; safe to call again."""
         self._socket.close()
 
     def sqs(self, operation: str, request: bytes) -> bytes:

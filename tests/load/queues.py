@@ -169,6 +169,9 @@ class QueueServer:
         return True
 
     def _stop(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
         if self._child is not None:
             self._child.stop(*STOP)
             self._child = None
