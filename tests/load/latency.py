@@ -63,18 +63,20 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     return ordered[max(0, -(-len(ordered) * percent // 100).__trunc__() - 1)]
 
 
-def latency(ground: Ground, contestant: Contestant, rate_per_s: int, seconds: int) -> Latency:
+def latency(
+    ground: Ground, contestant: Contestant, rate_per_s: int, seconds: int, warm_up: int = WARM_UP
+) -> Latency:
     """Send at this rate to a warm contestant and look when each message was committed."""
     with ground.arena(f"late-{tag(contestant.name)}-{rate_per_s}") as arena:
         text = events.template()
         count = rate_per_s * (SETTLE_S + seconds)
         # The warm-up's ids must not meet those of the sender.
-        ground.queue.fill(arena.queue_url, text, count, WARM_UP)
+        ground.queue.fill(arena.queue_url, text, count, warm_up)
         with running(ground, contestant, arena) as child:
             wait_for_depth(ground, child, arena, 0)
             sent = send(ground, arena, rate_per_s, count, text, events.TENANTS)
             wait_for_depth(ground, child, arena, 0)
-        audit(arena, WARM_UP + count)
+        audit(arena, warm_up + count)
         timetable = Timetable.of(rate_per_s, sent.began_at)
         skipped = rate_per_s * SETTLE_S
         latencies_ms = [

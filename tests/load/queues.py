@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from processor.devstack.children import POLL_S, Child, free_port, port_is_free, spawn, uninterrupted
+from processor.devstack.children import POLL_S, Child, free_port, spawn, uninterrupted
 from tests.load.events import TENANTS, body
 from tests.load.faults import LoadError
 from tests.load.node import FAUXQS, find_node
@@ -27,11 +27,6 @@ class QueueServer:
     """One server, started and stopped by us, and what a load test asks of it."""
 
     def __init__(self, kind: Kind, folder: Path, tools: Path, port: int | None = None) -> None:
-        if port is not None and not port_is_free(port):
-            raise LoadError(
-                f"another program listens on 127.0.0.1:{port}; expected a free port for the queue server; "
-                "leave --port out to get a free one"
-            )
         self.kind = kind
         self.port = port or free_port()
         self.endpoint_url = f"http://127.0.0.1:{self.port}"
