@@ -84,6 +84,7 @@ def test_a_latency_is_counted_from_the_timetable_to_the_commit(here: Ground) -> 
     found = latency(here, boto3_loop(), rate_per_s=100, seconds=1, warm_up=20)
 
     assert found.messages == 100
+    assert 0 < found.flush_ms < PATIENCE_S * 1000
     assert 0 < found.p50_ms <= found.p99_ms <= found.max_ms < PATIENCE_S * 1000
 
 

@@ -117,9 +117,10 @@ def _look_before(port: int | None) -> None:
 
 
 def _prepare(postgres: EmbeddedPostgres) -> None:
-    """Make the database that all runs copy, and let the server note when each transaction was committed."""
+    """Make the database that all runs copy, and let it note every commit and every flush."""
     with psycopg.connect(postgres.url(), autocommit=True) as admin:
         admin.execute("ALTER SYSTEM SET track_commit_timestamp = on")
+        admin.execute("ALTER SYSTEM SET track_wal_io_timing = on")
         admin.execute(f"CREATE DATABASE {TEMPLATE}")
     with psycopg.connect(postgres.url(TEMPLATE), autocommit=True) as connection:
         migrate(connection)

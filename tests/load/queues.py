@@ -114,9 +114,9 @@ class QueueServer:
             if self._call("SendMessageBatch", QueueUrl=queue_url, Entries=entries).get("Failed"):
                 raise LoadError(f"{self.kind} refused an event of the load test")
 
-    def reveal(self, queue_url: str) -> None:
-        """Show what was filled hidden."""
-        self._own.post("/reveal", queue=_name(queue_url))
+    def reveal(self, queue_url: str) -> float:
+        """Show what was filled hidden; gives the moment in Unix time."""
+        return float(self._own.post("/reveal", queue=_name(queue_url)))
 
     def calls(self, queue_url: str) -> Counter[str]:
         """Give the calls of a queue by operation, as ours counts them; another counts none."""
