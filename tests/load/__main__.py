@@ -2,10 +2,10 @@
 
 import errno
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import psycopg
@@ -13,7 +13,7 @@ import psycopg
 from processor.cli.errors import Commands, Exit
 from processor.devstack.interrupts import Interrupted, interrupts
 from tests.load import limits, report
-from tests.load.contestants import Contestant, everybody, ours, sqs_consumer
+from tests.load.contestants import OURS, ours, roster
 from tests.load.faults import AuditFailed, LoadError
 from tests.load.flood import flood
 from tests.load.ground import TOOLS, Ground, open_ground
@@ -21,13 +21,15 @@ from tests.load.idle import idle
 from tests.load.latency import RATES, latencies
 from tests.load.memory import memory
 from tests.load.plot import draw
-from tests.load.race import Entry, entry, race
+from tests.load.race import entry, race
 from tests.load.results import Results, describe
 
 SCALE = (1, 2, 3, 4)
 
+PROMPT = (OURS, "sqs-consumer 4x", "sqs-consumer 8x")
+"""Whose latency is measured where nobody else is asked for: ours, and the best of the peers."""
+
 Option = Callable[[Callable[..., None]], Callable[..., None]]
-Named = TypeVar("Named", Contestant, Entry)
 
 
 class LoadCommands(Commands):
@@ -218,27 +220,33 @@ def flood_command(ground: Ground, results: Results, messages: int, seconds: int)
     results.flood = flood(ground, ours(), messages=messages, seconds=seconds, say=_say)
 
 
-def _drain(ground: Ground, results: Results, rounds: int, messages: int, only: tuple[str, ...]) -> None:
-    entries = [*map(entry, everybody(TOOLS)), *limits.entries()]
-    results.race = race(ground, _chosen(entries, only), rounds, messages, _say)
+def _drain(ground: Ground, results: Results, rounds: int, messages: int, only: Sequence[str]) -> None:
+    everybody = roster(TOOLS)
+    walls = {one.name: one for one in limits.entries()}
+    entries = [
+        entry(everybody[name]()) if name in everybody else walls[name]
+        for name in _chosen([*everybody, *walls], only)
+    ]
+    results.race = race(ground, entries, rounds, messages, _say)
 
 
 def _latency(
-    ground: Ground, results: Results, rates: tuple[int, ...], seconds: int, only: tuple[str, ...] = ()
+    ground: Ground, results: Results, rates: Sequence[int], seconds: int, only: Sequence[str] = ()
 ) -> None:
-    peers = [sqs_consumer(4, TOOLS), sqs_consumer(8, TOOLS)]
-    results.latencies = latencies(ground, _chosen([ours(), *peers], only), rates, seconds, _say)
+    everybody = roster(TOOLS)
+    contestants = [everybody[name]() for name in (_chosen(list(everybody), only) if only else PROMPT)]
+    results.latencies = latencies(ground, contestants, rates, seconds, _say)
 
 
 def _scale(ground: Ground, results: Results, rounds: int, messages: int) -> None:
     results.scale = race(ground, [entry(ours(count)) for count in SCALE], rounds, messages, _say)
 
 
-def _chosen(all_of_them: list[Named], only: tuple[str, ...]) -> list[Named]:
-    chosen = [one for one in all_of_them if not only or any(word in one.name for word in only)]
+def _chosen(names: Sequence[str], only: Sequence[str]) -> list[str]:
+    """Give the names that have one of the words; all, if there are no words."""
+    chosen = [name for name in names if not only or any(word in name for word in only)]
     if not chosen:
-        names = ", ".join(one.name for one in all_of_them)
-        raise click.UsageError(f"--only {' '.join(only)} leaves nobody; there are: {names}")
+        raise click.UsageError(f"--only {' '.join(only)} leaves nobody; there are: {'; '.join(names)}")
     return chosen
 
 

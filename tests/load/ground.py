@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 
 from processor import registry
+from processor.devstack.children import port_is_free
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.migrations import migrate
 from tests.load import events
@@ -86,16 +87,7 @@ class Ground:
 @contextlib.contextmanager
 def open_ground(queue: Kind, port: int | None = None) -> Iterator[Ground]:
     """Start both servers; when it is left, by whatever way, nothing of them remains."""
-    if not Path("/proc/self/stat").exists():
-        raise LoadError("load tests read CPU and memory from /proc, which only Linux has")
-    # Below the checkout and not in /tmp, which may be memory: fsync must mean something.
-    TOOLS.mkdir(parents=True, exist_ok=True)
-    free_bytes = shutil.disk_usage(TOOLS).free
-    if free_bytes < FREE_BYTES_MIN:
-        raise LoadError(
-            f"{free_bytes / 1024**3:.1f} GiB are free in {TOOLS}; "
-            f"expected {FREE_BYTES_MIN / 1024**3:.0f}; make room, then try again"
-        )
+    _look_before(port)
     with (
         tempfile.TemporaryDirectory(prefix="run-", dir=TOOLS, ignore_cleanup_errors=True) as folder,
         EmbeddedPostgres(Path(folder) / "postgres", max_connections=200) as postgres,
@@ -105,10 +97,30 @@ def open_ground(queue: Kind, port: int | None = None) -> Iterator[Ground]:
         yield Ground(Path(folder), postgres, server)
 
 
+def _look_before(port: int | None) -> None:
+    """Raise LoadError for what would be in the way, before anything is started."""
+    if not Path("/proc/self/stat").exists():
+        raise LoadError("load tests read CPU and memory from /proc, which only Linux has")
+    if port is not None and not port_is_free(port):
+        raise LoadError(
+            f"another program listens on 127.0.0.1:{port}; expected a free port for the queue server; "
+            "leave --port out to get a free one"
+        )
+    # Below the checkout and not in /tmp, which may be memory: fsync must mean something.
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    free_bytes = shutil.disk_usage(TOOLS).free
+    if free_bytes < FREE_BYTES_MIN:
+        raise LoadError(
+            f"{free_bytes / 1024**3:.1f} GiB are free in {TOOLS}; "
+            f"expected {FREE_BYTES_MIN / 1024**3:.0f}; make room, then try again"
+        )
+
+
 def _prepare(postgres: EmbeddedPostgres) -> None:
-    """Make the database that all runs copy, and let the server note when each transaction was committed."""
+    """Make the database that all runs copy, and let it note every commit and every flush."""
     with psycopg.connect(postgres.url(), autocommit=True) as admin:
         admin.execute("ALTER SYSTEM SET track_commit_timestamp = on")
+        admin.execute("ALTER SYSTEM SET track_wal_io_timing = on")
         admin.execute(f"CREATE DATABASE {TEMPLATE}")
     with psycopg.connect(postgres.url(TEMPLATE), autocommit=True) as connection:
         migrate(connection)

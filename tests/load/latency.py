@@ -1,4 +1,8 @@
-"""How long a message is under way at a constant rate: from the timetable of its sending to its commit."""
+"""How long a message is under way at a constant rate: from the timetable of its sending to its commit.
+
+The moment of a commit is the one that PostgreSQL notes for it, just before the commit is flushed to the disk.
+How long a flush took on average stands beside it, for whoever wants to add it.
+"""
 
 import json
 import signal
@@ -35,11 +39,17 @@ class Latency:
     p50_ms: float
     p99_ms: float
     max_ms: float
+    flush_ms: float
     sender_late_ms_max: float
 
     @classmethod
     def of(
-        cls, name: str, rate_per_s: int, latencies_ms: Sequence[float], sender_late_ms_max: float
+        cls,
+        name: str,
+        rate_per_s: int,
+        latencies_ms: Sequence[float],
+        flush_ms: float,
+        sender_late_ms_max: float,
     ) -> "Latency":
         """Sum up; needs at least one message."""
         ordered = sorted(latencies_ms)
@@ -54,6 +64,7 @@ class Latency:
             percentile(ordered, 50),
             percentile(ordered, 99),
             ordered[-1],
+            flush_ms,
             sender_late_ms_max,
         )
 
@@ -63,18 +74,22 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     return ordered[max(0, -(-len(ordered) * percent // 100).__trunc__() - 1)]
 
 
-def latency(ground: Ground, contestant: Contestant, rate_per_s: int, seconds: int) -> Latency:
+def latency(
+    ground: Ground, contestant: Contestant, rate_per_s: int, seconds: int, warm_up: int = WARM_UP
+) -> Latency:
     """Send at this rate to a warm contestant and look when each message was committed."""
     with ground.arena(f"late-{tag(contestant.name)}-{rate_per_s}") as arena:
         text = events.template()
         count = rate_per_s * (SETTLE_S + seconds)
         # The warm-up's ids must not meet those of the sender.
-        ground.queue.fill(arena.queue_url, text, count, WARM_UP)
+        ground.queue.fill(arena.queue_url, text, count, warm_up)
         with running(ground, contestant, arena) as child:
             wait_for_depth(ground, child, arena, 0)
+            flushes = Flushes.so_far(ground)
             sent = send(ground, arena, rate_per_s, count, text, events.TENANTS)
             wait_for_depth(ground, child, arena, 0)
-        audit(arena, WARM_UP + count)
+            flush_ms = Flushes.so_far(ground).mean_ms_since(flushes)
+        audit(arena, warm_up + count)
         timetable = Timetable.of(rate_per_s, sent.began_at)
         skipped = rate_per_s * SETTLE_S
         latencies_ms = [
@@ -82,7 +97,7 @@ def latency(ground: Ground, contestant: Contestant, rate_per_s: int, seconds: in
             for number, at in committed(arena)
             if skipped <= number < count
         ]
-    return Latency.of(contestant.name, rate_per_s, latencies_ms, sent.late_ms_max)
+    return Latency.of(contestant.name, rate_per_s, latencies_ms, flush_ms, sent.late_ms_max)
 
 
 def latencies(
@@ -112,6 +127,27 @@ def committed(arena: Arena) -> list[tuple[int, float]]:
             "SELECT substr(message_id, 7)::int, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 "
             "FROM message"
         ).fetchall()
+
+
+@dataclass(frozen=True)
+class Flushes:
+    """How often PostgreSQL has flushed its log to the disk so far, and for how long in all."""
+
+    count: int
+    ms: float
+
+    @classmethod
+    def so_far(cls, ground: Ground) -> "Flushes":
+        with psycopg.connect(ground.postgres.url()) as connection:
+            row = connection.execute(
+                "SELECT coalesce(sum(fsyncs), 0)::int8, coalesce(sum(fsync_time), 0)::float8 "
+                "FROM pg_stat_io WHERE object = 'wal'"
+            ).fetchone()
+        return cls(*row) if row else cls(0, 0.0)
+
+    def mean_ms_since(self, before: "Flushes") -> float:
+        """Give the mean of the flushes between two looks; 0 where there was none."""
+        return (self.ms - before.ms) / max(1, self.count - before.count)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The results as one picture, for those who would rather look: speed, price and delay, side by side."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,27 +27,46 @@ def draw(results: Results, path: Path) -> Path:
     mpl.rcParams.update({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "event-processor"})
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    panels = [part for part in (results.race, results.race, results.latencies) if part]
-    figure, axes = plt.subplots(len(panels), 1, figsize=(9, 3.4 * len(panels) + 0.6), squeeze=False)
-    column = [row[0] for row in axes]
-    if results.race:
-        _bars(column[0], results.race, "rate_per_s", "messages/s, more is better", limits=True)
-        _bars(
-            column[1], results.race, "client_cpu_s", "client CPU-seconds per 1,000 messages, less is better"
-        )
-    if results.latencies:
-        _latencies(column[-1], results.latencies)
+    panels = list(_panels(results))
+    heights = [0.6 + 0.3 * rows for rows, _ in panels]
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(9, sum(heights) + 0.8), squeeze=False, height_ratios=heights
+    )
+    for (_, paint), [axis] in zip(panels, axes, strict=True):
+        paint(axis)
     figure.text(0.01, 0.004, "\n".join(_wrapped(machine_lines(results.machine))), fontsize=6.5, color="#555")
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.tight_layout(rect=(0, 0.6 / figure.get_figheight(), 1, 1))
     figure.savefig(path)
     plt.close(figure)
     return path
 
 
-def _bars(axis: Any, race: Race, field: str, title: str, *, limits: bool = False) -> None:
+def _panels(results: Results) -> Iterator[tuple[int, Callable[[Any], None]]]:
+    """Give each panel as the number of its bars and what paints it."""
+    race, latencies = results.race, results.latencies
+    if race:
+        runners = [name for name in race.names if name not in LIMITS]
+        walls = [name for name in race.names if name in LIMITS]
+        for names, field, title in (
+            (runners, "rate_per_s", "messages/s, more is better"),
+            (runners, "client_cpu_s", "client CPU-seconds per 1,000 messages, less is better"),
+            (walls, "rate_per_s", "the walls: messages/s of the queue alone and of the database alone"),
+        ):
+            if names:
+                yield len(names), partial(_bars, race=race, names=names, field=field, title=title)
+    if latencies:
+        yield len(latencies), partial(_latencies, latencies=latencies)
+
+
+def _bars(axis: Any, race: Race, names: Sequence[str], field: str, title: str) -> None:
     """One bar per entry: the median, with a whisker from the least to the greatest."""
-    names = [name for name in race.names if limits or name not in LIMITS]
-    names.sort(key=lambda name: median(getattr(run, field) for run in race.runs(name)))
+    # The best on top, which is where the place is greatest.
+    less_is_better = field == "client_cpu_s"
+    names = sorted(
+        names,
+        key=lambda name: median(getattr(run, field) for run in race.runs(name)),
+        reverse=less_is_better,
+    )
     for place, name in enumerate(names):
         values = [getattr(run, field) for run in race.runs(name)]
         middle = median(values)
@@ -57,6 +77,7 @@ def _bars(axis: Any, race: Race, field: str, title: str, *, limits: bool = False
         axis.annotate(text, (max(values), place), xytext=(5, 0), textcoords="offset points", va="center")
     axis.set_yticks(range(len(names)), names)
     axis.margins(x=0.12)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.2f}".rstrip("0").rstrip("."))
     _plain(axis, title)
 
 
@@ -79,6 +100,7 @@ def _latencies(axis: Any, latencies: Sequence[Latency]) -> None:
             fontsize=7,
         )
     axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_yticks(
         [place + 0.4 - 0.4 / len(names) for place in range(len(rates))], [f"{r:,}/s" for r in rates]
     )

@@ -36,6 +36,10 @@ class QueueClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up; safe to call again."""
         self._socket.close()
 
     def sqs(self, operation: str, request: bytes) -> bytes:
@@ -51,9 +55,9 @@ class QueueClient:
         """Ask for what SQS has not, such as /stats."""
         return orjson.loads(self._exchange(b"GET", path.encode(), b"", b""))
 
-    def post(self, path: str, **fields: Any) -> None:
-        """Tell the server what SQS could not, such as /fill."""
-        self._exchange(b"POST", path.encode(), b"", orjson.dumps(fields))
+    def post(self, path: str, **fields: Any) -> Any:
+        """Tell the server what SQS could not be told, such as /fill; gives its answer."""
+        return orjson.loads(self._exchange(b"POST", path.encode(), b"", orjson.dumps(fields)))
 
     def _exchange(self, method: bytes, path: bytes, headers: bytes, body: bytes) -> bytes:
         self._socket.sendall(REQUEST % (method, path, self._host, headers, len(body), body))

@@ -204,14 +204,16 @@ class Queue:
                 self.put(message)
             self.wake()
 
-    def reveal(self) -> None:
-        """Show what was filled hidden, as if it were sent at this moment."""
+    def reveal(self) -> float:
+        """Show what was filled hidden, as if it were sent at this moment; gives the moment in Unix time."""
         now_ms = int(time.time() * 1000)
         for message in self._unrevealed:
             message.sent_ms = now_ms
             self.put(message)
         self._unrevealed = []
+        shown_at = time.time()
         self.wake()
+        return shown_at
 
     # ── out ──
 

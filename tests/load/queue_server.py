@@ -166,7 +166,7 @@ class Service:
             case "POST", "/fill":
                 queue.fill(**{name: value for name, value in asked.items() if name != "queue"})  # type: ignore[arg-type]
             case "POST", "/reveal":
-                queue.reveal()
+                return orjson.dumps(queue.reveal())
             case _:
                 raise Refused("UnknownOperationException", f"{method} {parts.path} is not served here")
         return b"{}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from processor.devstack.children import POLL_S, Child, free_port, port_is_free, spawn, uninterrupted
+from processor.devstack.children import POLL_S, Child, free_port, spawn, uninterrupted
 from tests.load.events import TENANTS, body
 from tests.load.faults import LoadError
 from tests.load.node import FAUXQS, find_node
@@ -27,11 +27,6 @@ class QueueServer:
     """One server, started and stopped by us, and what a load test asks of it."""
 
     def __init__(self, kind: Kind, folder: Path, tools: Path, port: int | None = None) -> None:
-        if port is not None and not port_is_free(port):
-            raise LoadError(
-                f"another program listens on 127.0.0.1:{port}; expected a free port for the queue server; "
-                "leave --port out to get a free one"
-            )
         self.kind = kind
         self.port = port or free_port()
         self.endpoint_url = f"http://127.0.0.1:{self.port}"
@@ -119,9 +114,9 @@ class QueueServer:
             if self._call("SendMessageBatch", QueueUrl=queue_url, Entries=entries).get("Failed"):
                 raise LoadError(f"{self.kind} refused an event of the load test")
 
-    def reveal(self, queue_url: str) -> None:
-        """Show what was filled hidden."""
-        self._own.post("/reveal", queue=_name(queue_url))
+    def reveal(self, queue_url: str) -> float:
+        """Show what was filled hidden; gives the moment in Unix time."""
+        return float(self._own.post("/reveal", queue=_name(queue_url)))
 
     def calls(self, queue_url: str) -> Counter[str]:
         """Give the calls of a queue by operation, as ours counts them; another counts none."""
@@ -169,6 +164,9 @@ class QueueServer:
         return True
 
     def _stop(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
         if self._child is not None:
             self._child.stop(*STOP)
             self._child = None

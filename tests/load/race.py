@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from dataclasses import fields as fields_of
 from statistics import median
 
 from tests.load.contestants import OURS, Contestant
@@ -45,6 +46,23 @@ class Race:
             if OURS in shown and name in shown
         ]
         return median(ratios) if ratios else None
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Give the medians of everybody's figures, the least and the greatest rate, and the ratio to ours."""
+        found = {}
+        for name in self.names:
+            runs, ratio = self.runs(name), self.of_ours(name)
+            fields = {
+                field.name: [value for run in runs if (value := getattr(run, field.name)) is not None]
+                for field in fields_of(Figures)
+            }
+            rates = fields["rate_per_s"]
+            found[name] = {name: median(values) for name, values in fields.items() if values} | {
+                "rate_per_s_min": min(rates),
+                "rate_per_s_max": max(rates),
+                **({} if ratio is None else {"times_ours": ratio}),
+            }
+        return found
 
 
 def entry(contestant: Contestant) -> Entry:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -14,14 +15,15 @@ from tests.load.race import Race
 from tests.load.results import NOT_COMPARED, Machine, Results
 from tests.load.rounds import Figures
 
-WIDTH_MIN = 124
+WIDTH_MIN = 110
 LIMITS = {**QUEUE_LIMITS, **DATABASE_LIMITS}
 
 
 def show(results: Results) -> None:
     """Print a table for each thing that was measured."""
     console = Console()
-    if console.width < WIDTH_MIN and not console.is_terminal:
+    if console.width < WIDTH_MIN:
+        # A line that the terminal wraps is still whole; a column that we cut is not.
         console = Console(width=WIDTH_MIN)
     for table in _tables(results):
         console.print(table)
@@ -34,14 +36,14 @@ def spread(values: Sequence[float], digits: int) -> str:
     """Give the median, and in brackets the least and the greatest."""
     if len(values) == 1:
         return f"{values[0]:,.{digits}f}"
-    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
 
 
 def _tables(results: Results) -> Iterator[Table]:
     if results.race:
-        yield _race_table(results.race, "Draining: messages a second, and what 1,000 messages cost")
+        yield from _race_tables(results.race, "Draining a full queue")
     if results.scale:
-        yield _race_table(results.scale, "One to four processes on one queue")
+        yield from _race_tables(results.scale, "One to four processes on one queue")
     if results.latencies:
         yield _latency_table(results.latencies)
     if results.flood:
@@ -50,44 +52,31 @@ def _tables(results: Results) -> Iterator[Table]:
         yield _memory_table(results.memory)
 
 
-def _race_table(result: Race, title: str) -> Table:
-    table = _table(
-        title,
+def _race_tables(result: Race, title: str) -> Iterator[Table]:
+    speed = _table(title, "", "messages/s", "times ours", "client CPU-s per 1,000", "MiB at the peak")
+    rest = _table(
+        "What else 1,000 messages take",
         "",
-        "messages/s",
-        "of ours",
-        "client CPU-s",
-        "database",
-        "queue",
-        "MiB",
-        "calls",
+        "database CPU-s",
+        "queue CPU-s",
+        "SQS calls",
         "commits",
-        "deadlocks",
+        "deadlocks in all",
     )
     names = sorted(result.names, key=lambda name: (name in LIMITS, -_rate(result, name)))
     for place, name in enumerate(names):
+        runs, ratio = result.runs(name), result.of_ours(name)
         if name in LIMITS and place and names[place - 1] not in LIMITS:
-            table.add_section()
-        table.add_row(name, *_cells(result, name))
-    for name, reason in result.missing.items():
-        table.add_row(name, f"missing: {reason}")
-    return table
-
-
-def _cells(result: Race, name: str) -> Iterator[str]:
-    runs, ratio = result.runs(name), result.of_ours(name)
-    yield spread([run.rate_per_s for run in runs], 0)
-    yield "" if ratio is None else f"{ratio:.2f}"
-    yield spread([run.client_cpu_s for run in runs], 3)
-    for field, digits in (
-        ("database_cpu_s", 3),
-        ("queue_cpu_s", 3),
-        ("rss_peak_mib", 0),
-        ("sqs_calls", 0),
-        ("transactions", 0),
-        ("deadlocks", 0),
-    ):
-        yield _median(runs, field, digits)
+            speed.add_section()
+            rest.add_section()
+        rate, cpu = spread([run.rate_per_s for run in runs], 0), spread([run.client_cpu_s for run in runs], 3)
+        speed.add_row(name, rate, f"{ratio:.2f}" if ratio else "", cpu, _median(runs, "rss_peak_mib", 0))
+        fields = ("database_cpu_s", "queue_cpu_s", "sqs_calls", "transactions")
+        costs = (_median(runs, field, 3 if field.endswith("_s") else 0) for field in fields)
+        known = [run.deadlocks for run in runs if run.deadlocks is not None]
+        rest.add_row(name, *costs, f"{sum(known)}" if known else "")
+    yield speed
+    yield rest
 
 
 def _median(runs: Sequence[Figures], field: str, digits: int) -> str:
@@ -107,16 +96,14 @@ def _latency_table(latencies: Sequence[Latency]) -> Table:
         "p50",
         "p99",
         "max",
-        "messages",
-        "sender late by",
+        "a flush of the log takes",
+        "sender late by up to",
     )
     for place, one in enumerate(latencies):
         if place and latencies[place - 1].rate_per_s != one.rate_per_s:
             table.add_section()
-        figures = (f"{value:.1f}" for value in (one.p50_ms, one.p99_ms, one.max_ms))
-        table.add_row(
-            one.name, f"{one.rate_per_s:,}", *figures, f"{one.messages:,}", f"{one.sender_late_ms_max:.1f}"
-        )
+        figures = (one.p50_ms, one.p99_ms, one.max_ms, one.flush_ms, one.sender_late_ms_max)
+        table.add_row(one.name, f"{one.rate_per_s:,}", *(f"{value:.1f}" for value in figures))
     return table
 
 
@@ -146,9 +133,9 @@ def _memory_table(rows: Sequence[Memory]) -> Table:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column else "left", no_wrap=bool(column))
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     return table
 
 
@@ -159,6 +146,8 @@ def _lines(results: Results) -> Iterator[str]:
             f"Idle: {one.name} made {one.receives} receives in {one.seconds} s ({one.receives_per_s:.2f}/s, "
             f"{one.parked} at a time) and used {one.client_cpu_s_per_hour:.0f} CPU-seconds an hour."
         )
+    for name, reason in results.race.missing.items() if results.race else ():
+        yield f"{name} did not take part: {reason}"
     if results.race and len(results.race.rounds) > 1:
         yield f"Medians of {len(results.race.rounds)} rounds, the least and the greatest in brackets."
     yield from machine_lines(results.machine)

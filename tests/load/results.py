@@ -60,6 +60,10 @@ class Results:
         RESULTS.mkdir(parents=True, exist_ok=True)
         path = RESULTS / f"{self.machine.made_at.replace(':', '').replace('-', '')[:15]}.json"
         said = dataclasses.asdict(self) | {"not_compared": NOT_COMPARED}
+        for name in ("race", "scale"):
+            result: Race | None = getattr(self, name)
+            if result is not None:
+                said[name]["summary"] = result.summary()
         path.write_text(json.dumps(said, indent=2) + "\n")
         return path
 

@@ -52,7 +52,6 @@ class _Sample:
     client_cpu_s: float
     database_cpu_s: float
     queue_cpu_s: float
-    at: float
     left: int
 
     @classmethod
@@ -61,7 +60,6 @@ class _Sample:
             measures.cpu_s(child.pid),
             measures.cpu_s(ground.postgres.pid or 0),
             measures.cpu_s(ground.queue.pid),
-            time.time(),
             left,
         )
 
@@ -80,14 +78,13 @@ def drain(ground: Ground, contestant: Contestant, messages: int, warm_up: int = 
             left = wait_for_depth(ground, child, arena, 0 if queue.can_hide else messages)
             calls_before = _calls(ground, arena)
             before = _Sample.take(ground, child, left or messages)
-            if queue.can_hide:
-                queue.reveal(url)
+            shown_at = queue.reveal(url) if queue.can_hide else None
             wait_for_depth(ground, child, arena, 0)
             after = _Sample.take(ground, child, 0)
             calls = _calls(ground, arena) - calls_before
             rss_peak_mib = measures.rss_peak_mib(child.pid)
         audit(arena, warm_up + messages)
-        clock = _clock(arena, before.at if queue.can_hide else None, warm_up)
+        clock = _clock(arena, shown_at, warm_up)
     known_calls = calls if ground.queue.can_hide else None
     return _figures(messages, before, after, clock, known_calls, rss_peak_mib)
 

@@ -1,7 +1,10 @@
 """Who takes part, each a program of its own with the same work: validate, store, delete after the commit."""
 
+import importlib.util
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.load.node import SQS_CONSUMER, NodeMissing, find_node
@@ -40,9 +43,11 @@ def boto3_loop() -> Contestant:
 
 def powertools_loop() -> Contestant:
     """Give AWS Lambda Powertools' batch processor, fed the same way."""
-    return Contestant(
-        "Powertools batch", (sys.executable, "-m", "tests.load.contestants.powertools_loop"), share=0.3
-    )
+    missing = None
+    if importlib.util.find_spec("aws_lambda_powertools") is None:
+        missing = "aws-lambda-powertools is not installed; try: pip install '.[load]'"
+    command = (sys.executable, "-m", "tests.load.contestants.powertools_loop")
+    return Contestant("Powertools batch", command, share=0.3, missing=missing)
 
 
 def sqs_consumer(consumers: int, tools: Path) -> Contestant:
@@ -59,13 +64,13 @@ def sqs_consumer(consumers: int, tools: Path) -> Contestant:
     return Contestant(name, (str(node.node), str(program)), number, share=0.6)
 
 
-def everybody(tools: Path) -> list[Contestant]:
-    """Give all who take part in the bench, ours first."""
-    return [
-        ours(),
-        ours(2),
-        sqs_consumer(4, tools),
-        sqs_consumer(8, tools),
-        boto3_loop(),
-        powertools_loop(),
-    ]
+def roster(tools: Path) -> dict[str, Callable[[], Contestant]]:
+    """Give who may take part in the bench, ours first; a peer is installed only when it is called."""
+    return {
+        OURS: ours,
+        f"{OURS}, 2 processes": partial(ours, 2),
+        "sqs-consumer 4x": partial(sqs_consumer, 4, tools),
+        "sqs-consumer 8x": partial(sqs_consumer, 8, tools),
+        "boto3 loop": boto3_loop,
+        "Powertools batch": powertools_loop,
+    }
