@@ -199,6 +199,19 @@ def test_a_full_disk_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPa
         pass
 
 
+def test_what_a_killed_command_left_on_the_disk_is_cleared_away(here: Ground) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    left = ground.TOOLS / f"run-{ended.pid}-left" / "postgres"
+    left.mkdir(parents=True)
+
+    done = load("idle", "--seconds", "1")
+
+    assert done.returncode == 0
+    assert not left.parent.exists()
+    assert here.folder.exists()
+
+
 def test_a_queue_server_that_does_not_start_is_quoted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from tests.load.idle import idle
 from tests.load.latency import RATES, latencies
 from tests.load.memory import memory
 from tests.load.plot import draw
+from tests.load.queues import Kind
 from tests.load.race import entry, race
 from tests.load.results import Results, describe
 
@@ -28,6 +29,8 @@ SCALE = (1, 2, 3, 4)
 
 PROMPT = (OURS, "sqs-consumer 4x", "sqs-consumer 8x")
 """Whose latency is measured where nobody else is asked for: ours, and the best of the peers."""
+
+SHARED = "Messages of a run; slow contestants get a part of them, as every figure is per message."
 
 Option = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -67,17 +70,10 @@ def measuring(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the servers, keep what it finds, and show it: `command(ground, results, ...)`."""
 
     @click.option(
-        "--queue",
-        type=click.Choice(["own", "fauxqs"]),
-        default="own",
-        show_default=True,
-        help="The queue server: the project's own, or fauxqs from npm (for bench, drain and scale).",
-    )
-    @click.option(
         "--port", type=click.IntRange(1, 65_535), help="The queue server's port; any free one without it."
     )
     @functools.wraps(command)
-    def wrapped(queue: Any, port: int | None, **options: Any) -> None:
+    def wrapped(port: int | None, queue: Kind = "own", **options: Any) -> None:
         with failures():
             with open_ground(queue, port) as ground:
                 results = Results(describe(ground))
@@ -91,6 +87,16 @@ def measuring(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+# Only where nothing is asked that SQS's protocol has no words for.
+queue_option = click.option(
+    "--queue",
+    type=click.Choice(["own", "fauxqs"]),
+    default="own",
+    show_default=True,
+    help="The queue server: the project's own, or fauxqs from npm.",
+)
+
+
 def rounds_option(default: int) -> Option:
     return click.option(
         "--rounds",
@@ -101,13 +107,13 @@ def rounds_option(default: int) -> Option:
     )
 
 
-def messages_option(default: int) -> Option:
+def messages_option(default: int, words: str = SHARED) -> Option:
     return click.option(
         "--messages",
         type=click.IntRange(1_000, 10_000_000),
         default=default,
         show_default=True,
-        help="Messages of a run; slow contestants get a part of them, as every figure is per message.",
+        help=words,
     )
 
 
@@ -136,7 +142,7 @@ def main() -> None:
 
 @main.command()
 @rounds_option(5)
-@messages_option(20_000)
+@messages_option(15_000)
 @measuring
 def bench(ground: Ground, results: Results, rounds: int, messages: int) -> None:
     """Measure everything, in less than a quarter of an hour."""
@@ -154,6 +160,7 @@ def bench(ground: Ground, results: Results, rounds: int, messages: int) -> None:
 @click.option(
     "--only", multiple=True, metavar="WORD", help="Only those whose name has this word; repeatable."
 )
+@queue_option
 @measuring
 def drain(ground: Ground, results: Results, rounds: int, messages: int, only: tuple[str, ...]) -> None:
     """Let everybody drain a full queue, and measure the queue and the database alone."""
@@ -174,6 +181,7 @@ def drain(ground: Ground, results: Results, rounds: int, messages: int, only: tu
 @click.option(
     "--only", multiple=True, metavar="WORD", help="Only those whose name has this word; repeatable."
 )
+@queue_option
 @measuring
 def latency(
     ground: Ground, results: Results, rates: tuple[int, ...], seconds: int, only: tuple[str, ...]
@@ -191,7 +199,7 @@ def idle_command(ground: Ground, results: Results, seconds: int) -> None:
 
 
 @main.command(name="memory")
-@messages_option(1_000_000)
+@messages_option(1_000_000, "Messages that wait in the second of the three cases.")
 @click.option(
     "--large", type=click.IntRange(1, 10_000), default=300, show_default=True, help="Messages of 1 MiB."
 )
@@ -205,6 +213,7 @@ def memory_command(ground: Ground, results: Results, messages: int, large: int, 
 @main.command()
 @rounds_option(5)
 @messages_option(20_000)
+@queue_option
 @measuring
 def scale(ground: Ground, results: Results, rounds: int, messages: int) -> None:
     """Drain with one to four processes, and count deadlocks."""
@@ -212,7 +221,7 @@ def scale(ground: Ground, results: Results, rounds: int, messages: int) -> None:
 
 
 @main.command(name="flood")
-@messages_option(100_000)
+@messages_option(100_000, "Messages of the flood.")
 @seconds_option(15)
 @measuring
 def flood_command(ground: Ground, results: Results, messages: int, seconds: int) -> None:

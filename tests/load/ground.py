@@ -89,7 +89,9 @@ def open_ground(queue: Kind, port: int | None = None) -> Iterator[Ground]:
     """Start both servers; when it is left, by whatever way, nothing of them remains."""
     _look_before(port)
     with (
-        tempfile.TemporaryDirectory(prefix="run-", dir=TOOLS, ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(
+            prefix=f"run-{os.getpid()}-", dir=TOOLS, ignore_cleanup_errors=True
+        ) as folder,
         EmbeddedPostgres(Path(folder) / "postgres", max_connections=200) as postgres,
         QueueServer(queue, Path(folder), TOOLS, port) as server,
     ):
@@ -108,6 +110,10 @@ def _look_before(port: int | None) -> None:
         )
     # Below the checkout and not in /tmp, which may be memory: fsync must mean something.
     TOOLS.mkdir(parents=True, exist_ok=True)
+    for left in TOOLS.glob("run-*"):
+        # Of a command that was killed; one that is at work has its process.
+        if not Path("/proc", left.name.split("-")[1]).exists():
+            shutil.rmtree(left, ignore_errors=True)
     free_bytes = shutil.disk_usage(TOOLS).free
     if free_bytes < FREE_BYTES_MIN:
         raise LoadError(

@@ -29,7 +29,7 @@ def show(results: Results) -> None:
         console.print(table)
         console.print()
     for line in _lines(results):
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def spread(values: Sequence[float], digits: int) -> str:

@@ -61,7 +61,7 @@ def sqs_consumer(consumers: int, tools: Path) -> Contestant:
     # Node looks for modules beside the program, so the program goes where they are.
     program = folder / "sqs_consumer.mjs"
     program.write_bytes((HERE / "sqs_consumer.mjs").read_bytes())
-    return Contestant(name, (str(node.node), str(program)), number, share=0.6)
+    return Contestant(name, (str(node.node), str(program)), number, share=0.5)
 
 
 def roster(tools: Path) -> dict[str, Callable[[], Contestant]]:
