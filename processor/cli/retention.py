@@ -82,7 +82,7 @@ def retention_plan(as_json: bool, **days: int | None) -> None:
 @click.option(
     "--pause-ms",
     type=click.IntRange(0, 60_000),
-    default=100,
+    default=20,
     show_default=True,
     help="Milliseconds of rest after each transaction that removed something.",
 )
