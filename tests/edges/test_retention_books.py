@@ -375,3 +375,16 @@ def test_a_second_apply_at_the_same_time_is_exit_code_1(command: Command, db: Db
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert "another `processor retention apply` is at work" in result.stderr
+
+
+def test_who_locks_old_rows_is_not_waited_for_long(command: Command, database_url: str, db: Db) -> None:
+    db.execute(OLD_MESSAGES, [3])
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM message FOR UPDATE")
+
+        result = command("retention apply --message-days 40")
+
+    assert (result.exit_code, result.stderr.count("\n")) == (4, 1)
+    assert "55P03" in result.stderr
+    assert books(db)["message"] == 3
+    assert removals(db) == {}
