@@ -50,6 +50,10 @@ Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]
 
 
+class _KeyVanished(Exception):
+    """A key met the insert and was gone when it was looked up: retention removed its row in between."""
+
+
 class Judge(Protocol):
     """Gives verdicts by the registry that was last installed."""
 
@@ -122,6 +126,16 @@ class Store:
                     self._give_up(error, what)
                 self._registry_known = self._registry_known and what is not Remedy.REVALIDATE
                 time.sleep(random.uniform(0, 0.01) * 2**failures)  # noqa: S311 - jitter, not a secret
+            except _KeyVanished:
+                # The same again finds the key free. Once too often is no coincidence (rule 4): rather no
+                # settlement than a wrong one.
+                failures += 1
+                metrics.database_errors.labels(remedy="retry").inc()
+                log.warning("save_failed", error="key vanished", remedy="retry", size=len(verdicts))
+                if failures == _FAILURES_MAX:
+                    raise StoreFault(
+                        "a message was neither stored nor found; nothing of its batch is settled"
+                    ) from None
             else:
                 if settlements is not None:
                     return settlements
@@ -241,10 +255,7 @@ class _Batch:
                 case "id_conflict":
                     conflicts[position] = id_conflict(messages[position], stored_delivery_id)
                 case _:
-                    # Rule 4: rather no settlement than a wrong one.
-                    raise StoreFault(
-                        "a message was neither stored nor found; nothing of its batch is settled"
-                    )
+                    raise _KeyVanished
         self._insert_duplicates(duplicates)
         if len(self._settlements) < len(self._verdicts):
             self._settle_stored_before()
