@@ -163,7 +163,7 @@ def main() -> None:
 
 @main.command()
 @rounds_option(5)
-@messages_option(15_000)
+@messages_option(20_000)
 @measuring
 def bench(ground: Ground, results: Results, rounds: int, messages: int) -> None:
     """Measure everything, in less than a quarter of an hour."""
