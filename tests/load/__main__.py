@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import psycopg
 
 from processor.cli.errors import Commands, Exit
 from processor.devstack.interrupts import Interrupted, interrupts
+from processor.errors import ProcessorError
 from tests.load import limits, report
 from tests.load.contestants import OURS, ours, roster
 from tests.load.faults import AuditFailed, LoadError
@@ -39,6 +41,8 @@ class LoadCommands(Commands):
     """Commands whose every failure is one line; whatever ends them, nothing that they started is left."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        # psycopg would tell of every rollback that an interrupt has made impossible.
+        logging.getLogger("psycopg").setLevel(logging.CRITICAL)
         try:
             with interrupts():
                 return super().invoke(ctx)
@@ -52,18 +56,35 @@ def failures() -> Iterator[None]:
     """Say in one line what a load test stumbles over, and end with the exit code of its kind."""
     try:
         yield
-    except AuditFailed as error:
-        click.echo(f"no figure: {error}", err=True)
-        raise SystemExit(Exit.PROBLEM_FOUND) from None
-    except psycopg.errors.DiskFull as error:
-        raise LoadError(f"PostgreSQL has no room left on the disk of {TOOLS}; make room") from error
-    except psycopg.OperationalError as error:
-        click.echo(f"PostgreSQL went away: {str(error).strip().splitlines()[0]}", err=True)
-        raise SystemExit(Exit.UNREACHABLE) from None
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise LoadError(f"no room is left on the disk of {TOOLS}; make room") from error
+    except (ProcessorError, psycopg.Error, OSError) as error:
+        told = _interrupt_before(error)
+        if told is not None:
+            raise told from None
+        _fail(error)
+        raise
+
+
+def _fail(error: ProcessorError | psycopg.Error | OSError) -> None:
+    """Raise what fits the error; come back from one that says it all by itself, or is a bug."""
+    match error:
+        case AuditFailed():
+            click.echo(f"no figure: {error}", err=True)
+            raise SystemExit(Exit.PROBLEM_FOUND) from None
+        case psycopg.errors.DiskFull():
+            raise LoadError(f"PostgreSQL has no room left on the disk of {TOOLS}; make room") from None
+        case psycopg.OperationalError():
+            click.echo(f"PostgreSQL went away: {str(error).strip().splitlines()[0]}", err=True)
+            raise SystemExit(Exit.UNREACHABLE) from None
+        case OSError(errno=errno.ENOSPC):
+            raise LoadError(f"no room is left on the disk of {TOOLS}; make room") from None
+
+
+def _interrupt_before(error: BaseException) -> Interrupted | None:
+    """Find the interrupt that an error is only a consequence of: whoever tidies up may fail for it."""
+    before: BaseException | None = error
+    while before is not None and not isinstance(before, Interrupted):
+        before = before.__context__
+    return before
 
 
 def measuring(command: Callable[..., None]) -> Callable[..., None]:
@@ -142,7 +163,7 @@ def main() -> None:
 
 @main.command()
 @rounds_option(5)
-@messages_option(15_000)
+@messages_option(20_000)
 @measuring
 def bench(ground: Ground, results: Results, rounds: int, messages: int) -> None:
     """Measure everything, in less than a quarter of an hour."""

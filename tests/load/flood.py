@@ -14,7 +14,7 @@ from tests.load import events
 from tests.load.contestants import Contestant
 from tests.load.ground import FLOODING_TENANT, QUIET_TENANTS, Arena, Ground
 from tests.load.latency import percentile, send
-from tests.load.rounds import WARM_UP, running, tag, wait_for_depth
+from tests.load.rounds import WARM_UP, audit, running, tag, wait_for_depth
 from tests.load.waiting import wait_until
 
 PER_TENANT_PER_S = 10
@@ -65,6 +65,7 @@ def _quiet(ground: Ground, contestant: Contestant, size: int, seconds: int) -> Q
             wait_until(lambda: _stored(arena) >= count, STORED_S, "the quiet tenants' messages")
             received = ground.queue.handovers(arena.queue_url)
             committed = _committed(arena)
+        audit(arena, None)
     first_at = sent.began_at + SETTLE_S
     waits_ms = sorted(
         (at - received[delivery_id]) * 1000

@@ -65,6 +65,5 @@ def _peak(
                 time.sleep(limit_s)
             drained = waiting - ground.queue.depth(arena.queue_url)
             peak = measures.rss_peak_mib(child.pid)
-        if limit_s is None:
-            audit(arena, waiting)
+        audit(arena, waiting if limit_s is None else None)
     return Memory(contestant.name, waiting, body_bytes, drained, peak)

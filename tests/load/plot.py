@@ -82,19 +82,19 @@ def _bars(axis: Any, race: Race, names: Sequence[str], field: str, title: str) -
 
 
 def _latencies(axis: Any, latencies: Sequence[Latency]) -> None:
-    """Two bars for each contestant and rate: p50 dark, p99 light behind it, on a logarithmic scale."""
+    """A line from p50 to p99 for each contestant and rate, on a logarithmic scale, which has no beginning."""
     rates = list(dict.fromkeys(one.rate_per_s for one in latencies))
     names = list(dict.fromkeys(one.name for one in latencies))
     for one in latencies:
-        height = 0.8 / len(names)
-        place = rates.index(one.rate_per_s) + names.index(one.name) * height
+        place = rates.index(one.rate_per_s) + names.index(one.name) * 0.8 / len(names)
         colour = OUR_COLOUR if one.name.startswith(OURS) else "#7d868f"
-        axis.barh(place, one.p99_ms, height * 0.9, color=colour, alpha=0.35)
-        axis.barh(place, one.p50_ms, height * 0.9, color=colour)
+        axis.plot([one.p50_ms, one.p99_ms], [place, place], color=colour, linewidth=4, alpha=0.4)
+        axis.plot(one.p50_ms, place, "o", color=colour)
+        axis.plot(one.p99_ms, place, "|", color=colour, markersize=9, markeredgewidth=2)
         axis.annotate(
             f"{one.name}: p50 {one.p50_ms:.1f}, p99 {one.p99_ms:.1f}",
             (one.p99_ms, place),
-            xytext=(5, 0),
+            xytext=(6, 0),
             textcoords="offset points",
             va="center",
             fontsize=7,
@@ -105,8 +105,10 @@ def _latencies(axis: Any, latencies: Sequence[Latency]) -> None:
         [place + 0.4 - 0.4 / len(names) for place in range(len(rates))], [f"{r:,}/s" for r in rates]
     )
     axis.invert_yaxis()
-    axis.margins(x=0.3)
-    _plain(axis, "milliseconds from send to commit (p50 dark, p99 light; logarithmic), less is better")
+    axis.margins(y=0.08)
+    # The words beside the last line need room too.
+    axis.set_xlim(right=max(one.p99_ms for one in latencies) * 6)
+    _plain(axis, "milliseconds from send to commit: p50 (dot) to p99 (bar), logarithmic, less is better")
 
 
 def _plain(axis: Any, title: str) -> None:
