@@ -1,11 +1,13 @@
-"""How the process sits on the machine: on one core, and with a patient garbage collector.
+"""How the process sits on the machine: on one core, with a patient garbage collector and a tidy heap.
 
 Python runs one thread at a time. Threads that wake on different cores pay for handing that right across:
 measured on two shared cores, one pipeline moved 1,700 to 2,000 messages/s on both and 2,650 to 3,000 on one.
 """
 
+import ctypes
 import gc
 import os
+from contextlib import suppress
 
 SMALL_MACHINE_CORES_MAX = 4
 """Up to so many cores `auto` keeps to one: on a larger machine a neighbour may keep that one busy."""
@@ -24,6 +26,7 @@ def settle_down(keep_to_one_core: str, place: int) -> int | None:
     gc.set_threshold(_ALLOCATIONS_PER_COLLECTION, 50, 50)
     # What was imported lives for ever: it need not be looked through each time.
     gc.freeze()
+    _return_large_blocks()
     if keep_to_one_core == "off" or not hasattr(os, "sched_setaffinity"):
         return None
     cores = sorted(os.sched_getaffinity(0))
@@ -37,3 +40,18 @@ def settle_down(keep_to_one_core: str, place: int) -> int | None:
         # Some sandboxes forbid it. It is only about speed.
         return None
     return core
+
+
+_MMAP_THRESHOLD = -3
+_MMAP_THRESHOLD_BYTES = 128 * 1024
+
+
+def _return_large_blocks() -> None:
+    """Have the C library return blocks of 128 KiB and more to the system at once (mallopt(3)).
+
+    By itself it raises that threshold as it goes, up to 32 MiB, and keeps what one thread has freed for that
+    thread: with bodies of 1 MiB a process of eight threads then held 185 MiB, and so 119.
+    """
+    # Where the C library is another than glibc there is nothing to say to it.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)

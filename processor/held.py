@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -13,6 +14,9 @@ from processor.model import Delivery
 log = structlog.get_logger(__name__)
 
 _EXTEND_SIZE_MAX = 10
+
+_LARGE_BODIES_REMEMBERED = 0.9
+"""What is left of the expected size of a body after a receive that brought small ones."""
 
 
 @dataclass(slots=True)
@@ -35,6 +39,9 @@ class Held:
         self._extend_after_s = extend_after_s
         self._holdings: dict[int, _Holding] = {}
         self._bytes = 0
+        self._asked = 0
+        # What a body is expected to have: the mean of the last receives, slow to forget large ones.
+        self._body_bytes = 0.0
         self._changed = threading.Condition()
 
     @property
@@ -58,10 +65,32 @@ class Held:
             first = next(iter(self._holdings.values()), None)
             return 0.0 if first is None else time.monotonic() - first.received_at
 
-    def wait_for_room(self, timeout_s: float) -> bool:
-        """Wait until more may be received, and say whether it may."""
+    @contextmanager
+    def room(self, limit: int, timeout_s: float) -> Iterator[int]:
+        """Wait until more may be received, and say how many, up to `limit`; 0: there is no room.
+
+        The room is kept for whoever asked until the block ends, by when what came must have been added.
+        """
         with self._changed:
-            return self._changed.wait_for(lambda: self.ratio < 1, timeout_s)
+            self._changed.wait_for(lambda: self._room() >= 1, timeout_s)
+            granted = max(0, min(limit, self._room()))
+            self._asked += granted
+        try:
+            yield granted
+        finally:
+            with self._changed:
+                self._asked -= granted
+                self._changed.notify_all()
+
+    def _room(self) -> int:
+        if self.ratio >= 1:
+            return 0
+        left = self._size_max - len(self._holdings) - self._asked
+        if self._body_bytes:
+            left_by_bytes = int((self._bytes_max - self._bytes) / self._body_bytes) - self._asked
+            # However large bodies are, one may come when there is nothing else.
+            left = min(left, left_by_bytes if self._holdings or self._asked else max(1, left_by_bytes))
+        return left
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Note deliveries as held, from now on."""
@@ -70,6 +99,8 @@ class Held:
             for delivery in deliveries:
                 self._holdings[id(delivery)] = _Holding(delivery, now, now + self._extend_after_s)
                 self._bytes += len(delivery.body)
+            came = sum(len(delivery.body) for delivery in deliveries)
+            self._body_bytes = max(came / len(deliveries), self._body_bytes * _LARGE_BODIES_REMEMBERED)
 
     def drop(self, deliveries: Sequence[Delivery]) -> None:
         """Note deliveries as no longer held."""

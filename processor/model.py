@@ -30,7 +30,7 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
 
 
-class Delivery(Struct, frozen=True):
+class Delivery(Struct, frozen=True, gc=False):
     """One hand-over of one queue message.
 
     `queue` is the queue's name, `delivery_id` what the queue calls the message through all its redeliveries,
@@ -59,7 +59,7 @@ class Delivery(Struct, frozen=True):
         return self.receive_count >= SUSPECT_RECEIVE_COUNT
 
 
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, gc=False):
     """The verdict on a valid delivery: the row of `message` that it is to be.
 
     `payload` and `context` are JSON texts as they came, so that numbers keep every digit. `registry_version`
@@ -78,7 +78,7 @@ class Message(Struct, frozen=True):
     context: str | None
 
 
-class Rejection(Struct, frozen=True):
+class Rejection(Struct, frozen=True, gc=False):
     """The verdict on a bad delivery: why, in detail, and who it claims to be from."""
 
     delivery: Delivery
@@ -91,7 +91,7 @@ class Rejection(Struct, frozen=True):
 Verdict: TypeAlias = Message | Rejection
 
 
-class Settlement(Struct, frozen=True):
+class Settlement(Struct, frozen=True, gc=False):
     """The leave to delete one delivery from its queue. Only `Store.save` gives it out, after its COMMIT."""
 
     delivery: Delivery

@@ -19,6 +19,7 @@ from typing import Protocol
 import structlog
 
 from processor import metrics
+from processor.batches import Batches
 from processor.errors import SourceUnavailable, Stopped
 from processor.held import Held
 from processor.model import Delivery, Settlement, Verdict
@@ -59,9 +60,10 @@ class Limits:
     settlers: int = 3
     receive_wait_s: float = 20
     batch_size_max: int = 500
+    batch_bytes_max: int = 1024 * 1024
     linger_s: float = 0.0
     buffer_size_max: int = 2000
-    buffer_bytes_max: int = 32 * 1024 * 1024
+    buffer_bytes_max: int = 4 * 1024 * 1024
     visibility_timeout_s: float = 60
     hold_s_max: float = 39_600
     stop_timeout_s: float = 25
@@ -130,7 +132,9 @@ class Pipeline:
         self._stop_receiving = threading.Event()
         self._finished = threading.Event()
         self._more = threading.Event()
-        self._verdicts: queue.SimpleQueue[list[Verdict] | list[Delivery] | None] = queue.SimpleQueue()
+        self._batches = Batches(
+            size_max=limits.batch_size_max, bytes_max=limits.batch_bytes_max, linger_s=limits.linger_s
+        )
         self._settlements: queue.SimpleQueue[list[Settlement] | None] = queue.SimpleQueue()
         self._workers: list[threading.Thread] = []
         self._failure: BaseException | None = None
@@ -223,7 +227,7 @@ class Pipeline:
             self._give_up.set()
         _join(receivers, self._give_up)
         for _ in writers:
-            self._verdicts.put(None)
+            self._batches.end()
         _join(writers, self._give_up)
         for _ in settlers:
             self._settlements.put(None)
@@ -294,19 +298,22 @@ class Pipeline:
                 continue
             # While the database is away nothing is received: each receive would burn one of the few that
             # a message has before it is moved to the dead-letter queue.
-            if not self._database.wait_until_working(_TICK_S) or not self.held.wait_for_room(_TICK_S):
+            if not self._database.wait_until_working(_TICK_S):
                 continue
-            deliveries = self._broker(self._receive_once)
-            if len(deliveries) == _CALL_SIZE_MAX:
+            with self.held.room(_CALL_SIZE_MAX, _TICK_S) as limit:
+                if not limit:
+                    continue
+                deliveries = self._broker(lambda limit=limit: self._receive_once(limit))  # type: ignore[misc]
+            if len(deliveries) == limit:
                 self._more.set()
             elif not deliveries and place != 0:
                 self._more.clear()
                 receiving = False
 
-    def _receive_once(self) -> list[Delivery]:
+    def _receive_once(self, limit: int) -> list[Delivery]:
         if self._stop_receiving.is_set():
             return []
-        deliveries = self._source.receive(_CALL_SIZE_MAX, self._limits.receive_wait_s)
+        deliveries = self._source.receive(limit, self._limits.receive_wait_s)
         answered_at = time.monotonic()
         if deliveries or self._quiet_since is None:
             self._quiet_since = answered_at
@@ -315,21 +322,19 @@ class Pipeline:
             return deliveries
         metrics.received.inc(len(deliveries))
         self.held.add(deliveries)
-        verdicts = [self._validator.validate(delivery) for delivery in deliveries if not delivery.suspect]
-        # One batch may be smaller than one receive.
-        size_max = min(_CALL_SIZE_MAX, self._limits.batch_size_max)
-        for start in range(0, len(verdicts), size_max):
-            self._verdicts.put(verdicts[start : start + size_max])
+        self._batches.put(
+            [self._validator.validate(delivery) for delivery in deliveries if not delivery.suspect]
+        )
         # Not even looked at beside others: reading it may be what kills us.
         for delivery in deliveries:
             if delivery.suspect:
-                self._verdicts.put([delivery])
+                self._batches.put([delivery])
         return deliveries
 
     def _write(self, store: Store) -> None:
         last = False
         while not last:
-            items, last = self._gather()
+            items, last = self._batches.take()
             self._save(store, [item for item in items if not isinstance(item, Delivery)])
             for item in items:
                 if isinstance(item, Delivery):
@@ -344,31 +349,6 @@ class Pipeline:
         self._committed(settlements, time.monotonic() - began)
         for start in range(0, len(settlements), _CALL_SIZE_MAX):
             self._settlements.put(settlements[start : start + _CALL_SIZE_MAX])
-
-    def _gather(self) -> tuple[list[Verdict | Delivery], bool]:
-        """Take whatever waits, up to a batch; says whether nothing will come any more.
-
-        Suspects are among it as deliveries, without a verdict yet.
-
-        The writer commits what there is as soon as it is free, so that batches grow with the load by
-        themselves, and nobody waits for a batch to fill.
-        """
-        first = self._verdicts.get()
-        if first is None:
-            return [], True
-        verdicts: list[Verdict | Delivery] = list(first)
-        linger_until = time.monotonic() + self._limits.linger_s
-        # Whatever waits next is one receive at the most.
-        while len(verdicts) + _CALL_SIZE_MAX <= self._limits.batch_size_max:
-            try:
-                wait_s = linger_until - time.monotonic()
-                more = self._verdicts.get(timeout=wait_s) if wait_s > 0 else self._verdicts.get_nowait()
-            except queue.Empty:
-                break
-            if more is None:
-                return verdicts, True
-            verdicts.extend(more)
-        return verdicts, False
 
     def _committed(self, settlements: Sequence[Settlement], save_s: float) -> None:
         outcomes = count_outcomes(settlements)

@@ -47,9 +47,10 @@ class Settings(BaseSettings):
     settlers: int = Field(3, ge=1, le=64)
     receive_wait_s: int = Field(20, ge=0, le=20)
     batch_size_max: int = Field(500, ge=1, le=5000)
+    batch_bytes_max: int = Field(MIB, ge=64 * 1024)
     linger_ms: int = Field(0, ge=0, le=10_000)
     buffer_size_max: int = Field(2000, ge=10, le=100_000)
-    buffer_bytes_max: int = Field(32 * MIB, ge=MIB)
+    buffer_bytes_max: int = Field(4 * MIB, ge=MIB)
     visibility_timeout_s: int = Field(60, ge=2, le=43_200)
     hold_s_max: int = Field(39_600, ge=10, le=43_000)
 

@@ -31,7 +31,7 @@ class JsonFault(ValueError):
     """The text is no JSON that we take; the message says what was seen and where, in words."""
 
 
-class Document(Struct, frozen=True):
+class Document(Struct, frozen=True, gc=False):
     """A JSON text read once: its value, and for an object the text of each of its members."""
 
     value: Any

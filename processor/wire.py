@@ -41,7 +41,7 @@ FORMATS = (
 )
 
 
-class Claimed(Struct, frozen=True):
+class Claimed(Struct, frozen=True, gc=False):
     """Who a body says it is from, as far as it could be read; None where it says nothing usable."""
 
     tenant_id: str | None = None
@@ -50,7 +50,7 @@ class Claimed(Struct, frozen=True):
     producer: str | None = None
 
 
-class Envelope(Struct, frozen=True):
+class Envelope(Struct, frozen=True, gc=False):
     """What every format comes down to.
 
     `payload` is its JSON text and `payload_value` the same parsed (numbers as int and Decimal). `message_id`

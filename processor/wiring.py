@@ -213,6 +213,7 @@ def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
         # A poll longer than the silence that ends the run would only make the end late.
         receive_wait_s=wait_s if until_idle_s is None else min(wait_s, max(1.0, until_idle_s)),
         batch_size_max=settings.batch_size_max,
+        batch_bytes_max=settings.batch_bytes_max,
         linger_s=settings.linger_ms / 1000,
         buffer_size_max=settings.buffer_size_max,
         buffer_bytes_max=settings.buffer_bytes_max,

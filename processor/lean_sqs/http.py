@@ -16,7 +16,7 @@ import httptools
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
 """Ten bodies of 1 MiB, each byte escaped as JSON can at its worst, stay well below."""
 
-_RECV_SIZE = 256 * 1024
+_RECV_SIZE = 64 * 1024
 
 
 class HttpTrouble(Exception):
@@ -109,37 +109,41 @@ class _Reading:
     """One answer, read by llhttp from the pieces that it is fed; it calls the `on_` methods by name."""
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
-        self.feed = self._parser.feed_data
-        self.size_bytes = 0
-        self.whole = False
+        self._size_bytes = 0
+        self.answer: Answer | None = None
         self.keep = False
+
+    def feed(self, piece: bytes) -> None:
+        """Read on; `answer` is set when it is whole."""
+        if not piece:
+            raise HttpTrouble("the server closed the connection before its answer was whole")
+        assert self._parser is not None  # noqa: S101 - it is let go of with the answer
+        self._parser.feed_data(piece)
+        if self._size_bytes > ANSWER_BYTES_MAX:
+            raise HttpTrouble(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
 
     def on_body(self, piece: bytes) -> None:
         self._pieces.append(piece)
-        self.size_bytes += len(piece)
+        self._size_bytes += len(piece)
 
     def on_message_complete(self) -> None:
-        self.whole = True
+        assert self._parser is not None  # noqa: S101
+        self.answer = Answer(self._parser.get_status_code(), b"".join(self._pieces))
         # Only here does llhttp know; afterwards it is ready for the next answer, and says no.
         self.keep = self._parser.should_keep_alive()
-
-    def answer(self) -> Answer:
-        return Answer(self._parser.get_status_code(), b"".join(self._pieces))
+        # The two hold each other, and megabytes would wait for the garbage collector.
+        self._parser = None
+        self._pieces.clear()
 
 
 def _read_answer(connection: socket.socket) -> tuple[Answer, bool]:
     """Read one answer whole; says, too, whether the connection can be used again."""
     reading = _Reading()
-    while not reading.whole:
-        received = connection.recv(_RECV_SIZE)
-        if not received:
-            raise HttpTrouble("the server closed the connection before its answer was whole")
-        reading.feed(received)
-        if reading.size_bytes > ANSWER_BYTES_MAX:
-            raise HttpTrouble(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
-    return reading.answer(), reading.keep
+    while reading.answer is None:
+        reading.feed(connection.recv(_RECV_SIZE))
+    return reading.answer, reading.keep
 
 
 def _readable(connection: socket.socket) -> bool:

@@ -101,7 +101,10 @@ class SqsSource:
                 MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
             )
         now = datetime.now(UTC)
-        return [self._delivery(message, now) for message in answer.get("Messages", [])]
+        messages = answer.get("Messages", [])
+        # Each is let go of once it is read: bodies may be large, and are copied here.
+        messages.reverse()
+        return [self._delivery(messages.pop(), now) for _ in range(len(messages))]
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Delete from the queue. This is the one place in the house that does.

@@ -128,12 +128,17 @@ def _prepare(postgres: EmbeddedPostgres) -> None:
         admin.execute("ALTER SYSTEM SET track_commit_timestamp = on")
         admin.execute("ALTER SYSTEM SET track_wal_io_timing = on")
         admin.execute(f"CREATE DATABASE {TEMPLATE}")
-    with psycopg.connect(postgres.url(TEMPLATE), autocommit=True) as connection:
+    furnish(postgres.url(TEMPLATE))
+    # That setting is read at a start only.
+    postgres.stop()
+    postgres.start()
+
+
+def furnish(database_url: str) -> None:
+    """Give an empty database our tables, the tenants of the load tests and their schema."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
         migrate(connection)
         quiet = [f"quiet-{number}" for number in range(QUIET_TENANTS)]
         for tenant in [*(f"tenant-{n}" for n in range(events.TENANTS)), *quiet, FLOODING_TENANT]:
             registry.add_tenant(connection, tenant)
         registry.publish_schema(connection, events.EVENT_TYPE, events.SCHEMA)
-    # That setting is read at a start only.
-    postgres.stop()
-    postgres.start()

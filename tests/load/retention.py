@@ -26,7 +26,8 @@ from processor.patience import Patience
 from processor.retention import Ages, apply
 from processor.schemas import Schemas
 from processor.store import Store
-from tests.load.drain import body, prepare_database
+from tests.load.events import body, template
+from tests.load.ground import furnish
 
 FILL = """
     INSERT INTO message (tenant_id, message_id, producer, event_type, schema_id, sent_at, stored_at, payload,
@@ -40,6 +41,7 @@ FILL = """
     ) AS rows
 """
 PAUSES_MS = (0, 20, 100)
+TEMPLATE = template()
 
 
 def fill(url: str, messages: int) -> None:
@@ -83,7 +85,7 @@ class Writer:
             now = datetime.now(UTC)
             verdicts = [
                 self._schemas.validate(
-                    Delivery("events", f"delivery-{number}", body(number).encode(), "", 1, now, now)
+                    Delivery("events", f"delivery-{number}", body(number, TEMPLATE).encode(), "", 1, now, now)
                 )
                 for number in itertools.islice(numbers, self._batch_size)
             ]
@@ -162,9 +164,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         directory = options.fill_only or options.filled or Path(folder) / "postgres"
         with EmbeddedPostgres(directory) as postgres:
-            url = postgres.url().rsplit("/", 1)[0] + "/retention"
+            url = postgres.url("retention")
             if not options.filled:
-                prepare_database(postgres.url(), "retention")
+                with psycopg.connect(postgres.url(), autocommit=True) as admin:
+                    admin.execute("CREATE DATABASE retention")
+                furnish(url)
                 began = time.monotonic()
                 fill(url, options.messages)
                 print(f"filled {options.messages} in {time.monotonic() - began:.0f} s", flush=True)
