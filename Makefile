@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check setup clean
+.PHONY: demo test check growth setup clean
 
 demo: setup
 	@$(BIN)/python -m processor demo
@@ -15,6 +15,10 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+# An hour and 50 GB: what a message and a question cost as the table grows. No part of the tests.
+growth: setup
+	@$(BIN)/python -m tests.load.growth
 
 setup: .venv/.ready
 
