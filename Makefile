@@ -16,7 +16,7 @@ check: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-# An hour and 50 GB: what a message and a question cost as the table grows. No part of the tests.
+# An hour and 60 GB: what a message and a question cost as the table grows. No part of the tests.
 growth: setup
 	@$(BIN)/python -m tests.load.growth
 

@@ -4,7 +4,9 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import product
+from typing import Any
 
 from processor.connection import connect
 from processor.model import Verdict
@@ -20,10 +22,12 @@ BATCHES: Mapping[int, int] = {500: 20_000, 50: 5_000}
 """Rows saved a round, by the size of a batch."""
 
 SUSTAINED_ROWS = 200_000
-WAL_SETTINGS: Sequence[dict[str, str]] = (
+ROOMY: dict[str, str] = {"max_wal_size": "16GB", "shared_buffers": "4GB"}
+SETTINGS: Sequence[dict[str, str]] = (
     {},
     {"wal_compression": "pglz"},
     {"max_wal_size": "16GB"},
+    ROOMY,
 )
 
 Say = Callable[[str], None]
@@ -91,26 +95,31 @@ def measure_cost(
 
 
 def measure_sustained(
-    server: GrowthServer, rows: int, ids: Sequence[Ids], say: Say
-) -> dict[tuple[Ids, str], Cost]:
-    """Save without a pause into the largest table, checkpoints coming as they do, by settings of the WAL."""
-    costs: dict[tuple[Ids, str], Cost] = {}
+    server: GrowthServer,
+    sizes: Sequence[int],
+    ids: Sequence[Ids],
+    settings: Sequence[dict[str, str]],
+    say: Say,
+) -> list[dict[str, Any]]:
+    """Save without a pause, checkpoints coming as they do, by settings of the server."""
+    found: list[dict[str, Any]] = []
     chance = random.Random()
     try:
-        for settings, kind in product(WAL_SETTINGS, ids):
-            server.settings(settings)
-            with a_saver(server, Grown("plain", kind).database(rows), chance) as saver:
+        for changes, rows, kind in product(settings, sizes, ids):
+            server.settings(changes)
+            database = Grown("plain", kind).database(rows)
+            if rows == 0:
+                _empty(server, database)
+            with a_saver(server, database, chance) as saver:
                 _save_some(saver, kind)
                 verdicts = saver.verdicts(SUSTAINED_ROWS, 500, kind)
-                name = (
-                    ", ".join(f"{name} {value}" for name, value in settings.items())
-                    or "as PostgreSQL has them"
-                )
-                costs[kind, name] = measured(server, saver.connection, verdicts, saver.store.save)
-            say(f"sustained: {kind} ids, settings {name}")
+                cost = measured(server, saver.connection, verdicts, saver.store.save)
+            name = ", ".join(f"{name} {value}" for name, value in changes.items()) or "as PostgreSQL has them"
+            found.append({"ids": kind, "rows": rows, "settings": name} | asdict(cost))
+            say(f"sustained: {cost.rows_per_s:,.0f} rows/s, {rows:,} rows, {kind} ids, settings {name}")
     finally:
         server.settings({})
-    return costs
+    return found
 
 
 def _save_some(saver: Saver, ids: Ids) -> None:

@@ -49,15 +49,18 @@ _COST: dict[str, Callable[[Row], str]] = {
     "read": _of("blocks_read", 2),
 }
 
+_SUSTAINED = {"ids": _of("ids"), "rows": _of("rows"), "settings": _of("settings")} | _COST
+
 TABLES: Mapping[str, tuple[str, Mapping[str, Callable[[Row], str]]]] = {
     "cost": (
         "Store.save, right after a checkpoint; per row",
         {"ids": _of("ids"), "rows": _of("rows"), "batch": _of("batch")} | _COST,
     ),
     "sustained": (
-        "Store.save without a pause, batches of 500; per row",
-        {"ids": _of("ids"), "rows": _of("rows"), "settings": _of("settings")} | _COST,
+        "Store.save without a pause into the largest table, by the server's settings; per row",
+        _SUSTAINED,
     ),
+    "roomy": ("Store.save without a pause, with room for WAL and buffers; per row", _SUSTAINED),
     "sizes": (
         "On disk",
         {

@@ -33,13 +33,15 @@ class GrowthServer:
         return psycopg.connect(self.url(database), autocommit=True)
 
     def settings(self, changes: dict[str, str]) -> None:
-        """Set these, and everything else back to what PostgreSQL has; then write a checkpoint."""
+        """Set these, and everything else back to what PostgreSQL has, and start again by them."""
         with self.connect() as admin:
             admin.execute("ALTER SYSTEM RESET ALL")
             for name, value in (MEASURING | changes).items():
                 admin.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), value))
-            admin.execute("SELECT pg_reload_conf()")
             admin.execute("CHECKPOINT")
+        # Not reloaded: the size of the buffers holds from the start on.
+        self.postgres.stop()
+        self.postgres.start()
 
     def databases(self) -> set[str]:
         with self.connect() as admin:
