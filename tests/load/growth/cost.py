@@ -21,7 +21,7 @@ from tests.load.growth.server import Connection, GrowthServer
 BATCHES: Mapping[int, int] = {500: 20_000, 50: 5_000}
 """Rows saved a round, by the size of a batch."""
 
-SUSTAINED_ROWS = 200_000
+SUSTAINED_ROWS_MAX = 200_000
 ROOMY: dict[str, str] = {"max_wal_size": "16GB", "shared_buffers": "4GB"}
 SETTINGS: Sequence[dict[str, str]] = (
     {},
@@ -112,7 +112,7 @@ def measure_sustained(
                 _empty(server, database)
             with a_saver(server, database, chance) as saver:
                 _save_some(saver, kind)
-                verdicts = saver.verdicts(SUSTAINED_ROWS, 500, kind)
+                verdicts = saver.verdicts(min(SUSTAINED_ROWS_MAX, max(sizes)), 500, kind)
                 cost = measured(server, saver.connection, verdicts, saver.store.save)
             name = ", ".join(f"{name} {value}" for name, value in changes.items()) or "as PostgreSQL has them"
             found.append({"ids": kind, "rows": rows, "settings": name} | asdict(cost))
