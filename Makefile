@@ -1,14 +1,19 @@
-# Two commands for everyone: `make demo` shows it working, `make test` proves it. Both set up .venv first.
+# Commands for everyone: `make demo` shows it working, `make test` proves it, `make bench` measures it. All of
+# them set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check growth setup clean
+.PHONY: demo test bench growth check setup clean
 
 demo: setup
 	@$(BIN)/python -m processor demo
 
 test: setup check
 	@$(BIN)/python -m pytest
+
+# Within a quarter of an hour; `.venv/bin/python -m tests.load --help` shows its parts.
+bench: .venv/.load
+	@$(BIN)/python -m tests.load bench
 
 check: setup
 	@$(BIN)/ruff format --check .
@@ -31,6 +36,12 @@ setup: .venv/.ready
 	@echo "Installing into .venv (half a minute, once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[devstack,test]'
 	@$(BIN)/python -m processor.devstack.launchers
+	@touch $@
+
+# What only the benchmark needs, so that the tests don't wait for it.
+.venv/.load: .venv/.ready
+	@echo "Installing what the benchmark races against (a minute, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[devstack,test,load]'
 	@touch $@
 
 clean:

@@ -2,6 +2,10 @@
 
     accepted by the queue = message + duplicate + rejection (open or discarded)
                             + still queued (visible, in flight, delayed, or in its dead-letter queue)
+                            + removed by retention (counted in the table removal)
+
+What was removed is known by number only: of which tenant, outcome and day, but not which. So with manifests
+as many missing deliveries of a tenant are explained as were removed of it, and only the rest is lost.
 
 What can be wrong has four names. lost: accepted, and nowhere. unexpected: stored, and never sent. twice: one
 delivery in two tables, or a message in more rows than it was sent. altered: stored with another payload than
@@ -41,6 +45,9 @@ _KEPT_MAX = 1000
 _PAGE = 2000
 _CHUNK_BYTES = 1024 * 1024
 
+_ENDS = ("message", "duplicate", "rejection_discarded")
+"""Each of these was the one place of a delivery; a replayed rejection had handed its place on."""
+
 _MEANINGS = {
     "lost": "accepted by the queue, and in no table",
     "unexpected": "stored, and named in no manifest (give the manifests of all producers)",
@@ -55,12 +62,13 @@ _MEANINGS = {
 class Report:
     """What the audit found.
 
-    `outcomes` counts rows; `queued` counts the queue's messages by state, None if it was not asked;
-    `accepted` counts the manifests' deliveries by where they are, None without a manifest. `problems` maps
-    each problem to its count, `examples` to the first of its rows.
+    `outcomes` counts rows, and `removed` those that retention removed; `queued` counts the queue's messages
+    by state, None if it was not asked; `accepted` counts the manifests' deliveries by where they are, None
+    without a manifest. `problems` maps each problem to its count, `examples` to the first of its rows.
     """
 
     outcomes: dict[str, int]
+    removed: dict[str, int]
     queued: dict[str, int] | None
     accepted: dict[str, int] | None = None
     problems: dict[str, int] = field(default_factory=dict)
@@ -83,6 +91,7 @@ class Report:
         return {
             "holds": self.holds,
             "outcomes": self.outcomes,
+            "removed": self.removed,
             "queued": self.queued,
             "accepted": self.accepted,
             "problems": self.problems,
@@ -111,6 +120,7 @@ class Report:
 
     def _equation(self, queued: int | None) -> Iterator[str]:
         where = self.accepted or self.outcomes
+        gone = sum(self.removed[outcome] for outcome in _ENDS)
         rejected = (
             where["rejection"]
             if self.accepted
@@ -125,9 +135,13 @@ class Report:
         yield f"  + rejection           {rejected:>9}   (open or discarded)"
         if self.accepted:
             still = min(where["missing"], queued or 0)
+            lost = self.problems["lost"]
             counted = "?" if queued is None else queued
             yield f"  + still queued        {still:>9}   (the queue counts {counted})"
-            yield f"  + lost                {where['missing'] - still:>9}"
+            if gone:
+                words = f"(of {gone} that retention removed; which they were, nobody can tell)"
+                yield f"  + removed             {where['missing'] - still - lost:>9}   {words}"
+            yield f"  + lost                {lost:>9}"
             others = (
                 self.outcomes["message"]
                 + self.outcomes["duplicate"]
@@ -139,6 +153,9 @@ class Report:
             )
             yield f"rows besides            {others:>9}   (sends whose answer was lost, or other producers)"
         else:
+            if gone:
+                each = ", ".join(f"{name.replace('_', ' ')} {self.removed[name]}" for name in _ENDS)
+                yield f"  + removed             {gone:>9}   (by retention: {each})"
             states = "unknown: set SQS_QUEUE_URL" if self.queued is None else _states(self.queued)
             yield f"still queued            {'?' if queued is None else queued:>9}   ({states})"
 
@@ -173,7 +190,9 @@ def _look(
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         # The first question takes the snapshot, so the manifests are read after it.
-        report = Report(outcomes=_row(connection, "outcomes"), queued=queued)
+        report = Report(
+            outcomes=_row(connection, "outcomes"), removed=_row(connection, "removed"), queued=queued
+        )
         _note(connection, report, "twice", "in_two_tables")
         _note(connection, report, "duplicates_of_nothing", "duplicates_of_nothing")
         _note(connection, report, "replayed_to_nothing", "replayed_to_nothing")
@@ -187,8 +206,8 @@ def _look(
 def _compare(connection: Connection, report: Report) -> None:
     connection.execute(queries("audit")["place_deliveries"])
     report.accepted = _row(connection, "accepted")
-    lost = max(0, report.accepted["missing"] - sum((report.queued or {}).values()))
-    # While some are still queued nobody can say which of the missing they are.
+    lost = max(0, _row(connection, "unexplained")["unexplained"] - sum((report.queued or {}).values()))
+    # While some are still queued, or were removed, nobody can say which of the missing they are.
     report.note("lost", _found(connection, "missing")[0] if lost else [], lost)
     _note(connection, report, "unexpected", "unexpected")
     _note(connection, report, "twice", "stored_twice")

@@ -1,6 +1,7 @@
-"""Verdicts as the columns that `sql/queries/save.sql` unnests, and what a rejection is made of made storable.
+"""Verdicts as what `sql/queries/save.sql` makes rows of, and what a rejection is made of made storable.
 
-One list a column. The driver sends them as binary arrays, which costs a tenth of a statement per row.
+Messages go as one JSON document: measured at 3.4 µs of ours a row in batches of 125, binary arrays at 6.3.
+What is rare goes as one list a column, which the driver sends as binary arrays: a body need not be text.
 """
 
 import base64
@@ -16,20 +17,30 @@ TEXT_LENGTH_MAX = 256
 """Characters kept of any text that a rejection quotes."""
 
 
-def message_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
-    """Give the columns of `insert_messages` and `classify_messages`."""
-    deliveries = [message.delivery for message in messages]
-    return _delivery_columns(deliveries) | {
-        "tenant_id": [message.tenant_id for message in messages],
-        "message_id": [message.message_id for message in messages],
-        "producer": [message.producer for message in messages],
-        "event_type": [message.event_type for message in messages],
-        "schema_id": [message.schema_id for message in messages],
-        "occurred_at": [message.occurred_at for message in messages],
-        "payload": [message.payload for message in messages],
-        "context": [message.context for message in messages],
-        "replayed": [delivery.rejection_id is not None for delivery in deliveries],
-    }
+def messages_document(messages: Sequence[Message]) -> str:
+    """Give the JSON array of which `insert_messages` and `classify_messages` make rows."""
+    documents = []
+    for message in messages:
+        delivery = message.delivery
+        documents.append(
+            {
+                "tenant_id": message.tenant_id,
+                "message_id": message.message_id,
+                "producer": message.producer,
+                "event_type": message.event_type,
+                "schema_id": message.schema_id,
+                "occurred_at": message.occurred_at,
+                "sent_at": delivery.sent_at,
+                # As they came: PostgreSQL reads them, and keeps every digit.
+                "payload": orjson.Fragment(message.payload),
+                "context": None if message.context is None else orjson.Fragment(message.context),
+                "queue": delivery.queue,
+                "delivery_id": delivery.delivery_id,
+                "receive_count": delivery.receive_count,
+                "replayed": delivery.rejection_id is not None,
+            }
+        )
+    return orjson.dumps(documents).decode()
 
 
 def duplicate_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:

@@ -4,6 +4,7 @@
     ├── SettingsError          a setting, file or argument is wrong: say so and exit 2
     ├── NotFound               what was asked for is not there: say so and exit 1
     ├── MigrationsPending      the database is behind the code: say which command to run, exit 1
+    ├── Busy                   somebody else is doing it at this moment: say so and exit 1
     ├── Unavailable            an outage: nothing is lost; wait it out, or exit 4
     │   ├── SourceUnavailable
     │   └── StoreUnavailable
@@ -48,6 +49,10 @@ class NotFound(ProcessorError):
 
 class MigrationsPending(ProcessorError):
     """The database lacks migrations that this code needs."""
+
+
+class Busy(ProcessorError):
+    """Somebody else is doing this at the moment, and two at once would be of no use."""
 
 
 class Unavailable(ProcessorError):

@@ -1,13 +1,18 @@
 """The values that flow through the pipeline: all frozen, made once, passed on.
 
 Delivery ──validate──▶ Message | Rejection ──save──▶ Settlement ──settle──▶ gone from the queue
+
+Those that every event needs anew are msgspec's structs: a frozen dataclass of ten fields takes two
+microseconds to make, one of these a quarter of one. What is made once is an ordinary dataclass.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from processor.errors import Reason
 from processor.wire import Attribute, Claimed
@@ -25,8 +30,7 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """One hand-over of one queue message.
 
     `queue` is the queue's name, `delivery_id` what the queue calls the message through all its redeliveries,
@@ -41,7 +45,7 @@ class Delivery:
     receive_count: int
     sent_at: datetime
     received_at: datetime
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = {}  # each gets its own
     rejection_id: int | None = None
 
     @property
@@ -55,8 +59,7 @@ class Delivery:
         return self.receive_count >= SUSPECT_RECEIVE_COUNT
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """The verdict on a valid delivery: the row of `message` that it is to be.
 
     `payload` and `context` are JSON texts as they came, so that numbers keep every digit. `registry_version`
@@ -75,8 +78,7 @@ class Message:
     context: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(Struct, frozen=True):
     """The verdict on a bad delivery: why, in detail, and who it claims to be from."""
 
     delivery: Delivery
@@ -89,8 +91,7 @@ class Rejection:
 Verdict: TypeAlias = Message | Rejection
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True):
     """The leave to delete one delivery from its queue. Only `Store.save` gives it out, after its COMMIT."""
 
     delivery: Delivery

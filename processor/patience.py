@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from itertools import chain, repeat
 from typing import TypeVar
 
 import structlog
@@ -39,12 +40,26 @@ class Patience:
     def __call__(self, attempt: Callable[[], T]) -> T:
         """Call `attempt` until it raises no Unavailable. Raises Stopped, and whatever else it raises."""
         try:
-            result = self._retrying()(attempt)
+            # Nearly always it works, and then costs nothing beside the attempt.
+            result = attempt()
         except Unavailable as error:
-            raise Stopped(f"told to stop while waiting for the {self.dependency}: {error}") from error
+            result = self._wait_out(attempt, error)
         if not self.working.is_set():
             self._over()
         return result
+
+    def _wait_out(self, attempt: Callable[[], T], first: Unavailable) -> T:
+        outcomes = chain([first], repeat(None))
+
+        def again() -> T:
+            if (known := next(outcomes)) is not None:
+                raise known
+            return attempt()
+
+        try:
+            return self._retrying()(again)
+        except Unavailable as error:
+            raise Stopped(f"told to stop while waiting for the {self.dependency}: {error}") from error
 
     def wait_until_working(self, timeout_s: float) -> bool:
         """Wait while there is an outage, `timeout_s` at the most; say whether it is over."""

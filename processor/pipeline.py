@@ -92,12 +92,14 @@ def once(
     return settlements
 
 
-def count_outcomes(settlements: Sequence[Settlement]) -> None:
-    """Tell the metrics what became of deliveries, after their commit."""
-    for settlement in settlements:
-        metrics.deliveries.labels(
-            outcome=settlement.outcome.value, reason=settlement.reason.value if settlement.reason else ""
-        ).inc()
+def count_outcomes(settlements: Sequence[Settlement]) -> Counter[str]:
+    """Tell the metrics what became of deliveries, after their commit; gives how many had which outcome."""
+    outcomes: Counter[str] = Counter()
+    # Counted first: telling the metrics costs as much for one as for a batch.
+    for (outcome, reason), count in Counter((s.outcome, s.reason) for s in settlements).items():
+        metrics.deliveries.labels(outcome=outcome.value, reason=reason.value if reason else "").inc(count)
+        outcomes[outcome.value] += count
+    return outcomes
 
 
 class Pipeline:
@@ -369,9 +371,9 @@ class Pipeline:
         return verdicts, False
 
     def _committed(self, settlements: Sequence[Settlement], save_s: float) -> None:
-        count_outcomes(settlements)
+        outcomes = count_outcomes(settlements)
         with self._counting:
-            self.tally.outcomes.update(settlement.outcome.value for settlement in settlements)
+            self.tally.outcomes.update(outcomes)
         metrics.batch_size.observe(len(settlements))
         metrics.save_seconds.observe(save_s)
         now = datetime.now(UTC)

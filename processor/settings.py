@@ -7,12 +7,13 @@ import re
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from processor.errors import SettingsError
 
 MIB = 1024 * 1024
+DAYS_MAX = 36_500
 
 _AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 _AWS_HOST = re.compile(r"sqs\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)")
@@ -40,6 +41,7 @@ class Settings(BaseSettings):
     aws_session_token: SecretStr | None = None
     localstack_host: str | None = None
 
+    sqs_client: Literal["lean", "boto3"] = "lean"
     receivers: int = Field(3, ge=1, le=64)
     writers: int = Field(1, ge=1, le=16)
     settlers: int = Field(3, ge=1, le=64)
@@ -57,6 +59,12 @@ class Settings(BaseSettings):
     database_timeout_s: int = Field(30, ge=1, le=600)
     retry_wait_s_max: float = Field(30.0, ge=0.05, le=600)
     stop_timeout_s: float = Field(22.0, ge=1, le=600)
+
+    # The keys' age before the others: their validator looks at it.
+    key_retention_days: int = Field(35, ge=1, le=DAYS_MAX)
+    message_retention_days: int | None = Field(None, ge=1, le=DAYS_MAX)
+    duplicate_retention_days: int | None = Field(None, ge=1, le=DAYS_MAX)
+    rejection_retention_days: int | None = Field(None, ge=1, le=DAYS_MAX)
 
     keep_to_one_core: Literal["auto", "on", "off"] = "auto"
 
@@ -81,6 +89,18 @@ class Settings(BaseSettings):
                 raise ValueError(
                     "expected a queue URL such as https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE"
                 )
+        return value
+
+    @field_validator("message_retention_days", "duplicate_retention_days", "rejection_retention_days")
+    @classmethod
+    def _no_shorter_than_keys(cls, value: int | None, info: ValidationInfo) -> int | None:
+        # Absent where it is wrong itself, which is said anyway.
+        least = info.data.get("key_retention_days", 0)
+        if value is not None and value < least:
+            raise ValueError(
+                f"{value} is below KEY_RETENTION_DAYS={least}; expected {least} or more: what comes again "
+                "after its row was removed is stored, and counted, a second time"
+            )
         return value
 
     @classmethod

@@ -7,17 +7,17 @@ verdicts ─▶ hold the registry ─▶ message ─▶ classify ─▶ duplicat
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias
 
 import psycopg
 import structlog
+from msgspec.structs import replace
 from psycopg.rows import dict_row, tuple_row
 
 from processor import metrics
-from processor.columns import claims, duplicate_columns, message_columns, rejection_columns, storable_json
+from processor.columns import claims, duplicate_columns, messages_document, rejection_columns, storable_json
 from processor.connection import Deadline
 from processor.errors import Reason, StoreFault, StoreUnavailable
 from processor.model import (
@@ -48,6 +48,10 @@ _CLOCKS_APART_MAX = timedelta(hours=1)
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]
+
+
+class _KeyVanished(Exception):
+    """A key met the insert and was gone when it was looked up: retention removed its row in between."""
 
 
 class Judge(Protocol):
@@ -122,6 +126,16 @@ class Store:
                     self._give_up(error, what)
                 self._registry_known = self._registry_known and what is not Remedy.REVALIDATE
                 time.sleep(random.uniform(0, 0.01) * 2**failures)  # noqa: S311 - jitter, not a secret
+            except _KeyVanished:
+                # The same again finds the key free. Once too often is no coincidence (rule 4): rather no
+                # settlement than a wrong one.
+                failures += 1
+                metrics.database_errors.labels(remedy="retry").inc()
+                log.warning("save_failed", error="key vanished", remedy="retry", size=len(verdicts))
+                if failures == _FAILURES_MAX:
+                    raise StoreFault(
+                        "a message was neither stored nor found; nothing of its batch is settled"
+                    ) from None
             else:
                 if settlements is not None:
                     return settlements
@@ -231,22 +245,21 @@ class _Batch:
         conflicts = {}
         duplicates = {}
         for position, (outcome, stored_delivery_id) in outcomes.items():
-            message = messages[position]
             match outcome:
-                case "stored" | "redelivered":
-                    self._settle(position, Outcome(outcome))
+                case "stored":
+                    self._settle(position, Outcome.STORED)
+                case "redelivered":
+                    self._settle(position, Outcome.REDELIVERED)
                 case "duplicate":
-                    duplicates[position] = message
+                    duplicates[position] = messages[position]
                 case "id_conflict":
-                    conflicts[position] = id_conflict(message, stored_delivery_id)
+                    conflicts[position] = id_conflict(messages[position], stored_delivery_id)
                 case _:
-                    # Rule 4: rather no settlement than a wrong one.
-                    raise StoreFault(
-                        "a message was neither stored nor found; nothing of its batch is settled"
-                    )
+                    raise _KeyVanished
         self._insert_duplicates(duplicates)
-        self._settle_stored_before()
-        self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
+        if len(self._settlements) < len(self._verdicts):
+            self._settle_stored_before()
+            self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
         self._close_replayed()
         return [self._settlements[position] for position in range(len(self._verdicts))]
 
@@ -278,11 +291,11 @@ class _Batch:
     def _insert_messages(self, messages: Mapping[int, Message]) -> dict[int, tuple[str, str | None]]:
         if not messages:
             return {}
-        columns = message_columns(list(messages.values()))
-        self._cursor.execute(self._sql["insert_messages"], columns)
+        document = {"messages": messages_document(list(messages.values()))}
+        self._cursor.execute(self._sql["insert_messages"], document)
         if self._cursor.rowcount == len(messages):
             return dict.fromkeys(messages, ("stored", None))
-        self._cursor.execute(self._sql["classify_messages"], columns)
+        self._cursor.execute(self._sql["classify_messages"], document)
         positions = list(messages)
         return {
             positions[place - 1]: (outcome, stored_delivery_id)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeAlias
 
+from msgspec import Struct
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from processor.errors import Reason
@@ -40,8 +41,7 @@ FORMATS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True):
     """Who a body says it is from, as far as it could be read; None where it says nothing usable."""
 
     tenant_id: str | None = None
@@ -50,8 +50,7 @@ class Claimed:
     producer: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True):
     """What every format comes down to.
 
     `payload` is its JSON text and `payload_value` the same parsed (numbers as int and Decimal). `message_id`
@@ -137,6 +136,10 @@ _RFC3339 = re.compile(
 )
 
 
+_FIRST_MOMENT = datetime(1, 1, 2, tzinfo=UTC)
+_LAST_MOMENT = datetime(9999, 12, 30, tzinfo=UTC)
+
+
 def _moment(value: object) -> datetime:
     matched = _RFC3339.fullmatch(value) if isinstance(value, str) else None
     if matched is None or not isinstance(value, str):
@@ -147,7 +150,7 @@ def _moment(value: object) -> datetime:
     except (ValueError, OverflowError) as error:
         raise ValueError(f"no such time: {error}") from None
     # A reader's zone may push the first and the last day out of what its datetime can hold.
-    if not datetime(1, 1, 2, tzinfo=UTC) <= moment <= datetime(9999, 12, 30, tzinfo=UTC):
+    if not _FIRST_MOMENT <= moment <= _LAST_MOMENT:
         raise ValueError("no such time: years go from 0001 to 9999")
     return moment
 

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import structlog
 
-from processor import metrics, migrations, supervisor
+from processor import metrics, migrations, retention, supervisor
 from processor.audit import Report, audit
 from processor.check import Finding, judge, not_set
 from processor.check.database import check_database
@@ -269,18 +269,22 @@ def run_many(settings: Settings, stops: Stops, processes: int, until_idle_s: flo
     )
 
 
-def replay(settings: Settings, selection: Selection, *, dry_run: bool) -> dict[str, int]:
+def replay(
+    settings: Settings, selection: Selection, *, dry_run: bool, forced: bool
+) -> tuple[dict[str, int], int]:
     """Put the selected open rejections through the pipeline; counts them by outcome, or reason if rejected.
 
     With `dry_run` the verdicts are made but nothing is saved: what would be stored may still turn out to be
-    a duplicate, or an id_conflict.
+    a duplicate, or an id_conflict. Unless `forced`, those are left out whose message may have been removed by
+    retention since; the second figure counts them.
     """
     schemas = make_schemas(settings)
     store = make_store(settings, schemas, Patience("database", wait_s_max=1, stop=_never_wait()))
     outcomes: Counter[str] = Counter()
     with database(settings) as connection:
         migrations.require_current(connection)
-        source = QuarantineSource(connection, selection)
+        key_days = None if forced else settings.key_retention_days
+        source = QuarantineSource(connection, selection, key_days=key_days)
         try:
             store.load_registry()
             while True:
@@ -291,7 +295,7 @@ def replay(settings: Settings, selection: Selection, *, dry_run: bool) -> dict[s
                     settlements = once(source, schemas, store, limit=_REPLAY_SIZE, wait_s=0)
                     seen = [(s.reason or s.outcome).value for s in settlements]
                 if not seen:
-                    return dict(outcomes)
+                    return dict(outcomes), source.count_left_out()
                 outcomes.update(seen)
         except Stopped as error:
             # Nobody told us to: with a patience that never waits, this is how an outage is said.
@@ -314,6 +318,47 @@ def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
         depth = SqsSource.open(settings).depth_with_dead_letters
     with database(settings) as connection:
         return audit(connection, manifests, depth)
+
+
+def plan_retention(settings: Settings) -> tuple[retention.Ages, list[dict[str, Any]]]:
+    """Count what `apply_retention` would remove now; gives the ages that decide, and the counts."""
+    ages = _ages(settings)
+    with database(settings) as connection:
+        migrations.require_current(connection)
+        return ages, retention.plan(connection, ages)
+
+
+def apply_retention(
+    settings: Settings,
+    *,
+    step_size: int,
+    pause_s: float,
+    stop: threading.Event,
+    on_step: Callable[[retention.Step], object],
+) -> tuple[retention.Ages, dict[str, int]]:
+    """Remove what is old, in small steps until done or told to stop; gives the ages, and rows by table."""
+    ages = _ages(settings)
+    with database(settings) as connection:
+        migrations.require_current(connection)
+        removed = retention.apply(
+            connection,
+            ages,
+            step_size=step_size,
+            pause_s=pause_s,
+            stop=stop,
+            statement_timeout_s=settings.database_timeout_s,
+            on_step=on_step,
+        )
+    return ages, removed
+
+
+def _ages(settings: Settings) -> retention.Ages:
+    return retention.Ages(
+        message=settings.message_retention_days,
+        duplicate=settings.duplicate_retention_days,
+        rejection=settings.rejection_retention_days,
+        key=settings.key_retention_days,
+    )
 
 
 def run_check(settings: Settings) -> list[Finding]:

@@ -25,6 +25,7 @@ RETENTION_S_MAX = 14 * 24 * 3600
 HOLD_S_LIMIT = 12 * 3600
 """SQS ends every hold of a message so long after the receive (SQS quotas)."""
 
+_DAY_S = 24 * 3600
 _MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
 _TOO_MANY, _SERVER_ERROR = 429, 500
 
@@ -75,7 +76,7 @@ def _look(client: "SQSClient", settings: Settings, now: Now) -> Iterator[Finding
         own_s=int(attributes["VisibilityTimeout"]),
         read_timeout_s=client.meta.config.read_timeout,
     )
-    yield from _dead_letters(client, attributes)
+    yield from _dead_letters(client, attributes, settings)
 
 
 def _ask(client: "SQSClient", what: str, operation: str, **arguments: Any) -> Any:  # noqa: ANN401 - boto3's dictionaries
@@ -220,7 +221,7 @@ def judge_visibility(settings: Settings, *, own_s: int, read_timeout_s: float) -
 # ── the dead-letter queue ─────────────────────────────────────────────────────────────────────────────
 
 
-def _dead_letters(client: "SQSClient", attributes: Attributes) -> Iterator[Finding]:
+def _dead_letters(client: "SQSClient", attributes: Attributes, settings: Settings) -> Iterator[Finding]:
     what = "dead-letter queue"
     if not attributes.get("RedrivePolicy"):
         yield judge(
@@ -244,6 +245,7 @@ def _dead_letters(client: "SQSClient", attributes: Attributes) -> Iterator[Findi
         advice="they have no row: find out why they died, then move them back (deployments/README.md)",
     )
     yield _dead_letter_retention(attributes, other)
+    yield _key_retention(attributes, other, settings)
 
 
 def _receive_count(receives: int) -> Finding:
@@ -264,6 +266,18 @@ def _dead_letter_retention(attributes: Attributes, other: Attributes) -> Finding
         fine=theirs_s > ours_s or theirs_s >= RETENTION_S_MAX,
         advice=f"raise the dead-letter queue's MessageRetentionPeriod to {RETENTION_S_MAX} s (14 days): a "
         "message keeps the age that it had in the first queue, so it needs longer than there",
+    )
+
+
+def _key_retention(attributes: Attributes, other: Attributes, settings: Settings) -> Finding:
+    # Dead letters that are moved back begin a new life in the queue.
+    needed_s = int(attributes["MessageRetentionPeriod"]) + int(other["MessageRetentionPeriod"])
+    return judge(
+        "key retention",
+        f"{settings.key_retention_days} days",
+        fine=settings.key_retention_days * _DAY_S >= needed_s,
+        advice=f"raise KEY_RETENTION_DAYS to {math.ceil(needed_s / _DAY_S)} or more: the queue and its "
+        "dead-letter queue can bring a message as late as that, and without its key it is counted twice",
     )
 
 

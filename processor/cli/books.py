@@ -41,7 +41,8 @@ def trace(message_id: str, tenant_id: str | None, as_json: bool) -> None:
     else:
         click.echo(
             f"{message_id}: never seen. It may still be queued (processor audit counts that), or this queue "
-            "never accepted it, or it was rejected before its id could be read (processor rejection list)."
+            "never accepted it, or it was rejected before its id could be read (processor rejection list), "
+            "or it was removed as old (processor retention)."
         )
     raise SystemExit(Exit.FINE if places else Exit.FAILED)
 

@@ -124,11 +124,15 @@ def rejection_stats(as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
 @click.option(
     "--dry-run", is_flag=True, help="Only judge them again; a duplicate or an id_conflict shows when saved."
 )
+@click.option(
+    "--force", is_flag=True, help="Those too whose message may have been stored, and removed as old, before."
+)
 @json_option
 def rejection_replay(
     rejection_ids: tuple[int, ...],
     everything: bool,
     dry_run: bool,
+    force: bool,
     as_json: bool,
     **selected: Any,  # noqa: ANN401 - the options of _selecting
 ) -> None:
@@ -136,18 +140,30 @@ def rejection_replay(
 
     What is stored now, or is a duplicate, closes as replayed; what is rejected again stays open with the
     reason of today. Safe to repeat, and beside a running processor. Exit code 1 if any stays open.
+
+    Once retention has removed messages, rejections sent more than KEY_RETENTION_DAYS ago are left out: the
+    same message may have been stored another way and removed since, and would then count twice. See that it
+    was not, then --force them.
     """
     selection = _selection(rejection_ids, everything=everything, selected=selected)
     _require_known(rejection_ids)
-    outcomes = wiring.replay(Settings.load(), selection, dry_run=dry_run)
+    settings = Settings.load()
+    outcomes, left_out = wiring.replay(settings, selection, dry_run=dry_run, forced=force)
     if as_json:
-        print_json({"dry_run": dry_run, "outcomes": outcomes})
-    elif not outcomes:
+        print_json({"dry_run": dry_run, "outcomes": outcomes, "left_out": left_out})
+    elif not outcomes and not left_out:
         click.echo("no open rejections are selected")
     else:
         for outcome, count in sorted(outcomes.items()):
             click.echo(f"{'would be ' if dry_run else ''}{outcome}: {count}")
-    refused = any(outcome in {reason.value for reason in Reason} for outcome in outcomes)
+    if left_out:
+        click.echo(
+            f"processor: left out {left_out} rejection(s) sent more than {settings.key_retention_days} days "
+            "ago (KEY_RETENTION_DAYS): their messages may have been stored another way and removed by "
+            "retention since, and would count twice. If they were not: --force",
+            err=True,
+        )
+    refused = left_out or any(outcome in {reason.value for reason in Reason} for outcome in outcomes)
     raise SystemExit(Exit.FAILED if refused and not dry_run else Exit.FINE)
 
 

@@ -34,11 +34,18 @@ class Selection:
 
 
 class QuarantineSource:
-    """Hands the selected open rejections over once each, oldest first, under their original delivery ids."""
+    """Hands the selected open rejections over once each, oldest first, under their original delivery ids.
 
-    def __init__(self, connection: psycopg.Connection[Any], selection: Selection) -> None:
+    With `key_days`, for which keys are kept, aged ones are left out: those whose message may have been stored
+    and removed since, so that to replay them might count it twice. Without it, they are handed over too.
+    """
+
+    def __init__(
+        self, connection: psycopg.Connection[Any], selection: Selection, *, key_days: int | None = None
+    ) -> None:
         self._connection = connection
         self._selection = selection
+        self._key_days = key_days
         self._after = 0
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:  # noqa: ARG002 - what is here is here
@@ -47,13 +54,27 @@ class QuarantineSource:
             with self._connection.cursor(row_factory=dict_row) as cursor:
                 rows = cursor.execute(
                     queries("rejections")["select_open"],
-                    self._selection.parameters() | {"after": self._after, "limit": limit},
+                    self._parameters() | {"after": self._after, "limit": limit},
                 ).fetchall()
         except psycopg.OperationalError as error:
             raise SourceUnavailable(f"the rejections can't be read: {error.sqlstate}") from error
         if rows:
             self._after = rows[-1]["rejection_id"]
         return [_delivery(row) for row in rows]
+
+    def count_left_out(self) -> int:
+        """Count the selected rejections that are aged, and so not handed over."""
+        row = self._connection.execute(queries("rejections")["count_aged"], self._parameters()).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def _parameters(self) -> dict[str, Any]:
+        aged_before = None
+        if self._key_days is not None:
+            # Asked each time: messages may be removed while we go on.
+            aged_before = self._connection.execute(
+                queries("rejections")["aged_before"], {"key_days": self._key_days}
+            ).fetchone()
+        return self._selection.parameters() | {"aged_before": aged_before and aged_before[0]}
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Do nothing: `Store.save` closed the rejection in the transaction of its outcome."""

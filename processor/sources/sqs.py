@@ -12,10 +12,12 @@ import structlog
 
 from processor import metrics
 from processor.errors import SettingsError, SourceFault, SourceUnavailable
+from processor.lean_sqs import HotCalls
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
 
 if TYPE_CHECKING:
+    from botocore.session import Session
     from mypy_boto3_sqs import SQSClient
 
 log = structlog.get_logger(__name__)
@@ -48,6 +50,7 @@ _SETTLE_PAUSES_S = (0.0, 0.1, 0.5, 2.0)
 class SqsSource:
     """One SQS queue, standard or FIFO.
 
+    `hot_calls` makes the three calls that every message passes; unless given, the client makes all.
     With `keys_given` its credentials came by settings and nothing renews them: refused for REFUSED_S_MAX,
     they raise SourceFault, so that whoever starts us again can bring new ones. All else that goes wrong is
     an outage (SourceUnavailable), a role's credentials included, which boto3 renews by itself.
@@ -60,10 +63,12 @@ class SqsSource:
         queue: str,
         *,
         visibility_timeout_s: int,
+        hot_calls: HotCalls | None = None,
         keys_given: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
+        self._hot_calls: HotCalls = hot_calls or client
         self._queue_url = queue_url
         self._queue = queue
         self._visibility_timeout_s = visibility_timeout_s
@@ -74,18 +79,20 @@ class SqsSource:
     @classmethod
     def open(cls, settings: Settings) -> "SqsSource":
         """Make a client by the settings and boto3's own chain. Nothing is called yet."""
+        session, client = _session_and_client(settings)
         return cls(
-            sqs_client(settings),
+            client,
             settings.need_queue_url(),
             settings.queue_name(),
             visibility_timeout_s=settings.visibility_timeout_s,
+            hot_calls=_lean_calls(session, client) if settings.sqs_client == "lean" else None,
             keys_given=settings.aws_access_key_id is not None,
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
         """Long-poll once. At most ten come, whatever the limit; `wait_s` is cut to whole seconds."""
         with self._outages("receive"):
-            answer = self._client.receive_message(
+            answer = self._hot_calls.receive_message(
                 QueueUrl=self._queue_url,
                 MaxNumberOfMessages=min(limit, CALL_SIZE_MAX),
                 WaitTimeSeconds=min(int(wait_s), 20),
@@ -107,7 +114,7 @@ class SqsSource:
             for pause_s in _SETTLE_PAUSES_S:
                 time.sleep(pause_s)
                 with self._outages("delete"):
-                    answer = self._client.delete_message_batch(
+                    answer = self._hot_calls.delete_message_batch(
                         QueueUrl=self._queue_url, Entries=_entries(left)
                     )
                 left = _still_failed("delete", left, answer.get("Failed", []))
@@ -171,7 +178,7 @@ class SqsSource:
             left = {str(place): delivery for place, delivery in enumerate(chunk)}
             entries: Any = [entry | {"VisibilityTimeout": timeout_s} for entry in _entries(left)]
             with self._outages(operation):
-                answer = self._client.change_message_visibility_batch(
+                answer = self._hot_calls.change_message_visibility_batch(
                     QueueUrl=self._queue_url, Entries=entries
                 )
             # No retry: the next heartbeat comes soon, and a lost one costs a redelivery at the most.
@@ -209,7 +216,7 @@ class SqsSource:
             )
 
     def _delivery(self, message: Any, now: datetime) -> Delivery:  # noqa: ANN401 - boto3's dictionary
-        system = message.get("Attributes", {})
+        system = message.get("Attributes") or {}
         sent_ms = int(system.get("SentTimestamp", now.timestamp() * 1000))
         return Delivery(
             queue=self._queue,
@@ -225,7 +232,7 @@ class SqsSource:
                 name: bytes(attribute["BinaryValue"])
                 if "BinaryValue" in attribute
                 else attribute.get("StringValue", "")
-                for name, attribute in message.get("MessageAttributes", {}).items()
+                for name, attribute in (message.get("MessageAttributes") or {}).items()
             },
         )
 
@@ -235,7 +242,12 @@ def sqs_client(settings: Settings) -> "SQSClient":
 
     Raises SettingsError where the settings, or what boto3 finds beside them, make none: no region, say.
     """
+    return _session_and_client(settings)[1]
+
+
+def _session_and_client(settings: Settings) -> "tuple[Session, SQSClient]":
     import boto3  # noqa: PLC0415 - a driver is imported when a source is opened
+    import botocore.session  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
@@ -247,13 +259,29 @@ def sqs_client(settings: Settings) -> "SQSClient":
         max_pool_connections=settings.receivers + settings.settlers + 4,
         tcp_keepalive=True,
     )
+    options = settings.aws_client_options()
+    endpoint_url = options.pop("endpoint_url", None)
     try:
-        client: SQSClient = boto3.client("sqs", config=config, **settings.aws_client_options())
+        session = botocore.session.get_session()
+        client: SQSClient = boto3.Session(botocore_session=session, **options).client(
+            "sqs", config=config, endpoint_url=endpoint_url
+        )
     except (BotoCoreError, ValueError) as error:
         raise SettingsError(
             f"no client for the queue: {error}; see AWS_REGION and AWS_ENDPOINT_URL in .env-template"
         ) from error
-    return client
+    return session, client
+
+
+def _lean_calls(session: "Session", client: "SQSClient") -> HotCalls:
+    """Give the lean calls where the configuration is plain; else boto3's, and say why in the log."""
+    from processor.lean_sqs.plain_case import lean_sqs, oddity  # noqa: PLC0415 - with the driver
+
+    why_not = oddity(session, client)
+    if why_not is not None:
+        log.info("boto3_makes_all_calls", because=why_not)
+        return client
+    return lean_sqs(session, client)
 
 
 def _tens(items: Iterable[T]) -> Iterator[list[T]]:

@@ -9,6 +9,14 @@ SELECT
   (SELECT count(*) FROM rejection WHERE status = 'discarded') AS rejection_discarded,
   (SELECT count(*) FROM rejection WHERE status = 'replayed') AS rejection_replayed
 
+-- removed: Rows that retention has removed, by outcome.
+SELECT
+  coalesce(sum(row_count) FILTER (WHERE outcome = 'message'), 0)::bigint AS message,
+  coalesce(sum(row_count) FILTER (WHERE outcome = 'duplicate'), 0)::bigint AS duplicate,
+  coalesce(sum(row_count) FILTER (WHERE outcome = 'rejection_discarded'), 0)::bigint AS rejection_discarded,
+  coalesce(sum(row_count) FILTER (WHERE outcome = 'rejection_replayed'), 0)::bigint AS rejection_replayed
+FROM removal
+
 -- in_two_tables: Deliveries that stand in more than one table; a replayed rejection has handed its place on.
 SELECT queue, delivery_id, string_agg(place, ', ' ORDER BY place) AS places, count(*) OVER () AS found
 FROM (
@@ -23,26 +31,50 @@ HAVING count(*) > 1
 ORDER BY queue, delivery_id
 LIMIT %(kept)s
 
--- duplicates_of_nothing: Duplicates whose message is not there.
+-- duplicates_of_nothing: Duplicates whose message is not there, beyond as many messages as were removed of their tenant, none of them later than the duplicate.
+WITH orphan AS (
+  SELECT queue, delivery_id, tenant_id, message_id, producer, received_at,
+    dense_rank() OVER (PARTITION BY tenant_id ORDER BY message_id, producer) AS place
+  FROM duplicate
+  WHERE NOT EXISTS (
+    SELECT FROM message
+    WHERE message.tenant_id = duplicate.tenant_id AND message.message_id = duplicate.message_id
+      AND message.producer = duplicate.producer)
+),
+gone AS (
+  SELECT tenant_id, sum(row_count) AS row_count, min(day) AS first_day
+  FROM removal WHERE outcome = 'message' GROUP BY tenant_id
+)
 SELECT queue, delivery_id, tenant_id, message_id, producer, count(*) OVER () AS found
-FROM duplicate
-WHERE NOT EXISTS (
-  SELECT FROM message
-  WHERE message.tenant_id = duplicate.tenant_id AND message.message_id = duplicate.message_id
-    AND message.producer = duplicate.producer)
+FROM orphan LEFT JOIN gone USING (tenant_id)
+WHERE gone.row_count IS NULL OR place > gone.row_count
+  -- A day of grace, since the processor's clock says when it received, and the database's when it stored.
+  OR (received_at AT TIME ZONE 'UTC')::date + 1 < gone.first_day
 ORDER BY queue, delivery_id
 LIMIT %(kept)s
 
--- replayed_to_nothing: Rejections closed as replayed whose delivery is in no other table.
+-- replayed_to_nothing: Rejections closed as replayed whose delivery is in no other table, beyond as many rows as were removed of their tenant, none of them later than the closing.
+WITH orphan AS (
+  SELECT queue, delivery_id, rejection_id, tenant_id, closed_at,
+    row_number() OVER (PARTITION BY tenant_id ORDER BY rejection_id) AS place
+  FROM rejection
+  WHERE status = 'replayed'
+    AND NOT EXISTS (
+      SELECT FROM message
+      WHERE message.queue = rejection.queue AND message.delivery_id = rejection.delivery_id)
+    AND NOT EXISTS (
+      SELECT FROM duplicate
+      WHERE duplicate.queue = rejection.queue AND duplicate.delivery_id = rejection.delivery_id)
+),
+-- The last row is of all tenants together, for a rejection whose tenant could not be read when it was rejected.
+gone AS (
+  SELECT tenant_id, sum(row_count) AS row_count, min(day) AS first_day
+  FROM removal WHERE outcome IN ('message', 'duplicate') GROUP BY ROLLUP (tenant_id)
+)
 SELECT queue, delivery_id, rejection_id, count(*) OVER () AS found
-FROM rejection
-WHERE status = 'replayed'
-  AND NOT EXISTS (
-    SELECT FROM message
-    WHERE message.queue = rejection.queue AND message.delivery_id = rejection.delivery_id)
-  AND NOT EXISTS (
-    SELECT FROM duplicate
-    WHERE duplicate.queue = rejection.queue AND duplicate.delivery_id = rejection.delivery_id)
+FROM orphan LEFT JOIN gone ON gone.tenant_id IS NOT DISTINCT FROM orphan.tenant_id
+WHERE gone.row_count IS NULL OR place > gone.row_count
+  OR (closed_at AT TIME ZONE 'UTC')::date + 1 < gone.first_day
 ORDER BY rejection_id
 LIMIT %(kept)s
 
@@ -100,6 +132,27 @@ SELECT
   count(*) FILTER (WHERE as_rejection) AS rejection,
   count(*) FILTER (WHERE NOT (as_message OR as_duplicate OR as_rejection)) AS missing
 FROM placed_delivery
+
+-- unexplained: How many of the missing deliveries are more than retention has removed: tenant by tenant, and where a line names no tenant, of what the others leave over; of a discarded rejection the tenant may be unknown.
+SELECT greatest(0,
+  sum(greatest(0, missing - removed)) FILTER (WHERE tenant_id IS NOT NULL)
+  + greatest(0,
+    coalesce(sum(missing) FILTER (WHERE tenant_id IS NULL), 0)
+    - sum(greatest(0, removed - missing)) FILTER (WHERE tenant_id IS NOT NULL))
+  - (SELECT coalesce(sum(row_count), 0) FROM removal WHERE outcome = 'rejection_discarded'))::bigint AS unexplained
+FROM (
+  SELECT tenant_id, coalesce(missing.deliveries, 0) AS missing, coalesce(gone.row_count, 0) AS removed
+  FROM (
+    SELECT tenant_id, count(*) AS deliveries
+    FROM placed_delivery WHERE NOT (as_message OR as_duplicate OR as_rejection) GROUP BY tenant_id
+  ) AS missing
+  FULL JOIN (
+    SELECT tenant_id, sum(row_count) AS row_count
+    FROM removal WHERE outcome IN ('message', 'duplicate') GROUP BY tenant_id
+  ) AS gone USING (tenant_id)
+  -- A row that names a tenant, so that the sums above are never NULL.
+  UNION ALL SELECT '', 0, 0
+) AS tenants
 
 -- missing: Accepted deliveries that are in no table.
 SELECT delivery_id, tenant_id, message_id, count(*) OVER () AS found

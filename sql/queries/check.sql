@@ -26,7 +26,8 @@ SELECT wanted.relation, wanted.privilege
 FROM (VALUES
   ('migration', 'SELECT'), ('registry', 'SELECT'), ('tenant', 'SELECT'), ('event_type', 'SELECT'),
   ('event_schema', 'SELECT'), ('message', 'SELECT'), ('message', 'INSERT'), ('duplicate', 'SELECT'),
-  ('duplicate', 'INSERT'), ('rejection', 'SELECT'), ('rejection', 'INSERT'), ('rejection', 'UPDATE')
+  ('duplicate', 'INSERT'), ('rejection', 'SELECT'), ('rejection', 'INSERT'), ('rejection', 'UPDATE'),
+  ('removal', 'SELECT')
 ) AS wanted (relation, privilege)
 WHERE NOT coalesce(has_table_privilege(to_regclass(wanted.relation)::oid, wanted.privilege), false)
 UNION ALL

@@ -24,13 +24,11 @@ INSERT INTO message (
   payload, context, queue, delivery_id, receive_count)
 SELECT
   tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
-  payload::jsonb, context::jsonb, queue, delivery_id, receive_count
-FROM unnest(
-  %(tenant_id)b::text[], %(message_id)b::text[], %(producer)b::text[], %(event_type)b::text[],
-  %(schema_id)b::bigint[], %(occurred_at)b::timestamptz[], %(sent_at)b::timestamptz[],
-  %(payload)b::text[], %(context)b::text[], %(queue)b::text[], %(delivery_id)b::text[],
-  %(receive_count)b::int[], %(replayed)b::boolean[]
-) WITH ORDINALITY AS incoming (
+  payload, context, queue, delivery_id, receive_count
+FROM ROWS FROM (jsonb_to_recordset(%(messages)s::jsonb) AS (
+  tenant_id text, message_id text, producer text, event_type text, schema_id bigint, occurred_at timestamptz,
+  sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean
+)) WITH ORDINALITY AS incoming (
   tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
   payload, context, queue, delivery_id, receive_count, replayed, position)
 WHERE (replayed OR (
@@ -57,7 +55,7 @@ SELECT
     WHEN stored.queue = incoming.queue AND stored.delivery_id = incoming.delivery_id
       THEN CASE WHEN stored.ours AND first_of_delivery THEN 'stored' ELSE 'redelivered' END
     WHEN stored.event_type = incoming.event_type
-      AND stored.payload = incoming.payload::jsonb
+      AND stored.payload = incoming.payload
       AND stored.occurred_at IS NOT DISTINCT FROM incoming.occurred_at
       THEN 'duplicate'
     ELSE 'id_conflict'
@@ -65,11 +63,10 @@ SELECT
   stored.delivery_id AS stored_delivery_id
 FROM (
   SELECT *, row_number() OVER (PARTITION BY queue, delivery_id ORDER BY position) = 1 AS first_of_delivery
-  FROM unnest(
-    %(tenant_id)b::text[], %(message_id)b::text[], %(producer)b::text[], %(event_type)b::text[],
-    %(occurred_at)b::timestamptz[], %(payload)b::text[], %(queue)b::text[], %(delivery_id)b::text[],
-    %(replayed)b::boolean[]
-  ) WITH ORDINALITY AS arrays (
+  FROM ROWS FROM (jsonb_to_recordset(%(messages)s::jsonb) AS (
+    tenant_id text, message_id text, producer text, event_type text, occurred_at timestamptz, payload jsonb,
+    queue text, delivery_id text, replayed boolean
+  )) WITH ORDINALITY AS documents (
     tenant_id, message_id, producer, event_type, occurred_at, payload, queue, delivery_id, replayed, position)
 ) AS incoming
 LEFT JOIN LATERAL (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -18,7 +18,7 @@ from processor.model import Delivery, Outcome, Settlement
 from processor.settings import Settings
 from processor.sources import Source
 from processor.sources.memory import MemorySource
-from processor.sources.sqs import SqsSource, sqs_client
+from processor.sources.sqs import SqsSource
 from processor.wire import Attribute
 
 if TYPE_CHECKING:
@@ -54,8 +54,15 @@ def settled(deliveries: Sequence[Delivery]) -> list[Settlement]:
     return [Settlement(delivery, Outcome.STORED) for delivery in deliveries]
 
 
-def an_sqs_source(queue_url: str, endpoint_url: str, visibility_timeout_s: int = 60) -> SqsSource:
+def an_sqs_source(
+    queue_url: str,
+    endpoint_url: str,
+    visibility_timeout_s: int = 60,
+    calls_by: Literal["lean", "boto3"] = "lean",
+) -> SqsSource:
     environment = Settings(
+        sqs_client=calls_by,
+        visibility_timeout_s=visibility_timeout_s,
         sqs_queue_url=queue_url,
         aws_endpoint_url=endpoint_url,
         aws_region="us-east-1",
@@ -63,12 +70,7 @@ def an_sqs_source(queue_url: str, endpoint_url: str, visibility_timeout_s: int =
         aws_secret_access_key="test",
         receive_wait_s=1,
     )
-    return SqsSource(
-        sqs_client(environment),
-        queue_url,
-        environment.queue_name(),
-        visibility_timeout_s=visibility_timeout_s,
-    )
+    return SqsSource.open(environment)
 
 
 def sender(client: "SQSClient", queue_url: str) -> Callable[[bytes, Mapping[str, Attribute]], str]:
@@ -85,7 +87,7 @@ def sender(client: "SQSClient", queue_url: str) -> Callable[[bytes, Mapping[str,
     return send
 
 
-@pytest.fixture(params=["memory", "sqs"])
+@pytest.fixture(params=["memory", "lean", "boto3"])
 def queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
     """An empty queue of each kind, with the visibility timeout of the marker."""
     marker = request.node.get_closest_marker("visibility")
@@ -97,7 +99,8 @@ def queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
         server: EmbeddedSqs = request.getfixturevalue("sqs_server")
         url: str = request.getfixturevalue("queue_url")
         client = server.client()
-        yield Queue(an_sqs_source(url, server.endpoint_url, seconds), sender(client, url))
+        source = an_sqs_source(url, server.endpoint_url, seconds, request.param)
+        yield Queue(source, sender(client, url))
         client.close()
 
 
@@ -200,7 +203,7 @@ def test_what_is_held_is_not_handed_over_again(queue: Queue) -> None:
     assert queue.is_empty()
 
 
-@pytest.mark.visibility(1)
+@pytest.mark.visibility(2)
 def test_what_is_not_settled_comes_again_with_the_same_id_and_a_higher_count(queue: Queue) -> None:
     queue.put(b"body", tenant_id="acme")
     [first] = queue.take()
@@ -255,7 +258,7 @@ def test_extending_and_releasing_what_is_gone_is_harmless(queue: Queue) -> None:
 # ── settle ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.visibility(1)
+@pytest.mark.visibility(2)
 def test_what_is_settled_never_comes_again(queue: Queue) -> None:
     queue.put(b"settled")
     queue.put(b"not settled")
@@ -301,7 +304,7 @@ def test_settling_twice_is_harmless(queue: Queue) -> None:
     assert queue.is_empty()
 
 
-@pytest.mark.visibility(1)
+@pytest.mark.visibility(2)
 def test_settling_by_an_older_receipt_is_harmless(queue: Queue) -> None:
     queue.put()
     [first] = queue.take()

@@ -268,6 +268,7 @@ def test_the_command_ends_with_3_and_names_the_ids(
     assert report.keys() == {
         "holds",
         "outcomes",
+        "removed",
         "queued",
         "accepted",
         "problems",

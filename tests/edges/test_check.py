@@ -49,6 +49,7 @@ def test_a_good_setup_is_fine_and_needs_no_advice(writer_url: str, settings: Set
         "max receive count",
         "dead-letter queue",
         "dead-letter retention",
+        "key retention",
     }
 
 

@@ -84,6 +84,16 @@ def test_dead_letters_must_be_kept_for_longer_than_the_living(
     assert problems(look_at_queue(settings)) == {"dead-letter retention"}
 
 
+@pytest.mark.parametrize(("key_retention_days", "fine"), [(17, False), (18, True)])
+def test_keys_must_outlive_the_queue_and_its_dead_letters(
+    settings: Settings, key_retention_days: int, fine: bool
+) -> None:
+    found = look_at_queue(with_changes(settings, key_retention_days=key_retention_days))["key retention"]
+
+    assert (found.fine, found.found) == (fine, f"{key_retention_days} days")
+    assert fine or "to 18 or more" in (found.advice or "")
+
+
 def test_dead_letters_are_told(settings: Settings, sqs_server: EmbeddedSqs, queue_url: str) -> None:
     with closing(sqs_server.client()) as client:
         client.send_message(QueueUrl=queue_url + "-dlq", MessageBody="dead")

@@ -155,12 +155,19 @@ def test_rejections_are_replayed_and_what_stays_open_is_exit_code_1(
     registry.add_tenant(db, "newcomer")
 
     dry = run("rejection", "replay", "--all", "--dry-run", "--json")
-    assert (dry.code, dry.json) == (FINE, {"dry_run": True, "outcomes": {"stored": 1, "unknown_tenant": 1}})
+    assert (dry.code, dry.json) == (
+        FINE,
+        {"dry_run": True, "outcomes": {"stored": 1, "unknown_tenant": 1}, "left_out": 0},
+    )
     assert books(db) == {"message": 0, "duplicate": 0, "rejection": 2}
 
     found = run("rejection", "replay", "--reason", "unknown_tenant", "--json")
     assert found.code == FAILED
-    assert found.json == {"dry_run": False, "outcomes": {"stored": 1, "unknown_tenant": 1}}
+    assert found.json == {
+        "dry_run": False,
+        "outcomes": {"stored": 1, "unknown_tenant": 1},
+        "left_out": 0,
+    }
     assert run("rejection", "replay", 1).out == "no open rejections are selected\n"
     assert run("rejection", "replay", 1).code == FINE
 
@@ -265,6 +272,12 @@ def test_an_event_that_was_never_seen_is_exit_code_1(run: Command) -> None:
         ("rejection stats --until 2026-02-30", USAGE),
         ("trace", USAGE),
         ("audit --manifest /nope", USAGE),
+        ("retention plan --message-days 34", USAGE),
+        ("retention apply --duplicate-days 34", USAGE),
+        ("retention apply --rejection-days 0", USAGE),
+        ("retention apply --message-days 99999", USAGE),
+        ("retention apply --message-days 40 --step-size 0", USAGE),
+        ("retention apply --message-days 40 --pause-ms -1", USAGE),
         ("run --processes 0", USAGE),
         ("run --until-idle -1", USAGE),
     ],
@@ -284,7 +297,17 @@ def test_any_time_is_taken_as_a_bound(run: Command, moment: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["tenant list", "schema list", "rejection list", "rejection replay --all", "trace x", "audit", "migrate"],
+    [
+        "tenant list",
+        "schema list",
+        "rejection list",
+        "rejection replay --all",
+        "trace x",
+        "audit",
+        "migrate",
+        "retention plan",
+        "retention apply",
+    ],
 )
 def test_a_database_that_is_not_there_is_exit_code_4(run: Command, arguments: str) -> None:
     answer = run(*arguments.split(), url=f"postgresql://u:secret@127.0.0.1:{free_port()}/x")
@@ -313,7 +336,9 @@ def test_a_bad_database_url_is_exit_code_2_and_is_not_repeated(run: Command, url
     assert "secret" not in answer.error
 
 
-@pytest.mark.parametrize("arguments", ["tenant list", "rejection replay --all", "audit", "trace x"])
+@pytest.mark.parametrize(
+    "arguments", ["tenant list", "rejection replay --all", "audit", "trace x", "retention plan"]
+)
 def test_a_database_without_our_tables_names_the_command(
     run: Command, server_url: str, arguments: str
 ) -> None:
@@ -331,6 +356,7 @@ def test_a_database_without_our_tables_names_the_command(
         "schema publish x -",
         "rejection discard --all",
         "rejection replay --all",
+        "retention apply --rejection-days 40",
     ],
 )
 def test_a_database_that_takes_no_writes_is_an_outage(

@@ -15,6 +15,7 @@ from processor.connection import connect
 from processor.migrations import require_current
 from processor.patience import Patience
 from processor.pipeline import once
+from processor.retention import Ages, apply, plan
 from processor.schemas import Schemas
 from processor.sources.quarantine import QuarantineSource, Selection, discard
 from processor.store import Store
@@ -111,6 +112,9 @@ CHANGES = [
     *CHANGES_OF_HISTORY,
     "DELETE FROM rejection",
     "TRUNCATE rejection",
+    "INSERT INTO removal VALUES ('acme', 'message', now(), 1, now())",
+    "UPDATE removal SET row_count = 1",
+    "DELETE FROM removal",
     "INSERT INTO tenant (tenant_id, name) VALUES ('x', 'x')",
     "UPDATE tenant SET status = 'active'",
     "DELETE FROM tenant",
@@ -169,6 +173,29 @@ def test_the_reader_reads_everything_and_audits(saver: Saver, log_in: LogIn) -> 
         assert len(reader.rejections(connection, Selection().parameters(), status=None, limit=9)) == 1
         assert [row["place"] for row in reader.trace(connection, "o-1", None)] == ["message"]
         assert audit(connection, [], None).holds
+
+
+def test_who_removes_may_remove_and_count_and_change_nothing(saver: Saver, log_in: LogIn, db: Db) -> None:
+    url, event = log_in("processor_retention"), an_event(id="o-1")
+    saver.save(a_delivery(**event), a_delivery(**event), a_delivery(b"nonsense"))
+    discard(db, Selection())
+    for table, column in {"message": "stored", "duplicate": "received", "rejection": "closed"}.items():
+        db.execute(f"UPDATE {table} SET {column}_at = now() - interval '100 days'")
+    ages = Ages(message=40, duplicate=40, rejection=40, key=35)
+    its_own = {f"DELETE FROM {table}" for table in ("message", "duplicate", "rejection")}
+    its_own.add("UPDATE removal SET row_count = 1")
+    its_own.add("INSERT INTO removal VALUES ('acme', 'message', now(), 1, now())")
+
+    with connect(url) as connection:
+        require_current(connection)
+        assert len(plan(connection, ages)) == 3
+        removed = apply(
+            connection, ages, step_size=10, pause_s=0, stop=threading.Event(), statement_timeout_s=20
+        )
+
+    assert removed == {"message": 1, "duplicate": 1, "rejection": 1}
+    assert audit(db, [], None).holds
+    assert set(_allowed(url, WRITES)) <= its_own
 
 
 def test_a_stranger_reads_nothing(server_url: str, database_url: str) -> None:

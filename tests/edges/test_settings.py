@@ -44,6 +44,11 @@ def _error(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
         ("LOG_FORMAT", "xml"),
         ("LOG_LEVEL", "chatty"),
         ("RETRY_WAIT_S_MAX", "nan"),
+        ("KEY_RETENTION_DAYS", "0"),
+        ("MESSAGE_RETENTION_DAYS", "34"),
+        ("DUPLICATE_RETENTION_DAYS", "34"),
+        ("REJECTION_RETENTION_DAYS", "-1"),
+        ("REJECTION_RETENTION_DAYS", "1.5"),
         ("SQS_QUEUE_URL", "events"),
         ("SQS_QUEUE_URL", "https://sqs.eu-central-1.amazonaws.com"),
         ("SQS_QUEUE_URL", "https://[events"),
@@ -157,3 +162,15 @@ def test_both_names_of_the_region_are_read(monkeypatch: pytest.MonkeyPatch, name
 
 def test_the_queue_is_known_by_the_last_part_of_its_url() -> None:
     assert Settings.load(sqs_queue_url=AWS_QUEUE + "/").queue_name() == "events"
+
+
+@pytest.mark.parametrize("name", ["MESSAGE", "DUPLICATE", "REJECTION"])
+def test_no_age_may_be_below_that_of_the_keys(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("KEY_RETENTION_DAYS", "50")
+    monkeypatch.setenv(f"{name}_RETENTION_DAYS", "50")
+    assert getattr(Settings.load(), f"{name.lower()}_retention_days") == 50
+
+    words = _error(monkeypatch, **{f"{name}_RETENTION_DAYS": "49"})
+
+    assert f"{name}_RETENTION_DAYS: " in words
+    assert "49 is below KEY_RETENTION_DAYS=50; expected 50 or more" in words

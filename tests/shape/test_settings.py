@@ -23,7 +23,7 @@ CONTRACT = [
     "LOCALSTACK_HOST",
     FOR_TESTS_ALONE,
 ]
-UNITS = {"_S": "Seconds", "_S_MAX": "Seconds", "_MS": "Milliseconds", "_BYTES_MAX": "bytes"}
+UNITS = {"_DAYS": "Days", "_S": "Seconds", "_S_MAX": "Seconds", "_MS": "Milliseconds", "_BYTES_MAX": "bytes"}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ TABLES = (
     "message",
     "duplicate",
     "rejection",
+    "removal",
     "migration",
 )
 TOPICS = sorted(path.stem for path in (sql_folder() / "queries").glob("*.sql"))
@@ -40,6 +41,7 @@ COLUMNS = {
         rejection_id queue delivery_id reason detail body attributes tenant_id? event_type? message_id?
         producer? sent_at receive_count rejected_at status replay_count closed_at?
     """,
+    "removal": "tenant_id outcome day row_count removed_at",
 }
 KEYS = {
     "tenant_pkey": "PRIMARY KEY (tenant_id)",
@@ -55,6 +57,7 @@ KEYS = {
     "duplicate_pkey": "PRIMARY KEY (queue, delivery_id)",
     "rejection_pkey": "PRIMARY KEY (rejection_id)",
     "rejection_delivery_key": "UNIQUE (queue, delivery_id)",
+    "removal_pkey": "PRIMARY KEY (tenant_id, outcome, day)",
 }
 
 

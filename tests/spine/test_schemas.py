@@ -55,7 +55,7 @@ def test_a_valid_event_becomes_a_message_that_names_its_schema_and_registry() ->
     assert verdict.delivery is delivery
     assert (verdict.registry_version, verdict.schema_id) == (7, 42)
     assert (verdict.tenant_id, verdict.message_id, verdict.producer) == ("acme", "o-1", "shop")
-    assert (verdict.payload, verdict.context) == ('{"total": 12.5}', '{"trace": "t"}')
+    assert (verdict.payload, verdict.context) == ('{"total":12.5}', '{"trace": "t"}')
 
 
 def test_a_message_without_an_id_is_known_by_its_delivery() -> None:

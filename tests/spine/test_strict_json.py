@@ -5,11 +5,12 @@ import time
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.strict_json import JsonFault, read
+from processor.strict_json import JsonFault, _read_exactly, _read_plain, read
 
 DEPTH_MAX = 64
 
@@ -52,6 +53,19 @@ def fault_of(text: str) -> str:
     return str(caught.value)
 
 
+def with_decimals(value: Any) -> Any:
+    """Give the value with each float as the decimal that JSON writes it as."""
+    match value:
+        case float():
+            return Decimal(orjson.dumps(value).decode())
+        case dict():
+            return {name: with_decimals(member) for name, member in value.items()}
+        case list():
+            return [with_decimals(member) for member in value]
+        case _:
+            return value
+
+
 @few
 @given(value=values, separators=separators)
 def test_a_json_value_reads_as_python_reads_it(value: Any, separators: tuple[str, str]) -> None:
@@ -59,7 +73,7 @@ def test_a_json_value_reads_as_python_reads_it(value: Any, separators: tuple[str
 
     document = read(f" \n{text}\t", DEPTH_MAX)
 
-    assert document.value == json.loads(text, parse_float=Decimal)
+    assert with_decimals(document.value) == json.loads(text, parse_float=Decimal)
 
 
 @few
@@ -70,7 +84,7 @@ def test_the_text_of_each_member_is_that_member(members: dict[str, Any], separat
     assert document.member_texts.keys() == members.keys()
     for name, text in document.member_texts.items():
         assert text == text.strip()
-        assert read(text, DEPTH_MAX).value == document.value[name]
+        assert with_decimals(read(text, DEPTH_MAX).value) == with_decimals(document.value[name])
 
 
 @few
@@ -81,7 +95,44 @@ def test_any_text_is_read_or_refused_as_json_would(text: str) -> None:
     except JsonFault:
         return
 
-    assert document.value == json.loads(text, parse_float=Decimal)
+    assert with_decimals(document.value) == json.loads(text, parse_float=Decimal)
+
+
+# Texts of one sort, so that keys and numbers meet their like.
+NUMBERS = (
+    "1 1.5 1.50 -0 -0.0 1e5 1E5 1e16 1e-3 1e-310 1.1e-308 5e-324 1e400 18446744073709551616 0.1 100.0 "
+    "12345678901234567.5"
+)
+near_json = st.recursive(
+    st.sampled_from([*NUMBERS.split(), '"a"', '"a: b, c"', '"\\u0041"', '"é"']),
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda items: "[" + ", ".join(items) + "]")
+        | st.lists(st.tuples(st.sampled_from(["a", "b", "a ", "a: 1, "]), inner), max_size=4).map(
+            lambda pairs: "{" + ", ".join(f'"{name}": {value}' for name, value in pairs) + "}"
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=near_json | near_json.map(lambda text: text.replace(" ", "")))
+def test_what_is_read_as_plain_reads_just_so_when_read_exactly(text: str) -> None:
+    plain = _read_plain(text)
+
+    if plain is not None:
+        exact = _read_exactly(text)
+        assert with_decimals(plain.value) == exact.value
+        assert [*plain.member_texts] == [*exact.member_texts]
+        for name, member in exact.member_texts.items():
+            assert plain.member_texts[name].replace(" ", "") == member.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1, "b": [1.5, "x: y, z"]}', '{"a":1}', '{\n\t"a": 1\n}', "[]", "12.5", '"a"', "null"]
+)
+def test_an_ordinary_text_is_plain(text: str) -> None:
+    assert _read_plain(text) is not None
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_native_event_is_read_whole() -> None:
         producer="shop",
         occurred_at=datetime(2026, 11, 22, 10, tzinfo=UTC),
         schema_version=3,
-        payload='{"total": 12.5}',
+        payload='{"total":12.5}',
         payload_value=found.payload_value,
         context='{"traceparent": "00-abc"}',
     )
@@ -228,7 +228,7 @@ def test_a_cloudevent_is_read_whole() -> None:
     assert (found.message_id, found.producer) == ("e-1", "/shop")
     assert found.occurred_at == datetime(2026, 11, 22, 10, tzinfo=UTC)
     assert found.schema_version == 2
-    assert found.payload == '{"total": 1}'
+    assert found.payload == '{"total":1}'
     assert json.loads(found.context or "") == {
         "datacontenttype": "application/json",
         "subject": "order 1",
@@ -267,7 +267,7 @@ def test_a_cloudevent_with_binary_data_is_refused() -> None:
     ],
 )
 def test_data_is_json_of_any_kind(content_type: str | None) -> None:
-    assert envelope(a_cloudevent(datacontenttype=content_type)).payload == '{"total": 1}'
+    assert envelope(a_cloudevent(datacontenttype=content_type)).payload == '{"total":1}'
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,184 @@
+"""What may go when it is old: processor retention."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
+
+import click
+
+from processor import wiring
+from processor.cli.output import json_option, print_json, print_table
+from processor.retention import KEY_DAYS_ADVISED, Ages, Step
+from processor.settings import DAYS_MAX, Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PROGRESS_EVERY_S = 5.0
+_NO_AGE = (
+    "nothing is ever removed: no age is set. Set MESSAGE_RETENTION_DAYS, DUPLICATE_RETENTION_DAYS or "
+    "REJECTION_RETENTION_DAYS, or give --message-days, --duplicate-days or --rejection-days"
+)
+
+
+def _ages(command: F) -> F:
+    days = click.IntRange(1, DAYS_MAX)
+    for option in reversed(
+        [
+            click.option(
+                "--message-days", type=days, help="Instead of MESSAGE_RETENTION_DAYS: age since stored."
+            ),
+            click.option(
+                "--duplicate-days", type=days, help="Instead of DUPLICATE_RETENTION_DAYS: since received."
+            ),
+            click.option(
+                "--rejection-days", type=days, help="Instead of REJECTION_RETENTION_DAYS: since closed."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def retention() -> None:
+    """Remove old messages, duplicates and closed rejections, each by its own age; count what was removed.
+
+    Nothing goes unless an age is set, and none may be below KEY_RETENTION_DAYS, for which what comes again is
+    known as the same. Open rejections always stay. A message stays while a duplicate or an open rejection
+    showed its key again within KEY_RETENTION_DAYS.
+    """
+
+
+@retention.command("plan")
+@_ages
+@json_option
+def retention_plan(as_json: bool, **days: int | None) -> None:
+    """Count what apply would remove now, by outcome and tenant. Changes nothing."""
+    settings = _settings(days)
+    ages, rows = wiring.plan_retention(settings)
+    if as_json:
+        print_json({"days": ages.as_dict(), "key_days": ages.key, "removable": rows})
+        return
+    _explain(ages)
+    if ages.any_set and not rows:
+        click.echo("nothing is old enough")
+    elif rows:
+        _print_plan(ages, rows)
+
+
+@retention.command("apply")
+@_ages
+@click.option(
+    "--step-size",
+    type=click.IntRange(1, 50_000),
+    default=2000,
+    show_default=True,
+    help="Rows in one transaction at the most.",
+)
+@click.option(
+    "--pause-ms",
+    type=click.IntRange(0, 60_000),
+    default=20,
+    show_default=True,
+    help="Milliseconds of rest after each transaction that removed something.",
+)
+@json_option
+def retention_apply(step_size: int, pause_ms: int, as_json: bool, **days: int | None) -> None:
+    """Remove what is old enough, in small transactions, while processors run.
+
+    Rows and their counts go together: whatever ends this early leaves nothing half done, and running it
+    again goes on. Ctrl-C ends it after the transaction under way, with exit code 130.
+    """
+    settings = _settings(days)
+    stop, progress = threading.Event(), _Progress()
+    with _signals(stop) as caught:
+        ages, removed = wiring.apply_retention(
+            settings, step_size=step_size, pause_s=pause_ms / 1000, stop=stop, on_step=progress
+        )
+    if as_json:
+        print_json({"days": ages.as_dict(), "key_days": ages.key, "finished": not caught, "removed": removed})
+    else:
+        _explain(ages)
+        for table, count in removed.items():
+            click.echo(f"{table}: {count} removed")
+    if caught:
+        click.echo("stopped; what was removed is counted, and running this again goes on", err=True)
+        raise SystemExit(128 + caught[0])
+
+
+def _settings(days: dict[str, int | None]) -> Settings:
+    given = {name.replace("_days", "_retention_days"): value for name, value in days.items()}
+    return Settings.load(**{name: value for name, value in given.items() if value is not None})
+
+
+def _explain(ages: Ages) -> None:
+    if not ages.any_set:
+        click.echo(_NO_AGE)
+    if ages.key < KEY_DAYS_ADVISED:
+        click.echo(
+            f"note: KEY_RETENTION_DAYS={ages.key} is below {KEY_DAYS_ADVISED}: a message may lie 14 days in "
+            "the queue and 14 more after its dead-letter queue, and is counted twice if it then finds no key",
+            err=True,
+        )
+
+
+def _print_plan(ages: Ages, rows: list[dict[str, Any]]) -> None:
+    days = ages.as_dict()
+    print_table(
+        ["outcome", "tenant", "rows", "kept", "oldest", "newest", "by age of"],
+        [
+            (
+                row["outcome"],
+                row["tenant_id"] or None,
+                row["row_count"],
+                row["kept_count"],
+                row["oldest_at"],
+                row["newest_at"],
+                f"{days[row['outcome'].split('_')[0]]} days",
+            )
+            for row in rows
+        ],
+    )
+    total = sum(row["row_count"] for row in rows)
+    click.echo(f"{total} row(s) would be removed by: processor retention apply")
+    if kept := sum(row["kept_count"] for row in rows):
+        click.echo(f"{kept} old message(s) are kept: seen again within the last {ages.key} days")
+
+
+class _Progress:
+    """Says now and then how far it is, on standard error."""
+
+    def __init__(self) -> None:
+        self._removed: dict[str, int] = {}
+        self._said_at = time.monotonic()
+
+    def __call__(self, step: Step) -> None:
+        self._removed[step.table] = self._removed.get(step.table, 0) + step.removed
+        if time.monotonic() - self._said_at >= _PROGRESS_EVERY_S:
+            self._said_at = time.monotonic()
+            count, percent = self._removed[step.table], round(100 * step.read_ratio)
+            click.echo(f"{step.table}: {count} removed, {percent} % of the table read", err=True)
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[list[int]]:
+    """Set `stop` at SIGINT or SIGTERM; gives the list of those that came."""
+    caught: list[int] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        caught.append(number)
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+COMMANDS = [retention]

@@ -1,0 +1,170 @@
+"""Old rows go, in small steps beside running processors, and what went stays counted in `removal`.
+
+    ages ─▶ cutoffs ─▶ message ─▶ duplicate ─▶ rejection (closed)
+                        each table once, from its first block to its last, window by window:
+                        remove some rows and count them ══COMMIT══▶ pause ─▶ the next
+
+A key must outlive everything that may still bring its message again: the queue and then its dead-letter
+queue hold a message for 14 days each. So no age may be below that of the keys, and a message stays while its
+key was seen again within it, by a duplicate or by a rejection that is open.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg.rows import dict_row
+
+from processor.errors import Busy
+from processor.queries import queries
+
+Connection: TypeAlias = psycopg.Connection[Any]
+Row: TypeAlias = dict[str, Any]
+
+KEY_DAYS_ADVISED = 28
+"""A message may lie 14 days in a queue and, sent back from its dead-letter queue, 14 more."""
+
+WINDOW_BLOCKS = 1024
+"""8 MiB: as much of a table is looked through by one statement, whether it finds anything or not."""
+
+_LOCK_KEY = 7309453202311083
+_LOCK_WAIT_MS = 2000
+"""Nobody locks rows that are old. If a person does, we rather end than keep others waiting for us."""
+
+_TABLES = {
+    # The table's name, the question of the plan, and the deed. Messages first, while all that holds them is
+    # there, so that the plan says what will be done.
+    "message": ("plan_messages", "remove_messages"),
+    "duplicate": ("plan_duplicates", "remove_duplicates"),
+    "rejection": ("plan_rejections", "remove_rejections"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """How many days rows are kept at least; None: for ever. No other may be less than `key`."""
+
+    message: int | None
+    duplicate: int | None
+    rejection: int | None
+    key: int
+
+    def as_dict(self) -> dict[str, int | None]:
+        """Give the ages by table."""
+        return {table: getattr(self, table) for table in _TABLES}
+
+    @property
+    def any_set(self) -> bool:
+        """Whether anything may be removed at all."""
+        return any(days is not None for days in self.as_dict().values())
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One transaction of `apply`: how many rows it removed, and what part of the table was looked through."""
+
+    table: str
+    removed: int
+    read_ratio: float
+
+
+def plan(connection: Connection, ages: Ages) -> list[Row]:
+    """Count what `apply` would remove now, by tenant and outcome; changes nothing.
+
+    `kept_count` are messages that are old enough and stay, because their key was seen again lately.
+    """
+    rows: list[Row] = []
+    sql = queries("retention")
+    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(sql["freeze_snapshot"])
+        moments = _cutoffs(connection, ages)
+        for table, (question, _) in _TABLES.items():
+            if moments[f"{table}_before"] is not None:
+                rows += cursor.execute(sql[question], _bounds(moments, table)).fetchall()
+    return sorted(rows, key=lambda row: (row["outcome"], row["tenant_id"]))
+
+
+def apply(
+    connection: Connection,
+    ages: Ages,
+    *,
+    step_size: int,
+    pause_s: float,
+    stop: threading.Event,
+    statement_timeout_s: float,
+    on_step: Callable[[Step], object] = lambda _step: None,
+) -> dict[str, int]:
+    """Remove what is older than the ages, `step_size` rows a transaction at the most; gives rows by table.
+
+    Rows and their count go in one transaction, so whatever ends this leaves nothing half done, and running
+    it again goes on. `stop` ends it after the step under way. Raises Busy where another process is at it.
+    """
+    sql = queries("retention")
+    connection.execute(
+        sql["prepare_session"],
+        {
+            "statement_timeout_ms": str(int(statement_timeout_s * 1000)),
+            "lock_timeout_ms": str(_LOCK_WAIT_MS),
+        },
+    )
+    # Only to spare the work: two at once would each count what they removed themselves.
+    if not _value(connection, "lock", key=_LOCK_KEY):
+        raise Busy("another `processor retention apply` is at work on this database; let it end first")
+    try:
+        removed = {table: 0 for table, days in ages.as_dict().items() if days is not None}
+        for step in _steps(connection, ages, step_size):
+            removed[step.table] += step.removed
+            on_step(step)
+            if stop.wait(pause_s if step.removed else 0):
+                break
+        return removed
+    finally:
+        if not connection.broken:
+            _value(connection, "unlock", key=_LOCK_KEY)
+
+
+def _steps(connection: Connection, ages: Ages, step_size: int) -> Iterator[Step]:
+    # Once for the whole run: what becomes old enough meanwhile is the next run's.
+    moments = _cutoffs(connection, ages)
+    for table, (_, deed) in _TABLES.items():
+        if moments[f"{table}_before"] is not None:
+            bounds = _bounds(moments, table) | {"step_size": step_size}
+            yield from _walk(connection, table, deed, bounds)
+
+
+def _walk(connection: Connection, table: str, deed: str, bounds: dict[str, Any]) -> Iterator[Step]:
+    """Go through a table once. What is added meanwhile is young, and rows that are old don't move."""
+    blocks = int(_value(connection, "blocks", relation=table))
+    for start in range(0, blocks, WINDOW_BLOCKS):
+        end = min(start + WINDOW_BLOCKS, blocks)
+        after, full = f"({start},0)", True
+        while full:
+            chosen, removed, last = _row(connection, deed, bounds | {"after": after, "until": f"({end},0)"})
+            after, full = last, chosen == bounds["step_size"]
+            yield Step(table, removed, end / blocks)
+
+
+def _bounds(moments: Mapping[str, datetime], table: str) -> dict[str, datetime]:
+    return {"before": moments[f"{table}_before"], "seen_since": moments["seen_since"]}
+
+
+def _cutoffs(connection: Connection, ages: Ages) -> Row:
+    days = {f"{table}_days": age for table, age in ages.as_dict().items()} | {"key_days": ages.key}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        [row] = cursor.execute(queries("retention")["cutoffs"], days).fetchall()
+    return row
+
+
+def _value(connection: Connection, name: str, **parameters: Any) -> Any:  # noqa: ANN401 - whatever is asked for
+    (value,) = _row(connection, name, parameters)
+    return value
+
+
+def _row(connection: Connection, name: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    # Never prepared: a plan for any window would not know how small the window is.
+    row = connection.execute(queries("retention")[name], parameters, prepare=False).fetchone()
+    assert row is not None  # noqa: S101 - each of these queries gives one row
+    return tuple(row)

@@ -1,0 +1,143 @@
+-- What `processor retention` asks and does. A table is read once, from its first block to its last, in windows
+-- of blocks; each deed is one statement, and so one transaction, that removes rows and counts them.
+
+-- prepare_session: See what others committed, bound every wait, keep the probes of young tables off sequential scans, and count days in UTC.
+SELECT
+  set_config('default_transaction_isolation', 'read committed', false),
+  set_config('statement_timeout', %(statement_timeout_ms)s, false),
+  set_config('lock_timeout', %(lock_timeout_ms)s, false),
+  set_config('enable_seqscan', 'off', false),
+  set_config('jit', 'off', false),
+  set_config('TimeZone', 'UTC', false)
+
+-- lock: Let one process remove at a time, for as long as this session lasts; false if another is at it.
+SELECT pg_try_advisory_lock(%(key)s)
+
+-- unlock: Let the next one.
+SELECT pg_advisory_unlock(%(key)s)
+
+-- freeze_snapshot: Let all counts be of one moment, and change nothing.
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY
+
+-- cutoffs: The moments before which rows may go, NULL for "never", and since when a key counts as seen lately; a day more than the keys' age, so that a replay that is just young enough finds its message.
+SELECT
+  now() - %(message_days)s::int * interval '24 hours' AS message_before,
+  now() - %(duplicate_days)s::int * interval '24 hours' AS duplicate_before,
+  now() - %(rejection_days)s::int * interval '24 hours' AS rejection_before,
+  now() - (%(key_days)s::int + 1) * interval '24 hours' AS seen_since
+
+-- plan_duplicates: Old duplicates by tenant.
+SELECT tenant_id, 'duplicate' AS outcome, count(*) AS row_count, 0 AS kept_count,
+  min(received_at) AS oldest_at, max(received_at) AS newest_at
+FROM duplicate
+WHERE received_at < %(before)s
+GROUP BY tenant_id
+ORDER BY tenant_id
+
+-- plan_rejections: Old closed rejections by the tenant that they claim, if it is registered.
+SELECT coalesce(tenant.tenant_id, '') AS tenant_id, 'rejection_' || rejection.status AS outcome,
+  count(*) AS row_count, 0 AS kept_count, min(closed_at) AS oldest_at, max(closed_at) AS newest_at
+FROM rejection LEFT JOIN tenant USING (tenant_id)
+WHERE rejection.status <> 'open' AND closed_at < %(before)s
+GROUP BY 1, 2
+ORDER BY 1, 2
+
+-- plan_messages: Old messages by tenant; those seen again lately are kept.
+SELECT tenant_id, 'message' AS outcome, count(*) FILTER (WHERE NOT seen_lately) AS row_count,
+  count(*) FILTER (WHERE seen_lately) AS kept_count,
+  min(stored_at) FILTER (WHERE NOT seen_lately) AS oldest_at,
+  max(stored_at) FILTER (WHERE NOT seen_lately) AS newest_at
+FROM (
+  SELECT tenant_id, stored_at,
+    (
+      SELECT 1 FROM duplicate
+      WHERE duplicate.tenant_id = message.tenant_id AND duplicate.message_id = message.message_id
+        AND duplicate.producer = message.producer AND duplicate.received_at >= %(seen_since)s LIMIT 1) IS NOT NULL
+    OR (
+      SELECT 1 FROM rejection
+      WHERE rejection.tenant_id = message.tenant_id AND rejection.message_id = message.message_id
+        AND coalesce(rejection.producer, '') = message.producer
+        AND rejection.status = 'open' AND rejection.sent_at >= %(seen_since)s LIMIT 1) IS NOT NULL AS seen_lately
+  FROM message
+  WHERE stored_at < %(before)s
+) AS old
+GROUP BY tenant_id
+ORDER BY tenant_id
+
+-- blocks: How many blocks a table has.
+SELECT pg_relation_size(%(relation)s::regclass) / current_setting('block_size')::int
+
+-- remove_duplicates: Remove and count some old duplicates of one window of blocks.
+WITH chosen AS (
+  SELECT ctid AS place
+  FROM duplicate
+  WHERE ctid > %(after)s::tid AND ctid < %(until)s::tid AND received_at < %(before)s
+  LIMIT %(step_size)s
+),
+gone AS (
+  DELETE FROM duplicate WHERE ctid = ANY (ARRAY(SELECT place FROM chosen))
+  RETURNING tenant_id, (received_at AT TIME ZONE 'UTC')::date AS day
+),
+counted AS (
+  INSERT INTO removal AS known (tenant_id, outcome, day, row_count, removed_at)
+  SELECT coalesce(tenant.tenant_id, '') AS tenant_id, 'duplicate', day, count(*), now()
+  FROM gone LEFT JOIN tenant USING (tenant_id)
+  GROUP BY 1, day
+  ORDER BY 1, day
+  ON CONFLICT ON CONSTRAINT removal_pkey DO UPDATE
+  SET row_count = known.row_count + excluded.row_count, removed_at = excluded.removed_at
+)
+SELECT count(*) AS chosen, (SELECT count(*) FROM gone) AS removed, max(place)::text AS last FROM chosen
+
+-- remove_rejections: Remove and count some old closed rejections of one window of blocks.
+WITH chosen AS (
+  SELECT ctid AS place
+  FROM rejection
+  WHERE ctid > %(after)s::tid AND ctid < %(until)s::tid AND status <> 'open' AND closed_at < %(before)s
+  LIMIT %(step_size)s
+),
+gone AS (
+  DELETE FROM rejection WHERE ctid = ANY (ARRAY(SELECT place FROM chosen))
+  RETURNING tenant_id, 'rejection_' || status AS outcome, (closed_at AT TIME ZONE 'UTC')::date AS day
+),
+counted AS (
+  INSERT INTO removal AS known (tenant_id, outcome, day, row_count, removed_at)
+  SELECT coalesce(tenant.tenant_id, '') AS tenant_id, outcome, day, count(*), now()
+  FROM gone LEFT JOIN tenant USING (tenant_id)
+  GROUP BY 1, outcome, day
+  ORDER BY 1, outcome, day
+  ON CONFLICT ON CONSTRAINT removal_pkey DO UPDATE
+  SET row_count = known.row_count + excluded.row_count, removed_at = excluded.removed_at
+)
+SELECT count(*) AS chosen, (SELECT count(*) FROM gone) AS removed, max(place)::text AS last FROM chosen
+
+-- remove_messages: Remove and count some old messages of one window of blocks, but none whose key was seen again lately: by a duplicate, or by an open rejection that may be replayed.
+WITH chosen AS (
+  SELECT ctid AS place
+  FROM message
+  WHERE ctid > %(after)s::tid AND ctid < %(until)s::tid AND stored_at < %(before)s
+    AND (
+      SELECT 1 FROM duplicate
+      WHERE duplicate.tenant_id = message.tenant_id AND duplicate.message_id = message.message_id
+        AND duplicate.producer = message.producer AND duplicate.received_at >= %(seen_since)s LIMIT 1) IS NULL
+    AND (
+      SELECT 1 FROM rejection
+      WHERE rejection.tenant_id = message.tenant_id AND rejection.message_id = message.message_id
+        AND coalesce(rejection.producer, '') = message.producer
+        AND rejection.status = 'open' AND rejection.sent_at >= %(seen_since)s LIMIT 1) IS NULL
+  LIMIT %(step_size)s
+),
+gone AS (
+  DELETE FROM message WHERE ctid = ANY (ARRAY(SELECT place FROM chosen))
+  RETURNING tenant_id, (stored_at AT TIME ZONE 'UTC')::date AS day
+),
+counted AS (
+  INSERT INTO removal AS known (tenant_id, outcome, day, row_count, removed_at)
+  SELECT tenant_id, 'message', day, count(*), now()
+  FROM gone
+  GROUP BY tenant_id, day
+  ORDER BY tenant_id, day
+  ON CONFLICT ON CONSTRAINT removal_pkey DO UPDATE
+  SET row_count = known.row_count + excluded.row_count, removed_at = excluded.removed_at
+)
+SELECT count(*) AS chosen, (SELECT count(*) FROM gone) AS removed, max(place)::text AS last FROM chosen

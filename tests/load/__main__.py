@@ -1,0 +1,271 @@
+"""The commands of the load tests: `python -m tests.load bench`, and each of its parts alone."""
+
+import errno
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg
+
+from processor.cli.errors import Commands, Exit
+from processor.devstack.interrupts import Interrupted, interrupts
+from tests.load import limits, report
+from tests.load.contestants import OURS, ours, roster
+from tests.load.faults import AuditFailed, LoadError
+from tests.load.flood import flood
+from tests.load.ground import TOOLS, Ground, open_ground
+from tests.load.idle import idle
+from tests.load.latency import RATES, latencies
+from tests.load.memory import memory
+from tests.load.plot import draw
+from tests.load.queues import Kind
+from tests.load.race import entry, race
+from tests.load.results import Results, describe
+
+SCALE = (1, 2, 3, 4)
+
+PROMPT = (OURS, "sqs-consumer 4x", "sqs-consumer 8x")
+"""Whose latency is measured where nobody else is asked for: ours, and the best of the peers."""
+
+SHARED = "Messages of a run; slow contestants get a part of them, as every figure is per message."
+
+Option = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+class LoadCommands(Commands):
+    """Commands whose every failure is one line; whatever ends them, nothing that they started is left."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with interrupts():
+                return super().invoke(ctx)
+        except Interrupted as told:
+            click.echo("\nstopped; nothing is left running", err=True)
+            ctx.exit(told.exit_code)
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Say in one line what a load test stumbles over, and end with the exit code of its kind."""
+    try:
+        yield
+    except AuditFailed as error:
+        click.echo(f"no figure: {error}", err=True)
+        raise SystemExit(Exit.PROBLEM_FOUND) from None
+    except psycopg.errors.DiskFull as error:
+        raise LoadError(f"PostgreSQL has no room left on the disk of {TOOLS}; make room") from error
+    except psycopg.OperationalError as error:
+        click.echo(f"PostgreSQL went away: {str(error).strip().splitlines()[0]}", err=True)
+        raise SystemExit(Exit.UNREACHABLE) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise LoadError(f"no room is left on the disk of {TOOLS}; make room") from error
+
+
+def measuring(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the servers, keep what it finds, and show it: `command(ground, results, ...)`."""
+
+    @click.option(
+        "--port", type=click.IntRange(1, 65_535), help="The queue server's port; any free one without it."
+    )
+    @functools.wraps(command)
+    def wrapped(port: int | None, queue: Kind = "own", **options: Any) -> None:
+        with failures():
+            with open_ground(queue, port) as ground:
+                results = Results(describe(ground))
+                command(ground, results, **options)
+            report.show(results)
+            path = results.save()
+            click.echo(f"\nsaved: {_short(path)}")
+            if results.race or results.latencies:
+                click.echo(f"plot:  {_short(draw(results, path.with_suffix('.svg')))}")
+
+    return wrapped
+
+
+# Only where nothing is asked that SQS's protocol has no words for.
+queue_option = click.option(
+    "--queue",
+    type=click.Choice(["own", "fauxqs"]),
+    default="own",
+    show_default=True,
+    help="The queue server: the project's own, or fauxqs from npm.",
+)
+
+
+def rounds_option(default: int) -> Option:
+    return click.option(
+        "--rounds",
+        type=click.IntRange(1, 100),
+        default=default,
+        show_default=True,
+        help="Everybody runs once in each; the order is another one each time.",
+    )
+
+
+def messages_option(default: int, words: str = SHARED) -> Option:
+    return click.option(
+        "--messages",
+        type=click.IntRange(1_000, 10_000_000),
+        default=default,
+        show_default=True,
+        help=words,
+    )
+
+
+def seconds_option(default: int) -> Option:
+    return click.option(
+        "--seconds",
+        type=click.IntRange(1, 3_600),
+        default=default,
+        show_default=True,
+        help="How long each measurement takes.",
+    )
+
+
+@click.group(cls=LoadCommands, context_settings={"max_content_width": 110})
+def main() -> None:
+    """Measure how fast, how dear and how late: ours, what people use today, and the walls around both.
+
+    One queue server and one PostgreSQL (embedded, fsync on) on this machine; a fresh database and a fresh
+    queue for each run. Everybody validates by the same schema, stores into the same table with its keys, and
+    deletes after the commit. Starting and 2,000 messages of warm-up are not counted. Each run must pass
+    `processor audit`, else there is no figure and the exit code is 3.
+
+    Give the machine some rest meanwhile. Results go to .processor/load/results.
+    """
+
+
+@main.command()
+@rounds_option(5)
+@messages_option(15_000)
+@measuring
+def bench(ground: Ground, results: Results, rounds: int, messages: int) -> None:
+    """Measure everything, in less than a quarter of an hour."""
+    _drain(ground, results, rounds, messages, ())
+    _latency(ground, results, RATES, seconds=6)
+    results.idle = idle(ground, ours(), seconds=20)
+    results.memory = memory(ground, ours(), many=1_000_000, large=300, seconds=10, say=_say)
+    _scale(ground, results, rounds=2, messages=messages)
+    results.flood = flood(ground, ours(), messages=100_000, seconds=8, say=_say)
+
+
+@main.command()
+@rounds_option(5)
+@messages_option(20_000)
+@click.option(
+    "--only", multiple=True, metavar="WORD", help="Only those whose name has this word; repeatable."
+)
+@queue_option
+@measuring
+def drain(ground: Ground, results: Results, rounds: int, messages: int, only: tuple[str, ...]) -> None:
+    """Let everybody drain a full queue, and measure the queue and the database alone."""
+    _drain(ground, results, rounds, messages, only)
+
+
+@main.command()
+@click.option(
+    "--rate",
+    "rates",
+    type=click.IntRange(1, 20_000),
+    multiple=True,
+    default=RATES,
+    show_default=True,
+    help="Messages a second; repeatable.",
+)
+@seconds_option(15)
+@click.option(
+    "--only", multiple=True, metavar="WORD", help="Only those whose name has this word; repeatable."
+)
+@queue_option
+@measuring
+def latency(
+    ground: Ground, results: Results, rates: tuple[int, ...], seconds: int, only: tuple[str, ...]
+) -> None:
+    """Send at constant rates, and measure from send to commit."""
+    _latency(ground, results, rates, seconds, only)
+
+
+@main.command(name="idle")
+@seconds_option(60)
+@measuring
+def idle_command(ground: Ground, results: Results, seconds: int) -> None:
+    """Count what ours asks of an empty queue; receives are billed."""
+    results.idle = idle(ground, ours(), seconds)
+
+
+@main.command(name="memory")
+@messages_option(1_000_000, "Messages that wait in the second of the three cases.")
+@click.option(
+    "--large", type=click.IntRange(1, 10_000), default=300, show_default=True, help="Messages of 1 MiB."
+)
+@seconds_option(30)
+@measuring
+def memory_command(ground: Ground, results: Results, messages: int, large: int, seconds: int) -> None:
+    """Compare what ours holds in memory: 1,000 waiting, a million waiting, and large ones."""
+    results.memory = memory(ground, ours(), many=messages, large=large, seconds=seconds, say=_say)
+
+
+@main.command()
+@rounds_option(5)
+@messages_option(20_000)
+@queue_option
+@measuring
+def scale(ground: Ground, results: Results, rounds: int, messages: int) -> None:
+    """Drain with one to four processes, and count deadlocks."""
+    _scale(ground, results, rounds, messages)
+
+
+@main.command(name="flood")
+@messages_option(100_000, "Messages of the flood.")
+@seconds_option(15)
+@measuring
+def flood_command(ground: Ground, results: Results, messages: int, seconds: int) -> None:
+    """Measure 99 quiet tenants beside one that floods the queue."""
+    results.flood = flood(ground, ours(), messages=messages, seconds=seconds, say=_say)
+
+
+def _drain(ground: Ground, results: Results, rounds: int, messages: int, only: Sequence[str]) -> None:
+    everybody = roster(TOOLS)
+    walls = {one.name: one for one in limits.entries()}
+    entries = [
+        entry(everybody[name]()) if name in everybody else walls[name]
+        for name in _chosen([*everybody, *walls], only)
+    ]
+    results.race = race(ground, entries, rounds, messages, _say)
+
+
+def _latency(
+    ground: Ground, results: Results, rates: Sequence[int], seconds: int, only: Sequence[str] = ()
+) -> None:
+    everybody = roster(TOOLS)
+    contestants = [everybody[name]() for name in (_chosen(list(everybody), only) if only else PROMPT)]
+    results.latencies = latencies(ground, contestants, rates, seconds, _say)
+
+
+def _scale(ground: Ground, results: Results, rounds: int, messages: int) -> None:
+    results.scale = race(ground, [entry(ours(count)) for count in SCALE], rounds, messages, _say)
+
+
+def _chosen(names: Sequence[str], only: Sequence[str]) -> list[str]:
+    """Give the names that have one of the words; all, if there are no words."""
+    chosen = [name for name in names if not only or any(word in name for word in only)]
+    if not chosen:
+        raise click.UsageError(f"--only {' '.join(only)} leaves nobody; there are: {'; '.join(names)}")
+    return chosen
+
+
+def _say(line: str) -> None:
+    click.echo(line)
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    main()

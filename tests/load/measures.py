@@ -1,0 +1,71 @@
+"""What a process and all its children have used, read from Linux's /proc."""
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class _Stat:
+    """A line of /proc/PID/stat: the parent, and CPU time including that of children that have ended."""
+
+    parent: int
+    cpu_s: float
+
+
+def tree(pid: int) -> list[int]:
+    """Give the process and all its descendants that are alive."""
+    stats = _stats()
+    children: dict[int, list[int]] = defaultdict(list)
+    for child, stat in stats.items():
+        children[stat.parent].append(child)
+    found, left = [], [pid] if pid in stats else []
+    while left:
+        found.append(left.pop())
+        left += children[found[-1]]
+    return found
+
+
+def cpu_s(pid: int) -> float:
+    """Give the CPU time of the process and its descendants, those that have ended included."""
+    stats = _stats()
+    return sum(stats[member].cpu_s for member in tree(pid) if member in stats)
+
+
+def rss_peak_mib(pid: int) -> float:
+    """Give the sum of what the process and its descendants had resident at their peaks."""
+    return sum(_peak_kib(member) for member in tree(pid)) / 1024
+
+
+def rss_mib(pid: int) -> float:
+    """Give what the process and its descendants have resident now."""
+    return sum(_field_kib(member, "VmRSS") for member in tree(pid)) / 1024
+
+
+def _stats() -> dict[int, _Stat]:
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                # The name, in brackets, may hold anything; what follows the last bracket is regular.
+                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            except (OSError, IndexError):
+                continue
+            found[int(folder.name)] = _Stat(int(fields[1]), sum(map(int, fields[11:15])) / TICKS_PER_S)
+    return found
+
+
+def _peak_kib(pid: int) -> int:
+    return _field_kib(pid, "VmHWM")
+
+
+def _field_kib(pid: int, name: str) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(name + ":")), 0)
