@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench check setup clean
+.PHONY: demo test bench growth check setup clean
 
 demo: setup
 	@$(BIN)/python -m processor demo
@@ -20,6 +20,10 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+# An hour and 60 GB: what a message and a question cost as the table grows. No part of the tests.
+growth: setup
+	@$(BIN)/python -m tests.load.growth
 
 setup: .venv/.ready
 
