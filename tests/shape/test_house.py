@@ -13,6 +13,8 @@ from producers.cli import main as producers_cli
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "processor").rglob("*.py")) + sorted((ROOT / "producers").rglob("*.py"))
 DELETES = {"delete_message", "delete_message_batch", "purge_queue", "delete_queue"}
+HOT_CALLS = ("processor/lean_sqs/__init__.py", "processor/lean_sqs/client.py")
+"""Who makes the calls for `settle` in boto3's place; that nobody else asks for one is what counts."""
 
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
@@ -42,7 +44,7 @@ def _deleting() -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     return [
         (path.relative_to(ROOT).as_posix(), function)
         for path in FILES
-        if path.is_relative_to(ROOT / "processor")
+        if path.is_relative_to(ROOT / "processor") and path.relative_to(ROOT).as_posix() not in HOT_CALLS
         for function in _functions(path)
         if _mentions(function) & DELETES
     ]
@@ -64,7 +66,7 @@ def test_nothing_outside_that_function_speaks_of_deleting() -> None:
 
     for path in FILES:
         name = path.relative_to(ROOT).as_posix()
-        if name.startswith("processor/") and name != deleting:
+        if name.startswith("processor/") and name not in (deleting, *HOT_CALLS):
             assert not _mentions(_tree(path)) & DELETES, name
 
 
