@@ -47,11 +47,12 @@ class Signer:
         self._service = service
         self._clock = clock
         self._key: tuple[tuple[str, str], bytes] = (("", ""), b"")
+        self._stamped: tuple[int, str] = (-1, "")
 
     def headers(self, target: str, body: bytes) -> list[tuple[str, str]]:
         """Give all headers of a request for the operation `target`, but its length, signature included."""
         key = self._credentials()
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock()))
+        stamp = self._stamp()
         headers = [("content-type", CONTENT_TYPE), ("host", self._host), ("x-amz-date", stamp)]
         if key.token:
             headers.append(("x-amz-security-token", key.token))
@@ -66,6 +67,14 @@ class Signer:
         who = f"Credential={key.access_key}/{scope}"
         headers.append(("authorization", f"{_ALGORITHM} {who}, SignedHeaders={names}, Signature={signature}"))
         return headers
+
+    def _stamp(self) -> str:
+        second = int(self._clock())
+        known_for, stamp = self._stamped
+        if known_for != second:
+            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
+            self._stamped = (second, stamp)
+        return stamp
 
     def _signing_key(self, secret: str, day: str) -> bytes:
         known_for, key = self._key
