@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -37,13 +38,14 @@ def an_error(code: str, status: int = 400) -> bytes:
 
 
 class ScriptedServer:
-    """Gives its answers in order; when they are used up, the last one again."""
+    """Gives its answers in order, and the last one for ever; with `tls` over https."""
 
-    def __init__(self, *answers: bytes | None) -> None:
+    def __init__(self, *answers: bytes | None, tls: ssl.SSLContext | None = None) -> None:
         self._answers = deque(answers)
+        self._tls = tls
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._socket.getsockname()[1]}"
         self.connections = 0
         self.requests: list[bytes] = []
 
@@ -78,6 +80,9 @@ class ScriptedServer:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                self._open.append(connection)
             while request := self._read(connection):
                 self.requests.append(request)
                 answer = self._answers.popleft() if len(self._answers) > 1 else self._answers[0]

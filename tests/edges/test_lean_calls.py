@@ -1,8 +1,12 @@
 """The lean calls make the plain call themselves; whatever is not plain they leave to boto3."""
 
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError, ReadTimeoutError
 
@@ -51,11 +55,11 @@ def boto3() -> Boto3:
     return Boto3()
 
 
-def calls_to(url: str, boto3: Boto3) -> LeanSqs:
+def calls_to(url: str, boto3: Boto3, ca_file: str = "") -> LeanSqs:
     signer = Signer(
         lambda: ReadOnlyCredentials("id", "secret", None), host="localhost", region="eu-west-1", service="sqs"
     )
-    endpoint = Endpoint(url, connect_timeout_s=1, read_timeout_s=READ_TIMEOUT_S, ca_file="")
+    endpoint = Endpoint(url, connect_timeout_s=1, read_timeout_s=READ_TIMEOUT_S, ca_file=ca_file)
     return LeanSqs(endpoint, signer, boto3, user_agent="test")
 
 
@@ -154,6 +158,53 @@ def test_a_server_that_says_nothing_is_not_waited_for_twice(boto3: Boto3) -> Non
         delete(calls_to(server.url, boto3))
 
     assert boto3.asked == 0
+
+
+# ── over TLS ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Somebody who vouches for servers, and the file by which a client knows it."""
+
+    ca: trustme.CA
+    file: str
+
+    def server_of(self, host: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.ca.issue_cert(host).configure_cert(context)
+        return context
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return Authority(ca, str(tmp_path / "ca.pem"))
+
+
+def test_an_https_server_is_called_over_one_connection(boto3: Boto3, authority: Authority) -> None:
+    with ScriptedServer(an_answer(), tls=authority.server_of("127.0.0.1")) as server:
+        calls = calls_to(server.url, boto3, authority.file)
+
+        assert [delete(calls) for _ in range(3)] == [BY_US] * 3
+
+        assert (server.connections, boto3.asked) == (1, 0)
+
+
+def test_a_server_that_nobody_known_vouches_for_is_told_nothing(boto3: Boto3, authority: Authority) -> None:
+    stranger = Authority(trustme.CA(), "").server_of("127.0.0.1")
+    with ScriptedServer(an_answer(), tls=stranger) as server:
+        assert delete(calls_to(server.url, boto3, authority.file)) == BY_BOTO3
+
+        assert server.requests == []
+
+
+def test_a_server_with_the_name_of_another_is_told_nothing(boto3: Boto3, authority: Authority) -> None:
+    with ScriptedServer(an_answer(), tls=authority.server_of("sqs.example.com")) as server:
+        assert delete(calls_to(server.url, boto3, authority.file)) == BY_BOTO3
+
+        assert server.requests == []
 
 
 # ── giving up ─────────────────────────────────────────────────────────────────────────────────────────
