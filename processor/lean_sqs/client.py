@@ -8,6 +8,7 @@ knows what to try again, after which pause, and what every error means. There is
 """
 
 import base64
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -84,8 +85,12 @@ class LeanSqs:
         answer = self._endpoint.post([*headers, self._user_agent], body)
         if answer.status != _OK:
             raise HttpTrouble(f"status {answer.status}")
-        # An error of orjson's is a ValueError. boto3 reads what orjson refuses: half of a surrogate pair.
-        document: dict[str, Any] = orjson.loads(answer.body)
+        try:
+            document: dict[str, Any] = orjson.loads(answer.body)
+        except orjson.JSONDecodeError:
+            # Read as boto3 reads it, and not asked for again: what was received is in this answer, and one
+            # body with half of a surrogate pair, which orjson refuses, must not burn the receives of all.
+            document = json.loads(answer.body)
         return document
 
     def _strike(self, operation: str) -> None:

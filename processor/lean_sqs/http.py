@@ -54,7 +54,7 @@ class Endpoint:
         """Send one request to `/` and wait for its answer. Raises HttpTimeout, HttpTrouble."""
         head = "".join(f"{name}: {value}\r\n" for name, value in headers)
         request = f"POST / HTTP/1.1\r\n{head}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
-        # Whose it is while it is in use is only us; it comes back where the answer is whole and lets it.
+        # Nobody else's until its answer is whole; then it may be used again, if the server lets it.
         connection = self._connection()
         keep = False
         try:

@@ -124,7 +124,6 @@ def test_an_answer_in_chunks_is_read_whole(boto3: Boto3) -> None:
         an_error("RequestExpired", 403),
         an_answer(status=307, headers={"Location": "http://localhost/"}),
         an_answer(body=b"<html>Who are you?</html>"),
-        an_answer(body=b'{"Failed": [{"Message": "\\ud800"}]}'),
         an_answer([]),
         an_answer(status=204),
         NOT_WHOLE,
@@ -157,6 +156,16 @@ def test_a_server_that_says_nothing_is_not_waited_for_twice(boto3: Boto3) -> Non
     with ScriptedServer(SILENCE) as server, pytest.raises(ReadTimeoutError):
         delete(calls_to(server.url, boto3))
 
+    assert boto3.asked == 0
+
+
+def test_messages_that_came_beside_half_a_surrogate_pair_are_not_let_slip(boto3: Boto3) -> None:
+    """Asking again would bring others, and burn a receive of these."""
+    body = b'{"Messages": [{"Body": "\\ud800"}, {"Body": "{}"}]}'
+    with ScriptedServer(an_answer(body=body)) as server:
+        answer = calls_to(server.url, boto3).receive_message(QueueUrl="http://localhost/1/events")
+
+    assert [message["Body"] for message in answer["Messages"]] == ["\ud800", "{}"]
     assert boto3.asked == 0
 
 
