@@ -21,7 +21,7 @@ check: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-# An hour and 60 GB: what a message and a question cost as the table grows. No part of the tests.
+# Long, and needs much disk, which it asks for first: what a message and a question cost as the table grows.
 growth: setup
 	@$(BIN)/python -m tests.load.growth
 

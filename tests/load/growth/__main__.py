@@ -212,9 +212,9 @@ def main(rows: list[int], ids: str, steps: set[str], rounds: int, keep: bool, fo
     """Measure what a message costs, and a question, as the table grows, and whether partitions would help.
 
     Starts a PostgreSQL of its own (fsync on), fills tables of each size on the server, and then saves through
-    the processor's own Store. Prints tables, and saves all figures as JSON. With the default sizes it takes
-    about an hour and 60 GB; nothing else should run meanwhile. It begins afresh unless a run with --keep came
-    before. Linux only: the server's CPU time is read from /proc.
+    the processor's own Store. Prints tables, and saves all figures as JSON. The default sizes take long, and
+    much disk, which is looked for first; nothing else should run meanwhile. It begins afresh unless a run
+    with --keep came before. Linux only: the server's CPU time is read from /proc.
     """
     # A closing terminal or an orchestrator ends us by these; what is in `finally` must be done all the same.
     for number in (signal.SIGTERM, signal.SIGHUP):
