@@ -2,10 +2,11 @@
 
 import click
 
-from processor import reader, wiring
+from processor import reader
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, print_table
 from processor.settings import Settings
+from processor.wiring import database
 
 
 @click.command()
@@ -17,7 +18,7 @@ def trace(message_id: str, tenant_id: str | None, as_json: bool) -> None:
 
     MESSAGE_ID is the id that the producer gave it, or the SQS MessageId of a delivery.
     """
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         places = reader.trace(connection, message_id, tenant_id)
     if as_json:
         print_json({"message_id": message_id, "tenant_id": tenant_id, "found": places})

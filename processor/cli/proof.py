@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from processor import wiring
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
 from processor.settings import Settings
+from processor.wiring import commands
 
 
 @click.command()
@@ -26,7 +26,7 @@ def audit(manifests: tuple[Path, ...], as_json: bool) -> None:
     message that the queue accepted is looked for, one by one. Give the manifests of all producers, since what
     none of them names counts as unexpected.
     """
-    report = wiring.run_audit(Settings.load(), manifests)
+    report = commands.run_audit(Settings.load(), manifests)
     if as_json:
         print_json(report.as_dict())
     else:

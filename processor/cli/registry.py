@@ -5,11 +5,12 @@ from typing import Any, BinaryIO
 import click
 import orjson
 
-from processor import reader, wiring
+from processor import reader
 from processor import registry as registry_changes
 from processor.cli.output import json_option, print_json, print_rows
 from processor.errors import SettingsError
 from processor.settings import Settings
+from processor.wiring import database
 
 
 @click.group()
@@ -22,7 +23,7 @@ def tenant() -> None:
 @click.option("--name", help="What people call it; the id if not given.")
 def tenant_add(tenant_id: str, name: str | None) -> None:
     """Add a tenant; one that exists is left as it is."""
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         new = registry_changes.add_tenant(connection, tenant_id, name)
     click.echo(f"tenant {tenant_id} {'added' if new else 'exists already; left as it is'}")
 
@@ -31,7 +32,7 @@ def tenant_add(tenant_id: str, name: str | None) -> None:
 @json_option
 def tenant_list(as_json: bool) -> None:
     """List the tenants."""
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         rows = reader.tenants(connection)
     print_rows(rows, as_json=as_json, empty="no tenants yet; add one: processor tenant add TENANT_ID")
 
@@ -40,7 +41,7 @@ def tenant_list(as_json: bool) -> None:
 @click.argument("tenant_id")
 def tenant_suspend(tenant_id: str) -> None:
     """Reject the events of a tenant from now on (tenant_suspended); they are kept, and can be replayed."""
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         registry_changes.set_tenant_status(connection, tenant_id, "suspended")
     click.echo(f"tenant {tenant_id} is suspended; its events become rejections (tenant_suspended)")
 
@@ -49,7 +50,7 @@ def tenant_suspend(tenant_id: str) -> None:
 @click.argument("tenant_id")
 def tenant_resume(tenant_id: str) -> None:
     """Take the events of a tenant again."""
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         registry_changes.set_tenant_status(connection, tenant_id, "active")
     click.echo(
         f"tenant {tenant_id} is active; what was rejected meanwhile comes back by: "
@@ -69,7 +70,7 @@ def schema() -> None:
 def schema_publish(event_type: str, file: BinaryIO, tenant_id: str | None) -> None:
     """Publish FILE (or -) as the next version of an event type's JSON Schema, and the event type if new."""
     definition = _json_of(file)
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         version = registry_changes.publish_schema(connection, event_type, definition, tenant_id)
     click.echo(f"published version {version} of {event_type} ({tenant_id or 'shared'})")
 
@@ -79,7 +80,7 @@ def schema_publish(event_type: str, file: BinaryIO, tenant_id: str | None) -> No
 @json_option
 def schema_list(event_type: str | None, as_json: bool) -> None:
     """List the versions of all schemas."""
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         rows = reader.schemas(connection, event_type)
     which = f" of event type {event_type!r}" if event_type else ""
     print_rows(
@@ -96,7 +97,7 @@ def schema_list(event_type: str | None, as_json: bool) -> None:
 @json_option
 def schema_show(event_type: str, tenant_id: str | None, version: int | None, as_json: bool) -> None:
     """Print the definition of one version; with --json everything that is known of it."""
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         row = reader.schema(connection, event_type, tenant_id, version)
     print_json(row if as_json else row["definition"])
 

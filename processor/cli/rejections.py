@@ -6,12 +6,13 @@ from typing import Any, TypeVar
 
 import click
 
-from processor import reader, wiring
+from processor import reader
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, print_rows, printable
 from processor.errors import NotFound, Reason
 from processor.settings import Settings
 from processor.sources.quarantine import Selection, discard
+from processor.wiring import commands, database
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,7 +69,7 @@ def rejection() -> None:
 @json_option
 def rejection_list(status: str, limit: int, as_json: bool, **selected: Any) -> None:  # noqa: ANN401
     """List rejections, newest first."""
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         rows = reader.rejections(
             connection,
             Selection(**selected).parameters(),
@@ -88,7 +89,7 @@ def rejection_list(status: str, limit: int, as_json: bool, **selected: Any) -> N
 @json_option
 def rejection_show(rejection_id: int, as_json: bool) -> None:
     """Show one rejection whole: what was wrong, who sent it, and the body."""
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         row = reader.rejection(connection, rejection_id)
     if as_json:
         print_json(row)
@@ -110,7 +111,7 @@ def rejection_show(rejection_id: int, as_json: bool) -> None:
 @json_option
 def rejection_stats(as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - the options of _selecting
     """Count rejections by status, reason, tenant and event type."""
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         rows = reader.rejection_stats(connection, Selection(**selected).parameters())
     print_rows(rows, as_json=as_json, empty="no rejections")
 
@@ -148,7 +149,7 @@ def rejection_replay(
     selection = _selection(rejection_ids, everything=everything, selected=selected)
     _require_known(rejection_ids)
     settings = Settings.load()
-    outcomes, left_out = wiring.replay(settings, selection, dry_run=dry_run, forced=force)
+    outcomes, left_out = commands.replay(settings, selection, dry_run=dry_run, forced=force)
     if as_json:
         print_json({"dry_run": dry_run, "outcomes": outcomes, "left_out": left_out})
     elif not outcomes and not left_out:
@@ -183,7 +184,7 @@ def rejection_discard(
     """Give up open rejections: the rows stay, but nobody is asked to look at them any more."""
     selection = _selection(rejection_ids, everything=everything, selected=selected)
     _require_known(rejection_ids)
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         if dry_run:
             rows = reader.rejection_stats(connection, selection.parameters())
             count = sum(row["count"] for row in rows if row["status"] == "open")
@@ -196,7 +197,7 @@ def _require_known(rejection_ids: tuple[int, ...]) -> None:
     """Raise NotFound where a rejection was named that does not exist; closed ones are simply not selected."""
     if not rejection_ids:
         return
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         named = Selection(rejection_ids=rejection_ids).parameters()
         rows = reader.rejections(connection, named, status=None, limit=len(rejection_ids))
     missing = sorted(set(rejection_ids) - {row["rejection_id"] for row in rows})

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import click
 
-from processor import wiring
 from processor.cli.output import json_option, print_json, print_table
 from processor.retention import KEY_DAYS_ADVISED, Ages, Step
 from processor.settings import DAYS_MAX, Settings
+from processor.wiring import commands
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,7 +59,7 @@ def retention() -> None:
 def retention_plan(as_json: bool, **days: int | None) -> None:
     """Count what apply would remove now, by outcome and tenant. Changes nothing."""
     settings = _settings(days)
-    ages, rows = wiring.plan_retention(settings)
+    ages, rows = commands.plan_retention(settings)
     if as_json:
         print_json({"days": ages.as_dict(), "key_days": ages.key, "removable": rows})
         return
@@ -96,7 +96,7 @@ def retention_apply(step_size: int, pause_ms: int, as_json: bool, **days: int | 
     settings = _settings(days)
     stop, progress = threading.Event(), _Progress()
     with _signals(stop) as caught:
-        ages, removed = wiring.apply_retention(
+        ages, removed = commands.apply_retention(
             settings, step_size=step_size, pause_s=pause_ms / 1000, stop=stop, on_step=progress
         )
     if as_json:

@@ -6,10 +6,11 @@ from types import FrameType
 
 import click
 
-from processor import logs, migrations, wiring
+from processor import logs, migrations
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, print_table
 from processor.settings import Settings
+from processor.wiring import commands, database, service
 
 
 @click.command()
@@ -18,7 +19,7 @@ def migrate() -> None:
 
     Run it as the owner of the database, before every upgrade. Safe to run again, and while others do.
     """
-    with wiring.database(Settings.load()) as connection:
+    with database(Settings.load()) as connection:
         done = migrations.migrate(connection, lambda words: click.echo(f"note: {words}"))
     for name in done:
         click.echo(f"applied {name}")
@@ -32,7 +33,7 @@ def check(as_json: bool) -> None:
 
     Exit code 3 if anything is, 4 if the database or the queue can't be reached.
     """
-    findings = wiring.run_check(Settings.load())
+    findings = commands.run_check(Settings.load())
     if as_json:
         print_json([finding.as_dict() for finding in findings])
     else:
@@ -67,16 +68,16 @@ def run(processes: int, until_idle: float | None) -> None:
     """
     settings = Settings.load()
     logs.configure(settings.log_format, settings.log_level)
-    stops = wiring.Stops(gently=threading.Event(), now=threading.Event())
+    stops = service.Stops(gently=threading.Event(), now=threading.Event())
     _obey_signals(stops)
     settings.need_database_url()
     settings.need_queue_url()
     if processes > 1:
-        raise SystemExit(wiring.run_many(settings, stops, processes, until_idle))
-    wiring.run(settings, stops, until_idle)
+        raise SystemExit(service.run_many(settings, stops, processes, until_idle))
+    service.run(settings, stops, until_idle)
 
 
-def _obey_signals(stops: wiring.Stops) -> None:
+def _obey_signals(stops: service.Stops) -> None:
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as the signal module calls
         if stops.gently.is_set():
             stops.now.set()

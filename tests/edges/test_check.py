@@ -15,7 +15,7 @@ from processor.patience import Patience
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.store import Store
-from processor.wiring import run_check
+from processor.wiring.commands import run_check
 from tests.builders import a_delivery
 from tests.fix_check import with_changes
 

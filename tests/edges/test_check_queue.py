@@ -12,7 +12,7 @@ from processor.devstack.children import free_port
 from processor.devstack.sqs import EmbeddedSqs
 from processor.settings import Settings
 from processor.sources.sqs import sqs_client
-from processor.wiring import run_check
+from processor.wiring.commands import run_check
 from tests.fix_check import look_at_queue, problems, with_changes
 
 pytestmark = pytest.mark.usefixtures("nothing_is_set")

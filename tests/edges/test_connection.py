@@ -14,10 +14,10 @@ import psycopg
 import pytest
 
 from processor import connection as module
-from processor import wiring
 from processor.connection import Deadline, connect
 from processor.errors import StoreFault, StoreUnavailable
 from processor.settings import Settings
+from processor.wiring import database
 from tests.fix_check import url_as
 from tests.rig import wait_until
 
@@ -203,7 +203,7 @@ def test_a_server_that_is_silent_after_the_login_is_an_outage(proxy: Proxy) -> N
 @pytest.mark.usefixtures("_in_a_hurry")
 def test_a_command_does_not_wait_for_a_server_that_has_fallen_silent(proxy: Proxy) -> None:
     def ask() -> None:
-        with wiring.database(Settings.load(database_url=proxy.url)) as connection:
+        with database(Settings.load(database_url=proxy.url)) as connection:
             proxy.silent.set()
             connection.execute("SELECT 1")
 
@@ -214,7 +214,7 @@ def test_a_command_does_not_wait_for_a_server_that_has_fallen_silent(proxy: Prox
 
 @pytest.mark.usefixtures("_in_a_hurry")
 def test_a_command_that_takes_long_is_left_in_peace_while_its_server_answers(database_url: str) -> None:
-    with wiring.database(Settings.load(database_url=database_url)) as connection:
+    with database(Settings.load(database_url=database_url)) as connection:
         row = connection.execute("SELECT pg_sleep(1.5), 1 AS answer").fetchone()
 
     assert row is not None

@@ -1,0 +1,61 @@
+"""Settings in, working objects out: the one place that knows everybody.
+
+Here is what every command needs; `service` wires what runs all day, `commands` what a person asks for once.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+from processor.connection import connect, while_server_answers
+from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
+from processor.patience import Patience
+from processor.schemas import Schemas
+from processor.settings import Settings
+from processor.sqlstates import Remedy, name_of, remedy
+from processor.store import Store
+
+_OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
+    """Open a connection for one command, which may take long while the server lives.
+
+    Raises StoreUnavailable, StoreFault, SettingsError.
+    """
+    dsn = settings.need_database_url()
+    connection = connect(dsn)
+    try:
+        with while_server_answers(connection, dsn):
+            yield connection
+    except psycopg.errors.UndefinedTable:
+        raise MigrationsPending("the database has no tables of ours; run: processor migrate") from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise StoreFault(
+            f"the role of DATABASE_URL may not do this ({error.diag.message_primary}); see sql/README.md"
+        ) from None
+    except UnicodeEncodeError:
+        raise SettingsError("an argument is not UTF-8, so nothing in the database matches it") from None
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(f"the database went away: {name_of(error)}") from error
+    except psycopg.Error as error:
+        if remedy(error, connection_broken=connection.broken) in _OUTAGES:
+            raise StoreUnavailable(f"the database can't do this now: {name_of(error)}") from None
+        # Its text may carry a row, so it is named and not quoted.
+        raise StoreFault(f"the database refused: {name_of(error)}") from None
+    finally:
+        connection.close()
+
+
+def make_schemas(settings: Settings) -> Schemas:
+    """Make a validator that knows no registry yet."""
+    return Schemas(body_bytes_max=settings.body_bytes_max, json_depth_max=settings.json_depth_max)
+
+
+def make_store(settings: Settings, schemas: Schemas, patience: Patience) -> Store:
+    """Make a store with a connection of its own, opened at the first save."""
+    dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
+    return Store(lambda: connect(dsn, timeout_s=timeout_s), schemas, patience, timeout_s=timeout_s)

@@ -1,0 +1,139 @@
+"""The commands that are more than a question: replay, audit, retention and check."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from processor import migrations, retention
+from processor.audit import Report, audit
+from processor.check import Finding, judge, not_set
+from processor.check.database import check_database
+from processor.check.queue import check_queue
+from processor.connection import connect
+from processor.errors import SettingsError, Stopped, StoreUnavailable
+from processor.model import Rejection
+from processor.patience import Patience
+from processor.pipeline import once
+from processor.settings import Settings
+from processor.sources.quarantine import QuarantineSource, Selection
+from processor.sources.sqs import SqsSource, sqs_client
+from processor.wiring import database, make_schemas, make_store
+
+_REPLAY_SIZE = 100
+
+
+def replay(
+    settings: Settings, selection: Selection, *, dry_run: bool, forced: bool
+) -> tuple[dict[str, int], int]:
+    """Put the selected open rejections through the pipeline; counts them by outcome, or reason if rejected.
+
+    With `dry_run` the verdicts are made but nothing is saved: what would be stored may still turn out to be
+    a duplicate, or an id_conflict. Unless `forced`, those are left out whose message may have been removed by
+    retention since; the second figure counts them.
+    """
+    schemas = make_schemas(settings)
+    store = make_store(settings, schemas, Patience("database", wait_s_max=1, stop=_never_wait()))
+    outcomes: Counter[str] = Counter()
+    with database(settings) as connection:
+        migrations.require_current(connection)
+        key_days = None if forced else settings.key_retention_days
+        source = QuarantineSource(connection, selection, key_days=key_days)
+        try:
+            store.load_registry()
+            while True:
+                if dry_run:
+                    verdicts = [schemas.validate(delivery) for delivery in source.receive(_REPLAY_SIZE, 0)]
+                    seen = [v.reason.value if isinstance(v, Rejection) else "stored" for v in verdicts]
+                else:
+                    settlements = once(source, schemas, store, limit=_REPLAY_SIZE, wait_s=0)
+                    seen = [(s.reason or s.outcome).value for s in settlements]
+                if not seen:
+                    return dict(outcomes), source.count_left_out()
+                outcomes.update(seen)
+        except Stopped as error:
+            # Nobody told us to: with a patience that never waits, this is how an outage is said.
+            raise StoreUnavailable(str(error.__cause__)) from None
+        finally:
+            store.close()
+
+
+def _never_wait() -> threading.Event:
+    # A command for a person: an outage is said at once instead of being waited out.
+    event = threading.Event()
+    event.set()
+    return event
+
+
+def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
+    """Audit the tables, the queue's counts if SQS_QUEUE_URL is set, and the manifests."""
+    depth: Callable[[], Mapping[str, int]] | None = None
+    if settings.sqs_queue_url is not None:
+        depth = SqsSource.open(settings).depth_with_dead_letters
+    with database(settings) as connection:
+        return audit(connection, manifests, depth)
+
+
+def plan_retention(settings: Settings) -> tuple[retention.Ages, list[dict[str, Any]]]:
+    """Count what `apply_retention` would remove now; gives the ages that decide, and the counts."""
+    ages = _ages(settings)
+    with database(settings) as connection:
+        migrations.require_current(connection)
+        return ages, retention.plan(connection, ages)
+
+
+def apply_retention(
+    settings: Settings,
+    *,
+    step_size: int,
+    pause_s: float,
+    stop: threading.Event,
+    on_step: Callable[[retention.Step], object],
+) -> tuple[retention.Ages, dict[str, int]]:
+    """Remove what is old, in small steps until done or told to stop; gives the ages, and rows by table."""
+    ages = _ages(settings)
+    with database(settings) as connection:
+        migrations.require_current(connection)
+        removed = retention.apply(
+            connection,
+            ages,
+            step_size=step_size,
+            pause_s=pause_s,
+            stop=stop,
+            statement_timeout_s=settings.database_timeout_s,
+            on_step=on_step,
+        )
+    return ages, removed
+
+
+def _ages(settings: Settings) -> retention.Ages:
+    return retention.Ages(
+        message=settings.message_retention_days,
+        duplicate=settings.duplicate_retention_days,
+        rejection=settings.rejection_retention_days,
+        key=settings.key_retention_days,
+    )
+
+
+def run_check(settings: Settings) -> list[Finding]:
+    """Look at everything that a deployment depends on; what can't be reached does not hide the rest."""
+    return [*_check_database(settings), *_check_queue(settings)]
+
+
+def _check_database(settings: Settings) -> list[Finding]:
+    if settings.database_url is None:
+        return [not_set("database", "DATABASE_URL", "postgresql://USER:PASSWORD@HOST:PORT/DATABASE")]
+    dsn = settings.need_database_url()
+    # Not prepared for saving: the settings of such a session are ours, and we ask for those it came with.
+    return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s)
+
+
+def _check_queue(settings: Settings) -> list[Finding]:
+    if settings.sqs_queue_url is None:
+        return [not_set("queue", "SQS_QUEUE_URL", "https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE")]
+    try:
+        client = sqs_client(settings)
+    except SettingsError as error:
+        return [judge("queue", "no client can be made for it", fine=False, advice=str(error))]
+    return check_queue(client, settings)

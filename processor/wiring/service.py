@@ -1,0 +1,206 @@
+"""What runs all day: the event processor in one process, and several of them side by side."""
+
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import structlog
+
+from processor import metrics, migrations, supervisor
+from processor.connection import Deadline, connect
+from processor.cores import settle_down
+from processor.errors import SettingsError, SourceFault, SourceUnavailable
+from processor.patience import Patience
+from processor.pipeline import Limits, Pipeline, Tally
+from processor.probes import Probes
+from processor.queries import queries
+from processor.schemas import Schemas
+from processor.settings import Settings
+from processor.sources.sqs import SqsSource
+from processor.store import Store
+from processor.wiring import database, make_schemas, make_store
+
+log = structlog.get_logger(__name__)
+
+_DEPTH_EVERY_S = 15
+_PORT_MAX = 65_535
+
+_LOCK_WAIT_MS = 1000
+"""For how long the registry's lock is waited for at the start before that counts as an outage, and shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """The two degrees of stopping: `gently` finishes what is held, `now` leaves it to the queue."""
+
+    gently: threading.Event
+    now: threading.Event
+
+
+def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> Tally:
+    """Run the event processor until told to stop, or until idle. Absent dependencies are waited for.
+
+    Raises MigrationsPending, StoreFault and SettingsError, which waiting would not mend, and Stopped when
+    told to stop before it could begin.
+    """
+    core = settle_down(settings.keep_to_one_core, supervisor.place())
+    source = SqsSource.open(settings)
+    patience = {
+        name: Patience(name, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
+        for name in ("database", "queue")
+    }
+    schemas = make_schemas(settings)
+    stores = [make_store(settings, schemas, patience["database"]) for _ in range(settings.writers)]
+    pipeline = Pipeline(
+        source,
+        schemas,
+        stores,
+        limits=_limits(settings, until_idle_s),
+        database=patience["database"],
+        broker=patience["queue"],
+        give_up=stops.now,
+    )
+    beginning = _Beginning(settings, stops.gently)
+    begun = threading.Event()
+    probes = Probes(
+        settings.http_host,
+        settings.http_port,
+        alive=lambda: pipeline.alive,
+        trouble=lambda: pipeline.trouble if begun.is_set() else f"starting; {beginning.trouble}".rstrip("; "),
+    )
+    probes.start()
+    log.info("started", queue=settings.queue_name(), http_port=probes.port, core=core)
+    watcher = _DepthWatcher(source)
+    supervisor.follow(stops.gently)
+    try:
+        beginning.require_migrations()
+        beginning.load_registry(schemas)
+        begun.set()
+        watcher.start()
+        tally = pipeline.run(stops.gently, until_idle_s)
+    finally:
+        watcher.stop()
+        probes.stop()
+    log.info("stopped", **tally.outcomes)
+    return tally
+
+
+class _Beginning:
+    """What has to be before any work: the tables, and a registry to judge by. Both are waited for.
+
+    Before there is a pipeline there is nothing to finish, so any stop ends the waiting (with Stopped), and
+    cuts a connection that waits for an answer.
+    """
+
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        self._settings = settings
+        self._patience = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
+        self._deadline = Deadline(settings.database_timeout_s + 5, stop=stop)
+
+    @property
+    def trouble(self) -> str:
+        """What went wrong at the last try, in words; empty when nothing has."""
+        return self._patience.trouble
+
+    def require_migrations(self) -> None:
+        """Wait until the database can say which tables it has. Raises MigrationsPending if some lack."""
+        found = self._patience(self._find_migrations)
+        if found.unknown:
+            log.warning(
+                "database_newer_than_code", unknown=list(found.unknown), consequence="none known; running"
+            )
+        if found.edited:
+            log.warning("migration_edited", edited=list(found.edited))
+
+    def load_registry(self, schemas: Schemas) -> None:
+        """Wait until the registry can be read, and install it."""
+        dsn, timeout_s = self._settings.need_database_url(), self._settings.database_timeout_s
+        with ExitStack() as watching:
+
+            def opened() -> psycopg.Connection[Any]:
+                watching.close()
+                connection = connect(dsn, timeout_s=timeout_s)
+                watching.enter_context(self._deadline.over(connection))
+                try:
+                    connection.execute(
+                        queries("session")["bound_lock_wait"], {"timeout_ms": str(_LOCK_WAIT_MS)}
+                    )
+                except psycopg.Error:
+                    connection.close()
+                    raise
+                return connection
+
+            # A store of its own: those of the pipeline have a patience that only the second stop ends.
+            store = Store(opened, schemas, self._patience, timeout_s=timeout_s)
+            try:
+                store.load_registry()
+            finally:
+                store.close()
+
+    def _find_migrations(self) -> migrations.State:
+        with database(self._settings) as connection, self._deadline.over(connection):
+            return migrations.require_current(connection)
+
+
+def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
+    wait_s: float = settings.receive_wait_s
+    return Limits(
+        receivers=settings.receivers,
+        settlers=settings.settlers,
+        # A poll longer than the silence that ends the run would only make the end late.
+        receive_wait_s=wait_s if until_idle_s is None else min(wait_s, max(1.0, until_idle_s)),
+        batch_size_max=settings.batch_size_max,
+        batch_bytes_max=settings.batch_bytes_max,
+        linger_s=settings.linger_ms / 1000,
+        buffer_size_max=settings.buffer_size_max,
+        buffer_bytes_max=settings.buffer_bytes_max,
+        visibility_timeout_s=settings.visibility_timeout_s,
+        hold_s_max=settings.hold_s_max,
+        stop_timeout_s=settings.stop_timeout_s,
+    )
+
+
+class _DepthWatcher:
+    """Tells the metrics how deep the queue is, now and then."""
+
+    def __init__(self, source: SqsSource) -> None:
+        self._source = source
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="depth", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                for state, count in self._source.depth().items():
+                    metrics.queue_depth.labels(state=state).set(count)
+            except (SourceUnavailable, SourceFault) as error:
+                # A fault is said, and ended by, whoever works with the queue; this one only looks.
+                log.debug("depth_unknown", trouble=str(error))
+            if self._stop.wait(_DEPTH_EVERY_S):
+                return
+
+
+def run_many(settings: Settings, stops: Stops, processes: int, until_idle_s: float | None) -> int:
+    """Run several processes side by side; gives the exit code. Raises what would end every one of them."""
+    if settings.http_port and settings.http_port + processes - 1 > _PORT_MAX:
+        raise SettingsError(
+            f"HTTP_PORT: {processes} processes need as many ports from {settings.http_port} on, and "
+            f"{_PORT_MAX} is the last; set HTTP_PORT lower, or to 0 for any"
+        )
+    _Beginning(settings, stops.gently).require_migrations()
+    return supervisor.supervise(
+        processes,
+        http_port=settings.http_port,
+        until_idle_s=until_idle_s,
+        stop_timeout_s=settings.stop_timeout_s,
+        stop_gently=stops.gently,
+        stop_now=stops.now,
+    )
