@@ -1,0 +1,67 @@
+"""`make chaos`: every scenario, with a printed seed, and a table at the end.
+
+python -m tests.faults chaos [NAME ...] [--seed N] [--short]
+"""
+
+import sys
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tests.faults.run import Result, a_seed, run
+from tests.faults.scenarios import ALL
+
+
+@click.group()
+def cli() -> None:
+    """Try the promise, hard."""
+
+
+@cli.command()
+@click.argument("names", nargs=-1)
+@click.option("--seed", type=int, help="Of a run that is to be repeated; a new one without it.")
+@click.option("--short", is_flag=True, help="As many faults as inside `make test`.")
+def chaos(names: tuple[str, ...], seed: int | None, short: bool) -> None:
+    """Run the scenarios whose names contain one of NAMES, all without; exit code 3 if one fails."""
+    chosen = [each for each in ALL if not names or any(name in each.name for name in names)]
+    seed = a_seed() if seed is None else seed
+    click.echo(f"seed {seed}, {len(chosen)} scenarios")
+    results = []
+    for scenario in chosen:
+        result = run(scenario, seed, short=short)
+        results.append(result)
+        click.echo(f"{'ok' if result.holds else '!!'}  {scenario.family}: {scenario.name}  {result.trouble}")
+    _print(results)
+    sys.exit(0 if all(result.holds for result in results) else 3)
+
+
+def _print(results: list[Result]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in (
+        "",
+        "scenario",
+        "faults",
+        "messages",
+        "redelivered",
+        "recovery p50 s",
+        "max s",
+        "drained s",
+    ):
+        table.add_column(heading)
+    for result in results:
+        table.add_row(
+            "ok" if result.holds else "!!",
+            f"{result.scenario.family}: {result.scenario.name}",
+            f"{result.faults:,}",
+            f"{result.messages:,}",
+            f"{result.redeliveries:,}",
+            f"{result.recovery_p50_s:.1f}",
+            f"{result.recovery_max_s:.1f}",
+            f"{result.drained_s:.1f}",
+        )
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,183 @@
+"""Where one scenario happens: both servers, both proxies before them, a steady load, and the fleet."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from processor.devstack.children import free_port
+from processor.devstack.postgres import EmbeddedPostgres
+from processor.devstack.seed import seed as seed_registry
+from processor.devstack.sqs import EmbeddedSqs
+from processor.migrations import migrate
+from processor.sources.sqs import SqsSource
+from tests.faults.fleet import Fleet
+from tests.faults.http_proxy import HttpProxy
+from tests.faults.oracle import Recovery
+from tests.faults.steady_load import SteadyLoad
+from tests.faults.tcp_proxy import TcpProxy
+
+DATABASE = "events"
+QUEUE = "events"
+LOGIN = "chaos"
+"""A login of the role that a deployment runs as: no owner, no superuser."""
+
+SETTINGS = {
+    # Short, so that what a dead process held comes back soon; polls end well before.
+    "VISIBILITY_TIMEOUT_S": "4",
+    "RECEIVE_WAIT_S": "1",
+    "RETRY_WAIT_S_MAX": "0.5",
+    "DATABASE_TIMEOUT_S": "3",
+    "STOP_TIMEOUT_S": "8",
+    "LOG_LEVEL": "INFO",
+}
+
+_LOOK_S = 0.05
+
+
+class ScenarioFailed(Exception):
+    """Something that had to happen did not, or the other way round."""
+
+
+@dataclass
+class Field:
+    """What a scenario may touch. `rounds` is how many faults it is to inject, `chance` decides when."""
+
+    chance: random.Random
+    rounds: int
+    postgres: EmbeddedPostgres
+    sqs: EmbeddedSqs
+    queue_url: str
+    database: TcpProxy
+    queue: HttpProxy
+    load: SteadyLoad
+    fleet: Fleet
+    recovery: Recovery
+    faults: int = 0
+
+    def pause(self, low_s: float, high_s: float) -> None:
+        """Let things happen for a random while, and start again whoever has fallen."""
+        give_up_at = time.monotonic() + self.chance.uniform(low_s, high_s)
+        while True:
+            self.fleet.tend()
+            left_s = give_up_at - time.monotonic()
+            if left_s <= 0:
+                return
+            time.sleep(min(_LOOK_S, left_s))
+
+    @contextlib.contextmanager
+    def fault(self) -> Iterator[None]:
+        """Count a fault; it is over when the block ends, and the time of recovery runs from then."""
+        self.faults += 1
+        yield
+        self.recovery.fault_is_over()
+
+    def wait_until(self, condition: Callable[[], bool], what: str, *, wait_s: float = 30) -> None:
+        """Wait for a condition; raises ScenarioFailed when it does not come."""
+        give_up_at = time.monotonic() + wait_s
+        while not condition():
+            if time.monotonic() > give_up_at:
+                raise ScenarioFailed(f"waited in vain for {wait_s:.0f} s until {what}")
+            self.fleet.tend()
+            time.sleep(_LOOK_S)
+
+    @contextlib.contextmanager
+    def admin(self, database: str = DATABASE) -> Iterator[psycopg.Connection[Any]]:
+        """Open a superuser's connection, past the proxy."""
+        with psycopg.connect(self.postgres.url(database), autocommit=True, connect_timeout=10) as connection:
+            yield connection
+
+    def row_count(self) -> int:
+        """Count the deliveries with an outcome."""
+        with self.admin() as connection:
+            row = connection.execute(
+                "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM duplicate)"
+                " + (SELECT count(*) FROM rejection)"
+            ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def source(self) -> SqsSource:
+        """Give a source of the queue, past the proxy."""
+        return SqsSource(self.sqs.client(), self.queue_url, QUEUE, visibility_timeout_s=1)
+
+    def heal(self) -> None:
+        """End every fault of the proxies, and let frozen processes go on."""
+        self.database.heal()
+        self.queue.heal()
+        for member in self.fleet.members:
+            self.fleet.signal(member.place, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def open_field(
+    folder: Path,
+    *,
+    seed: int,
+    rounds: int,
+    processes: int,
+    rate: int,
+    settings: dict[str, str],
+    max_receive_count: int = 100,
+) -> Iterator[Field]:
+    """Start servers, proxies, load and fleet; when it is left, nothing of them remains.
+
+    Raises DevstackError where a server can't be started.
+    """
+    with contextlib.ExitStack() as cleanup:
+        postgres = cleanup.enter_context(
+            EmbeddedPostgres(folder / "postgres", port=free_port(), max_connections=40)
+        )
+        _furnish(postgres)
+        sqs = cleanup.enter_context(EmbeddedSqs(folder / "sqs", port=free_port()))
+        queue_url = sqs.create_queue(QUEUE, visibility_timeout_s=4, max_receive_count=max_receive_count)
+        database = TcpProxy(postgres.port)
+        cleanup.callback(database.close)
+        queue = HttpProxy(sqs.endpoint_url)
+        cleanup.callback(queue.close)
+        load = SteadyLoad(sqs, queue_url, folder / "manifest.jsonl", rate=rate, seed=seed)
+        fleet = Fleet(
+            processes,
+            _environment(database, queue, queue_url) | SETTINGS | settings,
+            folder / "processor.log",
+        )
+        recovery = Recovery(postgres.url(DATABASE), load.sent)
+        cleanup.callback(recovery.stop)
+        yield_field = Field(
+            random.Random(seed), rounds, postgres, sqs, queue_url, database, queue, load, fleet, recovery
+        )
+        cleanup.callback(fleet.stop)
+        cleanup.callback(load.stop)
+        yield yield_field
+
+
+def _furnish(postgres: EmbeddedPostgres) -> None:
+    """Make the database, its tables and tenants, and the login that the fleet runs as."""
+    with psycopg.connect(postgres.url(), autocommit=True) as admin:
+        # When each row was committed, for the oracle.
+        admin.execute("ALTER SYSTEM SET track_commit_timestamp = on")
+        admin.execute(f"CREATE DATABASE {DATABASE}")
+    postgres.stop()
+    postgres.start()
+    with psycopg.connect(postgres.url(DATABASE), autocommit=True) as connection:
+        migrate(connection)
+        seed_registry(postgres.url(DATABASE))
+        connection.execute(f"CREATE ROLE {LOGIN} LOGIN IN ROLE processor_writer")
+
+
+def _environment(database: TcpProxy, queue: HttpProxy, queue_url: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PG"))}
+    return kept | {
+        "DATABASE_URL": f"postgresql://{LOGIN}@127.0.0.1:{database.port}/{DATABASE}",
+        "SQS_QUEUE_URL": queue_url,
+        "AWS_ENDPOINT_URL": queue.url,
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }

@@ -1,0 +1,152 @@
+"""What must be true when all faults are over: the audit, the sums, and no delete before its commit."""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+
+from processor.audit import audit
+from processor.devstack.sqs import EmbeddedSqs
+from processor.sources.sqs import SqsSource
+from tests.faults.http_proxy import Minutes
+from tests.faults.steady_load import Sent, SteadyLoad
+
+_OUTCOMES = """
+SELECT delivery_id FROM message WHERE stored_at >= to_timestamp(%(since)s)
+UNION ALL SELECT delivery_id FROM duplicate
+UNION ALL SELECT delivery_id FROM rejection WHERE rejected_at >= to_timestamp(%(since)s)
+"""
+
+_SUM = """
+SELECT coalesce(sum(amount), 0) FROM (
+  SELECT coalesce(payload ->> 'total', payload ->> 'amount', payload ->> 'used_amount')::numeric AS amount
+  FROM message
+  WHERE (tenant_id, message_id) NOT IN (SELECT unnest(%(tenants)s::text[]), unnest(%(messages)s::text[]))
+) AS amounts
+"""
+
+_COMMITTED = """
+SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM message
+UNION ALL SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM duplicate
+UNION ALL
+SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM rejection
+WHERE replay_count = 0
+"""
+
+_LOOK_EVERY_S = 0.1
+_PROBLEMS = ("lost", "unexpected", "twice", "altered")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the oracle says; every figure of `faults_found` must be 0."""
+
+    messages: int
+    faults_found: Mapping[str, int]
+    text: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is wrong."""
+        return not any(self.faults_found.values())
+
+
+def judge(
+    connection: psycopg.Connection[Any], source: SqsSource, load: SteadyLoad, minutes: Minutes
+) -> Judgement:
+    """Ask the audit message by message, compare the sums, and look for deletes before their commits."""
+    report = audit(connection, [load.manifest], source.depth_with_dead_letters)
+    found = {problem: report.problems.get(problem, 0) for problem in _PROBLEMS}
+    found["other"] = sum(count for problem, count in report.problems.items() if problem not in _PROBLEMS)
+    found["sums"] = int(_sum_stored(connection, load.sent) != load.sent.total())
+    found["early deletes"] = _early_deletes(connection, minutes)
+    accepted = (report.accepted or {}).get("accepted", 0)
+    return Judgement(accepted, found, report.text())
+
+
+def _sum_stored(connection: psycopg.Connection[Any], sent: Sent) -> Decimal:
+    rivals = list(sent.rivals)
+    row = connection.execute(
+        _SUM, {"tenants": [tenant for tenant, _ in rivals], "messages": [message for _, message in rivals]}
+    ).fetchone()
+    assert row is not None
+    return Decimal(row[0])
+
+
+def _early_deletes(connection: psycopg.Connection[Any], minutes: Minutes) -> int:
+    """Count deliveries whose first delete was asked for before their row was committed, or without a row."""
+    committed_at: dict[str, float] = dict(connection.execute(_COMMITTED).fetchall())
+    return sum(
+        committed_at.get(delivery_id, float("inf")) > asked_at
+        for delivery_id, asked_at in minutes.delete_asked_at.items()
+    )
+
+
+@dataclass(slots=True)
+class _Fault:
+    over_at: float
+    waiting_for: set[str]
+
+
+@dataclass
+class Recovery:
+    """Measures, for each fault, how long after its end all that was accepted before has its row."""
+
+    database_url: str
+    sent: Sent
+    times_s: list[float] = field(default_factory=list)
+    _faults: list[_Fault] = field(default_factory=list)
+    _known: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        """Begin to watch the tables."""
+        threading.Thread(target=self._watch, name="recovery", daemon=True).start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+
+    def fault_is_over(self) -> None:
+        """Note the end of a fault."""
+        with self._lock:
+            self._faults.append(_Fault(time.time(), set(self.sent.accepted_at.copy()) - self._known))
+
+    @property
+    def pending(self) -> int:
+        """Faults that have not been recovered from."""
+        return len(self._faults)
+
+    def _watch(self) -> None:
+        connection: psycopg.Connection[Any] | None = None
+        while not self._stop.wait(_LOOK_EVERY_S):
+            try:
+                connection = connection or psycopg.connect(
+                    self.database_url, autocommit=True, connect_timeout=2
+                )
+                self._look(connection)
+            except psycopg.Error:
+                connection = None
+
+    def _look(self, connection: psycopg.Connection[Any]) -> None:
+        # Long before any transaction that may be open now: a row is dated by its transaction's begin.
+        since = time.time() - 120
+        rows = connection.execute(_OUTCOMES, {"since": since}).fetchall()
+        now = time.time()
+        with self._lock:
+            self._known.update(delivery_id for (delivery_id,) in rows)
+            for fault in self._faults:
+                fault.waiting_for -= self._known
+            self.times_s += [now - fault.over_at for fault in self._faults if not fault.waiting_for]
+            self._faults = [fault for fault in self._faults if fault.waiting_for]
+
+
+def dead_letters(sqs: EmbeddedSqs, queue_url: str) -> int:
+    """Count what is in the dead-letter queue."""
+    source = SqsSource(sqs.client(), queue_url, "events", visibility_timeout_s=1)
+    return source.depth_with_dead_letters().get("dead_lettered", 0)

@@ -1,0 +1,98 @@
+"""Producers that never rest while faults happen: the fake events at a steady rate, and a manifest of them."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from processor.devstack.sqs import EmbeddedSqs
+from processor.errors import ProcessorError
+from processor.manifest import ManifestWriter
+from producers.fake import SAMPLE_TENANTS, Plan, fake_messages
+from producers.publish import Accepted, Outgoing, Publisher
+
+_AMOUNTS = ("total", "amount", "used_amount")
+_BATCH = 10
+
+
+@dataclass(slots=True)
+class Sent:
+    """What the queue accepted: when, by delivery id (Unix time), and the exact amount of each message.
+
+    `amounts` has the events that are stored whatever comes first; those with a rival under the same id are
+    in `rivals`, since either may win.
+    """
+
+    accepted_at: dict[str, float] = field(default_factory=dict)
+    amounts: dict[tuple[str | None, str | None], Decimal] = field(default_factory=dict)
+    rivals: set[tuple[str | None, str | None]] = field(default_factory=set)
+
+    def total(self) -> Decimal:
+        """The sum that must be in the table, rivals left out."""
+        return sum((amount for key, amount in self.amounts.items() if key not in self.rivals), Decimal(0))
+
+
+class SteadyLoad:
+    """Sends `rate` messages a second until told to stop; a twelfth of them bad, a twentieth doubled."""
+
+    def __init__(self, sqs: EmbeddedSqs, queue_url: str, manifest: Path, *, rate: int, seed: int) -> None:
+        self.manifest = manifest
+        self.sent = Sent()
+        self.failure: ProcessorError | None = None
+        self._sqs = sqs
+        self._queue_url = queue_url
+        self._rate = rate
+        self._seed = seed
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._send, name="load", daemon=True)
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send no more; returns when the last answer has come."""
+        self._stop.set()
+        self._thread.join()
+
+    def _send(self) -> None:
+        try:
+            with ManifestWriter(self.manifest) as manifest:
+                publisher = Publisher(
+                    self._sqs.client(), self._queue_url, manifest, senders=2, wait_s_max=0.5
+                )
+                for receipt in publisher.publish(self._messages(), batch_size_max=_BATCH):
+                    assert isinstance(receipt, Accepted), receipt
+                    self._note(receipt)
+        except ProcessorError as error:
+            self.failure = error
+
+    def _messages(self) -> Iterator[Outgoing]:
+        plan = Plan(
+            events=1_000_000_000, seed=self._seed, tenants=SAMPLE_TENANTS, invalid=0.08, duplicates=0.05
+        )
+        began_at = time.monotonic()
+        for number, message in enumerate(fake_messages(plan)):
+            if self._stop.wait(max(0.0, began_at + number / self._rate - time.monotonic())):
+                return
+            yield message
+
+    def _note(self, receipt: Accepted) -> None:
+        message = receipt.message
+        self.sent.accepted_at[receipt.delivery_id] = time.time()
+        key = (message.tenant_id, message.message_id)
+        if message.kind == "id_conflict":
+            self.sent.rivals.add(key)
+        elif message.kind == "valid" and (amount := _amount(message)) is not None:
+            self.sent.amounts[key] = amount
+
+
+def _amount(message: Outgoing) -> Decimal | None:
+    """Find the amount in a valid event, whichever format it has."""
+    document: Any = json.loads(message.body, parse_float=Decimal, parse_int=Decimal)
+    payload = document.get("payload") or document.get("data") or document
+    return next((payload[name] for name in _AMOUNTS if name in payload), None)
