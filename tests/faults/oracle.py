@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -13,7 +13,7 @@ from processor.audit import audit
 from processor.devstack.sqs import EmbeddedSqs
 from processor.sources.sqs import SqsSource
 from tests.faults.http_proxy import Minutes
-from tests.faults.steady_load import Sent, SteadyLoad
+from tests.faults.steady_load import Key, Sent, SteadyLoad
 
 _OUTCOMES = """
 SELECT delivery_id FROM message WHERE stored_at >= to_timestamp(%(since)s)
@@ -62,14 +62,14 @@ def judge(
     report = audit(connection, [load.manifest], source.depth_with_dead_letters)
     found = {problem: report.problems.get(problem, 0) for problem in _PROBLEMS}
     found["other"] = sum(count for problem, count in report.problems.items() if problem not in _PROBLEMS)
-    found["sums"] = int(_sum_stored(connection, load.sent) != load.sent.total())
+    found["sums"] = int(sum_stored(connection, list(load.sent.rivals)) != load.sent.total())
     found["early deletes"] = _early_deletes(connection, minutes)
     accepted = (report.accepted or {}).get("accepted", 0)
     return Judgement(accepted, found, report.text())
 
 
-def _sum_stored(connection: psycopg.Connection[Any], sent: Sent) -> Decimal:
-    rivals = list(sent.rivals)
+def sum_stored(connection: psycopg.Connection[Any], rivals: Sequence[Key]) -> Decimal:
+    """Sum the amounts of all messages but those with these keys."""
     row = connection.execute(
         _SUM, {"tenants": [tenant for tenant, _ in rivals], "messages": [message for _, message in rivals]}
     ).fetchone()
