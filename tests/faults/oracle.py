@@ -1,5 +1,6 @@
 """What must be true when all faults are over: the audit, the sums, and no delete before its commit."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -103,14 +104,18 @@ class Recovery:
     _known: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to watch the tables."""
-        threading.Thread(target=self._watch, name="recovery", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, name="recovery", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """Look no more."""
         self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def fault_is_over(self) -> None:
         """Note the end of a fault."""
@@ -123,15 +128,13 @@ class Recovery:
         return len(self._faults)
 
     def _watch(self) -> None:
-        connection: psycopg.Connection[Any] | None = None
-        while not self._stop.wait(_LOOK_EVERY_S):
-            try:
-                connection = connection or psycopg.connect(
-                    self.database_url, autocommit=True, connect_timeout=2
-                )
-                self._look(connection)
-            except psycopg.Error:
-                connection = None
+        while not self._stop.is_set():
+            with (
+                contextlib.suppress(psycopg.Error),
+                psycopg.connect(self.database_url, autocommit=True, connect_timeout=2) as connection,
+            ):
+                while not self._stop.wait(_LOOK_EVERY_S):
+                    self._look(connection)
 
     def _look(self, connection: psycopg.Connection[Any]) -> None:
         # Long before any transaction that may be open now: a row is dated by its transaction's begin.
