@@ -248,6 +248,10 @@ class Pipeline:
         left = self.held.all()
         if not left:
             return
+        if left[0].group is not None:
+            # The latest first: wherever this breaks off, no delivery is given back before the later ones of
+            # its group.
+            left.reverse()
         log.warning("given_back", count=len(left), consequence="the queue hands them over again")
         # In a worker, because one call to a silent queue can take longer than all of this may.
         releaser = self._worker("releaser", lambda: self._release(left, time.monotonic() + _RELEASE_S_MAX))
@@ -323,26 +327,27 @@ class Pipeline:
         metrics.received.inc(len(deliveries))
         self.held.add(deliveries)
         self._batches.put(
-            [self._validator.validate(delivery) for delivery in deliveries if not delivery.suspect]
+            # A suspect is not even looked at beside others: reading it may be what kills us.
+            [delivery if delivery.suspect else self._validator.validate(delivery) for delivery in deliveries],
+            # A group's later ones, at another writer, could be committed before its earlier ones.
+            together=deliveries[0].group is not None,
         )
-        # Not even looked at beside others: reading it may be what kills us.
-        for delivery in deliveries:
-            if delivery.suspect:
-                self._batches.put([delivery])
         return deliveries
 
     def _write(self, store: Store) -> None:
         last = False
         while not last:
             items, last = self._batches.take()
-            self._save(store, [item for item in items if not isinstance(item, Delivery)])
-            for item in items:
-                if isinstance(item, Delivery):
-                    self._save(store, [self._validator.validate(item)])
+            for batch in self._batches.in_turn(items):
+                self._save(
+                    store,
+                    [
+                        self._validator.validate(item) if isinstance(item, Delivery) else item
+                        for item in batch
+                    ],
+                )
 
     def _save(self, store: Store, verdicts: list[Verdict]) -> None:
-        if not verdicts:
-            return
         began = time.monotonic()
         settlements = store.save(verdicts)
         # Only here, behind the commit, do deliveries go on to be deleted.
