@@ -74,21 +74,30 @@ class Batches:
     def in_turn(self, items: list[Item]) -> list[list[Item]]:
         """Part what was taken into what is to be saved together, one after the other and within the bounds.
 
-        Suspects come alone and late; nothing comes before what is earlier in its group.
+        Suspects come alone and late, those last that have come most often; but nothing comes before what is
+        earlier in its group.
         """
-        if not items:
-            return []
-        ordered = _delivery(items[0]).group is not None
-        suspect = [isinstance(item, Delivery) for item in items]
-        if not ordered and True not in suspect:
-            return [items]
-        parts = [
-            [items[position] for position in part]
-            for part in turns(suspect, lambda position: _delivery(items[position]).group)
+        if items and _delivery(items[0]).group is not None:
+            return self._group_by_group(items)
+        suspects = [item for item in items if isinstance(item, Delivery)]
+        if not suspects:
+            return [items] if items else []
+        # What killed a process came back soon and alone, and so has come more often than the others.
+        suspects.sort(key=lambda suspect: suspect.receive_count)
+        ordinary: list[Item] = [item for item in items if not isinstance(item, Delivery)]
+        alone: list[list[Item]] = [[suspect] for suspect in suspects]
+        return [ordinary, *alone] if ordinary else alone
+
+    def _group_by_group(self, items: list[Item]) -> list[list[Item]]:
+        parts = turns(
+            [isinstance(item, Delivery) for item in items],
+            lambda position: _delivery(items[position]).group,
+        )
+        return [
+            piece
+            for part in parts
+            for piece, _ in _pieces([items[position] for position in part], self._size_max, self._bytes_max)
         ]
-        if not ordered:
-            return parts
-        return [piece for part in parts for piece, _ in _pieces(part, self._size_max, self._bytes_max)]
 
 
 def _pieces(items: Sequence[Item], size_max: int, bytes_max: int) -> Iterator[tuple[list[Item], int]]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -34,6 +35,9 @@ _CALL_SIZE_MAX = 10
 
 _GIVE_UP_S = 1.0
 """For how long the workers of one kind are waited for together, once told to give up."""
+
+_SUSPECT_HOLD_S_MAX = 5
+"""How soon a delivery comes back that has killed us; as long again as it may take, it is extended."""
 
 _RELEASE_S_MAX = 3.0
 """For how long we give back what is held when we stop; the visibility timeout gives back the rest."""
@@ -248,27 +252,14 @@ class Pipeline:
         left = self.held.all()
         if not left:
             return
-        if left[0].group is not None:
-            # The latest first: wherever this breaks off, no delivery is given back before the later ones of
-            # its group.
-            left.reverse()
         log.warning("given_back", count=len(left), consequence="the queue hands them over again")
         # In a worker, because one call to a silent queue can take longer than all of this may.
-        releaser = self._worker("releaser", lambda: self._release(left, time.monotonic() + _RELEASE_S_MAX))
+        releaser = self._worker(
+            "releaser", lambda: self.held.give_back(self._source.release, within_s=_RELEASE_S_MAX)
+        )
         releaser.start()
         releaser.join(_RELEASE_S_MAX)
         self.held.drop(left)
-
-    def _release(self, left: Sequence[Delivery], give_up_at: float) -> None:
-        for start in range(0, len(left), _CALL_SIZE_MAX):
-            if time.monotonic() >= give_up_at:
-                log.warning("release_given_up", left=len(left) - start)
-                return
-            try:
-                self._source.release(left[start : start + _CALL_SIZE_MAX])
-            except SourceUnavailable as error:
-                log.warning("release_failed", left=len(left) - start, trouble=str(error))
-                return
 
     def _observe(self) -> None:
         metrics.held.set(self.held.size)
@@ -341,11 +332,20 @@ class Pipeline:
             for batch in self._batches.in_turn(items):
                 self._save(
                     store,
-                    [
-                        self._validator.validate(item) if isinstance(item, Delivery) else item
-                        for item in batch
-                    ],
+                    [self._read_suspect(item) if isinstance(item, Delivery) else item for item in batch],
                 )
+
+    def _read_suspect(self, delivery: Delivery) -> Verdict:
+        """Read what may kill us, so that, if it does, it comes back before what is held beside it, and alone.
+
+        Together they would come with every receive that it has left, to the dead-letter queue at the last.
+        """
+        if self._broker.working.is_set():
+            hold_s = max(1, min(_SUSPECT_HOLD_S_MAX, int(self._limits.visibility_timeout_s / 4)))
+            with suppress(SourceUnavailable):
+                self._source.hold_for([delivery], hold_s)
+            self.held.extend_in(hold_s / 2, delivery)
+        return self._validator.validate(delivery)
 
     def _save(self, store: Store, verdicts: list[Verdict]) -> None:
         began = time.monotonic()

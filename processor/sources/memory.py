@@ -68,6 +68,10 @@ class MemorySource:
         """Start the visibility timeouts anew, where the receipt is still the newest."""
         self._show_at(deliveries, self._clock() + self._visibility_timeout_s)
 
+    def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
+        """Make the messages visible in `hold_s`, where the receipt is still the newest."""
+        self._show_at(deliveries, self._clock() + hold_s)
+
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Make the messages visible now, where the receipt is still the newest."""
         self._show_at(deliveries, self._clock())

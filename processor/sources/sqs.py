@@ -138,6 +138,10 @@ class SqsSource:
         """Start the visibility timeout of deliveries anew."""
         self._change_visibility("extend", deliveries, self._visibility_timeout_s)
 
+    def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
+        """Let the visibility timeout of deliveries end in `hold_s`."""
+        self._change_visibility("extend", deliveries, hold_s)
+
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """End the visibility timeout of deliveries now."""
         self._change_visibility("release", deliveries, 0)
