@@ -178,10 +178,10 @@ def stored(db: psycopg.Connection[Any]) -> dict[str, list[tuple[str, int]]]:
     return groups
 
 
-def test_the_fake_producers_fill_a_fifo_queue_and_everything_arrives_once(
+def test_what_is_sent_twice_on_purpose_is_twice_on_a_fifo_queue(
     sqs_server: EmbeddedSqs, client: "SQSClient", fifo_url: str, database_url: str
 ) -> None:
-    """Duplicates on purpose are no retries: SQS must not swallow them, or the books would not balance."""
+    """SQS answers yes to what it takes for a retry, and queues nothing: the audit would call it lost."""
     environment = an_environment(sqs_server, fifo_url, database_url)
     command = [sys.executable, "-m", "producers", "fake", "--events", "60", "--seed", "1", "--json"]
     command += ["--duplicates", "0.3", "--invalid", "0.1"]
