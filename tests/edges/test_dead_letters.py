@@ -1,6 +1,10 @@
 """The dead-letter queue: what SQS moved there for real comes into the books once, and can be replayed."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +13,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 
 from processor.audit import audit
+from processor.cli import cli
 from processor.dead_letters import DeadLetterJudge, bring_in, look
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import NotFound, SettingsError, SourceUnavailable
@@ -246,15 +252,20 @@ def test_a_late_save_of_the_same_delivery_is_waited_for(
             [queue_name(queue_url), delivery_id],
         )
         importing.start()
-        wait_until(lambda: waits_for_registry(db) or not importing.is_alive(), "the import waits")
+        wait_until(lambda: waits(db, "advisory") or not importing.is_alive(), "the import waits")
     importing.join(30)
 
     assert outcomes == [{"redelivered": 1}]
     assert books(db) == {"message": 1, "duplicate": 0, "rejection": 0}
 
 
-def waits_for_registry(db: Db) -> bool:
-    row = db.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchone()
+def waits(db: Db, kind: str) -> bool:
+    """Whether somebody waits for a lock of this kind in our database."""
+    row = db.execute(
+        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+        "WHERE datname = current_database() AND locktype = %s AND NOT granted",
+        [kind],
+    ).fetchone()
     return row is not None and row[0] > 0
 
 
@@ -472,3 +483,67 @@ def test_a_queue_without_a_dead_letter_queue_is_said(settings: Settings, sqs_ser
 
     with pytest.raises(NotFound, match="no dead-letter queue"):
         bring(with_changes(settings, sqs_queue_url=url))
+
+
+# ── the commands ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    return {
+        "DATABASE_URL": settings.need_database_url(),
+        "SQS_QUEUE_URL": settings.need_queue_url(),
+        "AWS_ENDPOINT_URL": str(settings.aws_endpoint_url),
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }
+
+
+def test_the_commands_say_what_is_there_and_what_to_do_next(
+    settings: Settings, sqs_server: EmbeddedSqs, queue_url: str
+) -> None:
+    [delivery_id, _] = kill(sqs_server, queue_url, a_body(id="o-1"), a_body())
+
+    def run(*words: str) -> str:
+        result = CliRunner().invoke(cli, ["dlq", *words], env=environment_of(settings))
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    listed = run("list")
+    assert f"{queue_name(queue_url)}-dlq: 2 visible, 0 in flight, 0 delayed" in listed
+    assert delivery_id in listed
+    assert "o-1" in listed
+    assert {row["delivery_id"] for row in json.loads(run("list", "--json"))["shown"]} >= {delivery_id}
+    assert json.loads(run("import", "--limit", "1", "--json")) == {
+        "dead_letter_queue": f"{queue_name(queue_url)}-dlq",
+        "finished": True,
+        "outcomes": {"rejected": 1},
+        "left": {"visible": 1, "in_flight": 0, "delayed": 0},
+    }
+    imported = run("import")
+    assert imported.startswith("imported: 1\nknown already, so only deleted: 0\nstill in ")
+    assert "processor rejection replay --reason dead_lettered" in imported
+    assert "imported: 0" in run("import")
+
+
+def test_a_real_import_that_is_told_to_stop_finishes_its_batch(
+    settings: Settings, sqs_server: EmbeddedSqs, queue_url: str, db: Db, database_url: str
+) -> None:
+    kill(sqs_server, queue_url, *[a_body() for _ in range(13)])
+
+    with psycopg.connect(database_url) as person:
+        person.execute("LOCK TABLE rejection IN SHARE MODE")
+        importing = subprocess.Popen(
+            [sys.executable, "-m", "processor", "dlq", "import", "--json"],
+            env=os.environ | environment_of(settings) | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_until(lambda: waits(db, "relation"), "it saves the first of ten")
+        importing.send_signal(signal.SIGTERM)
+    out, _ = importing.communicate(timeout=30)
+
+    answer = json.loads(out)
+    assert (importing.returncode, answer["finished"]) == (128 + signal.SIGTERM, False)
+    assert books(db)["rejection"] == answer["outcomes"]["rejected"] == 10
+    assert answer["left"] == {"visible": 3, "in_flight": 0, "delayed": 0}
