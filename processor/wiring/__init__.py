@@ -12,6 +12,7 @@ import psycopg
 from processor.connection import connect, while_server_answers
 from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
 from processor.patience import Patience
+from processor.reject_alarm import Limits
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sqlstates import Remedy, name_of, remedy
@@ -59,3 +60,10 @@ def make_store(settings: Settings, judge: Judge, patience: Patience, *, alone: b
     """Make a store with a connection of its own, opened at the first save."""
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
     return Store(lambda: connect(dsn, timeout_s=timeout_s), judge, patience, timeout_s=timeout_s, alone=alone)
+
+
+def reject_alarm_limits(settings: Settings) -> Limits:
+    """Give what counts as too many rejections."""
+    return Limits(
+        settings.reject_alarm_share, settings.reject_alarm_count_min, settings.reject_alarm_window_s
+    )
