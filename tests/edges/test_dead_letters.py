@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
+import structlog
 from click.testing import CliRunner
 from msgspec.structs import replace
 
@@ -38,9 +39,11 @@ pytestmark = pytest.mark.usefixtures("nothing_is_set")
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty queue is believed at once: there is but one server to ask."""
     monkeypatch.setattr("processor.dead_letters._POLL_S", 0)
+    yield
+    structlog.reset_defaults()
 
 
 def queue_name(url: str) -> str:

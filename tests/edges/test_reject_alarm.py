@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from processor import reader, registry
@@ -24,6 +26,13 @@ from tests.fix_database import Saver
 Db = psycopg.Connection[Any]
 
 LIMITS = Limits(share=0.2, count_min=10, window_s=300)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command sets what is logged for the whole process."""
+    yield
+    structlog.reset_defaults()
 
 
 def a_bad_order() -> Any:

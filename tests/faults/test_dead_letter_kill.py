@@ -25,7 +25,6 @@ KILLED = 3
 """Dead letters; each is saved in a transaction of its own, so the first commit leaves two to do."""
 
 PLACES = {
-    "before commit": (0, KILLED),
     "after commit": (1, KILLED),
     "after settle": (KILLED, 0),
 }

@@ -17,6 +17,12 @@ from tests.builders import a_delivery
 LIMITS = Limits(share=0.2, count_min=10, window_s=100)
 
 
+@pytest.fixture(autouse=True)
+def all_is_logged() -> None:
+    """Whatever level a command of another test has set."""
+    structlog.reset_defaults()
+
+
 class Bench:
     """An alarm on a clock of ours, with what it has logged."""
 
