@@ -81,13 +81,17 @@ class Message(Struct, frozen=True, gc=False):
 
 
 class Rejection(Struct, frozen=True, gc=False):
-    """The verdict on a bad delivery: why, in detail, and who it claims to be from."""
+    """The verdict on a bad delivery: why, in detail, and who it claims to be from.
+
+    `key_known` is false where another reading may have found another key in it than what is claimed.
+    """
 
     delivery: Delivery
     registry_version: int
     reason: Reason
     detail: Mapping[str, Any]
     claimed: Claimed
+    key_known: bool = True
 
 
 Verdict: TypeAlias = Message | Rejection

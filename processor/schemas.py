@@ -67,13 +67,14 @@ class _Lookup:
 
     registry: Registry
     versions: Mapping[tuple[str, str | None], Mapping[int, EventSchema]]
+    event_types: frozenset[str]
 
     @classmethod
     def of(cls, registry: Registry) -> "_Lookup":
         versions: dict[tuple[str, str | None], dict[int, EventSchema]] = {}
         for schema in sorted(registry.schemas, key=lambda schema: schema.version):
             versions.setdefault((schema.event_type, schema.tenant_id), {})[schema.version] = schema
-        return cls(registry, versions)
+        return cls(registry, versions, frozenset(event_type for event_type, _ in versions))
 
     def applicable(self, event_type: str, tenant_id: str) -> Mapping[int, EventSchema]:
         """Give the versions that hold for a tenant, oldest first: its own alone, else the shared ones."""
@@ -100,6 +101,13 @@ class Schemas:
         self._compiled = {key: known for key, known in list(self._compiled.items()) if key in live}
         # One assignment: a thread in the middle of a verdict keeps the lookup that it began with.
         self._lookup = _Lookup.of(registry)
+
+    def registered(self, tenant_id: str | None, event_type: str | None) -> tuple[str | None, str | None]:
+        """Give the part of a claim that the registry knows; of an unknown tenant nothing is known."""
+        lookup = self._lookup
+        if tenant_id not in lookup.registry.suspended:
+            return None, None
+        return tenant_id, event_type if event_type in lookup.event_types else None
 
     def validate(self, delivery: Delivery) -> Verdict:
         """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises."""

@@ -67,6 +67,10 @@ class Settings(BaseSettings):
     duplicate_retention_days: int | None = Field(None, ge=1, le=DAYS_MAX)
     rejection_retention_days: int | None = Field(None, ge=1, le=DAYS_MAX)
 
+    reject_alarm_share: float = Field(0.2, gt=0, le=1)
+    reject_alarm_count_min: int = Field(50, ge=1, le=1_000_000)
+    reject_alarm_window_s: int = Field(300, ge=10, le=86_400)
+
     keep_to_one_core: Literal["auto", "on", "off"] = "auto"
 
     http_host: str = "127.0.0.1"

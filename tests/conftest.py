@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.fix_check",
     "tests.fix_audit",
     "tests.rig",
+    "tests.fix_dead_letters",
 ]

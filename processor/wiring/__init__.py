@@ -12,10 +12,11 @@ import psycopg
 from processor.connection import connect, while_server_answers
 from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
 from processor.patience import Patience
+from processor.reject_alarm import Limits
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sqlstates import Remedy, name_of, remedy
-from processor.store import Store
+from processor.store import Judge, Store
 
 _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 
@@ -55,7 +56,14 @@ def make_schemas(settings: Settings) -> Schemas:
     return Schemas(body_bytes_max=settings.body_bytes_max, json_depth_max=settings.json_depth_max)
 
 
-def make_store(settings: Settings, schemas: Schemas, patience: Patience) -> Store:
+def make_store(settings: Settings, judge: Judge, patience: Patience, *, alone: bool = False) -> Store:
     """Make a store with a connection of its own, opened at the first save."""
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
-    return Store(lambda: connect(dsn, timeout_s=timeout_s), schemas, patience, timeout_s=timeout_s)
+    return Store(lambda: connect(dsn, timeout_s=timeout_s), judge, patience, timeout_s=timeout_s, alone=alone)
+
+
+def reject_alarm_limits(settings: Settings) -> Limits:
+    """Give what counts as too many rejections."""
+    return Limits(
+        settings.reject_alarm_share, settings.reject_alarm_count_min, settings.reject_alarm_window_s
+    )

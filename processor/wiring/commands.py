@@ -1,4 +1,4 @@
-"""The commands that are more than a question: replay, audit, retention and check."""
+"""The commands that are more than a question: replay, dead letters, audit, retention and check."""
 
 import threading
 from collections import Counter
@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from processor import migrations, retention
 from processor.audit import Report, audit
 from processor.check import Finding, judge, not_set
 from processor.check.database import check_database
 from processor.check.queue import check_queue
 from processor.connection import connect
-from processor.errors import SettingsError, Stopped, StoreUnavailable
+from processor.dead_letters import DeadLetterJudge, bring_in, look
+from processor.errors import NotFound, SettingsError, Stopped, StoreUnavailable
 from processor.model import Rejection
 from processor.patience import Patience
 from processor.pipeline import once
@@ -22,6 +25,9 @@ from processor.sources.sqs import SqsSource, sqs_client
 from processor.wiring import database, make_schemas, make_store
 
 _REPLAY_SIZE = 100
+
+_LOOK_S = 30
+"""For how long a message that is only looked at stays hidden, should we die before it is given back."""
 
 
 def replay(
@@ -64,6 +70,78 @@ def _never_wait() -> threading.Event:
     event = threading.Event()
     event.set()
     return event
+
+
+def list_dead_letters(
+    settings: Settings, *, limit: int, unread: bool
+) -> tuple[str, dict[str, int], list[dict[str, Any]]]:
+    """Look into the dead-letter queue: its name, its counts, and up to `limit` of its messages.
+
+    No database is needed. Raises NotFound where there is no dead-letter queue.
+    """
+    source = _dead_letters(settings, visibility_timeout_s=_LOOK_S)
+    counts = source.depth()
+    # By no registry at all: who they claim to be from is all that is asked.
+    judge = DeadLetterJudge(make_schemas(settings), source.name, unread=unread)
+    rows = []
+    for delivery in look(source, limit):
+        claimed = judge.validate(delivery if delivery.queue else replace(delivery, queue="?")).claimed
+        rows.append(
+            {
+                "delivery_id": delivery.delivery_id,
+                "sent_at": delivery.sent_at,
+                "receive_count": delivery.receive_count,
+                "queue": delivery.queue or None,
+                "tenant_id": claimed.tenant_id,
+                "event_type": claimed.event_type,
+                "message_id": claimed.message_id,
+                "producer": claimed.producer,
+                "size_bytes": len(delivery.body),
+            }
+        )
+    return source.name, counts, rows
+
+
+def import_dead_letters(
+    settings: Settings,
+    *,
+    source_name: str | None,
+    limit: int | None,
+    unread: bool,
+    stop: threading.Event,
+    on_batch: Callable[[int], object],
+) -> tuple[str, dict[str, int], dict[str, int]]:
+    """Bring the dead-letter queue into the table of rejections: its name, outcomes, and what it counts then.
+
+    Raises NotFound where there is no dead-letter queue, SettingsError where `source_name` is needed.
+    """
+    with database(settings) as connection:
+        migrations.require_current(connection)
+    source = _dead_letters(settings, visibility_timeout_s=settings.visibility_timeout_s)
+    judge = DeadLetterJudge(make_schemas(settings), source.name, unread=unread)
+    # Alone: what lies here may be on its way into `message` in a processor that has held it for too long.
+    patience = Patience("database", wait_s_max=1, stop=_never_wait())
+    store = make_store(settings, judge, patience, alone=True)
+    try:
+        store.load_registry()
+        outcomes = bring_in(
+            source, judge, store, named=source_name, limit=limit, stop=stop, on_batch=on_batch
+        )
+    except Stopped as error:
+        raise StoreUnavailable(str(error.__cause__)) from None
+    finally:
+        store.close()
+    return source.name, dict(outcomes), source.depth()
+
+
+def _dead_letters(settings: Settings, *, visibility_timeout_s: int) -> SqsSource:
+    source = SqsSource.open(settings).dead_letters(visibility_timeout_s=visibility_timeout_s)
+    if source is None:
+        raise NotFound(
+            f"the queue {settings.queue_name()} has no dead-letter queue (no RedrivePolicy); "
+            "processor check says how to give it one"
+        )
+    return source
 
 
 def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:

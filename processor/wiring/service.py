@@ -16,11 +16,12 @@ from processor.patience import Patience
 from processor.pipeline import Limits, Pipeline, Tally
 from processor.probes import Probes
 from processor.queries import queries
+from processor.reject_alarm import RejectAlarm
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources.sqs import SqsSource
 from processor.store import Store
-from processor.wiring import database, make_schemas, make_store
+from processor.wiring import database, make_schemas, make_store, reject_alarm_limits
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +54,7 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
     }
     schemas = make_schemas(settings)
     stores = [make_store(settings, schemas, patience["database"]) for _ in range(settings.writers)]
+    alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
     pipeline = Pipeline(
         source,
         schemas,
@@ -61,6 +63,7 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
         database=patience["database"],
         broker=patience["queue"],
         give_up=stops.now,
+        on_commit=alarm.note,
     )
     beginning = _Beginning(settings, stops.gently)
     begun = threading.Event()
@@ -72,7 +75,7 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
     )
     probes.start()
     log.info("started", queue=settings.queue_name(), http_port=probes.port, core=core)
-    watcher = _DepthWatcher(source)
+    watcher = _DepthWatcher(source, alarm)
     supervisor.follow(stops.gently)
     try:
         beginning.require_migrations()
@@ -80,6 +83,7 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
         begun.set()
         watcher.start()
         tally = pipeline.run(stops.gently, until_idle_s)
+        alarm.look()
     finally:
         watcher.stop()
         probes.stop()
@@ -163,10 +167,11 @@ def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
 
 
 class _DepthWatcher:
-    """Tells the metrics how deep the queue is, now and then."""
+    """Tells the metrics how deep the queue is, now and then, and lets alarms end while nothing comes."""
 
-    def __init__(self, source: SqsSource) -> None:
+    def __init__(self, source: SqsSource, alarm: RejectAlarm) -> None:
         self._source = source
+        self._alarm = alarm
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="depth", daemon=True)
 
@@ -178,6 +183,7 @@ class _DepthWatcher:
 
     def _watch(self) -> None:
         while True:
+            self._alarm.look()
             try:
                 for state, count in self._source.depth().items():
                     metrics.queue_depth.labels(state=state).set(count)

@@ -5,6 +5,9 @@
 -- hold_registry: Keep the registry as it is until the commit, and say which version that is.
 SELECT registry_version_held() AS version
 
+-- hold_registry_alone: Wait until no save is under way, and keep others from beginning until the commit.
+SELECT pg_advisory_xact_lock(registry_lock_key())
+
 -- registry_tenants: Every tenant and whether it is suspended.
 SELECT tenant_id, status = 'suspended' AS suspended FROM tenant
 
