@@ -98,7 +98,7 @@ class SqsSource:
                 WaitTimeSeconds=min(int(wait_s), 20),
                 VisibilityTimeout=self._visibility_timeout_s,
                 MessageAttributeNames=["All"],
-                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp", "SenderId"],
             )
         now = datetime.now(UTC)
         messages = answer.get("Messages", [])
@@ -237,6 +237,7 @@ class SqsSource:
                 else attribute.get("StringValue", "")
                 for name, attribute in (message.get("MessageAttributes") or {}).items()
             },
+            sender_id=system.get("SenderId"),
         )
 
 

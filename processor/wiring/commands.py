@@ -8,6 +8,7 @@ from typing import Any
 
 from processor import migrations, retention
 from processor.audit import Report, audit
+from processor.bindings import UNBOUND, Bindings
 from processor.check import Finding, judge, not_set
 from processor.check.database import check_database
 from processor.check.queue import check_queue
@@ -118,15 +119,21 @@ def _ages(settings: Settings) -> retention.Ages:
 
 def run_check(settings: Settings) -> list[Finding]:
     """Look at everything that a deployment depends on; what can't be reached does not hide the rest."""
-    return [*_check_database(settings), *_check_queue(settings)]
+    try:
+        bindings = Bindings.of(settings)
+    except SettingsError as error:
+        advice = "no process starts with these settings"
+        unbound = judge("queue binding", str(error), fine=False, advice=advice)
+        return [*_check_database(settings, UNBOUND), unbound, *_check_queue(settings)]
+    return [*_check_database(settings, bindings), *_check_queue(settings)]
 
 
-def _check_database(settings: Settings) -> list[Finding]:
+def _check_database(settings: Settings, bindings: Bindings) -> list[Finding]:
     if settings.database_url is None:
         return [not_set("database", "DATABASE_URL", "postgresql://USER:PASSWORD@HOST:PORT/DATABASE")]
     dsn = settings.need_database_url()
     # Not prepared for saving: the settings of such a session are ours, and we ask for those it came with.
-    return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s)
+    return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s, bindings=bindings)
 
 
 def _check_queue(settings: Settings) -> list[Finding]:

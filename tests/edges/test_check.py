@@ -40,6 +40,7 @@ def test_a_good_setup_is_fine_and_needs_no_advice(writer_url: str, settings: Set
         "rights",
         "least privilege",
         "registry",
+        "queue binding",
         "queue",
         "queue clock",
         "backlog",
