@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -110,3 +110,35 @@ def count(db: psycopg.Connection[Any], table: str) -> int:
 def books(db: psycopg.Connection[Any]) -> dict[str, int]:
     """How many rows each of the three tables has."""
     return {table: count(db, table) for table in ("message", "duplicate", "rejection")}
+
+
+class LogIn(Protocol):
+    """Makes a login that is a member of the group roles named, and nothing else; gives its URL."""
+
+    def __call__(self, *groups: str, name: str | None = None) -> str: ...
+
+
+@pytest.fixture
+def log_in(database_url: str) -> Iterator[LogIn]:
+    made = []
+    with psycopg.connect(database_url, autocommit=True) as admin:
+
+        def make(*groups: str, name: str | None = None) -> str:
+            login = f"{name or '_'.join(groups) or 'stranger'}_{os.getpid()}"
+            admin.execute(f"DROP ROLE IF EXISTS {login}")
+            admin.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'secret'")
+            made.append(login)
+            for group in groups:
+                admin.execute(f"GRANT {group} TO {login}")
+            parts = urlsplit(database_url)
+            return parts._replace(netloc=f"{login}:secret@{parts.hostname}:{parts.port}").geturl()
+
+        yield make
+        for login in reversed(made):
+            admin.execute(f"DROP OWNED BY {login}")
+            admin.execute(f"DROP ROLE {login}")
+
+
+def login_of(url: str) -> str:
+    """The name of the login in a URL."""
+    return urlsplit(url).username or ""

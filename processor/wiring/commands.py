@@ -12,7 +12,7 @@ from processor.bindings import UNBOUND, Bindings
 from processor.check import Finding, judge, not_set
 from processor.check.database import check_database
 from processor.check.queue import check_queue
-from processor.connection import connect
+from processor.connection import connect, require_all_rows
 from processor.errors import SettingsError, Stopped, StoreUnavailable
 from processor.model import Rejection
 from processor.patience import Patience
@@ -73,6 +73,7 @@ def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
     if settings.sqs_queue_url is not None:
         depth = SqsSource.open(settings).depth_with_dead_letters
     with database(settings) as connection:
+        require_all_rows(connection)
         return audit(connection, manifests, depth)
 
 
@@ -81,6 +82,7 @@ def plan_retention(settings: Settings) -> tuple[retention.Ages, list[dict[str, A
     ages = _ages(settings)
     with database(settings) as connection:
         migrations.require_current(connection)
+        require_all_rows(connection)
         return ages, retention.plan(connection, ages)
 
 
@@ -96,6 +98,8 @@ def apply_retention(
     ages = _ages(settings)
     with database(settings) as connection:
         migrations.require_current(connection)
+        # A duplicate that it can't see would not keep the message that it repeats.
+        require_all_rows(connection)
         removed = retention.apply(
             connection,
             ages,
