@@ -248,6 +248,13 @@ def test_a_tenant_changes_nothing_and_gets_nowhere(acme: Db) -> None:
             acme.execute(statement.encode())
 
 
+def test_only_the_owner_puts_up_walls(db: Db) -> None:
+    """Who is not the owner of the tables would get nowhere with it anyway."""
+    question = "SELECT has_function_privilege('public', 'put_up_tenant_walls()', 'EXECUTE')"
+
+    assert db.execute(question).fetchone() == (False,)
+
+
 def test_the_other_roles_may_not_say_who_reads_for_whom_either(two_tenants: None, log_in: LogIn) -> None:
     for group in ("processor_writer", "processor_reader", "processor_retention"):
         with psycopg.connect(log_in(group), autocommit=True) as connection:
@@ -374,6 +381,8 @@ def test_a_grant_while_a_processor_runs_ends_it_before_it_stores_twice(log_in: L
         before = a_delivery(tenant_id="newcomer")
         assert saver.outcomes(before) == ["unknown_tenant"]
         registry.add_tenant(db, "newcomer")
+        # For any other tenant the wall itself would refuse the row.
+        _map(db, url, "newcomer")
         db.execute(f"GRANT processor_tenant_reader TO {login_of(url)}")
 
         with pytest.raises(StoreFault, match="42501"):
