@@ -11,6 +11,7 @@ from processor.bindings import UNBOUND, Bindings
 from processor.check import Finding, judge, listed, tell
 from processor.check.binding import judge_binding
 from processor.check.clock import Now, compare_clock, utc_now
+from processor.check.roles import look_at_roles, wanted_by
 from processor.connection import Deadline
 from processor.errors import StoreFault, StoreUnavailable
 from processor.queries import queries
@@ -78,7 +79,9 @@ def _look(connection: Connection, open_connection: Open, bindings: Bindings, now
     yield (migrated := _migrations(connection, server))
     if migrated.fine:
         yield (rights := _missing_rights(connection))
-        yield _excess_rights(connection, server["role"])
+        excess = _row(connection, "excess_rights")
+        yield _excess_rights(excess, server["role"])
+        yield from look_at_roles(connection, server["role"], superuser=excess["superuser"])
         if rights.fine:
             yield _registry(connection)
             yield judge_binding(bindings, _registered(connection))
@@ -214,7 +217,10 @@ def _judge_migrations(state: migrations.State) -> Finding:
 
 
 def _missing_rights(connection: Connection) -> Finding:
-    rows = connection.execute(queries("check")["missing_rights"]).fetchall()
+    relations, privileges = wanted_by("processor_writer")
+    rows = connection.execute(
+        queries("check")["missing_rights"], {"relations": relations, "privileges": privileges}
+    ).fetchall()
     missing = [f"{privilege} on {relation}" for relation, privilege in rows]
     return judge(
         "rights",
@@ -231,8 +237,7 @@ _EXCESS = {
 }
 
 
-def _excess_rights(connection: Connection, role: str) -> Finding:
-    excess = _row(connection, "excess_rights")
+def _excess_rights(excess: Row, role: str) -> Finding:
     worst = next((words for name, words in _EXCESS.items() if excess[name]), None)
     return tell(
         "least privilege",
