@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from processor import registry
+from processor.bindings import UNBOUND, Bindings
 from processor.connection import connect
 from processor.migrations import migrate
 from processor.model import Delivery, Settlement
@@ -74,6 +75,18 @@ class Saver:
         """Save, and say what became of each: the outcome, or the reason of a rejection."""
         return [settlement.reason or settlement.outcome for settlement in self.save(*deliveries)]
 
+    def close(self) -> None:
+        self.store.close()
+
+
+def a_bound_saver(url: str, bindings: Bindings = UNBOUND) -> Saver:
+    """A saver whose deliveries may speak for some tenants alone; to be closed."""
+    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64, bindings=bindings)
+    patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
+    store = Store(lambda: connect(url, timeout_s=20), schemas, patience, timeout_s=20)
+    store.load_registry()
+    return Saver(schemas, store)
+
 
 MakeSaver = Callable[[], Saver]
 
@@ -84,16 +97,12 @@ def make_saver(database_url: str) -> Iterator[MakeSaver]:
     made: list[Saver] = []
 
     def make() -> Saver:
-        schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-        patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
-        store = Store(lambda: connect(database_url, timeout_s=20), schemas, patience, timeout_s=20)
-        store.load_registry()
-        made.append(Saver(schemas, store))
+        made.append(a_bound_saver(database_url))
         return made[-1]
 
     yield make
     for saver in made:
-        saver.store.close()
+        saver.close()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Tenant binding end to end: from the settings and the queue to the row, through a replay, and in a check."""
 
-import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, Literal
 
 import psycopg
@@ -9,20 +9,16 @@ import pytest
 
 from processor import registry
 from processor.bindings import Bindings
-from processor.connection import connect
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import SettingsError
-from processor.patience import Patience
-from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.sources.sqs import SqsSource
-from processor.store import Store
 from processor.wiring import make_schemas
 from processor.wiring.commands import replay, run_check
 from tests.builders import QUEUE, a_delivery, an_event
 from tests.fix_check import with_changes
-from tests.fix_database import Saver, books
+from tests.fix_database import Saver, a_bound_saver, books
 
 pytestmark = pytest.mark.usefixtures("nothing_is_set")
 Db = psycopg.Connection[Any]
@@ -33,14 +29,8 @@ EVENTS_URL = "http://127.0.0.1:1/000000000000/events"
 @pytest.fixture
 def bound(database_url: str) -> Iterator[Saver]:
     """A saver whose queue is bound to acme."""
-    schemas = Schemas(
-        body_bytes_max=1024 * 1024, json_depth_max=64, bindings=Bindings(QUEUE, frozenset({"acme"}))
-    )
-    patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
-    store = Store(lambda: connect(database_url, timeout_s=20), schemas, patience, timeout_s=20)
-    store.load_registry()
-    yield Saver(schemas, store)
-    store.close()
+    with closing(a_bound_saver(database_url, Bindings(QUEUE, frozenset({"acme"})))) as saver:
+        yield saver
 
 
 def _settings(database_url: str, **more: Any) -> Settings:

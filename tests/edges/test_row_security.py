@@ -17,14 +17,11 @@ from processor.connection import connect, hidden_relations
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.errors import StoreFault
 from processor.migrations import migrate
-from processor.patience import Patience
-from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
-from processor.store import Store
 from processor.wiring.commands import apply_retention, plan_retention, replay, run_audit
 from tests.builders import QUEUE, a_delivery, an_event
-from tests.fix_database import LogIn, Saver, books, count, login_of
+from tests.fix_database import LogIn, a_bound_saver, books, count, login_of
 
 Db = psycopg.Connection[Any]
 
@@ -46,7 +43,7 @@ def two_tenants(database_url: str, db: Db) -> None:
     for tenant in ("acme", "globex"):
         registry.publish_schema(db, f"{tenant}.secret", {}, tenant)
         bindings = Bindings(QUEUE, frozenset({tenant}))
-        with closing(_a_store(database_url, bindings)) as saver:
+        with closing(a_bound_saver(database_url, bindings)) as saver:
             event = an_event(id="o-1", tenant_id=tenant, payload={"total": 1, "note": f"of {tenant}"})
             saver.save(a_delivery(**event), a_delivery(**event))
             # Says that it is from the other one; and says nothing at all.
@@ -55,23 +52,10 @@ def two_tenants(database_url: str, db: Db) -> None:
         rows = [(tenant, "message"), (tenant, "duplicate"), (tenant, "rejection_discarded")]
         for row in rows:
             db.execute("INSERT INTO removal VALUES (%s, %s, %s, 7, now())", [*row, date(2026, 1, 1)])
-    with closing(_a_store(database_url, Bindings())) as saver:
+    with closing(a_bound_saver(database_url, Bindings())) as saver:
         # Of a stranger, who claims to be acme.
         saver.save(a_delivery(b'{"tenant_id": "acme", "event_type": "x", "payload": ""}'))
         saver.save(a_delivery(tenant_id="acme", event_type="unheard-of"))
-
-
-class _ClosingSaver(Saver):
-    def close(self) -> None:
-        self.store.close()
-
-
-def _a_store(url: str, bindings: Bindings) -> _ClosingSaver:
-    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64, bindings=bindings)
-    patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
-    store = Store(lambda: connect(url, timeout_s=20), schemas, patience, timeout_s=20)
-    store.load_registry()
-    return _ClosingSaver(schemas, store)
 
 
 def _map(db: Db, url: str, *tenants: str) -> None:
@@ -347,7 +331,7 @@ def test_a_login_with_grants_of_its_own_sees_all_rows_and_saves(
     db.execute(f"GRANT UPDATE ON rejection TO {login_of(url)}")
     event = an_event(id="o-2")
 
-    with closing(_a_store(url, Bindings())) as saver:
+    with closing(a_bound_saver(url, Bindings())) as saver:
         outcomes = saver.outcomes(a_delivery(**event), a_delivery(**event))
         assert books(db) == BOOKS | {"message": 3, "duplicate": 3}
 
@@ -361,7 +345,7 @@ def test_a_saver_from_whom_rows_are_hidden_does_not_start(log_in: LogIn) -> None
     url = log_in("processor_writer", "processor_tenant_reader", name="both")
 
     with pytest.raises(StoreFault, match=r"hides rows of .*message.* processor_tenant_reader"):
-        _a_store(url, Bindings())
+        a_bound_saver(url, Bindings())
 
 
 def test_a_saver_does_not_start_where_no_policy_lets_it_see(log_in: LogIn, db: Db) -> None:
@@ -369,15 +353,15 @@ def test_a_saver_does_not_start_where_no_policy_lets_it_see(log_in: LogIn, db: D
     db.execute("DROP POLICY duplicate_open ON duplicate")
 
     with pytest.raises(StoreFault, match=r"hides rows of duplicate .*put_up_tenant_walls"):
-        _a_store(url, Bindings())
+        a_bound_saver(url, Bindings())
 
     db.execute("SELECT put_up_tenant_walls()")
-    _a_store(url, Bindings()).close()
+    a_bound_saver(url, Bindings()).close()
 
 
 def test_a_grant_while_a_processor_runs_ends_it_before_it_stores_twice(log_in: LogIn, db: Db) -> None:
     url = log_in("processor_writer", name="running")
-    with closing(_a_store(url, Bindings())) as saver:
+    with closing(a_bound_saver(url, Bindings())) as saver:
         before = a_delivery(tenant_id="newcomer")
         assert saver.outcomes(before) == ["unknown_tenant"]
         registry.add_tenant(db, "newcomer")
