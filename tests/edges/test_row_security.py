@@ -1,11 +1,13 @@
 """A tenant that is let in with psql sees its own rows, and nobody else sees less than before."""
 
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -14,6 +16,7 @@ from processor import reader, registry
 from processor.audit import audit
 from processor.bindings import Bindings
 from processor.connection import connect, hidden_relations
+from processor.devstack.binaries import find_binaries, server_account
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.errors import StoreFault
 from processor.migrations import migrate
@@ -420,3 +423,49 @@ def test_without_the_role_nothing_is_walled_until_it_is_there(tmp_path: Path) ->
 
         with psycopg.connect(server.url("hosted", "acme_reader"), autocommit=True) as acme:
             assert _owners(acme, "tenant") == {"acme"}
+
+
+# ── backups ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _dump(url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    program = find_binaries(server_account()) / "pg_dump"
+    return subprocess.run([program, *options, url], capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_a_dump_is_whole_or_it_fails(two_tenants: None, log_in: LogIn, acme_url: str) -> None:
+    whole = _dump(log_in("pg_read_all_data", name="backup"), "--enable-row-security", "--data-only")
+    by_another = _dump(log_in("pg_read_all_data", name="careless"), "--data-only")
+    by_tenant = _dump(acme_url, "--data-only")
+
+    assert whole.returncode == 0, whole.stderr
+    assert "of globex" in whole.stdout
+    for failed in (by_another, by_tenant):
+        assert failed.returncode == 1
+        assert "of globex" not in failed.stdout
+    assert "row-level security" in by_another.stderr
+
+
+def test_a_restored_dump_has_its_walls(
+    acme_url: str, database_url: str, server_url: str, tmp_path: Path
+) -> None:
+    dumped = _dump(database_url, "--file", str(tmp_path / "dump.sql"))
+    assert dumped.returncode == 0, dumped.stderr
+    psql = find_binaries(server_account()) / "psql"
+    name = urlsplit(database_url).path.strip("/") + "_restored"
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        try:
+            restored = urlsplit(acme_url)._replace(path=f"/{name}").geturl()
+            owners = urlsplit(database_url)._replace(path=f"/{name}").geturl()
+            subprocess.run(
+                [psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(tmp_path / "dump.sql"), owners],
+                check=True,
+                capture_output=True,
+                timeout=60,
+            )
+            with psycopg.connect(restored, autocommit=True) as acme:
+                for table in OWNERS:
+                    assert _owners(acme, table) - {None} == {"acme"}, table
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
