@@ -23,6 +23,7 @@ from processor.migrations import migrate
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.wiring.commands import apply_retention, plan_retention, replay, run_audit
+from processor.wiring.service import Stops, run
 from tests.builders import QUEUE, a_delivery, an_event
 from tests.fix_database import LogIn, a_bound_saver, books, count, login_of
 
@@ -349,6 +350,21 @@ def test_a_saver_from_whom_rows_are_hidden_does_not_start(log_in: LogIn) -> None
 
     with pytest.raises(StoreFault, match=r"hides rows of .*message.* processor_tenant_reader"):
         a_bound_saver(url, Bindings())
+
+
+def test_run_ends_before_it_receives_anything_where_rows_are_hidden(log_in: LogIn) -> None:
+    settings = Settings.load(
+        database_url=log_in("processor_writer", "processor_tenant_reader", name="runs"),
+        sqs_queue_url="http://127.0.0.1:1/000000000000/events",
+        aws_region="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        keep_to_one_core="off",
+        http_port=0,
+    )
+
+    with pytest.raises(StoreFault, match="take it out of processor_tenant_reader"):
+        run(settings, Stops(threading.Event(), threading.Event()))
 
 
 def test_a_saver_does_not_start_where_no_policy_lets_it_see(log_in: LogIn, db: Db) -> None:
