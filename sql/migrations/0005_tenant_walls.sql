@@ -45,6 +45,7 @@ END $$;
 CREATE FUNCTION put_up_tenant_walls() RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
   wall record;
+  old_policy name;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_tenant_reader') THEN
     RETURN false;
@@ -66,8 +67,13 @@ BEGIN
       ('tenant_reader', 'coalesce(pg_has_role(to_regrole(quote_ident(role_name))::oid, ''USAGE''), false)')
     ) AS walls (relation, own_rows)
   LOOP
-    EXECUTE format('DROP POLICY IF EXISTS %I ON %I', wall.relation || '_open', wall.relation);
-    EXECUTE format('DROP POLICY IF EXISTS %I ON %I', wall.relation || '_of_tenant', wall.relation);
+    FOR old_policy IN
+      SELECT polname FROM pg_policy
+      WHERE polrelid = to_regclass(quote_ident(wall.relation))
+        AND polname IN (wall.relation || '_open', wall.relation || '_of_tenant')
+    LOOP
+      EXECUTE format('DROP POLICY %I ON %I', old_policy, wall.relation);
+    END LOOP;
     EXECUTE format('CREATE POLICY %I ON %I USING (true) WITH CHECK (true)', wall.relation || '_open', wall.relation);
     EXECUTE format('CREATE POLICY %I ON %I AS RESTRICTIVE TO processor_tenant_reader USING (%s)',
       wall.relation || '_of_tenant', wall.relation, wall.own_rows);
