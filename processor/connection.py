@@ -50,7 +50,8 @@ def connect(
 ) -> psycopg.Connection[Any]:
     """Open a connection in autocommit mode; with `timeout_s` one prepared for saving.
 
-    Raises StoreUnavailable where trying again may help, StoreFault where the server refuses who we are.
+    Raises StoreUnavailable where trying again may help, StoreFault where the server refuses who we are, or
+    would hide rows from a saver.
     """
     connection = _open(dsn, application)
     if timeout_s is None:
@@ -60,6 +61,10 @@ def connect(
         # ends here all the same.
         with Deadline(_CONNECT_TIMEOUT_S).over(connection):
             connection.execute(queries("save")["prepare_session"], {"timeout_ms": str(int(timeout_s * 1000))})
+            require_all_rows(connection)
+    except StoreFault:
+        connection.close()
+        raise
     except psycopg.Error as error:
         what = remedy(error, connection_broken=connection.broken)
         connection.close()
@@ -67,6 +72,27 @@ def connect(
             raise StoreFault(f"the database refuses to prepare a session: {name_of(error)}") from None
         raise StoreUnavailable(f"the database let us in and answers no more: {name_of(error)}") from None
     return connection
+
+
+def require_all_rows(connection: psycopg.Connection[Any]) -> None:
+    """Raise StoreFault where row-level security hides rows from this role.
+
+    Who can't see that a delivery has an outcome stores it again, and who counts rows counts too few; neither
+    gets an error from the server.
+    """
+    hidden = hidden_relations(connection)
+    if hidden:
+        raise StoreFault(
+            f"row-level security hides rows of {', '.join(hidden)} from the role of DATABASE_URL, so it "
+            "would not see what is stored; take it out of processor_tenant_reader, or put back the policies "
+            "(as the owner: SELECT put_up_tenant_walls())"
+        )
+
+
+def hidden_relations(connection: psycopg.Connection[Any]) -> list[str]:
+    """Name those of our tables of which this role sees a part alone."""
+    rows = connection.execute(queries("session")["hidden_relations"], prepare=False).fetchall()
+    return [relation for (relation,) in rows]
 
 
 def _open(dsn: str, application: str) -> psycopg.Connection[Any]:

@@ -86,6 +86,10 @@ class DeadLetterJudge:
             key_known=verdict.reason not in UNREADABLE,
         )
 
+    def proven_tenant(self, delivery: Delivery) -> str | None:
+        """Give the one tenant that a dead letter can be from by its queue and sender, whatever it says."""
+        return self._schemas.proven_tenant(delivery)
+
     def _rejection(
         self,
         delivery: Delivery,

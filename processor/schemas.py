@@ -1,7 +1,7 @@
 """The verdict: whether a delivery is an event of a known tenant, in the shape that its schema asks for.
 
-    Delivery ─▶ wire.decode ─▶ tenant? ─▶ event type? ─▶ schema version? ─▶ payload ─▶ Message
-                     └────────────┴───────────┴───────────────┴────────────────┴─────▶ Rejection
+    Delivery ─▶ wire.decode ─▶ bound? ─▶ tenant? ─▶ event type? ─▶ schema version? ─▶ payload ─▶ Message
+                     └───────────┴──────────┴───────────┴───────────────┴────────────────┴─────▶ Rejection
 
 All answers come from one registry that is held in memory and named by its version. Nothing is asked of the
 database per event: `Store.save` compares versions, and installs a newer registry where ours is stale.
@@ -15,6 +15,7 @@ import jsonschema_rs
 import orjson
 import structlog
 
+from processor.bindings import UNBOUND, Bindings
 from processor.errors import Reason, SettingsError
 from processor.model import Delivery, EventSchema, Message, Registry, Rejection, Verdict
 from processor.wire import ERRORS_MAX, Claimed, Envelope, Malformed, decode, pointer
@@ -84,9 +85,10 @@ class _Lookup:
 class Schemas:
     """Validates deliveries against the registry that was last installed. Safe to share between threads."""
 
-    def __init__(self, *, body_bytes_max: int, json_depth_max: int) -> None:
+    def __init__(self, *, body_bytes_max: int, json_depth_max: int, bindings: Bindings = UNBOUND) -> None:
         self._body_bytes_max = body_bytes_max
         self._json_depth_max = json_depth_max
+        self._bindings = bindings
         self._lookup = _Lookup.of(Registry(0, {}, ()))
         self._compiled: dict[tuple[int, str], jsonschema_rs.Draft202012Validator | str] = {}
 
@@ -124,7 +126,9 @@ class Schemas:
             )
         # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
         message_id = envelope.message_id or f"{delivery.queue}/{delivery.delivery_id}"
-        found = self._judge(lookup, envelope)
+        # The binding goes first: what a sender may not speak for is no business of the registry's.
+        refusal = self._bindings.refusal(delivery, envelope.tenant_id)
+        found = (Reason.ENVELOPE_INVALID, refusal) if refusal else self._judge(lookup, envelope)
         if isinstance(found, EventSchema):
             return Message(
                 delivery,
@@ -141,6 +145,10 @@ class Schemas:
         reason, detail = found
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, envelope.producer)
         return Rejection(delivery, lookup.registry.version, reason, detail, claimed)
+
+    def proven_tenant(self, delivery: Delivery) -> str | None:
+        """Give the one tenant that a delivery can be from by its queue and sender, whatever it says."""
+        return self._bindings.proven(delivery)
 
     def _judge(self, lookup: _Lookup, envelope: Envelope) -> EventSchema | tuple[Reason, dict[str, Any]]:
         tenant_id, event_type = envelope.tenant_id, envelope.event_type

@@ -61,6 +61,9 @@ class Judge(Protocol):
     def validate(self, delivery: Delivery) -> Verdict:
         """Give the verdict on one delivery; never raises for its content."""
 
+    def proven_tenant(self, delivery: Delivery) -> str | None:
+        """Give the one tenant that a delivery can be from, whatever it says; None: nothing proves it."""
+
 
 class Store:
     """Writes verdicts to PostgreSQL. It owns one connection, and so belongs to one thread.
@@ -202,7 +205,7 @@ class Store:
         with self._deadline.over(connection), connection.transaction():
             settlements = None
             if self._hold(connection, verdicts):
-                settlements = _Batch(connection, self._sql, verdicts).save()
+                settlements = _Batch(connection, self._sql, self._judge, verdicts).save()
         # Only here, behind the block whose end is the COMMIT, may settlements leave the store.
         return settlements
 
@@ -242,9 +245,12 @@ class Store:
 class _Batch:
     """The statements of one transaction, in the order that every process keeps."""
 
-    def __init__(self, connection: Connection, sql: Mapping[str, str], verdicts: Sequence[Verdict]) -> None:
+    def __init__(
+        self, connection: Connection, sql: Mapping[str, str], judge: Judge, verdicts: Sequence[Verdict]
+    ) -> None:
         self._cursor = connection.cursor(row_factory=tuple_row)
         self._sql = sql
+        self._judge = judge
         self._verdicts = verdicts
         self._settlements: dict[int, Settlement] = {}
 
@@ -353,6 +359,7 @@ class _Batch:
                         "rejection_id": rejection.delivery.rejection_id,
                         "reason": rejection.reason,
                         "detail": storable_json(rejection.detail),
+                        "bound_tenant_id": self._judge.proven_tenant(rejection.delivery),
                     },
                 )
                 self._settle(position, Outcome.REJECTED, rejection.reason)
@@ -362,7 +369,8 @@ class _Batch:
             if rejection.delivery.rejection_id is None
         }
         if new:
-            self._cursor.execute(self._sql["insert_rejections"], rejection_columns(list(new.values())))
+            columns = rejection_columns(list(new.values()), self._judge.proven_tenant)
+            self._cursor.execute(self._sql["insert_rejections"], columns)
             self._settle_inserted(new, Outcome.REJECTED)
 
     def _settle_inserted(self, verdicts: Mapping[int, Verdict], outcome: Outcome) -> None:

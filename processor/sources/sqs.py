@@ -44,7 +44,11 @@ _CREDENTIALS_REFUSED = frozenset(
 )
 """Codes that speak of the key itself. AccessDenied is none: a policy can be mended while we wait."""
 
-_ATTRIBUTES: "list[MessageSystemAttributeNameType]" = ["ApproximateReceiveCount", "SentTimestamp"]
+_ATTRIBUTES: "list[MessageSystemAttributeNameType]" = [
+    "ApproximateReceiveCount",
+    "SentTimestamp",
+    "SenderId",
+]
 _MOVED_FROM: "MessageSystemAttributeNameType" = "DeadLetterQueueSourceArn"
 
 _SETTLE_PAUSES_S = (0.0, 0.1, 0.5, 2.0)
@@ -276,6 +280,7 @@ class SqsSource:
                 else attribute.get("StringValue", "")
                 for name, attribute in (message.get("MessageAttributes") or {}).items()
             },
+            sender_id=system.get("SenderId"),
             # Whatever a server may answer unasked: of a standard queue nothing is serialised.
             group=system.get("MessageGroupId") if self._fifo else None,
         )

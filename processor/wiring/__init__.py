@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+from processor.bindings import Bindings
 from processor.connection import connect, while_server_answers
 from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
 from processor.patience import Patience
@@ -53,7 +54,11 @@ def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
 
 def make_schemas(settings: Settings) -> Schemas:
     """Make a validator that knows no registry yet."""
-    return Schemas(body_bytes_max=settings.body_bytes_max, json_depth_max=settings.json_depth_max)
+    return Schemas(
+        body_bytes_max=settings.body_bytes_max,
+        json_depth_max=settings.json_depth_max,
+        bindings=Bindings.of(settings),
+    )
 
 
 def make_store(settings: Settings, judge: Judge, patience: Patience, *, alone: bool = False) -> Store:

@@ -10,10 +10,11 @@ from msgspec.structs import replace
 
 from processor import migrations, retention
 from processor.audit import Report, audit
+from processor.bindings import UNBOUND, Bindings
 from processor.check import Finding, judge, not_set
 from processor.check.database import check_database
 from processor.check.queue import check_queue
-from processor.connection import connect
+from processor.connection import connect, require_all_rows
 from processor.dead_letters import DeadLetterJudge, bring_in, look
 from processor.errors import NotFound, SettingsError, Stopped, StoreUnavailable
 from processor.model import Rejection
@@ -150,6 +151,7 @@ def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
     if settings.sqs_queue_url is not None:
         depth = SqsSource.open(settings).depth_with_dead_letters
     with database(settings) as connection:
+        require_all_rows(connection)
         return audit(connection, manifests, depth)
 
 
@@ -158,6 +160,7 @@ def plan_retention(settings: Settings) -> tuple[retention.Ages, list[dict[str, A
     ages = _ages(settings)
     with database(settings) as connection:
         migrations.require_current(connection)
+        require_all_rows(connection)
         return ages, retention.plan(connection, ages)
 
 
@@ -173,6 +176,8 @@ def apply_retention(
     ages = _ages(settings)
     with database(settings) as connection:
         migrations.require_current(connection)
+        # A duplicate that it can't see would not keep the message that it repeats.
+        require_all_rows(connection)
         removed = retention.apply(
             connection,
             ages,
@@ -196,15 +201,21 @@ def _ages(settings: Settings) -> retention.Ages:
 
 def run_check(settings: Settings) -> list[Finding]:
     """Look at everything that a deployment depends on; what can't be reached does not hide the rest."""
-    return [*_check_database(settings), *_check_queue(settings)]
+    try:
+        bindings = Bindings.of(settings)
+    except SettingsError as error:
+        advice = "no process starts with these settings"
+        unbound = judge("queue binding", str(error), fine=False, advice=advice)
+        return [*_check_database(settings, UNBOUND), unbound, *_check_queue(settings)]
+    return [*_check_database(settings, bindings), *_check_queue(settings)]
 
 
-def _check_database(settings: Settings) -> list[Finding]:
+def _check_database(settings: Settings, bindings: Bindings) -> list[Finding]:
     if settings.database_url is None:
         return [not_set("database", "DATABASE_URL", "postgresql://USER:PASSWORD@HOST:PORT/DATABASE")]
     dsn = settings.need_database_url()
     # Not prepared for saving: the settings of such a session are ours, and we ask for those it came with.
-    return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s)
+    return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s, bindings=bindings)
 
 
 def _check_queue(settings: Settings) -> list[Finding]:

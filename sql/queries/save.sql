@@ -102,17 +102,18 @@ WHERE stored_at >= %(sent_since)s AND delivery_id = ANY (%(delivery_id)b::text[]
 -- insert_rejections: Keep what can't be a message, whole; a delivery that has an outcome already is not given back.
 INSERT INTO rejection (
   queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count)
+  sent_at, receive_count, sender_id, bound_tenant_id)
 SELECT
   queue, delivery_id, reason, detail::jsonb, body, attributes::jsonb, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count
+  sent_at, receive_count, sender_id, bound_tenant_id
 FROM unnest(
   %(queue)b::text[], %(delivery_id)b::text[], %(reason)b::text[], %(detail)b::text[], %(body)b::bytea[],
   %(attributes)b::text[], %(tenant_id)b::text[], %(event_type)b::text[], %(message_id)b::text[],
-  %(producer)b::text[], %(sent_at)b::timestamptz[], %(receive_count)b::int[]
+  %(producer)b::text[], %(sent_at)b::timestamptz[], %(receive_count)b::int[],
+  %(sender_id)b::text[], %(bound_tenant_id)b::text[]
 ) AS incoming (
   queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count)
+  sent_at, receive_count, sender_id, bound_tenant_id)
 WHERE (
     SELECT 1 FROM duplicate
     WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NULL
@@ -133,7 +134,8 @@ WHERE rejection_id = %(rejection_id)s AND status = 'open'
 -- reject_again: Leave a replayed rejection open, with the reason of today.
 UPDATE rejection
 SET reason = %(reason)s, detail = %(detail)s::jsonb, rejected_at = now(), replay_count = replay_count + 1,
-  tenant_id = %(tenant_id)s, event_type = %(event_type)s, message_id = %(message_id)s, producer = %(producer)s
+  tenant_id = %(tenant_id)s, event_type = %(event_type)s, message_id = %(message_id)s, producer = %(producer)s,
+  bound_tenant_id = %(bound_tenant_id)s
 WHERE rejection_id = %(rejection_id)s
 
 -- prepare_session: Make a commit durable and a snapshot fresh whatever the role's defaults, bound every wait, keep writers off sequential scans of young tables, and off a compiler that their price would wake.

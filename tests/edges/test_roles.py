@@ -1,10 +1,8 @@
 """Least privilege: what runs all day can save and replay and no more, and what looks can't write."""
 
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -20,30 +18,9 @@ from processor.schemas import Schemas
 from processor.sources.quarantine import QuarantineSource, Selection, discard
 from processor.store import Store
 from tests.builders import a_delivery, an_event
-from tests.fix_database import Saver, books
+from tests.fix_database import LogIn, Saver, books
 
 Db = psycopg.Connection[Any]
-
-LogIn = Callable[[str], str]
-
-
-@pytest.fixture
-def log_in(server_url: str, database_url: str) -> Iterator[LogIn]:
-    """Makes a login that is a member of the group role named, and nothing else; gives its URL."""
-    made = []
-    with psycopg.connect(server_url, autocommit=True) as admin:
-
-        def make(group: str) -> str:
-            name = f"{group}_{os.getpid()}"
-            admin.execute(f"DROP ROLE IF EXISTS {name}")
-            admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' IN ROLE {group}")
-            made.append(name)
-            parts = urlsplit(database_url)
-            return parts._replace(netloc=f"{name}:secret@{parts.hostname}:{parts.port}").geturl()
-
-        yield make
-        for name in made:
-            admin.execute(f"DROP ROLE {name}")
 
 
 @pytest.fixture
