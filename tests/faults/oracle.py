@@ -56,14 +56,24 @@ class Judgement:
 
 
 def judge(
-    connection: psycopg.Connection[Any], source: SqsSource, load: SteadyLoad, minutes: Minutes
+    connection: psycopg.Connection[Any],
+    source: SqsSource,
+    load: SteadyLoad,
+    minutes: Minutes,
+    *,
+    dead_letters: bool = False,
 ) -> Judgement:
-    """Ask the audit message by message, compare the sums, and look for deletes before their commits."""
+    """Ask the audit message by message, compare the sums, and look for deletes before their commits.
+
+    Dead letters are faults as well, unless `dead_letters` says that they were meant to be.
+    """
     report = audit(connection, [load.manifest], source.depth_with_dead_letters)
     found = {problem: report.problems.get(problem, 0) for problem in _PROBLEMS}
     found["other"] = sum(count for problem, count in report.problems.items() if problem not in _PROBLEMS)
     found["sums"] = int(_sum_stored(connection, load.sent) != load.sent.total())
     found["early deletes"] = _early_deletes(connection, minutes)
+    if not dead_letters:
+        found["dead letters"] = source.depth_with_dead_letters().get("dead_lettered", 0)
     accepted = (report.accepted or {}).get("accepted", 0)
     return Judgement(accepted, found, report.text())
 
