@@ -29,6 +29,11 @@ SELECT coalesce(sum(amount), 0) FROM (
 ) AS amounts
 """
 
+_AMOUNTS = """
+SELECT tenant_id, message_id, coalesce(payload ->> 'total', payload ->> 'amount', payload ->> 'used_amount')::numeric
+FROM message
+"""
+
 _COMMITTED = """
 SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM message
 UNION ALL SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM duplicate
@@ -38,6 +43,7 @@ WHERE replay_count = 0
 """
 
 _LOOK_EVERY_S = 0.1
+_NAMED_MAX = 10
 _PROBLEMS = ("lost", "unexpected", "twice", "altered")
 
 
@@ -70,12 +76,15 @@ def judge(
     report = audit(connection, [load.manifest], source.depth_with_dead_letters)
     found = {problem: report.problems.get(problem, 0) for problem in _PROBLEMS}
     found["other"] = sum(count for problem, count in report.problems.items() if problem not in _PROBLEMS)
+    text = report.text()
     found["sums"] = int(_sum_stored(connection, load.sent) != load.sent.total())
+    if found["sums"]:
+        text += "\n" + _other_amounts(connection, load.sent)
     found["early deletes"] = _early_deletes(connection, minutes)
     if not dead_letters:
         found["dead letters"] = source.depth_with_dead_letters().get("dead_lettered", 0)
     accepted = (report.accepted or {}).get("accepted", 0)
-    return Judgement(accepted, found, report.text())
+    return Judgement(accepted, found, text)
 
 
 def _sum_stored(connection: psycopg.Connection[Any], sent: Sent) -> Decimal:
@@ -85,6 +94,21 @@ def _sum_stored(connection: psycopg.Connection[Any], sent: Sent) -> Decimal:
     ).fetchone()
     assert row is not None
     return Decimal(row[0])
+
+
+def _other_amounts(connection: psycopg.Connection[Any], sent: Sent) -> str:
+    """Name the first messages whose amount is not the one that was sent."""
+    stored = {
+        (tenant_id, message_id): amount
+        for tenant_id, message_id, amount in connection.execute(_AMOUNTS)
+        if amount is not None and (tenant_id, message_id) not in sent.rivals
+    }
+    wrong = [
+        f"{key}: sent {sent.amounts.get(key)}, stored {stored.get(key)}"
+        for key in stored.keys() | (sent.amounts.keys() - sent.rivals)
+        if stored.get(key) != sent.amounts.get(key)
+    ]
+    return "\n".join(wrong[:_NAMED_MAX])
 
 
 def _early_deletes(connection: psycopg.Connection[Any], minutes: Minutes) -> int:
