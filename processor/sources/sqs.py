@@ -19,6 +19,7 @@ from processor.settings import Settings
 if TYPE_CHECKING:
     from botocore.session import Session
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.literals import MessageSystemAttributeNameType
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -43,12 +44,15 @@ _CREDENTIALS_REFUSED = frozenset(
 )
 """Codes that speak of the key itself. AccessDenied is none: a policy can be mended while we wait."""
 
+_ATTRIBUTES: "list[MessageSystemAttributeNameType]" = ["ApproximateReceiveCount", "SentTimestamp"]
+_FIFO_ATTRIBUTES: "list[MessageSystemAttributeNameType]" = [*_ATTRIBUTES, "MessageGroupId"]
+
 _SETTLE_PAUSES_S = (0.0, 0.1, 0.5, 2.0)
 """Before each try to delete what a call said had failed."""
 
 
 class SqsSource:
-    """One SQS queue, standard or FIFO.
+    """One SQS queue, standard or FIFO. Groups are orders on a FIFO queue only; elsewhere they mean fairness.
 
     `hot_calls` makes the three calls that every message passes; unless given, the client makes all.
     With `keys_given` its credentials came by settings and nothing renews them: refused for REFUSED_S_MAX,
@@ -71,6 +75,7 @@ class SqsSource:
         self._hot_calls: HotCalls = hot_calls or client
         self._queue_url = queue_url
         self._queue = queue
+        self._fifo = queue_url.endswith(".fifo")
         self._visibility_timeout_s = visibility_timeout_s
         self._keys_given = keys_given
         self._clock = clock
@@ -98,7 +103,7 @@ class SqsSource:
                 WaitTimeSeconds=min(int(wait_s), 20),
                 VisibilityTimeout=self._visibility_timeout_s,
                 MessageAttributeNames=["All"],
-                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+                MessageSystemAttributeNames=_FIFO_ATTRIBUTES if self._fifo else _ATTRIBUTES,
             )
         now = datetime.now(UTC)
         messages = answer.get("Messages", [])
@@ -132,6 +137,10 @@ class SqsSource:
     def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Start the visibility timeout of deliveries anew."""
         self._change_visibility("extend", deliveries, self._visibility_timeout_s)
+
+    def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
+        """Let the visibility timeout of deliveries end in `hold_s`."""
+        self._change_visibility("extend", deliveries, hold_s)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """End the visibility timeout of deliveries now."""
@@ -237,6 +246,8 @@ class SqsSource:
                 else attribute.get("StringValue", "")
                 for name, attribute in (message.get("MessageAttributes") or {}).items()
             },
+            # Whatever a server may answer unasked: of a standard queue nothing is serialised.
+            group=system.get("MessageGroupId") if self._fifo else None,
         )
 
 
