@@ -13,7 +13,8 @@ from processor.model import Delivery
 
 log = structlog.get_logger(__name__)
 
-_EXTEND_SIZE_MAX = 10
+_CALL_SIZE_MAX = 10
+"""Deliveries in one call to the queue."""
 
 _LARGE_BODIES_REMEMBERED = 0.9
 """What is left of the expected size of a body after a receive that brought small ones."""
@@ -42,6 +43,8 @@ class Held:
         self._asked = 0
         # What a body is expected to have: the mean of the last receives, slow to forget large ones.
         self._body_bytes = 0.0
+        # Whether extensions come so late that what is held may be handed over again.
+        self._behind = False
         self._changed = threading.Condition()
 
     @property
@@ -69,7 +72,9 @@ class Held:
     def room(self, limit: int, timeout_s: float) -> Iterator[int]:
         """Wait until more may be received, and say how many, up to `limit`; 0: there is no room.
 
-        The room is kept for whoever asked until the block ends, by when what came must have been added.
+        The room is kept for whoever asked until the block ends, by when what came must have been added. There
+        is none while extensions come late: whatever else were received would make them later, until all that
+        is held is handed over again and again.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._room() >= 1, timeout_s)
@@ -83,7 +88,7 @@ class Held:
                 self._changed.notify_all()
 
     def _room(self) -> int:
-        if self.ratio >= 1:
+        if self.ratio >= 1 or self._behind:
             return 0
         left = self._size_max - len(self._holdings) - self._asked
         if self._body_bytes:
@@ -121,12 +126,12 @@ class Held:
 
         Those held for longer than `hold_s_max` are left to the queue, which ends every hold at 12 hours.
         """
-        due = self._due(hold_s_max)
+        due, due_at = self._due(hold_s_max)
         failed, trouble = 0, ""
-        for start in range(0, len(due), _EXTEND_SIZE_MAX):
+        for start in range(0, len(due), _CALL_SIZE_MAX):
             if stop.is_set():
                 return
-            chunk = self._still(due[start : start + _EXTEND_SIZE_MAX])
+            chunk = self._still(due[start : start + _CALL_SIZE_MAX])
             asked_at = time.monotonic()
             try:
                 extend(chunk)
@@ -136,22 +141,67 @@ class Held:
                 self._extend_at(time.monotonic() + self._extend_after_s / 4, chunk)
             else:
                 self._extend_at(asked_at + self._extend_after_s, chunk)
+            if self._is_late(due_at):
+                self._set_behind(behind=True)
+        self._set_behind(behind=self._is_late(due_at))
         if failed:
             log.warning("extend_failed", count=failed, trouble=trouble)
+
+    def give_back(self, release: Callable[[Sequence[Delivery]], None], *, within_s: float) -> None:
+        """Release what is held, in tens, until it is done, a call fails or `within_s` has passed.
+
+        Of a group the latest come first: wherever this breaks off, nothing was given back before what comes
+        later in its group. What is left comes back when its visibility timeout ends.
+        """
+        give_up_at = time.monotonic() + within_s
+        left = self.all()
+        if left and left[0].group is not None:
+            left.reverse()
+        for start in range(0, len(left), _CALL_SIZE_MAX):
+            if time.monotonic() >= give_up_at:
+                log.warning("release_given_up", left=len(left) - start)
+                return
+            try:
+                release(left[start : start + _CALL_SIZE_MAX])
+            except SourceUnavailable as error:
+                log.warning("release_failed", left=len(left) - start, trouble=str(error))
+                return
+
+    def extend_in(self, wait_s: float, delivery: Delivery) -> None:
+        """Let a delivery be extended `wait_s` from now, if it is held by then."""
+        self._extend_at(time.monotonic() + wait_s, [delivery])
 
     def all(self) -> list[Delivery]:
         """Give everything that is held."""
         with self._changed:
             return [holding.delivery for holding in self._holdings.values()]
 
-    def _due(self, hold_s_max: float) -> list[Delivery]:
+    def _due(self, hold_s_max: float) -> tuple[list[Delivery], float]:
+        """Find what is to be extended now, and since when the first of it has been; now if there is none."""
         now = time.monotonic()
         with self._changed:
-            return [
-                holding.delivery
+            due = [
+                holding
                 for holding in self._holdings.values()
                 if holding.extend_at <= now < holding.received_at + hold_s_max
             ]
+        due_at = min((holding.extend_at for holding in due), default=now)
+        return [holding.delivery for holding in due], due_at
+
+    def _is_late(self, due_at: float) -> bool:
+        # Due after a third of the visibility timeout, this is after two: one is left to catch up in.
+        return time.monotonic() - due_at > self._extend_after_s
+
+    def _set_behind(self, *, behind: bool) -> None:
+        if behind == self._behind:
+            return
+        with self._changed:
+            self._behind = behind
+            self._changed.notify_all()
+        if behind:
+            log.warning("extensions_late", held=self.size, consequence="receiving waits")
+        else:
+            log.info("extensions_in_time", held=self.size)
 
     def _extend_at(self, moment: float, deliveries: Sequence[Delivery]) -> None:
         with self._changed:
