@@ -140,6 +140,8 @@ SELECT
     ELSE current_setting('synchronous_commit') END, false),
   set_config('default_transaction_isolation', 'read committed', false),
   set_config('statement_timeout', %(timeout_ms)s, false),
+  -- Shorter, so that a locked table is told from too much work, which half as much would mend.
+  set_config('lock_timeout', (%(timeout_ms)s::int / 2)::text, false),
   set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, false),
   set_config('enable_seqscan', 'off', false),
   set_config('jit', 'off', false),

@@ -10,7 +10,7 @@ import pytest
 from processor import registry
 from processor.connection import connect
 from processor.migrations import migrate
-from processor.model import Delivery, Verdict
+from processor.model import Delivery, Settlement, Verdict
 from processor.patience import Patience
 from processor.schemas import Schemas
 from processor.store import Store
@@ -85,6 +85,30 @@ def test_a_batch_that_takes_longer_than_a_statement_may_is_halved(database_url: 
 
     assert len(settlements) == 40
     assert books(db) == {"message": 40, "duplicate": 0, "rejection": 0}
+    store.close()
+
+
+def test_a_locked_table_is_an_outage_at_once(database_url: str) -> None:
+    """Halved as a batch that takes too long, it would show after as many time-outs as there are halves."""
+    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
+    patience = Patience("database", wait_s_max=0.1, stop=threading.Event())
+    store = Store(lambda: connect(database_url, timeout_s=2), schemas, patience, timeout_s=2)
+    store.load_registry()
+    verdicts = [schemas.validate(a_delivery()) for _ in range(64)]
+    settlements: list[Settlement] = []
+    saving = threading.Thread(target=lambda: settlements.extend(store.save(verdicts)), daemon=True)
+
+    with psycopg.connect(database_url) as careless:
+        careless.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")
+        saving.start()
+        give_up_at = time.monotonic() + 6
+        while patience.working.is_set() and time.monotonic() < give_up_at:
+            time.sleep(0.02)
+        trouble = patience.trouble
+    saving.join(10)
+
+    assert trouble == "the database can't save now: 55P03"
+    assert [settlement.outcome for settlement in settlements] == ["stored"] * 64
     store.close()
 
 
