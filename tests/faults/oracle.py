@@ -31,16 +31,23 @@ SELECT coalesce(sum(amount), 0) FROM (
 """
 
 _AMOUNTS = """
-SELECT tenant_id, message_id, coalesce(payload ->> 'total', payload ->> 'amount', payload ->> 'used_amount')::numeric
+SELECT tenant_id, message_id,
+  coalesce(payload ->> 'total', payload ->> 'amount', payload ->> 'used_amount')::numeric
 FROM message
 """
 
+# A delivery that was replayed has its row by a later commit than the one its delete followed, which left no
+# trace: it counts as committed at the beginning of time.
 _COMMITTED = """
-SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM message
-UNION ALL SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM duplicate
-UNION ALL
-SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM rejection
-WHERE replay_count = 0
+SELECT delivery_id, min(committed_at)::float8 FROM (
+  SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin)) FROM message
+  UNION ALL SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin)) FROM duplicate
+  UNION ALL
+  SELECT delivery_id,
+    CASE replay_count WHEN 0 THEN extract(epoch FROM pg_xact_commit_timestamp(xmin)) ELSE 0 END
+  FROM rejection
+) AS outcome (delivery_id, committed_at)
+GROUP BY delivery_id
 """
 
 _LOOK_EVERY_S = 0.1

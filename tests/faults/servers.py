@@ -159,12 +159,14 @@ def small_disk(size_mib: int) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def filled(disk: Path, *, left_bytes: int = 0) -> Iterator[None]:
-    """Fill a disk to the brim, but for `left_bytes`; the room comes back afterwards."""
+def filled(disk: Path) -> Iterator[None]:
+    """Fill a disk to the brim, whoever else writes there; the room comes back afterwards."""
     ballast = disk / "ballast"
-    with ballast.open("wb") as file:
-        free = os.statvfs(disk)
-        file.write(bytes(max(0, free.f_bavail * free.f_frsize - left_bytes)))
+    with ballast.open("wb", buffering=0) as file:
+        for size_bytes in (65_536, 4096):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size_bytes))
     try:
         yield
     finally:
