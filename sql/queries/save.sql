@@ -133,6 +133,9 @@ SET reason = %(reason)s, detail = %(detail)s::jsonb, rejected_at = now(), replay
   tenant_id = %(tenant_id)s, event_type = %(event_type)s, message_id = %(message_id)s, producer = %(producer)s
 WHERE rejection_id = %(rejection_id)s
 
+-- make_commit_wait: Write to the WAL, so that the COMMIT waits for the synchronous standby as one with rows does.
+SELECT pg_logical_emit_message(true, 'event-processor', '')
+
 -- prepare_session: Make a commit durable and a snapshot fresh whatever the role's defaults, bound every wait, keep writers off sequential scans of young tables, and off a compiler that their price would wake.
 SELECT
   set_config('synchronous_commit',
