@@ -78,12 +78,17 @@ def await_end(server: EmbeddedPostgres) -> None:
 
 
 @contextlib.contextmanager
-def synchronous_standby(primary: EmbeddedPostgres, directory: Path) -> Iterator[EmbeddedPostgres]:
-    """Give a standby that every commit of the primary waits for, from now on."""
+def synchronous_standby(
+    primary: EmbeddedPostgres, directory: Path, *, port: int | None = None
+) -> Iterator[EmbeddedPostgres]:
+    """Give a standby that every commit of the primary waits for, from now on.
+
+    It follows by the primary's own port, or by another: that of a proxy.
+    """
     name = "standby"
     data = directory / "data"
     directory.mkdir()
-    source = f"host=127.0.0.1 port={primary.port} user=postgres application_name={name}"
+    source = f"host=127.0.0.1 port={port or primary.port} user=postgres application_name={name}"
     done = subprocess.run(
         [
             *(primary.psql.with_name("pg_basebackup"), "--pgdata", data, "--dbname", source),

@@ -16,10 +16,11 @@ from pathlib import Path
 import psycopg
 
 from processor import registry
+from processor.devstack.postgres import EmbeddedPostgres
 from tests.faults import servers
 from tests.faults.field import DATABASE, LOGIN, SETTINGS, Field, ScenarioFailed
 from tests.faults.run import Scenario
-from tests.faults.tcp_proxy import CommitFault
+from tests.faults.tcp_proxy import CommitFault, TcpProxy
 
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -278,7 +279,6 @@ def _set(field: Field, name: str, value: str) -> None:
 
 def promote_a_standby(field: Field) -> None:
     """Cut the power of the primary for good; its synchronous standby, read-only at first, takes its place."""
-    primary = field.postgres
     for place in range(field.rounds):
         field.pause(0.5, 1.5)
         standby = field.cleanup.enter_context(
@@ -287,18 +287,53 @@ def promote_a_standby(field: Field) -> None:
         field.pause(1, 3)
         with field.fault():
             servers.cut_power(field.postgres)
-            field.postgres, field.database.target_port = standby, standby.port
-            field.recovery.database_url = field.recovery.database_url.replace(
-                f":{primary.port}/", f":{standby.port}/"
-            )
-            _receiving_stops(field, "25006", for_s=1)
-            with field.admin() as admin:
-                # No one follows the new primary, so nobody must be waited for.
-                admin.execute("SELECT pg_promote()")
-                admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-                admin.execute("SELECT pg_reload_conf()")
+            _move_to(field, standby)
         _works_again(field)
-        primary = standby
+
+
+def promote_a_standby_left_behind(field: Field) -> None:
+    """Cut the standby off, so that commits wait for it; end the sessions that wait; then lose the primary.
+
+    A commit whose wait is ended that way can be read on the primary, and is not on the standby: what comes
+    again then looks stored, and must not leave the queue before the standby has it.
+    """
+    between = TcpProxy(field.postgres.port)
+    field.cleanup.callback(between.close)
+    standby = field.cleanup.enter_context(
+        servers.synchronous_standby(field.postgres, field.folder / "standby", port=between.port)
+    )
+    field.pause(1, 2)
+    with field.fault():
+        between.fall_silent()
+        with field.admin() as admin:
+            for _ in range(field.rounds):
+                field.wait_until(lambda: _waits_for_standby(admin), "a commit waits for the standby")
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [LOGIN]
+                )
+            field.pause(2, 2)
+        servers.cut_power(field.postgres)
+        _move_to(field, standby)
+    _works_again(field)
+
+
+def _waits_for_standby(admin: psycopg.Connection[object]) -> bool:
+    waiting = admin.execute(
+        "SELECT FROM pg_stat_activity WHERE usename = %s AND wait_event = 'SyncRep'", [LOGIN]
+    )
+    return waiting.fetchone() is not None
+
+
+def _move_to(field: Field, standby: EmbeddedPostgres) -> None:
+    """Point everybody to a standby, and promote it."""
+    field.recovery.database_url = standby.url(DATABASE)
+    field.postgres, field.database.target_port = standby, standby.port
+    _receiving_stops(field, "25006", for_s=1)
+    with field.admin() as admin:
+        # No one follows the new primary, so nobody must be waited for.
+        admin.execute("SELECT pg_promote()")
+        admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        admin.execute("SELECT pg_reload_conf()")
 
 
 # ── room and rights ───────────────────────────────────────────────────────────────────────────────────
@@ -474,7 +509,7 @@ SCENARIOS = [
     _scenario("sessions terminated, ten a second", terminate_backends, 200, 30),
     _scenario("a session killed with -9", kill_a_backend, 6),
     _scenario("the reply of COMMIT lost", lose_commit_replies, 30, 5),
-    _scenario("the request of COMMIT lost", lose_commit_requests, 30, 5),
+    _scenario("the request of COMMIT lost", lose_commit_requests, 30),
     _scenario("the connection falls silent", fall_silent, 2),
     _scenario("a table locked", lock_the_table, 2),
     _scenario("connections exhausted", exhaust_connections, 4),
@@ -485,6 +520,7 @@ SCENARIOS = [
     _scenario("frozen", freeze, 2),
     _scenario("read-only and back", be_read_only, 6),
     _scenario("a synchronous standby promoted", promote_a_standby, 2, 1),
+    _scenario("a standby left behind, and promoted", promote_a_standby_left_behind, 3),
     _scenario("the disk full", fill_the_disk, 4, needs=servers.no_small_disk),
     _scenario("the WAL's disk full", fill_the_wal_disk, 2, needs=servers.no_small_disk),
     _scenario("a migration under load", migrate_under_load, 5),
