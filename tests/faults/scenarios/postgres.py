@@ -158,12 +158,12 @@ def fall_silent(field: Field) -> None:
 
 
 def lock_the_table(field: Field) -> None:
-    """Lock `message` as a careless person does, for thirty seconds (short: six)."""
+    """Lock `message` as a careless person does, for thirty seconds."""
     with field.admin() as admin:
         for _ in range(field.rounds):
             with field.fault(), admin.transaction():
                 admin.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")
-                _receiving_stops(field, "55P03", for_s=1 if _is_short(field) else 20)
+                _receiving_stops(field, "55P03", for_s=25)
             _works_again(field)
 
 
@@ -231,16 +231,21 @@ def cut_power(field: Field) -> None:
         _works_again(field)
 
 
-def be_down(field: Field) -> None:
-    """Have no server for two minutes (short: four seconds)."""
+def be_down_briefly(field: Field) -> None:
+    """Have no server for a few seconds."""
     for _ in range(field.rounds):
-        _outage(
-            field,
-            field.postgres.stop,
-            field.postgres.start,
-            "Connection refused",
-            for_s=2 if _is_short(field) else 118,
-        )
+        field.pause(0.5, 1)
+        _be_down(field, for_s=2)
+
+
+def be_down_for_two_minutes(field: Field) -> None:
+    """Have no server for so long that everything held would have come again many times over."""
+    for _ in range(field.rounds):
+        _be_down(field, for_s=118)
+
+
+def _be_down(field: Field, *, for_s: float) -> None:
+    _outage(field, field.postgres.stop, field.postgres.start, "can't be reached", for_s=for_s)
 
 
 def freeze(field: Field) -> None:
@@ -325,7 +330,10 @@ def _waits_for_standby(admin: psycopg.Connection[object]) -> bool:
 
 
 def _move_to(field: Field, standby: EmbeddedPostgres) -> None:
-    """Point everybody to a standby, and promote it."""
+    """Point everybody to a standby, and promote it; the old primary stays gone."""
+    # At the very end alone, because only its start clears away the shared memory that it left.
+    field.cleanup.callback(field.postgres.stop)
+    field.cleanup.callback(field.postgres.start)
     field.recovery.database_url = standby.url(DATABASE)
     field.postgres, field.database.target_port = standby, standby.port
     _receiving_stops(field, "25006", for_s=1)
@@ -487,10 +495,6 @@ def _revoked(admin: psycopg.Connection[object]) -> Iterator[None]:
         admin.execute("GRANT INSERT ON message TO processor_writer")
 
 
-def _is_short(field: Field) -> bool:
-    return field.rounds == 1
-
-
 def _scenario(
     name: str, work: Callable[[Field], None], rounds: int, rounds_short: int = 0, **more: object
 ) -> Scenario:
@@ -511,12 +515,13 @@ SCENARIOS = [
     _scenario("the reply of COMMIT lost", lose_commit_replies, 30, 5),
     _scenario("the request of COMMIT lost", lose_commit_requests, 30),
     _scenario("the connection falls silent", fall_silent, 2),
-    _scenario("a table locked", lock_the_table, 2),
+    _scenario("a table locked", lock_the_table, 1),
     _scenario("connections exhausted", exhaust_connections, 4),
     _scenario("restart, fast", restart_fast, 8),
     _scenario("restart, immediate", restart_immediate, 8, 1),
     _scenario("power cut", cut_power, 8),
-    _scenario("down", be_down, 1, 1, rate=60),
+    _scenario("down for seconds", be_down_briefly, 5, 1),
+    _scenario("down for two minutes", be_down_for_two_minutes, 1, rate=60),
     _scenario("frozen", freeze, 2),
     _scenario("read-only and back", be_read_only, 6),
     _scenario("a synchronous standby promoted", promote_a_standby, 2, 1),
