@@ -277,6 +277,10 @@ class _Batch:
             self._settle_stored_before()
             self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
         self._close_replayed()
+        if any(settlement.outcome is Outcome.REDELIVERED for settlement in self._settlements.values()):
+            # The row may be of a session that was ended while it waited for the standby: here, and not there.
+            # A COMMIT that wrote nothing waits for nobody, and the message would leave the queue at once.
+            self._cursor.execute(self._sql["make_commit_wait"])
         return [self._settlements[position] for position in range(len(self._verdicts))]
 
     def _pending(self, kind: type[Any]) -> dict[int, Any]:

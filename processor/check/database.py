@@ -11,7 +11,7 @@ from processor.bindings import UNBOUND, Bindings
 from processor.check import Finding, judge, listed, tell
 from processor.check.binding import judge_binding
 from processor.check.clock import Now, compare_clock, utc_now
-from processor.check.roles import look_at_roles, wanted_by
+from processor.check.roles import look_at_roles, missing_rights, wanted_by
 from processor.connection import Deadline
 from processor.errors import StoreFault, StoreUnavailable
 from processor.queries import queries
@@ -217,11 +217,7 @@ def _judge_migrations(state: migrations.State) -> Finding:
 
 
 def _missing_rights(connection: Connection) -> Finding:
-    relations, privileges = wanted_by("processor_writer")
-    rows = connection.execute(
-        queries("check")["missing_rights"], {"relations": relations, "privileges": privileges}
-    ).fetchall()
-    missing = [f"{privilege} on {relation}" for relation, privilege in rows]
+    missing = missing_rights(connection, wanted_by("processor_writer"))
     return judge(
         "rights",
         f"lacking: {listed(missing)}" if missing else "enough to run",

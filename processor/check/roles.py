@@ -73,10 +73,32 @@ Held = Mapping[str, Mapping[str, set[str]]]
 """Role → relation → privileges; CREATE on the schema and EXECUTE on functions stand among the relations."""
 
 
-def wanted_by(role: str) -> tuple[list[str], list[str]]:
-    """Give the rights of a role as two lists of the same length: relations and privileges."""
-    pairs = [(relation, privilege) for relation, given in RIGHTS[role].items() for privilege in given]
-    return [relation for relation, _ in pairs], [privilege for _, privilege in pairs]
+TO_SAVE = (
+    ("registry", "SELECT"),
+    ("tenant", "SELECT"),
+    ("event_schema", "SELECT"),
+    *(
+        (table, privilege)
+        for table in ("message", "duplicate", "rejection")
+        for privilege in ("SELECT", "INSERT")
+    ),
+)
+"""The rights without which nothing can be saved: relation and privilege."""
+
+
+def wanted_by(role: str) -> list[tuple[str, str]]:
+    """Give the rights of a role: relation and privilege."""
+    return [(relation, privilege) for relation, given in RIGHTS[role].items() for privilege in given]
+
+
+def missing_rights(connection: psycopg.Connection[Any], wanted: Sequence[tuple[str, str]]) -> list[str]:
+    """Name those of the wanted rights that this role lacks, as words of a GRANT."""
+    asked = {
+        "relations": [relation for relation, _ in wanted],
+        "privileges": [privilege for _, privilege in wanted],
+    }
+    rows = connection.execute(queries("check")["missing_rights"], asked).fetchall()
+    return [f"{privilege} on {relation}" for relation, privilege in rows]
 
 
 def look_at_roles(connection: Connection, login: str, *, superuser: bool) -> Iterator[Finding]:

@@ -9,9 +9,10 @@ import psycopg
 import structlog
 
 from processor import metrics, migrations, supervisor
+from processor.check.roles import TO_SAVE, missing_rights
 from processor.connection import Deadline, connect
 from processor.cores import settle_down
-from processor.errors import SettingsError, SourceFault, SourceUnavailable
+from processor.errors import SettingsError, SourceFault, SourceUnavailable, StoreFault
 from processor.patience import Patience
 from processor.pipeline import Limits, Pipeline, Tally
 from processor.probes import Probes
@@ -145,7 +146,14 @@ class _Beginning:
 
     def _find_migrations(self) -> migrations.State:
         with database(self._settings) as connection, self._deadline.over(connection):
-            return migrations.require_current(connection)
+            found = migrations.require_current(connection)
+            missing = missing_rights(connection, TO_SAVE)
+        if missing:
+            # Found out at the first save, each start would burn a receive of all that it had received.
+            raise StoreFault(
+                f"the role of DATABASE_URL lacks {', '.join(missing)}; `processor check` says what to grant"
+            )
+        return found
 
 
 def _limits(settings: Settings, until_idle_s: float | None) -> Limits:

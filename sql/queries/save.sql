@@ -138,6 +138,9 @@ SET reason = %(reason)s, detail = %(detail)s::jsonb, rejected_at = now(), replay
   bound_tenant_id = %(bound_tenant_id)s
 WHERE rejection_id = %(rejection_id)s
 
+-- make_commit_wait: Write to the WAL, so that the COMMIT waits for the synchronous standby as one with rows does.
+SELECT pg_logical_emit_message(true, 'event-processor', '')
+
 -- prepare_session: Make a commit durable and a snapshot fresh whatever the role's defaults, bound every wait, keep writers off sequential scans of young tables, and off a compiler that their price would wake.
 SELECT
   set_config('synchronous_commit',
@@ -145,6 +148,8 @@ SELECT
     ELSE current_setting('synchronous_commit') END, false),
   set_config('default_transaction_isolation', 'read committed', false),
   set_config('statement_timeout', %(timeout_ms)s, false),
+  -- Shorter, so that a locked table is told from too much work, which half as much would mend.
+  set_config('lock_timeout', (%(timeout_ms)s::int / 2)::text, false),
   set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, false),
   set_config('enable_seqscan', 'off', false),
   set_config('jit', 'off', false),

@@ -6,18 +6,25 @@ from typing import Any
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from processor import reader, registry
 from processor.audit import audit
 from processor.connection import connect
+from processor.devstack.sqs import EmbeddedSqs
+from processor.errors import StoreFault
 from processor.migrations import require_current
 from processor.patience import Patience
 from processor.pipeline import once
 from processor.retention import Ages, apply, plan
 from processor.schemas import Schemas
+from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection, discard
+from processor.sources.sqs import SqsSource
 from processor.store import Store
+from processor.wiring.service import Stops, run
 from tests.builders import a_delivery, an_event
+from tests.fix_check import with_changes
 from tests.fix_database import LogIn, Saver, books
 
 Db = psycopg.Connection[Any]
@@ -68,6 +75,19 @@ def test_the_writer_replays_and_discards(writer: Saver, writer_url: str, db: Db)
 
     assert [settlement.reason or settlement.outcome for settlement in settlements] == ["stored", "not_json"]
     assert books(db) == {"message": 1, "duplicate": 0, "rejection": 3}
+
+
+def test_a_process_that_may_not_save_ends_before_it_receives(
+    log_in: LogIn, settings: Settings, sqs_server: EmbeddedSqs, queue_url: str
+) -> None:
+    """It is started again at once, and again: each time would burn a receive of what it received."""
+    sqs_server.client().send_message(QueueUrl=queue_url, MessageBody=a_delivery().body.decode())
+    reader_settings = with_changes(settings, database_url=SecretStr(log_in("processor_reader")), http_port=0)
+
+    with pytest.raises(StoreFault, match=r"lacks .*INSERT ON message"):
+        run(reader_settings, Stops(threading.Event(), threading.Event()), until_idle_s=1)
+
+    assert SqsSource.open(settings).depth() == {"visible": 1, "in_flight": 0, "delayed": 0}
 
 
 def test_the_writer_knows_whether_the_database_is_current(writer_url: str) -> None:

@@ -1,5 +1,5 @@
 """All scenarios, in the order of the table."""
 
-from tests.faults.scenarios import process
+from tests.faults.scenarios import postgres, process
 
-ALL = [*process.SCENARIOS]
+ALL = [*process.SCENARIOS, *postgres.SCENARIOS]
