@@ -17,6 +17,7 @@ import structlog
 
 from processor.errors import Reason, SettingsError
 from processor.model import Delivery, EventSchema, Message, Registry, Rejection, Verdict
+from processor.strict_json import VALUES_MAX
 from processor.wire import ERRORS_MAX, Claimed, Envelope, Malformed, decode, pointer
 
 log = structlog.get_logger(__name__)
@@ -83,9 +84,12 @@ class _Lookup:
 class Schemas:
     """Validates deliveries against the registry that was last installed. Safe to share between threads."""
 
-    def __init__(self, *, body_bytes_max: int, json_depth_max: int) -> None:
+    def __init__(
+        self, *, body_bytes_max: int, json_depth_max: int, json_values_max: int = VALUES_MAX
+    ) -> None:
         self._body_bytes_max = body_bytes_max
         self._json_depth_max = json_depth_max
+        self._json_values_max = json_values_max
         self._lookup = _Lookup.of(Registry(0, {}, ()))
         self._compiled: dict[tuple[int, str], jsonschema_rs.Draft202012Validator | str] = {}
 
@@ -109,6 +113,7 @@ class Schemas:
             delivery.attributes,
             size_bytes_max=self._body_bytes_max,
             depth_max=self._json_depth_max,
+            values_max=self._json_values_max,
         )
         if isinstance(envelope, Malformed):
             return Rejection(

@@ -52,7 +52,11 @@ def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
 
 def make_schemas(settings: Settings) -> Schemas:
     """Make a validator that knows no registry yet."""
-    return Schemas(body_bytes_max=settings.body_bytes_max, json_depth_max=settings.json_depth_max)
+    return Schemas(
+        body_bytes_max=settings.body_bytes_max,
+        json_depth_max=settings.json_depth_max,
+        json_values_max=settings.json_values_max,
+    )
 
 
 def make_store(settings: Settings, schemas: Schemas, patience: Patience) -> Store:
