@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from processor import migrations, retention
+from processor import exposure, migrations, retention
 from processor.audit import Report, audit
-from processor.check import Finding, judge, not_set
+from processor.check import Finding, judge, not_set, tell
 from processor.check.database import check_database
 from processor.check.queue import check_queue
 from processor.connection import connect
@@ -118,7 +118,23 @@ def _ages(settings: Settings) -> retention.Ages:
 
 def run_check(settings: Settings) -> list[Finding]:
     """Look at everything that a deployment depends on; what can't be reached does not hide the rest."""
-    return [*_check_database(settings), *_check_queue(settings)]
+    return [*_check_exposure(settings), *_check_database(settings), *_check_queue(settings)]
+
+
+def _check_exposure(settings: Settings) -> list[Finding]:
+    findings = []
+    if settings.database_url is not None:
+        if trouble := exposure.password_trouble(settings):
+            findings.append(judge("password", trouble, fine=False, advice="`processor run` refuses it"))
+        if mode := exposure.unverified(settings):
+            advice = (
+                "set sslmode=verify-full and sslrootcert in DATABASE_URL (deployments/README.md, TLS), "
+                "else whoever answers at that address is believed to be the database"
+            )
+            findings.append(tell("TLS", f"sslmode={mode}", note=True, advice=advice))
+    if trouble := exposure.key_trouble(settings):
+        findings.append(judge("AWS key", trouble, fine=False, advice="`processor run` refuses it"))
+    return findings
 
 
 def _check_database(settings: Settings) -> list[Finding]:
