@@ -17,8 +17,8 @@ from processor.settings import Settings
 WELL_KNOWN = frozenset(
     """
     postgres postgresql password passwd pass processor event-processor events event changeme change-me
-    change_me admin administrator root owner user guest secret default example test testing dev demo local letmein
-    welcome qwerty 123 1234 12345 123456 1234567 12345678 123456789 1234567890 ...
+    change_me admin administrator root owner user guest secret default example test testing dev demo local
+    letmein welcome qwerty 123 1234 12345 123456 1234567 12345678 123456789 1234567890 ...
     """.split()  # noqa: SIM905 - forty words are read best so
 )
 """Passwords that are tried first. What our own templates name as a login is among them."""
