@@ -37,11 +37,15 @@ _REFUSALS = re.compile(
     r"|role \".*\" does not exist|not permitted to log in|no such user"
     r"|database \".*\" does not exist|no such database|permission denied for database"
 )
+_MISTAKES = re.compile(
+    r"invalid \w+ value|invalid port number|invalid integer value"
+    r"|root certificate file|could not read root certificate file|private key file"
+)
 _TROUBLES = re.compile(
     r"Connection refused|timeout expired|could not translate host name|Connection timed out|starting up"
     r"|shutting down|in recovery mode|too many clients|too many connections|remaining connection slots"
-    r"|No route to host|certificate verify failed|does not support SSL|server closed the connection"
-    r"|Name or service not known"
+    r"|No route to host|certificate verify failed|does not match host name|does not support SSL"
+    r"|server closed the connection|Name or service not known"
 )
 
 
@@ -115,6 +119,11 @@ def _open(dsn: str, application: str) -> psycopg.Connection[Any]:
         if refusal:
             words = re.sub(r'".*"', "named in DATABASE_URL", refusal[0])
             raise StoreFault(f"the database refuses us: {words}; check DATABASE_URL") from None
+        mistake = _MISTAKES.search(str(error))
+        if mistake:
+            raise StoreFault(
+                f"DATABASE_URL can't be used: {mistake[0]} (libpq); correct what it names"
+            ) from None
         trouble = _TROUBLES.search(str(error))
         # A refusal in another language, say: it is waited for as an outage is, and must not look like one.
         words = trouble[0] if trouble else "for a cause not known; check DATABASE_URL and the server's log"

@@ -70,6 +70,7 @@ class Settings(BaseSettings):
 
     body_bytes_max: int = Field(MIB, ge=1024, le=16 * MIB)
     json_depth_max: int = Field(64, ge=4, le=512)
+    json_values_max: int = Field(100_000, ge=1000, le=10_000_000)
 
     database_timeout_s: int = Field(30, ge=1, le=600)
     retry_wait_s_max: float = Field(30.0, ge=0.05, le=600)

@@ -58,6 +58,7 @@ def make_schemas(settings: Settings) -> Schemas:
         body_bytes_max=settings.body_bytes_max,
         json_depth_max=settings.json_depth_max,
         bindings=Bindings.of(settings),
+        json_values_max=settings.json_values_max,
     )
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from processor import migrations, retention
+from processor import exposure, migrations, retention
 from processor.audit import Report, audit
 from processor.bindings import UNBOUND, Bindings
-from processor.check import Finding, judge, not_set
+from processor.check import Finding, judge, not_set, tell
 from processor.check.database import check_database
 from processor.check.queue import check_queue
 from processor.connection import connect, require_all_rows
@@ -206,8 +206,29 @@ def run_check(settings: Settings) -> list[Finding]:
     except SettingsError as error:
         advice = "no process starts with these settings"
         unbound = judge("queue binding", str(error), fine=False, advice=advice)
-        return [*_check_database(settings, UNBOUND), unbound, *_check_queue(settings)]
-    return [*_check_database(settings, bindings), *_check_queue(settings)]
+        return [
+            *_check_exposure(settings),
+            *_check_database(settings, UNBOUND),
+            unbound,
+            *_check_queue(settings),
+        ]
+    return [*_check_exposure(settings), *_check_database(settings, bindings), *_check_queue(settings)]
+
+
+def _check_exposure(settings: Settings) -> list[Finding]:
+    findings = []
+    if settings.database_url is not None:
+        if trouble := exposure.password_trouble(settings):
+            findings.append(judge("password", trouble, fine=False, advice="`processor run` refuses it"))
+        if mode := exposure.unverified(settings):
+            advice = (
+                "set sslmode=verify-full and sslrootcert in DATABASE_URL (deployments/README.md, TLS), "
+                "else whoever answers at that address is believed to be the database"
+            )
+            findings.append(tell("TLS", f"sslmode={mode}", note=True, advice=advice))
+    if trouble := exposure.key_trouble(settings):
+        findings.append(judge("AWS key", trouble, fine=False, advice="`processor run` refuses it"))
+    return findings
 
 
 def _check_database(settings: Settings, bindings: Bindings) -> list[Finding]:
