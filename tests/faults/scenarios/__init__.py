@@ -1,5 +1,5 @@
 """All scenarios, in the order of the table."""
 
-from tests.faults.scenarios import postgres, process
+from tests.faults.scenarios import changes, process, servers, sessions
 
-ALL = [*process.SCENARIOS, *postgres.SCENARIOS]
+ALL = [*process.SCENARIOS, *sessions.SCENARIOS, *servers.SCENARIOS, *changes.SCENARIOS]
