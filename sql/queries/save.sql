@@ -1,6 +1,7 @@
 -- What Store.save runs, in this order, in one READ COMMITTED transaction. Every statement that writes takes
 -- its rows in key order (unsorted batches of two writers deadlock), and finds rows by LIMIT 1 sub-selects,
--- which stay index probes even while the tables are young and unanalysed.
+-- which stay index probes even while the tables are young and unanalysed. A payload that is JSON's null comes out
+-- of the document as NULL, and is made one again.
 
 -- hold_registry: Keep the registry as it is until the commit, and say which version that is.
 SELECT registry_version_held() AS version
@@ -24,7 +25,7 @@ INSERT INTO message (
   payload, context, queue, delivery_id, receive_count)
 SELECT
   tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
-  payload, context, queue, delivery_id, receive_count
+  coalesce(payload, 'null'), context, queue, delivery_id, receive_count
 FROM ROWS FROM (jsonb_to_recordset(%(messages)s::jsonb) AS (
   tenant_id text, message_id text, producer text, event_type text, schema_id bigint, occurred_at timestamptz,
   sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean
@@ -55,7 +56,7 @@ SELECT
     WHEN stored.queue = incoming.queue AND stored.delivery_id = incoming.delivery_id
       THEN CASE WHEN stored.ours AND first_of_delivery THEN 'stored' ELSE 'redelivered' END
     WHEN stored.event_type = incoming.event_type
-      AND stored.payload = incoming.payload
+      AND stored.payload = coalesce(incoming.payload, 'null')
       AND stored.occurred_at IS NOT DISTINCT FROM incoming.occurred_at
       THEN 'duplicate'
     ELSE 'id_conflict'
