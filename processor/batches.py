@@ -76,3 +76,10 @@ class Batches:
             items += more[0]
             size_bytes += more[1]
         return items, False
+
+
+def alone_where_suspect(verdicts: Sequence[Verdict]) -> list[list[int]]:
+    """Group positions for separate transactions: the ordinary ones together and first, each suspect alone."""
+    suspect = [verdict.delivery.suspect for verdict in verdicts]
+    ordinary = [position for position, alone in enumerate(suspect) if not alone]
+    return ([ordinary] if ordinary else []) + [[position] for position, alone in enumerate(suspect) if alone]

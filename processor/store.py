@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from psycopg.rows import dict_row, tuple_row
 
 from processor import metrics
+from processor.batches import alone_where_suspect
 from processor.columns import claims, duplicate_columns, messages_document, rejection_columns, storable_json
 from processor.connection import Deadline
 from processor.errors import Reason, StoreFault, StoreUnavailable
@@ -32,7 +33,7 @@ from processor.model import (
 )
 from processor.patience import Patience
 from processor.queries import queries
-from processor.refusals import id_conflict, unstorable
+from processor.refusals import blames_content, id_conflict, unstorable
 from processor.sqlstates import Remedy, name_of, remedy
 
 log = structlog.get_logger(__name__)
@@ -90,7 +91,7 @@ class Store:
         in both cases what was not committed is still in the queue.
         """
         settled: dict[int, Settlement] = {}
-        for positions in _alone_where_suspect(verdicts):
+        for positions in alone_where_suspect(verdicts):
             group = [verdicts[position] for position in positions]
             settled.update(zip(positions, self._patience(partial(self._attempt, group)), strict=True))
         return [settled[position] for position in range(len(verdicts))]
@@ -161,14 +162,36 @@ class Store:
         if isinstance(verdict, Rejection):
             # A rejection is made of storable parts only. If it is refused the cause is ours.
             raise StoreFault(f"a rejection could not be stored: {name_of(error)}")
+        if not self._is_poison(verdict, error):
+            raise StoreFault(
+                f"a message was refused, and not for its content: {name_of(error)}; look for a constraint, "
+                "an index or a trigger on the table message that is not of our migrations"
+            )
         return self._attempt([unstorable(verdict, error)])
+
+    def _is_poison(self, message: Message, error: psycopg.Error | UnicodeEncodeError) -> bool:
+        """Say whether a row is refused for its content: then PostgreSQL can't read it, table or no table."""
+        known = blames_content(error)
+        if known is not None:
+            return known
+        connection = self._open()
+        try:
+            with self._deadline.over(connection), connection.transaction():
+                connection.execute(self._sql["read_messages"], {"messages": messages_document([message])})
+        except psycopg.Error as again:
+            what = remedy(again, connection_broken=self._open_or_none() is None)
+            if what is not Remedy.REJECT:
+                self._give_up(again, what)
+            return True
+        return False
 
     def _give_up(self, error: psycopg.Error | UnicodeEncodeError, what: Remedy) -> NoReturn:
         """Drop the connection and raise what the error means: StoreUnavailable or StoreFault."""
         self.close()
         if what is Remedy.REVALIDATE:
             raise StoreFault(
-                "a foreign key refuses what the registry allows: were its triggers disabled?"
+                f"a foreign key refuses what the registry allows ({name_of(error)}): were the registry's "
+                "triggers disabled, or is it a key that is not of our migrations?"
             ) from None
         if what is Remedy.FAULT:
             raise StoreFault(f"the database refused for a cause of ours: {name_of(error)}") from None
@@ -368,10 +391,3 @@ class _Batch:
             rejection_id = settlement.delivery.rejection_id
             if rejection_id is not None and settlement.outcome is not Outcome.REJECTED:
                 self._cursor.execute(self._sql["close_replayed"], {"rejection_id": rejection_id})
-
-
-def _alone_where_suspect(verdicts: Sequence[Verdict]) -> list[list[int]]:
-    """Group positions for separate transactions: the ordinary ones together and first, each suspect alone."""
-    suspect = [verdict.delivery.suspect for verdict in verdicts]
-    ordinary = [position for position, alone in enumerate(suspect) if not alone]
-    return ([ordinary] if ordinary else []) + [[position] for position, alone in enumerate(suspect) if alone]

@@ -41,6 +41,12 @@ WHERE (replayed OR (
 ORDER BY tenant_id COLLATE "C", message_id COLLATE "C", producer COLLATE "C", position
 ON CONFLICT ON CONSTRAINT message_pkey DO NOTHING
 
+-- read_messages: Make rows of messages and store none; what is refused here is refused for its content, whatever stands on the table.
+SELECT count(*)
+FROM jsonb_to_recordset(%(messages)s::jsonb) AS incoming (
+  tenant_id text, message_id text, producer text, event_type text, schema_id bigint, occurred_at timestamptz,
+  sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean)
+
 -- classify_messages: Say of each position what became of it; a later statement, so that it sees the rows that others committed while the insert waited for them.
 SELECT
   position,
