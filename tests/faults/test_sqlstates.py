@@ -1,6 +1,8 @@
 """SQLSTATE by SQLSTATE: each raised by a real PostgreSQL amid a save, and what is done about it."""
 
+import os
 import random
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +10,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.connection import connect
+from processor.connection import Deadline, connect
 from processor.errors import StoreFault
+from processor.model import Settlement
 from processor.patience import Patience
+from processor.pipeline import Limits, Pipeline
 from processor.schemas import Schemas
 from processor.store import Store
-from tests.builders import a_delivery
+from tests.builders import a_body, a_delivery
 from tests.fix_database import MakeSaver, Saver, books
 from tests.rig import wait_until
+from tests.workers.harness import WatchedSource
 
 Db = psycopg.Connection[Any]
 Raise = Callable[..., None]
@@ -168,3 +173,77 @@ def test_a_real_cause_is_waited_out_and_said(
     assert outcomes == ["stored"] * 3
     assert books(db) == {"message": 3, "duplicate": 0, "rejection": 0}
     store.close()
+
+
+@pytest.mark.parametrize("code", ["53100", "53300", "25006", "57P03"])
+def test_while_the_database_cannot_save_nothing_is_received_and_the_reason_is_said(
+    database_url: str, db: Db, trouble: Raise, code: str
+) -> None:
+    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
+    source, stop, give_up = WatchedSource(), threading.Event(), threading.Event()
+    database = Patience("database", wait_s_max=0.05, stop=give_up)
+    store = Store(lambda: connect(database_url, timeout_s=20), schemas, database, timeout_s=20)
+    store.load_registry()
+    pipeline = Pipeline(
+        source,
+        schemas,
+        [store],
+        limits=Limits(receive_wait_s=0.05),
+        database=database,
+        broker=Patience("queue", wait_s_max=0.05, stop=give_up),
+        give_up=give_up,
+    )
+    trouble(code)
+    source.send(a_body())
+    runner = threading.Thread(target=lambda: pipeline.run(stop), daemon=True)
+    runner.start()
+    wait_until(lambda: code in pipeline.trouble, f"/readyz would say {code}")
+    wait_until(lambda: not source.polling, "the polls under way have ended")
+
+    for _ in range(20):
+        source.send(a_body())
+    attempts = _raised(db)
+    wait_until(lambda: _raised(db) > attempts + 5, "the save has been tried some times more")
+
+    assert source.depth()["visible"] == 20, "receives would be burnt"
+    db.execute("DROP TRIGGER trouble ON message")
+    wait_until(lambda: not sum(source.depth().values()), "the queue is empty")
+    stop.set()
+    runner.join(20)
+    assert books(db) == {"message": 21, "duplicate": 0, "rejection": 0}
+
+
+def _raised(db: Db) -> int:
+    row = db.execute("SELECT last_value FROM raised").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.skipif(bool(os.environ.get("DATABASE_URL_TEST")), reason="its process is not ours to freeze")
+def test_a_server_that_freezes_amid_a_save_is_given_up_and_the_row_is_stored_once(
+    saver: Saver, db: Db, database_url: str
+) -> None:
+    saver.store._deadline = Deadline(1)
+    pid = saver.store._open().info.backend_pid
+    settlements: list[Settlement] = []
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE message IN SHARE MODE")
+        saving = threading.Thread(
+            target=lambda: settlements.extend(saver.save(a_delivery(id="o-1"))), daemon=True
+        )
+        saving.start()
+        waiting = "SELECT FROM pg_locks WHERE pid = %s AND NOT granted"
+        wait_until(lambda: bool(db.execute(waiting, [pid]).fetchall()), "the save is under way")
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        # Its lock is granted, and it does not know: whoever comes next must not wait for it for ever.
+        saving.join(15)
+        assert [settlement.outcome for settlement in settlements] == ["stored"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(
+        lambda: not db.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).fetchall(), "it is gone"
+    )
+
+    assert books(db) == {"message": 1, "duplicate": 0, "rejection": 0}
+    assert saver.outcomes(a_delivery(id="o-1")) == ["duplicate"]
