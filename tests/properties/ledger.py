@@ -136,36 +136,35 @@ class Ledger:
 
     def adopt(self, places: Iterable[Place]) -> None:
         """Take over what became of deliveries where nobody can foretell it; fails where it is wrong."""
-        new = sorted(set(places) - set(self.places()), key=lambda place: (place[1] != "message", place))
-        for delivery_id, place in new:
+        # Messages first, since what becomes of the others hangs on them; rejections last, which those close.
+        order = ("message", "duplicate", "rejection")
+        new = set(places) - set(self.places())
+        for delivery_id, place in sorted(new, key=lambda place: order.index(place[1].split(" ")[0])):
             event, key = self.sent[delivery_id], self.key_of(delivery_id)
             table, *words = place.split(" ")
-            status, known_as = self.rejections.get(delivery_id, ("open", ""))
+            status, _ = self.rejections.get(delivery_id, ("open", ""))
             assert status == "open", f"{delivery_id} had its outcome: {status}"
-            if known_as or table == "rejection":
-                assert table != "rejection" or words[0] in ("open", "replayed")
-            else:
-                assert not self.has_outcome(delivery_id), f"{delivery_id} had its outcome"
-            if table == "rejection" and words[0] == "open":
-                self._adopt_rejection(delivery_id, words[1])
-            elif table == "rejection":
+            if table == "rejection":
+                self._adopt_rejection(delivery_id, *words)
                 continue
+            assert self.reason_of(event) is None
+            assert delivery_id in self.rejections or not self.has_outcome(delivery_id)
+            if table == "message":
+                assert key not in self.messages, f"{key} is stored twice"
+                self.messages[key] = delivery_id
             else:
-                assert self.reason_of(event) is None
-                if table == "message":
-                    assert key not in self.messages, f"{key} is stored twice"
-                    self.messages[key] = delivery_id
-                else:
-                    assert self.sent[self.messages[key]].content == event.content
-                    self.duplicates.add(delivery_id)
-                if known_as:
-                    self.rejections[delivery_id] = ("replayed", known_as)
+                assert self.sent[self.messages[key]].content == event.content
+                self.duplicates.add(delivery_id)
 
-    def _adopt_rejection(self, delivery_id: str, reason: str) -> None:
+    def _adopt_rejection(self, delivery_id: str, status: str, reason: str) -> None:
         event = self.sent[delivery_id]
-        if reason == "id_conflict":
+        if status == "open" and reason == "id_conflict":
             assert self.reason_of(event) is None
             assert self.sent[self.messages[self.key_of(delivery_id)]].content != event.content
-        else:
+        elif status == "open":
             assert reason == self.reason_of(event)
-        self.rejections[delivery_id] = ("open", reason)
+        else:
+            assert status == "replayed"
+            assert delivery_id in self.duplicates or delivery_id in self.messages.values()
+        assert delivery_id in self.rejections or not self.has_outcome(delivery_id)
+        self.rejections[delivery_id] = (status, reason)
