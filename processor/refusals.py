@@ -18,12 +18,25 @@ _CLOCKS_APART_MAX = timedelta(hours=1)
 _DATED_ANEW_MAX = timedelta(days=14)
 """How much older than it says a dead letter of a FIFO queue may be: SQS dates it anew when it moves it."""
 
+_LIMITS = frozenset(("message_pkey", "message_id_fit", "message_producer_fit"))
+"""What of our tables a row may break by its content alone; an index entry can be too large for its page."""
+
 _UNSTORABLE_WORDS = {
     "54000": "something is too large for it, such as tenant, message id and producer together (2,700 bytes)",
     "54001": "the payload is nested too deeply for it",
     "23514": "a value does not fit its column",
-    "23502": "a value is missing",
 }
+
+
+def blames_content(error: psycopg.Error | UnicodeEncodeError) -> bool | None:
+    """Say whether an error speaks of a row's content; None where it does not tell, and the row must be asked.
+
+    A constraint or an index that is none of our limits was put there by somebody: no tenant can know of it.
+    """
+    if isinstance(error, UnicodeEncodeError) or error.sqlstate is None:
+        return True
+    name = error.diag.constraint_name
+    return None if name is None else name in _LIMITS
 
 
 def unstorable(message: Message, error: psycopg.Error | UnicodeEncodeError) -> Rejection:

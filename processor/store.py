@@ -6,24 +6,23 @@ verdicts ─▶ hold the registry ─▶ message ─▶ classify ─▶ duplicat
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias
 
 import psycopg
 import structlog
 from msgspec.structs import replace
-from psycopg.rows import dict_row, tuple_row
+from psycopg.rows import dict_row
 
 from processor import metrics
-from processor.columns import claims, duplicate_columns, messages_document, rejection_columns, storable_json
+from processor.columns import messages_document
 from processor.connection import Deadline
 from processor.errors import Reason, StoreFault, StoreUnavailable
 from processor.model import (
     Delivery,
     EventSchema,
     Message,
-    Outcome,
     Registry,
     Rejection,
     Settlement,
@@ -31,8 +30,9 @@ from processor.model import (
 )
 from processor.patience import Patience
 from processor.queries import queries
-from processor.refusals import id_conflict, key_in_doubt, sent_after, unstorable
+from processor.refusals import blames_content, unstorable
 from processor.sqlstates import Remedy, name_of, remedy
+from processor.statements import KeyVanished, Statements
 from processor.turns import turns
 
 log = structlog.get_logger(__name__)
@@ -42,10 +42,6 @@ _FAILURES_MAX = 10
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]
-
-
-class _KeyVanished(Exception):
-    """A key met the insert and was gone when it was looked up: retention removed its row in between."""
 
 
 class Judge(Protocol):
@@ -136,7 +132,7 @@ class Store:
                     self._give_up(error, what)
                 self._registry_known = self._registry_known and what is not Remedy.REVALIDATE
                 time.sleep(random.uniform(0, 0.01) * 2**failures)  # noqa: S311 - jitter, not a secret
-            except _KeyVanished:
+            except KeyVanished:
                 # The same again finds the key free. Once too often is no coincidence (rule 4): rather no
                 # settlement than a wrong one.
                 failures += 1
@@ -171,14 +167,36 @@ class Store:
         if isinstance(verdict, Rejection):
             # A rejection is made of storable parts only. If it is refused the cause is ours.
             raise StoreFault(f"a rejection could not be stored: {name_of(error)}")
+        if not self._is_poison(verdict, error):
+            raise StoreFault(
+                f"a message was refused, and not for its content: {name_of(error)}; look for a constraint, "
+                "an index or a trigger on the table message that is not of our migrations"
+            )
         return self._attempt([unstorable(verdict, error)])
+
+    def _is_poison(self, message: Message, error: psycopg.Error | UnicodeEncodeError) -> bool:
+        """Say whether a row is refused for its content: then PostgreSQL can't read it, table or no table."""
+        known = blames_content(error)
+        if known is not None:
+            return known
+        connection = self._open()
+        try:
+            with self._deadline.over(connection), connection.transaction():
+                connection.execute(self._sql["read_messages"], {"messages": messages_document([message])})
+        except psycopg.Error as again:
+            what = remedy(again, connection_broken=self._open_or_none() is None)
+            if what is not Remedy.REJECT:
+                self._give_up(again, what)
+            return True
+        return False
 
     def _give_up(self, error: psycopg.Error | UnicodeEncodeError, what: Remedy) -> NoReturn:
         """Drop the connection and raise what the error means: StoreUnavailable or StoreFault."""
         self.close()
         if what is Remedy.REVALIDATE:
             raise StoreFault(
-                "a foreign key refuses what the registry allows: were its triggers disabled?"
+                f"a foreign key refuses what the registry allows ({name_of(error)}): were the registry's "
+                "triggers disabled, or is it a key that is not of our migrations?"
             ) from None
         if what is Remedy.FAULT:
             raise StoreFault(f"the database refused for a cause of ours: {name_of(error)}") from None
@@ -205,7 +223,7 @@ class Store:
         with self._deadline.over(connection), connection.transaction():
             settlements = None
             if self._hold(connection, verdicts):
-                settlements = _Batch(connection, self._sql, self._judge, verdicts).save()
+                settlements = Statements(connection, self._sql, self._judge.proven_tenant, verdicts).save()
         # Only here, behind the block whose end is the COMMIT, may settlements leave the store.
         return settlements
 
@@ -240,155 +258,3 @@ class Store:
             )
         )
         metrics.registry_version.set(version)
-
-
-class _Batch:
-    """The statements of one transaction, in the order that every process keeps."""
-
-    def __init__(
-        self, connection: Connection, sql: Mapping[str, str], judge: Judge, verdicts: Sequence[Verdict]
-    ) -> None:
-        self._cursor = connection.cursor(row_factory=tuple_row)
-        self._sql = sql
-        self._judge = judge
-        self._verdicts = verdicts
-        self._settlements: dict[int, Settlement] = {}
-
-    def save(self) -> list[Settlement]:
-        self._lock_replayed()
-        messages = self._pending(Message)
-        outcomes = self._insert_messages(messages)
-        conflicts = {}
-        duplicates = {}
-        for position, (outcome, stored_delivery_id) in outcomes.items():
-            match outcome:
-                case "stored":
-                    self._settle(position, Outcome.STORED)
-                case "redelivered":
-                    self._settle(position, Outcome.REDELIVERED)
-                case "duplicate":
-                    duplicates[position] = messages[position]
-                case "id_conflict":
-                    conflicts[position] = id_conflict(messages[position], stored_delivery_id)
-                case _:
-                    raise _KeyVanished
-        self._insert_duplicates(duplicates)
-        if len(self._settlements) < len(self._verdicts):
-            self._settle_stored_before()
-            self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
-        self._close_replayed()
-        if any(settlement.outcome is Outcome.REDELIVERED for settlement in self._settlements.values()):
-            # The row may be of a session that was ended while it waited for the standby: here, and not there.
-            # A COMMIT that wrote nothing waits for nobody, and the message would leave the queue at once.
-            self._cursor.execute(self._sql["make_commit_wait"])
-        return [self._settlements[position] for position in range(len(self._verdicts))]
-
-    def _pending(self, kind: type[Any]) -> dict[int, Any]:
-        return {
-            position: verdict
-            for position, verdict in enumerate(self._verdicts)
-            if isinstance(verdict, kind) and position not in self._settlements
-        }
-
-    def _settle(self, position: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        self._settlements[position] = Settlement(self._verdicts[position].delivery, outcome, reason)
-
-    def _lock_replayed(self) -> None:
-        replayed = {
-            position: verdict.delivery.rejection_id
-            for position, verdict in enumerate(self._verdicts)
-            if verdict.delivery.rejection_id is not None
-        }
-        if not replayed:
-            return
-        self._cursor.execute(self._sql["lock_replayed"], {"rejection_ids": list(replayed.values())})
-        open_ids = {rejection_id for (rejection_id,) in self._cursor}
-        for position, rejection_id in replayed.items():
-            if rejection_id not in open_ids:
-                # Somebody else closed it meanwhile: the delivery has its outcome.
-                self._settle(position, Outcome.REDELIVERED)
-
-    def _insert_messages(self, messages: Mapping[int, Message]) -> dict[int, tuple[str, str | None]]:
-        if not messages:
-            return {}
-        document = {"messages": messages_document(list(messages.values()))}
-        self._cursor.execute(self._sql["insert_messages"], document)
-        if self._cursor.rowcount == len(messages):
-            return dict.fromkeys(messages, ("stored", None))
-        self._cursor.execute(self._sql["classify_messages"], document)
-        positions = list(messages)
-        return {
-            positions[place - 1]: (outcome, stored_delivery_id)
-            for place, outcome, stored_delivery_id in self._cursor
-        }
-
-    def _insert_duplicates(self, duplicates: Mapping[int, Message]) -> None:
-        if duplicates:
-            self._cursor.execute(self._sql["insert_duplicates"], duplicate_columns(list(duplicates.values())))
-            self._settle_inserted(duplicates, Outcome.DUPLICATE)
-
-    def _settle_stored_before(self) -> None:
-        """Settle redeliveries that can't be read now, but were stored when they could be (rule 1).
-
-        Limits may have become lower, or a release stricter, between two receives of one delivery. Such a
-        rejection has no key to probe `message` by, so what was stored since the sending is looked through.
-        """
-        unreadable = {
-            position: rejection
-            for position, rejection in self._pending(Rejection).items()
-            if key_in_doubt(rejection)
-        }
-        if not unreadable:
-            return
-        rejections = unreadable.values()
-        self._cursor.execute(
-            self._sql["find_stored"],
-            {
-                "sent_since": min(sent_after(rejection) for rejection in rejections),
-                "delivery_id": [rejection.delivery.delivery_id for rejection in rejections],
-            },
-        )
-        stored = set(self._cursor)
-        for position, rejection in unreadable.items():
-            if rejection.delivery.key in stored:
-                self._settle(position, Outcome.REDELIVERED)
-
-    def _insert_rejections(self, rejections: Mapping[int, Rejection]) -> None:
-        for position, rejection in rejections.items():
-            if rejection.delivery.rejection_id is not None:
-                self._cursor.execute(
-                    self._sql["reject_again"],
-                    claims(rejection)
-                    | {
-                        "rejection_id": rejection.delivery.rejection_id,
-                        "reason": rejection.reason,
-                        "detail": storable_json(rejection.detail),
-                        "bound_tenant_id": self._judge.proven_tenant(rejection.delivery),
-                    },
-                )
-                self._settle(position, Outcome.REJECTED, rejection.reason)
-        new = {
-            position: rejection
-            for position, rejection in rejections.items()
-            if rejection.delivery.rejection_id is None
-        }
-        if new:
-            columns = rejection_columns(list(new.values()), self._judge.proven_tenant)
-            self._cursor.execute(self._sql["insert_rejections"], columns)
-            self._settle_inserted(new, Outcome.REJECTED)
-
-    def _settle_inserted(self, verdicts: Mapping[int, Verdict], outcome: Outcome) -> None:
-        """Settle by what the statement gave back: the first of each delivery; the rest was there before."""
-        inserted = {(queue, delivery_id) for queue, delivery_id in self._cursor}
-        for position, verdict in verdicts.items():
-            if verdict.delivery.key in inserted:
-                inserted.discard(verdict.delivery.key)
-                self._settle(position, outcome, verdict.reason if isinstance(verdict, Rejection) else None)
-            else:
-                self._settle(position, Outcome.REDELIVERED)
-
-    def _close_replayed(self) -> None:
-        for settlement in self._settlements.values():
-            rejection_id = settlement.delivery.rejection_id
-            if rejection_id is not None and settlement.outcome is not Outcome.REJECTED:
-                self._cursor.execute(self._sql["close_replayed"], {"rejection_id": rejection_id})

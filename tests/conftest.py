@@ -1,11 +1,28 @@
-"""Fixtures by concern: each file named here says what it gives."""
+"""Fixtures by concern: each file named here says what it gives. Below, how hard random tests try."""
+
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
     "tests.fix_servers",
     "tests.fix_database",
+    "tests.fix_readers",
     "tests.fix_check",
     "tests.fix_audit",
     "tests.fix_tenants",
     "tests.rig",
     "tests.fix_dead_letters",
 ]
+
+# A run of all tests tries the same each time, so that it fails for a change and never by chance. What chance
+# finds is looked for by hand: pytest tests/properties --hypothesis-profile=long --timeout=3600
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "long",
+    max_examples=3000,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("steady")

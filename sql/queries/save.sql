@@ -1,6 +1,7 @@
 -- What Store.save runs, in this order, in one READ COMMITTED transaction. Every statement that writes takes
 -- its rows in key order (unsorted batches of two writers deadlock), and finds rows by LIMIT 1 sub-selects,
--- which stay index probes even while the tables are young and unanalysed.
+-- which stay index probes even while the tables are young and unanalysed. A payload that is JSON's null comes out
+-- of the document as NULL, and is made one again.
 
 -- hold_registry: Keep the registry as it is until the commit, and say which version that is.
 SELECT registry_version_held() AS version
@@ -27,7 +28,7 @@ INSERT INTO message (
   payload, context, queue, delivery_id, receive_count)
 SELECT
   tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
-  payload, context, queue, delivery_id, receive_count
+  coalesce(payload, 'null'), context, queue, delivery_id, receive_count
 FROM ROWS FROM (jsonb_to_recordset(%(messages)s::jsonb) AS (
   tenant_id text, message_id text, producer text, event_type text, schema_id bigint, occurred_at timestamptz,
   sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean
@@ -42,6 +43,12 @@ WHERE (replayed OR (
     WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NULL
 ORDER BY tenant_id COLLATE "C", message_id COLLATE "C", producer COLLATE "C", position
 ON CONFLICT ON CONSTRAINT message_pkey DO NOTHING
+
+-- read_messages: Make rows of messages and store none; what is refused here is refused for its content, whatever stands on the table.
+SELECT count(*)
+FROM jsonb_to_recordset(%(messages)s::jsonb) AS incoming (
+  tenant_id text, message_id text, producer text, event_type text, schema_id bigint, occurred_at timestamptz,
+  sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean)
 
 -- classify_messages: Say of each position what became of it; a later statement, so that it sees the rows that others committed while the insert waited for them.
 SELECT
@@ -58,7 +65,7 @@ SELECT
     WHEN stored.queue = incoming.queue AND stored.delivery_id = incoming.delivery_id
       THEN CASE WHEN stored.ours AND first_of_delivery THEN 'stored' ELSE 'redelivered' END
     WHEN stored.event_type = incoming.event_type
-      AND stored.payload = incoming.payload
+      AND stored.payload = coalesce(incoming.payload, 'null')
       AND stored.occurred_at IS NOT DISTINCT FROM incoming.occurred_at
       THEN 'duplicate'
     ELSE 'id_conflict'

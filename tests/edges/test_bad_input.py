@@ -1,64 +1,20 @@
 """Anything can be in a body: each delivery becomes one row, beside stored neighbours, and all is readable."""
 
-import json
-import subprocess
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from psycopg import sql
 
 from processor import registry
-from processor.devstack.binaries import find_binaries, server_account
-from processor.model import Delivery
 from processor.wire import Attribute
 from tests.builders import a_body, a_delivery
 from tests.fix_database import Saver, books
+from tests.fix_readers import ReadBack
 
 Db = psycopg.Connection[Any]
 
-TABLES = ("message", "duplicate", "rejection")
 MIB = 1024 * 1024
 EMOJI = "\U0001f980"
-
-
-@pytest.fixture
-def read_back(db: Db, database_url: str) -> Callable[[], None]:
-    """Reads every row of the books as psycopg, Python's json and psql do; fails where one can't."""
-    psql = find_binaries(server_account()) / "psql"
-
-    def read() -> None:
-        for table in TABLES:
-            assert len(db.execute(f"SELECT * FROM {table}").fetchall()) == books(db)[table]
-        for column in ("payload", "context"):
-            for (text,) in db.execute(f"SELECT {column}::text FROM message WHERE {column} IS NOT NULL"):
-                assert json.loads(json.dumps(json.loads(text), allow_nan=False)) is not ...
-        for column in ("detail", "attributes"):
-            for (text,) in db.execute(f"SELECT {column}::text FROM rejection"):
-                assert isinstance(json.loads(text), dict)
-        for table in TABLES:
-            answer = _psql(psql, database_url, f"SELECT delivery_id, t.* FROM {table} AS t")
-            for (delivery_id,) in db.execute(f"SELECT delivery_id FROM {table}"):
-                assert f"\n{delivery_id}|" in f"\n{answer}"
-
-    return read
-
-
-def _psql(psql: Path, url: str, query: str) -> str:
-    done = subprocess.run(
-        [psql, "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", url],
-        input=query,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def payload(text: bytes) -> bytes:
@@ -179,7 +135,7 @@ def test_any_body_becomes_one_row_between_stored_neighbours(
 
 
 def test_all_of_it_in_one_batch_comes_to_the_same_and_is_read_back_by_everyone(
-    saver: Saver, db: Db, read_back: Callable[[], None]
+    saver: Saver, db: Db, read_back: ReadBack
 ) -> None:
     registry.set_tenant_status(db, "globex", "suspended")
     deliveries = [a_delivery(body) for _, body, _ in BODIES]
@@ -254,7 +210,7 @@ ATTRIBUTES: list[tuple[str, dict[str, Attribute], str]] = [
     ("attributes", "outcome"), [case[1:] for case in ATTRIBUTES], ids=[case[0] for case in ATTRIBUTES]
 )
 def test_any_attributes_become_one_row_between_stored_neighbours(
-    saver: Saver, db: Db, attributes: dict[str, Attribute], outcome: str, read_back: Callable[[], None]
+    saver: Saver, db: Db, attributes: dict[str, Attribute], outcome: str, read_back: ReadBack
 ) -> None:
     delivery = a_delivery(b'{"total": 1}', attributes=attributes)
 
@@ -275,85 +231,3 @@ def test_what_is_claimed_is_cut_and_made_storable(saver: Saver, db: Db) -> None:
 
     row = db.execute("SELECT tenant_id, message_id, event_type, producer FROM rejection").fetchone()
     assert row == ("t" * 255 + "…", "a\ufffdb", "\ufffdx", EMOJI * 255 + "…")
-
-
-# ── whatever hypothesis thinks of ─────────────────────────────────────────────────────────────────────
-
-texts = st.text(st.characters(codec=None), max_size=6) | st.sampled_from(["\0", "\ud800", EMOJI, "acme"])
-json_values: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
-    max_leaves=6,
-)
-events = st.builds(
-    lambda base, extra: {**base, **extra},
-    st.fixed_dictionaries(
-        {
-            "tenant_id": st.sampled_from(["acme", "globex", "nobody", "\0"]) | json_values,
-            "event_type": st.sampled_from(["order.created", "anything"]) | json_values,
-            "payload": st.fixed_dictionaries({"total": st.integers(0) | json_values, "note": texts})
-            | json_values,
-        },
-        optional={
-            "id": texts | json_values,
-            "producer": texts,
-            "occurred_at": st.datetimes().map(lambda moment: moment.isoformat() + "Z") | texts,
-            "schema_version": st.integers(0, 2) | json_values,
-        },
-    ),
-    st.dictionaries(texts, json_values, max_size=2),
-)
-bodies = (
-    st.binary(max_size=30)
-    | events.map(lambda event: json.dumps(event).encode())
-    | (events | json_values).map(lambda value: json.dumps(value).encode())
-    | texts.map(lambda text: text.encode("utf-8", "surrogatepass"))
-)
-attribute_names = st.sampled_from(["tenant_id", "event_type", "message_id", "producer", "x"]) | texts
-attributes: st.SearchStrategy[dict[str, Attribute]] = st.dictionaries(
-    attribute_names, texts | st.binary(max_size=6), max_size=4
-) | st.just({})
-
-
-@settings(
-    max_examples=100,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(st.lists(st.tuples(bodies, attributes, st.integers(1, 4)), min_size=1, max_size=6))
-def test_every_delivery_of_every_batch_gets_one_outcome_and_reads_back(
-    saver: Saver, db: Db, batch: list[tuple[bytes, dict[str, Attribute], int]]
-) -> None:
-    # The database stays from example to example, as it does in life; what is asked is asked of this batch.
-    if not _has_schema(db, "anything"):
-        registry.publish_schema(db, "anything", {})
-    deliveries = [
-        a_delivery(body, attributes=attributes, receive_count=receive_count)
-        for body, attributes, receive_count in batch
-    ]
-
-    settlements = saver.save(*deliveries)
-
-    assert [settlement.delivery for settlement in settlements] == deliveries
-    assert _places(db, deliveries) == {delivery.delivery_id: 1 for delivery in deliveries}
-    for table in TABLES:
-        for row in db.execute(f"SELECT to_jsonb({table}.*)::text, {table}.* FROM {table}"):
-            json.loads(row[0])
-    db.execute("DELETE FROM message; DELETE FROM duplicate; DELETE FROM rejection")
-
-
-def _has_schema(db: Db, event_type: str) -> bool:
-    return db.execute("SELECT FROM event_schema WHERE event_type = %s", [event_type]).fetchone() is not None
-
-
-def _places(db: Db, deliveries: list[Delivery]) -> dict[str, int]:
-    """In how many rows of the books each delivery stands."""
-    union = sql.SQL(" UNION ALL ").join(
-        sql.SQL("SELECT delivery_id FROM {}").format(sql.Identifier(table)) for table in TABLES
-    )
-    query = sql.SQL(
-        "SELECT delivery_id, count(*) FROM ({}) AS places WHERE delivery_id = ANY (%s) GROUP BY 1"
-    )
-    return dict(
-        db.execute(query.format(union), [[delivery.delivery_id for delivery in deliveries]]).fetchall()
-    )

@@ -56,6 +56,17 @@ def test_two_tenants_or_two_producers_may_use_the_same_id(saver: Saver) -> None:
     assert saver.outcomes(*deliveries) == ["stored"] * 3
 
 
+def test_a_payload_of_null_is_content_like_any_other(saver: Saver, db: Db) -> None:
+    """jsonb has a null of its own, which is not SQL's: the column is NOT NULL and takes it."""
+    registry.publish_schema(db, "anything", {})
+    body = b'{"id":"o-1","tenant_id":"acme","event_type":"anything","payload":%b}'
+
+    outcomes = saver.outcomes(*[a_delivery(body % payload) for payload in (b"null", b" null ", b"0")])
+
+    assert outcomes == ["stored", "duplicate", "id_conflict"]
+    assert db.execute("SELECT payload::text FROM message").fetchall() == [("null",)]
+
+
 # ── rule 6: a rejection can't fail for its content ────────────────────────────────────────────────────
 
 

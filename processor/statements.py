@@ -1,0 +1,180 @@
+"""The statements of one transaction: from verdicts to settlements, which hold once it is committed.
+
+message ─▶ classify ─▶ duplicate ─▶ rejection ─▶ replayed rejections closed
+every statement in key order; the same order in every process
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from processor.columns import claims, duplicate_columns, messages_document, rejection_columns, storable_json
+from processor.errors import Reason
+from processor.model import Delivery, Message, Outcome, Rejection, Settlement, Verdict
+from processor.refusals import id_conflict, key_in_doubt, sent_after
+
+
+class KeyVanished(Exception):
+    """A key met the insert and was gone when it was looked up: retention removed its row in between."""
+
+
+class Statements:
+    """The statements of one transaction, in the order that every process keeps."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        sql: Mapping[str, str],
+        proven_tenant: Callable[[Delivery], str | None],
+        verdicts: Sequence[Verdict],
+    ) -> None:
+        self._cursor = connection.cursor(row_factory=tuple_row)
+        self._sql = sql
+        self._proven_tenant = proven_tenant
+        self._verdicts = verdicts
+        self._settlements: dict[int, Settlement] = {}
+
+    def save(self) -> list[Settlement]:
+        """Run them all; gives the settlements in order, which hold once the transaction is committed.
+
+        Raises KeyVanished, and whatever psycopg raises; nothing may be committed then.
+        """
+        self._lock_replayed()
+        messages = self._pending(Message)
+        outcomes = self._insert_messages(messages)
+        conflicts = {}
+        duplicates = {}
+        for position, (outcome, stored_delivery_id) in outcomes.items():
+            match outcome:
+                case "stored":
+                    self._settle(position, Outcome.STORED)
+                case "redelivered":
+                    self._settle(position, Outcome.REDELIVERED)
+                case "duplicate":
+                    duplicates[position] = messages[position]
+                case "id_conflict":
+                    conflicts[position] = id_conflict(messages[position], stored_delivery_id)
+                case _:
+                    raise KeyVanished
+        self._insert_duplicates(duplicates)
+        if len(self._settlements) < len(self._verdicts):
+            self._settle_stored_before()
+            self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
+        self._close_replayed()
+        if any(settlement.outcome is Outcome.REDELIVERED for settlement in self._settlements.values()):
+            # The row may be of a session that was ended while it waited for the standby: here, and not there.
+            # A COMMIT that wrote nothing waits for nobody, and the message would leave the queue at once.
+            self._cursor.execute(self._sql["make_commit_wait"])
+        return [self._settlements[position] for position in range(len(self._verdicts))]
+
+    def _pending(self, kind: type[Any]) -> dict[int, Any]:
+        return {
+            position: verdict
+            for position, verdict in enumerate(self._verdicts)
+            if isinstance(verdict, kind) and position not in self._settlements
+        }
+
+    def _settle(self, position: int, outcome: Outcome, reason: Reason | None = None) -> None:
+        self._settlements[position] = Settlement(self._verdicts[position].delivery, outcome, reason)
+
+    def _lock_replayed(self) -> None:
+        replayed = {
+            position: verdict.delivery.rejection_id
+            for position, verdict in enumerate(self._verdicts)
+            if verdict.delivery.rejection_id is not None
+        }
+        if not replayed:
+            return
+        self._cursor.execute(self._sql["lock_replayed"], {"rejection_ids": list(replayed.values())})
+        open_ids = {rejection_id for (rejection_id,) in self._cursor}
+        for position, rejection_id in replayed.items():
+            if rejection_id not in open_ids:
+                # Somebody else closed it meanwhile: the delivery has its outcome.
+                self._settle(position, Outcome.REDELIVERED)
+
+    def _insert_messages(self, messages: Mapping[int, Message]) -> dict[int, tuple[str, str | None]]:
+        if not messages:
+            return {}
+        document = {"messages": messages_document(list(messages.values()))}
+        self._cursor.execute(self._sql["insert_messages"], document)
+        if self._cursor.rowcount == len(messages):
+            return dict.fromkeys(messages, ("stored", None))
+        self._cursor.execute(self._sql["classify_messages"], document)
+        positions = list(messages)
+        return {
+            positions[place - 1]: (outcome, stored_delivery_id)
+            for place, outcome, stored_delivery_id in self._cursor
+        }
+
+    def _insert_duplicates(self, duplicates: Mapping[int, Message]) -> None:
+        if duplicates:
+            self._cursor.execute(self._sql["insert_duplicates"], duplicate_columns(list(duplicates.values())))
+            self._settle_inserted(duplicates, Outcome.DUPLICATE)
+
+    def _settle_stored_before(self) -> None:
+        """Settle redeliveries that can't be read now, but were stored when they could be (rule 1).
+
+        Limits may have become lower, or a release stricter, between two receives of one delivery. Such a
+        rejection has no key to probe `message` by, so what was stored since the sending is looked through.
+        """
+        unreadable = {
+            position: rejection
+            for position, rejection in self._pending(Rejection).items()
+            if key_in_doubt(rejection)
+        }
+        if not unreadable:
+            return
+        rejections = unreadable.values()
+        self._cursor.execute(
+            self._sql["find_stored"],
+            {
+                "sent_since": min(sent_after(rejection) for rejection in rejections),
+                "delivery_id": [rejection.delivery.delivery_id for rejection in rejections],
+            },
+        )
+        stored = set(self._cursor)
+        for position, rejection in unreadable.items():
+            if rejection.delivery.key in stored:
+                self._settle(position, Outcome.REDELIVERED)
+
+    def _insert_rejections(self, rejections: Mapping[int, Rejection]) -> None:
+        for position, rejection in rejections.items():
+            if rejection.delivery.rejection_id is not None:
+                self._cursor.execute(
+                    self._sql["reject_again"],
+                    claims(rejection)
+                    | {
+                        "rejection_id": rejection.delivery.rejection_id,
+                        "reason": rejection.reason,
+                        "detail": storable_json(rejection.detail),
+                        "bound_tenant_id": self._proven_tenant(rejection.delivery),
+                    },
+                )
+                self._settle(position, Outcome.REJECTED, rejection.reason)
+        new = {
+            position: rejection
+            for position, rejection in rejections.items()
+            if rejection.delivery.rejection_id is None
+        }
+        if new:
+            columns = rejection_columns(list(new.values()), self._proven_tenant)
+            self._cursor.execute(self._sql["insert_rejections"], columns)
+            self._settle_inserted(new, Outcome.REJECTED)
+
+    def _settle_inserted(self, verdicts: Mapping[int, Verdict], outcome: Outcome) -> None:
+        """Settle by what the statement gave back: the first of each delivery; the rest was there before."""
+        inserted = {(queue, delivery_id) for queue, delivery_id in self._cursor}
+        for position, verdict in verdicts.items():
+            if verdict.delivery.key in inserted:
+                inserted.discard(verdict.delivery.key)
+                self._settle(position, outcome, verdict.reason if isinstance(verdict, Rejection) else None)
+            else:
+                self._settle(position, Outcome.REDELIVERED)
+
+    def _close_replayed(self) -> None:
+        for settlement in self._settlements.values():
+            rejection_id = settlement.delivery.rejection_id
+            if rejection_id is not None and settlement.outcome is not Outcome.REJECTED:
+                self._cursor.execute(self._sql["close_replayed"], {"rejection_id": rejection_id})
