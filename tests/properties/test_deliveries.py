@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -22,7 +22,7 @@ from processor.wire import Attribute
 from tests.builders import a_delivery
 from tests.fix_database import Saver, books
 from tests.fix_readers import ReadBack
-from tests.properties.anything import Sending, batches
+from tests.properties.anything import Sending, batches, sending_of
 
 Db = psycopg.Connection[Any]
 
@@ -181,6 +181,8 @@ def test_whatever_comes_gets_one_outcome_for_ever_and_is_read_back_by_everyone(
     outcomes: Counter[str] = Counter()
 
     @settings(max_examples=settings().max_examples * 6 // 10)
+    # The first thing tried is always the same, so that every outcome occurs whatever else is drawn.
+    @example([sending_of(seed) for seed in range(200)], random.Random(1))
     @given(batches, st.randoms(use_true_random=False))
     def holds(batch: list[Sending], chance: random.Random) -> None:
         deliveries = trial.send(batch)
