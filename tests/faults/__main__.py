@@ -24,14 +24,14 @@ def cli() -> None:
 @click.option("--short", is_flag=True, help="As many faults as inside `make test`.")
 def chaos(names: tuple[str, ...], seed: int | None, short: bool) -> None:
     """Run the scenarios whose names contain one of NAMES, all without; exit code 3 if one fails."""
-    chosen = [each for each in ALL if not names or any(name in each.name for name in names)]
+    chosen = [each for each in ALL if not names or any(name in each.title for name in names)]
     seed = a_seed() if seed is None else seed
     click.echo(f"seed {seed}, {len(chosen)} scenarios")
     results = []
     for scenario in chosen:
         result = run(scenario, seed, short=short)
         results.append(result)
-        click.echo(f"{'ok' if result.holds else '!!'}  {scenario.family}: {scenario.name}  {result.trouble}")
+        click.echo(f"{'ok' if result.holds else '!!'}  {scenario.title}  {result.trouble}")
     _print(results)
     sys.exit(0 if all(result.holds for result in results) else 3)
 
@@ -52,7 +52,7 @@ def _print(results: list[Result]) -> None:
     for result in results:
         table.add_row(
             "ok" if result.holds else "!!",
-            f"{result.scenario.family}: {result.scenario.name}",
+            result.scenario.title,
             f"{result.faults:,}",
             f"{result.messages:,}",
             f"{result.redeliveries:,}",

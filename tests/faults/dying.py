@@ -17,6 +17,23 @@ from processor.queries import queries
 from processor.schemas import Schemas
 from processor.sources.sqs import SqsSource
 
+NOTHING_COMMITTED = [
+    "before receive",
+    "after receive",
+    "before validate",
+    "after validate",
+    "before insert_messages",
+    "after insert_messages",
+    "before classify_messages",
+    "after classify_messages",
+    "before insert_duplicates",
+    "after insert_duplicates",
+    "before insert_rejections",
+    "after insert_rejections",
+    "before commit",
+]
+COMMITTED = ["after commit", "before settle", "after settle"]
+
 _STATEMENTS = {
     text: name
     for name, text in queries("save").items()

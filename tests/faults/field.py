@@ -88,6 +88,10 @@ class Field:
             self.fleet.tend()
             time.sleep(_LOOK_S)
 
+    def wait_until_recovered(self) -> None:
+        """Wait until all that was accepted before the end of the last fault has its row."""
+        self.wait_until(lambda: not self.recovery.pending, "all faults were recovered from", wait_s=60)
+
     @contextlib.contextmanager
     def admin(self, database: str = DATABASE) -> Iterator[psycopg.Connection[Any]]:
         """Open a superuser's connection, past the proxy."""
@@ -102,6 +106,10 @@ class Field:
                 " + (SELECT count(*) FROM rejection)"
             ).fetchone()
         return 0 if row is None else int(row[0])
+
+    def held(self, place: int) -> int:
+        """Ask one process how many deliveries it holds."""
+        return int(self.fleet.metric(place, "processor_held_deliveries"))
 
     def source(self) -> SqsSource:
         """Give a source of the queue, past the proxy."""

@@ -109,6 +109,16 @@ class Fleet:
         except OSError:
             return 0, ""
 
+    def metric(self, place: int, name: str) -> float:
+        """Read one sample without labels from /metrics of one process; 0 where nobody listens yet."""
+        url = f"http://127.0.0.1:{self.members[place].http_port}/metrics"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            return 0
+        return next((float(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
+
     def stop(self) -> None:
         """End all, gently first."""
         for member in self.members:

@@ -35,6 +35,11 @@ class Scenario:
     exits: frozenset[int] = frozenset()
     max_receive_count: int = 100
 
+    @property
+    def title(self) -> str:
+        """What the table calls it."""
+        return f"{self.family}: {self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -115,7 +120,7 @@ def _drain(ground: Field) -> float:
     began_at, source = time.monotonic(), ground.source()
     ground.wait_until(lambda: not sum(source.depth().values()), "the queue is empty", wait_s=DRAIN_S_MAX)
     drained_s = time.monotonic() - began_at
-    ground.wait_until(lambda: not ground.recovery.pending, "each fault was recovered from", wait_s=10)
+    ground.wait_until_recovered()
     return drained_s
 
 

@@ -1,11 +1,13 @@
 """Producers that never rest while faults happen: the fake events at a steady rate, and a manifest of them."""
 
+import contextlib
 import json
+import queue
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from producers.publish import Accepted, Outgoing, Publisher
 
 _AMOUNTS = ("total", "amount", "used_amount")
 _BATCH = 10
+_DIGITS = 1000
+"""More than any sum has: Python would round to 28."""
 
 
 @dataclass(slots=True)
@@ -33,7 +37,8 @@ class Sent:
 
     def total(self) -> Decimal:
         """The sum that must be in the table, rivals left out."""
-        return sum((amount for key, amount in self.amounts.items() if key not in self.rivals), Decimal(0))
+        with localcontext(prec=_DIGITS):
+            return sum((amount for key, amount in self.amounts.items() if key not in self.rivals), Decimal(0))
 
 
 class SteadyLoad:
@@ -47,12 +52,17 @@ class SteadyLoad:
         self._queue_url = queue_url
         self._rate = rate
         self._seed = seed
+        self._extra: queue.SimpleQueue[Outgoing] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._send, name="load", daemon=True)
 
     def start(self) -> None:
         """Begin to send."""
         self._thread.start()
+
+    def also(self, message: Outgoing) -> None:
+        """Send this one too, at the next turn."""
+        self._extra.put(message)
 
     def stop(self) -> None:
         """Send no more; returns when the last answer has come."""
@@ -80,6 +90,8 @@ class SteadyLoad:
             if self._stop.wait(max(0.0, began_at + number / self._rate - time.monotonic())):
                 return
             yield message
+            with contextlib.suppress(queue.Empty):
+                yield self._extra.get_nowait()
 
     def _note(self, receipt: Accepted) -> None:
         message = receipt.message

@@ -17,27 +17,11 @@ from processor.audit import audit
 from processor.devstack.sqs import EmbeddedSqs
 from processor.sources.sqs import SqsSource
 from tests.builders import a_body
+from tests.faults.dying import COMMITTED, NOTHING_COMMITTED
 from tests.fix_database import books
 
 SENT = 24
 STORED, DUPLICATES, REJECTED = 18, 3, 3
-
-NOTHING_COMMITTED = [
-    "before receive",
-    "after receive",
-    "before validate",
-    "after validate",
-    "before insert_messages",
-    "after insert_messages",
-    "before classify_messages",
-    "after classify_messages",
-    "before insert_duplicates",
-    "after insert_duplicates",
-    "before insert_rejections",
-    "after insert_rejections",
-    "before commit",
-]
-COMMITTED = ["after commit", "before settle", "after settle"]
 
 
 @dataclass
