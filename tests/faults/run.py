@@ -21,7 +21,8 @@ class Scenario:
     """What happens to whom, and what it defends.
 
     `work` injects `rounds` faults (`rounds_short` inside `make test`, where 0 leaves it out) while the load
-    runs. `exits` are the exit codes that processes may end with although nobody killed them.
+    runs. `own_settings` are those of one process, by its place. `exits` are the exit codes that processes may
+    end with although nobody killed them.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Scenario:
     processes: int = 2
     rate: int = 150
     settings: dict[str, str] = field(default_factory=dict)
+    own_settings: dict[int, dict[str, str]] = field(default_factory=dict)
     exits: frozenset[int] = frozenset()
     max_receive_count: int = 100
 
@@ -82,6 +84,7 @@ def run(scenario: Scenario, seed: int, *, short: bool = False) -> Result:
 
 def _run_in(ground: Field, scenario: Scenario, seed: int) -> Result:
     trouble, judgement, drained_s = "", None, 0.0
+    ground.fleet.own = scenario.own_settings
     ground.fleet.start()
     ground.load.start()
     ground.recovery.start()
