@@ -72,9 +72,7 @@ class SteadyLoad:
     def _send(self) -> None:
         try:
             with ManifestWriter(self.manifest) as manifest:
-                publisher = Publisher(
-                    self._sqs.client(), self._queue_url, manifest, senders=2, wait_s_max=0.5
-                )
+                publisher = Publisher(self._sqs.client(), self._queue_url, manifest, senders=2, wait_s_max=5)
                 for receipt in publisher.publish(self._messages(), batch_size_max=_BATCH):
                     assert isinstance(receipt, Accepted), receipt
                     self._note(receipt)

@@ -1,5 +1,5 @@
 """All scenarios, in the order of the table."""
 
-from tests.faults.scenarios import process
+from tests.faults.scenarios import process, sqs
 
-ALL = [*process.SCENARIOS]
+ALL = [*process.SCENARIOS, *sqs.SCENARIOS]
