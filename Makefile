@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench growth check setup clean
+.PHONY: demo test bench chaos soak growth check setup clean
 
 demo: setup
 	@$(BIN)/python -m processor demo
@@ -14,6 +14,14 @@ test: setup check
 # Within a quarter of an hour; `.venv/bin/python -m tests.load --help` shows its parts.
 bench: .venv/.load
 	@$(BIN)/python -m tests.load bench
+
+# Every fault that we could think of, on real servers, and the oracle after each; `make test` has a short version.
+chaos: setup
+	@$(BIN)/python -m tests.faults chaos
+
+# A million messages and a thousand kills.
+soak: setup
+	@$(BIN)/python -m tests.faults soak
 
 check: setup
 	@$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 """`make chaos`: every scenario, with a printed seed, and a table at the end.
 
 python -m tests.faults chaos [NAME ...] [--seed N] [--short]
+python -m tests.faults soak [--messages N] [--kills N]
 """
 
 import sys
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from tests.faults.run import Result, a_seed, run
 from tests.faults.scenarios import ALL
+from tests.faults.soak import soak
 
 
 @click.group()
@@ -34,6 +36,20 @@ def chaos(names: tuple[str, ...], seed: int | None, short: bool) -> None:
         click.echo(f"{'ok' if result.holds else '!!'}  {scenario.title}  {result.trouble}")
     _print(results)
     sys.exit(0 if all(result.holds for result in results) else 3)
+
+
+@cli.command("soak")
+@click.option("--messages", type=int, default=1_000_000, show_default=True)
+@click.option("--kills", type=int, default=1000, show_default=True, help="At least so many.")
+@click.option(
+    "--pause", "pause_s", type=float, default=0.4, show_default=True, help="Between two kills, seconds."
+)
+@click.option("--seed", type=int, help="Of a run that is to be repeated; a new one without it.")
+def soak_command(messages: int, kills: int, pause_s: float, seed: int | None) -> None:
+    """Kill processes all the time while many messages pass; exit code 3 if the audit does not hold."""
+    soaked = soak(messages, kills, pause_s, a_seed() if seed is None else seed)
+    click.echo(soaked.text())
+    sys.exit(0 if soaked.holds else 3)
 
 
 def _print(results: list[Result]) -> None:

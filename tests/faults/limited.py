@@ -7,5 +7,5 @@ from processor.cli import main
 
 if __name__ == "__main__":
     size_bytes = int(sys.argv.pop(1)) * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (size_bytes, size_bytes))
+    resource.setrlimit(resource.RLIMIT_DATA, (size_bytes, size_bytes))
     main()

@@ -1,8 +1,9 @@
 """What must be true when all faults are over: the audit, the sums, and no delete before its commit."""
 
+import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -13,7 +14,7 @@ from processor.audit import audit
 from processor.devstack.sqs import EmbeddedSqs
 from processor.sources.sqs import SqsSource
 from tests.faults.http_proxy import Minutes
-from tests.faults.steady_load import Sent, SteadyLoad
+from tests.faults.steady_load import Key, Sent, SteadyLoad
 
 _OUTCOMES = """
 SELECT delivery_id FROM message WHERE stored_at >= to_timestamp(%(since)s)
@@ -62,14 +63,14 @@ def judge(
     report = audit(connection, [load.manifest], source.depth_with_dead_letters)
     found = {problem: report.problems.get(problem, 0) for problem in _PROBLEMS}
     found["other"] = sum(count for problem, count in report.problems.items() if problem not in _PROBLEMS)
-    found["sums"] = int(_sum_stored(connection, load.sent) != load.sent.total())
+    found["sums"] = int(sum_stored(connection, list(load.sent.rivals)) != load.sent.total())
     found["early deletes"] = _early_deletes(connection, minutes)
     accepted = (report.accepted or {}).get("accepted", 0)
     return Judgement(accepted, found, report.text())
 
 
-def _sum_stored(connection: psycopg.Connection[Any], sent: Sent) -> Decimal:
-    rivals = list(sent.rivals)
+def sum_stored(connection: psycopg.Connection[Any], rivals: Sequence[Key]) -> Decimal:
+    """Sum the amounts of all messages but those with these keys."""
     row = connection.execute(
         _SUM, {"tenants": [tenant for tenant, _ in rivals], "messages": [message for _, message in rivals]}
     ).fetchone()
@@ -103,14 +104,18 @@ class Recovery:
     _known: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to watch the tables."""
-        threading.Thread(target=self._watch, name="recovery", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, name="recovery", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """Look no more."""
         self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def fault_is_over(self) -> None:
         """Note the end of a fault."""
@@ -123,15 +128,13 @@ class Recovery:
         return len(self._faults)
 
     def _watch(self) -> None:
-        connection: psycopg.Connection[Any] | None = None
-        while not self._stop.wait(_LOOK_EVERY_S):
-            try:
-                connection = connection or psycopg.connect(
-                    self.database_url, autocommit=True, connect_timeout=2
-                )
-                self._look(connection)
-            except psycopg.Error:
-                connection = None
+        while not self._stop.is_set():
+            with (
+                contextlib.suppress(psycopg.Error),
+                psycopg.connect(self.database_url, autocommit=True, connect_timeout=2) as connection,
+            ):
+                while not self._stop.wait(_LOOK_EVERY_S):
+                    self._look(connection)
 
     def _look(self, connection: psycopg.Connection[Any]) -> None:
         # Long before any transaction that may be open now: a row is dated by its transaction's begin.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import ProcessorError
@@ -18,6 +18,9 @@ from producers.fake import SAMPLE_TENANTS, Plan, fake_messages
 from producers.publish import Accepted, Outgoing, Publisher
 
 _AMOUNTS = ("total", "amount", "used_amount")
+Key: TypeAlias = tuple[str | None, str | None]
+"""Tenant and message id."""
+
 _BATCH = 10
 _DIGITS = 1000
 """More than any sum has: Python would round to 28."""
@@ -32,8 +35,19 @@ class Sent:
     """
 
     accepted_at: dict[str, float] = field(default_factory=dict)
-    amounts: dict[tuple[str | None, str | None], Decimal] = field(default_factory=dict)
-    rivals: set[tuple[str | None, str | None]] = field(default_factory=set)
+    amounts: dict[Key, Decimal] = field(default_factory=dict)
+    rivals: set[Key] = field(default_factory=set)
+
+    def note(self, receipt: Accepted, *, keep_moment: bool = True) -> None:
+        """Note what was accepted."""
+        message = receipt.message
+        if keep_moment:
+            self.accepted_at[receipt.delivery_id] = time.time()
+        key = (message.tenant_id, message.message_id)
+        if message.kind == "id_conflict":
+            self.rivals.add(key)
+        elif message.kind == "valid" and (amount := _amount(message)) is not None:
+            self.amounts[key] = amount
 
     def total(self) -> Decimal:
         """The sum that must be in the table, rivals left out."""
@@ -75,7 +89,7 @@ class SteadyLoad:
                 publisher = Publisher(self._sqs.client(), self._queue_url, manifest, senders=2, wait_s_max=5)
                 for receipt in publisher.publish(self._messages(), batch_size_max=_BATCH):
                     assert isinstance(receipt, Accepted), receipt
-                    self._note(receipt)
+                    self.sent.note(receipt)
         except ProcessorError as error:
             self.failure = error
 
@@ -90,15 +104,6 @@ class SteadyLoad:
             yield message
             with contextlib.suppress(queue.Empty):
                 yield self._extra.get_nowait()
-
-    def _note(self, receipt: Accepted) -> None:
-        message = receipt.message
-        self.sent.accepted_at[receipt.delivery_id] = time.time()
-        key = (message.tenant_id, message.message_id)
-        if message.kind == "id_conflict":
-            self.sent.rivals.add(key)
-        elif message.kind == "valid" and (amount := _amount(message)) is not None:
-            self.sent.amounts[key] = amount
 
 
 def _amount(message: Outgoing) -> Decimal | None:

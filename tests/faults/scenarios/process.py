@@ -11,7 +11,7 @@ from tests.faults.dying import COMMITTED, NOTHING_COMMITTED
 from tests.faults.field import SETTINGS, Field, ScenarioFailed
 from tests.faults.run import Scenario
 
-_MEMORY_LEFT_MIB = 1
+_MEMORY_LEFT_MIB = 2
 _LARGE_BYTES = 900_000
 _VISIBILITY_S = float(SETTINGS["VISIBILITY_TIMEOUT_S"])
 _STOP_S_MAX = float(SETTINGS["STOP_TIMEOUT_S"]) + 4
@@ -104,7 +104,7 @@ def run_out_of_memory(field: Field) -> None:
     """Leave a process too little memory for large bodies, and send some; later give it enough."""
     process = field.fleet.members[0].process
     assert process is not None
-    limit_mib = _address_space_mib(process.pid) + _MEMORY_LEFT_MIB
+    limit_mib = _writable_mib(process.pid) + _MEMORY_LEFT_MIB
     field.fleet.command = lambda _: ["tests.faults.limited", str(limit_mib), "run"]
     for place in range(len(field.fleet.members)):
         field.fleet.kill(place)
@@ -123,8 +123,8 @@ def run_out_of_memory(field: Field) -> None:
             field.fleet.kill(place)
 
 
-def _address_space_mib(pid: int) -> int:
-    found = re.search(r"VmPeak:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+def _writable_mib(pid: int) -> int:
+    found = re.search(r"VmData:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) // 1024
 
