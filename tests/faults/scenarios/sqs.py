@@ -279,12 +279,29 @@ def _demand_ready(field: Field) -> None:
 _BOTH_CLIENTS = {1: {"SQS_CLIENT": "boto3"}}
 
 
+_FEW_HELD = {"BUFFER_SIZE_MAX": "60"}
+"""So many that their heartbeats take less than a visibility timeout of 4 s on a busy machine."""
+
+
 def _scenario(
-    name: str, work: Callable[[Field], None], rounds: int, short: int = 0, processes: int = 2
+    name: str,
+    work: Callable[[Field], None],
+    rounds: int,
+    short: int = 0,
+    *,
+    processes: int = 2,
+    settings: dict[str, str] | None = None,
 ) -> Scenario:
     """A scenario in which one process has the lean client and another has boto3's."""
     return Scenario(
-        name, "SQS", work, rounds, rounds_short=short, processes=processes, own_settings=_BOTH_CLIENTS
+        name,
+        "SQS",
+        work,
+        rounds,
+        rounds_short=short,
+        processes=processes,
+        settings=settings or {},
+        own_settings=_BOTH_CLIENTS,
     )
 
 
@@ -294,8 +311,8 @@ SCENARIOS = [
     _scenario("requests lost", lose_requests, 4),
     _scenario("every message three times, to four at once", hand_over_thrice, 6, 1, processes=4),
     _scenario("late redelivery", redeliver_late, 6),
-    _scenario("work longer than visibility", work_with_heartbeats, 4),
-    _scenario("work longer than visibility, heartbeats lost", work_beyond_visibility, 4),
+    _scenario("work longer than visibility", work_with_heartbeats, 4, settings=_FEW_HELD),
+    _scenario("work longer than visibility, heartbeats lost", work_beyond_visibility, 4, settings=_FEW_HELD),
     _scenario("5xx, throttling, slow answers", refuse_calls, 4),
     _scenario("expired credentials", expire_credentials, 4),
     _scenario("silence", fall_silent, 2),
