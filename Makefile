@@ -8,8 +8,9 @@ BIN := .venv/bin
 demo: setup
 	@$(BIN)/python -m processor demo
 
+# Two at once, since much of it is waiting; `pytest` by itself runs one after the other.
 test: setup check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # Within a quarter of an hour; `.venv/bin/python -m tests.load --help` shows its parts.
 bench: .venv/.load

@@ -13,7 +13,8 @@ from processor.model import Delivery
 
 log = structlog.get_logger(__name__)
 
-_EXTEND_SIZE_MAX = 10
+_CALL_SIZE_MAX = 10
+"""Deliveries in one call to the queue."""
 
 _LARGE_BODIES_REMEMBERED = 0.9
 """What is left of the expected size of a body after a receive that brought small ones."""
@@ -123,10 +124,10 @@ class Held:
         """
         due = self._due(hold_s_max)
         failed, trouble = 0, ""
-        for start in range(0, len(due), _EXTEND_SIZE_MAX):
+        for start in range(0, len(due), _CALL_SIZE_MAX):
             if stop.is_set():
                 return
-            chunk = self._still(due[start : start + _EXTEND_SIZE_MAX])
+            chunk = self._still(due[start : start + _CALL_SIZE_MAX])
             asked_at = time.monotonic()
             try:
                 extend(chunk)
@@ -138,6 +139,30 @@ class Held:
                 self._extend_at(asked_at + self._extend_after_s, chunk)
         if failed:
             log.warning("extend_failed", count=failed, trouble=trouble)
+
+    def give_back(self, release: Callable[[Sequence[Delivery]], None], *, within_s: float) -> None:
+        """Release what is held, in tens, until it is done, a call fails or `within_s` has passed.
+
+        Of a group the latest come first: wherever this breaks off, nothing was given back before what comes
+        later in its group. What is left comes back when its visibility timeout ends.
+        """
+        give_up_at = time.monotonic() + within_s
+        left = self.all()
+        if left and left[0].group is not None:
+            left.reverse()
+        for start in range(0, len(left), _CALL_SIZE_MAX):
+            if time.monotonic() >= give_up_at:
+                log.warning("release_given_up", left=len(left) - start)
+                return
+            try:
+                release(left[start : start + _CALL_SIZE_MAX])
+            except SourceUnavailable as error:
+                log.warning("release_failed", left=len(left) - start, trouble=str(error))
+                return
+
+    def extend_in(self, wait_s: float, delivery: Delivery) -> None:
+        """Let a delivery be extended `wait_s` from now, if it is held by then."""
+        self._extend_at(time.monotonic() + wait_s, [delivery])
 
     def all(self) -> list[Delivery]:
         """Give everything that is held."""

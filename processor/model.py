@@ -35,7 +35,8 @@ class Delivery(Struct, frozen=True, gc=False):
 
     `queue` is the queue's name, `delivery_id` what the queue calls the message through all its redeliveries,
     `receipt` what this one hand-over is settled by. `rejection_id` is set where it is replayed from the table
-    of rejections.
+    of rejections. `group` is set by an ordered queue only: within one group outcomes are committed in the
+    order in which the queue hands the messages over.
     """
 
     queue: str
@@ -47,6 +48,7 @@ class Delivery(Struct, frozen=True, gc=False):
     received_at: datetime
     attributes: Mapping[str, Attribute] = {}  # each gets its own
     rejection_id: int | None = None
+    group: str | None = None
 
     @property
     def key(self) -> tuple[str, str]:

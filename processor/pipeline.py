@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -34,6 +35,9 @@ _CALL_SIZE_MAX = 10
 
 _GIVE_UP_S = 1.0
 """For how long the workers of one kind are waited for together, once told to give up."""
+
+_SUSPECT_HOLD_S_MAX = 5
+"""How soon a delivery comes back that has killed us; as long again as it may take, it is extended."""
 
 _RELEASE_S_MAX = 3.0
 """For how long we give back what is held when we stop; the visibility timeout gives back the rest."""
@@ -250,21 +254,12 @@ class Pipeline:
             return
         log.warning("given_back", count=len(left), consequence="the queue hands them over again")
         # In a worker, because one call to a silent queue can take longer than all of this may.
-        releaser = self._worker("releaser", lambda: self._release(left, time.monotonic() + _RELEASE_S_MAX))
+        releaser = self._worker(
+            "releaser", lambda: self.held.give_back(self._source.release, within_s=_RELEASE_S_MAX)
+        )
         releaser.start()
         releaser.join(_RELEASE_S_MAX)
         self.held.drop(left)
-
-    def _release(self, left: Sequence[Delivery], give_up_at: float) -> None:
-        for start in range(0, len(left), _CALL_SIZE_MAX):
-            if time.monotonic() >= give_up_at:
-                log.warning("release_given_up", left=len(left) - start)
-                return
-            try:
-                self._source.release(left[start : start + _CALL_SIZE_MAX])
-            except SourceUnavailable as error:
-                log.warning("release_failed", left=len(left) - start, trouble=str(error))
-                return
 
     def _observe(self) -> None:
         metrics.held.set(self.held.size)
@@ -323,26 +318,36 @@ class Pipeline:
         metrics.received.inc(len(deliveries))
         self.held.add(deliveries)
         self._batches.put(
-            [self._validator.validate(delivery) for delivery in deliveries if not delivery.suspect]
+            # A suspect is not even looked at beside others: reading it may be what kills us.
+            [delivery if delivery.suspect else self._validator.validate(delivery) for delivery in deliveries],
+            # A group's later ones, at another writer, could be committed before its earlier ones.
+            together=deliveries[0].group is not None,
         )
-        # Not even looked at beside others: reading it may be what kills us.
-        for delivery in deliveries:
-            if delivery.suspect:
-                self._batches.put([delivery])
         return deliveries
 
     def _write(self, store: Store) -> None:
         last = False
         while not last:
             items, last = self._batches.take()
-            self._save(store, [item for item in items if not isinstance(item, Delivery)])
-            for item in items:
-                if isinstance(item, Delivery):
-                    self._save(store, [self._validator.validate(item)])
+            for batch in self._batches.in_turn(items):
+                self._save(
+                    store,
+                    [self._read_suspect(item) if isinstance(item, Delivery) else item for item in batch],
+                )
+
+    def _read_suspect(self, delivery: Delivery) -> Verdict:
+        """Read what may kill us, so that, if it does, it comes back before what is held beside it, and alone.
+
+        Together they would come with every receive that it has left, to the dead-letter queue at the last.
+        """
+        if self._broker.working.is_set():
+            hold_s = max(1, min(_SUSPECT_HOLD_S_MAX, int(self._limits.visibility_timeout_s / 4)))
+            with suppress(SourceUnavailable):
+                self._source.hold_for([delivery], hold_s)
+            self.held.extend_in(hold_s / 2, delivery)
+        return self._validator.validate(delivery)
 
     def _save(self, store: Store, verdicts: list[Verdict]) -> None:
-        if not verdicts:
-            return
         began = time.monotonic()
         settlements = store.save(verdicts)
         # Only here, behind the commit, do deliveries go on to be deleted.

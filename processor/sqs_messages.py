@@ -17,7 +17,7 @@ from processor.model import Delivery
 _TEXT, _BINARY = b"\x01", b"\x02"
 
 
-def read_messages(messages: list[Any], queue: str) -> tuple[list[Delivery], int]:
+def read_messages(messages: list[Any], queue: str, *, fifo: bool) -> tuple[list[Delivery], int]:
     """Give the deliveries in their order, and how many were left out as altered; empties `messages`.
 
     On a FIFO queue whatever stands behind an altered message is left out, too: it may be of its group.
@@ -30,18 +30,18 @@ def read_messages(messages: list[Any], queue: str) -> tuple[list[Delivery], int]
     messages.reverse()
     while messages:
         message = messages.pop()
-        delivery = _delivery(message, queue, now)
+        delivery = _delivery(message, queue, now, fifo=fifo)
         if _whole(message, delivery):
             deliveries.append(delivery)
             continue
         altered += 1
-        if queue.endswith(".fifo"):
+        if fifo:
             altered += len(messages)
             break
     return deliveries, altered
 
 
-def _delivery(message: Any, queue: str, now: datetime) -> Delivery:  # noqa: ANN401 - boto3's dictionary
+def _delivery(message: Any, queue: str, now: datetime, *, fifo: bool) -> Delivery:  # noqa: ANN401 - boto3's dictionary
     system = message.get("Attributes") or {}
     sent_ms = int(system.get("SentTimestamp", now.timestamp() * 1000))
     return Delivery(
@@ -60,6 +60,8 @@ def _delivery(message: Any, queue: str, now: datetime) -> Delivery:  # noqa: ANN
             else attribute.get("StringValue", "")
             for name, attribute in (message.get("MessageAttributes") or {}).items()
         },
+        # Whatever a server may answer unasked: of a standard queue nothing is serialised.
+        group=system.get("MessageGroupId") if fifo else None,
     )
 
 

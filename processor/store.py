@@ -34,6 +34,7 @@ from processor.patience import Patience
 from processor.queries import queries
 from processor.refusals import id_conflict, unstorable
 from processor.sqlstates import Remedy, name_of, remedy
+from processor.turns import turns
 
 log = structlog.get_logger(__name__)
 
@@ -86,13 +87,15 @@ class Store:
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
         """Commit all verdicts, then return one settlement for each, in order.
 
-        Outages are waited out. Raises Stopped if told to stop meanwhile, StoreFault where the cause is ours;
-        in both cases what was not committed is still in the queue.
+        What is suspect is committed alone and late, but never after what comes later in its group. Outages
+        are waited out. Raises Stopped if told to stop meanwhile, StoreFault where the cause is ours; in both
+        cases what was not committed is still in the queue.
         """
         settled: dict[int, Settlement] = {}
-        for positions in _alone_where_suspect(verdicts):
-            group = [verdicts[position] for position in positions]
-            settled.update(zip(positions, self._patience(partial(self._attempt, group)), strict=True))
+        suspect = [verdict.delivery.suspect for verdict in verdicts]
+        for positions in turns(suspect, lambda position: verdicts[position].delivery.group):
+            together = [verdicts[position] for position in positions]
+            settled.update(zip(positions, self._patience(partial(self._attempt, together)), strict=True))
         return [settled[position] for position in range(len(verdicts))]
 
     def load_registry(self) -> None:
@@ -368,10 +371,3 @@ class _Batch:
             rejection_id = settlement.delivery.rejection_id
             if rejection_id is not None and settlement.outcome is not Outcome.REJECTED:
                 self._cursor.execute(self._sql["close_replayed"], {"rejection_id": rejection_id})
-
-
-def _alone_where_suspect(verdicts: Sequence[Verdict]) -> list[list[int]]:
-    """Group positions for separate transactions: the ordinary ones together and first, each suspect alone."""
-    suspect = [verdict.delivery.suspect for verdict in verdicts]
-    ordinary = [position for position, alone in enumerate(suspect) if not alone]
-    return ([ordinary] if ordinary else []) + [[position] for position, alone in enumerate(suspect) if alone]

@@ -1,7 +1,6 @@
 """A stack of real servers, with the processor and the producers as children of the test."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -75,23 +74,6 @@ class Rig:
         assert self.processor is not None
         self.processor.send_signal(signal.SIGKILL)
         assert self.processor.wait(10) == -signal.SIGKILL
-
-    def kill_processor_while_busy(self, chance: random.Random) -> bool:
-        """Kill it with -9 at some moment at which it holds deliveries and more are queued.
-
-        It is frozen to look, and let go again where the moment is none; false if the queue ran empty first.
-        """
-        assert self.processor is not None
-        while True:
-            time.sleep(chance.uniform(0, 0.05))
-            self.processor.send_signal(signal.SIGSTOP)
-            depth = self.source().depth()
-            if depth["in_flight"] and depth["visible"]:
-                self.kill_processor()
-                return True
-            self.processor.send_signal(signal.SIGCONT)
-            if not depth["visible"]:
-                return False
 
     def send(self, seed: int, events: int) -> subprocess.Popen[bytes]:
         """Start the fake producers; what they send is noted in a manifest."""

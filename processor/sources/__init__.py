@@ -22,5 +22,8 @@ class Source(Protocol):
     def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Keep deliveries ours for another full visibility timeout; skip those that are lost already."""
 
+    def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
+        """Keep deliveries ours for `hold_s` from now on and no longer, unless they are extended."""
+
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Give deliveries back, to be handed over again at once."""

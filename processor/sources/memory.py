@@ -53,8 +53,7 @@ class MemorySource:
         while True:
             with self._lock:
                 now = self._clock()
-                ready = [held for held in self._messages.values() if held.visible_at <= now][:limit]
-                deliveries = [self._hand_over(held, now) for held in ready]
+                deliveries = [self._hand_over(held, now) for held in self._ready(now)[:limit]]
             if deliveries or time.monotonic() >= give_up_at:
                 return deliveries
             time.sleep(_STEP_S)
@@ -69,6 +68,10 @@ class MemorySource:
         """Start the visibility timeouts anew, where the receipt is still the newest."""
         self._show_at(deliveries, self._clock() + self._visibility_timeout_s)
 
+    def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
+        """Make the messages visible in `hold_s`, where the receipt is still the newest."""
+        self._show_at(deliveries, self._clock() + hold_s)
+
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Make the messages visible now, where the receipt is still the newest."""
         self._show_at(deliveries, self._clock())
@@ -79,6 +82,9 @@ class MemorySource:
             now = self._clock()
             visible = sum(held.visible_at <= now for held in self._messages.values())
             return {"visible": visible, "in_flight": len(self._messages) - visible, "delayed": 0}
+
+    def _ready(self, now: float) -> list[_Held]:
+        return [held for held in self._messages.values() if held.visible_at <= now]
 
     def _hand_over(self, held: _Held, now: float) -> Delivery:
         held.receive_count += 1

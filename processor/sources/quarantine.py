@@ -82,6 +82,9 @@ class QuarantineSource:
     def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Do nothing: a rejection is nobody's until its transaction locks it."""
 
+    def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
+        """Do nothing: a rejection is nobody's until its transaction locks it."""
+
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Do nothing: an open rejection stays where it is."""
 

@@ -19,6 +19,7 @@ from processor.sqs_messages import read_messages
 if TYPE_CHECKING:
     from botocore.session import Session
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.literals import MessageSystemAttributeNameType
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -48,12 +49,15 @@ _CREDENTIALS_REFUSED = frozenset(
 _NOT_READABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """What reading an answer raises, in boto3 or here, where it has another shape than SQS's."""
 
+_ATTRIBUTES: "list[MessageSystemAttributeNameType]" = ["ApproximateReceiveCount", "SentTimestamp"]
+_FIFO_ATTRIBUTES: "list[MessageSystemAttributeNameType]" = [*_ATTRIBUTES, "MessageGroupId"]
+
 _SETTLE_PAUSES_S = (0.0, 0.1, 0.5, 2.0)
 """Before each try to delete what a call said had failed."""
 
 
 class SqsSource:
-    """One SQS queue, standard or FIFO.
+    """One SQS queue, standard or FIFO. Groups are orders on a FIFO queue only; elsewhere they mean fairness.
 
     `hot_calls` makes the three calls that every message passes; unless given, the client makes all.
     With `keys_given` its credentials came by settings and nothing renews them: refused for REFUSED_S_MAX,
@@ -76,6 +80,7 @@ class SqsSource:
         self._hot_calls: HotCalls = hot_calls or client
         self._queue_url = queue_url
         self._queue = queue
+        self._fifo = queue_url.endswith(".fifo")
         self._visibility_timeout_s = visibility_timeout_s
         self._keys_given = keys_given
         self._clock = clock
@@ -103,9 +108,9 @@ class SqsSource:
                 WaitTimeSeconds=min(int(wait_s), 20),
                 VisibilityTimeout=self._visibility_timeout_s,
                 MessageAttributeNames=["All"],
-                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+                MessageSystemAttributeNames=_FIFO_ATTRIBUTES if self._fifo else _ATTRIBUTES,
             )
-            deliveries, altered = read_messages(answer.get("Messages", []), self._queue)
+            deliveries, altered = read_messages(answer.get("Messages", []), self._queue, fifo=self._fifo)
         if altered:
             metrics.source_errors.labels(operation="receive").inc(altered)
             log.warning("altered_on_the_way", count=altered, consequence="SQS will hand them over again")
@@ -139,6 +144,10 @@ class SqsSource:
     def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Start the visibility timeout of deliveries anew."""
         self._change_visibility("extend", deliveries, self._visibility_timeout_s)
+
+    def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
+        """Let the visibility timeout of deliveries end in `hold_s`."""
+        self._change_visibility("extend", deliveries, hold_s)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """End the visibility timeout of deliveries now."""

@@ -230,6 +230,19 @@ def test_what_is_extended_stays_ours_beyond_the_timeout(queue: Queue) -> None:
     assert [delivery.body for delivery in again] == [b"let go"]
 
 
+def test_what_is_held_for_a_shorter_time_comes_again_sooner_unless_it_is_extended(queue: Queue) -> None:
+    for body in (b"held", b"extended", b"short"):
+        queue.put(body)
+    deliveries = {delivery.body: delivery for delivery in queue.take(3)}
+
+    queue.source.hold_for([deliveries[b"extended"], deliveries[b"short"]], 1)
+    queue.source.extend([deliveries[b"extended"]])
+
+    [again] = queue.take()
+    assert (again.body, again.receive_count) == (b"short", 2)
+    assert queue.is_empty()
+
+
 def test_what_is_released_comes_again_at_once(queue: Queue) -> None:
     queue.put(b"released")
     queue.put(b"held")

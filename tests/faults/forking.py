@@ -30,8 +30,12 @@ def _child() -> None:
 def follow_children() -> int:
     """Keep one child running; gives the exit code of the first that was not killed."""
     child = 0
+    ending = False
 
     def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal ending
+        # Its child may be dead already, and then nobody would hear it.
+        ending = True
         os.kill(child, number)
 
     while True:
@@ -45,7 +49,7 @@ def follow_children() -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
-        if code != -signal.SIGKILL:
+        if ending or code != -signal.SIGKILL:
             return code
 
 

@@ -17,6 +17,9 @@ import pytest
 from processor.devstack.children import DirectoryLock
 from processor.devstack.env_file import KEYS
 
+# `processor dev` wants the port that awslocal looks at, and there is one.
+pytestmark = pytest.mark.xdist_group("port 4566")
+
 ROOT = Path(__file__).resolve().parents[2]
 # What a developer's shell may hold, and what must not lead us to other servers.
 FOREIGN = {

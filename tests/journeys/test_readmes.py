@@ -15,6 +15,9 @@ from tests.builders import a_delivery
 from tests.fix_database import Saver
 from tests.rig import wait_until
 
+# `processor dev` wants the port that awslocal looks at, and there is one.
+pytestmark = pytest.mark.xdist_group("port 4566")
+
 ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = re.findall(r"```sql\n(.*?)```", (ROOT / "sql/README.md").read_text(), re.DOTALL)
 

@@ -4,9 +4,11 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
-from processor.batches import Batches
+from processor.batches import Batches, Item
 from processor.model import Delivery
+from processor.schemas import Schemas
 from tests.builders import a_delivery
 
 
@@ -93,3 +95,64 @@ def test_a_batch_that_lingers_takes_what_comes_meanwhile() -> None:
     threading.Timer(0.05, more).start()
 
     assert waiting.take() == (deliveries(1) * 2, True)
+
+
+# ── whose turn it is ──────────────────────────────────────────────────────────────────────────────────
+
+
+def an_item(name: str, *, group: str | None = None, receive_count: int = 1, size_bytes: int = 10) -> Item:
+    """A verdict, or a delivery that has none yet because it is suspect."""
+    delivery = replace(
+        a_delivery(b"x" * size_bytes, delivery_id=name, receive_count=receive_count), group=group
+    )
+    schemas = Schemas(body_bytes_max=10_000, json_depth_max=4)
+    return delivery if delivery.suspect else schemas.validate(delivery)
+
+
+def names(parts: list[list[Item]]) -> list[list[str]]:
+    return [
+        [(item if isinstance(item, Delivery) else item.delivery).delivery_id for item in part]
+        for part in parts
+    ]
+
+
+def test_what_is_not_suspect_is_saved_together() -> None:
+    items = [an_item("a"), an_item("b")]
+
+    assert batches().in_turn(items) == [items]
+    assert batches().in_turn([]) == []
+
+
+def test_suspects_come_alone_and_late_and_those_last_that_came_most_often() -> None:
+    items = [
+        an_item("often", receive_count=5),
+        an_item("a"),
+        an_item("less often", receive_count=3),
+        an_item("b", receive_count=2),
+    ]
+
+    assert names(batches().in_turn(items)) == [["a", "b"], ["less often"], ["often"]]
+
+
+def test_what_is_later_in_the_group_of_a_suspect_waits_for_it() -> None:
+    items = [
+        an_item("a1", group="a", receive_count=5),
+        an_item("b1", group="b"),
+        an_item("a2", group="a", receive_count=3),
+        an_item("a3", group="a"),
+        an_item("b2", group="b"),
+        an_item("a4", group="a"),
+    ]
+
+    assert names(batches().in_turn(items)) == [["b1", "b2"], ["a1"], ["a2"], ["a3", "a4"]]
+
+
+def test_what_is_put_together_is_taken_together_and_parted_within_the_bounds() -> None:
+    waiting = batches(size_max=3, bytes_max=1000)
+    items = [an_item(str(number), group="a", size_bytes=400) for number in range(5)]
+
+    waiting.put(items, together=True)
+
+    taken, _ = waiting.take()
+    assert taken == items
+    assert names(waiting.in_turn(taken)) == [["0", "1"], ["2", "3"], ["4"]]

@@ -35,7 +35,12 @@ class Harness:
     """A pipeline over a queue in memory."""
 
     def __init__(
-        self, store: StubStore | None = None, source: MemorySource | None = None, **limits: float
+        self,
+        store: StubStore | None = None,
+        source: MemorySource | None = None,
+        *,
+        writers: int = 1,
+        **limits: float,
     ) -> None:
         self.source = source or MemorySource()
         self.store = store or StubStore()
@@ -45,7 +50,7 @@ class Harness:
         self.pipeline = Pipeline(
             self.source,
             schemas_of_acme(),
-            [patient],
+            [patient] * writers,
             limits=Limits(**({"receive_wait_s": 0.05, "stop_timeout_s": 5} | limits)),  # type: ignore[arg-type]
             database=self.database,
             broker=Patience("queue", wait_s_max=0.02, stop=self.give_up),

@@ -192,3 +192,49 @@ def test_a_suspect_is_not_even_read_before_what_came_with_it_is_saved() -> None:
     assert tally.outcomes == {"stored": 10}
     assert saved_when_read == [9]
     assert harness.store.batches == [9, 1]
+
+
+def a_suspect_first(source: MemorySource) -> str:
+    """Put one message on the queue that has come twice."""
+    suspect = source.send(a_body())
+    for _ in range(2):
+        source.release(source.receive(1, 0))
+    return suspect
+
+
+def test_a_suspect_that_kills_the_process_comes_back_before_what_was_held_beside_it() -> None:
+    """Else its neighbours would be beside it at each of its receives, down to the dead-letter queue."""
+    source = MemorySource()
+    suspect = a_suspect_first(source)
+    # The queue's own 60 s are what the neighbours have; of four, a suspect has one.
+    harness = Harness(source=source, visibility_timeout_s=4)
+    harness.send(9)
+
+    class DeadlySchemas(Schemas):
+        def validate(self, delivery: Delivery) -> Verdict:
+            if delivery.delivery_id == suspect:
+                raise SystemExit("killed")
+            return super().validate(delivery)
+
+    harness.pipeline._validator = DeadlySchemas(body_bytes_max=1024, json_depth_max=64)
+    with pytest.raises(RuntimeError):
+        harness.run_until_idle()
+
+    [again] = source.receive(10, 8)
+    assert (again.delivery_id, again.receive_count) == (suspect, 4)
+
+
+def test_a_suspect_that_takes_long_to_save_stays_ours() -> None:
+    source = MemorySource(visibility_timeout_s=4)
+    a_suspect_first(source)
+    release = threading.Event()
+    harness = Harness(StubStore(before_save=lambda: wait(release)), source, visibility_timeout_s=4)
+    runner = in_background(harness.run_until_idle)
+    until(lambda: harness.pipeline.held.oldest_s() > 1.5)
+
+    in_flight = source.depth()["in_flight"]
+    release.set()
+    runner.join(5)
+
+    assert in_flight == 1
+    assert [delivery.receive_count for delivery in harness.store.saved] == [3]
