@@ -1,18 +1,20 @@
 """What happens to the queue and on the way to it; the processes wait, say so, and go on by themselves."""
 
-import contextlib
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections.abc import Callable
 
-from tests.faults.field import SETTINGS, Field, ScenarioFailed
-from tests.faults.http_proxy import Interceptor
+from producers.events import Event, Form, encode
+from producers.publish import Outgoing
+from tests.faults.field import DATABASE, SETTINGS, Field, ScenarioFailed
 from tests.faults.interceptors import (
     BATCHES,
     EXTEND,
     RECEIVE,
     Copies,
     Late,
-    Sometimes,
     alter,
     be_silent,
     delay,
@@ -22,11 +24,12 @@ from tests.faults.interceptors import (
     refuse,
     truncate,
 )
+from tests.faults.poisoned import POISON
 from tests.faults.run import Scenario
+from tests.faults.sqs_outages import SAID_S_MAX, all_ready, all_say, blinks, demand_ready, outage, while_sqs
 
 VISIBILITY_S = float(SETTINGS["VISIBILITY_TIMEOUT_S"])
 _READ_TIMEOUT_S = float(SETTINGS["RECEIVE_WAIT_S"]) + 15
-_SAID_S_MAX = 15
 
 
 def fail_parts_of_batches(field: Field) -> None:
@@ -34,10 +37,10 @@ def fail_parts_of_batches(field: Field) -> None:
     for _ in range(field.rounds):
         # Slow, so that there is something to extend.
         field.database.delay_s = 0.2
-        with _while_sqs(field, fail_some(field.chance, 0.4), share=0.7, only=BATCHES) as met:
+        with while_sqs(field, fail_some(field.chance, 0.4), share=0.7, only=BATCHES) as met:
             field.pause(4, 6)
             field.wait_until(lambda met=met: all(met[each] for each in BATCHES), "both kinds were met")  # type: ignore[misc]
-            _demand_ready(field)
+            demand_ready(field)
         field.database.heal()
         field.wait_until_recovered()
 
@@ -45,22 +48,22 @@ def fail_parts_of_batches(field: Field) -> None:
 def lose_replies(field: Field) -> None:
     """Do what is asked and hang up before the answer: all of the time, then half of it."""
     for _ in range(field.rounds):
-        _outage(field, lose_reply, ["ConnectionClosed"])
-        _blinks(field, lose_reply)
+        outage(field, lose_reply, ["ConnectionClosed"])
+        blinks(field, lose_reply)
 
 
 def lose_requests(field: Field) -> None:
     """Hang up before the queue hears of it: all of the time, then half of it."""
     for _ in range(field.rounds):
-        _outage(field, lose_request, ["ConnectionClosed"])
-        _blinks(field, lose_request)
+        outage(field, lose_request, ["ConnectionClosed"])
+        blinks(field, lose_request)
 
 
 def hand_over_thrice(field: Field) -> None:
     """Hand every message to three receivers at once, while the first is at work on it."""
     for _ in range(field.rounds):
         copies = Copies(3)
-        with _while_sqs(field, copies, only=[RECEIVE]):
+        with while_sqs(field, copies, only=[RECEIVE]):
             field.wait_until(lambda copies=copies: copies.copied >= 200, "200 copies were handed over")  # type: ignore[misc]
         field.wait_until_recovered()
 
@@ -69,7 +72,7 @@ def redeliver_late(field: Field) -> None:
     """Hand over again what was deleted some seconds ago, under a new receipt."""
     for number in range(field.rounds):
         late = Late(field.chance, after_s=field.chance.uniform(0.5, 4), strict=number % 2 == 0)
-        with _while_sqs(field, late):
+        with while_sqs(field, late):
             field.wait_until(lambda late=late: late.handed_over >= 100, "100 came again")  # type: ignore[misc]
             rows = field.row_count()
             field.wait_until(
@@ -85,7 +88,7 @@ def work_beyond_visibility(field: Field) -> None:
     for _ in range(field.rounds):
         field.database.delay_s = 0.5
         before = field.queue.minutes.redeliveries
-        with _while_sqs(field, lose_request, only=[EXTEND]):
+        with while_sqs(field, lose_request, only=[EXTEND]):
             field.pause(VISIBILITY_S + 1, VISIBILITY_S + 2)
             field.wait_until(
                 lambda before=before: field.queue.minutes.redeliveries > before,  # type: ignore[misc]
@@ -99,7 +102,7 @@ def work_with_heartbeats(field: Field) -> None:
     """Let the database take longer than the visibility timeout: heartbeats keep what is worked on."""
     for _ in range(field.rounds):
         before = field.queue.minutes.redeliveries
-        with _while_sqs(field, lambda call, forward: forward(call.fields), only=[EXTEND]):
+        with while_sqs(field, lambda call, forward: forward(call.fields), only=[EXTEND]):
             field.database.delay_s = 0.4
             field.pause(VISIBILITY_S + 2, VISIBILITY_S + 4)
             field.database.heal()
@@ -119,16 +122,16 @@ def refuse_calls(field: Field) -> None:
             ("ServiceUnavailable", 503),
             ("InternalError", 500),
         )[number % 4]
-        _outage(field, refuse(code, status), [code])
-        _blinks(field, refuse(code, status))
-        _blinks(field, delay(field.chance, 0.2, 2))
+        outage(field, refuse(code, status), [code])
+        blinks(field, refuse(code, status))
+        blinks(field, delay(field.chance, 0.2, 2))
 
 
 def expire_credentials(field: Field) -> None:
     """Refuse the key for a while, as when it has expired and another is on its way."""
     for number in range(field.rounds):
         code = ("ExpiredToken", "InvalidClientTokenId", "SignatureDoesNotMatch")[number % 3]
-        _outage(field, refuse(code, 403), [code])
+        outage(field, refuse(code, 403), [code])
 
 
 def fall_silent(field: Field) -> None:
@@ -136,11 +139,12 @@ def fall_silent(field: Field) -> None:
     for _ in range(field.rounds):
         over = threading.Event()
         try:
-            with _while_sqs(field, be_silent(over)):
-                _all_say(field, ["ReadTimeout"], wait_s=_READ_TIMEOUT_S + _SAID_S_MAX)
+            with while_sqs(field, be_silent(over)):
+                # Boto3's client waits twice.
+                all_say(field, ["ReadTimeout"], wait_s=2 * _READ_TIMEOUT_S + SAID_S_MAX)
         finally:
             over.set()
-        _all_ready(field)
+        all_ready(field)
         field.wait_until_recovered()
 
 
@@ -149,10 +153,10 @@ def refuse_connections(field: Field) -> None:
     for _ in range(field.rounds):
         with field.fault():
             field.queue.refuse()
-            _all_say(field, ["queue: SQS can't be reached"])
+            all_say(field, ["queue: SQS can't be reached"])
             field.pause(0.5, 2)
             field.queue.heal()
-        _all_ready(field)
+        all_ready(field)
         field.wait_until_recovered()
 
 
@@ -173,27 +177,27 @@ def forget_the_name(field: Field) -> None:
                 field.queue.refuse()
                 field.pause(0.2, 0.2)
                 field.queue.heal()
-            _all_say(field, ["EndpointConnectionError"], places=[0])
+            all_say(field, ["EndpointConnectionError"], places=[0])
             field.pause(0.5, 2)
             if number % 2 == 0 and (code := field.fleet.terminate(0)):
                 raise ScenarioFailed(f"a stop without a queue ended with {code}; expected 0")
             unknown.unlink()
-        _all_ready(field)
+        all_ready(field)
         field.wait_until_recovered()
 
 
 def truncate_replies(field: Field) -> None:
     """Cut answers short, lie about their length, leave them out, or give a login page: half of the time."""
     for _ in range(field.rounds):
-        _blinks(field, truncate(field.chance))
-        _all_ready(field)
+        blinks(field, truncate(field.chance))
+        all_ready(field)
 
 
 def alter_replies(field: Field) -> None:
     """Alter answers by a bit or a character: half of the time."""
     for _ in range(field.rounds):
-        _blinks(field, alter(field.chance))
-        _all_ready(field)
+        blinks(field, alter(field.chance))
+        all_ready(field)
 
 
 def restart_the_queue(field: Field) -> None:
@@ -201,79 +205,104 @@ def restart_the_queue(field: Field) -> None:
     for _ in range(field.rounds):
         with field.fault():
             field.sqs.stop()
-            _all_say(field, ["queue: SQS can't be reached"])
+            all_say(field, ["queue: SQS can't be reached"])
             field.pause(0, 1)
             field.sqs.start()
-        _all_ready(field)
+        all_ready(field)
         field.wait_until_recovered()
 
 
-# ── what they have in common ──────────────────────────────────────────────────────────────────────────
+def kill_by_a_message(field: Field) -> None:
+    """Send messages that kill whoever reads them: they end in the dead-letter queue, their neighbours don't.
+
+    Once nobody dies of them any more they come into the books by import and replay, which closes them.
+    """
+    field.fleet.command = lambda _: ["tests.faults.poisoned", "run"]
+    _restart_all(field)
+    for number in range(field.rounds):
+        with field.fault():
+            field.load.also(_an_event(f"{POISON.decode()}-{number}"))
+            field.wait_until(
+                lambda number=number: _dead_letters(field) > number,  # type: ignore[misc]
+                "the message is in the dead-letter queue",
+                wait_s=90,
+            )
+        field.pause(1, 3)
+    if (found := _dead_letters(field)) != field.rounds:
+        raise ScenarioFailed(f"{found} dead letters; expected {field.rounds}, no neighbour among them")
+    field.fleet.command = lambda _: ["processor", "run"]
+    _restart_all(field)
+    _bring_back(field)
 
 
-@contextlib.contextmanager
-def _while_sqs(
-    field: Field, fault: Interceptor, *, share: float = 1.0, only: Collection[str] = ()
-) -> Iterator[object]:
-    """Let a fault meet a share of the calls while the block runs; each call it met counts as a fault."""
-    sometimes = Sometimes(fault, field.chance, share, only)
-    with field.fault():
-        field.queue.fault = sometimes
-        yield sometimes.met
-        field.queue.heal()
-    if not sometimes.met:
-        raise ScenarioFailed("the fault met no call")
-    field.faults += sometimes.met.total() - 1
+def move_and_bring_back(field: Field) -> None:
+    """Kill until messages have spent their receives, then import and replay them beside the traffic."""
+    for _ in range(field.rounds):
+        field.database.delay_s = 0.3
+        with field.fault():
+            give_up_at = time.monotonic() + 60
+            while not _dead_letters(field):
+                if time.monotonic() > give_up_at:
+                    raise ScenarioFailed("no message was moved to the dead-letter queue")
+                field.pause(0.5, 2)
+                field.fleet.kill(field.chance.randrange(len(field.fleet.members)))
+            field.database.heal()
+            field.pause(VISIBILITY_S, VISIBILITY_S + 1)
+            _bring_back(field)
+        field.wait_until_recovered()
 
 
-def _outage(field: Field, fault: Interceptor, words: Collection[str]) -> None:
-    """Let a fault meet every call until each process says so on /readyz; demand that all come back."""
-    with _while_sqs(field, fault):
-        _all_say(field, words)
-        field.pause(0.5, 2)
-    _all_ready(field)
-    field.wait_until_recovered()
+def lose_large_bodies(field: Field) -> None:
+    """Send bodies of hundreds of kilobytes, and lose, cut and alter what is said of them."""
+    for number in range(field.rounds):
+        for place in range(10):
+            size = field.chance.randrange(50_000, 900_000)
+            field.load.also(_an_event(f"large-{number}-{place}", note="ä" * (size // 2)))
+        field.pause(0.2, 0.5)
+        for fault in (lose_reply, truncate(field.chance), alter(field.chance)):
+            with while_sqs(field, fault, share=0.4):
+                field.pause(1, 2)
+        field.wait_until_recovered()
 
 
-def _blinks(field: Field, fault: Interceptor) -> None:
-    """Let a fault meet every second call for some seconds."""
-    with _while_sqs(field, fault, share=0.5):
-        field.pause(2, 4)
-    field.wait_until_recovered()
+def _an_event(message_id: str, note: str = "") -> Outgoing:
+    event = Event("acme", "order.created", message_id, "shop", "2026-11-22T10:00:00Z", {"note": note})
+    return encode(event, Form.NATIVE, kind="extra")
 
 
-def _all_say(
-    field: Field,
-    words: Collection[str],
-    *,
-    places: Collection[int] | None = None,
-    wait_s: float = _SAID_S_MAX,
-) -> None:
-    """Wait until /readyz of each process has said 503 and one of the words."""
-    waited_for = set(range(len(field.fleet.members)) if places is None else places)
-
-    def said() -> bool:
-        for place in list(waited_for):
-            status, text = field.fleet.ready(place)
-            if status == 503 and any(word in text for word in words):
-                waited_for.discard(place)
-        return not waited_for
-
-    field.wait_until(said, f"/readyz of each process says 503 and {' or '.join(words)}", wait_s=wait_s)
-
-
-def _all_ready(field: Field) -> None:
-    places = range(len(field.fleet.members))
-    field.wait_until(
-        lambda: all(field.fleet.ready(place)[0] == 200 for place in places), "all are ready again"
-    )
-
-
-def _demand_ready(field: Field) -> None:
+def _restart_all(field: Field) -> None:
     for member in field.fleet.members:
-        status, text = field.fleet.ready(member.place)
-        if status != 200:
-            raise ScenarioFailed(f"process {member.place} is not ready: {status} {text}")
+        field.fleet.kill(member.place)
+    all_ready(field)
+
+
+def _dead_letters(field: Field) -> int:
+    return field.source().depth_with_dead_letters().get("dead_lettered", 0)
+
+
+def _bring_back(field: Field) -> None:
+    """Import all dead letters and replay them, through the proxies; none may be left."""
+
+    def none_left() -> bool:
+        _command(field, "dlq", "import")
+        return not _dead_letters(field)
+
+    field.wait_until(none_left, "the dead-letter queue is empty")
+    _command(field, "rejection", "replay", "--reason", "dead_lettered")
+
+
+def _command(field: Field, *words: str) -> None:
+    """Run a command as an operator would; it may end with 1, where what is replayed is rejected again."""
+    done = subprocess.run(
+        [sys.executable, "-m", "processor", *words],
+        env=dict(field.fleet.environment) | {"DATABASE_URL": field.postgres.url(DATABASE)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        raise ScenarioFailed(f"`processor {' '.join(words)}` ended with {done.returncode}: {done.stderr}")
 
 
 _BOTH_CLIENTS = {1: {"SQS_CLIENT": "boto3"}}
@@ -291,6 +320,8 @@ def _scenario(
     *,
     processes: int = 2,
     settings: dict[str, str] | None = None,
+    exits: frozenset[int] = frozenset(),
+    max_receive_count: int = 100,
 ) -> Scenario:
     """A scenario in which one process has the lean client and another has boto3's."""
     return Scenario(
@@ -302,6 +333,8 @@ def _scenario(
         processes=processes,
         settings=settings or {},
         own_settings=_BOTH_CLIENTS,
+        exits=exits,
+        max_receive_count=max_receive_count,
     )
 
 
@@ -321,4 +354,13 @@ SCENARIOS = [
     _scenario("replies truncated", truncate_replies, 6),
     _scenario("replies altered", alter_replies, 6, 1),
     _scenario("queue server restarted", restart_the_queue, 4),
+    _scenario("moved to the DLQ, imported and replayed", move_and_bring_back, 3, max_receive_count=3),
+    _scenario(
+        "a message that kills the process",
+        kill_by_a_message,
+        3,
+        exits=frozenset({-9}),
+        max_receive_count=5,
+    ),
+    _scenario("large bodies, replies lost, cut and altered", lose_large_bodies, 4),
 ]
