@@ -36,6 +36,9 @@ UNION ALL SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))
 UNION ALL
 SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM rejection
 WHERE replay_count = 0
+-- A replay has written the row anew. When it was rejected is a little before that was committed.
+UNION ALL SELECT delivery_id, extract(epoch FROM rejected_at)::float8 FROM rejection WHERE replay_count > 0
+ORDER BY 2 DESC
 """
 
 _LOOK_EVERY_S = 0.1
@@ -60,7 +63,7 @@ def judge(
     connection: psycopg.Connection[Any], source: SqsSource, load: SteadyLoad, minutes: Minutes
 ) -> Judgement:
     """Ask the audit message by message, compare the sums, and look for deletes before their commits."""
-    report = audit(connection, [load.manifest], source.depth_with_dead_letters)
+    report = audit(connection, [load.manifest, *load.more_manifests], source.depth_with_dead_letters)
     found = {problem: report.problems.get(problem, 0) for problem in _PROBLEMS}
     found["other"] = sum(count for problem, count in report.problems.items() if problem not in _PROBLEMS)
     found["sums"] = int(sum_stored(connection, list(load.sent.rivals)) != load.sent.total())
@@ -80,6 +83,7 @@ def sum_stored(connection: psycopg.Connection[Any], rivals: Sequence[Key]) -> De
 
 def _early_deletes(connection: psycopg.Connection[Any], minutes: Minutes) -> int:
     """Count deliveries whose first delete was asked for before their row was committed, or without a row."""
+    # The first commit is what counts, and comes last.
     committed_at: dict[str, float] = dict(connection.execute(_COMMITTED).fetchall())
     return sum(
         committed_at.get(delivery_id, float("inf")) > asked_at

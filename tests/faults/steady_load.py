@@ -60,6 +60,7 @@ class SteadyLoad:
 
     def __init__(self, sqs: EmbeddedSqs, queue_url: str, manifest: Path, *, rate: int, seed: int) -> None:
         self.manifest = manifest
+        self.more_manifests: list[Path] = []
         self.sent = Sent()
         self.failure: ProcessorError | None = None
         self._sqs = sqs

@@ -1,5 +1,5 @@
 """All scenarios, in the order of the table."""
 
-from tests.faults.scenarios import process, sqs
+from tests.faults.scenarios import fifo, process, sqs
 
-ALL = [*process.SCENARIOS, *sqs.SCENARIOS]
+ALL = [*process.SCENARIOS, *sqs.SCENARIOS, *fifo.SCENARIOS]

@@ -244,8 +244,12 @@ def move_and_bring_back(field: Field) -> None:
             while not _dead_letters(field):
                 if time.monotonic() > give_up_at:
                     raise ScenarioFailed("no message was moved to the dead-letter queue")
-                field.pause(0.5, 2)
-                field.fleet.kill(field.chance.randrange(len(field.fleet.members)))
+                for member in field.fleet.members:
+                    field.wait_until(
+                        lambda place=member.place: field.held(place) >= _HELD_BY_THE_DYING,  # type: ignore[misc]
+                        "the process holds messages",
+                    )
+                    field.fleet.kill(member.place)
             field.database.heal()
             field.pause(VISIBILITY_S, VISIBILITY_S + 1)
             _bring_back(field)
@@ -307,6 +311,8 @@ def _command(field: Field, *words: str) -> None:
 
 _BOTH_CLIENTS = {1: {"SQS_CLIENT": "boto3"}}
 
+
+_HELD_BY_THE_DYING = 10
 
 _FEW_HELD = {"BUFFER_SIZE_MAX": "60"}
 """So many that their heartbeats take less than a visibility timeout of 4 s on a busy machine."""
