@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 from processor.manifest import ManifestWriter
 from processor.sources.sqs import SqsSource
@@ -69,9 +70,7 @@ def _demand_order(field: Field) -> None:
     expected = field.rounds * _GROUPS * _EACH
     if len(rows) != expected:
         raise ScenarioFailed(f"{len(rows)} messages of the FIFO queue are stored; expected {expected}")
-    for (group, _, committed_at), (next_group, message_id, next_committed_at) in zip(
-        rows, rows[1:], strict=False
-    ):
+    for (group, _, committed_at), (next_group, message_id, next_committed_at) in pairwise(rows):
         if group == next_group and next_committed_at < committed_at:
             raise ScenarioFailed(f"{message_id} was committed before what was sent before it in its group")
 
