@@ -36,8 +36,8 @@ UNION ALL SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))
 UNION ALL
 SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM rejection
 WHERE replay_count = 0
--- A replay has written the row anew. When it was rejected is a little before that was committed.
-UNION ALL SELECT delivery_id, extract(epoch FROM rejected_at)::float8 FROM rejection WHERE replay_count > 0
+-- A replay has written the row anew, and found it committed: when, it no longer says.
+UNION ALL SELECT delivery_id, 0::float8 FROM rejection WHERE replay_count > 0
 ORDER BY 2 DESC
 """
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from processor.manifest import ManifestWriter
 from processor.sources.sqs import SqsSource
-from producers.events import Event, Form, encode
 from producers.publish import Accepted, Outgoing, Publisher
+from tests.faults.extra_events import an_extra_event
 from tests.faults.field import Field, ScenarioFailed
 from tests.faults.interceptors import lose_reply
 from tests.faults.run import Scenario
@@ -44,9 +44,10 @@ def keep_order(field: Field) -> None:
     with ManifestWriter(manifest) as writer:
         for number in range(field.rounds):
             publisher = Publisher(field.sqs.client(), url, writer, wait_s_max=5)
-            accepted = [isinstance(each, Accepted) for each in publisher.publish(_in_groups(number))]
-            if not all(accepted):
-                raise ScenarioFailed("the FIFO queue refused messages")
+            for receipt in publisher.publish(_in_groups(field, number)):
+                if not isinstance(receipt, Accepted):
+                    raise ScenarioFailed(f"the FIFO queue refused a message: {receipt.code}")
+                field.load.sent.note(receipt)
             with while_sqs(field, lose_reply, share=0.2):
                 for _ in range(3):
                     field.pause(0.3, 1.5)
@@ -56,12 +57,12 @@ def keep_order(field: Field) -> None:
     _demand_order(field)
 
 
-def _in_groups(number: int) -> Iterator[Outgoing]:
+def _in_groups(field: Field, number: int) -> Iterator[Outgoing]:
     """Some events of each group, those of all groups mixed, numbered within the group."""
     for place in range(number * _EACH, (number + 1) * _EACH):
         for group in range(_GROUPS):
-            event = Event("acme", "order.created", f"g{group}/{place:05}", "shop", "2026-11-22T10:00:00Z", {})
-            yield replace(encode(event, Form.NATIVE, kind="extra"), group=f"g{group}")
+            event = an_extra_event(field.chance, f"g{group}/{place:05}")
+            yield replace(event, group=f"g{group}")
 
 
 def _demand_order(field: Field) -> None:

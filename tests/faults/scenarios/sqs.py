@@ -6,8 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from producers.events import Event, Form, encode
-from producers.publish import Outgoing
+from tests.faults.extra_events import an_extra_event
 from tests.faults.field import DATABASE, SETTINGS, Field, ScenarioFailed
 from tests.faults.interceptors import (
     BATCHES,
@@ -221,7 +220,7 @@ def kill_by_a_message(field: Field) -> None:
     _restart_all(field)
     for number in range(field.rounds):
         with field.fault():
-            field.load.also(_an_event(f"{POISON.decode()}-{number}"))
+            field.load.also(an_extra_event(field.chance, f"{POISON.decode()}-{number}"))
             field.wait_until(
                 lambda number=number: _dead_letters(field) > number,  # type: ignore[misc]
                 "the message is in the dead-letter queue",
@@ -260,18 +259,14 @@ def lose_large_bodies(field: Field) -> None:
     """Send bodies of hundreds of kilobytes, and lose, cut and alter what is said of them."""
     for number in range(field.rounds):
         for place in range(10):
-            size = field.chance.randrange(50_000, 900_000)
-            field.load.also(_an_event(f"large-{number}-{place}", note="ä" * (size // 2)))
+            size_bytes = field.chance.randrange(50_000, 900_000)
+            name = f"large-{number}-{place}"
+            field.load.also(an_extra_event(field.chance, name, padding_bytes=size_bytes))
         field.pause(0.2, 0.5)
         for fault in (lose_reply, truncate(field.chance), alter(field.chance)):
             with while_sqs(field, fault, share=0.4):
                 field.pause(1, 2)
         field.wait_until_recovered()
-
-
-def _an_event(message_id: str, note: str = "") -> Outgoing:
-    event = Event("acme", "order.created", message_id, "shop", "2026-11-22T10:00:00Z", {"note": note})
-    return encode(event, Form.NATIVE, kind="extra")
 
 
 def _restart_all(field: Field) -> None:
