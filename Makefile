@@ -2,8 +2,12 @@
 # them set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+TOOLS := .venv/tools/bin
+LOCK := $(TOOLS)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-header --no-annotate
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-build-isolation
 
-.PHONY: demo test bench chaos soak growth check setup clean
+.PHONY: demo test bench chaos soak growth check setup lock audit-dependencies clean
 
 demo: setup
 	@$(BIN)/python -m processor demo
@@ -36,21 +40,45 @@ growth: setup
 
 setup: .venv/.ready
 
-# A half-made .venv is made again: the stamp is written last.
-.venv/.ready: pyproject.toml
+# A half-made .venv is made again: the stamp is written last. What is installed is what requirements/ names, and
+# no other bytes than those. What builds packages comes first: nothing is fetched behind the list's back so.
+.venv/.ready: pyproject.toml requirements/build.txt requirements/development.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is not; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || \
 	  { echo "python3 -m venv failed: on Debian and Ubuntu, 'apt-get install python3-venv' first"; exit 1; }
 	@echo "Installing into .venv (half a minute, once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[devstack,test]'
+	@$(INSTALL) --require-hashes -r requirements/build.txt
+	@$(INSTALL) --require-hashes -r requirements/development.txt
+	@$(INSTALL) --no-deps -e .
 	@$(BIN)/python -m processor.devstack.launchers
 	@touch $@
 
 # What only the benchmark needs, so that the tests don't wait for it.
-.venv/.load: .venv/.ready
+.venv/.load: .venv/.ready requirements/load.txt
 	@echo "Installing what the benchmark races against (a minute, once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[devstack,test,load]'
+	@$(INSTALL) --require-hashes -r requirements/load.txt
+	@touch $@
+
+# Writes requirements/ anew from pyproject.toml, for every platform. What is there keeps its version while pyproject.toml
+# allows it; `make lock UPGRADE=--upgrade` takes the newest.
+lock: .venv/.tools
+	@$(LOCK) $(UPGRADE) pyproject.toml --extra devstack --extra test --extra load \
+	  --output-file requirements/load.txt
+	@$(LOCK) --constraint requirements/load.txt pyproject.toml --extra devstack --extra test \
+	  --output-file requirements/development.txt
+	@$(LOCK) --constraint requirements/load.txt pyproject.toml --output-file requirements/runtime.txt
+	@$(LOCK) $(UPGRADE) --constraint requirements/load.txt requirements/build.in --output-file requirements/build.txt
+
+# Needs the internet: PyPI's own list of known holes, which mirrors of its packages seldom have. Strict, because a package that
+# was not found there would otherwise count as one without a hole.
+audit-dependencies: .venv/.tools
+	@$(TOOLS)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements/load.txt -r requirements/build.txt
+
+# These two stay out of .venv itself, which holds nothing but what requirements/ names.
+.venv/.tools: .venv/.ready
+	@$(BIN)/python -m venv --clear .venv/tools
+	@$(TOOLS)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14' 'pip-audit>=2.10,<3'
 	@touch $@
 
 clean:

@@ -37,11 +37,15 @@ _REFUSALS = re.compile(
     r"|role \".*\" does not exist|not permitted to log in|no such user"
     r"|database \".*\" does not exist|no such database|permission denied for database"
 )
+_MISTAKES = re.compile(
+    r"invalid \w+ value|invalid port number|invalid integer value"
+    r"|root certificate file|could not read root certificate file|private key file"
+)
 _TROUBLES = re.compile(
     r"Connection refused|timeout expired|could not translate host name|Connection timed out|starting up"
     r"|shutting down|in recovery mode|too many clients|too many connections|remaining connection slots"
-    r"|No route to host|certificate verify failed|does not support SSL|server closed the connection"
-    r"|Name or service not known"
+    r"|No route to host|certificate verify failed|does not match host name|does not support SSL"
+    r"|server closed the connection|Name or service not known"
 )
 
 
@@ -50,7 +54,8 @@ def connect(
 ) -> psycopg.Connection[Any]:
     """Open a connection in autocommit mode; with `timeout_s` one prepared for saving.
 
-    Raises StoreUnavailable where trying again may help, StoreFault where the server refuses who we are.
+    Raises StoreUnavailable where trying again may help, StoreFault where the server refuses who we are, or
+    would hide rows from a saver.
     """
     connection = _open(dsn, application)
     if timeout_s is None:
@@ -60,6 +65,10 @@ def connect(
         # ends here all the same.
         with Deadline(_CONNECT_TIMEOUT_S).over(connection):
             connection.execute(queries("save")["prepare_session"], {"timeout_ms": str(int(timeout_s * 1000))})
+            require_all_rows(connection)
+    except StoreFault:
+        connection.close()
+        raise
     except psycopg.Error as error:
         what = remedy(error, connection_broken=connection.broken)
         connection.close()
@@ -67,6 +76,27 @@ def connect(
             raise StoreFault(f"the database refuses to prepare a session: {name_of(error)}") from None
         raise StoreUnavailable(f"the database let us in and answers no more: {name_of(error)}") from None
     return connection
+
+
+def require_all_rows(connection: psycopg.Connection[Any]) -> None:
+    """Raise StoreFault where row-level security hides rows from this role.
+
+    Who can't see that a delivery has an outcome stores it again, and who counts rows counts too few; neither
+    gets an error from the server.
+    """
+    hidden = hidden_relations(connection)
+    if hidden:
+        raise StoreFault(
+            f"row-level security hides rows of {', '.join(hidden)} from the role of DATABASE_URL, so it "
+            "would not see what is stored; take it out of processor_tenant_reader, or put back the policies "
+            "(as the owner: SELECT put_up_tenant_walls())"
+        )
+
+
+def hidden_relations(connection: psycopg.Connection[Any]) -> list[str]:
+    """Name those of our tables of which this role sees a part alone."""
+    rows = connection.execute(queries("session")["hidden_relations"], prepare=False).fetchall()
+    return [relation for (relation,) in rows]
 
 
 def _open(dsn: str, application: str) -> psycopg.Connection[Any]:
@@ -89,6 +119,11 @@ def _open(dsn: str, application: str) -> psycopg.Connection[Any]:
         if refusal:
             words = re.sub(r'".*"', "named in DATABASE_URL", refusal[0])
             raise StoreFault(f"the database refuses us: {words}; check DATABASE_URL") from None
+        mistake = _MISTAKES.search(str(error))
+        if mistake:
+            raise StoreFault(
+                f"DATABASE_URL can't be used: {mistake[0]} (libpq); correct what it names"
+            ) from None
         trouble = _TROUBLES.search(str(error))
         # A refusal in another language, say: it is waited for as an outage is, and must not look like one.
         words = trouble[0] if trouble else "for a cause not known; check DATABASE_URL and the server's log"

@@ -43,6 +43,8 @@ class Held:
         self._asked = 0
         # What a body is expected to have: the mean of the last receives, slow to forget large ones.
         self._body_bytes = 0.0
+        # Whether extensions come so late that what is held may be handed over again.
+        self._behind = False
         self._changed = threading.Condition()
 
     @property
@@ -70,7 +72,9 @@ class Held:
     def room(self, limit: int, timeout_s: float) -> Iterator[int]:
         """Wait until more may be received, and say how many, up to `limit`; 0: there is no room.
 
-        The room is kept for whoever asked until the block ends, by when what came must have been added.
+        The room is kept for whoever asked until the block ends, by when what came must have been added. There
+        is none while extensions come late: whatever else were received would make them later, until all that
+        is held is handed over again and again.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._room() >= 1, timeout_s)
@@ -84,7 +88,7 @@ class Held:
                 self._changed.notify_all()
 
     def _room(self) -> int:
-        if self.ratio >= 1:
+        if self.ratio >= 1 or self._behind:
             return 0
         left = self._size_max - len(self._holdings) - self._asked
         if self._body_bytes:
@@ -122,7 +126,7 @@ class Held:
 
         Those held for longer than `hold_s_max` are left to the queue, which ends every hold at 12 hours.
         """
-        due = self._due(hold_s_max)
+        due, due_at = self._due(hold_s_max)
         failed, trouble = 0, ""
         for start in range(0, len(due), _CALL_SIZE_MAX):
             if stop.is_set():
@@ -137,6 +141,9 @@ class Held:
                 self._extend_at(time.monotonic() + self._extend_after_s / 4, chunk)
             else:
                 self._extend_at(asked_at + self._extend_after_s, chunk)
+            if self._is_late(due_at):
+                self._set_behind(behind=True)
+        self._set_behind(behind=self._is_late(due_at))
         if failed:
             log.warning("extend_failed", count=failed, trouble=trouble)
 
@@ -169,14 +176,32 @@ class Held:
         with self._changed:
             return [holding.delivery for holding in self._holdings.values()]
 
-    def _due(self, hold_s_max: float) -> list[Delivery]:
+    def _due(self, hold_s_max: float) -> tuple[list[Delivery], float]:
+        """Find what is to be extended now, and since when the first of it has been; now if there is none."""
         now = time.monotonic()
         with self._changed:
-            return [
-                holding.delivery
+            due = [
+                holding
                 for holding in self._holdings.values()
                 if holding.extend_at <= now < holding.received_at + hold_s_max
             ]
+        due_at = min((holding.extend_at for holding in due), default=now)
+        return [holding.delivery for holding in due], due_at
+
+    def _is_late(self, due_at: float) -> bool:
+        # Due after a third of the visibility timeout, this is after two: one is left to catch up in.
+        return time.monotonic() - due_at > self._extend_after_s
+
+    def _set_behind(self, *, behind: bool) -> None:
+        if behind == self._behind:
+            return
+        with self._changed:
+            self._behind = behind
+            self._changed.notify_all()
+        if behind:
+            log.warning("extensions_late", held=self.size, consequence="receiving waits")
+        else:
+            log.info("extensions_in_time", held=self.size)
 
     def _extend_at(self, moment: float, deliveries: Sequence[Delivery]) -> None:
         with self._changed:

@@ -1,13 +1,18 @@
 """Logs: one event a line, as JSON for machines or coloured for people, on standard error.
 
-Never a payload, an id that a sender chose, or a DSN: events are words of ours with counts and reasons.
+Never a payload, an id that a sender chose, or a DSN: events are words of ours with counts and reasons. And
+whatever text comes to be in one, from a library or the environment, it can't end its line and forge another.
 """
 
 import logging
 import sys
-from typing import Literal
+from collections.abc import MutableMapping
+from typing import Any, Literal
 
 import structlog
+
+_CONTINUED = "    | "
+"""What each line of a traceback begins with, on a console: no event looks so."""
 
 
 def configure(log_format: Literal["json", "console"], level: str) -> None:
@@ -18,6 +23,9 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
+    if log_format == "console":
+        # JSON escapes them by itself.
+        shared.append(_on_one_line)
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
@@ -39,3 +47,24 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
     )
     # Libraries speak only when something is wrong: their lower levels print requests, bodies included.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    # Else they print themselves, past all of this.
+    logging.captureWarnings(capture=True)
+
+
+def one_line(text: str) -> str:
+    """Give the text with all that a terminal or a reader of lines would obey written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def _on_one_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name, value in event.items():
+        if name == "exception":
+            event[name] = "\n".join(_CONTINUED + one_line(line) for line in str(value).split("\n"))
+        elif isinstance(value, str):
+            event[name] = one_line(value)
+    return event

@@ -39,4 +39,7 @@ source_errors = Counter("processor_source_errors", "Failed calls to the queue.",
 database_errors = Counter(
     "processor_database_errors", "Failed transactions, by what was done about it.", ["remedy"]
 )
+reject_alarms = Gauge(
+    "processor_reject_alarms", "Pairs of tenant and event type of which too large a share is rejected."
+)
 registry_version = Gauge("processor_registry_version", "Version of the registry that verdicts are made with.")

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from processor.errors import MigrationsPending, StoreFault
+from processor.errors import MigrationsPending, StoreFault, StoreUnavailable
 from processor.queries import queries, sql_folder
 
 _FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
@@ -110,7 +110,8 @@ def migrate(connection: psycopg.Connection[Any], on_notice: Callable[[str], obje
 
     `on_notice` gets what a migration has to say, such as that it may not make roles.
 
-    One process at a time, others wait. Raises StoreFault where a file fails; it then left nothing behind.
+    One process at a time, others wait. Raises StoreFault where a file fails, StoreUnavailable where it would
+    wait too long for a lock; it then left nothing behind.
     """
     done = []
     sql = queries("migrations")
@@ -146,6 +147,12 @@ def _apply(connection: psycopg.Connection[Any], migration: Migration) -> None:
                     "breaks_older_code": migration.breaks_older_code,
                 },
             )
+    except psycopg.errors.LockNotAvailable:
+        raise StoreUnavailable(
+            f"migration {_title(migration.number, migration.name)} met a table that others have in use, gave "
+            "up so as to keep nobody waiting, and left nothing behind; find the transaction that is open for "
+            "so long (pg_stat_activity), then run it again"
+        ) from None
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:

@@ -35,8 +35,9 @@ class Delivery(Struct, frozen=True, gc=False):
 
     `queue` is the queue's name, `delivery_id` what the queue calls the message through all its redeliveries,
     `receipt` what this one hand-over is settled by. `rejection_id` is set where it is replayed from the table
-    of rejections. `group` is set by an ordered queue only: within one group outcomes are committed in the
-    order in which the queue hands the messages over.
+    of rejections, and `bound_tenant_id` then is the tenant that it was proven to be from. `sender_id` is who
+    put it on the queue, as the queue says; None: it says nothing. `group` is set by an ordered queue only:
+    within one group outcomes are committed in the order in which the queue hands the messages over.
     """
 
     queue: str
@@ -48,6 +49,8 @@ class Delivery(Struct, frozen=True, gc=False):
     received_at: datetime
     attributes: Mapping[str, Attribute] = {}  # each gets its own
     rejection_id: int | None = None
+    sender_id: str | None = None
+    bound_tenant_id: str | None = None
     group: str | None = None
 
     @property
@@ -81,13 +84,17 @@ class Message(Struct, frozen=True, gc=False):
 
 
 class Rejection(Struct, frozen=True, gc=False):
-    """The verdict on a bad delivery: why, in detail, and who it claims to be from."""
+    """The verdict on a bad delivery: why, in detail, and who it claims to be from.
+
+    `key_known` is false where another reading may have found another key in it than what is claimed.
+    """
 
     delivery: Delivery
     registry_version: int
     reason: Reason
     detail: Mapping[str, Any]
     claimed: Claimed
+    key_known: bool = True
 
 
 Verdict: TypeAlias = Message | Rejection

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import structlog
 
@@ -41,6 +41,9 @@ _SUSPECT_HOLD_S_MAX = 5
 
 _RELEASE_S_MAX = 3.0
 """For how long we give back what is held when we stop; the visibility timeout gives back the rest."""
+
+
+OnCommit: TypeAlias = Callable[[Sequence[Verdict], Sequence[Settlement]], object]
 
 
 class Validator(Protocol):
@@ -112,7 +115,7 @@ class Pipeline:
     """One run of the pipeline over one source. Its workers are threads; one store a writer.
 
     `database` and `broker` are the patience with which the two are talked to; `give_up` is the event that
-    ends both, set when a stop takes longer than `stop_timeout_s`.
+    ends both, set when a stop takes longer than `stop_timeout_s`. `on_commit` is told of each batch.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class Pipeline:
         database: Patience,
         broker: Patience,
         give_up: threading.Event,
+        on_commit: OnCommit = lambda _verdicts, _settlements: None,
     ) -> None:
         self._source = source
         self._validator = validator
@@ -133,6 +137,7 @@ class Pipeline:
         self._database = database
         self._broker = broker
         self._give_up = give_up
+        self._on_commit = on_commit
         self._stop_receiving = threading.Event()
         self._finished = threading.Event()
         self._more = threading.Event()
@@ -354,6 +359,7 @@ class Pipeline:
         self._committed(settlements, time.monotonic() - began)
         for start in range(0, len(settlements), _CALL_SIZE_MAX):
             self._settlements.put(settlements[start : start + _CALL_SIZE_MAX])
+        self._on_commit(verdicts, settlements)
 
     def _committed(self, settlements: Sequence[Settlement], save_s: float) -> None:
         outcomes = count_outcomes(settlements)

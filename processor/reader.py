@@ -7,6 +7,12 @@ from psycopg.rows import dict_row
 
 from processor.errors import NotFound
 from processor.queries import queries
+from processor.reject_alarm import NOT_COUNTED, Limits, Pair
+
+_LATEST_MAX = 100_000
+"""As many of the latest rejections are looked at; of more within the window, the rest is not counted."""
+
+_COUNT_MS_MAX = 5000
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = dict[str, Any]
@@ -55,6 +61,47 @@ def rejection(connection: Connection, rejection_id: int) -> Row:
 def rejection_stats(connection: Connection, selection: dict[str, Any]) -> list[Row]:
     """Count rejections by status, reason, tenant and event type."""
     return _rows(connection, "rejections", "stats", selection)
+
+
+def reject_alarms(connection: Connection, limits: Limits) -> list[tuple[Pair, int, int]] | None:
+    """List the pairs of which too large a share was rejected lately, with rejections and deliveries.
+
+    Takes no longer than a few seconds; None: so much was stored lately that it could not be counted in them.
+    """
+    parameters = {
+        "window_s": limits.window_s,
+        "rows_max": _LATEST_MAX,
+        "not_counted": [reason.value for reason in NOT_COUNTED],
+    }
+    sql = queries("reject_alarm")
+    try:
+        with connection.transaction(), connection.cursor() as cursor:
+            cursor.execute(sql["bound"], {"timeout_ms": str(_COUNT_MS_MAX)})
+            rejected: dict[Pair, int] = {
+                (tenant_id, event_type): count
+                for tenant_id, event_type, count in cursor.execute(sql["rejected_lately"], parameters)
+            }
+            # Few enough that no number of messages makes an alarm of them: those need not be counted.
+            many = {
+                pair: count
+                for pair, count in rejected.items()
+                if limits.begins(count, max(count, limits.count_min))
+            }
+            pairs = [pair for pair in many if None not in pair]
+            stored: dict[Pair, int] = {}
+            if pairs:
+                parameters |= {
+                    "tenant_ids": [tenant_id for tenant_id, _ in pairs],
+                    "event_types": [event_type for _, event_type in pairs],
+                }
+                stored = {
+                    (tenant_id, event_type): count
+                    for tenant_id, event_type, count in cursor.execute(sql["stored_lately"], parameters)
+                }
+    except psycopg.errors.QueryCanceled:
+        return None
+    found = [(pair, count, count + stored.get(pair, 0)) for pair, count in many.items()]
+    return sorted((alarm for alarm in found if limits.begins(*alarm[1:])), key=str)
 
 
 def trace(connection: Connection, message_id: str, tenant_id: str | None) -> list[Row]:

@@ -1,11 +1,22 @@
 """The rejections for which the database gives the cause: what it can't store, and what it has already."""
 
+from datetime import datetime, timedelta
+
 import psycopg
 
 from processor.errors import Reason
 from processor.model import Message, Rejection
 from processor.sqlstates import name_of
 from processor.wire import Claimed
+
+UNREADABLE = (Reason.TOO_LARGE, Reason.NOT_UTF8, Reason.NOT_JSON, Reason.ENVELOPE_INVALID)
+"""Reasons to reject by which a message's key is not known for certain."""
+
+_CLOCKS_APART_MAX = timedelta(hours=1)
+"""How far the queue's clock may be before the database's; `processor check` complains from 2 s on."""
+
+_DATED_ANEW_MAX = timedelta(days=14)
+"""How much older than it says a dead letter of a FIFO queue may be: SQS dates it anew when it moves it."""
 
 _UNSTORABLE_WORDS = {
     "54000": "something is too large for it, such as tenant, message id and producer together (2,700 bytes)",
@@ -48,3 +59,16 @@ def id_conflict(message: Message, stored_delivery_id: str | None) -> Rejection:
 
 def _claimed_by(message: Message) -> Claimed:
     return Claimed(message.tenant_id, message.event_type, message.message_id, message.producer)
+
+
+def key_in_doubt(rejection: Rejection) -> bool:
+    """Say whether a delivery may be stored under a key that can't be read from it now."""
+    received_before = rejection.delivery.receive_count > 1
+    return not rejection.key_known or (rejection.reason in UNREADABLE and received_before)
+
+
+def sent_after(rejection: Rejection) -> datetime:
+    """Give a moment by the database's clock at which the queue did not have the delivery yet."""
+    delivery = rejection.delivery
+    dated_anew = rejection.reason is Reason.DEAD_LETTERED and delivery.queue.endswith(".fifo")
+    return delivery.sent_at - _CLOCKS_APART_MAX - (_DATED_ANEW_MAX if dated_anew else timedelta(0))

@@ -1,7 +1,7 @@
 """The verdict: whether a delivery is an event of a known tenant, in the shape that its schema asks for.
 
-    Delivery ─▶ wire.decode ─▶ tenant? ─▶ event type? ─▶ schema version? ─▶ payload ─▶ Message
-                     └────────────┴───────────┴───────────────┴────────────────┴─────▶ Rejection
+    Delivery ─▶ wire.decode ─▶ bound? ─▶ tenant? ─▶ event type? ─▶ schema version? ─▶ payload ─▶ Message
+                     └───────────┴──────────┴───────────┴───────────────┴────────────────┴─────▶ Rejection
 
 All answers come from one registry that is held in memory and named by its version. Nothing is asked of the
 database per event: `Store.save` compares versions, and installs a newer registry where ours is stale.
@@ -15,8 +15,11 @@ import jsonschema_rs
 import orjson
 import structlog
 
+from processor.bindings import UNBOUND, Bindings
 from processor.errors import Reason, SettingsError
 from processor.model import Delivery, EventSchema, Message, Registry, Rejection, Verdict
+from processor.schema_budget import budget_trouble
+from processor.strict_json import VALUES_MAX
 from processor.wire import ERRORS_MAX, Claimed, Envelope, Malformed, decode, pointer
 
 log = structlog.get_logger(__name__)
@@ -33,12 +36,15 @@ The validator gives them all or one, at some 7 KB and 50 µs each, and one item 
 bad items take up to 0.3 s, 1 MiB of them took 2.6 GB and 18 s.
 """
 
+_SEARCHED_DEPTH_MAX = 8
+
 
 def compile_schema(definition: Any) -> jsonschema_rs.Draft202012Validator:  # noqa: ANN401 - any JSON value
     """Compile a JSON Schema (2020-12), with formats checked.
 
     Raises SettingsError where it is no valid schema, has a `$ref` to somewhere else (nothing is ever
-    fetched), or a pattern that a linear-time engine can't run (look-around, back-references).
+    fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where a
+    validation could take too long.
     """
     if not isinstance(definition, dict | bool):
         # The library would read a text as a schema in JSON.
@@ -48,6 +54,10 @@ def compile_schema(definition: Any) -> jsonschema_rs.Draft202012Validator:  # no
         # Another draft's rules would be skipped in silence, and a dialect of its own would be fetched.
         raise SettingsError(f"not a usable JSON Schema 2020-12: $schema: expected {_DIALECT} or none")
     try:
+        # By its form first, which the budget relies on, and compiled last: compiling follows references too.
+        jsonschema_rs.meta.validate(definition)
+        if (trouble := budget_trouble(definition)) is not None:
+            raise SettingsError(f"not a usable JSON Schema 2020-12: {trouble}")
         return jsonschema_rs.Draft202012Validator(
             definition,
             validate_formats=True,
@@ -67,13 +77,14 @@ class _Lookup:
 
     registry: Registry
     versions: Mapping[tuple[str, str | None], Mapping[int, EventSchema]]
+    event_types: frozenset[str]
 
     @classmethod
     def of(cls, registry: Registry) -> "_Lookup":
         versions: dict[tuple[str, str | None], dict[int, EventSchema]] = {}
         for schema in sorted(registry.schemas, key=lambda schema: schema.version):
             versions.setdefault((schema.event_type, schema.tenant_id), {})[schema.version] = schema
-        return cls(registry, versions)
+        return cls(registry, versions, frozenset(event_type for event_type, _ in versions))
 
     def applicable(self, event_type: str, tenant_id: str) -> Mapping[int, EventSchema]:
         """Give the versions that hold for a tenant, oldest first: its own alone, else the shared ones."""
@@ -83,9 +94,18 @@ class _Lookup:
 class Schemas:
     """Validates deliveries against the registry that was last installed. Safe to share between threads."""
 
-    def __init__(self, *, body_bytes_max: int, json_depth_max: int) -> None:
+    def __init__(
+        self,
+        *,
+        body_bytes_max: int,
+        json_depth_max: int,
+        json_values_max: int = VALUES_MAX,
+        bindings: Bindings = UNBOUND,
+    ) -> None:
         self._body_bytes_max = body_bytes_max
         self._json_depth_max = json_depth_max
+        self._json_values_max = json_values_max
+        self._bindings = bindings
         self._lookup = _Lookup.of(Registry(0, {}, ()))
         self._compiled: dict[tuple[int, str], jsonschema_rs.Draft202012Validator | str] = {}
 
@@ -101,6 +121,13 @@ class Schemas:
         # One assignment: a thread in the middle of a verdict keeps the lookup that it began with.
         self._lookup = _Lookup.of(registry)
 
+    def registered(self, tenant_id: str | None, event_type: str | None) -> tuple[str | None, str | None]:
+        """Give the part of a claim that the registry knows; of an unknown tenant nothing is known."""
+        lookup = self._lookup
+        if tenant_id not in lookup.registry.suspended:
+            return None, None
+        return tenant_id, event_type if event_type in lookup.event_types else None
+
     def validate(self, delivery: Delivery) -> Verdict:
         """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises."""
         lookup = self._lookup
@@ -109,6 +136,7 @@ class Schemas:
             delivery.attributes,
             size_bytes_max=self._body_bytes_max,
             depth_max=self._json_depth_max,
+            values_max=self._json_values_max,
         )
         if isinstance(envelope, Malformed):
             return Rejection(
@@ -116,7 +144,9 @@ class Schemas:
             )
         # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
         message_id = envelope.message_id or f"{delivery.queue}/{delivery.delivery_id}"
-        found = self._judge(lookup, envelope)
+        # The binding goes first: what a sender may not speak for is no business of the registry's.
+        refusal = self._bindings.refusal(delivery, envelope.tenant_id)
+        found = (Reason.ENVELOPE_INVALID, refusal) if refusal else self._judge(lookup, envelope)
         if isinstance(found, EventSchema):
             return Message(
                 delivery,
@@ -133,6 +163,10 @@ class Schemas:
         reason, detail = found
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, envelope.producer)
         return Rejection(delivery, lookup.registry.version, reason, detail, claimed)
+
+    def proven_tenant(self, delivery: Delivery) -> str | None:
+        """Give the one tenant that a delivery can be from by its queue and sender, whatever it says."""
+        return self._bindings.proven(delivery)
 
     def _judge(self, lookup: _Lookup, envelope: Envelope) -> EventSchema | tuple[Reason, dict[str, Any]]:
         tenant_id, event_type = envelope.tenant_id, envelope.event_type
@@ -189,6 +223,12 @@ class Schemas:
             }
             for error in found[:ERRORS_MAX]
         ]
+        if not errors:
+            return Reason.SCHEMA_VIOLATION, which | {
+                "message": "the payload breaks its schema; it is too long and too deep to search for where",
+                "errors": [],
+                "error_count": None,
+            }
         first = errors[0]
         if len(envelope.payload) > ERRORS_PAYLOAD_MAX:
             count, rest = None, " (a payload this long is searched for its first error only)"
@@ -222,8 +262,25 @@ def _errors(
 ) -> list[jsonschema_rs.ValidationError]:
     if len(envelope.payload) <= ERRORS_PAYLOAD_MAX:
         return list(validator.iter_errors(envelope.payload_value))
+    if _is_deep(envelope.payload_value):
+        return []
     try:
         validator.validate(envelope.payload_value)
     except jsonschema_rs.ValidationError as error:
         return [error]
     return []
+
+
+def _is_deep(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    # At each level the search looks at all that is below once more, and copies it: 60 levels took 3 s.
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_SEARCHED_DEPTH_MAX):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True

@@ -3,14 +3,25 @@
 Each setting has a line in `.env-template`, and a test holds the two together.
 """
 
+import json
 import re
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from processor.errors import SettingsError
+from processor.wire import Identifier
 
 MIB = 1024 * 1024
 DAYS_MAX = 36_500
@@ -54,8 +65,12 @@ class Settings(BaseSettings):
     visibility_timeout_s: int = Field(60, ge=2, le=43_200)
     hold_s_max: int = Field(39_600, ge=10, le=43_000)
 
+    queue_tenants: Annotated[frozenset[str] | None, NoDecode] = None
+    sender_tenants: Annotated[Mapping[str, frozenset[str] | None] | None, NoDecode] = None
+
     body_bytes_max: int = Field(MIB, ge=1024, le=16 * MIB)
     json_depth_max: int = Field(64, ge=4, le=512)
+    json_values_max: int = Field(100_000, ge=1000, le=10_000_000)
 
     database_timeout_s: int = Field(30, ge=1, le=600)
     retry_wait_s_max: float = Field(30.0, ge=0.05, le=600)
@@ -66,6 +81,10 @@ class Settings(BaseSettings):
     message_retention_days: int | None = Field(None, ge=1, le=DAYS_MAX)
     duplicate_retention_days: int | None = Field(None, ge=1, le=DAYS_MAX)
     rejection_retention_days: int | None = Field(None, ge=1, le=DAYS_MAX)
+
+    reject_alarm_share: float = Field(0.2, gt=0, le=1)
+    reject_alarm_count_min: int = Field(50, ge=1, le=1_000_000)
+    reject_alarm_window_s: int = Field(300, ge=10, le=86_400)
 
     keep_to_one_core: Literal["auto", "on", "off"] = "auto"
 
@@ -91,6 +110,33 @@ class Settings(BaseSettings):
                     "expected a queue URL such as https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE"
                 )
         return value
+
+    @field_validator("queue_tenants", mode="before")
+    @classmethod
+    def _names_of_tenants(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return _tenants(_json(value))
+        return _tenants([name.strip() for name in value.split(",")])
+
+    @field_validator("sender_tenants", mode="before")
+    @classmethod
+    def _tenants_by_sender(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        entries = _json(value)
+        if not isinstance(entries, dict) or not entries:
+            raise ValueError(
+                'expected a JSON object with an entry at least, such as {"AROA...": ["acme"], "*": "*"}'
+            )
+        found: dict[str, frozenset[str] | None] = {}
+        for sender, tenants in entries.items():
+            try:
+                found[sender] = None if tenants == "*" else _tenants(tenants)
+            except ValueError as error:
+                raise ValueError(f"the entry {sender[:64]!r}: {error}") from None
+        return found
 
     @field_validator("message_retention_days", "duplicate_retention_days", "rejection_retention_days")
     @classmethod
@@ -172,6 +218,40 @@ class Settings(BaseSettings):
             "aws_session_token": token.get_secret_value() if token else None,
         }
         return {name: value for name, value in options.items() if value is not None}
+
+
+_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
+
+
+def _tenants(names: object) -> frozenset[str]:
+    """Read a list of tenant ids; an empty one would refuse everybody, which nobody means."""
+    if not isinstance(names, list) or not names:
+        raise ValueError("expected a list of tenants that is not empty")
+    for name in names:
+        try:
+            _IDENTIFIER.validate_python(name)
+        except ValidationError:
+            raise ValueError(
+                f"{str(name)[:64]!r} is no tenant id; expected 1 to 256 characters and no control characters"
+            ) from None
+        if name == "*":
+            raise ValueError('in a list "*" is a tenant of that name; expected "*" without the list, for any')
+    return frozenset(names)
+
+
+def _json(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeated)
+    except (json.JSONDecodeError, RecursionError):
+        # Not quoted: nobody knows what was pasted here.
+        raise ValueError("not JSON; see .env-template for what it looks like") from None
+
+
+def _without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands in it twice; expected each once")
+    return found
 
 
 def _parts(url: str) -> SplitResult:

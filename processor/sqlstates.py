@@ -24,7 +24,7 @@ class Remedy(Enum):
     RECONNECT = auto()
     """This connection is of no use any more; the server may be, on a new one."""
     WAIT = auto()
-    """The server can't work now (disk full, too many connections): stop receiving until it heals."""
+    """It can't work now (disk full, too many connections, a table locked): stop receiving until it can."""
     FAULT = auto()
     """Ours: a missing right, a missing table, a bug. Stop and shout; never reject a tenant's data for it."""
 
@@ -32,11 +32,12 @@ class Remedy(Enum):
 _BY_CODE = {
     Remedy.REJECT: "22P05 22P02 22003 22007 22008 22021 54000 54001 23514 23502",
     Remedy.REVALIDATE: "23503",
-    Remedy.RETRY: "40P01 40001 55P03",
+    Remedy.RETRY: "40P01 40001",
     # 57014 is our own statement_timeout: the same again would take as long again.
     Remedy.HALVE: "53200 57014",
     Remedy.RECONNECT: "57P01 57P02 57P03 25006 25P03",
-    Remedy.WAIT: "53100 53300",
+    # 55P03 is our own lock_timeout: whoever holds a table for that long is no passing meeting.
+    Remedy.WAIT: "53100 53300 55P03",
 }
 _REMEDIES = {code: remedy for remedy, codes in _BY_CODE.items() for code in codes.split()}
 

@@ -10,16 +10,23 @@ import struct
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import md5
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from processor.model import Delivery
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.literals import MessageSystemAttributeNameType
+
+MOVED_FROM: "MessageSystemAttributeNameType" = "DeadLetterQueueSourceArn"
+"""By this a dead letter names the queue that SQS moved it from."""
 
 _TEXT, _BINARY = b"\x01", b"\x02"
 
 
-def read_messages(messages: list[Any], queue: str, *, fifo: bool) -> tuple[list[Delivery], int]:
+def read_messages(messages: list[Any], queue: str | None, *, fifo: bool) -> tuple[list[Delivery], int]:
     """Give the deliveries in their order, and how many were left out as altered; empties `messages`.
 
+    `queue` None: a dead-letter queue, whose deliveries bear the name of the queue that they were moved from.
     On a FIFO queue whatever stands behind an altered message is left out, too: it may be of its group.
     Raises ValueError, LookupError, TypeError or AttributeError where this is no answer of SQS.
     """
@@ -41,11 +48,16 @@ def read_messages(messages: list[Any], queue: str, *, fifo: bool) -> tuple[list[
     return deliveries, altered
 
 
-def _delivery(message: Any, queue: str, now: datetime, *, fifo: bool) -> Delivery:  # noqa: ANN401 - boto3's dictionary
+def name_in(arn: str) -> str:
+    """Give the name of a queue, the last part of its ARN."""
+    return arn.rsplit(":", 1)[-1]
+
+
+def _delivery(message: Any, queue: str | None, now: datetime, *, fifo: bool) -> Delivery:  # noqa: ANN401 - boto3's dictionary
     system = message.get("Attributes") or {}
     sent_ms = int(system.get("SentTimestamp", now.timestamp() * 1000))
     return Delivery(
-        queue=queue,
+        queue=name_in(system.get(MOVED_FROM, "")) if queue is None else queue,
         delivery_id=message["MessageId"],
         # A half of a surrogate pair can come out of the service's JSON; its bytes are then no UTF-8,
         # which is what the rejection will say.
@@ -60,6 +72,7 @@ def _delivery(message: Any, queue: str, now: datetime, *, fifo: bool) -> Deliver
             else attribute.get("StringValue", "")
             for name, attribute in (message.get("MessageAttributes") or {}).items()
         },
+        sender_id=system.get("SenderId"),
         # Whatever a server may answer unasked: of a standard queue nothing is serialised.
         group=system.get("MessageGroupId") if fifo else None,
     )

@@ -7,7 +7,6 @@ verdicts ─▶ hold the registry ─▶ message ─▶ classify ─▶ duplicat
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias
 
@@ -32,7 +31,7 @@ from processor.model import (
 )
 from processor.patience import Patience
 from processor.queries import queries
-from processor.refusals import id_conflict, unstorable
+from processor.refusals import id_conflict, key_in_doubt, sent_after, unstorable
 from processor.sqlstates import Remedy, name_of, remedy
 from processor.turns import turns
 
@@ -40,12 +39,6 @@ log = structlog.get_logger(__name__)
 
 _FAILURES_MAX = 10
 """Times that a transaction may fail on meeting others before it counts as an outage."""
-
-_UNREADABLE = (Reason.TOO_LARGE, Reason.NOT_UTF8, Reason.NOT_JSON, Reason.ENVELOPE_INVALID)
-"""Reasons to reject by which a message's key is not known for certain."""
-
-_CLOCKS_APART_MAX = timedelta(hours=1)
-"""How far the queue's clock may be before the database's; `processor check` complains from 2 s on."""
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]
@@ -68,16 +61,30 @@ class Judge(Protocol):
     def validate(self, delivery: Delivery) -> Verdict:
         """Give the verdict on one delivery; never raises for its content."""
 
+    def proven_tenant(self, delivery: Delivery) -> str | None:
+        """Give the one tenant that a delivery can be from, whatever it says; None: nothing proves it."""
+
 
 class Store:
-    """Writes verdicts to PostgreSQL. It owns one connection, and so belongs to one thread."""
+    """Writes verdicts to PostgreSQL. It owns one connection, and so belongs to one thread.
+
+    With `alone`, no other store saves while this one does: needed where its judge may find another verdict on
+    a delivery than theirs, since two outcomes that commit at once do not see each other.
+    """
 
     def __init__(
-        self, connect: Callable[[], Connection], judge: Judge, patience: Patience, *, timeout_s: float
+        self,
+        connect: Callable[[], Connection],
+        judge: Judge,
+        patience: Patience,
+        *,
+        timeout_s: float,
+        alone: bool = False,
     ) -> None:
         self._connect = connect
         self._judge = judge
         self._patience = patience
+        self._alone = alone
         # Every statement has `timeout_s` by the server's clock; this is for a server that is frozen.
         self._deadline = Deadline(2 * timeout_s + 5)
         self._connection: Connection | None = None
@@ -198,7 +205,7 @@ class Store:
         with self._deadline.over(connection), connection.transaction():
             settlements = None
             if self._hold(connection, verdicts):
-                settlements = _Batch(connection, self._sql, verdicts).save()
+                settlements = _Batch(connection, self._sql, self._judge, verdicts).save()
         # Only here, behind the block whose end is the COMMIT, may settlements leave the store.
         return settlements
 
@@ -212,6 +219,9 @@ class Store:
         return (held or not verdicts) and all(verdict.registry_version == version for verdict in verdicts)
 
     def _hold_registry(self, connection: Connection) -> int:
+        if self._alone:
+            # First of all: whoever holds it shared already, and then wants it alone, may wait for ever.
+            connection.execute(self._sql["hold_registry_alone"])
         row = connection.execute(self._sql["hold_registry"]).fetchone()
         assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
         if row[0] is None:
@@ -235,9 +245,12 @@ class Store:
 class _Batch:
     """The statements of one transaction, in the order that every process keeps."""
 
-    def __init__(self, connection: Connection, sql: Mapping[str, str], verdicts: Sequence[Verdict]) -> None:
+    def __init__(
+        self, connection: Connection, sql: Mapping[str, str], judge: Judge, verdicts: Sequence[Verdict]
+    ) -> None:
         self._cursor = connection.cursor(row_factory=tuple_row)
         self._sql = sql
+        self._judge = judge
         self._verdicts = verdicts
         self._settlements: dict[int, Settlement] = {}
 
@@ -264,6 +277,10 @@ class _Batch:
             self._settle_stored_before()
             self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
         self._close_replayed()
+        if any(settlement.outcome is Outcome.REDELIVERED for settlement in self._settlements.values()):
+            # The row may be of a session that was ended while it waited for the standby: here, and not there.
+            # A COMMIT that wrote nothing waits for nobody, and the message would leave the queue at once.
+            self._cursor.execute(self._sql["make_commit_wait"])
         return [self._settlements[position] for position in range(len(self._verdicts))]
 
     def _pending(self, kind: type[Any]) -> dict[int, Any]:
@@ -319,15 +336,17 @@ class _Batch:
         unreadable = {
             position: rejection
             for position, rejection in self._pending(Rejection).items()
-            if rejection.reason in _UNREADABLE and rejection.delivery.receive_count > 1
+            if key_in_doubt(rejection)
         }
         if not unreadable:
             return
-        deliveries = [rejection.delivery for rejection in unreadable.values()]
-        sent_since = min(delivery.sent_at for delivery in deliveries) - _CLOCKS_APART_MAX
+        rejections = unreadable.values()
         self._cursor.execute(
             self._sql["find_stored"],
-            {"sent_since": sent_since, "delivery_id": [delivery.delivery_id for delivery in deliveries]},
+            {
+                "sent_since": min(sent_after(rejection) for rejection in rejections),
+                "delivery_id": [rejection.delivery.delivery_id for rejection in rejections],
+            },
         )
         stored = set(self._cursor)
         for position, rejection in unreadable.items():
@@ -344,6 +363,7 @@ class _Batch:
                         "rejection_id": rejection.delivery.rejection_id,
                         "reason": rejection.reason,
                         "detail": storable_json(rejection.detail),
+                        "bound_tenant_id": self._judge.proven_tenant(rejection.delivery),
                     },
                 )
                 self._settle(position, Outcome.REJECTED, rejection.reason)
@@ -353,7 +373,8 @@ class _Batch:
             if rejection.delivery.rejection_id is None
         }
         if new:
-            self._cursor.execute(self._sql["insert_rejections"], rejection_columns(list(new.values())))
+            columns = rejection_columns(list(new.values()), self._judge.proven_tenant)
+            self._cursor.execute(self._sql["insert_rejections"], columns)
             self._settle_inserted(new, Outcome.REJECTED)
 
     def _settle_inserted(self, verdicts: Mapping[int, Verdict], outcome: Outcome) -> None:

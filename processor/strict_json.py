@@ -18,6 +18,10 @@ from msgspec import Struct
 DIGITS_MAX = 1000
 """Characters in one number. Far above any amount, far below what Python's int() refuses (4,300)."""
 
+VALUES_MAX = 100_000
+"""Values in one text: members and elements at every level, and the whole. What a text costs its reader, and
+the validator, follows their number and not its length."""
+
 _EXPONENT_MAX = 308
 """Decimal exponent: a double ends at 1.8e308, and PostgreSQL writes every exponent out in digits."""
 
@@ -25,6 +29,8 @@ _WHITESPACE = " \t\n\r"
 # A string takes all it can and gives nothing back, even where its end is missing: otherwise a body of escaped
 # quotes is walked once from each of them, which takes hours at 1 MiB.
 _BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_EMPTIES = re.compile(r"\[\s*+\]|\{\s*+\}")
 
 
 class JsonFault(ValueError):
@@ -39,12 +45,13 @@ class Document(Struct, frozen=True, gc=False):
     member_texts: Mapping[str, str]
 
 
-def read(text: str, depth_max: int) -> Document:
+def read(text: str, depth_max: int, values_max: int = VALUES_MAX) -> Document:
     """Read one JSON text with nothing before or after it but white space.
 
     Integers come as int, other numbers as Decimal, or as float where that is the same number to the last
-    digit. Raises JsonFault.
+    digit. Raises JsonFault; a text beyond the limits is refused before it is parsed.
     """
+    _check_values(text, values_max)
     _check_depth(text, depth_max)
     return _read_plain(text) or _read_exactly(text)
 
@@ -147,6 +154,22 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
+def _check_values(text: str, values_max: int) -> None:
+    # Two characters are the least that a value takes, so nearly every text is short enough to be no question.
+    if len(text) <= 2 * values_max:
+        return
+    if text.count(",") + text.count("[") + text.count("{") < values_max:
+        return
+    bare = _STRINGS.sub("0", text)
+    # The first value of a list or object is told by its bracket, the others by a comma, the whole by itself.
+    opened = bare.count("[") + bare.count("{") - sum(1 for _ in _EMPTIES.finditer(bare))
+    count = 1 + bare.count(",") + opened
+    if count > values_max:
+        raise JsonFault(
+            f"{count} values (members and elements); at most {values_max} are taken (JSON_VALUES_MAX)"
+        )
+
+
 def _check_depth(text: str, depth_max: int) -> None:
     # Counting is cheap and settles nearly every text; only one with many brackets is walked.
     if text.count("[") + text.count("{") <= depth_max:
@@ -157,7 +180,10 @@ def _check_depth(text: str, depth_max: int) -> None:
             case "[" | "{":
                 depth += 1
                 if depth > depth_max:
-                    raise JsonFault(f"nested deeper than {depth_max} levels, at character {token.start()}")
+                    raise JsonFault(
+                        f"nested deeper than {depth_max} levels (JSON_DEPTH_MAX), "
+                        f"at character {token.start()}"
+                    )
             case "]" | "}":
                 depth -= 1
 

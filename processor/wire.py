@@ -21,7 +21,7 @@ from msgspec import Struct
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from processor.errors import Reason
-from processor.strict_json import Document, JsonFault, read
+from processor.strict_json import VALUES_MAX, Document, JsonFault, read
 
 Attribute: TypeAlias = str | bytes
 """The value of one message attribute: text (SQS String and Number) or bytes (Binary)."""
@@ -79,14 +79,19 @@ class Malformed:
 
 
 def decode(
-    body: bytes, attributes: Mapping[str, Attribute], *, size_bytes_max: int, depth_max: int
+    body: bytes,
+    attributes: Mapping[str, Attribute],
+    *,
+    size_bytes_max: int,
+    depth_max: int,
+    values_max: int = VALUES_MAX,
 ) -> Envelope | Malformed:
     """Read one message. Never raises, whatever the bytes are."""
     if len(body) > size_bytes_max:
         message = f"the body has {len(body)} bytes; at most {size_bytes_max} are taken (BODY_BYTES_MAX)"
         return Malformed(Reason.TOO_LARGE, {"message": message}, _claimed_of(attributes))
     try:
-        document = read(body.decode(), depth_max)
+        document = read(body.decode(), depth_max, values_max)
     except UnicodeDecodeError as error:
         message = f"the body is not UTF-8: {error.reason} at byte {error.start}"
         return Malformed(Reason.NOT_UTF8, {"message": message}, _claimed_of(attributes))

@@ -42,6 +42,7 @@ def a_delivery(
     attributes: dict[str, Attribute] | None = None,
     queue: str = QUEUE,
     sent_now: bool = False,
+    sender_id: str | None = None,
     **changes: Any,
 ) -> Delivery:
     """A delivery of a valid event, or of the body given."""
@@ -54,4 +55,5 @@ def a_delivery(
         sent_at=datetime.now(UTC) if sent_now else SENT_AT,
         received_at=SENT_AT,
         attributes=attributes or {},
+        sender_id=sender_id,
     )

@@ -5,5 +5,7 @@ pytest_plugins = [
     "tests.fix_database",
     "tests.fix_check",
     "tests.fix_audit",
+    "tests.fix_tenants",
     "tests.rig",
+    "tests.fix_dead_letters",
 ]

@@ -5,13 +5,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
 
 from processor import registry
+from processor.bindings import UNBOUND, Bindings
 from processor.connection import connect
 from processor.migrations import migrate
 from processor.model import Delivery, Settlement
@@ -74,6 +75,18 @@ class Saver:
         """Save, and say what became of each: the outcome, or the reason of a rejection."""
         return [settlement.reason or settlement.outcome for settlement in self.save(*deliveries)]
 
+    def close(self) -> None:
+        self.store.close()
+
+
+def a_bound_saver(url: str, bindings: Bindings = UNBOUND) -> Saver:
+    """A saver whose deliveries may speak for some tenants alone; to be closed."""
+    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64, bindings=bindings)
+    patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
+    store = Store(lambda: connect(url, timeout_s=20), schemas, patience, timeout_s=20)
+    store.load_registry()
+    return Saver(schemas, store)
+
 
 MakeSaver = Callable[[], Saver]
 
@@ -84,16 +97,12 @@ def make_saver(database_url: str) -> Iterator[MakeSaver]:
     made: list[Saver] = []
 
     def make() -> Saver:
-        schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-        patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
-        store = Store(lambda: connect(database_url, timeout_s=20), schemas, patience, timeout_s=20)
-        store.load_registry()
-        made.append(Saver(schemas, store))
+        made.append(a_bound_saver(database_url))
         return made[-1]
 
     yield make
     for saver in made:
-        saver.store.close()
+        saver.close()
 
 
 @pytest.fixture
@@ -110,3 +119,35 @@ def count(db: psycopg.Connection[Any], table: str) -> int:
 def books(db: psycopg.Connection[Any]) -> dict[str, int]:
     """How many rows each of the three tables has."""
     return {table: count(db, table) for table in ("message", "duplicate", "rejection")}
+
+
+class LogIn(Protocol):
+    """Makes a login that is a member of the group roles named, and nothing else; gives its URL."""
+
+    def __call__(self, *groups: str, name: str | None = None) -> str: ...
+
+
+@pytest.fixture
+def log_in(database_url: str) -> Iterator[LogIn]:
+    made = []
+    with psycopg.connect(database_url, autocommit=True) as admin:
+
+        def make(*groups: str, name: str | None = None) -> str:
+            login = f"{name or '_'.join(groups) or 'stranger'}_{os.getpid()}"
+            admin.execute(f"DROP ROLE IF EXISTS {login}")
+            admin.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'secret'")
+            made.append(login)
+            for group in groups:
+                admin.execute(f"GRANT {group} TO {login}")
+            parts = urlsplit(database_url)
+            return parts._replace(netloc=f"{login}:secret@{parts.hostname}:{parts.port}").geturl()
+
+        yield make
+        for login in reversed(made):
+            admin.execute(f"DROP OWNED BY {login}")
+            admin.execute(f"DROP ROLE {login}")
+
+
+def login_of(url: str) -> str:
+    """The name of the login in a URL."""
+    return urlsplit(url).username or ""

@@ -4,8 +4,11 @@ Nothing is changed by looking. What could only be learnt by a change is not look
 receive and delete shows at the first receive, which costs a message one of the few that it has.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+_LIST_MAX = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +48,9 @@ def not_set(what: str, variable: str, example: str) -> Finding:
         found=f"{variable} is not set",
         advice=f"set it in the environment or in .env: {example}",
     )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Name the first few of them, and count the rest."""
+    more = len(names) - _LIST_MAX
+    return ", ".join(names[:_LIST_MAX]) + (f" and {more} more" if more > 0 else "")

@@ -7,8 +7,11 @@ import psycopg
 from psycopg.rows import dict_row
 
 from processor import migrations
-from processor.check import Finding, judge, tell
+from processor.bindings import UNBOUND, Bindings
+from processor.check import Finding, judge, listed, tell
+from processor.check.binding import judge_binding
 from processor.check.clock import Now, compare_clock, utc_now
+from processor.check.roles import look_at_roles, missing_rights, wanted_by
 from processor.connection import Deadline
 from processor.errors import StoreFault, StoreUnavailable
 from processor.queries import queries
@@ -20,14 +23,15 @@ _VERSION_STEP = 10_000
 
 _DURABLE = ("on", "remote_apply")
 _POOLER_ROUNDS = 20
-_LIST_MAX = 6
 
 Connection = psycopg.Connection[Any]
 Open = Callable[[], Connection]
 Row = dict[str, Any]
 
 
-def check_database(open_connection: Open, *, timeout_s: float, now: Now = utc_now) -> list[Finding]:
+def check_database(
+    open_connection: Open, *, timeout_s: float, bindings: Bindings = UNBOUND, now: Now = utc_now
+) -> list[Finding]:
     """Look at the database; `open_connection` gives connections in autocommit mode that we close.
 
     A server that takes longer than `timeout_s` for all of it is cut off and counts as unreachable. Raises
@@ -36,7 +40,7 @@ def check_database(open_connection: Open, *, timeout_s: float, now: Now = utc_no
     findings: list[Finding] = []
     try:
         with open_connection() as connection, Deadline(timeout_s).over(connection):
-            for found in _look(connection, open_connection, now):
+            for found in _look(connection, open_connection, bindings, now):
                 findings.append(found)  # noqa: PERF402 - what was found before an outage is kept
     except StoreUnavailable as error:
         findings.append(_unreachable(str(error)))
@@ -61,7 +65,7 @@ def _unreachable(found: str) -> Finding:
     )
 
 
-def _look(connection: Connection, open_connection: Open, now: Now) -> Iterator[Finding]:
+def _look(connection: Connection, open_connection: Open, bindings: Bindings, now: Now) -> Iterator[Finding]:
     before = now()
     at = _row(connection, "clock")["at"]
     clock = compare_clock("database clock", (before, now()), (at, at))
@@ -75,9 +79,12 @@ def _look(connection: Connection, open_connection: Open, now: Now) -> Iterator[F
     yield (migrated := _migrations(connection, server))
     if migrated.fine:
         yield (rights := _missing_rights(connection))
-        yield _excess_rights(connection, server["role"])
+        excess = _row(connection, "excess_rights")
+        yield _excess_rights(excess, server["role"])
+        yield from look_at_roles(connection, server["role"], superuser=excess["superuser"])
         if rights.fine:
             yield _registry(connection)
+            yield judge_binding(bindings, _registered(connection))
 
 
 def _row(connection: Connection, name: str) -> Row:
@@ -192,17 +199,17 @@ def _migrations(connection: Connection, server: Row) -> Finding:
 
 def _judge_migrations(state: migrations.State) -> Finding:
     if state.pending:
-        found, advice = f"not applied: {_listed(state.pending)}", "as the owner, run: processor migrate"
+        found, advice = f"not applied: {listed(state.pending)}", "as the owner, run: processor migrate"
     elif state.breaking:
         found = f"the database is newer, and this code can't work with it since {state.breaking[0]}"
         advice = "deploy the version of event-processor that brought it"
     elif state.edited:
-        found = f"applied from another text than this version's: {_listed(state.edited)}"
+        found = f"applied from another text than this version's: {listed(state.edited)}"
         advice = "compare the tables with sql/migrations: somebody edited a file after it was applied"
     else:
         return tell(
             "migrations",
-            f"all applied, and newer ones: {_listed(state.unknown)}" if state.unknown else "all applied",
+            f"all applied, and newer ones: {listed(state.unknown)}" if state.unknown else "all applied",
             note=bool(state.unknown),
             advice="this code can work with them; finish the upgrade all the same",
         )
@@ -210,11 +217,10 @@ def _judge_migrations(state: migrations.State) -> Finding:
 
 
 def _missing_rights(connection: Connection) -> Finding:
-    rows = connection.execute(queries("check")["missing_rights"]).fetchall()
-    missing = [f"{privilege} on {relation}" for relation, privilege in rows]
+    missing = missing_rights(connection, wanted_by("processor_writer"))
     return judge(
         "rights",
-        f"lacking: {_listed(missing)}" if missing else "enough to run",
+        f"lacking: {listed(missing)}" if missing else "enough to run",
         fine=not missing,
         advice="as the owner: GRANT processor_writer TO this role (sql/migrations/0003_roles.sql)",
     )
@@ -227,8 +233,7 @@ _EXCESS = {
 }
 
 
-def _excess_rights(connection: Connection, role: str) -> Finding:
-    excess = _row(connection, "excess_rights")
+def _excess_rights(excess: Row, role: str) -> Finding:
     worst = next((words for name, words in _EXCESS.items() if excess[name]), None)
     return tell(
         "least privilege",
@@ -249,6 +254,6 @@ def _registry(connection: Connection) -> Finding:
     )
 
 
-def _listed(names: list[str] | tuple[str, ...]) -> str:
-    more = len(names) - _LIST_MAX
-    return ", ".join(names[:_LIST_MAX]) + (f" and {more} more" if more > 0 else "")
+def _registered(connection: Connection) -> list[str]:
+    rows = connection.execute(queries("registry")["list_tenants"], prepare=False).fetchall()
+    return [tenant_id for tenant_id, *_ in rows]

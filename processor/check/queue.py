@@ -242,7 +242,8 @@ def _dead_letters(client: "SQSClient", attributes: Attributes, settings: Setting
         what,
         f"{name}, {depth} message(s) in it",
         note=depth > 0,
-        advice="they have no row: find out why they died, then move them back (deployments/README.md)",
+        advice="they have no row: find out why they died, then processor dlq import and processor "
+        "rejection replay. Not AWS's own redrive: it gives new ids, and an event without one may count twice",
     )
     yield _dead_letter_retention(attributes, other)
     yield _key_retention(attributes, other, settings)

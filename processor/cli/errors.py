@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 import click
 
 from processor.errors import ProcessorError, SettingsError, Stopped, Unavailable
+from processor.logs import one_line
 
 
 class Exit(IntEnum):
@@ -39,5 +40,5 @@ def _fail(ctx: click.Context, error: ProcessorError) -> NoReturn:
             code = Exit.UNREACHABLE
         case _:
             code = Exit.FAILED
-    click.echo(f"{ctx.info_name}: {error}", err=True)
+    click.echo(f"{ctx.info_name}: {one_line(str(error))}", err=True)
     ctx.exit(code)

@@ -10,9 +10,10 @@ from processor import reader
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, print_rows, printable
 from processor.errors import NotFound, Reason
+from processor.reject_alarm import words
 from processor.settings import Settings
 from processor.sources.quarantine import Selection, discard
-from processor.wiring import commands, database
+from processor.wiring import commands, database, reject_alarm_limits
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -110,10 +111,21 @@ def rejection_show(rejection_id: int, as_json: bool) -> None:
 @_selecting
 @json_option
 def rejection_stats(as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - the options of _selecting
-    """Count rejections by status, reason, tenant and event type."""
-    with database(Settings.load()) as connection:
+    """Count rejections by status, reason, tenant and event type, and say where too much is rejected now.
+
+    Too much is REJECT_ALARM_SHARE of what one tenant sent of one event type in REJECT_ALARM_WINDOW_S up to
+    now, whatever is selected. With --json these lines go to standard error.
+    """
+    settings = Settings.load()
+    limits = reject_alarm_limits(settings)
+    with database(settings) as connection:
         rows = reader.rejection_stats(connection, Selection(**selected).parameters())
+        alarms = reader.reject_alarms(connection, limits)
     print_rows(rows, as_json=as_json, empty="no rejections")
+    if alarms is None:
+        click.echo("alarm: too much was stored lately to count shares; see processor_reject_alarms", err=True)
+    for pair, rejected, deliveries in alarms or ():
+        click.echo(printable(words(pair, rejected, deliveries, limits.window_s)), err=as_json)
 
 
 @rejection.command("replay")

@@ -1,16 +1,14 @@
 """What may go when it is old: processor retention."""
 
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from processor.cli.output import json_option, print_json, print_table
+from processor.cli.signals import stop_at_signals
 from processor.retention import KEY_DAYS_ADVISED, Ages, Step
 from processor.settings import DAYS_MAX, Settings
 from processor.wiring import commands
@@ -95,7 +93,7 @@ def retention_apply(step_size: int, pause_ms: int, as_json: bool, **days: int | 
     """
     settings = _settings(days)
     stop, progress = threading.Event(), _Progress()
-    with _signals(stop) as caught:
+    with stop_at_signals(stop) as caught:
         ages, removed = commands.apply_retention(
             settings, step_size=step_size, pause_s=pause_ms / 1000, stop=stop, on_step=progress
         )
@@ -162,23 +160,6 @@ class _Progress:
             self._said_at = time.monotonic()
             count, percent = self._removed[step.table], round(100 * step.read_ratio)
             click.echo(f"{step.table}: {count} removed, {percent} % of the table read", err=True)
-
-
-@contextmanager
-def _signals(stop: threading.Event) -> Iterator[list[int]]:
-    """Set `stop` at SIGINT or SIGTERM; gives the list of those that came."""
-    caught: list[int] = []
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        caught.append(number)
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 COMMANDS = [retention]

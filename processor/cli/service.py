@@ -9,6 +9,7 @@ import click
 from processor import logs, migrations
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, print_table
+from processor.exposure import require_unguessable
 from processor.settings import Settings
 from processor.wiring import commands, database, service
 
@@ -72,6 +73,7 @@ def run(processes: int, until_idle: float | None) -> None:
     _obey_signals(stops)
     settings.need_database_url()
     settings.need_queue_url()
+    require_unguessable(settings)
     if processes > 1:
         raise SystemExit(service.run_many(settings, stops, processes, until_idle))
     service.run(settings, stops, until_idle)

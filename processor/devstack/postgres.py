@@ -226,7 +226,8 @@ class EmbeddedPostgres:
     def _ready(self) -> bool:
         """Wait until our own server says that it is ready; False if it ended or took too long.
 
-        It says so in postmaster.pid, beside its process id: a connection could reach a stranger's server.
+        It says so in postmaster.pid, beside its process id: a connection could reach a stranger's server. A
+        standby says it in its own word, as soon as it may be read.
         """
         assert self._child is not None  # noqa: S101 - called after _run
         deadline = time.monotonic() + START_S
@@ -235,7 +236,7 @@ class EmbeddedPostgres:
             if (
                 len(lines) > STATUS_LINE
                 and lines[0] == str(self._child.pid)
-                and lines[STATUS_LINE].strip() == "ready"
+                and lines[STATUS_LINE].strip() in ("ready", "standby")
             ):
                 return True
             time.sleep(POLL_S)

@@ -100,6 +100,8 @@ def _delivery(row: Mapping[str, Any]) -> Delivery:
         received_at=datetime.now(UTC),
         attributes={name: _attribute(value) for name, value in row["attributes"].items()},
         rejection_id=row["rejection_id"],
+        sender_id=row["sender_id"],
+        bound_tenant_id=row["bound_tenant_id"],
     )
 
 

@@ -14,7 +14,7 @@ from processor.errors import SettingsError, SourceFault, SourceUnavailable
 from processor.lean_sqs import HotCalls
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
-from processor.sqs_messages import read_messages
+from processor.sqs_messages import MOVED_FROM, name_in, read_messages
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -49,8 +49,11 @@ _CREDENTIALS_REFUSED = frozenset(
 _NOT_READABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """What reading an answer raises, in boto3 or here, where it has another shape than SQS's."""
 
-_ATTRIBUTES: "list[MessageSystemAttributeNameType]" = ["ApproximateReceiveCount", "SentTimestamp"]
-_FIFO_ATTRIBUTES: "list[MessageSystemAttributeNameType]" = [*_ATTRIBUTES, "MessageGroupId"]
+_ATTRIBUTES: "list[MessageSystemAttributeNameType]" = [
+    "ApproximateReceiveCount",
+    "SentTimestamp",
+    "SenderId",
+]
 
 _SETTLE_PAUSES_S = (0.0, 0.1, 0.5, 2.0)
 """Before each try to delete what a call said had failed."""
@@ -59,6 +62,8 @@ _SETTLE_PAUSES_S = (0.0, 0.1, 0.5, 2.0)
 class SqsSource:
     """One SQS queue, standard or FIFO. Groups are orders on a FIFO queue only; elsewhere they mean fairness.
 
+    `queue` is its name in the tables. None: a dead-letter queue, whose deliveries bear the name of the queue
+    that SQS moved them from, and an empty one where SQS does not say.
     `hot_calls` makes the three calls that every message passes; unless given, the client makes all.
     With `keys_given` its credentials came by settings and nothing renews them: refused for REFUSED_S_MAX,
     they raise SourceFault, so that whoever starts us again can bring new ones. All else that goes wrong is
@@ -69,7 +74,7 @@ class SqsSource:
         self,
         client: "SQSClient",
         queue_url: str,
-        queue: str,
+        queue: str | None,
         *,
         visibility_timeout_s: int,
         hot_calls: HotCalls | None = None,
@@ -81,6 +86,11 @@ class SqsSource:
         self._queue_url = queue_url
         self._queue = queue
         self._fifo = queue_url.endswith(".fifo")
+        self._attributes = [*_ATTRIBUTES]
+        if self._fifo:
+            self._attributes.append("MessageGroupId")
+        if queue is None:
+            self._attributes.append(MOVED_FROM)
         self._visibility_timeout_s = visibility_timeout_s
         self._keys_given = keys_given
         self._clock = clock
@@ -108,7 +118,7 @@ class SqsSource:
                 WaitTimeSeconds=min(int(wait_s), 20),
                 VisibilityTimeout=self._visibility_timeout_s,
                 MessageAttributeNames=["All"],
-                MessageSystemAttributeNames=_FIFO_ATTRIBUTES if self._fifo else _ATTRIBUTES,
+                MessageSystemAttributeNames=self._attributes,
             )
             deliveries, altered = read_messages(answer.get("Messages", []), self._queue, fifo=self._fifo)
         if altered:
@@ -174,11 +184,34 @@ class SqsSource:
     def depth_with_dead_letters(self) -> dict[str, int]:
         """Count as `depth` does, and add dead_lettered: all that is in this queue's dead-letter queue."""
         counts = self.depth()
-        url = self.dead_letter_queue_url()
-        if url is not None:
-            other = SqsSource(self._client, url, self._queue, visibility_timeout_s=0)
+        other = self.dead_letters(visibility_timeout_s=0)
+        if other is not None:
             counts["dead_lettered"] = sum(other.depth().values())
         return counts
+
+    def dead_letters(self, *, visibility_timeout_s: int) -> "SqsSource | None":
+        """Give this queue's dead-letter queue, as a source of its own; None: there is none."""
+        url = self.dead_letter_queue_url()
+        if url is None:
+            return None
+        return SqsSource(self._client, url, None, visibility_timeout_s=visibility_timeout_s)
+
+    @property
+    def name(self) -> str:
+        """The queue's own name, the last part of its URL."""
+        return self._queue_url.rstrip("/").rsplit("/", 1)[-1]
+
+    def moved_from(self) -> list[str]:
+        """Name the queues for which this one is the dead-letter queue now."""
+        names: list[str] = []
+        token: Any = {}
+        while True:
+            with self._outages("list"):
+                answer = self._client.list_dead_letter_source_queues(QueueUrl=self._queue_url, **token)
+            names += [url.rstrip("/").rsplit("/", 1)[-1] for url in answer.get("queueUrls", [])]
+            if not answer.get("NextToken"):
+                return names
+            token = {"NextToken": answer["NextToken"], "MaxResults": 1000}
 
     def dead_letter_queue_url(self) -> str | None:
         """Find the dead-letter queue by the redrive policy; None: there is none."""
@@ -189,7 +222,7 @@ class SqsSource:
             policy = answer.get("Attributes", {}).get("RedrivePolicy")
             if not policy:
                 return None
-            name = json.loads(policy)["deadLetterTargetArn"].rsplit(":", 1)[-1]
+            name = name_in(json.loads(policy)["deadLetterTargetArn"])
             return self._client.get_queue_url(QueueName=name)["QueueUrl"]
 
     def _change_visibility(self, operation: str, deliveries: Sequence[Delivery], timeout_s: int) -> None:

@@ -9,13 +9,15 @@ from typing import Any
 
 import psycopg
 
+from processor.bindings import Bindings
 from processor.connection import connect, while_server_answers
 from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
 from processor.patience import Patience
+from processor.reject_alarm import Limits
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sqlstates import Remedy, name_of, remedy
-from processor.store import Store
+from processor.store import Judge, Store
 
 _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 
@@ -52,10 +54,22 @@ def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
 
 def make_schemas(settings: Settings) -> Schemas:
     """Make a validator that knows no registry yet."""
-    return Schemas(body_bytes_max=settings.body_bytes_max, json_depth_max=settings.json_depth_max)
+    return Schemas(
+        body_bytes_max=settings.body_bytes_max,
+        json_depth_max=settings.json_depth_max,
+        bindings=Bindings.of(settings),
+        json_values_max=settings.json_values_max,
+    )
 
 
-def make_store(settings: Settings, schemas: Schemas, patience: Patience) -> Store:
+def make_store(settings: Settings, judge: Judge, patience: Patience, *, alone: bool = False) -> Store:
     """Make a store with a connection of its own, opened at the first save."""
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
-    return Store(lambda: connect(dsn, timeout_s=timeout_s), schemas, patience, timeout_s=timeout_s)
+    return Store(lambda: connect(dsn, timeout_s=timeout_s), judge, patience, timeout_s=timeout_s, alone=alone)
+
+
+def reject_alarm_limits(settings: Settings) -> Limits:
+    """Give what counts as too many rejections."""
+    return Limits(
+        settings.reject_alarm_share, settings.reject_alarm_count_min, settings.reject_alarm_window_s
+    )

@@ -1,4 +1,4 @@
-"""The commands that are more than a question: replay, audit, retention and check."""
+"""The commands that are more than a question: replay, dead letters, audit, retention and check."""
 
 import threading
 from collections import Counter
@@ -6,13 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from processor import migrations, retention
+from msgspec.structs import replace
+
+from processor import exposure, migrations, retention
 from processor.audit import Report, audit
-from processor.check import Finding, judge, not_set
+from processor.bindings import UNBOUND, Bindings
+from processor.check import Finding, judge, not_set, tell
 from processor.check.database import check_database
 from processor.check.queue import check_queue
-from processor.connection import connect
-from processor.errors import SettingsError, Stopped, StoreUnavailable
+from processor.connection import connect, require_all_rows
+from processor.dead_letters import DeadLetterJudge, bring_in, look
+from processor.errors import NotFound, SettingsError, Stopped, StoreUnavailable
 from processor.model import Rejection
 from processor.patience import Patience
 from processor.pipeline import once
@@ -22,6 +26,9 @@ from processor.sources.sqs import SqsSource, sqs_client
 from processor.wiring import database, make_schemas, make_store
 
 _REPLAY_SIZE = 100
+
+_LOOK_S = 30
+"""For how long a message that is only looked at stays hidden, should we die before it is given back."""
 
 
 def replay(
@@ -66,12 +73,85 @@ def _never_wait() -> threading.Event:
     return event
 
 
+def list_dead_letters(
+    settings: Settings, *, limit: int, unread: bool
+) -> tuple[str, dict[str, int], list[dict[str, Any]]]:
+    """Look into the dead-letter queue: its name, its counts, and up to `limit` of its messages.
+
+    No database is needed. Raises NotFound where there is no dead-letter queue.
+    """
+    source = _dead_letters(settings, visibility_timeout_s=_LOOK_S)
+    counts = source.depth()
+    # By no registry at all: who they claim to be from is all that is asked.
+    judge = DeadLetterJudge(make_schemas(settings), source.name, unread=unread)
+    rows = []
+    for delivery in look(source, limit):
+        claimed = judge.validate(delivery if delivery.queue else replace(delivery, queue="?")).claimed
+        rows.append(
+            {
+                "delivery_id": delivery.delivery_id,
+                "sent_at": delivery.sent_at,
+                "receive_count": delivery.receive_count,
+                "queue": delivery.queue or None,
+                "tenant_id": claimed.tenant_id,
+                "event_type": claimed.event_type,
+                "message_id": claimed.message_id,
+                "producer": claimed.producer,
+                "size_bytes": len(delivery.body),
+            }
+        )
+    return source.name, counts, rows
+
+
+def import_dead_letters(
+    settings: Settings,
+    *,
+    source_name: str | None,
+    limit: int | None,
+    unread: bool,
+    stop: threading.Event,
+    on_batch: Callable[[int], object],
+) -> tuple[str, dict[str, int], dict[str, int]]:
+    """Bring the dead-letter queue into the table of rejections: its name, outcomes, and what it counts then.
+
+    Raises NotFound where there is no dead-letter queue, SettingsError where `source_name` is needed.
+    """
+    with database(settings) as connection:
+        migrations.require_current(connection)
+    source = _dead_letters(settings, visibility_timeout_s=settings.visibility_timeout_s)
+    judge = DeadLetterJudge(make_schemas(settings), source.name, unread=unread)
+    # Alone: what lies here may be on its way into `message` in a processor that has held it for too long.
+    patience = Patience("database", wait_s_max=1, stop=_never_wait())
+    store = make_store(settings, judge, patience, alone=True)
+    try:
+        store.load_registry()
+        outcomes = bring_in(
+            source, judge, store, named=source_name, limit=limit, stop=stop, on_batch=on_batch
+        )
+    except Stopped as error:
+        raise StoreUnavailable(str(error.__cause__)) from None
+    finally:
+        store.close()
+    return source.name, dict(outcomes), source.depth()
+
+
+def _dead_letters(settings: Settings, *, visibility_timeout_s: int) -> SqsSource:
+    source = SqsSource.open(settings).dead_letters(visibility_timeout_s=visibility_timeout_s)
+    if source is None:
+        raise NotFound(
+            f"the queue {settings.queue_name()} has no dead-letter queue (no RedrivePolicy); "
+            "processor check says how to give it one"
+        )
+    return source
+
+
 def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
     """Audit the tables, the queue's counts if SQS_QUEUE_URL is set, and the manifests."""
     depth: Callable[[], Mapping[str, int]] | None = None
     if settings.sqs_queue_url is not None:
         depth = SqsSource.open(settings).depth_with_dead_letters
     with database(settings) as connection:
+        require_all_rows(connection)
         return audit(connection, manifests, depth)
 
 
@@ -80,6 +160,7 @@ def plan_retention(settings: Settings) -> tuple[retention.Ages, list[dict[str, A
     ages = _ages(settings)
     with database(settings) as connection:
         migrations.require_current(connection)
+        require_all_rows(connection)
         return ages, retention.plan(connection, ages)
 
 
@@ -95,6 +176,8 @@ def apply_retention(
     ages = _ages(settings)
     with database(settings) as connection:
         migrations.require_current(connection)
+        # A duplicate that it can't see would not keep the message that it repeats.
+        require_all_rows(connection)
         removed = retention.apply(
             connection,
             ages,
@@ -118,15 +201,42 @@ def _ages(settings: Settings) -> retention.Ages:
 
 def run_check(settings: Settings) -> list[Finding]:
     """Look at everything that a deployment depends on; what can't be reached does not hide the rest."""
-    return [*_check_database(settings), *_check_queue(settings)]
+    try:
+        bindings = Bindings.of(settings)
+    except SettingsError as error:
+        advice = "no process starts with these settings"
+        unbound = judge("queue binding", str(error), fine=False, advice=advice)
+        return [
+            *_check_exposure(settings),
+            *_check_database(settings, UNBOUND),
+            unbound,
+            *_check_queue(settings),
+        ]
+    return [*_check_exposure(settings), *_check_database(settings, bindings), *_check_queue(settings)]
 
 
-def _check_database(settings: Settings) -> list[Finding]:
+def _check_exposure(settings: Settings) -> list[Finding]:
+    findings = []
+    if settings.database_url is not None:
+        if trouble := exposure.password_trouble(settings):
+            findings.append(judge("password", trouble, fine=False, advice="`processor run` refuses it"))
+        if mode := exposure.unverified(settings):
+            advice = (
+                "set sslmode=verify-full and sslrootcert in DATABASE_URL (deployments/README.md, TLS), "
+                "else whoever answers at that address is believed to be the database"
+            )
+            findings.append(tell("TLS", f"sslmode={mode}", note=True, advice=advice))
+    if trouble := exposure.key_trouble(settings):
+        findings.append(judge("AWS key", trouble, fine=False, advice="`processor run` refuses it"))
+    return findings
+
+
+def _check_database(settings: Settings, bindings: Bindings) -> list[Finding]:
     if settings.database_url is None:
         return [not_set("database", "DATABASE_URL", "postgresql://USER:PASSWORD@HOST:PORT/DATABASE")]
     dsn = settings.need_database_url()
     # Not prepared for saving: the settings of such a session are ours, and we ask for those it came with.
-    return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s)
+    return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s, bindings=bindings)
 
 
 def _check_queue(settings: Settings) -> list[Finding]:

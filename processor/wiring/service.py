@@ -9,18 +9,20 @@ import psycopg
 import structlog
 
 from processor import metrics, migrations, supervisor
+from processor.check.roles import TO_SAVE, missing_rights
 from processor.connection import Deadline, connect
 from processor.cores import settle_down
-from processor.errors import SettingsError, SourceFault, SourceUnavailable
+from processor.errors import SettingsError, SourceFault, SourceUnavailable, StoreFault
 from processor.patience import Patience
 from processor.pipeline import Limits, Pipeline, Tally
 from processor.probes import Probes
 from processor.queries import queries
+from processor.reject_alarm import RejectAlarm
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources.sqs import SqsSource
 from processor.store import Store
-from processor.wiring import database, make_schemas, make_store
+from processor.wiring import database, make_schemas, make_store, reject_alarm_limits
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +55,7 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
     }
     schemas = make_schemas(settings)
     stores = [make_store(settings, schemas, patience["database"]) for _ in range(settings.writers)]
+    alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
     pipeline = Pipeline(
         source,
         schemas,
@@ -61,6 +64,7 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
         database=patience["database"],
         broker=patience["queue"],
         give_up=stops.now,
+        on_commit=alarm.note,
     )
     beginning = _Beginning(settings, stops.gently)
     begun = threading.Event()
@@ -72,7 +76,7 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
     )
     probes.start()
     log.info("started", queue=settings.queue_name(), http_port=probes.port, core=core)
-    watcher = _DepthWatcher(source)
+    watcher = _DepthWatcher(source, alarm)
     supervisor.follow(stops.gently)
     try:
         beginning.require_migrations()
@@ -80,6 +84,7 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
         begun.set()
         watcher.start()
         tally = pipeline.run(stops.gently, until_idle_s)
+        alarm.look()
     finally:
         watcher.stop()
         probes.stop()
@@ -141,7 +146,14 @@ class _Beginning:
 
     def _find_migrations(self) -> migrations.State:
         with database(self._settings) as connection, self._deadline.over(connection):
-            return migrations.require_current(connection)
+            found = migrations.require_current(connection)
+            missing = missing_rights(connection, TO_SAVE)
+        if missing:
+            # Found out at the first save, each start would burn a receive of all that it had received.
+            raise StoreFault(
+                f"the role of DATABASE_URL lacks {', '.join(missing)}; `processor check` says what to grant"
+            )
+        return found
 
 
 def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
@@ -163,10 +175,11 @@ def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
 
 
 class _DepthWatcher:
-    """Tells the metrics how deep the queue is, now and then."""
+    """Tells the metrics how deep the queue is, now and then, and lets alarms end while nothing comes."""
 
-    def __init__(self, source: SqsSource) -> None:
+    def __init__(self, source: SqsSource, alarm: RejectAlarm) -> None:
         self._source = source
+        self._alarm = alarm
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="depth", daemon=True)
 
@@ -178,6 +191,7 @@ class _DepthWatcher:
 
     def _watch(self) -> None:
         while True:
+            self._alarm.look()
             try:
                 for state, count in self._source.depth().items():
                     metrics.queue_depth.labels(state=state).set(count)

@@ -23,12 +23,7 @@ SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
 
 -- missing_rights: Those rights that this role lacks of the ones that run, replay and audit need.
 SELECT wanted.relation, wanted.privilege
-FROM (VALUES
-  ('migration', 'SELECT'), ('registry', 'SELECT'), ('tenant', 'SELECT'), ('event_type', 'SELECT'),
-  ('event_schema', 'SELECT'), ('message', 'SELECT'), ('message', 'INSERT'), ('duplicate', 'SELECT'),
-  ('duplicate', 'INSERT'), ('rejection', 'SELECT'), ('rejection', 'INSERT'), ('rejection', 'UPDATE'),
-  ('removal', 'SELECT')
-) AS wanted (relation, privilege)
+FROM unnest(%(relations)s::text[], %(privileges)s::text[]) AS wanted (relation, privilege)
 WHERE NOT coalesce(has_table_privilege(to_regclass(wanted.relation)::oid, wanted.privilege), false)
 UNION ALL
 SELECT 'registry_version_held()', 'EXECUTE'
@@ -47,3 +42,69 @@ WHERE rolname = current_user
 SELECT
   (SELECT count(*) FROM tenant WHERE status = 'active') AS tenants,
   (SELECT count(*) FROM event_schema) AS schemas
+
+-- roles_present: Which of these roles there are.
+SELECT rolname AS role FROM pg_roles WHERE rolname = ANY (%(roles)s::text[])
+
+-- role_rights: What each of these roles can do in the end, by itself, by what it inherits or by what PUBLIC has: with the tables (a grant on one column counts), in the schema, and with the functions that are the owner's.
+SELECT DISTINCT role, relation, privilege
+FROM unnest(%(roles)s::text[]) AS role
+CROSS JOIN unnest(%(relations)s::text[]) AS relation
+CROSS JOIN unnest(%(privileges)s::text[]) AS privilege
+WHERE CASE
+  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  WHEN privilege IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES')
+    THEN has_any_column_privilege(role, to_regclass(relation)::oid, privilege)
+  ELSE has_table_privilege(role, to_regclass(relation)::oid, privilege)
+END
+UNION ALL
+SELECT DISTINCT role, 'schema ' || current_schema(), 'CREATE'
+FROM unnest(%(roles)s::text[]) AS role
+WHERE CASE
+  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  ELSE has_schema_privilege(role, current_schema(), 'CREATE')
+END
+UNION ALL
+SELECT DISTINCT role, name, 'EXECUTE'
+FROM unnest(%(roles)s::text[]) AS role
+CROSS JOIN (VALUES ('registry_changed()'), ('put_up_tenant_walls()')) AS functions (name)
+WHERE CASE
+  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  ELSE has_function_privilege(role, to_regprocedure(name)::oid, 'EXECUTE')
+END
+
+-- tenant_readers: Who reads for a tenant, and which ways round the walls each of them has. Superusers count as members of all roles, so those are named only that somebody made members.
+SELECT
+  member.rolname AS role,
+  member.rolsuper AS superuser,
+  member.rolbypassrls AS bypasses,
+  member.rolreplication AS replicates,
+  member.rolcreaterole AS makes_roles,
+  coalesce(pg_has_role(member.oid, (SELECT relowner FROM pg_class WHERE oid = to_regclass('message')), 'MEMBER'), false)
+    AS owner,
+  ARRAY(
+    SELECT wide.name
+    FROM unnest(ARRAY[
+      'processor_writer', 'processor_reader', 'processor_retention', 'pg_read_all_data', 'pg_write_all_data',
+      'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program']) AS wide (name)
+    WHERE pg_has_role(member.oid, to_regrole(wide.name)::oid, 'MEMBER')
+    ORDER BY wide.name) AS groups
+FROM pg_roles AS member
+WHERE member.rolname <> 'processor_tenant_reader'
+  AND pg_has_role(member.oid, to_regrole('processor_tenant_reader')::oid, 'USAGE')
+  AND (NOT member.rolsuper OR EXISTS (
+    SELECT FROM pg_auth_members
+    WHERE pg_auth_members.member = member.oid AND roleid = to_regrole('processor_tenant_reader')::oid))
+ORDER BY member.rolname
+
+-- walls_down: What tenants' readers may read in our schema without a policy that keeps them to their own rows.
+SELECT relname AS relation
+FROM pg_class
+WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind IN ('r', 'p', 'v', 'm', 'f')
+  AND has_any_column_privilege('processor_tenant_reader', pg_class.oid, 'SELECT')
+  AND NOT (relrowsecurity AND EXISTS (
+    SELECT FROM pg_policy
+    WHERE polrelid = pg_class.oid AND NOT polpermissive AND polcmd IN ('*', 'r')
+      AND polroles && ARRAY[0::oid, to_regrole('processor_tenant_reader')::oid]))
+  AND NOT (relkind = 'v' AND coalesce('security_invoker=true' = ANY (reloptions), false))
+ORDER BY relname

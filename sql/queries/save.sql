@@ -5,6 +5,9 @@
 -- hold_registry: Keep the registry as it is until the commit, and say which version that is.
 SELECT registry_version_held() AS version
 
+-- hold_registry_alone: Wait until no save is under way, and keep others from beginning until the commit.
+SELECT pg_advisory_xact_lock(registry_lock_key())
+
 -- registry_tenants: Every tenant and whether it is suspended.
 SELECT tenant_id, status = 'suspended' AS suspended FROM tenant
 
@@ -99,17 +102,18 @@ WHERE stored_at >= %(sent_since)s AND delivery_id = ANY (%(delivery_id)b::text[]
 -- insert_rejections: Keep what can't be a message, whole; a delivery that has an outcome already is not given back.
 INSERT INTO rejection (
   queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count)
+  sent_at, receive_count, sender_id, bound_tenant_id)
 SELECT
   queue, delivery_id, reason, detail::jsonb, body, attributes::jsonb, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count
+  sent_at, receive_count, sender_id, bound_tenant_id
 FROM unnest(
   %(queue)b::text[], %(delivery_id)b::text[], %(reason)b::text[], %(detail)b::text[], %(body)b::bytea[],
   %(attributes)b::text[], %(tenant_id)b::text[], %(event_type)b::text[], %(message_id)b::text[],
-  %(producer)b::text[], %(sent_at)b::timestamptz[], %(receive_count)b::int[]
+  %(producer)b::text[], %(sent_at)b::timestamptz[], %(receive_count)b::int[],
+  %(sender_id)b::text[], %(bound_tenant_id)b::text[]
 ) AS incoming (
   queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count)
+  sent_at, receive_count, sender_id, bound_tenant_id)
 WHERE (
     SELECT 1 FROM duplicate
     WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NULL
@@ -130,8 +134,12 @@ WHERE rejection_id = %(rejection_id)s AND status = 'open'
 -- reject_again: Leave a replayed rejection open, with the reason of today.
 UPDATE rejection
 SET reason = %(reason)s, detail = %(detail)s::jsonb, rejected_at = now(), replay_count = replay_count + 1,
-  tenant_id = %(tenant_id)s, event_type = %(event_type)s, message_id = %(message_id)s, producer = %(producer)s
+  tenant_id = %(tenant_id)s, event_type = %(event_type)s, message_id = %(message_id)s, producer = %(producer)s,
+  bound_tenant_id = %(bound_tenant_id)s
 WHERE rejection_id = %(rejection_id)s
+
+-- make_commit_wait: Write to the WAL, so that the COMMIT waits for the synchronous standby as one with rows does.
+SELECT pg_logical_emit_message(true, 'event-processor', '')
 
 -- prepare_session: Make a commit durable and a snapshot fresh whatever the role's defaults, bound every wait, keep writers off sequential scans of young tables, and off a compiler that their price would wake.
 SELECT
@@ -140,6 +148,8 @@ SELECT
     ELSE current_setting('synchronous_commit') END, false),
   set_config('default_transaction_isolation', 'read committed', false),
   set_config('statement_timeout', %(timeout_ms)s, false),
+  -- Shorter, so that a locked table is told from too much work, which half as much would mend.
+  set_config('lock_timeout', (%(timeout_ms)s::int / 2)::text, false),
   set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, false),
   set_config('enable_seqscan', 'off', false),
   set_config('jit', 'off', false),

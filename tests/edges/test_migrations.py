@@ -14,7 +14,7 @@ import pytest
 
 from processor import migrations
 from processor.devstack.binaries import find_binaries, server_account
-from processor.errors import MigrationsPending, StoreFault
+from processor.errors import MigrationsPending, StoreFault, StoreUnavailable
 from processor.migrations import known_migrations, migrate, require_current, state
 from processor.queries import sql_folder
 
@@ -59,6 +59,14 @@ def test_a_fresh_database_gets_every_migration_once(empty: Db) -> None:
     found = require_current(empty)
     assert (found.pending, found.unknown, found.breaking, found.edited) == ((), (), (), ())
     assert {"message", "duplicate", "rejection", "tenant", "registry", "migration"} <= tables(empty)
+
+
+def test_a_fresh_database_is_migrated_without_a_word(empty: Db) -> None:
+    heard: list[str] = []
+
+    migrate(empty, heard.append)
+
+    assert heard == []
 
 
 def test_the_files_are_numbered_without_a_gap_and_open_with_their_reason() -> None:
@@ -141,6 +149,20 @@ def test_a_migration_that_fails_leaves_nothing_behind(
     assert state(db).pending == ("9001_bad",)
     (folder / "9001_bad.sql").write_text("-- Better.\nCREATE TABLE better ();")
     assert migrate(db) == ["9001_bad"]
+
+
+def test_a_migration_that_meets_a_table_in_use_says_so_and_is_run_again(
+    db: Db, database_url: str, folder: Path
+) -> None:
+    (folder / "9000_locks.sql").write_text("-- Locks.\nSET LOCAL lock_timeout = '50ms';\nLOCK TABLE message;")
+    with psycopg.connect(database_url) as somebody:
+        somebody.execute("SELECT FROM message")
+
+        with pytest.raises(StoreUnavailable, match="9000_locks met a table that others have in use"):
+            migrate(db)
+
+    assert state(db).pending == ("9000_locks",)
+    assert migrate(db) == ["9000_locks"]
 
 
 def test_what_was_applied_is_in_the_books_with_its_checksum(db: Db) -> None:

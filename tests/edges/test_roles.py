@@ -1,49 +1,33 @@
 """Least privilege: what runs all day can save and replay and no more, and what looks can't write."""
 
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from processor import reader, registry
 from processor.audit import audit
 from processor.connection import connect
+from processor.devstack.sqs import EmbeddedSqs
+from processor.errors import StoreFault
 from processor.migrations import require_current
 from processor.patience import Patience
 from processor.pipeline import once
 from processor.retention import Ages, apply, plan
 from processor.schemas import Schemas
+from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection, discard
+from processor.sources.sqs import SqsSource
 from processor.store import Store
+from processor.wiring.service import Stops, run
 from tests.builders import a_delivery, an_event
-from tests.fix_database import Saver, books
+from tests.fix_check import with_changes
+from tests.fix_database import LogIn, Saver, books
 
 Db = psycopg.Connection[Any]
-
-LogIn = Callable[[str], str]
-
-
-@pytest.fixture
-def log_in(server_url: str, database_url: str) -> Iterator[LogIn]:
-    """Makes a login that is a member of the group role named, and nothing else; gives its URL."""
-    made = []
-    with psycopg.connect(server_url, autocommit=True) as admin:
-
-        def make(group: str) -> str:
-            name = f"{group}_{os.getpid()}"
-            admin.execute(f"DROP ROLE IF EXISTS {name}")
-            admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' IN ROLE {group}")
-            made.append(name)
-            parts = urlsplit(database_url)
-            return parts._replace(netloc=f"{name}:secret@{parts.hostname}:{parts.port}").geturl()
-
-        yield make
-        for name in made:
-            admin.execute(f"DROP ROLE {name}")
 
 
 @pytest.fixture
@@ -91,6 +75,19 @@ def test_the_writer_replays_and_discards(writer: Saver, writer_url: str, db: Db)
 
     assert [settlement.reason or settlement.outcome for settlement in settlements] == ["stored", "not_json"]
     assert books(db) == {"message": 1, "duplicate": 0, "rejection": 3}
+
+
+def test_a_process_that_may_not_save_ends_before_it_receives(
+    log_in: LogIn, settings: Settings, sqs_server: EmbeddedSqs, queue_url: str
+) -> None:
+    """It is started again at once, and again: each time would burn a receive of what it received."""
+    sqs_server.client().send_message(QueueUrl=queue_url, MessageBody=a_delivery().body.decode())
+    reader_settings = with_changes(settings, database_url=SecretStr(log_in("processor_reader")), http_port=0)
+
+    with pytest.raises(StoreFault, match=r"lacks .*INSERT ON message"):
+        run(reader_settings, Stops(threading.Event(), threading.Event()), until_idle_s=1)
+
+    assert SqsSource.open(settings).depth() == {"visible": 1, "in_flight": 0, "delayed": 0}
 
 
 def test_the_writer_knows_whether_the_database_is_current(writer_url: str) -> None:

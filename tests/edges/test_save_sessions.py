@@ -9,8 +9,9 @@ import pytest
 
 from processor import registry
 from processor.connection import connect
+from processor.devstack.postgres import EmbeddedPostgres
 from processor.migrations import migrate
-from processor.model import Delivery, Verdict
+from processor.model import Delivery, Settlement, Verdict
 from processor.patience import Patience
 from processor.schemas import Schemas
 from processor.store import Store
@@ -86,6 +87,66 @@ def test_a_batch_that_takes_longer_than_a_statement_may_is_halved(database_url: 
     assert len(settlements) == 40
     assert books(db) == {"message": 40, "duplicate": 0, "rejection": 0}
     store.close()
+
+
+def test_a_locked_table_is_an_outage_at_once(database_url: str) -> None:
+    """Halved as a batch that takes too long, it would show after as many time-outs as there are halves."""
+    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
+    patience = Patience("database", wait_s_max=0.1, stop=threading.Event())
+    store = Store(lambda: connect(database_url, timeout_s=2), schemas, patience, timeout_s=2)
+    store.load_registry()
+    verdicts = [schemas.validate(a_delivery()) for _ in range(64)]
+    settlements: list[Settlement] = []
+    saving = threading.Thread(target=lambda: settlements.extend(store.save(verdicts)), daemon=True)
+
+    with psycopg.connect(database_url) as careless:
+        careless.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")
+        saving.start()
+        give_up_at = time.monotonic() + 6
+        while patience.working.is_set() and time.monotonic() < give_up_at:
+            time.sleep(0.02)
+        trouble = patience.trouble
+    saving.join(10)
+
+    assert trouble == "the database can't save now: 55P03"
+    assert [settlement.outcome for settlement in settlements] == ["stored"] * 64
+    store.close()
+
+
+def test_a_redelivery_waits_for_the_standby_as_a_first_delivery_does(
+    sound_server: EmbeddedPostgres, writer_url: str
+) -> None:
+    """What it finds may be on the primary alone, of a session that was ended while it waited."""
+    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
+    patience = Patience("database", wait_s_max=0.1, stop=threading.Event())
+    saver = Saver(schemas, Store(lambda: connect(writer_url, timeout_s=20), schemas, patience, timeout_s=20))
+    saver.store.load_registry()
+    delivery = a_delivery()
+    assert saver.outcomes(delivery) == ["stored"]
+    outcomes: list[str] = []
+    saving = threading.Thread(target=lambda: outcomes.extend(saver.outcomes(delivery)), daemon=True)
+
+    with psycopg.connect(sound_server.url(), autocommit=True) as admin:
+        _need_standby(admin, "one-that-is-away")
+        try:
+            saving.start()
+            give_up_at = time.monotonic() + 10
+            waiting = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = 'worker'"
+            while admin.execute(waiting).fetchone() is None:
+                assert time.monotonic() < give_up_at
+                assert not outcomes
+                time.sleep(0.01)
+        finally:
+            _need_standby(admin, "")
+    saving.join(10)
+
+    assert outcomes == ["redelivered"]
+    saver.store.close()
+
+
+def _need_standby(admin: Db, name: str) -> None:
+    admin.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name and chr(34) + name + chr(34)}'")
+    admin.execute("SELECT pg_reload_conf()")
 
 
 def test_verdicts_made_before_the_connection_was_lost_are_made_again(saver: Saver, db: Db) -> None:

@@ -27,15 +27,26 @@ def cli() -> None:
 def chaos(names: tuple[str, ...], seed: int | None, short: bool) -> None:
     """Run the scenarios whose names contain one of NAMES, all without; exit code 3 if one fails."""
     chosen = [each for each in ALL if not names or any(name in each.title for name in names)]
+    if short:
+        chosen = [each for each in chosen if each.rounds_short]
     seed = a_seed() if seed is None else seed
     click.echo(f"seed {seed}, {len(chosen)} scenarios")
     results = []
     for scenario in chosen:
         result = run(scenario, seed, short=short)
         results.append(result)
-        click.echo(f"{'ok' if result.holds else '!!'}  {scenario.title}  {result.trouble}")
+        click.echo(f"{_mark(result)}  {scenario.title}  {result.trouble}")
     _print(results)
-    sys.exit(0 if all(result.holds for result in results) else 3)
+    for result in results:
+        if result.left_out:
+            click.echo(f"{result.scenario.title} was left out: {result.left_out}")
+    sys.exit(0 if all(result.holds or result.left_out for result in results) else 3)
+
+
+def _mark(result: Result) -> str:
+    if result.left_out:
+        return "--"
+    return "ok" if result.holds else "!!"
 
 
 @cli.command("soak")
@@ -67,7 +78,7 @@ def _print(results: list[Result]) -> None:
         table.add_column(heading)
     for result in results:
         table.add_row(
-            "ok" if result.holds else "!!",
+            _mark(result),
             result.scenario.title,
             f"{result.faults:,}",
             f"{result.messages:,}",

@@ -60,6 +60,9 @@ class Field:
     load: SteadyLoad
     fleet: Fleet
     recovery: Recovery
+    folder: Path
+    cleanup: contextlib.ExitStack
+    """What is put here is undone after the fleet and the load have ended."""
     faults: int = 0
 
     def pause(self, low_s: float, high_s: float) -> None:
@@ -139,6 +142,7 @@ def open_field(
     Raises DevstackError where a server can't be started.
     """
     with contextlib.ExitStack() as cleanup:
+        late_cleanup = cleanup.enter_context(contextlib.ExitStack())
         postgres = cleanup.enter_context(
             EmbeddedPostgres(folder / "postgres", port=free_port(), max_connections=40)
         )
@@ -158,7 +162,18 @@ def open_field(
         recovery = Recovery(postgres.url(DATABASE), load.sent)
         cleanup.callback(recovery.stop)
         yield_field = Field(
-            random.Random(seed), rounds, postgres, sqs, queue_url, database, queue, load, fleet, recovery
+            random.Random(seed),
+            rounds,
+            postgres,
+            sqs,
+            queue_url,
+            database,
+            queue,
+            load,
+            fleet,
+            recovery,
+            folder,
+            late_cleanup,
         )
         cleanup.callback(fleet.stop)
         cleanup.callback(load.stop)

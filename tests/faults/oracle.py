@@ -30,18 +30,28 @@ SELECT coalesce(sum(amount), 0) FROM (
 ) AS amounts
 """
 
+_AMOUNTS = """
+SELECT tenant_id, message_id,
+  coalesce(payload ->> 'total', payload ->> 'amount', payload ->> 'used_amount')::numeric
+FROM message
+"""
+
+# A delivery that was replayed has its row by a later commit than the one its delete followed, which left no
+# trace: it counts as committed at the beginning of time.
 _COMMITTED = """
-SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM message
-UNION ALL SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM duplicate
-UNION ALL
-SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM rejection
-WHERE replay_count = 0
--- A replay has written the row anew, and found it committed: when, it no longer says.
-UNION ALL SELECT delivery_id, 0::float8 FROM rejection WHERE replay_count > 0
-ORDER BY 2 DESC
+SELECT delivery_id, min(committed_at)::float8 FROM (
+  SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin)) FROM message
+  UNION ALL SELECT delivery_id, extract(epoch FROM pg_xact_commit_timestamp(xmin)) FROM duplicate
+  UNION ALL
+  SELECT delivery_id,
+    CASE replay_count WHEN 0 THEN extract(epoch FROM pg_xact_commit_timestamp(xmin)) ELSE 0 END
+  FROM rejection
+) AS outcome (delivery_id, committed_at)
+GROUP BY delivery_id
 """
 
 _LOOK_EVERY_S = 0.1
+_NAMED_MAX = 10
 _PROBLEMS = ("lost", "unexpected", "twice", "altered")
 
 
@@ -60,16 +70,29 @@ class Judgement:
 
 
 def judge(
-    connection: psycopg.Connection[Any], source: SqsSource, load: SteadyLoad, minutes: Minutes
+    connection: psycopg.Connection[Any],
+    source: SqsSource,
+    load: SteadyLoad,
+    minutes: Minutes,
+    *,
+    dead_letters: bool = False,
 ) -> Judgement:
-    """Ask the audit message by message, compare the sums, and look for deletes before their commits."""
+    """Ask the audit message by message, compare the sums, and look for deletes before their commits.
+
+    Dead letters are faults as well, unless `dead_letters` says that they were meant to be.
+    """
     report = audit(connection, [load.manifest, *load.more_manifests], source.depth_with_dead_letters)
     found = {problem: report.problems.get(problem, 0) for problem in _PROBLEMS}
     found["other"] = sum(count for problem, count in report.problems.items() if problem not in _PROBLEMS)
+    text = report.text()
     found["sums"] = int(sum_stored(connection, list(load.sent.rivals)) != load.sent.total())
+    if found["sums"]:
+        text += "\n" + _other_amounts(connection, load.sent)
     found["early deletes"] = _early_deletes(connection, minutes)
+    if not dead_letters:
+        found["dead letters"] = source.depth_with_dead_letters().get("dead_lettered", 0)
     accepted = (report.accepted or {}).get("accepted", 0)
-    return Judgement(accepted, found, report.text())
+    return Judgement(accepted, found, text)
 
 
 def sum_stored(connection: psycopg.Connection[Any], rivals: Sequence[Key]) -> Decimal:
@@ -81,9 +104,23 @@ def sum_stored(connection: psycopg.Connection[Any], rivals: Sequence[Key]) -> De
     return Decimal(row[0])
 
 
+def _other_amounts(connection: psycopg.Connection[Any], sent: Sent) -> str:
+    """Name the first messages whose amount is not the one that was sent."""
+    stored = {
+        (tenant_id, message_id): amount
+        for tenant_id, message_id, amount in connection.execute(_AMOUNTS)
+        if amount is not None and (tenant_id, message_id) not in sent.rivals
+    }
+    wrong = [
+        f"{key}: sent {sent.amounts.get(key)}, stored {stored.get(key)}"
+        for key in stored.keys() | (sent.amounts.keys() - sent.rivals)
+        if stored.get(key) != sent.amounts.get(key)
+    ]
+    return "\n".join(wrong[:_NAMED_MAX])
+
+
 def _early_deletes(connection: psycopg.Connection[Any], minutes: Minutes) -> int:
     """Count deliveries whose first delete was asked for before their row was committed, or without a row."""
-    # The first commit is what counts, and comes last.
     committed_at: dict[str, float] = dict(connection.execute(_COMMITTED).fetchall())
     return sum(
         committed_at.get(delivery_id, float("inf")) > asked_at

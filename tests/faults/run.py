@@ -22,7 +22,8 @@ class Scenario:
 
     `work` injects `rounds` faults (`rounds_short` inside `make test`, where 0 leaves it out) while the load
     runs. `own_settings` are those of one process, by its place. `exits` are the exit codes that processes may
-    end with although nobody killed them.
+    end with although nobody killed them. `needs` says what this machine lacks for it, '' if nothing: then it
+    is left out, and the table says why.
     """
 
     name: str
@@ -36,6 +37,9 @@ class Scenario:
     own_settings: dict[int, dict[str, str]] = field(default_factory=dict)
     exits: frozenset[int] = frozenset()
     max_receive_count: int = 100
+    dead_letters: bool = False
+    """Whether it is meant to bring some; elsewhere each is a fault."""
+    needs: Callable[[], str] = str
 
     @property
     def title(self) -> str:
@@ -45,7 +49,10 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A line of the table. Times are seconds; `trouble` is empty where all is well."""
+    """A line of the table. Times are seconds; `trouble` is empty where all is well.
+
+    `left_out` says why it was not run at all, in which case nothing was shown.
+    """
 
     scenario: Scenario
     seed: int
@@ -57,6 +64,7 @@ class Result:
     drained_s: float
     judgement: Judgement | None
     trouble: str
+    left_out: str = ""
 
     @property
     def holds(self) -> bool:
@@ -66,6 +74,8 @@ class Result:
 
 def run(scenario: Scenario, seed: int, *, short: bool = False) -> Result:
     """Run a scenario; what goes wrong is in the result."""
+    if lacking := scenario.needs():
+        return Result(scenario, seed, 0, 0, 0, 0, 0, 0, None, "", left_out=lacking)
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
         try:
             with open_field(
@@ -96,7 +106,13 @@ def _run_in(ground: Field, scenario: Scenario, seed: int) -> Result:
         ground.load.stop()
         drained_s = _drain(ground)
         with ground.admin() as connection:
-            judgement = judge(connection, ground.source(), ground.load, ground.queue.minutes)
+            judgement = judge(
+                connection,
+                ground.source(),
+                ground.load,
+                ground.queue.minutes,
+                dead_letters=scenario.dead_letters,
+            )
         trouble = _troubles(ground, scenario, judgement)
     except ScenarioFailed as error:
         ground.heal()
@@ -137,6 +153,8 @@ def _troubles(ground: Field, scenario: Scenario, judgement: Judgement) -> str:
     if not judgement.holds:
         found = {name: count for name, count in judgement.faults_found.items() if count}
         troubles.append(f"the oracle found {found}\n{judgement.text}")
+    if not ground.faults:
+        troubles.append("no fault was injected")
     if not judgement.messages:
         troubles.append("no message was accepted")
     return "\n".join(troubles)

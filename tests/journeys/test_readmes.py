@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -19,7 +20,15 @@ from tests.rig import wait_until
 pytestmark = pytest.mark.xdist_group("port 4566")
 
 ROOT = Path(__file__).resolve().parents[2]
-QUESTIONS = re.findall(r"```sql\n(.*?)```", (ROOT / "sql/README.md").read_text(), re.DOTALL)
+
+
+def _blocks(heading: str) -> list[str]:
+    """The SQL below a heading of the DBA's page."""
+    section = (ROOT / "sql/README.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"```sql\n(.*?)```", section, re.DOTALL)
+
+
+QUESTIONS = _blocks("Ten questions")
 
 
 def test_there_are_ten_questions() -> None:
@@ -44,6 +53,27 @@ def test_a_question_of_the_dba_has_an_answer(
 
     assert rows
     assert any(value is not None for value in rows[0])
+
+
+def test_a_tenants_reader_is_let_in_sees_its_rows_and_is_let_out(
+    saver: Saver, database_url: str, db: psycopg.Connection[Any]
+) -> None:
+    let_in, ask, let_out = _blocks("Readers of one tenant")
+    saver.save(a_delivery(), a_delivery(tenant_id="globex"))
+
+    db.execute(let_in.encode())
+    parts = urlsplit(database_url)
+    url = parts._replace(netloc=f"acme_reader:change%20me@{parts.hostname}:{parts.port}").geturl()
+    try:
+        with psycopg.connect(url, autocommit=True) as acme:
+            counts = [row[1] for row in acme.execute(ask.encode())]
+            db.execute(let_out.split(";")[0].encode())
+            nothing = acme.execute(ask.encode()).fetchall()
+    finally:
+        db.execute(let_out.encode())
+
+    assert counts == [1]
+    assert nothing == []
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         · processor schema publish · processor schema list · processor schema show
         · processor rejection list · processor rejection show · processor rejection stats
         · processor rejection replay · processor rejection discard
+        · processor dlq list · processor dlq import
         · processor retention plan · processor retention apply
         · processor audit · processor trace · producers send · producers fake
     """

@@ -23,6 +23,7 @@ TABLES = (
     "duplicate",
     "rejection",
     "removal",
+    "tenant_reader",
     "migration",
 )
 TOPICS = sorted(path.stem for path in (sql_folder() / "queries").glob("*.sql"))
@@ -39,9 +40,10 @@ COLUMNS = {
     "duplicate": "queue delivery_id tenant_id message_id producer sent_at receive_count received_at",
     "rejection": """
         rejection_id queue delivery_id reason detail body attributes tenant_id? event_type? message_id?
-        producer? sent_at receive_count rejected_at status replay_count closed_at?
+        producer? sent_at receive_count rejected_at status replay_count closed_at? sender_id? bound_tenant_id?
     """,
     "removal": "tenant_id outcome day row_count removed_at",
+    "tenant_reader": "role_name tenant_id",
 }
 KEYS = {
     "tenant_pkey": "PRIMARY KEY (tenant_id)",
@@ -58,6 +60,8 @@ KEYS = {
     "rejection_pkey": "PRIMARY KEY (rejection_id)",
     "rejection_delivery_key": "UNIQUE (queue, delivery_id)",
     "removal_pkey": "PRIMARY KEY (tenant_id, outcome, day)",
+    "tenant_reader_pkey": "PRIMARY KEY (role_name, tenant_id)",
+    "tenant_reader_tenant_fkey": "FOREIGN KEY (tenant_id) REFERENCES tenant(tenant_id)",
 }
 
 

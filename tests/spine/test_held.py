@@ -1,6 +1,7 @@
 """How much may be received: bounded in number and in bytes, for all who ask at once."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import pytest
@@ -92,3 +93,25 @@ def test_only_one_asks_for_a_body_that_large(asking: ExitStack) -> None:
     granted = [asking.enter_context(buffer.room(10, 0)) for _ in range(2)]
 
     assert granted == [1, 0]
+
+
+def test_nothing_more_is_received_while_extensions_come_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a queue that is slow for a while brings all that is held again, and again."""
+    now = [0.0]
+    monkeypatch.setattr("processor.held.time.monotonic", lambda: now[0])
+    buffer = held()
+    buffer.add(bodies(20, 1))
+    granted: list[int] = []
+
+    def extend_after(wait_s: float, call_s: float) -> None:
+        def extend(_chunk: Sequence[Delivery]) -> None:
+            now[0] += call_s
+
+        now[0] += wait_s
+        buffer.keep(extend, hold_s_max=10_000, stop=threading.Event())
+        granted.append(asked(buffer))
+
+    for wait_s, call_s in ((60, 1), (60, 40), (0, 1)):
+        extend_after(wait_s, call_s)
+
+    assert granted == [10, 0, 10]

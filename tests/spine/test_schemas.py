@@ -208,14 +208,14 @@ def test_the_first_fifty_errors_are_kept_and_the_rest_counted() -> None:
 
 
 def test_a_long_payload_is_searched_for_its_first_error_only() -> None:
-    # All of them would take some 7 KB and 50 µs each, and a sender could ask for 300,000.
+    # All of them would take some 7 KB and 50 µs each, and a sender could ask for 100,000.
     judge = a_judge(a_schema({"items": {"anyOf": [{"type": "string"}, {"type": "null"}]}}))
     began = time.process_time()
 
-    detail = rejected(judge, payload=[1] * 200_000).detail
+    detail = rejected(judge, payload=[1] * 90_000).detail
 
     assert time.process_time() - began < 2
-    assert ERRORS_PAYLOAD_MAX < 200_000
+    assert ERRORS_PAYLOAD_MAX < 90_000
     assert [error["pointer"] for error in detail["errors"]] == ["/0"]
     assert detail["error_count"] is None
     assert "first error only" in detail["message"]
@@ -336,15 +336,15 @@ def test_nothing_is_ever_fetched_for_a_schema(definition: dict[str, Any], web: t
         ([], "expected an object, true or false"),
         (None, "expected an object, true or false"),
         ('{"type": "string"}', "expected an object, true or false"),
-        ({"$ref": "#/nope"}, "Pointer '/nope' does not exist"),
-        ({"$ref": "file:///etc/passwd"}, "Retrieval is disabled"),
+        ({"$ref": "#/nope"}, "leads to no schema"),
+        ({"$ref": "file:///etc/passwd"}, "is somewhere else; nothing is fetched"),
         ({"$schema": "file:///etc/passwd"}, "$schema"),
         ({"$schema": "http://json-schema.org/draft-07/schema#"}, "$schema"),
         ({"$schema": 1}, "$schema"),
         ({"pattern": "("}, "at /pattern"),
         ({"pattern": "(?=look)ahead"}, "at /pattern"),
         ({"pattern": "(a)\\1"}, "at /pattern"),
-        ({"pattern": "(a{1000}){1000}"}, "at /pattern"),
+        ({"pattern": "(a{1000}){1000}"}, "1000000 steps"),
         ({"patternProperties": {"(?!x)": True}}, "at /patternProperties"),
     ],
 )
@@ -377,8 +377,9 @@ def test_patterns_run_in_linear_time() -> None:
     "definition",
     [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}, {"not": {"$ref": "#"}}, {"anyOf": [{"$ref": "#"}, True]}],
 )
-def test_a_schema_that_asks_for_itself_comes_to_an_end(definition: dict[str, Any]) -> None:
-    assert isinstance(compile_schema(definition).is_valid({"a": 1}), bool)
+def test_a_schema_that_asks_for_itself_of_the_same_value_is_refused(definition: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="refers to itself for the same value"):
+        compile_schema(definition)
 
 
 def test_formats_are_checked() -> None:

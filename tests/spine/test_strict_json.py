@@ -275,3 +275,53 @@ def test_half_a_megabyte_of_nonsense_is_refused_at_once(text: str) -> None:
 def test_equal_names_of_different_spelling_are_told_apart_only_by_their_characters() -> None:
     # U+00E9 and e + U+0301 look alike and are two keys, to PostgreSQL too.
     assert len(read('{"\u00e9": 1, "e\u0301": 2}', DEPTH_MAX).value) == 2
+
+
+# ── how many values ───────────────────────────────────────────────────────────────────────────────────
+
+
+def count_of(value: Any) -> int:
+    """Count the values in a value, itself included, by walking it."""
+    match value:
+        case dict():
+            return 1 + sum(count_of(member) for member in value.values())
+        case list():
+            return 1 + sum(count_of(member) for member in value)
+        case _:
+            return 1
+
+
+@few
+@given(value=values, separators=separators)
+def test_as_many_values_as_the_limit_are_taken_and_one_more_is_not(
+    value: Any, separators: tuple[str, str]
+) -> None:
+    text = text_of(value, separators=separators)
+    count = count_of(value)
+
+    read(text, DEPTH_MAX, count)
+
+    if len(text) > 2 * (count - 1):
+        with pytest.raises(JsonFault, match=rf"^{count} values .* at most {count - 1} are taken"):
+            read(text, DEPTH_MAX, count - 1)
+
+
+def test_no_text_of_twice_the_limit_has_more_values() -> None:
+    """What is not counted for its shortness would have passed: two characters are the least for a value."""
+    text = "[" + ",".join("0" * 50) + "]"
+
+    assert len(text) == 2 * count_of(json.loads(text)) - 1
+
+
+def test_what_stands_in_strings_is_not_counted() -> None:
+    text = json.dumps({"a": ',[{\\",' * 100, ",[{": [1, 2]})
+
+    assert read(text, DEPTH_MAX, 5).value == json.loads(text)
+
+
+def test_too_many_values_are_refused_before_they_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("processor.strict_json._read_plain", lambda _: pytest.fail("parsed"))
+
+    fault = fault_of("[" + "0," * 100_000 + "0]")
+
+    assert fault == "100002 values (members and elements); at most 100000 are taken (JSON_VALUES_MAX)"

@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.errors import Reason
+from processor.model import Rejection
+from processor.settings import Settings
 from processor.wire import Attribute, Claimed, Malformed
-from tests.builders import an_event
+from processor.wiring import make_schemas
+from tests.builders import a_delivery, an_event
 from tests.spine.reading import (
     BY_ATTRIBUTES,
     LIMIT,
@@ -205,3 +208,13 @@ def test_decoding_never_raises_and_gives_an_envelope_or_a_reason(
         assert 1 <= len(result.tenant_id) <= 256
         assert json.loads(result.payload) is not ...
         assert result.context is None or isinstance(json.loads(result.context), dict)
+
+
+def test_the_number_of_values_in_a_body_is_bounded_by_its_setting() -> None:
+    judge = make_schemas(Settings.load(_env_file=None, json_values_max=1000))
+
+    verdict = judge.validate(a_delivery(payload=[0] * 1000))
+
+    assert isinstance(verdict, Rejection)
+    assert verdict.reason is Reason.NOT_JSON
+    assert "at most 1000 are taken (JSON_VALUES_MAX)" in verdict.detail["message"]

@@ -77,5 +77,5 @@ def _demand_order(field: Field) -> None:
 
 
 SCENARIOS = [
-    Scenario("order within a group", "FIFO", keep_order, rounds=6, rounds_short=2, processes=4, rate=50),
+    Scenario("order within a group", "FIFO", keep_order, rounds=6, rounds_short=1, processes=4, rate=50),
 ]

@@ -312,6 +312,9 @@ _BOTH_CLIENTS = {1: {"SQS_CLIENT": "boto3"}}
 
 _HELD_BY_THE_DYING = 10
 
+_SEEN_SOON = {"VISIBILITY_TIMEOUT_S": "2"}
+"""For scenarios that are over soon, and mostly wait for what was lost to be seen again."""
+
 _FEW_HELD = {"BUFFER_SIZE_MAX": "60"}
 """So many that their heartbeats take less than a visibility timeout of 4 s on a busy machine."""
 
@@ -344,7 +347,7 @@ def _scenario(
 
 SCENARIOS = [
     _scenario("parts of batches fail", fail_parts_of_batches, 4),
-    _scenario("replies lost", lose_replies, 4, 1),
+    _scenario("replies lost", lose_replies, 4, 1, settings=_SEEN_SOON),
     _scenario("requests lost", lose_requests, 4),
     _scenario("every message three times, to four at once", hand_over_thrice, 6, 1, processes=4),
     _scenario("late redelivery", redeliver_late, 6),
@@ -356,7 +359,7 @@ SCENARIOS = [
     _scenario("connections refused", refuse_connections, 5),
     _scenario("name unresolvable", forget_the_name, 4),
     _scenario("replies truncated", truncate_replies, 6),
-    _scenario("replies altered", alter_replies, 6, 1),
+    _scenario("replies altered", alter_replies, 6, 1, settings=_SEEN_SOON),
     _scenario("queue server restarted", restart_the_queue, 4),
     _scenario(
         "moved to the DLQ, imported and replayed",

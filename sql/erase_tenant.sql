@@ -1,0 +1,89 @@
+-- Erases what the tables hold of one tenant, because it has the right to be forgotten. For psql, as the owner:
+--
+--     psql "$OWNER_URL" -v tenant=acme -f sql/erase_tenant.sql
+--
+-- First read "Erasing a tenant" in deployments/README.md: suspend the tenant, and let its queue run dry. What goes
+-- stays counted in removal, so that the audit still adds up. Each step is a transaction of its own; if one fails,
+-- run the file again.
+
+\set ON_ERROR_STOP on
+\if :{?tenant}
+\else
+  \warn 'which tenant? expected: psql -v tenant=TENANT_ID -f erase_tenant.sql'
+  -- The exit code of a script that failed.
+  SELECT 'no tenant was named'::int;
+\endif
+
+SELECT set_config('erase.tenant', :'tenant', false) AS tenant \gset erased_
+DO $$
+BEGIN
+  IF EXISTS (SELECT FROM tenant WHERE tenant_id = current_setting('erase.tenant') AND status <> 'suspended') THEN
+    RAISE EXCEPTION 'tenant % is active, so its events are still stored; suspend it first',
+      current_setting('erase.tenant') USING HINT = 'processor tenant suspend, then wait until its queue is empty';
+  END IF;
+END $$;
+
+\echo 'messages, duplicates and rejections, by how many went:'
+
+WITH gone AS (
+  DELETE FROM message WHERE tenant_id = :'tenant'
+  RETURNING (stored_at AT TIME ZONE 'UTC')::date AS day
+),
+counted AS (
+  INSERT INTO removal AS known (tenant_id, outcome, day, row_count, removed_at)
+  SELECT :'tenant', 'message', day, count(*), now() FROM gone GROUP BY day
+  ON CONFLICT ON CONSTRAINT removal_pkey DO UPDATE
+  SET row_count = known.row_count + excluded.row_count, removed_at = excluded.removed_at
+)
+SELECT count(*) AS messages FROM gone;
+
+WITH gone AS (
+  DELETE FROM duplicate WHERE tenant_id = :'tenant'
+  RETURNING (received_at AT TIME ZONE 'UTC')::date AS day
+),
+counted AS (
+  INSERT INTO removal AS known (tenant_id, outcome, day, row_count, removed_at)
+  SELECT :'tenant', 'duplicate', day, count(*), now() FROM gone GROUP BY day
+  ON CONFLICT ON CONSTRAINT removal_pkey DO UPDATE
+  SET row_count = known.row_count + excluded.row_count, removed_at = excluded.removed_at
+)
+SELECT count(*) AS duplicates FROM gone;
+
+-- Those that claim it, whoever sent them, and those that are proven to be from it, whatever they claim. An open one
+-- is given up with this.
+WITH gone AS (
+  DELETE FROM rejection WHERE tenant_id = :'tenant' OR bound_tenant_id = :'tenant'
+  RETURNING
+    CASE status WHEN 'replayed' THEN 'rejection_replayed' ELSE 'rejection_discarded' END AS outcome,
+    (coalesce(closed_at, now()) AT TIME ZONE 'UTC')::date AS day
+),
+counted AS (
+  INSERT INTO removal AS known (tenant_id, outcome, day, row_count, removed_at)
+  SELECT :'tenant', outcome, day, count(*), now() FROM gone GROUP BY outcome, day
+  ON CONFLICT ON CONSTRAINT removal_pkey DO UPDATE
+  SET row_count = known.row_count + excluded.row_count, removed_at = excluded.removed_at
+)
+SELECT count(*) AS rejections FROM gone;
+
+\echo 'the registry:'
+
+BEGIN;
+DELETE FROM tenant_reader WHERE tenant_id = :'tenant';
+-- Its own schemas, and those event types that nobody else has a schema for: their names may be its secrets too.
+CREATE TEMPORARY TABLE erased_type ON COMMIT DROP AS
+  SELECT DISTINCT event_type FROM event_schema WHERE tenant_id = :'tenant';
+DELETE FROM event_schema WHERE tenant_id = :'tenant';
+DELETE FROM event_type
+WHERE event_type IN (SELECT event_type FROM erased_type)
+  AND NOT EXISTS (SELECT FROM event_schema WHERE event_schema.event_type = event_type.event_type);
+DELETE FROM tenant WHERE tenant_id = :'tenant';
+COMMIT;
+
+-- Deleted rows lie in the files until then, and the planner's statistics quote the commonest values.
+VACUUM (ANALYZE) message, duplicate, rejection, event_schema, event_type, tenant, tenant_reader;
+
+\echo 'rejections that say not whose they are, and have the name in their body; look at each:'
+SELECT rejection_id, reason, rejected_at
+FROM rejection
+WHERE tenant_id IS NULL AND bound_tenant_id IS NULL AND position(convert_to(:'tenant', 'UTF8') IN body) > 0
+ORDER BY rejection_id;

@@ -1,0 +1,156 @@
+"""`processor check` on what each role can do: each excess made for real, and named."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from processor.check import Finding
+from processor.check.roles import RELATIONS, RIGHTS, TENANT_READER, look_at_roles
+from tests.fix_check import look_at_database, problems
+from tests.fix_database import LogIn, login_of
+
+pytestmark = pytest.mark.usefixtures("nothing_is_set")
+Db = psycopg.Connection[Any]
+
+OF_THE_SERVER = {"fsync", "full_page_writes"}
+
+
+def _after(db: Db, change: str) -> dict[str, Finding]:
+    """What is found of roles after a change, which is taken back again."""
+    with db.transaction(force_rollback=True):
+        db.execute(change.encode())
+        return {finding.what: finding for finding in look_at_roles(db, "postgres", superuser=True)}
+
+
+def _wrong(findings: dict[str, Finding]) -> set[str]:
+    """What is wrong, but for the speed that the tests' server gives up."""
+    return problems(findings) - OF_THE_SERVER
+
+
+def test_what_is_listed_is_what_the_migrations_granted(database_url: str, db: Db) -> None:
+    """The tables' own lists of grants, against ours."""
+    granted = db.execute(
+        "SELECT DISTINCT grantee::regrole::text, relname, privilege_type"
+        " FROM pg_class CROSS JOIN LATERAL aclexplode(relacl)"
+        " WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+        " AND grantee::regrole::text = ANY (%s)",
+        [[*RIGHTS]],
+    ).fetchall()
+
+    expected = {
+        (role, table, word) for role in RIGHTS for table, words in RIGHTS[role].items() for word in words
+    }
+    assert set(granted) == expected
+    tables = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    assert {name for (name,) in tables} == set(RELATIONS)
+    assert _wrong(look_at_database(database_url)) == set()
+
+
+def test_each_role_and_the_login_are_listed_with_what_they_can_do(log_in: LogIn) -> None:
+    url = log_in("processor_writer")
+
+    findings = look_at_database(url)
+
+    words = "SELECT, INSERT on duplicate, message"
+    assert words in findings["role processor_writer"].found
+    assert findings["login"].found == findings["role processor_writer"].found
+    assert "SELECT, DELETE on duplicate, message, rejection" in findings["role processor_retention"].found
+    assert findings[f"role {TENANT_READER}"].found.startswith("SELECT on duplicate, event_schema")
+    assert findings["public"].found == "nothing that every login could do"
+    assert findings["tenant readers"].found == "none"
+    assert findings["tenant walls"].found == "up"
+
+
+EXCESSES = [
+    ("GRANT UPDATE ON message TO processor_writer", "role processor_writer", "UPDATE on message"),
+    ("GRANT UPDATE (payload) ON message TO processor_writer", "role processor_writer", "UPDATE on message"),
+    ("GRANT DELETE ON rejection TO processor_writer", "role processor_writer", "DELETE on rejection"),
+    ("GRANT INSERT ON tenant_reader TO processor_writer", "role processor_writer", "INSERT on tenant_reader"),
+    ("GRANT INSERT ON tenant TO processor_reader", "role processor_reader", "INSERT on tenant"),
+    ("GRANT CREATE ON SCHEMA public TO processor_reader", "role processor_reader", "CREATE on schema public"),
+    ("GRANT UPDATE ON message TO processor_retention", "role processor_retention", "UPDATE on message"),
+    ("GRANT DELETE ON message TO processor_tenant_reader", f"role {TENANT_READER}", "DELETE on message"),
+    ("GRANT processor_writer TO processor_reader", "role processor_reader", "INSERT on duplicate, message"),
+    (
+        "GRANT EXECUTE ON FUNCTION registry_changed() TO processor_writer",
+        "role processor_writer",
+        "EXECUTE on",
+    ),
+    ("GRANT UPDATE ON message TO PUBLIC", "public", "UPDATE on message"),
+    ("GRANT SELECT (payload) ON message TO PUBLIC", "public", "SELECT on message"),
+    ("GRANT CREATE ON SCHEMA public TO PUBLIC", "public", "CREATE on schema public"),
+    (
+        "GRANT EXECUTE ON FUNCTION put_up_tenant_walls() TO PUBLIC",
+        "public",
+        "EXECUTE on put_up_tenant_walls()",
+    ),
+]
+
+
+def test_a_right_too_many_is_named_once(db: Db) -> None:
+    for grant, what, words in EXCESSES:
+        findings = _after(db, grant)
+
+        assert problems(findings) == {what}, grant
+        assert words in findings[what].found
+        assert "REVOKE" in (findings[what].advice or "")
+
+
+WAYS_ROUND = {
+    "ALTER ROLE {login} BYPASSRLS": "BYPASSRLS",
+    "ALTER ROLE {login} SUPERUSER": "a superuser",
+    "ALTER ROLE {login} REPLICATION": "REPLICATION",
+    "ALTER ROLE {login} CREATEROLE": "CREATEROLE",
+    "ALTER TABLE message OWNER TO {login}": "the rights of the tables' owner",
+    "GRANT pg_read_all_data TO {login}": "membership in pg_read_all_data",
+    "GRANT processor_reader TO {login}": "membership in processor_reader",
+    "GRANT processor_writer TO {login}": "membership in processor_writer",
+    "GRANT UPDATE ON rejection TO {login}": "UPDATE on rejection",
+}
+
+
+def test_a_tenants_reader_with_a_way_round_the_walls_is_named(log_in: LogIn, db: Db) -> None:
+    login = login_of(log_in(TENANT_READER))
+    assert _after(db, "SELECT")["tenant readers"].found == login
+
+    for change, words in WAYS_ROUND.items():
+        findings = _after(db, change.format(login=login))
+
+        assert problems(findings) == {"tenant readers"}, change
+        assert words in findings["tenant readers"].found
+
+
+HOLES = [
+    "ALTER TABLE message DISABLE ROW LEVEL SECURITY",
+    "DROP POLICY rejection_of_tenant ON rejection",
+    "CREATE VIEW everything AS SELECT * FROM message; GRANT SELECT ON everything TO processor_tenant_reader",
+    "CREATE TABLE notes (text text); GRANT SELECT ON notes TO processor_tenant_reader",
+]
+
+
+def test_a_wall_that_is_down_is_a_problem(db: Db) -> None:
+    for change in HOLES:
+        findings = _after(db, change)
+
+        assert problems(findings) == {"tenant walls"}, change
+        assert "put_up_tenant_walls()" in (findings["tenant walls"].advice or "")
+
+
+def test_a_view_that_asks_as_its_reader_is_behind_the_wall(db: Db) -> None:
+    view = "CREATE VIEW theirs WITH (security_invoker = true) AS SELECT * FROM message"
+
+    assert _after(db, f"{view}; GRANT SELECT ON theirs TO processor_tenant_reader")["tenant walls"].fine
+
+
+def test_a_login_from_whom_rows_are_hidden_is_a_problem(log_in: LogIn) -> None:
+    url = log_in("processor_writer", TENANT_READER, name="both")
+
+    findings = look_at_database(url)
+
+    assert _wrong(findings) == {"row-level security", "tenant readers"}
+    assert "message" in findings["row-level security"].found
+
+
+def test_a_superuser_is_listed_as_one(database_url: str) -> None:
+    assert "everything" in look_at_database(database_url)["login"].found

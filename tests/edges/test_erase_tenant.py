@@ -1,0 +1,130 @@
+"""`sql/erase_tenant.sql`, as the runbook has it typed: nothing of a tenant is left, and the books add up."""
+
+import subprocess
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+
+from processor import registry
+from processor.audit import audit
+from processor.bindings import Bindings
+from processor.devstack.binaries import find_binaries, server_account
+from processor.queries import sql_folder
+from processor.sources.quarantine import Selection, discard
+from tests.builders import QUEUE, a_delivery, an_event
+from tests.fix_audit import Audited, Producer
+from tests.fix_database import Saver, a_bound_saver, books
+
+Db = psycopg.Connection[Any]
+
+SECRET = "acme"
+
+
+@pytest.fixture
+def lived_in(database_url: str, saver: Saver, db: Db, producer: Producer) -> None:
+    """Traces of acme in every table, and rows of globex beside them."""
+    for tenant in ("acme", "globex"):
+        registry.publish_schema(db, f"{tenant}.secret", {}, tenant)
+        registry.publish_schema(db, "order.created", {}, tenant)
+        db.execute("INSERT INTO tenant_reader VALUES (%s, %s)", [f"{tenant}_reader", tenant])
+        event = an_event(id="o-1", tenant_id=tenant, payload={"total": 1, "note": f"of {tenant}"})
+        saver.save(producer.sends(a_delivery(**event)), producer.sends(a_delivery(**event)))
+        saver.save(producer.sends(a_delivery(id=f"{tenant}-x", tenant_id=tenant, event_type="unheard-of")))
+    discard(db, Selection(rejection_ids=[1]))
+    with closing(a_bound_saver(database_url, Bindings(QUEUE, frozenset({"acme"})))) as bound:
+        # From acme, and says that it is from globex; and of acme, but nobody can read it.
+        bound.save(producer.sends(a_delivery(id="o-2", tenant_id="globex")))
+        bound.save(producer.sends(a_delivery(b'{"tenant_id": "acme"')))
+
+
+def _erase(url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    psql = find_binaries(server_account()) / "psql"
+    script = sql_folder() / "erase_tenant.sql"
+    return subprocess.run(
+        [psql, "-X", *options, "-f", script, url], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def _traces(db: Db) -> dict[str, int]:
+    """Rows by table in which the name stands anywhere at all."""
+    found = {}
+    tables = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    for (table,) in tables:
+        body = "|| convert_from(body, 'UTF8')" if table == "rejection" else ""
+        query = f"SELECT count(*) FROM {table} AS t WHERE (t::text {body}) LIKE '%{SECRET}%'"
+        row = db.execute(query.encode()).fetchone()
+        assert row is not None
+        found[table] = row[0]
+    return {table: rows for table, rows in found.items() if rows}
+
+
+def test_nothing_is_left_of_an_erased_tenant_but_how_much_there_was(
+    lived_in: None, database_url: str, db: Db, audited: Audited
+) -> None:
+    assert set(_traces(db)) == {
+        "message", "duplicate", "rejection", "tenant", "event_type", "event_schema", "tenant_reader"
+    }  # fmt: skip
+    registry.set_tenant_status(db, "acme", "suspended")
+
+    done = _erase(database_url, "-v", "tenant=acme")
+
+    assert done.returncode == 0, done.stderr
+    assert set(_traces(db)) == {"removal"}
+    assert db.execute("SELECT outcome, sum(row_count) FROM removal GROUP BY 1 ORDER BY 1").fetchall() == [
+        ("duplicate", 1),
+        ("message", 1),
+        ("rejection_discarded", 3),
+    ]
+    assert books(db) == {"message": 1, "duplicate": 1, "rejection": 1}
+    assert audit(db, [], None).holds
+    assert audited().holds
+
+
+def test_others_keep_what_is_theirs(lived_in: None, database_url: str, saver: Saver, db: Db) -> None:
+    registry.set_tenant_status(db, "acme", "suspended")
+    _erase(database_url, "-v", "tenant=acme")
+
+    assert db.execute("SELECT event_type FROM event_type ORDER BY 1").fetchall() == [
+        ("globex.secret",),
+        ("order.created",),
+    ]
+    assert saver.outcomes(a_delivery(tenant_id="globex"), a_delivery(tenant_id="acme")) == [
+        "stored",
+        "unknown_tenant",
+    ]
+
+
+def test_an_active_tenant_is_not_erased(lived_in: None, database_url: str, db: Db) -> None:
+    before = _traces(db)
+
+    done = _erase(database_url, "-v", "tenant=acme")
+
+    assert done.returncode == 3
+    assert "tenant acme is active" in done.stderr
+    assert _traces(db) == before
+
+
+def test_without_a_tenant_nothing_is_erased(lived_in: None, database_url: str, db: Db) -> None:
+    before = _traces(db)
+
+    done = _erase(database_url)
+
+    assert done.returncode == 3
+    assert "which tenant?" in done.stderr
+    assert _traces(db) == before
+
+
+def test_erasing_again_takes_what_came_after(lived_in: None, database_url: str, saver: Saver, db: Db) -> None:
+    registry.set_tenant_status(db, "acme", "suspended")
+    _erase(database_url, "-v", "tenant=acme")
+    saver.save(a_delivery(tenant_id="acme"))
+    saver.save(a_delivery(b'{"tenant_id": "acme"'))
+
+    done = _erase(database_url, "-v", "tenant=acme")
+
+    assert done.returncode == 0, done.stderr
+    assert audit(db, [], None).holds
+    assert "not_json" in done.stdout.splitlines()[-3]
+    assert set(_traces(db)) == {"removal", "rejection"}

@@ -1,0 +1,109 @@
+"""One event stays one line, whatever text comes to be in it and whoever logs it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from processor.logs import one_line
+
+HOSTILE = [
+    "\n",
+    "\r",
+    "\r\n",
+    "\x1b[2K",
+    "\x85",
+    "\u2028",
+    "\u2029",
+    "\x0b",
+    "\x0c",
+    "\x1c",
+    "\x00",
+    "\u202e",
+    "\x9b2J",
+]
+FORGED = '{"event": "forged", "level": "info"}'
+
+SPEAKING = """
+import json, logging, sys, warnings
+import structlog
+from processor import logs
+log_format, text = sys.argv[1], json.loads(sys.argv[2])
+logs.configure(log_format, "DEBUG")
+log = structlog.get_logger("ours")
+log.warning("outage", trouble=text, queue=text, several=[text], error=ValueError(text))
+log.warning(text)
+logging.getLogger("botocore.endpoint").warning("theirs %s", text)
+logging.getLogger("urllib3").error(text)
+warnings.warn(text)
+log.info("end")
+"""
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_text_ends_its_line(log_format: str) -> None:
+    text = "".join(f"a{character}{FORGED}" for character in HOSTILE)
+
+    done = subprocess.run(
+        [sys.executable, "-c", SPEAKING, log_format, json.dumps(text)],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+
+    lines = done.stderr.splitlines()
+    assert len(lines) == 6, done.stderr
+    assert done.stdout == ""
+    assert all(character.isprintable() for line in lines for character in line)
+    if log_format == "json":
+        assert [json.loads(line)["event"] for line in lines if "forged" not in json.loads(line)["event"]] == [
+            "outage",
+            "end",
+        ]
+
+
+CRASHING = """
+import json, sys
+import structlog
+from processor import logs
+logs.configure("console", "DEBUG")
+try:
+    raise ValueError(json.loads(sys.argv[1]))
+except ValueError:
+    structlog.get_logger().exception("crashed")
+"""
+
+
+def test_a_traceback_on_a_console_can_not_look_like_another_event() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CRASHING, json.dumps(f"x\n{FORGED}\r{FORGED}")],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+
+    first, *others = done.stderr.splitlines()
+    assert "crashed" in first
+    assert others
+    assert all(line.startswith("    | ") for line in others if line)
+
+
+@pytest.mark.parametrize("text", ["plain", "é 日本 \U0001f980", ""])
+def test_printable_text_is_left_as_it_is(text: str) -> None:
+    assert one_line(text) == text
+
+
+def test_a_settings_error_of_a_command_is_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "processor", "check"],
+        env={
+            "SQS_QUEUE_URL": f"http://127.0.0.1:1/q\x1b[2K\u2028{FORGED}",
+            "DATABASE_URL": "postgresql://x/\x85y",
+        },
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+    assert all(character.isprintable() or character == "\n" for character in done.stdout + done.stderr)

@@ -1,0 +1,136 @@
+"""The oracle is only worth its word if it finds what is wrong: each fault is planted once, by hand."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import psycopg
+import pytest
+
+from tests.faults.field import DATABASE, Field, open_field
+from tests.faults.oracle import Judgement, judge
+
+Db: TypeAlias = psycopg.Connection[Any]
+Judge: TypeAlias = Callable[[], Judgement]
+
+_numbers = itertools.count(1)
+_ENOUGH = 150
+
+A_MESSAGE = (
+    "(SELECT tenant_id, message_id, producer FROM message"
+    " WHERE payload ? 'total' AND (tenant_id, message_id, producer) NOT IN"
+    " (SELECT tenant_id, message_id, producer FROM duplicate)"
+    " AND message_id NOT IN (SELECT message_id FROM rejection WHERE reason = 'id_conflict')"
+    " ORDER BY message_id LIMIT 1)"
+)
+"""The key of a message with an amount, and without any duplicate or rival."""
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    """A field on which everything went well, and is over."""
+    folder = tmp_path_factory.mktemp("field")
+    with open_field(folder, seed=1, rounds=0, processes=1, rate=200, settings={}) as ground:
+        ground.fleet.start()
+        ground.load.start()
+        ground.wait_until(lambda: ground.row_count() >= _ENOUGH, f"{_ENOUGH} rows are there")
+        ground.load.stop()
+        source = ground.source()
+        ground.wait_until(lambda: not sum(source.depth().values()), "the queue is empty")
+        ground.fleet.stop()
+        yield ground
+
+
+@pytest.fixture
+def db(field: Field) -> Iterator[Db]:
+    """A copy of what was stored, for one test to spoil."""
+    name = f"{DATABASE}_{next(_numbers)}"
+    with field.admin("postgres") as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {DATABASE}")
+    with psycopg.connect(field.postgres.url(name), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def judged(field: Field, db: Db, monkeypatch: pytest.MonkeyPatch) -> Judge:
+    # The second look is for queues whose counts lag behind; here everything has come to rest.
+    monkeypatch.setattr("processor.audit.LOOK_AGAIN_AFTER_S", 0)
+    return lambda: judge(db, field.source(), field.load, field.queue.minutes)
+
+
+def found(judgement: Judgement) -> dict[str, int]:
+    return {fault: count for fault, count in judgement.faults_found.items() if count}
+
+
+def a_stored_delivery(db: Db) -> str:
+    row = db.execute("SELECT delivery_id FROM message ORDER BY message_id LIMIT 1").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def test_what_is_whole_is_found_whole(judged: Judge) -> None:
+    judgement = judged()
+
+    assert judgement.holds, judgement.text
+    assert judgement.messages >= _ENOUGH
+
+
+def test_a_deleted_row_is_found_lost(db: Db, judged: Judge) -> None:
+    db.execute(f"DELETE FROM message WHERE (tenant_id, message_id, producer) = {A_MESSAGE}")
+
+    assert found(judged()) == {"lost": 1, "sums": 1, "early deletes": 1}
+
+
+def test_an_inserted_row_is_found_unexpected(db: Db, judged: Judge) -> None:
+    others = "tenant_id, producer, event_type, schema_id, sent_at, payload, context, queue, receive_count"
+    db.execute(
+        f"INSERT INTO message (message_id, delivery_id, {others}) SELECT 'nobody-sent', 'nor-this', {others}"
+        f" FROM message WHERE (tenant_id, message_id, producer) = {A_MESSAGE}"
+    )
+
+    assert found(judged()) == {"unexpected": 1, "sums": 1}
+
+
+def test_a_payload_altered_is_found_and_so_is_its_sum(db: Db, judged: Judge) -> None:
+    db.execute(
+        "UPDATE message SET payload = jsonb_set(payload, '{total}', '0.001')"
+        f" WHERE (tenant_id, message_id, producer) = {A_MESSAGE}"
+    )
+
+    judgement = judged()
+
+    # A row that is written again has also come after its delete.
+    assert found(judgement) == {"altered": 1, "sums": 1, "early deletes": 1}
+    assert "stored 0.001" in judgement.text
+
+
+def test_a_delivery_in_two_tables_is_found(db: Db, judged: Judge) -> None:
+    db.execute(
+        "INSERT INTO duplicate (queue, delivery_id, tenant_id, message_id, producer, sent_at, receive_count,"
+        " received_at) SELECT queue, delivery_id, tenant_id, message_id, producer, sent_at, 1, sent_at"
+        f" FROM message WHERE (tenant_id, message_id, producer) = {A_MESSAGE}"
+    )
+
+    assert "twice" in found(judged())
+
+
+def test_a_delete_asked_before_the_commit_is_found(
+    field: Field, db: Db, judged: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_at = field.queue.minutes.delete_asked_at
+    monkeypatch.setitem(asked_at, a_stored_delivery(db), min(asked_at.values()) - 60)
+
+    assert found(judged()) == {"early deletes": 1}
+
+
+def test_a_dead_letter_is_a_fault_unless_it_was_meant(field: Field, db: Db, judged: Judge) -> None:
+    url = field.source().dead_letter_queue_url()
+    assert url is not None
+    client = field.sqs.client()
+    client.send_message(QueueUrl=url, MessageBody="a neighbour")
+
+    try:
+        assert found(judged()) == {"dead letters": 1}
+        assert judge(db, field.source(), field.load, field.queue.minutes, dead_letters=True).holds
+    finally:
+        client.purge_queue(QueueUrl=url)
