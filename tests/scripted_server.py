@@ -61,6 +61,10 @@ class ScriptedServer:
         self._socket.close()
         self.hang_up()
 
+    def say(self, *answers: bytes | None) -> None:
+        """Give these answers from now on, and the last one for ever."""
+        self._answers = deque(answers)
+
     def hang_up(self) -> None:
         """Close every connection that is open."""
         for connection in self._open:

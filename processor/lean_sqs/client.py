@@ -85,6 +85,9 @@ class LeanSqs:
         answer = self._endpoint.post([*headers, self._user_agent], body)
         if answer.status != _OK:
             raise HttpTrouble(f"status {answer.status}")
+        if not answer.body:
+            # Nothing to say, as boto3 takes it, too; to ask again would be to wait a whole poll again.
+            return {}
         try:
             document: dict[str, Any] = orjson.loads(answer.body)
         except orjson.JSONDecodeError:

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +14,7 @@ from processor.errors import SettingsError, SourceFault, SourceUnavailable
 from processor.lean_sqs import HotCalls
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
+from processor.sqs_messages import MOVED_FROM, name_in, read_messages
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 CALL_SIZE_MAX = 10
 """Messages in one call of SQS, for receiving, deleting and extending alike (SQS quotas)."""
+
+_OK = 200
 
 REFUSED_S_MAX = 300.0
 """For how long credentials that can't mend themselves may be refused before we end."""
@@ -44,12 +46,14 @@ _CREDENTIALS_REFUSED = frozenset(
 )
 """Codes that speak of the key itself. AccessDenied is none: a policy can be mended while we wait."""
 
+_NOT_READABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+"""What reading an answer raises, in boto3 or here, where it has another shape than SQS's."""
+
 _ATTRIBUTES: "list[MessageSystemAttributeNameType]" = [
     "ApproximateReceiveCount",
     "SentTimestamp",
     "SenderId",
 ]
-_MOVED_FROM: "MessageSystemAttributeNameType" = "DeadLetterQueueSourceArn"
 
 _SETTLE_PAUSES_S = (0.0, 0.1, 0.5, 2.0)
 """Before each try to delete what a call said had failed."""
@@ -86,7 +90,7 @@ class SqsSource:
         if self._fifo:
             self._attributes.append("MessageGroupId")
         if queue is None:
-            self._attributes.append(_MOVED_FROM)
+            self._attributes.append(MOVED_FROM)
         self._visibility_timeout_s = visibility_timeout_s
         self._keys_given = keys_given
         self._clock = clock
@@ -116,11 +120,13 @@ class SqsSource:
                 MessageAttributeNames=["All"],
                 MessageSystemAttributeNames=self._attributes,
             )
-        now = datetime.now(UTC)
-        messages = answer.get("Messages", [])
-        # Each is let go of once it is read: bodies may be large, and are copied here.
-        messages.reverse()
-        return [self._delivery(messages.pop(), now) for _ in range(len(messages))]
+            deliveries, altered = read_messages(answer.get("Messages", []), self._queue, fifo=self._fifo)
+        if altered:
+            metrics.source_errors.labels(operation="receive").inc(altered)
+            log.warning("altered_on_the_way", count=altered, consequence="SQS will hand them over again")
+            if not deliveries:
+                raise SourceUnavailable("what SQS hands over was altered on its way: the MD5 is another")
+        return deliveries
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Delete from the queue. This is the one place in the house that does.
@@ -216,7 +222,7 @@ class SqsSource:
             policy = answer.get("Attributes", {}).get("RedrivePolicy")
             if not policy:
                 return None
-            name = _name_in(json.loads(policy)["deadLetterTargetArn"])
+            name = name_in(json.loads(policy)["deadLetterTargetArn"])
             return self._client.get_queue_url(QueueName=name)["QueueUrl"]
 
     def _change_visibility(self, operation: str, deliveries: Sequence[Delivery], timeout_s: int) -> None:
@@ -234,6 +240,7 @@ class SqsSource:
     def _outages(self, operation: str) -> Iterator[None]:
         """Turn whatever botocore raises into an outage or a fault, in words without any body or secret."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - with the driver
+        from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
         try:
             yield
@@ -245,6 +252,12 @@ class SqsSource:
         except BotoCoreError as error:
             metrics.source_errors.labels(operation=operation).inc()
             raise SourceUnavailable(f"SQS can't be reached to {operation}: {type(error).__name__}") from error
+        except (ResponseParserError, *_NOT_READABLE) as error:
+            metrics.source_errors.labels(operation=operation).inc()
+            name = type(error).__name__
+            raise SourceUnavailable(
+                f"what answers as SQS, asked to {operation}, can't be read: {name}"
+            ) from error
         self._refused_since = None
 
     def _end_if_refused_for_good(self, code: str) -> None:
@@ -260,30 +273,6 @@ class SqsSource:
                 f"SQS has refused AWS_ACCESS_KEY_ID for {REFUSED_S_MAX:.0f} s: {code}; "
                 "give a valid key (with AWS_SESSION_TOKEN, if it has one), or none where there is a role"
             )
-
-    def _delivery(self, message: Any, now: datetime) -> Delivery:  # noqa: ANN401 - boto3's dictionary
-        system = message.get("Attributes") or {}
-        sent_ms = int(system.get("SentTimestamp", now.timestamp() * 1000))
-        return Delivery(
-            queue=_name_in(system.get(_MOVED_FROM, "")) if self._queue is None else self._queue,
-            delivery_id=message["MessageId"],
-            # A half of a surrogate pair can come out of the service's JSON; its bytes are then no UTF-8,
-            # which is what the rejection will say.
-            body=message["Body"].encode("utf-8", "surrogatepass"),
-            receipt=message["ReceiptHandle"],
-            receive_count=max(1, int(system.get("ApproximateReceiveCount", 1))),
-            sent_at=datetime.fromtimestamp(sent_ms / 1000, UTC),
-            received_at=now,
-            attributes={
-                name: bytes(attribute["BinaryValue"])
-                if "BinaryValue" in attribute
-                else attribute.get("StringValue", "")
-                for name, attribute in (message.get("MessageAttributes") or {}).items()
-            },
-            sender_id=system.get("SenderId"),
-            # Whatever a server may answer unasked: of a standard queue nothing is serialised.
-            group=system.get("MessageGroupId") if self._fifo else None,
-        )
 
 
 def sqs_client(settings: Settings) -> "SQSClient":
@@ -319,7 +308,20 @@ def _session_and_client(settings: Settings) -> "tuple[Session, SQSClient]":
         raise SettingsError(
             f"no client for the queue: {error}; see AWS_REGION and AWS_ENDPOINT_URL in .env-template"
         ) from error
+    # Else boto3 takes a page of HTML for an answer without messages.
+    client.meta.events.register("response-received.sqs.ReceiveMessage", _demand_json)
     return session, client
+
+
+def _demand_json(parsed_response: Any, response_dict: Any, **_: Any) -> None:  # noqa: ANN401 - botocore's event
+    """Raise ValueError where an answer without messages is no JSON object that has none.
+
+    An empty body has none: some have seen SQS say so.
+    """
+    if parsed_response is None or response_dict["status_code"] != _OK or not response_dict["body"]:
+        return
+    if "Messages" not in parsed_response and not isinstance(json.loads(response_dict["body"]), dict):
+        raise ValueError("expected a JSON object")
 
 
 def _lean_calls(session: "Session", client: "SQSClient") -> HotCalls:
@@ -337,10 +339,6 @@ def _tens(items: Iterable[T]) -> Iterator[list[T]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, CALL_SIZE_MAX)):
         yield chunk
-
-
-def _name_in(arn: str) -> str:
-    return arn.rsplit(":", 1)[-1]
 
 
 def _entries(deliveries: Mapping[str, Delivery]) -> Any:  # noqa: ANN401 - boto3's dictionaries

@@ -37,14 +37,15 @@ class Member:
 class Fleet:
     """Starts its processes, and starts again whoever has fallen, at once: no pause hides a fault.
 
-    `command` gives the words after `python -m` for a place. Ends that nobody asked for are noted in
-    `falls`, as place and exit code.
+    `command` gives the words after `python -m` for a place, `own` the variables that it alone has. Ends that
+    nobody asked for are noted in `falls`, as place and exit code.
     """
 
     size: int
     environment: Mapping[str, str]
     log: Path
     command: Callable[[int], list[str]] = lambda _: ["processor", "run"]
+    own: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     falls: list[tuple[int, int]] = field(default_factory=list)
     kills: int = 0
     members: list[Member] = field(default_factory=list)
@@ -65,7 +66,9 @@ class Fleet:
             with self.log.open("ab") as log:
                 member.process = subprocess.Popen(
                     [sys.executable, "-m", *self.command(member.place)],
-                    env=dict(self.environment) | {"HTTP_PORT": str(member.http_port)},
+                    env=dict(self.environment)
+                    | {"HTTP_PORT": str(member.http_port)}
+                    | dict(self.own.get(member.place, {})),
                     stderr=log,
                     stdout=log,
                 )

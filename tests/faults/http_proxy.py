@@ -27,11 +27,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back: an HTTP status and a body, of which `cut_at` bytes are sent, all if None."""
+    """What goes back: an HTTP status and a body, of which `cut_at` bytes are sent, all if None.
+
+    `claimed` is the length that the header names, the body's own if None.
+    """
 
     status: int
     body: bytes
     cut_at: int | None = None
+    claimed: int | None = None
 
     @property
     def document(self) -> Any:
@@ -117,12 +121,16 @@ class HttpProxy:
         def forward(fields: dict[str, Any]) -> Answer:
             if call.operation == "DeleteMessageBatch":
                 self._note_deletes(fields["Entries"])
-            return upstream.ask(call.operation, fields)
+            answer = upstream.ask(call.operation, fields)
+            if call.operation == "ReceiveMessage":
+                # Known by what the server said, whatever becomes of it on its way.
+                self._note_receipts(_messages(answer))
+            return answer
 
         answer = self.fault(call, forward)
-        if call.operation == "ReceiveMessage" and answer is not None and answer.status == http.client.OK:
+        if call.operation == "ReceiveMessage" and answer is not None:
             # What a client is told counts, be it cut short on its way.
-            self._note_messages(answer.document.get("Messages", []))
+            self._note_hand_overs(_messages(answer))
         return answer
 
     def attach(self, connection: socket.socket) -> None:
@@ -135,11 +143,14 @@ class HttpProxy:
         with self._lock:
             self._open.discard(connection)
 
-    def _note_messages(self, messages: list[dict[str, Any]]) -> None:
+    def _note_receipts(self, messages: list[dict[str, Any]]) -> None:
         with self._lock:
             for message in messages:
-                self.minutes.handed_over[message["MessageId"]] += 1
                 self.minutes.delivery_of[message["ReceiptHandle"]] = message["MessageId"]
+
+    def _note_hand_overs(self, messages: list[dict[str, Any]]) -> None:
+        with self._lock:
+            self.minutes.handed_over.update(message["MessageId"] for message in messages)
 
     def _note_deletes(self, entries: list[dict[str, Any]]) -> None:
         now = time.time()
@@ -148,6 +159,14 @@ class HttpProxy:
                 delivery_id = self.minutes.delivery_of.get(entry["ReceiptHandle"])
                 if delivery_id is not None:
                     self.minutes.delete_asked_at.setdefault(delivery_id, now)
+
+
+def _messages(answer: Answer) -> list[dict[str, Any]]:
+    """Give the messages of an answer to a receive; none where it can't be read."""
+    try:
+        return list(answer.document.get("Messages", [])) if answer.status == http.client.OK else []
+    except (ValueError, AttributeError):
+        return []
 
 
 class Upstream:
@@ -230,12 +249,13 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self.send_response(answer.status)
             self.send_header("Content-Type", "application/x-amz-json-1.0")
-            self.send_header("Content-Length", str(len(answer.body)))
+            length = len(answer.body) if answer.claimed is None else answer.claimed
+            self.send_header("Content-Length", str(length))
             self.end_headers()
             self.wfile.write(answer.body[: answer.cut_at])
         except OSError:
             self.close_connection = True
-        if answer.cut_at is not None:
+        if answer.cut_at is not None or (answer.claimed or 0) > len(answer.body):
             self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the inherited signature

@@ -81,7 +81,7 @@ def judge(
 
     Dead letters are faults as well, unless `dead_letters` says that they were meant to be.
     """
-    report = audit(connection, [load.manifest], source.depth_with_dead_letters)
+    report = audit(connection, [load.manifest, *load.more_manifests], source.depth_with_dead_letters)
     found = {problem: report.problems.get(problem, 0) for problem in _PROBLEMS}
     found["other"] = sum(count for problem, count in report.problems.items() if problem not in _PROBLEMS)
     text = report.text()

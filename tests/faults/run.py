@@ -21,8 +21,9 @@ class Scenario:
     """What happens to whom, and what it defends.
 
     `work` injects `rounds` faults (`rounds_short` inside `make test`, where 0 leaves it out) while the load
-    runs. `exits` are the exit codes that processes may end with although nobody killed them. `needs` says
-    what this machine lacks for it, '' if nothing: then it is left out, and the table says why.
+    runs. `own_settings` are those of one process, by its place. `exits` are the exit codes that processes may
+    end with although nobody killed them. `needs` says what this machine lacks for it, '' if nothing: then it
+    is left out, and the table says why.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Scenario:
     processes: int = 2
     rate: int = 150
     settings: dict[str, str] = field(default_factory=dict)
+    own_settings: dict[int, dict[str, str]] = field(default_factory=dict)
     exits: frozenset[int] = frozenset()
     max_receive_count: int = 100
     dead_letters: bool = False
@@ -92,6 +94,7 @@ def run(scenario: Scenario, seed: int, *, short: bool = False) -> Result:
 
 def _run_in(ground: Field, scenario: Scenario, seed: int) -> Result:
     trouble, judgement, drained_s = "", None, 0.0
+    ground.fleet.own = scenario.own_settings
     ground.fleet.start()
     ground.load.start()
     ground.recovery.start()

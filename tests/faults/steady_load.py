@@ -60,6 +60,7 @@ class SteadyLoad:
 
     def __init__(self, sqs: EmbeddedSqs, queue_url: str, manifest: Path, *, rate: int, seed: int) -> None:
         self.manifest = manifest
+        self.more_manifests: list[Path] = []
         self.sent = Sent()
         self.failure: ProcessorError | None = None
         self._sqs = sqs
@@ -86,9 +87,7 @@ class SteadyLoad:
     def _send(self) -> None:
         try:
             with ManifestWriter(self.manifest) as manifest:
-                publisher = Publisher(
-                    self._sqs.client(), self._queue_url, manifest, senders=2, wait_s_max=0.5
-                )
+                publisher = Publisher(self._sqs.client(), self._queue_url, manifest, senders=2, wait_s_max=5)
                 for receipt in publisher.publish(self._messages(), batch_size_max=_BATCH):
                     assert isinstance(receipt, Accepted), receipt
                     self.sent.note(receipt)

@@ -1,5 +1,12 @@
 """All scenarios, in the order of the table."""
 
-from tests.faults.scenarios import changes, process, servers, sessions
+from tests.faults.scenarios import changes, fifo, process, servers, sessions, sqs
 
-ALL = [*process.SCENARIOS, *sessions.SCENARIOS, *servers.SCENARIOS, *changes.SCENARIOS]
+ALL = [
+    *process.SCENARIOS,
+    *sessions.SCENARIOS,
+    *servers.SCENARIOS,
+    *changes.SCENARIOS,
+    *sqs.SCENARIOS,
+    *fifo.SCENARIOS,
+]
