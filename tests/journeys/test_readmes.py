@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from tests.builders import a_delivery
+from tests.faults.scenarios import ALL
 from tests.fix_database import Saver
 from tests.rig import wait_until
 
@@ -94,6 +95,18 @@ def test_every_guarantee_names_a_test_that_exists() -> None:
     assert len(guarantees) >= 8
     for name, file in guarantees:
         assert f"def {name}(" in (ROOT / file).read_text(), (name, file)
+
+
+def test_the_readme_shows_every_scenario_and_guarantees_name_none_that_is_not_there() -> None:
+    readme = (ROOT / "README.md").read_text()
+    guarantees = readme.partition("## What it guarantees")[2].partition("\n## ")[0]
+    cells = [line.split("|")[3].strip() for line in guarantees.splitlines() if line.startswith("| ")][2:]
+    named = {
+        name for cell in cells for name in cell.split("; ") if not re.match(r"all: |and |soak$|\u2013$", name)
+    }
+
+    assert named <= {scenario.name for scenario in ALL}
+    assert [title for title in (scenario.title for scenario in ALL) if f"| {title} |" not in readme] == []
 
 
 def test_the_readme_s_two_terminals_show_a_bad_event_and_why(tmp_path: Path) -> None:
