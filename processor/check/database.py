@@ -12,6 +12,7 @@ from processor.check import Finding, judge, listed, tell
 from processor.check.binding import judge_binding
 from processor.check.clock import Now, compare_clock, utc_now
 from processor.check.roles import look_at_roles, missing_rights, wanted_by
+from processor.check.usable import look_at_schemas
 from processor.connection import Deadline
 from processor.errors import StoreFault, StoreUnavailable
 from processor.queries import queries
@@ -84,6 +85,7 @@ def _look(connection: Connection, open_connection: Open, bindings: Bindings, now
         yield from look_at_roles(connection, server["role"], superuser=excess["superuser"])
         if rights.fine:
             yield _registry(connection)
+            yield look_at_schemas(connection)
             yield judge_binding(bindings, _registered(connection))
 
 

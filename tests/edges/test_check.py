@@ -49,6 +49,7 @@ def test_a_good_setup_is_fine_and_needs_no_advice(writer_url: str, settings: Set
         "tenant readers",
         "tenant walls",
         "registry",
+        "schemas",
         "queue binding",
         "queue",
         "queue clock",

@@ -96,6 +96,18 @@ def test_an_edited_migration_is_a_problem(database_url: str, db: Db) -> None:
     assert "0001_registry" in findings["migrations"].found
 
 
+def test_a_schema_that_cannot_be_used_is_a_problem_and_named(database_url: str, db: Db) -> None:
+    db.execute(
+        "INSERT INTO event_schema (event_type, tenant_id, version, definition)"
+        """ VALUES ('order.created', 'acme', 1, '{"pattern": "(a)\\\\1"}')"""
+    )
+
+    findings = look_at_database(database_url)
+
+    assert "schemas" in problems(findings)
+    assert findings["schemas"].found == "can't be used: order.created version 1 of acme"
+
+
 def _alter(db: Db, setting: str) -> None:
     row = db.execute("SELECT current_database()").fetchone()
     assert row is not None

@@ -1,0 +1,38 @@
+"""Whether every schema in the registry can be used: one that can't rejects all events that it is for.
+
+`processor schema publish` refuses such a schema; it comes by psql, or from a version of ours without the bound.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import psycopg
+
+from processor.check import Finding, judge, listed
+from processor.errors import SettingsError
+from processor.queries import queries
+from processor.schemas import compile_schema
+
+
+def look_at_schemas(connection: psycopg.Connection[Any]) -> Finding:
+    """Compile every version of every schema, some milliseconds each, and name those that can't be used."""
+    rows = connection.execute(queries("save")["registry_schemas"], prepare=False).fetchall()
+    unusable = [name for row in rows if (name := _name_if_unusable(row)) is not None]
+    return judge(
+        "schemas",
+        f"can't be used: {listed(unusable)}" if unusable else f"all {len(rows)} can be used",
+        fine=not unusable,
+        advice="their events are rejected as schema_violation: publish a better version, which says what is "
+        "wrong with it, then replay",
+    )
+
+
+def _name_if_unusable(row: Sequence[Any]) -> str | None:
+    _, event_type, tenant_id, version, definition = row
+    try:
+        compile_schema(orjson.loads(definition))
+    except (SettingsError, orjson.JSONDecodeError):
+        whose = "" if tenant_id is None else f" of {tenant_id}"
+        return f"{event_type} version {version}{whose}"
+    return None
