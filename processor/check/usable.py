@@ -1,6 +1,6 @@
 """Whether every schema in the registry can be used: one that can't rejects all events that it is for.
 
-`processor schema publish` refuses such a schema; it comes by psql, or from a version of ours without the bound.
+`processor schema publish` refuses such a schema; it comes by psql, or from a version without that bound.
 """
 
 from collections.abc import Sequence
