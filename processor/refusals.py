@@ -12,8 +12,11 @@ from processor.wire import Claimed
 UNREADABLE = (Reason.TOO_LARGE, Reason.NOT_UTF8, Reason.NOT_JSON, Reason.ENVELOPE_INVALID)
 """Reasons to reject by which a message's key is not known for certain."""
 
-_CLOCKS_APART_MAX = timedelta(hours=1)
-"""How far the queue's clock may be before the database's; `processor check` complains from 2 s on."""
+_CLOCKS_APART_MAX = timedelta(minutes=5)
+"""How far the queue's clock may be before the database's; `processor check` complains from 2 s on.
+
+What was stored within it is read for every redelivery whose key is in doubt, so it is not longer.
+"""
 
 _DATED_ANEW_MAX = timedelta(days=14)
 """How much older than it says a dead letter of a FIFO queue may be: SQS dates it anew when it moves it."""
