@@ -7,7 +7,7 @@ microseconds to make, one of these a quarter of one. What is made once is an ord
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -68,7 +68,8 @@ class Message(Struct, frozen=True, gc=False):
     """The verdict on a valid delivery: the row of `message` that it is to be.
 
     `payload` and `context` are JSON texts as they came, so that numbers keep every digit. `registry_version`
-    is the version of the registry that the verdict was made with.
+    is the version of the registry that the verdict was made with; it says too whether a meter counts it
+    (`metered`).
     """
 
     delivery: Delivery
@@ -81,6 +82,7 @@ class Message(Struct, frozen=True, gc=False):
     occurred_at: datetime | None
     payload: str
     context: str | None
+    metered: bool = False
 
 
 class Rejection(Struct, frozen=True, gc=False):
@@ -108,6 +110,10 @@ class Settlement(Struct, frozen=True, gc=False):
     reason: Reason | None = None
 
 
+VOID = "void"
+"""The event type that cancels another message: whatever a meter had counted of that one is taken away."""
+
+
 @dataclass(frozen=True, slots=True)
 class EventSchema:
     """One version of the JSON Schema of an event type; `tenant_id` None means shared.
@@ -123,9 +129,26 @@ class EventSchema:
 
 
 @dataclass(frozen=True, slots=True)
+class Meter:
+    """What of a meter has a say in a verdict; `tenant_id` None: shared, `value_pointer` None: it counts."""
+
+    meter: str
+    tenant_id: str | None
+    event_type: str
+    value_pointer: str | None
+    allows_corrections: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Registry:
-    """Tenants (id → suspended?) and event schemas as they stood at one `version`."""
+    """Tenants (id → suspended?), event schemas and active meters as they stood at one `version`.
+
+    `id_scopes` has those event types whose ids are unique within some values of the payload alone: JSON
+    pointers to them.
+    """
 
     version: int
     suspended: Mapping[str, bool]
     schemas: tuple[EventSchema, ...]
+    meters: tuple[Meter, ...] = ()
+    id_scopes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

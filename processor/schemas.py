@@ -17,7 +17,7 @@ import structlog
 
 from processor.bindings import UNBOUND, Bindings
 from processor.errors import Reason, SettingsError
-from processor.model import Delivery, EventSchema, Message, Registry, Rejection, Verdict
+from processor.model import VOID, Delivery, EventSchema, Message, Meter, Registry, Rejection, Verdict
 from processor.schema_budget import budget_trouble
 from processor.strict_json import VALUES_MAX
 from processor.wire import ERRORS_MAX, Claimed, Envelope, Malformed, decode, pointer
@@ -78,13 +78,17 @@ class _Lookup:
     registry: Registry
     versions: Mapping[tuple[str, str | None], Mapping[int, EventSchema]]
     event_types: frozenset[str]
+    meters: Mapping[str, tuple[Meter, ...]]
 
     @classmethod
     def of(cls, registry: Registry) -> "_Lookup":
         versions: dict[tuple[str, str | None], dict[int, EventSchema]] = {}
         for schema in sorted(registry.schemas, key=lambda schema: schema.version):
             versions.setdefault((schema.event_type, schema.tenant_id), {})[schema.version] = schema
-        return cls(registry, versions, frozenset(event_type for event_type, _ in versions))
+        meters: dict[str, tuple[Meter, ...]] = {VOID: ()}
+        for meter in registry.meters:
+            meters[meter.event_type] = (*meters.get(meter.event_type, ()), meter)
+        return cls(registry, versions, frozenset(event_type for event_type, _ in versions), meters)
 
     def applicable(self, event_type: str, tenant_id: str) -> Mapping[int, EventSchema]:
         """Give the versions that hold for a tenant, oldest first: its own alone, else the shared ones."""
@@ -159,6 +163,7 @@ class Schemas:
                 occurred_at=envelope.occurred_at,
                 payload=envelope.payload,
                 context=envelope.context,
+                metered=envelope.event_type in lookup.meters,
             )
         reason, detail = found
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, envelope.producer)

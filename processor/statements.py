@@ -98,8 +98,7 @@ class Statements:
         if not messages:
             return {}
         document = {"messages": messages_document(list(messages.values()))}
-        self._cursor.execute(self._sql["insert_messages"], document)
-        if self._cursor.rowcount == len(messages):
+        if self._store_and_count(messages, document) == len(messages):
             return dict.fromkeys(messages, ("stored", None))
         self._cursor.execute(self._sql["classify_messages"], document)
         positions = list(messages)
@@ -107,6 +106,14 @@ class Statements:
             positions[place - 1]: (outcome, stored_delivery_id)
             for place, outcome, stored_delivery_id in self._cursor
         }
+
+    def _store_and_count(self, messages: Mapping[int, Message], document: Mapping[str, str]) -> int:
+        """Store what is new, and raise the totals by just that; gives how many were stored."""
+        if not any(message.metered for message in messages.values()):
+            self._cursor.execute(self._sql["insert_messages"], document)
+            return self._cursor.rowcount
+        self._cursor.execute(self._sql["insert_metered_messages"], document)
+        return int(next(self._cursor)[0])
 
     def _insert_duplicates(self, duplicates: Mapping[int, Message]) -> None:
         if duplicates:

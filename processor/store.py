@@ -20,9 +20,11 @@ from processor.columns import messages_document
 from processor.connection import Deadline
 from processor.errors import Reason, StoreFault, StoreUnavailable
 from processor.model import (
+    VOID,
     Delivery,
     EventSchema,
     Message,
+    Meter,
     Registry,
     Rejection,
     Settlement,
@@ -229,15 +231,15 @@ class Store:
 
     def _hold(self, connection: Connection, verdicts: Sequence[Verdict]) -> bool:
         """Keep the registry as it is until the commit; say whether the verdicts were made with it."""
-        version = self._hold_registry(connection)
+        version = self._hold_registry(connection, alone=self._alone or any(map(_is_void, verdicts)))
         if not self._registry_known or self._judge.version != version:
             self._install_registry(connection, version)
         held, self._registry_known = self._registry_known, True
         # Asked of each verdict: another writer shares the judge, and may have installed an older registry.
         return (held or not verdicts) and all(verdict.registry_version == version for verdict in verdicts)
 
-    def _hold_registry(self, connection: Connection) -> int:
-        if self._alone:
+    def _hold_registry(self, connection: Connection, *, alone: bool) -> int:
+        if alone:
             # First of all: whoever holds it shared already, and then wants it alone, may wait for ever.
             connection.execute(self._sql["hold_registry_alone"])
         row = connection.execute(self._sql["hold_registry"]).fetchone()
@@ -250,11 +252,21 @@ class Store:
         tenants = connection.execute(self._sql["registry_tenants"]).fetchall()
         with connection.cursor(row_factory=dict_row) as cursor:
             schemas = cursor.execute(self._sql["registry_schemas"]).fetchall()
+            meters = cursor.execute(self._sql["registry_meters"]).fetchall()
         self._judge.install(
             Registry(
                 version=version,
                 suspended=dict(tenants),
                 schemas=tuple(EventSchema(**schema) for schema in schemas),
+                meters=tuple(Meter(**meter) for meter in meters),
             )
         )
         metrics.registry_version.set(version)
+
+
+def _is_void(verdict: Verdict) -> bool:
+    """Say whether a verdict cancels another message.
+
+    What it cancels may be in a save that is under way: neither would see the other, and it would count on.
+    """
+    return isinstance(verdict, Message) and verdict.event_type == VOID

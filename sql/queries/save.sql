@@ -4,7 +4,7 @@
 -- of the document as NULL, and is made one again.
 
 -- hold_registry: Keep the registry as it is until the commit, and say which version that is.
-SELECT registry_version_held() AS version
+SELECT registry_version_held(true) AS version
 
 -- hold_registry_alone: Wait until no save is under way, and keep others from beginning until the commit.
 SELECT pg_advisory_xact_lock(registry_lock_key())
@@ -14,6 +14,9 @@ SELECT tenant_id, status = 'suspended' AS suspended FROM tenant
 
 -- registry_schemas: Every version of every schema, the definition as text.
 SELECT schema_id, event_type, tenant_id, version, definition::text AS definition FROM event_schema
+
+-- registry_meters: The meters that count what is stored from now on.
+SELECT meter, tenant_id, event_type, value_pointer, allows_corrections FROM meter WHERE status = 'active'
 
 -- lock_replayed: Lock the rejections that are being replayed; those no longer open are not given back.
 SELECT rejection_id
@@ -43,6 +46,94 @@ WHERE (replayed OR (
     WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NULL
 ORDER BY tenant_id COLLATE "C", message_id COLLATE "C", producer COLLATE "C", position
 ON CONFLICT ON CONSTRAINT message_pkey DO NOTHING
+
+-- insert_metered_messages: The same, and in the same statement raise the totals by what was really inserted, each total once and in key order; a void takes away what the message that it cancels had added. Gives how many were stored.
+WITH inserted AS (
+  INSERT INTO message (
+    tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
+    payload, context, queue, delivery_id, receive_count)
+  SELECT
+    tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
+    coalesce(payload, 'null'), context, queue, delivery_id, receive_count
+  FROM ROWS FROM (jsonb_to_recordset(%(messages)s::jsonb) AS (
+    tenant_id text, message_id text, producer text, event_type text, schema_id bigint, occurred_at timestamptz,
+    sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean
+  )) WITH ORDINALITY AS incoming (
+    tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
+    payload, context, queue, delivery_id, receive_count, replayed, position)
+  WHERE (replayed OR (
+      SELECT 1 FROM rejection
+      WHERE rejection.queue = incoming.queue AND rejection.delivery_id = incoming.delivery_id LIMIT 1) IS NULL)
+    AND (
+      SELECT 1 FROM duplicate
+      WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NULL
+  ORDER BY tenant_id COLLATE "C", message_id COLLATE "C", producer COLLATE "C", position
+  ON CONFLICT ON CONSTRAINT message_pkey DO NOTHING
+  RETURNING
+    tenant_id, message_id, producer, event_type, schema_id, coalesce(occurred_at, sent_at) AS counted_at, stored_at, payload
+),
+cancelled AS (
+  INSERT INTO voided (tenant_id, message_id, producer, void_id, voided_at)
+  SELECT tenant_id, payload ->> 'message_id', coalesce(payload ->> 'producer', ''), message_id, stored_at
+  FROM inserted
+  WHERE event_type = 'void' AND jsonb_typeof(payload -> 'message_id') = 'string'
+    AND coalesce(jsonb_typeof(payload -> 'producer'), 'string') = 'string'
+    AND char_length(payload ->> 'message_id') <= 256 AND char_length(payload ->> 'producer') <= 256 IS NOT false
+  ORDER BY tenant_id, 2, 3, message_id
+  ON CONFLICT ON CONSTRAINT voided_pkey DO NOTHING
+  RETURNING tenant_id, message_id, producer
+),
+counted AS (
+  SELECT inserted.tenant_id, schema_id, message_id, counted_at, stored_at, 1 AS sign, metered.*
+  FROM inserted
+  CROSS JOIN LATERAL metered(tenant_id, message_id, producer, event_type, payload, counted_at, stored_at)
+  WHERE event_type = 'void' OR NOT EXISTS (
+    SELECT FROM cancelled
+    WHERE cancelled.tenant_id = inserted.tenant_id AND cancelled.message_id = inserted.message_id
+      AND cancelled.producer = inserted.producer)
+  UNION ALL
+  -- None of these is in `inserted`: what one statement inserts, it does not see.
+  SELECT
+    message.tenant_id, schema_id, message.message_id, coalesce(occurred_at, sent_at), stored_at, -1, metered.*
+  FROM cancelled
+  JOIN message USING (tenant_id, message_id, producer)
+  CROSS JOIN LATERAL metered(
+    message.tenant_id, message.message_id, message.producer, event_type, payload, coalesce(occurred_at, sent_at), stored_at)
+  WHERE event_type <> 'void' AND miss IS NULL
+),
+raised AS (
+  -- A total that gets this much at once is one that others raise too: each writer has a slot of it, or they would
+  -- all wait for each other's commit.
+  INSERT INTO total AS known (
+    tenant_id, meter_id, window_start, group_key, slot, value, messages, first_at, last_at, closes_at)
+  SELECT
+    tenant_id, meter_id, window_start, group_key,
+    CASE WHEN count(*) >= 16 THEN mod(pg_backend_pid(), 64) + 1 ELSE 0 END,
+    sum(sign * value), sum(sign), min(counted_at), max(counted_at), min(closes_at)
+  FROM counted
+  WHERE miss IS NULL
+  GROUP BY tenant_id, meter_id, window_start, group_key
+  ORDER BY tenant_id, meter_id, window_start, group_key
+  ON CONFLICT ON CONSTRAINT total_pkey DO UPDATE
+  SET value = known.value + excluded.value, messages = known.messages + excluded.messages,
+    first_at = least(known.first_at, excluded.first_at), last_at = greatest(known.last_at, excluded.last_at),
+    is_closed = false
+),
+missed AS (
+  INSERT INTO meter_miss AS known (
+    tenant_id, meter_id, reason, schema_id, slot, messages, first_at, last_at, last_message_id)
+  SELECT
+    tenant_id, meter_id, miss, schema_id, CASE WHEN count(*) >= 16 THEN mod(pg_backend_pid(), 64) + 1 ELSE 0 END,
+    count(*), min(stored_at), max(stored_at), max(message_id)
+  FROM counted
+  WHERE miss IS NOT NULL
+  GROUP BY tenant_id, meter_id, miss, schema_id
+  ORDER BY tenant_id, meter_id, miss, schema_id
+  ON CONFLICT ON CONSTRAINT meter_miss_pkey DO UPDATE
+  SET messages = known.messages + excluded.messages, first_at = least(known.first_at, excluded.first_at),
+    last_at = greatest(known.last_at, excluded.last_at), last_message_id = excluded.last_message_id
+)
+SELECT count(*) FROM inserted
 
 -- read_messages: Make rows of messages and store none; what is refused here is refused for its content, whatever stands on the table.
 SELECT count(*)

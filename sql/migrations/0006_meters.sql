@@ -1,0 +1,554 @@
+-- What is billed: sums and counts of messages, raised in the transaction that stores them, closed by window, and
+-- handed over line by line. Nothing here is computed later and elsewhere, where it could be lost or doubled.
+
+-- No save is under way once this is ours, so that none can meet the locks below in another order. Nobody waits
+-- long for it: rather fail, leave nothing behind, and be run again.
+SET LOCAL lock_timeout = '10s';
+SELECT pg_advisory_xact_lock(registry_lock_key());
+
+ALTER TABLE event_type ADD COLUMN id_scope text[] NOT NULL DEFAULT '{}';
+COMMENT ON COLUMN event_type.id_scope IS 'JSON pointers into the payload: within their values, and this event type, an id is unique. They become part of message.producer. Empty: an id is unique within its tenant and producer.';
+
+CREATE FUNCTION json_path_of(pointer text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+  RETURN CASE pointer WHEN '' THEN '{}' WHEN '/' THEN ARRAY['']
+    ELSE ARRAY(
+      SELECT replace(replace(token, '~1', '/'), '~0', '~')
+      FROM unnest(string_to_array(substr(pointer, 2), '/')) WITH ORDINALITY AS tokens (token, place)
+      ORDER BY place) END;
+COMMENT ON FUNCTION json_path_of(text) IS 'The steps of a JSON pointer (RFC 6901), as the operator #> takes them.';
+
+CREATE FUNCTION json_pointer_fits(pointer text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+  -- An array's place has one spelling in a pointer; the operator would take -1, 01 and " 1" for places too.
+  RETURN char_length(pointer) <= 256 AND pointer ~ '^(/([^~/]|~[01])*)*$' AND pointer !~ '/(\s*[+-]\s*\d+|\s+\d+|0\d+)(/|$)';
+COMMENT ON FUNCTION json_pointer_fits(text) IS 'Whether a text is a JSON pointer (RFC 6901) that a meter may use.';
+
+CREATE TABLE meter (
+  meter_id           int GENERATED ALWAYS AS IDENTITY CONSTRAINT meter_pkey PRIMARY KEY,
+  meter              text COLLATE "C" NOT NULL,
+  tenant_id          text COLLATE "C" NULL CONSTRAINT meter_tenant_fkey REFERENCES tenant,
+  event_type         text COLLATE "C" NOT NULL CONSTRAINT meter_event_type_fkey REFERENCES event_type,
+  aggregation        text NOT NULL,
+  value_pointer      text NULL,
+  group_names        text[] NOT NULL DEFAULT '{}',
+  group_pointers     text[] NOT NULL DEFAULT '{}',
+  window_size        text NOT NULL DEFAULT 'hour',
+  grace              interval NOT NULL DEFAULT '15 minutes',
+  past_limit         interval NULL DEFAULT '92 days',
+  future_limit       interval NULL DEFAULT '1 hour',
+  allows_corrections boolean NOT NULL DEFAULT false,
+  is_handed_over     boolean NOT NULL DEFAULT false,
+  status             text NOT NULL DEFAULT 'active',
+  created_at         timestamptz NOT NULL DEFAULT now(),
+  active_from        timestamptz NOT NULL DEFAULT 'infinity',
+  retired_at         timestamptz NULL,
+  value_path         text[] NULL GENERATED ALWAYS AS (json_path_of(value_pointer)) STORED,
+  group_path_1       text[] NULL GENERATED ALWAYS AS (json_path_of(group_pointers[1])) STORED,
+  group_path_2       text[] NULL GENERATED ALWAYS AS (json_path_of(group_pointers[2])) STORED,
+  group_path_3       text[] NULL GENERATED ALWAYS AS (json_path_of(group_pointers[3])) STORED,
+  group_path_4       text[] NULL GENERATED ALWAYS AS (json_path_of(group_pointers[4])) STORED,
+  window_length      interval NULL GENERATED ALWAYS AS (
+    CASE window_size WHEN 'hour' THEN interval '1 hour' WHEN 'day' THEN interval '24 hours' END) STORED,
+  CONSTRAINT meter_name_key UNIQUE NULLS NOT DISTINCT (meter, tenant_id),
+  CONSTRAINT meter_name_fit CHECK (meter ~ '^[a-z0-9][a-z0-9_.-]{0,62}$'),
+  CONSTRAINT meter_aggregation_known CHECK (aggregation IN ('sum', 'count')),
+  CONSTRAINT meter_value_pointer_asked CHECK ((aggregation = 'sum') = (value_pointer IS NOT NULL)),
+  CONSTRAINT meter_value_pointer_fit CHECK (json_pointer_fits(value_pointer)),
+  CONSTRAINT meter_groups_paired CHECK (cardinality(group_names) = cardinality(group_pointers)
+    AND cardinality(group_names) <= 4 AND array_position(group_names, NULL) IS NULL
+    AND array_position(group_pointers, NULL) IS NULL),
+  CONSTRAINT meter_group_pointers_fit CHECK (json_pointer_fits(group_pointers[1]) IS NOT false
+    AND json_pointer_fits(group_pointers[2]) IS NOT false AND json_pointer_fits(group_pointers[3]) IS NOT false
+    AND json_pointer_fits(group_pointers[4]) IS NOT false),
+  CONSTRAINT meter_window_size_known CHECK (window_size IN ('hour', 'day', 'none')),
+  CONSTRAINT meter_grace_bounded CHECK (grace BETWEEN interval '0' AND interval '92 days'),
+  CONSTRAINT meter_past_limit_bounded CHECK (past_limit BETWEEN interval '0' AND interval '3660 days'),
+  CONSTRAINT meter_future_limit_bounded CHECK (future_limit BETWEEN interval '0' AND interval '3660 days'),
+  CONSTRAINT meter_handed_over_by_window CHECK (window_size <> 'none' OR NOT is_handed_over),
+  CONSTRAINT meter_status_known CHECK (status IN ('active', 'retired'))
+);
+CREATE INDEX meter_event_type_idx ON meter (event_type);
+COMMENT ON TABLE meter IS 'What is counted: of which event type, what to add, and what to group by. To change a meter, retire it and add another: what was counted by it stays.';
+COMMENT ON COLUMN meter.meter_id IS 'Names the meter in the other tables.';
+COMMENT ON COLUMN meter.meter IS 'The name by which people ask for it; no tenant has one named as a shared one.';
+COMMENT ON COLUMN meter.tenant_id IS 'The tenant whose own meter this is; NULL: it counts for every tenant.';
+COMMENT ON COLUMN meter.event_type IS 'The event type whose messages it counts.';
+COMMENT ON COLUMN meter.aggregation IS 'sum: adds the numbers that value_pointer leads to. count: adds one for each message.';
+COMMENT ON COLUMN meter.value_pointer IS 'JSON pointer into the payload, to the number to add; NULL for count.';
+COMMENT ON COLUMN meter.group_names IS 'What the values to group by are called, at most four; empty: one total for each tenant and window.';
+COMMENT ON COLUMN meter.group_pointers IS 'JSON pointers into the payload, one for each name; they lead to texts, numbers or booleans.';
+COMMENT ON COLUMN meter.window_size IS 'hour or day, in UTC; none: one total for ever, which never closes.';
+COMMENT ON COLUMN meter.grace IS 'How long after its end a window waits for stragglers before it closes.';
+COMMENT ON COLUMN meter.past_limit IS 'An event that was this long ago when it was stored is a miss (too_old); NULL: never.';
+COMMENT ON COLUMN meter.future_limit IS 'An event this far ahead of the clock when it was stored is a miss (too_new); NULL: never.';
+COMMENT ON COLUMN meter.allows_corrections IS 'Whether the numbers may be negative. If not, such an event is rejected as schema_violation.';
+COMMENT ON COLUMN meter.is_handed_over IS 'Whether processor dispatch hands its closed windows to the sink.';
+COMMENT ON COLUMN meter.status IS 'active, or retired: counts nothing that is stored from then on, for ever.';
+COMMENT ON COLUMN meter.created_at IS 'When the transaction that added it began.';
+COMMENT ON COLUMN meter.active_from IS 'It counts the messages with stored_at from here on; older ones by processor usage rebuild alone. Set at the commit, when no save is under way.';
+COMMENT ON COLUMN meter.retired_at IS 'It counts no message with stored_at from here on; NULL while active. Set at the commit, when no save is under way.';
+COMMENT ON COLUMN meter.value_path IS 'value_pointer in steps; made by itself.';
+COMMENT ON COLUMN meter.group_path_1 IS 'The first of group_pointers in steps; made by itself.';
+COMMENT ON COLUMN meter.group_path_2 IS 'The second of group_pointers in steps; made by itself.';
+COMMENT ON COLUMN meter.group_path_3 IS 'The third of group_pointers in steps; made by itself.';
+COMMENT ON COLUMN meter.group_path_4 IS 'The fourth of group_pointers in steps; made by itself.';
+COMMENT ON COLUMN meter.window_length IS 'window_size as a length; made by itself.';
+
+-- What a meter is decides what its totals mean, so it stays what it is; and whether it counts a message is
+-- decided by moments that are taken while no save is under way: each save has seen the meter, or began before.
+CREATE FUNCTION meter_stays() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  -- The last six are made by themselves, and not yet made here.
+  free text[] := ARRAY['status', 'active_from', 'retired_at', 'grace', 'is_handed_over',
+    'value_path', 'group_path_1', 'group_path_2', 'group_path_3', 'group_path_4', 'window_length'];
+BEGIN
+  IF to_jsonb(NEW) - free <> to_jsonb(OLD) - free OR (OLD.status = 'retired' AND NEW.status <> 'retired') THEN
+    RAISE EXCEPTION 'meter % stays what it is: its totals were made by it', OLD.meter
+      USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'meter_stays',
+        HINT = 'retire it (UPDATE meter SET status = ''retired'' ...) and add another under a new name';
+  END IF;
+  RETURN NEW;
+END $$;
+COMMENT ON FUNCTION meter_stays() IS 'Refuses to change what a meter counts, or to wake a retired one.';
+CREATE TRIGGER meter_stays BEFORE UPDATE ON meter FOR EACH ROW EXECUTE FUNCTION meter_stays();
+
+CREATE FUNCTION meter_begins_or_ends() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(registry_lock_key());
+  IF TG_OP = 'INSERT' AND EXISTS (
+    SELECT FROM meter AS other
+    WHERE other.meter = NEW.meter AND other.meter_id <> NEW.meter_id
+      AND (other.tenant_id IS NULL OR NEW.tenant_id IS NULL)) THEN
+    RAISE EXCEPTION 'meter % is shared in one place and one tenant''s own in another', NEW.meter
+      USING ERRCODE = 'unique_violation', CONSTRAINT = 'meter_name_clear', HINT = 'choose another name';
+  END IF;
+  UPDATE meter SET active_from = clock_timestamp() WHERE meter_id = NEW.meter_id AND active_from = 'infinity';
+  UPDATE meter SET retired_at = clock_timestamp()
+  WHERE meter_id = NEW.meter_id AND status = 'retired' AND retired_at IS NULL;
+  RETURN NULL;
+END $$;
+COMMENT ON FUNCTION meter_begins_or_ends() IS 'Sets from when, or until when, a meter counts, at the commit and while no save is under way.';
+-- By name it comes after meter_begins_or_ends, which has the lock by then.
+CREATE CONSTRAINT TRIGGER meter_begins_or_ends AFTER INSERT OR UPDATE OF status ON meter
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION meter_begins_or_ends();
+CREATE CONSTRAINT TRIGGER meter_changed AFTER INSERT OR UPDATE OR DELETE ON meter
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION registry_changed();
+CREATE TRIGGER meter_truncated AFTER TRUNCATE ON meter EXECUTE FUNCTION registry_changed();
+
+CREATE TABLE total (
+  tenant_id    text COLLATE "C" NOT NULL,
+  meter_id     int NOT NULL,
+  window_start timestamptz NOT NULL,
+  group_key    text COLLATE "C" NOT NULL,
+  slot         smallint NOT NULL,
+  value        numeric NOT NULL,
+  messages     bigint NOT NULL,
+  first_at     timestamptz NOT NULL,
+  last_at      timestamptz NOT NULL,
+  closes_at    timestamptz NULL,
+  is_closed    boolean NOT NULL DEFAULT false,
+  CONSTRAINT total_pkey PRIMARY KEY (tenant_id, meter_id, window_start, group_key, slot)
+) WITH (fillfactor = 80);
+-- Neither column changes while a window is open, so that raising a total touches no index.
+CREATE INDEX total_closing_idx ON total (closes_at) WHERE NOT is_closed AND closes_at IS NOT NULL;
+COMMENT ON TABLE total IS 'What a meter has counted, by tenant, window and group, raised in the transaction that stores the messages. A total that many write at once is spread over slots: ask the view usage, which adds them.';
+COMMENT ON COLUMN total.tenant_id IS 'The tenant of the messages.';
+COMMENT ON COLUMN total.meter_id IS 'The meter.';
+COMMENT ON COLUMN total.window_start IS 'When the window begins (UTC); 1970-01-01 for a meter without windows.';
+COMMENT ON COLUMN total.group_key IS 'The values that the meter groups by, as a JSON object of texts.';
+COMMENT ON COLUMN total.slot IS '0, or the part of it that one of several writers raises.';
+COMMENT ON COLUMN total.value IS 'The sum, to the last digit, or the count.';
+COMMENT ON COLUMN total.messages IS 'How many messages it is made of.';
+COMMENT ON COLUMN total.first_at IS 'The earliest time of an event in it. A void leaves it as it is.';
+COMMENT ON COLUMN total.last_at IS 'The latest time of an event in it. A void leaves it as it is.';
+COMMENT ON COLUMN total.closes_at IS 'When the window may close: its end, and the grace that the meter had when the total began; NULL: never.';
+COMMENT ON COLUMN total.is_closed IS 'Whether usage_line has all of it. A late event or a void makes it false again, and then there is a new revision.';
+
+CREATE TABLE meter_miss (
+  tenant_id       text COLLATE "C" NOT NULL,
+  meter_id        int NOT NULL,
+  reason          text COLLATE "C" NOT NULL,
+  schema_id       bigint NOT NULL,
+  slot            smallint NOT NULL,
+  messages        bigint NOT NULL,
+  first_at        timestamptz NOT NULL,
+  last_at         timestamptz NOT NULL,
+  last_message_id text COLLATE "C" NOT NULL,
+  CONSTRAINT meter_miss_pkey PRIMARY KEY (tenant_id, meter_id, reason, schema_id, slot),
+  CONSTRAINT meter_miss_reason_known CHECK (reason IN (
+    'value_missing', 'value_not_a_number', 'value_negative', 'value_out_of_bounds',
+    'group_missing', 'group_not_a_scalar', 'group_too_long', 'too_old', 'too_new'))
+);
+COMMENT ON TABLE meter_miss IS 'Messages that are stored and that a meter could not count: how many, why, and by which schema they were valid.';
+COMMENT ON COLUMN meter_miss.tenant_id IS 'The tenant of the messages.';
+COMMENT ON COLUMN meter_miss.meter_id IS 'The meter.';
+COMMENT ON COLUMN meter_miss.reason IS 'Why, in one word of a fixed list.';
+COMMENT ON COLUMN meter_miss.schema_id IS 'The event_schema that let the payload pass, and should forbid it; too_old and too_new are no schema''s business.';
+COMMENT ON COLUMN meter_miss.slot IS '0, or the part of it that one of several writers raises.';
+COMMENT ON COLUMN meter_miss.messages IS 'How many messages.';
+COMMENT ON COLUMN meter_miss.first_at IS 'When the first of them was stored.';
+COMMENT ON COLUMN meter_miss.last_at IS 'When the last of them was stored.';
+COMMENT ON COLUMN meter_miss.last_message_id IS 'One of the last of them, to look at.';
+
+CREATE TABLE voided (
+  tenant_id  text COLLATE "C" NOT NULL,
+  message_id text COLLATE "C" NOT NULL,
+  producer   text COLLATE "C" NOT NULL,
+  void_id    text COLLATE "C" NOT NULL,
+  voided_at  timestamptz NOT NULL,
+  CONSTRAINT voided_pkey PRIMARY KEY (tenant_id, message_id, producer)
+);
+COMMENT ON TABLE voided IS 'Messages that a void cancels, whether they are here or still to come. They count in no meter; their rows in message stay.';
+COMMENT ON COLUMN voided.tenant_id IS 'The tenant of both.';
+COMMENT ON COLUMN voided.message_id IS 'The id of the message that counts no more.';
+COMMENT ON COLUMN voided.producer IS 'The producer of the message that counts no more.';
+COMMENT ON COLUMN voided.void_id IS 'The message_id of the void.';
+COMMENT ON COLUMN voided.voided_at IS 'When the void was stored.';
+
+CREATE TABLE usage_rebuild (
+  meter_id     int NOT NULL CONSTRAINT usage_rebuild_meter_fkey REFERENCES meter ON DELETE CASCADE,
+  window_from  timestamptz NOT NULL,
+  window_until timestamptz NOT NULL,
+  rebuilt_at   timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT usage_rebuild_pkey PRIMARY KEY (meter_id, window_from, window_until),
+  CONSTRAINT usage_rebuild_forward CHECK (window_from < window_until)
+);
+COMMENT ON TABLE usage_rebuild IS 'Windows in which a meter counts messages that were stored before it was active too, since processor usage rebuild.';
+COMMENT ON COLUMN usage_rebuild.meter_id IS 'The meter.';
+COMMENT ON COLUMN usage_rebuild.window_from IS 'The first window begins then or later.';
+COMMENT ON COLUMN usage_rebuild.window_until IS 'The last window begins before.';
+COMMENT ON COLUMN usage_rebuild.rebuilt_at IS 'When it was first asked for.';
+-- A void under way must know whether what it cancels was counted.
+CREATE CONSTRAINT TRIGGER usage_rebuild_changed AFTER INSERT OR UPDATE OR DELETE ON usage_rebuild
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION registry_changed();
+CREATE TRIGGER usage_rebuild_truncated AFTER TRUNCATE ON usage_rebuild EXECUTE FUNCTION registry_changed();
+
+CREATE TABLE usage_removal (
+  tenant_id    text COLLATE "C" NOT NULL,
+  meter_id     int NOT NULL,
+  window_start timestamptz NOT NULL,
+  group_key    text COLLATE "C" NOT NULL,
+  value        numeric NOT NULL,
+  messages     bigint NOT NULL,
+  removed_at   timestamptz NOT NULL,
+  CONSTRAINT usage_removal_pkey PRIMARY KEY (tenant_id, meter_id, window_start, group_key)
+);
+COMMENT ON TABLE usage_removal IS 'What the messages that retention removed had added to each total; written in the transaction that removes them. processor usage verify adds it to what the remaining messages say.';
+COMMENT ON COLUMN usage_removal.tenant_id IS 'The tenant of the messages.';
+COMMENT ON COLUMN usage_removal.meter_id IS 'The meter.';
+COMMENT ON COLUMN usage_removal.window_start IS 'When the window begins (UTC).';
+COMMENT ON COLUMN usage_removal.group_key IS 'The values that the meter groups by, as a JSON object of texts.';
+COMMENT ON COLUMN usage_removal.value IS 'What they had added.';
+COMMENT ON COLUMN usage_removal.messages IS 'How many they were.';
+COMMENT ON COLUMN usage_removal.removed_at IS 'When the last of them was removed.';
+
+CREATE TABLE reopened_window (
+  meter_id     int NOT NULL CONSTRAINT reopened_window_meter_fkey REFERENCES meter ON DELETE CASCADE,
+  window_start timestamptz NOT NULL,
+  reopened_at  timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT reopened_window_pkey PRIMARY KEY (meter_id, window_start)
+);
+COMMENT ON TABLE reopened_window IS 'Windows that a person keeps open beyond their grace (processor usage reopen), until processor usage close.';
+COMMENT ON COLUMN reopened_window.meter_id IS 'The meter.';
+COMMENT ON COLUMN reopened_window.window_start IS 'When the window begins (UTC).';
+COMMENT ON COLUMN reopened_window.reopened_at IS 'When it was reopened.';
+
+CREATE TABLE usage_batch (
+  batch_id        bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT usage_batch_pkey PRIMARY KEY,
+  batch_key       text COLLATE "C" NOT NULL,
+  line_count      int NOT NULL,
+  attempt_count   int NOT NULL DEFAULT 0,
+  created_at      timestamptz NOT NULL DEFAULT now(),
+  next_attempt_at timestamptz NOT NULL DEFAULT now(),
+  handed_over_at  timestamptz NULL,
+  trouble         text NULL,
+  CONSTRAINT usage_batch_key UNIQUE (batch_key),
+  CONSTRAINT usage_batch_line_count_positive CHECK (line_count >= 1)
+);
+CREATE INDEX usage_batch_waiting_idx ON usage_batch (next_attempt_at) WHERE handed_over_at IS NULL;
+COMMENT ON TABLE usage_batch IS 'Lines that are handed over in one request. A batch is written down before it is sent, so that a retry sends the same again under the same key.';
+COMMENT ON COLUMN usage_batch.batch_id IS 'Names the batch in usage_line.';
+COMMENT ON COLUMN usage_batch.batch_key IS 'The idempotency key: made of the keys of its lines, the same for the same lines.';
+COMMENT ON COLUMN usage_batch.line_count IS 'How many lines it was made of.';
+COMMENT ON COLUMN usage_batch.attempt_count IS 'How often it was sent.';
+COMMENT ON COLUMN usage_batch.created_at IS 'When it was put together.';
+COMMENT ON COLUMN usage_batch.next_attempt_at IS 'Not to be sent again before then.';
+COMMENT ON COLUMN usage_batch.handed_over_at IS 'When the sink had accepted it, or refused some of its lines one by one; NULL: not yet.';
+COMMENT ON COLUMN usage_batch.trouble IS 'What the last attempt met, without a word of what the sink said; NULL: nothing.';
+
+CREATE TABLE usage_line (
+  tenant_id      text COLLATE "C" NOT NULL,
+  meter_id       int NOT NULL CONSTRAINT usage_line_meter_fkey REFERENCES meter,
+  window_start   timestamptz NOT NULL,
+  group_key      text COLLATE "C" NOT NULL,
+  revision       int NOT NULL,
+  value          numeric NOT NULL,
+  messages       bigint NOT NULL,
+  total_value    numeric NOT NULL,
+  total_messages bigint NOT NULL,
+  closed_at      timestamptz NOT NULL DEFAULT now(),
+  batch_id       bigint NULL CONSTRAINT usage_line_batch_fkey REFERENCES usage_batch,
+  handed_over_at timestamptz NULL,
+  trouble        text NULL,
+  CONSTRAINT usage_line_pkey PRIMARY KEY (tenant_id, meter_id, window_start, group_key, revision),
+  CONSTRAINT usage_line_revision_positive CHECK (revision >= 1)
+);
+CREATE INDEX usage_line_waiting_idx ON usage_line (closed_at) WHERE handed_over_at IS NULL AND batch_id IS NULL;
+CREATE INDEX usage_line_batch_idx ON usage_line (batch_id) WHERE handed_over_at IS NULL;
+COMMENT ON TABLE usage_line IS 'What a closed window came to, and each later change of it as a signed difference: the lines that are handed over, never changed once written.';
+COMMENT ON COLUMN usage_line.tenant_id IS 'The tenant.';
+COMMENT ON COLUMN usage_line.meter_id IS 'The meter.';
+COMMENT ON COLUMN usage_line.window_start IS 'When the window begins (UTC).';
+COMMENT ON COLUMN usage_line.group_key IS 'The values that the meter groups by, as a JSON object of texts.';
+COMMENT ON COLUMN usage_line.revision IS '1 for the window as it closed, then one more for each change after that.';
+COMMENT ON COLUMN usage_line.value IS 'The difference to the revision before; of the first, the whole.';
+COMMENT ON COLUMN usage_line.messages IS 'The difference in messages.';
+COMMENT ON COLUMN usage_line.total_value IS 'The sum of all revisions up to this one.';
+COMMENT ON COLUMN usage_line.total_messages IS 'The messages of all revisions up to this one.';
+COMMENT ON COLUMN usage_line.closed_at IS 'When the line was written.';
+COMMENT ON COLUMN usage_line.batch_id IS 'The batch that it is sent with; NULL: in none yet, or not to be handed over.';
+COMMENT ON COLUMN usage_line.handed_over_at IS 'When the sink had accepted it; NULL: not yet.';
+COMMENT ON COLUMN usage_line.trouble IS 'Why the sink did not take it, by the status it gave for this line; NULL: nothing.';
+
+-- What each meter counts of a message, in one place: for the save, for voids, for the proof and the rebuild, and
+-- for retention. No SET and no SECURITY DEFINER here, which would keep it from being planned with the query.
+CREATE FUNCTION metered(
+  of_tenant text, of_message text, of_producer text, of_type text, payload jsonb, counted_at timestamptz, stored_at timestamptz
+) RETURNS TABLE (
+  meter_id int, window_start timestamptz, closes_at timestamptz, group_key text, value numeric, miss text
+) LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT
+    counting.meter_id, counting.window_start, counting.window_start + counting.window_length + counting.grace,
+    counting.group_key, counting.value,
+    CASE
+      WHEN counted_at < stored_at - counting.past_limit THEN 'too_old'
+      WHEN counted_at > stored_at + counting.future_limit THEN 'too_new'
+      WHEN counting.value IS NULL THEN
+        CASE WHEN payload #> counting.value_path IS NULL THEN 'value_missing' ELSE 'value_not_a_number' END
+      WHEN counting.value < 0 AND NOT counting.allows_corrections THEN 'value_negative'
+      WHEN abs(counting.value) >= 1e38 OR scale(counting.value) > 38 THEN 'value_out_of_bounds'
+      WHEN counting.group_key IS NULL THEN
+        CASE WHEN 'null' IN (counting.type_1, counting.type_2, counting.type_3, counting.type_4)
+          THEN 'group_missing' ELSE 'group_not_a_scalar' END
+      WHEN octet_length(counting.group_key) > 1024 THEN 'group_too_long'
+    END
+  FROM (
+    SELECT typed.*,
+      CASE WHEN aggregation = 'count' THEN 1 WHEN jsonb_typeof(payload #> value_path) = 'number'
+        THEN (payload #> value_path)::numeric END AS value,
+      CASE
+        WHEN type_1 IN ('null', 'object', 'array') OR type_2 IN ('null', 'object', 'array')
+          OR type_3 IN ('null', 'object', 'array') OR type_4 IN ('null', 'object', 'array') THEN NULL
+        ELSE CASE cardinality(group_names)
+          WHEN 0 THEN '{}'
+          WHEN 1 THEN jsonb_build_object(group_names[1], payload #>> group_path_1)::text
+          WHEN 2 THEN jsonb_build_object(
+            group_names[1], payload #>> group_path_1, group_names[2], payload #>> group_path_2)::text
+          WHEN 3 THEN jsonb_build_object(
+            group_names[1], payload #>> group_path_1, group_names[2], payload #>> group_path_2,
+            group_names[3], payload #>> group_path_3)::text
+          ELSE jsonb_build_object(
+            group_names[1], payload #>> group_path_1, group_names[2], payload #>> group_path_2,
+            group_names[3], payload #>> group_path_3, group_names[4], payload #>> group_path_4)::text
+        END
+      END AS group_key
+    FROM (
+      SELECT meter.*,
+        CASE window_size WHEN 'none' THEN timestamptz 'epoch' ELSE date_trunc(window_size, counted_at, 'UTC') END AS window_start,
+        -- A pointer that leads nowhere is as good as one to null.
+        CASE WHEN cardinality(group_names) >= 1 THEN coalesce(jsonb_typeof(payload #> group_path_1), 'null') END AS type_1,
+        CASE WHEN cardinality(group_names) >= 2 THEN coalesce(jsonb_typeof(payload #> group_path_2), 'null') END AS type_2,
+        CASE WHEN cardinality(group_names) >= 3 THEN coalesce(jsonb_typeof(payload #> group_path_3), 'null') END AS type_3,
+        CASE WHEN cardinality(group_names) >= 4 THEN coalesce(jsonb_typeof(payload #> group_path_4), 'null') END AS type_4
+      FROM meter
+      WHERE meter.event_type = of_type AND (meter.tenant_id IS NULL OR meter.tenant_id = of_tenant)
+        AND (meter.retired_at IS NULL OR stored_at < meter.retired_at)
+    ) AS typed
+  ) AS counting
+  WHERE (stored_at >= counting.active_from OR EXISTS (
+      SELECT FROM usage_rebuild
+      WHERE usage_rebuild.meter_id = counting.meter_id
+        AND counting.window_start >= window_from AND counting.window_start < window_until))
+    -- A void cancels what is counted, and can't itself be cancelled.
+    AND (of_type = 'void' OR (
+      SELECT 1 FROM voided
+      WHERE voided.tenant_id = of_tenant AND voided.message_id = of_message AND voided.producer = of_producer
+      LIMIT 1) IS NULL)
+$$;
+COMMENT ON FUNCTION metered(text, text, text, text, jsonb, timestamptz, timestamptz) IS 'What each meter counts of one message: in which window and group, how much, and why not (miss). Nothing for a message that was voided, or that was stored before the meter was active.';
+
+-- security_invoker: a tenant's reader sees through it what it may see of the tables.
+CREATE VIEW usage WITH (security_invoker) AS
+  SELECT
+    summed.tenant_id, meter.meter, meter.event_type,
+    CASE WHEN meter.window_size <> 'none' THEN summed.window_start END AS window_start,
+    summed.window_start + meter.window_length AS window_end,
+    summed.group_key::jsonb AS group_by,
+    summed.value, summed.messages,
+    coalesce(lines.revision, 0) AS revision,
+    CASE
+      WHEN meter.window_length IS NULL OR summed.window_start + meter.window_length > now() THEN 'open'
+      WHEN NOT summed.is_closed THEN 'closing'
+      WHEN lines.waiting OR NOT meter.is_handed_over THEN 'closed'
+      ELSE 'handed_over'
+    END AS state,
+    coalesce(lines.handed_over, 0) AS handed_over,
+    summed.first_at, summed.last_at, summed.meter_id
+  FROM (
+    SELECT
+      tenant_id, meter_id, window_start, group_key, sum(value) AS value, sum(messages)::bigint AS messages,
+      min(first_at) AS first_at, max(last_at) AS last_at, bool_and(is_closed) AS is_closed
+    FROM total
+    GROUP BY tenant_id, meter_id, window_start, group_key
+  ) AS summed
+  JOIN meter USING (meter_id)
+  LEFT JOIN LATERAL (
+    SELECT
+      max(revision) AS revision, bool_or(handed_over_at IS NULL) AS waiting,
+      sum(usage_line.value) FILTER (WHERE handed_over_at IS NOT NULL) AS handed_over
+    FROM usage_line
+    WHERE usage_line.tenant_id = summed.tenant_id AND usage_line.meter_id = summed.meter_id
+      AND usage_line.window_start = summed.window_start AND usage_line.group_key = summed.group_key
+  ) AS lines ON true;
+COMMENT ON VIEW usage IS 'The totals as people ask for them: slots added up, meters by name, and how far each window is.';
+COMMENT ON COLUMN usage.tenant_id IS 'The tenant of the messages.';
+COMMENT ON COLUMN usage.meter IS 'The name of the meter.';
+COMMENT ON COLUMN usage.event_type IS 'The event type that it counts.';
+COMMENT ON COLUMN usage.window_start IS 'When the window begins (UTC); NULL for a meter without windows.';
+COMMENT ON COLUMN usage.window_end IS 'When the window ends; NULL for a meter without windows.';
+COMMENT ON COLUMN usage.group_by IS 'The values that the meter groups by, by name.';
+COMMENT ON COLUMN usage.value IS 'The sum, to the last digit, or the count.';
+COMMENT ON COLUMN usage.messages IS 'How many messages it is made of.';
+COMMENT ON COLUMN usage.revision IS 'How many lines have been written of it; 0: none yet.';
+COMMENT ON COLUMN usage.state IS 'open: under way. closing: over, and waiting for stragglers, or changed since it was closed. closed: its lines are written. handed_over: the sink has accepted them all.';
+COMMENT ON COLUMN usage.handed_over IS 'The sum of the lines that the sink has accepted.';
+COMMENT ON COLUMN usage.first_at IS 'The earliest time of an event in it.';
+COMMENT ON COLUMN usage.last_at IS 'The latest time of an event in it.';
+COMMENT ON COLUMN usage.meter_id IS 'The meter, as the tables name it.';
+
+DO $$
+BEGIN
+  BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_biller') THEN
+      CREATE ROLE processor_biller NOLOGIN;
+    END IF;
+  EXCEPTION
+    -- Roles belong to the whole server: another database's migration may have made it a moment ago.
+    WHEN duplicate_object OR unique_violation THEN NULL;
+    WHEN insufficient_privilege THEN
+      RAISE NOTICE 'may not create role processor_biller: create it and grant it as sql/README.md says';
+  END;
+
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_biller') THEN
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO processor_biller', current_schema());
+    GRANT SELECT ON migration, registry, tenant, event_type, event_schema, message, meter, meter_miss, voided, removal,
+      usage_removal, usage TO processor_biller;
+    GRANT SELECT, INSERT, UPDATE ON total, usage_line, usage_batch, usage_rebuild TO processor_biller;
+    GRANT SELECT, INSERT, DELETE ON reopened_window TO processor_biller;
+    GRANT EXECUTE ON FUNCTION registry_lock_key() TO processor_biller;
+  END IF;
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_writer') THEN
+    GRANT SELECT ON meter, usage_rebuild, usage_removal, usage_line, reopened_window, usage TO processor_writer;
+    GRANT SELECT, INSERT, UPDATE ON total, meter_miss TO processor_writer;
+    GRANT SELECT, INSERT ON voided TO processor_writer;
+  END IF;
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_reader') THEN
+    GRANT SELECT ON meter, total, meter_miss, voided, usage_rebuild, usage_removal, reopened_window, usage_batch,
+      usage_line, usage TO processor_reader;
+  END IF;
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_retention') THEN
+    GRANT SELECT ON meter, voided, usage_rebuild TO processor_retention;
+    GRANT SELECT, INSERT, UPDATE ON usage_removal TO processor_retention;
+  END IF;
+END $$;
+
+-- As in 0005, with the tables above: a tenant sees its own meters and the shared ones, and what they came to.
+CREATE OR REPLACE FUNCTION put_up_tenant_walls() RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  wall record;
+  old_policy name;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_tenant_reader') THEN
+    RETURN false;
+  END IF;
+  FOR wall IN
+    SELECT * FROM (VALUES
+      -- An array, so that it is made once for a query and can be looked up in an index.
+      ('message', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('duplicate', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      -- Never by tenant_id, which is what a stranger claims.
+      ('rejection', 'bound_tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      -- Removed rejections were counted by the tenant that they claimed.
+      ('removal', 'outcome IN (''message'', ''duplicate'') AND tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('tenant', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('event_schema', 'tenant_id IS NULL OR tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      -- The names of event types that only others have say what others do.
+      ('event_type', 'event_type = ANY (ARRAY(SELECT event_type FROM event_schema))'),
+      ('meter', 'tenant_id IS NULL OR tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('total', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('meter_miss', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('voided', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('usage_line', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('usage_removal', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      -- A role that is gone is nobody's, and no error for all.
+      ('tenant_reader', 'coalesce(pg_has_role(to_regrole(quote_ident(role_name))::oid, ''USAGE''), false)')
+    ) AS walls (relation, own_rows)
+  LOOP
+    FOR old_policy IN
+      SELECT polname FROM pg_policy
+      WHERE polrelid = to_regclass(quote_ident(wall.relation))
+        AND polname IN (wall.relation || '_open', wall.relation || '_of_tenant')
+    LOOP
+      EXECUTE format('DROP POLICY %I ON %I', old_policy, wall.relation);
+    END LOOP;
+    EXECUTE format('CREATE POLICY %I ON %I USING (true) WITH CHECK (true)', wall.relation || '_open', wall.relation);
+    EXECUTE format('CREATE POLICY %I ON %I AS RESTRICTIVE TO processor_tenant_reader USING (%s)',
+      wall.relation || '_of_tenant', wall.relation, wall.own_rows);
+    EXECUTE format('COMMENT ON POLICY %I ON %I IS %L', wall.relation || '_open', wall.relation,
+      'Whoever may use the table sees all of it, unless another policy takes away.');
+    EXECUTE format('COMMENT ON POLICY %I ON %I IS %L', wall.relation || '_of_tenant', wall.relation,
+      'Members of processor_tenant_reader see the rows of their own tenants alone (table tenant_reader).');
+    EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', wall.relation);
+  END LOOP;
+  EXECUTE format('GRANT USAGE ON SCHEMA %I TO processor_tenant_reader', current_schema());
+  GRANT SELECT ON message, duplicate, rejection, removal, tenant, event_type, event_schema, meter, total, meter_miss,
+    voided, usage_line, usage_removal, usage, tenant_reader
+    TO processor_tenant_reader;
+  RETURN true;
+END $$;
+
+-- Code that knows no meters would store messages and count none of them. It calls the function without an
+-- argument, which refuses as soon as there is a meter.
+CREATE FUNCTION registry_version_held(counts_usage boolean) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  IF row_security_active('message'::regclass::oid)
+    AND coalesce(pg_has_role(to_regrole('processor_tenant_reader')::oid, 'USAGE'), false) THEN
+    RAISE EXCEPTION 'a member of processor_tenant_reader may not save' USING ERRCODE = 'insufficient_privilege';
+  END IF;
+  PERFORM pg_advisory_xact_lock_shared(registry_lock_key());
+  IF NOT counts_usage AND EXISTS (SELECT FROM meter) THEN
+    RAISE EXCEPTION 'there are meters, and this processor is too old to count by them'
+      USING ERRCODE = 'insufficient_privilege', HINT = 'run the release that the tables are of';
+  END IF;
+  RETURN (SELECT version FROM registry);
+END $$;
+COMMENT ON FUNCTION registry_version_held(boolean) IS 'Keeps the registry from changing until the end of this transaction, and gives its version; counts_usage says that the caller raises totals.';
+
+CREATE OR REPLACE FUNCTION registry_version_held() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN registry_version_held(false);
+END $$;
+COMMENT ON FUNCTION registry_version_held() IS 'As registry_version_held(false): for code that is older than meters.';
+
+DO $$
+BEGIN
+  -- CREATE OR REPLACE forgets these.
+  EXECUTE format('ALTER FUNCTION registry_version_held() SET search_path = %I, pg_temp', current_schema());
+  EXECUTE format('ALTER FUNCTION registry_version_held(boolean) SET search_path = %I, pg_temp', current_schema());
+  EXECUTE format('ALTER FUNCTION put_up_tenant_walls() SET search_path = %I, pg_temp', current_schema());
+  EXECUTE format('ALTER FUNCTION meter_begins_or_ends() SET search_path = %I, pg_temp', current_schema());
+  PERFORM put_up_tenant_walls();
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_writer') THEN
+    GRANT EXECUTE ON FUNCTION registry_version_held(boolean) TO processor_writer;
+  END IF;
+END $$;
+REVOKE EXECUTE ON FUNCTION meter_begins_or_ends() FROM PUBLIC;
