@@ -317,59 +317,65 @@ CREATE FUNCTION metered(
   meter_id int, window_start timestamptz, closes_at timestamptz, group_key text, value numeric, miss text
 ) LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT
-    counting.meter_id, counting.window_start, counting.window_start + counting.window_length + counting.grace,
-    counting.group_key, counting.value,
+    measured.meter_id, measured.window_start, measured.window_start + measured.window_length + measured.grace,
+    measured.group_key, measured.value,
     CASE
-      WHEN counted_at < stored_at - counting.past_limit THEN 'too_old'
-      WHEN counted_at > stored_at + counting.future_limit THEN 'too_new'
-      WHEN counting.value IS NULL THEN
-        CASE WHEN payload #> counting.value_path IS NULL THEN 'value_missing' ELSE 'value_not_a_number' END
-      WHEN counting.value < 0 AND NOT counting.allows_corrections THEN 'value_negative'
-      WHEN abs(counting.value) >= 1e38 OR scale(counting.value) > 38 THEN 'value_out_of_bounds'
-      WHEN counting.group_key IS NULL THEN
-        CASE WHEN 'null' IN (counting.type_1, counting.type_2, counting.type_3, counting.type_4)
-          THEN 'group_missing' ELSE 'group_not_a_scalar' END
-      WHEN octet_length(counting.group_key) > 1024 THEN 'group_too_long'
+      WHEN counted_at < stored_at - measured.past_limit THEN 'too_old'
+      WHEN counted_at > stored_at + measured.future_limit THEN 'too_new'
+      WHEN measured.value IS NULL THEN
+        CASE WHEN payload #> measured.value_path IS NULL THEN 'value_missing' ELSE 'value_not_a_number' END
+      WHEN measured.value < 0 AND NOT measured.allows_corrections THEN 'value_negative'
+      WHEN measured.value >= 1e38 OR measured.value <= -1e38 OR scale(measured.value) > 38 THEN 'value_out_of_bounds'
+      WHEN measured.group_types && ARRAY['object', 'array'] THEN 'group_not_a_scalar'
+      WHEN measured.group_types && ARRAY['null'] THEN 'group_missing'
+      WHEN octet_length(measured.group_key) > 1024 THEN 'group_too_long'
     END
   FROM (
-    SELECT typed.*,
+    SELECT counting.*,
       CASE WHEN aggregation = 'count' THEN 1 WHEN jsonb_typeof(payload #> value_path) = 'number'
         THEN (payload #> value_path)::numeric END AS value,
-      CASE
-        WHEN type_1 IN ('null', 'object', 'array') OR type_2 IN ('null', 'object', 'array')
-          OR type_3 IN ('null', 'object', 'array') OR type_4 IN ('null', 'object', 'array') THEN NULL
-        ELSE CASE cardinality(group_names)
-          WHEN 0 THEN '{}'
-          WHEN 1 THEN jsonb_build_object(group_names[1], payload #>> group_path_1)::text
-          WHEN 2 THEN jsonb_build_object(
-            group_names[1], payload #>> group_path_1, group_names[2], payload #>> group_path_2)::text
-          WHEN 3 THEN jsonb_build_object(
-            group_names[1], payload #>> group_path_1, group_names[2], payload #>> group_path_2,
-            group_names[3], payload #>> group_path_3)::text
-          ELSE jsonb_build_object(
-            group_names[1], payload #>> group_path_1, group_names[2], payload #>> group_path_2,
-            group_names[3], payload #>> group_path_3, group_names[4], payload #>> group_path_4)::text
-        END
-      END AS group_key
+      CASE cardinality(group_names)
+        WHEN 0 THEN '{}'
+        WHEN 1 THEN jsonb_build_object(group_names[1], payload #>> group_path_1)::text
+        WHEN 2 THEN jsonb_build_object(
+          group_names[1], payload #>> group_path_1, group_names[2], payload #>> group_path_2)::text
+        WHEN 3 THEN jsonb_build_object(
+          group_names[1], payload #>> group_path_1, group_names[2], payload #>> group_path_2,
+          group_names[3], payload #>> group_path_3)::text
+        ELSE jsonb_build_object(
+          group_names[1], payload #>> group_path_1, group_names[2], payload #>> group_path_2,
+          group_names[3], payload #>> group_path_3, group_names[4], payload #>> group_path_4)::text
+      END AS group_key,
+      -- A pointer that leads nowhere is as good as one to null.
+      CASE cardinality(group_names)
+        WHEN 0 THEN '{}'
+        WHEN 1 THEN ARRAY[coalesce(jsonb_typeof(payload #> group_path_1), 'null')]
+        WHEN 2 THEN ARRAY[
+          coalesce(jsonb_typeof(payload #> group_path_1), 'null'), coalesce(jsonb_typeof(payload #> group_path_2), 'null')]
+        ELSE ARRAY[
+          coalesce(jsonb_typeof(payload #> group_path_1), 'null'), coalesce(jsonb_typeof(payload #> group_path_2), 'null'),
+          coalesce(jsonb_typeof(payload #> group_path_3), 'null'),
+          CASE cardinality(group_names) WHEN 4 THEN coalesce(jsonb_typeof(payload #> group_path_4), 'null') END]
+      END AS group_types
     FROM (
       SELECT meter.*,
-        CASE window_size WHEN 'none' THEN timestamptz 'epoch' ELSE date_trunc(window_size, counted_at, 'UTC') END AS window_start,
-        -- A pointer that leads nowhere is as good as one to null.
-        CASE WHEN cardinality(group_names) >= 1 THEN coalesce(jsonb_typeof(payload #> group_path_1), 'null') END AS type_1,
-        CASE WHEN cardinality(group_names) >= 2 THEN coalesce(jsonb_typeof(payload #> group_path_2), 'null') END AS type_2,
-        CASE WHEN cardinality(group_names) >= 3 THEN coalesce(jsonb_typeof(payload #> group_path_3), 'null') END AS type_3,
-        CASE WHEN cardinality(group_names) >= 4 THEN coalesce(jsonb_typeof(payload #> group_path_4), 'null') END AS type_4
+        CASE window_size WHEN 'none' THEN timestamptz 'epoch'
+          -- In UTC whatever the session's time zone; nothing is earlier than that origin.
+          ELSE date_bin(window_length, counted_at, timestamptz '0001-01-01 00:00:00+00') END AS window_start
       FROM meter
       WHERE meter.event_type = of_type AND (meter.tenant_id IS NULL OR meter.tenant_id = of_tenant)
         AND (meter.retired_at IS NULL OR stored_at < meter.retired_at)
-    ) AS typed
-  ) AS counting
-  WHERE (stored_at >= counting.active_from OR EXISTS (
+      -- OFFSET 0, here and below: what is worked out is worked out once.
+      OFFSET 0
+    ) AS counting
+    OFFSET 0
+  ) AS measured
+  WHERE (stored_at >= measured.active_from OR EXISTS (
       SELECT FROM usage_rebuild
-      WHERE usage_rebuild.meter_id = counting.meter_id
-        AND counting.window_start >= window_from AND counting.window_start < window_until))
-    -- A void cancels what is counted, and can't itself be cancelled.
-    AND (of_type = 'void' OR (
+      WHERE usage_rebuild.meter_id = measured.meter_id
+        AND measured.window_start >= window_from AND measured.window_start < window_until))
+    -- A void cancels what is counted, and can't itself be cancelled. The first question is asked once a query.
+    AND (of_type = 'void' OR (SELECT 1 FROM voided LIMIT 1) IS NULL OR (
       SELECT 1 FROM voided
       WHERE voided.tenant_id = of_tenant AND voided.message_id = of_message AND voided.producer = of_producer
       LIMIT 1) IS NULL)
