@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, NoReturn
@@ -114,6 +115,11 @@ class _Delivery:
 @click.option(
     "--seed", type=int, help="Repeat what this seed gave.  [default: a new one, told in the report]"
 )
+@click.option(
+    "--since",
+    type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"]),
+    help="When the first event happened (UTC); the others follow at 0.37 s.  [default: yesterday]",
+)
 @_shared_options
 def fake(
     *,
@@ -124,6 +130,7 @@ def fake(
     invalid: float,
     duplicates: float,
     seed: int | None,
+    since: datetime | None,
     **shared: Any,  # noqa: ANN401 - the shared options, which _Delivery names
 ) -> None:
     """Send invented events: orders, sign-ups, payments and pulses of some tenants.
@@ -135,8 +142,9 @@ def fake(
     unknown_tenant, unknown_event_type, unknown_schema_version, schema_violation, id_conflict. --duplicates
     sends earlier events once more, some written differently (key order, white space, 2.0 for 2).
 
-    The same --seed with the same --tenants, --invalid and --duplicates gives the same bodies and the same
-    ids: run it twice, and the second run is all duplicates. Change any of them, and no id is shared.
+    The same --seed with the same --tenants, --invalid, --duplicates and --since gives the same bodies and
+    the same ids: run it twice in a day, and the second run is all duplicates. Change any of them, and no id
+    is shared.
     """
     if tenants is not None and names:
         raise click.UsageError("--tenants N or --tenant NAME, not both")
@@ -147,7 +155,14 @@ def fake(
     if any(not 1 <= len(name) <= 256 for name in names):  # noqa: PLR2004 - the bound of the tables
         raise click.UsageError("--tenant needs a name of 1 to 256 characters")
     chosen = tuple(dict.fromkeys(names)) or sample_tenants(tenants or len(SAMPLE_TENANTS))
-    plan = Plan(events, secrets.randbelow(10**9) if seed is None else seed, chosen, invalid, duplicates)
+    plan = Plan(
+        events,
+        secrets.randbelow(10**9) if seed is None else seed,
+        chosen,
+        invalid,
+        duplicates,
+        _yesterday() if since is None else since.replace(tzinfo=UTC),
+    )
     batch_size_max = (
         BATCH_SIZE_MAX if rate is None else max(1, min(BATCH_SIZE_MAX, int(rate * LATENCY_S_MAX)))
     )
@@ -156,6 +171,12 @@ def fake(
         return _paced(fake_messages(plan), rate, publisher.wait)
 
     _deliver(_Delivery(**shared), messages, batch_size_max, total=events, seed=plan.seed)
+
+
+def _yesterday() -> datetime:
+    """Give the beginning of yesterday: recent, and the same all day, so that a seed repeats its events."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return today - timedelta(days=1)
 
 
 @main.command()

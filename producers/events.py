@@ -55,12 +55,13 @@ class Event:
     schema_version: int | None = None
 
 
-def invent(rng: random.Random, tenant_id: str, run: str, number: int) -> Event:
+def invent(rng: random.Random, tenant_id: str, run: str, number: int, since: datetime = EPOCH) -> Event:
     """Make up the event of this number; the same generator state gives the same event.
 
-    `run` goes into the ids, so that two runs don't share any; `number` tells when the event occurred.
+    `run` goes into the ids, so that two runs don't share any; `number` tells how long after `since` the
+    event occurred.
     """
-    moment = EPOCH + timedelta(seconds=number * STEP_S + rng.random())
+    moment = since + timedelta(seconds=number * STEP_S + rng.random())
     event_type = rng.choices(tuple(_MAKERS), weights=(40, 12, 28, 20))[0]
     prefix, producer, make = _MAKERS[event_type]
     return Event(

@@ -6,12 +6,13 @@ Plan ─▶ for each of N messages: valid │ duplicate of an earlier one │ a 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from hashlib import sha256
 
 import orjson
 
 from processor.errors import Reason
-from producers.events import Event, Form, Spelling, encode, invent
+from producers.events import EPOCH, Event, Form, Spelling, encode, invent
 from producers.faults import choose_fault, spoil
 from producers.publish import Outgoing
 
@@ -24,13 +25,17 @@ VERSION_NAMED = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to send: `events` messages in all, of which `invalid` and `duplicates` are shares from 0 to 1."""
+    """What to send: `events` messages in all, of which `invalid` and `duplicates` are shares from 0 to 1.
+
+    The first of them happened at `since`, the others at steps of 0.37 s after it.
+    """
 
     events: int
     seed: int
     tenants: tuple[str, ...] = SAMPLE_TENANTS
     invalid: float = 0.0
     duplicates: float = 0.0
+    since: datetime = EPOCH
 
     def run(self) -> str:
         """Name this run in the ids of its events: the seed, and a mark of what else the events depend on.
@@ -38,7 +43,8 @@ class Plan:
         So the same plan repeats its ids with the same contents, and another plan shares no id with it. The
         number of events is not part of it: a longer run begins like a shorter one.
         """
-        mark = sha256(repr((self.seed, self.tenants, self.invalid, self.duplicates)).encode()).hexdigest()
+        depends = (self.seed, self.tenants, self.invalid, self.duplicates, self.since.isoformat())
+        mark = sha256(repr(depends).encode()).hexdigest()
         return f"{self.seed}-{mark[:6]}"
 
 
@@ -68,7 +74,7 @@ def fake_messages(plan: Plan) -> Iterator[Outgoing]:
             yield _duplicate(rng, recent)
             continue
         # The first tenants are the loud ones, as in life.
-        event = invent(rng, rng.choices(plan.tenants, weights)[0], run, number)
+        event = invent(rng, rng.choices(plan.tenants, weights)[0], run, number, plan.since)
         form = rng.choice(tuple(Form))
         if plan.duplicates <= lot < plan.duplicates + plan.invalid:
             yield _fault(rng, event, form, recent)

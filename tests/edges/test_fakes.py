@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 
@@ -45,6 +46,29 @@ def delivered(message: Outgoing) -> Delivery:
 
 def sent(plan: Plan) -> list[tuple[str, dict[str, str], str]]:
     return [(message.body, dict(message.attributes), message.kind) for message in fake_messages(plan)]
+
+
+def test_events_happen_one_after_the_other_from_the_moment_named() -> None:
+    since = datetime(2026, 11, 20, 9, 50, tzinfo=UTC)
+    judge = the_sample_schemas()
+
+    verdicts = [judge.validate(delivered(message)) for message in fake_messages(Plan(2000, 1, since=since))]
+
+    moments = [verdict.occurred_at for verdict in verdicts if isinstance(verdict, Message)]
+    spans = [datetime.fromisoformat(str(moment)) - since for moment in moments]
+    assert len(spans) == 2000
+    assert spans == sorted(spans)
+    assert timedelta(0) < spans[0] < spans[-1] < timedelta(seconds=2000 * 0.37 + 2)
+
+
+def test_another_beginning_shares_no_id() -> None:
+    ids = {
+        since: {message.message_id for message in fake_messages(Plan(200, 1, since=since))}
+        for since in (datetime(2026, 11, 20, tzinfo=UTC), datetime(2026, 11, 21, tzinfo=UTC))
+    }
+
+    first, second = ids.values()
+    assert not first & second
 
 
 @pytest.mark.parametrize("seed", range(3))
