@@ -48,7 +48,7 @@ def sent(plan: Plan) -> list[tuple[str, dict[str, str], str]]:
     return [(message.body, dict(message.attributes), message.kind) for message in fake_messages(plan)]
 
 
-def test_events_happen_one_after_the_other_from_the_moment_named() -> None:
+def test_events_happen_from_the_moment_named_on() -> None:
     since = datetime(2026, 11, 20, 9, 50, tzinfo=UTC)
     judge = the_sample_schemas()
 
@@ -57,8 +57,8 @@ def test_events_happen_one_after_the_other_from_the_moment_named() -> None:
     moments = [verdict.occurred_at for verdict in verdicts if isinstance(verdict, Message)]
     spans = [datetime.fromisoformat(str(moment)) - since for moment in moments]
     assert len(spans) == 2000
-    assert spans == sorted(spans)
-    assert timedelta(0) < spans[0] < spans[-1] < timedelta(seconds=2000 * 0.37 + 2)
+    assert timedelta(0) < min(spans) < timedelta(seconds=2)
+    assert timedelta(seconds=2000 * 0.37) < max(spans) < timedelta(seconds=2000 * 0.37 + 2)
 
 
 def test_another_beginning_shares_no_id() -> None:
