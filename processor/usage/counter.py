@@ -146,7 +146,8 @@ def _no_counter(selection: Selection) -> str:
     name = selection.group_name
     return (
         f"no meter{which} counts messages by {name} alone and without windows{whose}; add one: "
-        f"processor meter add created --event-type created --count --group-by {name}=/{name} --window none"
+        f"processor meter add created --event-type created --count --by {name}=/{name} --window none "
+        "--past-limit none --future-limit none"
     )
 
 

@@ -46,6 +46,11 @@ CREATE CONSTRAINT TRIGGER event_type_id_scope_stays AFTER UPDATE OF id_scope ON 
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (OLD.id_scope IS DISTINCT FROM NEW.id_scope)
   EXECUTE FUNCTION event_type_id_scope_stays();
 
+-- Equal payloads are one message, whichever spelling of a number comes first: so it is in one group, too.
+CREATE FUNCTION group_text(value jsonb) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+  RETURN CASE jsonb_typeof(value) WHEN 'number' THEN trim_scale(value::numeric)::text ELSE value #>> '{}' END;
+COMMENT ON FUNCTION group_text(jsonb) IS 'What stands in a group key for a value: a text as it is, a number without idle zeros.';
+
 CREATE TABLE meter (
   meter_id           int GENERATED ALWAYS AS IDENTITY CONSTRAINT meter_pkey PRIMARY KEY,
   meter              text COLLATE "C" NOT NULL,
@@ -360,15 +365,15 @@ CREATE FUNCTION metered(
         THEN (payload #> value_path)::numeric END AS value,
       CASE cardinality(group_names)
         WHEN 0 THEN '{}'
-        WHEN 1 THEN jsonb_build_object(group_names[1], payload #>> group_path_1)::text
+        WHEN 1 THEN jsonb_build_object(group_names[1], group_text(payload #> group_path_1))::text
         WHEN 2 THEN jsonb_build_object(
-          group_names[1], payload #>> group_path_1, group_names[2], payload #>> group_path_2)::text
+          group_names[1], group_text(payload #> group_path_1), group_names[2], group_text(payload #> group_path_2))::text
         WHEN 3 THEN jsonb_build_object(
-          group_names[1], payload #>> group_path_1, group_names[2], payload #>> group_path_2,
-          group_names[3], payload #>> group_path_3)::text
+          group_names[1], group_text(payload #> group_path_1), group_names[2], group_text(payload #> group_path_2),
+          group_names[3], group_text(payload #> group_path_3))::text
         ELSE jsonb_build_object(
-          group_names[1], payload #>> group_path_1, group_names[2], payload #>> group_path_2,
-          group_names[3], payload #>> group_path_3, group_names[4], payload #>> group_path_4)::text
+          group_names[1], group_text(payload #> group_path_1), group_names[2], group_text(payload #> group_path_2),
+          group_names[3], group_text(payload #> group_path_3), group_names[4], group_text(payload #> group_path_4))::text
       END AS group_key,
       -- A pointer that leads nowhere is as good as one to null.
       CASE cardinality(group_names)

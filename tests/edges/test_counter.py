@@ -184,7 +184,10 @@ def test_a_run_that_could_not_count_does_not_begin(
 
     assert without_meter.returncode == 1
     assert "no meter counts messages by user_id alone" in without_meter.stderr.splitlines()[-1]
-    assert "processor meter add" in without_meter.stderr.splitlines()[-1]
+    assert (
+        "processor meter add created --event-type created --count --by"
+        in without_meter.stderr.splitlines()[-1]
+    )
     assert without_place.returncode == 2
     assert "expected a directory that we may write to" in without_place.stderr.splitlines()[-1]
     source = SqsSource(sqs_server.client(), queue_url, "events", visibility_timeout_s=1)
@@ -214,6 +217,23 @@ def test_the_same_id_of_another_user_or_type_is_another_message(saver: Saver, db
         ("1", "created/bob"),
         ("1", "updated/ada"),
     ]
+
+
+@pytest.mark.usefixtures("seeded")
+@pytest.mark.parametrize("first", ["7", "7.0"])
+def test_one_user_is_one_user_whichever_spelling_of_a_number_comes_first(
+    saver: Saver, processor: Processor, tmp_path: Path, first: str
+) -> None:
+    def an_event_of_seven(number: int, spelling: str) -> Any:
+        body = an_event("acme", "created", "SEVEN", number).replace('"SEVEN"', spelling)
+        return a_delivery(body.encode(), sent_now=True)
+
+    other = "7.0" if first == "7" else "7"
+    saver.save(an_event_of_seven(1, first), an_event_of_seven(2, first), an_event_of_seven(2, "700e-2"))
+
+    assert saver.outcomes(an_event_of_seven(1, other), an_event_of_seven(3, other)) == ["duplicate", "stored"]
+    processor("count", "--to", tmp_path / "counts")
+    assert files(tmp_path / "counts")["created.json"] == '{\n  "7": 3\n}\n'
 
 
 @pytest.mark.usefixtures("seeded")
