@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,14 @@ from click.testing import CliRunner, Result
 
 from processor import registry
 from processor.cli import cli
+from processor.devstack.children import free_port
 from processor.devstack.seed import seed
 from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
+from processor.errors import StoreUnavailable
+from processor.settings import Settings
 from processor.sources.sqs import SqsSource
+from processor.usage.count_files import Replacement
+from processor.wiring.counting import CountsOfRun
 from tests.builders import a_delivery
 from tests.fix_database import MakeSaver, Saver, books
 from tests.rig import wait_until
@@ -194,6 +200,15 @@ def test_a_run_that_could_not_count_does_not_begin(
     assert source.depth()["visible"] == 1
 
 
+def test_an_outage_at_the_end_of_a_stopped_run_says_how_to_get_the_files_later(tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    nowhere = Settings.load(database_url=f"postgresql://127.0.0.1:{free_port()}/x")
+
+    with pytest.raises(StoreUnavailable, match=f"processor count --to {tmp_path} does it later"):
+        CountsOfRun(nowhere, tmp_path, stop).write()
+
+
 # ── ids within a scope ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -357,6 +372,30 @@ def test_tenants_are_added_up_and_it_is_said_unless_one_is_named(
     }
     assert nobody.exit_code == 1
     assert "no tenant 'nobody'" in nobody.stderr
+
+
+@pytest.mark.usefixtures("seeded")
+def test_all_files_are_of_one_moment(
+    saver: Saver, processor: Processor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saver.save(the_event())
+    write = Replacement.write
+
+    def write_while_events_come(self: Replacement, name: str, entries: Iterator[tuple[str, int]]) -> int:
+        users = write(self, name, entries)
+        saver.save(
+            *(the_event(f"late-{name}", event_type) for event_type in ("created", "updated", "deleted"))
+        )
+        return users
+
+    monkeypatch.setattr(Replacement, "write", write_while_events_come)
+
+    assert processor("count", "--to", tmp_path / "counts").exit_code == 0
+    assert files(tmp_path / "counts") == {
+        "created.json": '{\n  "ada": 1\n}\n',
+        "deleted.json": "{}\n",
+        "updated.json": "{}\n",
+    }
 
 
 @pytest.mark.usefixtures("seeded")
