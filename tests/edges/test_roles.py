@@ -298,10 +298,12 @@ def test_the_biller_closes_rebuilds_and_hands_over_and_changes_no_message(
 
 def test_who_removes_may_remove_and_count_and_change_nothing(saver: Saver, log_in: LogIn, db: Db) -> None:
     url, event = log_in("processor_retention"), an_event(id="o-1")
+    add_meter(db, event_type="order.created", value_pointer="/total", group_names=[], group_pointers=[])
     saver.save(a_delivery(**event), a_delivery(**event), a_delivery(b"nonsense"))
     discard(db, Selection())
     for table, column in {"message": "stored", "duplicate": "received", "rejection": "closed"}.items():
         db.execute(f"UPDATE {table} SET {column}_at = now() - interval '100 days'")
+    db.execute("UPDATE meter SET active_from = now() - interval '101 days'")
     ages = Ages(message=40, duplicate=40, rejection=40, key=35)
     its_own = {f"DELETE FROM {table}" for table in ("message", "duplicate", "rejection")}
     its_own.add("UPDATE removal SET row_count = 1")
@@ -316,6 +318,7 @@ def test_who_removes_may_remove_and_count_and_change_nothing(saver: Saver, log_i
         )
 
     assert removed == {"message": 1, "duplicate": 1, "rejection": 1}
+    assert db.execute("SELECT value FROM usage_removal").fetchall() == [(Decimal("12.5"),)]
     assert audit(db, [], None).holds
     assert set(_allowed(url, WRITES)) <= its_own
 
