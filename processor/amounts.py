@@ -88,7 +88,7 @@ def _trouble(value: float | Decimal, *, allows_corrections: bool) -> str | None:
     # Compared as they are: arithmetic on a Decimal, abs() too, would round it to 28 digits.
     if value >= AMOUNT_LIMIT or value <= _LIMIT_BELOW:
         return "too large an amount; expected less than 1e38 in size"
-    places = 0 if isinstance(value, int) else -int(value.as_tuple().exponent)
+    places = -int(value.as_tuple().exponent) if isinstance(value, Decimal) else 0
     if places > DECIMAL_PLACES_MAX:
         return f"an amount with {places} decimal places; expected {DECIMAL_PLACES_MAX} at the most"
     return None

@@ -303,6 +303,7 @@ def test_who_removes_may_remove_and_count_and_change_nothing(saver: Saver, log_i
     discard(db, Selection())
     for table, column in {"message": "stored", "duplicate": "received", "rejection": "closed"}.items():
         db.execute(f"UPDATE {table} SET {column}_at = now() - interval '100 days'")
+    db.execute("UPDATE message SET sent_at = stored_at")
     db.execute("UPDATE meter SET active_from = now() - interval '101 days'")
     ages = Ages(message=40, duplicate=40, rejection=40, key=35)
     its_own = {f"DELETE FROM {table}" for table in ("message", "duplicate", "rejection")}
