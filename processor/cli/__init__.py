@@ -6,7 +6,18 @@
 import click
 
 from processor import logs
-from processor.cli import books, dead_letters, proof, registry, rejections, retention, service, stack, usage
+from processor.cli import (
+    books,
+    dead_letters,
+    meters,
+    proof,
+    registry,
+    rejections,
+    retention,
+    service,
+    stack,
+    usage,
+)
 from processor.cli.errors import Commands
 
 
@@ -24,7 +35,7 @@ def cli() -> None:
     logs.configure("console", "WARNING")
 
 
-for family in (stack, service, registry, rejections, dead_letters, books, proof, retention, usage):
+for family in (stack, service, registry, meters, rejections, dead_letters, books, proof, retention, usage):
     for command in family.COMMANDS:
         cli.add_command(command)
 

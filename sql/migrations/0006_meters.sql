@@ -56,6 +56,14 @@ CREATE TABLE meter (
   CONSTRAINT meter_groups_paired CHECK (cardinality(group_names) = cardinality(group_pointers)
     AND cardinality(group_names) <= 4 AND array_position(group_names, NULL) IS NULL
     AND array_position(group_pointers, NULL) IS NULL),
+  -- As the fields of a line that is handed over are called, and none of those that it has anyway.
+  CONSTRAINT meter_group_names_fit CHECK (
+    array_to_string(group_names, ',') ~ '^([a-z_][a-z0-9_]{0,62}(,[a-z_][a-z0-9_]{0,62})*)?$'
+    AND cardinality(string_to_array(array_to_string(group_names, ','), ',')) = cardinality(group_names)
+    AND NOT group_names && ARRAY[
+      'tenant_id', 'window_start', 'window_end', 'revision', 'messages', 'key', 'value', 'meter', 'group']),
+  CONSTRAINT meter_group_names_distinct CHECK ((group_names[1] <> ALL (group_names[2:4])) IS NOT false
+    AND (group_names[2] <> ALL (group_names[3:4])) IS NOT false AND (group_names[3] <> group_names[4]) IS NOT false),
   CONSTRAINT meter_group_pointers_fit CHECK (json_pointer_fits(group_pointers[1]) IS NOT false
     AND json_pointer_fits(group_pointers[2]) IS NOT false AND json_pointer_fits(group_pointers[3]) IS NOT false
     AND json_pointer_fits(group_pointers[4]) IS NOT false),
