@@ -19,13 +19,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _MISSES_SHOWN_MAX = 20
 
-_TIME_WORDS = {
+TIME_WORDS = {
     "too_old": "its time was longer ago than the past limit ({past_limit}) when it was stored; if such "
     "events should count, add a meter under a new name with a wider --past-limit, and retire this one",
     "too_new": "its time was further ahead than the future limit ({future_limit}) when it was stored: is the "
     "producer's clock right? If such events should count, add a meter with a wider --future-limit",
 }
-_SCHEMA_WORDS = {
+SCHEMA_WORDS = {
     "value_missing": "require {value_pointer}, and objects on the way to it",
     "value_not_a_number": 'say "type": "number" of {value_pointer}',
     "value_negative": 'say "minimum": 0 of {value_pointer}',
@@ -245,11 +245,11 @@ def _miss_lines(row: dict[str, Any], miss: dict[str, Any]) -> list[str]:
         "past_limit": _length(row["past_limit"]),
         "future_limit": _length(row["future_limit"]),
     }
-    if miss["reason"] in _TIME_WORDS:
-        return [head, "      " + _TIME_WORDS[miss["reason"]].format_map(known)]
+    if miss["reason"] in TIME_WORDS:
+        return [head, "      " + TIME_WORDS[miss["reason"]].format_map(known)]
     option = f" --tenant {miss['schema_tenant_id']}" if miss["schema_tenant_id"] else ""
     schema = _schema(miss["event_type"], miss["schema_tenant_id"], miss["version"])
-    advice = _SCHEMA_WORDS[miss["reason"]].format_map(known)
+    advice = SCHEMA_WORDS[miss["reason"]].format_map(known)
     command = f"processor schema publish {miss['event_type']} FILE{option}"
     return [head, f"      schema {schema} let it pass; the next version should {advice}: {command}"]
 
