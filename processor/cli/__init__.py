@@ -10,6 +10,7 @@ from processor.cli import (
     books,
     counter,
     dead_letters,
+    meters,
     proof,
     registry,
     rejections,
@@ -35,7 +36,19 @@ def cli() -> None:
     logs.configure("console", "WARNING")
 
 
-for family in (stack, service, registry, rejections, dead_letters, books, proof, retention, usage, counter):
+for family in (
+    stack,
+    service,
+    registry,
+    meters,
+    rejections,
+    dead_letters,
+    books,
+    proof,
+    retention,
+    usage,
+    counter,
+):
     for command in family.COMMANDS:
         cli.add_command(command)
 
