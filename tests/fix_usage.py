@@ -2,14 +2,19 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import structlog
+from click.testing import CliRunner
 
+from processor.cli import cli
 from processor.devstack.sink import Receiver
 from processor.model import Delivery
 from tests.builders import a_delivery
@@ -89,3 +94,36 @@ def total_of(db: psycopg.Connection[Any]) -> Decimal:
     row = db.execute("SELECT coalesce(sum(value), 0) FROM usage").fetchone()
     assert row is not None
     return Decimal(row[0])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command ended with, printed, and said of what went wrong."""
+
+    code: int
+    out: str
+    error: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def processor(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """Runs `processor` with the test's database; fails where it ends by anything but an exit code."""
+    monkeypatch.chdir(tmp_path)  # A .env of this machine is none of ours.
+
+    def run(*words: object, **more: str) -> Answer:
+        environment = {"DATABASE_URL": database_url, "RETRY_WAIT_S_MAX": "0.1"} | more
+        result = CliRunner().invoke(
+            cli, [str(word) for word in words], env=environment, prog_name="processor"
+        )
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        return Answer(result.exit_code, result.stdout, result.stderr)
+
+    yield run
+    structlog.reset_defaults()
