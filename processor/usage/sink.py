@@ -114,20 +114,29 @@ class HttpSink:
                 )
                 response = connection.getresponse()
                 said = _read(response, bytes_max)
-                return meaning(response.status, response.headers, said, bytes_max, line_keys)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
-            if deadline.passed or isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):
-                return InTrouble(f"no whole answer within {self._timeout_s:g} s", reached=False)
-            return _no_answer(error)
+            return self._too_late() if deadline.passed or _is_late(error) else _no_answer(error)
         finally:
             connection.close()
+        # A connection that we cut ourselves may look like an answer that is short.
+        if deadline.passed:
+            return self._too_late()
+        return meaning(response.status, response.headers, said, bytes_max, line_keys)
+
+    def _too_late(self) -> InTrouble:
+        return InTrouble(f"no whole answer within {self._timeout_s:g} s", reached=False)
 
     def _connection(self) -> HTTPConnection:
         if self._tls:
             # Python's own default: the certificate is verified, and so is the name.
             context = ssl.create_default_context()
-            return HTTPSConnection(self._host, self._port, timeout=self._timeout_s, ssl_context=context)
-        return HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+            connection: HTTPConnection = HTTPSConnection(
+                self._host, self._port, timeout=self._timeout_s, ssl_context=context
+            )
+        else:
+            connection = HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        connection.response_class = _WholeHead
+        return connection
 
 
 def meaning(
@@ -235,6 +244,43 @@ def _read(response: urllib3.BaseHTTPResponse, bytes_max: int) -> bytes:
     return said
 
 
+class _WholeHead(http.client.HTTPResponse):
+    """An answer whose head came to its end; the library takes one that broke off in the middle, too."""
+
+    def begin(self) -> None:
+        """Read the head. Raises IncompleteRead if the connection broke in it."""
+        # It reads as the other does.
+        lines: Any = _Lines(self.fp)
+        self.fp = lines
+        super().begin()
+        fp: Any = self.fp
+        if fp is lines:
+            self.fp = lines.file
+        if lines.last not in (b"\r\n", b"\n"):
+            raise http.client.IncompleteRead(lines.last)
+
+
+class _Lines:
+    """A file that remembers the last line that was read from it."""
+
+    def __init__(self, file: Any) -> None:  # noqa: ANN401 - as the library has it
+        self.file = file
+        self.last = b""
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self.file.readline(limit)
+        return self.last
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a file has
+        return getattr(self.file, name)
+
+
+def _is_late(error: Exception) -> bool:
+    # A refused connection is a kind of time-out to the library.
+    late = isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError)
+    return late and not isinstance(error, urllib3.exceptions.NewConnectionError)
+
+
 _WORDS = (
     (urllib3.exceptions.NameResolutionError, "its name can't be resolved"),
     (ssl.SSLCertVerificationError, "its certificate was not verified"),
@@ -245,6 +291,7 @@ _WORDS = (
     (ConnectionError, "the connection broke"),
     (urllib3.exceptions.ProtocolError, "the connection broke"),
     (http.client.RemoteDisconnected, "the connection broke"),
+    (http.client.IncompleteRead, "the connection broke"),
 )
 
 

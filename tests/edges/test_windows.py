@@ -204,9 +204,8 @@ def test_who_dies_while_closing_has_done_nothing(saver: Saver, db: Db, database_
             db.execute("SELECT pg_terminate_backend(%s)", [closing.info.backend_pid])
             closing.execute("SELECT 1")
 
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        with pytest.raises(psycopg.OperationalError):
-            close_and_die(connection)
+    with psycopg.connect(database_url, autocommit=True) as doomed, pytest.raises(psycopg.OperationalError):
+        close_and_die(doomed)
 
     assert lines(db) == []
     assert close(db).lines == 1
