@@ -1,5 +1,6 @@
 """Changing the registry: tenants, event types and their schemas, one transaction a change."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -42,11 +43,16 @@ def publish_schema(
     event_type: str,
     definition: Any,  # noqa: ANN401 - any JSON value
     tenant_id: str | None = None,
+    id_scope: Sequence[str] = (),
 ) -> int:
     """Publish the next version of an event type's schema, and the event type itself where it is new.
 
-    Gives the version. Raises SettingsError where the definition is no usable JSON Schema or the event type
-    no usable name, NotFound where there is no such tenant.
+    `id_scope` says within which values of the payload, by JSON pointers, an id is unique; empty: as it was,
+    of a new event type within tenant and producer.
+
+    Gives the version. Raises SettingsError where the definition is no usable JSON Schema, the event type
+    no usable name or the scope another than that of an event type with a schema, NotFound where there is no
+    such tenant.
     """
     compile_schema(definition)
     sql = queries("registry")
@@ -54,16 +60,30 @@ def publish_schema(
         "event_type": event_type,
         "tenant_id": tenant_id,
         "definition": orjson.dumps(definition).decode(),
+        "id_scope": list(id_scope),
         "description": str(definition.get("description", ""))[:1000] if isinstance(definition, dict) else "",
     }
     try:
         with connection.transaction():
             connection.execute(sql["add_event_type"], parameters)
             connection.execute(sql["lock_event_type"], parameters)
+            if id_scope:
+                connection.execute(sql["scope_ids"], parameters)
+                connection.execute(sql["settle_id_scope"])
             row = connection.execute(sql["publish_schema"], parameters).fetchone()
     except psycopg.errors.ForeignKeyViolation:
         raise NotFound(f"no tenant {tenant_id!r}; add it first: processor tenant add {tenant_id}") from None
+    except psycopg.errors.IntegrityConstraintViolation:
+        raise SettingsError(
+            f"event type {event_type!r} has a schema already, and maybe messages that are known by the scope "
+            "that its ids have (processor schema show); leave --id-scope out, or publish under a new name"
+        ) from None
     except (psycopg.errors.CheckViolation, psycopg.DataError, UnicodeEncodeError) as error:
+        if isinstance(error, psycopg.Error) and error.diag.constraint_name == "event_type_id_scope_fit":
+            raise SettingsError(
+                f"--id-scope {' '.join(id_scope)[:200]}: expected at most 4 JSON pointers of at most 256 "
+                "characters, such as /user_id"
+            ) from None
         raise SettingsError(
             f"the database does not take event type {event_type[:64]!r} with this schema "
             f"({getattr(error, 'sqlstate', None) or 'text'}); expected 1 to 256 characters without control "

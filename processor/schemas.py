@@ -1,7 +1,7 @@
 """The verdict: whether a delivery is an event of a known tenant, in the shape that its schema asks for.
 
-    Delivery ─▶ wire.decode ─▶ bound? ─▶ tenant? ─▶ event type? ─▶ schema version? ─▶ payload ─▶ Message
-                     └───────────┴──────────┴───────────┴───────────────┴────────────────┴─────▶ Rejection
+    Delivery ─▶ wire.decode ─▶ bound? ─▶ tenant? ─▶ event type? ─▶ version? ─▶ payload ─▶ scope ─▶ Message
+                     └───────────┴──────────┴───────────┴────────────┴───────────┴──────────┴────▶ Rejection
 
 All answers come from one registry that is held in memory and named by its version. Nothing is asked of the
 database per event: `Store.save` compares versions, and installs a newer registry where ours is stale.
@@ -17,6 +17,7 @@ import structlog
 
 from processor.bindings import UNBOUND, Bindings
 from processor.errors import Reason, SettingsError
+from processor.id_scope import IdScope, Unscoped
 from processor.model import VOID, Delivery, EventSchema, Message, Meter, Registry, Rejection, Verdict
 from processor.schema_budget import budget_trouble
 from processor.strict_json import VALUES_MAX
@@ -79,6 +80,7 @@ class _Lookup:
     versions: Mapping[tuple[str, str | None], Mapping[int, EventSchema]]
     event_types: frozenset[str]
     meters: Mapping[str, tuple[Meter, ...]]
+    id_scopes: Mapping[str, IdScope]
 
     @classmethod
     def of(cls, registry: Registry) -> "_Lookup":
@@ -88,7 +90,13 @@ class _Lookup:
         meters: dict[str, tuple[Meter, ...]] = {VOID: ()}
         for meter in registry.meters:
             meters[meter.event_type] = (*meters.get(meter.event_type, ()), meter)
-        return cls(registry, versions, frozenset(event_type for event_type, _ in versions), meters)
+        id_scopes = {
+            event_type: IdScope.of(pointers)
+            for event_type, pointers in registry.id_scopes.items()
+            if pointers
+        }
+        event_types = frozenset(event_type for event_type, _ in versions)
+        return cls(registry, versions, event_types, meters, id_scopes)
 
     def applicable(self, event_type: str, tenant_id: str) -> Mapping[int, EventSchema]:
         """Give the versions that hold for a tenant, oldest first: its own alone, else the shared ones."""
@@ -148,16 +156,20 @@ class Schemas:
             )
         # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
         message_id = envelope.message_id or f"{delivery.queue}/{delivery.delivery_id}"
+        # Of a bad event too, which may be the redelivery of one that was good, and is looked for by its key.
+        producer, unscoped = _producer(lookup, envelope)
         # The binding goes first: what a sender may not speak for is no business of the registry's.
         refusal = self._bindings.refusal(delivery, envelope.tenant_id)
         found = (Reason.ENVELOPE_INVALID, refusal) if refusal else self._judge(lookup, envelope)
+        if isinstance(found, EventSchema) and unscoped is not None:
+            found = Reason.SCHEMA_VIOLATION, _unscoped(found, unscoped)
         if isinstance(found, EventSchema):
             return Message(
                 delivery,
                 lookup.registry.version,
                 tenant_id=envelope.tenant_id,
                 message_id=message_id,
-                producer=envelope.producer,
+                producer=producer,
                 event_type=envelope.event_type,
                 schema_id=found.schema_id,
                 occurred_at=envelope.occurred_at,
@@ -166,7 +178,7 @@ class Schemas:
                 metered=envelope.event_type in lookup.meters,
             )
         reason, detail = found
-        claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, envelope.producer)
+        claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)
         return Rejection(delivery, lookup.registry.version, reason, detail, claimed)
 
     def proven_tenant(self, delivery: Delivery) -> str | None:
@@ -260,6 +272,24 @@ class Schemas:
                 )
             self._compiled[key] = known
         return known
+
+
+def _producer(lookup: _Lookup, envelope: Envelope) -> tuple[str, Unscoped | None]:
+    """Give the producer that is part of the event's key; the second says why it can't be told."""
+    scope = lookup.id_scopes.get(envelope.event_type)
+    producer = envelope.producer if scope is None else scope.producer(envelope)
+    return (envelope.producer, producer) if isinstance(producer, Unscoped) else (producer, None)
+
+
+def _unscoped(schema: EventSchema, unscoped: Unscoped) -> dict[str, Any]:
+    error = {"pointer": unscoped.pointer, "rule": "id_scope", "message": unscoped.message}
+    return {
+        "schema_id": schema.schema_id,
+        "schema_version": schema.version,
+        "message": unscoped.message,
+        "errors": [error],
+        "error_count": 1,
+    }
 
 
 def _errors(

@@ -250,6 +250,7 @@ class Store:
 
     def _install_registry(self, connection: Connection, version: int) -> None:
         tenants = connection.execute(self._sql["registry_tenants"]).fetchall()
+        id_scopes = connection.execute(self._sql["registry_id_scopes"]).fetchall()
         with connection.cursor(row_factory=dict_row) as cursor:
             schemas = cursor.execute(self._sql["registry_schemas"]).fetchall()
             meters = cursor.execute(self._sql["registry_meters"]).fetchall()
@@ -259,6 +260,7 @@ class Store:
                 suspended=dict(tenants),
                 schemas=tuple(EventSchema(**schema) for schema in schemas),
                 meters=tuple(Meter(**meter) for meter in meters),
+                id_scopes={event_type: tuple(pointers) for event_type, pointers in id_scopes},
             )
         )
         metrics.registry_version.set(version)

@@ -120,8 +120,13 @@ class _Delivery:
     type=click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"]),
     help="When the first event happened (UTC); the others follow at 0.37 s.  [default: yesterday]",
 )
+@click.option(
+    "--counter",
+    is_flag=True,
+    help="Send created, updated and deleted by users instead, whose ids are unique for user and type alone.",
+)
 @_shared_options
-def fake(
+def fake(  # noqa: PLR0913 - an option each
     *,
     events: int,
     tenants: int | None,
@@ -131,12 +136,16 @@ def fake(
     duplicates: float,
     seed: int | None,
     since: datetime | None,
+    counter: bool,
     **shared: Any,  # noqa: ANN401 - the shared options, which _Delivery names
 ) -> None:
     """Send invented events: orders, sign-ups, payments and pulses of some tenants.
 
     They are valid by the sample schemas that `processor demo` and `processor dev` publish, and travel in
     turn as message attributes, CloudEvents and native events, each with an id of its own.
+
+    With --counter they are events of users, which the samples' meters count (`processor count`). Ids begin
+    anew for each user: the same id of another user is another message.
 
     --invalid gives cause for each reason to reject that a producer can give: not_json, envelope_invalid,
     unknown_tenant, unknown_event_type, unknown_schema_version, schema_violation, id_conflict. --duplicates
@@ -162,6 +171,7 @@ def fake(
         invalid,
         duplicates,
         _yesterday() if since is None else since.replace(tzinfo=UTC),
+        counter,
     )
     batch_size_max = (
         BATCH_SIZE_MAX if rate is None else max(1, min(BATCH_SIZE_MAX, int(rate * LATENCY_S_MAX)))

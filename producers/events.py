@@ -74,6 +74,24 @@ def invent(rng: random.Random, tenant_id: str, run: str, number: int, since: dat
     )
 
 
+def invent_counted(
+    rng: random.Random, tenant_id: str, run: str, number: int, since: datetime = EPOCH
+) -> Event:
+    """Make up an event of the counter: a user has created, updated or deleted something.
+
+    Its id is unique for this user and event type alone: the users of a tenant share their ids.
+    """
+    round_number, place = divmod(number, len(_USERS))
+    return Event(
+        tenant_id=tenant_id,
+        event_type=rng.choices(COUNTED, weights=(6, 3, 1))[0],
+        message_id=f"{run}-{round_number:06d}",
+        producer="app",
+        occurred_at=_rfc3339(rng, since + timedelta(seconds=number * STEP_S + rng.random())),
+        payload={"user_id": _USERS[place]},
+    )
+
+
 def encode(event: Event, form: Form, spelling: Spelling = Spelling.PLAIN, kind: str = "valid") -> Outgoing:
     """Write an event as a message for the queue; `kind` is what reports count it as."""
     payload = _SPELLERS[spelling](event.payload)
@@ -223,6 +241,10 @@ _MAKERS: dict[str, tuple[str, str, _Maker]] = {
 }
 
 EVENT_TYPES = tuple(_MAKERS)
+COUNTED = ("created", "updated", "deleted")
+"""The event types of the counter."""
+
+_USERS = ("ada", "björn", "chloé", "dmitri", "emi", "fatima", "guest/7")
 
 _SKUS = ("TEA-EARL-250", "TEA-SENCHA", "MUG-BLUE", "POT-IRON-2", "TIN-SMALL", "SPOON-01")
 _NAMES = ("Ada Okafor", "Björn Ström", "Chloé Martin", "Dmitri Волков", "Emi 田中", "Fatima Zahra")

@@ -12,7 +12,7 @@ from hashlib import sha256
 import orjson
 
 from processor.errors import Reason
-from producers.events import EPOCH, Event, Form, Spelling, encode, invent
+from producers.events import COUNTED, EPOCH, Event, Form, Spelling, encode, invent, invent_counted
 from producers.faults import choose_fault, spoil
 from producers.publish import Outgoing
 
@@ -27,7 +27,8 @@ VERSION_NAMED = 0.1
 class Plan:
     """What to send: `events` messages in all, of which `invalid` and `duplicates` are shares from 0 to 1.
 
-    The first of them happened at `since`, the others at steps of 0.37 s after it.
+    The first of them happened at `since`, the others at steps of 0.37 s after it. With `counter` they are
+    events of the counter, and no others.
     """
 
     events: int
@@ -36,6 +37,7 @@ class Plan:
     invalid: float = 0.0
     duplicates: float = 0.0
     since: datetime = EPOCH
+    counter: bool = False
 
     def run(self) -> str:
         """Name this run in the ids of its events: the seed, and a mark of what else the events depend on.
@@ -44,7 +46,7 @@ class Plan:
         number of events is not part of it: a longer run begins like a shorter one.
         """
         depends = (self.seed, self.tenants, self.invalid, self.duplicates, self.since.isoformat())
-        mark = sha256(repr(depends).encode()).hexdigest()
+        mark = sha256(f"{depends!r}{'counter' if self.counter else ''}".encode()).hexdigest()
         return f"{self.seed}-{mark[:6]}"
 
 
@@ -68,13 +70,14 @@ def fake_messages(plan: Plan) -> Iterator[Outgoing]:
     run = plan.run()
     weights = [1 / rank for rank in range(1, len(plan.tenants) + 1)]
     recent: list[_Sent] = []
+    make = invent_counted if plan.counter else invent
     for number in range(1, plan.events + 1):
         lot = rng.random()
         if lot < plan.duplicates and recent:
             yield _duplicate(rng, recent)
             continue
         # The first tenants are the loud ones, as in life.
-        event = invent(rng, rng.choices(plan.tenants, weights)[0], run, number, plan.since)
+        event = make(rng, rng.choices(plan.tenants, weights)[0], run, number, plan.since)
         form = rng.choice(tuple(Form))
         if plan.duplicates <= lot < plan.duplicates + plan.invalid:
             yield _fault(rng, event, form, recent)
@@ -108,6 +111,9 @@ def _fault(rng: random.Random, event: Event, form: Form, recent: list[_Sent]) ->
 
 def _contradict(event: Event) -> Event:
     """Say something else, as valid, under the same id."""
+    if event.event_type in COUNTED:
+        # Another user would make another message of it.
+        return replace(event, occurred_at="1999-12-31T23:59:59Z")
     name, value = {
         "order.created": ("total", 0.01),
         "user.signed_up": ("locale", "la"),

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from processor.errors import Reason
-from producers.events import Event, Form, Payload, encode
+from producers.events import COUNTED, Event, Form, Payload, encode
 from producers.publish import Outgoing
 
 Fault: TypeAlias = Callable[[random.Random, Event, Form], Outgoing]
@@ -66,7 +66,9 @@ def _unknown_schema_version(rng: random.Random, event: Event, form: Form) -> Out
 
 
 def _schema_violation(rng: random.Random, event: Event, form: Form) -> Outgoing:
-    payload = rng.choice((_lacking, _surplus, _mistyped, _out_of_range, _unlisted))(rng, event)
+    counted = event.event_type in COUNTED
+    spoilers = [_surplus, _without_user] if counted else _SPOILERS
+    payload = rng.choice(spoilers)(rng, event)
     return encode(replace(event, payload=payload), form)
 
 
@@ -118,6 +120,13 @@ def _unlisted(rng: random.Random, event: Event) -> Payload:
         "pulse": "use_unity",
     }[event.event_type]
     return event.payload | {name: rng.choice(("BITCOIN", "platinum", ""))}
+
+
+def _without_user(rng: random.Random, event: Event) -> Payload:
+    return rng.choice(({}, {"user_id": None}, {"user_id": ""}, {"user_id": [event.payload["user_id"]]}))
+
+
+_SPOILERS = [_lacking, _surplus, _mistyped, _out_of_range, _unlisted]
 
 
 def _garbage(body: str, event: Event) -> Outgoing:

@@ -76,6 +76,7 @@ Held = Mapping[str, Mapping[str, set[str]]]
 TO_SAVE = (
     ("registry", "SELECT"),
     ("tenant", "SELECT"),
+    ("event_type", "SELECT"),
     ("event_schema", "SELECT"),
     *(
         (table, privilege)

@@ -8,6 +8,7 @@ import click
 from processor import logs
 from processor.cli import (
     books,
+    counter,
     dead_letters,
     dispatch,
     proof,
@@ -48,6 +49,7 @@ for family in (
     usage,
     windows,
     dispatch,
+    counter,
 ):
     for command in family.COMMANDS:
         cli.add_command(command)

@@ -1,16 +1,15 @@
 """What waits in the dead-letter queue, and how it comes into the books: processor dlq."""
 
 import threading
-import time
 
 import click
 
 from processor.cli.output import json_option, print_json, print_rows
+from processor.cli.progress import Progress
 from processor.cli.signals import stop_at_signals
 from processor.settings import Settings
 from processor.wiring import commands
 
-_PROGRESS_EVERY_S = 5.0
 _SHOWN = (
     "delivery_id",
     "sent_at",
@@ -89,7 +88,7 @@ def dlq_import(limit: int | None, source_name: str | None, unread: bool, as_json
     duplicate or rejected before is only deleted. Safe to repeat, to kill, and beside a running processor or
     another import. Ctrl-C and SIGTERM end it after the batch under way (exit codes 130 and 143).
     """
-    stop = threading.Event()
+    stop, progress = threading.Event(), Progress()
     with stop_at_signals(stop) as caught:
         name, outcomes, left = commands.import_dead_letters(
             Settings.load(),
@@ -97,7 +96,7 @@ def dlq_import(limit: int | None, source_name: str | None, unread: bool, as_json
             limit=limit,
             unread=unread,
             stop=stop,
-            on_batch=_Progress(),
+            on_batch=lambda count: progress.say(f"{count} done"),
         )
     remaining = sum(left.values())
     if as_json:
@@ -116,18 +115,6 @@ def dlq_import(limit: int | None, source_name: str | None, unread: bool, as_json
     if caught:
         click.echo("stopped; what was imported is in the books, and running this again goes on", err=True)
         raise SystemExit(128 + caught[0])
-
-
-class _Progress:
-    """Says now and then how far it is, on standard error."""
-
-    def __init__(self) -> None:
-        self._said_at = time.monotonic()
-
-    def __call__(self, count: int) -> None:
-        if time.monotonic() - self._said_at >= _PROGRESS_EVERY_S:
-            self._said_at = time.monotonic()
-            click.echo(f"{count} done", err=True)
 
 
 COMMANDS = [dlq]

@@ -67,11 +67,23 @@ def schema() -> None:
 @click.argument("event_type")
 @click.argument("file", type=click.File("rb"))
 @click.option("--tenant", "tenant_id", help="Make it this tenant's own; without it, it is shared by all.")
-def schema_publish(event_type: str, file: BinaryIO, tenant_id: str | None) -> None:
-    """Publish FILE (or -) as the next version of an event type's JSON Schema, and the event type if new."""
+@click.option(
+    "--id-scope",
+    "id_scope",
+    metavar="POINTER",
+    multiple=True,
+    help="Ids are unique within this value of the payload alone, such as /user_id; repeatable.",
+)
+def schema_publish(event_type: str, file: BinaryIO, tenant_id: str | None, id_scope: tuple[str, ...]) -> None:
+    """Publish FILE (or -) as the next version of an event type's JSON Schema, and the event type if new.
+
+    The id of an event is unique within its tenant and producer. Where producers number their events anew for
+    each user, say, tell so with the first schema: with --id-scope /user_id the same id of two users, or of
+    another event type, is two messages. It can't be changed later, since messages are known by it.
+    """
     definition = _json_of(file)
     with database(Settings.load()) as connection:
-        version = registry_changes.publish_schema(connection, event_type, definition, tenant_id)
+        version = registry_changes.publish_schema(connection, event_type, definition, tenant_id, id_scope)
     click.echo(f"published version {version} of {event_type} ({tenant_id or 'shared'})")
 
 
@@ -82,6 +94,8 @@ def schema_list(event_type: str | None, as_json: bool) -> None:
     """List the versions of all schemas."""
     with database(Settings.load()) as connection:
         rows = reader.schemas(connection, event_type)
+    if not as_json:
+        rows = [row | {"id_scope": " ".join(row["id_scope"]) or None} for row in rows]
     which = f" of event type {event_type!r}" if event_type else ""
     print_rows(
         rows,

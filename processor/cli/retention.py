@@ -1,13 +1,14 @@
 """What may go when it is old: processor retention."""
 
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from processor.cli.output import json_option, print_json, print_table
+from processor.cli.progress import Progress
 from processor.cli.signals import stop_at_signals
 from processor.retention import KEY_DAYS_ADVISED, Ages, Step
 from processor.settings import DAYS_MAX, Settings
@@ -15,7 +16,6 @@ from processor.wiring import commands
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_PROGRESS_EVERY_S = 5.0
 _NO_AGE = (
     "nothing is ever removed: no age is set. Set MESSAGE_RETENTION_DAYS, DUPLICATE_RETENTION_DAYS or "
     "REJECTION_RETENTION_DAYS, or give --message-days, --duplicate-days or --rejection-days"
@@ -92,10 +92,10 @@ def retention_apply(step_size: int, pause_ms: int, as_json: bool, **days: int | 
     again goes on. Ctrl-C ends it after the transaction under way, with exit code 130.
     """
     settings = _settings(days)
-    stop, progress = threading.Event(), _Progress()
+    stop = threading.Event()
     with stop_at_signals(stop) as caught:
         ages, removed = commands.apply_retention(
-            settings, step_size=step_size, pause_s=pause_ms / 1000, stop=stop, on_step=progress
+            settings, step_size=step_size, pause_s=pause_ms / 1000, stop=stop, on_step=_Removed()
         )
     if as_json:
         print_json({"days": ages.as_dict(), "key_days": ages.key, "finished": not caught, "removed": removed})
@@ -147,19 +147,17 @@ def _print_plan(ages: Ages, rows: list[dict[str, Any]]) -> None:
         click.echo(f"{kept} old message(s) are kept: seen again within the last {ages.key} days")
 
 
-class _Progress:
-    """Says now and then how far it is, on standard error."""
+class _Removed:
+    """Counts what went, by table, and says now and then how far it is."""
 
     def __init__(self) -> None:
-        self._removed: dict[str, int] = {}
-        self._said_at = time.monotonic()
+        self._removed: Counter[str] = Counter()
+        self._progress = Progress()
 
     def __call__(self, step: Step) -> None:
-        self._removed[step.table] = self._removed.get(step.table, 0) + step.removed
-        if time.monotonic() - self._said_at >= _PROGRESS_EVERY_S:
-            self._said_at = time.monotonic()
-            count, percent = self._removed[step.table], round(100 * step.read_ratio)
-            click.echo(f"{step.table}: {count} removed, {percent} % of the table read", err=True)
+        self._removed[step.table] += step.removed
+        count, percent = self._removed[step.table], round(100 * step.read_ratio)
+        self._progress.say(f"{step.table}: {count} removed, {percent} % of the table read")
 
 
 COMMANDS = [retention]

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -12,6 +13,7 @@ from processor.cli.output import json_option, print_json, print_table
 from processor.exposure import require_unguessable
 from processor.settings import Settings
 from processor.wiring import commands, database, service
+from processor.wiring.counting import CountsOfRun
 
 
 @click.command()
@@ -61,11 +63,19 @@ def check(as_json: bool) -> None:
     metavar="SECONDS",
     help="End when nothing has come for so long and nothing is held. Without it, run until stopped.",
 )
-def run(processes: int, until_idle: float | None) -> None:
+@click.option(
+    "--count-to",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="At the end write how many messages each user has to files in DIR, as processor count does.",
+)
+def run(processes: int, until_idle: float | None, count_to: Path | None) -> None:
     """Run the event processor: SQS_QUEUE_URL to DATABASE_URL, until SIGTERM or Ctrl-C.
 
     A stop finishes what is held and may take up to STOP_TIMEOUT_S; a second one ends at once and leaves it
     to the queue. Outages of either side are waited out. /livez, /readyz and /metrics are on HTTP_PORT.
+
+    With --count-to the files say what is committed when the run ends, be it of idleness or by a stop.
     """
     settings = Settings.load()
     logs.configure(settings.log_format, settings.log_level)
@@ -74,9 +84,16 @@ def run(processes: int, until_idle: float | None) -> None:
     settings.need_database_url()
     settings.need_queue_url()
     require_unguessable(settings)
+    counts = None if count_to is None else CountsOfRun(settings, count_to, stops.gently)
+    prepare = service.nothing_more if counts is None else counts.prepare
+    code = 0
     if processes > 1:
-        raise SystemExit(service.run_many(settings, stops, processes, until_idle))
-    service.run(settings, stops, until_idle)
+        code = service.run_many(settings, stops, processes, until_idle, prepare)
+    else:
+        service.run(settings, stops, until_idle, prepare)
+    if counts is not None:
+        counts.write()
+    raise SystemExit(code)
 
 
 def _obey_signals(stops: service.Stops) -> None:

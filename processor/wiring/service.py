@@ -1,6 +1,7 @@
 """What runs all day: the event processor in one process, and several of them side by side."""
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -41,9 +42,19 @@ class Stops:
     now: threading.Event
 
 
-def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> Tally:
+def nothing_more() -> None:
+    """Ask nothing more of the database than a run does by itself."""
+
+
+def run(
+    settings: Settings,
+    stops: Stops,
+    until_idle_s: float | None = None,
+    prepare: Callable[[], None] = nothing_more,
+) -> Tally:
     """Run the event processor until told to stop, or until idle. Absent dependencies are waited for.
 
+    `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
     Raises MigrationsPending, StoreFault and SettingsError, which waiting would not mend, and Stopped when
     told to stop before it could begin.
     """
@@ -80,6 +91,7 @@ def run(settings: Settings, stops: Stops, until_idle_s: float | None = None) -> 
     supervisor.follow(stops.gently)
     try:
         beginning.require_migrations()
+        prepare()
         beginning.load_registry(schemas)
         begun.set()
         watcher.start()
@@ -202,7 +214,13 @@ class _DepthWatcher:
                 return
 
 
-def run_many(settings: Settings, stops: Stops, processes: int, until_idle_s: float | None) -> int:
+def run_many(
+    settings: Settings,
+    stops: Stops,
+    processes: int,
+    until_idle_s: float | None,
+    prepare: Callable[[], None] = nothing_more,
+) -> int:
     """Run several processes side by side; gives the exit code. Raises what would end every one of them."""
     if settings.http_port and settings.http_port + processes - 1 > _PORT_MAX:
         raise SettingsError(
@@ -210,6 +228,7 @@ def run_many(settings: Settings, stops: Stops, processes: int, until_idle_s: flo
             f"{_PORT_MAX} is the last; set HTTP_PORT lower, or to 0 for any"
         )
     _Beginning(settings, stops.gently).require_migrations()
+    prepare()
     return supervisor.supervise(
         processes,
         http_port=settings.http_port,

@@ -7,11 +7,17 @@ INSERT INTO tenant (tenant_id, name) VALUES (%(tenant_id)s, %(name)s) ON CONFLIC
 UPDATE tenant SET status = %(status)s WHERE tenant_id = %(tenant_id)s RETURNING tenant_id
 
 -- add_event_type: Add an event type; one that is there is left as it is.
-INSERT INTO event_type (event_type, description) VALUES (%(event_type)s, %(description)s)
+INSERT INTO event_type (event_type, description, id_scope) VALUES (%(event_type)s, %(description)s, %(id_scope)s)
 ON CONFLICT ON CONSTRAINT event_type_pkey DO NOTHING
 
 -- lock_event_type: Let one version of an event type's schemas be published at a time.
 SELECT event_type FROM event_type WHERE event_type = %(event_type)s FOR NO KEY UPDATE
+
+-- scope_ids: Choose within which values of the payload an event type's ids are unique; what they are already is left as it is.
+UPDATE event_type SET id_scope = %(id_scope)s WHERE event_type = %(event_type)s AND id_scope <> %(id_scope)s::text[]
+
+-- settle_id_scope: Ask now, before there is a schema of this transaction, what would be asked at the commit.
+SET CONSTRAINTS event_type_id_scope_stays IMMEDIATE
 
 -- publish_schema: Publish the next version of an event type's schema, shared or a tenant's own.
 INSERT INTO event_schema (event_type, tenant_id, version, definition)
@@ -24,14 +30,14 @@ RETURNING version
 SELECT tenant_id, name, status, created_at FROM tenant ORDER BY tenant_id
 
 -- list_schemas: Every version of every schema, without the definitions.
-SELECT event_type, tenant_id, version, schema_id, published_at
-FROM event_schema
+SELECT event_type, tenant_id, version, schema_id, published_at, id_scope
+FROM event_schema JOIN event_type USING (event_type)
 WHERE (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
 ORDER BY event_type, tenant_id NULLS FIRST, version
 
 -- show_schema: One version of a schema; without a version the latest.
-SELECT event_type, tenant_id, version, schema_id, published_at, definition
-FROM event_schema
+SELECT event_type, tenant_id, version, schema_id, published_at, id_scope, definition
+FROM event_schema JOIN event_type USING (event_type)
 WHERE event_type = %(event_type)s AND tenant_id IS NOT DISTINCT FROM %(tenant_id)s
   AND (%(version)s::int IS NULL OR version = %(version)s)
 ORDER BY version DESC

@@ -16,7 +16,7 @@ from processor.model import Delivery, EventSchema, Message, Registry, Rejection
 from processor.schemas import Schemas
 from processor.settings import MIB
 from processor.wire import Attribute
-from producers.events import EVENT_TYPES, Form
+from producers.events import COUNTED, EVENT_TYPES, Form
 from producers.fake import SAMPLE_TENANTS, Plan, fake_messages, sample_tenants
 from producers.faults import FAULT_KINDS
 from producers.lines import BadLine, Reading, read_messages
@@ -35,7 +35,8 @@ def the_sample_schemas() -> Schemas:
         for path in sorted(directory.glob("*.schema.json"))
     ]
     judge = Schemas(body_bytes_max=MIB, json_depth_max=64)
-    judge.install(Registry(1, dict.fromkeys(SAMPLE_TENANTS, False), tuple(schemas)))
+    scopes = dict.fromkeys(COUNTED, ("/user_id",))
+    judge.install(Registry(1, dict.fromkeys(SAMPLE_TENANTS, False), tuple(schemas), id_scopes=scopes))
     return judge
 
 
@@ -71,12 +72,13 @@ def test_another_beginning_shares_no_id() -> None:
     assert not first & second
 
 
+@pytest.mark.parametrize("counter", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_each_fake_has_the_verdict_that_it_was_made_for(seed: int) -> None:
+def test_each_fake_has_the_verdict_that_it_was_made_for(seed: int, *, counter: bool) -> None:
     judge = the_sample_schemas()
     seen: Counter[str] = Counter()
 
-    for message in fake_messages(Plan(2000, seed, invalid=0.3, duplicates=0.2)):
+    for message in fake_messages(Plan(2000, seed, invalid=0.3, duplicates=0.2, counter=counter)):
         verdict = judge.validate(delivered(message))
         seen[message.kind] += 1
         if message.kind in ("valid", "duplicate", Reason.ID_CONFLICT):
@@ -104,6 +106,18 @@ def test_other_plans_share_no_id() -> None:
     ids = [{message.message_id for message in fake_messages(plan)} - {None} for plan in plans]
 
     assert len(set.union(*ids)) == sum(map(len, ids))
+
+
+def test_users_of_the_counter_share_ids_and_each_event_is_one_message() -> None:
+    judge = the_sample_schemas()
+
+    verdicts = [judge.validate(delivered(message)) for message in fake_messages(Plan(2000, 1, counter=True))]
+
+    messages = [verdict for verdict in verdicts if isinstance(verdict, Message)]
+    assert len(messages) == 2000
+    assert len({(message.tenant_id, message.message_id, message.producer) for message in messages}) == 2000
+    assert len({message.message_id for message in messages}) < 300
+    assert {message.event_type for message in messages} == set(COUNTED)
 
 
 def test_a_duplicate_says_the_same_and_a_conflict_another_thing_of_an_event_that_was_sent_once() -> None:

@@ -1,0 +1,64 @@
+"""How many messages each user has: processor count."""
+
+from pathlib import Path
+
+import click
+
+from processor.cli.output import json_option, print_rows
+from processor.settings import Settings
+from processor.usage.counter import Selection
+from processor.wiring import counting
+
+
+@click.command()
+@click.option(
+    "--to",
+    "directory",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The directory for the files; made if it is missing.",
+)
+@click.option("--tenant", "tenant_id", help="Of this tenant alone; without it, of all tenants, added up.")
+@click.option("--group", "group_name", default="user_id", show_default=True, help="What the meters group by.")
+@click.option(
+    "--meter",
+    "meters",
+    multiple=True,
+    help="Go by this meter; repeatable. Without it, by the one that there is for each event type.",
+)
+@json_option
+def count(
+    directory: Path, tenant_id: str | None, group_name: str, meters: tuple[str, ...], *, as_json: bool
+) -> None:
+    """Write how many messages each user has: one file per event type, such as created.json {"u1": 3}.
+
+    It goes by the meters that count messages without windows, grouped by this one name. A message counts
+    once, however often it was delivered; one that was voided does not. Users are sorted by code point, and
+    one whose count has come to 0 is left out. All files are of one moment, and each is replaced whole;
+    others in the directory stay as they are.
+
+    A file is named after its event type: small letters, digits, '_', '-' and '.' stand as they are, each
+    other byte of its UTF-8 as %xx (capital letters too, for file systems that don't tell them apart), and so
+    does the first character where it is a dot or the name is a device's on Windows (con, nul, ...). Of more
+    than 200 characters the first 100 are kept, and '%~' and the SHA-256 of the event type follow.
+    """
+    selection = Selection(tenant_id, group_name, meters)
+    counts = counting.count(Settings.load(), directory, selection)
+    if counts.tenants > 1:
+        click.echo(
+            f"note: the counts of {counts.tenants} tenants are added up; --tenant gives one tenant's",
+            err=True,
+        )
+    rows = [
+        {
+            "event_type": file.event_type,
+            "file": str(directory / file.file),
+            "users": file.users,
+            "messages": file.messages,
+        }
+        for file in counts.files
+    ]
+    print_rows(rows, as_json=as_json, empty="nothing is counted")
+
+
+COMMANDS = [count]

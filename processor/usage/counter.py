@@ -1,0 +1,159 @@
+"""The counter: how many messages each user has, as one file per event type.
+
+    meters without windows, grouped by one name ─▶ total ─▶ created.json  {"u1": 3, "u2": 1}
+
+Nothing is counted here: the totals were raised in the transactions that stored the messages.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from processor.connection import require_all_rows
+from processor.errors import NotFound, SettingsError
+from processor.queries import queries
+from processor.usage.count_files import Replacement, file_name
+
+Connection: TypeAlias = psycopg.Connection[Any]
+
+_FETCH_SIZE = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Whose counts (`tenant_id` None: of all tenants, added up), grouped by what, and by which meters.
+
+    `meters` empty: by whichever there are.
+    """
+
+    tenant_id: str | None = None
+    group_name: str = "user_id"
+    meters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CountFile:
+    """A file that was written: how many users it names, and how many messages they have together."""
+
+    event_type: str
+    file: str
+    users: int
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was written, and how many tenants' counts are in it."""
+
+    files: tuple[CountFile, ...]
+    tenants: int
+
+
+def find_counters(connection: Connection, selection: Selection) -> Mapping[str, list[int]]:
+    """Give the meters to count by, by event type.
+
+    Raises NotFound where there is none or no such tenant, SettingsError where one would have to choose, and
+    StoreFault where this role would count too few.
+    """
+    if selection.tenant_id is None:
+        require_all_rows(connection)
+    elif connection.execute(queries("counter")["known_tenant"], _parameters(selection)).fetchone() is None:
+        raise NotFound(f"no tenant {selection.tenant_id!r}; `processor tenant list` shows those there are")
+    rows = connection.execute(queries("counter")["counters"], _parameters(selection)).fetchall()
+    if not rows:
+        raise NotFound(_no_counter(selection))
+    counters = [_Counter(*row) for row in rows]
+    event_types = dict.fromkeys(counter.event_type for counter in counters)
+    return {
+        event_type: _choose([counter for counter in counters if counter.event_type == event_type])
+        for event_type in event_types
+    }
+
+
+def write_counts(connection: Connection, directory: Path, selection: Selection) -> Counts:
+    """Write a file for each event type that is counted, all of one snapshot; nothing else is touched.
+
+    Raises as find_counters does, and SettingsError where the directory can't be written to.
+    """
+    sql = queries("counter")
+    with connection.transaction(), Replacement(directory) as replacement:
+        connection.execute(sql["use_one_snapshot"])
+        counters = find_counters(connection, selection)
+        files = []
+        for event_type, meter_ids in counters.items():
+            entries = _Entries(connection, _parameters(selection) | {"meter_ids": meter_ids})
+            users = replacement.write(file_name(event_type), entries)
+            files.append(CountFile(event_type, file_name(event_type), users, entries.messages))
+        everything = {"meter_ids": [meter_id for meter_ids in counters.values() for meter_id in meter_ids]}
+        row = connection.execute(sql["counted_tenants"], _parameters(selection) | everything).fetchone()
+        replacement.put_in_place()
+    return Counts(tuple(files), tenants=0 if row is None else int(row[0]))
+
+
+class _Entries(Iterator[tuple[str, int]]):
+    """The users of one event type and their messages, in order; never all of them in memory."""
+
+    def __init__(self, connection: Connection, parameters: Mapping[str, Any]) -> None:
+        self.messages = 0
+        self._entries = self._read(connection, parameters)
+
+    def __next__(self) -> tuple[str, int]:
+        return next(self._entries)
+
+    def _read(self, connection: Connection, parameters: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+        with connection.cursor(name="counts", row_factory=tuple_row) as cursor:
+            cursor.itersize = _FETCH_SIZE
+            for counted, messages in cursor.execute(queries("counter")["counts"], parameters):
+                self.messages += messages
+                yield counted, messages
+
+
+@dataclass(frozen=True, slots=True)
+class _Counter:
+    meter_id: int
+    meter: str
+    tenant_id: str | None
+    event_type: str
+    is_active: bool
+
+
+def _choose(counters: Sequence[_Counter]) -> list[int]:
+    """Give those meters of one event type by which each message counts once.
+
+    A retired one is left out where an active one counts the same messages.
+    """
+    active_for = {counter.tenant_id for counter in counters if counter.is_active}
+    chosen = [
+        counter for counter in counters if counter.is_active or not active_for & {counter.tenant_id, None}
+    ]
+    owners = [counter.tenant_id for counter in chosen]
+    if len(set(owners)) < len(owners) or (None in owners and len(owners) > 1):
+        names = sorted({counter.meter for counter in chosen})
+        raise SettingsError(
+            f"event type {chosen[0].event_type!r} is counted by several meters: {', '.join(names)}; name the "
+            f"one to go by: processor count --meter {names[0]}"
+        )
+    return [counter.meter_id for counter in chosen]
+
+
+def _no_counter(selection: Selection) -> str:
+    which = f" named {' or '.join(selection.meters)}" if selection.meters else ""
+    whose = "" if selection.tenant_id is None else f" for tenant {selection.tenant_id!r}"
+    name = selection.group_name
+    return (
+        f"no meter{which} counts messages by {name} alone and without windows{whose}; add one: "
+        f"processor meter add created --event-type created --count --by {name}=/{name} --window none "
+        "--past-limit none --future-limit none"
+    )
+
+
+def _parameters(selection: Selection) -> dict[str, Any]:
+    return {
+        "tenant_id": selection.tenant_id,
+        "group_name": selection.group_name,
+        "meters": list(selection.meters),
+    }

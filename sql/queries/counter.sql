@@ -1,0 +1,32 @@
+-- What `processor count` asks, all of it in one snapshot: how many messages each user has, by event type.
+
+-- use_one_snapshot: Read everything as it was at the first question.
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
+
+-- known_tenant: A row if there is such a tenant.
+SELECT tenant_id FROM tenant WHERE tenant_id = %(tenant_id)s
+
+-- counters: The meters that count for ever by this one name, for one tenant or for any, of these names or of any.
+SELECT meter_id, meter, tenant_id, event_type, status = 'active' AS is_active
+FROM meter
+WHERE aggregation = 'count' AND window_size = 'none' AND group_names = ARRAY[%(group_name)s::text]
+  AND (%(tenant_id)s::text IS NULL OR tenant_id IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(meters)s::text[] = '{}' OR meter = ANY (%(meters)s::text[]))
+ORDER BY event_type, meter, meter_id
+
+-- counts: How many messages each user has, by these meters; whose messages are all void is left out.
+SELECT (group_key::jsonb ->> %(group_name)s) COLLATE "C" AS counted, sum(value)::bigint AS messages
+FROM total
+WHERE meter_id = ANY (%(meter_ids)s) AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+GROUP BY counted
+HAVING sum(value) <> 0
+ORDER BY counted
+
+-- counted_tenants: How many tenants have messages that these meters count.
+SELECT count(*)
+FROM (
+  SELECT tenant_id FROM total
+  WHERE meter_id = ANY (%(meter_ids)s) AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  GROUP BY tenant_id
+  HAVING sum(value) <> 0
+) AS counted
