@@ -10,6 +10,7 @@ from processor.cli import (
     books,
     counter,
     dead_letters,
+    dispatch,
     meters,
     proof,
     registry,
@@ -18,6 +19,7 @@ from processor.cli import (
     service,
     stack,
     usage,
+    windows,
 )
 from processor.cli.errors import Commands
 
@@ -47,6 +49,8 @@ for family in (
     proof,
     retention,
     usage,
+    windows,
+    dispatch,
     counter,
 ):
     for command in family.COMMANDS:
