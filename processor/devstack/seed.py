@@ -1,10 +1,11 @@
-"""The sample tenants and event schemas of demo and dev, put into the registry once and never twice.
+"""The sample tenants, event schemas and meters of demo and dev, put into the registry once and never twice.
 
 samples/<event_type>.schema.json             for every tenant
 samples/<tenant>/<event_type>.schema.json    one tenant's own, which replaces the shared one for it
 """
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,48 @@ TENANTS = {
     "umbrella": "Umbrella Corporation",
     "hooli": "Hooli",
 }
+COUNTED = ("created", "updated", "deleted")
+"""Event types whose messages are counted by user, and whose ids are unique for a user alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleMeter:
+    """A shared meter: it adds what `value_pointer` leads to, or counts; by the hour, or for ever."""
+
+    meter: str
+    event_type: str
+    value_pointer: str | None
+    group_names: list[str]
+    group_pointers: list[str]
+    window_size: str
+
+
+METERS = (
+    SampleMeter(
+        "pulse", "pulse", "/used_amount", ["product_sku", "use_unity"], ["/product_sku", "/use_unity"], "hour"
+    ),
+    *(SampleMeter(event_type, event_type, None, ["user_id"], ["/user_id"], "none") for event_type in COUNTED),
+)
 
 
 def seed(database_url: str) -> None:
-    """Make the sample tenants and publish each sample schema whose newest version differs from its file.
+    """Make the sample tenants and meters; publish each sample schema whose newest version differs.
 
-    One transaction: all of it is there, or nothing. What else is in the registry stays as it is.
+    One transaction: all of it is there, or nothing. What else is in the registry stays as it is, and so does
+    an event type or a meter that has the name of one of ours.
     """
+    sql = queries("devstack")
     with psycopg.connect(database_url) as connection:
         for tenant_id, name in TENANTS.items():
             add_tenant(connection, tenant_id, name)
+        for event_type in COUNTED:
+            scoped = {"event_type": event_type, "id_scope": ["/user_id"]}
+            connection.execute(sql["add_scoped_event_type"], scoped)
         for path in sorted(SAMPLES.rglob(f"*{SUFFIX}")):
             tenant = None if path.parent == SAMPLES else path.parent.name
             _publish(connection, path, tenant)
+        for meter in METERS:
+            connection.execute(sql["add_sample_meter"], asdict(meter))
 
 
 def _publish(connection: psycopg.Connection[Any], path: Path, tenant_id: str | None) -> None:

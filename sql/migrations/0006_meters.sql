@@ -22,6 +22,30 @@ CREATE FUNCTION json_pointer_fits(pointer text) RETURNS boolean LANGUAGE sql IMM
   RETURN char_length(pointer) <= 256 AND pointer ~ '^(/([^~/]|~[01])*)*$' AND pointer !~ '/(\s*[+-]\s*\d+|\s+\d+|0\d+)(/|$)';
 COMMENT ON FUNCTION json_pointer_fits(text) IS 'Whether a text is a JSON pointer (RFC 6901) that a meter may use.';
 
+ALTER TABLE event_type ADD CONSTRAINT event_type_id_scope_fit CHECK (
+  cardinality(id_scope) <= 4 AND coalesce(array_ndims(id_scope) = 1 AND array_lower(id_scope, 1) = 1, true)
+  AND array_position(id_scope, NULL) IS NULL
+  AND json_pointer_fits(id_scope[1]) IS NOT false AND json_pointer_fits(id_scope[2]) IS NOT false
+  AND json_pointer_fits(id_scope[3]) IS NOT false AND json_pointer_fits(id_scope[4]) IS NOT false);
+
+-- The scope is part of the key by which a redelivery or a duplicate is known. A message has a schema, and its row
+-- keeps that from being deleted: without a schema there are no messages. Asked at the commit, while nothing else
+-- of the registry changes.
+CREATE FUNCTION event_type_id_scope_stays() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(registry_lock_key());
+  IF EXISTS (SELECT FROM event_schema WHERE event_schema.event_type = NEW.event_type) THEN
+    RAISE EXCEPTION 'the id_scope of event type % stays what it is: messages may be known by it', NEW.event_type
+      USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'event_type_id_scope_stays',
+        HINT = 'it is chosen before the first schema; publish the event under a new name';
+  END IF;
+  RETURN NULL;
+END $$;
+COMMENT ON FUNCTION event_type_id_scope_stays() IS 'Refuses another id_scope for an event type that has a schema, and so may have messages.';
+CREATE CONSTRAINT TRIGGER event_type_id_scope_stays AFTER UPDATE OF id_scope ON event_type
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (OLD.id_scope IS DISTINCT FROM NEW.id_scope)
+  EXECUTE FUNCTION event_type_id_scope_stays();
+
 CREATE TABLE meter (
   meter_id           int GENERATED ALWAYS AS IDENTITY CONSTRAINT meter_pkey PRIMARY KEY,
   meter              text COLLATE "C" NOT NULL,
@@ -552,9 +576,11 @@ BEGIN
   EXECUTE format('ALTER FUNCTION registry_version_held(boolean) SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION put_up_tenant_walls() SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION meter_begins_or_ends() SET search_path = %I, pg_temp', current_schema());
+  EXECUTE format('ALTER FUNCTION event_type_id_scope_stays() SET search_path = %I, pg_temp', current_schema());
   PERFORM put_up_tenant_walls();
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_writer') THEN
     GRANT EXECUTE ON FUNCTION registry_version_held(boolean) TO processor_writer;
   END IF;
 END $$;
 REVOKE EXECUTE ON FUNCTION meter_begins_or_ends() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION event_type_id_scope_stays() FROM PUBLIC;

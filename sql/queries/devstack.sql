@@ -26,3 +26,18 @@ SELECT definition
  WHERE event_type = %(event_type)s AND tenant_id IS NOT DISTINCT FROM %(tenant_id)s
  ORDER BY version DESC
  LIMIT 1;
+
+-- add_scoped_event_type: Add an event type whose ids are unique within some values of the payload alone; one that is there is left as it is.
+INSERT INTO event_type (event_type, id_scope) VALUES (%(event_type)s, %(id_scope)s)
+ON CONFLICT ON CONSTRAINT event_type_pkey DO NOTHING;
+
+-- add_sample_meter: Add a shared meter, unless there is one of this name.
+INSERT INTO meter (
+  meter, event_type, aggregation, value_pointer, group_names, group_pointers, window_size, past_limit, future_limit,
+  is_handed_over)
+SELECT
+  %(meter)s, %(event_type)s, CASE WHEN %(value_pointer)s::text IS NULL THEN 'count' ELSE 'sum' END, %(value_pointer)s,
+  %(group_names)s::text[], %(group_pointers)s::text[], %(window_size)s,
+  CASE WHEN %(window_size)s <> 'none' THEN interval '92 days' END,
+  CASE WHEN %(window_size)s <> 'none' THEN interval '1 hour' END, %(window_size)s <> 'none'
+WHERE NOT EXISTS (SELECT FROM meter WHERE meter.meter = %(meter)s);

@@ -31,7 +31,7 @@ TOPICS = sorted(path.stem for path in (sql_folder() / "queries").glob("*.sql"))
 # As the design has them: a column ending in ? may be NULL.
 COLUMNS = {
     "tenant": "tenant_id name status created_at",
-    "event_type": "event_type description created_at",
+    "event_type": "event_type description created_at id_scope",
     "event_schema": "schema_id event_type tenant_id? version definition published_at",
     "message": """
         tenant_id message_id producer event_type schema_id occurred_at? sent_at stored_at payload context?
