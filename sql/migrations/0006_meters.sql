@@ -406,6 +406,33 @@ CREATE FUNCTION metered(
 $$;
 COMMENT ON FUNCTION metered(text, text, text, text, jsonb, timestamptz, timestamptz) IS 'What each meter counts of one message: in which window and group, how much, and why not (miss). Nothing for a message that was voided, or that was stored before the meter was active.';
 
+-- For the proof and the rebuild. Each argument that is NULL limits nothing; the planner drops it then.
+CREATE FUNCTION metered_totals(
+  of_tenant text, of_meters int[], of_types text[], window_from timestamptz, window_until timestamptz,
+  stored_from timestamptz, stored_until timestamptz
+) RETURNS TABLE (
+  tenant_id text, meter_id int, window_start timestamptz, group_key text, miss text,
+  value numeric, messages bigint, first_at timestamptz, last_at timestamptz
+) LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT
+    message.tenant_id, metered.meter_id, metered.window_start,
+    -- What could not be counted is of no group, and might be of as many as there are messages.
+    CASE WHEN metered.miss IS NULL THEN metered.group_key END, metered.miss,
+    sum(metered.value), count(*), min(coalesce(occurred_at, sent_at)), max(coalesce(occurred_at, sent_at))
+  FROM message
+  CROSS JOIN LATERAL metered(
+    message.tenant_id, message_id, producer, event_type, payload, coalesce(occurred_at, sent_at), stored_at)
+  WHERE (of_tenant IS NULL OR message.tenant_id = of_tenant)
+    AND (of_types IS NULL OR event_type = ANY (of_types))
+    AND (stored_from IS NULL OR stored_at >= stored_from)
+    AND (stored_until IS NULL OR stored_at < stored_until)
+    AND (of_meters IS NULL OR metered.meter_id = ANY (of_meters))
+    AND (window_from IS NULL OR metered.window_start >= window_from)
+    AND (window_until IS NULL OR metered.window_start < window_until)
+  GROUP BY 1, 2, 3, 4, 5
+$$;
+COMMENT ON FUNCTION metered_totals(text, int[], text[], timestamptz, timestamptz, timestamptz, timestamptz) IS 'What the stored messages come to by tenant, meter, window and group, and what could not be counted of them (miss): all of them, or those of a tenant, of meters, of event types, of windows, stored between two moments.';
+
 -- security_invoker: a tenant's reader sees through it what it may see of the tables.
 CREATE VIEW usage WITH (security_invoker) AS
   SELECT
