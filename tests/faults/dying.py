@@ -24,6 +24,8 @@ NOTHING_COMMITTED = [
     "after validate",
     "before insert_messages",
     "after insert_messages",
+    "before insert_metered_messages",
+    "after insert_metered_messages",
     "before classify_messages",
     "after classify_messages",
     "before insert_duplicates",

@@ -1,4 +1,4 @@
-"""What must be true when all faults are over: the audit, the sums, and no delete before its commit."""
+"""What must be true when all faults are over: audit, sums, totals, and no delete before its commit."""
 
 import contextlib
 import threading
@@ -14,7 +14,8 @@ from processor.audit import audit
 from processor.devstack.sqs import EmbeddedSqs
 from processor.sources.sqs import SqsSource
 from tests.faults.http_proxy import Minutes
-from tests.faults.steady_load import Key, Sent, SteadyLoad
+from tests.faults.pulses import Key, differences
+from tests.faults.steady_load import Sent, SteadyLoad
 
 _OUTCOMES = """
 SELECT delivery_id FROM message WHERE stored_at >= to_timestamp(%(since)s)
@@ -77,7 +78,7 @@ def judge(
     *,
     dead_letters: bool = False,
 ) -> Judgement:
-    """Ask the audit message by message, compare the sums, and look for deletes before their commits.
+    """Ask the audit message by message, compare sums and totals, and look for deletes before their commits.
 
     Dead letters are faults as well, unless `dead_letters` says that they were meant to be.
     """
@@ -88,6 +89,10 @@ def judge(
     found["sums"] = int(sum_stored(connection, list(load.sent.rivals)) != load.sent.total())
     if found["sums"]:
         text += "\n" + _other_amounts(connection, load.sent)
+    pulses = load.sent.pulses
+    wrong_totals = differences(connection, pulses.rows(), pulses.open_rivals())
+    found["usage"] = len(wrong_totals)
+    text = "\n".join([text, *wrong_totals[:_NAMED_MAX]])
     found["early deletes"] = _early_deletes(connection, minutes)
     if not dead_letters:
         found["dead letters"] = source.depth_with_dead_letters().get("dead_lettered", 0)
