@@ -6,7 +6,19 @@
 import click
 
 from processor import logs
-from processor.cli import books, dead_letters, proof, registry, rejections, retention, service, stack, usage
+from processor.cli import (
+    books,
+    dead_letters,
+    dispatch,
+    proof,
+    registry,
+    rejections,
+    retention,
+    service,
+    stack,
+    usage,
+    windows,
+)
 from processor.cli.errors import Commands
 
 
@@ -24,7 +36,19 @@ def cli() -> None:
     logs.configure("console", "WARNING")
 
 
-for family in (stack, service, registry, rejections, dead_letters, books, proof, retention, usage):
+for family in (
+    stack,
+    service,
+    registry,
+    rejections,
+    dead_letters,
+    books,
+    proof,
+    retention,
+    usage,
+    windows,
+    dispatch,
+):
     for command in family.COMMANDS:
         cli.add_command(command)
 

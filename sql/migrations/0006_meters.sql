@@ -296,7 +296,7 @@ COMMENT ON COLUMN usage_batch.line_count IS 'How many lines it was made of.';
 COMMENT ON COLUMN usage_batch.attempt_count IS 'How often it was sent.';
 COMMENT ON COLUMN usage_batch.created_at IS 'When it was put together.';
 COMMENT ON COLUMN usage_batch.next_attempt_at IS 'Not to be sent again before then.';
-COMMENT ON COLUMN usage_batch.handed_over_at IS 'When the sink had accepted it, or refused some of its lines one by one; NULL: not yet.';
+COMMENT ON COLUMN usage_batch.handed_over_at IS 'When it was done with: the sink had accepted it, or its remaining lines went into other batches; NULL: not yet.';
 COMMENT ON COLUMN usage_batch.trouble IS 'What the last attempt met, without a word of what the sink said; NULL: nothing.';
 
 CREATE TABLE usage_line (
@@ -316,7 +316,8 @@ CREATE TABLE usage_line (
   CONSTRAINT usage_line_pkey PRIMARY KEY (tenant_id, meter_id, window_start, group_key, revision),
   CONSTRAINT usage_line_revision_positive CHECK (revision >= 1)
 );
-CREATE INDEX usage_line_waiting_idx ON usage_line (closed_at) WHERE handed_over_at IS NULL AND batch_id IS NULL;
+-- By meter, because the lines of meters that are not handed over stay in it for ever.
+CREATE INDEX usage_line_waiting_idx ON usage_line (meter_id, closed_at) WHERE handed_over_at IS NULL AND batch_id IS NULL;
 CREATE INDEX usage_line_batch_idx ON usage_line (batch_id) WHERE handed_over_at IS NULL;
 COMMENT ON TABLE usage_line IS 'What a closed window came to, and each later change of it as a signed difference: the lines that are handed over, never changed once written.';
 COMMENT ON COLUMN usage_line.tenant_id IS 'The tenant.';
