@@ -149,3 +149,100 @@ WHERE (%(tenant_id)s::text IS NULL OR usage_removal.tenant_id = %(tenant_id)s)
 GROUP BY usage_removal.tenant_id, meter.meter_id, window_start
 ORDER BY usage_removal.tenant_id, meter.meter, window_start
 LIMIT %(kept)s
+
+-- prepare_rebuild: See what others committed meanwhile, make commits durable whatever the role's defaults, and keep a long question off a compiler.
+SELECT
+  set_config('default_transaction_isolation', 'read committed', false),
+  set_config('synchronous_commit',
+    CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write') THEN 'on'
+    ELSE current_setting('synchronous_commit') END, false),
+  set_config('jit', 'off', false)
+
+-- lock_rebuild: Let one session rebuild or remove at a time; false: another is at it.
+SELECT pg_try_advisory_lock(%(key)s)
+
+-- unlock_rebuild: Let the next one.
+SELECT pg_advisory_unlock(%(key)s)
+
+-- cover_windows: From the commit on, let the meters count in these windows what was stored before they were active, too.
+INSERT INTO usage_rebuild (meter_id, window_from, window_until)
+SELECT meter_id, coalesce(%(window_from)s, timestamptz '-infinity'), coalesce(%(window_until)s, timestamptz 'infinity')
+FROM unnest(%(meter_ids)s::int[]) AS chosen (meter_id)
+WHERE NOT EXISTS (
+  SELECT FROM usage_rebuild AS wider
+  WHERE wider.meter_id = chosen.meter_id
+    AND wider.window_from <= coalesce(%(window_from)s, timestamptz '-infinity')
+    AND wider.window_until >= coalesce(%(window_until)s, timestamptz 'infinity'))
+ORDER BY meter_id
+ON CONFLICT ON CONSTRAINT usage_rebuild_pkey DO NOTHING
+
+-- drop_differences: Forget what an earlier rebuild of this session found.
+DROP TABLE IF EXISTS pg_temp.usage_difference
+
+-- create_differences: A place for what is missing from totals, or too much, by a number in key order.
+CREATE TEMPORARY TABLE usage_difference (
+  position bigint, tenant_id text COLLATE "C", meter_id int, window_start timestamptz, group_key text COLLATE "C",
+  value numeric, messages bigint, first_at timestamptz, last_at timestamptz, closes_at timestamptz
+)
+
+-- find_differences: Set down what each total lacks to what its messages, and what retention removed of them, come to: all of one snapshot. Gives how many totals differ, and how many messages could not be counted.
+WITH said AS MATERIALIZED (
+  SELECT * FROM metered_totals(
+    %(tenant_id)s, %(meter_ids)s, %(event_types)s, %(window_from)s, %(window_until)s, %(stored_from)s, %(stored_until)s)
+),
+part AS (
+  SELECT tenant_id, meter_id, window_start, group_key, value, messages, first_at, last_at FROM said WHERE miss IS NULL
+  UNION ALL
+  SELECT tenant_id, meter_id, window_start, group_key, value, messages, NULL, NULL
+  FROM usage_removal
+  WHERE meter_id = ANY (%(meter_ids)s::int[])
+    AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+    AND (%(window_from)s::timestamptz IS NULL OR window_start >= %(window_from)s)
+    AND (%(window_until)s::timestamptz IS NULL OR window_start < %(window_until)s)
+  UNION ALL
+  SELECT tenant_id, meter_id, window_start, group_key, -value, -messages, NULL, NULL
+  FROM total
+  WHERE meter_id = ANY (%(meter_ids)s::int[])
+    AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+    AND (%(window_from)s::timestamptz IS NULL OR window_start >= %(window_from)s)
+    AND (%(window_until)s::timestamptz IS NULL OR window_start < %(window_until)s)
+),
+filled AS (
+  INSERT INTO usage_difference
+  SELECT
+    row_number() OVER (ORDER BY part.tenant_id, part.meter_id, window_start, group_key),
+    part.tenant_id, part.meter_id, window_start, group_key, sum(value), sum(messages),
+    coalesce(min(first_at), window_start), coalesce(max(last_at), window_start),
+    window_start + min(window_length) + min(grace)
+  FROM part JOIN meter USING (meter_id)
+  GROUP BY part.tenant_id, part.meter_id, window_start, group_key
+  HAVING sum(value) <> 0 OR sum(messages) <> 0
+  RETURNING 1
+)
+SELECT
+  (SELECT count(*) FROM filled) AS found_count,
+  (SELECT coalesce(sum(messages), 0)::bigint FROM said WHERE miss IS NOT NULL) AS miss_count
+
+-- index_differences: Find the next ones without reading them all.
+CREATE INDEX ON usage_difference (position)
+
+-- list_differences: The first of what was found.
+SELECT
+  usage_difference.tenant_id, meter.meter,
+  CASE WHEN meter.window_size <> 'none' THEN window_start END AS window_start, group_key::jsonb AS group_by, value, messages
+FROM usage_difference JOIN meter USING (meter_id)
+WHERE position <= %(kept)s
+ORDER BY position
+
+-- add_differences: Add the next of what was found to the totals, in key order; whatever else raised them meanwhile stays added. A tenant that was erased meanwhile gets none back.
+INSERT INTO total AS known (
+  tenant_id, meter_id, window_start, group_key, slot, value, messages, first_at, last_at, closes_at)
+SELECT tenant_id, meter_id, window_start, group_key, 0, value, messages, first_at, last_at, closes_at
+FROM usage_difference
+WHERE position > %(after)s AND position <= %(until)s
+  AND EXISTS (SELECT FROM tenant WHERE tenant.tenant_id = usage_difference.tenant_id)
+ORDER BY position
+ON CONFLICT ON CONSTRAINT total_pkey DO UPDATE
+SET value = known.value + excluded.value, messages = known.messages + excluded.messages,
+  first_at = least(known.first_at, excluded.first_at), last_at = greatest(known.last_at, excluded.last_at),
+  is_closed = false
