@@ -1,14 +1,20 @@
 """The oracle is only worth its word if it finds what is wrong: each fault is planted once, by hand."""
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 import psycopg
 import pytest
 
+from processor.devstack.sink import Receiver
 from tests.faults.field import DATABASE, Field, open_field
 from tests.faults.oracle import Judgement, judge
+from tests.faults.sink_books import sink_differences
 
 Db: TypeAlias = psycopg.Connection[Any]
 Judge: TypeAlias = Callable[[], Judgement]
@@ -172,6 +178,47 @@ def test_a_void_that_took_nothing_away_is_found(db: Db, judged: Judge) -> None:
 
     assert found(judgement).keys() == {"usage"}
     assert "THE TOTALS DO NOT HOLD" not in judgement.text
+
+
+@pytest.fixture
+def sink(field: Field, db: Db) -> Iterator[Receiver]:
+    """A sink that has been handed all usage of the copy, line by line."""
+    url = field.postgres.url(db.info.dbname)
+    with Receiver() as receiver:
+        settings = {"DATABASE_URL": url, "USAGE_SINK_URL": receiver.url, "HTTP_PORT": "0"}
+        subprocess.run(
+            [sys.executable, "-m", "processor", "dispatch", "--once"],
+            env=os.environ | settings,
+            check=True,
+            capture_output=True,
+        )
+        yield receiver
+
+
+def test_what_the_sink_has_is_compared_with_the_totals(field: Field, db: Db, sink: Receiver) -> None:
+    key, line = next(iter(sink.books.lines.items()))
+
+    def wrong() -> list[str]:
+        return sink_differences(db, sink.books, sink.requests)
+
+    assert wrong() == []
+
+    del sink.books.lines[key]
+    [lost] = wrong()
+    sink.books.lines[key] = line | {"used_amount": Decimal(line["used_amount"]) + Decimal("1e-20")}
+    [altered] = wrong()
+    sink.books.lines |= {key: line, "again": line}
+    [doubled] = wrong()
+    del sink.books.lines["again"]
+    sink.books.take([line | {"messages": 9}])
+    [changed] = wrong()
+    sink.books.changed.clear()
+    db.execute("UPDATE usage_batch SET handed_over_at = NULL")
+    [waiting] = wrong()
+
+    assert all(" by the totals, " in words for words in (lost, altered, doubled))
+    assert "came again with another content" in changed
+    assert "still wait" in waiting
 
 
 def test_a_dead_letter_is_a_fault_unless_it_was_meant(field: Field, db: Db, judged: Judge) -> None:

@@ -96,13 +96,7 @@ def answer_late(field: Field) -> None:
 def answer_wrongly(field: Field) -> None:
     """Let the sink answer garbage, redirects, and yes to some lines only."""
     chance = field.chance
-    garbage = (
-        b"<html>welcome</html>",
-        b"\xff\xfe\x00",
-        b'{"results": [{}]}',
-        b'{"results": "all"}',
-        b"[" * 9999,
-    )
+    garbage = (b"<html>welcome</html>", b"\xff\xfe\x00", b'{"results": [{}]}', b"[" * 9999)
 
     def some(line: Line) -> int:
         return 200 if int(line["key"], 16) % 3 else chance.choice((400, 422, 500))
@@ -113,6 +107,8 @@ def answer_wrongly(field: Field) -> None:
     def work(here: HandOver) -> None:
         faults = [
             *(Behaviour(body=body, accepts=taken) for body in garbage for taken in (True, False)),
+            # Any JSON that speaks of no line says yes.
+            Behaviour(body=b'{"results": "all"}'),
             *(
                 Behaviour(status, accepts=False, headers={"Location": "http://127.0.0.1:9/elsewhere"})
                 for status in (301, 302, 307)
