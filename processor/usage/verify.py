@@ -150,4 +150,4 @@ def _listed(rows: list[Row], count: int) -> Iterator[str]:
     for row in rows[:LISTED_MAX]:
         yield "      " + "  ".join(f"{name}={value}" for name, value in row.items())
     if count > LISTED_MAX:
-        yield f"      ... and {count - min(LISTED_MAX, len(rows))} more"
+        yield f"      ... and {count - LISTED_MAX} more"

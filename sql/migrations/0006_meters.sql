@@ -80,6 +80,14 @@ CREATE TABLE meter (
   CONSTRAINT meter_groups_paired CHECK (cardinality(group_names) = cardinality(group_pointers)
     AND cardinality(group_names) <= 4 AND array_position(group_names, NULL) IS NULL
     AND array_position(group_pointers, NULL) IS NULL),
+  -- As the fields of a line that is handed over are called, and none of those that it has anyway.
+  CONSTRAINT meter_group_names_fit CHECK (
+    array_to_string(group_names, ',') ~ '^([a-z_][a-z0-9_]{0,62}(,[a-z_][a-z0-9_]{0,62})*)?$'
+    AND cardinality(string_to_array(array_to_string(group_names, ','), ',')) = cardinality(group_names)
+    AND NOT group_names && ARRAY[
+      'tenant_id', 'window_start', 'window_end', 'revision', 'messages', 'key', 'value', 'meter', 'group']),
+  CONSTRAINT meter_group_names_distinct CHECK ((group_names[1] <> ALL (group_names[2:4])) IS NOT false
+    AND (group_names[2] <> ALL (group_names[3:4])) IS NOT false AND (group_names[3] <> group_names[4]) IS NOT false),
   CONSTRAINT meter_group_pointers_fit CHECK (json_pointer_fits(group_pointers[1]) IS NOT false
     AND json_pointer_fits(group_pointers[2]) IS NOT false AND json_pointer_fits(group_pointers[3]) IS NOT false
     AND json_pointer_fits(group_pointers[4]) IS NOT false),
@@ -437,28 +445,30 @@ COMMENT ON FUNCTION metered_totals(text, int[], text[], timestamptz, timestamptz
 -- security_invoker: a tenant's reader sees through it what it may see of the tables.
 CREATE VIEW usage WITH (security_invoker) AS
   SELECT
-    summed.tenant_id, meter.meter, meter.event_type,
-    CASE WHEN meter.window_size <> 'none' THEN summed.window_start END AS window_start,
-    summed.window_start + meter.window_length AS window_end,
+    summed.tenant_id, summed.meter, summed.event_type,
+    CASE WHEN summed.window_size <> 'none' THEN summed.window_start END AS window_start,
+    summed.window_start + summed.window_length AS window_end,
     summed.group_key::jsonb AS group_by,
     summed.value, summed.messages,
     coalesce(lines.revision, 0) AS revision,
     CASE
-      WHEN meter.window_length IS NULL OR summed.window_start + meter.window_length > now() THEN 'open'
+      WHEN summed.window_length IS NULL OR summed.window_start + summed.window_length > now() THEN 'open'
       WHEN NOT summed.is_closed THEN 'closing'
-      WHEN lines.waiting OR NOT meter.is_handed_over THEN 'closed'
+      WHEN lines.waiting OR NOT summed.is_handed_over THEN 'closed'
       ELSE 'handed_over'
     END AS state,
     coalesce(lines.handed_over, 0) AS handed_over,
     summed.first_at, summed.last_at, summed.meter_id
   FROM (
+    -- Joined before they are summed, so that a question for one meter reads no other's totals.
     SELECT
-      tenant_id, meter_id, window_start, group_key, sum(value) AS value, sum(messages)::bigint AS messages,
-      min(first_at) AS first_at, max(last_at) AS last_at, bool_and(is_closed) AS is_closed
-    FROM total
-    GROUP BY tenant_id, meter_id, window_start, group_key
+      total.tenant_id, meter.meter_id, meter.meter, meter.event_type, meter.window_size, meter.window_length,
+      meter.is_handed_over, total.window_start, total.group_key,
+      sum(total.value) AS value, sum(total.messages)::bigint AS messages,
+      min(total.first_at) AS first_at, max(total.last_at) AS last_at, bool_and(total.is_closed) AS is_closed
+    FROM total JOIN meter USING (meter_id)
+    GROUP BY total.tenant_id, meter.meter_id, total.window_start, total.group_key
   ) AS summed
-  JOIN meter USING (meter_id)
   LEFT JOIN LATERAL (
     SELECT
       max(revision) AS revision, bool_or(handed_over_at IS NULL) AS waiting,

@@ -246,3 +246,14 @@ ON CONFLICT ON CONSTRAINT total_pkey DO UPDATE
 SET value = known.value + excluded.value, messages = known.messages + excluded.messages,
   first_at = least(known.first_at, excluded.first_at), last_at = greatest(known.last_at, excluded.last_at),
   is_closed = false
+
+-- totals: The totals that are asked for, in the order of tenant, meter, window and group; all limits are kept before anything is summed.
+SELECT tenant_id, meter, window_start, group_by, value, messages, revision, state
+FROM usage
+WHERE (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(meter)s::text IS NULL OR meter = %(meter)s)
+  AND (%(window_from)s::timestamptz IS NULL OR window_start >= %(window_from)s)
+  AND (%(window_until)s::timestamptz IS NULL OR window_start < %(window_until)s)
+  AND (%(group_by)s::jsonb IS NULL OR group_by @> %(group_by)s::jsonb)
+ORDER BY tenant_id, meter, window_start, group_by
+LIMIT %(limit)s
