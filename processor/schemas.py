@@ -15,6 +15,7 @@ import jsonschema_rs
 import orjson
 import structlog
 
+from processor.amounts import Amount, amounts_of, find_misfit
 from processor.bindings import UNBOUND, Bindings
 from processor.errors import Reason, SettingsError
 from processor.model import VOID, Delivery, EventSchema, Message, Meter, Registry, Rejection, Verdict
@@ -79,6 +80,7 @@ class _Lookup:
     versions: Mapping[tuple[str, str | None], Mapping[int, EventSchema]]
     event_types: frozenset[str]
     meters: Mapping[str, tuple[Meter, ...]]
+    amounts: Mapping[str, tuple[Amount, ...]]
 
     @classmethod
     def of(cls, registry: Registry) -> "_Lookup":
@@ -88,7 +90,8 @@ class _Lookup:
         meters: dict[str, tuple[Meter, ...]] = {VOID: ()}
         for meter in registry.meters:
             meters[meter.event_type] = (*meters.get(meter.event_type, ()), meter)
-        return cls(registry, versions, frozenset(event_type for event_type, _ in versions), meters)
+        event_types = frozenset(event_type for event_type, _ in versions)
+        return cls(registry, versions, event_types, meters, amounts_of(registry.meters))
 
     def applicable(self, event_type: str, tenant_id: str) -> Mapping[int, EventSchema]:
         """Give the versions that hold for a tenant, oldest first: its own alone, else the shared ones."""
@@ -201,7 +204,7 @@ class Schemas:
                 "message": f"event type {event_type!r} has no schema version {envelope.schema_version} "
                 f"for tenant {tenant_id!r}; there is {known}"
             }
-        return self._violations(schema, envelope) or schema
+        return self._violations(schema, envelope) or _misfit(lookup, schema, envelope) or schema
 
     def _violations(self, schema: EventSchema, envelope: Envelope) -> tuple[Reason, dict[str, Any]] | None:
         validator = self._validator(schema)
@@ -260,6 +263,21 @@ class Schemas:
                 )
             self._compiled[key] = known
         return known
+
+
+def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> tuple[Reason, dict[str, Any]] | None:
+    """Refuse a number that a meter can't add, as the schema should have."""
+    amounts = lookup.amounts.get(envelope.event_type)
+    found = amounts and find_misfit(amounts, envelope.tenant_id, envelope.payload_value)
+    if not found:
+        return None
+    return Reason.SCHEMA_VIOLATION, {
+        "schema_id": schema.schema_id,
+        "schema_version": schema.version,
+        "message": found.message,
+        "errors": [{"pointer": found.pointer, "rule": found.rule, "message": found.message}],
+        "error_count": 1,
+    }
 
 
 def _errors(

@@ -526,8 +526,14 @@ BEGIN
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_retention') THEN
     GRANT SELECT ON meter, voided, usage_rebuild TO processor_retention;
     GRANT SELECT, INSERT, UPDATE ON usage_removal TO processor_retention;
+    GRANT EXECUTE ON FUNCTION registry_lock_key() TO processor_retention;
   END IF;
 END $$;
+
+-- All tenants' readers, and all billers, would see what such a row lets one of them see.
+ALTER TABLE tenant_reader DROP CONSTRAINT tenant_reader_role_own, ADD CONSTRAINT tenant_reader_role_own CHECK (
+  role_name NOT IN (
+    'processor_tenant_reader', 'processor_writer', 'processor_reader', 'processor_retention', 'processor_biller'));
 
 -- As in 0005, with the tables above: a tenant sees its own meters and the shared ones, and what they came to.
 CREATE OR REPLACE FUNCTION put_up_tenant_walls() RETURNS boolean LANGUAGE plpgsql AS $$
@@ -613,6 +619,7 @@ BEGIN
   EXECUTE format('ALTER FUNCTION registry_version_held() SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION registry_version_held(boolean) SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION put_up_tenant_walls() SET search_path = %I, pg_temp', current_schema());
+  EXECUTE format('ALTER FUNCTION meter_stays() SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION meter_begins_or_ends() SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION event_type_id_scope_stays() SET search_path = %I, pg_temp', current_schema());
   PERFORM put_up_tenant_walls();
