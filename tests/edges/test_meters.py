@@ -142,6 +142,17 @@ def test_two_tenants_may_have_meters_by_one_name_and_are_then_asked_which(run: C
     assert [row["status"] for row in run("meter", "list", "--json").json] == ["active", "retired"]
 
 
+@pytest.mark.parametrize("text", ["\0", "\ud800"])
+@pytest.mark.parametrize("option", ["--event-type", "--tenant"])
+def test_text_that_no_database_holds_is_refused_in_words(
+    run: Command, db: Db, option: str, text: str
+) -> None:
+    answer = run("meter", "add", "x", "--event-type", "pulse", "--count", option, text)
+
+    assert (answer.code, "expected UTF-8, and no" in answer.error) == (USAGE, True)
+    assert count(db, "meter") == 0
+
+
 @pytest.mark.parametrize("command", ["show", "retire"])
 def test_a_meter_that_is_not_there_is_said(run: Command, command: str) -> None:
     answer = run("meter", command, "nix", "--tenant", "acme")
