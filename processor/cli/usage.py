@@ -156,9 +156,7 @@ def usage_rebuild(*, dry_run: bool, as_json: bool, **selected: Any) -> None:  # 
     if rebuilt.totals > LISTED_MAX:
         click.echo(f"  ... and {rebuilt.totals - LISTED_MAX} more")
     if rebuilt.misses:
-        click.echo(
-            f"{rebuilt.misses} messages of these windows can't be counted by it (processor meter show)"
-        )
+        click.echo(f"{rebuilt.misses} messages of these windows can't be counted by it")
     if not rebuilt.counts_older:
         click.echo("messages from before the meter was active stay uncounted; they count without --tenant")
 

@@ -186,6 +186,19 @@ def test_a_schema_that_lets_pass_what_can_not_be_counted_is_named(
     assert "processor schema publish pulse FILE --tenant acme" in answer.error
 
 
+def test_the_schemas_in_force_are_looked_at_and_no_others(run: Command, db: Db) -> None:
+    registry.publish_schema(db, "pulse", {"type": "object"})
+    registry.publish_schema(db, "pulse", PULSE, "acme")
+    registry.publish_schema(db, "pulse", {"type": "object"}, "globex")
+    registry.publish_schema(db, "pulse", PULSE, "globex")
+
+    shared, own = run(*SUM), run("meter", "add", "own", *SUM[3:], "--tenant", "acme")
+
+    assert "by schema pulse version 2 (shared) /used_amount may be missing" in shared.error
+    assert "globex" not in shared.error
+    assert own.error == ""
+
+
 def test_what_a_schema_says_by_reference_or_by_enum_is_understood(run: Command, db: Db) -> None:
     properties = {"used_amount": {"$ref": "#/$defs/amount"}, "product_sku": {"enum": ["disk", "cpu"]}}
     definition = PULSE | {"properties": properties, "$defs": {"amount": {"type": "integer"}}}

@@ -110,6 +110,8 @@ def test_a_tenants_text_is_quoted_in_csv_and_harmless_in_a_table(run: Command, s
     table = run("usage", "query")
     [headings, cells] = csv.reader(io.StringIO(run("usage", "query", "--csv").out))
 
+    [row] = run("usage", "query", "--json").json
+    assert list(row["group"]) == ["product_sku", "use_unity"]
     assert headings[:5] == ["tenant", "meter", "window_start", "product_sku", "use_unity"]
     assert headings[5:] == ["value", "messages", "revision", "state"]
     assert (cells[3], cells[4], cells[5]) == (EVIL, "GB", "100")
