@@ -126,6 +126,13 @@ def test_a_group_that_is_called_as_a_column_keeps_apart(run: Command) -> None:
     assert headings == "tenant,meter,window_start,group.state,value,messages,revision,state"
 
 
+@pytest.mark.parametrize("command", ["query", "verify", "rebuild"])
+def test_the_first_and_the_last_moment_are_taken_as_bounds(run: Command, command: str) -> None:
+    first, last = "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"
+
+    assert run("usage", command, "--meter", "pulse", "--from", first, "--until", last).code == FINE
+
+
 def test_where_nothing_was_counted_it_is_said(run: Command) -> None:
     assert "no totals; `processor meter list`" in run("usage", "query").out
     assert run("usage", "query", "--json").json == []
