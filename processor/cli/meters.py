@@ -100,7 +100,7 @@ def meter_add(
     groups: tuple[str, ...],
     **given: Any,  # noqa: ANN401 - the options of _defining that are columns
 ) -> None:
-    r"""Add a meter; it counts what is stored from then on. Adding the very same again does nothing.
+    """Add a meter; it counts what is stored from then on. Adding the very same again does nothing.
 
     POINTER is a JSON pointer into the payload, such as /used_amount. A message whose number or group can't be
     read is stored, and counted as a miss: processor meter show. Whether the schemas in force keep such
@@ -109,7 +109,7 @@ def meter_add(
     \b
     processor meter add pulse --event-type pulse --sum /used_amount
         --by product_sku=/product_sku --by use_unity=/use_unity --hand-over
-    """
+    """  # noqa: D301 - a real backspace keeps click from filling the lines
     if counts == (value_pointer is not None):
         raise click.UsageError("expected either --sum POINTER or --count")
     definition = Definition(
@@ -183,7 +183,7 @@ def meter_show(name: str, tenant_id: str | None, as_json: bool) -> None:
     click.echo(printable(f"{row['meter']}: {_what(row)}"))
     for column in ("status", "active_from", "retired_at", "grace", "past_limit", "future_limit"):
         value = row[column]
-        click.echo(f"  {column:18} {_moment(value) if isinstance(value, datetime) else _length(value)}")
+        click.echo(f"  {column:18} {_moment(value) if column.endswith(('_from', '_at')) else _length(value)}")
     for column in ("allows_corrections", "is_handed_over"):
         click.echo(f"  {column:18} {'yes' if row[column] else 'no'}")
     if not misses:

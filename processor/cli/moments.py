@@ -20,11 +20,11 @@ class Moment(click.ParamType[datetime]):
             return value
         try:
             moment = datetime.fromisoformat(value)
-            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-        except (ValueError, OverflowError):
+        except ValueError:
             self.fail(
                 f"{value!r} is no time; expected such as 2026-11-22 or 2026-11-22T10:00:00Z", param, ctx
             )
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 class Length(click.ParamType[timedelta]):

@@ -108,7 +108,8 @@ def usage_verify(*, as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
 
     Sums are made anew from the messages, and what retention removed is added from its books; a running
     processor changes nothing meanwhile, and is not stopped. Lines that were written of closed windows must
-    add up to their totals. It reads all messages of the windows: that takes a while.
+    add up to their totals. It reads all messages of the windows: that takes a while. With --from or --until
+    meters without windows are left out.
     """
     report = wiring.run_verify(Settings.load(), Selection(**selected))
     if as_json:
@@ -155,9 +156,7 @@ def usage_rebuild(*, dry_run: bool, as_json: bool, **selected: Any) -> None:  # 
     if rebuilt.totals > LISTED_MAX:
         click.echo(f"  ... and {rebuilt.totals - LISTED_MAX} more")
     if rebuilt.misses:
-        click.echo(
-            f"{rebuilt.misses} messages of these windows can't be counted by it (processor meter show)"
-        )
+        click.echo(f"{rebuilt.misses} messages of these windows can't be counted by it")
     if not rebuilt.counts_older:
         click.echo("messages from before the meter was active stay uncounted; they count without --tenant")
 

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from processor.errors import NotFound, ProcessorError, SettingsError
+from processor.errors import Busy, NotFound, ProcessorError, SettingsError
 from processor.queries import queries
 from processor.usage.doubts import Doubt, doubts_of
 from processor.usage.selection import Connection, Row
@@ -75,7 +75,7 @@ def add(connection: Connection, definition: Definition) -> bool:
     """Add a meter, which counts from the commit on; says whether it is new. The very same one is left alone.
 
     Raises SettingsError where the definition is no good or another one has the name, NotFound where the event
-    type or the tenant is not there.
+    type or the tenant is not there, Busy where somebody deletes the meter meanwhile.
     """
     _check(definition)
     row = definition.row()
@@ -208,10 +208,11 @@ def _refusal(law: str, row: Row) -> ProcessorError:
 
 def _require_same(connection: Connection, row: Row) -> None:
     """Raise SettingsError unless the meter that has the name is the very same, and active."""
-    known = next(
-        known for known in meters(connection, row["meter"]) if known["tenant_id"] == row["tenant_id"]
-    )
     name = row["meter"]
+    same_name = [known for known in meters(connection, name) if known["tenant_id"] == row["tenant_id"]]
+    if not same_name:
+        raise Busy(f"meter {name!r} was there, and is gone again; somebody is at it: ask again")
+    [known] = same_name
     if known["status"] == "retired":
         raise SettingsError(
             f"meter {name!r} was retired {known['retired_at']:%Y-%m-%d}, and what it counted stays under its "

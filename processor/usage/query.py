@@ -39,7 +39,7 @@ def totals(
         with connection.cursor("totals", row_factory=dict_row) as cursor:
             cursor.itersize = _PAGE
             cursor.execute(queries("usage")["totals"], parameters)
-            yield names, map(_named, cursor)
+            yield names, (_named(row, names) for row in cursor)
 
 
 def _group_names(meters: list[Row], groups: Mapping[str, str]) -> list[str]:
@@ -51,12 +51,14 @@ def _group_names(meters: list[Row], groups: Mapping[str, str]) -> list[str]:
     return names
 
 
-def _named(row: Row) -> dict[str, Any]:
+def _named(row: Row, names: list[str]) -> dict[str, Any]:
+    group = row["group_by"]
     return {
         "tenant": row["tenant_id"],
         "meter": row["meter"],
         "window_start": moment(row["window_start"]),
-        "group": row["group_by"],
+        # In the order of the meter, which jsonb does not keep.
+        "group": {name: group[name] for name in names if name in group},
         "value": digits(row["value"]),
         "messages": row["messages"],
         "revision": row["revision"],

@@ -142,6 +142,17 @@ def test_two_tenants_may_have_meters_by_one_name_and_are_then_asked_which(run: C
     assert [row["status"] for row in run("meter", "list", "--json").json] == ["active", "retired"]
 
 
+@pytest.mark.parametrize("text", ["\0", "\ud800"])
+@pytest.mark.parametrize("option", ["--event-type", "--tenant"])
+def test_text_that_no_database_holds_is_refused_in_words(
+    run: Command, db: Db, option: str, text: str
+) -> None:
+    answer = run("meter", "add", "x", "--event-type", "pulse", "--count", option, text)
+
+    assert (answer.code, "expected UTF-8, and no" in answer.error) == (USAGE, True)
+    assert count(db, "meter") == 0
+
+
 @pytest.mark.parametrize("command", ["show", "retire"])
 def test_a_meter_that_is_not_there_is_said(run: Command, command: str) -> None:
     answer = run("meter", command, "nix", "--tenant", "acme")
@@ -173,6 +184,19 @@ def test_a_schema_that_lets_pass_what_can_not_be_counted_is_named(
     assert f"by schema pulse version 1 (tenant acme) {why}" in answer.error
     assert "(shared)" not in answer.error
     assert "processor schema publish pulse FILE --tenant acme" in answer.error
+
+
+def test_the_schemas_in_force_are_looked_at_and_no_others(run: Command, db: Db) -> None:
+    registry.publish_schema(db, "pulse", {"type": "object"})
+    registry.publish_schema(db, "pulse", PULSE, "acme")
+    registry.publish_schema(db, "pulse", {"type": "object"}, "globex")
+    registry.publish_schema(db, "pulse", PULSE, "globex")
+
+    shared, own = run(*SUM), run("meter", "add", "own", *SUM[3:], "--tenant", "acme")
+
+    assert "by schema pulse version 2 (shared) /used_amount may be missing" in shared.error
+    assert "globex" not in shared.error
+    assert own.error == ""
 
 
 def test_what_a_schema_says_by_reference_or_by_enum_is_understood(run: Command, db: Db) -> None:

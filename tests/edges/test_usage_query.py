@@ -2,6 +2,8 @@
 
 import csv
 import io
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -9,7 +11,7 @@ import pytest
 
 from tests.edges.test_cli import FAILED, FINE, PROBLEM_FOUND, USAGE, Command, run
 from tests.edges.test_metering import a_pulse, metered
-from tests.fix_database import Saver
+from tests.fix_database import LogIn, Saver
 
 __all__ = ["metered", "run"]
 
@@ -63,7 +65,17 @@ def test_json_is_an_array_of_the_contracts_keys_in_order(run: Command) -> None:
     assert other["tenant"] == "globex"
 
 
-@pytest.mark.usefixtures("counted")
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose time is not UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("counted", "in_tokyo")
 @pytest.mark.parametrize(
     ("options", "values"),
     [
@@ -98,6 +110,8 @@ def test_a_tenants_text_is_quoted_in_csv_and_harmless_in_a_table(run: Command, s
     table = run("usage", "query")
     [headings, cells] = csv.reader(io.StringIO(run("usage", "query", "--csv").out))
 
+    [row] = run("usage", "query", "--json").json
+    assert list(row["group"]) == ["product_sku", "use_unity"]
     assert headings[:5] == ["tenant", "meter", "window_start", "product_sku", "use_unity"]
     assert headings[5:] == ["value", "messages", "revision", "state"]
     assert (cells[3], cells[4], cells[5]) == (EVIL, "GB", "100")
@@ -110,6 +124,13 @@ def test_a_group_that_is_called_as_a_column_keeps_apart(run: Command) -> None:
     headings = run("usage", "query", "--meter", "old", "--csv").out.splitlines()[0]
 
     assert headings == "tenant,meter,window_start,group.state,value,messages,revision,state"
+
+
+@pytest.mark.parametrize("command", ["query", "verify", "rebuild"])
+def test_the_first_and_the_last_moment_are_taken_as_bounds(run: Command, command: str) -> None:
+    first, last = "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"
+
+    assert run("usage", command, "--meter", "pulse", "--from", first, "--until", last).code == FINE
 
 
 def test_where_nothing_was_counted_it_is_said(run: Command) -> None:
@@ -156,6 +177,21 @@ def test_what_makes_no_sense_in_a_query_is_said(run: Command, options: list[str]
     answer = run("usage", "query", *options)
 
     assert (answer.code, said in answer.error) == (USAGE, True)
+
+
+def test_a_reader_may_verify_and_a_biller_may_rebuild(
+    run: Command, saver: Saver, db: Db, log_in: LogIn
+) -> None:
+    saver.save(a_pulse("0.1"))
+    db.execute("UPDATE total SET value = 9")
+    reader, biller = log_in("processor_reader"), log_in("processor_biller")
+
+    assert run("usage", "verify", url=reader).code == PROBLEM_FOUND
+    refused = run("usage", "rebuild", "--meter", "pulse", url=reader)
+    assert (refused.code, "may not do this" in refused.error) == (FAILED, True)
+    assert run("usage", "rebuild", "--meter", "pulse", url=biller).code == FINE
+    assert run("usage", "verify", url=biller).code == FINE
+    assert run("usage", "query", "--json", url=reader).json[0]["value"] == "0.1"
 
 
 def test_verify_and_rebuild_say_what_differs_and_mend_it(run: Command, saver: Saver, db: Db) -> None:

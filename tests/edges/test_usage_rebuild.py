@@ -270,5 +270,6 @@ def test_one_rebuild_is_at_work_at_a_time_and_none_beside_retention(database_url
 
         with pytest.raises(Busy, match="let it end first"):
             rebuild(db, PULSE)
+        other.execute("SELECT pg_advisory_unlock(7309453202311083)")
 
     assert rebuild(db, PULSE).totals == 0

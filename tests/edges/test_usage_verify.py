@@ -124,16 +124,17 @@ def test_all_answers_are_of_one_moment(saver: Saver, db: Db, monkeypatch: pytest
 
 @pytest.mark.usefixtures("metered")
 @pytest.mark.parametrize("hours", [-50, 3])
-def test_messages_of_a_window_are_found_however_early_or_late_they_were_stored(
+def test_the_messages_of_a_window_are_found_and_no_others_however_early_or_late_they_were_stored(
     saver: Saver, db: Db, hours: int
 ) -> None:
     db.execute(
         "INSERT INTO meter (meter, event_type, aggregation, past_limit, future_limit)"
-        " VALUES ('wide', 'pulse', 'count', '3 days', '4 hours')"
+        " VALUES ('wide', 'pulse', 'count', '3 days', '5 hours')"
     )
     at = datetime.now(UTC) + timedelta(hours=hours)
     window = at.replace(minute=0, second=0, microsecond=0)
-    saver.save(a_pulse(1, occurred_at=at.isoformat()))
+    neighbours = [window - timedelta(minutes=30), window + timedelta(minutes=90)]
+    saver.save(*(a_pulse(1, occurred_at=moment.isoformat()) for moment in (at, *neighbours)))
 
     report = verify(db, Selection(meter="wide", window_from=window, window_until=window + timedelta(hours=1)))
 
