@@ -43,6 +43,19 @@ SELECT
   (SELECT count(*) FROM tenant WHERE status = 'active') AS tenants,
   (SELECT count(*) FROM event_schema) AS schemas
 
+-- meters_missing: Active meters that missed messages within the last day, and how many in all.
+SELECT meter, sum(messages)::bigint AS misses
+FROM meter_miss JOIN meter USING (meter_id)
+WHERE status = 'active'
+GROUP BY meter_id, meter
+HAVING max(last_at) > now() - interval '24 hours'
+ORDER BY misses DESC, meter
+
+-- meters_active: How many meters count now, and whether voids can come in.
+SELECT
+  (SELECT count(*) FROM meter WHERE status = 'active') AS active,
+  EXISTS (SELECT FROM event_schema WHERE event_type = 'void') AS voids_known
+
 -- roles_present: Which of these roles there are.
 SELECT rolname AS role FROM pg_roles WHERE rolname = ANY (%(roles)s::text[])
 

@@ -119,7 +119,7 @@ def test_a_void_of_a_void_has_no_effect(saver: Saver, db: Db) -> None:
         group_names=[], group_pointers=[],
     )  # fmt: skip
     saver.save(a_void("v-1", id="v-2"), a_pulse(5, id="p-1"), a_void("p-1", id="v-1"))
-    saver.save(a_void("v-1", id="v-3"), a_void("v-4", id="v-4"))
+    saver.save(a_void("v-2", id="v-3"), a_void("v-4", id="v-4"))
 
     assert totals(db) == [("acme", None, 4, 4)]
     assert differences(db) == []
