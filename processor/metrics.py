@@ -43,3 +43,16 @@ reject_alarms = Gauge(
     "processor_reject_alarms", "Pairs of tenant and event type of which too large a share is rejected."
 )
 registry_version = Gauge("processor_registry_version", "Version of the registry that verdicts are made with.")
+usage_lines_written = Counter(
+    "processor_usage_lines_written", "Lines written as windows closed, later revisions included."
+)
+usage_lines_handed_over = Counter("processor_usage_lines_handed_over", "Lines that the sink has accepted.")
+usage_lines_waiting = Gauge(
+    "processor_usage_lines_waiting",
+    "Lines still to be handed over; those that the sink refused by state.",
+    ["state"],
+)
+usage_oldest_waiting_seconds = Gauge(
+    "processor_usage_oldest_waiting_seconds", "Age of the oldest line still to be handed over."
+)
+usage_batches = Counter("processor_usage_batches", "Requests to the sink, by what came of them.", ["outcome"])

@@ -15,6 +15,7 @@ import jsonschema_rs
 import orjson
 import structlog
 
+from processor.amounts import Amount, amounts_of, find_misfit
 from processor.bindings import UNBOUND, Bindings
 from processor.errors import Reason, SettingsError
 from processor.id_scope import IdScope, Unscoped
@@ -81,6 +82,7 @@ class _Lookup:
     event_types: frozenset[str]
     meters: Mapping[str, tuple[Meter, ...]]
     id_scopes: Mapping[str, IdScope]
+    amounts: Mapping[str, tuple[Amount, ...]]
 
     @classmethod
     def of(cls, registry: Registry) -> "_Lookup":
@@ -96,7 +98,7 @@ class _Lookup:
             if pointers
         }
         event_types = frozenset(event_type for event_type, _ in versions)
-        return cls(registry, versions, event_types, meters, id_scopes)
+        return cls(registry, versions, event_types, meters, id_scopes, amounts_of(registry.meters))
 
     def applicable(self, event_type: str, tenant_id: str) -> Mapping[int, EventSchema]:
         """Give the versions that hold for a tenant, oldest first: its own alone, else the shared ones."""
@@ -164,7 +166,10 @@ class Schemas:
         refusal = self._bindings.refusal(delivery, envelope.tenant_id)
         found = (Reason.ENVELOPE_INVALID, refusal) if refusal else self._judge(lookup, envelope)
         if isinstance(found, EventSchema) and unscoped is not None:
-            found = Reason.SCHEMA_VIOLATION, _unscoped(found, unscoped)
+            found = (
+                Reason.SCHEMA_VIOLATION,
+                _one_violation(found, unscoped.pointer, "id_scope", unscoped.message),
+            )
         if isinstance(found, EventSchema):
             return Message(
                 delivery,
@@ -215,7 +220,7 @@ class Schemas:
                 "message": f"event type {event_type!r} has no schema version {envelope.schema_version} "
                 f"for tenant {tenant_id!r}; there is {known}"
             }
-        return self._violations(schema, envelope) or schema
+        return self._violations(schema, envelope) or _misfit(lookup, schema, envelope) or schema
 
     def _violations(self, schema: EventSchema, envelope: Envelope) -> tuple[Reason, dict[str, Any]] | None:
         validator = self._validator(schema)
@@ -282,13 +287,21 @@ def _producer(scope: IdScope, envelope: Envelope) -> tuple[str, Unscoped | None]
     return (envelope.producer, producer) if isinstance(producer, Unscoped) else (producer, None)
 
 
-def _unscoped(schema: EventSchema, unscoped: Unscoped) -> dict[str, Any]:
-    error = {"pointer": unscoped.pointer, "rule": "id_scope", "message": unscoped.message}
+def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> tuple[Reason, dict[str, Any]] | None:
+    """Refuse a number that a meter can't add, as the schema should have."""
+    amounts = lookup.amounts.get(envelope.event_type)
+    found = amounts and find_misfit(amounts, envelope.tenant_id, envelope.payload_value)
+    if not found:
+        return None
+    return Reason.SCHEMA_VIOLATION, _one_violation(schema, found.pointer, found.rule, found.message)
+
+
+def _one_violation(schema: EventSchema, pointer: str, rule: str, message: str) -> dict[str, Any]:
     return {
         "schema_id": schema.schema_id,
         "schema_version": schema.version,
-        "message": unscoped.message,
-        "errors": [error],
+        "message": message,
+        "errors": [{"pointer": pointer, "rule": rule, "message": message}],
         "error_count": 1,
     }
 

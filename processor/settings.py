@@ -86,6 +86,14 @@ class Settings(BaseSettings):
     reject_alarm_count_min: int = Field(50, ge=1, le=1_000_000)
     reject_alarm_window_s: int = Field(300, ge=10, le=86_400)
 
+    usage_sink_url: SecretStr | None = None
+    usage_sink_token: SecretStr | None = None
+    usage_sink_lines_max: int = Field(1000, ge=1, le=10_000)
+    usage_sink_amounts: Literal["number", "string"] = "number"
+    usage_sink_timeout_s: float = Field(10.0, ge=0.1, le=300)
+    usage_sink_refused_wait_s_max: float = Field(3600.0, ge=1, le=86_400)
+    usage_dispatch_every_s: float = Field(60.0, ge=0.1, le=86_400)
+
     keep_to_one_core: Literal["auto", "on", "off"] = "auto"
 
     http_host: str = "127.0.0.1"
@@ -109,6 +117,29 @@ class Settings(BaseSettings):
                 raise ValueError(
                     "expected a queue URL such as https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE"
                 )
+        return value
+
+    @field_validator("usage_sink_url")
+    @classmethod
+    def _a_sink_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        parts = _parts(value.get_secret_value())
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _port_fits(parts):
+            raise ValueError("expected http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError(
+                "expected no user and no password in it; what the sink asks for goes to USAGE_SINK_TOKEN"
+            )
+        if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise ValueError("expected ASCII without spaces; write other characters as %XX")
+        return value
+
+    @field_validator("usage_sink_token")
+    @classmethod
+    def _a_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise ValueError("expected ASCII without spaces and line ends, as it goes into a header")
         return value
 
     @field_validator("queue_tenants", mode="before")
@@ -190,6 +221,15 @@ class Settings(BaseSettings):
             )
         return self.sqs_queue_url
 
+    def need_sink_url(self) -> str:
+        """Give the URL of the sink, or raise SettingsError that says how to set it, or how to do without."""
+        if self.usage_sink_url is None:
+            raise SettingsError(
+                "USAGE_SINK_URL is not set; expected https://HOST/PATH, to which lines are posted, in the "
+                "environment or in .env; or give --to FILE (or --to -), which needs no sink"
+            )
+        return self.usage_sink_url.get_secret_value()
+
     def queue_name(self) -> str:
         """Give the queue's name, the last part of its URL: the word the tables use."""
         return urlsplit(self.need_queue_url()).path.rstrip("/").rsplit("/", 1)[-1]
@@ -252,6 +292,13 @@ def _without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a name stands in it twice; expected each once")
     return found
+
+
+def _port_fits(parts: SplitResult) -> bool:
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 def _parts(url: str) -> SplitResult:

@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.fix_tenants",
     "tests.rig",
     "tests.fix_dead_letters",
+    "tests.fix_usage",
 ]
 
 # A run of all tests tries the same each time, so that it fails for a change and never by chance. What chance

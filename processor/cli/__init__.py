@@ -10,6 +10,8 @@ from processor.cli import (
     books,
     counter,
     dead_letters,
+    dispatch,
+    meters,
     proof,
     registry,
     rejections,
@@ -17,6 +19,7 @@ from processor.cli import (
     service,
     stack,
     usage,
+    windows,
 )
 from processor.cli.errors import Commands
 
@@ -35,7 +38,21 @@ def cli() -> None:
     logs.configure("console", "WARNING")
 
 
-for family in (stack, service, registry, rejections, dead_letters, books, proof, retention, usage, counter):
+for family in (
+    stack,
+    service,
+    registry,
+    meters,
+    rejections,
+    dead_letters,
+    books,
+    proof,
+    retention,
+    usage,
+    windows,
+    dispatch,
+    counter,
+):
     for command in family.COMMANDS:
         cli.add_command(command)
 

@@ -1,6 +1,6 @@
 """The whole at work in under a minute: servers, producers and processor, the books and their proof.
 
-    start servers ─▶ migrate, seed ─▶ processor run ─▶ producers fake ─▶ watch ─▶ stop ─▶ audit ─▶ report
+    start servers ─▶ migrate, seed ─▶ processor run ─▶ producers fake ─▶ watch ─▶ stop ─▶ audit ─▶ hand over
 
 Everything lives in a temporary directory and on free ports; nothing of it is left when the demo ends.
 """
@@ -17,6 +17,7 @@ import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 
 from processor.devstack.children import Child, DevstackError, free_port, uninterrupted
+from processor.devstack.hand_over import show_hand_over, since
 from processor.devstack.interrupts import Interrupted, interrupts
 from processor.devstack.progress import Progress, Seen, Watch
 from processor.devstack.report import Report
@@ -76,8 +77,11 @@ def _demo(cleanup: contextlib.ExitStack, report: Report, events: int, seed: int)
     report.say(
         f"The processor is running. Producers send {events:,} events (seed {seed}), some bad, some twice:"
     )
+    fake = _fake(events, seed)
     with uninterrupted():
-        producers = stack.spawn("producers", _fake(events, seed, manifest))
+        producers = stack.spawn(
+            "producers", [sys.executable, "-m", "producers", *fake, "--manifest", str(manifest)]
+        )
         cleanup.callback(producers.stop, *STOP)
 
     _watch(stack, processor, producers, manifest, events)
@@ -91,14 +95,16 @@ def _demo(cleanup: contextlib.ExitStack, report: Report, events: int, seed: int)
     )
     report.outcomes(stack.database_url)
     report.audit(said, audited)
-    report.look_further(stack.postgres.psql, events, seed)
+    balanced = show_hand_over(cleanup, stack, report)
+    report.look_further(stack.postgres.psql, " ".join(fake))
     report.say(f"\nDone in {time.monotonic() - started:.1f} s.")
-    return audited
+    return audited or int(not balanced)
 
 
-def _fake(events: int, seed: int, manifest: Path) -> list[str]:
-    figures = ["--events", str(events), "--seed", str(seed)]
-    return [sys.executable, "-m", "producers", "fake", *figures, *BAD_SHARES, "--manifest", str(manifest)]
+def _fake(events: int, seed: int) -> list[str]:
+    """Give the words that make `producers` send the demo's events."""
+    began = since(events).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return ["fake", "--events", str(events), "--seed", str(seed), "--since", began, *BAD_SHARES]
 
 
 def _watch(stack: Stack, processor: Child, producers: Child, manifest: Path, events: int) -> None:

@@ -1,5 +1,7 @@
 """What the demo prints at its end: a table per tenant, the audit's equation, and where to look further."""
 
+from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 
 import psycopg
@@ -8,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from processor.devstack.stack import BAD_SHARES, program, shell_path
+from processor.devstack.sink import Books, Group
+from processor.devstack.stack import program, shell_path
 from processor.errors import Reason
 from processor.queries import queries
 
@@ -61,6 +64,40 @@ class Report:
         if None in tenants:
             self.say("`nobody`: the message names no tenant that we know, or can't be read at all.")
 
+    def usage(self, database_url: str) -> None:
+        """Print what the first tenant's pulses came to, by product and state, and how much more there is."""
+        with psycopg.connect(database_url) as connection:
+            rows = connection.execute(queries("devstack")["usage_by_state"]).fetchall()
+        first = [row for row in rows if row[0] == rows[0][0]]
+        table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+        for heading, justify in zip(
+            ("tenant", "product_sku", "unit", "amount", "messages", "state"),
+            ("left", "left", "left", "right", "right", "left"),
+            strict=True,
+        ):
+            table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        for tenant, sku, unit, amount, messages, state in first:
+            table.add_row(Text(tenant), Text(sku), Text(unit), str(amount), f"{messages:,}", state)
+        self._console.print()
+        self._console.print(table)
+        others = sorted({row[0] for row in rows} - {row[0] for row in first})
+        if others:
+            self.say(f"and {len(rows) - len(first)} rows more, of {', '.join(others)}: processor usage query")
+
+    def hand_over(self, ours: Mapping[Group, Decimal], books: Books) -> bool:
+        """Print whether the sink's books are ours; False if they are not."""
+        theirs = books.sums()
+        wrong = [group for group in ours.keys() | theirs.keys() if ours.get(group) != theirs.get(group)]
+        lost = sum(1 for group in wrong if group not in theirs)
+        lines = len(books.lines)
+        changed = len(books.changed)
+        self.say(f"\nThe sink has {lines:,} lines: {lost} lost, {books.doubled} twice, {changed} changed.")
+        if wrong or books.changed:
+            self.fail(f"the sums of {len(wrong)} windows differ between the sink and the tables")
+            return False
+        self.say(f"Its sums are those of the tables, to the last digit, in all {len(ours):,} windows.")
+        return True
+
     def audit(self, said: str, exit_code: int) -> None:
         """Print the audit's own words, and what its exit code means."""
         self.say("\n$ processor audit --manifest manifest.jsonl")
@@ -68,7 +105,7 @@ class Report:
         if exit_code != 0:
             self.fail(f"the audit ended with exit code {exit_code}: the books do not balance")
 
-    def look_further(self, psql: Path, events: int, seed: int) -> None:
+    def look_further(self, psql: Path, fake: str) -> None:
         """Print how to get the same events into a stack that stays up, because this one is being removed."""
         processor, producers = program("processor"), program("producers")
         count = "SELECT tenant_id, event_type, count(*) FROM message GROUP BY 1, 2 ORDER BY 1, 2"
@@ -79,7 +116,7 @@ class Report:
             (f"{processor} dev", "in one terminal; then in another one:"),
             ("set -a; . .processor/env; set +a", "where its servers are"),
             (
-                f"{producers} fake --events {events} --seed {seed} {' '.join(BAD_SHARES)}",
+                f"{producers} {fake}",
                 "the same events again",
             ),
             (f"{processor} rejection list", "what was refused, and why"),

@@ -26,8 +26,8 @@ SELECT wanted.relation, wanted.privilege
 FROM unnest(%(relations)s::text[], %(privileges)s::text[]) AS wanted (relation, privilege)
 WHERE NOT coalesce(has_table_privilege(to_regclass(wanted.relation)::oid, wanted.privilege), false)
 UNION ALL
-SELECT 'registry_version_held()', 'EXECUTE'
-WHERE NOT coalesce(has_function_privilege(to_regprocedure('registry_version_held()')::oid, 'EXECUTE'), false)
+SELECT 'registry_version_held(boolean)', 'EXECUTE'
+WHERE NOT coalesce(has_function_privilege(to_regprocedure('registry_version_held(boolean)')::oid, 'EXECUTE'), false)
 ORDER BY relation, privilege
 
 -- excess_rights: What this role could do that a processor never does.
@@ -67,7 +67,7 @@ END
 UNION ALL
 SELECT DISTINCT role, name, 'EXECUTE'
 FROM unnest(%(roles)s::text[]) AS role
-CROSS JOIN (VALUES ('registry_changed()'), ('put_up_tenant_walls()')) AS functions (name)
+CROSS JOIN (VALUES ('registry_changed()'), ('meter_begins_or_ends()'), ('put_up_tenant_walls()')) AS functions (name)
 WHERE CASE
   WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
   ELSE has_function_privilege(role, to_regprocedure(name)::oid, 'EXECUTE')
@@ -85,8 +85,8 @@ SELECT
   ARRAY(
     SELECT wide.name
     FROM unnest(ARRAY[
-      'processor_writer', 'processor_reader', 'processor_retention', 'pg_read_all_data', 'pg_write_all_data',
-      'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program']) AS wide (name)
+      'processor_writer', 'processor_reader', 'processor_retention', 'processor_biller', 'pg_read_all_data',
+      'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program']) AS wide (name)
     WHERE pg_has_role(member.oid, to_regrole(wide.name)::oid, 'MEMBER')
     ORDER BY wide.name) AS groups
 FROM pg_roles AS member

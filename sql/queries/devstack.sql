@@ -20,6 +20,22 @@ SELECT tenant.tenant_id, rejection.reason, count(*)
   FROM rejection LEFT JOIN tenant USING (tenant_id)
  GROUP BY tenant.tenant_id, rejection.reason;
 
+-- handed_over_meters: How many meters are handed over.
+SELECT count(*) FROM meter WHERE is_handed_over;
+
+-- usage_by_state: What pulses came to by tenant, product and state, all hours together.
+SELECT tenant_id, group_by ->> 'product_sku', group_by ->> 'use_unity', sum(value), sum(messages), state
+  FROM usage
+ WHERE event_type = 'pulse' AND group_by ?& '{product_sku,use_unity}'
+ GROUP BY 1, 2, 3, state
+ ORDER BY 1, 2, 3, state;
+
+-- usage_handed_over: What pulses came to in each hour that is over, by tenant and product.
+SELECT tenant_id, group_by ->> 'product_sku', group_by ->> 'use_unity',
+       to_char(window_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), value
+  FROM usage
+ WHERE event_type = 'pulse' AND group_by ?& '{product_sku,use_unity}' AND revision > 0;
+
 -- latest_definition: The newest schema of an event type, shared (no tenant) or one tenant's own.
 SELECT definition
   FROM event_schema

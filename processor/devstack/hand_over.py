@@ -1,0 +1,61 @@
+"""The demo's last chapter: usage is closed, handed over to a sink of our own, and both books are compared.
+
+processor usage close ─▶ processor dispatch --once ─▶ Receiver ─▶ its sums = the sums of the tables?
+"""
+
+import contextlib
+import sys
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import psycopg
+
+from processor.devstack.children import DevstackError, uninterrupted
+from processor.devstack.report import Report
+from processor.devstack.sink import Group, Receiver
+from processor.devstack.stack import Stack
+from processor.queries import queries
+
+STEP_S = 0.37
+"""Seconds between two invented events; with it is reckoned how long ago the first of them has to happen."""
+
+
+def since(events: int) -> datetime:
+    """Say when the first event happens, so that an hour ends among them and can be closed."""
+    now = datetime.now(UTC)
+    span = timedelta(seconds=events * STEP_S)
+    last = min(now.replace(minute=0, second=0, microsecond=0) + span / 2, now)
+    return (last - span).replace(microsecond=0)
+
+
+def show_hand_over(cleanup: contextlib.ExitStack, stack: Stack, report: Report) -> bool:
+    """Close, hand over, and print both books; False if they differ. Says nothing without a meter for it."""
+    with psycopg.connect(stack.database_url) as connection:
+        [(metered,)] = connection.execute(queries("devstack")["handed_over_meters"]).fetchall()
+    if not metered:
+        return True
+    # The server's threads inherit that they are sent no signal: it must find the main thread.
+    with uninterrupted():
+        receiver = cleanup.enter_context(Receiver())
+    report.say("\nPulses are added up as they are stored. Hours that are over are handed over to a sink:")
+    _run(stack, report, receiver, "usage", "close")
+    _run(stack, report, receiver, "dispatch", "--once")
+    report.usage(stack.database_url)
+    return report.hand_over(_handed_over(stack), receiver.books)
+
+
+def _run(stack: Stack, report: Report, receiver: Receiver, *words: str) -> None:
+    name = " ".join(words)
+    code, said = stack.run_to_end(
+        words[0], [sys.executable, "-m", "processor", *words], USAGE_SINK_URL=receiver.url
+    )
+    report.say(f"$ processor {name}\n{said.rstrip()}")
+    if code != 0:
+        raise DevstackError(f"`processor {name}` ended with exit code {code}")
+
+
+def _handed_over(stack: Stack) -> dict[Group, Decimal]:
+    """Give what the tables say of all windows that are over."""
+    with psycopg.connect(stack.database_url) as connection:
+        rows = connection.execute(queries("devstack")["usage_handed_over"]).fetchall()
+    return {(tenant, sku, unit, window): value for tenant, sku, unit, window, value in rows}

@@ -1,0 +1,217 @@
+"""Wiring of the hand-over: `processor dispatch`, as a loop with probes or once, and to a file."""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+import structlog
+
+from processor import migrations
+from processor.check.roles import missing_rights
+from processor.connection import Deadline, connect
+from processor.errors import Stopped, StoreFault, StoreUnavailable, Unavailable
+from processor.patience import Patience
+from processor.probes import Probes
+from processor.queries import queries
+from processor.settings import Settings
+from processor.sqlstates import Remedy, name_of, remedy
+from processor.usage.batches import Waiting
+from processor.usage.dispatcher import Dispatcher, Limits, Tally
+from processor.usage.export import export, require_new
+from processor.usage.sink import HttpSink
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+Connection = psycopg.Connection[Any]
+
+TO_DISPATCH = (
+    ("meter", "SELECT"),
+    ("reopened_window", "SELECT"),
+    *(
+        (table, privilege)
+        for table in ("total", "usage_line", "usage_batch")
+        for privilege in ("SELECT", "UPDATE")
+    ),
+    *((table, "INSERT") for table in ("usage_line", "usage_batch")),
+)
+"""The rights without which nothing can be closed or handed over: relation and privilege."""
+
+_OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
+_MARGIN_S = 5.0
+
+
+def run(settings: Settings, stop: threading.Event) -> Tally:
+    """Close and hand over until told to stop. Absent dependencies are waited for.
+
+    Raises SettingsError, MigrationsPending and StoreFault, which waiting would not mend.
+    """
+    session = _Session(settings, _patience(settings, stop), stop)
+    dispatcher = _dispatcher(settings, session, stop)
+    probes = Probes(
+        settings.http_host,
+        settings.http_port,
+        alive=lambda: True,
+        trouble=lambda: "; ".join(filter(None, [session.trouble, dispatcher.trouble])),
+    )
+    probes.start()
+    sink = urlsplit(settings.need_sink_url())
+    log.info("started", sink=sink.hostname, http_port=probes.port)
+    try:
+        session.require_fit()
+        dispatcher.run(settings.usage_dispatch_every_s)
+    except Stopped:
+        # While waiting for the database: nothing was under way.
+        pass
+    finally:
+        probes.stop()
+        session.close()
+    tally = dispatcher.tally
+    log.info("stopped", lines_written=tally.lines_written, lines_accepted=tally.lines_accepted)
+    return tally
+
+
+def run_once(settings: Settings, stop: threading.Event) -> tuple[Tally, Waiting]:
+    """Close and send all that waits; gives what was done and what is left. Raises outages of the database."""
+    session = _Session(settings, _impatience(), stop)
+    dispatcher = _dispatcher(settings, session, stop)
+    try:
+        session.require_fit()
+        return dispatcher.tally, dispatcher.run_once()
+    except Stopped as error:
+        raise _outage(error) from None
+    finally:
+        session.close()
+
+
+def run_to_file(settings: Settings, to: Path | None, stop: threading.Event) -> tuple[Tally, Waiting]:
+    """Close what is due, and write all that waits to a new file, or to standard output (None)."""
+    if to is not None:
+        require_new(to)
+    session = _Session(settings, _impatience(), stop)
+    dispatcher = Dispatcher(session.transact, _NoSink(), _limits(settings), stop)
+    try:
+        session.require_fit()
+        dispatcher.prepare()
+        if not stop.is_set():
+            dispatcher.tally.lines_accepted = session.transact(
+                lambda connection: export(connection, to, settings.usage_sink_amounts)
+            )
+        return dispatcher.tally, dispatcher.count_waiting()
+    except Stopped as error:
+        raise _outage(error) from None
+    finally:
+        session.close()
+
+
+class _NoSink:
+    """Stands where a sink would, for who sends nothing."""
+
+    def send(self, body: bytes, *, key: str, line_keys: object) -> Any:  # noqa: ANN401 - as Sink has it
+        raise NotImplementedError
+
+
+class _Session:
+    """One connection for the dispatcher, opened when needed and anew after an outage."""
+
+    def __init__(self, settings: Settings, patience: Patience, stop: threading.Event) -> None:
+        self._dsn = settings.need_database_url()
+        self._timeout_s = settings.database_timeout_s
+        # A piece of work is a few statements and a request; a server that is frozen says nothing for longer.
+        self._limit_s = self._timeout_s + settings.usage_sink_timeout_s + _MARGIN_S
+        self._deadline = Deadline(self._limit_s)
+        self._patience = patience
+        self._stop = stop
+        self._connection: Connection | None = None
+
+    @property
+    def trouble(self) -> str:
+        """What the database is in, in words; empty if it works."""
+        return f"database: {self._patience.trouble}" if self._patience.trouble else ""
+
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        """Run a piece of work; outages are waited out, and then it is run again from its beginning."""
+        return self._patience(lambda: self._attempt(work))
+
+    def require_fit(self) -> None:
+        """Wait until the database can say that it has our tables and lets us work on them."""
+
+        def look(connection: Connection) -> list[str]:
+            migrations.require_current(connection)
+            return missing_rights(connection, TO_DISPATCH)
+
+        missing = self.transact(look)
+        if missing:
+            raise StoreFault(
+                f"the role of DATABASE_URL lacks {', '.join(missing)}; make it a member of processor_biller"
+            )
+
+    def close(self) -> None:
+        """Close the connection; a later piece of work opens a new one."""
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _attempt(self, work: Callable[[Connection], T]) -> T:
+        connection = self._connection or self._open()
+        self._connection = connection
+        try:
+            with self._deadline.over(connection):
+                return work(connection)
+        except psycopg.Error as error:
+            what = remedy(error, connection_broken=connection.broken)
+            self.close()
+            if what in _OUTAGES:
+                raise StoreUnavailable(f"the database can't do this now: {name_of(error)}") from None
+            # Its text may carry a row, so it is named and not quoted.
+            raise StoreFault(f"the database refused: {name_of(error)}") from None
+
+    def _open(self) -> Connection:
+        connection = connect(self._dsn, timeout_s=self._timeout_s, application="event-processor dispatch")
+        try:
+            with self._deadline.over(connection):
+                connection.execute(
+                    queries("dispatch")["outlast_request"], {"timeout_ms": str(int(self._limit_s * 1000))}
+                )
+        except psycopg.Error as error:
+            connection.close()
+            raise StoreUnavailable(f"the database let us in and answers no more: {name_of(error)}") from None
+        return connection
+
+
+def _dispatcher(settings: Settings, session: _Session, stop: threading.Event) -> Dispatcher:
+    token = settings.usage_sink_token
+    sink = HttpSink(
+        settings.need_sink_url(),
+        token=token.get_secret_value() if token else None,
+        timeout_s=settings.usage_sink_timeout_s,
+    )
+    return Dispatcher(session.transact, sink, _limits(settings), stop)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        lines_max=settings.usage_sink_lines_max,
+        amounts=settings.usage_sink_amounts,
+        outage_wait_s_max=settings.retry_wait_s_max,
+        refused_wait_s_max=settings.usage_sink_refused_wait_s_max,
+    )
+
+
+def _patience(settings: Settings, stop: threading.Event) -> Patience:
+    return Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
+
+
+def _impatience() -> Patience:
+    # For who runs it once: an outage is said at once instead of being waited out.
+    stop = threading.Event()
+    stop.set()
+    return Patience("database", wait_s_max=1, stop=stop)
+
+
+def _outage(error: Stopped) -> Exception:
+    return error.__cause__ if isinstance(error.__cause__, Unavailable) else error
