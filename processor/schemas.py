@@ -159,7 +159,9 @@ class Schemas:
         # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
         message_id = envelope.message_id or f"{delivery.queue}/{delivery.delivery_id}"
         # Of a bad event too, which may be the redelivery of one that was good, and is looked for by its key.
-        producer, unscoped = _producer(lookup, envelope)
+        producer, unscoped = envelope.producer, None
+        if envelope.event_type in lookup.id_scopes:
+            producer, unscoped = _producer(lookup.id_scopes[envelope.event_type], envelope)
         # The binding goes first: what a sender may not speak for is no business of the registry's.
         refusal = self._bindings.refusal(delivery, envelope.tenant_id)
         found = (Reason.ENVELOPE_INVALID, refusal) if refusal else self._judge(lookup, envelope)
@@ -279,10 +281,9 @@ class Schemas:
         return known
 
 
-def _producer(lookup: _Lookup, envelope: Envelope) -> tuple[str, Unscoped | None]:
+def _producer(scope: IdScope, envelope: Envelope) -> tuple[str, Unscoped | None]:
     """Give the producer that is part of the event's key; the second says why it can't be told."""
-    scope = lookup.id_scopes.get(envelope.event_type)
-    producer = envelope.producer if scope is None else scope.producer(envelope)
+    producer = scope.producer(envelope)
     return (envelope.producer, producer) if isinstance(producer, Unscoped) else (producer, None)
 
 
