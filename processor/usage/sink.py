@@ -15,7 +15,6 @@ import math
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -102,9 +101,11 @@ class HttpSink:
         """Send it once; see Sink."""
         bytes_max = ANSWER_BYTES_MAX + ANSWER_BYTES_PER_LINE * len(line_keys)
         connection = self._connection()
-        deadline = _Deadline(connection, self._timeout_s)
+        deadline = _Deadline(self._timeout_s)
         try:
             with deadline:
+                connection.connect()
+                deadline.watch(connection.sock)
                 connection.request(
                     "POST",
                     self._path,
@@ -310,10 +311,9 @@ def _no_answer(error: Exception) -> InTrouble:
 class _Deadline:
     """Cuts a connection that is not done within `limit_s`: a socket's time-out begins anew at every byte."""
 
-    def __init__(self, connection: HTTPConnection, limit_s: float) -> None:
+    def __init__(self, limit_s: float) -> None:
         self.passed = False
-        self._connection = connection
-        self._ends_at = time.monotonic() + limit_s
+        self._sock: socket.socket | None = None
         self._timer = threading.Timer(limit_s, self._cut)
         self._timer.daemon = True
 
@@ -323,9 +323,14 @@ class _Deadline:
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
 
+    def watch(self, sock: socket.socket) -> None:
+        """Name the socket; the connection itself forgets it as soon as the answer has begun."""
+        self._sock = sock
+        if self.passed:
+            self._cut()
+
     def _cut(self) -> None:
         self.passed = True
-        sock = self._connection.sock
-        if sock is not None:
+        if self._sock is not None:
             with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                self._sock.shutdown(socket.SHUT_RDWR)

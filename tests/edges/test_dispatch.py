@@ -296,6 +296,21 @@ def test_a_sink_that_can_not_prove_its_name_gets_no_line(saver: Saver, hand_over
     assert (server.requests, waiting.lines) == ([], 1)
 
 
+def test_a_sink_of_an_authority_of_ones_own_is_believed_where_that_is_named(
+    saver: Saver, hand_over: HandOver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saver.save(a_pulse(1))
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+
+    with ScriptedServer(an_answer(), tls=tls) as server:
+        _, waiting = hand_over(usage_sink_url=server.url)
+
+    assert waiting.lines == 0
+
+
 def test_a_sink_that_asks_for_rest_gets_it(
     saver: Saver, db: Db, receiver: Receiver, hand_over: HandOver
 ) -> None:

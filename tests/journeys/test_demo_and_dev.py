@@ -90,6 +90,8 @@ def test_the_demo_ends_by_itself_and_its_books_balance(directory: Path) -> None:
 
     said = output(directory)
     assert "the audit holds" in said
+    assert "0 lost, 0 twice, 0 changed" in said
+    assert "Its sums are those of the tables, to the last digit" in said
     assert "schema_violation" in said
     assert "stored" in said
     assert list(temporary.iterdir()) == []
