@@ -114,7 +114,10 @@ def apply(
     )
     # Only to spare the work: two at once would each count what they removed themselves.
     if not _value(connection, "lock", key=_LOCK_KEY):
-        raise Busy("another `processor retention apply` is at work on this database; let it end first")
+        raise Busy(
+            "another `processor retention apply`, or `processor usage rebuild`, is at work on this database; "
+            "let it end first"
+        )
     try:
         removed = {table: 0 for table, days in ages.as_dict().items() if days is not None}
         for step in _steps(connection, ages, step_size):

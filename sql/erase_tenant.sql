@@ -23,6 +23,9 @@ BEGIN
   END IF;
 END $$;
 
+-- Whoever removes old messages or rebuilds totals works by what it saw a moment ago: let it end, and none begin.
+SELECT pg_advisory_lock(7309453202311083) AS turn \gset erase_
+
 \echo 'messages, duplicates and rejections, by how many went:'
 
 WITH gone AS (
