@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from processor.json_pointer import follow, steps
 from processor.wire import IDENTIFIER_LENGTH_MAX, Envelope
 
 
@@ -33,7 +34,7 @@ class IdScope:
     @classmethod
     def of(cls, pointers: tuple[str, ...]) -> "IdScope":
         """Read JSON pointers (RFC 6901); one that is none leads nowhere."""
-        return cls(pointers, tuple(_steps(pointer) for pointer in pointers))
+        return cls(pointers, tuple(steps(pointer) for pointer in pointers))
 
     def producer(self, envelope: Envelope) -> str | Unscoped:
         """Give the producer that the message is stored with: event type, values, and what the event named.
@@ -43,7 +44,7 @@ class IdScope:
         """
         parts = [envelope.event_type]
         for pointer, path in zip(self.pointers, self.paths, strict=True):
-            value = _text(_found(envelope.payload_value, path))
+            value = _text(follow(envelope.payload_value, path))
             if value is None:
                 return Unscoped(
                     pointer,
@@ -62,22 +63,6 @@ class IdScope:
                 "(let the schema bound them)",
             )
         return written
-
-
-def _steps(pointer: str) -> tuple[str, ...]:
-    return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
-
-
-def _found(value: Any, path: tuple[str, ...]) -> Any:  # noqa: ANN401 - any JSON value
-    """Follow the steps; None where they lead nowhere, as where they lead to null."""
-    for step in path:
-        if isinstance(value, dict):
-            value = value.get(step)
-        elif isinstance(value, list) and step.isascii() and step.isdecimal() and step == str(int(step)):
-            value = value[int(step)] if int(step) < len(value) else None
-        else:
-            return None
-    return value
 
 
 def _text(value: Any) -> str | None:  # noqa: ANN401 - any JSON value

@@ -4,6 +4,8 @@
                         each table once, from its first block to its last, window by window:
                         remove some rows and count them ══COMMIT══▶ pause ─▶ the next
 
+Totals keep what removed messages had added, which goes to `usage_removal`, so that the proof still adds up.
+
 A key must outlive everything that may still bring its message again: the queue and then its dead-letter
 queue hold a message for 14 days each. So no age may be below that of the keys, and a message stays while its
 key was seen again within it, by a duplicate or by a rejection that is open.
@@ -112,7 +114,10 @@ def apply(
     )
     # Only to spare the work: two at once would each count what they removed themselves.
     if not _value(connection, "lock", key=_LOCK_KEY):
-        raise Busy("another `processor retention apply` is at work on this database; let it end first")
+        raise Busy(
+            "another `processor retention apply`, or `processor usage rebuild`, is at work on this database; "
+            "let it end first"
+        )
     try:
         removed = {table: 0 for table, days in ages.as_dict().items() if days is not None}
         for step in _steps(connection, ages, step_size):
@@ -142,7 +147,12 @@ def _walk(connection: Connection, table: str, deed: str, bounds: dict[str, Any])
         end = min(start + WINDOW_BLOCKS, blocks)
         after, full = f"({start},0)", True
         while full:
-            chosen, removed, last = _row(connection, deed, bounds | {"after": after, "until": f"({end},0)"})
+            window = bounds | {"after": after, "until": f"({end},0)"}
+            with connection.transaction():
+                if table == "message":
+                    # In a statement before the deed, whose snapshot must be taken when no void is under way.
+                    connection.execute(queries("retention")["hold_voids"])
+                chosen, removed, last = _row(connection, deed, window)
             after, full = last, chosen == bounds["step_size"]
             yield Step(table, removed, end / blocks)
 

@@ -15,6 +15,7 @@ import jsonschema_rs
 import orjson
 import structlog
 
+from processor.amounts import Amount, amounts_of, find_misfit
 from processor.bindings import UNBOUND, Bindings
 from processor.errors import Reason, SettingsError
 from processor.id_scope import IdScope, Unscoped
@@ -81,6 +82,7 @@ class _Lookup:
     event_types: frozenset[str]
     meters: Mapping[str, tuple[Meter, ...]]
     id_scopes: Mapping[str, IdScope]
+    amounts: Mapping[str, tuple[Amount, ...]]
 
     @classmethod
     def of(cls, registry: Registry) -> "_Lookup":
@@ -96,7 +98,7 @@ class _Lookup:
             if pointers
         }
         event_types = frozenset(event_type for event_type, _ in versions)
-        return cls(registry, versions, event_types, meters, id_scopes)
+        return cls(registry, versions, event_types, meters, id_scopes, amounts_of(registry.meters))
 
     def applicable(self, event_type: str, tenant_id: str) -> Mapping[int, EventSchema]:
         """Give the versions that hold for a tenant, oldest first: its own alone, else the shared ones."""
@@ -157,12 +159,17 @@ class Schemas:
         # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
         message_id = envelope.message_id or f"{delivery.queue}/{delivery.delivery_id}"
         # Of a bad event too, which may be the redelivery of one that was good, and is looked for by its key.
-        producer, unscoped = _producer(lookup, envelope)
+        producer, unscoped = envelope.producer, None
+        if envelope.event_type in lookup.id_scopes:
+            producer, unscoped = _producer(lookup.id_scopes[envelope.event_type], envelope)
         # The binding goes first: what a sender may not speak for is no business of the registry's.
         refusal = self._bindings.refusal(delivery, envelope.tenant_id)
         found = (Reason.ENVELOPE_INVALID, refusal) if refusal else self._judge(lookup, envelope)
         if isinstance(found, EventSchema) and unscoped is not None:
-            found = Reason.SCHEMA_VIOLATION, _unscoped(found, unscoped)
+            found = (
+                Reason.SCHEMA_VIOLATION,
+                _one_violation(found, unscoped.pointer, "id_scope", unscoped.message),
+            )
         if isinstance(found, EventSchema):
             return Message(
                 delivery,
@@ -213,7 +220,7 @@ class Schemas:
                 "message": f"event type {event_type!r} has no schema version {envelope.schema_version} "
                 f"for tenant {tenant_id!r}; there is {known}"
             }
-        return self._violations(schema, envelope) or schema
+        return self._violations(schema, envelope) or _misfit(lookup, schema, envelope) or schema
 
     def _violations(self, schema: EventSchema, envelope: Envelope) -> tuple[Reason, dict[str, Any]] | None:
         validator = self._validator(schema)
@@ -274,20 +281,27 @@ class Schemas:
         return known
 
 
-def _producer(lookup: _Lookup, envelope: Envelope) -> tuple[str, Unscoped | None]:
+def _producer(scope: IdScope, envelope: Envelope) -> tuple[str, Unscoped | None]:
     """Give the producer that is part of the event's key; the second says why it can't be told."""
-    scope = lookup.id_scopes.get(envelope.event_type)
-    producer = envelope.producer if scope is None else scope.producer(envelope)
+    producer = scope.producer(envelope)
     return (envelope.producer, producer) if isinstance(producer, Unscoped) else (producer, None)
 
 
-def _unscoped(schema: EventSchema, unscoped: Unscoped) -> dict[str, Any]:
-    error = {"pointer": unscoped.pointer, "rule": "id_scope", "message": unscoped.message}
+def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> tuple[Reason, dict[str, Any]] | None:
+    """Refuse a number that a meter can't add, as the schema should have."""
+    amounts = lookup.amounts.get(envelope.event_type)
+    found = amounts and find_misfit(amounts, envelope.tenant_id, envelope.payload_value)
+    if not found:
+        return None
+    return Reason.SCHEMA_VIOLATION, _one_violation(schema, found.pointer, found.rule, found.message)
+
+
+def _one_violation(schema: EventSchema, pointer: str, rule: str, message: str) -> dict[str, Any]:
     return {
         "schema_id": schema.schema_id,
         "schema_version": schema.version,
-        "message": unscoped.message,
-        "errors": [error],
+        "message": message,
+        "errors": [{"pointer": pointer, "rule": rule, "message": message}],
         "error_count": 1,
     }
 

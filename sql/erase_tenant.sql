@@ -23,6 +23,9 @@ BEGIN
   END IF;
 END $$;
 
+-- Whoever removes old messages or rebuilds totals works by what it saw a moment ago: let it end, and none begin.
+SELECT pg_advisory_lock(7309453202311083) AS turn \gset erase_
+
 \echo 'messages, duplicates and rejections, by how many went:'
 
 WITH gone AS (
@@ -65,22 +68,45 @@ counted AS (
 )
 SELECT count(*) AS rejections FROM gone;
 
+\echo 'its usage; what was closed and waiting for the sink will never be billed:'
+
+BEGIN;
+-- First what a window is closed by, so that a dispatcher beside us writes no new line of it.
+DELETE FROM total WHERE tenant_id = :'tenant';
+DELETE FROM meter_miss WHERE tenant_id = :'tenant';
+DELETE FROM voided WHERE tenant_id = :'tenant';
+DELETE FROM usage_removal WHERE tenant_id = :'tenant';
+WITH gone AS (
+  DELETE FROM usage_line WHERE tenant_id = :'tenant'
+  RETURNING meter_id, handed_over_at
+)
+SELECT count(*) AS lines, count(*) FILTER (WHERE handed_over_at IS NULL AND is_handed_over) AS never_handed_over
+FROM gone JOIN meter USING (meter_id);
+-- Batches with lines of others keep their key, by which a retry is known.
+DELETE FROM usage_batch WHERE NOT EXISTS (SELECT FROM usage_line WHERE usage_line.batch_id = usage_batch.batch_id);
+COMMIT;
+
 \echo 'the registry:'
 
 BEGIN;
 DELETE FROM tenant_reader WHERE tenant_id = :'tenant';
--- Its own schemas, and those event types that nobody else has a schema for: their names may be its secrets too.
+-- Its own schemas and meters, and those event types that nobody else has any for: their names may be its secrets too.
 CREATE TEMPORARY TABLE erased_type ON COMMIT DROP AS
-  SELECT DISTINCT event_type FROM event_schema WHERE tenant_id = :'tenant';
+  SELECT event_type FROM event_schema WHERE tenant_id = :'tenant'
+  UNION SELECT event_type FROM meter WHERE tenant_id = :'tenant';
 DELETE FROM event_schema WHERE tenant_id = :'tenant';
+-- With their rebuilds and reopened windows.
+DELETE FROM meter WHERE tenant_id = :'tenant';
 DELETE FROM event_type
 WHERE event_type IN (SELECT event_type FROM erased_type)
-  AND NOT EXISTS (SELECT FROM event_schema WHERE event_schema.event_type = event_type.event_type);
+  AND NOT EXISTS (SELECT FROM event_schema WHERE event_schema.event_type = event_type.event_type)
+  AND NOT EXISTS (SELECT FROM meter WHERE meter.event_type = event_type.event_type);
 DELETE FROM tenant WHERE tenant_id = :'tenant';
 COMMIT;
 
 -- Deleted rows lie in the files until then, and the planner's statistics quote the commonest values.
-VACUUM (ANALYZE) message, duplicate, rejection, event_schema, event_type, tenant, tenant_reader;
+VACUUM (ANALYZE) message, duplicate, rejection, event_schema, event_type, tenant, tenant_reader, meter, total,
+  meter_miss, voided, usage_removal, usage_line, usage_batch, usage_rebuild, reopened_window;
 
 \echo 'rejections that say not whose they are, and have the name in their body; look at each:'
 SELECT rejection_id, reason, rejected_at

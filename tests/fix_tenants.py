@@ -23,8 +23,45 @@ OWNERS = {
     "tenant": "tenant_id",
     "event_schema": "tenant_id",
     "tenant_reader": "tenant_id",
+    "meter": "tenant_id",
+    "total": "tenant_id",
+    "meter_miss": "tenant_id",
+    "voided": "tenant_id",
+    "usage_line": "tenant_id",
+    "usage_removal": "tenant_id",
 }
 """Each table with a wall, and the column that says whose a row is."""
+
+_USAGE = """
+    INSERT INTO meter (meter, tenant_id, event_type, aggregation)
+    VALUES (%(tenant)s || '-own', %(tenant)s, 'order.created', 'count');
+    INSERT INTO total (tenant_id, meter_id, window_start, group_key, slot, value, messages, first_at, last_at)
+    SELECT %(tenant)s, meter_id, '2026-01-01Z', '{"sku": "of ' || %(tenant)s || '"}', 0, 7, 1, now(), now()
+    FROM meter WHERE tenant_id IS NULL OR tenant_id = %(tenant)s;
+    INSERT INTO usage_line (tenant_id, meter_id, window_start, group_key, revision, value, messages,
+      total_value, total_messages)
+    SELECT tenant_id, meter_id, window_start, group_key, 1, value, messages, value, messages
+    FROM total WHERE tenant_id = %(tenant)s;
+    INSERT INTO usage_removal (tenant_id, meter_id, window_start, group_key, value, messages, removed_at)
+    SELECT tenant_id, meter_id, window_start, group_key, value, messages, now()
+    FROM total WHERE tenant_id = %(tenant)s;
+    INSERT INTO meter_miss (tenant_id, meter_id, reason, schema_id, slot, messages, first_at, last_at,
+      last_message_id)
+    SELECT %(tenant)s, min(meter_id), 'too_old', 1, 0, 1, now(), now(), 'of ' || %(tenant)s FROM meter;
+    INSERT INTO voided VALUES (%(tenant)s, 'of ' || %(tenant)s, '', 'v-1', now());
+    INSERT INTO usage_batch (batch_key, line_count) VALUES ('of ' || %(tenant)s, 1);
+    UPDATE usage_line SET batch_id = (SELECT max(batch_id) FROM usage_batch) WHERE tenant_id = %(tenant)s
+"""
+
+
+def add_usage(db: Db, *tenants: str) -> None:
+    """A shared meter, and of each tenant one of its own, with rows in every table of usage."""
+    db.execute(
+        "INSERT INTO meter (meter, event_type, aggregation) VALUES ('shared', 'order.created', 'count')"
+    )
+    with closing(psycopg.ClientCursor(db)) as cursor:
+        for tenant in tenants:
+            cursor.execute(_USAGE, {"tenant": tenant})
 
 
 @pytest.fixture
@@ -42,6 +79,7 @@ def two_tenants(database_url: str, db: Db) -> None:
         rows = [(tenant, "message"), (tenant, "duplicate"), (tenant, "rejection_discarded")]
         for row in rows:
             db.execute("INSERT INTO removal VALUES (%s, %s, %s, 7, now())", [*row, date(2026, 1, 1)])
+    add_usage(db, "acme", "globex")
     with closing(a_bound_saver(database_url, Bindings())) as saver:
         # Of a stranger, who claims to be acme.
         saver.save(a_delivery(b'{"tenant_id": "acme", "event_type": "x", "payload": ""}'))

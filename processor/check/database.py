@@ -11,6 +11,7 @@ from processor.bindings import UNBOUND, Bindings
 from processor.check import Finding, judge, listed, tell
 from processor.check.binding import judge_binding
 from processor.check.clock import Now, compare_clock, utc_now
+from processor.check.meters import look_at_meters
 from processor.check.roles import look_at_roles, missing_rights, wanted_by
 from processor.check.usable import look_at_schemas
 from processor.connection import Deadline
@@ -86,6 +87,7 @@ def _look(connection: Connection, open_connection: Open, bindings: Bindings, now
         if rights.fine:
             yield _registry(connection)
             yield look_at_schemas(connection)
+            yield from look_at_meters(connection)
             yield judge_binding(bindings, _registered(connection))
 
 
@@ -224,7 +226,7 @@ def _missing_rights(connection: Connection) -> Finding:
         "rights",
         f"lacking: {listed(missing)}" if missing else "enough to run",
         fine=not missing,
-        advice="as the owner: GRANT processor_writer TO this role (sql/migrations/0003_roles.sql)",
+        advice="as the owner: GRANT processor_writer TO this role (the GRANTs are in sql/migrations)",
     )
 
 

@@ -25,6 +25,15 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "duplicate": ("SELECT", "INSERT"),
         "rejection": ("SELECT", "INSERT", "UPDATE"),
         "removal": ("SELECT",),
+        "meter": ("SELECT",),
+        "total": ("SELECT", "INSERT", "UPDATE"),
+        "meter_miss": ("SELECT", "INSERT", "UPDATE"),
+        "voided": ("SELECT", "INSERT"),
+        "usage_rebuild": ("SELECT",),
+        "usage_removal": ("SELECT",),
+        "reopened_window": ("SELECT",),
+        "usage_line": ("SELECT",),
+        "usage": ("SELECT",),
     },
     "processor_reader": {
         "migration": ("SELECT",),
@@ -37,6 +46,35 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "rejection": ("SELECT",),
         "removal": ("SELECT",),
         "tenant_reader": ("SELECT",),
+        "meter": ("SELECT",),
+        "total": ("SELECT",),
+        "meter_miss": ("SELECT",),
+        "voided": ("SELECT",),
+        "usage_rebuild": ("SELECT",),
+        "usage_removal": ("SELECT",),
+        "reopened_window": ("SELECT",),
+        "usage_batch": ("SELECT",),
+        "usage_line": ("SELECT",),
+        "usage": ("SELECT",),
+    },
+    "processor_biller": {
+        "migration": ("SELECT",),
+        "registry": ("SELECT",),
+        "tenant": ("SELECT",),
+        "event_type": ("SELECT",),
+        "event_schema": ("SELECT",),
+        "message": ("SELECT",),
+        "removal": ("SELECT",),
+        "meter": ("SELECT",),
+        "total": ("SELECT", "INSERT", "UPDATE"),
+        "meter_miss": ("SELECT",),
+        "voided": ("SELECT",),
+        "usage_rebuild": ("SELECT", "INSERT", "UPDATE"),
+        "usage_removal": ("SELECT",),
+        "reopened_window": ("SELECT", "INSERT", "DELETE"),
+        "usage_batch": ("SELECT", "INSERT", "UPDATE"),
+        "usage_line": ("SELECT", "INSERT", "UPDATE"),
+        "usage": ("SELECT",),
     },
     "processor_retention": {
         "migration": ("SELECT",),
@@ -45,6 +83,10 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "duplicate": ("SELECT", "DELETE"),
         "rejection": ("SELECT", "DELETE"),
         "removal": ("SELECT", "INSERT", "UPDATE"),
+        "meter": ("SELECT",),
+        "voided": ("SELECT",),
+        "usage_rebuild": ("SELECT",),
+        "usage_removal": ("SELECT", "INSERT", "UPDATE"),
     },
     "processor_tenant_reader": {
         "tenant": ("SELECT",),
@@ -55,9 +97,16 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "rejection": ("SELECT",),
         "removal": ("SELECT",),
         "tenant_reader": ("SELECT",),
+        "meter": ("SELECT",),
+        "total": ("SELECT",),
+        "meter_miss": ("SELECT",),
+        "voided": ("SELECT",),
+        "usage_removal": ("SELECT",),
+        "usage_line": ("SELECT",),
+        "usage": ("SELECT",),
     },
 }
-"""What each group role is there to do, by table: no less, and no more. It is written here alone."""
+"""What each group role is there to do, by table or view: no less, and no more. It is written here alone."""
 
 RELATIONS = tuple(sorted({relation for rights in RIGHTS.values() for relation in rights}))
 
@@ -82,6 +131,15 @@ TO_SAVE = (
         (table, privilege)
         for table in ("message", "duplicate", "rejection")
         for privilege in ("SELECT", "INSERT")
+    ),
+    ("meter", "SELECT"),
+    ("usage_rebuild", "SELECT"),
+    ("voided", "SELECT"),
+    ("voided", "INSERT"),
+    *(
+        (table, privilege)
+        for table in ("total", "meter_miss")
+        for privilege in ("SELECT", "INSERT", "UPDATE")
     ),
 )
 """The rights without which nothing can be saved: relation and privilege."""

@@ -1,13 +1,13 @@
 """What was rejected, and what becomes of it: processor rejection."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
 
 from processor import reader
 from processor.cli.errors import Exit
+from processor.cli.moments import Moment
 from processor.cli.output import json_option, print_json, print_rows, printable
 from processor.errors import NotFound, Reason
 from processor.reject_alarm import words
@@ -16,24 +16,6 @@ from processor.sources.quarantine import Selection, discard
 from processor.wiring import commands, database, reject_alarm_limits
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Moment(click.ParamType[datetime]):
-    """An RFC 3339 time; one without a zone is taken as UTC, a bare date as its midnight."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
-        """Read the time, or fail with the form that is expected."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is no time; expected such as 2026-11-22 or 2026-11-22T10:00:00Z", param, ctx
-            )
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _selecting(command: F) -> F:

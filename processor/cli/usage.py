@@ -1,11 +1,215 @@
 """What the meters have counted: processor usage."""
 
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from itertools import islice
+from typing import Any, TypeVar
+
 import click
+
+from processor.cli.errors import Exit
+from processor.cli.moments import Moment
+from processor.cli.output import json_option, print_json, print_table, printable
+from processor.errors import SettingsError
+from processor.settings import Settings
+from processor.usage.selection import Selection
+from processor.usage.verify import LISTED_MAX
+from processor.wiring import usage as wiring
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_TABLE_ROWS_MAX = 1000
+_BEFORE = ("tenant", "meter", "window_start")
+_AFTER = ("value", "messages", "revision", "state")
 
 
 @click.group()
 def usage() -> None:
-    """Usage: what the meters have counted, by tenant, window and group."""
+    """Usage: what the meters have counted, by tenant, window and group.
+
+    Totals are raised in the transaction that stores the messages. Ask for them (query), prove them (verify),
+    and count what is older than a meter, or mend what somebody broke (rebuild).
+    """
+
+
+def _selecting(command: F) -> F:
+    for option in reversed(
+        [
+            click.option("--tenant", "tenant_id", help="Only of this tenant."),
+            click.option(
+                "--from", "window_from", type=Moment(), help="Windows that begin then or later (UTC)."
+            ),
+            click.option("--until", "window_until", type=Moment(), help="Windows that begin before then."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+_meter_option = click.option("--meter", help="Only of this meter.")
+
+
+@usage.command("query")
+@_selecting
+@_meter_option
+@click.option(
+    "--group", "groups", metavar="NAME=VALUE", multiple=True, help="Only where this group has this value."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@json_option
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 2**31 - 1),
+    help="As many rows at the most; a table has 1000 unless told.",
+)
+def usage_query(
+    *,
+    groups: tuple[str, ...],
+    as_csv: bool,
+    as_json: bool,
+    limit: int | None,
+    **selected: Any,  # noqa: ANN401
+) -> None:
+    """Print the totals, ordered by tenant, meter, window and group; of one moment, to the last digit.
+
+    Times are RFC 3339; one without a zone is UTC, a date its midnight. With --from or --until meters without
+    windows are left out. Groups are a tenant's own text: import them into a spreadsheet as text. States:
+    open, closing (over, waiting for stragglers or changed since it was closed), closed, handed_over.
+    """
+    if as_csv and as_json:
+        raise click.UsageError("expected --csv or --json, not both")
+    wanted = dict(_group(text) for text in groups)
+    rows_max = limit or (None if as_csv or as_json else _TABLE_ROWS_MAX)
+    # One more, to know whether there are more.
+    asked = None if rows_max is None else rows_max + 1
+    with wiring.ask_totals(Settings.load(), Selection(**selected), wanted, limit=asked) as (names, rows):
+        shown = islice(rows, rows_max)
+        if as_json:
+            _print_array(shown)
+        elif as_csv:
+            _print_csv(names, shown)
+        else:
+            _print_totals(names, list(shown))
+        more = next(rows, None) is not None
+    if more:
+        click.echo(f"processor: there are more than these {rows_max} rows; --limit shows more", err=True)
+
+
+@usage.command("verify")
+@_selecting
+@_meter_option
+@json_option
+def usage_verify(*, as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - the options of _selecting
+    """Prove that the totals are what the stored messages say. Exit code 3, and the differences, if not.
+
+    Sums are made anew from the messages, and what retention removed is added from its books; a running
+    processor changes nothing meanwhile, and is not stopped. Lines that were written of closed windows must
+    add up to their totals. It reads all messages of the windows: that takes a while. With --from or --until
+    meters without windows are left out.
+    """
+    report = wiring.run_verify(Settings.load(), Selection(**selected))
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        click.echo(printable(report.text()))
+    raise SystemExit(Exit.FINE if report.holds else Exit.PROBLEM_FOUND)
+
+
+@usage.command("rebuild")
+@click.option("--meter", required=True, help="Whose totals; those of every tenant that has one by this name.")
+@_selecting
+@click.option("--dry-run", is_flag=True, help="Only say what would be added.")
+@json_option
+def usage_rebuild(*, dry_run: bool, as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - of _selecting
+    """Make the totals of a meter what the stored messages say, older ones than the meter included.
+
+    Ingestion goes on. Safe to repeat, and to end in the middle: the next one finds the rest. Closed windows
+    that change get another revision, the difference, when they close again. For one tenant of a shared meter
+    totals are mended alone: messages from before the meter was active count for all tenants, or for none.
+    """
+    selection = Selection(**selected)
+
+    def progress(count: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{count} totals changed", nl=False, err=True)
+
+    rebuilt = wiring.run_rebuild(Settings.load(), selection, dry_run=dry_run, on_step=progress)
+    if as_json:
+        print_json(
+            {
+                "dry_run": dry_run,
+                "totals": rebuilt.totals,
+                "misses": rebuilt.misses,
+                "counts_older": rebuilt.counts_older,
+                "differences": rebuilt.differences,
+            }
+        )
+        return
+    would = "would be " if dry_run else ""
+    click.echo(f"meter {selection.meter}: {rebuilt.totals} totals {would}changed")
+    for row in rebuilt.differences[:LISTED_MAX]:
+        click.echo(printable("  " + "  ".join(f"{name}={value}" for name, value in row.items())))
+    if rebuilt.totals > LISTED_MAX:
+        click.echo(f"  ... and {rebuilt.totals - LISTED_MAX} more")
+    if rebuilt.misses:
+        click.echo(f"{rebuilt.misses} messages of these windows can't be counted by it")
+    if not rebuilt.counts_older:
+        click.echo("messages from before the meter was active stay uncounted; they count without --tenant")
+
+
+def _group(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise SettingsError(f"--group {text!r}: expected NAME=VALUE, such as product_sku=disk")
+    return name, value
+
+
+def _print_array(rows: Iterator[dict[str, Any]]) -> None:
+    """Print a JSON array row by row, so that it may be longer than memory."""
+    separator = "[\n  "
+    for row in rows:
+        click.echo(separator + json.dumps(row, ensure_ascii=False), nl=False)
+        separator = ",\n  "
+    click.echo("[]" if separator.startswith("[") else "\n]")
+
+
+def _print_csv(names: list[str], rows: Iterator[dict[str, Any]]) -> None:
+    # On a terminal what is printed might be obeyed; in a file it is kept as it is.
+    clean = printable if sys.stdout.isatty() else str
+    line = io.StringIO(newline="")
+    writer = csv.writer(line, lineterminator="\n")
+    writer.writerow(_headings(names))
+    for row in rows:
+        writer.writerow("" if cell is None else clean(str(cell)) for cell in _cells(names, row))
+        # Coloured or not, it is the tenant's text: nothing is taken out of it on the way to a file.
+        click.echo(line.getvalue(), nl=False, color=True)
+        line.seek(0)
+        line.truncate()
+    click.echo(line.getvalue(), nl=False)
+
+
+def _print_totals(names: list[str], rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        click.echo("no totals; `processor meter list` says what is counted, and since when")
+        return
+    print_table(_headings(names), [_cells(names, row) for row in rows])
+
+
+def _headings(names: list[str]) -> list[str]:
+    taken = {*_BEFORE, *_AFTER}
+    return [*_BEFORE, *(f"group.{name}" if name in taken else name for name in names), *_AFTER]
+
+
+def _cells(names: list[str], row: dict[str, Any]) -> list[datetime | str | int | None]:
+    return [
+        *(row[name] for name in _BEFORE),
+        *(row["group"].get(name) for name in names),
+        *(row[name] for name in _AFTER),
+    ]
 
 
 COMMANDS = [usage]

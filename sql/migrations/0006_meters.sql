@@ -85,6 +85,14 @@ CREATE TABLE meter (
   CONSTRAINT meter_groups_paired CHECK (cardinality(group_names) = cardinality(group_pointers)
     AND cardinality(group_names) <= 4 AND array_position(group_names, NULL) IS NULL
     AND array_position(group_pointers, NULL) IS NULL),
+  -- As the fields of a line that is handed over are called, and none of those that it has anyway.
+  CONSTRAINT meter_group_names_fit CHECK (
+    array_to_string(group_names, ',') ~ '^([a-z_][a-z0-9_]{0,62}(,[a-z_][a-z0-9_]{0,62})*)?$'
+    AND cardinality(string_to_array(array_to_string(group_names, ','), ',')) = cardinality(group_names)
+    AND NOT group_names && ARRAY[
+      'tenant_id', 'window_start', 'window_end', 'revision', 'messages', 'key', 'value', 'meter', 'group']),
+  CONSTRAINT meter_group_names_distinct CHECK ((group_names[1] <> ALL (group_names[2:4])) IS NOT false
+    AND (group_names[2] <> ALL (group_names[3:4])) IS NOT false AND (group_names[3] <> group_names[4]) IS NOT false),
   CONSTRAINT meter_group_pointers_fit CHECK (json_pointer_fits(group_pointers[1]) IS NOT false
     AND json_pointer_fits(group_pointers[2]) IS NOT false AND json_pointer_fits(group_pointers[3]) IS NOT false
     AND json_pointer_fits(group_pointers[4]) IS NOT false),
@@ -412,31 +420,60 @@ CREATE FUNCTION metered(
 $$;
 COMMENT ON FUNCTION metered(text, text, text, text, jsonb, timestamptz, timestamptz) IS 'What each meter counts of one message: in which window and group, how much, and why not (miss). Nothing for a message that was voided, or that was stored before the meter was active.';
 
+-- For the proof and the rebuild. Each argument that is NULL limits nothing; the planner drops it then.
+CREATE FUNCTION metered_totals(
+  of_tenant text, of_meters int[], of_types text[], window_from timestamptz, window_until timestamptz,
+  stored_from timestamptz, stored_until timestamptz
+) RETURNS TABLE (
+  tenant_id text, meter_id int, window_start timestamptz, group_key text, miss text,
+  value numeric, messages bigint, first_at timestamptz, last_at timestamptz
+) LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT
+    message.tenant_id, metered.meter_id, metered.window_start,
+    -- What could not be counted is of no group, and might be of as many as there are messages.
+    CASE WHEN metered.miss IS NULL THEN metered.group_key END, metered.miss,
+    sum(metered.value), count(*), min(coalesce(occurred_at, sent_at)), max(coalesce(occurred_at, sent_at))
+  FROM message
+  CROSS JOIN LATERAL metered(
+    message.tenant_id, message_id, producer, event_type, payload, coalesce(occurred_at, sent_at), stored_at)
+  WHERE (of_tenant IS NULL OR message.tenant_id = of_tenant)
+    AND (of_types IS NULL OR event_type = ANY (of_types))
+    AND (stored_from IS NULL OR stored_at >= stored_from)
+    AND (stored_until IS NULL OR stored_at < stored_until)
+    AND (of_meters IS NULL OR metered.meter_id = ANY (of_meters))
+    AND (window_from IS NULL OR metered.window_start >= window_from)
+    AND (window_until IS NULL OR metered.window_start < window_until)
+  GROUP BY 1, 2, 3, 4, 5
+$$;
+COMMENT ON FUNCTION metered_totals(text, int[], text[], timestamptz, timestamptz, timestamptz, timestamptz) IS 'What the stored messages come to by tenant, meter, window and group, and what could not be counted of them (miss): all of them, or those of a tenant, of meters, of event types, of windows, stored between two moments.';
+
 -- security_invoker: a tenant's reader sees through it what it may see of the tables.
 CREATE VIEW usage WITH (security_invoker) AS
   SELECT
-    summed.tenant_id, meter.meter, meter.event_type,
-    CASE WHEN meter.window_size <> 'none' THEN summed.window_start END AS window_start,
-    summed.window_start + meter.window_length AS window_end,
+    summed.tenant_id, summed.meter, summed.event_type,
+    CASE WHEN summed.window_size <> 'none' THEN summed.window_start END AS window_start,
+    summed.window_start + summed.window_length AS window_end,
     summed.group_key::jsonb AS group_by,
     summed.value, summed.messages,
     coalesce(lines.revision, 0) AS revision,
     CASE
-      WHEN meter.window_length IS NULL OR summed.window_start + meter.window_length > now() THEN 'open'
+      WHEN summed.window_length IS NULL OR summed.window_start + summed.window_length > now() THEN 'open'
       WHEN NOT summed.is_closed THEN 'closing'
-      WHEN lines.waiting OR NOT meter.is_handed_over THEN 'closed'
+      WHEN lines.waiting OR NOT summed.is_handed_over THEN 'closed'
       ELSE 'handed_over'
     END AS state,
     coalesce(lines.handed_over, 0) AS handed_over,
     summed.first_at, summed.last_at, summed.meter_id
   FROM (
+    -- Joined before they are summed, so that a question for one meter reads no other's totals.
     SELECT
-      tenant_id, meter_id, window_start, group_key, sum(value) AS value, sum(messages)::bigint AS messages,
-      min(first_at) AS first_at, max(last_at) AS last_at, bool_and(is_closed) AS is_closed
-    FROM total
-    GROUP BY tenant_id, meter_id, window_start, group_key
+      total.tenant_id, meter.meter_id, meter.meter, meter.event_type, meter.window_size, meter.window_length,
+      meter.is_handed_over, total.window_start, total.group_key,
+      sum(total.value) AS value, sum(total.messages)::bigint AS messages,
+      min(total.first_at) AS first_at, max(total.last_at) AS last_at, bool_and(total.is_closed) AS is_closed
+    FROM total JOIN meter USING (meter_id)
+    GROUP BY total.tenant_id, meter.meter_id, total.window_start, total.group_key
   ) AS summed
-  JOIN meter USING (meter_id)
   LEFT JOIN LATERAL (
     SELECT
       max(revision) AS revision, bool_or(handed_over_at IS NULL) AS waiting,
@@ -494,8 +531,14 @@ BEGIN
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_retention') THEN
     GRANT SELECT ON meter, voided, usage_rebuild TO processor_retention;
     GRANT SELECT, INSERT, UPDATE ON usage_removal TO processor_retention;
+    GRANT EXECUTE ON FUNCTION registry_lock_key() TO processor_retention;
   END IF;
 END $$;
+
+-- All tenants' readers, and all billers, would see what such a row lets one of them see.
+ALTER TABLE tenant_reader DROP CONSTRAINT tenant_reader_role_own, ADD CONSTRAINT tenant_reader_role_own CHECK (
+  role_name NOT IN (
+    'processor_tenant_reader', 'processor_writer', 'processor_reader', 'processor_retention', 'processor_biller'));
 
 -- As in 0005, with the tables above: a tenant sees its own meters and the shared ones, and what they came to.
 CREATE OR REPLACE FUNCTION put_up_tenant_walls() RETURNS boolean LANGUAGE plpgsql AS $$
@@ -581,6 +624,7 @@ BEGIN
   EXECUTE format('ALTER FUNCTION registry_version_held() SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION registry_version_held(boolean) SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION put_up_tenant_walls() SET search_path = %I, pg_temp', current_schema());
+  EXECUTE format('ALTER FUNCTION meter_stays() SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION meter_begins_or_ends() SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION event_type_id_scope_stays() SET search_path = %I, pg_temp', current_schema());
   PERFORM put_up_tenant_walls();

@@ -26,8 +26,8 @@ SELECT wanted.relation, wanted.privilege
 FROM unnest(%(relations)s::text[], %(privileges)s::text[]) AS wanted (relation, privilege)
 WHERE NOT coalesce(has_table_privilege(to_regclass(wanted.relation)::oid, wanted.privilege), false)
 UNION ALL
-SELECT 'registry_version_held()', 'EXECUTE'
-WHERE NOT coalesce(has_function_privilege(to_regprocedure('registry_version_held()')::oid, 'EXECUTE'), false)
+SELECT 'registry_version_held(boolean)', 'EXECUTE'
+WHERE NOT coalesce(has_function_privilege(to_regprocedure('registry_version_held(boolean)')::oid, 'EXECUTE'), false)
 ORDER BY relation, privilege
 
 -- excess_rights: What this role could do that a processor never does.
@@ -42,6 +42,19 @@ WHERE rolname = current_user
 SELECT
   (SELECT count(*) FROM tenant WHERE status = 'active') AS tenants,
   (SELECT count(*) FROM event_schema) AS schemas
+
+-- meters_missing: Active meters that missed messages within the last day, and how many in all.
+SELECT meter, sum(messages)::bigint AS misses
+FROM meter_miss JOIN meter USING (meter_id)
+WHERE status = 'active'
+GROUP BY meter_id, meter
+HAVING max(last_at) > now() - interval '24 hours'
+ORDER BY misses DESC, meter
+
+-- meters_active: How many meters count now, and whether voids can come in.
+SELECT
+  (SELECT count(*) FROM meter WHERE status = 'active') AS active,
+  EXISTS (SELECT FROM event_schema WHERE event_type = 'void') AS voids_known
 
 -- roles_present: Which of these roles there are.
 SELECT rolname AS role FROM pg_roles WHERE rolname = ANY (%(roles)s::text[])
@@ -67,7 +80,7 @@ END
 UNION ALL
 SELECT DISTINCT role, name, 'EXECUTE'
 FROM unnest(%(roles)s::text[]) AS role
-CROSS JOIN (VALUES ('registry_changed()'), ('put_up_tenant_walls()')) AS functions (name)
+CROSS JOIN (VALUES ('registry_changed()'), ('meter_begins_or_ends()'), ('put_up_tenant_walls()')) AS functions (name)
 WHERE CASE
   WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
   ELSE has_function_privilege(role, to_regprocedure(name)::oid, 'EXECUTE')
@@ -85,8 +98,8 @@ SELECT
   ARRAY(
     SELECT wide.name
     FROM unnest(ARRAY[
-      'processor_writer', 'processor_reader', 'processor_retention', 'pg_read_all_data', 'pg_write_all_data',
-      'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program']) AS wide (name)
+      'processor_writer', 'processor_reader', 'processor_retention', 'processor_biller', 'pg_read_all_data',
+      'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program']) AS wide (name)
     WHERE pg_has_role(member.oid, to_regrole(wide.name)::oid, 'MEMBER')
     ORDER BY wide.name) AS groups
 FROM pg_roles AS member

@@ -1,5 +1,5 @@
 -- What `processor retention` asks and does. A table is read once, from its first block to its last, in windows
--- of blocks; each deed is one statement, and so one transaction, that removes rows and counts them.
+-- of blocks; each deed is one statement that removes rows and counts them, in a transaction of its own.
 
 -- prepare_session: See what others committed, bound every wait, keep the probes of young tables off sequential scans, and count days in UTC.
 SELECT
@@ -111,7 +111,10 @@ counted AS (
 )
 SELECT count(*) AS chosen, (SELECT count(*) FROM gone) AS removed, max(place)::text AS last FROM chosen
 
--- remove_messages: Remove and count some old messages of one window of blocks, but none whose key was seen again lately: by a duplicate, or by an open rejection that may be replayed.
+-- hold_voids: Before a deed on messages: let no void, and no change of the meters, come between what the deed sees and its commit. Saves without a void go on beside it.
+SELECT pg_advisory_xact_lock_shared(registry_lock_key())
+
+-- remove_messages: Remove and count some old messages of one window of blocks, but none whose key was seen again lately: by a duplicate, or by an open rejection that may be replayed. What they had added to totals stays there, and is noted.
 WITH chosen AS (
   SELECT ctid AS place
   FROM message
@@ -129,7 +132,8 @@ WITH chosen AS (
 ),
 gone AS (
   DELETE FROM message WHERE ctid = ANY (ARRAY(SELECT place FROM chosen))
-  RETURNING tenant_id, (stored_at AT TIME ZONE 'UTC')::date AS day
+  RETURNING tenant_id, message_id, producer, event_type, payload, coalesce(occurred_at, sent_at) AS counted_at,
+    stored_at, (stored_at AT TIME ZONE 'UTC')::date AS day
 ),
 counted AS (
   INSERT INTO removal AS known (tenant_id, outcome, day, row_count, removed_at)
@@ -139,5 +143,17 @@ counted AS (
   ORDER BY tenant_id, day
   ON CONFLICT ON CONSTRAINT removal_pkey DO UPDATE
   SET row_count = known.row_count + excluded.row_count, removed_at = excluded.removed_at
+),
+noted AS (
+  INSERT INTO usage_removal AS known (tenant_id, meter_id, window_start, group_key, value, messages, removed_at)
+  SELECT tenant_id, metered.meter_id, window_start, group_key, sum(metered.value), count(*), now()
+  FROM gone
+  CROSS JOIN LATERAL metered(tenant_id, message_id, producer, event_type, payload, counted_at, stored_at)
+  WHERE miss IS NULL
+  GROUP BY tenant_id, metered.meter_id, window_start, group_key
+  ORDER BY tenant_id, metered.meter_id, window_start, group_key
+  ON CONFLICT ON CONSTRAINT usage_removal_pkey DO UPDATE
+  SET value = known.value + excluded.value, messages = known.messages + excluded.messages,
+    removed_at = excluded.removed_at
 )
 SELECT count(*) AS chosen, (SELECT count(*) FROM gone) AS removed, max(place)::text AS last FROM chosen

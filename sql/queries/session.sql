@@ -6,7 +6,9 @@ SELECT set_config('lock_timeout', %(timeout_ms)s, false)
 -- hidden_relations: Those of our tables of which row-level security keeps rows from this role: by a policy that takes away, or for want of one that lets all pass.
 SELECT ours.relation
 FROM (VALUES
-  ('message'), ('duplicate'), ('rejection'), ('removal'), ('tenant'), ('event_type'), ('event_schema'), ('registry')
+  ('message'), ('duplicate'), ('rejection'), ('removal'), ('tenant'), ('event_type'), ('event_schema'), ('registry'),
+  ('meter'), ('total'), ('meter_miss'), ('voided'), ('usage_rebuild'), ('usage_removal'), ('reopened_window'),
+  ('usage_batch'), ('usage_line')
 ) AS ours (relation)
 JOIN pg_class ON pg_class.oid = to_regclass(ours.relation)
 CROSS JOIN LATERAL (

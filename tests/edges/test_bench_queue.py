@@ -224,6 +224,18 @@ def test_what_is_made_when_received_comes_after_what_was_sent(
     assert [message["Body"] for message in rest] == [events.body(n, events.template()) for n in range(9)]
 
 
+def test_who_waits_is_handed_what_is_filled_in_to_be_made_later(
+    server: QueueServer, sqs: "SQSClient", url: str
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(receive, sqs, url, wait_s=20)
+        wait_until(lambda: server.parked(url) == 1, PATIENCE_S, "the receive to wait")
+
+        server.fill(url, events.template(), 0, 3, lazy=True)
+
+        assert len(waiting.result(PATIENCE_S)) == 3
+
+
 def test_calls_are_counted_by_operation(server: QueueServer, sqs: "SQSClient", url: str) -> None:
     send(sqs, url, "a", "b")
     receive(sqs, url)

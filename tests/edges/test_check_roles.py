@@ -33,7 +33,7 @@ def test_what_is_listed_is_what_the_migrations_granted(database_url: str, db: Db
     granted = db.execute(
         "SELECT DISTINCT grantee::regrole::text, relname, privilege_type"
         " FROM pg_class CROSS JOIN LATERAL aclexplode(relacl)"
-        " WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+        " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
         " AND grantee::regrole::text = ANY (%s)",
         [[*RIGHTS]],
     ).fetchall()
@@ -42,8 +42,10 @@ def test_what_is_listed_is_what_the_migrations_granted(database_url: str, db: Db
         (role, table, word) for role in RIGHTS for table, words in RIGHTS[role].items() for word in words
     }
     assert set(granted) == expected
-    tables = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-    assert {name for (name,) in tables} == set(RELATIONS)
+    relations = db.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
+    ).fetchall()
+    assert {name for (name,) in relations} == set(RELATIONS)
     assert _wrong(look_at_database(database_url)) == set()
 
 
@@ -52,7 +54,7 @@ def test_each_role_and_the_login_are_listed_with_what_they_can_do(log_in: LogIn)
 
     findings = look_at_database(url)
 
-    words = "SELECT, INSERT on duplicate, message"
+    words = "SELECT, INSERT on duplicate, message, voided"
     assert words in findings["role processor_writer"].found
     assert findings["login"].found == findings["role processor_writer"].found
     assert "SELECT, DELETE on duplicate, message, rejection" in findings["role processor_retention"].found
@@ -72,6 +74,17 @@ EXCESSES = [
     ("GRANT UPDATE ON message TO processor_retention", "role processor_retention", "UPDATE on message"),
     ("GRANT DELETE ON message TO processor_tenant_reader", f"role {TENANT_READER}", "DELETE on message"),
     ("GRANT processor_writer TO processor_reader", "role processor_reader", "INSERT on duplicate, message"),
+    ("GRANT UPDATE ON meter TO processor_writer", "role processor_writer", "UPDATE on meter"),
+    ("GRANT UPDATE ON usage_line TO processor_writer", "role processor_writer", "UPDATE on usage_line"),
+    ("GRANT INSERT ON message TO processor_biller", "role processor_biller", "INSERT on message"),
+    ("GRANT DELETE ON total TO processor_biller", "role processor_biller", "DELETE on total"),
+    ("GRANT SELECT ON usage_batch TO processor_tenant_reader", f"role {TENANT_READER}", "usage_batch"),
+    ("GRANT SELECT ON total TO PUBLIC", "public", "SELECT on total"),
+    (
+        "GRANT EXECUTE ON FUNCTION meter_begins_or_ends() TO PUBLIC",
+        "public",
+        "EXECUTE on meter_begins_or_ends()",
+    ),
     (
         "GRANT EXECUTE ON FUNCTION registry_changed() TO processor_writer",
         "role processor_writer",
@@ -92,7 +105,8 @@ def test_a_right_too_many_is_named_once(db: Db) -> None:
     for grant, what, words in EXCESSES:
         findings = _after(db, grant)
 
-        assert problems(findings) == {what}, grant
+        # A wall is missing too where a tenant's reader was given a table without one.
+        assert problems(findings) - {"tenant walls"} == {what}, grant
         assert words in findings[what].found
         assert "REVOKE" in (findings[what].advice or "")
 
@@ -106,6 +120,7 @@ WAYS_ROUND = {
     "GRANT pg_read_all_data TO {login}": "membership in pg_read_all_data",
     "GRANT processor_reader TO {login}": "membership in processor_reader",
     "GRANT processor_writer TO {login}": "membership in processor_writer",
+    "GRANT processor_biller TO {login}": "membership in processor_biller",
     "GRANT UPDATE ON rejection TO {login}": "UPDATE on rejection",
 }
 
@@ -124,6 +139,8 @@ def test_a_tenants_reader_with_a_way_round_the_walls_is_named(log_in: LogIn, db:
 HOLES = [
     "ALTER TABLE message DISABLE ROW LEVEL SECURITY",
     "DROP POLICY rejection_of_tenant ON rejection",
+    "DROP POLICY total_of_tenant ON total",
+    "ALTER VIEW usage RESET (security_invoker)",
     "CREATE VIEW everything AS SELECT * FROM message; GRANT SELECT ON everything TO processor_tenant_reader",
     "CREATE TABLE notes (text text); GRANT SELECT ON notes TO processor_tenant_reader",
 ]

@@ -15,7 +15,9 @@ from processor.queries import sql_folder
 from processor.sources.quarantine import Selection, discard
 from tests.builders import QUEUE, a_delivery, an_event
 from tests.fix_audit import Audited, Producer
-from tests.fix_database import Saver, a_bound_saver, books
+from tests.fix_database import Saver, a_bound_saver, books, count
+from tests.fix_meters import add_meter
+from tests.fix_tenants import add_usage
 
 Db = psycopg.Connection[Any]
 
@@ -33,6 +35,9 @@ def lived_in(database_url: str, saver: Saver, db: Db, producer: Producer) -> Non
         saver.save(producer.sends(a_delivery(**event)), producer.sends(a_delivery(**event)))
         saver.save(producer.sends(a_delivery(id=f"{tenant}-x", tenant_id=tenant, event_type="unheard-of")))
     discard(db, Selection(rejection_ids=[1]))
+    add_usage(db, "acme", "globex")
+    db.execute("INSERT INTO usage_rebuild SELECT meter_id, '2026-01-01Z', '2026-02-01Z' FROM meter")
+    db.execute("INSERT INTO reopened_window SELECT meter_id, '2026-01-01Z' FROM meter")
     with closing(a_bound_saver(database_url, Bindings(QUEUE, frozenset({"acme"})))) as bound:
         # From acme, and says that it is from globex; and of acme, but nobody can read it.
         bound.save(producer.sends(a_delivery(id="o-2", tenant_id="globex")))
@@ -64,7 +69,8 @@ def test_nothing_is_left_of_an_erased_tenant_but_how_much_there_was(
     lived_in: None, database_url: str, db: Db, audited: Audited
 ) -> None:
     assert set(_traces(db)) == {
-        "message", "duplicate", "rejection", "tenant", "event_type", "event_schema", "tenant_reader"
+        "message", "duplicate", "rejection", "tenant", "event_type", "event_schema", "tenant_reader",
+        "meter", "total", "meter_miss", "voided", "usage_line", "usage_removal", "usage_batch",
     }  # fmt: skip
     registry.set_tenant_status(db, "acme", "suspended")
 
@@ -94,6 +100,53 @@ def test_others_keep_what_is_theirs(lived_in: None, database_url: str, saver: Sa
         "stored",
         "unknown_tenant",
     ]
+
+
+USAGE = ("meter", "total", "meter_miss", "voided", "usage_line", "usage_removal", "usage_batch")
+
+
+def test_others_keep_their_usage_and_the_shared_meters(lived_in: None, database_url: str, db: Db) -> None:
+    registry.set_tenant_status(db, "acme", "suspended")
+    # A batch with lines of both goes on with those of the other.
+    db.execute("UPDATE usage_line SET batch_id = 2")
+
+    done = _erase(database_url, "-v", "tenant=acme")
+
+    assert done.returncode == 0, done.stderr
+    assert db.execute("SELECT meter FROM meter ORDER BY 1").fetchall() == [("globex-own",), ("shared",)]
+    assert db.execute("SELECT tenant_id, meter FROM usage ORDER BY 2").fetchall() == [
+        ("globex", "globex-own"),
+        ("globex", "shared"),
+    ]
+    assert {table: count(db, table) for table in USAGE} == {
+        "meter": 2, "total": 2, "meter_miss": 1, "voided": 1, "usage_line": 2, "usage_removal": 2,
+        "usage_batch": 1,
+    }  # fmt: skip
+    assert (count(db, "usage_rebuild"), count(db, "reopened_window")) == (2, 2)
+
+
+def test_lines_that_were_never_handed_over_are_counted_aloud(
+    lived_in: None, database_url: str, db: Db
+) -> None:
+    registry.set_tenant_status(db, "acme", "suspended")
+    db.execute("UPDATE meter SET is_handed_over = true WHERE meter = 'shared'")
+
+    done = _erase(database_url, "-v", "tenant=acme", "-A", "-t")
+
+    assert "2|1" in done.stdout.splitlines()
+
+
+def test_an_event_type_that_a_meter_of_others_counts_stays(lived_in: None, database_url: str, db: Db) -> None:
+    registry.set_tenant_status(db, "acme", "suspended")
+    db.execute("INSERT INTO event_type (event_type) VALUES ('acme.metered')")
+    add_meter(db, "on-its-secret", event_type="acme.secret")
+    add_meter(db, "its-own", event_type="acme.metered", tenant_id="acme")
+
+    done = _erase(database_url, "-v", "tenant=acme")
+
+    assert done.returncode == 0, done.stderr
+    types = [name for (name,) in db.execute("SELECT event_type FROM event_type ORDER BY 1")]
+    assert types == ["acme.secret", "globex.secret", "order.created"]
 
 
 def test_an_active_tenant_is_not_erased(lived_in: None, database_url: str, db: Db) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -10,6 +11,7 @@ from pydantic import SecretStr
 
 from processor import reader, registry
 from processor.audit import audit
+from processor.check.roles import TO_SAVE, missing_rights
 from processor.connection import connect
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import StoreFault
@@ -25,7 +27,8 @@ from processor.store import Store
 from processor.wiring.service import Stops, run
 from tests.builders import a_delivery, an_event
 from tests.fix_check import with_changes
-from tests.fix_database import LogIn, Saver, books
+from tests.fix_database import LogIn, Saver, books, login_of
+from tests.fix_meters import a_pulse, a_void, add_meter, totals
 
 Db = psycopg.Connection[Any]
 
@@ -77,6 +80,53 @@ def test_the_writer_replays_and_discards(writer: Saver, writer_url: str, db: Db)
     assert books(db) == {"message": 1, "duplicate": 0, "rejection": 3}
 
 
+def test_the_writer_raises_totals_notes_misses_and_voids(writer: Saver, db: Db) -> None:
+    for event_type in ("pulse", "void"):
+        registry.publish_schema(db, event_type, {})
+    add_meter(db)
+
+    outcomes = writer.outcomes(
+        a_pulse("0.1", id="p-1"), a_pulse("0.2"), a_pulse(1, sku="x" * 2000), a_void("p-1")
+    )
+
+    assert outcomes == ["stored"] * 4
+    assert [(value, messages) for _, _, value, messages in totals(db)] == [(Decimal("0.2"), 1)]
+    assert db.execute("SELECT reason FROM meter_miss").fetchall() == [("group_too_long",)]
+
+
+def test_a_process_that_may_not_raise_totals_ends_before_it_receives(log_in: LogIn, db: Db) -> None:
+    url = log_in("processor_writer")
+    for right in (
+        "SELECT ON meter",
+        "SELECT ON usage_rebuild",
+        "INSERT ON voided",
+        "UPDATE ON total",
+        "INSERT ON meter_miss",
+    ):
+        with db.transaction(force_rollback=True):
+            db.execute(f"REVOKE {right} FROM processor_writer")
+            db.execute(f"SET ROLE {login_of(url)}")
+
+            assert missing_rights(db, TO_SAVE) == [right.replace("ON", "on")]
+
+
+def test_a_process_that_is_too_old_for_meters_saves_until_there_is_one(writer_url: str, db: Db) -> None:
+    """Its save begins with this question; it would store messages and count none of them."""
+    question = "SELECT registry_version_held()"
+    with connect(writer_url) as old:
+        assert old.execute(question).fetchone() == db.execute("SELECT version FROM registry").fetchone()
+
+        registry.publish_schema(db, "pulse", {})
+        add_meter(db)
+
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="too old to count"):
+            old.execute(question)
+        # A retired one too: of what it counted, voids take away.
+        db.execute("UPDATE meter SET status = 'retired'")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="too old to count"):
+            old.execute(question)
+
+
 def test_a_process_that_may_not_save_ends_before_it_receives(
     log_in: LogIn, settings: Settings, sqs_server: EmbeddedSqs, queue_url: str
 ) -> None:
@@ -111,6 +161,19 @@ CHANGES_OF_HISTORY = [
         f"SELECT * FROM {table} FOR UPDATE",
     )
 ]
+BILLING = [
+    "INSERT INTO usage_line SELECT * FROM usage_line WHERE false",
+    "UPDATE usage_line SET value = 0",
+    "INSERT INTO usage_batch (batch_key, line_count) VALUES ('x', 1)",
+    "UPDATE usage_batch SET handed_over_at = now()",
+    "INSERT INTO reopened_window SELECT * FROM reopened_window WHERE false",
+    "DELETE FROM reopened_window",
+    "INSERT INTO usage_rebuild SELECT * FROM usage_rebuild WHERE false",
+]
+REMOVING = [
+    "UPDATE usage_removal SET value = 0",
+    "INSERT INTO usage_removal SELECT * FROM usage_removal WHERE false",
+]
 CHANGES = [
     *CHANGES_OF_HISTORY,
     "DELETE FROM rejection",
@@ -118,6 +181,20 @@ CHANGES = [
     "INSERT INTO removal VALUES ('acme', 'message', now(), 1, now())",
     "UPDATE removal SET row_count = 1",
     "DELETE FROM removal",
+    "INSERT INTO meter (meter, event_type, aggregation) VALUES ('mine', 'order.created', 'count')",
+    "UPDATE meter SET status = 'retired'",
+    "DELETE FROM meter",
+    "DELETE FROM total",
+    "TRUNCATE total",
+    "DELETE FROM meter_miss",
+    "UPDATE voided SET void_id = ''",
+    "DELETE FROM voided",
+    "DELETE FROM usage_rebuild",
+    "DELETE FROM usage_removal",
+    "DELETE FROM usage_line",
+    "DELETE FROM usage_batch",
+    "ALTER TABLE meter DISABLE TRIGGER ALL",
+    "DROP VIEW usage",
     "INSERT INTO tenant (tenant_id, name) VALUES ('x', 'x')",
     "UPDATE tenant SET status = 'active'",
     "DELETE FROM tenant",
@@ -151,11 +228,20 @@ def _allowed(url: str, statements: list[str]) -> list[str]:
 
 
 def test_the_writer_changes_neither_history_nor_tables(writer_url: str) -> None:
-    assert _allowed(writer_url, CHANGES) == []
+    assert _allowed(writer_url, [*CHANGES, *BILLING, *REMOVING]) == []
 
 
+COUNTING = [
+    "UPDATE total SET value = 0",
+    "INSERT INTO total SELECT * FROM total WHERE false",
+]
 WRITES = [
     *CHANGES,
+    *BILLING,
+    *REMOVING,
+    *COUNTING,
+    "UPDATE meter_miss SET messages = 0",
+    "INSERT INTO voided SELECT * FROM voided WHERE false",
     "INSERT INTO message SELECT * FROM message",
     "INSERT INTO duplicate SELECT * FROM duplicate",
     "UPDATE rejection SET status = 'open'",
@@ -178,16 +264,52 @@ def test_the_reader_reads_everything_and_audits(saver: Saver, log_in: LogIn) -> 
         assert audit(connection, [], None).holds
 
 
+def test_the_biller_closes_rebuilds_and_hands_over_and_changes_no_message(
+    saver: Saver, log_in: LogIn, db: Db
+) -> None:
+    registry.publish_schema(db, "pulse", {})
+    add_meter(db)
+    saver.save(a_pulse(5))
+
+    with connect(log_in("processor_biller")) as biller:
+        require_current(biller)
+        biller.execute("INSERT INTO reopened_window SELECT meter_id, window_start FROM total")
+        biller.execute("INSERT INTO usage_rebuild SELECT meter_id, '2026-01-01Z', '2026-02-01Z' FROM meter")
+        biller.execute("SELECT FROM total FOR UPDATE SKIP LOCKED")
+        biller.execute("""
+            INSERT INTO usage_line (tenant_id, meter_id, window_start, group_key, revision, value, messages,
+              total_value, total_messages)
+            SELECT tenant_id, meter_id, window_start, group_key, 1, value, messages, value, messages
+            FROM total
+        """)
+        biller.execute("UPDATE total SET is_closed = true")
+        biller.execute("INSERT INTO usage_batch (batch_key, line_count) VALUES ('k', 1)")
+        biller.execute("UPDATE usage_line SET batch_id = 1, handed_over_at = now()")
+        biller.execute("UPDATE usage_batch SET handed_over_at = now()")
+        asked = biller.execute("""
+            SELECT metered.value FROM message CROSS JOIN LATERAL metered(
+              tenant_id, message_id, producer, event_type, payload, coalesce(occurred_at, sent_at), stored_at)
+        """).fetchall()
+
+    assert asked == [(5,)]
+    assert db.execute("SELECT handed_over FROM usage").fetchall() == [(5,)]
+    assert set(_allowed(log_in("processor_biller", name="another"), WRITES)) == {*BILLING, *COUNTING}
+
+
 def test_who_removes_may_remove_and_count_and_change_nothing(saver: Saver, log_in: LogIn, db: Db) -> None:
     url, event = log_in("processor_retention"), an_event(id="o-1")
+    add_meter(db, event_type="order.created", value_pointer="/total", group_names=[], group_pointers=[])
     saver.save(a_delivery(**event), a_delivery(**event), a_delivery(b"nonsense"))
     discard(db, Selection())
     for table, column in {"message": "stored", "duplicate": "received", "rejection": "closed"}.items():
         db.execute(f"UPDATE {table} SET {column}_at = now() - interval '100 days'")
+    db.execute("UPDATE message SET sent_at = stored_at")
+    db.execute("UPDATE meter SET active_from = now() - interval '101 days'")
     ages = Ages(message=40, duplicate=40, rejection=40, key=35)
     its_own = {f"DELETE FROM {table}" for table in ("message", "duplicate", "rejection")}
     its_own.add("UPDATE removal SET row_count = 1")
     its_own.add("INSERT INTO removal VALUES ('acme', 'message', now(), 1, now())")
+    its_own |= {*REMOVING}
 
     with connect(url) as connection:
         require_current(connection)
@@ -197,6 +319,7 @@ def test_who_removes_may_remove_and_count_and_change_nothing(saver: Saver, log_i
         )
 
     assert removed == {"message": 1, "duplicate": 1, "rejection": 1}
+    assert db.execute("SELECT value FROM usage_removal").fetchall() == [(Decimal("12.5"),)]
     assert audit(db, [], None).holds
     assert set(_allowed(url, WRITES)) <= its_own
 

@@ -8,6 +8,7 @@ import pytest
 
 from processor import reader
 from processor.bindings import Bindings
+from processor.check.roles import RIGHTS
 from processor.connection import connect, hidden_relations
 from processor.sources.quarantine import Selection
 from tests.builders import a_delivery, an_event
@@ -44,8 +45,9 @@ def test_every_table_that_a_tenant_may_read_has_a_wall(db: Db) -> None:
 
     tables = {name for (name,) in db.execute(readable)}
 
-    assert tables == {*OWNERS, "event_type"}
-    assert tables == {name for (name,) in db.execute(walled + " AND relrowsecurity")}
+    assert tables == {*OWNERS, "event_type", "usage"}
+    # A view asks as whoever reads it, and so has the walls of its tables.
+    assert tables - {"usage"} == {name for (name,) in db.execute(walled + " AND relrowsecurity")}
 
 
 def test_a_rejection_is_shown_by_what_is_proven_and_not_by_what_it_claims(acme: Db) -> None:
@@ -70,11 +72,16 @@ def test_event_types_that_only_others_have_are_not_shown(acme: Db, db: Db) -> No
     assert ("globex.secret",) in acme.execute(names).fetchall()
 
 
+SHARED = {"event_schema", "meter"}
+"""What of these is nobody's own is shown to all."""
+
+
 def test_who_is_mapped_to_nobody_sees_nothing(two_tenants: None, log_in: LogIn) -> None:
     with psycopg.connect(log_in("processor_tenant_reader"), autocommit=True) as nobody:
-        for table in ("message", "duplicate", "rejection", "removal", "tenant", "tenant_reader"):
+        for table in OWNERS.keys() - SHARED:
             assert count(nobody, table) == 0, table
-        assert owners(nobody, "event_schema") == {None}
+        for table in SHARED:
+            assert owners(nobody, table) == {None}
 
 
 def test_a_mapping_holds_at_once_and_until_it_is_taken_away(acme: Db, acme_url: str, db: Db) -> None:
@@ -108,9 +115,77 @@ def test_a_mapping_of_a_role_that_is_gone_troubles_nobody(acme: Db, db: Db) -> N
     assert owners(acme, "message") == {"acme"}
 
 
-def test_a_group_role_of_ours_can_not_be_mapped(db: Db) -> None:
+@pytest.mark.parametrize("role", RIGHTS)
+def test_a_group_role_of_ours_can_not_be_mapped(db: Db, role: str) -> None:
     with pytest.raises(psycopg.errors.CheckViolation, match="tenant_reader_role_own"):
-        db.execute("INSERT INTO tenant_reader VALUES ('processor_tenant_reader', 'acme')")
+        db.execute("INSERT INTO tenant_reader VALUES (%s, 'acme')", [role])
+
+
+# ── what a tenant sees of usage ───────────────────────────────────────────────────────────────────────
+
+
+def test_a_tenant_sees_its_usage_by_shared_meters_and_its_own(acme: Db, db: Db) -> None:
+    usage = "SELECT tenant_id, meter, group_by ->> 'sku', value, revision FROM usage ORDER BY 1, 2"
+
+    assert acme.execute(usage).fetchall() == [
+        ("acme", "acme-own", "of acme", 7, 1),
+        ("acme", "shared", "of acme", 7, 1),
+    ]
+    assert acme.execute("SELECT meter FROM meter ORDER BY meter").fetchall() == [("acme-own",), ("shared",)]
+
+    # The view has no wall of its own: take away that of a table behind it.
+    drop_wall(db, "total")
+    assert ("globex", "shared", "of globex", 7, 0) in acme.execute(usage).fetchall()
+
+
+def test_a_view_that_asks_as_its_owner_would_show_all_usage(acme: Db, db: Db) -> None:
+    owners_of_usage = "SELECT DISTINCT tenant_id FROM usage ORDER BY tenant_id"
+    assert acme.execute(owners_of_usage).fetchall() == [("acme",)]
+
+    db.execute("ALTER VIEW usage RESET (security_invoker)")
+
+    assert acme.execute(owners_of_usage).fetchall() == [("acme",), ("globex",)]
+
+
+def test_what_joins_many_tenants_is_not_shown(acme: Db) -> None:
+    for table in ("usage_batch", "usage_rebuild", "reopened_window"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            acme.execute(f"SELECT * FROM {table}")
+
+
+def test_a_function_in_the_question_is_not_shown_others_usage(acme: Db, db: Db) -> None:
+    heard: list[str] = []
+    acme.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
+    acme.execute("""
+        CREATE FUNCTION pg_temp.overhear(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001
+        AS $$ BEGIN RAISE NOTICE '%', $1; RETURN true; END $$
+    """)
+    questions = (
+        "SELECT FROM usage WHERE pg_temp.overhear(group_by::text)",
+        "SELECT FROM total WHERE pg_temp.overhear(group_key)",
+        "SELECT FROM voided WHERE pg_temp.overhear(message_id)",
+    )
+
+    for question in questions:
+        acme.execute(question)
+    assert heard
+    assert not any("globex" in words for words in heard)
+
+    drop_wall(db, "total")
+    acme.execute(questions[1])
+    assert any("of globex" in words for words in heard)
+
+
+def test_walls_that_are_put_up_again_stand_as_before(acme: Db, db: Db) -> None:
+    policies = "SELECT polrelid::regclass::text, polname, polpermissive FROM pg_policy ORDER BY 1, 2"
+    before = db.execute(policies).fetchall()
+    drop_wall(db, "total")
+
+    for _ in range(2):
+        assert db.execute("SELECT put_up_tenant_walls()").fetchone() == (True,)
+
+    assert db.execute(policies).fetchall() == before
+    assert owners(acme, "total") == {"acme"}
 
 
 def test_a_tenant_traces_and_lists_with_our_commands_questions(acme: Db) -> None:
@@ -139,6 +214,10 @@ ATTEMPTS = [
     "DELETE FROM tenant_reader",
     "TRUNCATE tenant_reader",
     "INSERT INTO message SELECT * FROM message",
+    "UPDATE total SET value = 0",
+    "DELETE FROM usage_line",
+    "INSERT INTO voided SELECT * FROM voided",
+    "UPDATE meter SET tenant_id = 'acme'",
     "UPDATE rejection SET bound_tenant_id = 'acme'",
     "DELETE FROM duplicate",
     "INSERT INTO tenant (tenant_id, name) VALUES ('x', 'x')",
@@ -169,7 +248,7 @@ def test_only_the_owner_puts_up_walls(db: Db) -> None:
 
 
 def test_the_other_roles_may_not_say_who_reads_for_whom_either(two_tenants: None, log_in: LogIn) -> None:
-    for group in ("processor_writer", "processor_reader", "processor_retention"):
+    for group in ("processor_writer", "processor_reader", "processor_retention", "processor_biller"):
         with psycopg.connect(log_in(group), autocommit=True) as connection:
             for statement in (
                 "INSERT INTO tenant_reader VALUES (current_user, 'globex')",
@@ -244,10 +323,11 @@ BOOKS = {"message": 2, "duplicate": 2, "rejection": 6}
 def test_the_other_roles_see_all_rows(two_tenants: None, log_in: LogIn, db: Db) -> None:
     assert books(db) == BOOKS
 
-    for group in ("processor_writer", "processor_reader", "processor_retention"):
+    for group in ("processor_writer", "processor_reader", "processor_retention", "processor_biller"):
         with connect(log_in(group)) as connection:
-            assert books(connection) == BOOKS, group
             assert hidden_relations(connection) == [], group
+            assert count(connection, "message") == BOOKS["message"], group
+            assert group == "processor_biller" or books(connection) == BOOKS, group
 
 
 def test_a_login_with_grants_of_its_own_sees_all_rows_and_saves(
@@ -256,8 +336,8 @@ def test_a_login_with_grants_of_its_own_sees_all_rows_and_saves(
     """As a deployment has it that never used our group roles."""
     url = log_in(name="old_hand")
     db.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {login_of(url)}")
-    db.execute(f"GRANT INSERT ON message, duplicate, rejection TO {login_of(url)}")
-    db.execute(f"GRANT UPDATE ON rejection TO {login_of(url)}")
+    db.execute(f"GRANT INSERT ON message, duplicate, rejection, voided, total, meter_miss TO {login_of(url)}")
+    db.execute(f"GRANT UPDATE ON rejection, total, meter_miss TO {login_of(url)}")
     event = an_event(id="o-2")
 
     with closing(a_bound_saver(url, Bindings())) as saver:

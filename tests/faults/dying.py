@@ -24,6 +24,8 @@ NOTHING_COMMITTED = [
     "after validate",
     "before insert_messages",
     "after insert_messages",
+    "before insert_metered_messages",
+    "after insert_metered_messages",
     "before classify_messages",
     "after classify_messages",
     "before insert_duplicates",
@@ -41,18 +43,21 @@ _STATEMENTS = {
 }
 
 
-def _die() -> None:
+def die() -> None:
+    """Be killed, as by somebody else."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _dying_at(place: str, step: str, original: Callable[..., Any]) -> Callable[..., Any]:
+def dying_at(place: str, step: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a function that dies before or after its work, if that is the place."""
+
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if place == f"before {step}":
-            _die()
+            die()
         result = original(*args, **kwargs)
         # An empty poll is no receive: the place is meant, not the waiting for it.
         if place == f"after {step}" and result != []:
-            _die()
+            die()
         return result
 
     return wrapped
@@ -61,7 +66,7 @@ def _dying_at(place: str, step: str, original: Callable[..., Any]) -> Callable[.
 def arm(place: str) -> None:
     """Make the process die at a place."""
     for owner, step in ((SqsSource, "receive"), (SqsSource, "settle"), (Schemas, "validate")):
-        setattr(owner, step, _dying_at(place, step, getattr(owner, step)))
+        setattr(owner, step, dying_at(place, step, getattr(owner, step)))
 
     execute = psycopg.Cursor.execute
 
@@ -71,7 +76,7 @@ def arm(place: str) -> None:
         return (
             execute(cursor, query, *args, **kwargs)
             if step is None
-            else _dying_at(place, step, execute)(cursor, query, *args, **kwargs)
+            else dying_at(place, step, execute)(cursor, query, *args, **kwargs)
         )
 
     psycopg.Cursor.execute = watched  # type: ignore[method-assign, assignment]
@@ -83,7 +88,7 @@ def arm(place: str) -> None:
         wrote = transaction.connection.execute(
             "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
         ).fetchone()
-        return (_dying_at(place, "commit", leave) if wrote == (True,) else leave)(transaction, *details)
+        return (dying_at(place, "commit", leave) if wrote == (True,) else leave)(transaction, *details)
 
     psycopg.Transaction.__exit__ = leaving  # type: ignore[method-assign]
 

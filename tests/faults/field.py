@@ -15,6 +15,7 @@ import psycopg
 from processor.devstack.children import free_port
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.devstack.seed import seed as seed_registry
+from processor.devstack.sink import Receiver
 from processor.devstack.sqs import EmbeddedSqs
 from processor.migrations import migrate
 from processor.sources.sqs import SqsSource
@@ -28,6 +29,8 @@ DATABASE = "events"
 QUEUE = "events"
 LOGIN = "chaos"
 """A login of the role that a deployment runs as: no owner, no superuser."""
+BILLING_LOGIN = "billing"
+"""The same for what hands usage over."""
 
 SETTINGS = {
     # Short, so that what a dead process held comes back soon; polls end well before.
@@ -64,12 +67,21 @@ class Field:
     cleanup: contextlib.ExitStack
     """What is put here is undone after the fleet and the load have ended."""
     faults: int = 0
+    dispatchers: Fleet | None = None
+    sink: Receiver | None = None
+    """Where usage is handed over to, if it is."""
+
+    def tend(self) -> None:
+        """Start again whoever has fallen."""
+        self.fleet.tend()
+        if self.dispatchers is not None:
+            self.dispatchers.tend()
 
     def pause(self, low_s: float, high_s: float) -> None:
         """Let things happen for a random while, and start again whoever has fallen."""
         give_up_at = time.monotonic() + self.chance.uniform(low_s, high_s)
         while True:
-            self.fleet.tend()
+            self.tend()
             left_s = give_up_at - time.monotonic()
             if left_s <= 0:
                 return
@@ -88,7 +100,7 @@ class Field:
         while not condition():
             if time.monotonic() > give_up_at:
                 raise ScenarioFailed(f"waited in vain for {wait_s:.0f} s until {what}")
-            self.fleet.tend()
+            self.tend()
             time.sleep(_LOOK_S)
 
     def wait_until_recovered(self) -> None:
@@ -156,7 +168,7 @@ def open_field(
         load = SteadyLoad(sqs, queue_url, folder / "manifest.jsonl", rate=rate, seed=seed)
         fleet = Fleet(
             processes,
-            _environment(database, queue, queue_url) | SETTINGS | settings,
+            environment(database, queue, queue_url) | SETTINGS | settings,
             folder / "processor.log",
         )
         recovery = Recovery(postgres.url(DATABASE), load.sent)
@@ -192,12 +204,14 @@ def _furnish(postgres: EmbeddedPostgres) -> None:
         migrate(connection)
         seed_registry(postgres.url(DATABASE))
         connection.execute(f"CREATE ROLE {LOGIN} LOGIN IN ROLE processor_writer")
+        connection.execute(f"CREATE ROLE {BILLING_LOGIN} LOGIN IN ROLE processor_biller")
 
 
-def _environment(database: TcpProxy, queue: HttpProxy, queue_url: str) -> dict[str, str]:
+def environment(database: TcpProxy, queue: HttpProxy, queue_url: str, login: str = LOGIN) -> dict[str, str]:
+    """Give what leads a process to both servers by their proxies, and no other server's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PG"))}
     return kept | {
-        "DATABASE_URL": f"postgresql://{LOGIN}@127.0.0.1:{database.port}/{DATABASE}",
+        "DATABASE_URL": f"postgresql://{login}@127.0.0.1:{database.port}/{DATABASE}",
         "SQS_QUEUE_URL": queue_url,
         "AWS_ENDPOINT_URL": queue.url,
         "AWS_REGION": "us-east-1",

@@ -1,4 +1,4 @@
-"""What must be true when all faults are over: the audit, the sums, and no delete before its commit."""
+"""What must be true when all faults are over: audit, sums, totals, and no delete before its commit."""
 
 import contextlib
 import threading
@@ -11,10 +11,13 @@ from typing import Any
 import psycopg
 
 from processor.audit import audit
+from processor.devstack.sink import Receiver
 from processor.devstack.sqs import EmbeddedSqs
 from processor.sources.sqs import SqsSource
 from tests.faults.http_proxy import Minutes
-from tests.faults.steady_load import Key, Sent, SteadyLoad
+from tests.faults.pulses import Key, differences
+from tests.faults.sink_books import sink_differences
+from tests.faults.steady_load import Sent, SteadyLoad
 
 _OUTCOMES = """
 SELECT delivery_id FROM message WHERE stored_at >= to_timestamp(%(since)s)
@@ -76,8 +79,11 @@ def judge(
     minutes: Minutes,
     *,
     dead_letters: bool = False,
+    sink: Receiver | None = None,
 ) -> Judgement:
-    """Ask the audit message by message, compare the sums, and look for deletes before their commits.
+    """Ask the audit message by message, compare sums and totals, and look for deletes before their commits.
+
+    With a sink, what it has come to have must be what the totals are.
 
     Dead letters are faults as well, unless `dead_letters` says that they were meant to be.
     """
@@ -88,6 +94,14 @@ def judge(
     found["sums"] = int(sum_stored(connection, list(load.sent.rivals)) != load.sent.total())
     if found["sums"]:
         text += "\n" + _other_amounts(connection, load.sent)
+    pulses = load.sent.pulses
+    wrong_totals = differences(connection, pulses.rows(), pulses.open_rivals())
+    found["usage"] = len(wrong_totals)
+    text = "\n".join([text, *wrong_totals[:_NAMED_MAX]])
+    if sink is not None:
+        wrong_lines = sink_differences(connection, sink.books, sink.requests)
+        found["sink"] = len(wrong_lines)
+        text = "\n".join([text, *wrong_lines[:_NAMED_MAX]])
     found["early deletes"] = _early_deletes(connection, minutes)
     if not dead_letters:
         found["dead letters"] = source.depth_with_dead_letters().get("dead_lettered", 0)

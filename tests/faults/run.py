@@ -112,6 +112,7 @@ def _run_in(ground: Field, scenario: Scenario, seed: int) -> Result:
                 ground.load,
                 ground.queue.minutes,
                 dead_letters=scenario.dead_letters,
+                sink=ground.sink,
             )
         trouble = _troubles(ground, scenario, judgement)
     except ScenarioFailed as error:
@@ -147,7 +148,8 @@ def _troubles(ground: Field, scenario: Scenario, judgement: Judgement) -> str:
     troubles = []
     if ground.load.failure is not None:
         troubles.append(f"the load ended early: {ground.load.failure}")
-    falls = [(place, code) for place, code in ground.fleet.falls if code not in scenario.exits]
+    fallen = ground.fleet.falls + (ground.dispatchers.falls if ground.dispatchers else [])
+    falls = [(place, code) for place, code in fallen if code not in scenario.exits]
     if falls:
         troubles.append(f"processes ended by themselves (place, exit code): {falls[:5]}")
     if not judgement.holds:
@@ -161,7 +163,10 @@ def _troubles(ground: Field, scenario: Scenario, judgement: Judgement) -> str:
 
 
 def _log_tail(ground: Field) -> str:
-    return "\n".join(ground.fleet.log.read_text(errors="replace").splitlines()[-15:])
+    fleets = [fleet for fleet in (ground.fleet, ground.dispatchers) if fleet is not None]
+    return "\n".join(
+        line for fleet in fleets for line in fleet.log.read_text(errors="replace").splitlines()[-15:]
+    )
 
 
 def a_seed() -> int:

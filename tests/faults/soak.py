@@ -20,12 +20,14 @@ from processor.devstack.postgres import EmbeddedPostgres
 from processor.devstack.seed import seed as seed_registry
 from processor.migrations import migrate
 from tests.faults.oracle import sum_stored
-from tests.faults.soak_load import expected_sums
+from tests.faults.pulses import differences
+from tests.faults.soak_load import expected_sums, expected_usage
 from tests.load.ground import TOOLS
 from tests.load.queues import QueueServer
 
 PROCESSES = 4
 DRAIN_S_MAX = 300.0
+_NAMED_MAX = 10
 _END_S = 40.0
 
 _SETTINGS = {
@@ -59,23 +61,26 @@ class Soaked:
     receives_max: int
     receives_beyond_first: int
     sums_equal: bool
+    wrong_totals: list[str]
     audit_s: float
     report: Report
 
     @property
     def holds(self) -> bool:
         """Whether nothing is wrong."""
-        return self.report.holds and self.sums_equal
+        return self.report.holds and self.sums_equal and not self.wrong_totals
 
     def text(self) -> str:
         """Say it in lines for a person."""
         rate = self.outcomes / self.took_s
         sums = "equal to the last digit" if self.sums_equal else "DIFFERENT"
+        totals = "\n".join([f"{len(self.wrong_totals)} DIFFER", *self.wrong_totals[:_NAMED_MAX]])
         return f"""seed {self.seed}: {self.outcomes:,} deliveries, {self.kills:,} kills, {self.took_s:.0f} s \
 ({rate:,.0f} a second)
 handed over more than once, as the rows tell: {self.redelivered:,}, one of them {self.receives_max} times; \
 {self.receives_beyond_first:,} receives beyond the first
-sums: {sums}; the audit took {self.audit_s:.0f} s
+sums: {sums}; totals: {totals if self.wrong_totals else "equal to the last digit"}; the audit took \
+{self.audit_s:.0f} s
 
 {self.report.text()}"""
 
@@ -166,6 +171,7 @@ def _judge(
         receives_max,
         beyond,
         sum_stored(connection, rivals) == total,
+        differences(connection, *expected_usage(folder)),
         audit_s,
         report,
     )

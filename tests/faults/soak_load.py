@@ -7,10 +7,12 @@ sums must be.
 """
 
 import json
+import random
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 from processor.manifest import ManifestWriter
 from producers.fake import SAMPLE_TENANTS, Plan, fake_messages
 from producers.publish import Accepted, Outgoing, Publisher
+from tests.faults.pulses import Key, Row, add_up, load_since, with_voids
 from tests.faults.steady_load import Sent
 from tests.load.queue_client import QueueClient
 
@@ -45,15 +48,29 @@ class _Client:
 def send(endpoint_url: str, queue_url: str, count: int, seed: int, folder: Path) -> None:
     """Send `count` messages; leaves DIR/manifest.jsonl and DIR/sums.json."""
     client, sent, accepted = _Client(endpoint_url), Sent(), 0
-    plan = Plan(events=count, seed=seed, tenants=SAMPLE_TENANTS, invalid=0.08, duplicates=0.05)
+    plan = Plan(
+        events=count, seed=seed, tenants=SAMPLE_TENANTS, invalid=0.08, duplicates=0.05, since=load_since()
+    )
+    messages = with_voids(random.Random(seed), fake_messages(plan))
     with ManifestWriter(folder / "manifest.jsonl") as manifest:
         publisher = Publisher(client, queue_url, manifest, senders=2)
-        for receipt in publisher.publish(_paced(client, queue_url, fake_messages(plan))):
+        for receipt in publisher.publish(_paced(client, queue_url, messages)):
             assert isinstance(receipt, Accepted), receipt
             sent.note(receipt, keep_moment=False)
             accepted += 1
     (folder / "sums.json").write_text(
-        json.dumps({"accepted": accepted, "total": str(sent.total()), "rivals": sorted(sent.rivals, key=str)})
+        json.dumps(
+            {
+                "accepted": accepted,
+                "total": str(sent.total()),
+                "rivals": sorted(sent.rivals, key=str),
+                "pulses": [
+                    [tenant_id, hour.isoformat(), sku, unit, str(amount), count]
+                    for (tenant_id, hour, sku, unit), (amount, count) in add_up(sent.pulses.rows()).items()
+                ],
+                "pulse_rivals": sent.pulses.open_rivals(),
+            }
+        )
     )
 
 
@@ -73,6 +90,16 @@ def expected_sums(folder: Path) -> tuple[Decimal, list[tuple[str, str]]]:
     """Read what `send` left: the sum, and the keys of events that have a rival and are not in it."""
     said = json.loads((folder / "sums.json").read_text())
     return Decimal(said["total"]), [(tenant, message) for tenant, message in said["rivals"]]
+
+
+def expected_usage(folder: Path) -> tuple[list[Row], list[Key]]:
+    """Read what `send` left: what the pulses come to, and the keys of which one of two counts."""
+    said = json.loads((folder / "sums.json").read_text())
+    rows: list[Row] = [
+        (tenant_id, datetime.fromisoformat(hour), sku, unit, Decimal(amount), count)
+        for tenant_id, hour, sku, unit, amount, count in said["pulses"]
+    ]
+    return rows, [(tenant, message) for tenant, message in said["pulse_rivals"]]
 
 
 if __name__ == "__main__":

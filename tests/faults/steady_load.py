@@ -3,27 +3,24 @@
 import contextlib
 import json
 import queue
+import random
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import ProcessorError
 from processor.manifest import ManifestWriter
 from producers.fake import SAMPLE_TENANTS, Plan, fake_messages
 from producers.publish import Accepted, Outgoing, Publisher
+from tests.faults.pulses import DIGITS, Key, Pulses, load_since, with_voids
 
 _AMOUNTS = ("total", "amount", "used_amount")
-Key: TypeAlias = tuple[str | None, str | None]
-"""Tenant and message id."""
-
 _BATCH = 10
-_DIGITS = 1000
-"""More than any sum has: Python would round to 28."""
 
 
 @dataclass(slots=True)
@@ -37,12 +34,14 @@ class Sent:
     accepted_at: dict[str, float] = field(default_factory=dict)
     amounts: dict[Key, Decimal] = field(default_factory=dict)
     rivals: set[Key] = field(default_factory=set)
+    pulses: Pulses = field(default_factory=Pulses)
 
     def note(self, receipt: Accepted, *, keep_moment: bool = True) -> None:
         """Note what was accepted."""
         message = receipt.message
         if keep_moment:
             self.accepted_at[receipt.delivery_id] = time.time()
+        self.pulses.note(message)
         key = (message.tenant_id, message.message_id)
         if message.kind == "id_conflict":
             self.rivals.add(key)
@@ -51,12 +50,12 @@ class Sent:
 
     def total(self) -> Decimal:
         """The sum that must be in the table, rivals left out."""
-        with localcontext(prec=_DIGITS):
+        with localcontext(prec=DIGITS):
             return sum((amount for key, amount in self.amounts.items() if key not in self.rivals), Decimal(0))
 
 
 class SteadyLoad:
-    """Sends `rate` messages a second until told to stop; a twelfth of them bad, a twentieth doubled."""
+    """Sends `rate` messages a second until told to stop: some bad, some doubled, some pulses voided."""
 
     def __init__(self, sqs: EmbeddedSqs, queue_url: str, manifest: Path, *, rate: int, seed: int) -> None:
         self.manifest = manifest
@@ -96,10 +95,15 @@ class SteadyLoad:
 
     def _messages(self) -> Iterator[Outgoing]:
         plan = Plan(
-            events=1_000_000_000, seed=self._seed, tenants=SAMPLE_TENANTS, invalid=0.08, duplicates=0.05
+            events=1_000_000_000,
+            seed=self._seed,
+            tenants=SAMPLE_TENANTS,
+            invalid=0.08,
+            duplicates=0.05,
+            since=load_since(),
         )
         began_at = time.monotonic()
-        for number, message in enumerate(fake_messages(plan)):
+        for number, message in enumerate(with_voids(random.Random(self._seed), fake_messages(plan))):
             if self._stop.wait(max(0.0, began_at + number / self._rate - time.monotonic())):
                 return
             yield message

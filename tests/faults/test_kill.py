@@ -8,20 +8,27 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
 
+from processor import registry
 from processor.audit import audit
 from processor.devstack.sqs import EmbeddedSqs
 from processor.sources.sqs import SqsSource
+from processor.usage.verify import verify
 from tests.builders import a_body
 from tests.faults.dying import COMMITTED, NOTHING_COMMITTED
 from tests.fix_database import books
+from tests.load.usage import METER
 
 SENT = 24
 STORED, DUPLICATES, REJECTED = 18, 3, 3
+PULSES = 6
+COUNTED = Decimal("1.5")
+"""Of six pulses with 0.3 each, one of them voided."""
 
 
 @dataclass
@@ -66,17 +73,33 @@ def deployment(database_url: str, queue_url: str, sqs_server: EmbeddedSqs) -> De
     return Deployment(database_url, queue_url, sqs_server)
 
 
-def send(deployment: Deployment) -> None:
+@pytest.fixture
+def registered(db: psycopg.Connection[Any]) -> None:
+    """Pulses and voids, which the database of the tests does not have by itself."""
+    for event_type in ("pulse", "void"):
+        registry.publish_schema(db, event_type, {"type": "object"})
+
+
+def send(deployment: Deployment, *, voids: bool) -> None:
     """Eighteen messages, three of them a second time, and three that are no events."""
     client = deployment.sqs.client()
-    bodies = [a_body(id=f"o-{place}") for place in range(STORED)]
-    bodies += bodies[:DUPLICATES] + [b"Hello World"] * REJECTED
+    bodies = [a_body(id=f"o-{place}") for place in range(STORED - PULSES - 1)]
+    bodies += [a_pulse(f"p-{place}") for place in range(PULSES)]
+    # Before its pulse and after it: one is a message, the other is noted as a duplicate.
+    payload = {"message_id": "p-3", "producer": ""}
+    void = a_body(id="v", event_type="void", payload=payload) if voids else a_body(id="v")
+    bodies = [void, *bodies, *bodies[-2:], void] + [b"Hello World"] * REJECTED
     for start in range(0, len(bodies), 10):
         entries: Any = [
             {"Id": str(place), "MessageBody": body.decode()}
             for place, body in enumerate(bodies[start : start + 10])
         ]
         assert not client.send_message_batch(QueueUrl=deployment.queue_url, Entries=entries).get("Failed")
+
+
+def a_pulse(message_id: str) -> bytes:
+    payload = {"tenant_id": "acme", "product_sku": "disk", "used_amount": 0.3, "use_unity": "GB"}
+    return a_body(id=message_id, event_type="pulse", payload=payload)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -88,10 +111,15 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("place", NOTHING_COMMITTED + COMMITTED)
 @pytest.mark.visibility(2)
+@pytest.mark.usefixtures("registered")
 def test_a_kill_loses_nothing_and_doubles_nothing(
     deployment: Deployment, db: psycopg.Connection[Any], place: str
 ) -> None:
-    send(deployment)
+    # What no meter counts, and no void, is stored by a statement of its own.
+    metered = "insert_messages" not in place
+    if metered:
+        db.execute(METER)
+    send(deployment, voids=metered)
 
     assert deployment.start("tests.faults.dying", place).wait(30) == -signal.SIGKILL
     rows = Counter(books(db))
@@ -109,3 +137,6 @@ def test_a_kill_loses_nothing_and_doubles_nothing(
         assert survivor.wait(30) == 0
     assert books(db) == {"message": STORED, "duplicate": DUPLICATES, "rejection": REJECTED}
     assert audit(db, [], deployment.source().depth).holds
+    assert verify(db).holds
+    if metered:
+        assert db.execute("SELECT value, messages FROM usage").fetchall() == [(COUNTED, PULSES - 1)]

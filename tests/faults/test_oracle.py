@@ -1,20 +1,26 @@
 """The oracle is only worth its word if it finds what is wrong: each fault is planted once, by hand."""
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 import psycopg
 import pytest
 
+from processor.devstack.sink import Receiver
 from tests.faults.field import DATABASE, Field, open_field
 from tests.faults.oracle import Judgement, judge
+from tests.faults.sink_books import sink_differences
 
 Db: TypeAlias = psycopg.Connection[Any]
 Judge: TypeAlias = Callable[[], Judgement]
 
 _numbers = itertools.count(1)
-_ENOUGH = 150
+_ENOUGH = 300
 
 A_MESSAGE = (
     "(SELECT tenant_id, message_id, producer FROM message"
@@ -121,6 +127,98 @@ def test_a_delete_asked_before_the_commit_is_found(
     monkeypatch.setitem(asked_at, a_stored_delivery(db), min(asked_at.values()) - 60)
 
     assert found(judged()) == {"early deletes": 1}
+
+
+def test_there_is_usage_to_be_right_about_with_voids_among_it(field: Field, db: Db, judged: Judge) -> None:
+    row = db.execute("SELECT sum(messages), count(DISTINCT window_start) FROM usage").fetchone()
+
+    assert row is not None
+    assert row[0] >= _ENOUGH / 10
+    assert field.load.sent.pulses.voided
+    assert judged().faults_found["usage"] == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # The last digit of twenty behind the point.
+        "value = value + 0.00000000000000000001",
+        "messages = messages + 1",
+        "window_start = window_start - interval '1 hour'",
+    ],
+)
+def test_a_total_altered_is_found_by_what_was_sent_and_by_verify(db: Db, judged: Judge, change: str) -> None:
+    db.execute(
+        f"UPDATE total SET {change} WHERE (tenant_id, group_key, slot) ="
+        " (SELECT tenant_id, group_key, slot FROM total ORDER BY 1, 2, 3 LIMIT 1)"
+    )
+
+    judgement = judged()
+
+    assert found(judgement).keys() == {"usage"}
+    assert "sent (Decimal(" in judgement.text
+    assert "THE TOTALS DO NOT HOLD" in judgement.text
+
+
+def test_a_void_that_took_nothing_away_is_found(db: Db, judged: Judge) -> None:
+    """Verify alone does not know what was to be voided; the load does."""
+    db.execute("DELETE FROM voided")
+    db.execute("DELETE FROM total")
+    db.execute(
+        "INSERT INTO total ("
+        "  tenant_id, meter_id, window_start, group_key, slot, value, messages, first_at, last_at)"
+        " SELECT"
+        "  tenant_id, meter_id, window_start, group_key, 0, sum(value), count(*), min(sent_at), max(sent_at)"
+        " FROM message CROSS JOIN LATERAL metered("
+        "  tenant_id, message_id, producer, event_type, payload, occurred_at, stored_at)"
+        " GROUP BY tenant_id, meter_id, window_start, group_key"
+    )
+
+    judgement = judged()
+
+    assert found(judgement).keys() == {"usage"}
+    assert "THE TOTALS DO NOT HOLD" not in judgement.text
+
+
+@pytest.fixture
+def sink(field: Field, db: Db) -> Iterator[Receiver]:
+    """A sink that has been handed all usage of the copy, line by line."""
+    url = field.postgres.url(db.info.dbname)
+    with Receiver() as receiver:
+        settings = {"DATABASE_URL": url, "USAGE_SINK_URL": receiver.url, "HTTP_PORT": "0"}
+        subprocess.run(
+            [sys.executable, "-m", "processor", "dispatch", "--once"],
+            env=os.environ | settings,
+            check=True,
+            capture_output=True,
+        )
+        yield receiver
+
+
+def test_what_the_sink_has_is_compared_with_the_totals(field: Field, db: Db, sink: Receiver) -> None:
+    key, line = next(iter(sink.books.lines.items()))
+
+    def wrong() -> list[str]:
+        return sink_differences(db, sink.books, sink.requests)
+
+    assert wrong() == []
+
+    del sink.books.lines[key]
+    [lost] = wrong()
+    sink.books.lines[key] = line | {"used_amount": Decimal(line["used_amount"]) + Decimal("1e-20")}
+    [altered] = wrong()
+    sink.books.lines |= {key: line, "again": line}
+    [doubled] = wrong()
+    del sink.books.lines["again"]
+    sink.books.take([line | {"messages": 9}])
+    [changed] = wrong()
+    sink.books.changed.clear()
+    db.execute("UPDATE usage_batch SET handed_over_at = NULL")
+    [waiting] = wrong()
+
+    assert all(" by the totals, " in words for words in (lost, altered, doubled))
+    assert "came again with another content" in changed
+    assert "still wait" in waiting
 
 
 def test_a_dead_letter_is_a_fault_unless_it_was_meant(field: Field, db: Db, judged: Judge) -> None:

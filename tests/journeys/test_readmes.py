@@ -56,6 +56,48 @@ def test_a_question_of_the_dba_has_an_answer(
     assert any(value is not None for value in rows[0])
 
 
+TOTALS = _blocks("The DBA's questions on totals")
+
+
+@pytest.fixture
+def counted(saver: Saver, db: psycopg.Connection[Any]) -> None:
+    """Pulses of acme in this hour, one that can't be counted, and a window that was closed twice."""
+    db.execute("INSERT INTO event_type VALUES ('pulse')")
+    db.execute("INSERT INTO event_schema (event_type, version, definition) VALUES ('pulse', 1, '{}')")
+    db.execute(
+        "INSERT INTO meter (meter, event_type, aggregation, value_pointer, group_names, group_pointers,"
+        " is_handed_over) VALUES ('pulse', 'pulse', 'sum', '/used_amount', '{product_sku,use_unity}',"
+        " '{/product_sku,/use_unity}', true)"
+    )
+    for sku in ("vm", None):
+        payload = {"product_sku": sku, "used_amount": 0.1, "use_unity": "GB"}
+        saver.save(a_delivery(event_type="pulse", payload=payload, sent_now=True))
+    db.execute(
+        "INSERT INTO usage_line SELECT tenant_id, meter_id, window_start, group_key, revision, 0.05, 1,"
+        " 0.05 * revision, 1 FROM total, generate_series(1, 2) AS lines (revision)"
+    )
+
+
+@pytest.mark.usefixtures("counted")
+@pytest.mark.parametrize("question", [block for block in TOTALS if block.startswith("SELECT")])
+def test_a_question_on_totals_has_an_answer(db: psycopg.Connection[Any], question: str) -> None:
+    rows = db.execute(question.encode()).fetchall()
+
+    assert len(rows) in (1, 2)
+    assert any(value is not None for value in rows[0])
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_meter_is_made_and_retired_as_the_page_for_dbas_says(db: psycopg.Connection[Any]) -> None:
+    [statements] = [block for block in TOTALS if block.startswith("INSERT")]
+
+    for statement in statements.split(";\n"):
+        db.execute(statement.encode())
+
+    row = db.execute("SELECT status, grace::text FROM meter WHERE meter = 'by_product'").fetchone()
+    assert row == ("retired", "01:00:00")
+
+
 def test_a_tenants_reader_is_let_in_sees_its_rows_and_is_let_out(
     saver: Saver, database_url: str, db: psycopg.Connection[Any]
 ) -> None:

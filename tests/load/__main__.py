@@ -26,6 +26,7 @@ from tests.load.plot import draw
 from tests.load.queues import Kind
 from tests.load.race import entry, race
 from tests.load.results import Results, describe
+from tests.load.usage import usage
 
 SCALE = (1, 2, 3, 4)
 
@@ -173,6 +174,7 @@ def bench(ground: Ground, results: Results, rounds: int, messages: int) -> None:
     results.memory = memory(ground, ours(), many=1_000_000, large=300, seconds=10, say=_say)
     _scale(ground, results, rounds=2, messages=messages)
     results.flood = flood(ground, ours(), messages=100_000, seconds=8, say=_say)
+    results.usage = usage(ground, rounds, messages, 1_000_000, _say)
 
 
 @main.command()
@@ -248,6 +250,22 @@ def scale(ground: Ground, results: Results, rounds: int, messages: int) -> None:
 def flood_command(ground: Ground, results: Results, messages: int, seconds: int) -> None:
     """Measure 99 quiet tenants beside one that floods the queue."""
     results.flood = flood(ground, ours(), messages=messages, seconds=seconds, say=_say)
+
+
+@main.command(name="usage")
+@rounds_option(5)
+@messages_option(20_000)
+@click.option(
+    "--many",
+    type=click.IntRange(1_000, 10_000_000),
+    default=1_000_000,
+    show_default=True,
+    help="Pulses that four processes drain, to see what becomes of the table of totals.",
+)
+@measuring
+def usage_command(ground: Ground, results: Results, rounds: int, messages: int, many: int) -> None:
+    """Drain pulses with a meter and without, of many totals and of one; then look at the totals."""
+    results.usage = usage(ground, rounds, messages, many, _say)
 
 
 def _drain(ground: Ground, results: Results, rounds: int, messages: int, only: Sequence[str]) -> None:

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from tests.load import events
+
 BODY_BYTES_MAX = 1024 * 1024
 EXPIRIES_SLACK = 10_000
 ID_LENGTH = 36
@@ -191,12 +193,12 @@ class Queue:
 
         def made() -> Iterator[Message]:
             for number in range(first, first + count):
-                body = template % {"number": number, "tenant": number % tenants}
-                yield Message(body.encode(), sent=False)
+                yield Message(events.body(number, template, tenants).encode(), sent=False)
 
         if lazy:
             self._reserve = chain(self._reserve, made())
             self._counts["reserve"] += count
+            self.wake()
         elif hidden:
             self._unrevealed += made()
         else:

@@ -40,10 +40,14 @@ class Race:
 
     def of_ours(self, name: str) -> float | None:
         """Give the rate as a part of ours: the median of the ratios within each round."""
+        return self.ratio(name, OURS)
+
+    def ratio(self, name: str, base: str) -> float | None:
+        """Give the rate of one as a part of another's: the median of the ratios within each round."""
         ratios = [
-            shown[name].rate_per_s / shown[OURS].rate_per_s
+            shown[name].rate_per_s / shown[base].rate_per_s
             for shown in self.rounds
-            if OURS in shown and name in shown
+            if base in shown and name in shown
         ]
         return median(ratios) if ratios else None
 

@@ -10,10 +10,11 @@ from rich.table import Table
 from tests.load.flood import Quiet
 from tests.load.latency import Latency
 from tests.load.limits import DATABASE_LIMITS, QUEUE_LIMITS
-from tests.load.memory import Memory
+from tests.load.memory import MIB, Memory
 from tests.load.race import Race
 from tests.load.results import NOT_COMPARED, Machine, Results
 from tests.load.rounds import Figures
+from tests.load.usage import SHAPES, UNMETERED, Usage
 
 WIDTH_MIN = 110
 LIMITS = {**QUEUE_LIMITS, **DATABASE_LIMITS}
@@ -44,6 +45,8 @@ def _tables(results: Results) -> Iterator[Table]:
         yield from _race_tables(results.race, "Draining a full queue")
     if results.scale:
         yield from _race_tables(results.scale, "One to four processes on one queue")
+    if results.usage:
+        yield from _usage_tables(results.usage)
     if results.latencies:
         yield _latency_table(results.latencies)
     if results.flood:
@@ -105,6 +108,36 @@ def _latency_table(latencies: Sequence[Latency]) -> Table:
         figures = (one.p50_ms, one.p99_ms, one.max_ms, one.flush_ms, one.sender_late_ms_max)
         table.add_row(one.name, f"{one.rate_per_s:,}", *(f"{value:.1f}" for value in figures))
     return table
+
+
+def _usage_tables(usage: Usage) -> Iterator[Table]:
+    speed = _table(
+        "Draining pulses with a meter and without: of 3,000 tenants x 10 SKUs x 3 units, or all alike",
+        "",
+        "messages/s",
+        "of it",
+        "database CPU-s per 1,000",
+    )
+    for shape in SHAPES:
+        for name in (shape + UNMETERED, shape):
+            runs = usage.race.runs(name)
+            ratio = usage.kept(shape) if name == shape else None
+            rate = spread([run.rate_per_s for run in runs], 0)
+            kept = "" if ratio is None else f"{ratio:.2f}"
+            speed.add_row(name, rate, kept, _median(runs, "database_cpu_s", 3))
+    yield speed
+    last = usage.totals[-1]
+    table = _table(
+        f"The table of totals after {last.messages:,} pulses, drained by {last.processes} processes at once",
+        *("", "messages/s", "deadlocks", "a commit", "totals locked", "rows", "MiB", "index MiB"),
+    )
+    for one in usage.totals:
+        commit = (f"{one.messages_per_commit:.0f}", f"{one.locked_per_commit:.1f}")
+        sizes = (f"{size / MIB:.1f}" for size in (one.table_bytes, one.index_bytes))
+        table.add_row(
+            one.name, f"{one.rate_per_s:,.0f}", f"{one.deadlocks}", *commit, f"{one.rows:,}", *sizes
+        )
+    yield table
 
 
 def _flood_table(rows: Sequence[Quiet]) -> Table:

@@ -19,6 +19,7 @@ from tests.load.latency import Latency
 from tests.load.memory import Memory
 from tests.load.node import SQS_CONSUMER, NodeMissing, find_node
 from tests.load.race import Race
+from tests.load.usage import SHAPES, Usage
 
 RESULTS = TOOLS / "results"
 PACKAGES = ("boto3", "psycopg", "jsonschema-rs", "orjson", "aws-lambda-powertools")
@@ -54,6 +55,7 @@ class Results:
     idle: Idle | None = None
     memory: list[Memory] = field(default_factory=list)
     flood: list[Quiet] = field(default_factory=list)
+    usage: Usage | None = None
 
     def save(self) -> Path:
         """Write the file; its name is the moment of making."""
@@ -64,6 +66,9 @@ class Results:
             result: Race | None = getattr(self, name)
             if result is not None:
                 said[name]["summary"] = result.summary()
+        if self.usage is not None:
+            said["usage"]["race"]["summary"] = self.usage.race.summary()
+            said["usage"]["kept"] = {shape: self.usage.kept(shape) for shape in SHAPES}
         path.write_text(json.dumps(said, indent=2) + "\n")
         return path
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -48,6 +48,17 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """What is drained: events of one template, in a database that was made fit for them."""
+
+    text: str
+    prepare: Callable[[Arena], None] = lambda _: None
+
+
+ORDERS = Stream(events.template())
+
+
+@dataclass(frozen=True)
 class _Sample:
     client_cpu_s: float
     database_cpu_s: float
@@ -64,10 +75,17 @@ class _Sample:
         )
 
 
-def drain(ground: Ground, contestant: Contestant, messages: int, warm_up: int = WARM_UP) -> Figures:
+def drain(
+    ground: Ground,
+    contestant: Contestant,
+    messages: int,
+    warm_up: int = WARM_UP,
+    stream: Stream = ORDERS,
+) -> Figures:
     """Let a contestant drain `messages` after a warm-up. Raises AuditFailed, and then there is no figure."""
     with ground.arena(tag(contestant.name)) as arena:
-        text = events.template()
+        text = stream.text
+        stream.prepare(arena)
         queue, url = ground.queue, arena.queue_url
         if queue.can_hide:
             queue.fill(url, text, warm_up, messages, hidden=True)
@@ -84,30 +102,30 @@ def drain(ground: Ground, contestant: Contestant, messages: int, warm_up: int = 
             calls = _calls(ground, arena) - calls_before
             rss_peak_mib = measures.rss_peak_mib(child.pid)
         audit(arena, warm_up + messages)
-        clock = _clock(arena, shown_at, warm_up)
+        ticked = clock(arena, shown_at, warm_up)
     known_calls = calls if ground.queue.can_hide else None
-    return _figures(messages, before, after, clock, known_calls, rss_peak_mib)
+    return _figures(messages, before, after, ticked, known_calls, rss_peak_mib)
 
 
 def _figures(
     messages: int,
     before: _Sample,
     after: _Sample,
-    clock: "_Clock",
+    ticked: "Clock",
     calls: int | None,
     rss_peak_mib: float,
 ) -> Figures:
     thousands = before.left / 1000
     return Figures(
         messages=messages,
-        rate_per_s=messages / clock.seconds,
+        rate_per_s=messages / ticked.seconds,
         client_cpu_s=(after.client_cpu_s - before.client_cpu_s) / thousands,
         database_cpu_s=(after.database_cpu_s - before.database_cpu_s) / thousands,
         queue_cpu_s=(after.queue_cpu_s - before.queue_cpu_s) / thousands,
         rss_peak_mib=rss_peak_mib,
-        transactions=clock.transactions / messages * 1000,
+        transactions=ticked.transactions / messages * 1000,
         sqs_calls=None if calls is None else calls / messages * 1000,
-        deadlocks=clock.deadlocks,
+        deadlocks=ticked.deadlocks,
     )
 
 
@@ -195,7 +213,7 @@ def audit(arena: Arena, messages: int | None) -> None:
 
 
 @dataclass(frozen=True)
-class _Clock:
+class Clock:
     """What PostgreSQL says of the measured messages: seconds, transactions, deadlocks."""
 
     seconds: float
@@ -203,7 +221,7 @@ class _Clock:
     deadlocks: int
 
 
-def _clock(arena: Arena, shown_at: float | None, warm_up: int) -> _Clock:
+def clock(arena: Arena, shown_at: float | None, warm_up: int) -> Clock:
     """Ask when each transaction was committed; the clock starts at `shown_at`, or where the warm-up ends."""
     with psycopg.connect(arena.database_url) as connection:
         rows = connection.execute(
@@ -220,4 +238,4 @@ def _clock(arena: Arena, shown_at: float | None, warm_up: int) -> _Clock:
         else:
             transactions += 1
         stored += count
-    return _Clock(rows[-1][0] - (shown_at or warm_at), transactions, (deadlocks or (0,))[0])
+    return Clock(rows[-1][0] - (shown_at or warm_at), transactions, (deadlocks or (0,))[0])

@@ -4,11 +4,13 @@ It knows nothing of transactions, retries or keys of tables. Where the real thin
 processes met or one of them died, it takes what the tables say if the promise allows it (`adopt`).
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from fractions import Fraction
+from typing import Any
 
 from processor.model import Delivery
 
@@ -21,19 +23,29 @@ POISON = "unstorable"
 
 @dataclass(frozen=True)
 class Event:
-    """What is sent; `message_id` None: it has no id of its own. `fault` is what no registry mends."""
+    """What is sent; `message_id` None: it has no id of its own. `fault` is what no registry mends.
+
+    `voids` is the message that a void cancels; None: it is none.
+    """
 
     tenant_id: str = "acme"
     event_type: str = "order.created"
     message_id: str | None = None
     total: Decimal = Decimal(1)
+    sku: str = "disk"
+    voids: str | None = None
     fault: str | None = None
 
     @property
     def body(self) -> bytes:
         if self.fault == GARBAGE:
             return b"Hello World"
-        event = {"tenant_id": self.tenant_id, "event_type": self.event_type, "payload": {"total": "TOTAL"}}
+        payload = {"message_id": self.voids} if self.voids else {"total": "TOTAL", "sku": self.sku}
+        event: dict[str, Any] = {
+            "tenant_id": self.tenant_id,
+            "event_type": self.event_type,
+            "payload": payload,
+        }
         if self.message_id is not None:
             event["id"] = self.message_id
         if self.fault == POISON:
@@ -41,8 +53,28 @@ class Event:
         return json.dumps(event).replace('"TOTAL"', str(self.total)).encode()
 
     @property
-    def content(self) -> tuple[str, Decimal]:
-        return self.event_type, self.total
+    def content(self) -> tuple[str, Decimal, str, str | None]:
+        return self.event_type, self.total, self.sku, self.voids
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What is counted; `tenant_id` None: for all. `adds`: the totals, else one for each message."""
+
+    event_type: str
+    tenant_id: str | None
+    adds: bool
+
+    def of(self, event: Event) -> Decimal | None:
+        """What it counts of an event; None: nothing."""
+        if self.event_type != event.event_type or self.tenant_id not in (None, event.tenant_id):
+            return None
+        return event.total if self.adds else Decimal(1)
+
+
+Key = tuple[str, str]
+Counted = tuple[str, str, str, Decimal]
+"""What one meter counted of one message: the meter's name, tenant, SKU, and how much."""
 
 
 @dataclass
@@ -50,13 +82,18 @@ class Ledger:
     """Every delivery that was sent, the registry of the moment, and what is in which table."""
 
     suspended: dict[str, bool] = field(default_factory=lambda: {"acme": False, "globex": False})
-    event_types: set[str] = field(default_factory=lambda: {"order.created"})
+    event_types: set[str] = field(default_factory=lambda: {"order.created", "void"})
     total_max: dict[str, Decimal] = field(default_factory=dict)
     sent: dict[str, Event] = field(default_factory=dict)
-    messages: dict[tuple[str, str], str] = field(default_factory=dict)
+    messages: dict[Key, str] = field(default_factory=dict)
     duplicates: set[str] = field(default_factory=set)
     rejections: dict[str, tuple[str, str]] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
+    meters: dict[str, Meter] = field(default_factory=dict)
+    meters_ever: list[str] = field(default_factory=list)
+    voided: set[Key] = field(default_factory=set)
+    counted: dict[Key, list[Counted]] = field(default_factory=dict)
+    counted_of_removed: list[Counted] = field(default_factory=list)
 
     # ── what must become of deliveries ────────────────────────────────────────────────────────────────
 
@@ -85,8 +122,24 @@ class Ledger:
         if key in self.messages:
             self.duplicates.add(delivery_id)
             return "duplicate"
-        self.messages[key] = delivery_id
+        self._store(key, delivery_id)
         return "stored"
+
+    def _store(self, key: Key, delivery_id: str) -> None:
+        """A message is counted by the meters of the moment, unless it is void: before or after."""
+        self.messages[key] = delivery_id
+        event = self.sent[delivery_id]
+        if event.voids is not None:
+            target = event.tenant_id, event.voids
+            self.voided.add(target)
+            self.counted.pop(target, None)
+        if key not in self.voided:
+            values = {name: meter.of(event) for name, meter in self.meters.items()}
+            self.counted[key] = [
+                (name, event.tenant_id, event.sku, value)
+                for name, value in values.items()
+                if value is not None
+            ]
 
     def has_outcome(self, delivery_id: str) -> bool:
         return (
@@ -112,7 +165,7 @@ class Ledger:
             return "schema_violation"
         return event.fault
 
-    def key_of(self, delivery_id: str) -> tuple[str, str]:
+    def key_of(self, delivery_id: str) -> Key:
         event = self.sent[delivery_id]
         return event.tenant_id, event.message_id or f"memory/{delivery_id}"
 
@@ -130,9 +183,23 @@ class Ledger:
 
     def total(self) -> Fraction:
         """The sum over all messages, to the last digit."""
-        return sum(
-            (Fraction(self.sent[delivery_id].total) for delivery_id in self.messages.values()), Fraction()
-        )
+        events = [self.sent[delivery_id] for delivery_id in self.messages.values()]
+        return sum((Fraction(event.total) for event in events if event.voids is None), Fraction())
+
+    def usage(self) -> list[tuple[str, str, str, Decimal, int]]:
+        """What each meter has counted, by tenant and SKU: the sum to the last digit, and of how many."""
+        found: dict[tuple[str, str, str], list[Decimal]] = {}
+        for *group, value in [*self.counted_of_removed, *itertools.chain(*self.counted.values())]:
+            found.setdefault((group[0], group[1], group[2]), []).append(value)
+        with localcontext(prec=1000):
+            return sorted((*group, sum(values, Decimal()), len(values)) for group, values in found.items())
+
+    def remove_messages(self) -> None:
+        """What they had added stays, and no void takes it away any more."""
+        self.removed |= {*self.messages.values()}
+        self.messages.clear()
+        self.counted_of_removed += itertools.chain(*self.counted.values())
+        self.counted.clear()
 
     def adopt(self, places: Iterable[Place]) -> None:
         """Take over what became of deliveries where nobody can foretell it; fails where it is wrong."""
@@ -151,7 +218,7 @@ class Ledger:
             assert delivery_id in self.rejections or not self.has_outcome(delivery_id)
             if table == "message":
                 assert key not in self.messages, f"{key} is stored twice"
-                self.messages[key] = delivery_id
+                self._store(key, delivery_id)
             else:
                 assert self.sent[self.messages[key]].content == event.content
                 self.duplicates.add(delivery_id)

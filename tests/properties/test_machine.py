@@ -29,7 +29,9 @@ from processor.sources.memory import MemorySource
 from processor.sources.quarantine import QuarantineSource, Selection, discard
 from processor.store import Store
 from tests.builders import ORDER_SCHEMA
-from tests.properties.ledger import GARBAGE, POISON, Event, Ledger, Place
+from tests.fix_meters import add_meter, differences
+from tests.properties.ledger import GARBAGE, POISON, Event, Ledger, Meter, Place
+from tests.properties.tables import MONTHS_PASS, PLACES, RESET, USAGE
 from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]
@@ -39,25 +41,11 @@ EVERYTHING = Selection()
 
 FAULTS = ("killed before the commit", "killed after the commit", "request lost", "answer lost")
 
-_RESET = """
-    DELETE FROM message; DELETE FROM duplicate; DELETE FROM rejection; DELETE FROM removal;
-    DELETE FROM event_schema WHERE event_type <> 'order.created' OR tenant_id IS NOT NULL;
-    DELETE FROM event_type WHERE event_type <> 'order.created';
-    DELETE FROM tenant WHERE tenant_id NOT IN ('acme', 'globex');
-    UPDATE tenant SET status = 'active' WHERE status <> 'active'
-"""
-_PLACES = """
-    SELECT delivery_id, 'message' FROM message UNION ALL SELECT delivery_id, 'duplicate' FROM duplicate
-    UNION ALL SELECT delivery_id, 'rejection ' || status || ' ' || reason FROM rejection
-"""
-_MONTHS_PASS = """
-    UPDATE message SET sent_at = sent_at - interval '60 days', stored_at = stored_at - interval '60 days';
-    UPDATE duplicate
-    SET sent_at = sent_at - interval '60 days', received_at = received_at - interval '60 days';
-    UPDATE rejection
-    SET sent_at = sent_at - interval '60 days', rejected_at = rejected_at - interval '60 days',
-      closed_at = closed_at - interval '60 days'
-"""
+METERS = {
+    "sold": Meter("order.created", None, adds=True),
+    "of acme": Meter("order.created", "acme", adds=False),
+    "lost": Meter("order.lost", None, adds=True),
+}
 
 
 class Killed(BaseException):
@@ -135,22 +123,31 @@ def start_process(database_url: str) -> Process:
     return Process(schemas, store, faults)
 
 
+METERS_MAX = 4
+
 processes = st.sampled_from([0, 1])
 
 
 def _events_of(seed: int) -> list[Event]:
     """As a seed has it: drawn one by one, a history would be used up by a few of them."""
     chance = random.Random(seed)
-    return [
-        Event(
-            tenant_id=chance.choice(["acme", "acme", "globex", "newcomer"]),
-            event_type=chance.choice(["order.created", "order.created", "order.lost"]),
-            message_id=chance.choice(["a", "b", "c", None]),
-            total=Decimal(chance.choice(["1", "1.0", "0.1", "12345678901234567890.123456789"])),
-            fault=chance.choice([*[None] * 8, GARBAGE, POISON]),
-        )
-        for _ in range(chance.randint(1, 8))
-    ]
+    return [_an_event(chance) for _ in range(chance.randint(1, 8))]
+
+
+def _an_event(chance: random.Random) -> Event:
+    tenant_id = chance.choice(["acme", "acme", "globex", "newcomer"])
+    fault = chance.choice([*[None] * 8, GARBAGE, POISON])
+    if chance.random() < 0.15:
+        message_id, target = chance.choice(["v", "a", None, None]), chance.choice(["a", "b", "c", "v"])
+        return Event(tenant_id, "void", message_id, voids=target, fault=fault)
+    return Event(
+        tenant_id=tenant_id,
+        event_type=chance.choice(["order.created", "order.created", "order.lost"]),
+        message_id=chance.choice(["a", "b", "c", None]),
+        total=Decimal(chance.choice(["1", "1.0", "0.1", "12345678901234567890.123456789"])),
+        sku=chance.choice(["disk", "disk", "cpu"]),
+        fault=fault,
+    )
 
 
 events = st.integers(0, 2**32).map(_events_of)
@@ -172,7 +169,9 @@ class History(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         with self.db.transaction():
-            self.db.execute(_RESET)
+            self.db.execute(RESET)
+        self.add_meter("sold", "hour")
+        self.add_meter("of acme", "day")
         self.processes = [start_process(self.database_url) for _ in range(2)]
 
     # ── the queue ─────────────────────────────────────────────────────────────────────────────────────
@@ -313,6 +312,33 @@ class History(RuleBasedStateMachine):
                 registry.publish_schema(self.db, "order.created", definition, "acme")
                 self.ledger.total_max["acme"] = total_max
 
+    # ── meters ────────────────────────────────────────────────────────────────────────────────────────
+
+    @rule(what=st.sampled_from(sorted(METERS)), window_size=st.sampled_from(["hour", "day", "none"]))
+    def add_meter(self, what: str, window_size: str) -> None:
+        meter, name = METERS[what], f"meter-{len(self.ledger.meters_ever)}"
+        if meter.event_type not in self.ledger.event_types or len(self.ledger.meters) == METERS_MAX:
+            return
+        add_meter(
+            self.db,
+            name,
+            tenant_id=meter.tenant_id,
+            event_type=meter.event_type,
+            aggregation="sum" if meter.adds else "count",
+            value_pointer="/total" if meter.adds else None,
+            group_names=["sku"],
+            group_pointers=["/sku"],
+            window_size=window_size,
+        )
+        self.ledger.meters_ever.append(name)
+        self.ledger.meters[name] = meter
+
+    @rule(place=st.integers(0, 3))
+    def retire_meter(self, place: int) -> None:
+        for name in sorted(self.ledger.meters)[place : place + 1]:
+            self.db.execute("UPDATE meter SET status = 'retired' WHERE meter = %s", [name])
+            del self.ledger.meters[name]
+
     # ── rejections, and old rows ──────────────────────────────────────────────────────────────────────
 
     @rule(which=processes, limit=st.integers(1, 10))
@@ -334,7 +360,7 @@ class History(RuleBasedStateMachine):
     def months_pass(self) -> None:
         """All is drained, for no queue holds a message for months; then old rows are removed."""
         self._drain()
-        self.db.execute(_MONTHS_PASS)
+        self.db.execute(MONTHS_PASS)
         retention.apply(
             self.db,
             retention.Ages(message=30, duplicate=30, rejection=30, key=28),
@@ -345,8 +371,8 @@ class History(RuleBasedStateMachine):
         )
         ledger = self.ledger
         closed = [delivery_id for delivery_id, (status, _) in ledger.rejections.items() if status != "open"]
-        ledger.removed |= {*ledger.messages.values(), *ledger.duplicates, *closed}
-        ledger.messages.clear()
+        ledger.removed |= {*ledger.duplicates, *closed}
+        ledger.remove_messages()
         ledger.duplicates.clear()
         for delivery_id in closed:
             del ledger.rejections[delivery_id]
@@ -363,13 +389,15 @@ class History(RuleBasedStateMachine):
             "SELECT coalesce(sum((payload ->> 'total')::numeric), 0) FROM message"
         ).fetchall()
         assert Fraction(total) == self.ledger.total()
+        assert sorted(self.db.execute(USAGE).fetchall()) == self.ledger.usage()
+        assert differences(self.db) == []
         taken = [delivery_id for delivery_id, place in places if not place.startswith("rejection replayed")]
         assert len(taken) == len(set(taken)), "a delivery is in two tables"
         lost = self.ledger.sent.keys() - set(taken) - self.source._messages.keys() - self.ledger.removed
         assert not lost, "deleted before it was committed"
 
     def _places(self) -> list[Place]:
-        return sorted(self.db.execute(_PLACES).fetchall())
+        return sorted(self.db.execute(PLACES).fetchall())
 
     def _drain(self) -> None:
         for which in range(2):
@@ -396,6 +424,7 @@ class History(RuleBasedStateMachine):
 def test_no_history_loses_or_doubles_anything(db: Db, database_url: str) -> None:
     History.db, History.database_url = db, database_url
     Fragile.spare.clear()
+    registry.publish_schema(db, "void", {})
 
     run_state_machine_as_test(
         History,

@@ -150,6 +150,8 @@ def test_the_commands_are_those_of_the_contract() -> None:
         · processor rejection replay · processor rejection discard
         · processor dlq list · processor dlq import
         · processor retention plan · processor retention apply
+        · processor meter add · processor meter list · processor meter show · processor meter retire
+        · processor usage query · processor usage verify · processor usage rebuild
         · processor audit · processor trace · producers send · producers fake
     """
 

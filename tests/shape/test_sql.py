@@ -8,8 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from processor.cli import meters as meters_cli
 from processor.errors import Reason
 from processor.queries import queries, sql_folder
+from processor.usage.meters import NAMES_TAKEN
 
 Db = psycopg.Connection[Any]
 
@@ -25,8 +27,20 @@ TABLES = (
     "removal",
     "tenant_reader",
     "migration",
+    "meter",
+    "total",
+    "meter_miss",
+    "voided",
+    "usage_rebuild",
+    "usage_removal",
+    "reopened_window",
+    "usage_batch",
+    "usage_line",
 )
+VIEWS = ("usage",)
 TOPICS = sorted(path.stem for path in (sql_folder() / "queries").glob("*.sql"))
+
+MOMENT_ENDINGS = ("_at", "_from", "_until", "_start", "_end")
 
 # As the design has them: a column ending in ? may be NULL.
 COLUMNS = {
@@ -44,6 +58,31 @@ COLUMNS = {
     """,
     "removal": "tenant_id outcome day row_count removed_at",
     "tenant_reader": "role_name tenant_id",
+    "meter": """
+        meter_id meter tenant_id? event_type aggregation value_pointer? group_names group_pointers window_size
+        grace past_limit? future_limit? allows_corrections is_handed_over status created_at active_from
+        retired_at? value_path? group_path_1? group_path_2? group_path_3? group_path_4? window_length?
+    """,
+    "total": """
+        tenant_id meter_id window_start group_key slot value messages first_at last_at closes_at? is_closed
+    """,
+    "meter_miss": "tenant_id meter_id reason schema_id slot messages first_at last_at last_message_id",
+    "voided": "tenant_id message_id producer void_id voided_at",
+    "usage_rebuild": "meter_id window_from window_until rebuilt_at",
+    "usage_removal": "tenant_id meter_id window_start group_key value messages removed_at",
+    "reopened_window": "meter_id window_start reopened_at",
+    "usage_batch": """
+        batch_id batch_key line_count attempt_count created_at next_attempt_at handed_over_at? trouble?
+    """,
+    "usage_line": """
+        tenant_id meter_id window_start group_key revision value messages total_value total_messages closed_at
+        batch_id? handed_over_at? trouble?
+    """,
+    # Of a view, no column is known to be NOT NULL.
+    "usage": """
+        tenant_id? meter? event_type? window_start? window_end? group_by? value? messages? revision? state?
+        handed_over? first_at? last_at? meter_id?
+    """,
 }
 KEYS = {
     "tenant_pkey": "PRIMARY KEY (tenant_id)",
@@ -62,6 +101,23 @@ KEYS = {
     "removal_pkey": "PRIMARY KEY (tenant_id, outcome, day)",
     "tenant_reader_pkey": "PRIMARY KEY (role_name, tenant_id)",
     "tenant_reader_tenant_fkey": "FOREIGN KEY (tenant_id) REFERENCES tenant(tenant_id)",
+    "meter_pkey": "PRIMARY KEY (meter_id)",
+    "meter_name_key": "UNIQUE NULLS NOT DISTINCT (meter, tenant_id)",
+    "meter_tenant_fkey": "FOREIGN KEY (tenant_id) REFERENCES tenant(tenant_id)",
+    "meter_event_type_fkey": "FOREIGN KEY (event_type) REFERENCES event_type(event_type)",
+    "total_pkey": "PRIMARY KEY (tenant_id, meter_id, window_start, group_key, slot)",
+    "meter_miss_pkey": "PRIMARY KEY (tenant_id, meter_id, reason, schema_id, slot)",
+    "voided_pkey": "PRIMARY KEY (tenant_id, message_id, producer)",
+    "usage_rebuild_pkey": "PRIMARY KEY (meter_id, window_from, window_until)",
+    "usage_rebuild_meter_fkey": "FOREIGN KEY (meter_id) REFERENCES meter(meter_id) ON DELETE CASCADE",
+    "usage_removal_pkey": "PRIMARY KEY (tenant_id, meter_id, window_start, group_key)",
+    "reopened_window_pkey": "PRIMARY KEY (meter_id, window_start)",
+    "reopened_window_meter_fkey": "FOREIGN KEY (meter_id) REFERENCES meter(meter_id) ON DELETE CASCADE",
+    "usage_batch_pkey": "PRIMARY KEY (batch_id)",
+    "usage_batch_key": "UNIQUE (batch_key)",
+    "usage_line_pkey": "PRIMARY KEY (tenant_id, meter_id, window_start, group_key, revision)",
+    "usage_line_meter_fkey": "FOREIGN KEY (meter_id) REFERENCES meter(meter_id)",
+    "usage_line_batch_fkey": "FOREIGN KEY (batch_id) REFERENCES usage_batch(batch_id)",
 }
 
 
@@ -77,6 +133,7 @@ def test_every_table_and_column_is_explained(db: Db) -> None:
 
     assert silent == []
     assert _names(db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == set(TABLES)
+    assert _names(db, "SELECT viewname FROM pg_views WHERE schemaname = 'public'") == set(VIEWS)
 
 
 def test_every_function_of_ours_is_explained(db: Db) -> None:
@@ -132,13 +189,13 @@ def test_key_columns_compare_by_bytes(db: Db) -> None:
     assert others == []
 
 
-def test_moments_have_a_zone_and_end_in_at(db: Db) -> None:
+def test_moments_have_a_zone_and_end_in_at_or_as_the_end_of_a_span(db: Db) -> None:
     kinds = db.execute(
         "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = 'public'"
     ).fetchall()
 
     for name, kind in kinds:
-        assert (kind == "timestamp with time zone") == name.endswith("_at"), name
+        assert (kind == "timestamp with time zone") == name.endswith(MOMENT_ENDINGS), name
         assert kind != "timestamp without time zone"
 
 
@@ -149,6 +206,19 @@ def test_reasons_are_equal_in_python_and_sql(db: Db) -> None:
 
     assert row is not None
     assert re.findall(r"'(\w+)'", row[0]) == [reason.value for reason in Reason]
+
+
+def test_what_a_meter_may_miss_and_what_a_group_may_be_called_is_equal_in_python_and_sql(db: Db) -> None:
+    definitions: dict[str, str] = dict(
+        db.execute(
+            "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+            " WHERE conname IN ('meter_miss_reason_known', 'meter_group_names_fit')"
+        ).fetchall()
+    )
+
+    reasons = re.findall(r"'(\w+)'", definitions["meter_miss_reason_known"])
+    assert sorted(reasons) == sorted(meters_cli.SCHEMA_WORDS | meters_cli.TIME_WORDS)
+    assert tuple(re.findall(r"'(\w+)'", definitions["meter_group_names_fit"])) == NAMES_TAKEN
 
 
 # ── the queries ───────────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,6 @@
 """All scenarios, in the order of the table."""
 
-from tests.faults.scenarios import changes, fifo, process, servers, sessions, sqs
+from tests.faults.scenarios import changes, fifo, process, servers, sessions, sqs, usage
 
 ALL = [
     *process.SCENARIOS,
@@ -9,4 +9,5 @@ ALL = [
     *changes.SCENARIOS,
     *sqs.SCENARIOS,
     *fifo.SCENARIOS,
+    *usage.SCENARIOS,
 ]

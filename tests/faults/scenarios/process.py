@@ -166,7 +166,13 @@ def start_without_servers(field: Field) -> None:
 _BUFFER = "40"
 
 SCENARIOS = [
-    Scenario("kill -9 at each step", "process", kill_at_each_step, rounds=16, exits=frozenset({-9})),
+    Scenario(
+        "kill -9 at each step",
+        "process",
+        kill_at_each_step,
+        rounds=len(NOTHING_COMMITTED + COMMITTED),
+        exits=frozenset({-9}),
+    ),
     Scenario(
         "kill -9 in a loop, two of four", "process", kill_two_of_four, rounds=40, rounds_short=5, processes=4
     ),

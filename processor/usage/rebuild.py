@@ -1,0 +1,125 @@
+"""Make totals what their messages say, and count messages from before a meter was active; ingestion goes on.
+
+    lock ─▶ cover the windows ══COMMIT══▶ find what differs (one snapshot) ─▶ add some ══COMMIT══▶ add some …
+
+Nothing is set, only added. A message and what it adds to a total are committed together, so the snapshot has
+both or neither: the difference between the two is right whenever it is added, and in whichever order. From
+the first commit on a void takes away older messages too, as if they had been counted: the differences then
+give back what it took. Who ends in the middle leaves totals that verify names; the next rebuild finds them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from processor.errors import Busy, NotFound
+from processor.queries import queries
+from processor.usage.selection import Chosen, Connection, Row, Selection, choose, digits, moment
+
+STEP_SIZE = 500
+"""As many totals are changed in one transaction: savers wait for no more than that."""
+
+_KEPT_MAX = 1000
+
+_LOCK_KEY = 7309453202311083
+"""Retention's. What it removes is taken off by the windows that it knew to be covered when it began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a rebuild added, or would add.
+
+    `totals` counts those that were changed, `differences` are the first of them; `misses` counts the messages
+    of these windows that the meter can't count. `counts_older` says whether messages from before the meter
+    was active are counted: for a tenant of a shared meter they are not.
+    """
+
+    totals: int
+    misses: int
+    counts_older: bool
+    differences: list[Row]
+
+
+def rebuild(
+    connection: Connection,
+    selection: Selection,
+    *,
+    dry_run: bool = False,
+    on_step: Callable[[int], object] = lambda _added: None,
+) -> Rebuilt:
+    """Add to the totals of a meter what they lack, or take off what is too much; safe to repeat.
+
+    Windows that are closed and change get another revision when they close again. With `dry_run` it changes
+    nothing. Raises NotFound for an unknown tenant or meter, SettingsError for windows that make no sense,
+    Busy where another process rebuilds, or removes old messages.
+    """
+    sql = queries("usage")
+    if selection.meter is None:
+        raise NotFound("which meter? `processor meter list` shows those there are")
+    connection.execute(sql["prepare_rebuild"])
+    chosen = choose(connection, selection)
+    if not _value(connection, "lock_rebuild", key=_LOCK_KEY):
+        raise Busy(
+            "another `processor usage rebuild`, or `processor retention apply`, is at work on this database; "
+            "let it end first"
+        )
+    try:
+        if dry_run:
+            with connection.transaction(force_rollback=True):
+                return _find(connection, chosen, selection)
+        rebuilt = _find(connection, chosen, selection)
+        _add(connection, rebuilt.totals, on_step)
+        return rebuilt
+    finally:
+        if not connection.broken:
+            _value(connection, "unlock_rebuild", key=_LOCK_KEY)
+
+
+def _find(connection: Connection, chosen: Chosen, selection: Selection) -> Rebuilt:
+    """Cover the windows, and set down what the totals lack."""
+    sql = queries("usage")
+    # The windows of a shared meter are covered for all tenants, or else for none.
+    covered = [
+        meter["meter_id"]
+        for meter in chosen.meters
+        if selection.tenant_id is None or meter["tenant_id"] is not None
+    ]
+    parameters = chosen.parameters
+    # Committed before the snapshot below is taken, but for a dry run: saves and voids that it misses know.
+    connection.execute(sql["cover_windows"], parameters | {"meter_ids": covered})
+    connection.execute(sql["drop_differences"])
+    connection.execute(sql["create_differences"])
+    with connection.cursor(row_factory=dict_row) as cursor:
+        [counts] = cursor.execute(sql["find_differences"], parameters, prepare=False).fetchall()
+        connection.execute(sql["index_differences"])
+        rows = cursor.execute(sql["list_differences"], {"kept": _KEPT_MAX}).fetchall()
+    differences = [
+        {
+            "tenant": row["tenant_id"],
+            "meter": row["meter"],
+            "window_start": moment(row["window_start"]),
+            "group": row["group_by"],
+            "value": digits(row["value"]),
+            "messages": row["messages"],
+        }
+        for row in rows
+    ]
+    return Rebuilt(counts["found_count"], counts["miss_count"], bool(covered), differences)
+
+
+def _add(connection: Connection, count: int, on_step: Callable[[int], object]) -> None:
+    sql = queries("usage")
+    for after in range(0, count, STEP_SIZE):
+        until = min(after + STEP_SIZE, count)
+        connection.execute(sql["add_differences"], {"after": after, "until": until})
+        on_step(until)
+    connection.execute(sql["drop_differences"])
+
+
+def _value(connection: psycopg.Connection[Any], name: str, **parameters: Any) -> Any:  # noqa: ANN401 - as asked
+    row = connection.execute(queries("usage")[name], parameters).fetchone()
+    assert row is not None  # noqa: S101 - each of these questions gives one row
+    return row[0]

@@ -1,0 +1,61 @@
+"""`processor check` on meters: what they miss, and whether voids can come in."""
+
+from typing import Any
+
+import psycopg
+
+from processor import registry
+from processor.check import Finding
+from processor.check.meters import look_at_meters
+from tests.fix_database import Saver
+from tests.fix_meters import a_pulse, add_meter
+
+Db = psycopg.Connection[Any]
+
+
+def found(db: Db) -> dict[str, Finding]:
+    findings = {finding.what: finding for finding in look_at_meters(db)}
+    assert all(finding.fine for finding in findings.values())
+    return findings
+
+
+def test_without_meters_nothing_is_said_of_voids(db: Db) -> None:
+    findings = found(db)
+
+    assert [*findings] == ["meters"]
+    assert (findings["meters"].found, findings["meters"].advice) == ("active: 0", None)
+
+
+def test_meters_that_missed_something_today_are_named_with_the_command_that_says_why(
+    saver: Saver, db: Db
+) -> None:
+    registry.publish_schema(db, "pulse", {})
+    add_meter(db)
+    add_meter(db, "fine", group_names=[], group_pointers=[])
+    saver.save(a_pulse(1, "x" * 2000), a_pulse(1, "y" * 2000), a_pulse('"one"'))
+
+    meters = found(db)["meters"]
+
+    assert meters.found == "active: 2; with misses today: pulse (3), fine (1)"
+    assert "processor meter show pulse" in (meters.advice or "")
+
+
+def test_misses_of_yesterday_and_of_retired_meters_are_not_named(saver: Saver, db: Db) -> None:
+    registry.publish_schema(db, "pulse", {})
+    add_meter(db)
+    add_meter(db, "old")
+    saver.save(a_pulse('"one"'))
+    db.execute("UPDATE meter SET status = 'retired' WHERE meter = 'old'")
+    db.execute("UPDATE meter_miss SET last_at = now() - interval '25 hours' WHERE meter_id = 1")
+
+    assert found(db)["meters"].found == "active: 1"
+
+
+def test_meters_without_a_schema_for_voids_are_remarked_on(db: Db) -> None:
+    registry.publish_schema(db, "pulse", {})
+    add_meter(db)
+
+    assert "processor schema publish void" in (found(db)["voids"].advice or "")
+
+    registry.publish_schema(db, "void", {})
+    assert (found(db)["voids"].found, found(db)["voids"].advice) == ("taken", None)
