@@ -1,5 +1,6 @@
 -- How lines are handed over: put into a batch that is written down first, sent while the batch is locked, and
 -- marked when the sink has accepted them. Whatever dies in between, the same lines go out again under the same keys.
+-- Lines are found by their whole key and nothing else, so that no partial index tempts a planner without statistics.
 
 -- outlast_request: Let a transaction wait for the sink for so long, and read times in UTC.
 SELECT
@@ -9,31 +10,21 @@ SELECT
 -- wait_for_turn: Be the one who makes batches, until the commit.
 SELECT pg_advisory_xact_lock(%(key)s)
 
--- choose_lines: Lock the oldest lines that are in no batch yet, of the meters that are handed over.
-SELECT
-  usage_line.tenant_id, usage_line.meter_id, usage_line.window_start, usage_line.group_key, usage_line.revision,
-  meter.meter
-FROM usage_line
-JOIN (
-  SELECT waiting.*
-  FROM meter
-  CROSS JOIN LATERAL (
-    SELECT tenant_id, meter_id, window_start, group_key, revision, closed_at
-    FROM usage_line
-    WHERE usage_line.meter_id = meter.meter_id AND handed_over_at IS NULL AND batch_id IS NULL
-    ORDER BY closed_at, tenant_id, window_start, group_key, revision
-    LIMIT %(limit)s
-  ) AS waiting
-  WHERE meter.is_handed_over
-  ORDER BY closed_at, tenant_id, meter_id, window_start, group_key, revision
+-- choose_lines: Lock the oldest lines that are in no batch yet, of the meters that are handed over; of each meter as many as fit a batch, which is no loss, since others who make batches wait for this one anyway.
+SELECT waiting.tenant_id, waiting.meter_id, waiting.window_start, waiting.group_key, waiting.revision, meter.meter
+FROM meter
+CROSS JOIN LATERAL (
+  SELECT tenant_id, meter_id, window_start, group_key, revision, closed_at
+  FROM usage_line
+  WHERE usage_line.meter_id = meter.meter_id AND handed_over_at IS NULL AND batch_id IS NULL
+  ORDER BY closed_at, tenant_id, window_start, group_key, revision
   LIMIT %(limit)s
-) AS chosen USING (tenant_id, meter_id, window_start, group_key, revision)
-JOIN meter USING (meter_id)
-WHERE usage_line.handed_over_at IS NULL AND usage_line.batch_id IS NULL
+  FOR UPDATE SKIP LOCKED
+) AS waiting
+WHERE meter.is_handed_over
 ORDER BY
-  usage_line.closed_at, usage_line.tenant_id, usage_line.meter_id, usage_line.window_start, usage_line.group_key,
-  usage_line.revision
-FOR UPDATE OF usage_line SKIP LOCKED
+  waiting.closed_at, waiting.tenant_id, waiting.meter_id, waiting.window_start, waiting.group_key, waiting.revision
+LIMIT %(limit)s
 
 -- make_batch: Write a batch down; if somebody took the marks off lines, to have them sent again, it is there already.
 INSERT INTO usage_batch (batch_key, line_count, attempt_count, next_attempt_at, trouble)
@@ -89,7 +80,7 @@ FROM unnest(
 ) AS named (tenant_id, meter_id, window_start, group_key, revision)
 WHERE usage_line.tenant_id = named.tenant_id AND usage_line.meter_id = named.meter_id
   AND usage_line.window_start = named.window_start AND usage_line.group_key = named.group_key
-  AND usage_line.revision = named.revision AND handed_over_at IS NULL
+  AND usage_line.revision = named.revision
 
 -- note_lines: These lines were not, each for its reason.
 UPDATE usage_line
@@ -100,7 +91,7 @@ FROM unnest(
 ) AS named (tenant_id, meter_id, window_start, group_key, revision, trouble)
 WHERE usage_line.tenant_id = named.tenant_id AND usage_line.meter_id = named.meter_id
   AND usage_line.window_start = named.window_start AND usage_line.group_key = named.group_key
-  AND usage_line.revision = named.revision AND handed_over_at IS NULL
+  AND usage_line.revision = named.revision
 
 -- finish_batch: This batch is not sent again: it was accepted, or its lines are in others now.
 UPDATE usage_batch
