@@ -123,7 +123,7 @@ def test_a_tenants_text_is_quoted_in_csv_and_harmless_in_a_table(run: Command, s
 def test_a_group_that_is_called_as_a_column_keeps_apart(run: Command) -> None:
     headings = run("usage", "query", "--meter", "old", "--csv").out.splitlines()[0]
 
-    assert headings == "tenant,meter,window_start,group.state,value,messages,revision,state"
+    assert headings == "tenant_id,meter,window_start,group.state,value,messages,revision,state"
 
 
 @pytest.mark.parametrize("command", ["query", "verify", "rebuild"])
