@@ -173,8 +173,8 @@ def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
     return Limits(
         receivers=settings.receivers,
         settlers=settings.settlers,
-        # A poll longer than the silence that ends the run would only make the end late.
-        receive_wait_s=wait_s if until_idle_s is None else min(wait_s, max(1.0, until_idle_s)),
+        # The silence that ends the run is noticed at the end of a poll, and then the last one is waited for.
+        receive_wait_s=wait_s if until_idle_s is None else min(wait_s, max(1.0, until_idle_s // 10)),
         batch_size_max=settings.batch_size_max,
         batch_bytes_max=settings.batch_bytes_max,
         linger_s=settings.linger_ms / 1000,

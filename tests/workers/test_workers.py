@@ -109,9 +109,10 @@ def test_the_buffer_is_bounded_by_number_and_by_bytes() -> None:
         harness = Harness(StubStore(before_save=lambda: wait(blocked)), None, **{name: bound})
         harness.send(200)
         runner = in_background(harness.run_until_idle)
-        until(lambda harness=harness: harness.pipeline.held.ratio >= 1)  # type: ignore[misc]
+        # By bytes the last place may stay free: what comes next is guessed to be as long as what came.
+        until(lambda harness=harness: harness.pipeline.held.ratio > 0.95)  # type: ignore[misc]
 
-        assert 30 <= harness.pipeline.held.size <= 30 + 3 * 10, "at most one receive of each receiver beyond"
+        assert 29 <= harness.pipeline.held.size <= 30 + 3 * 10, "at most one receive of each receiver beyond"
         blocked.set()
         runner.join(5)
         assert harness.pipeline.tally.total == 200
