@@ -145,7 +145,7 @@ def meter_list(tenant_id: str | None, as_json: bool) -> None:
     shown = [
         {
             "meter": row["meter"],
-            "tenant": row["tenant_id"],
+            "tenant_id": row["tenant_id"],
             "event_type": row["event_type"],
             "counts": row["value_pointer"] or "messages",
             "by": ", ".join(row["group_names"]),

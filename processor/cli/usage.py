@@ -23,7 +23,7 @@ from processor.wiring import usage as wiring
 F = TypeVar("F", bound=Callable[..., Any])
 
 _TABLE_ROWS_MAX = 1000
-_BEFORE = ("tenant", "meter", "window_start")
+_BEFORE = ("tenant_id", "meter", "window_start")
 _AFTER = ("value", "messages", "revision", "state")
 
 

@@ -54,7 +54,7 @@ def _group_names(meters: list[Row], groups: Mapping[str, str]) -> list[str]:
 def _named(row: Row, names: list[str]) -> dict[str, Any]:
     group = row["group_by"]
     return {
-        "tenant": row["tenant_id"],
+        "tenant_id": row["tenant_id"],
         "meter": row["meter"],
         "window_start": moment(row["window_start"]),
         # In the order of the meter, which jsonb does not keep.

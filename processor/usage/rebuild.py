@@ -98,7 +98,7 @@ def _find(connection: Connection, chosen: Chosen, selection: Selection) -> Rebui
         rows = cursor.execute(sql["list_differences"], {"kept": _KEPT_MAX}).fetchall()
     differences = [
         {
-            "tenant": row["tenant_id"],
+            "tenant_id": row["tenant_id"],
             "meter": row["meter"],
             "window_start": moment(row["window_start"]),
             "group": row["group_by"],

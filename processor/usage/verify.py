@@ -138,7 +138,11 @@ def _count(rows: list[Row]) -> int:
 
 def _named(row: Row) -> Row:
     """Give a row as it is shown: first which total, then what is known of it."""
-    shown = {"tenant": row["tenant_id"], "meter": row["meter"], "window_start": moment(row["window_start"])}
+    shown = {
+        "tenant_id": row["tenant_id"],
+        "meter": row["meter"],
+        "window_start": moment(row["window_start"]),
+    }
     for name, shown_as in _SHOWN.items():
         if name in row:
             value = row[name]

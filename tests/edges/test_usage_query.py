@@ -47,7 +47,7 @@ def test_json_is_an_array_of_the_contracts_keys_in_order(run: Command) -> None:
     rows = run("usage", "query", "--meter", "old", "--json").json
 
     assert rows[0] == {
-        "tenant": "acme",
+        "tenant_id": "acme",
         "meter": "old",
         "window_start": "2026-01-05T09:00:00Z",
         "group": {"state": "disk"},
@@ -56,13 +56,13 @@ def test_json_is_an_array_of_the_contracts_keys_in_order(run: Command) -> None:
         "revision": 0,
         "state": "closing",
     }
-    assert [(row["tenant"], row["window_start"], row["value"]) for row in rows[1:]] == [
+    assert [(row["tenant_id"], row["window_start"], row["value"]) for row in rows[1:]] == [
         ("acme", "2026-01-05T10:00:00Z", "7"),
         ("globex", "2026-01-05T09:00:00Z", "5"),
     ]
     [ever, other] = run("usage", "query", "--meter", "ever", "--json").json
     assert (ever["window_start"], ever["group"], ever["value"], ever["state"]) == (None, {}, "3", "open")
-    assert other["tenant"] == "globex"
+    assert other["tenant_id"] == "globex"
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_tenants_text_is_quoted_in_csv_and_harmless_in_a_table(run: Command, s
 
     [row] = run("usage", "query", "--json").json
     assert list(row["group"]) == ["product_sku", "use_unity"]
-    assert headings[:5] == ["tenant", "meter", "window_start", "product_sku", "use_unity"]
+    assert headings[:5] == ["tenant_id", "meter", "window_start", "product_sku", "use_unity"]
     assert headings[5:] == ["value", "messages", "revision", "state"]
     assert (cells[3], cells[4], cells[5]) == (EVIL, "GB", "100")
     assert "\x1b" not in table.out
@@ -123,7 +123,7 @@ def test_a_tenants_text_is_quoted_in_csv_and_harmless_in_a_table(run: Command, s
 def test_a_group_that_is_called_as_a_column_keeps_apart(run: Command) -> None:
     headings = run("usage", "query", "--meter", "old", "--csv").out.splitlines()[0]
 
-    assert headings == "tenant,meter,window_start,group.state,value,messages,revision,state"
+    assert headings == "tenant_id,meter,window_start,group.state,value,messages,revision,state"
 
 
 @pytest.mark.parametrize("command", ["query", "verify", "rebuild"])

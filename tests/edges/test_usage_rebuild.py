@@ -214,7 +214,7 @@ def test_for_one_tenant_of_a_shared_meter_totals_are_mended_and_older_messages_l
     assert not rebuilt.counts_older
     assert sums(db) == [("acme", Decimal(2), 1), ("globex", Decimal(9), 1)]
     [row] = verify(db).examples["total_differs"]
-    assert row["tenant"] == "globex"
+    assert row["tenant_id"] == "globex"
 
 
 @pytest.mark.usefixtures("metered")

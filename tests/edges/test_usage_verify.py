@@ -54,7 +54,7 @@ def test_a_total_that_differs_is_named_with_what_was_expected(
     [row] = report.examples["total_differs"]
     assert (row["expected"], row["expected_messages"]) == expected
     assert (row["found"], row["found_messages"]) == found
-    assert (row["tenant"], row["meter"], row["group"]) == (
+    assert (row["tenant_id"], row["meter"], row["group"]) == (
         "acme", "pulse", {"product_sku": "disk", "use_unity": "GB"},
     )  # fmt: skip
 
