@@ -21,7 +21,7 @@ from processor.usage import batches
 from processor.usage.batches import Batch, Waiting
 from processor.usage.lines import Amounts, array_of
 from processor.usage.sink import Accepted, AcceptedInPart, Answer, InTrouble, Refused, Sink
-from processor.usage.windows import close_due
+from processor.usage.windows import close_due, count_due
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class Dispatcher:
     transact: Transact
     sink: Sink
     limits: Limits
-    stop: threading.Event
+    stop: threading.Event = field(default_factory=threading.Event)
     tally: Tally = field(default_factory=Tally)
     _failures: int = 0
     _refusals: int = 0
@@ -111,18 +111,26 @@ class Dispatcher:
 
     def prepare(self) -> None:
         """Close what is due, and put every line that is to be handed over into a batch."""
-        while not self.stop.is_set():
-            closed = self.transact(close_due)
-            if closed is None or closed.totals == 0:
-                break
-            self.tally.totals_closed += closed.totals
-            self.tally.lines_written += closed.lines
-            metrics.usage_lines_written.inc(closed.lines)
+        self.close_round()
         lines_max = self.limits.lines_max
         while not self.stop.is_set() and self.transact(
             lambda connection: batches.make_batch(connection, lines_max)
         ):
             pass
+
+    def close_round(self) -> None:
+        """Close each total that is due now, once."""
+        # No more than is due now: late events that keep coming are the next round's, in one revision each,
+        # and keep nothing from being sent.
+        due = self.transact(count_due)
+        while due > 0 and not self.stop.is_set():
+            closed = self.transact(close_due)
+            if closed is None or closed.slots == 0:
+                break
+            due -= closed.slots
+            self.tally.totals_closed += closed.totals
+            self.tally.lines_written += closed.lines
+            metrics.usage_lines_written.inc(closed.lines)
 
     def count_waiting(self) -> Waiting:
         """Count what is still to be handed over, and tell the metrics."""

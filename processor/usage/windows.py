@@ -36,6 +36,7 @@ class Closed:
     lines: int = 0
     released: int = 0
     not_ended: int = 0
+    slots: int = 0
 
     def __add__(self, other: "Closed") -> "Closed":
         """Add up what two steps did."""
@@ -44,6 +45,7 @@ class Closed:
             self.lines + other.lines,
             self.released + other.released,
             self.not_ended + other.not_ended,
+            self.slots + other.slots,
         )
 
 
@@ -55,6 +57,12 @@ class Reopened:
     window_start: datetime
     marked: bool
     totals: int
+
+
+def count_due(connection: Connection) -> int:
+    """Count the slots that are due now, which bounds a round: late events may open them again for ever."""
+    count: int = _value(connection.execute(queries("windows")["count_due"]))
+    return count
 
 
 def close_due(connection: Connection, limit: int = STEP_SIZE) -> Closed | None:
@@ -93,11 +101,14 @@ def close_ended(
     done = Closed(not_ended=_value(connection.execute(queries("windows")["count_not_ended"], asked)))
     if tenant_id is None:
         done += Closed(released=connection.execute(queries("windows")["release"], asked).rowcount)
-    while True:
+    # No more than there is now: late events that keep coming would keep it going for ever.
+    open_slots = _value(connection.execute(queries("windows")["count_ended"], asked))
+    while done.slots < open_slots:
         step = _close_step(connection, asked | {"limit": limit})
         done += step
-        if step.totals == 0:
-            return done
+        if step.slots == 0:
+            break
+    return done
 
 
 def reopen(connection: Connection, *, meter: str, moment: datetime) -> list[Reopened]:
@@ -131,8 +142,8 @@ def _close(connection: Connection, locked: Sequence[tuple[Any, ...]]) -> Closed:
     if not locked:
         return Closed()
     columns = {name: list(values) for name, values in zip(_COLUMNS, zip(*locked, strict=True), strict=True)}
-    [(totals, lines)] = connection.execute(queries("windows")["close"], columns).fetchall()
-    return Closed(totals, lines)
+    [(totals, lines, slots)] = connection.execute(queries("windows")["close"], columns).fetchall()
+    return Closed(totals, lines, slots=slots)
 
 
 def _meters_with_windows(

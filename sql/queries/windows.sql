@@ -8,6 +8,14 @@ SELECT pg_try_advisory_xact_lock(%(key)s)
 -- wait_for_turn: Be the one who closes, until the commit.
 SELECT pg_advisory_xact_lock(%(key)s)
 
+-- count_due: How many slots are to be closed now.
+SELECT count(*)
+FROM total
+WHERE NOT is_closed AND closes_at <= now()
+  AND NOT EXISTS (
+    SELECT FROM reopened_window
+    WHERE reopened_window.meter_id = total.meter_id AND reopened_window.window_start = total.window_start)
+
 -- lock_due: Lock all slots of some totals whose window is over and whose grace is, in the order that saves keep; those that are kept open by a person are left out.
 SELECT total.tenant_id, total.meter_id, total.window_start, total.group_key, total.slot
 FROM total
@@ -60,6 +68,7 @@ shut AS (
   WHERE total.tenant_id = locked.tenant_id AND total.meter_id = locked.meter_id
     AND total.window_start = locked.window_start AND total.group_key = locked.group_key
     AND total.slot = locked.slot AND NOT total.is_closed
+  RETURNING 1
 ),
 summed AS (
   SELECT
@@ -88,7 +97,8 @@ written AS (
   ORDER BY summed.tenant_id, summed.meter_id, summed.window_start, summed.group_key
   RETURNING 1
 )
-SELECT (SELECT count(*) FROM summed) AS totals, (SELECT count(*) FROM written) AS lines
+SELECT
+  (SELECT count(*) FROM summed) AS totals, (SELECT count(*) FROM written) AS lines, (SELECT count(*) FROM shut) AS slots
 
 -- now: The moment by the database's clock, at which this transaction began.
 SELECT now()
@@ -106,6 +116,13 @@ USING meter
 WHERE meter.meter_id = reopened_window.meter_id AND meter.meter_id = ANY (%(meter_ids)s)
   AND reopened_window.window_start + meter.window_length <= %(until)s
 RETURNING reopened_window.window_start
+
+-- count_ended: How many slots are of windows that ended by a moment, and open.
+SELECT count(*)
+FROM total JOIN meter USING (meter_id)
+WHERE NOT is_closed AND closes_at IS NOT NULL AND window_start + window_length <= %(until)s
+  AND meter_id = ANY (%(meter_ids)s)
+  AND (%(tenant_id)s::text IS NULL OR total.tenant_id = %(tenant_id)s)
 
 -- count_not_ended: How many totals are of windows that end after a moment.
 SELECT count(DISTINCT (total.tenant_id, meter_id, window_start, group_key))

@@ -25,7 +25,7 @@ from processor.usage.batches import Waiting
 from processor.usage.dispatcher import Tally
 from processor.usage.windows import close_due
 from processor.wiring import dispatch
-from tests.fix_database import Saver
+from tests.fix_database import LogIn, Saver
 from tests.fix_usage import Command, a_pulse, a_void, an_hour_ago, lines, states
 from tests.rig import wait_until
 from tests.scripted_server import CLOSE, SILENCE, ScriptedServer, an_answer
@@ -612,6 +612,37 @@ def test_a_sink_that_is_away_is_unreachable(saver: Saver, processor: Command) ->
 
     assert answer.code == 4
     assert "the sink: connection refused" in answer.error
+
+
+def test_a_login_of_the_biller_may_do_all_of_it(
+    saver: Saver, db: Db, receiver: Receiver, processor: Command, log_in: LogIn
+) -> None:
+    biller = log_in("processor_biller")
+    saver.save(a_pulse(1), a_pulse(2, "cpu"))
+    window = an_hour_ago().isoformat()
+
+    said = [
+        processor(*words, DATABASE_URL=biller, USAGE_SINK_URL=receiver.url)
+        for words in (
+            ["usage", "reopen", "--meter", "pulse", "--window", window],
+            ["usage", "close"],
+            ["dispatch", "--once"],
+        )
+    ]
+
+    assert [(answer.code, answer.error) for answer in said] == [(0, "")] * 3
+    assert_balanced(db, receiver)
+
+
+def test_a_role_that_may_not_hand_over_is_told_what_it_lacks(
+    receiver: Receiver, processor: Command, log_in: LogIn
+) -> None:
+    answer = processor(
+        "dispatch", "--once", DATABASE_URL=log_in("processor_reader"), USAGE_SINK_URL=receiver.url
+    )
+
+    assert answer.code == 1
+    assert "make it a member of processor_biller" in answer.error
 
 
 def test_a_database_that_is_away_is_unreachable(processor: Command, receiver: Receiver) -> None:

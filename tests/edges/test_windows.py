@@ -12,6 +12,8 @@ import pytest
 
 from processor.queries import queries
 from processor.usage import windows
+from processor.usage.dispatcher import Dispatcher, Limits
+from processor.usage.sink import HttpSink
 from processor.usage.windows import Closed, close_due
 from tests.fix_database import MakeSaver, Saver
 from tests.fix_usage import HOUR, Command, a_pulse, a_void, an_hour_ago, lines, states
@@ -245,6 +247,23 @@ def test_lines_add_up_to_the_totals_while_many_save_and_several_close(
     ).fetchall()
     assert all(row[3] for row in sums)
     assert sum(row[2] for row in sums) == 3 * 12 * 22
+
+
+def test_late_events_that_keep_coming_make_one_revision_a_round(saver: Saver, db: Db) -> None:
+    saver.save(a_pulse(1), a_pulse(1, "cpu"))
+
+    def transact(work: Callable[[Db], Any]) -> Any:
+        done = work(db)
+        saver.save(a_pulse(1))
+        return done
+
+    limits = Limits(lines_max=10, amounts="number", outage_wait_s_max=1, refused_wait_s_max=1)
+    dispatcher = Dispatcher(transact, sink=HttpSink("http://x", token=None, timeout_s=1), limits=limits)
+
+    dispatcher.close_round()
+    dispatcher.close_round()
+
+    assert [line[:2] for line in lines(db)] == [("cpu", 1), ("disk", 1), ("disk", 2)]
 
 
 # ── by hand ───────────────────────────────────────────────────────────────────────────────────────────
