@@ -7,8 +7,7 @@
     ├── Busy                   somebody else is doing it at this moment: say so and exit 1
     ├── Unavailable            an outage: nothing is lost; wait it out, or exit 4
     │   ├── SourceUnavailable
-    │   ├── StoreUnavailable
-    │   └── SinkUnavailable
+    │   └── StoreUnavailable
     ├── Stopped                the wait for the end of an outage was called off by a stop; nothing is lost
     ├── SourceFault            the queue refuses who we are, and no waiting mends it: say so and exit 1
     └── StoreFault             a bug or a missing right of ours: stop and shout, never blame a tenant
@@ -66,10 +65,6 @@ class SourceUnavailable(Unavailable):
 
 class StoreUnavailable(Unavailable):
     """The database can't be reached or refuses to work for now."""
-
-
-class SinkUnavailable(Unavailable):
-    """The sink can't be reached, or took none of what it was sent."""
 
 
 class Stopped(ProcessorError):

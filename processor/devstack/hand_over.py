@@ -1,6 +1,6 @@
 """The demo's last chapter: usage is closed, handed over to a sink of our own, and both books are compared.
 
-processor usage close ─▶ processor dispatch --once ─▶ Receiver ─▶ its sums = the sums of the tables?
+processor usage close ─▶ dispatch --once ─▶ Receiver ─▶ usage verify ─▶ its sums = those of the tables?
 """
 
 import contextlib
@@ -40,6 +40,7 @@ def show_hand_over(cleanup: contextlib.ExitStack, stack: Stack, report: Report) 
     report.say("\nPulses are added up as they are stored. Hours that are over are handed over to a sink:")
     _run(stack, report, receiver, "usage", "close")
     _run(stack, report, receiver, "dispatch", "--once")
+    _run(stack, report, receiver, "usage", "verify")
     report.usage(stack.database_url)
     return report.hand_over(_handed_over(stack), receiver.books)
 

@@ -121,6 +121,7 @@ class Report:
             ),
             (f"{processor} rejection list", "what was refused, and why"),
             (f"{processor} trace MESSAGE_ID", "where one event went"),
+            (f"{processor} usage query", "what each tenant has used"),
             (f"{processor} audit", "whether the books balance"),
             (f'{shell_path(psql)} "$DATABASE_URL" -c "{count}"', "the rows themselves"),
         ):
