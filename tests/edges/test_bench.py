@@ -23,7 +23,7 @@ from tests.load.queues import QueueServer
 from tests.load.race import Entry, Race, race
 from tests.load.rounds import Figures, drain, running
 from tests.load.sender import Timetable
-from tests.load.usage import Usage, totals
+from tests.load.usage import ALL_TOTALS, BEGUN, HOT_TOTAL, NO_METER, Usage, totals
 from tests.load.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,16 +142,16 @@ def test_the_cpu_of_children_counts_while_they_live_and_after() -> None:
 
 def test_what_a_meter_leaves_of_the_speed_is_a_ratio_of_the_same_pulses() -> None:
     rounds = [
-        {"one hot total": a_figure(metered), "one hot total, no meter": a_figure(plain)}
+        {BEGUN: a_figure(metered), NO_METER[ALL_TOTALS]: a_figure(plain)}
         for metered, plain in ((90, 100), (10, 20), (99, 100))
     ]
 
-    assert Usage(Race(rounds)).kept("one hot total") == 0.9
+    assert Usage(Race(rounds)).kept(BEGUN) == 0.9
 
 
 def test_four_processes_count_each_pulse_and_lock_no_more_than_they_raise(here: Ground) -> None:
-    wide = totals(here, "90,000 totals", 300, hot=False)
-    hot = totals(here, "one hot total", 300, hot=True)
+    wide = totals(here, ALL_TOTALS, 300)
+    hot = totals(here, HOT_TOTAL, 300)
 
     # A slot of the total for each of the processes, and one for small batches.
     assert 1 <= hot.rows <= 5

@@ -14,7 +14,7 @@ from tests.load.memory import MIB, Memory
 from tests.load.race import Race
 from tests.load.results import NOT_COMPARED, Machine, Results
 from tests.load.rounds import Figures
-from tests.load.usage import SHAPES, UNMETERED, Usage
+from tests.load.usage import COMPARED, Usage
 
 WIDTH_MIN = 110
 LIMITS = {**QUEUE_LIMITS, **DATABASE_LIMITS}
@@ -112,19 +112,18 @@ def _latency_table(latencies: Sequence[Latency]) -> Table:
 
 def _usage_tables(usage: Usage) -> Iterator[Table]:
     speed = _table(
-        "Draining pulses with a meter and without: of 3,000 tenants x 10 SKUs x 3 units, or all alike",
+        "Draining pulses with a meter and without",
         "",
         "messages/s",
         "of it",
         "database CPU-s per 1,000",
     )
-    for shape in SHAPES:
-        for name in (shape + UNMETERED, shape):
-            runs = usage.race.runs(name)
-            ratio = usage.kept(shape) if name == shape else None
-            rate = spread([run.rate_per_s for run in runs], 0)
-            kept = "" if ratio is None else f"{ratio:.2f}"
-            speed.add_row(name, rate, kept, _median(runs, "database_cpu_s", 3))
+    for name in usage.race.names:
+        runs = usage.race.runs(name)
+        ratio = usage.kept(name) if name in COMPARED else None
+        kept = "" if ratio is None else f"{ratio:.2f}"
+        rate = spread([run.rate_per_s for run in runs], 0)
+        speed.add_row(name, rate, kept, _median(runs, "database_cpu_s", 3))
     yield speed
     last = usage.totals[-1]
     table = _table(

@@ -19,7 +19,7 @@ from tests.load.latency import Latency
 from tests.load.memory import Memory
 from tests.load.node import SQS_CONSUMER, NodeMissing, find_node
 from tests.load.race import Race
-from tests.load.usage import SHAPES, Usage
+from tests.load.usage import COMPARED, Usage
 
 RESULTS = TOOLS / "results"
 PACKAGES = ("boto3", "psycopg", "jsonschema-rs", "orjson", "aws-lambda-powertools")
@@ -68,7 +68,7 @@ class Results:
                 said[name]["summary"] = result.summary()
         if self.usage is not None:
             said["usage"]["race"]["summary"] = self.usage.race.summary()
-            said["usage"]["kept"] = {shape: self.usage.kept(shape) for shape in SHAPES}
+            said["usage"]["kept"] = {shape: self.usage.kept(shape) for shape in COMPARED}
         path.write_text(json.dumps(said, indent=2) + "\n")
         return path
 

@@ -19,16 +19,31 @@ from tests.load.race import Entry, Race, race
 from tests.load.rounds import WARM_UP, Figures, Stream, audit, clock, drain, running, tag, wait_for_depth
 
 PROCESSES = 4
-UNMETERED = ", no meter"
-SHAPES = {
-    f"{events.METERED_TENANTS * events.SKUS * len(events.UNITS):,} totals": False,
-    "one hot total": True,
+ALL_TOTALS = f"{events.METERED_TENANTS * events.SKUS * len(events.UNITS):,} totals"
+BEGUN = f"{ALL_TOTALS}, begun"
+HOT_TOTAL = "one hot total"
+NO_METER = {ALL_TOTALS: f"{ALL_TOTALS}, no meter", HOT_TOTAL: f"{HOT_TOTAL}, no meter"}
+COMPARED = {
+    ALL_TOTALS: NO_METER[ALL_TOTALS],
+    BEGUN: NO_METER[ALL_TOTALS],
+    HOT_TOTAL: NO_METER[HOT_TOTAL],
 }
-"""How many totals the pulses go to, and whether that is a single one."""
+"""Who has the meter, and who drains the same pulses without it. Totals that are begun are raised alone."""
 
 METER = """
 INSERT INTO meter (meter, event_type, aggregation, value_pointer, group_names, group_pointers)
 VALUES ('pulse', 'pulse', 'sum', '/used_amount', '{product_sku,use_unity}', '{/product_sku,/use_unity}')
+"""
+
+BEGIN = """
+INSERT INTO total (
+  tenant_id, meter_id, window_start, group_key, slot, value, messages, first_at, last_at, closes_at)
+SELECT
+  'busy-' || tenant, meter_id, hour,
+  jsonb_build_object('product_sku', 'sku-' || sku, 'use_unity', unit)::text,
+  0, 0, 0, now(), now(), hour + interval '75 minutes'
+FROM meter, date_trunc('hour', now(), 'UTC') AS hour, generate_series(1, %(tenants)s) AS tenant,
+  generate_series(0, %(skus)s - 1) AS sku, unnest(%(units)s::text[]) AS unit
 """
 
 
@@ -57,19 +72,15 @@ class Usage:
 
     def kept(self, shape: str) -> float | None:
         """Give the part of the speed that the meter leaves: the median of the ratios within each round."""
-        return self.race.ratio(shape, shape + UNMETERED)
+        return self.race.ratio(shape, COMPARED[shape])
 
 
 def usage(ground: Ground, rounds: int, messages: int, many: int, say: Callable[[str], None] = print) -> Usage:
     """Race with the meter and without it, then let four processes drain `many` pulses of each shape."""
-    entries = [
-        _entry(shape + words, hot=hot, metered=not words)
-        for shape, hot in SHAPES.items()
-        for words in (UNMETERED, "")
-    ]
+    entries = [_entry(name) for name in dict.fromkeys([*NO_METER.values(), *COMPARED])]
     found = Usage(race(ground, entries, rounds, messages, say))
-    for shape, hot in SHAPES.items():
-        found.totals.append(one := totals(ground, shape, many, hot=hot))
+    for shape in NO_METER:
+        found.totals.append(one := totals(ground, shape, many))
         say(
             f"{shape}, {PROCESSES} processes: {one.rate_per_s:,.0f} messages/s, {one.deadlocks} deadlocks, "
             f"{one.locked_per_commit:.0f} totals locked for {one.messages_per_commit:.0f} messages"
@@ -77,8 +88,9 @@ def usage(ground: Ground, rounds: int, messages: int, many: int, say: Callable[[
     return found
 
 
-def _entry(name: str, *, hot: bool, metered: bool) -> Entry:
-    stream = Stream(events.pulses(hot=hot), partial(_prepare, metered=metered))
+def _entry(name: str) -> Entry:
+    prepare = partial(_prepare, metered=name in COMPARED, begun=name == BEGUN)
+    stream = Stream(events.pulses(hot=name.startswith(HOT_TOTAL)), prepare)
 
     def run(ground: Ground, messages: int) -> Figures:
         return drain(ground, ours(), messages, stream=stream)
@@ -86,7 +98,7 @@ def _entry(name: str, *, hot: bool, metered: bool) -> Entry:
     return Entry(name, run)
 
 
-def _prepare(arena: Arena, *, metered: bool) -> None:
+def _prepare(arena: Arena, *, metered: bool, begun: bool = False) -> None:
     """Add the tenants, the schema of a pulse and, if asked for, the meter."""
     with psycopg.connect(arena.database_url, autocommit=True) as connection:
         connection.execute(
@@ -97,14 +109,18 @@ def _prepare(arena: Arena, *, metered: bool) -> None:
         registry.publish_schema(connection, events.PULSE, events.PULSE_SCHEMA)
         if metered:
             connection.execute(METER)
+        if begun:
+            connection.execute(
+                BEGIN, {"tenants": events.METERED_TENANTS, "skus": events.SKUS, "units": [*events.UNITS]}
+            )
         connection.execute("VACUUM ANALYZE")
 
 
-def totals(ground: Ground, shape: str, messages: int, *, hot: bool) -> Totals:
+def totals(ground: Ground, shape: str, messages: int) -> Totals:
     """Let four processes with the meter drain so many pulses; gives what the table is like then."""
     with ground.arena(f"totals-{tag(shape)}") as arena:
         _prepare(arena, metered=True)
-        pulses = events.pulses(hot=hot)
+        pulses = events.pulses(hot=shape == HOT_TOTAL)
         ground.queue.fill(arena.queue_url, pulses, 0, WARM_UP)
         with running(ground, ours(PROCESSES), arena) as child:
             wait_for_depth(ground, child, arena, 0)

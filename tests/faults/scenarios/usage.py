@@ -215,7 +215,7 @@ SCENARIOS = [
         "usage",
         kill_between_steps,
         rounds=len(PLACES),
-        rounds_short=4,
+        rounds_short=3,
         processes=1,
         exits=_KILLED,
     ),
