@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,12 +18,18 @@ from click.testing import CliRunner
 from processor.cli import cli
 from processor.devstack.sink import Receiver
 from processor.model import Delivery
+from processor.settings import Settings
+from processor.usage.batches import Waiting
+from processor.usage.dispatcher import Tally
+from processor.wiring import dispatch
 from tests.builders import a_delivery
 
 HOUR = timedelta(hours=1)
 _numbers = itertools.count(1)
 
 Row = tuple[Any, ...]
+Db = psycopg.Connection[Any]
+HandOver = Callable[..., tuple[Tally, Waiting]]
 
 
 def an_hour_ago(hours: int = 2) -> datetime:
@@ -127,3 +134,41 @@ def processor(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     yield run
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def hand_over(database_url: str, receiver: Receiver) -> HandOver:
+    """Closes and sends all that waits, once, as `processor dispatch --once` does."""
+
+    def run(**changes: Any) -> tuple[Tally, Waiting]:
+        values = {
+            "database_url": database_url,
+            "usage_sink_url": receiver.url,
+            "usage_sink_timeout_s": 5,
+            "retry_wait_s_max": 0.1,
+        }
+        return dispatch.run_once(Settings.load(_env_file=None, **(values | changes)), threading.Event())
+
+    return run
+
+
+def waiting_troubles(db: Db) -> list[str | None]:
+    rows = db.execute("SELECT trouble FROM usage_line WHERE handed_over_at IS NULL ORDER BY trouble")
+    return [trouble for (trouble,) in rows]
+
+
+def sums_in_the_database(db: Db) -> dict[tuple[str, ...], Decimal]:
+    rows = db.execute(
+        "SELECT tenant_id, group_by ->> 'product_sku', group_by ->> 'use_unity',"
+        " to_char(window_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), value FROM usage"
+        " WHERE meter = 'pulse' AND state <> 'open'"
+    ).fetchall()
+    return {tuple(row[:4]): row[4] for row in rows}
+
+
+def assert_balanced(db: Db, receiver: Receiver) -> None:
+    """The sink has every line, none changed, and its sums are those of the database."""
+    assert receiver.books.changed == []
+    assert receiver.books.missing_revisions() == []
+    assert receiver.books.sums() == sums_in_the_database(db)
+    assert db.execute("SELECT count(*) FROM usage_line").fetchone() == (len(receiver.books.lines),)
