@@ -31,7 +31,8 @@ class Answer:
 
 def ten_questions() -> list[tuple[str, str]]:
     """Read the questions and their SQL from where people read them."""
-    text = (sql_folder() / "README.md").read_text(encoding="utf-8")
+    page = (sql_folder() / "README.md").read_text(encoding="utf-8")
+    text = page.partition("\n## Ten questions\n")[2].partition("\n## ")[0]
     return [(found["words"], found["sql"]) for found in _QUESTION.finditer(text)]
 
 
