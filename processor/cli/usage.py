@@ -196,7 +196,9 @@ def _print_totals(names: list[str], rows: list[dict[str, Any]]) -> None:
     if not rows:
         click.echo("no totals; `processor meter list` says what is counted, and since when")
         return
-    print_table(_headings(names), [_cells(names, row) for row in rows])
+    # Of the meters that may be meant, those that have counted nothing would fill the screen with dashes.
+    shown = [name for name in names if any(name in row["group"] for row in rows)]
+    print_table(_headings(shown), [_cells(shown, row) for row in rows])
 
 
 def _headings(names: list[str]) -> list[str]:

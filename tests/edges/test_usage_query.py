@@ -120,6 +120,15 @@ def test_a_tenants_text_is_quoted_in_csv_and_harmless_in_a_table(run: Command, s
 
 
 @pytest.mark.usefixtures("counted")
+def test_a_table_has_columns_for_the_groups_that_are_in_it_alone(run: Command) -> None:
+    table = run("usage", "query").out.splitlines()[0].split()
+    rows = run("usage", "query", "--csv").out.splitlines()[0].split(",")
+
+    assert set(rows) - set(table) == {"product_sku", "use_unity"}, "nothing was new enough for that meter"
+    assert "group.state" in table
+
+
+@pytest.mark.usefixtures("counted")
 def test_a_group_that_is_called_as_a_column_keeps_apart(run: Command) -> None:
     headings = run("usage", "query", "--meter", "old", "--csv").out.splitlines()[0]
 
