@@ -5,10 +5,11 @@ from dataclasses import replace
 
 from producers.events import Form, encode, invent
 from producers.publish import Outgoing
+from tests.faults.pulses import load_since
 
 
 def an_extra_event(chance: random.Random, message_id: str, *, padding_bytes: int = 0) -> Outgoing:
     """Make up an event of a known tenant; `padding_bytes` of white space make its body large."""
-    event = replace(invent(chance, "acme", "extra", 1), message_id=message_id)
+    event = replace(invent(chance, "acme", "extra", 1, load_since()), message_id=message_id)
     outgoing = encode(event, Form.NATIVE)
     return replace(outgoing, body=outgoing.body + " " * padding_bytes)
