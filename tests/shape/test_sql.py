@@ -280,3 +280,11 @@ def test_no_sql_is_written_in_python() -> None:
 
 def _names(db: Db, query: str) -> set[str]:
     return {name for (name,) in db.execute(query)}
+
+
+def test_messages_are_inserted_in_one_way_whether_they_are_counted_or_not() -> None:
+    plain, counting = (
+        " ".join(queries("save")[name].split()) for name in ("insert_messages", "insert_metered_messages")
+    )
+
+    assert plain in counting
