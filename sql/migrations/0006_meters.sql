@@ -47,9 +47,12 @@ CREATE CONSTRAINT TRIGGER event_type_id_scope_stays AFTER UPDATE OF id_scope ON 
   EXECUTE FUNCTION event_type_id_scope_stays();
 
 -- Equal payloads are one message, whichever spelling of a number comes first: so it is in one group, too.
-CREATE FUNCTION group_text(value jsonb) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
-  RETURN CASE jsonb_typeof(value) WHEN 'number' THEN trim_scale(value::numeric)::text ELSE value #>> '{}' END;
-COMMENT ON FUNCTION group_text(jsonb) IS 'What stands in a group key for a value: a text as it is, a number without idle zeros.';
+CREATE FUNCTION group_text(payload jsonb, path text[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+  RETURN CASE jsonb_typeof(payload #> path)
+    WHEN 'string' THEN payload #>> path
+    WHEN 'number' THEN trim_scale((payload #> path)::numeric)::text
+    WHEN 'boolean' THEN payload #>> path END;
+COMMENT ON FUNCTION group_text(jsonb, text[]) IS 'What stands in a group key for the value that a path leads to: a text as it is, a number without idle zeros; NULL for what can''t stand there.';
 
 CREATE TABLE meter (
   meter_id           int GENERATED ALWAYS AS IDENTITY CONSTRAINT meter_pkey PRIMARY KEY,
@@ -364,48 +367,43 @@ CREATE FUNCTION metered(
         CASE WHEN payload #> measured.value_path IS NULL THEN 'value_missing' ELSE 'value_not_a_number' END
       WHEN measured.value < 0 AND NOT measured.allows_corrections THEN 'value_negative'
       WHEN measured.value >= 1e38 OR measured.value <= -1e38 OR scale(measured.value) > 38 THEN 'value_out_of_bounds'
-      WHEN measured.group_types && ARRAY['object', 'array'] THEN 'group_not_a_scalar'
-      WHEN measured.group_types && ARRAY['null'] THEN 'group_missing'
+      -- A pointer that leads nowhere is as good as one to null.
+      WHEN num_nonnulls(measured.group_1, measured.group_2, measured.group_3, measured.group_4)
+        < cardinality(measured.group_names) THEN
+        CASE WHEN 'object' IN (jsonb_typeof(payload #> group_path_1), jsonb_typeof(payload #> group_path_2),
+            jsonb_typeof(payload #> group_path_3), jsonb_typeof(payload #> group_path_4))
+          OR 'array' IN (jsonb_typeof(payload #> group_path_1), jsonb_typeof(payload #> group_path_2),
+            jsonb_typeof(payload #> group_path_3), jsonb_typeof(payload #> group_path_4))
+          THEN 'group_not_a_scalar' ELSE 'group_missing' END
       WHEN octet_length(measured.group_key) > 1024 THEN 'group_too_long'
     END
   FROM (
-    SELECT counting.*,
+    SELECT grouped.*,
       CASE WHEN aggregation = 'count' THEN 1 WHEN jsonb_typeof(payload #> value_path) = 'number'
         THEN (payload #> value_path)::numeric END AS value,
       CASE cardinality(group_names)
         WHEN 0 THEN '{}'
-        WHEN 1 THEN jsonb_build_object(group_names[1], group_text(payload #> group_path_1))::text
-        WHEN 2 THEN jsonb_build_object(
-          group_names[1], group_text(payload #> group_path_1), group_names[2], group_text(payload #> group_path_2))::text
-        WHEN 3 THEN jsonb_build_object(
-          group_names[1], group_text(payload #> group_path_1), group_names[2], group_text(payload #> group_path_2),
-          group_names[3], group_text(payload #> group_path_3))::text
+        WHEN 1 THEN jsonb_build_object(group_names[1], group_1)::text
+        WHEN 2 THEN jsonb_build_object(group_names[1], group_1, group_names[2], group_2)::text
+        WHEN 3 THEN jsonb_build_object(group_names[1], group_1, group_names[2], group_2, group_names[3], group_3)::text
         ELSE jsonb_build_object(
-          group_names[1], group_text(payload #> group_path_1), group_names[2], group_text(payload #> group_path_2),
-          group_names[3], group_text(payload #> group_path_3), group_names[4], group_text(payload #> group_path_4))::text
-      END AS group_key,
-      -- A pointer that leads nowhere is as good as one to null.
-      CASE cardinality(group_names)
-        WHEN 0 THEN '{}'
-        WHEN 1 THEN ARRAY[coalesce(jsonb_typeof(payload #> group_path_1), 'null')]
-        WHEN 2 THEN ARRAY[
-          coalesce(jsonb_typeof(payload #> group_path_1), 'null'), coalesce(jsonb_typeof(payload #> group_path_2), 'null')]
-        ELSE ARRAY[
-          coalesce(jsonb_typeof(payload #> group_path_1), 'null'), coalesce(jsonb_typeof(payload #> group_path_2), 'null'),
-          coalesce(jsonb_typeof(payload #> group_path_3), 'null'),
-          CASE cardinality(group_names) WHEN 4 THEN coalesce(jsonb_typeof(payload #> group_path_4), 'null') END]
-      END AS group_types
+          group_names[1], group_1, group_names[2], group_2, group_names[3], group_3, group_names[4], group_4)::text
+      END AS group_key
     FROM (
       SELECT meter.*,
         CASE window_size WHEN 'none' THEN timestamptz 'epoch'
           -- In UTC whatever the session's time zone; nothing is earlier than that origin.
-          ELSE date_bin(window_length, counted_at, timestamptz '0001-01-01 00:00:00+00') END AS window_start
+          ELSE date_bin(window_length, counted_at, timestamptz '0001-01-01 00:00:00+00') END AS window_start,
+        group_text(payload, group_path_1) AS group_1,
+        CASE WHEN cardinality(group_names) >= 2 THEN group_text(payload, group_path_2) END AS group_2,
+        CASE WHEN cardinality(group_names) >= 3 THEN group_text(payload, group_path_3) END AS group_3,
+        CASE WHEN cardinality(group_names) >= 4 THEN group_text(payload, group_path_4) END AS group_4
       FROM meter
       WHERE meter.event_type = of_type AND (meter.tenant_id IS NULL OR meter.tenant_id = of_tenant)
         AND (meter.retired_at IS NULL OR stored_at < meter.retired_at)
       -- OFFSET 0, here and below: what is worked out is worked out once.
       OFFSET 0
-    ) AS counting
+    ) AS grouped
     OFFSET 0
   ) AS measured
   WHERE (stored_at >= measured.active_from OR EXISTS (
