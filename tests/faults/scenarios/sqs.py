@@ -315,6 +315,9 @@ _HELD_BY_THE_DYING = 10
 _SEEN_SOON = {"VISIBILITY_TIMEOUT_S": "2"}
 """For scenarios that are over soon, and mostly wait for what was lost to be seen again."""
 
+_PATIENT = {"DATABASE_TIMEOUT_S": "10"}
+"""On a slow way to the database, saves that wait for one with a void wait for seconds: that is no outage."""
+
 _FEW_HELD = {"BUFFER_SIZE_MAX": "60"}
 """So many that their heartbeats take less than a visibility timeout of 4 s on a busy machine."""
 
@@ -346,7 +349,7 @@ def _scenario(
 
 
 SCENARIOS = [
-    _scenario("parts of batches fail", fail_parts_of_batches, 4),
+    _scenario("parts of batches fail", fail_parts_of_batches, 4, settings=_PATIENT),
     _scenario("replies lost", lose_replies, 4, 1, settings=_SEEN_SOON),
     _scenario("requests lost", lose_requests, 4),
     _scenario("every message three times, to four at once", hand_over_thrice, 6, 1, processes=4),
