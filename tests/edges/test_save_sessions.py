@@ -124,23 +124,29 @@ def test_a_redelivery_waits_for_the_standby_as_a_first_delivery_does(
     delivery = a_delivery()
     assert saver.outcomes(delivery) == ["stored"]
     outcomes: list[str] = []
-    saving = threading.Thread(target=lambda: outcomes.extend(saver.outcomes(delivery)), daemon=True)
+
+    def save_again() -> threading.Thread:
+        saving = threading.Thread(target=lambda: outcomes.extend(saver.outcomes(delivery)), daemon=True)
+        saving.start()
+        return saving
 
     with psycopg.connect(sound_server.url(), autocommit=True) as admin:
         _need_standby(admin, "one-that-is-away")
         try:
-            saving.start()
+            saving = save_again()
             give_up_at = time.monotonic() + 10
             waiting = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = 'worker'"
             while admin.execute(waiting).fetchone() is None:
                 assert time.monotonic() < give_up_at
-                assert not outcomes
+                if not saving.is_alive():
+                    # The server takes a moment to need its standby; until then nobody waits for one.
+                    saving = save_again()
                 time.sleep(0.01)
         finally:
             _need_standby(admin, "")
     saving.join(10)
 
-    assert outcomes == ["redelivered"]
+    assert set(outcomes) == {"redelivered"}
     saver.store.close()
 
 
