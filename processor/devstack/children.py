@@ -9,6 +9,7 @@ own, so that we alone hear it and can stop the processor before the servers that
 import contextlib
 import fcntl
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -25,6 +26,8 @@ GUARD = Path(__file__).with_name("guard.py")
 INTERRUPTS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 POLL_S = 0.02
 LOG_TAIL_LINES = 12
+_PORTS = range(20_000, 30_000)
+_PORT_TRIES = 100
 
 
 class DevstackError(ProcessorError):
@@ -162,11 +165,24 @@ class DirectoryLock:
 
 
 def free_port() -> int:
-    """Give a TCP port of 127.0.0.1 that nobody listens on at this moment."""
+    """Give a TCP port of 127.0.0.1 that nobody listens on at this moment.
+
+    From below the ports that systems give to outgoing connections: one of those could take the port before
+    a server does that was told of it.
+    """
+    for _ in range(_PORT_TRIES):
+        port = secrets.choice(_PORTS)
+        if port_is_free(port):
+            return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        bound: int = probe.getsockname()[1]
+        return bound
+
+
+def preferred_port(port: int | None) -> int:
+    """Give this port if nobody listens there, else any free one."""
+    return port if port is not None and port_is_free(port) else free_port()
 
 
 def port_is_free(port: int) -> bool:

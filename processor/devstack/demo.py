@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from processor.devstack.children import Child, DevstackError, free_port, uninterrupted
 from processor.devstack.hand_over import show_hand_over, since
-from processor.devstack.interrupts import Interrupted, interrupts
+from processor.devstack.interrupts import Interrupted, Interrupts, interrupts
 from processor.devstack.progress import Progress, Seen, Watch
 from processor.devstack.report import Report
 from processor.devstack.stack import BAD_SHARES, Stack, wait_until_ready
@@ -43,7 +43,7 @@ def run_demo(*, events: int, seed: int) -> int:
         with interrupts() as signals, contextlib.ExitStack() as cleanup:
             # The last in is the first out: what cleans up below must not be cut off by a second Ctrl-C.
             try:
-                return _demo(cleanup, report, events, seed)
+                return _demo(cleanup, signals, report, events, seed)
             finally:
                 signals.ignore()
     except Interrupted as stop:
@@ -54,7 +54,7 @@ def run_demo(*, events: int, seed: int) -> int:
         return 1
 
 
-def _demo(cleanup: contextlib.ExitStack, report: Report, events: int, seed: int) -> int:
+def _demo(cleanup: contextlib.ExitStack, signals: Interrupts, report: Report, events: int, seed: int) -> int:
     started = time.monotonic()
     with uninterrupted():
         directory = Path(tempfile.mkdtemp(prefix="event-processor-demo-"))
@@ -84,7 +84,7 @@ def _demo(cleanup: contextlib.ExitStack, report: Report, events: int, seed: int)
         )
         cleanup.callback(producers.stop, *STOP)
 
-    _watch(stack, processor, producers, manifest, events)
+    _watch(stack, signals, processor, producers, manifest, events)
     code = processor.stop(*STOP)
     if code != 0:
         raise DevstackError(
@@ -107,7 +107,9 @@ def _fake(events: int, seed: int) -> list[str]:
     return ["fake", "--events", str(events), "--seed", str(seed), "--since", began, *BAD_SHARES]
 
 
-def _watch(stack: Stack, processor: Child, producers: Child, manifest: Path, events: int) -> None:
+def _watch(
+    stack: Stack, signals: Interrupts, processor: Child, producers: Child, manifest: Path, events: int
+) -> None:
     """Show progress until all that was accepted is in the books and the queue is empty.
 
     Also returns when the queue is empty and the books stay short: then the audit has something to say.
@@ -115,6 +117,7 @@ def _watch(stack: Stack, processor: Child, producers: Child, manifest: Path, eve
     """
     with Watch(stack, manifest) as watch, Progress(events) as progress:
         while True:
+            signals.obey()
             seen = _look(stack, watch)
             progress.show(seen)
             stack.check_servers()

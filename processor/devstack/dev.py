@@ -24,13 +24,13 @@ from processor.devstack.children import (
     Child,
     DevstackError,
     DirectoryLock,
-    free_port,
     port_is_free,
+    preferred_port,
     uninterrupted,
 )
 from processor.devstack.env_file import check_env_file, remove_env_file, write_env_file
 from processor.devstack.guide import guide
-from processor.devstack.interrupts import Interrupted, interrupts
+from processor.devstack.interrupts import Interrupted, Interrupts, interrupts
 from processor.devstack.stack import Stack, wait_until_ready
 from processor.errors import ProcessorError, SettingsError
 
@@ -62,7 +62,7 @@ def run_dev(*, env_file: Path | None, fresh: bool) -> int:
                 processor = _start(cleanup, stack)
                 _publish(cleanup, processor, env_file.absolute() if env_file else None)
                 ready = True
-                processor.keep_up()
+                processor.keep_up(signals)
             except Interrupted as stop:
                 code = 0 if ready else stop.exit_code
                 say(f"\n{stop}: stopping the processor, then SQS, then PostgreSQL ...")
@@ -111,9 +111,10 @@ class RunningProcessor:
         if self.child is not None:
             self.child.stop(*STOP)
 
-    def keep_up(self) -> Never:
+    def keep_up(self, signals: Interrupts) -> Never:
         """Watch over servers and processor; ends by Interrupted, or DevstackError if a server has died."""
         while True:
+            signals.obey()
             self.stack.check_servers()
             if self.child is not None and self.child.exit_code() is not None:
                 code = self.child.exit_code()
@@ -124,15 +125,16 @@ class RunningProcessor:
                     f"{self.wait_s:.0f} s. Nothing is lost: what it held comes back from the queue within "
                     f"a minute. Its log ends with:{self.child.log_tail()}"
                 )
-                self._wait()
+                self._wait(signals)
                 self.start()
                 say("`processor run` has been started again.")
             time.sleep(POLL_S)
 
-    def _wait(self) -> None:
+    def _wait(self, signals: Interrupts) -> None:
         until = time.monotonic() + self.wait_s
         self.wait_s = min(self.wait_s * 2, RESTART_S_MAX)
         while time.monotonic() < until:
+            signals.obey()
             self.stack.check_servers()
             time.sleep(POLL_S)
 
@@ -156,12 +158,9 @@ def _own_stack(cleanup: contextlib.ExitStack, directory: Path, *, fresh: bool) -
             )
         _remove_data(directory)
     ports = _ports_of_last_time(directory)
-    # awslocal looks at 4566; the port of last time comes second.
+    # awslocal looks at 4566; the port of last time comes second. Others may take either before we do.
     sqs = next((port for port in (SQS_PORT, ports.get("sqs")) if port and port_is_free(port)), None)
-    postgres = ports.get("postgres")
-    stack = Stack(
-        directory, postgres_port=postgres if postgres and port_is_free(postgres) else None, sqs_port=sqs
-    )
+    stack = Stack(directory, postgres_port=ports.get("postgres"), sqs_port=sqs, only_there=False)
     cleanup.callback(stack.stop)
     return stack
 
@@ -171,7 +170,7 @@ def _start(cleanup: contextlib.ExitStack, stack: Stack) -> RunningProcessor:
     say(f"Starting PostgreSQL and SQS on 127.0.0.1, with their data in {stack.directory} ...")
     stack.start()
     port = _ports_of_last_time(stack.directory).get("http")
-    processor = RunningProcessor(stack, port if port and port_is_free(port) else free_port())
+    processor = RunningProcessor(stack, preferred_port(port))
     cleanup.callback(processor.stop)
     processor.start()
     ports = {"postgres": stack.postgres.port, "sqs": stack.sqs.port, "http": processor.http_port}

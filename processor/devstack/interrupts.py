@@ -17,9 +17,10 @@ class Interrupted(BaseException):
 
 @dataclass
 class Interrupts:
-    """Whether the next signal still raises; the first one, or `ignore`, ends that."""
+    """Whether the next signal still raises: the first one, kept in `came`, or `ignore`, ends that."""
 
     raising: bool = True
+    came: int | None = None
 
     def ignore(self) -> None:
         """From here on we only clean up, and no impatient second Ctrl-C may leave a half of that undone."""
@@ -29,7 +30,16 @@ class Interrupts:
         """Raise Interrupted for the first signal; the rest change nothing: we are stopping already."""
         if self.raising:
             self.raising = False
+            self.came = number
             raise Interrupted(number)
+
+    def obey(self) -> None:
+        """Raise Interrupted again if a signal came: whoever loops for long asks each time round.
+
+        Python drops what is raised in a finalizer or a weak reference's callback, wherever that runs.
+        """
+        if self.came is not None:
+            raise Interrupted(self.came)
 
 
 @contextmanager

@@ -22,8 +22,8 @@ from processor.devstack.children import (
     Child,
     DevstackError,
     DirectoryLock,
-    free_port,
     port_is_free,
+    preferred_port,
     spawn,
     start_log,
     uninterrupted,
@@ -46,10 +46,17 @@ class EmbeddedPostgres:
     """
 
     def __init__(
-        self, directory: Path, *, port: int | None = None, fsync: bool = True, max_connections: int = 100
+        self,
+        directory: Path,
+        *,
+        port: int | None = None,
+        only_there: bool = True,
+        fsync: bool = True,
+        max_connections: int = 100,
     ) -> None:
         self.directory = directory.absolute()
-        self._wanted_port = port
+        self._wanted_port = port if only_there else None
+        self._preferred_port = port
         self._fsync = fsync
         self._max_connections = max_connections
         self._account = server_account()
@@ -181,7 +188,7 @@ class EmbeddedPostgres:
 
     def _launch(self) -> None:
         for _ in range(PORT_ATTEMPTS):
-            self.port = self._wanted_port or free_port()
+            self.port = self._wanted_port or preferred_port(self._preferred_port)
             options = ["-h", "127.0.0.1", "-p", str(self.port), "-k", ""]
             settings = {"max_connections": self._max_connections, "timezone": "UTC", "log_timezone": "UTC"}
             if not self._fsync:
@@ -194,6 +201,7 @@ class EmbeddedPostgres:
             # Somebody took the free port between our look and the server's; another one is as good.
             if self._wanted_port is not None or "could not bind" not in self.log_tail():
                 break
+            self._preferred_port = None
         raise DevstackError(
             f"PostgreSQL did not start in {self.directory}; its log ends with:{self.log_tail()}"
         )

@@ -29,8 +29,8 @@ from processor.devstack.children import (
     Child,
     DevstackError,
     DirectoryLock,
-    free_port,
     port_is_free,
+    preferred_port,
     spawn,
     start_log,
     uninterrupted,
@@ -75,10 +75,11 @@ class EmbeddedSqs:
       scripts may not. So keep the port where you can.
     """
 
-    def __init__(self, directory: Path | None, *, port: int | None = None) -> None:
+    def __init__(self, directory: Path | None, *, port: int | None = None, only_there: bool = True) -> None:
         self._kept = directory is not None
         self.directory = directory.absolute() if directory else Path()
-        self._wanted_port = port
+        self._wanted_port = port if only_there else None
+        self._preferred_port = port
         self._child: Child | None = None
         self._lock: DirectoryLock | None = None
         self.port = port or 0
@@ -211,7 +212,7 @@ class EmbeddedSqs:
 
     def _launch(self) -> None:
         for _ in range(PORT_ATTEMPTS):
-            self.port = self._wanted_port or free_port()
+            self.port = self._wanted_port or preferred_port(self._preferred_port)
             token = secrets.token_hex(8)
             log = self.directory / "server.log"
             start_log(log)
@@ -230,6 +231,7 @@ class EmbeddedSqs:
             if self._wanted_port is not None or "in use" not in self._child.log_tail():
                 break
             self._child.stop(*STOP)
+            self._preferred_port = None
         raise DevstackError(f"SQS did not start on {self.endpoint_url}; its log ends with:{self.log_tail()}")
 
     def _environment(self, token: str) -> dict[str, str]:

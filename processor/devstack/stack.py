@@ -34,7 +34,10 @@ ADDRESSES = ("DATABASE_URL", "SQS_QUEUE_URL", "HTTP_HOST", "HTTP_PORT", "AWS_", 
 
 
 class Stack:
-    """Both servers below one directory, and the environment that points our commands to them."""
+    """Both servers below one directory, and the environment that points our commands to them.
+
+    Unless `only_there`, the ports are wishes: where one is taken, the server listens on any other.
+    """
 
     def __init__(
         self,
@@ -42,11 +45,14 @@ class Stack:
         *,
         postgres_port: int | None = None,
         sqs_port: int | None = None,
+        only_there: bool = True,
         fsync: bool = True,
     ) -> None:
         self.directory = directory
-        self.postgres = EmbeddedPostgres(directory / "postgres", port=postgres_port, fsync=fsync)
-        self.sqs = EmbeddedSqs(directory / "sqs", port=sqs_port)
+        self.postgres = EmbeddedPostgres(
+            directory / "postgres", port=postgres_port, only_there=only_there, fsync=fsync
+        )
+        self.sqs = EmbeddedSqs(directory / "sqs", port=sqs_port, only_there=only_there)
         self.queue_url = ""
 
     def start(self) -> None:

@@ -1,5 +1,6 @@
 """One signal interrupts; the ones after it leave the cleaning up alone."""
 
+import contextlib
 import os
 import signal
 
@@ -27,6 +28,16 @@ def test_the_second_signal_does_not_cut_off_the_cleaning_up() -> None:
             cleaned = True
 
     assert cleaned
+
+
+def test_a_signal_whose_exception_was_swallowed_is_obeyed_the_next_time_round() -> None:
+    with interrupts() as signals:
+        with contextlib.suppress(Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted) as caught:
+            signals.obey()
+
+    assert caught.value.exit_code == 143
 
 
 def test_the_handlers_of_before_come_back() -> None:

@@ -254,3 +254,14 @@ def test_a_stopped_server_gives_its_port_back(tmp_path: Path) -> None:
         assert not port_is_free(server.port)
 
     assert port_is_free(server.port)
+
+
+def test_a_server_listens_elsewhere_where_its_port_was_only_a_wish() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        with EmbeddedSqs(None, port=port, only_there=False) as server:
+            answer = server.client().list_queues()
+
+    assert server.port != port
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200

@@ -167,7 +167,8 @@ def test_the_readme_s_two_terminals_show_a_bad_event_and_why(tmp_path: Path) -> 
             start_new_session=True,
         )
     try:
-        wait_until((tmp_path / "dev.env").exists, "the settings are written", wait_s=60)
+        wait_until(lambda: (tmp_path / "dev.env").exists() or dev.poll() is not None, "dev is up", wait_s=90)
+        assert dev.poll() is None, (tmp_path / "dev.out").read_text()
 
         done = subprocess.run(
             ["bash", "-e", "-c", second],
