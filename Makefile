@@ -5,6 +5,7 @@ BIN := .venv/bin
 TOOLS := .venv/tools/bin
 LOCK := $(TOOLS)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-header --no-annotate
+DOORS := --extra gateway --extra kafka --extra rabbitmq
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-build-isolation
 
 .PHONY: demo test bench chaos soak growth check setup lock audit-dependencies clean
@@ -64,9 +65,9 @@ setup: .venv/.ready
 # Writes requirements/ anew from pyproject.toml, for every platform. What is there keeps its version while pyproject.toml
 # allows it; `make lock UPGRADE=--upgrade` takes the newest.
 lock: .venv/.tools
-	@$(LOCK) $(UPGRADE) pyproject.toml --extra devstack --extra test --extra load \
+	@$(LOCK) $(UPGRADE) pyproject.toml $(DOORS) --extra devstack --extra test --extra load \
 	  --output-file requirements/load.txt
-	@$(LOCK) --constraint requirements/load.txt pyproject.toml --extra devstack --extra test \
+	@$(LOCK) --constraint requirements/load.txt pyproject.toml $(DOORS) --extra devstack --extra test \
 	  --output-file requirements/development.txt
 	@$(LOCK) --constraint requirements/load.txt pyproject.toml --output-file requirements/runtime.txt
 	@$(LOCK) $(UPGRADE) --constraint requirements/load.txt requirements/build.in --output-file requirements/build.txt
