@@ -39,10 +39,10 @@ class Bindings:
         """Read them off the settings. Raises SettingsError where tenants are bound to no queue."""
         if settings.queue_tenants is None:
             return cls(sender_tenants=settings.sender_tenants)
-        if settings.sqs_queue_url is None:
+        if settings.sqs_queue_url is None and settings.source_url is None:
             raise SettingsError(
-                "QUEUE_TENANTS is set and SQS_QUEUE_URL is not; set SQS_QUEUE_URL too: it names the queue "
-                "that is bound"
+                "QUEUE_TENANTS is set and SQS_QUEUE_URL is not; set SQS_QUEUE_URL (or SOURCE_URL) too: it "
+                "names the queue that is bound"
             )
         return cls(settings.queue_name(), settings.queue_tenants, settings.sender_tenants)
 

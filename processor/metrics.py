@@ -35,6 +35,10 @@ held_bytes = Gauge("processor_held_bytes", "Their bodies, in bytes.")
 held_ratio = Gauge("processor_held_ratio", "How full the buffer is: 1 stops receiving.")
 oldest_held_seconds = Gauge("processor_oldest_held_seconds", "Age of the oldest delivery held.")
 queue_depth = Gauge("processor_queue_messages", "Messages in the queue, as the queue counts them.", ["state"])
+unnamed = Counter(
+    "processor_unnamed",
+    "Events without an id of their own, of a broker that gave them none: a redelivery counts again.",
+)
 source_errors = Counter("processor_source_errors", "Failed calls to the queue.", ["operation"])
 database_errors = Counter(
     "processor_database_errors", "Failed transactions, by what was done about it.", ["remedy"]

@@ -37,7 +37,9 @@ class Delivery(Struct, frozen=True, gc=False):
     `receipt` what this one hand-over is settled by. `rejection_id` is set where it is replayed from the table
     of rejections, and `bound_tenant_id` then is the tenant that it was proven to be from. `sender_id` is who
     put it on the queue, as the queue says; None: it says nothing. `group` is set by an ordered queue only:
-    within one group outcomes are committed in the order in which the queue hands the messages over.
+    within one group outcomes are committed in the order in which the queue hands the messages over. `named`
+    is false where neither the queue nor the sender gave it an id, so that this hand-over alone has this one;
+    `repeated` says of such a one that it was handed over before.
     """
 
     queue: str
@@ -52,6 +54,8 @@ class Delivery(Struct, frozen=True, gc=False):
     sender_id: str | None = None
     bound_tenant_id: str | None = None
     group: str | None = None
+    named: bool = True
+    repeated: bool = False
 
     @property
     def key(self) -> tuple[str, str]:

@@ -15,6 +15,7 @@ import jsonschema_rs
 import orjson
 import structlog
 
+from processor import metrics
 from processor.amounts import Amount, amounts_of, find_misfit
 from processor.bindings import UNBOUND, Bindings
 from processor.errors import Reason, SettingsError
@@ -156,6 +157,8 @@ class Schemas:
             return Rejection(
                 delivery, lookup.registry.version, envelope.reason, envelope.detail, envelope.claimed
             )
+        if envelope.message_id is None and not delivery.named:
+            metrics.unnamed.inc()
         # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
         message_id = envelope.message_id or f"{delivery.queue}/{delivery.delivery_id}"
         # Of a bad event too, which may be the redelivery of one that was good, and is looked for by its key.

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from processor.addresses import SourceAddress, source_address
 from processor.errors import SettingsError
 from processor.wire import Identifier
 
@@ -42,6 +43,11 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
     sqs_queue_url: str | None = None
+    source_url: SecretStr | None = None
+    routing_key: str | None = None
+    routing_key_tenant: str | None = None
+    unwrap: Literal["sns"] | None = None
+    receive_count_max: int = Field(10, ge=4, le=1000)
 
     aws_endpoint_url: str | None = Field(
         None, validation_alias=AliasChoices("aws_endpoint_url_sqs", "aws_endpoint_url")
@@ -117,6 +123,13 @@ class Settings(BaseSettings):
                 raise ValueError(
                     "expected a queue URL such as https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE"
                 )
+        return value
+
+    @field_validator("source_url")
+    @classmethod
+    def _a_source_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            source_address(value.get_secret_value())
         return value
 
     @field_validator("usage_sink_url")
@@ -230,8 +243,20 @@ class Settings(BaseSettings):
             )
         return self.usage_sink_url.get_secret_value()
 
+    def source_address(self) -> SourceAddress | None:
+        """Give the broker that is read instead of SQS; None: it is SQS."""
+        return None if self.source_url is None else source_address(self.source_url.get_secret_value())
+
+    def need_source(self) -> None:
+        """Raise SettingsError that says how to set it, if there is nothing to receive from."""
+        if self.source_url is None:
+            self.need_queue_url()
+
     def queue_name(self) -> str:
-        """Give the queue's name, the last part of its URL: the word the tables use."""
+        """Give the name of the queue or topic that is read: the word the tables use."""
+        address = self.source_address()
+        if address is not None:
+            return address.queue
         return urlsplit(self.need_queue_url()).path.rstrip("/").rsplit("/", 1)[-1]
 
     def aws_client_options(self) -> dict[str, Any]:

@@ -52,6 +52,9 @@ class Statements:
                     self._settle(position, Outcome.STORED)
                 case "redelivered":
                     self._settle(position, Outcome.REDELIVERED)
+                case "duplicate" if messages[position].delivery.repeated:
+                    # The same key and content, from a queue that says it repeats itself: no second sending.
+                    self._settle(position, Outcome.REDELIVERED)
                 case "duplicate":
                     duplicates[position] = messages[position]
                 case "id_conflict":

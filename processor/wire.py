@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from processor.errors import Reason
@@ -34,6 +35,9 @@ IDENTIFIER_LENGTH_MAX = 256
 
 ERRORS_MAX = 50
 """As many faults of one body are listed; the rest is counted."""
+
+TRACE_NAMES = ("traceparent", "tracestate")
+"""Message attributes that go into the context whatever the format (W3C Trace Context)."""
 
 FORMATS = (
     "expected attributes tenant_id and event_type, or CloudEvents 1.0 (specversion), "
@@ -114,14 +118,30 @@ def _recognise(document: Document, attributes: Mapping[str, Attribute]) -> Envel
             envelope = _from_pulse(document)
         case _:
             return _invalid(f"the body is in no known format; {FORMATS}", _claimed_of(document.value))
+    if not attributes or not isinstance(envelope, Envelope):
+        return envelope
     named = attributes.get("tenant_id")
-    if isinstance(envelope, Envelope) and named is not None and named != envelope.tenant_id:
+    if named is not None and named != envelope.tenant_id:
         return _invalid(
             "the message attribute tenant_id differs from the tenant that the body names; "
             "send both alike, or only one",
             _claimed_of_envelope(envelope),
         )
-    return envelope
+    return _with_trace(envelope, document, attributes)
+
+
+def _with_trace(envelope: Envelope, document: Document, attributes: Mapping[str, Attribute]) -> Envelope:
+    """Add to the context what W3C Trace Context sends beside a body; the body's own word goes first."""
+    found = {
+        name: value
+        for name in TRACE_NAMES
+        if isinstance(value := attributes.get(name), str) and name not in document.value
+    }
+    if not found:
+        return envelope
+    added = ", ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in found.items())
+    own = "" if envelope.context is None else ", " + envelope.context[1:-1]
+    return replace(envelope, context=f"{{{added}{own}}}")
 
 
 # ── the envelope, field by field ──────────────────────────────────────────────────────────────────────

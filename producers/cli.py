@@ -20,9 +20,11 @@ import click
 from processor.errors import ProcessorError, SettingsError, Unavailable
 from processor.manifest import ManifestWriter
 from processor.settings import Settings
+from producers.doors.sqs import SqsDoor
 from producers.fake import SAMPLE_TENANTS, Plan, fake_messages, sample_tenants
 from producers.lines import Reading, read_messages
-from producers.publish import BATCH_SIZE_MAX, Outgoing, Publisher
+from producers.outgoing import Outgoing
+from producers.publish import BATCH_SIZE_MAX, Publisher
 from producers.report import Display, Tally
 from producers.session import open_client
 
@@ -249,12 +251,10 @@ def _deliver(
     named = {} if delivery.queue_url is None else {"sqs_queue_url": delivery.queue_url}
     settings = Settings.load(**named)
     queue_url = settings.need_queue_url()
-    client = open_client(settings, delivery.senders)
+    door = SqsDoor(open_client(settings, delivery.senders), queue_url)
     tally, interrupt, failure = Tally(), _Interrupt(), None
     with ManifestWriter(delivery.manifest) if delivery.manifest else nullcontext() as manifest:
-        publisher = Publisher(
-            client, queue_url, manifest, senders=delivery.senders, wait_s_max=settings.retry_wait_s_max
-        )
+        publisher = Publisher(door, manifest, senders=delivery.senders, wait_s_max=settings.retry_wait_s_max)
         with interrupt.handled_by(publisher), Display(tally, total, sys.stderr) as display:
             try:
                 taken = tally.taken(messages(publisher, tally, interrupt))

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from processor.manifest import payload_digest
-from producers.publish import Outgoing
+from producers.outgoing import Outgoing
 
 Payload: TypeAlias = dict[str, Any]
 

@@ -14,7 +14,7 @@ import orjson
 from processor.errors import Reason
 from producers.events import COUNTED, EPOCH, Event, Form, Spelling, encode, invent, invent_counted
 from producers.faults import choose_fault, spoil
-from producers.publish import Outgoing
+from producers.outgoing import Outgoing
 
 SAMPLE_TENANTS = ("acme", "globex", "initech", "umbrella", "hooli")
 RECENT_MAX = 256

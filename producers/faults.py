@@ -14,7 +14,7 @@ import orjson
 
 from processor.errors import Reason
 from producers.events import COUNTED, Event, Form, Payload, encode
-from producers.publish import Outgoing
+from producers.outgoing import Outgoing
 
 Fault: TypeAlias = Callable[[random.Random, Event, Form], Outgoing]
 

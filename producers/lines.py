@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from processor.errors import SettingsError
 from processor.manifest import payload_digest, read_exactly, value_digest
-from producers.publish import BATCH_BYTES_MAX, Outgoing
+from producers.outgoing import Outgoing
+from producers.publish import BATCH_BYTES_MAX
 
 _PULSE = frozenset({"product_sku", "used_amount"})
 

@@ -11,12 +11,10 @@ again, so the queue may hold a message twice: that is why each carries an id of 
 
 import logging
 import threading
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import Any, Protocol, TypeAlias
+from typing import TypeAlias
 
 from tenacity import (
     Retrying,
@@ -29,7 +27,8 @@ from tenacity import (
 
 from processor.errors import ProcessorError, SourceUnavailable
 from processor.manifest import Line, ManifestWriter, State
-from producers.session import CALL_FAILED, SendFailed, blame
+from producers.doors import Answer, CallFailed, Door
+from producers.outgoing import Outgoing
 
 BATCH_SIZE_MAX = 10
 BATCH_BYTES_MAX = 1024 * 1024
@@ -38,42 +37,12 @@ BATCH_BYTES_MAX = 1024 * 1024
 ATTEMPTS_MAX = 7
 """Sends of one batch before we give up: some 10 s if the queue refuses at once, a few minutes if it hangs."""
 
-GROUP_ID_LENGTH_MAX = 128
-
-_GROUP_REFUSED = ("MessageGroupId", "parameter that is not valid for this queue type")
-
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One message to send, and what its sender knows of it.
-
-    `tenant_id`, `message_id` and `digest` are what the manifest will say, `group` is the tenant on whose
-    behalf it is sent (garbage has one too), `kind` and `label` are what reports call it.
-    """
-
-    body: str
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    tenant_id: str | None = None
-    message_id: str | None = None
-    digest: str | None = None
-    group: str | None = None
-    kind: str = "event"
-    label: str = ""
-    deduplication_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-    def size_bytes(self) -> int:
-        """Count as SQS does: the body, and of each attribute the name, the type and the value."""
-        attributes = sum(
-            _utf8(name) + len("String") + _utf8(value) for name, value in self.attributes.items()
-        )
-        return _utf8(self.body) + attributes
-
-
-@dataclass(frozen=True, slots=True)
 class Accepted:
-    """The queue has the message; `delivery_id` is the id that SQS gave it."""
+    """The queue has the message; `delivery_id` is the id that it gave it."""
 
     message: Outgoing
     delivery_id: str
@@ -81,7 +50,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The queue does not have the message: SQS's code and words, or `too_large`, which is ours."""
+    """The queue does not have the message: its code and words, or `too_large`, which is ours."""
 
     message: Outgoing
     code: str
@@ -91,36 +60,25 @@ class Refused:
 Receipt: TypeAlias = Accepted | Refused
 
 
-class BatchClient(Protocol):
-    """What we need of boto3's SQS client; it may be called by several threads at once."""
-
-    def send_message_batch(self, *, QueueUrl: str, Entries: Sequence[Mapping[str, Any]]) -> Any:  # noqa: ANN401, N803 - boto3's
-        """Send up to ten messages; answer `Successful` and `Failed` by entry id."""
-
-
 class Publisher:
     """Sends messages by several threads, in batches, with bounded waiting, memory and retries.
 
-    `senders` threads send at once; a FIFO queue has one, to keep its order. `wait_s_max` caps the pause
+    `senders` threads send at once; a door that keeps an order has one. `wait_s_max` caps the pause
     between two tries.
     """
 
     def __init__(
         self,
-        client: BatchClient,
-        queue_url: str,
+        door: Door,
         manifest: ManifestWriter | None = None,
         *,
         senders: int = 4,
         wait_s_max: float = 30.0,
     ) -> None:
-        self._client = client
-        self._queue_url = queue_url
+        self._door = door
         self._manifest = manifest
-        self._fifo = queue_url.endswith(".fifo")
-        self._senders = 1 if self._fifo else senders
+        self._senders = 1 if door.ordered else senders
         self._wait_s_max = wait_s_max
-        self._groups = True
         self._halted = threading.Event()
 
     def stop(self) -> None:
@@ -195,7 +153,7 @@ class Publisher:
             tries(self._attempt, sent)
         except _TryAgain as error:
             if error.outage:
-                raise SourceUnavailable(f"the queue {self._queue_url} can't be reached: {error}") from error
+                raise SourceUnavailable(f"the queue {self._door.name} can't be reached: {error}") from error
             for index, (code, reason) in error.refusals.items():
                 sent.refuse(index, code, reason)
 
@@ -204,44 +162,33 @@ class Publisher:
         if not sent.pending:
             return
         try:
-            answer = self._client.send_message_batch(
-                QueueUrl=self._queue_url,
-                Entries=[self._entry(index, message) for index, message in sent.pending.items()],
-            )
-        except CALL_FAILED as error:
-            self._whole_call_failed(sent, blame(error, self._queue_url))
+            answer = self._door.send(sent.pending)
+        except CallFailed as error:
+            self._whole_call_failed(sent, error)
             return
-        self._accept(sent, answer.get("Successful", ()))
-        self._judge(sent, answer.get("Failed", ()))
+        self._accept(sent, answer)
+        for index, (code, reason) in answer.refused.items():
+            sent.refuse(index, code, reason)
+        if answer.again:
+            code, reason = next(iter(answer.again.values()))
+            words = f"{len(answer.again)} of a batch have not been taken ({code}: {reason})"
+            raise _TryAgain(words, answer.again)
+        if sent.pending:
+            # A server that forgets an entry in its answer has told us nothing about it.
+            raise _TryAgain("the answer does not name every message", outage=True)
 
-    def _accept(self, sent: "_Sent", successes: Iterable[Mapping[str, Any]]) -> None:
-        accepted = [sent.accept(int(entry["Id"]), entry["MessageId"]) for entry in successes]
+    def _accept(self, sent: "_Sent", answer: Answer) -> None:
+        accepted = [sent.accept(index, delivery_id) for index, delivery_id in answer.accepted.items()]
         if self._manifest is not None:
             self._manifest.accept([_line(receipt.message, receipt.delivery_id) for receipt in accepted])
 
-    def _judge(self, sent: "_Sent", failures: Iterable[Mapping[str, Any]]) -> None:
-        """Refuse what is the message's fault, and call for another try of the rest."""
-        again: dict[int, tuple[str, str]] = {}
-        for entry in failures:
-            index, code, reason = int(entry["Id"]), str(entry["Code"]), str(entry.get("Message", ""))
-            if not entry["SenderFault"] or self._gave_up_groups(code, reason):
-                again[index] = (code, reason)
-            else:
-                sent.refuse(index, code, reason)
-        if not again and sent.pending:
-            # A server that forgets an entry in its answer has told us nothing about it.
-            raise _TryAgain("the answer does not name every message", outage=True)
-        if again:
-            code, reason = next(iter(again.values()))
-            raise _TryAgain(f"SQS has not taken {len(again)} of a batch ({code}: {reason})", again)
-
-    def _whole_call_failed(self, sent: "_Sent", failed: SendFailed) -> None:
-        if failed.outage or self._gave_up_groups(failed.code, failed.reason):
-            raise _TryAgain(f"{failed.code}: {failed.reason}", outage=True)
+    def _whole_call_failed(self, sent: "_Sent", failed: CallFailed) -> None:
+        if failed.outage:
+            raise _TryAgain(str(failed), outage=True)
         if len(sent.pending) == 1:
             sent.refuse(next(iter(sent.pending)), failed.code, failed.reason)
             return
-        # Some of these are at fault and SQS won't say which: sent one by one, only the guilty is refused.
+        # Some of these are at fault and nobody says which: sent one by one, only the guilty is refused.
         for index, message in list(sent.pending.items()):
             alone = _Sent({index: message})
             try:
@@ -250,30 +197,6 @@ class Publisher:
                 sent.receipts += alone.receipts
                 if not alone.pending:
                     del sent.pending[index]
-
-    def _gave_up_groups(self, code: str, reason: str) -> bool:
-        """Tell whether this server takes groups on FIFO queues only; from then on we send without."""
-        if self._fifo or not any(words in reason for words in _GROUP_REFUSED):
-            return False
-        if self._groups:
-            self._groups = False
-            log.warning("no fair queue: the server refuses MessageGroupId on it (%s); going on without", code)
-        # True also if another sender has drawn that conclusion while this one's call was on its way.
-        return True
-
-    def _entry(self, index: int, message: Outgoing) -> dict[str, Any]:
-        # The entry's id is its index: the same message may stand twice in one batch.
-        entry: dict[str, Any] = {"Id": str(index), "MessageBody": message.body}
-        if message.attributes:
-            entry["MessageAttributes"] = {
-                name: {"DataType": "String", "StringValue": value}
-                for name, value in message.attributes.items()
-            }
-        if self._fifo:
-            entry["MessageDeduplicationId"] = message.deduplication_id
-        if self._fifo or (self._groups and message.group):
-            entry["MessageGroupId"] = _group_id(message.group or "none")
-        return entry
 
 
 class _TryAgain(Exception):
@@ -322,14 +245,3 @@ def _batches(messages: Iterable[Outgoing], size_max: int) -> Iterator[list[Outgo
 def _line(message: Outgoing, delivery_id: str | None = None) -> Line:
     state: State = "intended" if delivery_id is None else "accepted"
     return Line(state, message.tenant_id, message.message_id, message.digest, delivery_id)
-
-
-def _group_id(tenant: str) -> str:
-    """Name the group as its tenant, or by a digest where SQS would refuse the name."""
-    if len(tenant) <= GROUP_ID_LENGTH_MAX and tenant.isascii() and tenant.isprintable() and " " not in tenant:
-        return tenant
-    return sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _utf8(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

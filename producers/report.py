@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from producers.lines import BadLine
-from producers.publish import Accepted, Outgoing, Receipt
+from producers.outgoing import Outgoing
+from producers.publish import Accepted, Receipt
 
 EXAMPLES_MAX = 20
 PROGRESS_EVERY_S = 5.0

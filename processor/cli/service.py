@@ -10,6 +10,7 @@ import click
 from processor import logs, migrations
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, print_table
+from processor.errors import SettingsError
 from processor.exposure import require_unguessable
 from processor.settings import Settings
 from processor.wiring import commands, database, service
@@ -64,25 +65,37 @@ def check(as_json: bool) -> None:
     help="End when nothing has come for so long and nothing is held. Without it, run until stopped.",
 )
 @click.option(
+    "--source",
+    "source_url",
+    metavar="URL",
+    help="The broker to read, instead of SOURCE_URL; without a password, which goes to the environment.",
+)
+@click.option(
     "--count-to",
     metavar="DIR",
     type=click.Path(path_type=Path),
     help="At the end write how many messages each user has to files in DIR, as processor count does.",
 )
-def run(processes: int, until_idle: float | None, count_to: Path | None) -> None:
-    """Run the event processor: SQS_QUEUE_URL to DATABASE_URL, until SIGTERM or Ctrl-C.
+def run(processes: int, until_idle: float | None, source_url: str | None, count_to: Path | None) -> None:
+    """Run the event processor: SQS_QUEUE_URL, or SOURCE_URL, to DATABASE_URL, until SIGTERM or Ctrl-C.
 
     A stop finishes what is held and may take up to STOP_TIMEOUT_S; a second one ends at once and leaves it
     to the queue. Outages of either side are waited out. /livez, /readyz and /metrics are on HTTP_PORT.
 
     With --count-to the files say what is committed when the run ends, be it of idleness or by a stop.
     """
-    settings = Settings.load()
+    settings = Settings.load(**({} if source_url is None else {"source_url": source_url}))
+    address = settings.source_address()
+    if source_url is not None and address is not None and address.password is not None:
+        raise SettingsError(
+            "--source has a password in it, which other users of this machine can read; "
+            "set SOURCE_URL in the environment or in .env instead"
+        )
     logs.configure(settings.log_format, settings.log_level)
     stops = service.Stops(gently=threading.Event(), now=threading.Event())
     _obey_signals(stops)
     settings.need_database_url()
-    settings.need_queue_url()
+    settings.need_source()
     require_unguessable(settings)
     counts = None if count_to is None else CountsOfRun(settings, count_to, stops.gently)
     prepare = service.nothing_more if counts is None else counts.prepare

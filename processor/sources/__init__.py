@@ -27,3 +27,13 @@ class Source(Protocol):
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Give deliveries back, to be handed over again at once."""
+
+
+class RunningSource(Source, Protocol):
+    """A source that the processor runs on all day: it can say how deep it is, and be closed at the end."""
+
+    def depth(self) -> dict[str, int]:
+        """Count what the queue still has, by state: visible and in_flight at least (Kafka: the lag)."""
+
+    def close(self) -> None:
+        """Let go of the broker; what was not settled is handed over again. Safe to call more than once."""

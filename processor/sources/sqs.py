@@ -163,6 +163,10 @@ class SqsSource:
         """End the visibility timeout of deliveries now."""
         self._change_visibility("release", deliveries, 0)
 
+    def close(self) -> None:
+        """Close idle connections; SQS itself keeps nothing open for us."""
+        self._client.close()
+
     def depth(self) -> dict[str, int]:
         """Count what the queue still has, as it says: visible, in_flight, delayed (approximate on AWS)."""
         with self._outages("count"):

@@ -21,9 +21,10 @@ from processor.queries import queries
 from processor.reject_alarm import RejectAlarm
 from processor.schemas import Schemas
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources import RunningSource
 from processor.store import Store
 from processor.wiring import database, make_schemas, make_store, reject_alarm_limits
+from processor.wiring.sources import open_source
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +60,7 @@ def run(
     told to stop before it could begin.
     """
     core = settle_down(settings.keep_to_one_core, supervisor.place())
-    source = SqsSource.open(settings)
+    source = open_source(settings)
     patience = {
         name: Patience(name, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
         for name in ("database", "queue")
@@ -100,6 +101,7 @@ def run(
     finally:
         watcher.stop()
         probes.stop()
+        source.close()
     log.info("stopped", **tally.outcomes)
     return tally
 
@@ -189,7 +191,7 @@ def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
 class _DepthWatcher:
     """Tells the metrics how deep the queue is, now and then, and lets alarms end while nothing comes."""
 
-    def __init__(self, source: SqsSource, alarm: RejectAlarm) -> None:
+    def __init__(self, source: RunningSource, alarm: RejectAlarm) -> None:
         self._source = source
         self._alarm = alarm
         self._stop = threading.Event()

@@ -177,7 +177,7 @@ def test_a_binding_that_can_not_be_meant_is_refused(
 
 
 def test_tenants_of_a_queue_that_is_not_named_are_refused() -> None:
-    with pytest.raises(SettingsError, match="set SQS_QUEUE_URL too"):
+    with pytest.raises(SettingsError, match=r"set SQS_QUEUE_URL \(or SOURCE_URL\) too"):
         make_schemas(Settings.load(queue_tenants="acme"))
 
 

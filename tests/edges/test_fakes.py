@@ -20,7 +20,7 @@ from producers.events import COUNTED, EVENT_TYPES, Form
 from producers.fake import SAMPLE_TENANTS, Plan, fake_messages, sample_tenants
 from producers.faults import FAULT_KINDS
 from producers.lines import BadLine, Reading, read_messages
-from producers.publish import Outgoing
+from producers.outgoing import Outgoing
 from tests.builders import a_delivery
 
 SAMPLES = Path(processor.devstack.__file__).parent / "samples"

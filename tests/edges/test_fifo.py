@@ -18,7 +18,9 @@ from msgspec.structs import replace
 from processor.devstack.sqs import EmbeddedSqs
 from processor.settings import Settings
 from processor.sources.sqs import SqsSource
-from producers.publish import Accepted, Outgoing, Publisher
+from producers.doors.sqs import SqsDoor
+from producers.outgoing import Outgoing
+from producers.publish import Accepted, Publisher
 from tests.builders import a_body, a_delivery
 from tests.fix_database import Saver, books
 from tests.fix_servers import QUEUE_NUMBERS
@@ -86,7 +88,7 @@ def test_a_group_is_an_order_on_a_fifo_queue_and_nothing_to_wait_for_on_a_standa
     calls_by: Literal["lean", "boto3"],
 ) -> None:
     for url in (queue_url, fifo_url):
-        assert list(Publisher(client, url).publish([Outgoing("{}", group="acme")]))
+        assert list(Publisher(SqsDoor(client, url)).publish([Outgoing("{}", group="acme")]))
 
     [standard] = a_source(sqs_server, queue_url, calls_by).receive(10, 1)
     [ordered] = a_source(sqs_server, fifo_url, calls_by).receive(10, 1)
@@ -132,7 +134,10 @@ def test_the_groups_of_a_queue_keep_their_order_over_kills_and_one_in_trouble_st
     def send(group: str, count: int) -> None:
         bodies = [a_body(id=f"{group}-{next(numbers):03d}").decode() for _ in range(count)]
         outgoing = [Outgoing(body, group=group) for body in bodies]
-        assert all(isinstance(receipt, Accepted) for receipt in Publisher(client, fifo_url).publish(outgoing))
+        assert all(
+            isinstance(receipt, Accepted)
+            for receipt in Publisher(SqsDoor(client, fifo_url)).publish(outgoing)
+        )
 
     def start() -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "processor", "run"]

@@ -18,7 +18,9 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
 from processor.manifest import Line, ManifestWriter, read_manifest
-from producers.publish import BATCH_BYTES_MAX, Accepted, Outgoing, Publisher, Receipt, Refused
+from producers.doors.sqs import SqsDoor
+from producers.outgoing import Outgoing
+from producers.publish import BATCH_BYTES_MAX, Accepted, Publisher, Receipt, Refused
 
 QUEUE_URL = "https://sqs.eu-north-1.amazonaws.com/000000000000/events"
 Entries = Sequence[Mapping[str, Any]]
@@ -82,7 +84,7 @@ def messages(count: int, group: str | None = "acme") -> list[Outgoing]:
 def a_publisher(
     client: ScriptedQueue, url: str = QUEUE_URL, manifest: ManifestWriter | None = None
 ) -> Publisher:
-    return Publisher(client, url, manifest, senders=1, wait_s_max=0.001)
+    return Publisher(SqsDoor(client, url), manifest, senders=1, wait_s_max=0.001)
 
 
 def accepted(receipts: Sequence[Receipt]) -> list[str]:
@@ -112,7 +114,7 @@ def test_everything_arrives_once_with_its_attributes_and_its_group(
         for number in range(95)
     ]
 
-    receipts = list(Publisher(sqs_server.client(), queue_url).publish(outgoing))
+    receipts = list(Publisher(SqsDoor(sqs_server.client(), queue_url)).publish(outgoing))
 
     there = {message["MessageId"]: message for message in received(sqs_server, queue_url)}
     assert len(receipts) == len(there) == 95
@@ -131,7 +133,7 @@ def test_large_messages_share_calls_only_as_far_as_sqs_takes(sqs_server: Embedde
     sizes = [BATCH_BYTES_MAX - around, 400_000, 700_000, BATCH_BYTES_MAX - around + 1, 1]
     outgoing = [Outgoing("é" * (size // 2) + "x" * (size % 2), attributes) for size in sizes]
 
-    receipts = list(Publisher(sqs_server.client(), queue_url).publish(outgoing))
+    receipts = list(Publisher(SqsDoor(sqs_server.client(), queue_url)).publish(outgoing))
 
     [refusal] = [receipt for receipt in receipts if isinstance(receipt, Refused)]
     assert (refusal.code, refusal.message) == ("too_large", outgoing[3])
@@ -144,7 +146,7 @@ def test_what_sqs_refuses_is_told_with_its_words_and_its_neighbours_are_sent(
 ) -> None:
     outgoing = [*messages(4), Outgoing("\ufffe"), Outgoing("")]
 
-    receipts = list(Publisher(sqs_server.client(), queue_url).publish(outgoing))
+    receipts = list(Publisher(SqsDoor(sqs_server.client(), queue_url)).publish(outgoing))
 
     assert accepted(receipts) == ["m0", "m1", "m2", "m3"]
     assert refused(receipts) == [("\ufffe", "InvalidMessageContents"), ("", "MissingParameter")]
@@ -158,7 +160,7 @@ def test_a_fifo_queue_gets_groups_and_our_own_deduplication_ids(
     ]
     twins = [Outgoing("same", group="acme"), Outgoing("same", group="acme"), Outgoing("other", group=None)]
 
-    receipts = list(Publisher(sqs_server.client(), url).publish(twins))
+    receipts = list(Publisher(SqsDoor(sqs_server.client(), url)).publish(twins))
 
     assert accepted(receipts) == ["other", "same", "same"]
     assert len({receipt.delivery_id for receipt in receipts if isinstance(receipt, Accepted)}) == 3
@@ -166,7 +168,7 @@ def test_a_fifo_queue_gets_groups_and_our_own_deduplication_ids(
 
 def test_a_missing_queue_is_a_setting_to_correct(sqs_server: EmbeddedSqs, queue_url: str) -> None:
     with pytest.raises(SettingsError, match=r"there is no queue .*nowhere.* SQS_QUEUE_URL"):
-        list(Publisher(sqs_server.client(), f"{queue_url}-nowhere").publish(messages(1)))
+        list(Publisher(SqsDoor(sqs_server.client(), f"{queue_url}-nowhere")).publish(messages(1)))
 
 
 def test_the_senders_fault_is_refused_at_once_and_the_queues_is_tried_again() -> None:
@@ -284,7 +286,7 @@ def test_no_more_is_taken_than_the_queue_takes() -> None:
 
     client = ScriptedQueue()
     client.before_answer = lambda _entries: gate.wait(30)
-    publisher = Publisher(client, QUEUE_URL, senders=2)
+    publisher = Publisher(SqsDoor(client, QUEUE_URL), senders=2)
     publishing = threading.Thread(target=lambda: list(publisher.publish(endless())))
     publishing.start()
     deadline_s = time.monotonic() + 10

@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 from producers.events import Form, encode, invent
-from producers.publish import Outgoing
+from producers.outgoing import Outgoing
 from tests.faults.pulses import load_since
 
 

@@ -17,7 +17,7 @@ import psycopg
 
 from processor.usage.verify import verify
 from producers.events import Event, Form, encode
-from producers.publish import Outgoing
+from producers.outgoing import Outgoing
 
 Key: TypeAlias = tuple[str | None, str | None]
 """Tenant and message id; the producer of every pulse is the same."""

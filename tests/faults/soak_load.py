@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from processor.manifest import ManifestWriter
+from producers.doors.sqs import SqsDoor
 from producers.fake import SAMPLE_TENANTS, Plan, fake_messages
-from producers.publish import Accepted, Outgoing, Publisher
+from producers.outgoing import Outgoing
+from producers.publish import Accepted, Publisher
 from tests.faults.pulses import Key, Row, add_up, load_since, with_voids
 from tests.faults.steady_load import Sent
 from tests.load.queue_client import QueueClient
@@ -53,7 +55,7 @@ def send(endpoint_url: str, queue_url: str, count: int, seed: int, folder: Path)
     )
     messages = with_voids(random.Random(seed), fake_messages(plan))
     with ManifestWriter(folder / "manifest.jsonl") as manifest:
-        publisher = Publisher(client, queue_url, manifest, senders=2)
+        publisher = Publisher(SqsDoor(client, queue_url), manifest, senders=2)
         for receipt in publisher.publish(_paced(client, queue_url, messages)):
             assert isinstance(receipt, Accepted), receipt
             sent.note(receipt, keep_moment=False)

@@ -15,8 +15,10 @@ from typing import Any
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import ProcessorError
 from processor.manifest import ManifestWriter
+from producers.doors.sqs import SqsDoor
 from producers.fake import SAMPLE_TENANTS, Plan, fake_messages
-from producers.publish import Accepted, Outgoing, Publisher
+from producers.outgoing import Outgoing
+from producers.publish import Accepted, Publisher
 from tests.faults.pulses import DIGITS, Key, Pulses, load_since, with_voids
 
 _AMOUNTS = ("total", "amount", "used_amount")
@@ -86,7 +88,9 @@ class SteadyLoad:
     def _send(self) -> None:
         try:
             with ManifestWriter(self.manifest) as manifest:
-                publisher = Publisher(self._sqs.client(), self._queue_url, manifest, senders=2, wait_s_max=5)
+                publisher = Publisher(
+                    SqsDoor(self._sqs.client(), self._queue_url), manifest, senders=2, wait_s_max=5
+                )
                 for receipt in publisher.publish(self._messages(), batch_size_max=_BATCH):
                     assert isinstance(receipt, Accepted), receipt
                     self.sent.note(receipt)

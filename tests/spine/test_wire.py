@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from processor.errors import Reason
-from processor.wire import Claimed, Envelope
+from processor.wire import Attribute, Claimed, Envelope
 from tests.builders import an_event
 from tests.spine.reading import (
     BY_ATTRIBUTES,
@@ -97,6 +97,16 @@ def test_anything_else_is_in_no_known_format(body: Any) -> None:
 def test_one_of_the_two_attributes_is_not_enough() -> None:
     for name, value in BY_ATTRIBUTES.items():
         assert malformed({"total": 1}, {name: value}).reason is Reason.ENVELOPE_INVALID
+
+
+def test_the_trace_beside_a_body_goes_into_the_context_and_the_body_s_own_word_before_it() -> None:
+    beside: dict[str, Attribute] = {"traceparent": "00-beside", "tracestate": 'q="z', "other": "no"}
+
+    plain = envelope(an_event(), beside)
+    own = envelope(an_event() | {"traceparent": "00-own", "n": 1.50}, beside)
+
+    assert json.loads(plain.context or "") == {"traceparent": "00-beside", "tracestate": 'q="z'}
+    assert json.loads(own.context or "") == {"traceparent": "00-own", "tracestate": 'q="z', "n": 1.5}
 
 
 @pytest.mark.parametrize("body", [a_cloudevent(), an_event(), a_pulse()])

@@ -6,7 +6,9 @@ from itertools import pairwise
 
 from processor.manifest import ManifestWriter
 from processor.sources.sqs import SqsSource
-from producers.publish import Accepted, Outgoing, Publisher
+from producers.doors.sqs import SqsDoor
+from producers.outgoing import Outgoing
+from producers.publish import Accepted, Publisher
 from tests.faults.extra_events import an_extra_event
 from tests.faults.field import Field, ScenarioFailed
 from tests.faults.interceptors import lose_reply
@@ -43,7 +45,7 @@ def keep_order(field: Field) -> None:
     field.load.more_manifests.append(manifest)
     with ManifestWriter(manifest) as writer:
         for number in range(field.rounds):
-            publisher = Publisher(field.sqs.client(), url, writer, wait_s_max=5)
+            publisher = Publisher(SqsDoor(field.sqs.client(), url), writer, wait_s_max=5)
             for receipt in publisher.publish(_in_groups(field, number)):
                 if not isinstance(receipt, Accepted):
                     raise ScenarioFailed(f"the FIFO queue refused a message: {receipt.code}")

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from producers.events import Event, Form, encode
-from producers.publish import Outgoing
+from producers.outgoing import Outgoing
 from tests.faults.dying import COMMITTED, NOTHING_COMMITTED
 from tests.faults.field import SETTINGS, Field, ScenarioFailed
 from tests.faults.run import Scenario
