@@ -44,7 +44,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sends: `tenant_id` is that of the API key; None: keys are not asked for, and any tenant may be named.
+    """Who sends: `tenant_id` is that of the API key; None: no key is asked for, any tenant may be named.
 
     `trace` has traceparent and tracestate, where the request has them.
     """
