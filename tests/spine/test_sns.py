@@ -9,6 +9,8 @@ import pytest
 from processor.errors import Reason
 from processor.model import EventSchema, Message, Registry, Rejection, Verdict
 from processor.schemas import Schemas
+from processor.settings import Settings
+from processor.wiring import make_schemas
 from tests.builders import a_delivery, an_event
 
 SNS_ID = "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324"
@@ -115,3 +117,21 @@ def test_what_is_no_notification_or_holds_no_event_is_rejected_in_words(
 
     assert found.reason is reason
     assert words in found.detail["message"]
+
+
+def test_the_setting_speaks_of_the_queue_that_is_set_and_of_sqs_alone() -> None:
+    body = a_notification(an_event())
+    by_sqs = make_schemas(Settings.load(sqs_queue_url="http://127.0.0.1:1/0/wrapped", unwrap="sns"))
+    by_kafka = make_schemas(Settings.load(source_url="kafka://127.0.0.1:1/wrapped", unwrap="sns"))
+
+    reasons = [
+        verdict.reason
+        for verdict in (
+            by_sqs.validate(a_delivery(body, queue="wrapped")),
+            by_sqs.validate(a_delivery(body, queue="another")),
+            by_kafka.validate(a_delivery(body, queue="wrapped")),
+        )
+        if isinstance(verdict, Rejection)
+    ]
+
+    assert reasons == [Reason.UNKNOWN_TENANT, Reason.ENVELOPE_INVALID, Reason.ENVELOPE_INVALID]
