@@ -14,7 +14,7 @@ from producers.gateway.gather import FULL, Gather, Request
 from producers.gateway.items import Caller, Item, Refusal, Why, Word
 from producers.gateway.quotas import Quotas
 from producers.gateway.reading import Reading, trace_of
-from producers.gateway.sending import Senders
+from producers.gateway.sending import Sending
 
 BREATH_EVERY = 50
 """Items of one request that are read at a stretch, before others have their turn."""
@@ -31,7 +31,7 @@ class QueueIntake:
         self,
         reading: Reading,
         quotas: Quotas,
-        senders: Senders,
+        senders: Sending,
         *,
         linger_s: float,
         waiting_max: int,
