@@ -5,7 +5,6 @@ Item ─▶ Reading ─▶ tenant of the key? ─▶ room? ─▶ Quotas ─▶ 
 """
 
 import asyncio
-import logging
 from collections import Counter
 from contextlib import suppress
 
@@ -21,7 +20,8 @@ BREATH_EVERY = 50
 
 _CLOSING = Refusal(Why.UNAVAILABLE, "the gateway is about to stop; send it again", retry_after_s=1)
 
-log = logging.getLogger(__name__)
+# Looked up once: with one item in a request, as most have, that costs more than to count.
+_COUNTERS = {name: metrics.items.labels(word=name) for name in ("taken", *(why.word for why in Why))}
 
 
 class QueueIntake:
@@ -99,10 +99,10 @@ class QueueIntake:
 
     def _counted(self, words: list[Word]) -> list[Word]:
         if len(words) == 1:
-            metrics.items.labels(word=_name(words[0])).inc()
+            _COUNTERS[_name(words[0])].inc()
         else:
             for name, count in Counter(map(_name, words)).items():
-                metrics.items.labels(word=name).inc(count)
+                _COUNTERS[name].inc(count)
         return words
 
 
