@@ -1,0 +1,110 @@
+"""Settings in, a gateway's inside out: the one place that knows all of its parts."""
+
+from typing import Any
+
+import boto3
+import botocore.session
+import structlog
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+from botocore.httpsession import where
+
+from processor.errors import SettingsError
+from processor.lean_sqs.plain_case import oddity, signer_of
+from processor.settings import Settings
+from producers.doors.sqs import SqsDoor
+from producers.gateway.intake import QueueIntake
+from producers.gateway.keys import DatabaseKeys, OpenDoor
+from producers.gateway.lean import LeanSenders
+from producers.gateway.posting import Endpoint
+from producers.gateway.quotas import Quotas
+from producers.gateway.reading import Reading
+from producers.gateway.sending import Senders, Sending
+from producers.session import CONNECT_TIMEOUT_S, open_client
+
+log = structlog.get_logger(__name__)
+
+
+def open_intake(settings: Settings) -> QueueIntake:
+    """Make an intake over the queue of the settings. Nothing is called yet; `start` it on its event loop.
+
+    Raises SettingsError where the settings make no client.
+    """
+    queue_url = settings.need_queue_url()
+    senders = _senders(settings, queue_url)
+    return QueueIntake(
+        Reading(
+            body_bytes_max=settings.body_bytes_max,
+            depth_max=settings.json_depth_max,
+            values_max=settings.json_values_max,
+            fifo=senders.ordered,
+        ),
+        Quotas(
+            settings.gateway_tenant_rate,
+            burst=settings.gateway_tenant_burst,
+            rates=settings.gateway_tenant_rates,
+        ),
+        senders,
+        linger_s=settings.gateway_linger_ms / 1000,
+        waiting_max=settings.gateway_waiting_max,
+        timeout_s=settings.gateway_timeout_s,
+    )
+
+
+def open_keys(settings: Settings) -> DatabaseKeys | OpenDoor:
+    """Make what knows API keys. Nothing is read yet; `start` it.
+
+    Raises SettingsError where keys are required and DATABASE_URL is not set.
+    """
+    if settings.gateway_keys == "off":
+        log.warning("api_keys_are_off", consequence="anybody who can reach the gateway sends as any tenant")
+        return OpenDoor()
+    return DatabaseKeys(settings.need_database_url(), every_s=settings.gateway_keys_every_s)
+
+
+def _senders(settings: Settings, queue_url: str) -> Sending:
+    session, client = _session_and_client(settings)
+    door = SqsDoor(client, queue_url)
+    by_boto3 = Senders(
+        door,
+        settings.gateway_senders,
+        lambda: client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"]),
+    )
+    if session is None or settings.sqs_client == "boto3":
+        return by_boto3
+    why_not = oddity(session, client)
+    if why_not is not None:
+        log.info("boto3_makes_all_calls", because=why_not)
+        return by_boto3
+    config = client.meta.config
+    endpoint = Endpoint(
+        client.meta.endpoint_url,
+        connect_timeout_s=config.connect_timeout,
+        read_timeout_s=config.read_timeout,
+        ca_file=where(),
+    )
+    return LeanSenders(door, endpoint, signer_of(session, client), by_boto3, user_agent=config.user_agent)
+
+
+def _session_and_client(settings: Settings) -> tuple[Any, Any]:
+    if settings.localstack_host is not None:
+        return None, open_client(settings, settings.gateway_senders)
+    config = Config(
+        # Tries are counted in one place, Gather, which knows whose time is over.
+        retries={"mode": "standard", "total_max_attempts": 1},
+        connect_timeout=min(CONNECT_TIMEOUT_S, settings.gateway_timeout_s),
+        # A call that nobody waits for any more must not keep its thread.
+        read_timeout=settings.gateway_timeout_s,
+        max_pool_connections=settings.gateway_senders + 1,
+        tcp_keepalive=True,
+    )
+    options = settings.aws_client_options()
+    endpoint_url = options.pop("endpoint_url", None)
+    try:
+        session = botocore.session.get_session()
+        maker = boto3.Session(botocore_session=session, **options)
+        return session, maker.client("sqs", config=config, endpoint_url=endpoint_url)
+    except (BotoCoreError, ValueError) as error:
+        raise SettingsError(
+            f"no client for the queue: {error}; see AWS_REGION and AWS_ENDPOINT_URL in .env-template"
+        ) from error
