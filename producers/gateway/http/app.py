@@ -1,12 +1,12 @@
 """The application: which path does what, who may come in, and a problem for whatever goes wrong.
 
-Gate ─▶ FastAPI ─▶ /ingest, /v1/events      bytes to the intake, no model on the way (Taking)
-   │            └▶ /docs, /livez, /metrics  what people and machines ask
+Gate ─▶ Taking    /ingest, /v1/events      bytes to the intake, no model on the way
+   ├──▶ FastAPI   /docs, /livez, /metrics  what people and machines ask; 404 and 405
    └─ full: 429 · a bug: 500, and not a word of the request in answer or log
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import orjson
@@ -42,19 +42,19 @@ _PATHS = frozenset((INGEST, EVENTS, "/livez", "/readyz", "/metrics", "/docs", "/
 _CLOSE = (b"connection", b"close")
 
 
-def make_app(intake: Intake, keys: Keys, limits: Limits) -> FastAPI:
-    """Make the application; whoever runs it opens and closes what it is given."""
+def make_app(intake: Intake, keys: Keys, limits: Limits) -> "Gate":
+    """Make the application, for any ASGI server; whoever runs it opens and closes what it is given."""
     app = FastAPI(title="Event gateway", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_exception_handler(StarletteHTTPException, _http_exception)
-    for path, items_of, binary in ((INGEST, _pulses, False), (EVENTS, reading.events_of, True)):
-        taking = Taking(items_of, intake, keys, limits, may_be_binary=binary)
-        app.add_api_route(path, _documented, methods=["POST"], **operation(path))
-        # What the route runs is ours: FastAPI's own way in costs more than all the rest of a request.
-        app.router.routes[-1].app = taking  # type: ignore[attr-defined]  # a Route's, which BaseRoute lacks
+    takings = {
+        INGEST: Taking(_pulses, intake, keys, limits, may_be_binary=False),
+        EVENTS: Taking(reading.events_of, intake, keys, limits, may_be_binary=True),
+    }
+    for path, taking in takings.items():
+        app.add_api_route(path, taking.documented, methods=["POST"], **operation(path))
     _add_probes(app, intake, keys)
     describe(app)
-    app.add_middleware(Gate, limits=limits)
-    return app
+    return Gate(app, takings, limits)
 
 
 class Taking:
@@ -78,6 +78,9 @@ class Taking:
         except reading.Disconnected:
             return
         await respond(send, answer)
+
+    async def documented(self) -> None:
+        """Give FastAPI something to describe; the gate leads past it."""
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         headers: Headers = scope["headers"]
@@ -106,16 +109,21 @@ class Taking:
 class Gate:
     """Stands before everything: counts, bounds how many requests are inside, and lets no exception out."""
 
-    def __init__(self, app: ASGIApp, *, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, takings: Mapping[str, ASGIApp], limits: Limits) -> None:
         self._app = app
+        self._takings = takings
         self._limits = limits
         self._inside = 0
+        measures.in_flight.set_function(lambda: self._inside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through, or say that the gateway is full."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # Past FastAPI, whose way in costs as much as all the rest of a request; what it says of these paths,
+        # and to other methods on them, stays its own.
+        taking = self._takings.get(scope["path"]) if scope["method"] == "POST" else None
         route = scope["path"] if scope["path"] in _PATHS else "other"
         begun_at_s = time.perf_counter()
         status = 0
@@ -127,19 +135,19 @@ class Gate:
             await send(message)
 
         self._inside += 1
-        measures.in_flight.set(self._inside)
         try:
-            if self._inside > self._limits.requests_max and route in (INGEST, EVENTS):
+            if taking is None:
+                await self._app(scope, receive, noted)
+            elif self._inside > self._limits.requests_max:
                 await respond(noted, _full(self._limits))
             else:
-                await self._app(scope, receive, noted)
+                await taking(scope, receive, noted)
         except Exception as error:  # noqa: BLE001 - nothing may reach uvicorn, which logs and shows it
             reference = await _fault(noted, answered=bool(status))
             # Without its text and its trace, which may have the event in them.
             log.error("request_failed", route=route, error=_place(error), instance=reference)  # noqa: TRY400
         finally:
             self._inside -= 1
-            measures.in_flight.set(self._inside)
             # 499 is what proxies call a client that went away before there was an answer.
             measures.answered(route, status or 499).inc()
             measures.seconds(route).observe(time.perf_counter() - begun_at_s)
@@ -198,10 +206,6 @@ def _add_probes(app: FastAPI, intake: Intake, keys: Keys) -> None:
 
     for path, answer in (("/livez", livez), ("/readyz", readyz), ("/metrics", metrics)):
         app.add_api_route(path, answer, methods=["GET"], **operation(path))
-
-
-async def _documented() -> None:
-    """Never runs: the route's own app does, and this gives FastAPI something to describe."""
 
 
 async def _http_exception(_request: Request, error: Exception) -> Response:

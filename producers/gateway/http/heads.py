@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from producers.gateway.http import Limits
@@ -38,7 +39,7 @@ def fields_of(headers: Headers) -> Fields:
     return fields
 
 
-def body_of(fields: Fields, limits: Limits, default_type: str = "") -> Body:
+def body_of(fields: Fields, limits: Limits, default_type: bytes = b"") -> Body:
     """Say what the body is. Raises Refused for what is no JSON, is encoded, or is known to be too large."""
     encoding = fields.get(b"content-encoding", b"identity").strip().lower()
     if encoding != b"identity":
@@ -46,23 +47,29 @@ def body_of(fields: Fields, limits: Limits, default_type: str = "") -> Body:
             "unsupported_media_type",
             "the body has a Content-Encoding; expected none, as nothing is decompressed here",
         )
-    content_type = fields.get(b"content-type", default_type.encode()).decode("latin-1")
-    media_type = content_type.partition(";")[0].strip().lower()
-    charset = _CHARSET.search(content_type)
-    if charset and charset[1].lower() not in ("utf-8", "utf8"):
-        raise refused("unsupported_media_type", "the charset is not utf-8; expected JSON in UTF-8")
-    if not _JSON_TYPE.fullmatch(media_type):
-        raise refused(
-            "unsupported_media_type",
-            f"the Content-Type is {media_type[:64]!r}; expected application/json"
-            if media_type
-            # curl -d names a form unless it is told otherwise.
-            else "there is no Content-Type; expected application/json",
-        )
+    media_type = _media_type_of(fields.get(b"content-type", default_type))
     length = int(found) if (found := fields.get(b"content-length", b"")).isdigit() else None
     if length is not None and length > limits.body_bytes_max:
         raise too_large(limits)
     return Body(media_type, length)
+
+
+@lru_cache(maxsize=256)
+def _media_type_of(content_type: bytes) -> str:
+    """Read a Content-Type; senders have a few of them, and send them with every event."""
+    text = content_type.decode("latin-1")
+    media_type = text.partition(";")[0].strip().lower()
+    charset = _CHARSET.search(text)
+    if charset and charset[1].lower() not in ("utf-8", "utf8"):
+        raise refused("unsupported_media_type", "the charset is not utf-8; expected JSON in UTF-8")
+    if not media_type:
+        raise refused("unsupported_media_type", "there is no Content-Type; expected application/json")
+    if not _JSON_TYPE.fullmatch(media_type):
+        raise refused(
+            "unsupported_media_type",
+            f"the Content-Type is {media_type[:64]!r}; expected application/json",
+        )
+    return media_type
 
 
 def too_large(limits: Limits) -> Exception:

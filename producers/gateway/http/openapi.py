@@ -137,8 +137,8 @@ def _request_content(path: str) -> dict[str, Any]:
     pulse, native, event = _example(Pulse), _example(NativeEvent), _example(CloudEvent)
     if path == "/ingest":
         return {"application/json": _one_or_many(_ref("Pulse"), [pulse, pulse | {"product_sku": "traffic"}])}
-    anything: dict[str, Any] = {"anyOf": [_ref("NativeEvent"), _ref("CloudEvent"), _ref("Pulse")]}
-    several = {"type": "array", "items": _ref("CloudEvent"), "minItems": 1, "maxItems": 1000}
+    anything: dict[str, Any] = {"anyOf": [_ref(name) for name in ("NativeEvent", "CloudEvent", "Pulse")]}
+    several: dict[str, Any] = {"type": "array", "items": _ref("CloudEvent"), "minItems": 1, "maxItems": 1000}
     return {
         "application/json": _one_or_many(anything, [native, event, pulse]),
         "application/cloudevents+json": {"schema": _ref("CloudEvent"), "example": event},
@@ -159,7 +159,7 @@ def _taking_responses() -> dict[int | str, dict[str, Any]]:
         },
     }
     for status, description in _PROBLEMS.items():
-        schema = _ref("Problem")
+        schema: dict[str, Any] = _ref("Problem")
         if status in _FROM_ARRAYS:
             schema = {"anyOf": [_ref("NoneTaken"), schema]}
         found[status] = {

@@ -94,7 +94,7 @@ def events_of(body: bytes, announced: Body, fields: Fields, headers: Headers, li
 def announced_body(fields: Fields, limits: Limits, *, may_be_binary: bool) -> Body:
     """Say what the body is; a CloudEvent in binary mode need not name a type, which then is JSON."""
     binary = may_be_binary and b"ce-specversion" in fields
-    return body_of(fields, limits, "application/json" if binary else "")
+    return body_of(fields, limits, b"application/json" if binary else b"")
 
 
 def _items(body: bytes, fields: Fields, limits: Limits) -> list[Item] | Item:
