@@ -116,7 +116,6 @@ class Gate:
         self._takings = takings
         self._limits = limits
         self._inside = 0
-        measures.in_flight.set_function(lambda: self._inside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through, or say that the gateway is full."""
@@ -137,6 +136,8 @@ class Gate:
             await send(message)
 
         self._inside += 1
+        if route == "/metrics":
+            measures.in_flight.set(self._inside)
         try:
             if taking is None:
                 await self._app(scope, receive, noted)
