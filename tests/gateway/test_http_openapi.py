@@ -1,6 +1,7 @@
 """What the HTTP door says of itself is what it does: its OpenAPI document, its page, its metrics."""
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from structlog.testing import capture_logs
 
 from processor.devstack.sqs import EmbeddedSqs
 from producers.gateway.http import Limits, measures
@@ -159,7 +161,7 @@ def _document() -> dict[str, Any]:
     return found
 
 
-def test_a_fault_of_ours_is_a_problem_without_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_of_ours_is_a_problem_without_its_text() -> None:
     app, sent = make_app(_Nobody(), _Nobody(), Limits()), []
 
     async def receive() -> dict[str, Any]:
@@ -169,11 +171,12 @@ def test_a_fault_of_ours_is_a_problem_without_its_text(capsys: pytest.CaptureFix
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/ingest", "headers": [], "state": {}}
-    asyncio.run(app(scope, receive, send))
+    with capture_logs() as logged:
+        asyncio.run(app(scope, receive, send))
 
-    output = capsys.readouterr()
     assert sent[0]["status"] == 500
     assert b'"code":"internal"' in sent[1]["body"]
-    assert "RuntimeError" in output.out + output.err
+    assert json.loads(sent[1]["body"])["instance"] == logged[0]["instance"]
+    assert "RuntimeError" in logged[0]["error"]
     assert b"say" not in sent[1]["body"]
-    assert "say" not in output.out + output.err
+    assert "say" not in str(logged)
