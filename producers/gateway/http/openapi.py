@@ -120,7 +120,7 @@ def _ref(name: str) -> dict[str, str]:
 
 
 def _one_or_many(schema: dict[str, Any], examples: list[Any]) -> dict[str, Any]:
-    many = {"type": "array", "items": schema, "minItems": 1, "maxItems": 1000}
+    many = {"type": "array", "items": schema, "minItems": 1}
     return {
         "schema": {"anyOf": [schema, many]},
         "examples": {
@@ -139,7 +139,7 @@ def _request_content(path: str) -> dict[str, Any]:
     if path == "/ingest":
         return {"application/json": _one_or_many(_ref("Pulse"), [pulse, pulse | {"product_sku": "traffic"}])}
     anything: dict[str, Any] = {"anyOf": [_ref(name) for name in ("NativeEvent", "CloudEvent", "Pulse")]}
-    several: dict[str, Any] = {"type": "array", "items": _ref("CloudEvent"), "minItems": 1, "maxItems": 1000}
+    several: dict[str, Any] = {"type": "array", "items": _ref("CloudEvent"), "minItems": 1}
     return {
         "application/json": _one_or_many(anything, [native, event, pulse]),
         "application/cloudevents+json": {"schema": _ref("CloudEvent"), "example": event},
