@@ -10,10 +10,11 @@ from processor import metrics
 from processor.errors import Reason
 from processor.model import Outcome
 from processor.sqlstates import Remedy
+from producers.gateway import metrics as gateway_metrics
 
 TOP = Path(__file__).parents[2]
 RUNBOOK = TOP / "deployments" / "README.md"
-LABELS = {"outcome", "reason", "state", "operation", "remedy"}
+LABELS = {"outcome", "reason", "state", "operation", "remedy", "word"}
 """Each has values from a list of ours. What a sender may choose would let it grow the series at will."""
 
 Metric = Counter | Gauge | Histogram
@@ -22,7 +23,7 @@ Metric = Counter | Gauge | Histogram
 def _metrics() -> dict[str, Metric]:
     """Every metric of ours by the name that Prometheus shows."""
     found = {}
-    for metric in vars(metrics).values():
+    for metric in (*vars(metrics).values(), *vars(gateway_metrics).values()):
         if isinstance(metric, Metric):
             [family] = metric.describe()
             found[family.name + ("_total" if isinstance(metric, Counter) else "")] = metric
@@ -62,7 +63,7 @@ def test_a_label_has_values_from_a_list_of_ours(name: str) -> None:
 def test_a_metric_says_whose_it_is_and_in_which_unit(name: str) -> None:
     metric = _metrics()[name]
 
-    assert name.startswith("processor_")
+    assert name.startswith("gateway_" if metric in vars(gateway_metrics).values() else "processor_")
     assert metric._documentation.endswith(".")
     assert not re.search(r"_(ms|s|milliseconds|kb)(_|$)", name), "seconds and bytes, whole words"
 
@@ -70,7 +71,7 @@ def test_a_metric_says_whose_it_is_and_in_which_unit(name: str) -> None:
 def test_an_alert_names_only_metrics_and_labels_that_exist() -> None:
     known = set(_metrics())
     for alert, (expression, _) in _table("Alerts").items():
-        for name, selector in re.findall(r"(processor_\w+)(?:\{([^}]*)\})?", expression):
+        for name, selector in re.findall(r"((?:processor|gateway)_\w+)(?:\{([^}]*)\})?", expression):
             assert name in known, alert
             assert set(re.findall(r"(\w+)=", selector)) <= set(_metrics()[name]._labelnames), alert
 
