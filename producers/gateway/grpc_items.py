@@ -4,14 +4,12 @@ IngestRequest ─▶ Item │ Refusal (its own fields say that it can't be one)
 Taken │ Refusal ─▶ Result, or status and trailing metadata
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from processor.strict_json import JsonFault, read
 from processor.wire import pointer
 from producers.gateway.items import Item, Refusal, Taken, Why, Word
 from producers.gateway.protos import ingest_pb2 as pb
@@ -40,7 +38,6 @@ _RESERVED = frozenset(
         *("specversion", "message_id"),
     )
 )
-_DEPTH_MAX, _VALUES_MAX = 512, 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,8 @@ def _of_event(event: pb.Event) -> Item | Refusal:
         named["occurred_at"] = occurred_at
     if event.schema_version:
         named["schema_version"] = str(event.schema_version)
-    return _with_extensions(payload, named, event) if event.extensions else Item(payload, named)
+    extensions = _extensions(event)
+    return extensions if isinstance(extensions, Refusal) else Item(payload, extensions | named)
 
 
 def _occurred_at(event: pb.Event) -> str | None:
@@ -113,24 +111,14 @@ def _occurred_at(event: pb.Event) -> str | None:
             return None
 
 
-def _with_extensions(payload: bytes, named: dict[str, str], event: pb.Event) -> Item | Refusal:
-    """Write a native body: SQS takes ten message attributes, and extensions may be more."""
+def _extensions(event: pb.Event) -> dict[str, str] | Refusal:
     for name in event.extensions:
         if name in _RESERVED:
+            where = pointer(["extensions", name])
             return _invalid(
-                pointer(["extensions", name]), "reserved", f"{name} is the name of a field of its own"
+                where, "name_taken", f"{name} means something else beside it; give it another name"
             )
-    try:
-        # Read before it goes between braces: else a payload of `1, "tenant_id": "globex"` would name fields.
-        text = payload.decode()
-        read(text, _DEPTH_MAX, _VALUES_MAX)
-    except (UnicodeDecodeError, JsonFault):
-        return Item(payload, named)
-    fields: dict[str, str | int] = dict(event.extensions)
-    fields |= {{"message_id": "id"}.get(name, name): value for name, value in named.items()}
-    if event.schema_version:
-        fields["schema_version"] = event.schema_version
-    return Item(f'{json.dumps(fields)[:-1]}, "payload": {text}}}'.encode())
+    return dict(event.extensions)
 
 
 def _invalid(where: str, rule: str, message: str) -> Refusal:

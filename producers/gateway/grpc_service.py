@@ -23,6 +23,10 @@ SERVICE = str(pb.DESCRIPTOR.services_by_name["Ingest"].full_name)
 UPLOAD_ITEMS_MAX, UPLOAD_BYTES_MAX = 10_000, 2 * 1024 * 1024
 """Where the reply to a stream that is answered once comes early: a client takes 4 MiB."""
 
+KEY_LENGTH_MAX = 256
+
+_ONCE = frozenset(("authorization", "x-api-key", "idempotency-key", "traceparent"))
+
 _STOPPING = Refusal(
     Why.UNAVAILABLE,
     "the gateway is stopping; what has no result has not been read: send it again, on a new connection",
@@ -104,7 +108,7 @@ class IngestService:
             request = await self._read(pb.IngestBatchRequest, messages, context)
             if len(request.items) > self._bounds.items_max:
                 words = f"{len(request.items)} events in one call; at most {self._bounds.items_max} are taken"
-                await _refuse(context, Refusal(Why.INVALID, f"{words} (GATEWAY_ITEMS_MAX)"))
+                await _refuse(context, Refusal(Why.TOO_LARGE, f"{words} (GATEWAY_ITEMS_MAX)"))
             reads = [read_event(item, call.key_of(place)) for place, item in enumerate(request.items)]
             words_on_all = await take(self._intake, reads, caller)
             return pb.IngestBatchReply(results=Results().of_all(words_on_all, reads))
@@ -165,7 +169,10 @@ class IngestService:
         self._calls += 1
         self._idle.clear()
         try:
-            yield _call(context)
+            call = _call(context)
+            if isinstance(call, Refusal):
+                await _refuse(context, call)
+            yield call
         finally:
             self._calls -= 1
             if not self._calls:
@@ -219,13 +226,20 @@ async def _refuse(context: _Context, refusal: Refusal, *, by_field: bool = False
     await context.abort(STATUS[refusal.why], words, trailing(refusal, by_field=by_field))
 
 
-def _call(context: _Context) -> _Call:
+def _call(context: _Context) -> _Call | Refusal:
     named: dict[str, str] = {}
     for name, value in context.invocation_metadata() or ():
-        if isinstance(value, str):
-            named.setdefault(name, value)
+        if isinstance(value, bytes):
+            continue
+        if name in named and name in _ONCE:
+            return Refusal(Why.MALFORMED, f"the metadata {name} is there twice; send it once")
+        # W3C lets tracestate be cut into several.
+        named[name] = f"{named[name]},{value}" if name in named else value
+    key = named.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= KEY_LENGTH_MAX:
+        return Refusal(Why.MALFORMED, f"idempotency-key: expected 1 to {KEY_LENGTH_MAX} characters")
     return _Call(
-        named.get("authorization", named.get("x-api-key")),
-        named.get("idempotency-key"),
+        named.get("x-api-key") or named.get("authorization"),
+        key,
         {name: named[name] for name in TRACE_NAMES if name in named},
     )

@@ -1,4 +1,4 @@
-# Made by `make proto` of ingest.proto, SHA-256 95571628caa7fe2018ec0b213798b77ae3ea5d531bfa00ff2f736816e31da724
+# Made by `make proto` of ingest.proto, SHA-256 c07b8bbf2a8ae9d7df6a3dc0d5d209aedbbf8d5f54d21994ad8aaabcceabb2fb
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
