@@ -111,4 +111,4 @@ def _at_fault(status: grpc.StatusCode, code: str, words: str) -> bool:
 
 
 def _trailing(error: grpc.RpcError) -> dict[str, str | bytes]:
-    return {name: value for name, value in error.trailing_metadata() or ()}  # noqa: C416 - pairs of its own
+    return {pair[0]: pair[1] for pair in error.trailing_metadata() or ()}
