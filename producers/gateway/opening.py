@@ -14,6 +14,7 @@ from processor.lean_sqs.plain_case import lean_sqs, oddity
 from processor.settings import Settings
 from producers.doors.sqs import SqsDoor
 from producers.gateway.intake import QueueIntake
+from producers.gateway.keys import DatabaseKeys, OpenDoor
 from producers.gateway.quotas import Quotas
 from producers.gateway.reading import Reading
 from producers.gateway.sending import Senders
@@ -47,6 +48,17 @@ def open_intake(settings: Settings) -> QueueIntake:
         waiting_max=settings.gateway_waiting_max,
         timeout_s=settings.gateway_timeout_s,
     )
+
+
+def open_keys(settings: Settings) -> DatabaseKeys | OpenDoor:
+    """Make what knows API keys. Nothing is read yet; `start` it.
+
+    Raises SettingsError where keys are required and DATABASE_URL is not set.
+    """
+    if settings.gateway_keys == "off":
+        log.warning("api_keys_are_off", consequence="anybody who can reach the gateway sends as any tenant")
+        return OpenDoor()
+    return DatabaseKeys(settings.need_database_url(), every_s=settings.gateway_keys_every_s)
 
 
 def _calls(settings: Settings) -> tuple[Any, Callable[[], object]]:
