@@ -22,6 +22,7 @@ from processor.manifest import ManifestWriter
 from processor.settings import Settings
 from producers.doors.sqs import SqsDoor
 from producers.fake import SAMPLE_TENANTS, Plan, fake_messages, sample_tenants
+from producers.gateway.cli import gateway
 from producers.lines import Reading, read_messages
 from producers.outgoing import Outgoing
 from producers.publish import BATCH_SIZE_MAX, Publisher
@@ -62,6 +63,9 @@ def main() -> None:
                 130 Ctrl-C (143 SIGTERM), after the report of what was done
     """  # noqa: D301 - click's mark for lines to be left as they are
     logging.basicConfig(level=logging.WARNING, format="producers: %(message)s", stream=sys.stderr)
+
+
+main.add_command(gateway)
 
 
 def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
