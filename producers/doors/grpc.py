@@ -111,4 +111,4 @@ def _at_fault(status: grpc.StatusCode, code: str, words: str) -> bool:
 
 
 def _trailing(error: grpc.RpcError) -> dict[str, str | bytes]:
-    return {pair[0]: pair[1] for pair in error.trailing_metadata() or ()}
+    return {pair.key: pair.value for pair in error.trailing_metadata() or ()}

@@ -45,7 +45,7 @@ class GrpcDoor:
 
     async def start(self) -> None:
         """Begin to answer."""
-        await self._look()
+        await self._tell("starting")
         await self._server.start()
         self._looking = asyncio.create_task(self._keep_looking())
 
@@ -73,17 +73,21 @@ class GrpcDoor:
 
     async def _keep_looking(self) -> None:
         while True:
-            await asyncio.sleep(HEALTH_EVERY_S)
             await self._look()
+            await asyncio.sleep(HEALTH_EVERY_S)
 
     async def _look(self) -> None:
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                self.trouble = await self._intake.ready() or await self._keys.ready()
+                trouble = await self._intake.ready() or await self._keys.ready()
         except TimeoutError:
-            self.trouble = f"no answer about the queue and the keys within {HEALTH_TIMEOUT_S:g} s"
+            trouble = f"no answer about the queue and the keys within {HEALTH_TIMEOUT_S:g} s"
+        await self._tell(trouble)
+
+    async def _tell(self, trouble: str) -> None:
+        self.trouble = trouble
         said = health_pb2.HealthCheckResponse
-        status = said.NOT_SERVING if self.trouble else said.SERVING
+        status = said.NOT_SERVING if trouble else said.SERVING
         for name in ("", SERVICE):
             await self._health.set(name, status)
 

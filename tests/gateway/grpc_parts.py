@@ -152,3 +152,9 @@ def an_event(
 
 def a_raw(body: bytes, **attributes: str) -> pb.IngestRequest:
     return pb.IngestRequest(raw=pb.Raw(body=body, attributes=attributes))
+
+
+def refusal_of(error: grpc.RpcError) -> pb.Refusal:
+    """The whole refusal, as the trailing metadata have it."""
+    said = {pair.key: pair.value for pair in error.trailing_metadata()}
+    return pb.Refusal.FromString(said["ingest-refusal-bin"])
