@@ -9,9 +9,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from producers.gateway.grpc_door import GrpcDoor
-from producers.gateway.grpc_service import Bounds
+from producers.gateway.grpc_service import SERVICE, Bounds
 from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Taken, Why, Word
 from producers.gateway.protos import ingest_pb2 as pb
 from producers.gateway.protos.ingest_pb2_grpc import IngestStub
@@ -121,6 +123,16 @@ class Door:
     def target(self) -> str:
         return f"127.0.0.1:{self.server.port}"
 
+    def bare(self, method: str) -> Any:
+        """Give this method as one that streams bytes; a unary one is the same on the wire."""
+        call: Any = self.channel.stream_stream(f"/{SERVICE}/{method}")
+        return call
+
+    def health(self, service: str = "") -> str:
+        stub: Any = HealthStub(self.channel)
+        said = stub.Check(HealthCheckRequest(service=service), timeout=WAIT_S)
+        return HealthCheckResponse.ServingStatus.Name(said.status)
+
 
 @contextmanager
 def a_door(loop: Loop, intake: Intake, keys: Keys | None = None, **bounds: float) -> Iterator[Door]:
@@ -156,5 +168,24 @@ def a_raw(body: bytes, **attributes: str) -> pb.IngestRequest:
 
 def refusal_of(error: grpc.RpcError) -> pb.Refusal:
     """The whole refusal, as the trailing metadata have it."""
-    said = {pair.key: pair.value for pair in error.trailing_metadata()}
-    return pb.Refusal.FromString(said["ingest-refusal-bin"])
+    said = trailing_of(error)["ingest-refusal-bin"]
+    assert isinstance(said, bytes)
+    return pb.Refusal.FromString(said)
+
+
+def trailing_of(error: grpc.RpcError) -> dict[str, str | bytes]:
+    return {pair.key: pair.value for pair in error.trailing_metadata()}
+
+
+def answer_of(door: Door, method: str, requests: list[pb.IngestRequest], **options: Any) -> list[Any]:
+    """Call one of the methods with these, and give all that it answers."""
+    call, options = getattr(door.stub, method), {"timeout": WAIT_S} | options
+    if method == "IngestStream":
+        return list(call(iter(requests), **options))
+    if method == "IngestUpload":
+        return [call(iter(requests), **options)]
+    sent = pb.IngestBatchRequest(items=requests) if method == "IngestBatch" else requests[0]
+    return [call(sent, **options)]
+
+
+METHODS = ("Ingest", "IngestBatch", "IngestStream", "IngestUpload")
