@@ -6,7 +6,7 @@ Who does not read the answers gets no room, and is then not read either: that is
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from producers.gateway.grpc_items import Read, read_request
@@ -74,30 +74,25 @@ class Stream:
         """Read no further; what was read is still answered."""
         self._ended.set()
 
-    async def run(self, messages: AsyncIterator[bytes]) -> None:
-        """Take all that comes, and return when each that was read is answered."""
-        reader = asyncio.create_task(self._read(messages))
+    async def run(self, next_message: Callable[[], Awaitable[bytes | None]]) -> None:
+        """Take all that comes until there is None, and return when each that was read is answered."""
+        reader = asyncio.create_task(self._read(next_message))
         ended = asyncio.create_task(self._ended.wait())
-        try:
-            async with asyncio.TaskGroup() as self._takes:
+        async with asyncio.TaskGroup() as self._takes:
+            try:
                 await asyncio.wait((reader, ended), return_when=asyncio.FIRST_COMPLETED)
                 if reader.done():
                     reader.result()
-                else:
-                    # No await between the two: what was read has been gathered.
-                    reader.cancel()
-                self._flush()
-        finally:
-            for task in (reader, ended):
-                task.cancel()
-            if self._linger is not None:
-                self._linger.cancel()
+            finally:
+                # Before the group ends, which then takes no more: what was read by now has been gathered.
+                reader.cancel()
+                ended.cancel()
+                self._call_off_linger()
+            self._flush()
 
-    async def _read(self, messages: AsyncIterator[bytes]) -> None:
+    async def _read(self, next_message: Callable[[], Awaitable[bytes | None]]) -> None:
         sequence = 0
-        async for data in messages:
-            if self._ended.is_set():
-                return
+        while (data := await next_message()) is not None:
             # Its place is taken before anything can interrupt: what was read is answered, come what may.
             self._gathered.append(Arrived(sequence, read_request(data, self._key_of(sequence)), len(data)))
             sequence += 1
@@ -110,12 +105,15 @@ class Stream:
             await self._window.room()
 
     def _flush(self) -> None:
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
+        self._call_off_linger()
         if self._gathered:
             self._takes.create_task(self._take(self._gathered))
             self._gathered = []
+
+    def _call_off_linger(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
 
     async def _take(self, arrived: list[Arrived]) -> None:
         # Again for each chunk, from memory: a stream may outlive its key.
