@@ -26,6 +26,7 @@ from processor.wire import Identifier
 
 MIB = 1024 * 1024
 DAYS_MAX = 36_500
+RATE_MAX = 1_000_000
 
 _AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 _AWS_HOST = re.compile(r"sqs\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)")
@@ -104,6 +105,24 @@ class Settings(BaseSettings):
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(8080, ge=0, le=65_535)
+
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = Field(8090, ge=0, le=65_535)
+    gateway_grpc_port: int = Field(50_051, ge=0, le=65_535)
+    gateway_keys: Literal["required", "off"] = "required"
+    gateway_keys_every_s: float = Field(5.0, ge=0.1, le=600)
+    gateway_body_bytes_max: int = Field(4 * MIB, ge=1024, le=64 * MIB)
+    gateway_items_max: int = Field(1000, ge=1, le=10_000)
+    gateway_requests_max: int = Field(1000, ge=1, le=100_000)
+    gateway_read_timeout_s: float = Field(10.0, ge=0.1, le=600)
+    gateway_timeout_s: float = Field(5.0, ge=0.1, le=300)
+    gateway_linger_ms: float = Field(2.0, ge=0, le=1000)
+    gateway_senders: int = Field(8, ge=1, le=64)
+    gateway_waiting_max: int = Field(10_000, ge=10, le=1_000_000)
+    gateway_tenant_rate: float | None = Field(None, gt=0, le=RATE_MAX)
+    gateway_tenant_burst: int | None = Field(None, ge=1, le=10_000_000)
+    gateway_tenant_rates: Annotated[Mapping[str, float] | None, NoDecode] = None
+
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -181,6 +200,22 @@ class Settings(BaseSettings):
             except ValueError as error:
                 raise ValueError(f"the entry {sender[:64]!r}: {error}") from None
         return found
+
+    @field_validator("gateway_tenant_rates", mode="before")
+    @classmethod
+    def _rates_by_tenant(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        rates = _json(value)
+        if not isinstance(rates, dict) or not rates:
+            raise ValueError('expected a JSON object with an entry at least, such as {"acme": 500}')
+        for tenant, rate in rates.items():
+            _tenants([tenant])
+            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= RATE_MAX:
+                raise ValueError(
+                    f"the entry {tenant[:64]!r}: expected events per second, above 0 up to {RATE_MAX}"
+                )
+        return rates
 
     @field_validator("message_retention_days", "duplicate_retention_days", "rejection_retention_days")
     @classmethod

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
@@ -56,6 +57,49 @@ def read(text: str, depth_max: int, values_max: int = VALUES_MAX) -> Document:
     return _read_plain(text) or _read_exactly(text)
 
 
+def elements(text: str, depth_max: int, values_max: int = VALUES_MAX) -> list[str]:
+    """Give the exact texts of the elements of a JSON array, each of which is then to be `read` by itself.
+
+    Raises JsonFault where the text is no JSON array, or goes beyond the limits as a whole (each element may
+    be `depth_max` deep). Whatever else `read` refuses, such as a key that comes twice, is left to it, so that
+    one bad element does not spoil its neighbours.
+    """
+    _check_values(text, values_max)
+    _check_depth(text, depth_max + 1)
+    document = _read_plain(text)
+    if document is not None:
+        if not isinstance(document.value, list):
+            raise JsonFault(_NO_ARRAY)
+        return [orjson.dumps(value).decode() for value in document.value]
+    with _faults_in_words():
+        return _split_array(text)
+
+
+def _split_array(text: str) -> list[str]:
+    at = _skip(text, 0)
+    if text[at : at + 1] != "[":
+        raise JsonFault(_NO_ARRAY)
+    found: list[str] = []
+    at = _skip(text, at + 1)
+    if text[at : at + 1] != "]":
+        while True:
+            _, end = _scan_loosely(text, at)
+            found.append(text[at:end])
+            at = _skip(text, end)
+            match text[at : at + 1]:
+                case ",":
+                    at = _skip(text, at + 1)
+                case "]":
+                    break
+                case _:
+                    raise JsonFault(f"expected ',' or ']' at character {at}")
+    _check_end(text, at + 1)
+    return found
+
+
+_NO_ARRAY = "expected a JSON array"
+
+
 def _read_plain(text: str) -> Document | None:
     """Read a text that is, but for white space, what its value is written as; None: read it exactly.
 
@@ -101,22 +145,32 @@ class _Written(Mapping[str, str]):
 
 def _read_exactly(text: str) -> Document:
     start = _skip(text, 0)
-    try:
+    with _faults_in_words():
         if text[start : start + 1] == "{":
             value, member_texts, end = _read_object(text, start)
         else:
             value, end = _scan(text, start)
             member_texts = {}
+    _check_end(text, end)
+    return Document(value, text, member_texts)
+
+
+@contextmanager
+def _faults_in_words() -> Iterator[None]:
+    try:
+        yield
     except StopIteration as stop:
         raise JsonFault(f"expected a JSON value at character {stop.value}") from None
     except json.JSONDecodeError as error:
         raise JsonFault(f"{error.msg} at character {error.pos}") from None
     except RecursionError:
         raise JsonFault("nested too deeply") from None
-    end = _skip(text, end)
+
+
+def _check_end(text: str, at: int) -> None:
+    end = _skip(text, at)
     if end != len(text):
         raise JsonFault(f"more text after the JSON value, at character {end}")
-    return Document(value, text, member_texts)
 
 
 def _read_object(text: str, start: int) -> tuple[dict[str, Any], dict[str, str], int]:
@@ -234,3 +288,8 @@ _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
     parse_float=_decimal,
     parse_constant=_no_constant,
 ).scan_once  # type: ignore[attr-defined]  # part of the json module since Python 3.0, absent from its stubs
+
+# The same for those who ask only where a value ends: nothing is refused that has an end.
+_scan_loosely: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
+    parse_int=str, parse_float=str, parse_constant=str
+).scan_once  # type: ignore[attr-defined]  # as above
