@@ -30,7 +30,7 @@ class _Commands(click.Group):
     cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 def main() -> None:
-    """Put events on the queue that the processor reads.
+    """Put events on the queue that the processor reads, by SQS or by another door (--to).
 
     The queue and the way to it come from the environment or from .env, as every AWS tool reads them:
     SQS_QUEUE_URL, AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY. With

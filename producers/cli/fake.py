@@ -74,7 +74,8 @@ def fake(
     anew for each user: the same id of another user is another message.
 
     --invalid gives cause for each reason to reject that a producer can give: not_json, envelope_invalid,
-    unknown_tenant, unknown_event_type, unknown_schema_version, schema_violation, id_conflict. --duplicates
+    unknown_tenant, unknown_event_type, unknown_schema_version, schema_violation, id_conflict. A gateway
+    refuses some of them itself; as they were meant to be, that is no failure (exit code 0). --duplicates
     sends earlier events once more, some written differently (key order, white space, 2.0 for 2).
 
     The same --seed with the same --tenants, --invalid, --duplicates and --since gives the same bodies and

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,10 @@ from processor.errors import ProcessorError
 from processor.manifest import ManifestWriter
 from processor.settings import Settings
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
-from producers.doors.sqs import SqsDoor
+from producers.doors.opening import DOORS, open_door
 from producers.outgoing import Outgoing
 from producers.publish import Publisher
 from producers.report import Display, Tally
-from producers.session import open_client
 
 EXIT_REFUSED = 1
 
@@ -25,7 +24,17 @@ EXIT_REFUSED = 1
 def shared_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add what both commands take, in the order in which help should show it."""
     options = (
-        click.option("--queue-url", metavar="URL", help="The queue, instead of SQS_QUEUE_URL."),
+        click.option(
+            "--to", type=click.Choice(list(DOORS)), default="sqs", show_default=True, help="The way in."
+        ),
+        click.option(
+            "--url",
+            "--queue-url",
+            metavar="URL",
+            help="Where that is: http://HOST:PORT (http), HOST:PORT (grpc), amqp://HOST/VHOST?queue=NAME, "
+            "kafka://HOST:PORT/TOPIC; without it SQS_QUEUE_URL (sqs) or SOURCE_URL (amqp, kafka). A "
+            "gateway's key and a broker's password belong to the environment: GATEWAY_KEY, SOURCE_URL.",
+        ),
         click.option(
             "--manifest",
             metavar="FILE",
@@ -47,7 +56,8 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
 class Delivery:
     """What both commands were told about sending."""
 
-    queue_url: str | None
+    to: str
+    url: str | None
     manifest: Path | None
     senders: int
     as_json: bool
@@ -61,12 +71,11 @@ def deliver(
     **facts: object,
 ) -> None:
     """Send, show, report; ends the process by an exit code unless all was accepted."""
-    named = {} if delivery.queue_url is None else {"sqs_queue_url": delivery.queue_url}
-    settings = Settings.load(**named)
-    queue_url = settings.need_queue_url()
-    door = SqsDoor(open_client(settings, delivery.senders), queue_url)
+    settings = Settings.load()
+    door = open_door(delivery.to, delivery.url, settings, delivery.senders)
     tally, interrupt, failure = Tally(), Interrupt(), None
-    with ManifestWriter(delivery.manifest) if delivery.manifest else nullcontext() as manifest:
+    manifesting = ManifestWriter(delivery.manifest) if delivery.manifest else nullcontext()
+    with closing(door), manifesting as manifest:
         publisher = Publisher(door, manifest, senders=delivery.senders, wait_s_max=settings.retry_wait_s_max)
         with interrupt.handled_by(publisher), Display(tally, total, sys.stderr) as display:
             try:
@@ -81,7 +90,7 @@ def deliver(
         sys.exit(EXIT_SIGNAL + interrupt.signal)
     if failure is not None:
         raise failure
-    if tally.refused or tally.bad_lines:
+    if tally.refused > tally.refused_as_meant or tally.bad_lines:
         sys.exit(EXIT_REFUSED)
 
 
