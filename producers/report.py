@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -133,10 +133,25 @@ class Tally:
         return "\n".join(lines)
 
 
+class Growing(Protocol):
+    """What can be shown while it grows."""
+
+    @property
+    def accepted(self) -> int:
+        """How many were taken so far."""
+
+    @property
+    def refused(self) -> int:
+        """How many were not."""
+
+    def duration_s(self) -> float:
+        """Give the seconds since the start."""
+
+
 class Display:
     """Shows a tally while it grows: a bar on a terminal, a line every few seconds elsewhere."""
 
-    def __init__(self, tally: Tally, total: int | None, stream: TextIO) -> None:
+    def __init__(self, tally: Growing, total: int | None, stream: TextIO) -> None:
         self._tally = tally
         self._stream = stream
         self._next_s = PROGRESS_EVERY_S

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from processor.errors import ProcessorError, SettingsError, Unavailable
-from producers.cli import fake, send
+from producers.cli import fake, load, send
 from producers.cli.sending import EXIT_REFUSED
 
 EXIT_USAGE, EXIT_UNAVAILABLE = 2, 4
@@ -44,6 +44,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="producers: %(message)s", stream=sys.stderr)
 
 
-for family in (fake, send):
+# The gateways join here.
+for family in (fake, send, load):
     for command in family.COMMANDS:
         main.add_command(command)
