@@ -23,6 +23,16 @@ def tenants(connection: Connection) -> list[Row]:
     return _rows(connection, "registry", "list_tenants", {})
 
 
+def api_keys(connection: Connection, tenant_id: str | None) -> list[Row]:
+    """List the API keys, revoked ones too: key_id, tenant_id, name, created_at, revoked_at."""
+    return _rows(connection, "keys", "list_keys", {"tenant_id": tenant_id})
+
+
+def known_keys(connection: Connection) -> list[Row]:
+    """Give the API keys in force: key_id, tenant_id, digest, suspended (whether its tenant is)."""
+    return _rows(connection, "keys", "known_keys", {})
+
+
 def schemas(connection: Connection, event_type: str | None) -> list[Row]:
     """List the versions of all schemas, or of one event type's; without the definitions."""
     return _rows(connection, "registry", "list_schemas", {"event_type": event_type})

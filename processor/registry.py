@@ -1,11 +1,13 @@
-"""Changing the registry: tenants, event types and their schemas, one transaction a change."""
+"""Changing the registry: tenants with their keys, event types and their schemas, one transaction a change."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
 import psycopg
 
+from processor.api_keys import new_key
 from processor.errors import NotFound, SettingsError
 from processor.queries import queries
 from processor.schemas import compile_schema
@@ -36,6 +38,35 @@ def set_tenant_status(connection: psycopg.Connection[Any], tenant_id: str, statu
         found = None
     if found is None:
         raise NotFound(f"no tenant {tenant_id!r}; `processor tenant list` shows those there are")
+
+
+def add_key(connection: psycopg.Connection[Any], tenant_id: str, name: str = "") -> tuple[str, str]:
+    """Add an API key to a tenant. Gives its id and the key itself, which nobody can learn again.
+
+    Raises NotFound where there is no such tenant, SettingsError where the name is none that the table takes.
+    """
+    text, key = new_key()
+    parameters = {"key_id": key.key_id, "tenant_id": tenant_id, "name": name, "digest": key.digest}
+    try:
+        connection.execute(queries("keys")["add_key"], parameters)
+    except psycopg.errors.ForeignKeyViolation:
+        raise NotFound(f"no tenant {tenant_id!r}; add it first: processor tenant add {tenant_id}") from None
+    except (psycopg.errors.CheckViolation, psycopg.DataError, UnicodeEncodeError):
+        raise SettingsError(
+            f"{name[:64]!r} is no name for a key; expected at most 256 characters and no control characters"
+        ) from None
+    return key.key_id, text
+
+
+def revoke_key(connection: psycopg.Connection[Any], key_id: str) -> tuple[str, datetime]:
+    """Revoke an API key; gives its tenant, and since when it is revoked. Raises NotFound."""
+    try:
+        found = connection.execute(queries("keys")["revoke_key"], {"key_id": key_id}).fetchone()
+    except (psycopg.DataError, UnicodeEncodeError):
+        found = None
+    if found is None:
+        raise NotFound("no API key has this id; `processor key list` shows those there are")
+    return found[0], found[1]
 
 
 def publish_schema(

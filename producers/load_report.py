@@ -140,7 +140,7 @@ class LoadTally:
         said = self.as_json()
         lines = [
             (
-                f"sent {self.sent:,}: accepted {self.accepted:,}, refused {self.refused:,}, without an answer "
+                f"sent {self.sent:,}: accepted {self.accepted:,}, refused {self.refused:,}, no answer "
                 f"{self.failed:,}; {self.last_s:.1f} s, {said['accepted_per_s']:,.0f} accepted/s"
             ),
             _delays("accepted, from when each was due", self.delays),

@@ -46,6 +46,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "rejection": ("SELECT",),
         "removal": ("SELECT",),
         "tenant_reader": ("SELECT",),
+        "api_key": ("SELECT",),
         "meter": ("SELECT",),
         "total": ("SELECT",),
         "meter_miss": ("SELECT",),
@@ -87,6 +88,10 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "voided": ("SELECT",),
         "usage_rebuild": ("SELECT",),
         "usage_removal": ("SELECT", "INSERT", "UPDATE"),
+    },
+    "processor_gateway": {
+        "tenant": ("SELECT",),
+        "api_key": ("SELECT",),
     },
     "processor_tenant_reader": {
         "tenant": ("SELECT",),

@@ -9,6 +9,7 @@ import click
 from processor.errors import ProcessorError, SettingsError, Unavailable
 from producers.cli import fake, load, send
 from producers.cli.sending import EXIT_REFUSED
+from producers.gateway.cli import gateway
 
 EXIT_USAGE, EXIT_UNAVAILABLE = 2, 4
 
@@ -44,7 +45,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="producers: %(message)s", stream=sys.stderr)
 
 
-# The gateways join here.
 for family in (fake, send, load):
     for command in family.COMMANDS:
         main.add_command(command)
+main.add_command(gateway)

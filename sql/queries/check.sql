@@ -98,8 +98,8 @@ SELECT
   ARRAY(
     SELECT wide.name
     FROM unnest(ARRAY[
-      'processor_writer', 'processor_reader', 'processor_retention', 'processor_biller', 'pg_read_all_data',
-      'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program']) AS wide (name)
+      'processor_writer', 'processor_reader', 'processor_retention', 'processor_biller',
+      'processor_gateway', 'pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program']) AS wide (name)
     WHERE pg_has_role(member.oid, to_regrole(wide.name)::oid, 'MEMBER')
     ORDER BY wide.name) AS groups
 FROM pg_roles AS member

@@ -43,6 +43,7 @@ def test_a_good_setup_is_fine_and_needs_no_advice(writer_url: str, settings: Set
         "role processor_reader",
         "role processor_biller",
         "role processor_retention",
+        "role processor_gateway",
         "role processor_tenant_reader",
         "public",
         "login",

@@ -31,6 +31,7 @@ def lived_in(database_url: str, saver: Saver, db: Db, producer: Producer) -> Non
         registry.publish_schema(db, f"{tenant}.secret", {}, tenant)
         registry.publish_schema(db, "order.created", {}, tenant)
         db.execute("INSERT INTO tenant_reader VALUES (%s, %s)", [f"{tenant}_reader", tenant])
+        registry.add_key(db, tenant, f"of {tenant}")
         event = an_event(id="o-1", tenant_id=tenant, payload={"total": 1, "note": f"of {tenant}"})
         saver.save(producer.sends(a_delivery(**event)), producer.sends(a_delivery(**event)))
         saver.save(producer.sends(a_delivery(id=f"{tenant}-x", tenant_id=tenant, event_type="unheard-of")))
@@ -70,7 +71,7 @@ def test_nothing_is_left_of_an_erased_tenant_but_how_much_there_was(
 ) -> None:
     assert set(_traces(db)) == {
         "message", "duplicate", "rejection", "tenant", "event_type", "event_schema", "tenant_reader",
-        "meter", "total", "meter_miss", "voided", "usage_line", "usage_removal", "usage_batch",
+        "meter", "total", "meter_miss", "voided", "usage_line", "usage_removal", "usage_batch", "api_key",
     }  # fmt: skip
     registry.set_tenant_status(db, "acme", "suspended")
 

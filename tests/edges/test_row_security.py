@@ -248,7 +248,7 @@ def test_only_the_owner_puts_up_walls(db: Db) -> None:
 
 
 def test_the_other_roles_may_not_say_who_reads_for_whom_either(two_tenants: None, log_in: LogIn) -> None:
-    for group in ("processor_writer", "processor_reader", "processor_retention", "processor_biller"):
+    for group in RIGHTS.keys() - {"processor_tenant_reader"}:
         with psycopg.connect(log_in(group), autocommit=True) as connection:
             for statement in (
                 "INSERT INTO tenant_reader VALUES (current_user, 'globex')",

@@ -152,6 +152,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         · processor retention plan · processor retention apply
         · processor meter add · processor meter list · processor meter show · processor meter retire
         · processor usage query · processor usage verify · processor usage rebuild
+        · processor key add · processor key list · processor key revoke
         · processor audit · processor trace · producers send · producers fake
     """
 

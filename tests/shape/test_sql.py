@@ -36,6 +36,7 @@ TABLES = (
     "reopened_window",
     "usage_batch",
     "usage_line",
+    "api_key",
 )
 VIEWS = ("usage",)
 TOPICS = sorted(path.stem for path in (sql_folder() / "queries").glob("*.sql"))
@@ -78,6 +79,7 @@ COLUMNS = {
         tenant_id meter_id window_start group_key revision value messages total_value total_messages closed_at
         batch_id? handed_over_at? trouble?
     """,
+    "api_key": "key_id tenant_id name digest created_at revoked_at?",
     # Of a view, no column is known to be NOT NULL.
     "usage": """
         tenant_id? meter? event_type? window_start? window_end? group_by? value? messages? revision? state?
@@ -118,6 +120,8 @@ KEYS = {
     "usage_line_pkey": "PRIMARY KEY (tenant_id, meter_id, window_start, group_key, revision)",
     "usage_line_meter_fkey": "FOREIGN KEY (meter_id) REFERENCES meter(meter_id)",
     "usage_line_batch_fkey": "FOREIGN KEY (batch_id) REFERENCES usage_batch(batch_id)",
+    "api_key_pkey": "PRIMARY KEY (key_id)",
+    "api_key_tenant_fkey": "FOREIGN KEY (tenant_id) REFERENCES tenant(tenant_id)",
 }
 
 

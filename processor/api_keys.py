@@ -1,0 +1,37 @@
+"""What an API key looks like, and how it is known without being kept.
+
+    ep_<key id>_<secret>        the key id names a row of api_key; of the secret that row has the SHA-256
+
+One round of SHA-256 is enough here: a secret of 256 random bits can't be guessed, however fast one tries.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass
+from hashlib import sha256
+
+_KEY = re.compile(r"ep_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
+
+EXPECTED = "ep_<key id>_<secret>, as `processor key add` printed it"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key apart: what names it, and the digest by which it is known. The secret is in neither."""
+
+    key_id: str
+    digest: bytes
+
+
+def new_key() -> tuple[str, ApiKey]:
+    """Make a key: its text, to be shown once, and what is kept of it."""
+    text = f"ep_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+    key = read_key(text)
+    assert key is not None  # noqa: S101 - it was written to be read
+    return text, key
+
+
+def read_key(text: str) -> ApiKey | None:
+    """Take a key apart; None: it is none."""
+    found = _KEY.fullmatch(text)
+    return None if found is None else ApiKey(found[1], sha256(found[2].encode()).digest())

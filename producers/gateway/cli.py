@@ -1,0 +1,63 @@
+"""The commands `producers gateway …`: one for each door, which end by 0 when they are told to stop."""
+
+import click
+
+from processor import logs
+from processor.errors import SettingsError
+from processor.settings import Settings
+
+_EXTRA = frozenset(("fastapi", "starlette", "uvicorn", "uvloop", "httptools"))
+
+
+@click.group()
+def gateway() -> None:
+    """Take events from producers that don't speak SQS, and put them on the queue.
+
+    Who sends is told that an event was taken once SQS has said so, and not before. Each event counts once
+    if it has an id of its own, or comes with one beside it.
+    """
+
+
+@gateway.command()
+@click.option("--host", metavar="ADDRESS", help="Listen on this address, instead of GATEWAY_HOST.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="Listen on this port, instead of GATEWAY_PORT; 0: any."
+)
+@click.option(
+    "--json-logs/--console-logs",
+    "json_logs",
+    default=None,
+    help="Log as JSON or for people, instead of what LOG_FORMAT says.",
+)
+def http(host: str | None, port: int | None, json_logs: bool | None) -> None:
+    """Take events over HTTP: POST /ingest (pulses) and POST /v1/events (all else), until SIGTERM or Ctrl-C.
+
+    \b
+    curl http://127.0.0.1:8090/ingest -H 'Authorization: Bearer ep_...' -H 'Idempotency-Key: my-1' \\
+      -H 'Content-Type: application/json' \\
+      -d '{"tenant_id": "acme", "product_sku": "storage", "used_amount": 1.5, "use_unity": "GB"}'
+
+    A stop takes in nothing new and gives what is inside its word, within STOP_TIMEOUT_S; a second one ends
+    at once. /docs explains all of it, /livez and /readyz say how it is, /metrics how much it does. It
+    speaks no TLS: in front of it belongs a proxy that does.
+
+    \b
+    Exit codes: 0 told to stop   1 failed   2 bad usage or settings (a port that is taken, too)
+                4 what it needs can't be reached
+    """  # noqa: D301 - click's mark for lines to be left as they are
+    given = {"gateway_host": host, "gateway_port": port}
+    if json_logs is not None:
+        given["log_format"] = "json" if json_logs else "console"
+    settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+    logs.configure(settings.log_format, settings.log_level)
+    try:
+        # Here, because nobody else needs them, and not everybody has them.
+        from producers.gateway.http.server import run  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        raise SettingsError(
+            f"the package {error.name} is not installed; expected what the gateway runs on; "
+            "run: pip install 'event-processor[gateway]'"
+        ) from None
+    run(settings)

@@ -1,0 +1,18 @@
+"""The HTTP door: JSON over HTTP in, one word on each event back, and 202 only for what SQS has.
+
+connection ─▶ protocol (time, size, bad HTTP) ─▶ app (routes, problems) ─▶ reading ─▶ Intake ─▶ answers
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request, and all of them together, may take; each is a setting of the same name."""
+
+    body_bytes_max: int = 4 * 1024 * 1024
+    items_max: int = 1000
+    requests_max: int = 1000
+    read_timeout_s: float = 10.0
+    json_depth_max: int = 64
+    json_values_max: int = 100_000

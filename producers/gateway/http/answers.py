@@ -1,0 +1,57 @@
+"""From the intake's words on the items to status and body: one item's word, or a list of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from producers.gateway.http.problems import STATUSES, Headers, Problem, problem_of
+from producers.gateway.items import Taken, Word
+
+ACCEPTED, SOME = 202, 207
+
+
+def answer_one(word: Word) -> tuple[int, Headers, bytes]:
+    """Answer a request that brought one event by itself."""
+    if isinstance(word, Taken):
+        return _json(ACCEPTED, _taken(word))
+    return problem_of(word).as_response()
+
+
+def answer_all(words: Sequence[Word]) -> tuple[int, Headers, bytes]:
+    """Answer an array: 202 if all were taken, 207 if some, else the status that all share, or 422."""
+    items = [_item(index, word) for index, word in enumerate(words)]
+    taken = sum(isinstance(word, Taken) for word in words)
+    if taken:
+        return _json(ACCEPTED if taken == len(words) else SOME, {"items": items})
+    problems = [problem_of(word) for word in words if not isinstance(word, Taken)]
+    same = len({(problem.code, problem.status) for problem in problems}) == 1
+    waits = [problem.retry_after_s for problem in problems if problem.retry_after_s is not None]
+    return Problem(
+        problems[0].code if same else "none_taken",
+        problems[0].status if same else STATUSES["none_taken"],
+        f"none of the {len(words)} events was taken; `items` says why",
+        retry_after_s=max(waits) if same and waits else None,
+        members={"items": items},
+    ).as_response()
+
+
+def _item(index: int, word: Word) -> dict[str, Any]:
+    if isinstance(word, Taken):
+        return {"index": index, "status": ACCEPTED} | _taken(word)
+    found = problem_of(word)
+    return {"index": index, "status": found.status, "problem": found.as_dict()}
+
+
+def _taken(word: Taken) -> dict[str, Any]:
+    return {
+        "message_id": word.message_id,
+        "delivery_id": word.delivery_id,
+        "tenant_id": word.tenant_id,
+        "made_id": word.made_id,
+    }
+
+
+def _json(status: int, value: dict[str, Any]) -> tuple[int, Headers, bytes]:
+    body = orjson.dumps(value)
+    return status, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))], body

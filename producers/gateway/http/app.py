@@ -1,0 +1,228 @@
+"""The application: which path does what, who may come in, and a problem for whatever goes wrong.
+
+Gate ─▶ Taking    /ingest, /v1/events      bytes to the intake, no model on the way
+   ├──▶ FastAPI   /docs, /livez, /metrics  what people and machines ask; 404 and 405
+   └─ full: 429 · a bug: 500, and not a word of the request in answer or log
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import HTTPException
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp
+
+from producers.gateway.http import Limits, measures, reading
+from producers.gateway.http.answers import answer_all, answer_one
+from producers.gateway.http.heads import Body, Fields, credentials_of, fields_of, trace_of
+from producers.gateway.http.openapi import describe, operation
+from producers.gateway.http.problems import (
+    RETRY_AFTER_S,
+    Headers,
+    Problem,
+    Refused,
+    problem,
+    problem_of,
+)
+from producers.gateway.http.reading import Message, Receive, Scope, Send
+from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Word
+
+log = structlog.get_logger(__name__)
+
+Answer: TypeAlias = tuple[int, Headers, bytes]
+ItemsOf: TypeAlias = Callable[[bytes, Body, Fields, Headers, Limits], reading.Found]
+
+INGEST, EVENTS = "/ingest", "/v1/events"
+_PATHS = frozenset((INGEST, EVENTS, "/livez", "/readyz", "/metrics", "/docs", "/openapi.json"))
+_CLOSE = (b"connection", b"close")
+
+
+def make_app(intake: Intake, keys: Keys, limits: Limits) -> "Gate":
+    """Make the application, for any ASGI server; whoever runs it opens and closes what it is given."""
+    app = FastAPI(title="Event gateway", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.add_exception_handler(StarletteHTTPException, _http_exception)
+    takings = {
+        INGEST: Taking(_pulses, intake, keys, limits, may_be_binary=False),
+        EVENTS: Taking(reading.events_of, intake, keys, limits, may_be_binary=True),
+    }
+    for path, taking in takings.items():
+        app.add_api_route(path, taking.documented, methods=["POST"], **operation(path))
+    _add_probes(app, intake, keys)
+    describe(app)
+    return Gate(app, takings, limits)
+
+
+class Taking:
+    """One path that takes events: from the request to the intake's words, and an answer."""
+
+    def __init__(
+        self, items_of: ItemsOf, intake: Intake, keys: Keys, limits: Limits, *, may_be_binary: bool
+    ) -> None:
+        self._items_of = items_of
+        self._intake = intake
+        self._keys = keys
+        self._limits = limits
+        self._may_be_binary = may_be_binary
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; a client that went away is told nothing."""
+        try:
+            answer = await self._answer(scope, receive)
+        except Refused as error:
+            answer = error.problem.as_response()
+        except reading.Disconnected:
+            return
+        await respond(send, answer)
+
+    async def documented(self) -> None:
+        """Give FastAPI something to describe; the gate leads past it."""
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        headers: Headers = scope["headers"]
+        fields = fields_of(headers)
+        caller = await self._keys.caller(credentials_of(fields))
+        if isinstance(caller, Refusal):
+            raise Refused(problem_of(caller))
+        announced = reading.announced_body(fields, self._limits, may_be_binary=self._may_be_binary)
+        body = await reading.read_body(scope, receive, announced, self._limits)
+        measures.body_bytes.inc(len(body))
+        found = self._items_of(body, announced, fields, headers, self._limits)
+        if b"traceparent" in fields:
+            caller = Caller(caller.tenant_id, trace_of(fields, headers))
+        if isinstance(found, Item):
+            [word] = await self._intake.take([found], caller)
+            return answer_one(word)
+        return answer_all(await self._words(found, caller))
+
+    async def _words(self, found: Sequence[Item | Refusal], caller: Caller) -> list[Word]:
+        """Give a word on each in order; what was refused before the intake keeps its place."""
+        items = [item for item in found if isinstance(item, Item)]
+        taken = iter(await self._intake.take(items, caller) if items else ())
+        return [next(taken) if isinstance(item, Item) else item for item in found]
+
+
+class Gate:
+    """Stands before everything: counts, bounds how many requests are inside, and lets no exception out."""
+
+    def __init__(self, app: ASGIApp, takings: Mapping[str, ASGIApp], limits: Limits) -> None:
+        self._app = app
+        self._takings = takings
+        self._limits = limits
+        self._inside = 0
+        measures.in_flight.set_function(lambda: self._inside)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let one request through, or say that the gateway is full."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # Past FastAPI, whose way in costs as much as all the rest of a request; what it says of these paths,
+        # and to other methods on them, stays its own.
+        taking = self._takings.get(scope["path"]) if scope["method"] == "POST" else None
+        route = scope["path"] if scope["path"] in _PATHS else "other"
+        begun_at_s = time.perf_counter()
+        status = 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._inside += 1
+        try:
+            if taking is None:
+                await self._app(scope, receive, noted)
+            elif self._inside > self._limits.requests_max:
+                await respond(noted, _full(self._limits))
+            else:
+                await taking(scope, receive, noted)
+        except Exception as error:  # noqa: BLE001 - nothing may reach uvicorn, which logs and shows it
+            reference = await _fault(noted, answered=bool(status))
+            # Without its text and its trace, which may have the event in them.
+            log.error("request_failed", route=route, error=_place(error), instance=reference)  # noqa: TRY400
+        finally:
+            self._inside -= 1
+            # 499 is what proxies call a client that went away before there was an answer.
+            measures.answered(route, status or 499).inc()
+            measures.seconds(route).observe(time.perf_counter() - begun_at_s)
+
+
+async def respond(send: Send, answer: Answer) -> None:
+    """Send a whole answer."""
+    status, headers, body = answer
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _full(limits: Limits) -> Answer:
+    detail = f"{limits.requests_max} requests are being answered (GATEWAY_REQUESTS_MAX); come again"
+    return problem("over_quota", detail, retry_after_s=RETRY_AFTER_S).as_response()
+
+
+async def _fault(send: Send, *, answered: bool) -> str:
+    """Answer 500, unless an answer has begun; gives the name under which it is logged."""
+    found = problem("internal", "the gateway failed; its log has more under this instance", headers=(_CLOSE,))
+    answer = found.as_response()
+    if not answered:
+        await respond(send, answer)
+    return found.instance
+
+
+def _place(error: Exception) -> str:
+    """Say which exception came from where; its text may have the event in it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return f"{type(error).__name__}{where}"
+
+
+def _pulses(body: bytes, announced: Body, fields: Fields, _headers: Headers, limits: Limits) -> reading.Found:
+    return reading.pulses_of(body, announced, fields, limits)
+
+
+def _add_probes(app: FastAPI, intake: Intake, keys: Keys) -> None:
+    """Add what orchestrators and Prometheus ask."""
+
+    async def livez() -> Response:
+        """Say that the process answers."""
+        return Response(b'{"alive":true}', media_type="application/json")
+
+    async def readyz() -> Response:
+        """Say whether events would be taken now, and if not, what is in the way."""
+        trouble = "; ".join(filter(None, (await intake.ready(), await keys.ready())))
+        body = orjson.dumps({"ready": not trouble, "trouble": trouble})
+        return Response(body, 503 if trouble else 200, media_type="application/json")
+
+    async def metrics() -> Response:
+        """Give the metrics in Prometheus's text format."""
+        return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    for path, answer in (("/livez", livez), ("/readyz", readyz), ("/metrics", metrics)):
+        app.add_api_route(path, answer, methods=["GET"], **operation(path))
+
+
+async def _http_exception(_request: Request, error: Exception) -> Response:
+    """Say as a problem what Starlette would say in plain text: no such path, no such method."""
+    status = error.status_code if isinstance(error, HTTPException | StarletteHTTPException) else 500
+    allowed = (getattr(error, "headers", None) or {}).get("Allow", "")
+    if status == 405:  # noqa: PLR2004 - HTTP's own number
+        found = problem(
+            "method_not_allowed",
+            f"this path takes {allowed} alone",
+            headers=((b"allow", allowed.encode()),),
+        )
+    elif status == 404:  # noqa: PLR2004 - HTTP's own number
+        found = problem("not_found", f"events go to POST {INGEST} or POST {EVENTS}; /docs says how")
+    else:
+        found = Problem("internal", status, "the gateway can't answer this")
+    status, headers, body = found.as_response()
+    response = Response(body, status)
+    response.raw_headers = headers
+    return response

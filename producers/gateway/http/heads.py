@@ -1,0 +1,115 @@
+"""What a request says of itself in its headers: what its body is, who sends, and under which id."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+
+from producers.gateway.http import Limits
+from producers.gateway.http.problems import Headers, refused
+
+Fields: TypeAlias = Mapping[bytes, bytes]
+
+KEY_LENGTH_MAX = 256
+_ONCE = (b"content-type", b"content-encoding", b"authorization", b"x-api-key", b"idempotency-key")
+_JSON_TYPE = re.compile(r"application/(?:[a-z0-9!#$&^_.+-]+\+)?json", re.ASCII)
+_CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE = re.compile(rb"[\x20-\x7e]{1,512}")
+_QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What the headers say of the body: its media type in lower case, and its length where it is told."""
+
+    media_type: str
+    length: int | None
+
+
+def fields_of(headers: Headers) -> Fields:
+    """Give the headers by name. Raises Refused where one that can only stand once stands twice."""
+    fields = dict(headers)
+    if len(fields) != len(headers):
+        names = [name for name, _ in headers]
+        for name in _ONCE:
+            if names.count(name) > 1:
+                raise refused("malformed", f"the header {name.decode()} is there twice; send it once")
+    return fields
+
+
+def body_of(fields: Fields, limits: Limits, default_type: bytes = b"") -> Body:
+    """Say what the body is. Raises Refused for what is no JSON, is encoded, or is known to be too large."""
+    encoding = fields.get(b"content-encoding", b"identity").strip().lower()
+    if encoding != b"identity":
+        raise refused(
+            "unsupported_media_type",
+            "the body has a Content-Encoding; expected none, as nothing is decompressed here",
+        )
+    media_type = _media_type_of(fields.get(b"content-type", default_type))
+    length = int(found) if (found := fields.get(b"content-length", b"")).isdigit() else None
+    if length is not None and length > limits.body_bytes_max:
+        raise too_large(limits)
+    return Body(media_type, length)
+
+
+@lru_cache(maxsize=256)
+def _media_type_of(content_type: bytes) -> str:
+    """Read a Content-Type; senders have a few of them, and send them with every event."""
+    text = content_type.decode("latin-1")
+    media_type = text.partition(";")[0].strip().lower()
+    charset = _CHARSET.search(text)
+    if charset and charset[1].lower() not in ("utf-8", "utf8"):
+        raise refused("unsupported_media_type", "the charset is not utf-8; expected JSON in UTF-8")
+    if not media_type:
+        raise refused("unsupported_media_type", "there is no Content-Type; expected application/json")
+    if not _JSON_TYPE.fullmatch(media_type):
+        raise refused(
+            "unsupported_media_type",
+            f"the Content-Type is {media_type[:64]!r}; expected application/json",
+        )
+    return media_type
+
+
+def too_large(limits: Limits) -> Exception:
+    """Make the exception for a body beyond the limit, be it announced or found out."""
+    return refused(
+        "too_large",
+        f"the body has more than {limits.body_bytes_max} bytes (GATEWAY_BODY_BYTES_MAX); send less at once",
+    )
+
+
+def credentials_of(fields: Fields) -> str | None:
+    """Give the API key as it was sent: by X-API-Key, else by Authorization; None: by neither."""
+    found = fields.get(b"x-api-key") or fields.get(b"authorization")
+    return None if found is None else found.decode("latin-1")
+
+
+def idempotency_key_of(fields: Fields) -> str | None:
+    """Give the Idempotency-Key without its quotes, if it has some. Raises Refused for what can't be an id."""
+    raw = fields.get(b"idempotency-key")
+    if raw is None:
+        return None
+    key = raw.decode("latin-1").strip()
+    if key.startswith('"'):
+        # The IETF's draft makes it a string of structured fields; nearly everybody sends it bare.
+        matched = _QUOTED_KEY.fullmatch(key)
+        key = "" if matched is None else re.sub(r"\\(.)", r"\1", matched[1])
+    if not 1 <= len(key) <= KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
+        raise refused(
+            "malformed", f"Idempotency-Key: expected 1 to {KEY_LENGTH_MAX} printable ASCII characters"
+        )
+    return key
+
+
+def trace_of(fields: Fields, headers: Headers) -> Mapping[str, str]:
+    """Give the W3C trace context; one that is not well formed is as good as none, as its standard says."""
+    parent = fields.get(b"traceparent")
+    if parent is None or not _TRACEPARENT.fullmatch(parent):
+        return {}
+    trace = {"traceparent": parent.decode()}
+    state = b",".join(value for name, value in headers if name == b"tracestate")
+    if _TRACESTATE.fullmatch(state):
+        trace["tracestate"] = state.decode()
+    return trace

@@ -1,0 +1,215 @@
+"""The OpenAPI document of the door: what it takes and every answer that it gives, with examples."""
+
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from producers.gateway.http.docs_page import docs_page
+from producers.gateway.http.models import MODELS, CloudEvent, NativeEvent, Pulse
+
+INTRODUCTION = """\
+Takes events over HTTP and answers 202 only once SQS has accepted them: nothing that was acknowledged \
+waits in memory.
+
+**Send an Idempotency-Key, or events with ids of their own.** Then an event that is sent again, because \
+the answer was lost or was 503, counts once. Without either an id is made and returned (`made_id`), and \
+sending again counts again.
+
+An array answers for each of its events: 202 if all were taken, 207 if some, else the status that all of \
+them share, or 422. One bad event never fails its neighbours.
+"""
+
+_TEXTS = {
+    "/ingest": (
+        "Send pulses",
+        "One pulse, or an array of them, as `application/json`. Other events go to `/v1/events`.",
+    ),
+    "/v1/events": (
+        "Send events",
+        "Native events, CloudEvents and pulses, one or an array. CloudEvents in binary mode have their "  # noqa: ISC004
+        "attributes in `ce-` headers, and their data is the body.",
+    ),
+    "/livez": ("Does the process answer?", ""),
+    "/readyz": ("Would events be taken now?", "Not if the queue or the keys can't be reached."),
+    "/metrics": ("Metrics for Prometheus", ""),
+}
+
+_PROBLEMS = {
+    400: "No JSON, a length that is not true, or a header that can't be read.",
+    401: "No API key, or none that is known.",
+    403: "The API key is another tenant's.",
+    408: "The request was not there in time.",
+    413: "More bytes or events than are taken at once.",
+    415: "Not JSON in UTF-8, or compressed.",
+    422: "JSON, but no event that is taken; `errors` points at what is wrong.",
+    429: "Over the tenant's quota, or the gateway is full.",
+    431: "The headers are too large.",
+    500: "A fault of the gateway; its log has more under the answer's `instance`.",
+    503: "SQS has not accepted it, as far as is known: send it again, under the same id.",
+}
+_FROM_ARRAYS = (400, 403, 413, 422, 429, 503)
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+
+
+def operation(path: str) -> dict[str, Any]:
+    """Give what FastAPI's `add_api_route` is to say of a path."""
+    summary, description = _TEXTS[path]
+    shared = {
+        "summary": summary,
+        "description": description,
+        "operation_id": path.strip("/").replace("/", "_"),
+    }
+    if path in ("/ingest", "/v1/events"):
+        extra = {
+            "requestBody": {"required": True, "content": _request_content(path)},
+            "parameters": [*_PARAMETERS, *(_BINARY if path == "/v1/events" else [])],
+            "security": [{"bearer": []}, {"header": []}],
+        }
+        return shared | {"status_code": 202, "responses": _taking_responses(), "openapi_extra": extra}
+    return shared | {"responses": _probe_responses(path)}
+
+
+def describe(app: FastAPI) -> None:
+    """Let the application give its document at /openapi.json and a page of it at /docs."""
+    made = get_openapi(
+        title="Event gateway",
+        version="1",
+        description=INTRODUCTION,
+        routes=app.routes,
+        openapi_version="3.1.0",
+    )
+    _, definitions = models_json_schema(
+        [(model, "serialization") for model in MODELS], ref_template="#/components/schemas/{model}"
+    )
+    # FastAPI's own pair describes answers that this door never gives.
+    made["components"] = {
+        "schemas": definitions["$defs"],
+        "securitySchemes": {
+            "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer ep_…`"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        },
+    }
+    for item in made["paths"].values():
+        for described in item.values():
+            _without_fastapis_own(described)
+    page = docs_page(made, _PROBLEMS)
+
+    async def docs() -> Response:
+        return Response(
+            page,
+            media_type="text/html",
+            headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"},
+        )
+
+    app.openapi = lambda: made  # type: ignore[method-assign]  # as FastAPI's own pages tell to do
+    app.add_api_route("/docs", docs, methods=["GET"], include_in_schema=False)
+
+
+def _without_fastapis_own(described: dict[str, Any]) -> None:
+    for answer in described["responses"].values():
+        content = answer.get("content", {})
+        if content.get("application/json", ...) == {"schema": {}}:
+            del content["application/json"]
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _one_or_many(schema: dict[str, Any], examples: list[Any]) -> dict[str, Any]:
+    many = {"type": "array", "items": schema, "minItems": 1, "maxItems": 1000}
+    return {
+        "schema": {"anyOf": [schema, many]},
+        "examples": {
+            "one": {"summary": "One", "value": examples[0]},
+            "several": {"summary": "Several", "value": examples},
+        },
+    }
+
+
+def _example(model: type[Any]) -> Any:  # noqa: ANN401 - any JSON value
+    return model.model_config["json_schema_extra"]["examples"][0]
+
+
+def _request_content(path: str) -> dict[str, Any]:
+    pulse, native, event = _example(Pulse), _example(NativeEvent), _example(CloudEvent)
+    if path == "/ingest":
+        return {"application/json": _one_or_many(_ref("Pulse"), [pulse, pulse | {"product_sku": "traffic"}])}
+    anything: dict[str, Any] = {"anyOf": [_ref(name) for name in ("NativeEvent", "CloudEvent", "Pulse")]}
+    several: dict[str, Any] = {"type": "array", "items": _ref("CloudEvent"), "minItems": 1, "maxItems": 1000}
+    return {
+        "application/json": _one_or_many(anything, [native, event, pulse]),
+        "application/cloudevents+json": {"schema": _ref("CloudEvent"), "example": event},
+        "application/cloudevents-batch+json": {"schema": several, "example": [event]},
+    }
+
+
+def _taking_responses() -> dict[int | str, dict[str, Any]]:
+    words = {"anyOf": [_ref("Accepted"), _ref("Items")]}
+    found: dict[int | str, dict[str, Any]] = {
+        202: {
+            "description": "SQS has accepted all of it.",
+            "content": {"application/json": {"schema": words}},
+        },
+        207: {
+            "description": "Some of the events were taken; `items` says which.",
+            "content": {"application/json": {"schema": _ref("Items")}},
+        },
+    }
+    for status, description in _PROBLEMS.items():
+        schema: dict[str, Any] = _ref("Problem")
+        if status in _FROM_ARRAYS:
+            schema = {"anyOf": [_ref("NoneTaken"), schema]}
+        found[status] = {
+            "description": description,
+            "content": {"application/problem+json": {"schema": schema}},
+        }
+        if status in (429, 503):
+            found[status]["headers"] = _RETRY_AFTER
+    found[405] = _problem("Not by this method.")
+    return found
+
+
+def _problem(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/problem+json": {"schema": _ref("Problem")}}}
+
+
+def _probe_responses(path: str) -> dict[int | str, dict[str, Any]]:
+    if path == "/metrics":
+        text = {"text/plain": {"schema": {"type": "string"}}}
+        found: dict[int | str, dict[str, Any]] = {200: {"description": "The metrics.", "content": text}}
+    elif path == "/livez":
+        found = {200: {"description": "Yes.", "content": {"application/json": {"schema": _ref("Alive")}}}}
+    else:
+        content = {"application/json": {"schema": _ref("Ready")}}
+        found = {
+            200: {"description": "Yes.", "content": content},
+            503: {"description": "No; `trouble` says why.", "content": content},
+        }
+    return found | {405: _problem("Not by this method.")}
+
+
+def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:  # noqa: ANN401 - words of JSON Schema
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"} | schema}
+
+
+_PARAMETERS = [
+    _header(
+        "Idempotency-Key",
+        "The event's id, if it has none of its own; in an array `<key>:<index>`. Quoted or not.",
+        minLength=1,
+        maxLength=256,
+    ),
+    _header("traceparent", "W3C Trace Context; kept with the event. Ignored if it is not well formed."),
+    _header("tracestate", "As above."),
+]
+_BINARY = [
+    _header("ce-specversion", "Makes it a CloudEvent in binary mode.", enum=["1.0"]),
+    _header("ce-id", "The event's id."),
+    _header("ce-source", "Its producer."),
+    _header("ce-type", "Its event type."),
+    _header("ce-tenantid", "Its tenant."),
+    _header("ce-time", "When it happened, as RFC 3339 has it."),
+]

@@ -1,0 +1,118 @@
+"""What is said instead of 202: RFC 9457 problem details, each with a word of ours and what to do."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import orjson
+
+from producers.gateway.items import Refusal
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+PROBLEM_TYPE = b"application/problem+json"
+
+RETRY_AFTER_S = 1
+"""Where nobody said when to come again: the places of a full gateway are free within a second."""
+
+TITLES = {
+    "malformed": "The request can't be read",
+    "unauthenticated": "No API key that is known",
+    "forbidden": "The API key is another tenant's",
+    "not_found": "Nothing is there",
+    "method_not_allowed": "Not by this method",
+    "timeout": "The request did not come in time",
+    "too_large": "Too large",
+    "unsupported_media_type": "Neither JSON nor a CloudEvent in JSON",
+    "invalid": "JSON, but no event that is taken",
+    "over_quota": "Too much at once",
+    "head_too_large": "The head of the request is too large",
+    "internal": "A fault of the gateway",
+    "unavailable": "The queue can't be reached",
+    "none_taken": "None of the events was taken",
+}
+"""Every word that can stand in `code`, and what it is called; /docs explains them."""
+
+STATUSES = {
+    "malformed": 400,
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "timeout": 408,
+    "too_large": 413,
+    "unsupported_media_type": 415,
+    "invalid": 422,
+    "over_quota": 429,
+    "head_too_large": 431,
+    "internal": 500,
+    "unavailable": 503,
+    "none_taken": 422,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One answer that is not yes. `members` are put beside those that every problem has."""
+
+    code: str
+    status: int
+    detail: str
+    errors: tuple[Mapping[str, Any], ...] = ()
+    retry_after_s: int | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    members: Mapping[str, Any] = field(default_factory=dict)
+    instance: str = field(default_factory=lambda: f"urn:gateway:{secrets.token_hex(8)}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give it as RFC 9457 has it; `instance` names this one answer, also in our log."""
+        found: dict[str, Any] = {
+            "type": f"/docs#{self.code}",
+            "title": TITLES[self.code],
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            "instance": self.instance,
+        }
+        if self.errors:
+            found["errors"] = self.errors
+        if self.retry_after_s is not None:
+            found["retry_after_s"] = self.retry_after_s
+        return found | dict(self.members)
+
+    def as_response(self) -> tuple[int, Headers, bytes]:
+        """Give status, headers and body."""
+        body = orjson.dumps(self.as_dict())
+        headers = [(b"content-type", PROBLEM_TYPE), (b"content-length", b"%d" % len(body)), *self.headers]
+        if self.retry_after_s is not None:
+            headers.append((b"retry-after", b"%d" % self.retry_after_s))
+        if self.status == 401:  # noqa: PLR2004 - HTTP's own number
+            headers.append((b"www-authenticate", b'Bearer realm="events"'))
+        return self.status, headers, body
+
+
+class Refused(Exception):
+    """Ends the handling of a request with this problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.code)
+        self.problem = problem
+
+
+def problem(code: str, detail: str, **more: Any) -> Problem:  # noqa: ANN401 - the fields of Problem
+    """Make a problem with the status that its word has."""
+    return Problem(code, STATUSES[code], detail, **more)
+
+
+def refused(code: str, detail: str, **more: Any) -> Refused:  # noqa: ANN401 - the fields of Problem
+    """Make the exception that ends a request with this problem."""
+    return Refused(problem(code, detail, **more))
+
+
+def problem_of(refusal: Refusal) -> Problem:
+    """Say what the intake or the keys said."""
+    why, retry_after_s = refusal.why, refusal.retry_after_s
+    if retry_after_s is None and why.status in (429, 503):
+        retry_after_s = RETRY_AFTER_S
+    return Problem(why.word, why.status, refusal.detail, refusal.errors, retry_after_s)

@@ -1,0 +1,129 @@
+"""Runs the door: a socket, uvicorn on uvloop, the intake and the keys behind it, and an orderly end."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from types import FrameType
+
+import structlog
+import uvicorn
+import uvloop
+
+from processor.errors import SettingsError
+from processor.settings import Settings
+from producers.gateway.http import Limits
+from producers.gateway.http.app import make_app
+from producers.gateway.http.protocol import CONNECTIONS_PER_REQUEST, guarded
+from producers.gateway.items import Intake, Keys
+from producers.gateway.opening import open_intake, open_keys
+
+log = structlog.get_logger(__name__)
+
+_BACKLOG = 1024
+_KEEP_ALIVE_S = 30
+_FILES_BESIDE = 256
+"""Open files that are no client's: those of the queue, the database and the program itself."""
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Give the limits as the settings have them."""
+    return Limits(
+        body_bytes_max=settings.gateway_body_bytes_max,
+        items_max=settings.gateway_items_max,
+        requests_max=settings.gateway_requests_max,
+        read_timeout_s=settings.gateway_read_timeout_s,
+        json_depth_max=settings.json_depth_max,
+        json_values_max=settings.json_values_max,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket, before anything else costs time. Raises SettingsError where that can't be."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except (OSError, UnicodeError) as error:
+        words = getattr(error, "strerror", None) or "no such address"
+        raise SettingsError(
+            f"GATEWAY_PORT: {host}:{port} can't be listened on ({words}); "
+            "set GATEWAY_PORT to a free port, or to 0 for any, and GATEWAY_HOST to an address of this machine"
+        ) from None
+
+
+async def serve(intake: Intake, keys: Keys, settings: Settings, listener: socket.socket) -> None:
+    """Answer until SIGTERM or SIGINT; then nothing new comes in, and what is inside gets its word."""
+    limits = limits_of(settings)
+    _allow_files(CONNECTIONS_PER_REQUEST * limits.requests_max + _FILES_BESIDE)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        # It warns of each client's bad request, which anybody can send as often as they like.
+        logging.getLogger(name).setLevel(logging.ERROR)
+    config = uvicorn.Config(
+        make_app(intake, keys, limits),
+        http=guarded(limits),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        # A second less than there is, for what has to be closed behind it.
+        timeout_graceful_shutdown=max(1, int(settings.stop_timeout_s) - 1),
+        backlog=_BACKLOG,
+    )
+    host, port = listener.getsockname()[:2]
+    log.info("gateway_started", door="http", host=host, port=port, keys=settings.gateway_keys)
+    await Server(config).serve(sockets=[listener])
+    log.info("gateway_stopped", door="http")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which ends by 0 after a stop: its own would raise the signal once more at the end."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at the first signal; end at the second, where everything stands."""
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        if self.should_exit:
+            os._exit(128 + number)
+        self.should_exit = True
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise the limit of open files as far as we may; beyond it a connection would not even be refused."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < reachable:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+
+
+def run(settings: Settings) -> None:
+    """Run the door of these settings until it is told to stop. Raises SettingsError for what can't work."""
+    listener = listen(settings.gateway_host, settings.gateway_port)
+    with contextlib.closing(listener), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(settings, listener))
+
+
+async def _run(settings: Settings, listener: socket.socket) -> None:
+    intake, keys = open_intake(settings), open_keys(settings)
+    await keys.start()
+    try:
+        await intake.start()
+        try:
+            await serve(intake, keys, settings, listener)
+        finally:
+            await intake.close()
+    finally:
+        await keys.close()

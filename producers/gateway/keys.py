@@ -1,0 +1,163 @@
+"""Who sends, by API key: all keys are known beforehand, so that no request waits for the database.
+
+    api_key ◀── every GATEWAY_KEYS_EVERY_S ── [background thread] ──▶ the keys in force ◀── Keys.caller
+
+While the database is away what was known goes on to hold: who could send still can.
+"""
+
+import hmac
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from processor.api_keys import EXPECTED, read_key
+from processor.connection import Deadline, connect, require_all_rows
+from processor.errors import ProcessorError
+from processor.reader import known_keys
+from producers.gateway.items import Caller, Refusal, Why
+
+STALE_AFTER_S = 60.0
+"""Keys that were read longer ago still hold, and `ready` says that they may be out of date."""
+
+_READ_DEADLINE_S = 30.0
+_NO_DIGEST = bytes(32)
+
+_UNKNOWN = Refusal(Why.UNAUTHENTICATED, f"no such API key, or it was revoked; expected {EXPECTED}")
+_NONE_GIVEN = Refusal(Why.UNAUTHENTICATED, f"an API key is needed: Authorization: Bearer {EXPECTED}")
+_SUSPENDED = Refusal(Why.FORBIDDEN, "the tenant of this key is suspended")
+_NOT_READ = Refusal(Why.UNAVAILABLE, "the API keys have not been read yet", retry_after_s=1)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    tenant_id: str
+    digest: bytes
+    suspended: bool
+
+
+class DatabaseKeys:
+    """Keys as the table `api_key` has them, at most `every_s` and a reading old. `start`, then `close` it."""
+
+    def __init__(self, dsn: str, *, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._dsn = dsn
+        self._every_s = every_s
+        self._clock = clock
+        self._known: Mapping[str, _Known] | None = None
+        self._read_at = 0.0
+        self._trouble = ""
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._connection: psycopg.Connection[Any] | None = None
+
+    async def start(self) -> None:
+        """Begin to read the keys, and to read them again and again. Waits for nothing."""
+        self._thread = threading.Thread(target=self._follow, name="keys", daemon=True)
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Read no more."""
+        self._stop.set()
+
+    async def caller(self, authorization: str | None) -> Caller | Refusal:
+        """Say who sends; a refusal if nobody known, or if no key was ever read."""
+        if authorization is None or not authorization.strip():
+            return _NONE_GIVEN
+        known = self._known
+        if known is None:
+            return _NOT_READ
+        scheme, _, rest = authorization.strip().partition(" ")
+        key = read_key(rest.strip() if scheme.lower() == "bearer" else authorization.strip())
+        if key is None:
+            return _UNKNOWN
+        found = known.get(key.key_id)
+        # Compared even if there is none, and in constant time: how long it takes tells nothing of either.
+        same = hmac.compare_digest(key.digest, found.digest if found is not None else _NO_DIGEST)
+        if found is None or not same:
+            return _UNKNOWN
+        return _SUSPENDED if found.suspended else Caller(found.tenant_id)
+
+    async def ready(self) -> str:
+        """Say in words what is in the way of knowing keys; empty when nothing is."""
+        if self._known is None:
+            return f"the API keys have not been read yet{': ' if self._trouble else ''}{self._trouble}"
+        age_s = self._clock() - self._read_at
+        if age_s > STALE_AFTER_S + self._every_s:
+            return (
+                f"the API keys were read {age_s:.0f} s ago: {self._trouble or 'the database does not answer'}"
+            )
+        return ""
+
+    # ── in the thread ─────────────────────────────────────────────────────────────────────────────────
+
+    def _follow(self) -> None:
+        deadline = Deadline(_READ_DEADLINE_S, stop=self._stop)
+        while not self._stop.is_set():
+            began_at = self._clock()
+            trouble = self._read(deadline)
+            if not trouble:
+                # As old as the question, not as the answer.
+                self._read_at = began_at
+            self._tell(trouble)
+            self._stop.wait(self._every_s)
+        self._let_go()
+
+    def _read(self, deadline: Deadline) -> str:
+        """Read the keys once; gives in words why that was not possible."""
+        try:
+            if self._connection is None:
+                self._connection = connect(self._dsn, application="event-gateway")
+            with deadline.over(self._connection):
+                require_all_rows(self._connection)
+                rows = known_keys(self._connection)
+        except ProcessorError as error:
+            self._let_go()
+            return str(error)
+        except psycopg.errors.UndefinedTable:
+            return "the database has no table of keys; run: processor migrate"
+        except psycopg.errors.InsufficientPrivilege:
+            return "the role of DATABASE_URL may not read keys; make it a member of processor_gateway"
+        except psycopg.Error as error:
+            self._let_go()
+            return f"the database went away: {error.sqlstate or type(error).__name__}"
+        self._known = {
+            row["key_id"]: _Known(row["tenant_id"], bytes(row["digest"]), bool(row["suspended"]))
+            for row in rows
+        }
+        return ""
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _tell(self, trouble: str) -> None:
+        if trouble and not self._trouble:
+            log.error("API keys can't be read: %s; those that are known go on to hold", trouble)
+        elif self._trouble and not trouble:
+            log.warning("API keys can be read again")
+        self._trouble = trouble
+
+
+class OpenDoor:
+    """Keys for a network in which everybody is trusted (GATEWAY_KEYS=off): who sends may name any tenant."""
+
+    async def start(self) -> None:
+        """Nothing is to be read."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    async def caller(self, authorization: str | None) -> Caller | Refusal:  # noqa: ARG002 - not asked for
+        """Take everybody for who they say they are."""
+        return Caller(None)
+
+    async def ready(self) -> str:
+        """Nothing can be in the way."""
+        return ""

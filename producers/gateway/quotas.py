@@ -1,0 +1,76 @@
+"""How much each tenant may send: a bucket of tokens for each that was not quiet lately."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+
+BUCKETS_MAX = 100_000
+"""Tenants that are kept account of; beyond them the one that came first starts anew."""
+
+_BURST_S = 2.0
+_SWEEP_EVERY_S = 1.0
+
+
+class Quotas:
+    """Events per second by tenant; None: no bound. Used on one event loop, by one thread.
+
+    `rates` has exceptions by tenant. `burst` is what may come at once; None: what the rate gives in two
+    seconds.
+    """
+
+    def __init__(
+        self,
+        rate: float | None,
+        *,
+        burst: int | None = None,
+        rates: Mapping[str, float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._rates = dict(rates or {})
+        self._clock = clock
+        self._unbounded = rate is None and not self._rates
+        # Tokens as they were at a moment. A bucket that is full is none, so who is quiet takes no room.
+        self._buckets: dict[str, tuple[float, float]] = {}
+        self._swept_at = clock()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, tenant_id: str) -> int | None:
+        """Take one event off a tenant's quota; where there is none left, say in how many seconds there is."""
+        if self._unbounded:
+            return None
+        rate = self._rates.get(tenant_id, self._rate)
+        if rate is None:
+            return None
+        now = self._clock()
+        if now - self._swept_at >= _SWEEP_EVERY_S:
+            self._sweep(now)
+        tokens = self._tokens(tenant_id, rate, now)
+        if tokens < 1:
+            return max(1, math.ceil((1 - tokens) / rate))
+        if tenant_id not in self._buckets and len(self._buckets) >= BUCKETS_MAX:
+            del self._buckets[next(iter(self._buckets))]
+        self._buckets[tenant_id] = (tokens - 1, now)
+        return None
+
+    def _room(self, rate: float) -> float:
+        return float(self._burst) if self._burst is not None else max(1.0, rate * _BURST_S)
+
+    def _tokens(self, tenant_id: str, rate: float, now: float) -> float:
+        room = self._room(rate)
+        known = self._buckets.get(tenant_id)
+        return room if known is None else min(room, known[0] + (now - known[1]) * rate)
+
+    def _sweep(self, now: float) -> None:
+        """Forget the buckets that are full again."""
+        self._swept_at = now
+        full = []
+        for tenant_id in self._buckets:
+            rate = self._rates.get(tenant_id, self._rate) or 0.0
+            if self._tokens(tenant_id, rate, now) >= self._room(rate):
+                full.append(tenant_id)
+        for tenant_id in full:
+            del self._buckets[tenant_id]
