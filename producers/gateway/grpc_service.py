@@ -1,0 +1,245 @@
+"""The four methods of the gRPC door: calls in, words out; all meaning is in the intake behind them.
+
+call ─▶ a free place? ─▶ who calls? (Keys) ─▶ read ─▶ Intake.take ─▶ reply, or status and trailing metadata
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from processor.wire import TRACE_NAMES
+from producers.gateway.grpc_items import STATUS, Results, read_event, status_words, taken, trailing
+from producers.gateway.grpc_streams import Answered, Stream, take
+from producers.gateway.items import Caller, Intake, Keys, Refusal, Why
+from producers.gateway.protos import ingest_pb2 as pb
+
+SERVICE = str(pb.DESCRIPTOR.services_by_name["Ingest"].full_name)
+
+UPLOAD_ITEMS_MAX, UPLOAD_BYTES_MAX = 10_000, 2 * 1024 * 1024
+"""Where the reply to a stream that is answered once comes early: a client takes 4 MiB."""
+
+KEY_LENGTH_MAX = 256
+
+_ONCE = frozenset(("authorization", "x-api-key", "idempotency-key", "traceparent"))
+
+_STOPPING = Refusal(
+    Why.UNAVAILABLE,
+    "the gateway is stopping; what has no result has not been read: send it again, on a new connection",
+)
+_FULL = Refusal(Why.OVER_QUOTA, "the gateway has as many calls as it takes; come again", retry_after_s=1)
+
+_Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+_Messages: TypeAlias = AsyncIterator[bytes]
+_Request = TypeVar("_Request", pb.IngestRequest, pb.IngestBatchRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is taken: bytes of a message, events of a batch, calls at once, seconds to send a message."""
+
+    message_bytes_max: int
+    items_max: int
+    calls_max: int
+    read_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What the metadata of a call say."""
+
+    authorization: str | None
+    idempotency_key: str | None
+    trace: dict[str, str]
+
+    def key_of(self, place: int) -> str | None:
+        """Give the idempotency key of one event of several."""
+        return None if self.idempotency_key is None else f"{self.idempotency_key}:{place}"
+
+
+class IngestService:
+    """Ingest, IngestBatch, IngestStream and IngestUpload.
+
+    Requests come as bytes, so that what is none is refused in our words. The unary methods are served as
+    streams of one message, which is the same on the wire: so a sender that never comes to the end of its
+    message has a time-out, and a place that is counted.
+    """
+
+    def __init__(self, intake: Intake, keys: Keys, bounds: Bounds) -> None:
+        self._intake = intake
+        self._keys = keys
+        self._bounds = bounds
+        self._streams: set[Stream] = set()
+        self._stopping = False
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Give what a server needs to call us."""
+        once, streamed = grpc.stream_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Ingest": once(self.ingest, None, pb.IngestReply.SerializeToString),
+            "IngestBatch": once(self.ingest_batch, None, pb.IngestBatchReply.SerializeToString),
+            "IngestStream": streamed(self.ingest_stream, None, pb.IngestStreamReply.SerializeToString),
+            "IngestUpload": once(self.ingest_upload, None, pb.IngestUploadReply.SerializeToString),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    async def ingest(self, messages: _Messages, context: _Context) -> pb.IngestReply:
+        """Take one event; a refusal ends the call with its status."""
+        async with self._place(context) as call:
+            caller = await self._known(call, context)
+            request = await self._read(pb.IngestRequest, messages, context)
+            read = read_event(request, call.idempotency_key)
+            [word] = await take(self._intake, [read], caller)
+            if isinstance(word, Refusal):
+                await _refuse(context, word, by_field=read.by_field)
+            return pb.IngestReply(taken=taken(word))
+
+    async def ingest_batch(self, messages: _Messages, context: _Context) -> pb.IngestBatchReply:
+        """Take several events, and give a result for each in order."""
+        async with self._place(context) as call:
+            caller = await self._known(call, context)
+            request = await self._read(pb.IngestBatchRequest, messages, context)
+            if len(request.items) > self._bounds.items_max:
+                words = f"{len(request.items)} events in one call; at most {self._bounds.items_max} are taken"
+                await _refuse(context, Refusal(Why.TOO_LARGE, f"{words} (GATEWAY_ITEMS_MAX)"))
+            reads = [read_event(item, call.key_of(place)) for place, item in enumerate(request.items)]
+            words_on_all = await take(self._intake, reads, caller)
+            return pb.IngestBatchReply(results=Results().of_all(words_on_all, reads))
+
+    async def ingest_stream(self, messages: _Messages, context: _Context) -> None:
+        """Take events as they come, and write results as they can."""
+
+        async def answer(answered: Answered) -> None:
+            results = Results()
+            await context.write(
+                pb.IngestStreamReply(
+                    results=[
+                        pb.SequencedResult(sequence=one.sequence, result=results.of(word, one.read))
+                        for one, word in zip(answered.arrived, answered.words, strict=True)
+                    ]
+                )
+            )
+
+        async with self._place(context) as call:
+            stream = self._stream(call, answer)
+            await self._run(call, stream, messages, context)
+            if stream.refusal is not None:
+                await _refuse(context, stream.refusal)
+            if self._stopping:
+                await _refuse(context, _STOPPING)
+
+    async def ingest_upload(self, messages: _Messages, context: _Context) -> pb.IngestUploadReply:
+        """Take events as they come, and answer once."""
+        results, by_place = Results(), dict[int, pb.Result]()
+
+        async def answer(answered: Answered) -> None:
+            for one, word in zip(answered.arrived, answered.words, strict=True):
+                by_place[one.sequence] = results.of(word, one.read)
+            if len(by_place) >= UPLOAD_ITEMS_MAX or results.size_bytes >= UPLOAD_BYTES_MAX:
+                stream.end()
+
+        async with self._place(context) as call:
+            stream = self._stream(call, answer)
+            await self._run(call, stream, messages, context)
+            in_order = [by_place[place] for place in range(len(by_place))]
+            return pb.IngestUploadReply(results=in_order, ended_early=stream.ended_early)
+
+    async def stop(self, grace_s: float) -> None:
+        """Let streams come to their end, and wait until no call is left, or so long."""
+        self._stopping = True
+        for stream in self._streams:
+            stream.end()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace_s)
+
+    @asynccontextmanager
+    async def _place(self, context: _Context) -> AsyncIterator[_Call]:
+        """Hold one of the places for calls; a call that finds none is refused before it is read."""
+        if self._stopping:
+            await _refuse(context, _STOPPING)
+        if self._calls >= self._bounds.calls_max:
+            await _refuse(context, _FULL)
+        self._calls += 1
+        self._idle.clear()
+        try:
+            call = _call(context)
+            if isinstance(call, Refusal):
+                await _refuse(context, call)
+            yield call
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def _known(self, call: _Call, context: _Context) -> Caller:
+        caller = await self._caller(call)
+        if isinstance(caller, Refusal):
+            await _refuse(context, caller)
+        return caller
+
+    async def _caller(self, call: _Call) -> Caller | Refusal:
+        caller = await self._keys.caller(call.authorization)
+        return caller if isinstance(caller, Refusal) else replace(caller, trace=call.trace)
+
+    async def _read(self, kind: type[_Request], messages: _Messages, context: _Context) -> _Request:
+        """Read the one message of a unary call."""
+        try:
+            async with asyncio.timeout(self._bounds.read_timeout_s):
+                data = await anext(messages, None)
+        except TimeoutError:
+            words = f"the message was not there within {self._bounds.read_timeout_s:g} s"
+            await context.abort(
+                grpc.StatusCode.DEADLINE_EXCEEDED, f"{words} (GATEWAY_READ_TIMEOUT_S); nothing was taken"
+            )
+        if data is None:
+            await _refuse(context, Refusal(Why.MALFORMED, "the call came to its end without a message"))
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            name = kind.DESCRIPTOR.name
+            await _refuse(
+                context, Refusal(Why.MALFORMED, f"the bytes are no {name}; compare it with ingest.proto")
+            )
+
+    def _stream(self, call: _Call, answer: Callable[[Answered], Awaitable[None]]) -> Stream:
+        return Stream(self._intake, lambda: self._caller(call), answer, call.key_of)
+
+    async def _run(self, call: _Call, stream: Stream, messages: _Messages, context: _Context) -> None:
+        """Check who calls before anything is read, then let the stream come to its end."""
+        await self._known(call, context)
+        self._streams.add(stream)
+        try:
+            await stream.run(messages)
+        finally:
+            self._streams.discard(stream)
+
+
+async def _refuse(context: _Context, refusal: Refusal, *, by_field: bool = False) -> NoReturn:
+    words = status_words(refusal)
+    await context.abort(STATUS[refusal.why], words, trailing(refusal, by_field=by_field))
+
+
+def _call(context: _Context) -> _Call | Refusal:
+    named: dict[str, str] = {}
+    for name, value in context.invocation_metadata() or ():
+        if isinstance(value, bytes):
+            continue
+        if name in named and name in _ONCE:
+            return Refusal(Why.MALFORMED, f"the metadata {name} is there twice; send it once")
+        # W3C lets tracestate be cut into several.
+        named[name] = f"{named[name]},{value}" if name in named else value
+    key = named.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= KEY_LENGTH_MAX:
+        return Refusal(Why.MALFORMED, f"idempotency-key: expected 1 to {KEY_LENGTH_MAX} characters")
+    return _Call(
+        named.get("x-api-key") or named.get("authorization"),
+        key,
+        {name: named[name] for name in TRACE_NAMES if name in named},
+    )
