@@ -12,6 +12,10 @@ def open_source(settings: Settings) -> RunningSource:
     Raises SettingsError, also where the extra of its broker is not installed.
     """
     address = settings.source_address()
+    if settings.routing_key is not None and (address is None or address.kind != "rabbitmq"):
+        raise SettingsError(
+            "ROUTING_KEY is set, and only RabbitMQ has routing keys; leave it unset, or set SOURCE_URL to amqp://"
+        )
     if address is None:
         return SqsSource.open(settings)
     try:
