@@ -57,12 +57,20 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def serve(intake: Intake, keys: Keys, settings: Settings, listener: socket.socket) -> None:
     """Answer until SIGTERM or SIGINT; then nothing new comes in, and what is inside gets its word."""
+    _allow_files(CONNECTIONS_PER_REQUEST * settings.gateway_requests_max + _FILES_BESIDE)
+    host, port = listener.getsockname()[:2]
+    log.info("gateway_started", door="http", host=host, port=port, keys=settings.gateway_keys)
+    await Server(config_of(intake, keys, settings)).serve(sockets=[listener])
+    log.info("gateway_stopped", door="http")
+
+
+def config_of(intake: Intake, keys: Keys, settings: Settings) -> uvicorn.Config:
+    """Give uvicorn's configuration: the application, on the protocol with its bounds."""
     limits = limits_of(settings)
-    _allow_files(CONNECTIONS_PER_REQUEST * limits.requests_max + _FILES_BESIDE)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         # It warns of each client's bad request, which anybody can send as often as they like.
         logging.getLogger(name).setLevel(logging.ERROR)
-    config = uvicorn.Config(
+    return uvicorn.Config(
         make_app(intake, keys, limits),
         http=guarded(limits),
         ws="none",
@@ -76,10 +84,6 @@ async def serve(intake: Intake, keys: Keys, settings: Settings, listener: socket
         timeout_graceful_shutdown=max(1, int(settings.stop_timeout_s) - 1),
         backlog=_BACKLOG,
     )
-    host, port = listener.getsockname()[:2]
-    log.info("gateway_started", door="http", host=host, port=port, keys=settings.gateway_keys)
-    await Server(config).serve(sockets=[listener])
-    log.info("gateway_stopped", door="http")
 
 
 class Server(uvicorn.Server):
