@@ -341,7 +341,7 @@ def test_a_full_gateway_and_one_that_is_away_are_outages(loop: Loop, settings: S
     with pytest.raises(SourceUnavailable) as away:
         list(Publisher(Sender(target, None), wait_s_max=0.01).publish([an_outgoing(0)]))
 
-    assert (full.value.outage, full.value.code) == (True, "over_quota")
+    assert (full.value.outage, full.value.code, full.value.wait_s) == (True, "over_quota", 1.0)
     assert target in str(away.value)
 
 
