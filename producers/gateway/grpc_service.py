@@ -14,7 +14,16 @@ from google.protobuf.message import DecodeError
 
 from processor.wire import TRACE_NAMES
 from producers.gateway import grpc_measures
-from producers.gateway.grpc_items import STATUS, Results, read_event, status_words, taken, trailing
+from producers.gateway.grpc_items import (
+    STATUS,
+    Results,
+    read_event,
+    status_words,
+    taken,
+    too_many_items,
+    trailing,
+    unreadable,
+)
 from producers.gateway.grpc_streams import Answered, Stream, take
 from producers.gateway.items import Caller, Intake, Keys, Refusal, Why
 from producers.gateway.protos import ingest_pb2 as pb
@@ -107,9 +116,8 @@ class IngestService:
         async with self._place("IngestBatch", context) as call:
             caller = await self._known(call, context)
             request = await self._read(pb.IngestBatchRequest, context)
-            if len(request.items) > self._bounds.items_max:
-                words = f"{len(request.items)} events in one call; at most {self._bounds.items_max} are taken"
-                await _refuse(context, Refusal(Why.TOO_LARGE, f"{words} (GATEWAY_ITEMS_MAX)"))
+            if too_many := too_many_items(len(request.items), self._bounds.items_max):
+                await _refuse(context, too_many)
             reads = [read_event(item, call.key_of(place)) for place, item in enumerate(request.items)]
             words_on_all = await take(self._intake, reads, caller)
             return pb.IngestBatchReply(results=Results().of_all(words_on_all, reads))
@@ -149,6 +157,8 @@ class IngestService:
         async with self._place("IngestUpload", context) as call:
             stream = self._stream(call, answer)
             await self._run(call, stream, context)
+            if stream.refusal is not None and not by_place:
+                await _refuse(context, stream.refusal)
             in_order = [by_place[place] for place in range(len(by_place))]
             return pb.IngestUploadReply(results=in_order, ended_early=stream.ended_early)
 
@@ -213,13 +223,10 @@ class IngestService:
         try:
             return kind.FromString(data)
         except DecodeError:
-            name = kind.DESCRIPTOR.name
-            await _refuse(
-                context, Refusal(Why.MALFORMED, f"the bytes are no {name}; compare it with ingest.proto")
-            )
+            await _refuse(context, unreadable(kind))
 
     def _stream(self, call: _Call, answer: Callable[[Answered], Awaitable[None]]) -> Stream:
-        return Stream(self._intake, lambda: self._caller(call), answer, call.key_of)
+        return Stream(self._intake, lambda: self._caller(call), answer, call.key_of, self._bounds.items_max)
 
     async def _run(self, call: _Call, stream: Stream, context: _Context) -> None:
         """Check who calls before anything is read, then let the stream come to its end."""

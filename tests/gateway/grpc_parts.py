@@ -2,9 +2,10 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -190,11 +191,18 @@ def answer_of(door: Door, method: str, requests: list[pb.IngestRequest], **optio
     """Call one of the methods with these, and give all that it answers."""
     call, options = getattr(door.stub, method), {"timeout": WAIT_S} | options
     if method == "IngestStream":
-        return list(call(iter(requests), **options))
+        return list(call(streamed(requests), **options))
     if method == "IngestUpload":
-        return [call(iter(requests), **options)]
+        return [call(streamed(requests), **options)]
     sent = pb.IngestBatchRequest(items=requests) if method == "IngestBatch" else requests[0]
     return [call(sent, **options)]
+
+
+def streamed(requests: Iterable[pb.IngestRequest], size: int = 1) -> Iterator[pb.IngestStreamRequest]:
+    """Put so many into each message of a stream."""
+    left = iter(requests)
+    while items := list(islice(left, size)):
+        yield pb.IngestStreamRequest(items=items)
 
 
 METHODS = ("Ingest", "IngestBatch", "IngestStream", "IngestUpload")

@@ -23,6 +23,7 @@ from tests.gateway.grpc_parts import (
     an_event,
     answer_of,
     refusal_of,
+    streamed,
     trailing_of,
 )
 from tests.rig import wait_until
@@ -49,15 +50,39 @@ def test_bytes_that_are_no_message_are_refused_in_our_words(loop: Loop, method: 
     assert refusal_of(refused.value).code == pb.CODE_MALFORMED
 
 
-def test_bytes_that_are_no_message_do_not_fail_their_neighbours_in_a_stream(loop: Loop) -> None:
-    good = an_event().SerializeToString()
+@pytest.mark.parametrize("method", ["IngestStream", "IngestUpload"])
+def test_bytes_that_are_no_message_end_a_stream_after_its_answers(loop: Loop, method: str) -> None:
+    intake, replies = PlainIntake(), list[bytes]()
 
-    with a_door(loop, PlainIntake()) as door:
-        sent = iter([good, b"\xff\xff\xff", good])
-        replies = [pb.IngestStreamReply.FromString(data) for data in door.bare("IngestStream")(sent)]
+    with a_door(loop, intake) as door:
+        if method == "IngestStream":
+            with pytest.raises(grpc.RpcError) as refused:
+                replies.extend(door.bare(method)(iter([a_message(method), b"\xff\xff"]), timeout=WAIT_S))
+            assert refusal_of(refused.value).code == pb.CODE_MALFORMED
+        else:
+            [reply] = door.bare(method)(iter([a_message(method), b"\xff\xff"]), timeout=WAIT_S)
+            said = pb.IngestUploadReply.FromString(reply)
+            assert (len(said.results), said.ended_early) == (1, True)
 
-    found = {one.sequence: one.result.WhichOneof("outcome") for reply in replies for one in reply.results}
-    assert found == {0: "taken", 1: "refusal", 2: "taken"}
+    assert len(intake.items) == 1
+
+
+def test_an_upload_of_bytes_that_are_no_message_is_refused(loop: Loop) -> None:
+    with a_door(loop, PlainIntake()) as door, pytest.raises(grpc.RpcError) as refused:
+        list(door.bare("IngestUpload")(iter([b"\xff\xff"]), timeout=WAIT_S))
+
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_too_many_events_in_one_message_of_a_stream_are_refused_one_by_one(loop: Loop) -> None:
+    sent = [*streamed([an_event(n) for n in range(3)], 3), *streamed([an_event(3)])]
+
+    with a_door(loop, PlainIntake(), items_max=2) as door:
+        replies = list(door.stub.IngestStream(iter(sent), timeout=WAIT_S))
+
+    found = {one.sequence: one.result for reply in replies for one in reply.results}
+    assert [found[place].refusal.code for place in range(3)] == [pb.CODE_TOO_LARGE] * 3
+    assert found[3].taken.message_id == "o-3"
 
 
 @pytest.mark.parametrize("method", ["Ingest", "IngestBatch"])
@@ -192,7 +217,7 @@ def test_of_a_stream_no_more_than_a_window_is_without_an_answer(loop: Loop) -> N
     loop.call(intake.open.clear)
 
     with a_door(loop, intake) as door:
-        replies = door.stub.IngestStream((an_event(n) for n in range(3000)), timeout=WAIT_S)
+        replies = door.stub.IngestStream(streamed(an_event(n) for n in range(3000)), timeout=WAIT_S)
         wait_until(lambda: intake.waiting == WINDOW_ITEMS, "the window is full", wait_s=WAIT_S)
         loop.call(intake.open.set)
         found = [one.sequence for reply in replies for one in reply.results]
@@ -207,7 +232,7 @@ def test_of_a_stream_of_large_events_no_more_bytes_than_the_window_has_are_held(
     large = a_raw(b"0" * 1_000_000)
 
     with a_door(loop, intake, message_bytes_max=2_000_000) as door:
-        replies = door.stub.IngestStream((large for _ in range(20)), timeout=WAIT_S)
+        replies = door.stub.IngestStream(streamed(large for _ in range(20)), timeout=WAIT_S)
         wait_until(lambda: intake.waiting == 5, "five of a megabyte are held", wait_s=WAIT_S)
         loop.call(intake.open.set)
         found = [one.sequence for reply in replies for one in reply.results]
@@ -220,7 +245,7 @@ def test_who_reads_no_answers_is_not_read_either(loop: Loop) -> None:
     intake = PlainIntake(lambda _item: Refusal(Why.INVALID, "€" * 900))
 
     with a_door(loop, intake) as door:
-        replies = door.stub.IngestStream((an_event(n) for n in range(20_000)), timeout=WAIT_S)
+        replies = door.stub.IngestStream(streamed(an_event(n) for n in range(20_000)), timeout=WAIT_S)
         wait_until(lambda: bool(door.server._service._streams), "it has begun", wait_s=WAIT_S)
         [stream] = door.server._service._streams
         wait_until(lambda: stream._window.items == WINDOW_ITEMS, "the window is full", wait_s=WAIT_S)
@@ -240,7 +265,9 @@ def test_a_stream_whose_key_is_revoked_ends_and_takes_no_more(loop: Loop) -> Non
         yield an_event(1)
 
     with a_door(loop, intake, keys) as door:
-        replies = door.stub.IngestStream(events(), timeout=WAIT_S, metadata=[("x-api-key", "secret")])
+        replies = door.stub.IngestStream(
+            streamed(events()), timeout=WAIT_S, metadata=[("x-api-key", "secret")]
+        )
         first, second = next(replies), next(replies)
         with pytest.raises(grpc.RpcError) as refused:
             next(replies)
@@ -255,7 +282,7 @@ def test_an_upload_beyond_its_bound_is_answered_early_for_what_was_read(loop: Lo
     intake = PlainIntake(lambda _item: Refusal(Why.INVALID, "€" * 900))
 
     with a_door(loop, intake) as door:
-        reply = door.stub.IngestUpload((an_event(n) for n in range(20_000)), timeout=WAIT_S)
+        reply = door.stub.IngestUpload(streamed(an_event(n) for n in range(20_000)), timeout=WAIT_S)
 
     assert reply.ended_early
     assert len(reply.results) == len(intake.items) < 2_000
@@ -266,7 +293,10 @@ def test_an_upload_beyond_its_bound_is_answered_early_for_what_was_read(loop: Lo
 
 def a_message(method: str) -> bytes:
     event = an_event()
-    return (pb.IngestBatchRequest(items=[event]) if method == "IngestBatch" else event).SerializeToString()
+    if method == "Ingest":
+        return event.SerializeToString()
+    kind = pb.IngestBatchRequest if method == "IngestBatch" else pb.IngestStreamRequest
+    return kind(items=[event]).SerializeToString()
 
 
 def a_connection(door: Door) -> socket.socket:

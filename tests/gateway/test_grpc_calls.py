@@ -21,6 +21,7 @@ from tests.gateway.grpc_parts import (
     an_event,
     answer_of,
     refusal_of,
+    streamed,
     trailing_of,
 )
 
@@ -47,7 +48,7 @@ def test_a_stream_answers_each_event_by_its_place(loop: Loop) -> None:
     sent = [an_event(0), a_raw(b"x"), an_event(2)]
 
     with a_door(loop, intake) as door:
-        replies = list(door.stub.IngestStream(iter(sent), timeout=WAIT_S))
+        replies = list(door.stub.IngestStream(streamed(iter(sent)), timeout=WAIT_S))
 
     found = {one.sequence: one.result for reply in replies for one in reply.results}
     assert len(found) == len(sent)
@@ -56,9 +57,17 @@ def test_a_stream_answers_each_event_by_its_place(loop: Loop) -> None:
     assert found[2].taken.message_id == "o-2"
 
 
+def test_a_message_of_a_stream_may_have_several_events(loop: Loop) -> None:
+    with a_door(loop, PlainIntake()) as door:
+        replies = door.stub.IngestStream(streamed((an_event(n) for n in range(1000)), 90), timeout=WAIT_S)
+        found = {one.sequence: one.result.taken.message_id for reply in replies for one in reply.results}
+
+    assert found == {n: f"o-{n}" for n in range(1000)}
+
+
 def test_an_upload_answers_all_events_at_once_in_order(loop: Loop) -> None:
     with a_door(loop, PlainIntake()) as door:
-        reply = door.stub.IngestUpload((an_event(n) for n in range(1000)), timeout=WAIT_S)
+        reply = door.stub.IngestUpload(streamed(an_event(n) for n in range(1000)), timeout=WAIT_S)
 
     assert [result.taken.message_id for result in reply.results] == [f"o-{n}" for n in range(1000)]
     assert not reply.ended_early

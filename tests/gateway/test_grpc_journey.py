@@ -41,6 +41,7 @@ from tests.gateway.grpc_parts import (
     an_event,
     answer_of,
     refusal_of,
+    streamed,
 )
 from tests.rig import wait_until
 
@@ -219,7 +220,7 @@ def test_a_long_stream_is_stored_to_the_last_event(
     number = 1500
 
     with a_gateway(loop, settings, PlainKeys()) as door:
-        replies = door.stub.IngestStream((an_event(n) for n in range(number)), timeout=WAIT_S)
+        replies = door.stub.IngestStream(streamed(an_event(n) for n in range(number)), timeout=WAIT_S)
         results = {one.sequence: one.result.taken for reply in replies for one in reply.results}
 
     asked = sqs_server.client().get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])
@@ -232,7 +233,7 @@ def test_a_stream_that_dies_has_put_on_the_queue_all_that_it_was_answered(
     loop: Loop, settings: Settings, db: Db, saver: Saver, source: SqsSource
 ) -> None:
     with a_gateway(loop, settings, PlainKeys()) as door:
-        replies = door.stub.IngestStream((an_event(n) for n in range(2000)), timeout=WAIT_S)
+        replies = door.stub.IngestStream(streamed(an_event(n) for n in range(2000)), timeout=WAIT_S)
         answered = {one.result.taken.message_id for _ in range(5) for one in next(replies).results}
         door.channel.close()
         wait_until(lambda: door.server._service._calls == 0, "it is gone", wait_s=WAIT_S)

@@ -42,6 +42,7 @@ from tests.gateway.grpc_parts import (
     an_event,
     answer_of,
     refusal_of,
+    streamed,
 )
 from tests.rig import wait_until
 
@@ -142,7 +143,7 @@ def test_a_stop_answers_what_it_has_read_of_a_stream_and_says_that_it_ends(loop:
         sent_all.result(WAIT_S)
 
     with a_door(loop, intake) as door:
-        replies = door.stub.IngestStream(events(), timeout=WAIT_S)
+        replies = door.stub.IngestStream(streamed(events()), timeout=WAIT_S)
         wait_until(lambda: intake.waiting == 15, "all are read", wait_s=WAIT_S)
         stopping = begin_to_stop(door)
         loop.call(intake.open.set)
@@ -166,7 +167,7 @@ def test_a_stop_ends_an_upload_early_with_all_that_was_read(loop: Loop) -> None:
 
     with a_door(loop, intake) as door:
         upload: Any = door.stub.IngestUpload
-        reply = upload.future(events(), timeout=WAIT_S)
+        reply = upload.future(streamed(events()), timeout=WAIT_S)
         wait_until(lambda: len(intake.items) == 15, "all are read", wait_s=WAIT_S)
         stopping = begin_to_stop(door)
 
