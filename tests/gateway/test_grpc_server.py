@@ -279,6 +279,14 @@ def test_a_port_that_is_taken_is_named_and_ends_with_two(environment: dict[str, 
     assert "Traceback" not in done.stderr
 
 
+def test_two_servers_never_share_a_port_in_silence(loop: Loop) -> None:
+    async def opened(port: int) -> None:
+        GrpcDoor(PlainIntake(), PlainKeys(), BOUNDS, host="127.0.0.1", port=port)
+
+    with a_door(loop, PlainIntake()) as door, pytest.raises(SettingsError, match="GATEWAY_GRPC_PORT"):
+        loop.run(opened(door.server.port))
+
+
 def test_an_address_that_is_no_address_is_told(loop: Loop) -> None:
     async def opened() -> None:
         GrpcDoor(PlainIntake(), PlainKeys(), BOUNDS, host="no.such.host.invalid", port=0)
