@@ -115,7 +115,10 @@ def begin_to_stop(door: Door, grace_s: float = WAIT_S) -> "Future[None]":
 
 
 @pytest.mark.parametrize("method", ["Ingest", "IngestBatch"])
-def test_a_stop_gives_calls_that_are_here_their_word_and_takes_no_other(loop: Loop, method: str) -> None:
+def test_a_stop_gives_calls_that_are_here_their_word_and_takes_no_other(
+    loop: Loop, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_door, "LAST_WORDS_S", 0.05)
     intake = PlainIntake()
     loop.call(intake.open.clear)
 
@@ -126,6 +129,8 @@ def test_a_stop_gives_calls_that_are_here_their_word_and_takes_no_other(loop: Lo
         stopping = begin_to_stop(door)
         with pytest.raises(grpc.RpcError) as refused:
             answer_of(door, method, [an_event()])
+        with pytest.raises(TimeoutError):
+            stopping.result(0.3)
         loop.call(intake.open.set)
 
         assert here.result(WAIT_S)
