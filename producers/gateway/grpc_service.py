@@ -42,11 +42,14 @@ KEY_LENGTH_MAX = 256
 
 _ONCE = frozenset(("authorization", "x-api-key", "idempotency-key", "traceparent"))
 
+MESSAGES_HELD_MAX = 64
+"""So many unary messages of the largest size may be held at once; of the ordinary size that is any number."""
+
 _STOPPING = Refusal(
     Why.UNAVAILABLE,
     "the gateway is stopping; what has no result has not been read: send it again, on a new connection",
 )
-_FULL = Refusal(Why.OVER_QUOTA, "the gateway has as many calls as it takes; come again", retry_after_s=1)
+_FULL = Refusal(Why.OVER_QUOTA, "the gateway has as much to do as it takes; come again", retry_after_s=1)
 
 _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 _Request = TypeVar("_Request", pb.IngestRequest, pb.IngestBatchRequest)
@@ -62,13 +65,14 @@ class Bounds:
     read_timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Call:
-    """What the metadata of a call say."""
+    """What the metadata of a call say, and how much of the room for messages it holds."""
 
     authorization: str | None
     idempotency_key: str | None
     trace: dict[str, str]
+    held_bytes: int = 0
 
     def key_of(self, place: int) -> str | None:
         """Give the idempotency key of one event of several."""
@@ -89,7 +93,7 @@ class IngestService:
         self._bounds = bounds
         self._streams: set[Stream] = set()
         self._stopping = False
-        self._calls = 0
+        self._calls = self._held_bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
         grpc_measures.in_flight.set_function(lambda: self._calls)
@@ -109,7 +113,7 @@ class IngestService:
         """Take one event; a refusal ends the call with its status."""
         async with self._place("Ingest", context) as call:
             caller = await self._known(call, context)
-            request = await self._read(pb.IngestRequest, context)
+            request = await self._read(pb.IngestRequest, call, context)
             read = read_event(request, call.idempotency_key)
             [word] = await take(self._intake, [read], caller)
             if isinstance(word, Refusal):
@@ -120,7 +124,7 @@ class IngestService:
         """Take several events, and give a result for each in order."""
         async with self._place("IngestBatch", context) as call:
             caller = await self._known(call, context)
-            request = await self._read(pb.IngestBatchRequest, context)
+            request = await self._read(pb.IngestBatchRequest, call, context)
             if too_many := too_many_items(len(request.items), self._bounds.items_max):
                 await _refuse(context, too_many)
             reads = [read_event(item, call.key_of(place)) for place, item in enumerate(request.items)]
@@ -180,15 +184,16 @@ class IngestService:
         """Hold one of the places for calls; a call that finds none is refused before it is read."""
         self._calls += 1
         self._idle.clear()
-        status = "UNKNOWN"
+        status, call = "UNKNOWN", None
         try:
             if self._stopping:
                 await _refuse(context, _STOPPING)
             if self._calls > self._bounds.calls_max:
                 await _refuse(context, _FULL)
-            call = _call(context)
-            if isinstance(call, Refusal):
-                await _refuse(context, call)
+            said = _call(context)
+            if isinstance(said, Refusal):
+                await _refuse(context, said)
+            call = said
             yield call
             status = "OK"
         except grpc.aio.AbortError:
@@ -205,6 +210,7 @@ class IngestService:
         finally:
             grpc_measures.calls.labels(method=method, status=status).inc()
             self._calls -= 1
+            self._held_bytes -= call.held_bytes if call is not None else 0
             if not self._calls:
                 self._idle.set()
 
@@ -218,7 +224,7 @@ class IngestService:
         caller = await self._keys.caller(call.authorization)
         return caller if isinstance(caller, Refusal) else replace(caller, trace=call.trace)
 
-    async def _read(self, kind: type[_Request], context: _Context) -> _Request:
+    async def _read(self, kind: type[_Request], call: _Call, context: _Context) -> _Request:
         """Read the one message of a unary call."""
         try:
             async with asyncio.timeout(self._bounds.read_timeout_s):
@@ -230,6 +236,10 @@ class IngestService:
             )
         if data is None:
             await _refuse(context, Refusal(Why.MALFORMED, "the call came to its end without a message"))
+        call.held_bytes = len(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > MESSAGES_HELD_MAX * self._bounds.message_bytes_max:
+            await _refuse(context, _FULL)
         try:
             return kind.FromString(data)
         except DecodeError:

@@ -3,10 +3,12 @@
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
 
+from producers.gateway import grpc_service
 from producers.gateway.grpc_service import SERVICE
 from producers.gateway.grpc_streams import WINDOW_ITEMS
 from producers.gateway.items import Item, Refusal, Why
@@ -210,6 +212,24 @@ def test_a_call_beyond_the_places_is_refused_and_health_still_answers(loop: Loop
         assert door.health() == "SERVING"
         loop.call(intake.open.set)
         assert all(list(call) for call in held)
+
+
+def test_the_bytes_of_all_messages_together_are_bounded(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_service, "MESSAGES_HELD_MAX", 1)
+    intake, large = PlainIntake(), a_raw(b"0" * 60_000)
+    loop.call(intake.open.clear)
+
+    with a_door(loop, intake, message_bytes_max=100_000) as door:
+        held: Any = door.stub.Ingest.future(large, timeout=WAIT_S)
+        wait_until(lambda: bool(intake.waiting), "it is in the intake", wait_s=WAIT_S)
+        with pytest.raises(grpc.RpcError) as refused:
+            answer_of(door, "IngestBatch", [large])
+        loop.call(intake.open.set)
+
+        assert held.result(WAIT_S)
+        assert refusal_of(refused.value).code == pb.CODE_OVER_QUOTA
+        assert answer_of(door, "Ingest", [large])
+        assert door.server._service._held_bytes == 0
 
 
 def test_of_a_stream_no_more_than_a_window_is_without_an_answer(loop: Loop) -> None:
