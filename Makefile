@@ -3,12 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TOOLS := .venv/tools/bin
+PROTOS := producers/gateway/protos
 LOCK := $(TOOLS)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-header --no-annotate
 DOORS := --extra gateway --extra kafka --extra rabbitmq
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-build-isolation
 
-.PHONY: demo test bench chaos soak growth check setup lock audit-dependencies clean
+.PHONY: demo test bench chaos soak growth check setup lock proto audit-dependencies clean
 
 demo: setup
 	@$(BIN)/python -m processor demo
@@ -72,6 +73,17 @@ lock: .venv/.tools
 	@$(LOCK) --constraint requirements/load.txt pyproject.toml $(DOORS) --output-file requirements/doors.txt
 	@$(LOCK) --constraint requirements/load.txt pyproject.toml --output-file requirements/runtime.txt
 	@$(LOCK) $(UPGRADE) --constraint requirements/load.txt requirements/build.in --output-file requirements/build.txt
+
+# Makes the gRPC code anew from the .proto, whose digest it notes on top: a test holds the two together. The code refuses a grpcio
+# or protobuf older than what made it, so this is the oldest grpcio that pyproject.toml allows, not the newest.
+proto: .venv/.tools
+	@$(TOOLS)/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.75.0'
+	@$(TOOLS)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)/ingest.proto
+	@for made in $(PROTOS)/ingest_pb2.py $(PROTOS)/ingest_pb2.pyi $(PROTOS)/ingest_pb2_grpc.py; do \
+	  $(TOOLS)/python -c 'import hashlib, pathlib, sys; made, proto = map(pathlib.Path, sys.argv[1:]); \
+	    digest = hashlib.sha256(proto.read_bytes()).hexdigest(); \
+	    made.write_text(f"# Made by `make proto` of {proto.name}, SHA-256 {digest}\n{made.read_text()}")' \
+	    $$made $(PROTOS)/ingest.proto || exit 1; done
 
 # Needs the internet: PyPI's own list of known holes, which mirrors of its packages seldom have. Strict, because a package that
 # was not found there would otherwise count as one without a hole.

@@ -87,6 +87,17 @@ def source_address(url: str) -> SourceAddress:
     )
 
 
+def with_password_of(url: str, other: str) -> str:
+    """Give `url` with the user and password of `other`, if both are of one broker and differ in no user."""
+    address, known = source_address(url), source_address(other)
+    same = (address.kind, address.hosts, address.tls) == (known.kind, known.hosts, known.tls)
+    if not same or address.user not in (None, known.user) or address.password is not None:
+        return url
+    parts, credentials = urlsplit(url), urlsplit(other).netloc.rpartition("@")[0]
+    hosts = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{credentials}@{hosts}" if credentials else hosts).geturl()
+
+
 def _credentials(parts: SplitResult) -> tuple[str | None, SecretStr | None]:
     before, at, _ = parts.netloc.rpartition("@")
     if not at:

@@ -122,6 +122,7 @@ class Settings(BaseSettings):
     gateway_tenant_rate: float | None = Field(None, gt=0, le=RATE_MAX)
     gateway_tenant_burst: int | None = Field(None, ge=1, le=10_000_000)
     gateway_tenant_rates: Annotated[Mapping[str, float] | None, NoDecode] = None
+    gateway_key: SecretStr | None = None
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -167,7 +168,7 @@ class Settings(BaseSettings):
             raise ValueError("expected ASCII without spaces; write other characters as %XX")
         return value
 
-    @field_validator("usage_sink_token")
+    @field_validator("usage_sink_token", "gateway_key")
     @classmethod
     def _a_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):

@@ -52,10 +52,12 @@ def supervise(
     stop_timeout_s: float,
     stop_gently: Event,
     stop_now: Event,
+    source_url: str | None = None,
 ) -> int:
     """Keep `processes` children of `processor run` alive until told to stop, or until all have ended.
 
-    Each child gets an HTTP port of its own: `http_port` and the ones after it (0 stays 0). Gives the exit
+    Each child gets an HTTP port of its own: `http_port` and the ones after it (0 stays 0), and `source_url`,
+    which may have come by an argument, through its environment: there may be a password in it. Gives the exit
     code: 0, or that of a child that ended with a mistake no restart would mend (2). At a stop, a child that
     takes longer than `stop_timeout_s` and a margin is killed.
     """
@@ -67,7 +69,7 @@ def supervise(
     try:
         while not stop_gently.is_set() and not all(child.done for child in children):
             for child in children:
-                worst = max(worst, _tend(child, command, http_port))
+                worst = max(worst, _tend(child, command, http_port, source_url))
             if worst:
                 return worst
             stop_gently.wait(_TICK_S)
@@ -100,7 +102,7 @@ def place() -> int:
     return int(os.environ.get(_PLACE_VARIABLE, os.getpid()))
 
 
-def _tend(child: _Child, command: list[str], http_port: int) -> int:
+def _tend(child: _Child, command: list[str], http_port: int, source_url: str | None) -> int:
     """Start a child whose time has come, look at one that has ended; gives an exit code that ends all."""
     now = time.monotonic()
     if child.done:
@@ -114,6 +116,8 @@ def _tend(child: _Child, command: list[str], http_port: int) -> int:
                 _PID_VARIABLE: str(os.getpid()),
                 _PLACE_VARIABLE: str(child.place),
             }
+            if source_url is not None:
+                told["SOURCE_URL"] = source_url
             child.process = subprocess.Popen(command, env=os.environ | told, start_new_session=True)
             child.started_at = now
         return 0

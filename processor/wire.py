@@ -37,6 +37,9 @@ IDENTIFIER_LENGTH_MAX = 256
 ERRORS_MAX = 50
 """As many faults of one body are listed; the rest is counted."""
 
+ROUTING_FAULT = "routing_fault"
+"""The attribute in which a source says why a message can't be taken with its routing key."""
+
 TRACE_NAMES = ("traceparent", "tracestate")
 """Message attributes that go into the context whatever the format (W3C Trace Context)."""
 
@@ -116,6 +119,8 @@ def read_body(
 
 
 def _recognise(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:
+    if ROUTING_FAULT in attributes:
+        return _invalid(str(attributes[ROUTING_FAULT]), _claimed_of(document.value))
     if "tenant_id" in attributes and "event_type" in attributes:
         return _from_attributes(document, attributes)
     match document.value:

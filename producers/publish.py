@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from tenacity import (
+    RetryCallState,
     Retrying,
     retry_if_exception_type,
     sleep_using_event,
@@ -142,7 +143,7 @@ class Publisher:
         tries = Retrying(
             retry=retry_if_exception_type(_TryAgain),
             stop=stop_after_attempt(ATTEMPTS_MAX) | stop_when_event_set(self._halted),
-            wait=wait_random_exponential(multiplier=0.25, max=self._wait_s_max),
+            wait=self._pause_s,
             sleep=sleep_using_event(self._halted),
             before_sleep=lambda state: log.warning(
                 "%s; trying again", state.outcome and state.outcome.exception()
@@ -156,6 +157,13 @@ class Publisher:
                 raise SourceUnavailable(f"the queue {self._door.name} can't be reached: {error}") from error
             for index, (code, reason) in error.refusals.items():
                 sent.refuse(index, code, reason)
+
+    def _pause_s(self, state: RetryCallState) -> float:
+        """Give a random pause that grows with each try, but no less than the door was asked for."""
+        error = state.outcome.exception() if state.outcome else None
+        asked_s = error.wait_s if isinstance(error, _TryAgain) else 0.0
+        grown_s: float = wait_random_exponential(multiplier=0.25, max=self._wait_s_max)(state)
+        return max(grown_s, min(asked_s, self._wait_s_max))
 
     def _attempt(self, sent: "_Sent") -> None:
         """Send what has no receipt yet, in one call."""
@@ -172,7 +180,7 @@ class Publisher:
         if answer.again:
             code, reason = next(iter(answer.again.values()))
             words = f"{len(answer.again)} of a batch have not been taken ({code}: {reason})"
-            raise _TryAgain(words, answer.again)
+            raise _TryAgain(words, answer.again, wait_s=answer.wait_s)
         if sent.pending:
             # A server that forgets an entry in its answer has told us nothing about it.
             raise _TryAgain("the answer does not name every message", outage=True)
@@ -184,7 +192,7 @@ class Publisher:
 
     def _whole_call_failed(self, sent: "_Sent", failed: CallFailed) -> None:
         if failed.outage:
-            raise _TryAgain(str(failed), outage=True)
+            raise _TryAgain(str(failed), outage=True, wait_s=failed.wait_s)
         if len(sent.pending) == 1:
             sent.refuse(next(iter(sent.pending)), failed.code, failed.reason)
             return
@@ -203,11 +211,17 @@ class _TryAgain(Exception):
     """What was sent is not on the queue, or we can't know; `refusals` is what SQS said, by index."""
 
     def __init__(
-        self, text: str, refusals: dict[int, tuple[str, str]] | None = None, *, outage: bool = False
+        self,
+        text: str,
+        refusals: dict[int, tuple[str, str]] | None = None,
+        *,
+        outage: bool = False,
+        wait_s: float = 0.0,
     ) -> None:
         super().__init__(text)
         self.refusals = refusals or {}
         self.outage = outage
+        self.wait_s = wait_s
 
 
 @dataclass(slots=True)

@@ -5,17 +5,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from producers.faults import FAULT_KINDS
 from producers.lines import BadLine
 from producers.outgoing import Outgoing
 from producers.publish import Accepted, Receipt
 
 EXAMPLES_MAX = 20
 PROGRESS_EVERY_S = 5.0
+
+MEANT = frozenset({"malformed", "invalid"})
+"""The words by which a gateway refuses what an event is, not when or by whom it comes."""
 
 
 @dataclass(slots=True)
@@ -31,12 +35,14 @@ class Refusals:
 class Tally:
     """The counts of one run. `kinds` and `without_id` count accepted messages only.
 
-    `without_id` leaves out deliberate garbage, which is of another kind than `event`.
+    `without_id` leaves out deliberate garbage, which is of another kind than `event`. `refused_as_meant` are
+    those refused that we had spoilt ourselves, and that were refused for what they are.
     """
 
     sent: int = 0
     accepted: int = 0
     refused: int = 0
+    refused_as_meant: int = 0
     without_id: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     refusals: dict[str, Refusals] = field(default_factory=dict)
@@ -59,6 +65,7 @@ class Tally:
             self.without_id += message.message_id is None and message.kind == "event"
             return
         self.refused += 1
+        self.refused_as_meant += message.kind in FAULT_KINDS and receipt.code in MEANT
         seen = self.refusals.setdefault(receipt.code, Refusals(receipt.reason, message.label))
         seen.count += 1
 
@@ -83,6 +90,7 @@ class Tally:
             "sent": self.sent,
             "accepted": self.accepted,
             "refused": self.refused,
+            "refused_as_meant": self.refused_as_meant,
             "unanswered": self.unanswered(),
             "without_id": self.without_id,
             "kinds": dict(sorted(self.kinds.items())),
@@ -110,6 +118,10 @@ class Tally:
             f"refused {seen.count:,} x {code}: {seen.reason} (first: {seen.first})"
             for code, seen in self.refusals.items()
         ]
+        if self.refused_as_meant:
+            lines.append(
+                f"{self.refused_as_meant:,} of the refused were spoilt on purpose, and are no failure"
+            )
         lines += [f"not sent, line {line.number}: {line.why}" for line in self.bad_line_examples]
         if self.bad_lines > len(self.bad_line_examples):
             lines.append(f"not sent, {self.bad_lines - len(self.bad_line_examples):,} more lines")
@@ -121,10 +133,25 @@ class Tally:
         return "\n".join(lines)
 
 
+class Growing(Protocol):
+    """What can be shown while it grows."""
+
+    @property
+    def accepted(self) -> int:
+        """How many were taken so far."""
+
+    @property
+    def refused(self) -> int:
+        """How many were not."""
+
+    def duration_s(self) -> float:
+        """Give the seconds since the start."""
+
+
 class Display:
     """Shows a tally while it grows: a bar on a terminal, a line every few seconds elsewhere."""
 
-    def __init__(self, tally: Tally, total: int | None, stream: TextIO) -> None:
+    def __init__(self, tally: Growing, total: int | None, stream: TextIO) -> None:
         self._tally = tally
         self._stream = stream
         self._next_s = PROGRESS_EVERY_S

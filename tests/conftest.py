@@ -12,6 +12,8 @@ pytest_plugins = [
     "tests.rig",
     "tests.fix_dead_letters",
     "tests.fix_usage",
+    "tests.brokers.rabbitmq",
+    "tests.brokers.kafka",
 ]
 
 # A run of all tests tries the same each time, so that it fails for a change and never by chance. What chance

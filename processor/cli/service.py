@@ -8,6 +8,7 @@ from types import FrameType
 import click
 
 from processor import logs, migrations
+from processor.addresses import with_password_of
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, print_table
 from processor.errors import SettingsError
@@ -68,7 +69,8 @@ def check(as_json: bool) -> None:
     "--source",
     "source_url",
     metavar="URL",
-    help="The broker to read, instead of SOURCE_URL; without a password, which goes to the environment.",
+    help="The broker to read, instead of SOURCE_URL; without a password: that of SOURCE_URL is taken where "
+    "both name the same broker (and user).",
 )
 @click.option(
     "--count-to",
@@ -84,13 +86,7 @@ def run(processes: int, until_idle: float | None, source_url: str | None, count_
 
     With --count-to the files say what is committed when the run ends, be it of idleness or by a stop.
     """
-    settings = Settings.load(**({} if source_url is None else {"source_url": source_url}))
-    address = settings.source_address()
-    if source_url is not None and address is not None and address.password is not None:
-        raise SettingsError(
-            "--source has a password in it, which other users of this machine can read; "
-            "set SOURCE_URL in the environment or in .env instead"
-        )
+    settings = _settings(source_url)
     logs.configure(settings.log_format, settings.log_level)
     stops = service.Stops(gently=threading.Event(), now=threading.Event())
     _obey_signals(stops)
@@ -107,6 +103,22 @@ def run(processes: int, until_idle: float | None, source_url: str | None, count_
     if counts is not None:
         counts.write()
     raise SystemExit(code)
+
+
+def _settings(source_url: str | None) -> Settings:
+    """Load the settings; a source named by an argument goes first, and must not give a secret away."""
+    if source_url is None:
+        return Settings.load()
+    address = Settings.load(source_url=source_url).source_address()
+    if address is not None and address.password is not None:
+        raise SettingsError(
+            "--source has a password in it, which other users of this machine can read; "
+            "set SOURCE_URL in the environment or in .env instead"
+        )
+    kept = Settings.load().source_url
+    if kept is not None:
+        source_url = with_password_of(source_url, kept.get_secret_value())
+    return Settings.load(source_url=source_url)
 
 
 def _obey_signals(stops: service.Stops) -> None:

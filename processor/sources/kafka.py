@@ -1,41 +1,196 @@
-"""Kafka: not there yet."""
+"""Kafka: one topic of a consumer group, whose offsets pass only what is committed in the database.
 
-from collections.abc import Sequence
+    Member (poll thread) ─▶ buffer, by partition ─▶ receive ─▶ … COMMIT … ─▶ settle ─▶ Member writes offsets
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Self
 
+from confluent_kafka import KafkaException
+
+from processor import metrics
 from processor.addresses import SourceAddress
-from processor.errors import SettingsError
+from processor.errors import SourceFault, SourceUnavailable
+from processor.kafka_client import SILENCE_S_MAX, lag_of, name_of
+from processor.kafka_member import REFUSED_S_MAX, TICK_S, Member
+from processor.kafka_partitions import Partition, Record
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
 
+_ANSWER_S_MAX = 12.0
+"""For how long a receive waits for a word of Kafka beyond its own wait: a group takes seconds to form."""
+
 
 class KafkaSource:
-    """One queue of Kafka."""
+    """One topic, read as a member of a consumer group. A delivery's group is its partition.
+
+    A session of `session_s` without a word from us makes the group give our partitions to others. Credentials
+    that are refused for long enough raise SourceFault; all else that goes wrong is SourceUnavailable.
+    """
+
+    def __init__(
+        self,
+        address: SourceAddress,
+        *,
+        buffer_size_max: int = 2000,
+        buffer_bytes_max: int = 4 * 1024 * 1024,
+        session_s: float = 60,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._topic = address.queue
+        self._group = address.group
+        self._make: Callable[[], Member] = lambda: Member(
+            address,
+            buffer_size_max=buffer_size_max,
+            buffer_bytes_max=buffer_bytes_max,
+            session_s=session_s,
+            clock=clock,
+        )
+        self._making = threading.Lock()
+        self._made: Member | None = None
+        self._closed = False
 
     @classmethod
-    def open(cls, settings: Settings, address: SourceAddress) -> Self:  # noqa: ARG003
+    def open(cls, settings: Settings, address: SourceAddress) -> Self:
         """Take the settings. Nothing is called yet."""
-        raise SettingsError("not there yet")
+        return cls(
+            address,
+            buffer_size_max=settings.buffer_size_max,
+            buffer_bytes_max=settings.buffer_bytes_max,
+            session_s=settings.visibility_timeout_s,
+        )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
-        """Take what has come."""
-        raise NotImplementedError
+        """Hand over what is buffered; of a partition only once all that was handed over of it is settled.
+
+        An empty list means that Kafka has said since the call began that there is nothing.
+        """
+        member = self._member()
+        began = time.monotonic()
+        with member.lock:
+            while True:
+                if taken := self._take(member, limit):
+                    return taken
+                if member.refused_for_good:
+                    raise SourceFault(
+                        f"{member.trouble}, for {REFUSED_S_MAX:.0f} s; give a valid user and password"
+                    )
+                if member.trouble or member.ended:
+                    raise SourceUnavailable(member.trouble or "Kafka is closed")
+                left_s = began + wait_s - time.monotonic()
+                if left_s <= 0:
+                    if member.heard_at >= began:
+                        return []
+                    member.asked_at = time.monotonic()
+                if left_s <= -_ANSWER_S_MAX:
+                    raise SourceUnavailable(self._silence(member))
+                member.readable.wait(left_s if left_s > 0 else TICK_S)
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Acknowledge."""
+        """Let the offsets pass what is done. Of a partition that was lost since, nothing is noted.
+
+        Whoever has that partition now is handed it again, and the database knows it.
+        """
+        member = self._member()
+        with member.lock:
+            for settlement in settlements:
+                partition, offset, _ = _find(member, settlement.delivery)
+                if partition is not None and partition.settle(offset):
+                    metrics.settled.inc()
+            member.readable.notify_all()
 
     def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Nothing ends by itself here."""
+        """Do nothing: a partition is ours until the group takes it, and the poll thread answers the group."""
 
     def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
-        """Nothing ends by itself here."""
+        """Do nothing: Kafka holds a partition for a member of the group, and no single message."""
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give back."""
+        """Let deliveries be handed over again, in the order of their partition."""
+        member = self._member()
+        with member.lock:
+            for delivery in deliveries:
+                partition, offset, hand_over = _find(member, delivery)
+                if partition is not None:
+                    partition.release(offset, hand_over)
+            member.readable.notify_all()
 
     def depth(self) -> dict[str, int]:
-        """Count."""
-        return {}
+        """Count what lies beyond the group's offsets in all partitions: in_flight is ours, visible the rest."""
+        member = self._member()
+        with member.asking:
+            if member.consumer is None:
+                raise SourceUnavailable("Kafka is closed")
+            try:
+                lag = sum(lag_of(member.consumer, self._topic).values())
+            except KafkaException as error:
+                metrics.source_errors.labels(operation="count").inc()
+                raise SourceUnavailable(f"Kafka can't be asked to count: {name_of(error)}") from error
+        with member.lock:
+            in_flight = sum(len(partition.handed) for partition in member.partitions.values())
+        return {"visible": max(0, lag - in_flight), "in_flight": in_flight}
 
     def close(self) -> None:
-        """Close."""
+        """Write what is done and leave the group, so that others get our partitions at once."""
+        with self._making:
+            self._closed = True
+            made = self._made
+        if made is not None:
+            made.close(SILENCE_S_MAX)
+
+    def _member(self) -> Member:
+        with self._making:
+            if self._made is None:
+                if self._closed:
+                    raise SourceUnavailable("Kafka is closed")
+                self._made = self._make()
+            return self._made
+
+    def _take(self, member: Member, limit: int) -> list[Delivery]:
+        taken: list[Delivery] = []
+        for partition in list(member.partitions.values()):
+            if len(taken) >= limit:
+                break
+            if not partition.ready:
+                continue
+            now = datetime.now(UTC)
+            records = partition.take(limit - len(taken))
+            taken += [self._delivery(partition, record, now) for record in records]
+            # To the end, so that the others have their turn.
+            member.partitions[partition.number] = member.partitions.pop(partition.number)
+        if taken:
+            member.room.notify_all()
+        return taken
+
+    def _delivery(self, partition: Partition, record: Record, now: datetime) -> Delivery:
+        return Delivery(
+            queue=self._topic,
+            delivery_id=record.delivery_id,
+            body=record.body,
+            receipt=f"{partition.generation}/{partition.number}/{record.offset}/{record.hand_overs}",
+            receive_count=partition.receive_count(record),
+            sent_at=record.sent_at,
+            received_at=now,
+            attributes=record.attributes,
+            group=str(partition.number),
+        )
+
+    def _silence(self, member: Member) -> str:
+        if not member.assigned:
+            return f"the group {self._group} has not given us partitions of {self._topic} yet"
+        return f"Kafka gives neither messages of {self._topic} nor its end"
+
+
+def _find(member: Member, delivery: Delivery) -> tuple[Partition | None, int, int]:
+    """Find what a receipt is of: partition, offset, hand-over; no partition if it was lost since."""
+    try:
+        generation, number, offset, hand_over = map(int, delivery.receipt.split("/"))
+    except ValueError:
+        return None, 0, 0
+    partition = member.partitions.get(number)
+    if partition is None or partition.generation != generation:
+        return None, 0, 0
+    return partition, offset, hand_over

@@ -1,41 +1,306 @@
-"""RabbitMQ: not there yet."""
+"""RabbitMQ: acknowledgements after the commit, over a connection that is made again whenever it ends.
 
-from collections.abc import Sequence
-from typing import Self
+    broker ─▶ Link (I/O thread) ─▶ [buffer, at most the prefetch] ─▶ receive ─▶ … ─▶ settle ─▶ Link ─▶ ack
 
+A link is made when somebody asks, and not before: with the database away nothing is received, so a channel
+that the broker ends meanwhile (it waits half an hour for an acknowledgement) isn't opened again to count one
+more receive of every message. Queues are the operator's: we never declare one.
+"""
+
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import structlog
+from pika import ConnectionParameters
+from pika.spec import Basic, BasicProperties
+
+from processor import metrics
 from processor.addresses import SourceAddress
-from processor.errors import SettingsError
-from processor.model import Delivery, Settlement
+from processor.amqp_ids import attributes_of, delivery_id
+from processor.amqp_link import FAILED, Ended, Link, connection_parameters, count_waiting, ended
+from processor.errors import SourceFault, SourceUnavailable
+from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Settlement
+from processor.routing_keys import RoutingKeys
 from processor.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+PREFETCH_MAX = 65_535
+"""What AMQP has room for; 0 would mean no bound at all."""
+
+REFUSED_S_MAX = 300.0
+"""For how long a user and password may be refused before we end, so that somebody brings new ones."""
+
+_ATTEMPT_S_MAX = 20.0
+"""For how long a call waits for a connection; connecting itself gives up sooner."""
+
+_CLOSE_S = 5.0
 
 
 class RabbitMqSource:
-    """One queue of RabbitMQ."""
+    """One queue of RabbitMQ, classic or quorum, consumed by manual acknowledgement.
+
+    What is handed over stays ours for as long as its channel lives, and comes again when it ends; settling
+    what came over a channel that has ended is silently nothing. Order is the broker's up to `receive`, and
+    nobody's after it: no delivery has a group.
+    """
+
+    def __init__(
+        self,
+        address: SourceAddress,
+        parameters: ConnectionParameters,
+        *,
+        prefetch: int,
+        routing_keys: RoutingKeys | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._address = address
+        self._parameters = parameters
+        self._prefetch = prefetch
+        self._routing_keys = routing_keys
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._running: Link | None = None
+        # Set while it consumes; its number is part of every receipt.
+        self._link: Link | None = None
+        self._link_number = 0
+        self._buffer: deque[Delivery] = deque()
+        # Tags that are not acknowledged and not given back, in the order in which they came.
+        self._open: dict[int, None] = {}
+        self._attempts = 0
+        self._wanted = False
+        self._closing = False
+        self._ended = Ended("not connected yet")
+        self._refused_since: float | None = None
 
     @classmethod
-    def open(cls, settings: Settings, address: SourceAddress) -> Self:  # noqa: ARG003
-        """Take the settings. Nothing is called yet."""
-        raise SettingsError("not there yet")
+    def open(cls, settings: Settings, address: SourceAddress) -> Self:
+        """Take the settings; nothing is called yet. Raises SettingsError where they contradict each other."""
+        return cls(
+            address,
+            connection_parameters(address),
+            # Two batches: one that is being saved, and the next. More would come again after a crash.
+            prefetch=min(settings.buffer_size_max, 2 * settings.batch_size_max, PREFETCH_MAX),
+            routing_keys=RoutingKeys.of(settings),
+        )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
-        """Take what has come."""
-        raise NotImplementedError
+        """Take what has come. An outage that begins while it waits is raised."""
+        give_up_at = time.monotonic() + wait_s
+        with self._changed:
+            self._need_link()
+            self._changed.wait_for(
+                lambda: self._buffer or self._link is None, max(0.0, give_up_at - time.monotonic())
+            )
+            if self._link is None:
+                raise self._outage()
+            return [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Acknowledge."""
+        """Acknowledge. This is the one place in the house that does so at RabbitMQ."""
+        with self._changed:
+            tags = self._take_out(settlement.delivery for settlement in settlements)
+            if tags:
+                self._need_link().acknowledge(_acknowledgements(tags, next(iter(self._open), None)))
+                metrics.settled.inc(len(tags))
+            elif settlements:
+                # Of a channel that has ended: they come again. While there is none, that is an outage.
+                self._need_link()
 
     def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Nothing ends by itself here."""
+        """Do nothing: what is not acknowledged is ours for as long as the channel lives.
+
+        That is half an hour for one delivery, unless the broker's consumer_timeout says otherwise; then it
+        ends the channel, which is an outage of a moment, and all that was held comes again.
+        """
 
     def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
-        """Nothing ends by itself here."""
+        """Do nothing: AMQP knows no moment at which a message comes back."""
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give back."""
+        """Give deliveries back, oldest first: the queue puts them where they were, as far as it can."""
+        with self._changed:
+            tags = self._take_out(deliveries)
+            if tags:
+                self._need_link().give_back(sorted(tags))
 
     def depth(self) -> dict[str, int]:
-        """Count."""
-        return {}
+        """Count what waits at the broker, and what we hold of it; what others hold AMQP does not tell."""
+        counts = queue_depth(self._address)
+        with self._changed:
+            return counts | {"in_flight": len(self._open)}
 
     def close(self) -> None:
-        """Close."""
+        """Close the connection; what was not settled is handed over again."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            if self._running is not None:
+                self._running.stop()
+        if self._thread is not None:
+            self._thread.join(_CLOSE_S)
+
+    # ── the link: asked for by any thread (holding the lock), made and lived by one of its own ───────────
+
+    def _need_link(self) -> Link:
+        """Give the link; where there is none, wait for one attempt to make it. Raises the outage."""
+        if self._link is None:
+            if self._closing:
+                raise SourceUnavailable("the connection to RabbitMQ is closed: the processor is stopping")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._live, name="rabbitmq", daemon=True)
+                self._thread.start()
+            attempts = self._attempts
+            self._wanted = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._link or self._attempts != attempts, _ATTEMPT_S_MAX)
+        if self._link is None:
+            raise self._outage()
+        return self._link
+
+    def _outage(self) -> SourceUnavailable | SourceFault:
+        if self._refused_since is not None and self._clock() - self._refused_since >= REFUSED_S_MAX:
+            return SourceFault(
+                f"{self._ended.words}, for {REFUSED_S_MAX:.0f} s by now; put a valid user and password into "
+                "SOURCE_URL"
+            )
+        return SourceUnavailable(self._ended.words)
+
+    def _live(self) -> None:
+        while self._told_to_connect():
+            link = Link(
+                self._address,
+                self._parameters,
+                self._prefetch,
+                on_ready=self._ready,
+                on_message=self._came,
+            )
+            with self._changed:
+                self._running = link
+                if self._closing:
+                    link.stop()
+            why = link.run()
+            with self._changed:
+                self._running = self._link = None
+                # What waits here, and every tag, was of that channel: the queue hands it all over again.
+                self._buffer.clear()
+                self._open.clear()
+                self._note(why)
+                self._changed.notify_all()
+            link.dispose()
+
+    def _told_to_connect(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._wanted or self._closing)
+            self._wanted = False
+            return not self._closing
+
+    def _note(self, why: Ended) -> None:
+        self._attempts += 1
+        self._ended = why
+        if self._closing:
+            return
+        metrics.source_errors.labels(operation="receive").inc()
+        if not why.refused:
+            self._refused_since = None
+        elif self._refused_since is None:
+            # Not a fault at once: whoever changes a password can't do so on both sides in one moment.
+            self._refused_since = self._clock()
+
+    def _ready(self) -> None:
+        with self._changed:
+            self._link = self._running
+            self._link_number += 1
+            self._refused_since = None
+            self._changed.notify_all()
+
+    def _came(self, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        tag = method.delivery_tag or 0
+        delivery = self._delivery(method, properties, body)
+        with self._changed:
+            self._open[tag] = None
+            self._buffer.append(delivery)
+            self._changed.notify()
+
+    def _take_out(self, deliveries: Iterable[Delivery]) -> list[int]:
+        """Give the tags of those that are still open on this link's channel, and note them as done with."""
+        tags = []
+        for delivery in deliveries:
+            number, _, tag = delivery.receipt.partition(":")
+            if int(number) == self._link_number and int(tag) in self._open:
+                del self._open[int(tag)]
+                tags.append(int(tag))
+        return tags
+
+    # ── one message ───────────────────────────────────────────────────────────────────────────────────
+
+    def _delivery(self, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> Delivery:
+        now = datetime.now(UTC)
+        headers: Mapping[Any, Any] = properties.headers or {}
+        attributes = attributes_of(headers)
+        key = str(method.routing_key)
+        redelivered = bool(method.redelivered)
+        named = isinstance(properties.message_id, str) and properties.message_id != ""
+        name = delivery_id(str(properties.message_id), key, attributes, body) if named else str(uuid.uuid4())
+        if self._routing_keys is not None:
+            body, attributes = self._routing_keys.apply(key, body, attributes)
+        return Delivery(
+            queue=self._address.queue,
+            delivery_id=name,
+            body=body,
+            receipt=f"{self._link_number}:{method.delivery_tag}",
+            receive_count=_receive_count(headers, redelivered=redelivered),
+            sent_at=_sent_at(properties.timestamp, now),
+            received_at=now,
+            attributes=attributes,
+            # RabbitMQ takes this property from the user of that name only.
+            sender_id=properties.user_id if isinstance(properties.user_id, str) else None,
+            named=named,
+            repeated=redelivered and not named,
+        )
+
+
+def queue_depth(address: SourceAddress) -> dict[str, int]:
+    """Count what waits in the queue, without taking anything. Raises SourceUnavailable."""
+    try:
+        waiting = count_waiting(address).method.message_count
+    except FAILED as error:
+        metrics.source_errors.labels(operation="count").inc()
+        raise SourceUnavailable(ended(error, address).words) from error
+    return {"visible": int(waiting), "in_flight": 0}
+
+
+def _acknowledgements(tags: Sequence[int], oldest_open: int | None) -> list[tuple[int, bool]]:
+    """Say what to acknowledge: all before the oldest that is still open in one, the others one by one.
+
+    The last of those stands for all before it, and every one of them was acknowledged or given back.
+    """
+    before = [tag for tag in tags if oldest_open is None or tag < oldest_open]
+    after = [(tag, False) for tag in tags if oldest_open is not None and tag > oldest_open]
+    return [(max(before), True), *after] if before else after
+
+
+def _receive_count(headers: Mapping[Any, Any], *, redelivered: bool) -> int:
+    """Count the hand-overs: a quorum queue says how many there were before.
+
+    A classic queue says only that there was one. That one may have killed us, and nobody will ever count a
+    third, so it is as suspect as a third.
+    """
+    count = headers.get("x-delivery-count")
+    if isinstance(count, int):
+        return max(0, count) + 1
+    return SUSPECT_RECEIVE_COUNT if redelivered else 1
+
+
+def _sent_at(timestamp: object, now: datetime) -> datetime:
+    """Give the moment that the sender named, unless it is none or to come; then now."""
+    try:
+        return min(datetime.fromtimestamp(timestamp, UTC), now) if isinstance(timestamp, int) else now
+    except (ValueError, OverflowError, OSError):
+        return now

@@ -238,4 +238,5 @@ def run_many(
         stop_timeout_s=settings.stop_timeout_s,
         stop_gently=stops.gently,
         stop_now=stops.now,
+        source_url=None if settings.source_url is None else settings.source_url.get_secret_value(),
     )

@@ -17,25 +17,29 @@ class Answer:
     """What one call brought, by the places of the messages in it.
 
     `accepted` has the id that the queue gave; `refused` (code, reason) what is the message's own fault, and
-    `again` what may work at another try. A message that stands in none of them may or may not be there.
+    `again` what may work at another try, `wait_s` from now at the earliest. A message that stands in none of
+    them may or may not be there.
     """
 
     accepted: dict[int, str] = field(default_factory=dict)
     refused: dict[int, tuple[str, str]] = field(default_factory=dict)
     again: dict[int, tuple[str, str]] = field(default_factory=dict)
+    wait_s: float = 0.0
 
 
 class CallFailed(Exception):
     """A whole call failed, and nothing is known to have been taken.
 
-    With `outage` another try may work; else some message in it is at fault, and the door can't say which.
+    With `outage` another try may work, `wait_s` from now at the earliest; else some message in it is at
+    fault, and the door can't say which.
     """
 
-    def __init__(self, code: str, reason: str, *, outage: bool) -> None:
+    def __init__(self, code: str, reason: str, *, outage: bool, wait_s: float = 0.0) -> None:
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
         self.outage = outage
+        self.wait_s = wait_s
 
 
 class Door(Protocol):

@@ -5,6 +5,7 @@ import click
 from processor import logs
 from processor.errors import SettingsError
 from processor.settings import Settings
+from producers.gateway.grpc_command import grpc
 
 _EXTRA = frozenset(("fastapi", "starlette", "uvicorn", "uvloop", "httptools"))
 
@@ -61,3 +62,6 @@ def http(host: str | None, port: int | None, json_logs: bool | None) -> None:
             "run: pip install 'event-processor[gateway]'"
         ) from None
     run(settings)
+
+
+gateway.add_command(grpc)

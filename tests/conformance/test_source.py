@@ -1,7 +1,12 @@
-"""What every Source promises, written once and run against each. A new source is finished when it passes."""
+"""What every Source promises, written once and run against each. A new source is finished when it passes.
+
+What is not settled comes again: at SQS when its visibility timeout ends, at RabbitMQ when a connection does.
+`Queue.let_go` brings that about for each. What is promised of the time alone is asked of those that have one.
+"""
 
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from processor.amqp_ids import delivery_id
 from processor.devstack.children import free_port
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import SourceUnavailable
@@ -20,6 +26,8 @@ from processor.sources import Source
 from processor.sources.memory import MemorySource
 from processor.sources.sqs import SqsSource
 from processor.wire import Attribute
+from tests.brokers.rabbitmq import RabbitQueue
+from tests.rabbit_sources import a_rabbitmq_source, end_connection
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -27,12 +35,17 @@ if TYPE_CHECKING:
 PATIENCE_S = 20
 
 
+def _time_does_it() -> None:
+    pass
+
+
 @dataclass
 class Queue:
-    """A source, and what puts messages on its queue."""
+    """A source, what puts messages on its queue, and what makes it hand over again what is not settled."""
 
     source: Source
     send: Callable[[bytes, Mapping[str, Attribute]], str]
+    let_go: Callable[[], None] = _time_does_it
 
     def put(self, body: bytes = b"{}", **attributes: Attribute) -> str:
         return self.send(body, attributes)
@@ -87,21 +100,68 @@ def sender(client: "SQSClient", queue_url: str) -> Callable[[bytes, Mapping[str,
     return send
 
 
-@pytest.fixture(params=["memory", "lean", "boto3"])
+TIMED = ["memory", "lean", "boto3"]
+"""Sources whose holds end by themselves, after the visibility timeout."""
+
+BOUND_TO_A_CONNECTION = [pytest.param("rabbitmq", marks=pytest.mark.xdist_group("rabbitmq"))]
+"""Sources whose holds end with a connection, and not before."""
+
+
+@pytest.fixture(params=[*TIMED, *BOUND_TO_A_CONNECTION])
 def queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
-    """An empty queue of each kind, with the visibility timeout of the marker."""
+    """An empty queue of each kind, with the visibility timeout of the marker where there is one."""
     marker = request.node.get_closest_marker("visibility")
     seconds = marker.args[0] if marker else 60
-    if request.param == "memory":
-        memory = MemorySource(visibility_timeout_s=seconds)
-        yield Queue(memory, memory.send)
-    else:
-        server: EmbeddedSqs = request.getfixturevalue("sqs_server")
-        url: str = request.getfixturevalue("queue_url")
-        client = server.client()
-        source = an_sqs_source(url, server.endpoint_url, seconds, request.param)
-        yield Queue(source, sender(client, url))
-        client.close()
+    yield from _KINDS[request.param](request, seconds)
+
+
+@pytest.fixture(params=TIMED)
+def timed_queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
+    """An empty queue of each kind whose holds end after the visibility timeout of the marker."""
+    marker = request.node.get_closest_marker("visibility")
+    seconds = marker.args[0] if marker else 60
+    yield from _KINDS[request.param](request, seconds)
+
+
+@pytest.fixture(params=BOUND_TO_A_CONNECTION)
+def untimed_queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
+    """An empty queue of each kind whose holds don't end while its connection lives."""
+    yield from _KINDS[request.param](request, 0)
+
+
+def a_memory_queue(request: pytest.FixtureRequest, visibility_timeout_s: int) -> Iterator[Queue]:
+    memory = MemorySource(visibility_timeout_s=visibility_timeout_s)
+    yield Queue(memory, memory.send)
+
+
+def an_sqs_queue(request: pytest.FixtureRequest, visibility_timeout_s: int) -> Iterator[Queue]:
+    server: EmbeddedSqs = request.getfixturevalue("sqs_server")
+    url: str = request.getfixturevalue("queue_url")
+    client = server.client()
+    source = an_sqs_source(url, server.endpoint_url, visibility_timeout_s, request.param)
+    yield Queue(source, sender(client, url))
+    client.close()
+
+
+def a_rabbitmq_queue(request: pytest.FixtureRequest, visibility_timeout_s: int) -> Iterator[Queue]:
+    rabbit: RabbitQueue = request.getfixturevalue("rabbitmq_queue")
+    source = a_rabbitmq_source(rabbit)
+
+    def send(body: bytes, attributes: Mapping[str, Attribute]) -> str:
+        message_id = str(uuid.uuid4())
+        rabbit.put(body, message_id=message_id, headers=attributes, timestamp=int(time.time()))
+        return delivery_id(message_id, rabbit.name, attributes, body)
+
+    yield Queue(source, send, lambda: end_connection(source))
+    source.close()
+
+
+_KINDS: dict[str, Callable[[pytest.FixtureRequest, int], Iterator[Queue]]] = {
+    "memory": a_memory_queue,
+    "lean": an_sqs_queue,
+    "boto3": an_sqs_queue,
+    "rabbitmq": a_rabbitmq_queue,
+}
 
 
 # ── receive ───────────────────────────────────────────────────────────────────────────────────────────
@@ -142,12 +202,12 @@ def test_attributes_of_both_kinds_come_as_they_were_sent(queue: Queue) -> None:
 
 
 def test_a_delivery_says_whence_and_when_it_came(queue: Queue) -> None:
-    delivery_id = queue.put()
+    sent_id = queue.put()
 
     [delivery] = queue.take()
 
     now = datetime.now(UTC)
-    assert delivery.delivery_id == delivery_id
+    assert delivery.delivery_id == sent_id
     assert delivery.queue
     assert "/" not in delivery.queue
     assert delivery.receive_count == 1
@@ -185,11 +245,11 @@ def test_a_wait_ends_with_the_first_message(queue: Queue) -> None:
     with ThreadPoolExecutor(1) as pool:
         began = time.monotonic()
         received = pool.submit(queue.source.receive, 10, 10)
-        delivery_id = queue.put()
+        sent_id = queue.put()
 
         [delivery] = received.result(PATIENCE_S)
 
-    assert delivery.delivery_id == delivery_id
+    assert delivery.delivery_id == sent_id
     assert time.monotonic() - began < 8
 
 
@@ -207,6 +267,7 @@ def test_what_is_held_is_not_handed_over_again(queue: Queue) -> None:
 def test_what_is_not_settled_comes_again_with_the_same_id_and_a_higher_count(queue: Queue) -> None:
     queue.put(b"body", tenant_id="acme")
     [first] = queue.take()
+    queue.let_go()
 
     [second] = queue.take()
 
@@ -216,31 +277,43 @@ def test_what_is_not_settled_comes_again_with_the_same_id_and_a_higher_count(que
 
 
 @pytest.mark.visibility(2)
-def test_what_is_extended_stays_ours_beyond_the_timeout(queue: Queue) -> None:
-    queue.put(b"kept")
-    queue.put(b"let go")
-    [kept] = [delivery for delivery in queue.take(2) if delivery.body == b"kept"]
+def test_what_is_extended_stays_ours_beyond_the_timeout(timed_queue: Queue) -> None:
+    timed_queue.put(b"kept")
+    timed_queue.put(b"let go")
+    [kept] = [delivery for delivery in timed_queue.take(2) if delivery.body == b"kept"]
     again: list[Delivery] = []
     give_up_at = time.monotonic() + PATIENCE_S
 
     while not again and time.monotonic() < give_up_at:
-        queue.source.extend([kept])
-        again = queue.source.receive(10, 0)
+        timed_queue.source.extend([kept])
+        again = timed_queue.source.receive(10, 0)
 
     assert [delivery.body for delivery in again] == [b"let go"]
 
 
-def test_what_is_held_for_a_shorter_time_comes_again_sooner_unless_it_is_extended(queue: Queue) -> None:
+def test_what_is_held_for_a_shorter_time_comes_again_sooner_unless_it_is_extended(timed_queue: Queue) -> None:
     for body in (b"held", b"extended", b"short"):
-        queue.put(body)
-    deliveries = {delivery.body: delivery for delivery in queue.take(3)}
+        timed_queue.put(body)
+    deliveries = {delivery.body: delivery for delivery in timed_queue.take(3)}
 
-    queue.source.hold_for([deliveries[b"extended"], deliveries[b"short"]], 1)
-    queue.source.extend([deliveries[b"extended"]])
+    timed_queue.source.hold_for([deliveries[b"extended"], deliveries[b"short"]], 1)
+    timed_queue.source.extend([deliveries[b"extended"]])
 
-    [again] = queue.take()
+    [again] = timed_queue.take()
     assert (again.body, again.receive_count) == (b"short", 2)
-    assert queue.is_empty()
+    assert timed_queue.is_empty()
+
+
+def test_what_no_clock_takes_away_stays_ours_until_the_connection_ends(untimed_queue: Queue) -> None:
+    untimed_queue.put(b"held")
+    held = untimed_queue.take()
+    untimed_queue.source.hold_for(held, 0)
+    untimed_queue.source.extend(held)
+    assert untimed_queue.is_empty()
+
+    untimed_queue.let_go()
+
+    assert [delivery.body for delivery in untimed_queue.take()] == [b"held"]
 
 
 def test_what_is_released_comes_again_at_once(queue: Queue) -> None:
@@ -278,6 +351,7 @@ def test_what_is_settled_never_comes_again(queue: Queue) -> None:
     deliveries = queue.take(2)
 
     queue.source.settle(settled([delivery for delivery in deliveries if delivery.body == b"settled"]))
+    queue.let_go()
 
     assert [delivery.body for delivery in queue.take()] == [b"not settled"]
     assert queue.is_empty()
@@ -321,6 +395,7 @@ def test_settling_twice_is_harmless(queue: Queue) -> None:
 def test_settling_by_an_older_receipt_is_harmless(queue: Queue) -> None:
     queue.put()
     [first] = queue.take()
+    queue.let_go()
     [second] = queue.take()
 
     queue.source.settle(settled([first]))

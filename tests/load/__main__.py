@@ -18,6 +18,7 @@ from tests.load import limits, report
 from tests.load.contestants import OURS, ours, roster
 from tests.load.faults import AuditFailed, LoadError
 from tests.load.flood import flood
+from tests.load.gateway import gateway
 from tests.load.ground import TOOLS, Ground, open_ground
 from tests.load.idle import idle
 from tests.load.latency import RATES, latencies
@@ -29,6 +30,8 @@ from tests.load.results import Results, describe
 from tests.load.usage import usage
 
 SCALE = (1, 2, 3, 4)
+PROMISED_PER_S, PROMISED_S = 2_000, 60
+"""What the gateway is to hold on two cores, and for how long."""
 
 PROMPT = (OURS, "sqs-consumer 4x", "sqs-consumer 8x")
 """Whose latency is measured where nobody else is asked for: ours, and the best of the peers."""
@@ -175,6 +178,7 @@ def bench(ground: Ground, results: Results, rounds: int, messages: int) -> None:
     _scale(ground, results, rounds=2, messages=messages)
     results.flood = flood(ground, ours(), messages=100_000, seconds=8, say=_say)
     results.usage = usage(ground, rounds, messages, 1_000_000, _say)
+    results.gateways = gateway(ground, PROMISED_PER_S, PROMISED_S, rounds, _say)
 
 
 @main.command()
@@ -266,6 +270,26 @@ def flood_command(ground: Ground, results: Results, messages: int, seconds: int)
 def usage_command(ground: Ground, results: Results, rounds: int, messages: int, many: int) -> None:
     """Drain pulses with a meter and without, of many totals and of one; then look at the totals."""
     results.usage = usage(ground, rounds, messages, many, _say)
+
+
+@main.command(name="gateway")
+@rounds_option(5)
+@click.option(
+    "--rate",
+    type=click.IntRange(1, 20_000),
+    default=PROMISED_PER_S,
+    show_default=True,
+    help="Pulses a second, with everything on this machine.",
+)
+@seconds_option(PROMISED_S)
+@click.option("--quick", is_flag=True, help="Ten seconds and one round, to see that it works.")
+@measuring
+def gateway_command(
+    ground: Ground, results: Results, rounds: int, rate: int, seconds: int, *, quick: bool
+) -> None:
+    """Load the HTTP gateway with everything behind it, then alone against its floor and a plain handler."""
+    seconds, rounds = (10, 1) if quick else (seconds, rounds)
+    results.gateways = gateway(ground, rate, seconds, rounds, _say)
 
 
 def _drain(ground: Ground, results: Results, rounds: int, messages: int, only: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.load.flood import Quiet
+from tests.load.gateway_report import markdown
 from tests.load.latency import Latency
 from tests.load.limits import DATABASE_LIMITS, QUEUE_LIMITS
 from tests.load.memory import MIB, Memory
@@ -28,6 +29,9 @@ def show(results: Results) -> None:
         console = Console(width=WIDTH_MIN)
     for table in _tables(results):
         console.print(table)
+        console.print()
+    if results.gateways:
+        console.print(markdown(results.gateways), soft_wrap=True, highlight=False, markup=False)
         console.print()
     for line in _lines(results):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 
 from tests.load.flood import Quiet
+from tests.load.gateway import GATEWAY, Gateways
 from tests.load.ground import TOOLS, Ground
 from tests.load.idle import Idle
 from tests.load.latency import Latency
@@ -56,6 +57,7 @@ class Results:
     memory: list[Memory] = field(default_factory=list)
     flood: list[Quiet] = field(default_factory=list)
     usage: Usage | None = None
+    gateways: Gateways | None = None
 
     def save(self) -> Path:
         """Write the file; its name is the moment of making."""
@@ -69,6 +71,11 @@ class Results:
         if self.usage is not None:
             said["usage"]["race"]["summary"] = self.usage.race.summary()
             said["usage"]["kept"] = {shape: self.usage.kept(shape) for shape in COMPARED}
+        if self.gateways is not None:
+            race = self.gateways.race
+            said["gateways"]["race"]["summary"] = race.summary() | {
+                f"{name}, times the gateway": race.ratio(name, GATEWAY) for name in race.names
+            }
         path.write_text(json.dumps(said, indent=2) + "\n")
         return path
 

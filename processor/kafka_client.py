@@ -1,0 +1,79 @@
+"""How Kafka is reached by an address, and what its errors are called: for the source, the check and a door."""
+
+import logging
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
+
+from processor.addresses import SourceAddress
+
+SILENCE_S_MAX = 10
+"""For how long a request may stay without an answer before the broker counts as away."""
+
+REFUSED = frozenset({"_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED"})
+"""Errors that speak of the credentials themselves. A missing right is none: it can be given while we wait."""
+
+NO_TOPIC = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
+
+_quiet = logging.getLogger("processor.librdkafka")
+_quiet.addHandler(logging.NullHandler())
+# Twenty lines a second while a broker is away, in a form of its own: what matters of it, we say ourselves.
+_quiet.propagate = False
+
+
+def configuration(address: SourceAddress) -> dict[str, Any]:
+    """Give librdkafka's configuration that every client of this address needs."""
+    found: dict[str, Any] = {
+        "bootstrap.servers": ",".join(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in address.hosts
+        ),
+        "client.id": "event-processor",
+        "security.protocol": _protocol(address),
+        "socket.timeout.ms": SILENCE_S_MAX * 1000,
+        "socket.keepalive.enable": True,
+        "reconnect.backoff.max.ms": 2000,
+        "logger": _quiet,
+    }
+    if address.user is not None:
+        found["sasl.mechanism"] = address.sasl
+        found["sasl.username"] = address.user
+        found["sasl.password"] = address.password.get_secret_value() if address.password else ""
+    return found
+
+
+def place(address: SourceAddress) -> str:
+    """Name the brokers, without user and password."""
+    return ", ".join(f"{host}:{port}" for host, port in address.hosts)
+
+
+def name_of(error: KafkaException) -> str:
+    """Name what went wrong, as librdkafka's documentation does; its text may say more than a log should."""
+    [what, *_] = error.args
+    return str(what.name())
+
+
+def lag_of(consumer: Consumer, topic: str, timeout_s: float = SILENCE_S_MAX) -> dict[int, int]:
+    """Count by partition what lies beyond the group's offsets. Raises KafkaException."""
+    found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
+    if found.error is not None:
+        raise KafkaException(found.error)
+    numbers = sorted(found.partitions)
+
+    def asked(offset: int) -> list[TopicPartition]:
+        return consumer.offsets_for_times(
+            [TopicPartition(topic, number, offset) for number in numbers], timeout=timeout_s
+        )
+
+    ends = asked(OFFSET_END)
+    books = consumer.committed([TopicPartition(topic, number) for number in numbers], timeout=timeout_s)
+    beginnings = asked(OFFSET_BEGINNING)
+    return {
+        end.partition: max(0, end.offset - max(known.offset, beginning.offset))
+        for end, known, beginning in zip(ends, books, beginnings, strict=True)
+    }
+
+
+def _protocol(address: SourceAddress) -> str:
+    if address.user is None:
+        return "SSL" if address.tls else "PLAINTEXT"
+    return "SASL_SSL" if address.tls else "SASL_PLAINTEXT"

@@ -1,0 +1,237 @@
+"""What one member of a consumer group knows of a partition: what waits, what is handed over, what is done.
+
+    buffered ─▶ handed over ─▶ done ─▶ passed ─▶ written: the offset in the group's books, and a mark beside it
+        ▲            │
+        └─ released ─┘
+
+Kafka keeps one offset per partition and no receive counts. So the offset only ever passes what is done from
+the front on, and the books carry, as metadata of the offset, how often what comes next was handed over by
+somebody who did not end cleanly: that is the receive count of a message which kills its readers.
+"""
+
+import itertools
+import json
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from msgspec import Struct
+
+from processor.model import SUSPECT_RECEIVE_COUNT
+from processor.wire import Attribute
+
+_METADATA_LENGTH_MAX = 200
+
+
+class Record(Struct):
+    """One message as it was read; `hand_overs` counts those of this process."""
+
+    offset: int
+    delivery_id: str
+    body: bytes
+    sent_at: datetime
+    attributes: Mapping[str, Attribute]
+    hand_overs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A line in the group's books: all before `offset` is done, and what comes was handed over before.
+
+    It was handed over `attempts` times without a clean end; `until` is the offset up to which that holds,
+    None where nobody has noted it.
+    """
+
+    offset: int
+    attempts: int
+    until: int | None = None
+
+    @property
+    def metadata(self) -> str:
+        """The mark as it is written beside the offset."""
+        return json.dumps({"attempts": self.attempts} | ({} if self.until is None else {"until": self.until}))
+
+    @classmethod
+    def read(cls, offset: int, metadata: str | None) -> "Mark":
+        """Read what stands beside an offset; what another program wrote there says nothing."""
+        try:
+            said = json.loads((metadata or "")[:_METADATA_LENGTH_MAX])
+            attempts, until = said["attempts"], said.get("until")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return cls(offset, 0)
+        if not _is_count(attempts) or not (until is None or _is_count(until)):
+            return cls(offset, 0)
+        return cls(offset, attempts, until)
+
+
+class Partition:
+    """One partition for as long as it is ours. Not safe to share between threads: the source locks.
+
+    Nothing more is handed over while something is: so outcomes are committed in the partition's order,
+    however many receivers and writers there are.
+    """
+
+    def __init__(self, number: int, generation: int) -> None:
+        self.number = number
+        self.generation = generation
+        self.at_end = False
+        self.loaded = False
+        self.handed: dict[int, Record] = {}
+        self.waiting_bytes = 0
+        self._waiting: deque[Record] = deque()
+        # Handed over once at least and not passed yet, in the order of the partition; open: and not done.
+        self._order: deque[int] = deque()
+        self._open: set[int] = set()
+        self._position: int | None = None
+        self._attempts = 0
+        self._until: int | None = None
+        self._written: Mark | None = None
+
+    def load(self, mark: Mark | None) -> None:
+        """Begin with what the books say; None: they say nothing."""
+        self.loaded = True
+        if mark is not None:
+            self._position, self._attempts, self._until = mark.offset, mark.attempts, mark.until
+
+    # ── in and out ────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def waiting(self) -> Collection[Record]:
+        """The records that are buffered."""
+        return self._waiting
+
+    @property
+    def quiet(self) -> bool:
+        """Whether Kafka has nothing for us now: it said so, or what it has must wait for what is held."""
+        return bool(self.handed) or (self.at_end and not self._waiting)
+
+    @property
+    def ready(self) -> bool:
+        """Whether records can be handed over now."""
+        return self.loaded and bool(self._waiting) and not self.handed and self.announcement() is None
+
+    def add(self, record: Record) -> None:
+        """Buffer a record that was read behind all others."""
+        self.at_end = False
+        self._waiting.append(record)
+        self.waiting_bytes += len(record.body)
+
+    def reached_end(self, offset: int) -> None:
+        """Note that there is nothing before `offset` any more but what was added.
+
+        What is not handed over to anybody, such as the marks of transactions, lies in between.
+        """
+        self.at_end = True
+        if not self._waiting and not self._order and self._position is not None:
+            self._position = max(self._position, offset)
+
+    def take(self, limit: int) -> list[Record]:
+        """Hand over up to `limit` records in their order; where one of them may be what kills us, one."""
+        taken: list[Record] = []
+        # With the ones before it done for sure, only the first can have been handed over more often.
+        most = 1 if self._is_careful() else limit
+        while self._waiting and len(taken) < most:
+            if taken and self._in_window(taken[-1].offset) != self._in_window(self._waiting[0].offset):
+                break
+            record = self._waiting.popleft()
+            self.waiting_bytes -= len(record.body)
+            if record.hand_overs == 0:
+                self._order.append(record.offset)
+                self._open.add(record.offset)
+            elif record.offset not in self._open:
+                # It was released, and turned out to be done.
+                continue
+            record.hand_overs += 1
+            self.handed[record.offset] = record
+            taken.append(record)
+        return taken
+
+    def receive_count(self, record: Record) -> int:
+        """How often it was handed over, as far as anybody knows."""
+        return record.hand_overs + (self._attempts if self._in_window(record.offset) else 0)
+
+    def settle(self, offset: int) -> bool:
+        """Note that the outcome of a record is committed; tell whether that was news."""
+        if offset not in self._open:
+            return False
+        self.handed.pop(offset, None)
+        self._open.discard(offset)
+        while self._order and self._order[0] not in self._open:
+            self._position = self._order.popleft() + 1
+            # The others of the window were handed over no more often than that.
+            self._attempts = min(self._attempts, SUSPECT_RECEIVE_COUNT - 1)
+        return True
+
+    def release(self, offset: int, hand_over: int) -> None:
+        """Let a record be handed over again, unless it is done, or was handed over anew since."""
+        record = self.handed.get(offset)
+        if record is None or record.hand_overs != hand_over:
+            return
+        del self.handed[offset]
+        self.waiting_bytes += len(record.body)
+        behind = any(waiting.offset < offset for waiting in itertools.islice(self._waiting, 1))
+        self._waiting.appendleft(record)
+        if behind:
+            self._waiting = deque(sorted(self._waiting, key=lambda waiting: waiting.offset))
+
+    # ── the books ─────────────────────────────────────────────────────────────────────────────────────
+
+    def announcement(self) -> Mark | None:
+        """Give what has to stand in the books before anything is handed over; None: it does."""
+        if self.handed or not self._waiting or not self.loaded:
+            return None
+        head = self._waiting[0].offset
+        if self._attempts and self._until is None:
+            # Nobody has noted how much was handed over; a later part would begin a window of its own.
+            self._until = self._waiting[-1].offset + 1
+        if self._until is not None and head >= self._until:
+            self._attempts, self._until = 0, None
+        if self._attempts:
+            wanted = Mark(self._position_or(head), self._attempts + 1, self._until)
+            return None if wanted == self._written else wanted
+        known = self._written is not None and self._written.attempts == 1 and self._written.until is None
+        return None if known else Mark(self._position_or(head), 1)
+
+    def progress(self) -> Mark | None:
+        """Give what the books lack of what is done; None: nothing."""
+        if self._position is None or self._written is None or self._position <= self._written.offset:
+            return None
+        if self._attempts and self._until is not None and self._position < self._until:
+            # Those that are handed over now are so once more.
+            return Mark(self._position, self._attempts + bool(self.handed), self._until)
+        return Mark(self._position, 1)
+
+    def farewell(self) -> Mark | None:
+        """Give the mark of a clean end: what is not handed over now does not count as handed over."""
+        if self._position is None or self._written is None:
+            return None
+        if self._attempts and self._until is not None and self._position < self._until:
+            mark = Mark(self._position, self._attempts + bool(self.handed), self._until)
+        else:
+            mark = Mark(self._position, 1 if self.handed else 0)
+        return None if mark == self._written else mark
+
+    def wrote(self, mark: Mark) -> None:
+        """Note what stands in the books, or is on its way there."""
+        self._position = mark.offset if self._position is None else self._position
+        self._written = mark
+
+    def doubt(self) -> None:
+        """Note that what was on its way may not have arrived: it is to be written again."""
+        if self._written is not None:
+            self._written = Mark(-1, 0)
+
+    def _position_or(self, head: int) -> int:
+        return head if self._position is None else self._position
+
+    def _in_window(self, offset: int) -> bool:
+        return self._attempts > 0 and (self._until is None or offset < self._until)
+
+    def _is_careful(self) -> bool:
+        head = self._waiting[0].offset if self._waiting else 0
+        return self._attempts >= SUSPECT_RECEIVE_COUNT - 1 and self._in_window(head)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63

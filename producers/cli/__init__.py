@@ -1,0 +1,51 @@
+"""The command `producers`: the way in, its help, its errors and its exit codes. A file for each command."""
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+from processor.errors import ProcessorError, SettingsError, Unavailable
+from producers.cli import fake, load, send
+from producers.cli.sending import EXIT_REFUSED
+from producers.gateway.cli import gateway
+
+EXIT_USAGE, EXIT_UNAVAILABLE = 2, 4
+
+
+class _Commands(click.Group):
+    """Tells an error of ours in one line, with the exit code of its kind."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's
+        try:
+            return super().invoke(ctx)
+        except ProcessorError as error:
+            click.echo(f"producers: {error}", err=True)
+            if isinstance(error, SettingsError):
+                ctx.exit(EXIT_USAGE)
+            ctx.exit(EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_REFUSED)
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+def main() -> None:
+    """Put events on the queue that the processor reads, by SQS or by another door (--to).
+
+    The queue and the way to it come from the environment or from .env, as every AWS tool reads them:
+    SQS_QUEUE_URL, AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY. With
+    LOCALSTACK_HOST set, the client is localstack-client's.
+
+    \b
+    Exit codes: 0 all accepted           1 something was refused or not sent
+                2 bad usage or settings  4 the queue can't be reached
+                130 Ctrl-C (143 SIGTERM), after the report of what was done
+    """  # noqa: D301 - click's mark for lines to be left as they are
+    logging.basicConfig(level=logging.WARNING, format="producers: %(message)s", stream=sys.stderr)
+
+
+for family in (fake, send, load):
+    for command in family.COMMANDS:
+        main.add_command(command)
+main.add_command(gateway)

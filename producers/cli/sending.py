@@ -1,0 +1,103 @@
+"""What `fake` and `send` have in common: their options, the way out, the report and the exit code."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from processor.errors import ProcessorError
+from processor.manifest import ManifestWriter
+from processor.settings import Settings
+from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
+from producers.doors.opening import DOORS, open_door
+from producers.outgoing import Outgoing
+from producers.publish import Publisher
+from producers.report import Display, Tally
+
+EXIT_REFUSED = 1
+
+
+def shared_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what both commands take, in the order in which help should show it."""
+    options = (
+        click.option(
+            "--to", type=click.Choice(list(DOORS)), default="sqs", show_default=True, help="The way in."
+        ),
+        click.option(
+            "--url",
+            "--queue-url",
+            metavar="URL",
+            help="Where that is: http://HOST:PORT (http), HOST:PORT (grpc), amqp://HOST/VHOST?queue=NAME, "
+            "kafka://HOST:PORT/TOPIC; without it SQS_QUEUE_URL (sqs) or SOURCE_URL (amqp, kafka). A "
+            "gateway's key and a broker's password belong to the environment: GATEWAY_KEY, SOURCE_URL.",
+        ),
+        click.option(
+            "--manifest",
+            metavar="FILE",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Append to FILE what is to be sent, before, and what was accepted, after; "
+            "`processor audit --manifest FILE` proves by it that nothing was lost.",
+        ),
+        click.option(
+            "--senders", type=click.IntRange(1, 64), default=4, show_default=True, help="Threads that send."
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What both commands were told about sending."""
+
+    to: str
+    url: str | None
+    manifest: Path | None
+    senders: int
+    as_json: bool
+
+
+def deliver(
+    delivery: Delivery,
+    messages: Callable[[Publisher, Tally, Interrupt], Iterable[Outgoing]],
+    batch_size_max: int,
+    total: int | None = None,
+    **facts: object,
+) -> None:
+    """Send, show, report; ends the process by an exit code unless all was accepted."""
+    settings = Settings.load()
+    door = open_door(delivery.to, delivery.url, settings, delivery.senders)
+    tally, interrupt, failure = Tally(), Interrupt(), None
+    manifesting = ManifestWriter(delivery.manifest) if delivery.manifest else nullcontext()
+    with closing(door), manifesting as manifest:
+        publisher = Publisher(door, manifest, senders=delivery.senders, wait_s_max=settings.retry_wait_s_max)
+        with interrupt.handled_by(publisher), Display(tally, total, sys.stderr) as display:
+            try:
+                taken = tally.taken(messages(publisher, tally, interrupt))
+                for receipt in publisher.publish(taken, batch_size_max):
+                    tally.count(receipt)
+                    display.show()
+            except ProcessorError as error:
+                failure = error
+    _print_report(tally, interrupt, as_json=delivery.as_json, facts=facts)
+    if interrupt.signal:
+        sys.exit(EXIT_SIGNAL + interrupt.signal)
+    if failure is not None:
+        raise failure
+    if tally.refused > tally.refused_as_meant or tally.bad_lines:
+        sys.exit(EXIT_REFUSED)
+
+
+def _print_report(tally: Tally, interrupt: Interrupt, *, as_json: bool, facts: dict[str, object]) -> None:
+    if as_json:
+        click.echo(json.dumps({**facts, **tally.as_json(), "interrupted": bool(interrupt.signal)}))
+        return
+    if interrupt.signal:
+        click.echo("interrupted; what was on its way has come to its end")
+    click.echo("".join(f"{name} {value}: " for name, value in facts.items()) + tally.as_text())

@@ -1,0 +1,99 @@
+"""Runs the gRPC door: the intake and the keys behind it, probes beside it, and an orderly end."""
+
+import asyncio
+import os
+import resource
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+import uvloop
+
+from processor.probes import Probes
+from processor.settings import Settings
+from producers.gateway.grpc_door import OTHER_CALLS_MAX, GrpcDoor
+from producers.gateway.grpc_service import Bounds
+from producers.gateway.opening import open_intake, open_keys
+
+_FILES_BESIDE = 256
+"""Open files that are no client's: those of the queue, the database and the program itself."""
+
+CLOSING_S = 1.0
+"""What is kept of STOP_TIMEOUT_S for whatever has to be closed behind the door."""
+
+log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings) -> None:
+    """Run the door of these settings until it is told to stop. Raises SettingsError for what can't work."""
+    _allow_files(settings.gateway_requests_max + OTHER_CALLS_MAX + _FILES_BESIDE)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    intake, keys = open_intake(settings), open_keys(settings)
+    door = GrpcDoor(
+        intake, keys, bounds_of(settings), host=settings.gateway_host, port=settings.gateway_grpc_port
+    )
+    # By the time that anything may have to wait, a port that is taken has been told.
+    probes = Probes(settings.http_host, settings.http_port, alive=lambda: True, trouble=lambda: door.trouble)
+    async with _signals() as stopped:
+        await keys.start()
+        await intake.start()
+        await door.start()
+        probes.start()
+        log.info(
+            "gateway_started",
+            door="grpc",
+            host=settings.gateway_host,
+            port=door.port,
+            http_port=probes.port,
+            keys=settings.gateway_keys,
+        )
+        try:
+            await stopped.wait()
+        finally:
+            await door.stop(max(0.0, settings.stop_timeout_s - CLOSING_S))
+            await intake.close()
+            await keys.close()
+            probes.stop()
+    log.info("gateway_stopped", door="grpc")
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """Give the bounds as the settings have them."""
+    return Bounds(
+        message_bytes_max=settings.gateway_body_bytes_max,
+        items_max=settings.gateway_items_max,
+        calls_max=settings.gateway_requests_max,
+        read_timeout_s=settings.gateway_read_timeout_s,
+    )
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise the limit of open files as far as we may; beyond it no connection is even refused."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < reachable:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+
+
+@asynccontextmanager
+async def _signals() -> AsyncIterator[asyncio.Event]:
+    """Tell of the first SIGTERM or SIGINT; end at the second, where everything stands."""
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+
+    def stop(number: int) -> None:
+        if stopped.is_set():
+            os._exit(128 + number)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield stopped
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,299 @@
+"""The four methods of the gRPC door: calls in, words out; all meaning is in the intake behind them.
+
+call ─▶ a free place? ─▶ who calls? (Keys) ─▶ read ─▶ Intake.take ─▶ reply, or status and trailing metadata
+"""
+
+import asyncio
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from processor.wire import TRACE_NAMES
+from producers.gateway import grpc_measures
+from producers.gateway.grpc_items import (
+    STATUS,
+    Results,
+    read_event,
+    status_words,
+    taken,
+    too_many_items,
+    trailing,
+    unreadable,
+)
+from producers.gateway.grpc_streams import Answered, Stream, take
+from producers.gateway.items import Caller, Intake, Keys, Refusal, Why
+from producers.gateway.protos import ingest_pb2 as pb
+
+SERVICE = str(pb.DESCRIPTOR.services_by_name["Ingest"].full_name)
+
+UPLOAD_ITEMS_MAX, UPLOAD_BYTES_MAX = 10_000, 2 * 1024 * 1024
+"""Where the reply to a stream that is answered once comes early: a client takes 4 MiB."""
+
+log = structlog.get_logger(__name__)
+
+KEY_LENGTH_MAX = 256
+
+_ONCE = frozenset(("authorization", "x-api-key", "idempotency-key", "traceparent"))
+
+MESSAGES_HELD_MAX = 64
+"""So many unary messages of the largest size may be held at once; of the ordinary size that is any number."""
+
+_STOPPING = Refusal(
+    Why.UNAVAILABLE,
+    "the gateway is stopping; what has no result has not been read: send it again, on a new connection",
+)
+_FULL = Refusal(Why.OVER_QUOTA, "the gateway has as much to do as it takes; come again", retry_after_s=1)
+
+_Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+_Request = TypeVar("_Request", pb.IngestRequest, pb.IngestBatchRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is taken: bytes of a message, events of a batch, calls at once, seconds to send a message."""
+
+    message_bytes_max: int
+    items_max: int
+    calls_max: int
+    read_timeout_s: float
+
+
+@dataclass(slots=True)
+class _Call:
+    """What the metadata of a call say, and how much of the room for messages it holds."""
+
+    authorization: str | None
+    idempotency_key: str | None
+    trace: dict[str, str]
+    held_bytes: int = 0
+
+    def key_of(self, place: int) -> str | None:
+        """Give the idempotency key of one event of several."""
+        return None if self.idempotency_key is None else f"{self.idempotency_key}:{place}"
+
+
+class IngestService:
+    """Ingest, IngestBatch, IngestStream and IngestUpload.
+
+    Requests come as bytes, so that what is none is refused in our words. The unary methods are served as
+    streams of one message, which is the same on the wire: so a sender that never comes to the end of its
+    message has a time-out, and a place that is counted.
+    """
+
+    def __init__(self, intake: Intake, keys: Keys, bounds: Bounds) -> None:
+        self._intake = intake
+        self._keys = keys
+        self._bounds = bounds
+        self._streams: set[Stream] = set()
+        self._stopping = False
+        self._calls = self._held_bytes = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        grpc_measures.in_flight.set_function(lambda: self._calls)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Give what a server needs to call us."""
+        once, streamed = grpc.stream_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Ingest": once(self.ingest, None, pb.IngestReply.SerializeToString),
+            "IngestBatch": once(self.ingest_batch, None, pb.IngestBatchReply.SerializeToString),
+            "IngestStream": streamed(self.ingest_stream, None, pb.IngestStreamReply.SerializeToString),
+            "IngestUpload": once(self.ingest_upload, None, pb.IngestUploadReply.SerializeToString),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    async def ingest(self, _messages: object, context: _Context) -> pb.IngestReply:
+        """Take one event; a refusal ends the call with its status."""
+        async with self._place("Ingest", context) as call:
+            caller = await self._known(call, context)
+            request = await self._read(pb.IngestRequest, call, context)
+            read = read_event(request, call.idempotency_key)
+            [word] = await take(self._intake, [read], caller)
+            if isinstance(word, Refusal):
+                await _refuse(context, word, by_field=read.by_field)
+            return pb.IngestReply(taken=taken(word))
+
+    async def ingest_batch(self, _messages: object, context: _Context) -> pb.IngestBatchReply:
+        """Take several events, and give a result for each in order."""
+        async with self._place("IngestBatch", context) as call:
+            caller = await self._known(call, context)
+            request = await self._read(pb.IngestBatchRequest, call, context)
+            if too_many := too_many_items(len(request.items), self._bounds.items_max):
+                await _refuse(context, too_many)
+            reads = [read_event(item, call.key_of(place)) for place, item in enumerate(request.items)]
+            words_on_all = await take(self._intake, reads, caller)
+            return pb.IngestBatchReply(results=Results().of_all(words_on_all, reads))
+
+    async def ingest_stream(self, _messages: object, context: _Context) -> None:
+        """Take events as they come, and write results as they can."""
+
+        async def answer(answered: Answered) -> None:
+            results = Results()
+            await context.write(
+                pb.IngestStreamReply(
+                    results=[
+                        pb.SequencedResult(sequence=one.sequence, result=results.of(word, one.read))
+                        for one, word in zip(answered.arrived, answered.words, strict=True)
+                    ]
+                )
+            )
+
+        async with self._place("IngestStream", context) as call:
+            stream = self._stream(call, answer)
+            await self._run(call, stream, context)
+            if stream.refusal is not None:
+                await _refuse(context, stream.refusal)
+            if self._stopping:
+                await _refuse(context, _STOPPING)
+
+    async def ingest_upload(self, _messages: object, context: _Context) -> pb.IngestUploadReply:
+        """Take events as they come, and answer once."""
+        results, by_place = Results(), dict[int, pb.Result]()
+
+        async def answer(answered: Answered) -> None:
+            for one, word in zip(answered.arrived, answered.words, strict=True):
+                by_place[one.sequence] = results.of(word, one.read)
+            if len(by_place) >= UPLOAD_ITEMS_MAX or results.size_bytes >= UPLOAD_BYTES_MAX:
+                stream.end()
+
+        async with self._place("IngestUpload", context) as call:
+            stream = self._stream(call, answer)
+            await self._run(call, stream, context)
+            if stream.refusal is not None and not by_place:
+                await _refuse(context, stream.refusal)
+            in_order = [by_place[place] for place in range(len(by_place))]
+            return pb.IngestUploadReply(results=in_order, ended_early=stream.ended_early)
+
+    async def stop(self, grace_s: float) -> None:
+        """Let streams come to their end, and wait until no call is left, or so long."""
+        self._stopping = True
+        for stream in self._streams:
+            stream.end()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace_s)
+
+    @asynccontextmanager
+    async def _place(self, method: str, context: _Context) -> AsyncIterator[_Call]:
+        """Hold one of the places for calls; a call that finds none is refused before it is read."""
+        self._calls += 1
+        self._idle.clear()
+        status, call = "UNKNOWN", None
+        try:
+            if self._stopping:
+                await _refuse(context, _STOPPING)
+            if self._calls > self._bounds.calls_max:
+                await _refuse(context, _FULL)
+            said = _call(context)
+            if isinstance(said, Refusal):
+                await _refuse(context, said)
+            call = said
+            yield call
+            status = "OK"
+        except grpc.aio.AbortError:
+            status = context.code().name
+            raise
+        except asyncio.CancelledError:
+            status = "CANCELLED"
+            raise
+        except Exception as error:  # noqa: BLE001 - nothing may reach gRPC, which logs it and tells the caller
+            status = "INTERNAL"
+            # Without its text and its trace, which may have the event in them.
+            log.error("call_failed", method=method, error=_fault(error))  # noqa: TRY400
+            await context.abort(grpc.StatusCode.INTERNAL, "a fault of the gateway; send it again")
+        finally:
+            grpc_measures.calls.labels(method=method, status=status).inc()
+            self._calls -= 1
+            self._held_bytes -= call.held_bytes if call is not None else 0
+            if not self._calls:
+                self._idle.set()
+
+    async def _known(self, call: _Call, context: _Context) -> Caller:
+        caller = await self._caller(call)
+        if isinstance(caller, Refusal):
+            await _refuse(context, caller)
+        return caller
+
+    async def _caller(self, call: _Call) -> Caller | Refusal:
+        caller = await self._keys.caller(call.authorization)
+        return caller if isinstance(caller, Refusal) else replace(caller, trace=call.trace)
+
+    async def _read(self, kind: type[_Request], call: _Call, context: _Context) -> _Request:
+        """Read the one message of a unary call."""
+        try:
+            async with asyncio.timeout(self._bounds.read_timeout_s):
+                data = await _next(context)
+        except TimeoutError:
+            words = f"the message was not there within {self._bounds.read_timeout_s:g} s"
+            await context.abort(
+                grpc.StatusCode.DEADLINE_EXCEEDED, f"{words} (GATEWAY_READ_TIMEOUT_S); nothing was taken"
+            )
+        if data is None:
+            await _refuse(context, Refusal(Why.MALFORMED, "the call came to its end without a message"))
+        call.held_bytes = len(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > MESSAGES_HELD_MAX * self._bounds.message_bytes_max:
+            await _refuse(context, _FULL)
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            await _refuse(context, unreadable(kind))
+
+    def _stream(self, call: _Call, answer: Callable[[Answered], Awaitable[None]]) -> Stream:
+        return Stream(self._intake, lambda: self._caller(call), answer, call.key_of, self._bounds.items_max)
+
+    async def _run(self, call: _Call, stream: Stream, context: _Context) -> None:
+        """Check who calls before anything is read, then let the stream come to its end."""
+        await self._known(call, context)
+        self._streams.add(stream)
+        if self._stopping:
+            # It came in just before, and was not among those that the stop has told.
+            stream.end()
+        try:
+            await stream.run(lambda: _next(context))
+        finally:
+            self._streams.discard(stream)
+
+
+async def _next(context: _Context) -> bytes | None:
+    """Read one message; None at the end. gRPC's iterator would leave a task behind at an early end."""
+    data = await context.read()
+    return None if data is grpc.aio.EOF else data
+
+
+async def _refuse(context: _Context, refusal: Refusal, *, by_field: bool = False) -> NoReturn:
+    words = status_words(refusal)
+    await context.abort(STATUS[refusal.why], words, trailing(refusal, by_field=by_field))
+
+
+def _fault(error: BaseException) -> str:
+    """Name the kind of an error and its place in the code; of a group that of its first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return " ".join([type(error).__name__, *(f"{Path(one.filename).name}:{one.lineno}" for one in last)])
+
+
+def _call(context: _Context) -> _Call | Refusal:
+    named: dict[str, str] = {}
+    for name, value in context.invocation_metadata() or ():
+        if isinstance(value, bytes):
+            continue
+        if name in named and name in _ONCE:
+            return Refusal(Why.MALFORMED, f"the metadata {name} is there twice; send it once")
+        # W3C lets tracestate be cut into several.
+        named[name] = f"{named[name]},{value}" if name in named else value
+    key = named.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= KEY_LENGTH_MAX:
+        return Refusal(Why.MALFORMED, f"idempotency-key: expected 1 to {KEY_LENGTH_MAX} characters")
+    return _Call(
+        named.get("x-api-key") or named.get("authorization"),
+        key,
+        {name: named[name] for name in TRACE_NAMES if name in named},
+    )

@@ -1,0 +1,162 @@
+"""Each door with the real things behind it: fake producers go in, rows come out, and the audit holds."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+
+from processor.audit import Report
+from processor.devstack.children import free_port
+from producers.cli import main
+from tests.rig import Rig, wait_until
+
+EVENTS = 600
+BAD_SHARES = ("--invalid", "0.1", "--duplicates", "0.05")
+
+
+@contextlib.contextmanager
+def an_http_gateway(rig: Rig) -> Iterator[str]:
+    """A gateway without keys before the rig's queue; gives its URL."""
+    port = free_port()
+    with (rig.directory / "gateway.log").open("ab") as log:
+        gateway = subprocess.Popen(
+            [sys.executable, "-m", "producers", "gateway", "http", "--port", str(port)],
+            env=rig.environment() | {"GATEWAY_KEYS": "off"},
+            stderr=log,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: answers(f"{url}/readyz"), "the gateway is ready")
+        yield url
+    finally:
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait(30) == 0
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - a URL of our own
+            return int(answer.status) == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def producers(rig: Rig, *words: str | Path, **environment: str) -> tuple[int, dict[str, Any]]:
+    """Run a command of the producers, with a manifest and a JSON report; gives exit code and report."""
+    manifest = rig.directory / f"manifest-{len(rig.manifests)}.jsonl"
+    rig.manifests.append(manifest)
+    done = subprocess.run(
+        [sys.executable, "-m", "producers", *map(str, words), "--manifest", str(manifest), "--json"],
+        env=rig.environment() | environment,
+        capture_output=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.stdout, done.stderr.decode()
+    return done.returncode, json.loads(done.stdout)
+
+
+def fake(rig: Rig, *words: str, seed: int, **environment: str) -> tuple[int, dict[str, Any]]:
+    options = ("--events", str(EVENTS), "--seed", str(seed), *BAD_SHARES)
+    return producers(rig, "fake", *options, *words, **environment)
+
+
+def audited(rig: Rig) -> Report:
+    rig.wait_until_empty()
+    return rig.audit()
+
+
+def rows(rig: Rig, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(rig.stack.database_url) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_what_goes_in_by_http_is_what_goes_in_by_sqs(rig: Rig) -> None:
+    rig.start_processor()
+    by_sqs_code, by_sqs = fake(rig, seed=1)
+    with an_http_gateway(rig) as url:
+        by_http_code, by_http = fake(rig, "--to", "http", "--url", url, seed=2)
+        again_code, again = fake(rig, "--to", "http", "--url", url, seed=1)
+
+    report = audited(rig)
+    assert report.holds, report.text()
+    assert (by_sqs_code, by_http_code, again_code) == (0, 0, 0)
+    assert by_sqs["accepted"] == EVENTS
+    for one in (by_http, again):
+        assert one["accepted"] + one["refused"] == EVENTS
+        assert one["refused"] == one["refused_as_meant"] > 0, (
+            "only what was spoilt on purpose, and some of it"
+        )
+        assert {refusal["code"] for refusal in one["refusals"]} <= {"malformed", "invalid"}
+    # The same seed by another door is the same events: nothing is new.
+    stored = rows(rig, "SELECT count(*) FROM message WHERE message_id LIKE '%-1-%'")[0][0]
+    repeated = rows(rig, "SELECT count(*) FROM duplicate WHERE message_id LIKE '%-1-%'")[0][0]
+    assert repeated >= stored > EVENTS * 0.7
+
+
+def test_pulses_of_the_load_producer_are_stored_once_each(rig: Rig) -> None:
+    rig.start_processor()
+    with psycopg.connect(rig.stack.database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO tenant (tenant_id, name) SELECT id, id "
+            "FROM (SELECT 'tenant-' || to_char(n, 'FM0000') FROM generate_series(1, 200) n) made(id)"
+        )
+    with an_http_gateway(rig) as url:
+        options = ("--tenants", "200", "--duration", "2", "--seed", "4")
+        code, said = producers(rig, "load", "--url", url, *options)
+
+    report = audited(rig)
+    assert report.holds, report.text()
+    assert code == 0, said
+    assert said["sent"] == said["accepted"] > 200
+    assert rows(rig, "SELECT count(*), count(DISTINCT tenant_id) FROM message") == [(said["sent"], 200)]
+
+
+def said_to(*words: str) -> Result:
+    """What `producers` says to these words, where the environment names no broker."""
+    return CliRunner().invoke(main, words, env={"SOURCE_URL": None})
+
+
+def test_a_password_on_the_command_line_is_refused() -> None:
+    done = said_to("fake", "--to", "amqp", "--url", "amqp://me:secret@h/?queue=q")
+
+    assert done.exit_code == 2
+    assert "SOURCE_URL" in done.output
+    assert "secret" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--to", "http"), "--to http needs --url"),
+        (("--to", "grpc"), "--to grpc needs --url"),
+        (("--to", "kafka"), "SOURCE_URL"),
+        (("--to", "amqp", "--url", "kafka://h/t"), "two kinds of broker"),
+        (("--to", "http", "--url", "http://127.0.0.1:1/x?y"), "expected http://HOST:PORT"),
+    ],
+)
+def test_what_leads_nowhere_is_said_before_anything_is_sent(words: tuple[str, ...], expected: str) -> None:
+    done = said_to("fake", *words)
+
+    assert done.exit_code == 2
+    assert expected in done.output
+
+
+def test_a_door_whose_extra_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    monkeypatch.delitem(sys.modules, "producers.doors.grpc", raising=False)
+
+    done = said_to("fake", "--to", "grpc", "--url", "127.0.0.1:1")
+
+    assert done.exit_code == 2
+    assert "pip install 'event-processor[gateway]'" in done.output

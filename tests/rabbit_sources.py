@@ -1,0 +1,28 @@
+"""Sources of RabbitMQ as the processor opens them, and what may become of their connection."""
+
+from typing import Any
+
+from processor.settings import Settings
+from processor.sources.rabbitmq import RabbitMqSource
+from tests.brokers.rabbitmq import RabbitQueue
+from tests.rig import wait_until
+
+
+def a_rabbitmq_source(queue: RabbitQueue, **settings: Any) -> RabbitMqSource:
+    return a_source_of(queue.source_url, **settings)
+
+
+def a_source_of(source_url: str, **settings: Any) -> RabbitMqSource:
+    loaded = Settings.load(_env_file=None, source_url=source_url, **settings)
+    address = loaded.source_address()
+    assert address is not None
+    return RabbitMqSource.open(loaded, address)
+
+
+def end_connection(source: RabbitMqSource) -> None:
+    """Let the connection end, by which the broker takes back what was not acknowledged."""
+    with source._changed:
+        running = source._running
+        if running is not None:
+            running.stop()
+    wait_until(lambda: source._running is None, "the connection has ended")
