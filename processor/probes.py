@@ -19,11 +19,17 @@ class Probes:
     """A small HTTP server in a thread of its own.
 
     `trouble` says why the process is not working now, and '' while it is; `alive` whether it still could.
-    /livez and /readyz answer 200 or 503 with a JSON object.
+    /livez and /readyz answer 200 or 503 with a JSON object. `setting` is where the port came from.
     """
 
     def __init__(
-        self, host: str, port: int, *, alive: Callable[[], bool], trouble: Callable[[], str]
+        self,
+        host: str,
+        port: int,
+        *,
+        alive: Callable[[], bool],
+        trouble: Callable[[], str],
+        setting: str = "HTTP_PORT",
     ) -> None:
         self._alive = alive
         self._trouble = trouble
@@ -32,8 +38,8 @@ class Probes:
             self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Handler)
         except OSError as error:
             raise SettingsError(
-                f"HTTP_PORT: {host}:{port} can't be listened on ({error.strerror}); "
-                "set HTTP_PORT to a free port, or to 0 for any"
+                f"{setting}: {host}:{port} can't be listened on ({error.strerror}); "
+                f"set {setting} to a free port, or to 0 for any"
             ) from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="probes", daemon=True)
 

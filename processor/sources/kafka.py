@@ -1,6 +1,6 @@
 """Kafka: one topic of a consumer group, whose offsets pass only what is committed in the database.
 
-    Member (poll thread) ─▶ buffer, by partition ─▶ receive ─▶ … COMMIT … ─▶ settle ─▶ Member writes offsets
+Member (poll thread) ─▶ buffer, by partition ─▶ receive ─▶ … COMMIT … ─▶ settle ─▶ Member writes offsets
 """
 
 import threading

@@ -31,7 +31,7 @@ def grpc(host: str | None, port: int | None, json_logs: bool | None) -> None:
       127.0.0.1:50051 eventprocessor.ingest.v1.Ingest/Ingest
 
     producers/gateway/protos/ingest.proto explains all of it, and the server tells it by reflection. Health is
-    grpc.health.v1; /livez, /readyz and /metrics are on HTTP_PORT.
+    grpc.health.v1; /livez, /readyz and /metrics are on GATEWAY_PROBES_PORT.
 
     A stop takes in nothing new and gives what is inside its word, within STOP_TIMEOUT_S; a second one ends
     at once. It speaks no TLS: in front of it belongs a proxy that does.

@@ -38,7 +38,13 @@ async def _run(settings: Settings) -> None:
         intake, keys, bounds_of(settings), host=settings.gateway_host, port=settings.gateway_grpc_port
     )
     # By the time that anything may have to wait, a port that is taken has been told.
-    probes = Probes(settings.http_host, settings.http_port, alive=lambda: True, trouble=lambda: door.trouble)
+    probes = Probes(
+        settings.http_host,
+        settings.gateway_probes_port,
+        alive=lambda: True,
+        trouble=lambda: door.trouble,
+        setting="GATEWAY_PROBES_PORT",
+    )
     async with _signals() as stopped:
         await keys.start()
         await intake.start()

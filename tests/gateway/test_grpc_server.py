@@ -223,7 +223,7 @@ def environment(sqs_server: EmbeddedSqs, queue_url: str) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": CREDENTIAL,
         "GATEWAY_KEYS": "off",
         "GATEWAY_GRPC_PORT": "0",
-        "HTTP_PORT": "0",
+        "GATEWAY_PROBES_PORT": "0",
         "LOG_FORMAT": "json",
         "LOG_LEVEL": "INFO",
     }
@@ -267,7 +267,7 @@ def probed(port: int, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-@pytest.mark.parametrize("setting", ["GATEWAY_GRPC_PORT", "HTTP_PORT"])
+@pytest.mark.parametrize("setting", ["GATEWAY_GRPC_PORT", "GATEWAY_PROBES_PORT"])
 def test_a_port_that_is_taken_is_named_and_ends_with_two(environment: dict[str, str], setting: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         done = subprocess.run(
