@@ -12,6 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from hashlib import sha256
 from operator import itemgetter
+from typing import Any
 
 from processor.wire import Attribute
 
@@ -46,7 +47,7 @@ def delivery_id(
     return f"{message_id}:{digest.hexdigest()[:_DIGEST_LENGTH]}"
 
 
-def attributes_of(headers: Mapping[object, object] | None) -> dict[str, Attribute]:
+def attributes_of(headers: Mapping[Any, object] | None) -> dict[str, Attribute]:
     """Give a message's headers as attributes: text and bytes as they are, anything else as its JSON text.
 
     A frame bounds them (128 KiB unless the broker is told otherwise). What RabbitMQ adds on the way is left

@@ -198,9 +198,7 @@ _NO_RIGHT = -403
 def ended(why: BaseException | str | None, address: SourceAddress) -> Ended:
     """Put a failure into words: what was seen, and what to do where something can be done."""
     [(host, port)] = address.hosts
-    # A blocking connection wraps what a plain one says.
-    cause = getattr(why, "exceptions", (why,))[-1] if why is not None else None
-    cause = getattr(cause, "exception", cause)
+    cause = _root(why)
     at, vhost, queue = f"RabbitMQ at {host}:{port}", repr(address.vhost), repr(address.queue)
     match cause:
         case str():
@@ -222,6 +220,18 @@ def ended(why: BaseException | str | None, address: SourceAddress) -> Ended:
         _NOT_ALLOWED: f"refuses the vhost {vhost} to this user, or has none of that name",
     }.get(code, f"has closed on us: {code} {text[:120]}")
     return Ended(f"{at} {words}", refused=code == _ACCESS_REFUSED, missing=code == _NOT_FOUND, answered=True)
+
+
+def _root(why: BaseException | str | None) -> BaseException | str | None:
+    """Find what really happened inside the errors that pika wraps around it."""
+    inner = why
+    while inner is not None:
+        why = inner
+        wrapped = getattr(why, "exceptions", ()) or (getattr(why, "exception", None),)
+        if wrapped[-1] is None and type(why) is pika.exceptions.AMQPConnectionError:
+            wrapped = [cause for cause in why.args if isinstance(cause, BaseException)] or (None,)
+        inner = wrapped[-1]
+    return why
 
 
 # ── what nobody can read must not take the connection with it ─────────────────────────────────────────

@@ -83,7 +83,7 @@ class Broker:
         if self._child is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
-            self._child.process.wait()
+            self._child.process.wait(20)
             self._child = None
 
     def stop(self) -> None:
@@ -167,6 +167,11 @@ class RabbitQueue:
             self._channel = self._connection.channel()
             self._channel.confirm_delivery()
         return self._channel
+
+    def reconnect(self) -> None:
+        """Leave a channel that the broker has closed."""
+        if self._connection is not None and self._connection.is_open:
+            self._connection.close()
 
     def make(self, **arguments: object) -> None:
         """Declare it, durable and empty."""
