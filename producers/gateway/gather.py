@@ -36,19 +36,25 @@ log = logging.getLogger(__name__)
 class Request:
     """The words on the items of one request, and who waits for them."""
 
-    __slots__ = ("done", "left", "words")
+    __slots__ = ("done", "left", "timer", "words")
 
-    def __init__(self, words: list[Word | None], done: "asyncio.Future[None]") -> None:
-        self.words = words
+    def __init__(self, size: int, done: "asyncio.Future[None]") -> None:
+        self.words: list[Word | None] = [None] * size
         self.done = done
-        self.left = 0
+        # Of all its items, read or not: the first ones may have their word before the last ones are read.
+        self.left = size
+        self.timer: asyncio.TimerHandle | None = None
 
     def give(self, place: int, word: Word) -> None:
         """Put the word on one item; the first one holds."""
-        if self.words[place] is None:
-            self.words[place] = word
-            self.left -= 1
-            if self.left == 0 and not self.done.done():
+        if self.words[place] is not None:
+            return
+        self.words[place] = word
+        self.left -= 1
+        if self.left == 0:
+            if self.timer is not None:
+                self.timer.cancel()
+            if not self.done.done():
                 self.done.set_result(None)
 
 
@@ -95,7 +101,9 @@ class Gather:
 
     def add(self, event: Event, request: Request, place: int) -> None:
         """Take one event in; its request gets a word on it, at the latest when `timeout_s` is over."""
-        request.left += 1
+        if request.timer is None:
+            # Not the waiter's: who goes away leaves events behind that must not be tried for ever.
+            request.timer = self._loop.call_later(self._timeout_s, self._time_over, request)
         self._count(1)
         self._pending.append(Entry(event, request, place))
         if len(self._pending) >= BATCH_SIZE_MAX:
@@ -105,13 +113,8 @@ class Gather:
 
     async def words(self, request: Request) -> None:
         """Come back when there is a word on every item of the request."""
-        if request.left == 0:
-            return
-        timer = self._loop.call_later(self._timeout_s, self._time_over, request)
-        try:
+        if request.left:
             await request.done
-        finally:
-            timer.cancel()
 
     async def drain(self) -> None:
         """Come back when everything that was taken in has its word."""
@@ -218,6 +221,7 @@ class Gather:
         for place, word in enumerate(request.words):
             if word is None:
                 request.give(place, late)
+        request.timer = None
         while self._pending and self._pending[0].over:
             self._pending.popleft()
             self._count(-1)

@@ -70,20 +70,19 @@ class QueueIntake:
         gather = self._gather
         if gather is None or self._closing:
             return self._counted([_CLOSING] * len(items))
-        request = Request([None] * len(items), asyncio.get_running_loop().create_future())
+        request = Request(len(items), asyncio.get_running_loop().create_future())
         trace = trace_of(caller) if caller.trace else {}
         for place, item in enumerate(items):
             if place and place % BREATH_EVERY == 0:
                 await asyncio.sleep(0)
             event = self._reading.read(item, caller, trace)
             if isinstance(event, Refusal):
-                request.words[place] = event
+                request.give(place, event)
             elif gather.full:
-                request.words[place] = FULL
+                request.give(place, FULL)
             elif (retry_after_s := self._quotas.take(event.tenant_id)) is not None:
-                request.words[place] = Refusal(
-                    Why.OVER_QUOTA, "the tenant sends more than it may", retry_after_s=retry_after_s
-                )
+                words = "the tenant sends more than it may"
+                request.give(place, Refusal(Why.OVER_QUOTA, words, retry_after_s=retry_after_s))
             else:
                 gather.add(event, request, place)
         await gather.words(request)

@@ -13,6 +13,7 @@ from processor.devstack.sqs import EmbeddedSqs
 from processor.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs import SqsSource
+from producers.gateway.intake import BREATH_EVERY
 from producers.gateway.items import Caller, Item, Why
 from tests.fix_database import Saver
 from tests.gateway.taking import (
@@ -228,6 +229,27 @@ def test_items_of_many_requests_share_calls_of_ten(
     assert sorted(call_sizes) == [5, 10, 10]
     assert sorted(word.message_id for word in found) == ids_on_the_queue(sqs_server, queue_url)
     assert len({word.delivery_id for word in found}) == 25
+
+
+def test_a_long_request_gets_all_its_words_even_if_the_first_ones_come_early(
+    queue_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breath(seconds: float) -> None:
+        # As long as it takes until all that was read so far is answered.
+        await real_sleep(0.2)
+
+    real_sleep = asyncio.sleep
+
+    async def take() -> list[Any]:
+        items = [an_item() for _ in range(BREATH_EVERY)] + [Item(b"nonsense"), an_item()]
+        async with an_intake(queue_settings) as intake:
+            monkeypatch.setattr("producers.gateway.intake.asyncio.sleep", breath)
+            try:
+                return await intake.take(items, ANYBODY)
+            finally:
+                monkeypatch.undo()
+
+    assert words(run(take())) == ["taken"] * BREATH_EVERY + ["malformed", "taken"]
 
 
 def test_a_call_has_no_more_bytes_than_sqs_takes(queue_settings: Settings, call_sizes: list[int]) -> None:

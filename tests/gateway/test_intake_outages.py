@@ -382,6 +382,22 @@ def test_a_queue_that_goes_and_comes_back_loses_nothing_that_was_acknowledged(
         server.stop()
 
 
+def test_what_nobody_waits_for_is_not_tried_for_ever(behind: Settings, proxy: HttpProxy) -> None:
+    proxy.fault = forever(instead(refusal("RequestThrottled")))
+
+    async def work() -> int:
+        async with an_intake(behind) as intake:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(intake.take([an_item() for _ in range(120)], ANYBODY), 0.001)
+            assert intake._gather is not None
+            assert intake._gather._waiting
+            async with asyncio.timeout(TIMEOUT_S + 5):
+                await intake._gather.drain()
+            return intake._gather._waiting
+
+    assert run(work()) == 0
+
+
 def test_an_event_goes_on_its_way_even_if_nobody_waits_for_it_any_more(
     queue_settings: Settings, sqs_server: EmbeddedSqs, queue_url: str
 ) -> None:

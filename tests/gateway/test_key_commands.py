@@ -2,11 +2,13 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from processor.api_keys import read_key
@@ -19,9 +21,11 @@ FINE, FAILED, USAGE = range(3)
 
 
 @pytest.fixture
-def command(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Command:
+def command(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    monkeypatch.chdir(tmp_path)  # A .env of this machine is none of ours.
     monkeypatch.setenv("DATABASE_URL", database_url)
-    return lambda *words: CliRunner().invoke(cli, ["key", *words])
+    yield lambda *words: CliRunner().invoke(cli, ["key", *words])
+    structlog.reset_defaults()
 
 
 def test_a_key_is_printed_once_and_listed_without_its_secret(command: Command) -> None:
