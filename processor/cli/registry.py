@@ -19,13 +19,18 @@ def tenant() -> None:
 
 
 @tenant.command("add")
-@click.argument("tenant_id")
-@click.option("--name", help="What people call it; the id if not given.")
-def tenant_add(tenant_id: str, name: str | None) -> None:
-    """Add a tenant; one that exists is left as it is."""
-    with database(Settings.load()) as connection:
-        new = registry_changes.add_tenant(connection, tenant_id, name)
-    click.echo(f"tenant {tenant_id} {'added' if new else 'exists already; left as it is'}")
+@click.argument("tenant_ids", metavar="TENANT_ID...", nargs=-1, required=True)
+@click.option("--name", help="What people call it, where it is one; the id if not given.")
+def tenant_add(tenant_ids: tuple[str, ...], name: str | None) -> None:
+    """Add tenants, all or none of them; those that exist are left as they are."""
+    if name is not None and len(tenant_ids) > 1:
+        raise click.UsageError(f"--name is one tenant's, and {len(tenant_ids)} are given; leave it out")
+    with database(Settings.load()) as connection, connection.transaction():
+        new = [registry_changes.add_tenant(connection, tenant_id, name) for tenant_id in tenant_ids]
+    if len(tenant_ids) == 1:
+        click.echo(f"tenant {tenant_ids[0]} {'added' if new[0] else 'exists already; left as it is'}")
+    else:
+        click.echo(f"{sum(new)} tenants added, {new.count(False)} exist already; left as they are")
 
 
 @tenant.command("list")
