@@ -16,6 +16,8 @@ from producers.outgoing import Outgoing
 from producers.publish import BATCH_BYTES_MAX
 
 _PULSE = frozenset({"product_sku", "used_amount"})
+_STORED = ("tenant_id", "product_sku", "used_amount", "use_unity")
+"""What of a pulse is its payload; id, producer and occurred_at are the envelope's, the rest is context."""
 
 
 class Stream(Protocol):
@@ -146,7 +148,8 @@ def _claims(value: Any) -> tuple[str | None, str | None, str | None]:  # noqa: A
         pulse = {
             {"tenant": "tenant_id", "use_unit": "use_unity"}.get(name, name): value[name] for name in value
         }
-        return _text(pulse.get("tenant_id")), None, value_digest(pulse)
+        stored = {name: pulse[name] for name in _STORED if name in pulse}
+        return _text(pulse.get("tenant_id")), _text(pulse.get("id")), value_digest(stored)
     return None, None, None
 
 

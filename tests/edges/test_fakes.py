@@ -192,6 +192,17 @@ def test_a_bare_pulse_is_known_to_the_manifest_as_it_will_be_stored() -> None:
     assert message.digest == payload_digest(verdict.payload)
 
 
+def test_a_bare_pulse_may_have_an_id_and_more_which_are_no_part_of_its_payload() -> None:
+    [message], _ = lines_read(
+        b'{"id":"p-1","tenant_id":"acme","product_sku":"s","used_amount":1,"use_unity":"GB","region":"eu"}'
+    )
+    verdict = the_sample_schemas().validate(delivered(message))
+
+    assert isinstance(verdict, Message)
+    assert message.message_id == verdict.message_id == "p-1"
+    assert message.digest == payload_digest(verdict.payload)
+
+
 def test_what_cannot_be_sent_is_told_by_its_number_and_the_rest_is_sent() -> None:
     messages, bad = lines_read(b'{}\nHello World\n\n"caf\xe9"\n' + b"x" * (3 * MIB) + b"\n[]")
 

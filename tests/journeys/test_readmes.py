@@ -1,10 +1,7 @@
 """What the documents tell people to type works, word for word."""
 
-import os
 import re
-import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +12,7 @@ import pytest
 from tests.builders import a_delivery
 from tests.faults.scenarios import ALL
 from tests.fix_database import Saver
-from tests.rig import wait_until
+from tests.journeys import dev
 
 # `processor dev` wants the port that awslocal looks at, and there is one.
 pytestmark = pytest.mark.xdist_group("port 4566")
@@ -155,33 +152,17 @@ def test_the_readme_s_two_terminals_show_a_bad_event_and_why(tmp_path: Path) -> 
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     first = next(block for block in blocks if "processor dev --env-file dev.env" in block)
     second = next(block for block in blocks if "Hello World" in block)
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with (tmp_path / "dev.out").open("w") as output:
-        dev = subprocess.Popen(
-            ["bash", "-c", f"exec {first}"],
-            cwd=tmp_path,
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        wait_until(lambda: (tmp_path / "dev.env").exists() or dev.poll() is not None, "dev is up", wait_s=90)
-        assert dev.poll() is None, (tmp_path / "dev.out").read_text()
 
+    with dev.running(tmp_path, first):
         done = subprocess.run(
             ["bash", "-e", "-c", second],
             cwd=tmp_path,
-            env=environment,
+            env=dev.environment(),
             capture_output=True,
             text=True,
             check=False,
             timeout=60,
         )
-    finally:
-        dev.send_signal(signal.SIGINT)
-        dev.wait(60)
 
     assert done.returncode == 0, done.stderr
     assert '"MessageId"' in done.stdout
@@ -190,4 +171,3 @@ def test_the_readme_s_two_terminals_show_a_bad_event_and_why(tmp_path: Path) -> 
     )
     assert re.search(r"not_json +- .*the body is not JSON", done.stdout)
     assert re.search(r"^rejection .* acme +hello-1 ", done.stdout, re.MULTILINE)
-    assert dev.returncode == 0
