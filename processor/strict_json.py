@@ -9,7 +9,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
@@ -71,8 +70,10 @@ def elements(text: str, depth_max: int, values_max: int = VALUES_MAX) -> list[st
         if not isinstance(document.value, list):
             raise JsonFault(_NO_ARRAY)
         return [orjson.dumps(value).decode() for value in document.value]
-    with _faults_in_words():
+    try:
         return _split_array(text)
+    except _SCAN_FAULTS as error:
+        raise _in_words(error) from None
 
 
 def _split_array(text: str) -> list[str]:
@@ -145,26 +146,29 @@ class _Written(Mapping[str, str]):
 
 def _read_exactly(text: str) -> Document:
     start = _skip(text, 0)
-    with _faults_in_words():
+    try:
         if text[start : start + 1] == "{":
             value, member_texts, end = _read_object(text, start)
         else:
             value, end = _scan(text, start)
             member_texts = {}
+    except _SCAN_FAULTS as error:
+        raise _in_words(error) from None
     _check_end(text, end)
     return Document(value, text, member_texts)
 
 
-@contextmanager
-def _faults_in_words() -> Iterator[None]:
-    try:
-        yield
-    except StopIteration as stop:
-        raise JsonFault(f"expected a JSON value at character {stop.value}") from None
-    except json.JSONDecodeError as error:
-        raise JsonFault(f"{error.msg} at character {error.pos}") from None
-    except RecursionError:
-        raise JsonFault("nested too deeply") from None
+_SCAN_FAULTS = (StopIteration, json.JSONDecodeError, RecursionError)
+
+
+def _in_words(fault: Exception) -> JsonFault:
+    match fault:
+        case StopIteration():
+            return JsonFault(f"expected a JSON value at character {fault.value}")
+        case json.JSONDecodeError():
+            return JsonFault(f"{fault.msg} at character {fault.pos}")
+        case _:
+            return JsonFault("nested too deeply")
 
 
 def _check_end(text: str, at: int) -> None:

@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Annotated, Any, TypeAlias
 
 from msgspec import Struct
@@ -325,7 +326,7 @@ def _object_text(member_texts: Mapping[str, str]) -> str | None:
     # surrogate pair, which must come as far as PostgreSQL to be refused there.
     if not member_texts:
         return None
-    return "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in member_texts.items()) + "}"
+    return "{" + ", ".join(f"{_quoted(name)}: {text}" for name, text in member_texts.items()) + "}"
 
 
 def _envelope(

@@ -1,4 +1,4 @@
-"""The SQS calls that every message pays for, without what makes boto3's dear; boto3 does the rest."""
+"""The three SQS calls that every message pays for, without what makes boto3's dear; boto3 does the rest."""
 
 from typing import Any, Protocol
 
@@ -9,4 +9,3 @@ class HotCalls(Protocol):
     def receive_message(self, **request: Any) -> Any: ...  # noqa: ANN401, D102 - boto3's dictionaries
     def delete_message_batch(self, **request: Any) -> Any: ...  # noqa: ANN401, D102
     def change_message_visibility_batch(self, **request: Any) -> Any: ...  # noqa: ANN401, D102
-    def send_message_batch(self, **request: Any) -> Any: ...  # noqa: ANN401, D102

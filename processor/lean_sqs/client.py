@@ -1,17 +1,15 @@
-"""Receive, delete, extend and send as boto3's client does them, for a quarter of its price or less.
+"""Receive, delete and extend as boto3's client does them, for a quarter of its price or less.
 
     call ─▶ sign ─▶ POST ─▶ 200? ─▶ the answer
                      └─ anything else ─▶ boto3's client makes the same call again
 
-Each of them may be made twice without harm (what is sent has an id, by which it is stored once), so whatever
-is not a plain answer is left to boto3: it knows what to try again, after which pause, and what every error
-means. There is one place that judges them.
+Each of the three may be made twice without harm, so whatever is not a plain answer is left to boto3: it
+knows what to try again, after which pause, and what every error means. There is one place that judges them.
 """
 
 import base64
 import json
 from collections.abc import Callable, Mapping
-from hashlib import md5
 from typing import Any
 
 import orjson
@@ -58,11 +56,6 @@ class LeanSqs:
         return self._call(
             "ChangeMessageVisibilityBatch", request, _failed, self._boto3.change_message_visibility_batch
         )
-
-    def send_message_batch(self, **request: Any) -> Any:  # noqa: ANN401 - as boto3 answers
-        """Send up to ten. Who is not named in the answer was not taken, or was altered on its way."""
-        answer = self._call("SendMessageBatch", request, _sent, self._boto3.send_message_batch)
-        return _unaltered(request, answer)
 
     def _call(
         self,
@@ -121,24 +114,3 @@ def _received(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 def _failed(answer: Mapping[str, Any]) -> dict[str, Any]:
     return {"Failed": answer.get("Failed") or []}
-
-
-def _sent(answer: Mapping[str, Any]) -> dict[str, Any]:
-    return {"Successful": answer.get("Successful") or [], "Failed": answer.get("Failed") or []}
-
-
-def _unaltered(request: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Take out of the answer what SQS has another MD5 of than we: what it holds is not what was sent."""
-    bodies = {entry["Id"]: entry["MessageBody"] for entry in request["Entries"]}
-    successful = []
-    for entry in answer.get("Successful", ()):
-        body = bodies.get(entry.get("Id"))
-        if body is not None and entry.get("MD5OfMessageBody", "") == _md5(body) and entry.get("MessageId"):
-            successful.append(entry)
-        else:
-            log.warning("altered_on_the_way", operation="SendMessageBatch")
-    return {"Successful": successful, "Failed": answer.get("Failed", [])}
-
-
-def _md5(text: str) -> str:
-    return md5(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()

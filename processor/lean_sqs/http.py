@@ -52,8 +52,7 @@ class Endpoint:
 
     def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> Answer:
         """Send one request to `/` and wait for its answer. Raises HttpTimeout, HttpTrouble."""
-        head = "".join(f"{name}: {value}\r\n" for name, value in headers)
-        request = f"POST / HTTP/1.1\r\n{head}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
+        request = post_request(headers, body)
         # Nobody else's until its answer is whole; then it may be used again, if the server lets it.
         connection = self._connection()
         keep = False
@@ -105,7 +104,7 @@ class Endpoint:
         return connection
 
 
-class _Reading:
+class ReadingAnswer:
     """One answer, read by llhttp from the pieces that it is fed; it calls the `on_` methods by name."""
 
     def __init__(self) -> None:
@@ -125,10 +124,12 @@ class _Reading:
             raise HttpTrouble(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
 
     def on_body(self, piece: bytes) -> None:
+        """Keep a piece of the body."""
         self._pieces.append(piece)
         self._size_bytes += len(piece)
 
     def on_message_complete(self) -> None:
+        """Put the answer together."""
         assert self._parser is not None  # noqa: S101
         self.answer = Answer(self._parser.get_status_code(), b"".join(self._pieces))
         # Only here does llhttp know; afterwards it is ready for the next answer, and says no.
@@ -138,9 +139,15 @@ class _Reading:
         self._pieces.clear()
 
 
+def post_request(headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
+    """Write a request as it goes over the wire."""
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return f"POST / HTTP/1.1\r\n{head}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
+
+
 def _read_answer(connection: socket.socket) -> tuple[Answer, bool]:
     """Read one answer whole; says, too, whether the connection can be used again."""
-    reading = _Reading()
+    reading = ReadingAnswer()
     while reading.answer is None:
         reading.feed(connection.recv(_RECV_SIZE))
     return reading.answer, reading.keep

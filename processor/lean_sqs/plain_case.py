@@ -37,15 +37,9 @@ def oddity(session: "Session", client: "SQSClient") -> str | None:
 
 def lean_sqs(session: "Session", client: "SQSClient") -> LeanSqs:
     """Make the lean calls with the credentials, endpoint, region and timeouts of `client`."""
-    credentials = session.get_credentials()
     config = client.meta.config
     url = client.meta.endpoint_url
-    signer = Signer(
-        credentials.get_frozen_credentials,
-        host=_host(url),
-        region=client.meta.region_name,
-        service="sqs",
-    )
+    signer = signer_of(session, client)
     endpoint = Endpoint(
         url,
         connect_timeout_s=config.connect_timeout,
@@ -53,6 +47,16 @@ def lean_sqs(session: "Session", client: "SQSClient") -> LeanSqs:
         ca_file=where(),
     )
     return LeanSqs(endpoint, signer, client, user_agent=config.user_agent)
+
+
+def signer_of(session: "Session", client: "SQSClient") -> Signer:
+    """Make what signs as `client` does; there must be credentials."""
+    return Signer(
+        session.get_credentials().get_frozen_credentials,
+        host=_host(client.meta.endpoint_url),
+        region=client.meta.region_name,
+        service="sqs",
+    )
 
 
 def _host(url: str) -> str:

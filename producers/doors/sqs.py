@@ -45,14 +45,22 @@ class SqsDoor:
     def send(self, batch: Mapping[int, Outgoing]) -> Answer:
         """Send up to ten messages."""
         try:
-            said = self._client.send_message_batch(
-                QueueUrl=self._queue_url,
-                Entries=[self._entry(index, message) for index, message in batch.items()],
-            )
+            said = self._client.send_message_batch(**self.request(batch))
         except CALL_FAILED as error:
             failed = blame(error, self._queue_url)
             outage = failed.outage or self._gave_up_groups(failed.code, failed.reason)
             raise CallFailed(failed.code, failed.reason, outage=outage) from error
+        return self.read(said)
+
+    def request(self, batch: Mapping[int, Outgoing]) -> dict[str, Any]:
+        """Give the arguments of the call that sends these."""
+        return {
+            "QueueUrl": self._queue_url,
+            "Entries": [self._entry(index, message) for index, message in batch.items()],
+        }
+
+    def read(self, said: Mapping[str, Any]) -> Answer:
+        """Read what SQS answered to that call."""
         answer = Answer({int(entry["Id"]): entry["MessageId"] for entry in said.get("Successful", ())})
         for entry in said.get("Failed", ()):
             index, code, reason = int(entry["Id"]), str(entry["Code"]), str(entry.get("Message", ""))

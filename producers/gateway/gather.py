@@ -18,7 +18,7 @@ from producers.doors import Answer
 from producers.gateway import metrics
 from producers.gateway.items import Refusal, Taken, Why, Word
 from producers.gateway.reading import Event
-from producers.gateway.sending import Senders, Sent
+from producers.gateway.sending import Sending, Sent
 from producers.publish import BATCH_BYTES_MAX, BATCH_SIZE_MAX
 
 _PAUSE_S, _PAUSE_S_MAX = 0.05, 1.0
@@ -69,7 +69,7 @@ class Entry:
 class Gather:
     """Sends events in as few calls as their haste allows. Used on one event loop alone."""
 
-    def __init__(self, senders: Senders, *, linger_s: float, waiting_max: int, timeout_s: float) -> None:
+    def __init__(self, senders: Sending, *, linger_s: float, waiting_max: int, timeout_s: float) -> None:
         self._senders = senders
         self._free = senders.count
         self._linger_s = linger_s

@@ -5,7 +5,6 @@ Item ─▶ Reading ─▶ tenant of the key? ─▶ room? ─▶ Quotas ─▶ 
 """
 
 import asyncio
-import logging
 from collections import Counter
 from contextlib import suppress
 
@@ -14,14 +13,15 @@ from producers.gateway.gather import FULL, Gather, Request
 from producers.gateway.items import Caller, Item, Refusal, Why, Word
 from producers.gateway.quotas import Quotas
 from producers.gateway.reading import Reading, trace_of
-from producers.gateway.sending import Senders
+from producers.gateway.sending import Sending
 
 BREATH_EVERY = 50
 """Items of one request that are read at a stretch, before others have their turn."""
 
 _CLOSING = Refusal(Why.UNAVAILABLE, "the gateway is about to stop; send it again", retry_after_s=1)
 
-log = logging.getLogger(__name__)
+# Looked up once: with one item in a request, as most have, that costs more than to count.
+_COUNTERS = {name: metrics.items.labels(word=name) for name in ("taken", *(why.word for why in Why))}
 
 
 class QueueIntake:
@@ -31,7 +31,7 @@ class QueueIntake:
         self,
         reading: Reading,
         quotas: Quotas,
-        senders: Senders,
+        senders: Sending,
         *,
         linger_s: float,
         waiting_max: int,
@@ -99,10 +99,10 @@ class QueueIntake:
 
     def _counted(self, words: list[Word]) -> list[Word]:
         if len(words) == 1:
-            metrics.items.labels(word=_name(words[0])).inc()
+            _COUNTERS[_name(words[0])].inc()
         else:
             for name, count in Counter(map(_name, words)).items():
-                metrics.items.labels(word=name).inc(count)
+                _COUNTERS[name].inc(count)
         return words
 
 

@@ -1,6 +1,5 @@
 """Settings in, a gateway's inside out: the one place that knows all of its parts."""
 
-from collections.abc import Callable
 from typing import Any
 
 import boto3
@@ -8,16 +7,19 @@ import botocore.session
 import structlog
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from botocore.httpsession import where
 
 from processor.errors import SettingsError
-from processor.lean_sqs.plain_case import lean_sqs, oddity
+from processor.lean_sqs.plain_case import oddity, signer_of
 from processor.settings import Settings
 from producers.doors.sqs import SqsDoor
 from producers.gateway.intake import QueueIntake
 from producers.gateway.keys import DatabaseKeys, OpenDoor
+from producers.gateway.lean import LeanSenders
+from producers.gateway.posting import Endpoint
 from producers.gateway.quotas import Quotas
 from producers.gateway.reading import Reading
-from producers.gateway.sending import Senders
+from producers.gateway.sending import Senders, Sending
 from producers.session import CONNECT_TIMEOUT_S, open_client
 
 log = structlog.get_logger(__name__)
@@ -29,21 +31,20 @@ def open_intake(settings: Settings) -> QueueIntake:
     Raises SettingsError where the settings make no client.
     """
     queue_url = settings.need_queue_url()
-    calls, look = _calls(settings)
-    door = SqsDoor(calls, queue_url)
+    senders = _senders(settings, queue_url)
     return QueueIntake(
         Reading(
             body_bytes_max=settings.body_bytes_max,
             depth_max=settings.json_depth_max,
             values_max=settings.json_values_max,
-            fifo=door.ordered,
+            fifo=senders.ordered,
         ),
         Quotas(
             settings.gateway_tenant_rate,
             burst=settings.gateway_tenant_burst,
             rates=settings.gateway_tenant_rates,
         ),
-        Senders(door, settings.gateway_senders, look),
+        senders,
         linger_s=settings.gateway_linger_ms / 1000,
         waiting_max=settings.gateway_waiting_max,
         timeout_s=settings.gateway_timeout_s,
@@ -61,21 +62,28 @@ def open_keys(settings: Settings) -> DatabaseKeys | OpenDoor:
     return DatabaseKeys(settings.need_database_url(), every_s=settings.gateway_keys_every_s)
 
 
-def _calls(settings: Settings) -> tuple[Any, Callable[[], object]]:
-    """Give what makes the calls, and a look at the queue."""
-    queue_url = settings.need_queue_url()
+def _senders(settings: Settings, queue_url: str) -> Sending:
     session, client = _session_and_client(settings)
-
-    def look() -> object:
-        return client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
-
+    door = SqsDoor(client, queue_url)
+    by_boto3 = Senders(
+        door,
+        settings.gateway_senders,
+        lambda: client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"]),
+    )
     if session is None or settings.sqs_client == "boto3":
-        return client, look
+        return by_boto3
     why_not = oddity(session, client)
     if why_not is not None:
         log.info("boto3_makes_all_calls", because=why_not)
-        return client, look
-    return lean_sqs(session, client), look
+        return by_boto3
+    config = client.meta.config
+    endpoint = Endpoint(
+        client.meta.endpoint_url,
+        connect_timeout_s=config.connect_timeout,
+        read_timeout_s=config.read_timeout,
+        ca_file=where(),
+    )
+    return LeanSenders(door, endpoint, signer_of(session, client), by_boto3, user_agent=config.user_agent)
 
 
 def _session_and_client(settings: Settings) -> tuple[Any, Any]:

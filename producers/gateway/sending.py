@@ -57,6 +57,25 @@ class Sent:
 Told = Callable[[Any, Sent], None]
 
 
+class Sending(Protocol):
+    """Whoever sends batches, up to `count` at a time; on an `ordered` queue one after the other."""
+
+    count: int
+    ordered: bool
+
+    def start(self) -> None:
+        """Get ready, on the event loop that runs now."""
+
+    def send(self, batch: Sequence[Sendable], told: Told) -> None:
+        """Send this, then call `told` with it and with what came of it, on the event loop."""
+
+    def stop(self) -> None:
+        """Send no more."""
+
+    async def trouble(self) -> str:
+        """Say what is in the way of sending; empty when nothing is."""
+
+
 class Senders:
     """Threads that send. `look` asks the queue whether it is there, and raises what boto3 raises."""
 
@@ -106,6 +125,17 @@ class Senders:
         if self._failed_at is not None and now - self._failed_at < BELIEVED_FOR_S and self._trouble:
             return self._trouble
         return await asyncio.get_running_loop().run_in_executor(None, self._probe)
+
+    def worked(self) -> None:
+        """Note that somebody else has sent something."""
+        if self._trouble:
+            self._note("")
+        else:
+            self._good_at = self._clock()
+
+    def timed_out(self) -> Failure:
+        """Note, and say, that the queue let somebody else in and then did not answer in time."""
+        return self._call_failed(CallFailed("ReadTimeoutError", "no answer in time", outage=True))
 
     # ── in the threads ────────────────────────────────────────────────────────────────────────────────
 

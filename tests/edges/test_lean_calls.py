@@ -43,9 +43,6 @@ class Boto3:
     def change_message_visibility_batch(self, **request: Any) -> Any:
         return self._answer(request)
 
-    def send_message_batch(self, **request: Any) -> Any:
-        return self._answer(request)
-
     def _answer(self, request: dict[str, Any]) -> Any:
         self.requests.append(request)
         if self.refusal is not None:

@@ -36,7 +36,7 @@ class Gateway:
 
     port: int
     server: uvicorn.Server
-    sqs: EmbeddedSqs
+    sqs: Any
     queue_url: str
     client: httpx.Client
 
@@ -49,17 +49,15 @@ class Gateway:
     def queued(self) -> list[dict[str, Any]]:
         """Take everything off the queue: the events, each with what came beside it under `attributes`."""
         found = []
-        with closing(self.sqs.client()) as client:
-            while messages := client.receive_message(
-                QueueUrl=self.queue_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
-            ).get("Messages"):
-                for message in messages:
-                    client.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])
-                    beside = {
-                        name: value["StringValue"]
-                        for name, value in message.get("MessageAttributes", {}).items()
-                    }
-                    found.append(json.loads(message["Body"]) | {"attributes": beside})
+        while messages := self.sqs.receive_message(
+            QueueUrl=self.queue_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        ).get("Messages"):
+            for message in messages:
+                self.sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])
+                beside = {
+                    name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()
+                }
+                found.append(json.loads(message["Body"]) | {"attributes": beside})
         return found
 
     def raw(self) -> "Raw":
@@ -156,8 +154,11 @@ def a_gateway(settings: Settings, sqs: EmbeddedSqs) -> Iterator[Gateway]:
     thread.start()
     wait_until(lambda: bool(made) and made[0].started, "the gateway listens")
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            yield Gateway(port, made[0], sqs, settings.need_queue_url(), client)
+        with (
+            closing(sqs.client()) as queue,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+        ):
+            yield Gateway(port, made[0], queue, settings.need_queue_url(), client)
     finally:
         made[0].should_exit = True
         thread.join(30)

@@ -7,7 +7,7 @@ Gate ─▶ Taking    /ingest, /v1/events      bytes to the intake, no model on 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 import structlog
@@ -53,8 +53,7 @@ def make_app(intake: Intake, keys: Keys, limits: Limits) -> "Gate":
     for path, taking in takings.items():
         app.add_api_route(path, taking.documented, methods=["POST"], **operation(path))
     _add_probes(app, intake, keys)
-    describe(app)
-    return Gate(app, takings, limits)
+    return Gate(app, takings, limits, describe(app))
 
 
 class Taking:
@@ -109,12 +108,14 @@ class Taking:
 class Gate:
     """Stands before everything: counts, bounds how many requests are inside, and lets no exception out."""
 
-    def __init__(self, app: ASGIApp, takings: Mapping[str, ASGIApp], limits: Limits) -> None:
+    def __init__(
+        self, app: ASGIApp, takings: Mapping[str, ASGIApp], limits: Limits, document: dict[str, Any]
+    ) -> None:
+        self.document = document
         self._app = app
         self._takings = takings
         self._limits = limits
         self._inside = 0
-        measures.in_flight.set_function(lambda: self._inside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through, or say that the gateway is full."""
@@ -135,6 +136,8 @@ class Gate:
             await send(message)
 
         self._inside += 1
+        if route == "/metrics":
+            measures.in_flight.set(self._inside)
         try:
             if taking is None:
                 await self._app(scope, receive, noted)

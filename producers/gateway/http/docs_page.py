@@ -13,8 +13,8 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding
 body{color:#1c2733;background:#fff}
 h1{margin-bottom:0}h2{margin-top:2.5rem;border-bottom:1px solid #d5dce3}
 code,pre{font:14px/1.45 ui-monospace,monospace;background:#f3f5f7;border-radius:4px}
-code{padding:0 .25em}pre{padding:.75rem;overflow:auto}
-table{border-collapse:collapse;width:100%}
+code{padding:0 .25em}pre{padding:.75rem;white-space:pre-wrap;overflow-wrap:anywhere}
+table{border-collapse:collapse;width:100%;margin:1rem 0}
 td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid #e4e8ec}
 .method{background:#1d5fa8;color:#fff;border-radius:4px;padding:.1rem .5rem;font-size:.8em}
 @media(prefers-color-scheme:dark){body{color:#d8dee5;background:#14191f}code,pre{background:#222a33}

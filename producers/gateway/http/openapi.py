@@ -71,8 +71,8 @@ def operation(path: str) -> dict[str, Any]:
     return shared | {"responses": _probe_responses(path)}
 
 
-def describe(app: FastAPI) -> None:
-    """Let the application give its document at /openapi.json and a page of it at /docs."""
+def describe(app: FastAPI) -> dict[str, Any]:
+    """Let the application give its document at /openapi.json and as a page at /docs; gives it here, too."""
     made = get_openapi(
         title="Event gateway",
         version="1",
@@ -105,6 +105,7 @@ def describe(app: FastAPI) -> None:
 
     app.openapi = lambda: made  # type: ignore[method-assign]  # as FastAPI's own pages tell to do
     app.add_api_route("/docs", docs, methods=["GET"], include_in_schema=False)
+    return made
 
 
 def _without_fastapis_own(described: dict[str, Any]) -> None:

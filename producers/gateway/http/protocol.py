@@ -36,6 +36,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._deadline: TimerHandle | None = None
         self._in_head = False
         self._whole = True
+        self._ended = False
         self._bytes = 0
         self._bytes_max = HEAD_BYTES_MAX + _FRAMING * self.limits.body_bytes_max
 
@@ -47,6 +48,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.connections) > CONNECTIONS_PER_REQUEST * self.limits.requests_max:
             detail = "too many connections are open; come again, or send on one that is open"
             self._end_with(problem("over_quota", detail, retry_after_s=1))
+            self.transport.close()
         else:
             # An empty connection has as long as a slow head.
             self._arm()
@@ -60,9 +62,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, within the bounds."""
-        if self.transport.is_closing():
-            return
         self._bytes += len(data)
+        if self._ended or self.transport.is_closing():
+            if self._bytes > self._bytes_max:
+                self.transport.abort()
+            return
         super().data_received(data)
         if self._in_head and self._bytes > HEAD_BYTES_MAX:
             self._end_with(problem("head_too_large", f"the head has more than {HEAD_BYTES_MAX} bytes"))
@@ -77,7 +81,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn's gives None
         """Stay for the answer to whoever has said all; go where nothing was asked."""
         cycle = self.cycle
-        if cycle is None or cycle.response_complete or self._in_head:
+        if self._ended or cycle is None or cycle.response_complete or self._in_head:
             return None
         # Whoever has said all may still listen: stay for the answer.
         cycle.keep_alive = False
@@ -95,6 +99,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin to count."""
+        # Not counted is what came in one piece with a request's first byte, 256 KiB at the most.
         self._in_head, self._whole, self._bytes = True, False, 0
         super().on_message_begin()
 
@@ -127,17 +132,21 @@ class GuardedProtocol(HttpToolsProtocol):
     # ── answers of uvicorn's own ──────────────────────────────────────────────────────────────────────
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - as uvicorn has it
-        """Say as a problem that this is no HTTP; a request under way before it keeps its answer."""
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            cycle.keep_alive = False
-            if not self._whole and not self._in_head:
-                self._give_up_on_body(CUT)
-            return
+        """Say as a problem that this is no HTTP."""
         self._end_with(problem("malformed", "the request is no HTTP/1.1 that can be read"))
 
     def _end_with(self, found: Problem) -> None:
-        if self.transport.is_closing():
+        """Say this, and no more. Who is still sending could lose it if the connection ended at once."""
+        if self._ended or self.transport.is_closing():
+            return
+        self._ended = True
+        self._disarm()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            # The request before keeps its answer, which then is the last; or it is this one's body that ends.
+            cycle.keep_alive = False
+            if not self._whole and not self._in_head:
+                self._give_up_on_body(CUT)
             return
         status, headers, body = found.as_response()
         reason = {400: b"Bad Request", 408: b"Request Timeout", 429: b"Too Many Requests"}.get(
@@ -145,7 +154,7 @@ class GuardedProtocol(HttpToolsProtocol):
         )
         lines = [b"HTTP/1.1 %d %s" % (status, reason), *(b"%s: %s" % header for header in headers)]
         self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", body]))
-        self.transport.close()
+        self.transport.write_eof()
         self._arm()
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────
@@ -162,7 +171,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _too_late(self) -> None:
         self._deadline = None
         cycle = self.cycle
-        if self.transport.is_closing() or self.flow.write_paused:
+        if self._ended or self.transport.is_closing() or self.flow.write_paused:
             self.transport.abort()
         elif self._in_head:
             self._end_with(
@@ -170,6 +179,7 @@ class GuardedProtocol(HttpToolsProtocol):
             )
         elif cycle is not None and not cycle.response_complete and not self._whole:
             self._give_up_on_body(LATE)
+            self._arm()
         elif cycle is None or cycle.response_complete:
             # Never said anything, or answered already and still sending.
             self.transport.abort()
@@ -181,7 +191,6 @@ class GuardedProtocol(HttpToolsProtocol):
         cycle.keep_alive = False
         cycle.more_body = False
         cycle.message_event.set()
-        self._arm()
 
 
 def guarded(limits: Limits) -> type[GuardedProtocol]:
