@@ -66,7 +66,8 @@ class GrpcDoor:
         if len(answer.again) == len(batch) and all(
             code == "unavailable" for code, _ in answer.again.values()
         ):
-            raise CallFailed(*next(iter(answer.again.values())), outage=True)
+            # The gateway is there, and the queue behind it is not.
+            raise CallFailed(*next(iter(answer.again.values())), outage=True, wait_s=answer.wait_s)
         return answer
 
     def close(self) -> None:
@@ -80,8 +81,10 @@ class GrpcDoor:
                 f"the gateway {self._name} takes nothing from us: {status.name}: {words}; "
                 "see the API key (GATEWAY_KEY) and the address"
             )
-        code = _trailing(error).get("refusal-code", status.name.lower())
-        return CallFailed(str(code), words, outage=not _at_fault(status, str(code), words))
+        said = _trailing(error)
+        code = str(said.get("refusal-code", status.name.lower()))
+        wait_s = float(said.get("retry-after", 0))
+        return CallFailed(code, words, outage=not _at_fault(status, code, words), wait_s=wait_s)
 
 
 def _request(message: Outgoing) -> pb.IngestRequest:
@@ -101,6 +104,7 @@ def _note(answer: Answer, index: int, result: pb.Result) -> None:
             word = pb.Code.Name(refusal.code).removeprefix("CODE_").lower()
             where = answer.again if refusal.code in _PASSES else answer.refused
             where[index] = (word, refusal.detail)
+            answer.wait_s = max(answer.wait_s, float(refusal.retry_after_s))
 
 
 def _at_fault(status: grpc.StatusCode, code: str, words: str) -> bool:

@@ -97,7 +97,7 @@ def _options(bounds: Bounds) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", bounds.message_bytes_max),
         # Two servers on one port would share its connections in silence.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_concurrent_streams", bounds.calls_max),
+        ("grpc.max_concurrent_streams", bounds.calls_max + OTHER_CALLS_MAX),
         ("grpc.max_allowed_incoming_connections", bounds.calls_max + OTHER_CALLS_MAX),
         ("grpc.server_handshake_timeout_ms", int(bounds.read_timeout_s * 1000)),
         # Who vanished without a word is found out, and holds its place no longer.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import Message
 
 from processor.wire import pointer
 from producers.gateway.items import Item, Refusal, Taken, Why, Word
@@ -51,15 +51,6 @@ class Read:
     by_field: bool = False
 
 
-def read_request(data: bytes, idempotency_key: str | None) -> Read:
-    """Read the bytes of one IngestRequest; `idempotency_key` is its call's, for when it has none itself."""
-    try:
-        request = pb.IngestRequest.FromString(data)
-    except DecodeError:
-        return Read(Refusal(Why.MALFORMED, "the bytes are no IngestRequest; compare the .proto"))
-    return read_event(request, idempotency_key)
-
-
 def read_event(request: pb.IngestRequest, idempotency_key: str | None) -> Read:
     """Make an item of one IngestRequest."""
     key = request.idempotency_key or idempotency_key
@@ -73,6 +64,19 @@ def read_event(request: pb.IngestRequest, idempotency_key: str | None) -> Read:
             return Read(Item(body, dict(raw.attributes), key))
         case _:
             return Read(_invalid("/item", "missing", "neither event nor raw is there; send one of them"))
+
+
+def unreadable(kind: type[Message]) -> Refusal:
+    """Say that bytes are no such message."""
+    return Refusal(Why.MALFORMED, f"the bytes are no {kind.DESCRIPTOR.name}; compare it with ingest.proto")
+
+
+def too_many_items(number: int, items_max: int) -> Refusal | None:
+    """Say so, if these are more than one message may have."""
+    if number <= items_max:
+        return None
+    words = f"{number} events in one message; at most {items_max} are taken (GATEWAY_ITEMS_MAX)"
+    return Refusal(Why.TOO_LARGE, words)
 
 
 def _of_event(event: pb.Event) -> Item | Refusal:

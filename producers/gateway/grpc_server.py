@@ -22,7 +22,9 @@ log = structlog.get_logger(__name__)
 
 def run(settings: Settings) -> None:
     """Run the door of these settings until it is told to stop. Raises SettingsError for what can't work."""
-    asyncio.run(_run(settings))
+    import uvloop
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if os.environ.get("GU") else None) as runner:
+        runner.run(_run(settings))
 
 
 async def _run(settings: Settings) -> None:

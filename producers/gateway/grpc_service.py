@@ -13,7 +13,17 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from processor.wire import TRACE_NAMES
-from producers.gateway.grpc_items import STATUS, Results, read_event, status_words, taken, trailing
+from producers.gateway import grpc_measures
+from producers.gateway.grpc_items import (
+    STATUS,
+    Results,
+    read_event,
+    status_words,
+    taken,
+    too_many_items,
+    trailing,
+    unreadable,
+)
 from producers.gateway.grpc_streams import Answered, Stream, take
 from producers.gateway.items import Caller, Intake, Keys, Refusal, Why
 from producers.gateway.protos import ingest_pb2 as pb
@@ -34,7 +44,6 @@ _STOPPING = Refusal(
 _FULL = Refusal(Why.OVER_QUOTA, "the gateway has as many calls as it takes; come again", retry_after_s=1)
 
 _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
-_Messages: TypeAlias = AsyncIterator[bytes]
 _Request = TypeVar("_Request", pb.IngestRequest, pb.IngestBatchRequest)
 
 
@@ -78,6 +87,7 @@ class IngestService:
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        grpc_measures.in_flight.set_function(lambda: self._calls)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Give what a server needs to call us."""
@@ -90,30 +100,29 @@ class IngestService:
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
-    async def ingest(self, messages: _Messages, context: _Context) -> pb.IngestReply:
+    async def ingest(self, _messages: object, context: _Context) -> pb.IngestReply:
         """Take one event; a refusal ends the call with its status."""
-        async with self._place(context) as call:
+        async with self._place("Ingest", context) as call:
             caller = await self._known(call, context)
-            request = await self._read(pb.IngestRequest, messages, context)
+            request = await self._read(pb.IngestRequest, context)
             read = read_event(request, call.idempotency_key)
             [word] = await take(self._intake, [read], caller)
             if isinstance(word, Refusal):
                 await _refuse(context, word, by_field=read.by_field)
             return pb.IngestReply(taken=taken(word))
 
-    async def ingest_batch(self, messages: _Messages, context: _Context) -> pb.IngestBatchReply:
+    async def ingest_batch(self, _messages: object, context: _Context) -> pb.IngestBatchReply:
         """Take several events, and give a result for each in order."""
-        async with self._place(context) as call:
+        async with self._place("IngestBatch", context) as call:
             caller = await self._known(call, context)
-            request = await self._read(pb.IngestBatchRequest, messages, context)
-            if len(request.items) > self._bounds.items_max:
-                words = f"{len(request.items)} events in one call; at most {self._bounds.items_max} are taken"
-                await _refuse(context, Refusal(Why.TOO_LARGE, f"{words} (GATEWAY_ITEMS_MAX)"))
+            request = await self._read(pb.IngestBatchRequest, context)
+            if too_many := too_many_items(len(request.items), self._bounds.items_max):
+                await _refuse(context, too_many)
             reads = [read_event(item, call.key_of(place)) for place, item in enumerate(request.items)]
             words_on_all = await take(self._intake, reads, caller)
             return pb.IngestBatchReply(results=Results().of_all(words_on_all, reads))
 
-    async def ingest_stream(self, messages: _Messages, context: _Context) -> None:
+    async def ingest_stream(self, _messages: object, context: _Context) -> None:
         """Take events as they come, and write results as they can."""
 
         async def answer(answered: Answered) -> None:
@@ -127,15 +136,15 @@ class IngestService:
                 )
             )
 
-        async with self._place(context) as call:
+        async with self._place("IngestStream", context) as call:
             stream = self._stream(call, answer)
-            await self._run(call, stream, messages, context)
+            await self._run(call, stream, context)
             if stream.refusal is not None:
                 await _refuse(context, stream.refusal)
             if self._stopping:
                 await _refuse(context, _STOPPING)
 
-    async def ingest_upload(self, messages: _Messages, context: _Context) -> pb.IngestUploadReply:
+    async def ingest_upload(self, _messages: object, context: _Context) -> pb.IngestUploadReply:
         """Take events as they come, and answer once."""
         results, by_place = Results(), dict[int, pb.Result]()
 
@@ -145,9 +154,11 @@ class IngestService:
             if len(by_place) >= UPLOAD_ITEMS_MAX or results.size_bytes >= UPLOAD_BYTES_MAX:
                 stream.end()
 
-        async with self._place(context) as call:
+        async with self._place("IngestUpload", context) as call:
             stream = self._stream(call, answer)
-            await self._run(call, stream, messages, context)
+            await self._run(call, stream, context)
+            if stream.refusal is not None and not by_place:
+                await _refuse(context, stream.refusal)
             in_order = [by_place[place] for place in range(len(by_place))]
             return pb.IngestUploadReply(results=in_order, ended_early=stream.ended_early)
 
@@ -160,20 +171,29 @@ class IngestService:
             await asyncio.wait_for(self._idle.wait(), grace_s)
 
     @asynccontextmanager
-    async def _place(self, context: _Context) -> AsyncIterator[_Call]:
+    async def _place(self, method: str, context: _Context) -> AsyncIterator[_Call]:
         """Hold one of the places for calls; a call that finds none is refused before it is read."""
-        if self._stopping:
-            await _refuse(context, _STOPPING)
-        if self._calls >= self._bounds.calls_max:
-            await _refuse(context, _FULL)
         self._calls += 1
         self._idle.clear()
+        status = "UNKNOWN"
         try:
+            if self._stopping:
+                await _refuse(context, _STOPPING)
+            if self._calls > self._bounds.calls_max:
+                await _refuse(context, _FULL)
             call = _call(context)
             if isinstance(call, Refusal):
                 await _refuse(context, call)
             yield call
+            status = "OK"
+        except grpc.aio.AbortError:
+            status = context.code().name
+            raise
+        except asyncio.CancelledError:
+            status = "CANCELLED"
+            raise
         finally:
+            grpc_measures.calls.labels(method=method, status=status).inc()
             self._calls -= 1
             if not self._calls:
                 self._idle.set()
@@ -188,11 +208,11 @@ class IngestService:
         caller = await self._keys.caller(call.authorization)
         return caller if isinstance(caller, Refusal) else replace(caller, trace=call.trace)
 
-    async def _read(self, kind: type[_Request], messages: _Messages, context: _Context) -> _Request:
+    async def _read(self, kind: type[_Request], context: _Context) -> _Request:
         """Read the one message of a unary call."""
         try:
             async with asyncio.timeout(self._bounds.read_timeout_s):
-                data = await anext(messages, None)
+                data = await _next(context)
         except TimeoutError:
             words = f"the message was not there within {self._bounds.read_timeout_s:g} s"
             await context.abort(
@@ -203,22 +223,25 @@ class IngestService:
         try:
             return kind.FromString(data)
         except DecodeError:
-            name = kind.DESCRIPTOR.name
-            await _refuse(
-                context, Refusal(Why.MALFORMED, f"the bytes are no {name}; compare it with ingest.proto")
-            )
+            await _refuse(context, unreadable(kind))
 
     def _stream(self, call: _Call, answer: Callable[[Answered], Awaitable[None]]) -> Stream:
-        return Stream(self._intake, lambda: self._caller(call), answer, call.key_of)
+        return Stream(self._intake, lambda: self._caller(call), answer, call.key_of, self._bounds.items_max)
 
-    async def _run(self, call: _Call, stream: Stream, messages: _Messages, context: _Context) -> None:
+    async def _run(self, call: _Call, stream: Stream, context: _Context) -> None:
         """Check who calls before anything is read, then let the stream come to its end."""
         await self._known(call, context)
         self._streams.add(stream)
         try:
-            await stream.run(messages)
+            await stream.run(lambda: _next(context))
         finally:
             self._streams.discard(stream)
+
+
+async def _next(context: _Context) -> bytes | None:
+    """Read one message; None at the end. gRPC's iterator would leave a task behind at an early end."""
+    data = await context.read()
+    return None if data is grpc.aio.EOF else data
 
 
 async def _refuse(context: _Context, refusal: Refusal, *, by_field: bool = False) -> NoReturn:

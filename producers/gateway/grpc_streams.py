@@ -6,14 +6,17 @@ Who does not read the answers gets no room, and is then not read either: that is
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from producers.gateway.grpc_items import Read, read_request
+from google.protobuf.message import DecodeError
+
+from producers.gateway.grpc_items import Read, read_event, too_many_items, unreadable
 from producers.gateway.items import Caller, Intake, Item, Refusal, Word
+from producers.gateway.protos import ingest_pb2 as pb
 
 WINDOW_ITEMS, WINDOW_BYTES = 256, 4 * 1024 * 1024
-"""What one stream may have without an answer; of one event alone any size that the server takes."""
+"""What a stream may have without an answer until it is read no further; its last message may go beyond."""
 
 CHUNK_ITEMS = 10
 """SQS takes ten at a time."""
@@ -52,70 +55,85 @@ class Stream:
         check: Callable[[], Awaitable[Caller | Refusal]],
         answer: Callable[[Answered], Awaitable[None]],
         key_of: Callable[[int], str | None],
+        items_max: int,
     ) -> None:
         self._intake = intake
         self._check = check
         self._answer = answer
         self._key_of = key_of
+        self._items_max = items_max
         self._answering = asyncio.Lock()
         self._window = _Window()
         self._gathered: list[Arrived] = []
         self._linger: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
         self.refusal: Refusal | None = None
-        """Why it was ended before its end, if the caller is no longer known."""
+        """Why it was ended before its end, if that is the caller's: no longer known, or not understood."""
 
     @property
     def ended_early(self) -> bool:
         """Whether it was ended, so that there may be more that was not read."""
-        return self._ended.is_set()
+        return self._ended.is_set() or self.refusal is not None
 
     def end(self) -> None:
         """Read no further; what was read is still answered."""
         self._ended.set()
 
-    async def run(self, messages: AsyncIterator[bytes]) -> None:
-        """Take all that comes, and return when each that was read is answered."""
-        reader = asyncio.create_task(self._read(messages))
+    async def run(self, next_message: Callable[[], Awaitable[bytes | None]]) -> None:
+        """Take all that comes until there is None, and return when each that was read is answered."""
+        reader = asyncio.create_task(self._read(next_message))
         ended = asyncio.create_task(self._ended.wait())
-        try:
-            async with asyncio.TaskGroup() as self._takes:
+        async with asyncio.TaskGroup() as self._takes:
+            try:
                 await asyncio.wait((reader, ended), return_when=asyncio.FIRST_COMPLETED)
                 if reader.done():
                     reader.result()
-                else:
-                    # No await between the two: what was read has been gathered.
-                    reader.cancel()
-                self._flush()
-        finally:
-            for task in (reader, ended):
-                task.cancel()
-            if self._linger is not None:
-                self._linger.cancel()
+            finally:
+                # Before the group ends, which then takes no more: what was read by now has been gathered.
+                reader.cancel()
+                ended.cancel()
+                self._call_off_linger()
+            self._flush()
 
-    async def _read(self, messages: AsyncIterator[bytes]) -> None:
+    async def _read(self, next_message: Callable[[], Awaitable[bytes | None]]) -> None:
         sequence = 0
-        async for data in messages:
-            if self._ended.is_set():
+        while (data := await next_message()) is not None:
+            try:
+                items = pb.IngestStreamRequest.FromString(data).items
+            except DecodeError:
+                # How many events it was to be nobody knows, so that no later one would have a number.
+                self.refusal = unreadable(pb.IngestStreamRequest)
                 return
-            # Its place is taken before anything can interrupt: what was read is answered, come what may.
-            self._gathered.append(Arrived(sequence, read_request(data, self._key_of(sequence)), len(data)))
-            sequence += 1
-            idle = not self._window.items
-            self._window.enter(len(data))
-            if idle or len(self._gathered) >= CHUNK_ITEMS:
-                self._flush()
-            elif self._linger is None:
-                self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._flush)
-            await self._window.room()
+            if items:
+                # No await from here to the flush: what was read is answered, come what may.
+                self._arrive(items, sequence, len(data))
+                sequence += len(items)
+                await self._window.room()
+
+    def _arrive(self, items: Sequence[pb.IngestRequest], first: int, size_bytes: int) -> None:
+        idle = not self._window.items
+        self._window.enter(len(items), size_bytes)
+        too_many = too_many_items(len(items), self._items_max)
+        for sequence, item in enumerate(items, first):
+            read = Read(too_many) if too_many else read_event(item, self._key_of(sequence))
+            # The bytes of a message leave the window with its last event.
+            last = sequence == first + len(items) - 1
+            self._gathered.append(Arrived(sequence, read, size_bytes if last else 0))
+        if idle or len(self._gathered) >= CHUNK_ITEMS:
+            self._flush()
+        elif self._linger is None:
+            self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._flush)
 
     def _flush(self) -> None:
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
+        self._call_off_linger()
         if self._gathered:
             self._takes.create_task(self._take(self._gathered))
             self._gathered = []
+
+    def _call_off_linger(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
 
     async def _take(self, arrived: list[Arrived]) -> None:
         # Again for each chunk, from memory: a stream may outlive its key.
@@ -145,8 +163,8 @@ class _Window:
         self.items = self._bytes = 0
         self._left = asyncio.Event()
 
-    def enter(self, size_bytes: int) -> None:
-        self.items += 1
+    def enter(self, items: int, size_bytes: int) -> None:
+        self.items += items
         self._bytes += size_bytes
 
     def leave(self, items: int, size_bytes: int) -> None:
@@ -155,7 +173,7 @@ class _Window:
         self._left.set()
 
     async def room(self) -> None:
-        """Wait until there is room for one more."""
+        """Wait until there is room for one message more."""
         while self.items >= WINDOW_ITEMS or self._bytes >= WINDOW_BYTES:
             self._left.clear()
             await self._left.wait()

@@ -2,16 +2,19 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from producers.gateway.grpc_door import GrpcDoor
-from producers.gateway.grpc_service import Bounds
+from producers.gateway.grpc_service import SERVICE, Bounds
 from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Taken, Why, Word
 from producers.gateway.protos import ingest_pb2 as pb
 from producers.gateway.protos.ingest_pb2_grpc import IngestStub
@@ -100,9 +103,18 @@ class Loop:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.run(_cancel_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(WAIT_S)
         self._loop.close()
+
+
+async def _cancel_all() -> None:
+    """Do as `asyncio.run` does at its end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass
@@ -120,6 +132,16 @@ class Door:
     @property
     def target(self) -> str:
         return f"127.0.0.1:{self.server.port}"
+
+    def bare(self, method: str) -> Any:
+        """Give this method as one that streams bytes; a unary one is the same on the wire."""
+        call: Any = self.channel.stream_stream(f"/{SERVICE}/{method}")
+        return call
+
+    def health(self, service: str = "") -> str:
+        stub: Any = HealthStub(self.channel)
+        said = stub.Check(HealthCheckRequest(service=service), timeout=WAIT_S)
+        return HealthCheckResponse.ServingStatus.Name(said.status)
 
 
 @contextmanager
@@ -156,5 +178,31 @@ def a_raw(body: bytes, **attributes: str) -> pb.IngestRequest:
 
 def refusal_of(error: grpc.RpcError) -> pb.Refusal:
     """The whole refusal, as the trailing metadata have it."""
-    said = {pair.key: pair.value for pair in error.trailing_metadata()}
-    return pb.Refusal.FromString(said["ingest-refusal-bin"])
+    said = trailing_of(error)["ingest-refusal-bin"]
+    assert isinstance(said, bytes)
+    return pb.Refusal.FromString(said)
+
+
+def trailing_of(error: grpc.RpcError) -> dict[str, str | bytes]:
+    return {pair.key: pair.value for pair in error.trailing_metadata()}
+
+
+def answer_of(door: Door, method: str, requests: list[pb.IngestRequest], **options: Any) -> list[Any]:
+    """Call one of the methods with these, and give all that it answers."""
+    call, options = getattr(door.stub, method), {"timeout": WAIT_S} | options
+    if method == "IngestStream":
+        return list(call(streamed(requests), **options))
+    if method == "IngestUpload":
+        return [call(streamed(requests), **options)]
+    sent = pb.IngestBatchRequest(items=requests) if method == "IngestBatch" else requests[0]
+    return [call(sent, **options)]
+
+
+def streamed(requests: Iterable[pb.IngestRequest], size: int = 1) -> Iterator[pb.IngestStreamRequest]:
+    """Put so many into each message of a stream."""
+    left = iter(requests)
+    while items := list(islice(left, size)):
+        yield pb.IngestStreamRequest(items=items)
+
+
+METHODS = ("Ingest", "IngestBatch", "IngestStream", "IngestUpload")

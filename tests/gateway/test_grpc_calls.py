@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from producers.gateway.items import Item, Refusal, Why
 from producers.gateway.protos import ingest_pb2 as pb
 from tests.gateway.grpc_parts import (
+    METHODS,
     WAIT_S,
     Loop,
     PlainIntake,
@@ -18,7 +19,10 @@ from tests.gateway.grpc_parts import (
     a_door,
     a_raw,
     an_event,
+    answer_of,
     refusal_of,
+    streamed,
+    trailing_of,
 )
 
 
@@ -44,7 +48,7 @@ def test_a_stream_answers_each_event_by_its_place(loop: Loop) -> None:
     sent = [an_event(0), a_raw(b"x"), an_event(2)]
 
     with a_door(loop, intake) as door:
-        replies = list(door.stub.IngestStream(iter(sent), timeout=WAIT_S))
+        replies = list(door.stub.IngestStream(streamed(iter(sent)), timeout=WAIT_S))
 
     found = {one.sequence: one.result for reply in replies for one in reply.results}
     assert len(found) == len(sent)
@@ -53,9 +57,17 @@ def test_a_stream_answers_each_event_by_its_place(loop: Loop) -> None:
     assert found[2].taken.message_id == "o-2"
 
 
+def test_a_message_of_a_stream_may_have_several_events(loop: Loop) -> None:
+    with a_door(loop, PlainIntake()) as door:
+        replies = door.stub.IngestStream(streamed((an_event(n) for n in range(1000)), 90), timeout=WAIT_S)
+        found = {one.sequence: one.result.taken.message_id for reply in replies for one in reply.results}
+
+    assert found == {n: f"o-{n}" for n in range(1000)}
+
+
 def test_an_upload_answers_all_events_at_once_in_order(loop: Loop) -> None:
     with a_door(loop, PlainIntake()) as door:
-        reply = door.stub.IngestUpload((an_event(n) for n in range(1000)), timeout=WAIT_S)
+        reply = door.stub.IngestUpload(streamed(an_event(n) for n in range(1000)), timeout=WAIT_S)
 
     assert [result.taken.message_id for result in reply.results] == [f"o-{n}" for n in range(1000)]
     assert not reply.ended_early
@@ -159,7 +171,7 @@ def test_the_intakes_pointers_name_the_fields_of_the_event(loop: Loop) -> None:
         ((("idempotency-key", "k"),), "own", ["own", "own"]),
     ],
 )
-@pytest.mark.parametrize("method", ["batch", "stream", "upload"])
+@pytest.mark.parametrize("method", METHODS[1:])
 def test_an_idempotency_key_is_told_apart_by_place(
     loop: Loop, method: str, metadata: Any, own: str, expected: list[str | None]
 ) -> None:
@@ -167,12 +179,7 @@ def test_an_idempotency_key_is_told_apart_by_place(
     sent = [pb.IngestRequest(raw=pb.Raw(body=b"{}"), idempotency_key=own) for _ in range(2)]
 
     with a_door(loop, intake) as door:
-        if method == "batch":
-            door.stub.IngestBatch(pb.IngestBatchRequest(items=sent), timeout=WAIT_S, metadata=metadata)
-        elif method == "stream":
-            list(door.stub.IngestStream(iter(sent), timeout=WAIT_S, metadata=metadata))
-        else:
-            door.stub.IngestUpload(iter(sent), timeout=WAIT_S, metadata=metadata)
+        answer_of(door, method, sent, metadata=metadata)
 
     assert [item.message_id for item in intake.items] == expected
 
@@ -211,17 +218,12 @@ def test_the_trace_context_travels_as_metadata(loop: Loop) -> None:
     assert [(caller.tenant_id, caller.trace) for caller in intake.callers] == [("acme", trace)]
 
 
-@pytest.mark.parametrize("method", ["Ingest", "IngestBatch", "IngestStream", "IngestUpload"])
+@pytest.mark.parametrize("method", METHODS)
 def test_without_a_key_that_is_known_nothing_is_read(loop: Loop, method: str) -> None:
     intake = PlainIntake()
-    one = pb.IngestBatchRequest(items=[an_event()]) if method == "IngestBatch" else an_event()
-    given = iter([one]) if method in ("IngestStream", "IngestUpload") else one
 
     with a_door(loop, intake, PlainKeys("secret")) as door, pytest.raises(grpc.RpcError) as refused:
-        answer = getattr(door.stub, method)(
-            given, timeout=WAIT_S, metadata=[("authorization", "Bearer other")]
-        )
-        list(answer)
+        answer_of(door, method, [an_event()], metadata=[("authorization", "Bearer other")])
 
     assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
     assert not intake.items
@@ -245,7 +247,7 @@ def test_each_refusal_has_its_status_and_all_of_itself_beside_it(loop: Loop, why
     with a_door(loop, intake) as door, pytest.raises(grpc.RpcError) as refused:
         door.stub.Ingest(an_event(), timeout=WAIT_S)
 
-    trailing = dict(refused.value.trailing_metadata())
+    trailing = trailing_of(refused.value)
     assert refused.value.code().name == status
     assert refused.value.details() == "so it is"
     assert trailing["refusal-code"] == why.word

@@ -1,4 +1,4 @@
-# Made by `make proto` of ingest.proto, SHA-256 c07b8bbf2a8ae9d7df6a3dc0d5d209aedbbf8d5f54d21994ad8aaabcceabb2fb
+# Made by `make proto` of ingest.proto, SHA-256 e0b5f8cc33e39110db92535a6bf57f8d503ff0bd1a29ef33783804fa8cd4cf49
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -105,6 +105,12 @@ class IngestBatchReply(_message.Message):
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[Result]
     def __init__(self, results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ...) -> None: ...
+
+class IngestStreamRequest(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[IngestRequest]
+    def __init__(self, items: _Optional[_Iterable[_Union[IngestRequest, _Mapping]]] = ...) -> None: ...
 
 class IngestStreamReply(_message.Message):
     __slots__ = ("results",)

@@ -1,0 +1,8 @@
+"""What Prometheus is told of the gRPC door. No label has values that a sender can make up."""
+
+from prometheus_client import Counter, Gauge, disable_created_metrics
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client left it without types
+
+calls = Counter("gateway_grpc_calls", "Calls that ended, by method and status.", ["method", "status"])
+in_flight = Gauge("gateway_grpc_calls_in_flight", "Calls that have no status yet, streams among them.")

@@ -1,0 +1,62 @@
+"""The .proto, the code that was made of it, and the code that serves it say the same."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processor.wire import TRACE_NAMES
+from producers.gateway import protos
+from producers.gateway.grpc_items import STATUS
+from producers.gateway.grpc_service import SERVICE, IngestService
+from producers.gateway.items import Why
+from producers.gateway.protos import ingest_pb2 as pb
+from tests.gateway.grpc_parts import BOUNDS, PlainIntake, PlainKeys
+
+FOLDER = Path(protos.__file__).parent
+PROTO = (FOLDER / "ingest.proto").read_text()
+
+
+@pytest.mark.parametrize("made", ["ingest_pb2.py", "ingest_pb2.pyi", "ingest_pb2_grpc.py"])
+def test_the_code_was_made_of_the_proto_as_it_is(made: str) -> None:
+    """Run `make proto` after a change of the .proto."""
+    digest = hashlib.sha256(PROTO.encode()).hexdigest()
+
+    assert (
+        (FOLDER / made).read_text().startswith(f"# Made by `make proto` of ingest.proto, SHA-256 {digest}\n")
+    )
+
+
+def test_the_code_has_every_field_of_the_proto_by_its_number() -> None:
+    written = set()
+    for name, body in re.findall(r"^message (\w+) \{(.*?)^\}", PROTO, re.MULTILINE | re.DOTALL):
+        fields = re.findall(r"^ +(?:\w+ )?[\w.]+(?:<.*>)? (\w+) = (\d+);", body, re.MULTILINE)
+        written |= {(name, field, int(number)) for field, number in fields}
+
+    messages: Any = pb.DESCRIPTOR.message_types_by_name
+    made = {(name, one.name, one.number) for name, kind in messages.items() for one in kind.fields}
+    assert written == made
+
+
+def test_every_method_is_served() -> None:
+    service: Any = pb.DESCRIPTOR.services_by_name["Ingest"]
+    handler: Any = IngestService(PlainIntake(), PlainKeys(), BOUNDS).handler()
+
+    assert set(handler._method_handlers) == {f"/{SERVICE}/{method.name}" for method in service.methods}
+
+
+def test_every_reason_of_the_intake_has_a_code_and_a_status_and_the_proto_says_its_http_status() -> None:
+    codes = {name for name in pb.Code.keys() if name != "CODE_UNSPECIFIED"}  # noqa: SIM118 - no dict
+
+    assert codes == {f"CODE_{why.name}" for why in Why}
+    assert set(STATUS) == set(Why)
+    for why in Why:
+        assert re.search(rf"// {why.status}: [^=]*\n  CODE_{why.name} = ", PROTO), why
+        assert re.search(rf"//   {STATUS[why].name} .*?{why.name}", PROTO, re.DOTALL), why
+
+
+def test_the_proto_names_all_metadata() -> None:
+    for name in (*TRACE_NAMES, "authorization", "x-api-key", "idempotency-key"):
+        assert f"{name}" in PROTO.partition("syntax =")[0]
