@@ -32,7 +32,8 @@ def check_rabbitmq(settings: Settings, address: SourceAddress) -> list[Finding]:
             "AMQP does not tell it, nor whether it is durable",
             note=True,
             advice="see `rabbitmqctl list_queues name type durable policy`: a durable quorum queue counts "
-            "how often a message was handed over. A classic one does not: what kills its reader comes for ever",
+            "how often a message was handed over; a classic one does not: what kills its reader comes again "
+            "for ever",
         ),
         _receive_count(settings),
         tell(

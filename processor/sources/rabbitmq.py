@@ -75,7 +75,7 @@ class RabbitMqSource:
         self._open: dict[int, None] = {}
         self._attempts = 0
         self._wanted = False
-        self._closing = False
+        self._closing = self._dead = False
         self._ended = Ended("not connected yet")
         self._refused_since: float | None = None
 
@@ -159,7 +159,11 @@ class RabbitMqSource:
             attempts = self._attempts
             self._wanted = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._link or self._attempts != attempts, _ATTEMPT_S_MAX)
+            self._changed.wait_for(
+                lambda: self._link or self._dead or self._attempts != attempts, _ATTEMPT_S_MAX
+            )
+            if self._dead and not self._closing:
+                raise RuntimeError("the thread that talks to RabbitMQ has died of a bug")
         if self._link is None:
             raise self._outage()
         return self._link
@@ -173,6 +177,16 @@ class RabbitMqSource:
         return SourceUnavailable(self._ended.words)
 
     def _live(self) -> None:
+        try:
+            self._connect_when_told()
+        finally:
+            with self._changed:
+                # Unless it was told to end, a bug of ours has ended it: nobody may wait for it then.
+                self._dead = True
+                self._running = self._link = None
+                self._changed.notify_all()
+
+    def _connect_when_told(self) -> None:
         while self._told_to_connect():
             link = Link(
                 self._address,

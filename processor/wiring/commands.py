@@ -140,9 +140,9 @@ def import_dead_letters(
 def _dead_letters(settings: Settings, *, visibility_timeout_s: int) -> SqsSource:
     if settings.source_url is not None:
         raise SettingsError(
-            "processor dlq reads dead-letter queues of SQS, and SOURCE_URL names another broker: what comes too "
-            "often there is rejected (dead_lettered) by the processor itself, see `processor rejection list`. To "
-            "read a queue that RabbitMQ moves dead letters to, name that queue in SOURCE_URL"
+            "processor dlq reads dead-letter queues of SQS, and SOURCE_URL names another broker: what comes "
+            "too often there is rejected (dead_lettered) by the processor itself: processor rejection list. "
+            "To read a queue that RabbitMQ moves dead letters to, name that queue in SOURCE_URL"
         )
     source = SqsSource.open(settings).dead_letters(visibility_timeout_s=visibility_timeout_s)
     if source is None:

@@ -168,6 +168,11 @@ class RabbitQueue:
             self._channel.confirm_delivery()
         return self._channel
 
+    def reconnect(self) -> None:
+        """Leave a channel that the broker has closed."""
+        if self._connection is not None and self._connection.is_open:
+            self._connection.close()
+
     def make(self, **arguments: object) -> None:
         """Declare it, durable and empty."""
         self.channel.queue_declare(
