@@ -1,9 +1,11 @@
 """How Kafka is reached by an address, and what its errors are called: for the source, the check and a door."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from processor.addresses import SourceAddress
 
@@ -52,25 +54,27 @@ def name_of(error: KafkaException) -> str:
     return str(what.name())
 
 
+@contextmanager
+def an_onlooker(address: SourceAddress) -> Iterator[Consumer]:
+    """Give a client that may ask for the group's offsets, and is no member of it."""
+    consumer = Consumer(configuration(address) | {"group.id": address.group, "enable.auto.commit": False})
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
 def lag_of(consumer: Consumer, topic: str, timeout_s: float = SILENCE_S_MAX) -> dict[int, int]:
     """Count by partition what lies beyond the group's offsets. Raises KafkaException."""
     found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
     if found.error is not None:
         raise KafkaException(found.error)
-    numbers = sorted(found.partitions)
-
-    def asked(offset: int) -> list[TopicPartition]:
-        return consumer.offsets_for_times(
-            [TopicPartition(topic, number, offset) for number in numbers], timeout=timeout_s
-        )
-
-    ends = asked(OFFSET_END)
-    books = consumer.committed([TopicPartition(topic, number) for number in numbers], timeout=timeout_s)
-    beginnings = asked(OFFSET_BEGINNING)
-    return {
-        end.partition: max(0, end.offset - max(known.offset, beginning.offset))
-        for end, known, beginning in zip(ends, books, beginnings, strict=True)
-    }
+    places = [TopicPartition(topic, number) for number in sorted(found.partitions)]
+    lag: dict[int, int] = {}
+    for line in consumer.committed(places, timeout=timeout_s):
+        first, end = consumer.get_watermark_offsets(TopicPartition(topic, line.partition), timeout=timeout_s)
+        lag[line.partition] = max(0, end - max(line.offset, first))
+    return lag
 
 
 def _protocol(address: SourceAddress) -> str:

@@ -14,11 +14,14 @@ from confluent_kafka import KafkaException
 from processor import metrics
 from processor.addresses import SourceAddress
 from processor.errors import SourceFault, SourceUnavailable
-from processor.kafka_client import SILENCE_S_MAX, lag_of, name_of
+from processor.kafka_client import SILENCE_S_MAX, an_onlooker, lag_of, name_of
 from processor.kafka_member import REFUSED_S_MAX, TICK_S, Member
 from processor.kafka_partitions import Partition, Record
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
+
+SESSION_S_MIN = 6
+"""The shortest session that a broker of Kafka takes unless it is told otherwise."""
 
 _ANSWER_S_MAX = 12.0
 """For how long a receive waits for a word of Kafka beyond its own wait: a group takes seconds to form."""
@@ -40,8 +43,8 @@ class KafkaSource:
         session_s: float = 60,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._address = address
         self._topic = address.queue
-        self._group = address.group
         self._make: Callable[[], Member] = lambda: Member(
             address,
             buffer_size_max=buffer_size_max,
@@ -60,7 +63,7 @@ class KafkaSource:
             address,
             buffer_size_max=settings.buffer_size_max,
             buffer_bytes_max=settings.buffer_bytes_max,
-            session_s=settings.visibility_timeout_s,
+            session_s=max(settings.visibility_timeout_s, SESSION_S_MIN),
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
@@ -121,14 +124,13 @@ class KafkaSource:
     def depth(self) -> dict[str, int]:
         """Count what lies beyond the group's offsets in all partitions: in_flight is ours, visible the rest."""
         member = self._member()
-        with member.asking:
-            if member.consumer is None:
-                raise SourceUnavailable("Kafka is closed")
-            try:
-                lag = sum(lag_of(member.consumer, self._topic).values())
-            except KafkaException as error:
-                metrics.source_errors.labels(operation="count").inc()
-                raise SourceUnavailable(f"Kafka can't be asked to count: {name_of(error)}") from error
+        try:
+            # Another client than the member's, whose calls are the poll thread's alone.
+            with an_onlooker(self._address) as onlooker:
+                lag = sum(lag_of(onlooker, self._topic).values())
+        except KafkaException as error:
+            metrics.source_errors.labels(operation="count").inc()
+            raise SourceUnavailable(f"Kafka can't be asked to count: {name_of(error)}") from error
         with member.lock:
             in_flight = sum(len(partition.handed) for partition in member.partitions.values())
         return {"visible": max(0, lag - in_flight), "in_flight": in_flight}
@@ -180,7 +182,7 @@ class KafkaSource:
 
     def _silence(self, member: Member) -> str:
         if not member.assigned:
-            return f"the group {self._group} has not given us partitions of {self._topic} yet"
+            return f"the group {self._address.group} has not given us partitions of {self._topic} yet"
         return f"Kafka gives neither messages of {self._topic} nor its end"
 
 
