@@ -109,6 +109,8 @@ class Member:
             "topic.metadata.refresh.interval.ms": 30_000,
             "queued.max.messages.kbytes": max(1024, self._buffer_bytes_max // 1024),
             "fetch.error.backoff.ms": 100,
+            # A poll that finds nothing ends by then; only after it is it known that there is nothing.
+            "fetch.wait.max.ms": 100,
             "error_cb": self._on_error,
             "on_commit": self._on_commit,
         }
