@@ -69,6 +69,7 @@ lock: .venv/.tools
 	  --output-file requirements/load.txt
 	@$(LOCK) --constraint requirements/load.txt pyproject.toml $(DOORS) --extra devstack --extra test \
 	  --output-file requirements/development.txt
+	@$(LOCK) --constraint requirements/load.txt pyproject.toml $(DOORS) --output-file requirements/doors.txt
 	@$(LOCK) --constraint requirements/load.txt pyproject.toml --output-file requirements/runtime.txt
 	@$(LOCK) $(UPGRADE) --constraint requirements/load.txt requirements/build.in --output-file requirements/build.txt
 

@@ -36,10 +36,16 @@ OnMessage = Callable[[Basic.Deliver, BasicProperties, bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Why a link ended, in words without any secret; `refused` says that our user or password was."""
+    """Why a link ended, in words without any secret.
+
+    `refused` says that our user or password was, `missing` that there is no such queue, and `answered` that
+    there is a broker that said so.
+    """
 
     words: str
     refused: bool = False
+    missing: bool = False
+    answered: bool = False
 
 
 class Link:
@@ -184,7 +190,9 @@ def count_waiting(address: SourceAddress) -> pika.frame.Method[pika.spec.Queue.D
 FAILED = (pika.exceptions.AMQPError, OSError, *_NOT_READABLE)
 """What pika raises where a broker can't be reached, refuses, or answers what can't be read."""
 
-_NOT_FOUND, _ACCESS_REFUSED, _NOT_ALLOWED = 404, 403, 530
+_NOT_FOUND, _NOT_ALLOWED, _ACCESS_REFUSED = 404, 530, 403
+_NO_RIGHT = -403
+"""AMQP says 403 both of a password and of a right; of the latter on a channel."""
 
 
 def ended(why: BaseException | str | None, address: SourceAddress) -> Ended:
@@ -193,36 +201,27 @@ def ended(why: BaseException | str | None, address: SourceAddress) -> Ended:
     # A blocking connection wraps what a plain one says.
     cause = getattr(why, "exceptions", (why,))[-1] if why is not None else None
     cause = getattr(cause, "exception", cause)
-    words, refused = _words(cause, address)
-    return Ended(f"RabbitMQ at {host}:{port} {words}", refused=refused)
-
-
-def _words(cause: BaseException | str | None, address: SourceAddress) -> tuple[str, bool]:
-    vhost, queue = repr(address.vhost), repr(address.queue)
+    at, vhost, queue = f"RabbitMQ at {host}:{port}", repr(address.vhost), repr(address.queue)
     match cause:
         case str():
-            words = cause
+            return Ended(f"{at} {cause}")
         case pika.exceptions.ProbableAuthenticationError() | pika.exceptions.AuthenticationError():
-            return _REFUSED, True
+            code, text = _ACCESS_REFUSED, ""
         case pika.exceptions.ProbableAccessDeniedError():
-            words = f"refuses the vhost {vhost} to this user, or has none of that name"
-        case pika.exceptions.ConnectionClosed(reply_code=code, reply_text=text):
-            if code == _ACCESS_REFUSED:
-                return _REFUSED, True
-            words = f"has closed the connection: {code} {text[:120]}"
-            if code == _NOT_ALLOWED:
-                words = f"refuses the vhost {vhost} to this user, or has none of that name ({code})"
-        case pika.exceptions.ChannelClosed(reply_code=code, reply_text=text):
-            words = {
-                _NOT_FOUND: f"has no queue {queue} in the vhost {vhost}; see `processor check`",
-                _ACCESS_REFUSED: f"does not let this user read the queue {queue} (ACCESS_REFUSED)",
-            }.get(code, f"has closed the channel: {code} {text[:120]}")
+            code, text = _NOT_ALLOWED, ""
+        case pika.exceptions.ChannelClosed() if cause.reply_code == _ACCESS_REFUSED:
+            code, text = _NO_RIGHT, ""
+        case pika.exceptions.ConnectionClosed() | pika.exceptions.ChannelClosed():
+            code, text = cause.reply_code, cause.reply_text
         case _:
-            words = f"can't be reached: {type(cause).__name__}"
-    return words, False
-
-
-_REFUSED = "refuses the user or the password of SOURCE_URL (ACCESS_REFUSED)"
+            return Ended(f"{at} can't be reached: {type(cause).__name__}")
+    words = {
+        _ACCESS_REFUSED: "refuses the user or the password of SOURCE_URL",
+        _NO_RIGHT: f"does not let this user read the queue {queue}",
+        _NOT_FOUND: f"has no queue {queue} in the vhost {vhost}; see `processor check`",
+        _NOT_ALLOWED: f"refuses the vhost {vhost} to this user, or has none of that name",
+    }.get(code, f"has closed on us: {code} {text[:120]}")
+    return Ended(f"{at} {words}", refused=code == _ACCESS_REFUSED, missing=code == _NOT_FOUND, answered=True)
 
 
 # ── what nobody can read must not take the connection with it ─────────────────────────────────────────

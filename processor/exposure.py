@@ -31,7 +31,7 @@ _AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 def require_unguessable(settings: Settings) -> None:
     """Raise SettingsError where a password or key that everybody knows goes to another machine."""
-    for trouble in (password_trouble(settings), key_trouble(settings)):
+    for trouble in (password_trouble(settings), source_trouble(settings), key_trouble(settings)):
         if trouble:
             raise SettingsError(trouble)
 
@@ -62,6 +62,30 @@ def key_trouble(settings: Settings) -> str | None:
         "AWS_ACCESS_KEY_ID is a stand-in that local servers take, and would go to AWS; use a role or a key "
         "of your own, or set AWS_ENDPOINT_URL to the local server"
     )
+
+
+def source_trouble(settings: Settings) -> str | None:
+    """Say that the password in SOURCE_URL is well known, and what to do; None: it is not, or stays here.
+
+    RabbitMQ's own guest, which a URL without a user stands for, is such a one.
+    """
+    address = settings.source_address()
+    if address is None or all(_is_here(host) for host, _ in address.hosts):
+        return None
+    password = "" if address.password is None else address.password.get_secret_value().lower()
+    nobody = address.kind == "rabbitmq" and address.user is None
+    if not nobody and password not in WELL_KNOWN | {(address.user or "").lower()} - {""}:
+        return None
+    return (
+        "SOURCE_URL goes to another machine with a password that everybody knows (guest where it names "
+        "none); give the broker's user one of its own and put that in SOURCE_URL"
+    )
+
+
+def source_in_the_open(settings: Settings) -> bool:
+    """Say whether SOURCE_URL leads to another machine without TLS."""
+    address = settings.source_address()
+    return address is not None and not address.tls and not all(_is_here(host) for host, _ in address.hosts)
 
 
 def unverified(settings: Settings) -> str | None:

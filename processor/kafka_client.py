@@ -1,7 +1,7 @@
-"""How Kafka is reached by an address, and what its errors are called: for the source, the check and a door."""
+"""How Kafka is reached, and what it calls messages and errors: for the source, the check and a door."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,14 @@ def configuration(address: SourceAddress) -> dict[str, Any]:
     return found
 
 
+def delivery_id(partition: int, offset: int, timestamp_ms: int) -> str:
+    """Name a message for good.
+
+    With its moment, because a topic that is made anew under the old name begins at offset 0 again.
+    """
+    return f"{partition}-{offset}-{max(timestamp_ms, 0)}"
+
+
 def place(address: SourceAddress) -> str:
     """Name the brokers, without user and password."""
     return ", ".join(f"{host}:{port}" for host, port in address.hosts)
@@ -55,9 +63,21 @@ def name_of(error: KafkaException) -> str:
 
 
 @contextmanager
-def an_onlooker(address: SourceAddress) -> Iterator[Consumer]:
-    """Give a client that may ask for the group's offsets, and is no member of it."""
-    consumer = Consumer(configuration(address) | {"group.id": address.group, "enable.auto.commit": False})
+def an_onlooker(
+    address: SourceAddress, on_error: Callable[[str], object] = lambda _name: None
+) -> Iterator[Consumer]:
+    """Give a client that may ask for the group's offsets, and is no member of it.
+
+    `on_error` is told the names of errors that belong to no call, whenever the client is polled.
+    """
+    consumer = Consumer(
+        configuration(address)
+        | {
+            "group.id": address.group,
+            "enable.auto.commit": False,
+            "error_cb": lambda error: on_error(error.name()),
+        }
+    )
     try:
         yield consumer
     finally:

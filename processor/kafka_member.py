@@ -322,7 +322,7 @@ class Member:
         log.warning("partitions_lost", partitions=[line.partition for line in places])
 
     def _drop(self, places: Sequence[TopicPartition]) -> list[Partition]:
-        """Forget partitions; what of them is under way may still be saved, and whoever has them next knows."""
+        """Forget partitions; what of them is under way may still be saved: whoever has them next knows."""
         with self.lock:
             dropped = [
                 partition for line in places if (partition := self.partitions.pop(line.partition, None))

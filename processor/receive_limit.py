@@ -48,9 +48,7 @@ class ReceiveLimit:
             "receive_count": delivery.receive_count,
             "receive_count_max": self._receive_count_max,
         }
-        return Rejection(
-            delivery, self.version, Reason.DEAD_LETTERED, detail, Claimed(), key_known=False
-        )
+        return Rejection(delivery, self.version, Reason.DEAD_LETTERED, detail, Claimed(), key_known=False)
 
     def proven_tenant(self, delivery: Delivery) -> str | None:
         """Give the one tenant that a delivery can be from, whatever it says; None: nothing proves it."""

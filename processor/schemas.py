@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema_rs
 import orjson
 import structlog
+from msgspec.structs import replace
 
 from processor import metrics
 from processor.amounts import Amount, amounts_of, find_misfit
@@ -22,6 +23,7 @@ from processor.errors import Reason, SettingsError
 from processor.id_scope import IdScope, Unscoped
 from processor.model import VOID, Delivery, EventSchema, Message, Meter, Registry, Rejection, Verdict
 from processor.schema_budget import budget_trouble
+from processor.sns import unwrap
 from processor.strict_json import VALUES_MAX
 from processor.wire import ERRORS_MAX, Claimed, Envelope, Malformed, decode, pointer
 
@@ -107,7 +109,10 @@ class _Lookup:
 
 
 class Schemas:
-    """Validates deliveries against the registry that was last installed. Safe to share between threads."""
+    """Validates deliveries against the registry that was last installed. Safe to share between threads.
+
+    What comes from `sns_queue` (its name) is wrapped by SNS.
+    """
 
     def __init__(
         self,
@@ -116,11 +121,13 @@ class Schemas:
         json_depth_max: int,
         json_values_max: int = VALUES_MAX,
         bindings: Bindings = UNBOUND,
+        sns_queue: str | None = None,
     ) -> None:
         self._body_bytes_max = body_bytes_max
         self._json_depth_max = json_depth_max
         self._json_values_max = json_values_max
         self._bindings = bindings
+        self._sns_queue = sns_queue
         self._lookup = _Lookup.of(Registry(0, {}, ()))
         self._compiled: dict[tuple[int, str], jsonschema_rs.Draft202012Validator | str] = {}
 
@@ -146,13 +153,7 @@ class Schemas:
     def validate(self, delivery: Delivery) -> Verdict:
         """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises."""
         lookup = self._lookup
-        envelope = decode(
-            delivery.body,
-            delivery.attributes,
-            size_bytes_max=self._body_bytes_max,
-            depth_max=self._json_depth_max,
-            values_max=self._json_values_max,
-        )
+        envelope = self._read(delivery)
         if isinstance(envelope, Malformed):
             return Rejection(
                 delivery, lookup.registry.version, envelope.reason, envelope.detail, envelope.claimed
@@ -190,6 +191,21 @@ class Schemas:
         reason, detail = found
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)
         return Rejection(delivery, lookup.registry.version, reason, detail, claimed)
+
+    def _read(self, delivery: Delivery) -> Envelope | Malformed:
+        body, attributes, wrapped_id = delivery.body, delivery.attributes, None
+        limits = {"depth_max": self._json_depth_max, "values_max": self._json_values_max}
+        if delivery.queue == self._sns_queue:
+            notification = unwrap(body, size_bytes_max=self._body_bytes_max, **limits)
+            if isinstance(notification, Malformed):
+                return notification
+            body, attributes = notification.body, notification.attributes
+            wrapped_id = notification.message_id
+        envelope = decode(body, attributes, size_bytes_max=self._body_bytes_max, **limits)
+        if wrapped_id is None or isinstance(envelope, Malformed) or envelope.message_id is not None:
+            return envelope
+        # SNS may put one message on the queue twice, under two delivery ids; its own stays the same.
+        return replace(envelope, message_id=f"{delivery.queue}/{wrapped_id}")
 
     def proven_tenant(self, delivery: Delivery) -> str | None:
         """Give the one tenant that a delivery can be from by its queue and sender, whatever it says."""

@@ -94,19 +94,27 @@ def decode(
     values_max: int = VALUES_MAX,
 ) -> Envelope | Malformed:
     """Read one message. Never raises, whatever the bytes are."""
+    document = read_body(
+        body, attributes, size_bytes_max=size_bytes_max, depth_max=depth_max, values_max=values_max
+    )
+    return document if isinstance(document, Malformed) else _recognise(document, attributes)
+
+
+def read_body(
+    body: bytes, attributes: Mapping[str, Attribute], *, size_bytes_max: int, depth_max: int, values_max: int
+) -> Document | Malformed:
+    """Read a body as JSON; `attributes` may say who sent it. Never raises."""
     if len(body) > size_bytes_max:
         message = f"the body has {len(body)} bytes; at most {size_bytes_max} are taken (BODY_BYTES_MAX)"
         return Malformed(Reason.TOO_LARGE, {"message": message}, _claimed_of(attributes))
     try:
-        document = read(body.decode(), depth_max, values_max)
+        return read(body.decode(), depth_max, values_max)
     except UnicodeDecodeError as error:
         message = f"the body is not UTF-8: {error.reason} at byte {error.start}"
         return Malformed(Reason.NOT_UTF8, {"message": message}, _claimed_of(attributes))
     except JsonFault as fault:
         message = f"the body is not JSON as we take it: {fault}"
         return Malformed(Reason.NOT_JSON, {"message": message}, _claimed_of(attributes))
-
-    return _recognise(document, attributes)
 
 
 def _recognise(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:

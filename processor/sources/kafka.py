@@ -1,6 +1,6 @@
 """Kafka: one topic of a consumer group, whose offsets pass only what is committed in the database.
 
-    Member (poll thread) ─▶ buffer, by partition ─▶ receive ─▶ … COMMIT … ─▶ settle ─▶ Member writes offsets
+Member (poll thread) ─▶ buffer, by partition ─▶ receive ─▶ … COMMIT … ─▶ settle ─▶ Member writes offsets
 """
 
 import threading
@@ -122,15 +122,9 @@ class KafkaSource:
             member.readable.notify_all()
 
     def depth(self) -> dict[str, int]:
-        """Count what lies beyond the group's offsets in all partitions: in_flight is ours, visible the rest."""
+        """Count what lies beyond the group's offsets: in_flight is held by us, visible is the rest."""
+        lag = queue_depth(self._address)["visible"]
         member = self._member()
-        try:
-            # Another client than the member's, whose calls are the poll thread's alone.
-            with an_onlooker(self._address) as onlooker:
-                lag = sum(lag_of(onlooker, self._topic).values())
-        except KafkaException as error:
-            metrics.source_errors.labels(operation="count").inc()
-            raise SourceUnavailable(f"Kafka can't be asked to count: {name_of(error)}") from error
         with member.lock:
             in_flight = sum(len(partition.handed) for partition in member.partitions.values())
         return {"visible": max(0, lag - in_flight), "in_flight": in_flight}
@@ -184,6 +178,16 @@ class KafkaSource:
         if not member.assigned:
             return f"the group {self._address.group} has not given us partitions of {self._topic} yet"
         return f"Kafka gives neither messages of {self._topic} nor its end"
+
+
+def queue_depth(address: SourceAddress) -> dict[str, int]:
+    """Count what lies beyond the group's offsets, held or not, as no member of the group."""
+    try:
+        with an_onlooker(address) as onlooker:
+            return {"visible": sum(lag_of(onlooker, address.queue).values()), "in_flight": 0}
+    except KafkaException as error:
+        metrics.source_errors.labels(operation="count").inc()
+        raise SourceUnavailable(f"Kafka can't be asked to count: {name_of(error)}") from error
 
 
 def _find(member: Member, delivery: Delivery) -> tuple[Partition | None, int, int]:

