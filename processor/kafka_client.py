@@ -18,7 +18,7 @@ REFUSED = frozenset({"_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED"})
 NO_TOPIC = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
 
 _quiet = logging.getLogger("processor.librdkafka")
-_quiet.addHandler(logging.NullHandler())
+_quiet.setLevel(logging.CRITICAL + 1)
 # Twenty lines a second while a broker is away, in a form of its own: what matters of it, we say ourselves.
 _quiet.propagate = False
 
@@ -84,7 +84,7 @@ def an_onlooker(
         consumer.close()
 
 
-def lag_of(consumer: Consumer, topic: str, timeout_s: float = SILENCE_S_MAX) -> dict[int, int]:
+def lag_of(consumer: Consumer, topic: str, timeout_s: float) -> dict[int, int]:
     """Count by partition what lies beyond the group's offsets. Raises KafkaException."""
     found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
     if found.error is not None:

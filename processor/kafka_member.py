@@ -31,7 +31,7 @@ TICK_S = 0.05
 _FETCH_MAX = 500
 _COMMIT_EVERY_S = 0.1
 _PROBE_EVERY_S = 0.2
-_PROBE_S_MAX = 5.0
+_PROBE_S_MAX = 2.0
 
 _FULL_S_MAX = 2.0
 """How long a full buffer is waited on before partitions are paused: what a pause drops is fetched anew."""

@@ -27,6 +27,9 @@ _ANSWER_S_MAX = 12.0
 """For how long a receive waits for a word of Kafka beyond its own wait: a group takes seconds to form."""
 
 
+_COUNT_S_MAX = 3.0
+
+
 class KafkaSource:
     """One topic, read as a member of a consumer group. A delivery's group is its partition.
 
@@ -184,7 +187,7 @@ def queue_depth(address: SourceAddress) -> dict[str, int]:
     """Count what lies beyond the group's offsets, held or not, as no member of the group."""
     try:
         with an_onlooker(address) as onlooker:
-            return {"visible": sum(lag_of(onlooker, address.queue).values()), "in_flight": 0}
+            return {"visible": sum(lag_of(onlooker, address.queue, _COUNT_S_MAX).values()), "in_flight": 0}
     except KafkaException as error:
         metrics.source_errors.labels(operation="count").inc()
         raise SourceUnavailable(f"Kafka can't be asked to count: {name_of(error)}") from error

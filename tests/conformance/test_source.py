@@ -1,7 +1,8 @@
 """What every Source promises, written once and run against each. A new source is finished when it passes.
 
 What is not settled comes again: at SQS when its visibility timeout ends, at RabbitMQ and Kafka when a
-connection does. `Queue.let_go` brings that about for each. What is promised of the time alone is asked of those that have one.
+connection does. `Queue.let_go` brings that about for each. What is promised of the time alone is asked of
+those that have one.
 """
 
 import itertools
