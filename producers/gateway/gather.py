@@ -12,6 +12,7 @@ accepted in an answer of SQS.
 import asyncio
 import logging
 import random
+import re
 from collections import deque
 
 from producers.doors import Answer
@@ -23,6 +24,9 @@ from producers.publish import BATCH_BYTES_MAX, BATCH_SIZE_MAX
 
 _PAUSE_S, _PAUSE_S_MAX = 0.05, 1.0
 """The pause before the second try, doubled for each further one, with jitter."""
+
+_OUR_RIGHTS = re.compile(r"kms|accessdenied", re.IGNORECASE)
+"""Codes that SQS calls the sender's fault, and which are ours: the event would be taken if we might more."""
 
 FULL = Refusal(Why.OVER_QUOTA, "the gateway is full; nothing of this event was kept", retry_after_s=1)
 
@@ -188,7 +192,7 @@ class Gather:
             if delivery_id is not None:
                 event = entry.event
                 self._end(entry, Taken(event.message_id, delivery_id, event.tenant_id, event.made_id))
-            elif index in answer.refused:
+            elif index in answer.refused and not _OUR_RIGHTS.search(answer.refused[index][0]):
                 self._end(entry, refused_by_queue(*answer.refused[index]))
             else:
                 # Also what the answer does not name: nothing is known of it.
