@@ -4,12 +4,15 @@ call ─▶ a free place? ─▶ who calls? (Keys) ─▶ read ─▶ Intake.tak
 """
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
+import structlog
 from google.protobuf.message import DecodeError
 
 from processor.wire import TRACE_NAMES
@@ -32,6 +35,8 @@ SERVICE = str(pb.DESCRIPTOR.services_by_name["Ingest"].full_name)
 
 UPLOAD_ITEMS_MAX, UPLOAD_BYTES_MAX = 10_000, 2 * 1024 * 1024
 """Where the reply to a stream that is answered once comes early: a client takes 4 MiB."""
+
+log = structlog.get_logger(__name__)
 
 KEY_LENGTH_MAX = 256
 
@@ -192,6 +197,11 @@ class IngestService:
         except asyncio.CancelledError:
             status = "CANCELLED"
             raise
+        except Exception as error:  # noqa: BLE001 - nothing may reach gRPC, which logs it and tells the caller
+            status = "INTERNAL"
+            # Without its text and its trace, which may have the event in them.
+            log.error("call_failed", method=method, error=_fault(error))  # noqa: TRY400
+            await context.abort(grpc.StatusCode.INTERNAL, "a fault of the gateway; send it again")
         finally:
             grpc_measures.calls.labels(method=method, status=status).inc()
             self._calls -= 1
@@ -232,6 +242,9 @@ class IngestService:
         """Check who calls before anything is read, then let the stream come to its end."""
         await self._known(call, context)
         self._streams.add(stream)
+        if self._stopping:
+            # It came in just before, and was not among those that the stop has told.
+            stream.end()
         try:
             await stream.run(lambda: _next(context))
         finally:
@@ -247,6 +260,14 @@ async def _next(context: _Context) -> bytes | None:
 async def _refuse(context: _Context, refusal: Refusal, *, by_field: bool = False) -> NoReturn:
     words = status_words(refusal)
     await context.abort(STATUS[refusal.why], words, trailing(refusal, by_field=by_field))
+
+
+def _fault(error: BaseException) -> str:
+    """Name the kind of an error and its place in the code; of a group that of its first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return " ".join([type(error).__name__, *(f"{Path(one.filename).name}:{one.lineno}" for one in last)])
 
 
 def _call(context: _Context) -> _Call | Refusal:

@@ -64,6 +64,11 @@ class Gateway:
         return Raw(socket.create_connection(("127.0.0.1", self.port), timeout=20))
 
     @property
+    def app(self) -> Any:
+        """The application that the server runs."""
+        return self.server.config.app
+
+    @property
     def connections(self) -> int:
         return sum(isinstance(one, GuardedProtocol) for one in self.server.server_state.connections)
 

@@ -9,7 +9,7 @@ import pytest
 
 from producers.gateway.grpc_service import SERVICE
 from producers.gateway.grpc_streams import WINDOW_ITEMS
-from producers.gateway.items import Refusal, Why
+from producers.gateway.items import Item, Refusal, Why
 from producers.gateway.protos import ingest_pb2 as pb
 from tests.gateway.grpc_parts import (
     METHODS,
@@ -286,6 +286,22 @@ def test_an_upload_beyond_its_bound_is_answered_early_for_what_was_read(loop: Lo
 
     assert reply.ended_early
     assert len(reply.results) == len(intake.items) < 2_000
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_fault_of_ours_tells_nothing_of_the_event(
+    loop: Loop, method: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(item: Item) -> Refusal:
+        raise ValueError(f"secret {item}")
+
+    with a_door(loop, PlainIntake(fail)) as door, pytest.raises(grpc.RpcError) as failed:
+        answer_of(door, method, [an_event(payload='"secret"')])
+
+    said = capsys.readouterr()
+    assert failed.value.code() == grpc.StatusCode.INTERNAL
+    assert "secret" not in f"{failed.value.details()} {caplog.text} {said.out} {said.err}"
+    assert "call_failed" in said.out
 
 
 # ── HTTP/2 by hand, for what no client does ───────────────────────────────────────────────────────────

@@ -115,7 +115,10 @@ def begin_to_stop(door: Door, grace_s: float = WAIT_S) -> "Future[None]":
 
 
 @pytest.mark.parametrize("method", ["Ingest", "IngestBatch"])
-def test_a_stop_gives_calls_that_are_here_their_word_and_takes_no_other(loop: Loop, method: str) -> None:
+def test_a_stop_gives_calls_that_are_here_their_word_and_takes_no_other(
+    loop: Loop, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_door, "LAST_WORDS_S", 0.05)
     intake = PlainIntake()
     loop.call(intake.open.clear)
 
@@ -126,6 +129,8 @@ def test_a_stop_gives_calls_that_are_here_their_word_and_takes_no_other(loop: Lo
         stopping = begin_to_stop(door)
         with pytest.raises(grpc.RpcError) as refused:
             answer_of(door, method, [an_event()])
+        with pytest.raises(TimeoutError):
+            stopping.result(0.3)
         loop.call(intake.open.set)
 
         assert here.result(WAIT_S)
@@ -277,6 +282,14 @@ def test_a_port_that_is_taken_is_named_and_ends_with_two(environment: dict[str, 
     assert done.returncode == 2
     assert f"{setting}: 127.0.0.1:" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_two_servers_never_share_a_port_in_silence(loop: Loop) -> None:
+    async def opened(port: int) -> None:
+        GrpcDoor(PlainIntake(), PlainKeys(), BOUNDS, host="127.0.0.1", port=port)
+
+    with a_door(loop, PlainIntake()) as door, pytest.raises(SettingsError, match="GATEWAY_GRPC_PORT"):
+        loop.run(opened(door.server.port))
 
 
 def test_an_address_that_is_no_address_is_told(loop: Loop) -> None:

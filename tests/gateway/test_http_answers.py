@@ -186,7 +186,8 @@ def test_a_cloudevent_in_binary_mode_keeps_its_attributes(gateway: Gateway) -> N
 
 
 @pytest.mark.parametrize(
-    "body", [b'{}, "tenantid": "globex", "x": {}', b"{", b"{} {}", b"\xff", b'1}, {"a": 1']
+    "body",
+    [b'{}, "tenantid": "globex", "x": {}', b"{", b"{} {}", b'{}, "colour": "red"', b"\xff", b'1}, {"a": 1'],
 )
 def test_data_in_binary_mode_cannot_say_who_it_is_from(gateway: Gateway, body: bytes) -> None:
     headers = {f"ce-{name}": str(value) for name, value in CLOUDEVENT.items() if name != "data"}

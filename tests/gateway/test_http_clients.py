@@ -12,7 +12,9 @@ import httpx
 import pytest
 
 from processor.devstack.sqs import EmbeddedSqs
+from producers.gateway.http.problems import Refused
 from producers.gateway.http.protocol import HEAD_BYTES_MAX
+from producers.gateway.http.reading import Held, Room
 from tests.gateway.http_rig import PROBLEM, Gateway, a_gateway, a_pulse, a_request, settings_of
 from tests.rig import wait_until
 
@@ -308,8 +310,26 @@ def test_a_client_that_waits_for_a_go_ahead_is_given_it_or_a_refusal(gateway: Ga
         assert client.answer()[0] == 100
         assert client.send(PULSE).answer()[0] == 202
     with gateway.raw() as client:
-        assert client.send(a_request(b"", expecting, length=10**9)).answer()[0] == 413
-        assert client.closed(), "nobody could tell whether the body comes"
+        status, headers, _ = client.send(a_request(b"", expecting, length=10**9)).answer()
+
+    assert status == 413
+    assert headers["connection"] == "close", "nobody could tell whether the body comes"
+
+
+def test_an_event_whose_sender_vanished_is_taken_all_the_same(gateway: Gateway) -> None:
+    """It may have been about to be acknowledged: whoever sends it again does so under the same id."""
+    client = gateway.raw()
+    client.send(a_request(PULSE, "idempotency-key: vanished"))
+    client.socket.close()
+
+    taken: list[str] = []
+
+    def is_queued() -> bool:
+        taken.extend(event["id"] for event in gateway.queued())
+        return bool(taken)
+
+    wait_until(is_queued, "the event is on the queue")
+    assert taken == ["vanished"]
 
 
 # ── too many ──────────────────────────────────────────────────────────────────────────────────────────
@@ -362,3 +382,29 @@ def test_time_and_size_of_what_comes_after_a_refusal_are_bounded(impatient: Gate
 
     assert status == 413
     assert time.monotonic() - begun_at < 20
+
+
+def test_bodies_that_would_fill_the_memory_are_refused_and_make_room_again() -> None:
+    room = Room(100)
+    first, second = Held(room), Held(room)
+    first.add(60)
+
+    with pytest.raises(Refused) as full:
+        second.add(60)
+    first.release()
+    second.release()
+
+    assert full.value.problem.status == 429
+    assert room.held_bytes == 0
+
+
+def test_what_is_held_is_given_back_whatever_came_of_it(gateway: Gateway) -> None:
+    [room] = {taking._room for taking in gateway.app._takings.values()}
+    for body in (PULSE, b"{", b" " * 30_000):
+        gateway.post("/ingest", body)
+    with gateway.raw() as client:
+        client.send(a_request(b"{", length=100))
+        wait_until(lambda: room.held_bytes == 1, "one byte is held")
+    gateway.wait_until_quiet()
+
+    assert room.held_bytes == 0

@@ -14,9 +14,7 @@ from processor.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs import SqsSource
 from producers.gateway.items import Caller, Item, Why
-from tests.builders import an_event
 from tests.fix_database import Saver
-from tests.fix_servers import QUEUE_NUMBERS
 from tests.gateway.taking import (
     a_pulse,
     an_intake,
@@ -288,32 +286,6 @@ def test_a_tenant_over_its_quota_does_not_stop_another(queue_settings: Settings)
     assert found[1].retry_after_s == 2
 
 
-# ── a FIFO queue ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_fifo_queue_keeps_the_order_and_knows_the_very_same_event(
-    queue_settings: Settings, sqs_server: EmbeddedSqs
-) -> None:
-    client = sqs_server.client()
-    name = f"events-{next(QUEUE_NUMBERS)}.fifo"
-    url = client.create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"]
-    client.close()
-    numbers = list(range(35))
-    twice, other = an_event(id="twice"), an_event(id="twice", payload={"total": 2})
-
-    async def take() -> None:
-        async with an_intake(queue_settings, sqs_queue_url=url) as intake:
-            taken(await intake.take([an_item(id=str(number)) for number in numbers], ANYBODY))
-            for event in (twice, twice, other):
-                # What differs is no repetition: the tables must hear of it.
-                taken(await intake.take([an_item(**event)], ANYBODY))
-
-    run(take())
-
-    ids = [json.loads(message["Body"])["id"] for message in on_the_queue(sqs_server, url)]
-    assert ids == [*(str(number) for number in numbers), "twice", "twice"]
-
-
 # ── the end ───────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -322,10 +294,13 @@ def test_what_was_taken_in_gets_its_word_before_the_end_and_nothing_is_taken_aft
 ) -> None:
     async def take() -> tuple[list[Any], list[Any], str]:
         async with an_intake(queue_settings, gateway_linger_ms=100) as intake:
-            found, _ = await asyncio.gather(
-                intake.take([an_item() for _ in range(3)], ANYBODY), intake.close()
-            )
-            return found, await intake.take([an_item()], ANYBODY), await intake.ready()
+            async with asyncio.TaskGroup() as group:
+                taking = group.create_task(intake.take([an_item() for _ in range(3)], ANYBODY))
+                await asyncio.sleep(0)
+                await intake.close()
+                await asyncio.sleep(0)
+                assert taking.done()
+            return taking.result(), await intake.take([an_item()], ANYBODY), await intake.ready()
 
     before, after, ready = run(take())
 

@@ -1,6 +1,7 @@
 """Nothing is acknowledged that SQS has not accepted, whatever becomes of the call on its way."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -13,8 +14,10 @@ from processor.devstack.children import free_port
 from processor.devstack.sqs import EmbeddedSqs
 from processor.settings import Settings
 from producers.gateway.items import Caller, Why
+from tests.builders import an_event
 from tests.faults.http_proxy import Answer, Call, Forward, HttpProxy, Interceptor, refusal
 from tests.faults.interceptors import lose_reply, lose_request
+from tests.fix_servers import QUEUE_NUMBERS
 from tests.gateway.taking import (
     a_pulse,
     an_intake,
@@ -242,6 +245,60 @@ def test_where_a_whole_call_is_refused_the_guilty_event_alone_is(
 
     assert words(found) == ["taken"] * 3 + ["invalid"] + ["taken"] * 4
     assert ids(proxy, sqs_server, queue_url) == [f"e-{number}" for number in range(8) if number != 3]
+
+
+# ── a FIFO queue ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def fifo_url(sqs_server: EmbeddedSqs) -> str:
+    """The URL of an empty FIFO queue of this test's own."""
+    name = f"events-{next(QUEUE_NUMBERS)}.fifo"
+    with contextlib.closing(sqs_server.client()) as client:
+        return client.create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"]
+
+
+def slow(call: Call, forward: Forward) -> Answer:
+    time.sleep(0.2)
+    return forward(call.fields)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [(), (slow,), (not_taken("InternalError", sender_fault=False),)],
+    ids=["plain", "slow", "failed"],
+)
+def test_a_fifo_queue_keeps_the_order_of_a_request(
+    faults: tuple[Interceptor, ...],
+    behind: Settings,
+    proxy: HttpProxy,
+    sqs_server: EmbeddedSqs,
+    fifo_url: str,
+) -> None:
+    proxy.fault = Script(*faults)
+
+    found = take(behind, 35, sqs_queue_url=fifo_url, gateway_timeout_s=20)
+
+    taken(found)
+    ids = [json.loads(message["Body"])["id"] for message in on_the_queue(sqs_server, fifo_url)]
+    assert ids == [f"e-{number}" for number in range(35)]
+
+
+def test_a_fifo_queue_knows_the_very_same_event_and_no_other(
+    queue_settings: Settings, sqs_server: EmbeddedSqs, fifo_url: str
+) -> None:
+    """What differs under one id is no repetition: the tables must hear of it."""
+    event = an_event(id="twice")
+    events = [event, event, event | {"payload": {"total": 2}}]
+
+    async def work() -> None:
+        async with an_intake(queue_settings, sqs_queue_url=fifo_url) as intake:
+            for each in events:
+                taken(await intake.take([an_item(**each)], ANYBODY))
+
+    run(work())
+
+    assert ids_on_the_queue(sqs_server, fifo_url) == ["twice", "twice"]
 
 
 # ── a queue that is not there ─────────────────────────────────────────────────────────────────────────

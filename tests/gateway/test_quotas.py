@@ -41,6 +41,15 @@ def test_two_seconds_worth_may_come_at_once_and_then_the_rate_holds(clock: Clock
     assert taken(quota, "acme", 100) == 20
 
 
+def test_no_more_is_saved_up_than_may_come_at_once(clock: Clock) -> None:
+    quota = Quotas(100, clock=clock)
+    assert quota.take("acme") is None
+
+    clock.now_s += 0.9
+
+    assert taken(quota, "acme", 500) == 200
+
+
 def test_a_slow_tenant_may_still_send_one(clock: Clock) -> None:
     quota = Quotas(0.1, clock=clock)
 

@@ -5,6 +5,7 @@ Gate ─▶ Taking    /ingest, /v1/events      bytes to the intake, no model on 
    └─ full: 429 · a bug: 500, and not a word of the request in answer or log
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -30,7 +31,7 @@ from producers.gateway.http.problems import (
     problem_of,
 )
 from producers.gateway.http.reading import Message, Receive, Scope, Send
-from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Word
+from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Why, Word
 
 log = structlog.get_logger(__name__)
 
@@ -41,14 +42,20 @@ INGEST, EVENTS = "/ingest", "/v1/events"
 _PATHS = frozenset((INGEST, EVENTS, "/livez", "/readyz", "/metrics", "/docs", "/openapi.json"))
 _CLOSE = (b"connection", b"close")
 
+_STOPPED = Refusal(Why.UNAVAILABLE, "the gateway stopped before the queue had answered; send it again")
+
+BODIES_HELD_MAX = 64
+"""So many bodies of the largest size may be held at once; of the ordinary size that is any number."""
+
 
 def make_app(intake: Intake, keys: Keys, limits: Limits) -> "Gate":
     """Make the application, for any ASGI server; whoever runs it opens and closes what it is given."""
     app = FastAPI(title="Event gateway", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_exception_handler(StarletteHTTPException, _http_exception)
+    room = reading.Room(BODIES_HELD_MAX * limits.body_bytes_max)
     takings = {
-        INGEST: Taking(_pulses, intake, keys, limits, may_be_binary=False),
-        EVENTS: Taking(reading.events_of, intake, keys, limits, may_be_binary=True),
+        INGEST: Taking(_pulses, intake, keys, limits, room, may_be_binary=False),
+        EVENTS: Taking(reading.events_of, intake, keys, limits, room, may_be_binary=True),
     }
     for path, taking in takings.items():
         app.add_api_route(path, taking.documented, methods=["POST"], **operation(path))
@@ -60,35 +67,46 @@ class Taking:
     """One path that takes events: from the request to the intake's words, and an answer."""
 
     def __init__(
-        self, items_of: ItemsOf, intake: Intake, keys: Keys, limits: Limits, *, may_be_binary: bool
+        self,
+        items_of: ItemsOf,
+        intake: Intake,
+        keys: Keys,
+        limits: Limits,
+        room: reading.Room,
+        *,
+        may_be_binary: bool,
     ) -> None:
         self._items_of = items_of
         self._intake = intake
         self._keys = keys
         self._limits = limits
         self._may_be_binary = may_be_binary
+        self._room = room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; a client that went away is told nothing."""
+        held = reading.Held(self._room)
         try:
-            answer = await self._answer(scope, receive)
+            answer = await self._answer(scope, receive, held)
         except Refused as error:
             answer = error.problem.as_response()
         except reading.Disconnected:
             return
+        finally:
+            held.release()
         await respond(send, answer)
 
     async def documented(self) -> None:
         """Give FastAPI something to describe; the gate leads past it."""
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive, held: reading.Held) -> Answer:
         headers: Headers = scope["headers"]
         fields = fields_of(headers)
         caller = await self._keys.caller(credentials_of(fields))
         if isinstance(caller, Refusal):
             raise Refused(problem_of(caller))
         announced = reading.announced_body(fields, self._limits, may_be_binary=self._may_be_binary)
-        body = await reading.read_body(scope, receive, announced, self._limits)
+        body = await reading.read_body(scope, receive, announced, self._limits, held)
         measures.body_bytes.inc(len(body))
         found = self._items_of(body, announced, fields, headers, self._limits)
         if b"traceparent" in fields:
@@ -145,6 +163,9 @@ class Gate:
                 await respond(noted, _full(self._limits))
             else:
                 await taking(scope, receive, noted)
+        except asyncio.CancelledError:
+            # STOP_TIMEOUT_S is over, and this one has no word yet.
+            await respond(noted, problem_of(_STOPPED).as_response())
         except Exception as error:  # noqa: BLE001 - nothing may reach uvicorn, which logs and shows it
             reference = await _fault(noted, answered=bool(status))
             # Without its text and its trace, which may have the event in them.

@@ -1,4 +1,4 @@
-# Made by `make proto` of ingest.proto, SHA-256 e0b5f8cc33e39110db92535a6bf57f8d503ff0bd1a29ef33783804fa8cd4cf49
+# Made by `make proto` of ingest.proto, SHA-256 ae0ec49b1fe86ed3dee49e793eddab2ba8e82ebeab1bfeb26f5e7f91a8a4c289
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
