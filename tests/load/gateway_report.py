@@ -3,9 +3,14 @@
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from tests.load.gateway import FLOOR, GATEWAY, PLAIN, Gateways
+from tests.load.gateway import FLOOR, GATEWAY, PLAIN, STREAM, Gateways
 
-OF = {FLOOR: "the same server answers 202 and does nothing", PLAIN: "FastAPI, boto3 `send_message` a request"}
+OF = {
+    GATEWAY: "HTTP, a POST for each pulse",
+    FLOOR: "the same server does nothing else",
+    PLAIN: "boto3's `send_message` for each",
+    STREAM: "4 streams, a message for each pulse",
+}
 
 
 def markdown(found: Gateways) -> str:
