@@ -1,9 +1,11 @@
-"""How Kafka is reached by an address, and what its errors are called: for the source, the check and a door."""
+"""How Kafka is reached, and what it calls messages and errors: for the source, the check and a door."""
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from processor.addresses import SourceAddress
 
@@ -16,7 +18,7 @@ REFUSED = frozenset({"_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED"})
 NO_TOPIC = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
 
 _quiet = logging.getLogger("processor.librdkafka")
-_quiet.addHandler(logging.NullHandler())
+_quiet.setLevel(logging.CRITICAL + 1)
 # Twenty lines a second while a broker is away, in a form of its own: what matters of it, we say ourselves.
 _quiet.propagate = False
 
@@ -41,6 +43,14 @@ def configuration(address: SourceAddress) -> dict[str, Any]:
     return found
 
 
+def delivery_id(partition: int, offset: int, timestamp_ms: int) -> str:
+    """Name a message for good.
+
+    With its moment, because a topic that is made anew under the old name begins at offset 0 again.
+    """
+    return f"{partition}-{offset}-{max(timestamp_ms, 0)}"
+
+
 def place(address: SourceAddress) -> str:
     """Name the brokers, without user and password."""
     return ", ".join(f"{host}:{port}" for host, port in address.hosts)
@@ -52,25 +62,39 @@ def name_of(error: KafkaException) -> str:
     return str(what.name())
 
 
-def lag_of(consumer: Consumer, topic: str, timeout_s: float = SILENCE_S_MAX) -> dict[int, int]:
+@contextmanager
+def an_onlooker(
+    address: SourceAddress, on_error: Callable[[str], object] = lambda _name: None
+) -> Iterator[Consumer]:
+    """Give a client that may ask for the group's offsets, and is no member of it.
+
+    `on_error` is told the names of errors that belong to no call, whenever the client is polled.
+    """
+    consumer = Consumer(
+        configuration(address)
+        | {
+            "group.id": address.group,
+            "enable.auto.commit": False,
+            "error_cb": lambda error: on_error(error.name()),
+        }
+    )
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def lag_of(consumer: Consumer, topic: str, timeout_s: float) -> dict[int, int]:
     """Count by partition what lies beyond the group's offsets. Raises KafkaException."""
     found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
     if found.error is not None:
         raise KafkaException(found.error)
-    numbers = sorted(found.partitions)
-
-    def asked(offset: int) -> list[TopicPartition]:
-        return consumer.offsets_for_times(
-            [TopicPartition(topic, number, offset) for number in numbers], timeout=timeout_s
-        )
-
-    ends = asked(OFFSET_END)
-    books = consumer.committed([TopicPartition(topic, number) for number in numbers], timeout=timeout_s)
-    beginnings = asked(OFFSET_BEGINNING)
-    return {
-        end.partition: max(0, end.offset - max(known.offset, beginning.offset))
-        for end, known, beginning in zip(ends, books, beginnings, strict=True)
-    }
+    places = [TopicPartition(topic, number) for number in sorted(found.partitions)]
+    lag: dict[int, int] = {}
+    for line in consumer.committed(places, timeout=timeout_s):
+        first, end = consumer.get_watermark_offsets(TopicPartition(topic, line.partition), timeout=timeout_s)
+        lag[line.partition] = max(0, end - max(line.offset, first))
+    return lag
 
 
 def _protocol(address: SourceAddress) -> str:

@@ -24,17 +24,14 @@ from processor.kafka_partitions import Mark, Partition
 
 log = structlog.get_logger(__name__)
 
-SESSION_S_MIN = 6.0
-"""The shortest session that a broker of Kafka takes unless it is told otherwise."""
-
 REFUSED_S_MAX = 300.0
 """For how long credentials may be refused before we end."""
 
 TICK_S = 0.05
 _FETCH_MAX = 500
 _COMMIT_EVERY_S = 0.1
-_PROBE_EVERY_S = 0.5
-_PROBE_S_MAX = 5.0
+_PROBE_EVERY_S = 0.2
+_PROBE_S_MAX = 2.0
 
 _FULL_S_MAX = 2.0
 """How long a full buffer is waited on before partitions are paused: what a pause drops is fetched anew."""
@@ -61,7 +58,7 @@ class Member:
         self._topic = address.queue
         self._buffer_size_max = buffer_size_max
         self._buffer_bytes_max = buffer_bytes_max
-        self._session_s = max(session_s, SESSION_S_MIN)
+        self._session_s = session_s
         self._clock = clock
         self.lock = threading.Lock()
         self.readable = threading.Condition(self.lock)
@@ -77,10 +74,9 @@ class Member:
         self._paused = False
         self._full_since: float | None = None
         self._stop = threading.Event()
-        # Held by whoever asks the consumer beside the poll thread, lest it be closed under the call.
-        self.asking = threading.Lock()
-        self.consumer: Consumer | None = Consumer(self._configuration())
-        self._thread = threading.Thread(target=self._run, args=(self.consumer,), name="kafka", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(Consumer(self._configuration()),), name="kafka", daemon=True
+        )
         self._thread.start()
 
     @property
@@ -113,6 +109,8 @@ class Member:
             "topic.metadata.refresh.interval.ms": 30_000,
             "queued.max.messages.kbytes": max(1024, self._buffer_bytes_max // 1024),
             "fetch.error.backoff.ms": 100,
+            # A poll that finds nothing ends by then; only after it is it known that there is nothing.
+            "fetch.wait.max.ms": 100,
             "error_cb": self._on_error,
             "on_commit": self._on_commit,
         }
@@ -136,12 +134,10 @@ class Member:
                 message = consumer.poll(TICK_S)
                 if message is not None:
                     self._add([message, *consumer.consume(_FETCH_MAX, 0)])
-                elif self.asked_at > self.heard_at or (self.trouble and now >= probe_at):
+                elif now >= probe_at and (self.trouble or self.asked_at > self.heard_at):
                     probe_at = now + _PROBE_EVERY_S
                     self._probe(consumer)
         finally:
-            with self.asking:
-                self.consumer = None
             # What is done is written as the partitions are given up: see _on_revoke.
             consumer.close()
             with self.lock:
@@ -326,7 +322,7 @@ class Member:
         log.warning("partitions_lost", partitions=[line.partition for line in places])
 
     def _drop(self, places: Sequence[TopicPartition]) -> list[Partition]:
-        """Forget partitions; what of them is under way may still be saved, and whoever has them next knows."""
+        """Forget partitions; what of them is under way may still be saved: whoever has them next knows."""
         with self.lock:
             dropped = [
                 partition for line in places if (partition := self.partitions.pop(line.partition, None))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from processor.kafka_client import delivery_id
 from processor.kafka_partitions import Record
 from processor.wire import Attribute
 
@@ -12,15 +13,7 @@ if TYPE_CHECKING:
 
 HEADERS_MAX = 64
 HEADERS_BYTES_MAX = 64 * 1024
-"""Headers beyond either bound are left out: they are the context of an event, and no place for another body."""
-
-
-def delivery_id(partition: int, offset: int, timestamp_ms: int) -> str:
-    """Name a message for good.
-
-    With its moment, because a topic that is made anew under the old name begins at offset 0 again.
-    """
-    return f"{partition}-{offset}-{max(timestamp_ms, 0)}"
+"""Headers beyond either bound are left out: they are an event's context, and no place for another body."""
 
 
 def record_of(message: "Message", now: datetime) -> Record:

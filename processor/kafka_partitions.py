@@ -1,6 +1,6 @@
 """What one member of a consumer group knows of a partition: what waits, what is handed over, what is done.
 
-    buffered ─▶ handed over ─▶ done ─▶ passed ─▶ written: the offset in the group's books, and a mark beside it
+    buffered ─▶ handed over ─▶ done ─▶ passed ─▶ written: an offset in the group's books, and a mark
         ▲            │
         └─ released ─┘
 

@@ -33,6 +33,9 @@ _TICK_S = 0.2
 _CALL_SIZE_MAX = 10
 """Deliveries in one call to the queue, of whichever kind."""
 
+RECEIVE_SIZE_MAX = _CALL_SIZE_MAX
+"""Deliveries asked for by one receive, where the queue has no better figure."""
+
 _GIVE_UP_S = 1.0
 """For how long the workers of one kind are waited for together, once told to give up."""
 
@@ -64,6 +67,7 @@ class Limits:
     """How much at once and for how long; the settings of the same names explain each."""
 
     receivers: int = 3
+    receive_size_max: int = RECEIVE_SIZE_MAX
     settlers: int = 3
     receive_wait_s: float = 20
     batch_size_max: int = 500
@@ -300,7 +304,7 @@ class Pipeline:
             # a message has before it is moved to the dead-letter queue.
             if not self._database.wait_until_working(_TICK_S):
                 continue
-            with self.held.room(_CALL_SIZE_MAX, _TICK_S) as limit:
+            with self.held.room(self._limits.receive_size_max, _TICK_S) as limit:
                 if not limit:
                     continue
                 deliveries = self._broker(lambda limit=limit: self._receive_once(limit))  # type: ignore[misc]
@@ -375,6 +379,9 @@ class Pipeline:
         while (settlements := self._settlements.get()) is not None:
             try:
                 self._broker(lambda settlements=settlements: self._source.settle(settlements))  # type: ignore[misc]
+                if settlements[0].delivery.group is not None and self._quiet_since is not None:
+                    # What the queue was silent about may have waited for these, earlier ones of its group.
+                    self._quiet_since = time.monotonic()
             finally:
                 self.held.drop([settlement.delivery for settlement in settlements])
 

@@ -162,7 +162,7 @@ def _parts(url: str) -> SplitResult:
         parts = urlsplit(url)
         fits = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
-        fits = False
+        parts, fits = urlsplit(""), False
     if not fits or parts.query or parts.fragment or "@" in parts.netloc or not url.isascii():
         raise SettingsError("--url is no server's; expected http://HOST:PORT or https://HOST, and no more")
     return parts

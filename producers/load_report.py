@@ -39,7 +39,10 @@ class Delays:
         for place, count in enumerate(self._buckets):
             left -= count
             if left <= 0 < self.count:
-                return min(self.max_s, math.exp(place * _GROWTH) / 1e6)
+                # The last bucket has no end.
+                return (
+                    self.max_s if place == _BUCKETS - 1 else min(self.max_s, math.exp(place * _GROWTH) / 1e6)
+                )
         return self.max_s
 
     def as_json(self) -> dict[str, float]:

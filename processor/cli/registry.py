@@ -1,6 +1,6 @@
 """Who may send what: processor tenant, processor schema."""
 
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import click
 import orjson
@@ -19,13 +19,34 @@ def tenant() -> None:
 
 
 @tenant.command("add")
-@click.argument("tenant_id")
+@click.argument("tenant_id", required=False)
 @click.option("--name", help="What people call it; the id if not given.")
-def tenant_add(tenant_id: str, name: str | None) -> None:
-    """Add a tenant; one that exists is left as it is."""
+@click.option(
+    "--file", type=click.File(encoding="utf-8"), help="Add those in FILE (or -), one id a line, all or none."
+)
+def tenant_add(tenant_id: str | None, name: str | None, file: TextIO | None) -> None:
+    """Add a tenant, or those of a file; one that exists is left as it is."""
+    if (tenant_id is None) == (file is None) or (name is not None and file is not None):
+        raise click.UsageError("expected TENANT_ID, maybe with --name, or --file alone")
+    if file is not None:
+        _add_tenants(file)
+        return
+    assert tenant_id is not None  # noqa: S101 - said above
     with database(Settings.load()) as connection:
         new = registry_changes.add_tenant(connection, tenant_id, name)
     click.echo(f"tenant {tenant_id} {'added' if new else 'exists already; left as it is'}")
+
+
+def _add_tenants(file: TextIO) -> None:
+    try:
+        tenant_ids = [line.rstrip("\r\n") for line in file if line.strip()]
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"the file of tenants is not UTF-8 ({error.reason}); expected one id a line"
+        ) from None
+    with database(Settings.load()) as connection, connection.transaction():
+        new = [registry_changes.add_tenant(connection, tenant_id) for tenant_id in tenant_ids]
+    click.echo(f"{sum(new)} tenants added, {new.count(False)} exist already; left as they are")
 
 
 @tenant.command("list")

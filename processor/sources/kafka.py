@@ -14,14 +14,20 @@ from confluent_kafka import KafkaException
 from processor import metrics
 from processor.addresses import SourceAddress
 from processor.errors import SourceFault, SourceUnavailable
-from processor.kafka_client import SILENCE_S_MAX, lag_of, name_of
+from processor.kafka_client import SILENCE_S_MAX, an_onlooker, lag_of, name_of
 from processor.kafka_member import REFUSED_S_MAX, TICK_S, Member
 from processor.kafka_partitions import Partition, Record
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
 
+SESSION_S_MIN = 6
+"""The shortest session that a broker of Kafka takes unless it is told otherwise."""
+
 _ANSWER_S_MAX = 12.0
 """For how long a receive waits for a word of Kafka beyond its own wait: a group takes seconds to form."""
+
+
+_COUNT_S_MAX = 3.0
 
 
 class KafkaSource:
@@ -40,8 +46,8 @@ class KafkaSource:
         session_s: float = 60,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._address = address
         self._topic = address.queue
-        self._group = address.group
         self._make: Callable[[], Member] = lambda: Member(
             address,
             buffer_size_max=buffer_size_max,
@@ -60,7 +66,7 @@ class KafkaSource:
             address,
             buffer_size_max=settings.buffer_size_max,
             buffer_bytes_max=settings.buffer_bytes_max,
-            session_s=settings.visibility_timeout_s,
+            session_s=max(settings.visibility_timeout_s, SESSION_S_MIN),
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
@@ -119,16 +125,9 @@ class KafkaSource:
             member.readable.notify_all()
 
     def depth(self) -> dict[str, int]:
-        """Count what lies beyond the group's offsets in all partitions: in_flight is ours, visible the rest."""
+        """Count what lies beyond the group's offsets: in_flight is held by us, visible is the rest."""
+        lag = queue_depth(self._address)["visible"]
         member = self._member()
-        with member.asking:
-            if member.consumer is None:
-                raise SourceUnavailable("Kafka is closed")
-            try:
-                lag = sum(lag_of(member.consumer, self._topic).values())
-            except KafkaException as error:
-                metrics.source_errors.labels(operation="count").inc()
-                raise SourceUnavailable(f"Kafka can't be asked to count: {name_of(error)}") from error
         with member.lock:
             in_flight = sum(len(partition.handed) for partition in member.partitions.values())
         return {"visible": max(0, lag - in_flight), "in_flight": in_flight}
@@ -180,8 +179,18 @@ class KafkaSource:
 
     def _silence(self, member: Member) -> str:
         if not member.assigned:
-            return f"the group {self._group} has not given us partitions of {self._topic} yet"
+            return f"the group {self._address.group} has not given us partitions of {self._topic} yet"
         return f"Kafka gives neither messages of {self._topic} nor its end"
+
+
+def queue_depth(address: SourceAddress) -> dict[str, int]:
+    """Count what lies beyond the group's offsets, held or not, as no member of the group."""
+    try:
+        with an_onlooker(address) as onlooker:
+            return {"visible": sum(lag_of(onlooker, address.queue, _COUNT_S_MAX).values()), "in_flight": 0}
+    except KafkaException as error:
+        metrics.source_errors.labels(operation="count").inc()
+        raise SourceUnavailable(f"Kafka can't be asked to count: {name_of(error)}") from error
 
 
 def _find(member: Member, delivery: Delivery) -> tuple[Partition | None, int, int]:

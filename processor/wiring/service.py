@@ -15,9 +15,10 @@ from processor.connection import Deadline, connect
 from processor.cores import settle_down
 from processor.errors import SettingsError, SourceFault, SourceUnavailable, StoreFault
 from processor.patience import Patience
-from processor.pipeline import Limits, Pipeline, Tally
+from processor.pipeline import RECEIVE_SIZE_MAX, Limits, Pipeline, Tally
 from processor.probes import Probes
 from processor.queries import queries
+from processor.receive_limit import ReceiveLimit
 from processor.reject_alarm import RejectAlarm
 from processor.schemas import Schemas
 from processor.settings import Settings
@@ -66,11 +67,13 @@ def run(
         for name in ("database", "queue")
     }
     schemas = make_schemas(settings)
-    stores = [make_store(settings, schemas, patience["database"]) for _ in range(settings.writers)]
+    # SQS has a redrive policy of its own, which knows what its receives were.
+    judge = schemas if settings.source_url is None else ReceiveLimit(schemas, settings.receive_count_max)
+    stores = [make_store(settings, judge, patience["database"]) for _ in range(settings.writers)]
     alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
     pipeline = Pipeline(
         source,
-        schemas,
+        judge,
         stores,
         limits=_limits(settings, until_idle_s),
         database=patience["database"],
@@ -172,7 +175,11 @@ class _Beginning:
 
 def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
     wait_s: float = settings.receive_wait_s
+    address = settings.source_address()
+    in_partitions = address is not None and address.kind == "kafka"
     return Limits(
+        # Of a partition nothing more comes until all that came is settled: ten at a time would be slow.
+        receive_size_max=settings.batch_size_max if in_partitions else RECEIVE_SIZE_MAX,
         receivers=settings.receivers,
         settlers=settings.settlers,
         # The silence that ends the run is noticed at the end of a poll, and then the last one is waited for.

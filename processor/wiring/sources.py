@@ -65,11 +65,25 @@ def _rabbitmq_depth(_settings: Settings, address: SourceAddress) -> Mapping[str,
     return queue_depth(address)
 
 
+def _check_kafka(settings: Settings, address: SourceAddress) -> list[Finding]:
+    from processor.check.kafka import check_kafka  # noqa: PLC0415 - an extra's driver
+
+    return check_kafka(settings, address)
+
+
+def _kafka_depth(_settings: Settings, address: SourceAddress) -> Mapping[str, int]:
+    from processor.sources.kafka import queue_depth  # noqa: PLC0415 - an extra's driver
+
+    return queue_depth(address)
+
+
 _CHECKS: dict[Kind, Callable[[Settings, SourceAddress], list[Finding]]] = {
     "rabbitmq": _check_rabbitmq,
+    "kafka": _check_kafka,
 }
 _DEPTHS: dict[Kind, Callable[[Settings, SourceAddress], Mapping[str, int]]] = {
     "rabbitmq": _rabbitmq_depth,
+    "kafka": _kafka_depth,
 }
 
 

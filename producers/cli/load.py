@@ -97,7 +97,7 @@ def load(
     become rejections; this makes 3,000 tenants:
 
     \b
-    seq -f 'tenant-%04.0f' 3000 | xargs processor tenant add
+    seq -f 'tenant-%04.0f' 3000 | processor tenant add --file -
     """  # noqa: D301 - click's mark for lines to be left as they are
     key = Settings.load().gateway_key
     target = Target.of(url, path, None if key is None else key.get_secret_value())

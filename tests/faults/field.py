@@ -68,14 +68,16 @@ class Field:
     """What is put here is undone after the fleet and the load have ended."""
     faults: int = 0
     dispatchers: Fleet | None = None
+    gateways: Fleet | None = None
     sink: Receiver | None = None
     """Where usage is handed over to, if it is."""
 
     def tend(self) -> None:
         """Start again whoever has fallen."""
         self.fleet.tend()
-        if self.dispatchers is not None:
-            self.dispatchers.tend()
+        for beside in (self.dispatchers, self.gateways):
+            if beside is not None:
+                beside.tend()
 
     def pause(self, low_s: float, high_s: float) -> None:
         """Let things happen for a random while, and start again whoever has fallen."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from processor.devstack.children import DevstackError
 from tests.faults.field import Field, ScenarioFailed, open_field
+from tests.faults.fleet import Fleet
 from tests.faults.oracle import Judgement, judge
 
 DRAIN_S_MAX = 90.0
@@ -40,6 +41,8 @@ class Scenario:
     dead_letters: bool = False
     """Whether it is meant to bring some; elsewhere each is a fault."""
     needs: Callable[[], str] = str
+    prepare: Callable[[Field], None] = lambda _: None
+    """What has to be there before the load begins."""
 
     @property
     def title(self) -> str:
@@ -96,6 +99,7 @@ def _run_in(ground: Field, scenario: Scenario, seed: int) -> Result:
     trouble, judgement, drained_s = "", None, 0.0
     ground.fleet.own = scenario.own_settings
     ground.fleet.start()
+    scenario.prepare(ground)
     ground.load.start()
     ground.recovery.start()
     try:
@@ -148,7 +152,7 @@ def _troubles(ground: Field, scenario: Scenario, judgement: Judgement) -> str:
     troubles = []
     if ground.load.failure is not None:
         troubles.append(f"the load ended early: {ground.load.failure}")
-    fallen = ground.fleet.falls + (ground.dispatchers.falls if ground.dispatchers else [])
+    fallen = [fall for fleet in _fleets(ground) for fall in fleet.falls]
     falls = [(place, code) for place, code in fallen if code not in scenario.exits]
     if falls:
         troubles.append(f"processes ended by themselves (place, exit code): {falls[:5]}")
@@ -162,10 +166,14 @@ def _troubles(ground: Field, scenario: Scenario, judgement: Judgement) -> str:
     return "\n".join(troubles)
 
 
+def _fleets(ground: Field) -> list[Fleet]:
+    beside = (ground.dispatchers, ground.gateways)
+    return [ground.fleet, *(fleet for fleet in beside if fleet is not None)]
+
+
 def _log_tail(ground: Field) -> str:
-    fleets = [fleet for fleet in (ground.fleet, ground.dispatchers) if fleet is not None]
     return "\n".join(
-        line for fleet in fleets for line in fleet.log.read_text(errors="replace").splitlines()[-15:]
+        line for fleet in _fleets(ground) for line in fleet.log.read_text(errors="replace").splitlines()[-15:]
     )
 
 

@@ -18,6 +18,8 @@ from click.testing import CliRunner, Result
 from processor.audit import Report
 from processor.devstack.children import free_port
 from producers.cli import main
+from tests.brokers.kafka import tansu
+from tests.brokers.rabbitmq import RabbitQueue
 from tests.rig import Rig, wait_until
 
 EVENTS = 600
@@ -25,19 +27,20 @@ BAD_SHARES = ("--invalid", "0.1", "--duplicates", "0.05")
 
 
 @contextlib.contextmanager
-def an_http_gateway(rig: Rig) -> Iterator[str]:
-    """A gateway without keys before the rig's queue; gives its URL."""
-    port = free_port()
+def a_gateway(rig: Rig, door: str = "http") -> Iterator[str]:
+    """A gateway without keys before the rig's queue; gives what --url is to be."""
+    port, probes_port = free_port(), free_port()
+    probes = {"HTTP_PORT": str(probes_port), "GATEWAY_PROBES_PORT": str(probes_port)}
     with (rig.directory / "gateway.log").open("ab") as log:
         gateway = subprocess.Popen(
-            [sys.executable, "-m", "producers", "gateway", "http", "--port", str(port)],
-            env=rig.environment() | {"GATEWAY_KEYS": "off"},
+            [sys.executable, "-m", "producers", "gateway", door, "--port", str(port)],
+            env=rig.environment() | {"GATEWAY_KEYS": "off"} | probes,
             stderr=log,
         )
-    url = f"http://127.0.0.1:{port}"
+    asked_port = port if door == "http" else probes_port
     try:
-        wait_until(lambda: answers(f"{url}/readyz"), "the gateway is ready")
-        yield url
+        wait_until(lambda: answers(f"http://127.0.0.1:{asked_port}/readyz"), "the gateway is ready")
+        yield f"http://127.0.0.1:{port}" if door == "http" else f"127.0.0.1:{port}"
     finally:
         gateway.send_signal(signal.SIGTERM)
         assert gateway.wait(30) == 0
@@ -81,18 +84,19 @@ def rows(rig: Rig, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
-def test_what_goes_in_by_http_is_what_goes_in_by_sqs(rig: Rig) -> None:
+@pytest.mark.parametrize("door", ["http", "grpc"])
+def test_what_goes_in_by_a_gateway_is_what_goes_in_by_sqs(rig: Rig, door: str) -> None:
     rig.start_processor()
     by_sqs_code, by_sqs = fake(rig, seed=1)
-    with an_http_gateway(rig) as url:
-        by_http_code, by_http = fake(rig, "--to", "http", "--url", url, seed=2)
-        again_code, again = fake(rig, "--to", "http", "--url", url, seed=1)
+    with a_gateway(rig, door) as url:
+        by_gateway_code, by_gateway = fake(rig, "--to", door, "--url", url, seed=2)
+        again_code, again = fake(rig, "--to", door, "--url", url, seed=1)
 
     report = audited(rig)
     assert report.holds, report.text()
-    assert (by_sqs_code, by_http_code, again_code) == (0, 0, 0)
+    assert (by_sqs_code, by_gateway_code, again_code) == (0, 0, 0)
     assert by_sqs["accepted"] == EVENTS
-    for one in (by_http, again):
+    for one in (by_gateway, again):
         assert one["accepted"] + one["refused"] == EVENTS
         assert one["refused"] == one["refused_as_meant"] > 0, (
             "only what was spoilt on purpose, and some of it"
@@ -111,7 +115,7 @@ def test_pulses_of_the_load_producer_are_stored_once_each(rig: Rig) -> None:
             "INSERT INTO tenant (tenant_id, name) SELECT id, id "
             "FROM (SELECT 'tenant-' || to_char(n, 'FM0000') FROM generate_series(1, 200) n) made(id)"
         )
-    with an_http_gateway(rig) as url:
+    with a_gateway(rig) as url:
         options = ("--tenants", "200", "--duration", "2", "--seed", "4")
         code, said = producers(rig, "load", "--url", url, *options)
 
@@ -120,6 +124,35 @@ def test_pulses_of_the_load_producer_are_stored_once_each(rig: Rig) -> None:
     assert code == 0, said
     assert said["sent"] == said["accepted"] > 200
     assert rows(rig, "SELECT count(*), count(DISTINCT tenant_id) FROM message") == [(said["sent"], 200)]
+
+
+@pytest.fixture
+def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A queue of RabbitMQ, or a topic on a real broker of Kafka's protocol."""
+    if request.param == "amqp":
+        queue: RabbitQueue = request.getfixturevalue("rabbitmq_queue")
+        yield queue.source_url
+    else:
+        with tansu(tmp_path) as broker:
+            yield broker.url(broker.topic())
+
+
+@pytest.mark.xdist_group("rabbitmq")
+@pytest.mark.parametrize("broker_url", ["amqp", "kafka"], indirect=True)
+def test_what_goes_in_by_a_broker_comes_out_whole(
+    rig: Rig, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # There may be a password in it, so it is not given on a command line.
+    monkeypatch.setenv("SOURCE_URL", broker_url)
+
+    code, said = fake(rig, "--to", broker_url.partition(":")[0], seed=3)
+    assert rig.start_processor("--until-idle", "1.5").wait(60) == 0, rig.log()
+
+    assert (code, said["accepted"]) == (0, EVENTS), said
+    audit = [sys.executable, "-m", "processor", "audit", "--json", "--manifest", str(rig.manifests[0])]
+    done = subprocess.run(audit, env=rig.environment(), capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout.decode()
+    assert json.loads(done.stdout)["outcomes"]["message"] > EVENTS * 0.7
 
 
 def said_to(*words: str) -> Result:

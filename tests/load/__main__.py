@@ -27,6 +27,7 @@ from tests.load.plot import draw
 from tests.load.queues import Kind
 from tests.load.race import entry, race
 from tests.load.results import Results, describe
+from tests.load.sources import sources
 from tests.load.usage import usage
 
 SCALE = (1, 2, 3, 4)
@@ -179,6 +180,7 @@ def bench(ground: Ground, results: Results, rounds: int, messages: int) -> None:
     results.flood = flood(ground, ours(), messages=100_000, seconds=8, say=_say)
     results.usage = usage(ground, rounds, messages, 1_000_000, _say)
     results.gateways = gateway(ground, PROMISED_PER_S, PROMISED_S, rounds, _say)
+    results.sources = sources(ground, rounds, messages, _say)
 
 
 @main.command()
@@ -290,6 +292,15 @@ def gateway_command(
     """Load the HTTP gateway with everything behind it, then alone against its floor and a plain handler."""
     seconds, rounds = (10, 1) if quick else (seconds, rounds)
     results.gateways = gateway(ground, rate, seconds, rounds, _say)
+
+
+@main.command(name="sources")
+@rounds_option(5)
+@messages_option(20_000)
+@measuring
+def sources_command(ground: Ground, results: Results, rounds: int, messages: int) -> None:
+    """Drain the same messages from SQS, RabbitMQ and Kafka."""
+    results.sources = sources(ground, rounds, messages, _say)
 
 
 def _drain(ground: Ground, results: Results, rounds: int, messages: int, only: Sequence[str]) -> None:

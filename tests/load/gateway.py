@@ -31,6 +31,7 @@ from tests.load.rounds import Figures, audit, running, tag, wait_for_depth
 from tests.load.waiting import wait_until
 
 GATEWAY, FLOOR, PLAIN = "gateway", "floor: answers 202", "plain FastAPI handler"
+STREAM = "gRPC gateway, streams"
 START_S = 20.0
 GRACE_S = 60.0
 WARM_UP_S = 2.0
@@ -80,7 +81,7 @@ def gateway(
         f"{one.rate_per_s:,}/s for {one.seconds} s: accepted {one.accepted:,} ({one.accepted_per_s:,.0f}/s), "
         f"p50 {one.delay_ms['p50']:.1f} ms, p99 {one.delay_ms['p99']:.1f} ms, lost {one.lost}"
     )
-    found.race = race(ground, [contend(name) for name in (GATEWAY, FLOOR, PLAIN)], rounds, 0, say)
+    found.race = race(ground, [contend(name) for name in (GATEWAY, FLOOR, PLAIN, STREAM)], rounds, 0, say)
     return found
 
 
@@ -125,10 +126,9 @@ def contend(name: str, seconds: float = 5.0) -> Entry:
 
     def run(ground: Ground, _messages: int) -> Figures:
         with ground.arena(tag(name)) as arena, serving(ground, arena, name) as (server, url):
-            flat_out = ("--rate", str(MORE_THAN_ANY), "--connections", "32", "--timeout", "2")
-            warm = load(arena, url, WARM_UP_S, *flat_out)
+            warm = _flat_out(arena, name, url, WARM_UP_S)
             queue_before_s, before_s = measures.cpu_s(ground.queue.pid), measures.cpu_s(server.pid)
-            said = load(arena, url, seconds, *flat_out)
+            said = _flat_out(arena, name, url, seconds)
             used_s = measures.cpu_s(server.pid) - before_s
             queue_s = measures.cpu_s(ground.queue.pid) - queue_before_s
             rss_mib = measures.rss_peak_mib(server.pid)
@@ -147,6 +147,15 @@ def contend(name: str, seconds: float = 5.0) -> Entry:
     return Entry(name, run)
 
 
+def _flat_out(arena: Arena, name: str, url: str, seconds: float) -> dict[str, Any]:
+    """Have 32 pulses on their way all the time."""
+    if name != STREAM:
+        options = ("--rate", str(MORE_THAN_ANY), "--connections", "32", "--timeout", "2")
+        return load(arena, url, seconds, *options)
+    words = ("tests.load.contestants.grpc_load", url, str(seconds), "4", "8")
+    return _report(arena, words, seconds)
+
+
 def prepare(arena: Arena, tenants: int) -> None:
     """Add the tenants of the load and the schema of a pulse."""
     with psycopg.connect(arena.database_url, autocommit=True) as connection:
@@ -162,17 +171,20 @@ def prepare(arena: Arena, tenants: int) -> None:
 @contextmanager
 def serving(ground: Ground, arena: Arena, name: str) -> Iterator[tuple[Child, str]]:
     """Start a server that takes pulses; gives it and its URL once it answers."""
-    port = free_port()
+    port, probes_port = free_port(), free_port()
     words = {
+        STREAM: ("producers", "gateway", "grpc", "--port", str(port)),
         GATEWAY: ("producers", "gateway", "http", "--port", str(port)),
         FLOOR: ("tests.load.contestants.http_floor", str(port)),
         PLAIN: ("tests.load.contestants.http_plain", str(port)),
     }[name]
-    contestant = Contestant(name, (sys.executable, "-m", *words), {"GATEWAY_KEYS": "off"})
-    url = f"http://127.0.0.1:{port}"
+    # Over gRPC nobody asks by HTTP: its probes have a port of their own.
+    probes = {"HTTP_PORT": str(probes_port), "GATEWAY_PROBES_PORT": str(probes_port)}
+    contestant = Contestant(name, (sys.executable, "-m", *words), {"GATEWAY_KEYS": "off"} | probes)
+    asked = f"http://127.0.0.1:{probes_port if name == STREAM else port}"
     with running(ground, contestant, arena) as child:
-        wait_until(lambda: _answers(child, url), START_S, f"{name} to be ready")
-        yield child, url
+        wait_until(lambda: _answers(child, asked), START_S, f"{name} to be ready")
+        yield child, f"127.0.0.1:{port}" if name == STREAM else f"http://127.0.0.1:{port}"
 
 
 def _answers(child: Child, url: str) -> bool:
@@ -187,9 +199,13 @@ def _answers(child: Child, url: str) -> bool:
 
 def load(arena: Arena, url: str, seconds: float, *options: str) -> dict[str, Any]:
     """Run the load producer to its end; gives its report. What was refused or late is in it."""
-    words = ("load", "--url", url, "--duration", str(seconds), "--json", *options)
+    words = ("producers", "load", "--url", url, "--duration", str(seconds), "--json", *options)
+    return _report(arena, words, seconds)
+
+
+def _report(arena: Arena, words: tuple[str, ...], seconds: float) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "producers", *words],
+        [sys.executable, "-m", *words],
         env=arena.environment,
         cwd=arena.environment["PYTHONPATH"],
         capture_output=True,

@@ -3,14 +3,36 @@
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from tests.load.gateway import FLOOR, GATEWAY, PLAIN, Gateways
+from tests.load.gateway import FLOOR, GATEWAY, PLAIN, STREAM, Gateways
+from tests.load.race import Race
 
-OF = {FLOOR: "the same server answers 202 and does nothing", PLAIN: "FastAPI, boto3 `send_message` a request"}
+SQS = "SQS"
+OF = {
+    GATEWAY: "HTTP, a POST for each pulse",
+    FLOOR: "the same server does nothing else",
+    PLAIN: "boto3's `send_message` for each",
+    STREAM: "4 streams, a message for each pulse",
+}
 
 
 def markdown(found: Gateways) -> str:
     """Give all tables."""
     return "\n\n".join("\n".join(table) for table in (_sustained(found), _race(found)) if table)
+
+
+def of_sources(race: Race) -> str:
+    """Give the table of the brokers."""
+    rows = [
+        (
+            name,
+            f"{median(run.rate_per_s for run in runs):,.0f}",
+            f"{race.ratio(name, SQS) or 0:.2f}",
+            f"{median(run.client_cpu_s for run in runs) * 1000:,.0f}",
+        )
+        for name in race.names
+        if (runs := race.runs(name))
+    ]
+    return "\n".join(_table(("", "messages/s", f"of {SQS}", "CPU µs a message"), rows))
 
 
 def _sustained(found: Gateways) -> list[str]:

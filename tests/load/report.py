@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.load.flood import Quiet
-from tests.load.gateway_report import markdown
+from tests.load.gateway_report import markdown, of_sources
 from tests.load.latency import Latency
 from tests.load.limits import DATABASE_LIMITS, QUEUE_LIMITS
 from tests.load.memory import MIB, Memory
@@ -32,6 +32,9 @@ def show(results: Results) -> None:
         console.print()
     if results.gateways:
         console.print(markdown(results.gateways), soft_wrap=True, highlight=False, markup=False)
+        console.print()
+    if results.sources:
+        console.print(of_sources(results.sources), soft_wrap=True, highlight=False, markup=False)
         console.print()
     for line in _lines(results):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -182,7 +185,9 @@ def _lines(results: Results) -> Iterator[str]:
             f"Idle: {one.name} made {one.receives} receives in {one.seconds} s ({one.receives_per_s:.2f}/s, "
             f"{one.parked} at a time) and used {one.client_cpu_s_per_hour:.0f} CPU-seconds an hour."
         )
-    for name, reason in results.race.missing.items() if results.race else ():
+    for name, reason in [
+        pair for one in (results.race, results.sources) if one for pair in one.missing.items()
+    ]:
         yield f"{name} did not take part: {reason}"
     if results.race and len(results.race.rounds) > 1:
         yield f"Medians of {len(results.race.rounds)} rounds, the least and the greatest in brackets."

@@ -58,13 +58,14 @@ class Results:
     flood: list[Quiet] = field(default_factory=list)
     usage: Usage | None = None
     gateways: Gateways | None = None
+    sources: Race | None = None
 
     def save(self) -> Path:
         """Write the file; its name is the moment of making."""
         RESULTS.mkdir(parents=True, exist_ok=True)
         path = RESULTS / f"{self.machine.made_at.replace(':', '').replace('-', '')[:15]}.json"
         said = dataclasses.asdict(self) | {"not_compared": NOT_COMPARED}
-        for name in ("race", "scale"):
+        for name in ("race", "scale", "sources"):
             result: Race | None = getattr(self, name)
             if result is not None:
                 said[name]["summary"] = result.summary()

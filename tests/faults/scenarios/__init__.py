@@ -1,6 +1,6 @@
 """All scenarios, in the order of the table."""
 
-from tests.faults.scenarios import changes, fifo, process, servers, sessions, sqs, usage
+from tests.faults.scenarios import changes, fifo, gateway, process, servers, sessions, sqs, usage
 
 ALL = [
     *process.SCENARIOS,
@@ -10,4 +10,5 @@ ALL = [
     *sqs.SCENARIOS,
     *fifo.SCENARIOS,
     *usage.SCENARIOS,
+    *gateway.SCENARIOS,
 ]

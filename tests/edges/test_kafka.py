@@ -1,0 +1,375 @@
+"""Kafka as a source: outages, rebalances, and offsets that never pass what is not committed."""
+
+import itertools
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from processor.addresses import source_address
+from processor.errors import Reason, SourceFault, SourceUnavailable
+from processor.kafka_client import an_onlooker
+from processor.model import Delivery, Outcome, Rejection, Settlement, Verdict
+from processor.patience import Patience
+from processor.pipeline import Limits, Pipeline
+from processor.sources.kafka import KafkaSource
+from tests.brokers.kafka import Mock
+from tests.builders import a_body
+from tests.kafka_sources import a_kafka_source, end_membership
+from tests.rig import wait_until
+from tests.workers.harness import in_background, schemas_of_acme
+
+Open = Callable[..., KafkaSource]
+
+
+@pytest.fixture
+def open_source(kafka: Mock) -> Iterator[Open]:
+    """Make sources that are closed at the end."""
+    opened: list[KafkaSource] = []
+
+    def make(topic: str, **options: Any) -> KafkaSource:
+        opened.append(a_kafka_source(kafka, topic, **options))
+        return opened[-1]
+
+    yield make
+    kafka.up()
+    for source in opened:
+        source.close()
+
+
+def settled(deliveries: Sequence[Delivery]) -> list[Settlement]:
+    return [Settlement(delivery, Outcome.STORED) for delivery in deliveries]
+
+
+def take(source: KafkaSource, count: int, *, settle: bool = False) -> list[Delivery]:
+    """Receive so many; of what is settled, the next of its partition follow."""
+    taken: list[Delivery] = []
+    give_up_at = time.monotonic() + 20
+    while len(taken) < count:
+        assert time.monotonic() < give_up_at, f"{len(taken)} of {count} came"
+        try:
+            came = source.receive(count - len(taken), 1)
+        except SourceUnavailable:
+            continue
+        if settle:
+            source.settle(settled(came))
+        taken += came
+    return taken
+
+
+def books(kafka: Mock, topic: str, group: str | None = None, partition: int = 0) -> int:
+    """The offset in the group's books."""
+    with an_onlooker(source_address(kafka.url(topic, group or f"of-{topic}"))) as onlooker:
+        [line] = onlooker.committed([TopicPartition(topic, partition)], timeout=5)
+        return line.offset
+
+
+# ── what a message becomes ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_message_is_known_by_partition_offset_and_moment_under_its_topics_name(
+    kafka: Mock, open_source: Open
+) -> None:
+    topic = kafka.topic(2)
+    kafka.sender.send_all(topic, [(1, b"first")], timestamp_ms=1_700_000_000_000)
+    kafka.sender.send_all(topic, [(1, b"second")], timestamp_ms=1_700_000_000_123)
+
+    deliveries = take(open_source(topic), 2, settle=True)
+
+    assert [delivery.key for delivery in deliveries] == [
+        (topic, "1-0-1700000000000"),
+        (topic, "1-1-1700000000123"),
+    ]
+    assert deliveries[1].sent_at.isoformat() == "2023-11-14T22:13:20.123000+00:00"
+    assert {delivery.group for delivery in deliveries} == {"1"}
+    assert all(delivery.named for delivery in deliveries)
+
+
+def test_a_moment_that_lies_ahead_is_now(kafka: Mock, open_source: Open) -> None:
+    topic = kafka.topic()
+    kafka.sender.send(topic, b"{}", partition=0, timestamp_ms=99_999_999_999_999)
+
+    [delivery] = take(open_source(topic), 1)
+
+    assert delivery.sent_at <= delivery.received_at
+    assert delivery.delivery_id == "0-0-99999999999999"
+
+
+def test_a_tombstone_is_an_empty_body_which_is_not_json(kafka: Mock, open_source: Open) -> None:
+    topic = kafka.topic()
+    kafka.sender.send(topic, None, partition=0)
+
+    [delivery] = take(open_source(topic), 1)
+
+    assert delivery.body == b""
+    verdict = schemas_of_acme().validate(delivery)
+    assert isinstance(verdict, Rejection)
+    assert verdict.reason is Reason.NOT_JSON
+
+
+def test_headers_are_attributes_up_to_a_bound(kafka: Mock, open_source: Open) -> None:
+    topic = kafka.topic()
+    many = {f"name-{number}": "x" for number in range(100)}
+    kafka.sender.send(topic, b"{}", {"text": "é", "bytes": b"\xff", "null": None} | many, partition=0)  # type: ignore[arg-type]
+    kafka.sender.send(topic, b"{}", {"tenant_id": "acme", "large": "x" * 70_000}, partition=0)
+
+    first, second = take(open_source(topic), 2, settle=True)
+
+    assert (first.attributes["text"], first.attributes["bytes"]) == ("é", b"\xff")
+    assert "null" not in first.attributes
+    assert len(first.attributes) == 63
+    assert second.attributes == {"tenant_id": "acme"}
+
+
+# ── offsets and order ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_offsets_never_pass_what_is_not_settled(kafka: Mock, open_source: Open) -> None:
+    topic = kafka.topic()
+    kafka.sender.send_all(topic, [(0, b"{}")] * 5)
+    source = open_source(topic)
+    deliveries = take(source, 5)
+
+    source.settle(settled(deliveries[:2] + deliveries[3:]))
+    wait_until(lambda: books(kafka, topic) == 2, "the offset passes what is done")
+    end_membership(source)
+
+    assert books(kafka, topic) == 2
+    again = take(source, 3)
+    assert [delivery.delivery_id for delivery in again] == [each.delivery_id for each in deliveries[2:]]
+    assert {delivery.receive_count for delivery in again} == {2}
+
+
+def test_of_a_partition_nothing_more_comes_while_something_is_held_and_of_others_it_does(
+    kafka: Mock, open_source: Open
+) -> None:
+    topic = kafka.topic(2)
+    kafka.sender.send_all(topic, [(0, b"held"), (0, b"behind it"), (1, b"free"), (1, b"free, too")])
+    source = open_source(topic)
+    wait_until(lambda: source.depth()["visible"] == 4, "all is there")
+    came = [source.receive(1, 5), source.receive(1, 5)]
+    held = next(delivery for [delivery] in came if delivery.group == "0")
+    source.settle(settled([delivery for [delivery] in came if delivery.group == "1"]))
+
+    more = take(source, 1)
+
+    assert [delivery.body for delivery in more] == [b"free, too"]
+    assert source.receive(10, 0) == []
+    source.settle(settled([held]))
+    assert [delivery.body for delivery in take(source, 1)] == [b"behind it"]
+
+
+class Ledger:
+    """Notes in which order deliveries are committed, by several writers that take their time."""
+
+    def __init__(self) -> None:
+        self._chance = random.Random(7)
+        self._lock = threading.Lock()
+        self.committed: list[str] = []
+
+    def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
+        time.sleep(self._chance.uniform(0, 0.01))
+        with self._lock:
+            self.committed += [verdict.delivery.delivery_id for verdict in verdicts]
+        return [Settlement(verdict.delivery, Outcome.STORED) for verdict in verdicts]
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@pytest.mark.parametrize("receive_size_max", [3, 50])
+def test_a_partitions_messages_are_committed_in_their_order_by_several_writers(
+    kafka: Mock, open_source: Open, receive_size_max: int
+) -> None:
+    topic = kafka.topic(3)
+    sent = kafka.sender.send_all(topic, [(place % 3, a_body()) for place in range(150)])
+    ledger, give_up = Ledger(), threading.Event()
+    pipeline = Pipeline(
+        open_source(topic),
+        schemas_of_acme(),
+        [ledger] * 4,
+        limits=Limits(receive_size_max=receive_size_max, receive_wait_s=0.2, batch_size_max=10),
+        database=Patience("database", wait_s_max=0.1, stop=give_up),
+        broker=Patience("queue", wait_s_max=0.1, stop=give_up),
+        give_up=give_up,
+    )
+
+    pipeline.run(threading.Event(), until_idle_s=0.3)
+
+    assert sorted(ledger.committed) == sorted(sent)
+    offsets: dict[str, list[int]] = defaultdict(list)
+    for delivery_id in ledger.committed:
+        partition, offset, _ = delivery_id.split("-")
+        offsets[partition].append(int(offset))
+    assert all(found == sorted(found) for found in offsets.values())
+    assert [books(kafka, topic, partition=number) for number in range(3)] == [50] * 3
+
+
+def test_a_buffer_that_is_full_stays_bounded_and_the_membership_is_kept(
+    kafka: Mock, open_source: Open
+) -> None:
+    """While nobody receives, as in an outage of the database."""
+    topic = kafka.topic(4)
+    sent = kafka.sender.send_all(topic, [(place % 4, b"x" * 1000) for place in range(400)])
+    source = open_source(topic, buffer_size_max=20)
+    first = take(source, 1)
+    member = source._made
+    assert member is not None
+
+    def buffered() -> int:
+        return sum(len(partition.waiting) for partition in member.partitions.values())
+
+    wait_until(lambda: member._paused, "its partitions are paused")
+    assert 20 <= buffered() <= 20 + 4 * 501
+    kafka_sees = buffered()
+    time_out_at = time.monotonic() + 2.5
+    wait_until(lambda: time.monotonic() > time_out_at, "a session has passed")
+    assert buffered() == kafka_sees
+
+    source.settle(settled(first))
+    rest = take(source, 399, settle=True)
+
+    assert sorted(delivery.delivery_id for delivery in first + rest) == sorted(sent)
+    assert {delivery.receive_count for delivery in rest} == {1}
+
+
+# ── outages ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_broker_that_vanishes_is_an_outage_and_its_return_the_end_of_it(
+    kafka: Mock, open_source: Open
+) -> None:
+    topic = kafka.topic()
+    source = open_source(topic, session_s=20)
+    kafka.sender.send(topic, b"held", partition=0)
+    held = take(source, 1)
+    kafka.down()
+
+    with pytest.raises(SourceUnavailable, match="can't be reached") as trouble:
+        _until_trouble(source)
+    with pytest.raises(SourceUnavailable):
+        source.depth()
+
+    assert "SOURCE_URL" not in str(trouble.value)
+    source.settle(settled(held))
+    kafka.up()
+    kafka.sender.send(topic, b"after it", partition=0)
+    assert [delivery.body for delivery in take(source, 1)] == [b"after it"]
+    wait_until(lambda: books(kafka, topic) == 1, "what was settled meanwhile is in the books")
+
+
+def test_a_topic_that_is_missing_is_an_outage_until_it_is_made(kafka: Mock, open_source: Open) -> None:
+    source = open_source("made-later")
+    with pytest.raises(SourceUnavailable, match="no topic made-later"):
+        source.receive(1, 0.1)
+
+    kafka.topic(1, "made-later")
+    kafka.sender.send("made-later", b"{}", partition=0)
+
+    assert len(take(source, 1)) == 1
+
+
+def test_credentials_that_stay_refused_end_the_run_and_are_never_shown(kafka: Mock) -> None:
+    """The mock takes no credentials at all."""
+    clock = iter(itertools.chain([0.0] * 3, itertools.repeat(400.0)))
+    address = source_address(f"kafka://kate:geheim@{kafka.servers}/{kafka.topic()}")
+    source = KafkaSource(address, session_s=2, clock=lambda: next(clock))
+
+    with pytest.raises(SourceUnavailable, match="refuses the user") as outage:
+        source.receive(1, 1)
+    with pytest.raises(SourceFault, match="valid user and password") as fault:
+        _until_fault(source)
+
+    source.close()
+    assert not any(word in f"{outage.value}{fault.value}" for word in ("kate", "geheim"))
+
+
+def _until_trouble(source: KafkaSource) -> None:
+    give_up_at = time.monotonic() + 20
+    while time.monotonic() < give_up_at:
+        assert source.receive(1, 0.1) == []
+
+
+def _until_fault(source: KafkaSource) -> None:
+    give_up_at = time.monotonic() + 20
+    while time.monotonic() < give_up_at:
+        try:
+            source.receive(1, 0.1)
+        except SourceUnavailable:
+            time.sleep(0.02)
+
+
+def test_offsets_that_could_not_be_written_are_written_again(kafka: Mock, open_source: Open) -> None:
+    topic = kafka.topic()
+    kafka.sender.send_all(topic, [(0, b"{}")] * 2)
+    source = open_source(topic)
+    deliveries = take(source, 2)
+    # OffsetCommit: the coordinator moves (16), and then is not there (15).
+    kafka.fail(8, 16, 15)
+
+    source.settle(settled(deliveries))
+
+    wait_until(lambda: books(kafka, topic) == 2, "the offset is written")
+
+
+def test_a_source_that_is_closed_says_so(kafka: Mock, open_source: Open) -> None:
+    source = open_source(kafka.topic())
+    assert source.receive(1, 0) == []
+    source.close()
+    source.close()
+
+    with pytest.raises(SourceUnavailable, match="closed"):
+        source.receive(1, 0)
+
+
+# ── rebalances ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_partitions_that_move_take_what_was_held_with_them_and_settling_it_late_is_harmless(
+    kafka: Mock, open_source: Open
+) -> None:
+    topic = kafka.topic(4)
+    sent = kafka.sender.send_all(topic, [(place % 4, str(place).encode()) for place in range(8)])
+    first, second = open_source(topic), open_source(topic)
+    held = take(first, 8)
+    joining = in_background(lambda: take(second, 4))
+
+    def kept() -> set[int]:
+        member = first._made
+        return set(member.partitions) if member is not None else set()
+
+    wait_until(lambda: len(kept()) == 2, "half of the partitions have moved")
+    joining.join(20)
+    moved = [delivery for delivery in held if int(delivery.group or 0) not in kept()]
+    first.settle(settled(held))
+
+    assert len(moved) == 4
+    for number in range(4):
+        expected = 2 if number in kept() else 0
+        wait_until(lambda n=number, e=expected: books(kafka, topic, partition=n) == e, "as it is known")  # type: ignore[misc]
+    member = second._made
+    assert member is not None
+    again = [record for part in member.partitions.values() for record in part.handed.values()]
+    assert sorted(record.delivery_id for record in again) == sorted(each.delivery_id for each in moved)
+    assert sorted(sent) == sorted(delivery.delivery_id for delivery in held)
+
+
+def test_a_member_that_leaves_writes_what_is_done_and_the_next_begins_there(
+    kafka: Mock, open_source: Open
+) -> None:
+    topic = kafka.topic()
+    kafka.sender.send_all(topic, [(0, str(place).encode()) for place in range(3)])
+    first = open_source(topic)
+    held = take(first, 3)
+    first.settle(settled(held[:2]))
+    first.release(held[2:])
+    first.close()
+
+    [next_one] = take(open_source(topic), 1)
+
+    assert (next_one.body, next_one.receive_count) == (b"2", 1)
