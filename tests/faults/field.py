@@ -19,9 +19,10 @@ from processor.devstack.sink import Receiver
 from processor.devstack.sqs import EmbeddedSqs
 from processor.migrations import migrate
 from processor.sources.sqs import SqsSource
+from tests.brokers.rabbitmq import Broker
 from tests.faults.fleet import Fleet
 from tests.faults.http_proxy import HttpProxy
-from tests.faults.oracle import Recovery
+from tests.faults.oracle import Depths, Recovery
 from tests.faults.steady_load import SteadyLoad
 from tests.faults.tcp_proxy import TcpProxy
 
@@ -71,6 +72,9 @@ class Field:
     gateways: Fleet | None = None
     sink: Receiver | None = None
     """Where usage is handed over to, if it is."""
+    broker: Broker | None = None
+    books: Depths | None = None
+    """What stands in for SQS, and says what it still has."""
 
     def tend(self) -> None:
         """Start again whoever has fallen."""
@@ -127,6 +131,10 @@ class Field:
     def held(self, place: int) -> int:
         """Ask one process how many deliveries it holds."""
         return int(self.fleet.metric(place, "processor_held_deliveries"))
+
+    def depths(self) -> Depths:
+        """Give what says how much the queue still has, whichever stands in for SQS."""
+        return self.books or self.source()
 
     def source(self) -> SqsSource:
         """Give a source of the queue, past the proxy."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 
@@ -72,9 +72,19 @@ class Judgement:
         return not any(self.faults_found.values())
 
 
+class Depths(Protocol):
+    """What a queue says that it still has."""
+
+    def depth(self) -> dict[str, int]:
+        """Count messages by state."""
+
+    def depth_with_dead_letters(self) -> dict[str, int]:
+        """Count those in its dead-letter queue, too."""
+
+
 def judge(
     connection: psycopg.Connection[Any],
-    source: SqsSource,
+    source: Depths,
     load: SteadyLoad,
     minutes: Minutes,
     *,

@@ -98,8 +98,8 @@ def run(scenario: Scenario, seed: int, *, short: bool = False) -> Result:
 def _run_in(ground: Field, scenario: Scenario, seed: int) -> Result:
     trouble, judgement, drained_s = "", None, 0.0
     ground.fleet.own = scenario.own_settings
-    ground.fleet.start()
     scenario.prepare(ground)
+    ground.fleet.start()
     ground.load.start()
     ground.recovery.start()
     try:
@@ -112,7 +112,7 @@ def _run_in(ground: Field, scenario: Scenario, seed: int) -> Result:
         with ground.admin() as connection:
             judgement = judge(
                 connection,
-                ground.source(),
+                ground.depths(),
                 ground.load,
                 ground.queue.minutes,
                 dead_letters=scenario.dead_letters,
@@ -141,7 +141,7 @@ def _run_in(ground: Field, scenario: Scenario, seed: int) -> Result:
 
 def _drain(ground: Field) -> float:
     """Wait until the queue is empty and every fault was recovered from; gives how long that took."""
-    began_at, source = time.monotonic(), ground.source()
+    began_at, source = time.monotonic(), ground.depths()
     ground.wait_until(lambda: not sum(source.depth().values()), "the queue is empty", wait_s=DRAIN_S_MAX)
     drained_s = time.monotonic() - began_at
     ground.wait_until_recovered()

@@ -1,6 +1,6 @@
 """All scenarios, in the order of the table."""
 
-from tests.faults.scenarios import changes, fifo, gateway, process, servers, sessions, sqs, usage
+from tests.faults.scenarios import brokers, changes, fifo, gateway, process, servers, sessions, sqs, usage
 
 ALL = [
     *process.SCENARIOS,
@@ -11,4 +11,5 @@ ALL = [
     *fifo.SCENARIOS,
     *usage.SCENARIOS,
     *gateway.SCENARIOS,
+    *brokers.SCENARIOS,
 ]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from processor.devstack.children import free_port
-from producers.doors import Answer, CallFailed
+from producers.doors import Answer, CallFailed, Door
 from producers.doors.http import HttpDoor
 from producers.outgoing import Outgoing
 from tests.faults.field import Field, ScenarioFailed
@@ -26,9 +26,10 @@ _SEND = ("SendMessageBatch",)
 
 @dataclass(slots=True)
 class PatientDoor:
-    """The gateway's door, which waits a second after a failure, and counts what failed."""
+    """A door that waits for longer after a failure, and counts what failed."""
 
-    door: HttpDoor
+    door: Door
+    wait_s: float = _TRY_AGAIN_S
     failed: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -44,7 +45,7 @@ class PatientDoor:
             answer = self.door.send(batch)
         except CallFailed as error:
             self.failed[error.code] += 1
-            raise CallFailed(error.code, error.reason, outage=error.outage, wait_s=_TRY_AGAIN_S) from error
+            raise CallFailed(error.code, error.reason, outage=error.outage, wait_s=self.wait_s) from error
         self.failed.update(code for code, _ in answer.again.values())
         return answer
 
