@@ -208,6 +208,12 @@ def kafka(kafka_session: Mock) -> Iterator[Mock]:
     kafka_session.up()
 
 
+@pytest.fixture(scope="session")
+def tansu_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tansu]:
+    with tansu(tmp_path_factory.mktemp("tansu")) as broker:
+        yield broker
+
+
 def _mock_configuration(library: ctypes.CDLL) -> int:
     """Make a configuration that says nothing on standard error."""
     words = ctypes.create_string_buffer(512)
