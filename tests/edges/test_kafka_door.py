@@ -1,7 +1,6 @@
 """The door to Kafka, and what `processor check` says of a topic, against a broker of its own process."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
 

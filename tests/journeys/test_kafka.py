@@ -1,4 +1,4 @@
-"""A topic of bare pulses, through the processor and into sums; and members of a group that come, go and die."""
+"""A topic of bare pulses, through the processor and into sums; and a group whose members come, go and die."""
 
 import json
 import os
