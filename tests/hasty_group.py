@@ -1,4 +1,4 @@
-"""`processor run` in a group that soon forgets the dead, and dying of POISON: `python -m tests.hasty_group run`."""
+"""`processor run` in a group that soon forgets the dead, and dying of POISON: `-m tests.hasty_group run`."""
 
 from processor.cli import main
 from processor.sources import kafka

@@ -87,7 +87,7 @@ class Sender:
     def _made(self) -> Producer:
         if self._producer is None:
             address = source_address(f"kafka://{self.servers}/any")
-            self._producer = Producer(configuration(address) | {"linger.ms": 0, "acks": "all"})
+            self._producer = Producer(configuration(address) | {"linger.ms": 5, "acks": "all"})
         return self._producer
 
 

@@ -39,21 +39,23 @@ def messages(*tenants: str) -> Mapping[int, Outgoing]:
 def test_the_ids_that_it_gives_are_those_by_which_the_source_knows_the_messages(
     tansu_broker: Tansu, topic: str, door: KafkaDoor
 ) -> None:
-    batch = messages("acme", "globex", "acme", "hooli")
+    batch = messages(*("acme", "globex", "hooli") * 4)
 
     answer = door.send(batch)
 
     source = KafkaSource(source_address(tansu_broker.url(topic)), session_s=6)
-    deliveries = {delivery.delivery_id: delivery for delivery in take(source, 4, settle=True)}
+    deliveries = {delivery.delivery_id: delivery for delivery in take(source, 12, settle=True)}
     source.close()
     assert {answer.accepted[place] for place in batch} == set(deliveries)
     for place, message in batch.items():
         delivery = deliveries[answer.accepted[place]]
         assert (delivery.body.decode(), delivery.attributes) == (message.body, message.attributes)
-    # One tenant, one partition, in its order.
-    first, second = (deliveries[answer.accepted[place]] for place in (0, 2))
-    assert first.group == second.group
-    assert first.receipt < second.receipt
+    for tenant in range(3):
+        # One tenant, one partition, in its order.
+        own = [deliveries[answer.accepted[place]] for place in range(tenant, 12, 3)]
+        assert len({delivery.group for delivery in own}) == 1
+        offsets = [int(delivery.delivery_id.split("-")[1]) for delivery in own]
+        assert offsets == sorted(offsets)
 
 
 def test_a_url_that_is_none_is_a_mistake_of_settings() -> None:
