@@ -50,6 +50,9 @@ def take(source: KafkaSource, count: int, *, settle: bool = False) -> list[Deliv
     """Receive so many; of what is settled, the next of its partition follow."""
     taken: list[Delivery] = []
     give_up_at = time.monotonic() + 20
+    if not settle:
+        # All at once: of a partition nothing more comes while its first is held.
+        wait_until(lambda: buffered(source) >= count, "so many are buffered")
     while len(taken) < count:
         assert time.monotonic() < give_up_at, f"{len(taken)} of {count} came"
         try:
@@ -60,6 +63,10 @@ def take(source: KafkaSource, count: int, *, settle: bool = False) -> list[Deliv
             source.settle(settled(came))
         taken += came
     return taken
+
+
+def buffered(source: KafkaSource) -> int:
+    return sum(len(partition.waiting) for partition in list(source._member().partitions.values()))
 
 
 def books(kafka: Mock, topic: str, group: str | None = None, partition: int = 0) -> int:
@@ -224,15 +231,12 @@ def test_a_buffer_that_is_full_stays_bounded_and_the_membership_is_kept(
     member = source._made
     assert member is not None
 
-    def buffered() -> int:
-        return sum(len(partition.waiting) for partition in member.partitions.values())
-
     wait_until(lambda: member._paused, "its partitions are paused")
-    assert 20 <= buffered() <= 20 + 4 * 501
-    kafka_sees = buffered()
+    assert 20 <= buffered(source) <= 20 + 4 * 501
+    kafka_sees = buffered(source)
     time_out_at = time.monotonic() + 2.5
     wait_until(lambda: time.monotonic() > time_out_at, "a session has passed")
-    assert buffered() == kafka_sees
+    assert buffered(source) == kafka_sees
 
     source.settle(settled(first))
     rest = take(source, 399, settle=True)
