@@ -36,6 +36,9 @@ _PROBE_S_MAX = 2.0
 _FULL_S_MAX = 2.0
 """How long a full buffer is waited on before partitions are paused: what a pause drops is fetched anew."""
 
+_generations = itertools.count(1)
+"""Of partitions that were ever ours: a receipt of an earlier one is of no use."""
+
 
 class Member:
     """Reads one topic as a member of its address's group; everything public is to be used under `lock`.
@@ -69,7 +72,6 @@ class Member:
         self.refused_for_good = False
         self.asked_at = 0.0
         self.heard_at = 0.0
-        self._generations = itertools.count(1)
         self._refused_since: float | None = None
         self._paused = False
         self._full_since: float | None = None
@@ -292,7 +294,7 @@ class Member:
         with self.lock:
             self.assigned = True
             for line in places:
-                self.partitions[line.partition] = Partition(line.partition, next(self._generations))
+                self.partitions[line.partition] = Partition(line.partition, next(_generations))
             self.readable.notify_all()
         if self._paused and places:
             # Assigned here, since what is not assigned yet can't be paused.

@@ -23,6 +23,9 @@ from processor.wire import Attribute
 
 _METADATA_LENGTH_MAX = 200
 
+_WINDOW_SIZE = 500
+"""Offsets that count as handed over before, where nobody has noted how many were: as many as a batch."""
+
 
 class Record(Struct):
     """One message as it was read; `hand_overs` counts those of this process."""
@@ -183,8 +186,8 @@ class Partition:
             return None
         head = self._waiting[0].offset
         if self._attempts and self._until is None:
-            # Nobody has noted how much was handed over; a later part would begin a window of its own.
-            self._until = self._waiting[-1].offset + 1
+            # Nobody has noted how much was handed over; what lies behind would begin a window of its own.
+            self._until = head + _WINDOW_SIZE
         if self._until is not None and head >= self._until:
             self._attempts, self._until = 0, None
         if self._attempts:

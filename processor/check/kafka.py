@@ -14,7 +14,7 @@ from processor.check.queue import RETENTION_S_MIN
 from processor.kafka_client import NO_TOPIC, REFUSED, an_onlooker, configuration, lag_of, name_of, place
 from processor.settings import Settings
 
-_ASK_S_MAX = 5.0
+_ASK_S_MAX = 3.0
 _SESSION_S = (6, 1800)
 """What a broker takes for a session, unless it is told otherwise."""
 

@@ -87,7 +87,7 @@ class Sender:
     def _made(self) -> Producer:
         if self._producer is None:
             address = source_address(f"kafka://{self.servers}/any")
-            self._producer = Producer(configuration(address) | {"linger.ms": 0, "acks": "all"})
+            self._producer = Producer(configuration(address) | {"linger.ms": 5, "acks": "all"})
         return self._producer
 
 
@@ -206,6 +206,12 @@ def kafka(kafka_session: Mock) -> Iterator[Mock]:
     """A cluster that is up at the end, whatever the test did to it."""
     yield kafka_session
     kafka_session.up()
+
+
+@pytest.fixture(scope="session")
+def tansu_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tansu]:
+    with tansu(tmp_path_factory.mktemp("tansu")) as broker:
+        yield broker
 
 
 def _mock_configuration(library: ctypes.CDLL) -> int:

@@ -35,7 +35,7 @@ def test_a_message_that_kills_its_readers_ends_as_a_rejection_and_its_neighbours
         "HTTP_PORT": "0",
         "LOG_FORMAT": "console",
     }
-    command = [sys.executable, "-m", "tests.edges.kafka_poisoned", "run", "--until-idle", "1"]
+    command = [sys.executable, "-m", "tests.hasty_group", "run", "--until-idle", "1"]
 
     ends: list[int] = []
     while (not ends or ends[-1] != 0) and len(ends) < KILLS_MAX:

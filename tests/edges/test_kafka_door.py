@@ -1,0 +1,123 @@
+"""The door to Kafka, and what `processor check` says of a topic, against a broker of its own process."""
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from processor.addresses import source_address
+from processor.check import Finding
+from processor.check.kafka import check_kafka
+from processor.errors import SettingsError
+from processor.settings import Settings
+from processor.sources.kafka import KafkaSource
+from producers.doors import CallFailed
+from producers.doors.kafka import KafkaDoor
+from producers.outgoing import Outgoing
+from tests.brokers.kafka import Mock, Tansu
+from tests.edges.test_kafka import take
+
+
+@pytest.fixture
+def topic(tansu_broker: Tansu) -> str:
+    return tansu_broker.topic(3)
+
+
+@pytest.fixture
+def door(tansu_broker: Tansu, topic: str) -> Iterator[KafkaDoor]:
+    door = KafkaDoor(tansu_broker.url(topic))
+    yield door
+    door.close()
+
+
+def messages(*tenants: str) -> Mapping[int, Outgoing]:
+    return {
+        place: Outgoing(f'{{"n": {place}}}', {"tenant_id": tenant, "trace": "é"}, group=tenant)
+        for place, tenant in enumerate(tenants)
+    }
+
+
+def test_the_ids_that_it_gives_are_those_by_which_the_source_knows_the_messages(
+    tansu_broker: Tansu, topic: str, door: KafkaDoor
+) -> None:
+    batch = messages(*("acme", "globex", "hooli") * 4)
+
+    answer = door.send(batch)
+
+    source = KafkaSource(source_address(tansu_broker.url(topic)), session_s=6)
+    deliveries = {delivery.delivery_id: delivery for delivery in take(source, 12, settle=True)}
+    source.close()
+    assert {answer.accepted[place] for place in batch} == set(deliveries)
+    for place, message in batch.items():
+        delivery = deliveries[answer.accepted[place]]
+        assert (delivery.body.decode(), delivery.attributes) == (message.body, message.attributes)
+    for tenant in range(3):
+        # One tenant, one partition, in its order.
+        own = [deliveries[answer.accepted[place]] for place in range(tenant, 12, 3)]
+        assert len({delivery.group for delivery in own}) == 1
+        offsets = [int(delivery.delivery_id.split("-")[1]) for delivery in own]
+        assert offsets == sorted(offsets)
+
+
+def test_a_url_that_is_none_is_a_mistake_of_settings() -> None:
+    for url in ("amqp://u:geheim@h/?queue=q", "kafka://u:geheim@h", "x"):
+        with pytest.raises(SettingsError, match="Kafka") as fault:
+            KafkaDoor(url)
+        assert "geheim" not in str(fault.value)
+
+
+def test_a_broker_that_is_away_is_an_outage_and_what_is_refused_by_name_is_not(
+    kafka: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producers.doors.kafka._ANSWER_S_MAX", 4.0)
+    door = KafkaDoor(kafka.url(kafka.topic()))
+    kafka.down()
+
+    with pytest.raises(CallFailed, match="_MSG_TIMED_OUT") as outage:
+        door.send(messages("acme"))
+
+    assert outage.value.outage
+    kafka.up()
+    assert set(door.send(messages("acme", "acme")).accepted) == {0, 1}
+    assert set(door.send({0: Outgoing("x" * 3_000_000), 1: Outgoing("{}")}).refused) == {0}
+    refusing = KafkaDoor(kafka.url("any").replace("kafka://", "kafka://kate:geheim@"))
+    with pytest.raises(SettingsError, match="refuses the user") as fault:
+        refusing.send(messages("acme"))
+    assert "geheim" not in f"{fault.value}{refusing.name}"
+
+
+# ── processor check ───────────────────────────────────────────────────────────────────────────────────
+
+
+def look(url: str, **settings: str) -> dict[str, Finding]:
+    loaded = Settings.load(_env_file=None, source_url=url, **settings)
+    address = loaded.source_address()
+    assert address is not None
+    return {found.what: found for found in check_kafka(loaded, address)}
+
+
+def test_check_tells_of_partitions_and_how_far_behind_the_group_is(
+    tansu_broker: Tansu, topic: str, door: KafkaDoor
+) -> None:
+    # In two calls, because Tansu counts the offsets of a batch as one.
+    door.send(messages("acme"))
+    door.send(messages("acme"))
+
+    findings = look(tansu_broker.url(topic), visibility_timeout_s="2")
+
+    assert findings["queue"].found == f"{topic}, 3 partition(s), as the group processors"
+    assert findings["backlog"].found.startswith("2 message(s) behind")
+    assert {what for what, found in findings.items() if not found.fine} == {"session"}
+
+
+def test_check_says_what_is_missing_and_what_to_do(tansu_broker: Tansu, kafka: Mock) -> None:
+    missing = look(tansu_broker.url("nowhere"))["queue"]
+    refused = look(kafka.url("any").replace("kafka://", "kafka://kate:geheim@"))["queue"]
+    kafka.down()
+    away = look(kafka.url("any"))["queue"]
+
+    assert "no topic nowhere" in missing.found
+    assert "refuses the user" in refused.found
+    assert "can't be reached" in away.found
+    assert (missing.unreachable, refused.unreachable, away.unreachable) == (False, False, True)
+    assert all(found.advice and not found.fine for found in (missing, refused, away))
+    assert "geheim" not in f"{missing}{refused}{away}"
