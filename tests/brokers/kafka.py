@@ -8,6 +8,7 @@ broker that somebody else wrote, in a process of its own: what works with both i
 import ctypes
 import itertools
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -172,6 +173,16 @@ class Tansu:
                 assert time.monotonic() < give_up_at, "Tansu does not answer"
             else:
                 return
+
+    def freeze(self) -> None:
+        """Let it take connections and say nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on; harmless where it does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         if self._process is not None:

@@ -22,7 +22,8 @@ PAGE = dev.ROOT / "producers/README.md"
 def test_one_event_by_each_door_comes_out_in_the_same_table(
     tmp_path: Path, rabbitmq_queue: RabbitQueue, kafka: Mock
 ) -> None:
-    script = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL))
+    section = PAGE.read_text().partition("## One event by each")[2].partition("\n## ")[0]
+    script = "\n".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL))
     http, grpc = str(free_port()), str(free_port())
     for written, ours in (("8090", http), ("50051", grpc)):
         assert script.count(written)

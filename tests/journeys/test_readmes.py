@@ -117,7 +117,8 @@ def test_a_tenants_reader_is_let_in_sees_its_rows_and_is_let_out(
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "sql/README.md", "deployments/README.md", "CONTRIBUTING.md"]
+    "document",
+    ["README.md", "sql/README.md", "deployments/README.md", "producers/README.md", "CONTRIBUTING.md"],
 )
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document

@@ -1,11 +1,14 @@
-"""What happens to a broker that stands in for SQS: it is killed, and comes back with what it had on disk.
+"""What happens to a broker that stands in for SQS: it is killed and comes back, or falls silent; readers die.
 
 load ─▶ AmqpDoor ─▶ RabbitMQ ✗ ─▶ the fleet
+load ─▶ KafkaDoor ─▶ Tansu ✗ ─▶ the fleet ✗
 """
 
 from dataclasses import dataclass, replace
 
 from producers.doors.amqp import AmqpDoor
+from producers.doors.kafka import KafkaDoor
+from tests.brokers.kafka import Tansu, tansu
 from tests.brokers.rabbitmq import Broker, RabbitQueue, program
 from tests.faults.field import Field
 from tests.faults.run import Scenario
@@ -56,6 +59,59 @@ def kill_the_broker(field: Field) -> None:
         field.wait_until_recovered()
 
 
+@dataclass(slots=True)
+class AcceptedBooks:
+    """What a broker should still have: what it accepted, without an outcome. Tansu counts too little itself."""
+
+    field: Field
+    tansu: Tansu
+
+    def depth(self) -> dict[str, int]:
+        with self.field.admin() as connection:
+            [(done,)] = connection.execute(_DONE, [list(self.field.load.sent.accepted_at)])
+        return {"visible": len(self.field.load.sent.accepted_at) - int(done)}
+
+    def depth_with_dead_letters(self) -> dict[str, int]:
+        return self.depth()
+
+
+_DONE = """
+    SELECT count(*) FROM unnest(%s::text[]) AS accepted (delivery_id)
+    WHERE delivery_id IN (
+      SELECT delivery_id FROM message UNION SELECT delivery_id FROM duplicate
+      UNION SELECT delivery_id FROM rejection)
+"""
+
+
+def from_kafka(field: Field) -> None:
+    """Start a broker with a topic of four partitions, let the load go there, and the fleet read it."""
+    broker = field.cleanup.enter_context(tansu(field.folder))
+    url = broker.url(broker.topic(4, "events"))
+    field.books = AcceptedBooks(field, broker)
+    field.fleet.environment = dict(field.fleet.environment) | {"SOURCE_URL": url}
+    door = PatientDoor(KafkaDoor(url), _TRY_AGAIN_S)
+    field.cleanup.callback(door.close)
+    field.load.door = door
+
+
+def freeze_the_broker_and_kill_readers(field: Field) -> None:
+    """Let the broker fall silent, and kill -9 one of its readers, whose partitions go to the others."""
+    books = field.books
+    assert isinstance(books, AcceptedBooks)
+    for number in range(field.rounds):
+        field.pause(1, 3)
+        with field.fault():
+            books.tansu.freeze()
+            try:
+                field.pause(2, 6)
+            finally:
+                books.tansu.thaw()
+        field.pause(1, 2)
+        with field.fault():
+            field.fleet.kill(number % field.fleet.size)
+        field.wait_until_recovered()
+
+
 def _missing() -> str:
     return "" if program() is not None else "no RabbitMQ on this machine"
 
@@ -65,5 +121,11 @@ SCENARIOS = [
         Scenario("RabbitMQ killed with -9", "brokers", kill_the_broker, rounds=4),
         prepare=from_rabbitmq,
         needs=_missing,
-    )
+    ),
+    replace(
+        Scenario(
+            "Kafka frozen, readers killed with -9", "brokers", freeze_the_broker_and_kill_readers, rounds=4
+        ),
+        prepare=from_kafka,
+    ),
 ]
