@@ -61,7 +61,7 @@ def kill_the_broker(field: Field) -> None:
 
 @dataclass(slots=True)
 class AcceptedBooks:
-    """What a broker should still have: what it accepted, without an outcome. Tansu counts too little itself."""
+    """What a broker should still have: what has no outcome yet. Tansu itself counts too little."""
 
     field: Field
     tansu: Tansu
