@@ -1,13 +1,29 @@
 """The commands `producers gateway …`: one for each door, which end by 0 when they are told to stop."""
 
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
 import click
 
 from processor import logs
 from processor.errors import SettingsError
 from processor.settings import Settings
-from producers.gateway.grpc_command import grpc
 
-_EXTRA = frozenset(("fastapi", "starlette", "uvicorn", "uvloop", "httptools"))
+_EXTRA = frozenset(
+    (
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "uvloop",
+        "httptools",
+        "grpc",
+        "grpc_health",
+        "grpc_reflection",
+        "google",
+    )
+)
+"""What the extra `gateway` brings."""
 
 
 @click.group()
@@ -19,17 +35,36 @@ def gateway() -> None:
     """
 
 
+def _options(port_setting: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give the options that every door has; `port_setting` is where its port stands without one."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(
+            (
+                click.option(
+                    "--host", metavar="ADDRESS", help="Listen on this address, instead of GATEWAY_HOST."
+                ),
+                click.option(
+                    "--port",
+                    type=click.IntRange(0, 65_535),
+                    help=f"Listen on this port, instead of {port_setting}; 0: any.",
+                ),
+                click.option(
+                    "--json-logs/--console-logs",
+                    "json_logs",
+                    default=None,
+                    help="Log as JSON or for people, instead of what LOG_FORMAT says.",
+                ),
+            )
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
 @gateway.command()
-@click.option("--host", metavar="ADDRESS", help="Listen on this address, instead of GATEWAY_HOST.")
-@click.option(
-    "--port", type=click.IntRange(0, 65_535), help="Listen on this port, instead of GATEWAY_PORT; 0: any."
-)
-@click.option(
-    "--json-logs/--console-logs",
-    "json_logs",
-    default=None,
-    help="Log as JSON or for people, instead of what LOG_FORMAT says.",
-)
+@_options("GATEWAY_PORT")
 def http(host: str | None, port: int | None, json_logs: bool | None) -> None:
     """Take events over HTTP: POST /ingest (pulses) and POST /v1/events (all else), until SIGTERM or Ctrl-C.
 
@@ -46,14 +81,41 @@ def http(host: str | None, port: int | None, json_logs: bool | None) -> None:
     Exit codes: 0 told to stop   1 failed   2 bad usage or settings (a port that is taken, too)
                 4 what it needs can't be reached
     """  # noqa: D301 - click's mark for lines to be left as they are
-    given = {"gateway_host": host, "gateway_port": port}
+    _run("producers.gateway.http.server", json_logs, gateway_host=host, gateway_port=port)
+
+
+@gateway.command()
+@_options("GATEWAY_GRPC_PORT")
+def grpc(host: str | None, port: int | None, json_logs: bool | None) -> None:
+    """Take events over gRPC: one, a batch, or a stream of them, until SIGTERM or Ctrl-C.
+
+    \b
+    grpcurl -plaintext -H 'authorization: Bearer ep_...' -d '{"event": {"tenant_id": "acme",
+      "event_type": "order.created", "id": "o-1", "payload_json": "{\\"total\\": 12.50}"}}'
+      127.0.0.1:50051 eventprocessor.ingest.v1.Ingest/Ingest
+
+    producers/gateway/protos/ingest.proto explains all of it, and the server tells it by reflection. Health is
+    grpc.health.v1; /livez, /readyz and /metrics are on GATEWAY_PROBES_PORT.
+
+    A stop takes in nothing new and gives what is inside its word, within STOP_TIMEOUT_S; a second one ends
+    at once. It speaks no TLS: in front of it belongs a proxy that does.
+
+    \b
+    Exit codes: 0 told to stop   1 failed   2 bad usage or settings (a port that is taken, too)
+                4 what it needs can't be reached
+    """  # noqa: D301 - click's mark for lines to be left as they are
+    _run("producers.gateway.grpc_server", json_logs, gateway_host=host, gateway_grpc_port=port)
+
+
+def _run(server: str, json_logs: bool | None, **given: Any) -> None:  # noqa: ANN401 - whatever settings are
+    """Run the door in module `server` by the settings, and by what was given in their place."""
     if json_logs is not None:
         given["log_format"] = "json" if json_logs else "console"
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
     logs.configure(settings.log_format, settings.log_level)
     try:
-        # Here, because nobody else needs them, and not everybody has them.
-        from producers.gateway.http.server import run  # noqa: PLC0415
+        # Here, because nobody else needs what it runs on, and not everybody has it.
+        run = import_module(server).run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
@@ -62,6 +124,3 @@ def http(host: str | None, port: int | None, json_logs: bool | None) -> None:
             "run: pip install 'event-processor[gateway]'"
         ) from None
     run(settings)
-
-
-gateway.add_command(grpc)

@@ -304,8 +304,7 @@ def test_without_its_packages_the_command_says_which_extra_brings_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("producers.gateway.grpc_")]:
-        if name != "producers.gateway.grpc_command":
-            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "grpc", None)
 
     done = CliRunner().invoke(main, ["gateway", "grpc"])
