@@ -14,10 +14,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --us
 demo: setup
 	@$(BIN)/python -m processor demo
 
-# Two at once, since much of it is waiting; `pytest` by itself runs one after the other. A test that fails runs once more, and the
+# Three at once, since much of it is waiting; `pytest` by itself runs one after the other. A test that fails runs once more, and the
 # summary names it (RERUN): on a busy machine now and then a server or process of its own comes too late.
 test: setup check
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --reruns 1 -rR
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup --reruns 1 -rR
 
 # Within a quarter of an hour; `.venv/bin/python -m tests.load --help` shows its parts.
 bench: .venv/.load
