@@ -241,7 +241,8 @@ class Settings(BaseSettings):
             return cls(**values)
         except ValidationError as error:
             faults = "; ".join(
-                f"{'.'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+                f"{'.'.join(str(part) for part in fault['loc']).upper()}: "
+                f"{fault['msg'].removeprefix('Value error, ')}"
                 for fault in error.errors(include_input=False, include_url=False)
             )
             raise SettingsError(

@@ -11,6 +11,8 @@ from typing import Any
 from processor.errors import SettingsError
 
 PERCENTS = (50.0, 95.0, 99.0, 99.9)
+_TOLD_FROM_S = 1.0
+"""A shorter run used its CPU for starting."""
 
 _GROWTH = math.log(1.005)
 """Each bucket ends half a percent above the last: a percentile is no further off than that."""
@@ -156,10 +158,11 @@ class LoadTally:
         lines += [f"sent again {count:,} x after {why}" for why, count in self.retries.most_common()]
         if self.unsent:
             lines.append(f"{self.unsent:,} were due and never sent: too few connections, or too slow answers")
-        share = said["cpu_s"] / max(self.last_s, 0.001)
-        lines.append(
-            f"this producer used {share:.0%} of a core, {said['cpu_us_per_request']:.0f} us a request"
-        )
+        if self.last_s >= _TOLD_FROM_S:
+            share = said["cpu_s"] / self.last_s
+            lines.append(
+                f"this producer used {share:.0%} of a core, {said['cpu_us_per_request']:.0f} us a request"
+            )
         return "\n".join(lines)
 
 
