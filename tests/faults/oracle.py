@@ -170,6 +170,7 @@ class Recovery:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _looked_at: float = field(default_factory=time.time)
 
     def start(self) -> None:
         """Begin to watch the tables."""
@@ -202,10 +203,11 @@ class Recovery:
                     self._look(connection)
 
     def _look(self, connection: psycopg.Connection[Any]) -> None:
-        # Long before any transaction that may be open now: a row is dated by its transaction's begin.
-        since = time.time() - 120
-        rows = connection.execute(_OUTCOMES, {"since": since}).fetchall()
-        now = time.time()
+        # Long before any transaction that was open at the last look, which may be an outage ago: a row is dated
+        # by its transaction's begin.
+        began_at = time.time()
+        rows = connection.execute(_OUTCOMES, {"since": self._looked_at - 120}).fetchall()
+        now, self._looked_at = time.time(), began_at
         with self._lock:
             self._known.update(delivery_id for (delivery_id,) in rows)
             for fault in self._faults:
