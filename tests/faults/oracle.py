@@ -203,8 +203,8 @@ class Recovery:
                     self._look(connection)
 
     def _look(self, connection: psycopg.Connection[Any]) -> None:
-        # Long before any transaction that was open at the last look, which may be an outage ago: a row is dated
-        # by its transaction's begin.
+        # Long before any transaction that was open at the last look, which may be an outage ago: a row has
+        # the date of its transaction's begin.
         began_at = time.time()
         rows = connection.execute(_OUTCOMES, {"since": self._looked_at - 120}).fetchall()
         now, self._looked_at = time.time(), began_at
