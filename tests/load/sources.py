@@ -7,6 +7,7 @@ tests' own queue server. So the figures say what our side of each costs, and not
 """
 
 import dataclasses
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,9 @@ STUCK_S = 60.0
 Opening: TypeAlias = Callable[[str], AbstractContextManager[tuple[str, Door]]]
 """Makes a queue of this name for a while; gives its URL, and a door to it."""
 POLL_S = 0.02
+
+
+_ROUNDS = itertools.count(1)
 
 
 def sources(ground: Ground, rounds: int, messages: int, say: Callable[[str], None] = print) -> Race:
@@ -80,7 +84,9 @@ def _rabbitmq(broker: Broker | None, name: str) -> Iterator[tuple[str, Door]]:
 
 @contextmanager
 def _kafka(broker: Tansu, name: str) -> Iterator[tuple[str, Door]]:
-    url = broker.url(broker.topic(4, name))
+    # A group of its own: Kafka would wait for a session's length for the members of the round before.
+    topic = broker.topic(4, f"{name}-{next(_ROUNDS)}")
+    url = broker.url(topic, group=topic)
     yield url, KafkaDoor(url)
 
 
