@@ -19,7 +19,7 @@ demo: setup
 test: setup check
 	@$(BIN)/python -m pytest -n 3 --dist loadgroup --reruns 1 -rR
 
-# Within a quarter of an hour; `.venv/bin/python -m tests.load --help` shows its parts.
+# Within half an hour; `.venv/bin/python -m tests.load --help` shows its parts.
 bench: .venv/.load
 	@$(BIN)/python -m tests.load bench
 

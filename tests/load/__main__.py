@@ -171,7 +171,7 @@ def main() -> None:
 @messages_option(20_000)
 @measuring
 def bench(ground: Ground, results: Results, rounds: int, messages: int) -> None:
-    """Measure everything, in less than a quarter of an hour."""
+    """Measure everything, in less than half an hour."""
     _drain(ground, results, rounds, messages, ())
     _latency(ground, results, RATES, seconds=6)
     results.idle = idle(ground, ours(), seconds=20)
@@ -180,7 +180,8 @@ def bench(ground: Ground, results: Results, rounds: int, messages: int) -> None:
     results.flood = flood(ground, ours(), messages=100_000, seconds=8, say=_say)
     results.usage = usage(ground, rounds, messages, 1_000_000, _say)
     results.gateways = gateway(ground, PROMISED_PER_S, PROMISED_S, rounds, _say)
-    results.sources = sources(ground, rounds, messages, _say)
+    # One: the broker that stands for Kafka gives its second topic no members.
+    results.sources = sources(ground, 1, messages, _say)
 
 
 @main.command()
@@ -295,7 +296,7 @@ def gateway_command(
 
 
 @main.command(name="sources")
-@rounds_option(5)
+@rounds_option(1)
 @messages_option(20_000)
 @measuring
 def sources_command(ground: Ground, results: Results, rounds: int, messages: int) -> None:
