@@ -56,6 +56,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "reopened_window": ("SELECT",),
         "usage_batch": ("SELECT",),
         "usage_line": ("SELECT",),
+        "usage_place": ("SELECT",),
         "usage": ("SELECT",),
     },
     "processor_biller": {
@@ -75,6 +76,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "reopened_window": ("SELECT", "INSERT", "DELETE"),
         "usage_batch": ("SELECT", "INSERT", "UPDATE"),
         "usage_line": ("SELECT", "INSERT", "UPDATE"),
+        "usage_place": ("SELECT", "INSERT", "UPDATE"),
         "usage": ("SELECT",),
     },
     "processor_retention": {

@@ -1,11 +1,12 @@
 """Batches: lines that go out in one request, written down before they are sent and marked afterwards.
 
-    lines in no batch ─make─▶ usage_batch ─claim (row locked)─▶ sent ─┬▶ accepted ─▶ lines marked
-                                                                      ├▶ in part ──▶ the rest: a new batch
-                                                                      └▶ refused ──▶ later, whole or in halves
+    lines in no batch ─make─▶ usage_batch ─find ══COMMIT══▶ claim (row locked) ─▶ sent ─┬▶ accepted ─▶ lines marked
+                                                                                        ├▶ in part ──▶ the rest: a new batch
+                                                                                        └▶ refused ──▶ later, whole or in halves
 
 The lock is held while the request is under way, so no two dispatchers send a line at once; whoever dies
-leaves a batch that the next one sends again, the same lines under the same key.
+leaves a batch that the next one sends again, the same lines under the same key. The COMMIT before it waits for
+the synchronous standby, whoever wrote the batch down: what the sink knows is known after a failover, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import psycopg
 
 from processor.queries import queries
 from processor.usage.lines import Line, LineId, batch_key
+from processor.usage.place import require_place
 
 Connection: TypeAlias = psycopg.Connection[Any]
 
@@ -46,28 +48,35 @@ def make_batch(connection: Connection, lines_max: int) -> int:
     """Put the oldest lines that are in no batch into one, and commit; gives how many, 0 if none wait."""
     sql = queries("dispatch")
     with connection.transaction():
+        require_place(connection)
         connection.execute(sql["wait_for_turn"], {"key": _TURN_KEY})
         chosen = connection.execute(sql["choose_lines"], {"limit": lines_max}).fetchall()
         if chosen:
-            named = [(LineId(*row[:-1]), row[-1]) for row in chosen]
-            _write_down(connection, [line for line, _ in named], [line.key(meter) for line, meter in named])
+            lines = [LineId(*row[:5]) for row in chosen]
+            keys = [key or line.key(meter) for line, (*_, meter, key) in zip(lines, chosen, strict=True)]
+            _write_down(connection, lines, keys)
     return len(chosen)
 
 
-def claim(connection: Connection, *, any_time: bool = False, but: Sequence[int] = ()) -> Batch | None:
-    """Lock the batch that has waited longest, of those whose time has come; None if none is free.
+def find(connection: Connection, *, any_time: bool = False, but: Sequence[int] = ()) -> int | None:
+    """Name the batch that has waited longest, of those whose time has come and that nobody sends; None: none.
 
-    The lock ends with the transaction. `any_time` takes those too that are to wait for another attempt; `but`
-    names batches to leave alone.
+    It is durable then, on the synchronous standby too. `any_time` takes those too that are to wait for another
+    attempt; `but` names batches to leave alone.
     """
-    asked = {"any_time": any_time, "but": list(but)}
-    row = connection.execute(queries("dispatch")["claim_batch"], asked).fetchone()
-    return None if row is None else _with_lines(connection, row)
+    found = _find(connection, "find_batch", {"any_time": any_time, "but": list(but)})
+    return found[0] if found else None
 
 
-def claim_all(connection: Connection) -> list[Batch]:
-    """Lock every batch that waits and that nobody sends at this moment, for this transaction."""
-    rows = connection.execute(queries("dispatch")["claim_all"]).fetchall()
+def find_all(connection: Connection) -> list[int]:
+    """Name every batch that waits and that nobody sends at this moment; they are durable then."""
+    return _find(connection, "find_batches", {})
+
+
+def claim(connection: Connection, batch_ids: Sequence[int]) -> list[Batch]:
+    """Lock those of the batches that still wait and that nobody sends, for this transaction."""
+    require_place(connection)
+    rows = connection.execute(queries("dispatch")["claim_batch"], {"batch_ids": list(batch_ids)}).fetchall()
     return [_with_lines(connection, row) for row in rows]
 
 
@@ -115,6 +124,15 @@ def count_waiting(connection: Connection) -> Waiting:
     """Count what is still to be handed over."""
     [row] = connection.execute(queries("dispatch")["waiting"]).fetchall()
     return Waiting(*row)
+
+
+def _find(connection: Connection, name: str, asked: Mapping[str, Any]) -> list[int]:
+    with connection.transaction():
+        rows = connection.execute(queries("dispatch")[name], asked).fetchall()
+        if rows:
+            # The session that wrote it down may have been ended while its COMMIT waited for the standby.
+            connection.execute(queries("save")["make_commit_wait"])
+    return [batch_id for (batch_id,) in rows]
 
 
 def _with_lines(connection: Connection, row: tuple[int, str, int]) -> Batch:

@@ -20,6 +20,7 @@ from processor import metrics
 from processor.usage import batches
 from processor.usage.batches import Batch, Waiting
 from processor.usage.lines import Amounts, array_of
+from processor.usage.place import require_place
 from processor.usage.sink import Accepted, AcceptedInPart, Answer, InTrouble, Refused, Sink
 from processor.usage.windows import close_due, count_due
 
@@ -111,6 +112,7 @@ class Dispatcher:
 
     def prepare(self) -> None:
         """Close what is due, and put every line that is to be handed over into a batch."""
+        self.transact(require_place)
         self.close_round()
         lines_max = self.limits.lines_max
         while not self.stop.is_set() and self.transact(
@@ -153,13 +155,14 @@ class Dispatcher:
         """Send one batch while its row is locked, and commit what came of it; no id: none was to be sent."""
 
         def work(connection: Connection) -> tuple[Batch | None, Answer]:
-            with connection.transaction():
-                batch = batches.claim(connection, any_time=any_time, but=but)
-                if batch is None:
-                    return None, Accepted()
-                answer = self._ask(batch)
-                self._settle(connection, batch, answer)
-                return batch, answer
+            while (batch_id := batches.find(connection, any_time=any_time, but=but)) is not None:
+                with connection.transaction():
+                    # None of it, where another dispatcher was faster.
+                    for batch in batches.claim(connection, [batch_id]):
+                        answer = self._ask(batch)
+                        self._settle(connection, batch, answer)
+                        return batch, answer
+            return None, Accepted()
 
         batch, answer = self.transact(work)
         if batch is None:

@@ -25,8 +25,9 @@ def export(connection: psycopg.Connection[Any], to: Path | None, amounts: Amount
     Where none wait, no file is made. Raises SettingsError if the file is there already or can't be written;
     nothing is marked then.
     """
+    found = batches.find_all(connection)
     with connection.transaction():
-        claimed = batches.claim_all(connection)
+        claimed = batches.claim(connection, found)
         lines = [line.json(amounts) for batch in claimed for line in batch.lines]
         if lines:
             _write(to, (line + b"\n" for line in lines))

@@ -30,7 +30,7 @@ class LineId:
     revision: int
 
     def key(self, meter: str) -> str:
-        """Give the key by which the sink knows the line: the same for ever, and no other line's."""
+        """Give the key of a line for which none is noted, as older releases made it."""
         moment = self.window_start.astimezone(UTC).isoformat()
         parts = [self.tenant_id, meter, moment, self.group_key, self.revision]
         return sha256(json.dumps(parts).encode()).hexdigest()
@@ -48,11 +48,12 @@ class Line:
     messages: int
     window_start: str
     window_end: str
+    line_key: str | None = None
 
     @property
     def key(self) -> str:
-        """The key by which the sink knows it."""
-        return self.id.key(self.meter)
+        """The key by which the sink knows it: the same for ever, and no other line's."""
+        return self.line_key or self.id.key(self.meter)
 
     def json(self, amounts: Amounts) -> bytes:
         """Write it as one JSON object, on one line."""

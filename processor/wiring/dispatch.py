@@ -36,7 +36,8 @@ TO_DISPATCH = (
         for table in ("total", "usage_line", "usage_batch")
         for privilege in ("SELECT", "UPDATE")
     ),
-    *((table, "INSERT") for table in ("usage_line", "usage_batch")),
+    ("usage_place", "SELECT"),
+    *((table, "INSERT") for table in ("usage_line", "usage_batch", "usage_place")),
 )
 """The rights without which nothing can be closed or handed over: relation and privilege."""
 

@@ -80,7 +80,9 @@ END
 UNION ALL
 SELECT DISTINCT role, name, 'EXECUTE'
 FROM unnest(%(roles)s::text[]) AS role
-CROSS JOIN (VALUES ('registry_changed()'), ('meter_begins_or_ends()'), ('put_up_tenant_walls()')) AS functions (name)
+CROSS JOIN (VALUES
+  ('registry_changed()'), ('meter_begins_or_ends()'), ('pulse_lines_stay_clear()'), ('put_up_tenant_walls()')
+) AS functions (name)
 WHERE CASE
   WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
   ELSE has_function_privilege(role, to_regprocedure(name)::oid, 'EXECUTE')

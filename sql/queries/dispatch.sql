@@ -7,14 +7,24 @@ SELECT
   set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, false),
   set_config('TimeZone', 'UTC', false)
 
+-- places: Where lines were handed over last, NULL before the first time, and where this is.
+SELECT (SELECT place FROM usage_place), usage_place_now()
+
+-- note_first_place: Note that lines are handed over from here; if another noted it first, nothing.
+INSERT INTO usage_place (place, reason)
+VALUES (usage_place_now(), 'first')
+ON CONFLICT ON CONSTRAINT usage_place_pkey DO NOTHING
+
 -- wait_for_turn: Be the one who makes batches, until the commit.
 SELECT pg_advisory_xact_lock(%(key)s)
 
 -- choose_lines: Lock the oldest lines that are in no batch yet, of the meters that are handed over; of each meter as many as fit a batch, which is no loss, since others who make batches wait for this one anyway.
-SELECT waiting.tenant_id, waiting.meter_id, waiting.window_start, waiting.group_key, waiting.revision, meter.meter
+SELECT
+  waiting.tenant_id, waiting.meter_id, waiting.window_start, waiting.group_key, waiting.revision,
+  meter.meter, waiting.line_key
 FROM meter
 CROSS JOIN LATERAL (
-  SELECT tenant_id, meter_id, window_start, group_key, revision, closed_at
+  SELECT tenant_id, meter_id, window_start, group_key, revision, closed_at, line_key
   FROM usage_line
   WHERE usage_line.meter_id = meter.meter_id AND handed_over_at IS NULL AND batch_id IS NULL
   ORDER BY closed_at, tenant_id, window_start, group_key, revision
@@ -46,18 +56,25 @@ WHERE usage_line.tenant_id = named.tenant_id AND usage_line.meter_id = named.met
   AND usage_line.window_start = named.window_start AND usage_line.group_key = named.group_key
   AND usage_line.revision = named.revision
 
--- claim_batch: Lock the batch that has waited longest, of those whose time has come; one that another sends is passed over.
-SELECT batch_id, batch_key, attempt_count
+-- find_batch: Lock the batch that has waited longest, of those whose time has come; one that another sends is passed over.
+SELECT batch_id
 FROM usage_batch
 WHERE handed_over_at IS NULL AND (%(any_time)s OR next_attempt_at <= now()) AND batch_id <> ALL (%(but)s)
 ORDER BY next_attempt_at, batch_id
 LIMIT 1
 FOR UPDATE SKIP LOCKED
 
--- claim_all: Lock every batch that waits; those that others send are passed over.
-SELECT batch_id, batch_key, attempt_count
+-- find_batches: Lock every batch that waits; those that others send are passed over.
+SELECT batch_id
 FROM usage_batch
 WHERE handed_over_at IS NULL
+ORDER BY batch_id
+FOR UPDATE SKIP LOCKED
+
+-- claim_batch: Lock batches that wait; those that others send are passed over.
+SELECT batch_id, batch_key, attempt_count
+FROM usage_batch
+WHERE batch_id = ANY (%(batch_ids)s) AND handed_over_at IS NULL
 ORDER BY batch_id
 FOR UPDATE SKIP LOCKED
 
@@ -66,7 +83,8 @@ SELECT
   usage_line.tenant_id, meter_id, usage_line.window_start, group_key, revision,
   meter.meter, meter.group_names, meter.value_pointer, usage_line.value::text, usage_line.messages,
   to_char(usage_line.window_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-  to_char((usage_line.window_start + meter.window_length) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+  to_char((usage_line.window_start + meter.window_length) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+  line_key
 FROM usage_line JOIN meter USING (meter_id)
 WHERE batch_id = %(batch_id)s AND handed_over_at IS NULL
 ORDER BY usage_line.tenant_id, meter_id, usage_line.window_start, group_key, revision

@@ -79,11 +79,13 @@ summed AS (
 ),
 written AS (
   INSERT INTO usage_line (
-    tenant_id, meter_id, window_start, group_key, revision, value, messages, total_value, total_messages)
+    tenant_id, meter_id, window_start, group_key, revision, value, messages, total_value, total_messages, line_key)
   SELECT
     summed.tenant_id, summed.meter_id, summed.window_start, summed.group_key, coalesce(last.revision, 0) + 1,
     summed.value - coalesce(last.total_value, 0), summed.messages - coalesce(last.total_messages, 0),
-    summed.value, summed.messages
+    summed.value, summed.messages,
+    -- By chance, so that whatever becomes of this row no other line ever gets the key.
+    replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '')
   FROM summed
   LEFT JOIN LATERAL (
     SELECT revision, total_value, total_messages

@@ -36,6 +36,7 @@ TABLES = (
     "reopened_window",
     "usage_batch",
     "usage_line",
+    "usage_place",
     "api_key",
 )
 VIEWS = ("usage",)
@@ -77,8 +78,9 @@ COLUMNS = {
     """,
     "usage_line": """
         tenant_id meter_id window_start group_key revision value messages total_value total_messages closed_at
-        batch_id? handed_over_at? trouble?
+        batch_id? handed_over_at? trouble? line_key?
     """,
+    "usage_place": "is_current place reason noted_at",
     "api_key": "key_id tenant_id name digest created_at revoked_at?",
     # Of a view, no column is known to be NOT NULL.
     "usage": """
@@ -120,6 +122,7 @@ KEYS = {
     "usage_line_pkey": "PRIMARY KEY (tenant_id, meter_id, window_start, group_key, revision)",
     "usage_line_meter_fkey": "FOREIGN KEY (meter_id) REFERENCES meter(meter_id)",
     "usage_line_batch_fkey": "FOREIGN KEY (batch_id) REFERENCES usage_batch(batch_id)",
+    "usage_place_pkey": "PRIMARY KEY (is_current)",
     "api_key_pkey": "PRIMARY KEY (key_id)",
     "api_key_tenant_fkey": "FOREIGN KEY (tenant_id) REFERENCES tenant(tenant_id)",
 }
