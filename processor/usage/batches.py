@@ -1,12 +1,13 @@
 """Batches: lines that go out in one request, written down before they are sent and marked afterwards.
 
-    lines in no batch ─make─▶ usage_batch ─find ══COMMIT══▶ claim (row locked) ─▶ sent ─┬▶ accepted ─▶ lines marked
-                                                                                        ├▶ in part ──▶ the rest: a new batch
-                                                                                        └▶ refused ──▶ later, whole or in halves
+    lines in no batch ─make─▶ usage_batch ─find══COMMIT══▶ claim (row locked) ─▶ sent
+    sent ─┬▶ accepted ─▶ lines marked
+          ├▶ in part ──▶ the rest: a new batch
+          └▶ refused ──▶ later, whole or in halves
 
 The lock is held while the request is under way, so no two dispatchers send a line at once; whoever dies
-leaves a batch that the next one sends again, the same lines under the same key. The COMMIT before it waits for
-the synchronous standby, whoever wrote the batch down: what the sink knows is known after a failover, too.
+leaves a batch that the next one sends again, the same lines under the same key. The COMMIT in between waits
+for the synchronous standby, whoever wrote the batch down: what the sink has is known after a failover, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from processor.usage.place import require_place
 
 Connection: TypeAlias = psycopg.Connection[Any]
 
-_TURN_KEY = 7309453202311085
+TURN_KEY = 7309453202311085
 """The advisory lock of whoever makes batches: a moment each, and two would skip each other's lines."""
 
 
@@ -49,7 +50,7 @@ def make_batch(connection: Connection, lines_max: int) -> int:
     sql = queries("dispatch")
     with connection.transaction():
         require_place(connection)
-        connection.execute(sql["wait_for_turn"], {"key": _TURN_KEY})
+        connection.execute(sql["wait_for_turn"], {"key": TURN_KEY})
         chosen = connection.execute(sql["choose_lines"], {"limit": lines_max}).fetchall()
         if chosen:
             lines = [LineId(*row[:5]) for row in chosen]
@@ -61,8 +62,8 @@ def make_batch(connection: Connection, lines_max: int) -> int:
 def find(connection: Connection, *, any_time: bool = False, but: Sequence[int] = ()) -> int | None:
     """Name the batch that has waited longest, of those whose time has come and that nobody sends; None: none.
 
-    It is durable then, on the synchronous standby too. `any_time` takes those too that are to wait for another
-    attempt; `but` names batches to leave alone.
+    It is durable then, on the synchronous standby too. `any_time` takes those too that are to wait for
+    another attempt; `but` names batches to leave alone.
     """
     found = _find(connection, "find_batch", {"any_time": any_time, "but": list(but)})
     return found[0] if found else None
@@ -82,7 +83,7 @@ def claim(connection: Connection, batch_ids: Sequence[int]) -> list[Batch]:
 
 def accept(connection: Connection, batch: Batch) -> None:
     """Mark a batch and its lines as handed over."""
-    connection.execute(queries("dispatch")["mark_lines"], _columns([line.id for line in batch.lines]))
+    connection.execute(queries("dispatch")["mark_lines"], columns([line.id for line in batch.lines]))
     _finish(connection, batch, None)
 
 
@@ -95,7 +96,7 @@ def accept_in_part(connection: Connection, batch: Batch, troubles: Mapping[str, 
         # The same lines make the same batch.
         postpone(connection, batch, "every line refused", wait_s)
         return
-    connection.execute(queries("dispatch")["mark_lines"], _columns([line.id for line in taken]))
+    connection.execute(queries("dispatch")["mark_lines"], columns([line.id for line in taken]))
     _put_aside(connection, batch, refused, "refused one by one", wait_s)
     _finish(connection, batch, f"{len(refused)} lines refused one by one")
 
@@ -173,7 +174,7 @@ def _write_down(
         },
     ).fetchall()
     [(batch_id,)] = made
-    connection.execute(queries("dispatch")["put_in_batch"], _columns(lines) | {"batch_id": batch_id})
+    connection.execute(queries("dispatch")["put_in_batch"], columns(lines) | {"batch_id": batch_id})
 
 
 def _finish(connection: Connection, batch: Batch, trouble: str | None) -> None:
@@ -182,11 +183,12 @@ def _finish(connection: Connection, batch: Batch, trouble: str | None) -> None:
 
 
 def _note(connection: Connection, lines: Sequence[Line], troubles: Sequence[str]) -> None:
-    columns = _columns([line.id for line in lines]) | {"trouble": list(troubles)}
-    connection.execute(queries("dispatch")["note_lines"], columns)
+    named = columns([line.id for line in lines]) | {"trouble": list(troubles)}
+    connection.execute(queries("dispatch")["note_lines"], named)
 
 
-def _columns(lines: Sequence[LineId]) -> dict[str, list[Any]]:
+def columns(lines: Sequence[LineId]) -> dict[str, list[Any]]:
+    """Give what names lines, as the columns by which statements find them."""
     return {
         name: [getattr(line, name) for line in lines]
         for name in ("tenant_id", "meter_id", "window_start", "group_key", "revision")

@@ -2,8 +2,9 @@
 
     same place ─▶ go on          none noted ─▶ note this one          another place ─▶ StoreUnavailable
 
-A database that was restored, copied or failed over may lack what its predecessor handed over. It can't know, so
-it waits until a person has compared it with the sink, or says that nothing was lost (processor usage reconcile).
+A database that was restored, copied or failed over may lack what its predecessor handed over. It can't know,
+so it waits until a person has compared it with the sink, or says that nothing was lost (processor usage
+reconcile).
 """
 
 from typing import Any
@@ -21,7 +22,8 @@ def require_place(connection: psycopg.Connection[Any]) -> None:
         connection.execute(queries("dispatch")["note_first_place"])
     elif noted != here:
         raise StoreUnavailable(
-            f"lines were last handed over from another place ({noted}), and this is {here}: restored, copied or "
-            "failed over. Nothing is handed over before `processor usage reconcile FILE`, with what the sink "
-            "has, or `processor usage reconcile --nothing-lost`; see deployments/README.md, Backup and restore"
+            f"lines were last handed over from another place ({noted}), and this is {here}: it was restored, "
+            "copied or failed over. Nothing is handed over before `processor usage reconcile FILE` with what "
+            "the sink has, or `processor usage reconcile --nothing-lost`; see deployments/README.md, Backup "
+            "and restore"
         )

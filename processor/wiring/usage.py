@@ -1,15 +1,20 @@
 """What is asked of totals and done to them, on a connection that sees all rows of a current database."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from processor import migrations
 from processor.connection import require_all_rows
+from processor.errors import SettingsError
 from processor.settings import Settings
 from processor.usage.query import totals
 from processor.usage.rebuild import Rebuilt, rebuild
+from processor.usage.reconcile import Choice, Reconciled, nothing_lost, reconcile
 from processor.usage.selection import Selection
+from processor.usage.sink_lines import read_lines
 from processor.usage.verify import Report, verify
 from processor.wiring import database
 
@@ -40,3 +45,22 @@ def run_rebuild(
         # A message that it can't see would be taken off the totals.
         require_all_rows(connection)
         return rebuild(connection, selection, dry_run=dry_run, on_step=on_step)
+
+
+def run_nothing_lost(settings: Settings) -> str:
+    """Note that this place lacks nothing that was handed over; gives the place."""
+    with database(settings) as connection:
+        migrations.require_current(connection)
+        return nothing_lost(connection)
+
+
+def run_reconcile(settings: Settings, file: Path | None, choice: Choice) -> Reconciled:
+    """Make our lines what the sink has, by a file of its lines, or by standard input (None)."""
+    with database(settings) as connection:
+        migrations.require_current(connection)
+        require_all_rows(connection)
+        try:
+            with nullcontext(sys.stdin.buffer) if file is None else file.open("rb") as texts:
+                return reconcile(connection, read_lines(texts), choice)
+        except OSError as error:
+            raise SettingsError(f"{file or 'standard input'} can't be read: {error.strerror}") from None

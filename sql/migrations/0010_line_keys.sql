@@ -48,7 +48,8 @@ BEGIN
   JOIN meter AS rival ON rival.meter_id <> this.meter_id AND has_pulse_lines(rival)
     AND (this.tenant_id IS NULL OR rival.tenant_id IS NULL OR rival.tenant_id = this.tenant_id)
     AND (rival.is_handed_over OR EXISTS (
-      SELECT FROM usage_line WHERE usage_line.meter_id = rival.meter_id AND batch_id IS NOT NULL))
+      SELECT FROM usage_line
+      WHERE usage_line.meter_id = rival.meter_id AND (batch_id IS NOT NULL OR handed_over_at IS NOT NULL)))
   WHERE this.meter_id = NEW.meter_id AND this.is_handed_over AND has_pulse_lines(this)
     AND (
       -- Both count what is stored at one moment; one that is retired by this transaction counts nothing from now on.

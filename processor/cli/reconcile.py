@@ -1,0 +1,105 @@
+"""After a restore: processor usage reconcile."""
+
+from pathlib import Path
+
+import click
+
+from processor.cli.errors import Exit
+from processor.cli.output import json_option, print_json, printable
+from processor.cli.usage import usage
+from processor.settings import Settings
+from processor.usage.reconcile import FINDINGS, Choice, Reconciled
+from processor.wiring import usage as wiring
+
+_LISTED_MAX = 20
+
+_ADVICE = {
+    "missing_there": "--send-again sends them again; --partial if FILE is a part of what the "
+    "sink has",
+    "of_nobody": "add the tenant or the meter again, as it was; --leave-unknown if it is gone for good",
+    "key_of_another": "look at both; the sink and these tables can't both be right",
+}
+
+
+@usage.command("reconcile")
+@click.argument("file", metavar="FILE|-", required=False)
+@click.option(
+    "--nothing-lost", is_flag=True, help="Instead of FILE: this database lacks no line that was handed over."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--send-again", is_flag=True, help="Send lines again that are marked here and that FILE lacks.")
+@click.option(
+    "--partial", is_flag=True, help="FILE is a part of what the sink has: what it lacks is no finding."
+)
+@click.option(
+    "--leave-unknown", is_flag=True, help="Leave out lines of tenants and meters that are not here."
+)
+@json_option
+def usage_reconcile(file: str | None, nothing_lost: bool, as_json: bool, **choices: bool) -> None:
+    """Make the lines here what the sink has, after this database was restored, copied or failed over.
+
+    FILE has the sink's lines, as it got them: JSON objects, one or an array of them on each line of text.
+    Lines that this database does not know are brought in as handed over, under their keys, and their windows
+    close again: then the difference to what the messages say is handed over, and no more. From then on
+    `processor dispatch` goes on. End it first. Safe to repeat.
+
+    It changes everything or nothing: exit code 3, and what stands in the way, if lines are found that need a
+    decision. After a failover in which nothing was lost (a synchronous standby) --nothing-lost is enough.
+    """
+    if (file is None) == (not nothing_lost):
+        raise click.UsageError("expected either FILE (or -) or --nothing-lost")
+    settings = Settings.load()
+    if file is None:
+        place = wiring.run_nothing_lost(settings)
+        _print_place(place, as_json=as_json)
+        return
+    choice = Choice(**choices)
+    done = wiring.run_reconcile(settings, None if file == "-" else Path(file), choice)
+    if as_json:
+        print_json(
+            {
+                "dry_run": choice.dry_run,
+                "lines": done.counts,
+                "examples": done.examples,
+                "open": done.open_findings,
+                "place": done.place,
+            }
+        )
+    else:
+        _print(done, choice)
+    raise SystemExit(Exit.PROBLEM_FOUND if done.open_findings else Exit.FINE)
+
+
+def _print(done: Reconciled, choice: Choice) -> None:
+    for finding, words in FINDINGS.items():
+        if not done.counts[finding]:
+            continue
+        click.echo(f"{done.counts[finding]} line(s) {words}")
+        shown = [row for row in done.examples if row["finding"] == finding][:_LISTED_MAX]
+        for row in shown:
+            click.echo(
+                printable(
+                    "  " + "  ".join(f"{name}={value}" for name, value in row.items() if name != "finding")
+                )
+            )
+    if not any(done.counts.values()):
+        click.echo("no lines, neither here nor there")
+    for finding in done.open_findings:
+        click.echo(f"decide about the lines {FINDINGS[finding]}: {_ADVICE[finding]}", err=True)
+    if done.open_findings:
+        click.echo("nothing was changed", err=True)
+    elif choice.dry_run:
+        click.echo("dry run: nothing was changed")
+    elif done.place is not None:
+        _print_place(done.place, as_json=False)
+
+
+def _print_place(place: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"place": place})
+    else:
+        click.echo(f"lines are handed over from here now: {place}")
+
+
+COMMANDS: list[click.Command] = []
+"""None of its own: it is a subcommand of `usage`."""
