@@ -25,6 +25,7 @@ from processor.model import VOID, Delivery, EventSchema, Message, Meter, Registr
 from processor.schema_budget import budget_trouble
 from processor.sns import unwrap
 from processor.strict_json import VALUES_MAX
+from processor.voids import find_void_misfit
 from processor.wire import ERRORS_MAX, Claimed, Envelope, Malformed, decode, pointer
 
 log = structlog.get_logger(__name__)
@@ -102,6 +103,10 @@ class _Lookup:
         }
         event_types = frozenset(event_type for event_type, _ in versions)
         return cls(registry, versions, event_types, meters, id_scopes, amounts_of(registry.meters))
+
+    def is_metered(self, tenant_id: str) -> bool:
+        """Say whether anything of a tenant is counted now."""
+        return any(meter.tenant_id in (None, tenant_id) for meter in self.registry.meters)
 
     def applicable(self, event_type: str, tenant_id: str) -> Mapping[int, EventSchema]:
         """Give the versions that hold for a tenant, oldest first: its own alone, else the shared ones."""
@@ -307,9 +312,11 @@ def _producer(scope: IdScope, envelope: Envelope) -> tuple[str, Unscoped | None]
 
 
 def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> tuple[Reason, dict[str, Any]] | None:
-    """Refuse a number that a meter can't add, as the schema should have."""
+    """Refuse a number that a meter can't add, and a void that names no message, as the schema should have."""
     amounts = lookup.amounts.get(envelope.event_type)
     found = amounts and find_misfit(amounts, envelope.tenant_id, envelope.payload_value)
+    if not found and envelope.event_type == VOID and lookup.is_metered(envelope.tenant_id):
+        found = find_void_misfit(envelope.payload_value)
     if not found:
         return None
     return Reason.SCHEMA_VIOLATION, _one_violation(schema, found.pointer, found.rule, found.message)

@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.rig",
     "tests.fix_dead_letters",
     "tests.fix_usage",
+    "tests.fix_restores",
     "tests.brokers.rabbitmq",
     "tests.brokers.kafka",
 ]

@@ -23,6 +23,7 @@ def look_at_meters(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
         advice=f"stored, and not counted: processor meter show {worst} says why, and which schema should "
         "forbid it",
     )
+    [(idle,)] = connection.execute(sql["voids_idle"], prepare=False).fetchall()
     if active:
         yield tell(
             "voids",
@@ -30,4 +31,12 @@ def look_at_meters(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
             note=not voids_known,
             advice="none needed while nobody cancels what was counted; else processor schema publish void "
             'FILE (an object with "message_id", and "producer" where messages name one)',
+        )
+    if idle:
+        yield tell(
+            "idle voids",
+            f"{idle} of the last 35 days name a message that has not come within a day",
+            note=True,
+            advice="what they were to cancel counts on: processor usage voids lists them, and names producers "
+            "who use the same id",
         )

@@ -14,8 +14,7 @@ from processor.wiring import usage as wiring
 _LISTED_MAX = 20
 
 _ADVICE = {
-    "missing_there": "--send-again sends them again; --partial if FILE is a part of what the "
-    "sink has",
+    "missing_there": "--send-again sends them again; --partial if FILE is a part of what the sink has",
     "of_nobody": "add the tenant or the meter again, as it was; --leave-unknown if it is gone for good",
     "key_of_another": "look at both; the sink and these tables can't both be right",
 }

@@ -13,7 +13,7 @@ import click
 
 from processor.cli.errors import Exit
 from processor.cli.moments import Moment
-from processor.cli.output import json_option, print_json, print_table, printable
+from processor.cli.output import json_option, print_json, print_rows, print_table, printable
 from processor.errors import SettingsError
 from processor.settings import Settings
 from processor.usage.selection import Selection
@@ -97,6 +97,23 @@ def usage_query(
         more = next(rows, None) is not None
     if more:
         click.echo(f"processor: there are more than these {rows_max} rows; --limit shows more", err=True)
+
+
+@usage.command("voids")
+@click.option("--tenant", "tenant_id", help="Only of this tenant.")
+@click.option("--limit", type=click.IntRange(1, 2**31 - 1), help="As many rows; a table has 1000.")
+@json_option
+def usage_voids(tenant_id: str | None, limit: int | None, as_json: bool) -> None:
+    """Print the voids that have cancelled nothing so far, the latest first, and why.
+
+    no_message: no such message came yet (one that comes later is cancelled all the same), or retention has
+    removed it. other_producer: there is such an id, but not by this producer; where ids are unique within a
+    value (--id-scope) the producer is the one that `processor trace` shows. is_a_void: a void can't be
+    cancelled. not_counted: no meter counts what it names.
+    """
+    rows = wiring.list_idle_voids(Settings.load(), tenant_id, limit or (None if as_json else _TABLE_ROWS_MAX))
+    shown = rows if as_json else [row | {"producers": ", ".join(row["producers"])} for row in rows]
+    print_rows(shown, as_json=as_json, empty="each void has cancelled something")
 
 
 @usage.command("verify")

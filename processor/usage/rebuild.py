@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from processor.errors import Busy, NotFound
+from processor.errors import Busy, NotFound, SettingsError
 from processor.queries import queries
 from processor.usage.selection import Chosen, Connection, Row, Selection, choose, digits, moment
 
@@ -89,7 +89,13 @@ def _find(connection: Connection, chosen: Chosen, selection: Selection) -> Rebui
     ]
     parameters = chosen.parameters
     # Committed before the snapshot below is taken, but for a dry run: saves and voids that it misses know.
-    connection.execute(sql["cover_windows"], parameters | {"meter_ids": covered})
+    try:
+        connection.execute(sql["cover_windows"], parameters | {"meter_ids": covered})
+    except psycopg.errors.UniqueViolation:
+        raise SettingsError(
+            f"messages from before meter {selection.meter!r} was active are another meter's, whose lines "
+            "look like its own: the sink would have them twice; rebuild the meter that was active first"
+        ) from None
     connection.execute(sql["drop_differences"])
     connection.execute(sql["create_differences"])
     with connection.cursor(row_factory=dict_row) as cursor:

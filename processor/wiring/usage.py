@@ -13,9 +13,10 @@ from processor.settings import Settings
 from processor.usage.query import totals
 from processor.usage.rebuild import Rebuilt, rebuild
 from processor.usage.reconcile import Choice, Reconciled, nothing_lost, reconcile
-from processor.usage.selection import Selection
+from processor.usage.selection import Row, Selection
 from processor.usage.sink_lines import read_lines
 from processor.usage.verify import Report, verify
+from processor.usage.voids import idle_voids
 from processor.wiring import database
 
 
@@ -45,6 +46,13 @@ def run_rebuild(
         # A message that it can't see would be taken off the totals.
         require_all_rows(connection)
         return rebuild(connection, selection, dry_run=dry_run, on_step=on_step)
+
+
+def list_idle_voids(settings: Settings, tenant_id: str | None, limit: int | None) -> list[Row]:
+    """List voids that have cancelled nothing; a reader of one tenant sees that tenant's."""
+    with database(settings) as connection:
+        migrations.require_current(connection)
+        return idle_voids(connection, tenant_id, limit)
 
 
 def run_nothing_lost(settings: Settings) -> str:

@@ -56,6 +56,16 @@ SELECT
   (SELECT count(*) FROM meter WHERE status = 'active') AS active,
   EXISTS (SELECT FROM event_schema WHERE event_type = 'void') AS voids_known
 
+-- voids_idle: How many voids of the last weeks have met no message for a day.
+SELECT count(*)
+FROM voided
+WHERE voided_at > now() - interval '35 days' AND voided_at < now() - interval '1 day'
+  AND (
+    SELECT 1 FROM message
+    WHERE message.tenant_id = voided.tenant_id AND message.message_id = voided.message_id
+      AND message.producer = voided.producer
+    LIMIT 1) IS NULL
+
 -- roles_present: Which of these roles there are.
 SELECT rolname AS role FROM pg_roles WHERE rolname = ANY (%(roles)s::text[])
 

@@ -39,21 +39,21 @@ UPDATE sink_line
 SET meter_id = coalesce(
   (SELECT meter_id FROM usage_line WHERE usage_line.line_key = sink_line.line_key),
   (
-    SELECT meter.meter_id
-    FROM meter
-    WHERE (meter.tenant_id IS NULL OR meter.tenant_id = sink_line.tenant_id) AND window_size <> 'none'
-      AND CASE WHEN sink_line.meter IS NULL THEN has_pulse_lines(meter) ELSE meter.meter = sink_line.meter END
+    SELECT candidate.meter_id
+    FROM meter AS candidate
+    WHERE (candidate.tenant_id IS NULL OR candidate.tenant_id = sink_line.tenant_id) AND window_size <> 'none'
+      AND CASE WHEN sink_line.meter IS NULL THEN has_pulse_lines(candidate) ELSE candidate.meter = sink_line.meter END
       AND EXISTS (SELECT FROM tenant WHERE tenant.tenant_id = sink_line.tenant_id)
     ORDER BY
       EXISTS (
         SELECT FROM usage_line
-        WHERE usage_line.tenant_id = sink_line.tenant_id AND usage_line.meter_id = meter.meter_id
+        WHERE usage_line.tenant_id = sink_line.tenant_id AND usage_line.meter_id = candidate.meter_id
           AND usage_line.window_start = sink_line.window_start AND usage_line.group_key = sink_line.group_key) DESC,
       EXISTS (
         SELECT FROM total
-        WHERE total.tenant_id = sink_line.tenant_id AND total.meter_id = meter.meter_id
+        WHERE total.tenant_id = sink_line.tenant_id AND total.meter_id = candidate.meter_id
           AND total.window_start = sink_line.window_start AND total.group_key = sink_line.group_key) DESC,
-      is_handed_over DESC, meter.meter_id DESC
+      is_handed_over DESC, candidate.meter_id DESC
     LIMIT 1
   ))
 

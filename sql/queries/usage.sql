@@ -257,3 +257,33 @@ WHERE (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
   AND (%(group_by)s::jsonb IS NULL OR group_by @> %(group_by)s::jsonb)
 ORDER BY tenant_id, meter, window_start, group_by
 LIMIT %(limit)s
+
+-- idle_voids: Voids that have cancelled nothing, the latest first, with the reason.
+SELECT tenant_id, message_id, producer, void_id, voided_at, why, producers
+FROM (
+  SELECT
+    voided.tenant_id, voided.message_id, voided.producer, void_id, voided_at, others.producers,
+    CASE
+      WHEN target.event_type = 'void' THEN 'is_a_void'
+      WHEN target.event_type IS NULL THEN CASE WHEN others.producers = '{}' THEN 'no_message' ELSE 'other_producer' END
+      WHEN NOT EXISTS (
+        SELECT FROM meter
+        WHERE meter.event_type = target.event_type AND (meter.tenant_id IS NULL OR meter.tenant_id = voided.tenant_id))
+        THEN 'not_counted'
+    END AS why
+  FROM voided
+  LEFT JOIN message AS target USING (tenant_id, message_id, producer)
+  CROSS JOIN LATERAL (
+    SELECT ARRAY(
+      SELECT message.producer
+      FROM message
+      WHERE message.tenant_id = voided.tenant_id AND message.message_id = voided.message_id
+        AND message.producer <> voided.producer
+      ORDER BY message.producer
+      LIMIT 5) AS producers
+  ) AS others
+  WHERE (%(tenant_id)s::text IS NULL OR voided.tenant_id = %(tenant_id)s)
+) AS judged
+WHERE why IS NOT NULL
+ORDER BY voided_at DESC, tenant_id, message_id, producer
+LIMIT %(limit)s

@@ -12,12 +12,14 @@ import psycopg
 import pytest
 
 from processor import registry
+from processor.check.meters import look_at_meters
 from processor.connection import connect
 from processor.model import Delivery
 from processor.sources.quarantine import QuarantineSource, Selection
 from tests.builders import a_delivery
 from tests.fix_database import MakeSaver, Saver, books
 from tests.fix_meters import a_pulse, a_void, add_meter, differences, totals
+from tests.fix_usage import Command
 from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]
@@ -134,17 +136,82 @@ INVALID = [
 ]  # fmt: skip
 
 
-def test_a_payload_that_names_no_message_cancels_none_where_its_schema_lets_it_pass(
-    saver: Saver, db: Db
+def a_void_of(payload: str) -> Delivery:
+    body = f'{{"tenant_id": "acme", "event_type": "void", "payload": {payload}}}'
+    return a_delivery(body.encode(), sent_now=True)
+
+
+@pytest.mark.parametrize("payload", [*INVALID, '{"message_id": ""}'])
+def test_a_void_that_names_no_message_is_rejected_where_its_schema_lets_it_pass(
+    saver: Saver, db: Db, payload: str
 ) -> None:
     saver.save(a_pulse(5, id="p-1"))
 
-    for payload in INVALID:
-        body = f'{{"tenant_id": "acme", "event_type": "void", "payload": {payload}}}'.encode()
-        assert saver.outcomes(a_delivery(body, sent_now=True)) == ["stored"], payload
+    assert saver.outcomes(a_void_of(payload)) == ["schema_violation"]
 
+    [(message,)] = db.execute("SELECT detail ->> 'message' FROM rejection").fetchall()
+    assert "a void that cancels nothing; expected" in message
     assert voids(db) == []
     assert totals(db) == [("acme", "disk", 5, 1)]
+
+
+def test_it_is_nobodys_business_of_whom_nothing_is_counted(saver: Saver, db: Db) -> None:
+    """And it cancels nothing there: the statement that cancels has the same limits."""
+    db.execute("UPDATE meter SET status = 'retired'")
+    add_meter(db, "its_own", tenant_id="globex")
+
+    for payload in INVALID:
+        assert saver.outcomes(a_void_of(payload)) == ["stored"], payload
+
+    assert voids(db) == []
+
+
+# ── what cancels nothing is said ──────────────────────────────────────────────────────────────────────
+
+
+def idle(processor: Command, *words: str) -> list[tuple[str, str, list[str]]]:
+    answer = processor("usage", "voids", "--json", *words)
+    assert answer.code == 0
+    return [(row["message_id"], row["why"], row["producers"]) for row in answer.json]
+
+
+def test_voids_that_cancelled_nothing_are_listed_with_the_reason(
+    saver: Saver, db: Db, processor: Command
+) -> None:
+    registry.publish_schema(db, "note", {})
+    registry.publish_schema(db, "created", {}, id_scope=["/user"])
+    counting = {"aggregation": "count", "value_pointer": None, "group_names": [], "group_pointers": []}
+    add_meter(db, "created", event_type="created", **counting)
+    created = a_delivery(tenant_id="acme", event_type="created", id="c-1", payload={"user": "ada"})
+    note = a_delivery(tenant_id="acme", event_type="note", id="n-1", payload={})
+    saver.save(a_pulse(5, id="p-1"), created, note)
+
+    saver.save(*(a_void(target, id=f"v-{target}") for target in ("p-1", "p-2", "c-1", "n-1", "v-p-1")))
+
+    assert sorted(idle(processor)) == [
+        ("c-1", "other_producer", ["created/ada"]),
+        ("n-1", "not_counted", []),
+        ("p-2", "no_message", []),
+        ("v-p-1", "is_a_void", []),
+    ]
+    assert idle(processor, "--tenant", "globex") == []
+    assert len(idle(processor, "--limit", "1")) == 1
+    assert "created/ada" in processor("usage", "voids").out
+
+    saver.save(a_pulse(6, id="p-2"), a_void("c-1", "created/ada"))
+    assert ("p-2", "no_message", []) not in idle(processor)
+    assert dict(db.execute("SELECT meter, value FROM usage").fetchall()) == {"pulse": 0, "created": 0}
+
+
+def test_check_tells_of_voids_whose_message_has_not_come_within_a_day(saver: Saver, db: Db) -> None:
+    saver.save(a_pulse(5, id="p-1"), a_void("p-1"), a_void("p-2"), a_void("p-3"), a_void("p-4"))
+    db.execute("UPDATE voided SET voided_at = now() - interval '2 days' WHERE message_id <> 'p-3'")
+    db.execute("UPDATE voided SET voided_at = now() - interval '36 days' WHERE message_id = 'p-4'")
+
+    found = {finding.what: finding for finding in look_at_meters(db)}
+
+    assert found["idle voids"].found.startswith("1 of the last 35 days")
+    assert "processor usage voids" in (found["idle voids"].advice or "")
 
 
 def test_a_void_without_producer_means_the_message_without_one(saver: Saver, db: Db) -> None:

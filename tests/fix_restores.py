@@ -1,0 +1,47 @@
+"""A backup of the test's database, and what puts it back: a dump into a database made anew."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from processor.devstack.binaries import find_binaries, server_account
+from processor.devstack.sink import Receiver
+
+Restore = Callable[[], None]
+BackUp = Callable[[], Restore]
+
+
+@pytest.fixture
+def back_up(server_url: str, database_url: str, tmp_path: Path) -> BackUp:
+    """Dumps the database at this moment; what it gives restores it, whoever is connected."""
+
+    def run() -> Restore:
+        dump = tmp_path / "dump"
+        _run("pg_dump", "--format=custom", f"--file={dump}", database_url)
+        return lambda: _restore(server_url, database_url, dump)
+
+    return run
+
+
+def _restore(server_url: str, database_url: str, dump: Path) -> None:
+    name = urlsplit(database_url).path.lstrip("/")
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        admin.execute(f"CREATE DATABASE {name}")
+    _run("pg_restore", "--exit-on-error", f"--dbname={database_url}", str(dump))
+
+
+def _run(program: str, *words: str) -> None:
+    path = find_binaries(server_account()) / program
+    done = subprocess.run([path, *words], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def written_by_sink(receiver: Receiver, file: Path) -> Path:
+    """What the sink has, as it got it: an array of lines on each line."""
+    file.write_bytes(b"\n".join(request.body for request in receiver.requests) + b"\n")
+    return file
