@@ -37,6 +37,6 @@ def look_at_meters(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
             "idle voids",
             f"{idle} of the last 35 days name a message that has not come within a day",
             note=True,
-            advice="what they were to cancel counts on: processor usage voids lists them, and names producers "
+            advice="what they were to cancel counts on: processor usage voids lists them, and the producers "
             "who use the same id",
         )

@@ -34,10 +34,10 @@ _ODD_PLACE = re.compile(r"/(\s*[+-]\s*\d+|\s+\d+|0\d+)(/|$)")
 _REFUSED = {
     "meter_name_clear": "the name {meter!r} is taken: a shared meter counts for every tenant, so no tenant "
     "may have one of its own by the same name; choose another name",
-    "meter_pulse_lines_clear": "lines of {meter!r} would look like those of another meter that is handed over "
-    "and counts the same messages: a sum of /used_amount by product_sku and use_unity makes lines that don't "
-    "name their meter. Retire the other one first (processor meter list), leave --hand-over away, or name "
-    "the groups otherwise, such as --by sku=/product_sku",
+    "meter_pulse_lines_clear": "lines of {meter!r} would look like those of another meter that is handed "
+    "over, and count the same messages: a sum of /used_amount by product_sku and use_unity makes lines that "
+    "don't name their meter. Retire the other one first (processor meter list), leave --hand-over away, or "
+    "name the groups otherwise, such as --by sku=/product_sku",
     "meter_grace_bounded": "--grace {grace}: expected 0 to 92 days",
     "meter_past_limit_bounded": "--past-limit {past_limit}: expected 0 to 3660 days, or none",
     "meter_future_limit_bounded": "--future-limit {future_limit}: expected 0 to 3660 days, or none",

@@ -17,7 +17,7 @@ from tests.fix_usage import Answer, Command, HandOver, a_pulse, lines
 
 Db = psycopg.Connection[Any]
 
-PULSE = {"is_handed_over": True}
+PULSE: dict[str, Any] = {"is_handed_over": True}
 ITS_OWN = PULSE | {"tenant_id": "acme"}
 
 pytestmark = pytest.mark.usefixtures("pulses")

@@ -51,7 +51,7 @@ def counts(answer: Answer) -> dict[str, int]:
 
 def sent(receiver: Receiver) -> list[dict[str, Any]]:
     """The lines that the sink has, each once, numbers as texts."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for request in receiver.requests:
         found |= {line["key"]: line for line in json.loads(request.body, parse_float=str)}
     return list(found.values())

@@ -180,7 +180,12 @@ def test_voids_that_cancelled_nothing_are_listed_with_the_reason(
 ) -> None:
     registry.publish_schema(db, "note", {})
     registry.publish_schema(db, "created", {}, id_scope=["/user"])
-    counting = {"aggregation": "count", "value_pointer": None, "group_names": [], "group_pointers": []}
+    counting: dict[str, Any] = {
+        "aggregation": "count",
+        "value_pointer": None,
+        "group_names": [],
+        "group_pointers": [],
+    }
     add_meter(db, "created", event_type="created", **counting)
     created = a_delivery(tenant_id="acme", event_type="created", id="c-1", payload={"user": "ada"})
     note = a_delivery(tenant_id="acme", event_type="note", id="n-1", payload={})

@@ -1,6 +1,17 @@
 """All scenarios, in the order of the table."""
 
-from tests.faults.scenarios import brokers, changes, fifo, gateway, process, servers, sessions, sqs, usage
+from tests.faults.scenarios import (
+    brokers,
+    changes,
+    fifo,
+    gateway,
+    process,
+    restores,
+    servers,
+    sessions,
+    sqs,
+    usage,
+)
 
 ALL = [
     *process.SCENARIOS,
@@ -10,6 +21,7 @@ ALL = [
     *sqs.SCENARIOS,
     *fifo.SCENARIOS,
     *usage.SCENARIOS,
+    *restores.SCENARIOS,
     *gateway.SCENARIOS,
     *brokers.SCENARIOS,
 ]

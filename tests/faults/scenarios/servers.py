@@ -104,7 +104,7 @@ def promote_a_standby(field: Field) -> None:
         field.pause(1, 3)
         with field.fault():
             servers.cut_power(field.postgres)
-            _move_to(field, standby)
+            move_to(field, standby)
         works_again(field)
 
 
@@ -130,7 +130,7 @@ def promote_a_standby_left_behind(field: Field) -> None:
                 )
             field.pause(2, 2)
         servers.cut_power(field.postgres)
-        _move_to(field, standby)
+        move_to(field, standby)
     works_again(field)
 
 
@@ -141,7 +141,7 @@ def _waits_for_standby(admin: psycopg.Connection[object]) -> bool:
     return waiting.fetchone() is not None
 
 
-def _move_to(field: Field, standby: EmbeddedPostgres) -> None:
+def move_to(field: Field, standby: EmbeddedPostgres) -> None:
     """Point everybody to a standby, and promote it; the old primary stays gone."""
     # At the very end alone, because only its start clears away the shared memory that it left.
     field.cleanup.callback(field.postgres.stop)

@@ -182,7 +182,7 @@ def _misbehave(field: Field, sink: Receiver, fault: Behaviour) -> None:
         field.wait_until(lambda: len(sink.requests) >= seen + _TRIED_MIN, f"the sink was asked while {fault}")
         field.pause(0, 0.5)
         sink.behaviour = GOOD
-    field.wait_until(_takes_more(sink), "the sink takes lines again")
+    field.wait_until(takes_more(sink), "the sink takes lines again")
 
 
 def _hang_up(field: Field, here: HandOver) -> None:
@@ -191,10 +191,10 @@ def _hang_up(field: Field, here: HandOver) -> None:
         field.chance.choice((here.way.refuse, here.way.fall_silent))()
         field.pause(0.5, 1.5)
         here.way.heal()
-    field.wait_until(_takes_more(here.sink), "the sink takes lines again")
+    field.wait_until(takes_more(here.sink), "the sink takes lines again")
 
 
-def _takes_more(sink: Receiver) -> Callable[[], bool]:
+def takes_more(sink: Receiver) -> Callable[[], bool]:
     before = len(sink.books.lines)
     return lambda: len(sink.books.lines) > before
 
