@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import psycopg
 
 from tests.faults import servers
-from tests.faults.field import BILLING_LOGIN, DATABASE, Field, ScenarioFailed
+from tests.faults.field import BILLING_LOGIN, DATABASE, LOGIN, Field, ScenarioFailed
+from tests.faults.fleet import Fleet
 from tests.faults.hand_over import HandOver, hand_over
 from tests.faults.run import Scenario
 from tests.faults.scenarios.servers import move_to
@@ -34,7 +35,7 @@ def restore_to_a_moment(field: Field) -> None:
                 # So that lines wait at that moment, which are handed over after it.
                 here.way.refuse()
                 field.pause(1, 1.5)
-                _signal_all(field, signal.SIGSTOP)
+                _signal_all(field.fleet, signal.SIGSTOP)
                 _copy_database(field, "backup")
                 more = takes_more(here.sink)
                 here.way.heal()
@@ -43,7 +44,7 @@ def restore_to_a_moment(field: Field) -> None:
                 _put_back(field, "backup")
                 _hands_nothing_over(field, here)
                 _reconcile(field, here, _file_of(field, here))
-                _signal_all(field, signal.SIGCONT)
+                _signal_all(field.fleet, signal.SIGCONT)
 
     hand_over(field, work)
 
@@ -60,9 +61,14 @@ def promote_a_standby(field: Field) -> None:
     )
 
     def work(here: HandOver) -> None:
-        field.pause(1, 2)
         with field.fault():
+            # Only the dispatchers are to wait for the standby, with all of their steps before them.
+            _signal_all(here.dispatchers, signal.SIGSTOP)
+            field.pause(1, 2)
+            _signal_all(field.fleet, signal.SIGSTOP)
+            field.wait_until(lambda: _idle(field), "no save is under way")
             between.fall_silent()
+            _signal_all(here.dispatchers, signal.SIGCONT)
             with field.admin() as admin:
                 for _ in range(field.rounds):
                     field.wait_until(lambda: _waits_for_standby(admin), "a dispatcher waits for the standby")
@@ -71,6 +77,7 @@ def promote_a_standby(field: Field) -> None:
                         [BILLING_LOGIN],
                     )
                     field.pause(0.5, 1)
+            _signal_all(field.fleet, signal.SIGCONT)
             servers.cut_power(field.postgres)
             move_to(field, standby)
             _hands_nothing_over(field, here)
@@ -80,9 +87,15 @@ def promote_a_standby(field: Field) -> None:
     hand_over(field, work)
 
 
-def _signal_all(field: Field, number: signal.Signals) -> None:
-    for member in field.fleet.members:
-        field.fleet.signal(member.place, number)
+def _signal_all(fleet: Fleet, number: signal.Signals) -> None:
+    for member in fleet.members:
+        fleet.signal(member.place, number)
+
+
+def _idle(field: Field) -> bool:
+    with field.admin() as admin:
+        busy = admin.execute("SELECT FROM pg_stat_activity WHERE usename = %s AND state = 'active'", [LOGIN])
+        return busy.fetchone() is None
 
 
 def _copy_database(field: Field, name: str) -> None:
@@ -170,6 +183,6 @@ SCENARIOS = [
         "restored to a moment, with dispatchers running", "usage", restore_to_a_moment, 4, 1, processes=2
     ),
     Scenario(
-        "a standby left behind by dispatchers, and promoted", "usage", promote_a_standby, 3, processes=2
+        "a standby left behind by dispatchers, and promoted", "usage", promote_a_standby, 6, processes=2
     ),
 ]
