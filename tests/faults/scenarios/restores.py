@@ -61,6 +61,7 @@ def promote_a_standby(field: Field) -> None:
     )
 
     def work(here: HandOver) -> None:
+        _start_with_large_batches(here)
         with field.fault():
             # Only the dispatchers are to wait for the standby, with all of their steps before them.
             _signal_all(here.dispatchers, signal.SIGSTOP)
@@ -85,6 +86,15 @@ def promote_a_standby(field: Field) -> None:
             _reconcile(field, here, "--nothing-lost")
 
     hand_over(field, work)
+
+
+def _start_with_large_batches(here: HandOver) -> None:
+    """Let each step be done after one commit, so that ending a few sessions leads through all of them."""
+    here.dispatchers.own = {
+        member.place: {"USAGE_SINK_LINES_MAX": "10000"} for member in here.dispatchers.members
+    }
+    for member in here.dispatchers.members:
+        here.dispatchers.kill(member.place)
 
 
 def _signal_all(fleet: Fleet, number: signal.Signals) -> None:
