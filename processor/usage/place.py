@@ -18,6 +18,8 @@ from processor.queries import queries
 def require_place(connection: psycopg.Connection[Any]) -> None:
     """Raise StoreUnavailable where lines were last handed over from another place; note the first one."""
     [(noted, here)] = connection.execute(queries("dispatch")["places"]).fetchall()
+    if here is None:
+        raise StoreUnavailable("the database is a standby, from which nothing is handed over")
     if noted is None:
         connection.execute(queries("dispatch")["note_first_place"])
     elif noted != here:

@@ -26,12 +26,12 @@ COMMENT ON COLUMN usage_place.noted_at IS 'When it was noted.';
 CREATE FUNCTION usage_place_now() RETURNS text LANGUAGE sql STABLE
   -- A restore to a point in time and a promotion begin a timeline; a dump is restored as other tables. Each of the
   -- functions is for everybody.
-  RETURN format('server %s, timeline %s, database %s, table %s',
+  RETURN CASE WHEN NOT pg_is_in_recovery() THEN format('server %s, timeline %s, database %s, table %s',
     (SELECT system_identifier FROM pg_control_system()),
     ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint,
     (SELECT oid FROM pg_database WHERE datname = current_database()),
-    'usage_line'::regclass::oid);
-COMMENT ON FUNCTION usage_place_now() IS 'Which server, timeline, database and table these are: another one after a restore, a copy or a failover. Not told apart: a copied disk, and rows that are loaded into the same tables.';
+    'usage_line'::regclass::oid) END;
+COMMENT ON FUNCTION usage_place_now() IS 'Which server, timeline, database and table these are: another one after a restore, a copy or a failover; NULL on a standby. Not told apart: a copied disk, and rows that are loaded into the same tables.';
 
 CREATE FUNCTION has_pulse_lines(one meter) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
   RETURN (one).aggregation = 'sum' AND (one).value_pointer = '/used_amount' AND cardinality((one).group_names) = 2
