@@ -93,11 +93,8 @@ def _claimed_by(message: Message) -> Claimed:
     return Claimed(message.tenant_id, message.event_type, message.message_id, message.producer)
 
 
-def in_doubt(verdict: Verdict) -> bool:
-    """Say whether a delivery may have an outcome that nothing in its verdict of today leads to."""
-    delivery = verdict.delivery
+def may_be_stored(verdict: Verdict) -> bool:
+    """Say whether a delivery may be in `message` since a first hand-over, under whatever key."""
     if isinstance(verdict, Rejection):
-        # The outcome of one that is replayed is its rejection.
-        unknown = not verdict.key_known and delivery.rejection_id is None
-        return verdict.searched and (unknown or delivery.redelivered)
-    return delivery.redelivered
+        return verdict.searched and (verdict.delivery.redelivered or not verdict.key_known)
+    return verdict.delivery.redelivered

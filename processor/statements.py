@@ -13,7 +13,7 @@ from psycopg.rows import tuple_row
 from processor.columns import claims, duplicate_columns, messages_document, rejection_columns, storable_json
 from processor.errors import Reason
 from processor.model import Delivery, Message, Outcome, Rejection, Settlement, Verdict
-from processor.refusals import id_conflict, in_doubt
+from processor.refusals import id_conflict, may_be_stored
 
 
 class KeyVanished(Exception):
@@ -133,23 +133,30 @@ class Statements:
             self._settle_inserted(duplicates, Outcome.DUPLICATE)
 
     def _settle_known(self, kind: type[Any]) -> None:
-        """Settle redeliveries that have an outcome, whatever today's verdict is and rests on (rule 1).
+        """Settle deliveries that have an outcome, whatever today's verdict is and rests on (rule 1).
 
         Limits, settings or the release may have been others when it was given, and the verdict of today leads
         to another key or to none.
         """
-        doubtful = {
-            position: verdict for position, verdict in self._pending(kind).items() if in_doubt(verdict)
+        verdicts = {
+            position: verdict
+            for position, verdict in self._pending(kind).items()
+            # The outcome of one that is replayed is its rejection.
+            if verdict.delivery.rejection_id is None
         }
-        if not doubtful:
+        if not verdicts:
             return
-        keys = [verdict.delivery.key for verdict in doubtful.values()]
+        keys = [verdict.delivery.key for verdict in verdicts.values()]
         self._cursor.execute(
             self._sql["find_outcomes"],
-            {"queue": [queue for queue, _ in keys], "delivery_id": [name for _, name in keys]},
+            {
+                "queue": [queue for queue, _ in keys],
+                "delivery_id": [name for _, name in keys],
+                "again": [may_be_stored(verdict) for verdict in verdicts.values()],
+            },
         )
         known = set(self._cursor)
-        for position, verdict in doubtful.items():
+        for position, verdict in verdicts.items():
             if verdict.delivery.key in known:
                 self._settle(position, Outcome.REDELIVERED)
 

@@ -15,6 +15,9 @@ CREATE INDEX IF NOT EXISTS message_delivery_bloom ON message USING brin (
   delivery_id text_bloom_ops (n_distinct_per_range = 250, false_positive_rate = 0.01)
 ) WITH (pages_per_range = 8, autosummarize = on);
 
+-- A first hand-over that is saved late, by a process that was paused, asks only for what a redelivery stored meanwhile.
+CREATE INDEX message_redelivered_idx ON message (delivery_id, queue) WHERE receive_count > 1;
+
 ALTER TABLE message ADD COLUMN occurred_at_rest text COLLATE "C" NULL;
 COMMENT ON COLUMN message.occurred_at_rest IS 'The digits of occurred_at beyond the microsecond, without idle zeros; part of the content. NULL, as nearly always: there were none.';
 

@@ -197,9 +197,9 @@ ORDER BY queue COLLATE "C", delivery_id COLLATE "C"
 ON CONFLICT ON CONSTRAINT duplicate_pkey DO NOTHING
 RETURNING queue, delivery_id
 
--- find_outcomes: Of deliveries that were handed over before, find those that have an outcome, whatever a reading of them says now. Asked in the order of what it costs: of message, which has no exact index for it, only what no other row answers.
+-- find_outcomes: Find the deliveries that have an outcome, whatever a reading of them says now. Asked in the order of what it costs: whatever was stored of a first hand-over has no exact index, and only what was handed over before can be there.
 SELECT incoming.queue, incoming.delivery_id
-FROM unnest(%(queue)b::text[], %(delivery_id)b::text[]) AS incoming (queue, delivery_id)
+FROM unnest(%(queue)b::text[], %(delivery_id)b::text[], %(again)b::boolean[]) AS incoming (queue, delivery_id, again)
 WHERE (
     SELECT 1 FROM rejection
     WHERE rejection.queue = incoming.queue AND rejection.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL
@@ -207,6 +207,10 @@ WHERE (
     SELECT 1 FROM duplicate
     WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL
   OR (
+    SELECT 1 FROM message
+    WHERE message.delivery_id = incoming.delivery_id AND message.queue = incoming.queue AND message.receive_count > 1
+    LIMIT 1) IS NOT NULL
+  OR again AND (
     SELECT 1 FROM message
     WHERE message.delivery_id = incoming.delivery_id AND message.queue = incoming.queue LIMIT 1) IS NOT NULL
 
