@@ -64,17 +64,13 @@ class QuarantineSource:
 
     def count_left_out(self) -> int:
         """Count the selected rejections that are aged, and so not handed over."""
+        if self._key_days is None:
+            return 0
         row = self._connection.execute(queries("rejections")["count_aged"], self._parameters()).fetchone()
         return 0 if row is None else int(row[0])
 
     def _parameters(self) -> dict[str, Any]:
-        aged_before = None
-        if self._key_days is not None:
-            # Asked each time: messages may be removed while we go on.
-            aged_before = self._connection.execute(
-                queries("rejections")["aged_before"], {"key_days": self._key_days}
-            ).fetchone()
-        return self._selection.parameters() | {"aged_before": aged_before and aged_before[0]}
+        return self._selection.parameters() | {"key_days": self._key_days}
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Do nothing: `Store.save` closed the rejection in the transaction of its outcome."""
