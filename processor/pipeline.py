@@ -342,13 +342,10 @@ class Pipeline:
             for batch in self._batches.in_turn(items):
                 self._save(
                     store,
-                    [
-                        self._read_suspect(store, item) if isinstance(item, Delivery) else item
-                        for item in batch
-                    ],
+                    [self._read_alone(store, item) if isinstance(item, Delivery) else item for item in batch],
                 )
 
-    def _read_suspect(self, store: Store, delivery: Delivery) -> Verdict:
+    def _read_alone(self, store: Store, delivery: Delivery) -> Verdict:
         """Read what may kill us, so that, if it does, it comes back before what is held beside it, and alone.
 
         Together they would come with every receive that it has left, to the dead-letter queue at the last.

@@ -10,11 +10,11 @@ from processor.connection import connect
 from processor.errors import Reason
 from processor.model import Delivery, Message, Registry, Rejection
 from processor.patience import Patience
-from processor.receive_limit import ReceiveLimit
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.store import Store
+from processor.suspects import SuspectLimits
 from processor.wiring import commands
 from tests.builders import a_body, a_delivery
 from tests.fix_database import books
