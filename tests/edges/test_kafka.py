@@ -183,7 +183,7 @@ class Ledger:
         self.committed: list[str] = []
 
     def unread(self, suspect: Delivery) -> Verdict | None:
-        return None
+        """Let everything be read."""
 
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
         time.sleep(self._pause_s + self._chance.uniform(0, 0.01))
