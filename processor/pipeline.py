@@ -235,7 +235,7 @@ class Pipeline:
         self._stop_receiving.set()
         self._more.set()
         hard_stop = threading.Timer(self._limits.stop_timeout_s, self._give_up.set)
-        hard_stop.daemon = True
+        hard_stop.name, hard_stop.daemon = "hard stop", True
         hard_stop.start()
         if self._failure is not None:
             self._give_up.set()

@@ -14,6 +14,7 @@ from processor.board import Watched
 from processor.check.roles import TO_SAVE, missing_rights
 from processor.connection import Deadline, connect
 from processor.cores import settle_down
+from processor.deaths import ended_by_a_dead_thread
 from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stopped, StoreFault
 from processor.patience import Patience
 from processor.pipeline import RECEIVE_SIZE_MAX, Limits, Pipeline, Tally
@@ -272,7 +273,8 @@ def run_supervised(
         port = settings.http_port + worker.place if settings.http_port else 0
         own = settings.model_copy(update={"http_port": port})
         # With several it is asked once, and before any of them begins.
-        run(own, stops, until_idle_s, nothing_more if processes > 1 else prepare, worker)
+        with ended_by_a_dead_thread(settings.stop_timeout_s):
+            run(own, stops, until_idle_s, nothing_more if processes > 1 else prepare, worker)
         return 0
 
     if processes > 1 and (code := supervise(1, begin)):
