@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
@@ -73,6 +73,13 @@ class Delivery(Struct, frozen=True, gc=False):
         return self.receive_count >= SUSPECT_RECEIVE_COUNT
 
 
+class Tries(NamedTuple):
+    """What is noted of a suspect: how often it was about to be read alone, and how often its reader hung."""
+
+    attempts: int = 0
+    hangs: int = 0
+
+
 class Message(Struct, frozen=True, gc=False):
     """The verdict on a valid delivery: the row of `message` that it is to be.
 
@@ -100,6 +107,7 @@ class Rejection(Struct, frozen=True, gc=False):
 
     `key_known` is false where another reading may have found another key in it than what is claimed.
     `searched` is false where to look for an earlier outcome of the delivery took too long, and is left out.
+    `final` says that it rests on no registry, and that to judge it again would be of no use, or of harm.
     """
 
     delivery: Delivery
@@ -109,6 +117,7 @@ class Rejection(Struct, frozen=True, gc=False):
     claimed: Claimed
     key_known: bool = True
     searched: bool = True
+    final: bool = False
 
 
 Verdict: TypeAlias = Message | Rejection

@@ -45,6 +45,7 @@ def unstorable(message: Message, error: psycopg.Error | UnicodeEncodeError) -> R
         Reason.UNSTORABLE,
         {"message": f"PostgreSQL refuses the row: {words}", "error": name_of(error)},
         _claimed_by(message),
+        final=True,
     )
 
 
@@ -71,6 +72,7 @@ def too_slow(verdict: Verdict, error: psycopg.Error | UnicodeEncodeError, tries:
         claimed,
         key_known,
         searched=False,
+        final=True,
     )
 
 

@@ -162,13 +162,13 @@ class RabbitMqSource:
             self._changed.wait_for(
                 lambda: self._link or self._dead or self._attempts != attempts, _ATTEMPT_S_MAX
             )
-            if self._dead and not self._closing:
-                raise RuntimeError("the thread that talks to RabbitMQ has died of a bug")
         if self._link is None:
             raise self._outage()
         return self._link
 
-    def _outage(self) -> SourceUnavailable | SourceFault:
+    def _outage(self) -> SourceUnavailable | SourceFault | RuntimeError:
+        if self._dead and not self._closing:
+            return RuntimeError("the thread that talks to RabbitMQ has died of a bug")
         if self._refused_since is not None and self._clock() - self._refused_since >= REFUSED_S_MAX:
             return SourceFault(
                 f"{self._ended.words}, for {REFUSED_S_MAX:.0f} s by now; put a valid user and password into "

@@ -18,6 +18,7 @@ from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sqlstates import Remedy, name_of, remedy
 from processor.store import Judge, Store
+from processor.suspects import SuspectLimits
 
 _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 
@@ -66,6 +67,12 @@ def make_schemas(settings: Settings) -> Schemas:
 def make_store(settings: Settings, judge: Judge, patience: Patience, *, alone: bool = False) -> Store:
     """Make a store with a connection of its own, opened at the first save."""
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
+    suspects = SuspectLimits(
+        judge,
+        judge_timeout_s=settings.judge_timeout_s,
+        # SQS has a redrive policy of its own, which knows what its receives were.
+        receive_count_max=None if settings.source_url is None else settings.receive_count_max,
+    )
     return Store(
         lambda: connect(dsn, timeout_s=timeout_s),
         judge,
@@ -74,6 +81,7 @@ def make_store(settings: Settings, judge: Judge, patience: Patience, *, alone: b
         alone=alone,
         # A routing key gives tenants, as settings have it at the time.
         keys_by_settings=settings.routing_key is not None,
+        judge_unread=suspects.unread,
     )
 
 

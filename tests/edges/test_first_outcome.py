@@ -15,11 +15,11 @@ from msgspec.structs import replace
 
 from processor.connection import connect
 from processor.errors import Reason
-from processor.model import Delivery, Message, Rejection, Verdict
+from processor.model import Delivery, Message, Rejection, Tries, Verdict
 from processor.patience import Patience
-from processor.receive_limit import ReceiveLimit
 from processor.schemas import Schemas
 from processor.store import Judge, Store
+from processor.suspects import SuspectLimits
 from processor.wire import Claimed
 from tests.builders import a_body, a_delivery
 from tests.fix_database import Saver
@@ -68,9 +68,13 @@ def _rejected(message: Message, claimed: Claimed) -> Rejection:
     )
 
 
-def limited() -> Judge:
-    """Judges what was received once too often, whatever it is."""
-    return ReceiveLimit(Schemas(body_bytes_max=1024, json_depth_max=64), 0)
+def _unread(message: Message) -> Verdict:
+    limits = SuspectLimits(
+        Schemas(body_bytes_max=1024, json_depth_max=64), judge_timeout_s=1, receive_count_max=0
+    )
+    unread = limits.unread(message.delivery, Tries())
+    assert unread is not None
+    return replace(unread, registry_version=message.registry_version)
 
 
 JUDGES: dict[str, Callable[[], Judge]] = {
@@ -88,7 +92,7 @@ JUDGES: dict[str, Callable[[], Judge]] = {
         lambda message: _rejected(message, Claimed("nobody", message.event_type, message.message_id))
     ),
     "of no key": lambda: Otherwise(lambda message: _rejected(message, Claimed())),
-    "dead_lettered": limited,
+    "dead_lettered": lambda: Otherwise(_unread),
 }
 
 
@@ -162,7 +166,7 @@ def test_two_hand_overs_that_one_process_holds_end_as_one_row(
     saver.save(a_delivery(id=TAKEN))
     judge = JUDGES[first]()
     with connect(database_url, timeout_s=20) as connection:
-        for judges in ([judge, limited()], [limited(), judge]):
+        for judges in ([judge, Otherwise(_unread)], [Otherwise(_unread), judge]):
             stores = [a_store(connection, each) for each in judges]
             delivery = a_delivery(receive_count=2)
 

@@ -38,6 +38,7 @@ TABLES = (
     "usage_line",
     "usage_place",
     "api_key",
+    "attempt",
 )
 VIEWS = ("usage",)
 TOPICS = sorted(path.stem for path in (sql_folder() / "queries").glob("*.sql"))
@@ -83,6 +84,7 @@ COLUMNS = {
     """,
     "usage_place": "is_current place reason noted_at",
     "api_key": "key_id tenant_id name digest created_at revoked_at?",
+    "attempt": "queue delivery_id attempts hangs noted_at",
     # Of a view, no column is known to be NOT NULL.
     "usage": """
         tenant_id? meter? event_type? window_start? window_end? group_by? value? messages? revision? state?
@@ -125,6 +127,7 @@ KEYS = {
     "usage_line_batch_fkey": "FOREIGN KEY (batch_id) REFERENCES usage_batch(batch_id)",
     "usage_place_pkey": "PRIMARY KEY (is_current)",
     "api_key_pkey": "PRIMARY KEY (key_id)",
+    "attempt_pkey": "PRIMARY KEY (queue, delivery_id)",
     "api_key_tenant_fkey": "FOREIGN KEY (tenant_id) REFERENCES tenant(tenant_id)",
 }
 
