@@ -32,6 +32,7 @@ class Batch:
 
     batch_id: int
     key: str
+    line_count: int
     attempt_count: int
     lines: Sequence[Line]
 
@@ -75,10 +76,20 @@ def find_all(connection: Connection) -> list[int]:
 
 
 def claim(connection: Connection, batch_ids: Sequence[int]) -> list[Batch]:
-    """Lock those of the batches that still wait and that nobody sends, for this transaction."""
+    """Lock those of the batches that still wait and that nobody sends, for this transaction.
+
+    One that has lost lines since it was written down makes way for another with the rest: its key stands for
+    what it was.
+    """
     require_place(connection)
     rows = connection.execute(queries("dispatch")["claim_batch"], {"batch_ids": list(batch_ids)}).fetchall()
-    return [_with_lines(connection, row) for row in rows]
+    claimed = [_with_lines(connection, row) for row in rows]
+    for batch in claimed:
+        if 0 < len(batch.lines) < batch.line_count:
+            trouble = "some of its lines were erased, or marked by a person"
+            _put_aside(connection, batch, batch.lines, trouble, 0)
+            _finish(connection, batch, trouble)
+    return [batch for batch in claimed if not 0 < len(batch.lines) < batch.line_count]
 
 
 def accept(connection: Connection, batch: Batch) -> None:
@@ -136,7 +147,7 @@ def _find(connection: Connection, name: str, asked: Mapping[str, Any]) -> list[i
     return [batch_id for (batch_id,) in rows]
 
 
-def _with_lines(connection: Connection, row: tuple[int, str, int]) -> Batch:
+def _with_lines(connection: Connection, row: tuple[int, str, int, int]) -> Batch:
     lines = connection.execute(queries("dispatch")["lines_of_batch"], {"batch_id": row[0]}).fetchall()
     return Batch(*row, lines=[Line(LineId(*line[:5]), *line[5:]) for line in lines])
 

@@ -72,7 +72,7 @@ ORDER BY batch_id
 FOR UPDATE SKIP LOCKED
 
 -- claim_batch: Lock batches that wait; those that others send are passed over.
-SELECT batch_id, batch_key, attempt_count
+SELECT batch_id, batch_key, line_count, attempt_count
 FROM usage_batch
 WHERE batch_id = ANY (%(batch_ids)s) AND handed_over_at IS NULL
 ORDER BY batch_id

@@ -1,5 +1,6 @@
 """A key never stands for two lines, and no two meters make lines that look alike."""
 
+import json
 import subprocess
 from decimal import Decimal
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from processor import registry
 from processor.devstack.binaries import find_binaries, server_account
-from processor.devstack.sink import Receiver
+from processor.devstack.sink import GOOD, Behaviour, Receiver
 from processor.queries import sql_folder
 from tests.fix_database import Saver
 from tests.fix_meters import add_meter
@@ -75,6 +76,23 @@ def test_a_line_that_somebody_deleted_is_written_anew_under_another_key(
     hand_over()
 
     assert len(receiver.books.lines) == 2
+
+
+def test_a_batch_that_lost_lines_goes_out_under_another_key(
+    saver: Saver, db: Db, receiver: Receiver, hand_over: HandOver
+) -> None:
+    saver.save(a_pulse(10), a_pulse(7, tenant="globex"))
+    receiver.behaviour = Behaviour(status=503, accepts=False)
+    hand_over()
+    db.execute("DELETE FROM usage_line WHERE tenant_id = 'acme'")
+    receiver.behaviour = GOOD
+
+    _, waiting = hand_over()
+
+    first, last = receiver.requests[0], receiver.requests[-1]
+    assert first.key != last.key
+    assert [line["tenant_id"] for line in json.loads(last.body)] == ["globex"]
+    assert waiting.lines == 0
 
 
 # ── meters whose lines look alike ──────────────────────────────────────────────────────────────────
