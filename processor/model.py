@@ -38,8 +38,9 @@ class Delivery(Struct, frozen=True, gc=False):
     of rejections, and `bound_tenant_id` then is the tenant that it was proven to be from. `sender_id` is who
     put it on the queue, as the queue says; None: it says nothing. `group` is set by an ordered queue only:
     within one group outcomes are committed in the order in which the queue hands the messages over. `named`
-    is false where neither the queue nor the sender gave it an id, so that this hand-over alone has this one;
-    `repeated` says of such a one that it was handed over before.
+    is false where the queue gave it no id, so that this hand-over alone has this one; `repeated` says of such
+    a one that it was handed over before, under an id that differs in its end alone. `fault` says in words
+    what of it can't be read; it is rejected for that.
     """
 
     queue: str
@@ -56,6 +57,7 @@ class Delivery(Struct, frozen=True, gc=False):
     group: str | None = None
     named: bool = True
     repeated: bool = False
+    fault: str | None = None
 
     @property
     def key(self) -> tuple[str, str]:

@@ -10,7 +10,15 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from processor.columns import claims, duplicate_columns, messages_document, rejection_columns, storable_json
+from processor.amqp_ids import base_of
+from processor.columns import (
+    claims,
+    detail_json,
+    duplicate_columns,
+    messages_document,
+    rejection_columns,
+    repeated_columns,
+)
 from processor.errors import Reason
 from processor.model import Delivery, Message, Outcome, Rejection, Settlement, Verdict
 from processor.refusals import id_conflict, key_in_doubt, sent_after
@@ -42,6 +50,7 @@ class Statements:
         Raises KeyVanished, and whatever psycopg raises; nothing may be committed then.
         """
         self._lock_replayed()
+        self._settle_repeated()
         messages = self._pending(Message)
         outcomes = self._insert_messages(messages)
         conflicts = {}
@@ -52,8 +61,8 @@ class Statements:
                     self._settle(position, Outcome.STORED)
                 case "redelivered":
                     self._settle(position, Outcome.REDELIVERED)
-                case "duplicate" if messages[position].delivery.repeated:
-                    # The same key and content, from a queue that says it repeats itself: no second sending.
+                case "duplicate" if _is_repetition(messages[position].delivery, stored_delivery_id):
+                    # Another hand-over of the same message was saved while this save was under way.
                     self._settle(position, Outcome.REDELIVERED)
                 case "duplicate":
                     duplicates[position] = messages[position]
@@ -96,6 +105,20 @@ class Statements:
             if rejection_id not in open_ids:
                 # Somebody else closed it meanwhile: the delivery has its outcome.
                 self._settle(position, Outcome.REDELIVERED)
+
+    def _settle_repeated(self) -> None:
+        """Settle what is handed over once more, under a new id, and had its outcome under an earlier one."""
+        repeated = {
+            position: verdict
+            for position, verdict in enumerate(self._verdicts)
+            if verdict.delivery.repeated and position not in self._settlements
+        }
+        if not repeated:
+            return
+        self._cursor.execute(self._sql["find_repeated"], repeated_columns(list(repeated.values())))
+        positions = list(repeated)
+        for (place,) in self._cursor.fetchall():
+            self._settle(positions[place - 1], Outcome.REDELIVERED)
 
     def _insert_messages(self, messages: Mapping[int, Message]) -> dict[int, tuple[str, str | None]]:
         if not messages:
@@ -141,12 +164,12 @@ class Statements:
             self._sql["find_stored"],
             {
                 "sent_since": min(sent_after(rejection) for rejection in rejections),
-                "delivery_id": [rejection.delivery.delivery_id for rejection in rejections],
+                "delivery_id": [_known_by(rejection.delivery) for rejection in rejections],
             },
         )
         stored = set(self._cursor)
         for position, rejection in unreadable.items():
-            if rejection.delivery.key in stored:
+            if (rejection.delivery.queue, _known_by(rejection.delivery)) in stored:
                 self._settle(position, Outcome.REDELIVERED)
 
     def _insert_rejections(self, rejections: Mapping[int, Rejection]) -> None:
@@ -158,7 +181,7 @@ class Statements:
                     | {
                         "rejection_id": rejection.delivery.rejection_id,
                         "reason": rejection.reason,
-                        "detail": storable_json(rejection.detail),
+                        "detail": detail_json(rejection),
                         "bound_tenant_id": self._proven_tenant(rejection.delivery),
                     },
                 )
@@ -188,3 +211,16 @@ class Statements:
             rejection_id = settlement.delivery.rejection_id
             if rejection_id is not None and settlement.outcome is not Outcome.REJECTED:
                 self._cursor.execute(self._sql["close_replayed"], {"rejection_id": rejection_id})
+
+
+def _known_by(delivery: Delivery) -> str:
+    """Give what a delivery has in common with an earlier hand-over of itself."""
+    return base_of(delivery.delivery_id) if delivery.repeated else delivery.delivery_id
+
+
+def _is_repetition(delivery: Delivery, stored_delivery_id: str | None) -> bool:
+    return (
+        delivery.repeated
+        and stored_delivery_id is not None
+        and base_of(stored_delivery_id) == base_of(delivery.delivery_id)
+    )

@@ -28,6 +28,29 @@ WHERE rejection_id = ANY (%(rejection_ids)b) AND status = 'open'
 ORDER BY queue, delivery_id
 FOR UPDATE
 
+-- find_repeated: Of deliveries that are handed over once more, each time under a new id, find those that have an outcome: ids of the same message differ in their last twelve digits alone.
+SELECT position
+FROM ROWS FROM (unnest(
+  %(queue)b::text[], %(begins)b::text[], %(tenant_id)b::text[], %(message_id_from)b::text[], %(message_id_to)b::text[]
+)) WITH ORDINALITY AS incoming (queue, begins, tenant_id, message_id_from, message_id_to, position)
+WHERE (
+    SELECT 1 FROM rejection
+    WHERE rejection.queue = incoming.queue
+      AND rejection.delivery_id > begins AND rejection.delivery_id < begins || 'g'
+      AND char_length(rejection.delivery_id) = char_length(begins) + 12 LIMIT 1) IS NOT NULL
+  OR (
+    SELECT 1 FROM duplicate
+    WHERE duplicate.queue = incoming.queue
+      AND duplicate.delivery_id > begins AND duplicate.delivery_id < begins || 'g'
+      AND char_length(duplicate.delivery_id) = char_length(begins) + 12 LIMIT 1) IS NOT NULL
+  OR (
+    SELECT 1 FROM message
+    WHERE message.tenant_id = incoming.tenant_id
+      AND message.message_id >= message_id_from AND message.message_id <= message_id_to
+      AND message.queue = incoming.queue
+      AND message.delivery_id > begins AND message.delivery_id < begins || 'g'
+      AND char_length(message.delivery_id) = char_length(begins) + 12 LIMIT 1) IS NOT NULL
+
 -- insert_messages: Store what is new; a delivery that has an outcome already, or a known key, inserts nothing.
 INSERT INTO message (
   tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
@@ -196,9 +219,11 @@ ON CONFLICT ON CONSTRAINT duplicate_pkey DO NOTHING
 RETURNING queue, delivery_id
 
 -- find_stored: Of redelivered messages that can't be read, find those that were stored when they could be; one pass over what was stored since they were sent.
-SELECT queue, delivery_id
+SELECT queue, base.delivery_id
 FROM message
-WHERE stored_at >= %(sent_since)s AND delivery_id = ANY (%(delivery_id)b::text[])
+-- A delivery of RabbitMQ had another end at an earlier hand-over.
+CROSS JOIN LATERAL (SELECT regexp_replace(message.delivery_id, '~[0-9a-f]{12}$', '') AS delivery_id) AS base
+WHERE stored_at >= %(sent_since)s AND base.delivery_id = ANY (%(delivery_id)b::text[])
 
 -- insert_rejections: Keep what can't be a message, whole; a delivery that has an outcome already is not given back.
 INSERT INTO rejection (
