@@ -84,10 +84,10 @@ def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[st
     way is left out, but for where a dead letter came from. `properties` are pika's. A frame bounds them all
     (128 KiB unless the broker is told otherwise).
     """
-    headers = getattr(properties, "headers", None) or {}
+    headers = getattr(properties, "headers", None)
     fault = f"the headers can't be read: {headers.words}" if isinstance(headers, Unreadable) else None
     attributes: dict[str, Attribute] = {}
-    for name, value in headers.items():
+    for name, value in (headers or {}).items():
         if not isinstance(name, str):
             fault = "a header's name is not UTF-8"
         elif name in _KEPT or not name.startswith(OF_THE_BROKER):
