@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping
 from datetime import datetime
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from processor.beside import NAMES
@@ -39,7 +40,7 @@ def record_of(message: "Message", now: datetime) -> Record:
 def _attributes(message: "Message") -> tuple[Mapping[str, Attribute], str | None]:
     """Read the headers; the second value says in words what of them can't be read."""
     try:
-        headers: Any = message.headers() or ()
+        headers: Any = _headers(message) or ()
     except (ValueError, TypeError, SystemError) as error:
         # The driver gives all of them or none. Raised here it would end the thread that polls.
         return {}, f"the headers can't be read: a header's name must be UTF-8 ({type(error).__name__})"
@@ -60,6 +61,11 @@ def _attributes(message: "Message") -> tuple[Mapping[str, Attribute], str | None
             "them; the first are kept"
         )
     return found, None
+
+
+# Not `message.headers()`: of names that are not UTF-8 the driver gives a broken list beside its exception, and
+# Python does not look for one once it has made such a call fast: it raises much later then, or crashes.
+_headers = methodcaller("headers")
 
 
 def _free(name: str, found: Mapping[str, Attribute]) -> str:

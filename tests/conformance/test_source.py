@@ -35,7 +35,7 @@ from tests.brokers.rabbitmq import RabbitQueue
 from tests.builders import a_body
 from tests.fix_database import Saver, books
 from tests.kafka_sources import a_kafka_source, end_membership
-from tests.rabbit_sources import a_rabbitmq_source, end_connection
+from tests.rabbit_sources import a_rabbitmq_source, end_connection, put_too_deep
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -168,10 +168,7 @@ def a_rabbitmq_queue(request: pytest.FixtureRequest, visibility_timeout_s: int) 
         return delivery_base(attributes_of(BasicProperties(**properties), rabbit.name)[0], body)
 
     def send_unreadable(body: bytes) -> None:
-        deep: Any = []
-        for _ in range(900):
-            deep = [deep]
-        rabbit.put(body, headers={"deep": deep})
+        put_too_deep(rabbit, body)
 
     yield Queue(source, send, lambda: end_connection(source), send_unreadable)
     source.close()
@@ -525,7 +522,7 @@ def test_what_can_not_be_read_is_a_rejection_and_the_next_message_comes(
     queue.send_unreadable(a_body(id="unreadable"))
     queue.put(a_body(id="next"))
 
-    outcomes = {}
+    outcomes: dict[bool, str] = {}
     while len(outcomes) < 2:
         for delivery in queue.take():
             [settlement] = saver.save(delivery)

@@ -25,7 +25,7 @@ from tests.brokers.rabbitmq import RabbitQueue
 from tests.builders import a_body
 from tests.conformance.test_source import settled
 from tests.fix_database import Saver, books
-from tests.rabbit_sources import a_rabbitmq_source, end_connection
+from tests.rabbit_sources import a_rabbitmq_source, end_connection, put_too_deep
 from tests.rig import wait_until
 
 pytestmark = pytest.mark.xdist_group("rabbitmq")
@@ -278,15 +278,7 @@ def test_headers_that_nobody_can_read_are_a_rejection_and_take_no_other_message_
     rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
 ) -> None:
     """The client's own reader gives up at some hundred levels, and its connection with it."""
-    deep: Any = []
-    for _ in range(3000):
-        deep = [deep]
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(20_000)
-    try:
-        rabbitmq_queue.put(a_body(), message_id="m1", headers={"deep": deep})
-    finally:
-        sys.setrecursionlimit(limit)
+    put_too_deep(rabbitmq_queue, a_body(), message_id="m1")
     rabbitmq_queue.put(a_body(id="next"), message_id="m2")
 
     taken = take(source, 2)

@@ -58,7 +58,7 @@ def test_whatever_differs_makes_another_base(changes: dict[str, Any]) -> None:
 
 
 def test_what_the_broker_adds_changes_no_base() -> None:
-    added = {"x-delivery-count": 3, "x-death": [{"queue": "q"}], "x-first-death-queue": "q", "a": "1"}
+    added: Any = {"x-delivery-count": 3, "x-death": [{"queue": "q"}], "x-first-death-queue": "q", "a": "1"}
 
     attributes, _ = attributes_of(BasicProperties(headers=added), "k")
 
