@@ -59,7 +59,7 @@ def delivery_base(attributes: Mapping[str, Attribute], body: bytes) -> str:
     digest = sha256(b"".join(b"%s%d:%s" % (kind, len(part), part) for kind, part in parts))
     digest.update(body)
     message_id = attributes.get(AMQP_MESSAGE_ID)
-    if not message_id or not isinstance(message_id, str) or not message_id.isprintable():
+    if not message_id or not isinstance(message_id, str):
         return digest.hexdigest()
     if len(message_id) > _BASE_LENGTH_MAX - 1 - _DIGEST_LENGTH:
         # Too long, but part of the digest anyway.
@@ -102,7 +102,9 @@ def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[st
             # A header of that name is another word than the property.
             attributes[f"amqp.{name}" if name in attributes else name] = value
     if (message_id := getattr(properties, "message_id", None)) is not None:
-        attributes[AMQP_MESSAGE_ID] = message_id
+        # One that can be no id names nothing: it is kept as bytes, which any context takes.
+        usable = not isinstance(message_id, str) or message_id.isprintable()
+        attributes[AMQP_MESSAGE_ID] = message_id if usable else _utf8(message_id)
     if (timestamp := getattr(properties, "timestamp", None)) is not None:
         moment = moment_of(timestamp)
         # Milliseconds, say, name no moment that we can be sure of; they are kept as they came.

@@ -97,14 +97,8 @@ def add_context(
 
 
 def _json(value: Attribute) -> str:
-    if isinstance(value, str) and "\0" not in value and not _SURROGATE.search(value):
-        return json.dumps(value)
-    # As the rejection's column has it, so that text is told from bytes; what jsonb takes as no text is bytes.
-    raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
-    return json.dumps({"base64": base64.b64encode(raw).decode()})
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
+    # As the rejection's column has it, so that text is told from bytes.
+    return json.dumps(value if isinstance(value, str) else {"base64": base64.b64encode(value).decode()})
 
 
 def _number(value: Attribute) -> Attribute | int:

@@ -46,7 +46,7 @@ class Sender:
         self,
         topic: str,
         body: bytes | None,
-        attributes: Mapping[str, Attribute] | None = None,
+        attributes: Mapping[str, Attribute] | list[tuple[str, Attribute]] | None = None,
         *,
         partition: int,
         timestamp_ms: int = 0,
@@ -58,7 +58,7 @@ class Sender:
         self,
         topic: str,
         bodies: list[tuple[int, bytes | None]],
-        attributes: Mapping[str, Attribute] | None = None,
+        attributes: Mapping[str, Attribute] | list[tuple[str, Attribute]] | None = None,
         *,
         timestamp_ms: int = 0,
     ) -> list[str]:
@@ -77,7 +77,7 @@ class Sender:
                 topic,
                 body,
                 partition=partition,
-                headers=list((attributes or {}).items()),
+                headers=attributes if isinstance(attributes, list) else list((attributes or {}).items()),
                 timestamp=timestamp_ms,
                 on_delivery=lambda error, message, place=place: report(place, error, message),  # type: ignore[misc]
             )

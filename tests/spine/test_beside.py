@@ -89,8 +89,6 @@ def test_all_else_beside_an_envelope_is_context_behind_the_bodys_own_words(body:
         "traceparent": "00-beside",
         "odd": 'q="é',
         "bytes": b"\xff",
-        "nul": "a\0",
-        "half": "\ud800",
         "own": "no",
     }
 
@@ -100,8 +98,6 @@ def test_all_else_beside_an_envelope_is_context_behind_the_bodys_own_words(body:
         "traceparent": "00-beside",
         "odd": 'q="é',
         "bytes": {"base64": "/w=="},
-        "nul": {"base64": "YQA="},
-        "half": {"base64": "7aCA"},
         "own": 1.5,
     }
 
