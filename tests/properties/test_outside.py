@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pika import ConnectionParameters
 from pika.spec import Basic, BasicProperties
 
+from processor import beside
 from processor.addresses import source_address
 from processor.bounds import COUNT_MAX
 from processor.kafka_messages import record_of
@@ -31,17 +32,11 @@ texts = st.one_of(st.text(max_size=20), st.sampled_from(["", "\0", "\ud800", "x"
 NAMES = [
     "x-delivery-count",
     "x-death",
-    "tenant_id",
-    "event_type",
-    "message_id",
-    "producer",
-    "occurred_at",
-    "schema_version",
-    "traceparent",
     "amqp.message_id",
     "amqp.timestamp",
     "routing_key",
     "fault",
+    *beside.NAMES,
 ]
 names = st.one_of(texts, st.sampled_from(NAMES))
 values = st.recursive(
