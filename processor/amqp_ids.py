@@ -1,12 +1,17 @@
-"""What a message of RabbitMQ is called: told alike by whoever sends it and by whoever receives it.
+"""What a message of RabbitMQ is called, and what stands beside its body: told alike by sender and receiver.
 
-    message_id property, routing key, headers, body ─▶ "<message_id>:<16 hex digits of a digest>"
+    properties, headers, routing key ─▶ attributes ┬─▶ base      "<message_id>:<16 hex digits of a digest>"
+                                            body ──┘
+    base + "~" + 12 hex digits of one hand-over ─▶ delivery id
 
-The property alone is what a client likes: two different messages under one id must never be taken for a
-redelivery, or the second would be lost. With the digest, only a message that is equal in all of it can be.
+AMQP gives a message no id. The property message_id is what a client likes: two different messages may bear
+one, and two equal ones too. So each hand-over has an id of its own, and ids of equal messages begin alike: by
+that a message which is handed over once more is matched to the outcome that it had.
 """
 
 import json
+import re
+import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -14,69 +19,112 @@ from hashlib import sha256
 from operator import itemgetter
 from typing import Any
 
-from processor.wire import Attribute
+from processor.beside import AMQP_MESSAGE_ID, AMQP_TIMESTAMP, OF_THE_BROKER, Attribute
+from processor.bounds import moment_of
 
 DELIVERY_ID_LENGTH_MAX = 200
-_DIGEST_LENGTH = 16
+HAND_OVER_LENGTH = 12
+"""Hex digits at the end of a delivery id that tell one hand-over of a message from the next."""
 
-_OF_THE_BROKER = ("x-delivery-count", "x-acquired-count", "x-death", "x-first-death-", "x-last-death-")
-"""How the headers begin that RabbitMQ adds on the way: they change from one hand-over to the next."""
+_DIGEST_LENGTH = 16
+_BASE_LENGTH_MAX = DELIVERY_ID_LENGTH_MAX - 1 - HAND_OVER_LENGTH
+_HAND_OVER = re.compile(r"~[0-9a-f]{12}\Z")
 
 _KEPT = ("x-first-death-queue", "x-first-death-reason", "x-first-death-exchange")
-"""Those of them that are worth keeping: where a message lay before it was dead-lettered, and why."""
+"""What of the broker's headers is worth keeping: where a message lay before it was dead-lettered, and why."""
+
+_PROPERTIES = ("content_type", "content_encoding", "correlation_id", "reply_to", "type", "app_id")
+"""Properties that say something of the event; the others are about its transport."""
 
 
-def delivery_id(
-    message_id: str, routing_key: str, headers: Mapping[str, Attribute] | None, body: bytes
-) -> str:
-    """Name a message by its message_id property and all it says, in 200 characters at most.
+class Unreadable(dict[Any, Any]):
+    """Headers that the driver can't read, and why."""
 
-    `headers` are what `attributes_of` makes of them.
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
+
+
+def delivery_base(attributes: Mapping[str, Attribute], body: bytes) -> str:
+    """Name a message by its message_id property and all that it says, in 187 characters at most.
+
+    `attributes` are what `attributes_of` makes of it.
     """
-    parts = [(b"p", _utf8(message_id)), (b"p", _utf8(routing_key))]
-    for name, value in sorted((headers or {}).items(), key=itemgetter(0)):
-        if not name.startswith(_OF_THE_BROKER):
+    parts = []
+    for name, value in sorted(attributes.items(), key=itemgetter(0)):
+        if not name.startswith(OF_THE_BROKER):
             parts.append((b"n", _utf8(name)))
             parts.append((b"b", value) if isinstance(value, bytes) else (b"t", _utf8(value)))
     # Each part with its kind and its length, so that no other parts come to the same bytes.
     digest = sha256(b"".join(b"%s%d:%s" % (kind, len(part), part) for kind, part in parts))
     digest.update(body)
-    if len(message_id) > DELIVERY_ID_LENGTH_MAX - 1 - _DIGEST_LENGTH or not message_id.isprintable():
-        # Too long, or what no table takes: the id is part of the digest anyway.
+    message_id = attributes.get(AMQP_MESSAGE_ID)
+    if not message_id or not isinstance(message_id, str):
+        return digest.hexdigest()
+    if len(message_id) > _BASE_LENGTH_MAX - 1 - _DIGEST_LENGTH:
+        # Too long, but part of the digest anyway.
         return digest.hexdigest()
     return f"{message_id}:{digest.hexdigest()[:_DIGEST_LENGTH]}"
 
 
-def attributes_of(headers: Mapping[Any, object] | None) -> dict[str, Attribute]:
-    """Give a message's headers as attributes: text and bytes as they are, anything else as its JSON text.
+def hand_over(base: str) -> str:
+    """Give the delivery id of one hand-over of a message."""
+    return f"{base}~{secrets.token_hex(HAND_OVER_LENGTH // 2)}"
 
-    A frame bounds them (128 KiB unless the broker is told otherwise). What RabbitMQ adds on the way is left
-    out, but for where a dead letter came from.
+
+def base_of(delivery_id: str) -> str:
+    """Give what all hand-overs of a message have in common; other queues' ids are that as a whole."""
+    return _HAND_OVER.sub("", delivery_id)
+
+
+def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[str, Attribute], str | None]:
+    """Give what stands beside a body as attributes, and in words what of that can't be read; None: nothing.
+
+    Headers that are text or bytes come as they are, anything else as its JSON text; what RabbitMQ adds on the
+    way is left out, but for where a dead letter came from. `properties` are pika's. A frame bounds them all
+    (128 KiB unless the broker is told otherwise).
     """
-    if not headers:
-        return {}
-    return {
-        name: _attribute(value)
-        for name, value in ((_text(name), value) for name, value in headers.items())
-        if name in _KEPT or not name.startswith(_OF_THE_BROKER)
-    }
+    headers = getattr(properties, "headers", None)
+    fault = f"the headers can't be read: {headers.words}" if isinstance(headers, Unreadable) else None
+    attributes: dict[str, Attribute] = {}
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str):
+            fault = "a header's name is not UTF-8"
+        elif name in _KEPT or not name.startswith(OF_THE_BROKER):
+            written = _attribute(value)
+            if written is None:
+                fault = f"the header {name[:64]!r} can't be written as JSON"
+            else:
+                attributes[name] = written
+    for name in _PROPERTIES:
+        value = getattr(properties, name, None)
+        if value is not None:
+            # A header of that name is another word than the property.
+            attributes[f"amqp.{name}" if name in attributes else name] = value
+    if (message_id := getattr(properties, "message_id", None)) is not None:
+        # One that can be no id names nothing: it is kept as bytes, which any context takes.
+        usable = not isinstance(message_id, str) or message_id.isprintable()
+        attributes[AMQP_MESSAGE_ID] = message_id if usable else _utf8(message_id)
+    if (timestamp := getattr(properties, "timestamp", None)) is not None:
+        moment = moment_of(timestamp)
+        # Milliseconds, say, name no moment that we can be sure of; they are kept as they came.
+        attributes[AMQP_TIMESTAMP if moment else "amqp.timestamp.raw"] = (
+            moment.isoformat() if moment else str(timestamp)
+        )
+    return attributes | {"routing_key": routing_key}, fault
 
 
 def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _text(name: object) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-
-
-def _attribute(value: object) -> Attribute:
+def _attribute(value: object) -> Attribute | None:
     if isinstance(value, str | bytes):
         return value
     try:
         return json.dumps(value, default=_plain, sort_keys=True)
     except (TypeError, ValueError, RecursionError):
-        return "unreadable"
+        return None
 
 
 def _plain(value: object) -> object:

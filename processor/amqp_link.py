@@ -9,6 +9,7 @@ A delivery tag means something on its own channel only, so nothing of a link out
 import logging
 import ssl
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
 
 from processor.addresses import SourceAddress
+from processor.amqp_ids import Unreadable
 
 CONNECT_TIMEOUT_S = 5
 STACK_TIMEOUT_S = 10
@@ -237,21 +239,28 @@ def _root(why: BaseException | str | None) -> BaseException | str | None:
 # ── what nobody can read must not take the connection with it ─────────────────────────────────────────
 
 _decode_table = pika.data.decode_table
+_reading = threading.local()
 
 
-def _decode_or_leave_out(encoded: bytes, offset: int) -> tuple[dict[Any, Any], int]:
-    """Read a table of headers; one that pika can't read (a date beyond year 9999, say) is empty.
+def _decode_or_say(encoded: bytes, offset: int) -> tuple[dict[Any, Any], int]:
+    """Read a table of headers; of one that pika can't read (a date beyond year 9999, say) give why.
 
     Otherwise one such message ends the connection at every try, and no other ever gets past it.
     """
+    if getattr(_reading, "table", False):
+        # A table within one: what can't be read of it is for the outer one to say.
+        return _decode_table(encoded, offset)
+    _reading.table = True
     try:
         return _decode_table(encoded, offset)
-    except (pika.exceptions.AMQPError, *_NOT_READABLE):
+    except (pika.exceptions.AMQPError, *_NOT_READABLE) as error:
         (size,) = struct.unpack_from(">I", encoded, offset)
-        return {}, offset + 4 + size
+        return Unreadable(type(error).__name__), offset + 4 + size
+    finally:
+        _reading.table = False
 
 
-pika.data.decode_table = _decode_or_leave_out
+pika.data.decode_table = _decode_or_say
 
 # It tells every failure itself, in tracebacks; ours are said once, in words.
 logging.getLogger("pika").setLevel(logging.CRITICAL + 1)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Protocol
 
+from processor.amqp_ids import base_of
 from processor.model import Delivery, Registry, Verdict
 
 _WORD_BYTES = 8
@@ -164,10 +165,10 @@ class Row:
         ]
 
     def delivery_id(self, slot: int) -> str | None:
-        """Give the id that stands in a slot; None: it is too long to be told."""
+        """Give what all hand-overs of the one in a slot have in common; None: too long to be told."""
         start = self._start + (self._word_of(slot) + _TURN + 1) * _WORD_BYTES
         text = self._memory[start : start + _ID_BYTES_MAX]
-        return None if text[-1] else text.rstrip(b"\0").decode()
+        return None if text[-1] else base_of(text.rstrip(b"\0").decode())
 
     def _word_of(self, slot: int) -> int:
         if slot >= _SLOTS:

@@ -6,12 +6,14 @@ What is rare goes as one list a column, which the driver sends as binary arrays:
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import orjson
 
-from processor.model import Delivery, Message, Rejection
-from processor.wire import Attribute
+from processor.amqp_ids import HAND_OVER_LENGTH
+from processor.model import Delivery, Message, Rejection, Verdict
+from processor.wire import Attribute, derived_id
 
 TEXT_LENGTH_MAX = 256
 """Characters kept of any text that a rejection quotes."""
@@ -54,6 +56,35 @@ def duplicate_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
     }
 
 
+def repeated_columns(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
+    """Give the columns of `find_repeated`: how earlier ids begin, and between which message ids to look."""
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("queue", "begins", "tenant_id", "message_id_from", "message_id_to")
+    }
+    for verdict in verdicts:
+        delivery = verdict.delivery
+        begins = beginning(delivery)
+        if isinstance(verdict, Message):
+            tenant_id, message_id = verdict.tenant_id, verdict.message_id
+        else:
+            tenant_id, message_id = itemgetter("tenant_id", "message_id")(claims(verdict))
+        lowest = highest = message_id
+        if message_id == derived_id(delivery.queue, delivery.delivery_id):
+            # Without an id of its own it was stored under its delivery's, whose end was another.
+            lowest = message_id[:-HAND_OVER_LENGTH]
+            highest = f"{lowest}g"
+        for column, value in zip(
+            columns.values(), (delivery.queue, begins, tenant_id, lowest, highest), strict=True
+        ):
+            column.append(value)
+    return columns
+
+
+def beginning(delivery: Delivery) -> str | None:
+    """Give how the ids of all hand-overs of a message begin; None: its queue gave it one id for all."""
+    return delivery.delivery_id[:-HAND_OVER_LENGTH] if delivery.repeated else None
+
+
 def rejection_columns(
     rejections: Sequence[Rejection], proven_tenant: Callable[[Delivery], str | None]
 ) -> dict[str, list[Any]]:
@@ -64,7 +95,7 @@ def rejection_columns(
         | {name: [claim[name] for claim in claimed] for name in claimed[0]}
         | {
             "reason": [str(rejection.reason) for rejection in rejections],
-            "detail": [storable_json(rejection.detail) for rejection in rejections],
+            "detail": [detail_json(rejection) for rejection in rejections],
             "body": [rejection.delivery.body for rejection in rejections],
             "sender_id": [storable_text(rejection.delivery.sender_id) for rejection in rejections],
             "bound_tenant_id": [proven_tenant(rejection.delivery) for rejection in rejections],
@@ -118,6 +149,12 @@ def _storable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
             return [_storable(member) for member in value]
         case _:
             return value
+
+
+def detail_json(rejection: Rejection) -> str:
+    """Give why it was rejected, and with it what of the delivery could not be read, which a replay needs."""
+    fault = rejection.delivery.fault
+    return storable_json(rejection.detail if fault is None else {**rejection.detail, "fault": fault})
 
 
 def storable_json(detail: Mapping[str, Any]) -> str:

@@ -1,9 +1,13 @@
 """A message of Kafka as a record of ours: its name, its moment and its headers."""
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+import itertools
+from collections.abc import Mapping
+from datetime import datetime
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
 
+from processor.beside import NAMES
+from processor.bounds import moment_of
 from processor.kafka_client import delivery_id
 from processor.kafka_partitions import Record
 from processor.wire import Attribute
@@ -13,41 +17,61 @@ if TYPE_CHECKING:
 
 HEADERS_MAX = 64
 HEADERS_BYTES_MAX = 64 * 1024
-"""Headers beyond either bound are left out: they are an event's context, and no place for another body."""
+"""A message with more headers than either is rejected: they are an event's context, and no second body."""
 
 
 def record_of(message: "Message", now: datetime) -> Record:
     """Read a message that is no error. A tombstone's body is empty; its key only chose the partition."""
     offset, (_, timestamp_ms) = message.offset() or 0, message.timestamp()
     body = message.value()
+    attributes, fault = _attributes(message)
+    # A producer's clock: a moment that is not given, or lies ahead, is now.
+    moment = moment_of(timestamp_ms / 1000)
     return Record(
         offset,
         delivery_id(message.partition() or 0, offset, timestamp_ms),
         body.encode() if isinstance(body, str) else body or b"",
-        _moment(timestamp_ms, now),
-        _attributes(message.headers()),
+        now if moment is None else min(moment, now),
+        attributes,
+        fault,
     )
 
 
-def _moment(timestamp_ms: int, now: datetime) -> datetime:
-    """Take a producer's clock for what it is: a moment that is not given, or lies ahead, is now."""
-    if not 0 < timestamp_ms <= now.timestamp() * 1000:
-        return now
-    return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-
-
-def _attributes(headers: object) -> Mapping[str, Attribute]:
-    if not isinstance(headers, Sequence):
-        return {}
+def _attributes(message: "Message") -> tuple[Mapping[str, Attribute], str | None]:
+    """Read the headers; the second value says in words what of them can't be read."""
+    try:
+        headers: Any = _headers(message) or ()
+    except (ValueError, TypeError, SystemError) as error:
+        # The driver gives all of them or none. Raised here it would end the thread that polls.
+        return {}, f"the headers can't be read: a header's name must be UTF-8 ({type(error).__name__})"
     found: dict[str, Attribute] = {}
     size_bytes = 0
     for name, value in headers[:HEADERS_MAX]:
         size_bytes += len(name) + len(value or b"")
         if size_bytes > HEADERS_BYTES_MAX:
             break
-        if value is not None:
-            found[name] = value if isinstance(value, str) else _text(value)
-    return found
+        if value is None:
+            continue
+        if name in found and name in NAMES:
+            return found, f"the header {name} is there twice; send it once"
+        found[_free(name, found)] = value if isinstance(value, str) else _text(value)
+    if len(headers) > HEADERS_MAX or size_bytes > HEADERS_BYTES_MAX:
+        return found, (
+            f"the message has more than {HEADERS_MAX} headers, or more than {HEADERS_BYTES_MAX} bytes of "
+            "them; the first are kept"
+        )
+    return found, None
+
+
+# Not `message.headers()`: of names that are not UTF-8 the driver gives a broken list beside its exception,
+# for which Python does not look once it has made such a call fast: it raises much later then, or crashes.
+_headers = methodcaller("headers")
+
+
+def _free(name: str, found: Mapping[str, Attribute]) -> str:
+    """Give a name for a header: its own, or one with a number behind it where that is taken."""
+    names = itertools.chain((name,), (f"{name}#{number}" for number in itertools.count(2)))
+    return next(each for each in names if each not in found)
 
 
 def _text(value: bytes) -> Attribute:

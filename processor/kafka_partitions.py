@@ -18,10 +18,14 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from processor.bounds import COUNT_MAX, count_of
 from processor.model import SUSPECT_RECEIVE_COUNT
 from processor.wire import Attribute
 
 _METADATA_LENGTH_MAX = 200
+
+_UNTIL_MAX = 1_000_000
+"""Offsets that a window may reach beyond its mark: those of what was removed from the topic count, too."""
 
 _WINDOW_SIZE = 500
 """Offsets that count as handed over before, where nobody has noted how many were: as many as a batch."""
@@ -35,6 +39,7 @@ class Record(Struct):
     body: bytes
     sent_at: datetime
     attributes: Mapping[str, Attribute]
+    fault: str | None = None
     hand_overs: int = 0
 
 
@@ -65,7 +70,9 @@ class Mark:
             return cls(offset, 0)
         if not _is_count(attempts) or not (until is None or _is_count(until)):
             return cls(offset, 0)
-        return cls(offset, attempts, until)
+        # Beyond what we write, it was not written by us; a window that nobody has noted is made anew.
+        near = until is not None and until <= offset + _UNTIL_MAX
+        return cls(offset, min(attempts, COUNT_MAX), until if near else None)
 
 
 class Partition:
@@ -152,7 +159,7 @@ class Partition:
 
     def receive_count(self, record: Record) -> int:
         """How often it was handed over, as far as anybody knows."""
-        return record.hand_overs + (self._attempts if self._in_window(record.offset) else 0)
+        return count_of(record.hand_overs + (self._attempts if self._in_window(record.offset) else 0))
 
     def settle(self, offset: int) -> bool:
         """Note that the outcome of a record is committed; tell whether that was news."""
@@ -237,4 +244,4 @@ class Partition:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

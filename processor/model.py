@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
+from processor.amqp_ids import base_of
 from processor.errors import Reason
 from processor.wire import Attribute, Claimed
 
@@ -38,8 +39,9 @@ class Delivery(Struct, frozen=True, gc=False):
     of rejections, and `bound_tenant_id` then is the tenant that it was proven to be from. `sender_id` is who
     put it on the queue, as the queue says; None: it says nothing. `group` is set by an ordered queue only:
     within one group outcomes are committed in the order in which the queue hands the messages over. `named`
-    is false where neither the queue nor the sender gave it an id, so that this hand-over alone has this one;
-    `repeated` says of such a one that it was handed over before.
+    is false where the queue gave it no id, so that this hand-over alone has this one; `repeated` says of such
+    a one that it was handed over before, under an id that differs in its end alone. `fault` says in words
+    what of it can't be read; it is rejected for that.
     """
 
     queue: str
@@ -56,11 +58,17 @@ class Delivery(Struct, frozen=True, gc=False):
     group: str | None = None
     named: bool = True
     repeated: bool = False
+    fault: str | None = None
 
     @property
     def key(self) -> tuple[str, str]:
         """What tells this delivery from all others, in every table."""
         return self.queue, self.delivery_id
+
+    @property
+    def lasting_id(self) -> str:
+        """What all hand-overs of its message have in common: the delivery id, where the queue gave one."""
+        return self.delivery_id if self.named else base_of(self.delivery_id)
 
     @property
     def redelivered(self) -> bool:

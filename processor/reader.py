@@ -115,14 +115,19 @@ def reject_alarms(connection: Connection, limits: Limits) -> list[tuple[Pair, in
 
 
 def trace(connection: Connection, message_id: str, tenant_id: str | None) -> list[Row]:
-    """Find every place of an event by its message id, or else by the queue's id of its delivery."""
+    """Find every place of an event by its message id, or by the queue's id of its delivery.
+
+    With RabbitMQ by the property message_id too, and by what the ids of one message's hand-overs begin with.
+    """
     parameters = {"message_id": message_id, "tenant_id": tenant_id}
     found = [
         row
         for name in ("message", "duplicate", "rejection")
         for row in _rows(connection, "trace", name, parameters)
     ]
-    return found or _rows(connection, "trace", "message_by_delivery", parameters)
+    if any(row["place"] == "message" for row in found):
+        return found
+    return _rows(connection, "trace", "message_by_delivery", parameters) + found
 
 
 def _rows(connection: Connection, topic: str, name: str, parameters: dict[str, Any]) -> list[Row]:

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from processor.errors import SettingsError
+from processor.errors import Reason, SettingsError
 from processor.settings import Settings
 from processor.strict_json import Document, JsonFault, read
-from processor.wire import ROUTING_FAULT, Attribute
+from processor.wire import Attribute, Claimed, Malformed
 
 _TENANT, _TYPE, _PRODUCER = _OWN = ("tenant_id", "event_type", "producer")
 """The names in a template that are the event's own; any other is a member of its payload."""
@@ -75,32 +75,27 @@ class RoutingKeys:
         )
 
     def apply(
-        self, key: str, body: bytes, attributes: Mapping[str, Attribute]
-    ) -> tuple[bytes, dict[str, Attribute]]:
+        self, key: Attribute, body: bytes, attributes: Mapping[str, Attribute]
+    ) -> tuple[bytes, Mapping[str, Attribute]] | Malformed:
         """Give the body and the attributes of a message with what its key says in them.
 
         A body that is no JSON object stays as it is, beside attributes that say whose it is and its type.
-        Where key and message disagree, or the key does not fit, all stays as it is beside the fault in words,
-        for which the message is rejected. The key itself is always among the attributes.
+        Malformed, in words, where key and message disagree or the key does not fit.
         """
-        kept = {**attributes, "routing_key": key}
-        said = self._read(key)
+        said = self._read(key) if isinstance(key, str) else None
         if said is None:
-            return body, kept | {ROUTING_FAULT: f"the routing key does not fit ROUTING_KEY ({self.template})"}
+            return _malformed(f"the routing key does not fit ROUTING_KEY ({self.template})", {})
         own = {name: value for name, value in said.items() if name in _OWN}
         try:
             for name, value in own.items():
                 _agree(name, value, attributes.get(name, value), "the header")
             document = self._document(body)
             if document is None:
-                return body, kept | own
-            text = _with(document, said, attributes)
+                return body, {**attributes, **own}
+            text = _with(document, said)
         except _Disagree as fault:
-            return body, kept | {ROUTING_FAULT: str(fault)}
-        # They are in the body now; beside each other, these two would say that the body is the payload.
-        for name in (*_OWN, "message_id", "occurred_at", "schema_version"):
-            kept.pop(name, None)
-        return text.encode("utf-8", "surrogatepass"), kept
+            return _malformed(str(fault), own)
+        return text.encode("utf-8", "surrogatepass"), attributes
 
     def _read(self, key: str) -> dict[str, str] | None:
         """Give what each name of the template stands for in this key; None: it does not fit."""
@@ -128,7 +123,12 @@ class RoutingKeys:
         return document if isinstance(document.value, dict) else None
 
 
-def _with(document: Document, said: Mapping[str, str], attributes: Mapping[str, Attribute]) -> str:
+def _malformed(words: str, said: Mapping[str, str]) -> Malformed:
+    claimed = Claimed(said.get(_TENANT), said.get(_TYPE), producer=said.get(_PRODUCER))
+    return Malformed(Reason.ENVELOPE_INVALID, {"message": words}, claimed)
+
+
+def _with(document: Document, said: Mapping[str, str]) -> str:
     """Write the envelope of a body with what the key says. Raises _Disagree."""
     texts = dict(document.member_texts)
     if "specversion" in texts:
@@ -136,9 +136,6 @@ def _with(document: Document, said: Mapping[str, str], attributes: Mapping[str, 
     if {_TYPE, "payload"} <= texts.keys():
         return _enveloped(document, texts, said, _NATIVE, "payload")
     envelope: dict[str, str] = {}
-    for name, inside in (("id", "message_id"), ("occurred_at",) * 2, ("schema_version",) * 2):
-        if isinstance(value := attributes.get(inside), str):
-            envelope[name] = value if name == "schema_version" and value.isdecimal() else json.dumps(value)
     for name in _OWN:
         if name in said:
             _agree(name, said[name], document.value.get(name, said[name]), "the body")

@@ -22,6 +22,7 @@ from processor.bindings import UNBOUND, Bindings
 from processor.errors import Reason, SettingsError
 from processor.id_scope import IdScope, Unscoped
 from processor.model import VOID, Delivery, EventSchema, Message, Meter, Registry, Rejection, Verdict
+from processor.routing_keys import RoutingKeys
 from processor.schema_budget import budget_trouble
 from processor.sns import unwrap
 from processor.strict_json import VALUES_MAX
@@ -116,7 +117,8 @@ class _Lookup:
 class Schemas:
     """Validates deliveries against the registry that was last installed. Safe to share between threads.
 
-    What comes from `sns_queue` (its name) is wrapped by SNS.
+    What comes from `sns_queue` (its name) is wrapped by SNS. What comes from `routed_queue` is read with
+    `routing_keys`.
     """
 
     def __init__(
@@ -127,12 +129,16 @@ class Schemas:
         json_values_max: int = VALUES_MAX,
         bindings: Bindings = UNBOUND,
         sns_queue: str | None = None,
+        routing_keys: RoutingKeys | None = None,
+        routed_queue: str | None = None,
     ) -> None:
         self._body_bytes_max = body_bytes_max
         self._json_depth_max = json_depth_max
         self._json_values_max = json_values_max
         self._bindings = bindings
         self._sns_queue = sns_queue
+        self._routing_keys = routing_keys
+        self._routed_queue = routed_queue
         self._lookup = _Lookup.of(Registry(0, {}, ()))
         self._compiled: dict[tuple[int, str], jsonschema_rs.Draft202012Validator | str] = {}
 
@@ -199,6 +205,19 @@ class Schemas:
         return Rejection(delivery, lookup.registry.version, reason, detail, claimed)
 
     def _read(self, delivery: Delivery) -> Envelope | Malformed:
+        found = self._decode(delivery)
+        if delivery.fault is None:
+            return found
+        # What could not be read may have named the event, or is its context: nothing is stored without it.
+        detail = {"message": delivery.fault, "fault": delivery.fault}
+        claimed = (
+            found.claimed
+            if isinstance(found, Malformed)
+            else Claimed(found.tenant_id, found.event_type, found.message_id, found.producer)
+        )
+        return Malformed(Reason.ENVELOPE_INVALID, detail, claimed)
+
+    def _decode(self, delivery: Delivery) -> Envelope | Malformed:
         body, attributes, wrapped_id = delivery.body, delivery.attributes, None
         limits = {"depth_max": self._json_depth_max, "values_max": self._json_values_max}
         if delivery.queue == self._sns_queue:
@@ -207,6 +226,13 @@ class Schemas:
                 return notification
             body, attributes = notification.body, notification.attributes
             wrapped_id = notification.message_id
+        # By today's setting, also where it is replayed: what is kept of a rejection is what came.
+        key = attributes.get("routing_key") if delivery.queue == self._routed_queue else None
+        if self._routing_keys is not None and key is not None:
+            routed = self._routing_keys.apply(key, body, attributes)
+            if isinstance(routed, Malformed):
+                return routed
+            body, attributes = routed
         envelope = decode(body, attributes, size_bytes_max=self._body_bytes_max, **limits)
         if wrapped_id is None or isinstance(envelope, Malformed) or envelope.message_id is not None:
             return envelope

@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from hashlib import md5
 from typing import TYPE_CHECKING, Any
 
+from processor.bounds import count_of, moment_of, whole_number
 from processor.model import Delivery
+from processor.wire import Attribute
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import MessageSystemAttributeNameType
@@ -55,7 +57,8 @@ def name_in(arn: str) -> str:
 
 def _delivery(message: Any, queue: str | None, now: datetime, *, fifo: bool) -> Delivery:  # noqa: ANN401 - boto3's dictionary
     system = message.get("Attributes") or {}
-    sent_ms = int(system.get("SentTimestamp", now.timestamp() * 1000))
+    sent_ms = whole_number(system.get("SentTimestamp"))
+    attributes, fault = _attributes(message.get("MessageAttributes") or {})
     return Delivery(
         queue=name_in(system.get(MOVED_FROM, "")) if queue is None else queue,
         delivery_id=message["MessageId"],
@@ -63,19 +66,28 @@ def _delivery(message: Any, queue: str | None, now: datetime, *, fifo: bool) -> 
         # which is what the rejection will say.
         body=message["Body"].encode("utf-8", "surrogatepass"),
         receipt=message["ReceiptHandle"],
-        receive_count=max(1, int(system.get("ApproximateReceiveCount", 1))),
-        sent_at=datetime.fromtimestamp(sent_ms / 1000, UTC),
+        receive_count=count_of(system.get("ApproximateReceiveCount")),
+        sent_at=(None if sent_ms is None else moment_of(sent_ms / 1000)) or now,
         received_at=now,
-        attributes={
-            name: bytes(attribute["BinaryValue"])
-            if "BinaryValue" in attribute
-            else attribute.get("StringValue", "")
-            for name, attribute in (message.get("MessageAttributes") or {}).items()
-        },
+        attributes=attributes,
         sender_id=system.get("SenderId"),
         # Whatever a server may answer unasked: of a standard queue nothing is serialised.
         group=system.get("MessageGroupId") if fifo else None,
+        fault=fault,
     )
+
+
+def _attributes(given: Mapping[str, Any]) -> tuple[dict[str, Attribute], str | None]:
+    """Read message attributes; the second value says in words which can't be read."""
+    found: dict[str, Attribute] = {}
+    fault = None
+    for name, attribute in given.items():
+        value = attribute.get("BinaryValue", attribute.get("StringValue"))
+        if isinstance(value, str | bytes):
+            found[name] = value
+        else:
+            fault = f"the message attribute {name[:64]!r} has no value that can be read"
+    return found, fault
 
 
 def _whole(message: Any, delivery: Delivery) -> bool:  # noqa: ANN401 - boto3's dictionary
@@ -86,6 +98,7 @@ def _whole(message: Any, delivery: Delivery) -> bool:  # noqa: ANN401 - boto3's 
     attributes_md5 = message.get("MD5OfMessageAttributes")
     return (
         attributes_md5 is None
+        or delivery.fault is not None
         or _attributes_md5(message.get("MessageAttributes") or {}, delivery) == attributes_md5
     )
 
@@ -95,9 +108,14 @@ def _attributes_md5(attributes: Mapping[str, Any], delivery: Delivery) -> str:
     pieces: list[bytes] = []
     for name in sorted(attributes):
         value = delivery.attributes[name]
-        kind, content = (_BINARY, value) if isinstance(value, bytes) else (_TEXT, value.encode())
-        pieces += [_part(name.encode()), _part(attributes[name]["DataType"].encode()), kind, _part(content)]
+        kind, content = (_BINARY, value) if isinstance(value, bytes) else (_TEXT, _utf8(value))
+        pieces += [_part(_utf8(name)), _part(_utf8(attributes[name]["DataType"])), kind, _part(content)]
     return md5(b"".join(pieces), usedforsecurity=False).hexdigest()
+
+
+def _utf8(text: str) -> bytes:
+    # As with the body: half of a surrogate pair must not keep what came with it from being received.
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _part(content: bytes) -> bytes:

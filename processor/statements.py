@@ -10,7 +10,16 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from processor.columns import claims, duplicate_columns, messages_document, rejection_columns, storable_json
+from processor.amqp_ids import base_of
+from processor.columns import (
+    beginning,
+    claims,
+    detail_json,
+    duplicate_columns,
+    messages_document,
+    rejection_columns,
+    repeated_columns,
+)
 from processor.errors import Reason
 from processor.model import Delivery, Message, Outcome, Rejection, Settlement, Verdict
 from processor.refusals import id_conflict, may_be_stored
@@ -49,6 +58,7 @@ class Statements:
         Raises KeyVanished, and whatever psycopg raises; nothing may be committed then.
         """
         self._lock_replayed()
+        self._settle_repeated()
         if self._keys_by_settings:
             self._settle_known(Message)
         messages = self._pending(Message)
@@ -61,8 +71,8 @@ class Statements:
                     self._settle(position, Outcome.STORED)
                 case "redelivered":
                     self._settle(position, Outcome.REDELIVERED)
-                case "duplicate" if messages[position].delivery.repeated:
-                    # The same key and content, from a queue that says it repeats itself: no second sending.
+                case "duplicate" if _is_repetition(messages[position].delivery, stored_delivery_id):
+                    # Another hand-over of the same message was saved while this save was under way.
                     self._settle(position, Outcome.REDELIVERED)
                 case "duplicate":
                     duplicates[position] = messages[position]
@@ -106,6 +116,20 @@ class Statements:
             if rejection_id not in open_ids:
                 # Somebody else closed it meanwhile: the delivery has its outcome.
                 self._settle(position, Outcome.REDELIVERED)
+
+    def _settle_repeated(self) -> None:
+        """Settle what is handed over once more, under a new id, and had its outcome under an earlier one."""
+        repeated = {
+            position: verdict
+            for position, verdict in enumerate(self._verdicts)
+            if verdict.delivery.repeated and position not in self._settlements
+        }
+        if not repeated:
+            return
+        self._cursor.execute(self._sql["find_repeated"], repeated_columns(list(repeated.values())))
+        positions = list(repeated)
+        for (place,) in self._cursor.fetchall():
+            self._settle(positions[place - 1], Outcome.REDELIVERED)
 
     def _insert_messages(self, messages: Mapping[int, Message]) -> dict[int, tuple[str, str | None]]:
         if not messages:
@@ -153,6 +177,7 @@ class Statements:
             {
                 "queue": [queue for queue, _ in keys],
                 "delivery_id": [name for _, name in keys],
+                "begins": [beginning(verdict.delivery) for verdict in verdicts.values()],
                 "again": [may_be_stored(verdict) for verdict in verdicts.values()],
             },
         )
@@ -170,7 +195,7 @@ class Statements:
                     | {
                         "rejection_id": rejection.delivery.rejection_id,
                         "reason": rejection.reason,
-                        "detail": storable_json(rejection.detail),
+                        "detail": detail_json(rejection),
                         "bound_tenant_id": self._proven_tenant(rejection.delivery),
                     },
                 )
@@ -198,9 +223,9 @@ class Statements:
     def _forget_attempts(self) -> None:
         for verdict in self._verdicts:
             if verdict.delivery.suspect:
-                queue, delivery_id = verdict.delivery.key
                 self._cursor.execute(
-                    self._sql["forget_attempt"], {"queue": queue, "delivery_id": delivery_id}
+                    self._sql["forget_attempt"],
+                    {"queue": verdict.delivery.queue, "delivery_id": verdict.delivery.lasting_id},
                 )
 
     def _close_replayed(self) -> None:
@@ -208,3 +233,11 @@ class Statements:
             rejection_id = settlement.delivery.rejection_id
             if rejection_id is not None and settlement.outcome is not Outcome.REJECTED:
                 self._cursor.execute(self._sql["close_replayed"], {"rejection_id": rejection_id})
+
+
+def _is_repetition(delivery: Delivery, stored_delivery_id: str | None) -> bool:
+    return (
+        delivery.repeated
+        and stored_delivery_id is not None
+        and base_of(stored_delivery_id) == delivery.lasting_id
+    )

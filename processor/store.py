@@ -125,7 +125,7 @@ class Store:
 
         The note goes with its outcome. Outages are waited out, and it raises as `save` does.
         """
-        key = {"queue": suspect.queue, "delivery_id": suspect.delivery_id}
+        key = {"queue": suspect.queue, "delivery_id": suspect.lasting_id}
         row = self._patience(partial(self._note, "note_attempt", key))
         return self._judge_unread(suspect, Tries() if row is None else Tries(row[0], row[1]))
 

@@ -1,34 +1,35 @@
 """The formats on the queue: from body and attributes to an envelope, or to the reason why not.
 
-    body, attributes ─▶ 1. attributes tenant_id and event_type: the body is the payload
-                        2. CloudEvents 1.0, structured (specversion)
-                        3. native (event_type and payload)
-                        4. the bare pulse (product_sku and used_amount)
+    body, attributes ─▶ 1. CloudEvents 1.0, structured (specversion)
+                        2. native (event_type and payload)
+                        3. the bare pulse (product_sku and used_amount)
+                        4. attributes tenant_id and event_type: the body is the payload
                      ─▶ Envelope | Malformed
 
-Recognised in this order, and once recognised never tried as another.
+Recognised in this order, and once recognised never tried as another. What stands beside a body that is an
+envelope completes it, and must agree with it.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from json.encoder import encode_basestring_ascii as _quoted
+from types import MappingProxyType
 from typing import Annotated, Any, TypeAlias
 
 from msgspec import Struct
-from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from processor import beside
 from processor.errors import Reason
 from processor.rfc3339 import moment_of, rest_of
 from processor.strict_json import VALUES_MAX, Document, JsonFault, read
 
-Attribute: TypeAlias = str | bytes
-"""The value of one message attribute: text (SQS String and Number) or bytes (Binary)."""
+Attribute: TypeAlias = beside.Attribute
 
 PULSE = "pulse"
 """The event type of a bare pulse."""
@@ -39,11 +40,8 @@ IDENTIFIER_LENGTH_MAX = 256
 ERRORS_MAX = 50
 """As many faults of one body are listed; the rest is counted."""
 
-ROUTING_FAULT = "routing_fault"
-"""The attribute in which a source says why a message can't be taken with its routing key."""
-
 TRACE_NAMES = ("traceparent", "tracestate")
-"""Message attributes that go into the context whatever the format (W3C Trace Context)."""
+"""Message attributes of W3C Trace Context."""
 
 FORMATS = (
     "expected attributes tenant_id and event_type, or CloudEvents 1.0 (specversion), "
@@ -134,43 +132,22 @@ def read_body(
 
 
 def _recognise(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:
-    if ROUTING_FAULT in attributes:
-        return _invalid(str(attributes[ROUTING_FAULT]), _claimed_of(document.value))
-    if "tenant_id" in attributes and "event_type" in attributes:
-        return _from_attributes(document, attributes)
+    if attributes and (name := beside.binary_name(attributes)):
+        words = f"the message attribute {name} is binary; expected text"
+        errors = [{"pointer": f"/{name}", "rule": "text", "message": words}]
+        detail = {"message": words, "errors": errors, "error_count": 1}
+        return Malformed(Reason.ENVELOPE_INVALID, detail, _claimed_of(document.value, attributes))
     match document.value:
         case {"specversion": _}:
-            envelope = _from_cloudevent(document)
+            return _from_cloudevent(document, attributes)
         case {"event_type": _, "payload": _}:
-            envelope = _from_native(document)
+            return _from_native(document, attributes)
         case {"product_sku": _, "used_amount": _}:
-            envelope = _from_pulse(document)
-        case _:
-            return _invalid(f"the body is in no known format; {FORMATS}", _claimed_of(document.value))
-    if not attributes or not isinstance(envelope, Envelope):
-        return envelope
-    named = attributes.get("tenant_id")
-    if named is not None and named != envelope.tenant_id:
-        return _invalid(
-            "the message attribute tenant_id differs from the tenant that the body names; "
-            "send both alike, or only one",
-            _claimed_of_envelope(envelope),
-        )
-    return _with_trace(envelope, document, attributes)
-
-
-def _with_trace(envelope: Envelope, document: Document, attributes: Mapping[str, Attribute]) -> Envelope:
-    """Add to the context what W3C Trace Context sends beside a body; the body's own word goes first."""
-    found = {
-        name: value
-        for name in TRACE_NAMES
-        if isinstance(value := attributes.get(name), str) and name not in document.value
-    }
-    if not found:
-        return envelope
-    added = ", ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in found.items())
-    own = "" if envelope.context is None else ", " + envelope.context[1:-1]
-    return replace(envelope, context=f"{{{added}{own}}}")
+            return _from_pulse(document, attributes)
+    if "tenant_id" in attributes and "event_type" in attributes:
+        payload = document.text.strip(" \t\r\n")
+        return _envelope(_BESIDE, {}, (payload, document.value), None, attributes)
+    return _invalid(f"the body is in no known format; {FORMATS}", _claimed_of(document.value, attributes))
 
 
 # ── the envelope, field by field ──────────────────────────────────────────────────────────────────────
@@ -205,14 +182,13 @@ class _Fields(BaseModel):
     tenant_id: Identifier
     event_type: Identifier
     id: Identifier | None = None
-    producer: Producer = ""
+    producer: Producer | None = None
     occurred_at: Moment | None = None
     schema_version: SchemaVersion | None = None
 
 
 class _AttributeFields(_Fields):
     id: Identifier | None = Field(None, validation_alias="message_id")
-    schema_version: Annotated[SchemaVersion, BeforeValidator(_number_in_text)] | None = None
 
 
 class _CloudEvent(_Fields):
@@ -226,34 +202,38 @@ class _CloudEvent(_Fields):
     )
 
 
-_ATTRIBUTE_NAMES = frozenset(
-    ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "schema_version")
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A format: its model, how it calls what may stand beside it, and which of its members are no context."""
+
+    fields: type[_Fields]
+    names: Mapping[str, str]
+    known: frozenset[str] = frozenset()
+
+
+_OWN = {name: name for name in beside.NAMES}
+_BESIDE = _Form(_AttributeFields, _OWN)
+_NATIVE = _Form(_Fields, _OWN | {"message_id": "id"}, frozenset((*_OWN, "id", "payload")) - {"message_id"})
+_PULSE = _Form(
+    _Fields,
+    _NATIVE.names,
+    frozenset(("tenant_id", "tenant", "product_sku", "used_amount", "use_unity", "use_unit"))
+    | {"id", "producer", "occurred_at"},
 )
-_CLOUDEVENT_NAMES = frozenset(
-    ("specversion", "id", "source", "type", "time", "data", "tenantid", "schemaversion")
+_CLOUDEVENT = _Form(
+    _CloudEvent,
+    dict(zip(beside.NAMES, ("tenantid", "type", "id", "source", "time", "schemaversion"), strict=True)),
+    frozenset(("specversion", "id", "source", "type", "time", "data", "tenantid", "schemaversion")),
 )
-_NATIVE_NAMES = frozenset(
-    ("id", "tenant_id", "event_type", "payload", "producer", "occurred_at", "schema_version")
-)
-_PULSE_NAMES = frozenset(("tenant_id", "tenant", "product_sku", "used_amount", "use_unity", "use_unit"))
 
 
-def _from_attributes(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:
-    others = {
-        name: json.dumps(value)
-        for name, value in attributes.items()
-        if name not in _ATTRIBUTE_NAMES and isinstance(value, str)
-    }
-    payload = document.text.strip(" \t\r\n")
-    return _envelope(_AttributeFields, attributes, payload, document.value, _object_text(others))
-
-
-def _from_cloudevent(document: Document) -> Envelope | Malformed:
+def _from_cloudevent(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:
     fields = document.value
+    claimed = _claimed_of(fields, attributes)
     if fields["specversion"] != "1.0":
-        return _invalid('specversion: expected "1.0"', _claimed_of(fields))
+        return _invalid('specversion: expected "1.0"', claimed)
     if fields.get("data_base64") is not None:
-        return _invalid("data_base64: binary data is not taken; send JSON in data", _claimed_of(fields))
+        return _invalid("data_base64: binary data is not taken; send JSON in data", claimed)
     content_type = fields.get("datacontenttype")
     # CloudEvents lets an attribute that is not set be written as null.
     if content_type is None:
@@ -261,26 +241,22 @@ def _from_cloudevent(document: Document) -> Envelope | Malformed:
     if not isinstance(content_type, str) or not re.fullmatch(
         r"[^;]*[/+]json\s*(;.*)?", content_type, re.IGNORECASE | re.DOTALL
     ):
-        return _invalid("datacontenttype: expected application/json", _claimed_of(fields))
+        return _invalid("datacontenttype: expected application/json", claimed)
     if "data" not in fields:
-        return _invalid("data: missing; expected the payload", _claimed_of(fields))
+        return _invalid("data: missing; expected the payload", claimed)
     return _envelope(
-        _CloudEvent,
-        fields,
-        document.member_texts["data"],
-        fields["data"],
-        _others(document, _CLOUDEVENT_NAMES),
+        _CLOUDEVENT, fields, (document.member_texts["data"], fields["data"]), document, attributes
     )
 
 
-def _from_native(document: Document) -> Envelope | Malformed:
+def _from_native(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:
     fields = document.value
     return _envelope(
-        _Fields, fields, document.member_texts["payload"], fields["payload"], _others(document, _NATIVE_NAMES)
+        _NATIVE, fields, (document.member_texts["payload"], fields["payload"]), document, attributes
     )
 
 
-def _from_pulse(document: Document) -> Envelope | Malformed:
+def _from_pulse(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:
     fields = document.value
     texts = document.member_texts
     pulse, members = {}, {}
@@ -291,15 +267,19 @@ def _from_pulse(document: Document) -> Envelope | Malformed:
         ("use_unity", "use_unit"),
     ):
         if name in fields and other_name in fields:
-            return _invalid(f"both {name} and {other_name} are there; send one", _claimed_of(fields))
+            return _invalid(
+                f"both {name} and {other_name} are there; send one", _claimed_of(fields, attributes)
+            )
         given = name if name in fields else other_name
         if given is not None and given in fields:
             pulse[name] = fields[given]
             members[name] = texts[given]
+    if pulse.get("tenant_id") is None and isinstance(tenant_id := attributes.get("tenant_id"), str):
+        # A pulse's payload has the tenant in it, wherever it is named.
+        pulse["tenant_id"], members["tenant_id"] = tenant_id, _quoted(tenant_id)
     envelope = {"tenant_id": pulse.get("tenant_id"), "event_type": PULSE}
     envelope |= {name: fields[name] for name in ("id", "producer", "occurred_at") if name in fields}
-    others = _others(document, _PULSE_NAMES | {"id", "producer", "occurred_at"})
-    return _envelope(_Fields, envelope, _object_text(members) or "{}", pulse, others)
+    return _envelope(_PULSE, envelope, (_object_text(members) or "{}", pulse), document, attributes)
 
 
 def _others(document: Document, known: frozenset[str]) -> str | None:
@@ -317,14 +297,22 @@ def _object_text(member_texts: Mapping[str, str]) -> str | None:
 
 
 def _envelope(
-    fields_type: type[_Fields],
-    raw: Mapping[str, Any],
-    payload: str,
-    payload_value: Any,  # noqa: ANN401 - any JSON value
-    context: str | None,
+    form: _Form,
+    fields: Mapping[str, Any],
+    payload: tuple[str, Any],
+    document: Document | None,
+    attributes: Mapping[str, Attribute],
 ) -> Envelope | Malformed:
+    """Make an envelope of a body's `fields`; the context is what else `document` has, and what is beside."""
+    context = None if document is None else _others(document, form.known)
+    completed = fields
+    if attributes:
+        completed, spoken_for = beside.complete(fields, form.names, attributes)
+        context = beside.add_context(
+            context, () if document is None else document.value, attributes, spoken_for
+        )
     try:
-        fields = fields_type.model_validate(raw)
+        found = form.fields.model_validate(completed)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         errors = [
@@ -337,19 +325,35 @@ def _envelope(
         ]
         words = "; ".join(f"{fault['pointer'][1:]}: {fault['message']}" for fault in errors)
         detail = {"message": words, "errors": errors, "error_count": len(faults)}
-        return Malformed(Reason.ENVELOPE_INVALID, detail, _claimed_of(raw))
-    return Envelope(
-        tenant_id=fields.tenant_id,
-        event_type=fields.event_type,
-        message_id=fields.id,
-        producer=fields.producer,
-        occurred_at=fields.occurred_at,
-        schema_version=fields.schema_version,
-        payload=payload,
-        payload_value=payload_value,
+        return Malformed(Reason.ENVELOPE_INVALID, detail, _claimed_of(completed))
+    text, value = payload
+    envelope = Envelope(
+        tenant_id=found.tenant_id,
+        event_type=found.event_type,
+        message_id=found.id,
+        producer=found.producer or "",
+        occurred_at=found.occurred_at,
+        schema_version=found.schema_version,
+        payload=text,
+        payload_value=value,
         context=context,
-        occurred_at_rest=rest_of(raw.get("time" if fields_type is _CloudEvent else "occurred_at")),
+        occurred_at_rest=rest_of(completed.get(form.names["occurred_at"])),
     )
+    if attributes and (
+        fault := beside.disagreement(form.names, fields, attributes, partial(_same, envelope))
+    ):
+        return _invalid(fault, _claimed_of_envelope(envelope))
+    return envelope
+
+
+def _same(envelope: Envelope, name: str, said: str) -> bool:
+    own: object = getattr(envelope, name)
+    if name == "occurred_at":
+        try:
+            return (moment_of(said), rest_of(said)) == (own, envelope.occurred_at_rest)
+        except ValueError:
+            return False
+    return own == (_number_in_text(said) if name == "schema_version" else said)
 
 
 def pointer(path: "list[str | int] | tuple[str | int, ...]") -> str:
@@ -364,14 +368,15 @@ def _invalid(message: str, claimed: Claimed) -> Malformed:
 # ── who it claims to be from, as far as can be told ───────────────────────────────────────────────────
 
 
-def _claimed_of(raw: object) -> Claimed:
-    if not isinstance(raw, Mapping):
-        return Claimed()
+def _claimed_of(raw: object, attributes: Mapping[str, Attribute] = MappingProxyType({})) -> Claimed:
+    """Read claims; what the body does not say is taken from beside it."""
+    own = raw if isinstance(raw, Mapping) else {}
     return Claimed(
-        tenant_id=_first_text(raw, "tenant_id", "tenantid", "tenant"),
-        event_type=_first_text(raw, "event_type", "type"),
-        message_id=_first_text(raw, "message_id", "id"),
-        producer=_first_text(raw, "producer", "source"),
+        tenant_id=_first_text(own, "tenant_id", "tenantid", "tenant") or _first_text(attributes, "tenant_id"),
+        event_type=_first_text(own, "event_type", "type") or _first_text(attributes, "event_type"),
+        message_id=_first_text(own, "message_id", "id")
+        or _first_text(attributes, "message_id", beside.AMQP_MESSAGE_ID),
+        producer=_first_text(own, "producer", "source") or _first_text(attributes, "producer"),
     )
 
 

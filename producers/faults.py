@@ -69,6 +69,9 @@ def _schema_violation(rng: random.Random, event: Event, form: Form) -> Outgoing:
     counted = event.event_type in COUNTED
     spoilers = [_surplus, _without_user] if counted else _SPOILERS
     payload = rng.choice(spoilers)(rng, event)
+    if event.event_type == "pulse" and form is Form.ATTRIBUTES:
+        # A bare pulse is an envelope: what is too much in it would be context.
+        form = Form.NATIVE
     return encode(replace(event, payload=payload), form)
 
 

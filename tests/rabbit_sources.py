@@ -1,5 +1,6 @@
 """Sources of RabbitMQ as the processor opens them, and what may become of their connection."""
 
+import sys
 from typing import Any
 
 from processor.settings import Settings
@@ -17,6 +18,19 @@ def a_source_of(source_url: str, **settings: Any) -> RabbitMqSource:
     address = loaded.source_address()
     assert address is not None
     return RabbitMqSource.open(loaded, address)
+
+
+def put_too_deep(queue: RabbitQueue, body: bytes, **properties: Any) -> None:
+    """Put a message whose headers pika's reader gives up at, some hundred levels down."""
+    deep: Any = []
+    for _ in range(3000):
+        deep = [deep]
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    try:
+        queue.put(body, headers={"deep": deep}, **properties)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def end_connection(source: RabbitMqSource) -> None:

@@ -16,7 +16,8 @@ from processor.wiring import database
 def trace(message_id: str, tenant_id: str | None, as_json: bool) -> None:
     """Say where an event went: message, duplicate, rejection, or never seen (exit code 1).
 
-    MESSAGE_ID is the id that the producer gave it, or the SQS MessageId of a delivery.
+    MESSAGE_ID is the id that the producer gave it, or the queue's id of a delivery: the MessageId of SQS, or
+    with RabbitMQ the property message_id.
     """
     with database(Settings.load()) as connection:
         places = reader.trace(connection, message_id, tenant_id)

@@ -176,6 +176,7 @@ class KafkaSource:
             sent_at=record.sent_at,
             received_at=now,
             attributes=record.attributes,
+            fault=record.fault,
             group=str(partition.number),
         )
 

@@ -98,6 +98,7 @@ def _delivery(row: Mapping[str, Any]) -> Delivery:
         rejection_id=row["rejection_id"],
         sender_id=row["sender_id"],
         bound_tenant_id=row["bound_tenant_id"],
+        fault=row["fault"],
     )
 
 

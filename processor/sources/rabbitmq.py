@@ -9,11 +9,10 @@ more receive of every message. Queues are the operator's: we never declare one.
 
 import threading
 import time
-import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Self
 
 import structlog
 from pika import ConnectionParameters
@@ -21,11 +20,11 @@ from pika.spec import Basic, BasicProperties
 
 from processor import metrics
 from processor.addresses import SourceAddress
-from processor.amqp_ids import attributes_of, delivery_id
+from processor.amqp_ids import attributes_of, delivery_base, hand_over
 from processor.amqp_link import FAILED, Ended, Link, connection_parameters, count_waiting, ended
+from processor.bounds import moment_of
 from processor.errors import SourceFault, SourceUnavailable
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Settlement
-from processor.routing_keys import RoutingKeys
 from processor.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -56,13 +55,11 @@ class RabbitMqSource:
         parameters: ConnectionParameters,
         *,
         prefetch: int,
-        routing_keys: RoutingKeys | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address = address
         self._parameters = parameters
         self._prefetch = prefetch
-        self._routing_keys = routing_keys
         self._clock = clock
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -81,13 +78,12 @@ class RabbitMqSource:
 
     @classmethod
     def open(cls, settings: Settings, address: SourceAddress) -> Self:
-        """Take the settings; nothing is called yet. Raises SettingsError where they contradict each other."""
+        """Take the settings; nothing is called yet."""
         return cls(
             address,
             connection_parameters(address),
             # Two batches: one that is being saved, and the next. More would come again after a crash.
             prefetch=min(settings.buffer_size_max, 2 * settings.batch_size_max, PREFETCH_MAX),
-            routing_keys=RoutingKeys.of(settings),
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
@@ -256,27 +252,26 @@ class RabbitMqSource:
 
     def _delivery(self, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> Delivery:
         now = datetime.now(UTC)
-        headers: Mapping[Any, Any] = properties.headers or {}
-        attributes = attributes_of(headers)
-        key = str(method.routing_key)
+        attributes, fault = attributes_of(properties, method.routing_key or "")
+        moment = moment_of(properties.timestamp)
         redelivered = bool(method.redelivered)
-        named = isinstance(properties.message_id, str) and properties.message_id != ""
-        name = delivery_id(str(properties.message_id), key, attributes, body) if named else str(uuid.uuid4())
-        if self._routing_keys is not None:
-            body, attributes = self._routing_keys.apply(key, body, attributes)
         return Delivery(
             queue=self._address.queue,
-            delivery_id=name,
+            delivery_id=hand_over(delivery_base(attributes, body)),
             body=body,
             receipt=f"{self._link_number}:{method.delivery_tag}",
-            receive_count=_receive_count(headers, redelivered=redelivered),
-            sent_at=_sent_at(properties.timestamp, now),
+            # Any client can write the header in which a quorum queue counts. The flag is the broker's alone,
+            # and does not say how often: what came before may have killed us, so it is as suspect as a third.
+            receive_count=SUSPECT_RECEIVE_COUNT if redelivered else 1,
+            # The sender's clock; what it names is not always the past.
+            sent_at=now if moment is None else min(moment, now),
             received_at=now,
             attributes=attributes,
             # RabbitMQ takes this property from the user of that name only.
             sender_id=properties.user_id if isinstance(properties.user_id, str) else None,
-            named=named,
-            repeated=redelivered and not named,
+            named=False,
+            repeated=redelivered,
+            fault=fault,
         )
 
 
@@ -298,23 +293,3 @@ def _acknowledgements(tags: Sequence[int], oldest_open: int | None) -> list[tupl
     before = [tag for tag in tags if oldest_open is None or tag < oldest_open]
     after = [(tag, False) for tag in tags if oldest_open is not None and tag > oldest_open]
     return [(max(before), True), *after] if before else after
-
-
-def _receive_count(headers: Mapping[Any, Any], *, redelivered: bool) -> int:
-    """Count the hand-overs: a quorum queue says how many there were before.
-
-    A classic queue says only that there was one. That one may have killed us, and nobody will ever count a
-    third, so it is as suspect as a third.
-    """
-    count = headers.get("x-delivery-count")
-    if isinstance(count, int):
-        return max(0, count) + 1
-    return SUSPECT_RECEIVE_COUNT if redelivered else 1
-
-
-def _sent_at(timestamp: object, now: datetime) -> datetime:
-    """Give the moment that the sender named, unless it is none or to come; then now."""
-    try:
-        return min(datetime.fromtimestamp(timestamp, UTC), now) if isinstance(timestamp, int) else now
-    except (ValueError, OverflowError, OSError):
-        return now

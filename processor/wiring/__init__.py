@@ -14,6 +14,7 @@ from processor.connection import connect, while_server_answers
 from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
 from processor.patience import Patience
 from processor.reject_alarm import Limits
+from processor.routing_keys import RoutingKeys
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sqlstates import Remedy, name_of, remedy
@@ -54,12 +55,17 @@ def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
 
 
 def make_schemas(settings: Settings) -> Schemas:
-    """Make a validator that knows no registry yet."""
+    """Make a validator that knows no registry yet. Raises SettingsError where settings contradict."""
+    routing_keys = RoutingKeys.of(settings)
+    address = settings.source_address()
+    routed = routing_keys is not None and address is not None and address.kind == "rabbitmq"
     return Schemas(
         body_bytes_max=settings.body_bytes_max,
         json_depth_max=settings.json_depth_max,
         bindings=Bindings.of(settings),
         json_values_max=settings.json_values_max,
+        routing_keys=routing_keys,
+        routed_queue=settings.queue_name() if routed else None,
         sns_queue=settings.queue_name() if settings.unwrap == "sns" and settings.source_url is None else None,
     )
 

@@ -8,7 +8,7 @@ import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 
 from processor.addresses import source_address
-from processor.amqp_ids import delivery_id
+from processor.amqp_ids import attributes_of, delivery_base
 from processor.amqp_link import FAILED, connection_parameters, ended
 from processor.errors import SettingsError
 from producers.doors import Answer, CallFailed
@@ -99,7 +99,8 @@ class AmqpDoor:
         except (pika.exceptions.ShortStringTooLong, UnicodeEncodeError) as error:
             answer.refused[place] = (type(error).__name__, "a header's name or value that AMQP does not take")
         else:
-            answer.accepted[place] = delivery_id(name, self._routing_key, message.attributes, body)
+            # What its delivery ids will begin with: each hand-over has an end of its own.
+            answer.accepted[place] = delivery_base(attributes_of(properties, self._routing_key)[0], body)
 
     def _channel(self) -> BlockingChannel:
         channel: BlockingChannel | None = getattr(self._own, "channel", None)

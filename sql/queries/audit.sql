@@ -98,31 +98,51 @@ ANALYZE manifest_line
 -- create_stored: A place for the digests of the stored payloads, for this transaction only.
 CREATE TEMPORARY TABLE stored_message (
   tenant_id text COLLATE "C", message_id text COLLATE "C", producer text COLLATE "C",
-  queue text COLLATE "C", delivery_id text COLLATE "C", digest text
+  queue text COLLATE "C", delivery_id text COLLATE "C", base text COLLATE "C", digest text
 ) ON COMMIT DROP
 
--- payloads: The stored messages, to be read in pages.
-SELECT tenant_id, message_id, producer, queue, delivery_id, payload::text FROM message
+-- payloads: The stored messages, to be read in pages; the base is what manifests know of a delivery.
+SELECT tenant_id, message_id, producer, queue, delivery_id,
+  regexp_replace(delivery_id, '~[0-9a-f]{12}$', '') AS base, payload::text
+FROM message
 
 -- copy_stored: Bring the messages in with the digests of their payloads.
-COPY stored_message (tenant_id, message_id, producer, queue, delivery_id, digest) FROM STDIN
+COPY stored_message (tenant_id, message_id, producer, queue, delivery_id, base, digest) FROM STDIN
 
 -- analyze_stored: Count them, so that the plans of the questions below fit.
 ANALYZE stored_message
 
--- place_deliveries: Where each delivery is that the queue accepted; joins, since a question per delivery is quadratic.
+-- place_deliveries: Where each delivery is that the queue accepted; joins, since a question per delivery is quadratic. RabbitMQ names no sending, so of its messages that are equal as many rows must be there as were accepted: its ids end with what tells their hand-overs apart, and a manifest names what stands before that.
 CREATE TEMPORARY TABLE placed_delivery ON COMMIT DROP AS
-SELECT accepted.*,
-  as_message.delivery_id IS NOT NULL AS as_message,
-  as_duplicate.delivery_id IS NOT NULL AS as_duplicate,
-  as_rejection.delivery_id IS NOT NULL AS as_rejection
-FROM (
-  SELECT delivery_id, min(tenant_id) AS tenant_id, min(message_id) AS message_id
+WITH accepted AS (
+  SELECT delivery_id, min(tenant_id) AS tenant_id, min(message_id) AS message_id,
+    CASE WHEN delivery_id ~ '(:[0-9a-f]{16}|^[0-9a-f]{64})$' THEN count(*) ELSE 1 END AS sends
   FROM manifest_line WHERE state = 'accepted' GROUP BY delivery_id
-) AS accepted
-LEFT JOIN (SELECT DISTINCT delivery_id FROM stored_message) AS as_message USING (delivery_id)
-LEFT JOIN (SELECT DISTINCT delivery_id FROM duplicate) AS as_duplicate USING (delivery_id)
-LEFT JOIN (SELECT DISTINCT delivery_id FROM rejection WHERE status <> 'replayed') AS as_rejection USING (delivery_id)
+),
+placed AS (
+  SELECT delivery_id,
+    count(*) FILTER (WHERE place = 'message') AS messages,
+    count(*) FILTER (WHERE place = 'duplicate') AS duplicates,
+    count(*) FILTER (WHERE place = 'rejection') AS rejections
+  FROM (
+    SELECT base AS delivery_id, 'message' AS place FROM stored_message
+    UNION ALL
+    SELECT regexp_replace(delivery_id, '~[0-9a-f]{12}$', ''), 'duplicate' FROM duplicate
+    UNION ALL
+    SELECT regexp_replace(delivery_id, '~[0-9a-f]{12}$', ''), 'rejection' FROM rejection WHERE status <> 'replayed'
+  ) AS bases
+  GROUP BY delivery_id
+)
+SELECT delivery_id, tenant_id, message_id,
+  send <= messages AS as_message,
+  send > messages AND send <= messages + duplicates AS as_duplicate,
+  send > messages + duplicates AND send <= messages + duplicates + rejections AS as_rejection
+FROM (
+  SELECT accepted.*, coalesce(messages, 0) AS messages, coalesce(duplicates, 0) AS duplicates,
+    coalesce(rejections, 0) AS rejections
+  FROM accepted LEFT JOIN placed USING (delivery_id)
+) AS counted
+CROSS JOIN LATERAL generate_series(1, sends) AS send
 
 -- accepted: How many deliveries the queue accepted, and where each is: one row.
 SELECT
@@ -167,13 +187,15 @@ WITH unknown AS (
     queue || '/' || delivery_id,
     -- As wire.derived_id has it where that would be too long.
     left(encode(sha256(convert_to(queue, 'UTF8')), 'hex'), 16) || '/' || delivery_id,
-    encode(sha256(convert_to(queue || '/' || delivery_id, 'UTF8')), 'hex')) AS without_id
+    encode(sha256(convert_to(queue || '/' || delivery_id, 'UTF8')), 'hex'))
+    -- RabbitMQ's property message_id stands in for an id that the event does not have.
+    OR starts_with(base, message_id || ':') AS without_id
   FROM stored_message
   WHERE NOT EXISTS (
       SELECT FROM manifest_line
       WHERE manifest_line.tenant_id = stored_message.tenant_id
         AND manifest_line.message_id = stored_message.message_id)
-    AND NOT EXISTS (SELECT FROM manifest_line WHERE manifest_line.delivery_id = stored_message.delivery_id)
+    AND NOT EXISTS (SELECT FROM manifest_line WHERE manifest_line.delivery_id = stored_message.base)
 ),
 -- Each send that was intended without an id explains one row whose delivery no answer named.
 intended AS (
@@ -220,9 +242,9 @@ by_id AS (
   SELECT tenant_id, message_id, array_agg(digest) FILTER (WHERE digest IS NOT NULL) AS digests
   FROM manifest_line WHERE message_id IS NOT NULL GROUP BY tenant_id, message_id
 )
-SELECT tenant_id, message_id, producer, delivery_id, count(*) OVER () AS found
+SELECT tenant_id, message_id, producer, stored_message.delivery_id, count(*) OVER () AS found
 FROM stored_message
-LEFT JOIN by_delivery USING (delivery_id)
+LEFT JOIN by_delivery ON by_delivery.delivery_id = stored_message.base
 LEFT JOIN by_id USING (tenant_id, message_id)
 -- Lines without a digest say nothing of the payload: they make this NULL, which is no problem.
 WHERE digest <> ALL (CASE WHEN by_delivery.delivery_id IS NULL THEN by_id.digests ELSE by_delivery.digests END)

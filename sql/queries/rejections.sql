@@ -1,7 +1,8 @@
 -- The questions and deeds of `processor rejection`. Every selection takes the same parameters, NULL for "any".
 
 -- select_open: The open rejections after one id, oldest first, whole, for replay; without those that are aged, where it is said how many days keys live.
-SELECT rejection_id, queue, delivery_id, body, attributes, sent_at, receive_count, sender_id, bound_tenant_id
+SELECT rejection_id, queue, delivery_id, body, attributes, sent_at, receive_count, sender_id, bound_tenant_id,
+  detail ->> 'fault' AS fault
 FROM rejection
 WHERE status = 'open' AND rejection_id > %(after)s
   AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))

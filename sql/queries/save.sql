@@ -28,6 +28,29 @@ WHERE rejection_id = ANY (%(rejection_ids)b) AND status = 'open'
 ORDER BY queue, delivery_id
 FOR UPDATE
 
+-- find_repeated: Of deliveries that are handed over once more, each time under a new id, find those that have an outcome: ids of the same message differ in their last twelve digits alone.
+SELECT position
+FROM ROWS FROM (unnest(
+  %(queue)b::text[], %(begins)b::text[], %(tenant_id)b::text[], %(message_id_from)b::text[], %(message_id_to)b::text[]
+)) WITH ORDINALITY AS incoming (queue, begins, tenant_id, message_id_from, message_id_to, position)
+WHERE (
+    SELECT 1 FROM rejection
+    WHERE rejection.queue = incoming.queue
+      AND rejection.delivery_id > begins AND rejection.delivery_id < begins || 'g'
+      AND char_length(rejection.delivery_id) = char_length(begins) + 12 LIMIT 1) IS NOT NULL
+  OR (
+    SELECT 1 FROM duplicate
+    WHERE duplicate.queue = incoming.queue
+      AND duplicate.delivery_id > begins AND duplicate.delivery_id < begins || 'g'
+      AND char_length(duplicate.delivery_id) = char_length(begins) + 12 LIMIT 1) IS NOT NULL
+  OR (
+    SELECT 1 FROM message
+    WHERE message.tenant_id = incoming.tenant_id
+      AND message.message_id >= message_id_from AND message.message_id <= message_id_to
+      AND message.queue = incoming.queue
+      AND message.delivery_id > begins AND message.delivery_id < begins || 'g'
+      AND char_length(message.delivery_id) = char_length(begins) + 12 LIMIT 1) IS NOT NULL
+
 -- insert_messages: Store what is new; a delivery that has an outcome already, or a known key, inserts nothing.
 INSERT INTO message (
   tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at,
@@ -199,7 +222,8 @@ RETURNING queue, delivery_id
 
 -- find_outcomes: Find the deliveries that have an outcome, whatever a reading of them says now. Asked in the order of what it costs: whatever was stored of a first hand-over has no exact index, and only what was handed over before can be there.
 SELECT incoming.queue, incoming.delivery_id
-FROM unnest(%(queue)b::text[], %(delivery_id)b::text[], %(again)b::boolean[]) AS incoming (queue, delivery_id, again)
+FROM unnest(%(queue)b::text[], %(delivery_id)b::text[], %(begins)b::text[], %(again)b::boolean[])
+  AS incoming (queue, delivery_id, begins, again)
 WHERE (
     SELECT 1 FROM rejection
     WHERE rejection.queue = incoming.queue AND rejection.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL
@@ -212,7 +236,12 @@ WHERE (
     LIMIT 1) IS NOT NULL
   OR again AND (
     SELECT 1 FROM message
-    WHERE message.delivery_id = incoming.delivery_id AND message.queue = incoming.queue LIMIT 1) IS NOT NULL
+    WHERE split_part(message.delivery_id, '~', 1) = split_part(incoming.delivery_id, '~', 1)
+      AND message.queue = incoming.queue
+      -- Where each hand-over has an id of its own, they differ in their last twelve digits alone.
+      AND (message.delivery_id = incoming.delivery_id
+        OR starts_with(message.delivery_id, begins) AND char_length(message.delivery_id) = char_length(begins) + 12)
+    LIMIT 1) IS NOT NULL
 
 -- insert_rejections: Keep what can't be a message, whole; a delivery that has an outcome already is not given back.
 INSERT INTO rejection (

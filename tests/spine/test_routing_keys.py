@@ -23,9 +23,10 @@ def read(
     key: str, body: object, attributes: dict[str, Attribute] | None = None, by: RoutingKeys | None = None
 ) -> Envelope | Malformed:
     written = body if isinstance(body, bytes) else json.dumps(body).encode()
-    mapped, beside = (by or keys()).apply(key, written, attributes or {})
-    assert beside["routing_key"] == key
-    return decode(mapped, beside, size_bytes_max=1_000_000, depth_max=64)
+    routed = (by or keys()).apply(key, written, attributes or {})
+    if isinstance(routed, Malformed):
+        return routed
+    return decode(*routed, size_bytes_max=1_000_000, depth_max=64)
 
 
 def envelope(*arguments: Any, **more: Any) -> Envelope:

@@ -69,7 +69,7 @@ def test_attributes_that_were_published_with_it_stand_for_the_sqs_attributes() -
     found = accepted(a_notification({"n": 1}, MessageAttributes=attributes))
 
     assert found.payload == '{"n": 1}'
-    assert json.loads(found.context or "") == {"number": "7"}
+    assert json.loads(found.context or "") == {"number": "7", "raw": {"base64": "AA=="}}
 
 
 def test_an_event_without_an_id_takes_the_one_of_sns_which_its_second_delivery_has_too() -> None:
