@@ -26,6 +26,7 @@ END $$;
 -- Whoever removes old messages or rebuilds totals works by what it saw a moment ago: let it end, and none begin.
 SELECT pg_advisory_lock(7309453202311083) AS turn \gset erase_
 
+-- Saves go on: since the tenant is suspended none finds a message of it, which would be gone before it commits.
 \echo 'messages, duplicates and rejections, by how many went:'
 
 WITH gone AS (

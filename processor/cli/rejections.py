@@ -62,7 +62,9 @@ def rejection_list(status: str, limit: int, as_json: bool, **selected: Any) -> N
             status=None if status == "any" else status,
             limit=limit,
         )
-    shown = ("rejection_id", "rejected_at", "reason", "tenant_id", "event_type", "message_id", "message")
+    shown = ["rejection_id", "rejected_at", "reason", "tenant_id", "event_type", "message_id", "message"]
+    if any(row["first_rejected_at"] != row["rejected_at"] for row in rows):
+        shown.insert(1, "first_rejected_at")
     print_rows(
         rows if as_json else [{name: row[name] for name in shown} for row in rows],
         as_json=as_json,

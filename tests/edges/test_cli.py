@@ -185,6 +185,11 @@ def test_rejections_are_replayed_and_what_stays_open_is_exit_code_1(
     }
     again = run("rejection", "replay", "--all")
     assert (again.code, again.out) == (FAILED, "0 stored, 1 still open (1 unknown_tenant)\n")
+    # Both moments: the first one beside that of the last replay.
+    [row] = run("rejection", "list", "--json").json
+    assert row["first_rejected_at"] < row["rejected_at"]
+    assert "first_rejected_at" in run("rejection", "list").out
+    assert "first_rejected_at" in run("rejection", "show", 2).out
     assert run("rejection", "replay", 1).out == "no open rejections are selected\n"
     assert run("rejection", "replay", 1).code == FINE
 

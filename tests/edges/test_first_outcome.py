@@ -17,6 +17,7 @@ from processor.connection import connect
 from processor.errors import Reason
 from processor.model import Delivery, Message, Rejection, Tries, Verdict
 from processor.patience import Patience
+from processor.queries import queries
 from processor.schemas import Schemas
 from processor.store import Judge, Store
 from processor.suspects import SuspectLimits
@@ -174,6 +175,38 @@ def test_two_hand_overs_that_one_process_holds_end_as_one_row(
 
             assert [settlement.outcome.value for settlement in outcomes].count("redelivered") == 1
             assert len(db.execute(PLACES, {"id": delivery.delivery_id}).fetchall()) == 1
+
+
+MANY = """
+    INSERT INTO message (tenant_id, message_id, event_type, schema_id, sent_at, payload, queue, delivery_id,
+      receive_count)
+    SELECT 'acme', 'many-' || n, 'order.created', 1, now(), '{"total": 1}', 'events', 'many-' || n, 1
+    FROM generate_series(%s::int, %s::int) AS n
+"""
+
+
+def test_a_delivery_is_found_without_a_key_by_few_pages_summarised_or_not(
+    saver: Saver, database_url: str, db: Db
+) -> None:
+    db.execute(MANY, [1, 8000])
+    db.execute("SELECT brin_summarize_new_values('message_delivery_bloom')")
+    db.execute(MANY, [8001, 8100])
+    db.execute("ANALYZE message")
+    unreadable = [a_delivery(b"?", delivery_id=f"many-{n}", receive_count=2) for n in (1, 4000, 8050, 99_999)]
+
+    outcomes = saver.outcomes(*unreadable)
+
+    assert outcomes == ["redelivered", "redelivered", "redelivered", "not_json"]
+    with connect(database_url, timeout_s=20) as connection:
+        plan = connection.execute(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {queries('save')['find_outcomes']}",
+            {"queue": ["events"], "delivery_id": ["many-1"], "again": [True]},
+        ).fetchall()[0][0]
+    assert "message_delivery_bloom" in str(plan)
+    assert "Seq Scan" not in str(plan)
+    pages = db.execute("SELECT pg_relation_size('message') / 8192").fetchone()
+    assert pages is not None
+    assert plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"] < pages[0] / 2
 
 
 def test_fresh_deliveries_are_saved_before_redelivered_ones_and_beside_other_saves(
