@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from processor.board import Row, Turn
 
@@ -40,7 +41,7 @@ def cpu_times(pid: int, thread_id: int) -> CpuTimes:
 def threads_of(pid: int) -> list[int]:
     """Name the threads of a process; none where nobody tells."""
     try:
-        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+        return [int(folder.name) for folder in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:
         return []
 
