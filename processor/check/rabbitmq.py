@@ -31,8 +31,8 @@ def check_rabbitmq(settings: Settings, address: SourceAddress) -> list[Finding]:
             "queue type",
             "AMQP does not tell it, nor whether it is durable",
             note=True,
-            advice="see `rabbitmqctl list_queues name type durable policy`: a durable quorum queue outlives a "
-            "node; a classic one is lost with it",
+            advice="see `rabbitmqctl list_queues name type durable policy`: a durable quorum queue outlives "
+            "a node; a classic one is lost with it",
         ),
         _receive_count(settings),
         tell(
