@@ -30,8 +30,7 @@ from processor.sources import Source
 log = structlog.get_logger(__name__)
 
 _TICK_S = 0.2
-_CALL_SIZE_MAX = 10
-"""Deliveries in one call to the queue, of whichever kind."""
+_CALL_SIZE_MAX = 10  # deliveries in one call to the queue, of whichever kind
 
 RECEIVE_SIZE_MAX = _CALL_SIZE_MAX
 """Deliveries asked for by one receive, where the queue has no better figure."""

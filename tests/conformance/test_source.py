@@ -211,7 +211,7 @@ _KINDS: dict[str, Callable[[pytest.FixtureRequest, int], Iterator[Queue]]] = {
 
 
 def kill_link(patch: pytest.MonkeyPatch, source: RabbitMqSource) -> None:
-    patch.setattr(source, "_note", die)
+    patch.setattr(source, "_told_to_connect", die)
     end_connection(source)
 
 

@@ -172,7 +172,7 @@ def test_a_worker_whose_interpreter_is_held_by_nothing_that_is_judged_is_replace
         """
         def work(worker):
             follow(worker)
-            until(lambda: worker.row.last_beat().number)
+            until(lambda: worker.row.beats)
             if not os.path.exists(f"{folder}/held"):
                 open(f"{folder}/held", "w")
                 sum(range(10**13))

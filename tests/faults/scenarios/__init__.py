@@ -5,6 +5,7 @@ from tests.faults.scenarios import (
     changes,
     fifo,
     gateway,
+    hangs,
     process,
     restores,
     servers,
@@ -15,6 +16,7 @@ from tests.faults.scenarios import (
 
 ALL = [
     *process.SCENARIOS,
+    *hangs.SCENARIOS,
     *sessions.SCENARIOS,
     *servers.SCENARIOS,
     *changes.SCENARIOS,
