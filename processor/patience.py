@@ -1,4 +1,7 @@
-"""Waiting an outage out: try again, with growing and jittered pauses, until it works or we must stop."""
+"""Waiting an outage out: try again, with growing and jittered pauses, until it works or we must stop.
+
+works ── an attempt fails ─▶ outage ── an attempt that began later is answered ─▶ outage_over
+"""
 
 import threading
 import time
@@ -21,6 +24,9 @@ from processor.errors import Stopped, Unavailable
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
+_TELL_EVERY_S = 60.0
+"""How often an outage that goes on is told of, unless its trouble becomes another."""
+
 
 class Patience:
     """One dependency's outages: who talks to it talks through this, who depends on it asks `working`.
@@ -33,19 +39,34 @@ class Patience:
         self.working = threading.Event()
         self.working.set()
         self.recovered_at = time.monotonic()
+        self.answered_at: float | None = None
         self.trouble = ""
         self._wait_s_max = wait_s_max
         self._stop = stop
+        self._failed_at = self._told_at = 0.0
+        self._changing = threading.Lock()
 
     def __call__(self, attempt: Callable[[], T]) -> T:
         """Call `attempt` until it raises no Unavailable. Raises Stopped, and whatever else it raises."""
         try:
             # Nearly always it works, and then costs nothing beside the attempt.
-            result = attempt()
+            return self._try(attempt)
         except Unavailable as error:
-            result = self._wait_out(attempt, error)
+            return self._wait_out(attempt, error)
+
+    def probe(self, attempt: Callable[[], object]) -> None:
+        """Call `attempt` once, for what it says of the dependency. Raises whatever is no Unavailable."""
+        try:
+            self._try(attempt)
+        except Unavailable as error:
+            self._failed(str(error))
+
+    def _try(self, attempt: Callable[[], T]) -> T:
+        asked_at = time.monotonic()
+        result = attempt()
+        self.answered_at = time.monotonic()
         if not self.working.is_set():
-            self._over()
+            self._answered(asked_at)
         return result
 
     def _wait_out(self, attempt: Callable[[], T], first: Unavailable) -> T:
@@ -54,7 +75,7 @@ class Patience:
         def again() -> T:
             if (known := next(outcomes)) is not None:
                 raise known
-            return attempt()
+            return self._try(attempt)
 
         try:
             return self._retrying()(again)
@@ -77,12 +98,26 @@ class Patience:
 
     def _note(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
-        self.trouble = str(error)
-        self.working.clear()
-        log.warning("outage", dependency=self.dependency, trouble=self.trouble, attempt=state.attempt_number)
+        self._failed(str(error))
 
-    def _over(self) -> None:
-        self.trouble = ""
-        self.recovered_at = time.monotonic()
-        self.working.set()
+    def _failed(self, trouble: str) -> None:
+        now = time.monotonic()
+        with self._changing:
+            begins, changed = self.working.is_set(), trouble != self.trouble
+            self._failed_at, self.trouble = now, trouble
+            self.working.clear()
+            if not begins and not changed and now - self._told_at < _TELL_EVERY_S:
+                return
+            self._told_at = now
+        event = "outage" if begins else "outage_goes_on"
+        log.warning(event, dependency=self.dependency, trouble=trouble)
+
+    def _answered(self, asked_at: float) -> None:
+        """End the outage, unless what was answered had been asked before the last failure."""
+        with self._changing:
+            if self.working.is_set() or asked_at < self._failed_at:
+                return
+            self.trouble = ""
+            self.recovered_at = time.monotonic()
+            self.working.set()
         log.info("outage_over", dependency=self.dependency)

@@ -14,9 +14,10 @@ from confluent_kafka import TopicPartition
 from processor.addresses import source_address
 from processor.errors import Reason, SourceFault, SourceUnavailable
 from processor.kafka_client import an_onlooker
+from processor.limits import Limits
 from processor.model import Delivery, Outcome, Rejection, Settlement, Verdict
 from processor.patience import Patience
-from processor.pipeline import Limits, Pipeline
+from processor.pipeline import Pipeline
 from processor.sources.kafka import KafkaSource
 from tests.brokers.kafka import Mock
 from tests.builders import a_body
@@ -187,6 +188,9 @@ class Ledger:
         with self._lock:
             self.committed += [verdict.delivery.delivery_id for verdict in verdicts]
         return [Settlement(verdict.delivery, Outcome.STORED) for verdict in verdicts]
+
+    def probe(self) -> None:
+        """Nothing to ask."""
 
     def close(self) -> None:
         """Nothing to close."""
