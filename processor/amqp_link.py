@@ -17,6 +17,7 @@ from typing import Any
 import pika
 import pika.data
 import pika.exceptions
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
 
@@ -198,8 +199,8 @@ def count_waiting(address: SourceAddress) -> pika.frame.Method[pika.spec.Queue.D
             connection.close()
 
 
-FAILED = (pika.exceptions.AMQPError, OSError, *_NOT_READABLE)
-"""What pika raises where a broker can't be reached, refuses, or answers what can't be read."""
+FAILED = (pika.exceptions.AMQPError, AMQPConnectorException, OSError, *_NOT_READABLE)
+"""What pika raises where a broker can't be reached, refuses, is frozen, or answers what can't be read."""
 
 _NOT_FOUND, _NOT_ALLOWED, _ACCESS_REFUSED = 404, 530, 403
 _NO_RIGHT = -403

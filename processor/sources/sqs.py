@@ -30,6 +30,9 @@ CALL_SIZE_MAX = 10
 
 _OK = 200
 
+_SILENCE_S_MAX = 15
+"""For how long a call may stay without an answer, beyond the wait of a long poll."""
+
 _CREDENTIALS_REFUSED = frozenset(
     {
         "ExpiredToken",
@@ -294,7 +297,7 @@ def _session_and_client(settings: Settings) -> "tuple[Session, SQSClient]":
 
     config = Config(
         connect_timeout=5,
-        read_timeout=settings.receive_wait_s + 15,
+        read_timeout=settings.receive_wait_s + _SILENCE_S_MAX,
         # Two attempts for a blink; a real outage is waited out by Patience, where it shows.
         retries={"mode": "standard", "total_max_attempts": 2},
         max_pool_connections=settings.receivers + settings.settlers + 4,
