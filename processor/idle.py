@@ -91,21 +91,24 @@ class Idleness:
 
     def look(self) -> None:
         """Ask what is still to be asked now, and set `reached` once the run is idle. For one thread."""
-        quiet_s = self._quiet_s()
-        if quiet_s < self._until_idle_s - self._agree_s:
+        quiet_from = self._quiet_from()
+        if quiet_from is None or (self._empty_since is not None and self._empty_since < quiet_from):
             self._empty_since, self._agreed = None, False
-        elif time.monotonic() - self._counted_at >= self._agree_s:
+        # Up to the last answer, and not up to now.
+        quiet_s = 0.0 if quiet_from is None else self._until - quiet_from
+        counted_s = time.monotonic() - self._counted_at
+        if quiet_s >= self._until_idle_s - self._agree_s and counted_s >= self._agree_s:
             self._ask()
         quiet = self._agreed and quiet_s >= self._until_idle_s
         self._company.say_quiet(quiet)
         if quiet and self._company.others_quiet():
             self.reached.set()
 
-    def _quiet_s(self) -> float:
-        """For how long the queue has answered that there is nothing, up to its last answer."""
+    def _quiet_from(self) -> float | None:
+        """Give the moment since when the queue's answers have brought nothing; None: it is not quiet."""
         if self._since is None or not self._calm():
-            return 0.0
-        return self._until - max(self._since, self._calm_since())
+            return None
+        return max(self._since, self._calm_since())
 
     def _ask(self) -> None:
         asked_at = time.monotonic()

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import structlog
 from tenacity import (
-    RetryCallState,
     Retrying,
     retry_if_exception_type,
     sleep_using_event,
@@ -58,12 +57,16 @@ class Patience:
         """Call `attempt` once, for what it says of the dependency. Raises whatever is no Unavailable."""
         try:
             self._try(attempt)
-        except Unavailable as error:
-            self._failed(str(error))
+        except Unavailable:
+            return
 
     def _try(self, attempt: Callable[[], T]) -> T:
         asked_at = time.monotonic()
-        result = attempt()
+        try:
+            result = attempt()
+        except Unavailable as error:
+            self._failed(str(error))
+            raise
         self.answered_at = time.monotonic()
         if not self.working.is_set():
             self._answered(asked_at)
@@ -92,13 +95,8 @@ class Patience:
             wait=wait_random_exponential(multiplier=0.1, max=self._wait_s_max),
             stop=stop_when_event_set(self._stop),
             sleep=sleep_using_event(self._stop),
-            before_sleep=self._note,
             reraise=True,
         )
-
-    def _note(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
-        self._failed(str(error))
 
     def _failed(self, trouble: str) -> None:
         now = time.monotonic()
@@ -106,7 +104,8 @@ class Patience:
             begins, changed = self.working.is_set(), trouble != self.trouble
             self._failed_at, self.trouble = now, trouble
             self.working.clear()
-            if not begins and not changed and now - self._told_at < _TELL_EVERY_S:
+            if self._stop.is_set() or (not begins and not changed and now - self._told_at < _TELL_EVERY_S):
+                # Where nothing is waited for, whoever called off the wait says why.
                 return
             self._told_at = now
         event = "outage" if begins else "outage_goes_on"
