@@ -147,14 +147,14 @@ def test_pending_migrations_are_refused_with_the_command_to_run(rig: Rig, server
 def test_several_processes_share_a_queue_and_a_fallen_one_is_replaced(rig: Rig) -> None:
     supervisor = rig.start_processor("--processes", "2")
     wait_until(lambda: rig.ready()[0] == 200, "the first is ready")
-    wait_until(lambda: len(_children(supervisor.pid)) == 2, "both run")
-    fallen = _children(supervisor.pid)[0]
+    wait_until(lambda: len(children(supervisor.pid)) == 2, "both run")
+    fallen = children(supervisor.pid)[0]
     assert rig.send(5, 1000).wait(60) == 0
 
     os.kill(fallen, signal.SIGKILL)
 
     wait_until(
-        lambda: len(_children(supervisor.pid)) == 2 and fallen not in _children(supervisor.pid),
+        lambda: len(children(supervisor.pid)) == 2 and fallen not in children(supervisor.pid),
         "it is replaced",
     )
     rig.wait_until_empty()
@@ -168,17 +168,17 @@ def test_several_processes_share_a_queue_and_a_fallen_one_is_replaced(rig: Rig) 
 def test_a_supervisor_that_is_killed_leaves_no_process_behind_and_nothing_in_flight(rig: Rig) -> None:
     supervisor = rig.start_processor("--processes", "2")
     wait_until(lambda: rig.ready()[0] == 200, "the first is ready")
-    wait_until(lambda: len(_children(supervisor.pid)) == 2, "both run")
-    children = _children(supervisor.pid)
+    wait_until(lambda: len(children(supervisor.pid)) == 2, "both run")
+    orphans = children(supervisor.pid)
     assert rig.send(6, 1000).wait(60) == 0
     wait_until(lambda: rows(rig) > 0, "some are stored")
 
     rig.kill_processor()
 
     try:
-        wait_until(lambda: not any(_runs(child) for child in children), "both have ended", wait_s=15)
+        wait_until(lambda: not any(_runs(child) for child in orphans), "both have ended", wait_s=15)
     finally:
-        for child in children:
+        for child in orphans:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
     assert rig.log().count("supervisor_gone") == 2
@@ -268,7 +268,7 @@ def rig_settings() -> dict[str, Any]:
     }
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """The processes that a process started, as Linux tells."""
     found = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
