@@ -165,7 +165,7 @@ class Store:
         connection = self._open()
         try:
             with self._probe_deadline.over(connection):
-                connection.execute(self._sql["probe"])
+                connection.execute(queries("session")["probe"])
         except psycopg.Error as error:
             what = remedy(error, connection_broken=self._open_or_none() is None)
             metrics.database_errors.labels(remedy=what.name.lower()).inc()

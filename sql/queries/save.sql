@@ -3,9 +3,6 @@
 -- which stay index probes even while the tables are young and unanalysed. A payload that is JSON's null comes out
 -- of the document as NULL, and is made one again.
 
--- probe: Answer, if there is anybody who can.
-SELECT true AS answered
-
 -- hold_registry: Keep the registry as it is until the commit, and say which version that is.
 SELECT registry_version_held(true) AS version
 
