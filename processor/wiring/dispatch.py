@@ -168,8 +168,11 @@ class _Session:
             self._connection = None
 
     def _attempt(self, work: Callable[[Connection], T], deadline: Deadline) -> T:
-        connection = self._connection or self._open()
-        self._connection = connection
+        try:
+            connection = self._connection = self._connection or self._open()
+        except StoreUnavailable:
+            metrics.database_errors.labels(remedy=Remedy.RECONNECT.name.lower()).inc()
+            raise
         try:
             with deadline.over(connection):
                 return work(connection)
@@ -183,11 +186,7 @@ class _Session:
             raise StoreFault(f"the database refused: {name_of(error)}") from None
 
     def _open(self) -> Connection:
-        try:
-            connection = connect(self._dsn, timeout_s=self._timeout_s, application="event-processor dispatch")
-        except StoreUnavailable:
-            metrics.database_errors.labels(remedy=Remedy.RECONNECT.name.lower()).inc()
-            raise
+        connection = connect(self._dsn, timeout_s=self._timeout_s, application="event-processor dispatch")
         try:
             with self._deadline.over(connection):
                 connection.execute(

@@ -110,9 +110,9 @@ def test_it_outlives_the_sink_and_the_database_and_ends_when_told(
     receiver.behaviour = GOOD
     wait_until(lambda: states(db) == {"secret-sku": "handed_over"}, "the sink has it")
     wait_until(lambda: dispatcher.get("/readyz")[0] == 200, "it is ready again")
-    page = dispatcher.get("/metrics")[1]
-    assert "processor_usage_lines_handed_over_total 1.0" in page
-    assert 'processor_usage_lines_waiting{state="waiting"} 0.0' in page
+    none_waits = 'processor_usage_lines_waiting{state="waiting"} 0.0'
+    wait_until(lambda: none_waits in dispatcher.get("/metrics")[1], "it has counted what waits")
+    assert "processor_usage_lines_handed_over_total 1.0" in dispatcher.get("/metrics")[1]
 
     db.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
