@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
@@ -68,6 +68,13 @@ class Delivery(Struct, frozen=True, gc=False):
         return self.receive_count >= SUSPECT_RECEIVE_COUNT
 
 
+class Tries(NamedTuple):
+    """What is noted of a suspect: how often it was about to be read alone, and how often its reader hung."""
+
+    attempts: int = 0
+    hangs: int = 0
+
+
 class Message(Struct, frozen=True, gc=False):
     """The verdict on a valid delivery: the row of `message` that it is to be.
 
@@ -92,7 +99,8 @@ class Message(Struct, frozen=True, gc=False):
 class Rejection(Struct, frozen=True, gc=False):
     """The verdict on a bad delivery: why, in detail, and who it claims to be from.
 
-    `key_known` is false where another reading may have found another key in it than what is claimed.
+    `key_known` is false where another reading may have found another key in it than what is claimed. `final`
+    says that it rests on no registry, and that to judge it again would be of no use, or of harm.
     """
 
     delivery: Delivery
@@ -101,6 +109,7 @@ class Rejection(Struct, frozen=True, gc=False):
     detail: Mapping[str, Any]
     claimed: Claimed
     key_known: bool = True
+    final: bool = False
 
 
 Verdict: TypeAlias = Message | Rejection

@@ -61,6 +61,7 @@ class Store(Protocol):
     """What the pipeline asks of the database."""
 
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]: ...  # noqa: D102
+    def unread(self, suspect: Delivery) -> Verdict | None: ...  # noqa: D102
     def probe(self) -> None: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
 
@@ -328,7 +329,7 @@ class Pipeline:
             for batch in self._batches.in_turn(items):
                 self._save(
                     store,
-                    [self._read_suspect(item) if isinstance(item, Delivery) else item for item in batch],
+                    [self._read_alone(store, item) if isinstance(item, Delivery) else item for item in batch],
                 )
 
     def _probe(self, store: Store) -> None:
@@ -337,7 +338,7 @@ class Pipeline:
         if answered_at is None or time.monotonic() - answered_at >= _PROBE_EVERY_S:
             store.probe()
 
-    def _read_suspect(self, delivery: Delivery) -> Verdict:
+    def _read_alone(self, store: Store, delivery: Delivery) -> Verdict:
         """Read what may kill us, so that, if it does, it comes back before what is held beside it, and alone.
 
         Together they would come with every receive that it has left, to the dead-letter queue at the last.
@@ -347,7 +348,7 @@ class Pipeline:
             with suppress(SourceUnavailable):
                 self._source.hold_for([delivery], hold_s)
             self.held.extend_in(hold_s / 2, delivery)
-        return self._validator.validate(delivery)
+        return store.unread(delivery) or self._validator.validate(delivery)
 
     def _save(self, store: Store, verdicts: list[Verdict]) -> None:
         began = time.monotonic()

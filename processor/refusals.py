@@ -55,6 +55,7 @@ def unstorable(message: Message, error: psycopg.Error | UnicodeEncodeError) -> R
         Reason.UNSTORABLE,
         {"message": f"PostgreSQL refuses the row: {words}", "error": name_of(error)},
         _claimed_by(message),
+        final=True,
     )
 
 

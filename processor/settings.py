@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     database_timeout_s: int = Field(30, ge=1, le=600)
     retry_wait_s_max: float = Field(30.0, ge=0.05, le=600)
     stop_timeout_s: float = Field(22.0, ge=1, le=600)
+    judge_timeout_s: float = Field(10.0, ge=0.5, le=600)
 
     # The keys' age before the others: their validator looks at it.
     key_retention_days: int = Field(35, ge=1, le=DAYS_MAX)

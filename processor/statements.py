@@ -66,6 +66,7 @@ class Statements:
             self._settle_stored_before()
             self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
         self._close_replayed()
+        self._forget_attempts()
         if any(settlement.outcome is Outcome.REDELIVERED for settlement in self._settlements.values()):
             # The row may be of a session that was ended while it waited for the standby: here, and not there.
             # A COMMIT that wrote nothing waits for nobody, and the message would leave the queue at once.
@@ -182,6 +183,14 @@ class Statements:
                 self._settle(position, outcome, verdict.reason if isinstance(verdict, Rejection) else None)
             else:
                 self._settle(position, Outcome.REDELIVERED)
+
+    def _forget_attempts(self) -> None:
+        for verdict in self._verdicts:
+            if verdict.delivery.suspect:
+                queue, delivery_id = verdict.delivery.key
+                self._cursor.execute(
+                    self._sql["forget_attempt"], {"queue": queue, "delivery_id": delivery_id}
+                )
 
     def _close_replayed(self) -> None:
         for settlement in self._settlements.values():

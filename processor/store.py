@@ -6,7 +6,7 @@ verdicts ─▶ hold the registry ─▶ message ─▶ classify ─▶ duplicat
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias
 
@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from processor import metrics
 from processor.columns import messages_document
 from processor.connection import Deadline
-from processor.errors import Reason, StoreFault, StoreUnavailable
+from processor.errors import StoreFault, StoreUnavailable
 from processor.model import (
     VOID,
     Delivery,
@@ -28,6 +28,7 @@ from processor.model import (
     Registry,
     Rejection,
     Settlement,
+    Tries,
     Verdict,
 )
 from processor.patience import Patience
@@ -47,6 +48,7 @@ _FAILURES_MAX = 10
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]
+Unread: TypeAlias = Callable[[Delivery, Tries], Verdict | None]
 
 
 class Judge(Protocol):
@@ -70,7 +72,8 @@ class Store:
     """Writes verdicts to PostgreSQL. It owns one connection, and so belongs to one thread.
 
     With `alone`, no other store saves while this one does: needed where its judge may find another verdict on
-    a delivery than theirs, since two outcomes that commit at once do not see each other.
+    a delivery than theirs, since two outcomes that commit at once do not see each other. `judge_unread` gives
+    the verdict on a suspect that must not be read any more, by what is noted of it.
     """
 
     def __init__(
@@ -81,11 +84,13 @@ class Store:
         *,
         timeout_s: float,
         alone: bool = False,
+        judge_unread: Unread = lambda _suspect, _tries: None,
     ) -> None:
         self._connect = connect
         self._judge = judge
         self._patience = patience
         self._alone = alone
+        self._judge_unread = judge_unread
         # Every statement has `timeout_s` by the server's clock; this is for a server that is frozen.
         self._deadline = Deadline(2 * timeout_s + 5)
         self._probe_deadline = Deadline(_PROBE_S_MAX)
@@ -117,6 +122,22 @@ class Store:
         That it works, or does not, is noted as after a save. Raises StoreFault where the cause is ours.
         """
         self._patience.probe(self._ask)
+
+    def unread(self, suspect: Delivery) -> Verdict | None:
+        """Note that a suspect is about to be read; give a verdict if it must not be read any more.
+
+        The note goes with its outcome. Outages are waited out, and it raises as `save` does.
+        """
+        key = {"queue": suspect.queue, "delivery_id": suspect.delivery_id}
+        row = self._patience(partial(self._note, "note_attempt", key))
+        return self._judge_unread(suspect, Tries() if row is None else Tries(row[0], row[1]))
+
+    def note_hangs(self, queue: str, delivery_ids: Sequence[str], *, keep_days: int) -> None:
+        """Note that readers hung at these deliveries, and forget notes older than `keep_days`."""
+        if delivery_ids:
+            hung = {"queue": queue, "delivery_ids": list(delivery_ids)}
+            self._patience(partial(self._note, "note_hangs", hung))
+        self._patience(partial(self._note, "forget_attempts", {"days": keep_days}))
 
     def close(self) -> None:
         """Close the connection; a later save opens a new one."""
@@ -172,8 +193,7 @@ class Store:
             self._give_up(error, what)
 
     def _judged_again(self, verdict: Verdict) -> Verdict:
-        if isinstance(verdict, Rejection) and verdict.reason is Reason.UNSTORABLE:
-            # PostgreSQL said so, which no registry changes.
+        if isinstance(verdict, Rejection) and verdict.final:
             return replace(verdict, registry_version=self._judge.version)
         return self._judge.validate(verdict.delivery)
 
@@ -224,6 +244,20 @@ class Store:
         if what is Remedy.FAULT:
             raise StoreFault(f"the database refused for a cause of ours: {name_of(error)}") from None
         raise StoreUnavailable(f"the database can't save now: {name_of(error)}") from None
+
+    def _note(self, query: str, values: Mapping[str, Any]) -> Row | None:
+        connection = self._open()
+        try:
+            with self._deadline.over(connection):
+                cursor = connection.execute(self._sql[query], values)
+                return cursor.fetchone() if cursor.description else None
+        except (psycopg.Error, UnicodeEncodeError) as error:
+            what = remedy(error, connection_broken=self._open_or_none() is None)
+            metrics.database_errors.labels(remedy=what.name.lower()).inc()
+            if what is Remedy.REJECT:
+                # An id that PostgreSQL can't take: then nothing can be noted of it.
+                return None
+            self._give_up(error, what)
 
     def _open(self) -> Connection:
         connection = self._open_or_none()

@@ -1,29 +1,48 @@
-"""Several processes side by side: one supervisor starts them, restarts the fallen, and stops them cleanly."""
+"""One worker or several: a supervisor forks them, watches them, restarts the fallen, stops them cleanly.
 
+    supervisor ──fork──▶ worker (one a place)      signals ─▶ supervisor ─▶ workers
+        ▲                   │
+        └────── board ◀─────┘   what each judges: one that hangs is killed, and the next is told at what
+
+The supervisor has one thread and talks to no server, so that it can fork at any time, and nothing that a
+worker meets can stop it.
+"""
+
+import ctypes
 import os
 import random
-import subprocess
+import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol
 
 import structlog
 
+from processor.board import Board, Row
+from processor.hangs import HangWatch
+
 log = structlog.get_logger(__name__)
 
-_TICK_S = 0.2
-_POLL_S = 0.05
+_TICK_S = 0.1
+_BEAT_S = 0.2
+_GAP_S_MAX = 1.0
+"""Between two looks; after a longer one (we were stopped, the machine slept) no age can be trusted."""
+
 _RESTART_PAUSE_S_MAX = 30.0
 _LIVED_LONG_S = 60.0
 
 _END_MARGIN_S = 10.0
-"""For how long after STOP_TIMEOUT_S a child may take to end; then it is killed, which costs no event."""
+"""For how long after STOP_TIMEOUT_S a worker may take to end; then it is killed, which costs no event."""
 
-_PID_VARIABLE = "PROCESSOR_SUPERVISOR_PID"
-_PLACE_VARIABLE = "PROCESSOR_SUPERVISOR_PLACE"
-"""How a child is told who supervises it: between us two, and no setting."""
+_USAGE, _UNFINISHED = 2, 4
+"""Exit codes: of a mistake in the settings, and of an end with work left."""
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+_PR_SET_PDEATHSIG = 1
 
 
 class Event(Protocol):
@@ -34,132 +53,247 @@ class Event(Protocol):
     def wait(self, timeout: float | None = None) -> bool: ...  # noqa: D102
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker is told: its place among the others, its row of the board, and what hung before it.
+
+    `hung` are ids of deliveries at which workers of this supervisor hung; whoever has written them down says
+    so on the board. `parent` is the supervisor's process id; None: there is none.
+    """
+
+    place: int
+    row: Row = field(default_factory=lambda: Board().rows[0])
+    hung: tuple[str, ...] = ()
+    parent: int | None = None
+
+    def follow(self, stop_gently: Event, stop_now: Event) -> None:
+        """Show the supervisor that we run, and obey it; stop as if told to when it is gone. Alone do nothing.
+
+        Linux ends us with the supervisor; elsewhere its process id is asked for now and then.
+        """
+        if self.parent is None:
+            return
+
+        def beat() -> None:
+            while True:
+                self.row.beat()
+                if self.row.hurried:
+                    stop_now.set()
+                if os.getppid() != self.parent and not stop_gently.is_set():
+                    log.warning("supervisor_gone", consequence="stopping")
+                    stop_gently.set()
+                time.sleep(_BEAT_S)
+
+        threading.Thread(target=beat, name="beat", daemon=True).start()
+
+
+def alone() -> Worker:
+    """Give a worker that nobody supervises; its place tells it from others on this machine."""
+    return Worker(os.getpid())
+
+
 @dataclass(slots=True)
 class _Child:
-    place: int
-    process: subprocess.Popen[bytes] | None = None
+    row: Row
+    pid: int | None = None
+    watch: HangWatch | None = None
+    hung: tuple[str, ...] = ()
+    is_hung: bool = False
+    is_stopped: bool = False
     started_at: float = 0.0
     falls: int = 0
     start_at: float = 0.0
     done: bool = False
 
 
-def supervise(
-    processes: int,
-    *,
-    http_port: int,
-    until_idle_s: float | None,
-    stop_timeout_s: float,
-    stop_gently: Event,
-    stop_now: Event,
-    source_url: str | None = None,
-) -> int:
-    """Keep `processes` children of `processor run` alive until told to stop, or until all have ended.
+class Supervisor:
+    """Keeps workers alive until told to stop, or until all have ended.
 
-    Each child gets an HTTP port of its own: `http_port` and the ones after it (0 stays 0), and `source_url`,
-    which may have come by an argument, through its environment: there may be a password in it. Gives the exit
-    code: 0, or that of a child that ended with a mistake no restart would mend (2). At a stop, a child that
-    takes longer than `stop_timeout_s` and a margin is killed.
+    `work` is what a worker does, in a process of its own; it gives the exit code. One that hangs, for longer
+    than `judge_timeout_s`, is killed and followed by another at once. Where there are several, one that falls
+    is restarted after a growing pause; one alone ends the run with it. At a stop a worker that takes longer
+    than `stop_timeout_s` and a margin is killed.
     """
-    children = [_Child(place) for place in range(processes)]
-    command = [sys.executable, "-m", "processor", "run"]
-    if until_idle_s is not None:
-        command += ["--until-idle", str(until_idle_s)]
-    worst = 0
-    try:
-        while not stop_gently.is_set() and not all(child.done for child in children):
-            for child in children:
-                worst = max(worst, _tend(child, command, http_port, source_url))
-            if worst:
-                return worst
-            stop_gently.wait(_TICK_S)
-    finally:
-        _end(children, stop_now, stop_timeout_s)
-    return worst
 
+    def __init__(
+        self,
+        workers: int,
+        work: Callable[[Worker], int],
+        *,
+        judge_timeout_s: float,
+        stop_timeout_s: float,
+        stop_gently: Event,
+        stop_now: Event,
+    ) -> None:
+        self._work = work
+        self._judge_timeout_s = judge_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+        self._stop_gently = stop_gently
+        self._stop_now = stop_now
+        self._children = [_Child(row) for row in Board(workers).rows]
+        self._restarts = workers > 1
+        self._looked_at = time.monotonic()
+        self._code = 0
+        # What hung and is not written down yet.
+        self.hung: tuple[str, ...] = ()
 
-def follow(stop_gently: Event) -> None:
-    """In a child: stop as if told to when its supervisor is gone, `kill -9` included. Elsewhere do nothing.
+    def run(self) -> int:
+        """Give the exit code: 0, that of a worker alone, or that of a mistake that no restart would mend (2).
 
-    The parent's process id is asked for now and then: unlike the kernel's parent-death signal that works on
-    every Unix, and does not depend on the thread that started us.
-    """
-    supervisor = os.environ.get(_PID_VARIABLE)
-    if supervisor is None:
-        return
+        At a stop it is that of the first worker that did not end with 0; 4, if one had to be killed.
+        A worker alone that died of a signal gives its number, negative. Only a supervisor returns from here.
+        """
+        while not self._stop_gently.is_set() and not all(child.done for child in self._children):
+            self._look()
+            for child in self._children:
+                if child.pid is None and not child.done and time.monotonic() >= child.start_at:
+                    self._fork(child)
+            if self._code:
+                break
+            # Not on the event: a signal that comes within its wait would wait for what it interrupts.
+            time.sleep(_TICK_S)
+        self._end()
+        return self._code
 
-    def watch() -> None:
-        while not stop_gently.wait(_TICK_S):
-            if str(os.getppid()) != supervisor:
-                log.warning("supervisor_gone", consequence="stopping")
-                stop_gently.set()
+    # ── one look at all ───────────────────────────────────────────────────────────────────────────────
 
-    threading.Thread(target=watch, name="follow", daemon=True).start()
+    def _look(self) -> None:
+        """See who has ended, and kill who hangs."""
+        now = time.monotonic()
+        slept, self._looked_at = now - self._looked_at > _GAP_S_MAX, now
+        for child in self._alive():
+            self._reap(child)
+            if child.pid is None or child.watch is None:
+                continue
+            if slept or child.is_stopped:
+                child.watch.begin_anew()
+            elif not child.is_hung and (hung := child.watch.look()) is not None:
+                log.critical(
+                    "worker_hung",
+                    place=child.row.place,
+                    pid=child.pid,
+                    limit_s=self._judge_timeout_s,
+                    deliveries=len(hung),
+                    consequence="killed and replaced; what it held is delivered again",
+                )
+                child.is_hung = True
+                self.hung += tuple(hung)
+                os.kill(child.pid, signal.SIGKILL)
 
+    def _alive(self) -> list[_Child]:
+        return [child for child in self._children if child.pid is not None]
 
-def place() -> int:
-    """Give a number that tells processes side by side apart: the supervisor's count, else the process id."""
-    return int(os.environ.get(_PLACE_VARIABLE, os.getpid()))
-
-
-def _tend(child: _Child, command: list[str], http_port: int, source_url: str | None) -> int:
-    """Start a child whose time has come, look at one that has ended; gives an exit code that ends all."""
-    now = time.monotonic()
-    if child.done:
-        return 0
-    if child.process is None:
-        if now >= child.start_at:
-            port = http_port + child.place if http_port else 0
-            # Sessions of their own, so that Ctrl-C reaches them through us and once.
-            told = {
-                "HTTP_PORT": str(port),
-                _PID_VARIABLE: str(os.getpid()),
-                _PLACE_VARIABLE: str(child.place),
-            }
-            if source_url is not None:
-                told["SOURCE_URL"] = source_url
-            child.process = subprocess.Popen(command, env=os.environ | told, start_new_session=True)
-            child.started_at = now
-        return 0
-    code = child.process.poll()
-    if code is None:
-        return 0
-    child.process = None
-    if code == 0:
-        child.done = True
-        return 0
-    if code == 2:  # noqa: PLR2004 - usage: the same settings would end the same way
-        child.done = True
-        return code
-    child.falls = 1 if now - child.started_at > _LIVED_LONG_S else child.falls + 1
-    pause_s = min(_RESTART_PAUSE_S_MAX, 0.5 * 2**child.falls) * random.uniform(0.5, 1)  # noqa: S311 - jitter
-    child.start_at = now + pause_s
-    log.error("process_fell", place=child.place, exit_code=code, restart_in_s=round(pause_s, 1))
-    return 0
-
-
-def _end(children: list[_Child], stop_now: Event, stop_timeout_s: float) -> None:
-    alive = [child.process for child in children if child.process is not None]
-    for process in alive:
-        process.terminate()
-    kill_at = time.monotonic() + stop_timeout_s + _END_MARGIN_S
-    hurried = False
-    while any(process.poll() is None for process in alive):
-        if stop_now.is_set() and not hurried:
-            hurried = True
-            kill_at = min(kill_at, time.monotonic() + _END_MARGIN_S)
-            for process in alive:
-                process.terminate()
-        if time.monotonic() >= kill_at:
-            _kill(alive)
+    def _reap(self, child: _Child) -> None:
+        assert child.pid is not None  # noqa: S101 - of those that are alive
+        pid, status = os.waitpid(child.pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+        if not pid:
             return
-        # Not on the event, which may be set already.
-        time.sleep(_POLL_S)
+        if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
+            child.is_stopped = os.WIFSTOPPED(status)
+            return
+        if not child.row.noted:
+            self.hung += child.hung
+        child.pid, child.hung = None, ()
+        self._ended(child, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, child: _Child, code: int) -> None:
+        if self._stop_gently.is_set() and (child.is_hung or (code < 0 and self._restarts)):
+            # Nobody follows it who would finish what it held.
+            code = _UNFINISHED
+        elif child.is_hung:
+            return
+        if code in (0, _USAGE) or not self._restarts or self._stop_gently.is_set():
+            child.done = True
+            child.row.end()
+            self._code = self._code or code
+            return
+        now = time.monotonic()
+        child.falls = 1 if now - child.started_at > _LIVED_LONG_S else child.falls + 1
+        pause_s = min(_RESTART_PAUSE_S_MAX, 0.5 * 2**child.falls) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        child.start_at = now + pause_s
+        log.error("process_fell", place=child.row.place, exit_code=code, restart_in_s=round(pause_s, 1))
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _end(self) -> None:
+        """Stop all who are alive, in time."""
+        self._signal(signal.SIGTERM)
+        kill_at = time.monotonic() + self._stop_timeout_s + _END_MARGIN_S
+        hurried = False
+        while self._alive():
+            if self._stop_now.is_set() and not hurried:
+                hurried = True
+                kill_at = min(kill_at, time.monotonic() + _END_MARGIN_S)
+                for child in self._alive():
+                    child.row.hurry()
+            if time.monotonic() >= kill_at:
+                for child in self._alive():
+                    log.error("process_killed", pid=child.pid, consequence="what it held is delivered again")
+                    child.is_hung = True
+                self._signal(signal.SIGKILL)
+                kill_at = float("inf")
+            time.sleep(_TICK_S / 2)
+            self._look()
+
+    def _signal(self, number: signal.Signals) -> None:
+        for child in self._alive():
+            assert child.pid is not None  # noqa: S101 - of those that are alive
+            os.kill(child.pid, number)
+
+    # ── the beginning of a worker ─────────────────────────────────────────────────────────────────────
+
+    def _fork(self, child: _Child) -> None:
+        # Blocked, so that a stop comes before, and no worker is made, or after, when it can be told.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        try:
+            if self._stop_gently.is_set():
+                return
+            child.row.clear()
+            child.hung, self.hung = self.hung, ()
+            child.is_hung = child.is_stopped = False
+            worker = Worker(child.row.place, child.row, child.hung, os.getpid())
+            child.started_at = time.monotonic()
+            child.pid = os.fork()
+            if not child.pid:
+                self._be(worker, before)
+            child.watch = HangWatch(child.row, child.pid, limit_s=self._judge_timeout_s)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _be(self, worker: Worker, mask: Iterable[int]) -> NoReturn:
+        """Be the worker, in its process, to the end of that."""
+        code: object = 1
+        try:
+            _end_with_parent(worker)
+            for number in _STOPS:
+                # However often: a whole group of processes may be told at once, each of them beside us.
+                signal.signal(number, lambda *_: self._stop_gently.set())
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            code = self._work(worker)
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:  # noqa: BLE001 - nothing of it may get into the supervisor's own code
+            sys.excepthook(*sys.exc_info())
+        finally:
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            # At once: what would follow is the supervisor's.
+            os._exit(code if isinstance(code, int) else 1)
 
 
-def _kill(processes: list[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            log.error("process_killed", pid=process.pid, consequence="what it held is delivered again")
-            process.kill()
-            process.wait()
+def _end_with_parent(worker: Worker) -> None:
+    """Have Linux kill us when the supervisor is gone: what is killed with -9 must not work on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    # It may have died before the line above; then nobody would ever tell us.
+    if os.getppid() != worker.parent:
+        os._exit(1)
+
+
+def die_of(number: int) -> NoReturn:
+    """End this process by a signal, as a worker ended by it, so that whoever started us sees the same."""
+    with suppress(OSError):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)

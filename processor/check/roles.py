@@ -34,6 +34,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "reopened_window": ("SELECT",),
         "usage_line": ("SELECT",),
         "usage": ("SELECT",),
+        "attempt": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     },
     "processor_reader": {
         "migration": ("SELECT",),
@@ -57,6 +58,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage_batch": ("SELECT",),
         "usage_line": ("SELECT",),
         "usage": ("SELECT",),
+        "attempt": ("SELECT",),
     },
     "processor_biller": {
         "migration": ("SELECT",),
@@ -146,6 +148,7 @@ TO_SAVE = (
         for table in ("total", "meter_miss")
         for privilege in ("SELECT", "INSERT", "UPDATE")
     ),
+    *(("attempt", privilege) for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")),
 )
 """The rights without which nothing can be saved: relation and privilege."""
 

@@ -1,7 +1,8 @@
 """Errors of ours as one line and an exit code; anything else is a bug, and shows its traceback."""
 
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -27,10 +28,21 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ProcessorError as error:
-            _fail(ctx, error)
+            ctx.exit(_tell(ctx, error))
 
 
-def _fail(ctx: click.Context, error: ProcessorError) -> NoReturn:
+def exit_code_of(work: Callable[[], int]) -> int:
+    """Do the work, and give its exit code; an error of ours is said, and has the code of a command's.
+
+    For what is done in a process of its own, where no command is above it.
+    """
+    try:
+        return work()
+    except ProcessorError as error:
+        return _tell(click.get_current_context().find_root(), error)
+
+
+def _tell(ctx: click.Context, error: ProcessorError) -> Exit:
     match error:
         case SettingsError():
             code = Exit.USAGE
@@ -39,4 +51,4 @@ def _fail(ctx: click.Context, error: ProcessorError) -> NoReturn:
         case _:
             code = Exit.FAILED
     click.echo(f"{ctx.info_name}: {one_line(str(error))}", err=True)
-    ctx.exit(code)
+    return code

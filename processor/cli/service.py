@@ -9,11 +9,12 @@ import click
 
 from processor import logs, migrations
 from processor.addresses import with_password_of
-from processor.cli.errors import Exit
+from processor.cli.errors import Exit, exit_code_of
 from processor.cli.output import json_option, print_json, print_table
 from processor.errors import SettingsError
 from processor.exposure import require_unguessable
 from processor.settings import Settings
+from processor.supervisor import die_of
 from processor.wiring import commands, database, service
 from processor.wiring.counting import CountsOfRun
 
@@ -98,13 +99,11 @@ def run(processes: int, until_idle: float | None, source_url: str | None, count_
     require_unguessable(settings)
     counts = None if count_to is None else CountsOfRun(settings, count_to, stops.gently)
     prepare = service.nothing_more if counts is None else counts.prepare
-    code = 0
-    if processes > 1:
-        code = service.run_many(settings, stops, processes, until_idle, prepare)
-    else:
-        service.run(settings, stops, until_idle, prepare)
+    code = service.run_supervised(settings, stops, processes, until_idle, prepare, exit_code_of)
+    if code < 0:
+        die_of(-code)
     # Files that say how it stood in the middle of an outage would look like the whole.
-    if counts is not None and code == Exit.FINE:
+    if code == Exit.FINE and counts is not None:
         counts.write()
     raise SystemExit(code)
 

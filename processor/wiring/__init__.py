@@ -18,6 +18,7 @@ from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sqlstates import Remedy, name_of, remedy
 from processor.store import Judge, Store
+from processor.suspects import SuspectLimits
 
 _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 
@@ -66,7 +67,20 @@ def make_schemas(settings: Settings) -> Schemas:
 def make_store(settings: Settings, judge: Judge, patience: Patience, *, alone: bool = False) -> Store:
     """Make a store with a connection of its own, opened at the first save."""
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
-    return Store(lambda: connect(dsn, timeout_s=timeout_s), judge, patience, timeout_s=timeout_s, alone=alone)
+    suspects = SuspectLimits(
+        judge,
+        judge_timeout_s=settings.judge_timeout_s,
+        # SQS has a redrive policy of its own, which knows what its receives were.
+        receive_count_max=None if settings.source_url is None else settings.receive_count_max,
+    )
+    return Store(
+        lambda: connect(dsn, timeout_s=timeout_s),
+        judge,
+        patience,
+        timeout_s=timeout_s,
+        alone=alone,
+        judge_unread=suspects.unread,
+    )
 
 
 def reject_alarm_limits(settings: Settings) -> Limits:

@@ -1,7 +1,7 @@
 """What runs all day: the event processor in one process, and several of them side by side."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -9,22 +9,23 @@ from typing import Any
 import psycopg
 import structlog
 
-from processor import metrics, migrations, supervisor
+from processor import metrics, migrations
+from processor.board import Watched
 from processor.check.roles import TO_SAVE, missing_rights
 from processor.connection import Deadline, connect
 from processor.cores import settle_down
-from processor.errors import SettingsError, SourceFault, SourceUnavailable, StoreFault
+from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stopped, StoreFault
 from processor.limits import RECEIVE_SIZE_MAX, Limits
 from processor.patience import Patience
 from processor.pipeline import Pipeline
 from processor.probes import Probes
 from processor.queries import queries
-from processor.receive_limit import ReceiveLimit
 from processor.reject_alarm import RejectAlarm
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources import RunningSource
 from processor.store import Store
+from processor.supervisor import Supervisor, Worker, alone
 from processor.tally import Tally
 from processor.wiring import database, make_schemas, make_store, reject_alarm_limits
 from processor.wiring.sources import open_source
@@ -55,22 +56,24 @@ def run(
     stops: Stops,
     until_idle_s: float | None = None,
     prepare: Callable[[], None] = nothing_more,
+    worker: Worker | None = None,
 ) -> Tally:
     """Run the event processor until told to stop, or until idle. Absent dependencies are waited for.
 
     `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
+    `worker` is who we are among others; None: nobody supervises us.
     Raises MigrationsPending, StoreFault and SettingsError, which waiting would not mend, and Stopped when
     told to stop before it could begin, or to end with work left.
     """
-    core = settle_down(settings.keep_to_one_core, supervisor.place())
+    worker = worker or alone()
+    core = settle_down(settings.keep_to_one_core, worker.place)
     source = open_source(settings)
     patience = {
         name: Patience(name, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
         for name in ("database", "queue")
     }
     schemas = make_schemas(settings)
-    # SQS has a redrive policy of its own, which knows what its receives were.
-    judge = schemas if settings.source_url is None else ReceiveLimit(schemas, settings.receive_count_max)
+    judge = Watched(schemas, worker.row)
     stores = [make_store(settings, judge, patience["database"]) for _ in range(settings.writers)]
     alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
     pipeline = Pipeline(
@@ -94,14 +97,15 @@ def run(
     probes.start()
     log.info("started", queue=settings.queue_name(), http_port=probes.port, core=core)
     watcher = _DepthWatcher(source, alarm)
-    supervisor.follow(stops.gently)
+    worker.follow(stops.gently, stops.now)
     try:
         beginning.require_migrations()
         prepare()
-        beginning.load_registry(schemas)
+        beginning.load_registry(schemas, worker.hung)
+        worker.row.say_noted()
         begun.set()
         watcher.start()
-        tally = pipeline.run(stops.gently, until_idle_s)
+        tally = pipeline.run(stops.gently, until_idle_s, worker.row)
         alarm.look()
     finally:
         watcher.stop()
@@ -138,8 +142,8 @@ class _Beginning:
         if found.edited:
             log.warning("migration_edited", edited=list(found.edited))
 
-    def load_registry(self, schemas: Schemas) -> None:
-        """Wait until the registry can be read, and install it."""
+    def load_registry(self, schemas: Schemas, hung: Sequence[str]) -> None:
+        """Wait until the registry can be read, and install it; note at which deliveries readers hung."""
         dsn, timeout_s = self._settings.need_database_url(), self._settings.database_timeout_s
         with ExitStack() as watching:
 
@@ -160,6 +164,9 @@ class _Beginning:
             store = Store(opened, schemas, self._patience, timeout_s=timeout_s)
             try:
                 store.load_registry()
+                store.note_hangs(
+                    self._settings.queue_name(), hung, keep_days=self._settings.key_retention_days
+                )
             finally:
                 store.close()
 
@@ -225,27 +232,65 @@ class _DepthWatcher:
                 return
 
 
-def run_many(
+def run_supervised(
     settings: Settings,
     stops: Stops,
     processes: int,
     until_idle_s: float | None,
-    prepare: Callable[[], None] = nothing_more,
+    prepare: Callable[[], None],
+    exit_code_of: Callable[[Callable[[], int]], int],
 ) -> int:
-    """Run several processes side by side; gives the exit code. Raises what would end every one of them."""
+    """Run one process or several, each a child of this one, which watches them; gives the exit code.
+
+    `exit_code_of` does a child's work, and makes an exit code of what it raises. A code below 0 is the signal
+    that the one child died of.
+    """
     if settings.http_port and settings.http_port + processes - 1 > _PORT_MAX:
         raise SettingsError(
             f"HTTP_PORT: {processes} processes need as many ports from {settings.http_port} on, and "
             f"{_PORT_MAX} is the last; set HTTP_PORT lower, or to 0 for any"
         )
-    _Beginning(settings, stops.gently).require_migrations()
-    prepare()
-    return supervisor.supervise(
-        processes,
-        http_port=settings.http_port,
-        until_idle_s=until_idle_s,
-        stop_timeout_s=settings.stop_timeout_s,
-        stop_gently=stops.gently,
-        stop_now=stops.now,
-        source_url=None if settings.source_url is None else settings.source_url.get_secret_value(),
-    )
+
+    def supervise(workers: int, work: Callable[[Worker], int]) -> int:
+        supervisor = Supervisor(
+            workers,
+            lambda worker: exit_code_of(lambda: work(worker)),
+            judge_timeout_s=settings.judge_timeout_s,
+            stop_timeout_s=settings.stop_timeout_s,
+            stop_gently=stops.gently,
+            stop_now=stops.now,
+        )
+        code = supervisor.run()
+        if supervisor.hung:
+            _note_late(settings, supervisor.hung)
+        return code
+
+    def begin(_: Worker) -> int:
+        _Beginning(settings, stops.gently).require_migrations()
+        prepare()
+        return 0
+
+    def work(worker: Worker) -> int:
+        port = settings.http_port + worker.place if settings.http_port else 0
+        own = settings.model_copy(update={"http_port": port})
+        # With several it is asked once, and before any of them begins.
+        run(own, stops, until_idle_s, nothing_more if processes > 1 else prepare, worker)
+        return 0
+
+    if processes > 1 and (code := supervise(1, begin)):
+        return code
+    return supervise(processes, work)
+
+
+def _note_late(settings: Settings, hung: Sequence[str]) -> None:
+    """Note what hung while we were told to stop, so that no worker comes who could. Tried once."""
+    at_once = threading.Event()
+    at_once.set()
+    patience = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=at_once)
+    store = make_store(settings, make_schemas(settings), patience)
+    try:
+        store.note_hangs(settings.queue_name(), hung, keep_days=settings.key_retention_days)
+    except (Stopped, StoreFault) as error:
+        log.warning("hangs_not_noted", count=len(hung), trouble=str(error))
+    finally:
+        store.close()

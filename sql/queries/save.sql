@@ -239,6 +239,23 @@ SET reason = %(reason)s, detail = %(detail)s::jsonb, rejected_at = now(), replay
   bound_tenant_id = %(bound_tenant_id)s
 WHERE rejection_id = %(rejection_id)s
 
+-- note_attempt: Note that a delivery is about to be read alone; gives how often that was, and how often its reader hung. A crash of the server may take a note back, so no commit waits for it.
+INSERT INTO attempt (queue, delivery_id, attempts) VALUES (%(queue)s, %(delivery_id)s, 1)
+ON CONFLICT ON CONSTRAINT attempt_pkey DO UPDATE SET attempts = attempt.attempts + 1, noted_at = now()
+RETURNING attempts, hangs, set_config('synchronous_commit', 'off', true)
+
+-- note_hangs: Note of deliveries that their reader hung at them once more.
+INSERT INTO attempt (queue, delivery_id, hangs)
+SELECT DISTINCT %(queue)s, delivery_id, 1 FROM unnest(%(delivery_ids)s::text[]) AS hung (delivery_id)
+ORDER BY delivery_id
+ON CONFLICT ON CONSTRAINT attempt_pkey DO UPDATE SET hangs = attempt.hangs + 1, noted_at = now()
+
+-- forget_attempt: Forget what was noted of a delivery that gets its outcome.
+DELETE FROM attempt WHERE queue = %(queue)s AND delivery_id = %(delivery_id)s
+
+-- forget_attempts: Forget what was noted of deliveries that came no more.
+DELETE FROM attempt WHERE noted_at < now() - make_interval(days => %(days)s)
+
 -- make_commit_wait: Write to the WAL, so that the COMMIT waits for the synchronous standby as one with rows does.
 SELECT pg_logical_emit_message(true, 'event-processor', '')
 

@@ -37,6 +37,7 @@ TABLES = (
     "usage_batch",
     "usage_line",
     "api_key",
+    "attempt",
 )
 VIEWS = ("usage",)
 TOPICS = sorted(path.stem for path in (sql_folder() / "queries").glob("*.sql"))
@@ -80,6 +81,7 @@ COLUMNS = {
         batch_id? handed_over_at? trouble?
     """,
     "api_key": "key_id tenant_id name digest created_at revoked_at?",
+    "attempt": "queue delivery_id attempts hangs noted_at",
     # Of a view, no column is known to be NOT NULL.
     "usage": """
         tenant_id? meter? event_type? window_start? window_end? group_by? value? messages? revision? state?
@@ -121,6 +123,7 @@ KEYS = {
     "usage_line_meter_fkey": "FOREIGN KEY (meter_id) REFERENCES meter(meter_id)",
     "usage_line_batch_fkey": "FOREIGN KEY (batch_id) REFERENCES usage_batch(batch_id)",
     "api_key_pkey": "PRIMARY KEY (key_id)",
+    "attempt_pkey": "PRIMARY KEY (queue, delivery_id)",
     "api_key_tenant_fkey": "FOREIGN KEY (tenant_id) REFERENCES tenant(tenant_id)",
 }
 

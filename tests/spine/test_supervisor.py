@@ -1,57 +1,330 @@
-"""How a supervisor ends its children when they don't: the journeys show all that they do by themselves."""
+"""What a supervisor does with workers that end, hang or will not stop; it forks, so each in its own process."""
 
-import signal
 import subprocess
 import sys
-import threading
+import textwrap
+from collections.abc import Callable
 
 import pytest
 
-from processor import supervisor
-from processor.supervisor import _Child, _end
+from processor.supervisor import alone
 
-_DEAF = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+_FRAME = """
+import os, signal, sys, threading, time
+from processor import logs, supervisor
+from processor.supervisor import Supervisor, Worker, die_of
+
+logs.configure("console", "INFO")
+supervisor._END_MARGIN_S = 0.3
+gently, now = threading.Event(), threading.Event()
+
+
+def stop(number, frame):
+    (now if gently.is_set() else gently).set()
+
+
+signal.signal(signal.SIGTERM, stop)
+
+
+def say(*words):
+    print(*words, flush=True)
+
+
+def supervise(workers, work, judge_timeout_s=0.5, stop_timeout_s=600):
+    made = Supervisor(
+        workers, work, judge_timeout_s=judge_timeout_s, stop_timeout_s=stop_timeout_s,
+        stop_gently=gently, stop_now=now,
+    )
+    code = made.run()
+    say("code", code, "hung", *made.hung)
+    if code < 0:
+        die_of(-code)
+    sys.exit(code)
+
+
+def follow(worker):
+    worker.follow(gently, now)
+
+
+def judge(worker, delivery_id, work):
+    class Delivery:
+        pass
+    Delivery.delivery_id = delivery_id
+    worker.row.watched(lambda delivery: work())(Delivery)
+
+
+def until(condition):
+    while not condition():
+        time.sleep(0.01)
+"""
+
+
+def run(body: str, told: Callable[[subprocess.Popen[str], str], None] | None = None) -> tuple[int, list[str]]:
+    """Run the frame and a body; gives the exit code and what was said. `told` sees each line as it comes."""
+    said = []
+    program = _FRAME + textwrap.dedent(body)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line.strip())
+            if told is not None:
+                told(process, said[-1])
+    return process.returncode, said
+
+
+def terminate_at(word: str, times: int = 1) -> Callable[[subprocess.Popen[str], str], None]:
+    def told(process: subprocess.Popen[str], line: str) -> None:
+        if line == word:
+            for _ in range(times):
+                process.terminate()
+
+    return told
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("return 0", 0),
+        ("return 4", 4),
+        ("sys.exit(3)", 3),
+        ("sys.exit()", 0),
+        ("raise KeyError('a bug')", 1),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -9),
+        ("os.abort()", -6),
+    ],
 )
+def test_a_worker_alone_ends_the_run_as_it_ended(end: str, code: int) -> None:
+    ended, said = run(f"def work(worker):\n    {end}\nsupervise(1, work)")
+
+    assert (ended, said) == (code, [f"code {code} hung"])
 
 
-@pytest.mark.parametrize(("stop_timeout_s", "hurried"), [(0.3, False), (600, True)])
-def test_a_child_that_will_not_end_is_killed(
-    monkeypatch: pytest.MonkeyPatch, stop_timeout_s: float, hurried: bool
+def test_a_worker_of_several_that_falls_is_restarted_and_one_whose_settings_are_wrong_ends_all() -> None:
+    code, said = run(
+        """
+        def work(worker):
+            say("worker", worker.place)
+            if worker.place == 0:
+                return 1 if len(os.listdir(folder)) < 2 and open(f"{folder}/{os.getpid()}", "w") else 2
+            until(gently.is_set)
+            return 0
+
+        import tempfile
+        folder = tempfile.mkdtemp()
+        supervise(2, work)
+        """
+    )
+
+    assert code == 2
+    assert sorted(said[:-1]) == ["worker 0"] * 3 + ["worker 1"]
+
+
+@pytest.mark.parametrize("work", ["sum(range(10**13))", "until(lambda: False)", "time.sleep(600)"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_hangs_is_replaced_at_once_and_the_next_is_told_at_what(
+    work: str, workers: int
 ) -> None:
-    monkeypatch.setattr(supervisor, "_END_MARGIN_S", 0.2)
-    stop_now = threading.Event()
-    if hurried:
-        stop_now.set()
-    with subprocess.Popen([sys.executable, "-c", _DEAF], stdout=subprocess.PIPE) as deaf:
-        assert deaf.stdout is not None
-        assert deaf.stdout.readline(), "it is deaf by now"
-        ending = threading.Thread(
-            target=_end, args=([_Child(0, deaf)], stop_now, stop_timeout_s), daemon=True
-        )
-        ending.start()
-        ending.join(5)
-        ended = not ending.is_alive()
-        deaf.kill()
+    code, said = run(
+        f"""
+        def work(worker):
+            follow(worker)
+            if worker.place == 0 and not worker.hung:
+                judge(worker, "fine", lambda: None)
+                judge(worker, "stuck", lambda: {work})
+            if worker.place == 0:
+                say("told", *worker.hung)
+                worker.row.say_noted()
+            return 0
 
-    assert ended
-    assert deaf.returncode == -signal.SIGKILL
+        supervise({workers}, work)
+        """
+    )
 
-
-def test_a_process_that_nobody_supervises_follows_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PROCESSOR_SUPERVISOR_PID", raising=False)
-    stop = threading.Event()
-
-    supervisor.follow(stop)
-
-    assert not stop.wait(0.5)
+    assert (code, said) == (0, ["told stuck", "code 0 hung"])
 
 
-def test_a_process_whose_supervisor_was_gone_before_it_began_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROCESSOR_SUPERVISOR_PID", "1")
-    monkeypatch.setattr("os.getppid", lambda: 4711)
-    stop = threading.Event()
+def test_what_was_not_noted_is_told_again() -> None:
+    code, said = run(
+        """
+        def work(worker):
+            follow(worker)
+            if not worker.hung:
+                judge(worker, "first", lambda: time.sleep(600))
+            say("told", *worker.hung)
+            if len(worker.hung) == 1:
+                judge(worker, "second", lambda: time.sleep(600))
+            return 0
 
-    supervisor.follow(stop)
+        supervise(1, work)
+        """
+    )
 
-    assert stop.wait(5)
+    assert (code, said[:2]) == (0, ["told first", "told second first"])
+    assert said[2] == "code 0 hung second first", "whoever supervises notes it, since no worker did"
+
+
+def test_a_worker_whose_interpreter_is_held_by_nothing_that_is_judged_is_replaced() -> None:
+    code, said = run(
+        """
+        def work(worker):
+            follow(worker)
+            until(lambda: worker.row.last_beat().number)
+            if not os.path.exists(f"{folder}/held"):
+                open(f"{folder}/held", "w")
+                sum(range(10**13))
+            return 0
+
+        import tempfile
+        folder = tempfile.mkdtemp()
+        supervise(1, work)
+        """
+    )
+
+    assert (code, said) == (0, ["code 0 hung"])
+
+
+def test_a_worker_that_waits_for_long_and_judges_nothing_is_left_alone() -> None:
+    code, said = run(
+        """
+        def work(worker):
+            follow(worker)
+            judge(worker, "fine", lambda: None)
+            time.sleep(2)
+            return 0
+
+        supervise(1, work)
+        """
+    )
+
+    assert (code, said) == (0, ["code 0 hung"])
+
+
+@pytest.mark.parametrize(("stop_timeout_s", "times"), [(0.3, 1), (600, 2)])
+def test_a_worker_that_will_not_end_is_killed(stop_timeout_s: float, times: int) -> None:
+    code, _ = run(
+        f"""
+        def work(worker):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            say("deaf")
+            time.sleep(600)
+
+        supervise(1, work, stop_timeout_s={stop_timeout_s})
+        """,
+        terminate_at("deaf", times),
+    )
+
+    assert code == 4, "it has left work"
+
+
+def test_a_worker_that_hangs_during_a_stop_is_killed_and_not_replaced() -> None:
+    code, said = run(
+        """
+        def work(worker):
+            follow(worker)
+            say("begins")
+            judge(worker, "stuck", lambda: sum(range(10**13)))
+
+        supervise(1, work)
+        """,
+        terminate_at("begins"),
+    )
+
+    assert (code, said) == (4, ["begins", "code 4 hung stuck"])
+
+
+def test_a_worker_that_ends_a_stop_with_work_left_says_so_for_all() -> None:
+    code, _ = run(
+        """
+        def work(worker):
+            until(lambda: gently.is_set())
+            return 4 if worker.place else 0
+
+        def begin():
+            say("begins")
+
+        threading.Timer(0.5, begin).start()
+        supervise(2, work)
+        """,
+        terminate_at("begins"),
+    )
+
+    assert code == 4
+
+
+def test_a_worker_is_told_of_the_second_stop_once_and_of_the_first_however_often_it_comes() -> None:
+    """A whole group of processes may be told at once: then a worker hears of one stop twice."""
+
+    def told(process: subprocess.Popen[str], line: str) -> None:
+        if line in ("begins", "gently"):
+            process.terminate()
+
+    code, said = run(
+        """
+        def work(worker):
+            follow(worker)
+            say("begins")
+            until(gently.is_set)
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            say("gently" if not now.is_set() else "at once")
+            until(now.is_set)
+            return 0
+
+        supervise(1, work)
+        """,
+        told,
+    )
+
+    assert (code, said) == (0, ["begins", "gently", "code 0 hung"])
+
+
+def test_a_worker_dies_with_its_supervisor() -> None:
+    program = _FRAME + textwrap.dedent(
+        """
+        def work(worker):
+            say(os.getpid())
+            time.sleep(600)
+
+        supervise(1, work)
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip().isdigit()
+
+        process.kill()
+
+        assert process.stdout.read() == "", "the pipe ends when the last that has it open has ended"
+
+
+def test_workers_agree_on_being_idle() -> None:
+    code, said = run(
+        """
+        def work(worker):
+            row = worker.row
+            if worker.place == 0:
+                row.say_quiet(True)
+                until(row.others_quiet)
+                say("all quiet")
+                return 0
+            if worker.place == 1:
+                row.say_quiet(True)
+                row.say_quiet(False)
+                say("busy", row.others_quiet())
+                time.sleep(0.3)
+                say("ends")
+            return 0
+
+        supervise(3, work)
+        """
+    )
+
+    assert code == 0
+    assert said.index("ends") < said.index("all quiet"), "one that has ended is quiet"
+
+
+def test_a_process_that_nobody_supervises_follows_nobody_and_waits_for_nobody() -> None:
+    worker = alone()
+
+    assert worker.parent is None
+    assert worker.row.others_quiet()
