@@ -43,7 +43,7 @@ class Member:
 
     `readable` is notified when there may be something to hand over, or a trouble; `room` is to be notified
     when the buffer has become smaller. `heard_at` is when Kafka last said that it has nothing more; setting
-    `asked_at` asks for that.
+    `asked_at` asks for that. `dead` says that a bug has ended its thread.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Member:
         self.heard_at = 0.0
         self._paused = False
         self._full_since: float | None = None
+        self.dead = False
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self._run, args=(Consumer(self._configuration()),), name="kafka", daemon=True
@@ -135,6 +136,11 @@ class Member:
                 elif now >= probe_at and (self.trouble or self.asked_at > self.heard_at):
                     probe_at = now + _PROBE_EVERY_S
                     self._probe(consumer)
+        except BaseException:
+            with self.lock:
+                self.dead = True
+            # Threads that die are told of in one place.
+            raise
         finally:
             # What is done is written as the partitions are given up: see _on_revoke.
             consumer.close()

@@ -32,8 +32,7 @@ from processor.tally import Tally, count_outcomes
 log = structlog.get_logger(__name__)
 
 _TICK_S = 0.2
-_CALL_SIZE_MAX = 10
-"""Deliveries in one call to the queue, of whichever kind."""
+_CALL_SIZE_MAX = 10  # deliveries in one call to the queue, of whichever kind
 
 _GIVE_UP_S = 1.0
 """For how long the workers of one kind are waited for together, once told to give up."""
@@ -220,7 +219,7 @@ class Pipeline:
         self._stop_receiving.set()
         self._more.set()
         hard_stop = threading.Timer(self._limits.stop_timeout_s, self._give_up.set)
-        hard_stop.daemon = True
+        hard_stop.name, hard_stop.daemon = "hard stop", True
         hard_stop.start()
         if self._failure is not None:
             self._give_up.set()

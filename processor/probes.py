@@ -54,7 +54,9 @@ class Probes:
 
     def stop(self) -> None:
         """Stop answering and free the port."""
-        self._server.shutdown()
+        if self._thread.is_alive():
+            # One that has died would be waited for here for ever.
+            self._server.shutdown()
         self._server.server_close()
 
     def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:

@@ -272,9 +272,10 @@ class Supervisor:
             code = self._work(worker)
         except SystemExit as end:
             code = end.code or 0
-        except BaseException:  # noqa: BLE001 - nothing of it may get into the supervisor's own code
-            sys.excepthook(*sys.exc_info())
         finally:
+            kind, error, trace = sys.exc_info()
+            if kind is not None and error is not None:
+                sys.excepthook(kind, error, trace)
             with suppress(Exception):
                 sys.stdout.flush()
                 sys.stderr.flush()

@@ -9,6 +9,7 @@ from processor import logs
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
 from processor.cli.signals import stop_at_signals
+from processor.deaths import ended_by_a_dead_thread
 from processor.exposure import require_unguessable
 from processor.settings import Settings
 from processor.usage.batches import Waiting
@@ -45,7 +46,7 @@ def dispatch(once: bool, to: str | None, as_json: bool) -> None:
         _once(settings, to, stop, as_json=as_json)
         return
     logs.configure(settings.log_format, settings.log_level)
-    with stop_at_signals(stop):
+    with ended_by_a_dead_thread(settings.stop_timeout_s), stop_at_signals(stop):
         wiring.run(settings, stop)
 
 

@@ -79,6 +79,7 @@ class KafkaSource:
         began = time.monotonic()
         with member.lock:
             while True:
+                _require_alive(member)
                 if taken := self._take(member, limit):
                     return taken
                 if member.trouble or member.ended:
@@ -143,6 +144,7 @@ class KafkaSource:
                 if self._closed:
                     raise SourceUnavailable("Kafka is closed")
                 self._made = self._make()
+            _require_alive(self._made)
             return self._made
 
     def _take(self, member: Member, limit: int) -> list[Delivery]:
@@ -188,6 +190,12 @@ def queue_depth(address: SourceAddress) -> dict[str, int]:
     except KafkaException as error:
         metrics.source_errors.labels(operation="count").inc()
         raise SourceUnavailable(f"Kafka can't be asked to count: {name_of(error)}") from error
+
+
+def _require_alive(member: Member) -> None:
+    if member.dead:
+        # No outage, which would be waited for.
+        raise RuntimeError("the thread that talks to Kafka has died of a bug")
 
 
 def _find(member: Member, delivery: Delivery) -> tuple[Partition | None, int, int]:

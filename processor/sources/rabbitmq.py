@@ -187,13 +187,13 @@ class RabbitMqSource:
             self._changed.wait_for(
                 lambda: self._link or self._dead or self._attempts != attempts, _ATTEMPT_S_MAX
             )
-            if self._dead and not self._closing:
-                raise RuntimeError("the thread that talks to RabbitMQ has died of a bug")
         if self._link is None:
             raise self._outage()
         return self._link
 
-    def _outage(self) -> ProcessorError:
+    def _outage(self) -> ProcessorError | RuntimeError:
+        if self._dead and not self._closing:
+            return RuntimeError("the thread that talks to RabbitMQ has died of a bug")
         return self._refusal.error(self._ended.words)
 
     def _live(self) -> None:

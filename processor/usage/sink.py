@@ -315,7 +315,7 @@ class _Deadline:
         self.passed = False
         self._sock: socket.socket | None = None
         self._timer = threading.Timer(limit_s, self._cut)
-        self._timer.daemon = True
+        self._timer.name, self._timer.daemon = "cut", True
 
     def __enter__(self) -> None:
         self._timer.start()

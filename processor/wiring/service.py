@@ -14,6 +14,7 @@ from processor.board import Watched
 from processor.check.roles import TO_SAVE, missing_rights
 from processor.connection import Deadline, connect
 from processor.cores import settle_down
+from processor.deaths import ended_by_a_dead_thread
 from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stopped, StoreFault
 from processor.limits import RECEIVE_SIZE_MAX, Limits
 from processor.patience import Patience
@@ -61,9 +62,8 @@ def run(
     """Run the event processor until told to stop, or until idle. Absent dependencies are waited for.
 
     `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
-    `worker` is who we are among others; None: nobody supervises us.
-    Raises MigrationsPending, StoreFault and SettingsError, which waiting would not mend, and Stopped when
-    told to stop before it could begin, or to end with work left.
+    `worker` is who we are among others (None: alone). Raises MigrationsPending, StoreFault and SettingsError,
+    which waiting would not mend, and Stopped when told to stop before it could begin, or with work left.
     """
     worker = worker or alone()
     core = settle_down(settings.keep_to_one_core, worker.place)
@@ -101,8 +101,7 @@ def run(
     try:
         beginning.require_migrations()
         prepare()
-        beginning.load_registry(schemas, worker.hung)
-        worker.row.say_noted()
+        beginning.load_registry(schemas, worker)
         begun.set()
         watcher.start()
         tally = pipeline.run(stops.gently, until_idle_s, worker.row)
@@ -142,8 +141,9 @@ class _Beginning:
         if found.edited:
             log.warning("migration_edited", edited=list(found.edited))
 
-    def load_registry(self, schemas: Schemas, hung: Sequence[str]) -> None:
+    def load_registry(self, schemas: Schemas, worker: Worker) -> None:
         """Wait until the registry can be read, and install it; note at which deliveries readers hung."""
+        queue, keep_days = self._settings.queue_name(), self._settings.key_retention_days
         dsn, timeout_s = self._settings.need_database_url(), self._settings.database_timeout_s
         with ExitStack() as watching:
 
@@ -164,9 +164,8 @@ class _Beginning:
             store = Store(opened, schemas, self._patience, timeout_s=timeout_s)
             try:
                 store.load_registry()
-                store.note_hangs(
-                    self._settings.queue_name(), hung, keep_days=self._settings.key_retention_days
-                )
+                store.note_hangs(queue, worker.hung, keep_days=keep_days)
+                worker.row.say_noted()
             finally:
                 store.close()
 
@@ -274,7 +273,8 @@ def run_supervised(
         port = settings.http_port + worker.place if settings.http_port else 0
         own = settings.model_copy(update={"http_port": port})
         # With several it is asked once, and before any of them begins.
-        run(own, stops, until_idle_s, nothing_more if processes > 1 else prepare, worker)
+        with ended_by_a_dead_thread(settings.stop_timeout_s):
+            run(own, stops, until_idle_s, nothing_more if processes > 1 else prepare, worker)
         return 0
 
     if processes > 1 and (code := supervise(1, begin)):

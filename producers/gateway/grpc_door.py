@@ -1,13 +1,13 @@
 """The gRPC server of the gateway: the service behind a port, with health, reflection, bounds and an end."""
 
 import asyncio
-from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from processor.deaths import watch
 from processor.errors import SettingsError
 from producers.gateway.grpc_service import SERVICE, Bounds, IngestService
 from producers.gateway.items import Intake, Keys
@@ -47,14 +47,15 @@ class GrpcDoor:
         """Begin to answer."""
         await self._tell("starting")
         await self._server.start()
-        self._looking = asyncio.create_task(self._keep_looking())
+        self._looking = asyncio.create_task(self._keep_looking(), name="health")
+        watch(self._looking)
 
     async def stop(self, grace_s: float) -> None:
         """Take no further call, let those that are here have their word within so many seconds, and end."""
         self.trouble = "stopping"
         self._looking.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._looking
+        # Whatever it ended by: a task that has died is told of elsewhere.
+        await asyncio.wait([self._looking])
         await self._health.enter_graceful_shutdown()
         closing = asyncio.create_task(self._server.stop(grace_s))
         await self._service.stop(grace_s)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import structlog
 import uvloop
 
+from processor.deaths import ended_by_a_dead_thread
 from processor.probes import Probes
 from processor.settings import Settings
 from producers.gateway.grpc_door import OTHER_CALLS_MAX, GrpcDoor
@@ -28,7 +29,10 @@ log = structlog.get_logger(__name__)
 def run(settings: Settings) -> None:
     """Run the door of these settings until it is told to stop. Raises SettingsError for what can't work."""
     _allow_files(settings.gateway_requests_max + OTHER_CALLS_MAX + _FILES_BESIDE)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        ended_by_a_dead_thread(settings.stop_timeout_s),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         runner.run(_run(settings))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from processor.deaths import watch
 from processor.lean_sqs.http import HttpTimeout, HttpTrouble
 from processor.lean_sqs.signature import Signer
 from producers.doors import Answer
@@ -58,6 +59,7 @@ class LeanSenders:
         call = asyncio.get_running_loop().create_task(self._send(batch, told))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
+        watch(call)
 
     def stop(self) -> None:
         """Let go of connections and threads; nobody waits any more for what is still on its way."""

@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +25,9 @@ from processor.errors import SourceUnavailable
 from processor.model import Delivery, Outcome, Settlement
 from processor.settings import Settings
 from processor.sources import Source
+from processor.sources.kafka import KafkaSource
 from processor.sources.memory import MemorySource
+from processor.sources.rabbitmq import RabbitMqSource
 from processor.sources.sqs import SqsSource
 from processor.wire import Attribute
 from tests.brokers.kafka import Mock
@@ -50,6 +52,8 @@ class Queue:
     source: Source
     send: Callable[[bytes, Mapping[str, Attribute]], str]
     let_go: Callable[[], None] = _time_does_it
+    threads: Mapping[str, Callable[[pytest.MonkeyPatch], None]] = field(default_factory=dict)
+    """By name, how each thread of the source is made to die of a bug."""
 
     def put(self, body: bytes = b"{}", **attributes: Attribute) -> str:
         return self.send(body, attributes)
@@ -156,7 +160,9 @@ def a_rabbitmq_queue(request: pytest.FixtureRequest, visibility_timeout_s: int) 
         rabbit.put(body, message_id=message_id, headers=attributes, timestamp=int(time.time()))
         return delivery_id(message_id, rabbit.name, attributes, body)
 
-    yield Queue(source, send, lambda: end_connection(source))
+    yield Queue(
+        source, send, lambda: end_connection(source), {"rabbitmq": lambda patch: kill_link(patch, source)}
+    )
     source.close()
 
 
@@ -170,7 +176,9 @@ def a_kafka_queue(request: pytest.FixtureRequest, visibility_timeout_s: int) -> 
     def send(body: bytes, attributes: Mapping[str, Attribute]) -> str:
         return kafka.sender.send(topic, body, attributes, partition=next(turn))
 
-    yield Queue(source, send, lambda: end_membership(source))
+    yield Queue(
+        source, send, lambda: end_membership(source), {"kafka": lambda patch: kill_member(patch, source)}
+    )
     source.close()
 
 
@@ -181,6 +189,23 @@ _KINDS: dict[str, Callable[[pytest.FixtureRequest, int], Iterator[Queue]]] = {
     "rabbitmq": a_rabbitmq_queue,
     "kafka": a_kafka_queue,
 }
+
+
+def kill_link(patch: pytest.MonkeyPatch, source: RabbitMqSource) -> None:
+    patch.setattr(source, "_told_to_connect", die)
+    end_connection(source)
+
+
+def kill_member(patch: pytest.MonkeyPatch, source: KafkaSource) -> None:
+    patch.setattr(source._member(), "_announce", die)
+
+
+class Bug(Exception):
+    """What nobody has thought of."""
+
+
+def die(*_: object) -> None:
+    raise Bug
 
 
 # ── receive ───────────────────────────────────────────────────────────────────────────────────────────
@@ -501,3 +526,43 @@ def test_depth_counts_what_is_visible_and_what_is_held(sqs_server: EmbeddedSqs, 
     assert source.depth() == {"visible": 2, "in_flight": 1, "delayed": 1}
     assert source.depth_with_dead_letters()["dead_lettered"] == 1
     client.close()
+
+
+# ── threads ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_thread_that_has_died_is_no_outage_and_is_told(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage is waited for; nobody would ever end this one."""
+    queue.put()
+    held = queue.take()
+    for name, kill in queue.threads.items():
+        died: list[threading.ExceptHookArgs] = []
+        monkeypatch.setattr(threading, "excepthook", died.append)
+
+        kill(monkeypatch)
+
+        give_up_at = time.monotonic() + PATIENCE_S
+        while not died:
+            assert time.monotonic() < give_up_at, f"{name} did not die"
+            time.sleep(0.01)
+        assert [(args.thread and args.thread.name, args.exc_type) for args in died] == [(name, Bug)]
+        with pytest.raises(RuntimeError, match="has died of a bug"):
+            queue.source.receive(1, 5)
+        with pytest.raises(RuntimeError, match="has died of a bug"):
+            queue.source.settle(settled(held))
+
+
+def test_a_source_has_no_thread_whose_death_is_not_tried(queue: Queue) -> None:
+    queue.put()
+    queue.take()
+
+    started = {thread.name for thread in threading.enumerate() if is_of_a_source(thread)}
+
+    assert started <= set(queue.threads)
+
+
+def is_of_a_source(thread: Any) -> bool:
+    module = getattr(getattr(thread, "_target", None), "__module__", None) or ""
+    return module.startswith(("processor.sources", "processor.kafka", "processor.amqp"))

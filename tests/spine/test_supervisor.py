@@ -1,8 +1,9 @@
-"""What a supervisor does with workers that end, hang or will not stop; it forks, so each in its own process."""
+"""What a supervisor does with workers that end, hang or will not stop; as it forks, each has a process."""
 
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -65,18 +66,21 @@ def run(body: str, told: Callable[[subprocess.Popen[str], str], None] | None = N
     program = _FRAME + textwrap.dedent(body)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        too_long = threading.Timer(30, process.kill)
+        too_long.daemon = True
+        too_long.start()
         for line in process.stdout:
             said.append(line.strip())
             if told is not None:
                 told(process, said[-1])
+        too_long.cancel()
     return process.returncode, said
 
 
-def terminate_at(word: str, times: int = 1) -> Callable[[subprocess.Popen[str], str], None]:
+def terminate_at(*words: str) -> Callable[[subprocess.Popen[str], str], None]:
     def told(process: subprocess.Popen[str], line: str) -> None:
-        if line == word:
-            for _ in range(times):
-                process.terminate()
+        if line in words:
+            process.terminate()
 
     return told
 
@@ -199,18 +203,18 @@ def test_a_worker_that_waits_for_long_and_judges_nothing_is_left_alone() -> None
     assert (code, said) == (0, ["code 0 hung"])
 
 
-@pytest.mark.parametrize(("stop_timeout_s", "times"), [(0.3, 1), (600, 2)])
-def test_a_worker_that_will_not_end_is_killed(stop_timeout_s: float, times: int) -> None:
+@pytest.mark.parametrize(("stop_timeout_s", "words"), [(0.3, ["deaf"]), (600, ["deaf", "told"])])
+def test_a_worker_that_will_not_end_is_killed(stop_timeout_s: float, words: list[str]) -> None:
     code, _ = run(
         f"""
         def work(worker):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, lambda *_: say("told"))
             say("deaf")
             time.sleep(600)
 
         supervise(1, work, stop_timeout_s={stop_timeout_s})
         """,
-        terminate_at("deaf", times),
+        terminate_at(*words),
     )
 
     assert code == 4, "it has left work"
@@ -253,11 +257,6 @@ def test_a_worker_that_ends_a_stop_with_work_left_says_so_for_all() -> None:
 
 def test_a_worker_is_told_of_the_second_stop_once_and_of_the_first_however_often_it_comes() -> None:
     """A whole group of processes may be told at once: then a worker hears of one stop twice."""
-
-    def told(process: subprocess.Popen[str], line: str) -> None:
-        if line in ("begins", "gently"):
-            process.terminate()
-
     code, said = run(
         """
         def work(worker):
@@ -272,7 +271,7 @@ def test_a_worker_is_told_of_the_second_stop_once_and_of_the_first_however_often
 
         supervise(1, work)
         """,
-        told,
+        terminate_at("begins", "gently"),
     )
 
     assert (code, said) == (0, ["begins", "gently", "code 0 hung"])

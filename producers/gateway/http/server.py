@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 import uvloop
 
+from processor.deaths import ended_by_a_dead_thread
 from processor.errors import SettingsError
 from processor.settings import Settings
 from producers.gateway.http import Limits
@@ -116,7 +117,11 @@ def _allow_files(wanted: int) -> None:
 def run(settings: Settings) -> None:
     """Run the door of these settings until it is told to stop. Raises SettingsError for what can't work."""
     listener = listen(settings.gateway_host, settings.gateway_port)
-    with contextlib.closing(listener), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        contextlib.closing(listener),
+        ended_by_a_dead_thread(settings.stop_timeout_s),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         runner.run(_run(settings, listener))
 
 

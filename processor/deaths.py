@@ -1,0 +1,87 @@
+"""A thread that dies ends its process: one that lives on without it does nothing, and looks well.
+
+thread or task ──raises──▶ critical "thread_died" ─▶ SIGTERM to ourselves ─▶ an orderly end, by code 1
+                                                 └─▶ not ended in time: the end, by code 1
+"""
+
+import asyncio
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+from processor.errors import Stopped
+
+log = structlog.get_logger(__name__)
+
+FAILED = 1
+_MARGIN_S = 5.0
+
+
+@contextmanager
+def ended_by_a_dead_thread(stop_timeout_s: float) -> Iterator[None]:
+    """Let any thread's death stop the process as SIGTERM does, and the block then end by SystemExit(1).
+
+    What takes longer than `stop_timeout_s` and a margin is ended where it stands.
+    """
+    before = threading.excepthook
+    died = threading.Event()
+
+    def note(args: threading.ExceptHookArgs) -> None:
+        try:
+            # Not its text, which may quote what was read.
+            log.critical(
+                "thread_died",
+                thread=args.thread.name if args.thread is not None else None,
+                error=args.exc_type.__name__,
+                at=_place(args),
+                consequence="stopping",
+            )
+        finally:
+            if not died.is_set():
+                died.set()
+                _stop(stop_timeout_s + _MARGIN_S)
+
+    threading.excepthook = note
+    try:
+        yield
+    except Stopped:
+        # Told so by ourselves, while we waited for an outage to end.
+        if not died.is_set():
+            raise
+    finally:
+        threading.excepthook = before
+    if died.is_set():
+        raise SystemExit(FAILED)
+
+
+def watch(task: asyncio.Task[Any]) -> None:
+    """Let a task that is to run for as long as the process count as a thread, should it die."""
+    task.add_done_callback(_look_at)
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        named = threading.Thread(name=task.get_name())
+        threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, named)))
+
+
+def _stop(within_s: float) -> None:
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        # Nobody listens, not yet or not any more: it would end us by another code.
+        os._exit(FAILED)
+    end = threading.Timer(within_s, os._exit, [FAILED])
+    end.name, end.daemon = "end", True
+    end.start()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _place(args: threading.ExceptHookArgs) -> str:
+    frames = traceback.extract_tb(args.exc_traceback)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
