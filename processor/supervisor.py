@@ -38,7 +38,9 @@ _LIVED_LONG_S = 60.0
 _END_MARGIN_S = 10.0
 """For how long after STOP_TIMEOUT_S a worker may take to end; then it is killed, which costs no event."""
 
-_USAGE = 2
+_USAGE, _UNFINISHED = 2, 4
+"""Exit codes: of a mistake in the settings, and of an end with work left."""
+
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 
@@ -138,6 +140,7 @@ class Supervisor:
     def run(self) -> int:
         """Give the exit code: 0, that of a worker alone, or that of a mistake that no restart would mend (2).
 
+        At a stop it is that of the first worker that did not end with 0; 4, if one had to be killed.
         A worker alone that died of a signal gives its number, negative. Only a supervisor returns from here.
         """
         while not self._stop_gently.is_set() and not all(child.done for child in self._children):
@@ -194,9 +197,12 @@ class Supervisor:
         self._ended(child, os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: _Child, code: int) -> None:
-        if child.is_hung:
+        if self._stop_gently.is_set() and (child.is_hung or (code < 0 and self._restarts)):
+            # Nobody follows it who would finish what it held.
+            code = _UNFINISHED
+        elif child.is_hung:
             return
-        if code in (0, _USAGE) or not self._restarts:
+        if code in (0, _USAGE) or not self._restarts or self._stop_gently.is_set():
             child.done = True
             child.row.end()
             self._code = self._code or code

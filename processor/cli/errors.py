@@ -44,11 +44,9 @@ def exit_code_of(work: Callable[[], int]) -> int:
 
 def _tell(ctx: click.Context, error: ProcessorError) -> Exit:
     match error:
-        case Stopped():
-            code = Exit.FINE
         case SettingsError():
             code = Exit.USAGE
-        case Unavailable():
+        case Unavailable() | Stopped():
             code = Exit.UNREACHABLE
         case _:
             code = Exit.FAILED

@@ -16,8 +16,9 @@ from processor.connection import Deadline, connect
 from processor.cores import settle_down
 from processor.deaths import ended_by_a_dead_thread
 from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stopped, StoreFault
+from processor.limits import RECEIVE_SIZE_MAX, Limits
 from processor.patience import Patience
-from processor.pipeline import RECEIVE_SIZE_MAX, Limits, Pipeline, Tally
+from processor.pipeline import Pipeline
 from processor.probes import Probes
 from processor.queries import queries
 from processor.reject_alarm import RejectAlarm
@@ -26,6 +27,7 @@ from processor.settings import Settings
 from processor.sources import RunningSource
 from processor.store import Store
 from processor.supervisor import Supervisor, Worker, alone
+from processor.tally import Tally
 from processor.wiring import database, make_schemas, make_store, reject_alarm_limits
 from processor.wiring.sources import open_source
 
@@ -61,7 +63,7 @@ def run(
 
     `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
     `worker` is who we are among others (None: alone). Raises MigrationsPending, StoreFault and SettingsError,
-    which waiting would not mend, and Stopped when told to stop before it could begin.
+    which waiting would not mend, and Stopped when told to stop before it could begin, or with work left.
     """
     worker = worker or alone()
     core = settle_down(settings.keep_to_one_core, worker.place)
@@ -102,7 +104,7 @@ def run(
         beginning.load_registry(schemas, worker)
         begun.set()
         watcher.start()
-        tally = pipeline.run(stops.gently, until_idle_s)
+        tally = pipeline.run(stops.gently, until_idle_s, worker.row)
         alarm.look()
     finally:
         watcher.stop()
@@ -222,7 +224,7 @@ class _DepthWatcher:
             try:
                 for state, count in self._source.depth().items():
                     metrics.queue_depth.labels(state=state).set(count)
-            except (SourceUnavailable, SourceFault) as error:
+            except (SourceUnavailable, SourceFault, SettingsError) as error:
                 # A fault is said, and ended by, whoever works with the queue; this one only looks.
                 log.debug("depth_unknown", trouble=str(error))
             if self._stop.wait(_DEPTH_EVERY_S):

@@ -217,7 +217,7 @@ def test_a_worker_that_will_not_end_is_killed(stop_timeout_s: float, words: list
         terminate_at(*words),
     )
 
-    assert code == 0
+    assert code == 4, "it has left work"
 
 
 def test_a_worker_that_hangs_during_a_stop_is_killed_and_not_replaced() -> None:
@@ -233,7 +233,26 @@ def test_a_worker_that_hangs_during_a_stop_is_killed_and_not_replaced() -> None:
         terminate_at("begins"),
     )
 
-    assert (code, said) == (0, ["begins", "code 0 hung stuck"])
+    assert (code, said) == (4, ["begins", "code 4 hung stuck"])
+
+
+def test_a_worker_that_ends_a_stop_with_work_left_says_so_for_all() -> None:
+    code, _ = run(
+        """
+        def work(worker):
+            until(lambda: gently.is_set())
+            return 4 if worker.place else 0
+
+        def begin():
+            say("begins")
+
+        threading.Timer(0.5, begin).start()
+        supervise(2, work)
+        """,
+        terminate_at("begins"),
+    )
+
+    assert code == 4
 
 
 def test_a_worker_is_told_of_the_second_stop_once_and_of_the_first_however_often_it_comes() -> None:
