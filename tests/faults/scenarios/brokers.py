@@ -12,10 +12,6 @@ from tests.brokers.kafka import Tansu, tansu
 from tests.brokers.rabbitmq import Broker, RabbitQueue, program
 from tests.faults.field import Field
 from tests.faults.run import Scenario
-from tests.faults.scenarios.gateway import PatientDoor
-
-_TRY_AGAIN_S = 4.0
-"""A broker takes up to ten seconds to be back, and who sends gives up at the seventh failure."""
 
 
 @dataclass(slots=True)
@@ -41,7 +37,7 @@ def from_rabbitmq(field: Field) -> None:
     queue.make()
     field.broker, field.books = broker, BrokersBooks(broker)
     field.fleet.environment = dict(field.fleet.environment) | {"SOURCE_URL": queue.source_url}
-    door = PatientDoor(AmqpDoor(queue.source_url), _TRY_AGAIN_S)
+    door = AmqpDoor(queue.source_url)
     field.cleanup.callback(door.close)
     field.load.door = door
 
@@ -89,7 +85,7 @@ def from_kafka(field: Field) -> None:
     url = broker.url(broker.topic(4, "events"))
     field.books = AcceptedBooks(field, broker)
     field.fleet.environment = dict(field.fleet.environment) | {"SOURCE_URL": url}
-    door = PatientDoor(KafkaDoor(url), _TRY_AGAIN_S)
+    door = KafkaDoor(url)
     field.cleanup.callback(door.close)
     field.load.door = door
 
