@@ -80,6 +80,7 @@ class Partition:
         self.generation = generation
         self.at_end = False
         self.loaded = False
+        self.may_begin = False
         self.handed: dict[int, Record] = {}
         self.waiting_bytes = 0
         self._waiting: deque[Record] = deque()
@@ -177,6 +178,13 @@ class Partition:
         self._waiting.appendleft(record)
         if behind:
             self._waiting = deque(sorted(self._waiting, key=lambda waiting: waiting.offset))
+
+    @property
+    def begins_at(self) -> datetime | None:
+        """The moment of the first record, where the books name no place to begin at; None: it may be read."""
+        if self.may_begin or not self.loaded or self._position is not None or not self._waiting:
+            return None
+        return self._waiting[0].sent_at
 
     # ── the books ─────────────────────────────────────────────────────────────────────────────────────
 
