@@ -100,14 +100,14 @@ def lag_of(consumer: Consumer, topic: str, timeout_s: float) -> dict[int, int]:
 
 def forgotten(address: SourceAddress, number: int, sent_at: datetime, before: datetime) -> str:
     """Say why a group must not begin where its partition does, and how to tell it where to begin."""
-    servers, moment = place(address).replace(" ", ""), f"{before:%Y-%m-%dT%H:%M:%S}.000"
+    servers, day = place(address).replace(" ", ""), f"{before:%Y-%m-%d}"
     return (
-        f"the group {address.group} has no offset in partition {number} of {address.queue}, whose first "
-        f"record is of {sent_at:%Y-%m-%d}; what was sent before {before:%Y-%m-%d} may have been stored here and "
-        "removed, and would be counted again. Say where the group is to begin: "
+        f"the group {address.group} has no offset in partition {number} of {address.queue}, which begins on "
+        f"{sent_at:%Y-%m-%d}; what was sent before {day} may have been stored here and removed since, and "
+        "would count again. Say where the group is to begin: "
         f"kafka-consumer-groups.sh --bootstrap-server {servers} --group {address.group} "
-        f"--topic {address.queue} --reset-offsets --execute --to-datetime {moment}, or --to-earliest "
-        "if nothing of this topic was ever stored here"
+        f"--topic {address.queue} --reset-offsets --execute --to-datetime {before:%Y-%m-%dT%H:%M:%S}.000, or "
+        "--to-earliest if nothing of this topic was ever stored here"
     )
 
 

@@ -26,9 +26,6 @@ from processor.queries import queries
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = dict[str, Any]
 
-KEY_DAYS_ADVISED = 28
-"""A message may lie 14 days in a queue and, sent back from its dead-letter queue, 14 more."""
-
 WINDOW_BLOCKS = 1024
 """8 MiB: as much of a table is looked through by one statement, whether it finds anything or not."""
 
