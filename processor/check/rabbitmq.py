@@ -47,8 +47,8 @@ def check_rabbitmq(settings: Settings, address: SourceAddress) -> list[Finding]:
             f"{settings.key_retention_days} days; for how long the queue keeps messages, AMQP does not tell",
             note=settings.key_retention_days < KEY_DAYS_ADVISED,
             advice=f"raise KEY_RETENTION_DAYS to {KEY_DAYS_ADVISED} or more, and above how long processors "
-            "ever rest: what was stored and not acknowledged waits for that time, and counts twice without its "
-            "key",
+            "ever rest: what was stored and not acknowledged waits for that time, and counts twice without "
+            "its key",
         ),
         tell(
             "ids",

@@ -192,7 +192,10 @@ class KafkaSource:
 
     def _silence(self, member: Member) -> str:
         if not member.assigned:
-            return f"the group {self._address.group} has not given us partitions of {self._topic} yet"
+            return (
+                f"the group {self._address.group} has not given us partitions of {self._topic} yet; while it "
+                "forms, and after a crash, a broker may take as long as a session (VISIBILITY_TIMEOUT_S), or two"
+            )
         return f"Kafka gives neither messages of {self._topic} nor its end"
 
 
