@@ -194,7 +194,7 @@ class KafkaSource:
         if not member.assigned:
             return (
                 f"the group {self._address.group} has not given us partitions of {self._topic} yet; while it "
-                "forms, and after a crash, a broker may take as long as a session (VISIBILITY_TIMEOUT_S), or two"
+                "forms, or after a crash, a broker may take a session of VISIBILITY_TIMEOUT_S, or two"
             )
         return f"Kafka gives neither messages of {self._topic} nor its end"
 
