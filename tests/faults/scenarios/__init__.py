@@ -1,6 +1,18 @@
 """All scenarios, in the order of the table."""
 
-from tests.faults.scenarios import brokers, changes, fifo, gateway, process, servers, sessions, sqs, usage
+from tests.faults.scenarios import (
+    brokers,
+    changes,
+    fifo,
+    gateway,
+    idle,
+    process,
+    rolling,
+    servers,
+    sessions,
+    sqs,
+    usage,
+)
 
 ALL = [
     *process.SCENARIOS,
@@ -12,4 +24,6 @@ ALL = [
     *usage.SCENARIOS,
     *gateway.SCENARIOS,
     *brokers.SCENARIOS,
+    *idle.SCENARIOS,
+    *rolling.SCENARIOS,
 ]

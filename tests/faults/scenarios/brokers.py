@@ -63,20 +63,10 @@ class AcceptedBooks:
     tansu: Tansu
 
     def depth(self) -> dict[str, int]:
-        with self.field.admin() as connection:
-            [(done,)] = connection.execute(_DONE, [list(self.field.load.sent.accepted_at)])
-        return {"visible": len(self.field.load.sent.accepted_at) - int(done)}
+        return {"visible": self.field.left()}
 
     def depth_with_dead_letters(self) -> dict[str, int]:
         return self.depth()
-
-
-_DONE = """
-    SELECT count(*) FROM unnest(%s::text[]) AS accepted (delivery_id)
-    WHERE delivery_id IN (
-      SELECT delivery_id FROM message UNION SELECT delivery_id FROM duplicate
-      UNION SELECT delivery_id FROM rejection)
-"""
 
 
 def from_kafka(field: Field) -> None:
@@ -108,7 +98,7 @@ def freeze_the_broker_and_kill_readers(field: Field) -> None:
         field.wait_until_recovered()
 
 
-def _missing() -> str:
+def missing() -> str:
     return "" if program() is not None else "no RabbitMQ on this machine"
 
 
@@ -116,7 +106,7 @@ SCENARIOS = [
     replace(
         Scenario("RabbitMQ killed with -9", "brokers", kill_the_broker, rounds=4),
         prepare=from_rabbitmq,
-        needs=_missing,
+        needs=missing,
     ),
     replace(
         Scenario(
