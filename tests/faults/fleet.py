@@ -38,7 +38,7 @@ class Fleet:
     """Starts its processes, and starts again whoever has fallen, at once: no pause hides a fault.
 
     `command` gives the words after `python -m` for a place, `own` the variables that it alone has. Ends that
-    nobody asked for are noted in `falls`, as place and exit code; `on_fall` hears of them before the next start.
+    nobody asked for are noted in `falls`, as place and exit code; `on_fall` hears of each at once.
     """
 
     size: int
