@@ -24,7 +24,7 @@ from processor.wire import Attribute
 _METADATA_LENGTH_MAX = 200
 
 _WINDOW_SIZE = 500
-"""Offsets that count as handed over before, where nobody has noted how many were: as many as a batch."""
+"""As many records of a partition are handed over at once: they count as handed over before after a crash."""
 
 
 class Record(Struct):
@@ -57,14 +57,18 @@ class Mark:
 
     @classmethod
     def read(cls, offset: int, metadata: str | None) -> "Mark":
-        """Read what stands beside an offset; what another program wrote there says nothing."""
+        """Read what stands beside an offset.
+
+        Where that is nothing of ours, because the broker drops metadata or another program wrote it, somebody
+        may hold what comes: it counts as handed over once.
+        """
         try:
             said = json.loads((metadata or "")[:_METADATA_LENGTH_MAX])
             attempts, until = said["attempts"], said.get("until")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return cls(offset, 0)
+            return cls(offset, 1)
         if not _is_count(attempts) or not (until is None or _is_count(until)):
-            return cls(offset, 0)
+            return cls(offset, 1)
         return cls(offset, attempts, until)
 
 
@@ -134,7 +138,7 @@ class Partition:
         """Hand over up to `limit` records in their order; where one of them may be what kills us, one."""
         taken: list[Record] = []
         # With the ones before it done for sure, only the first can have been handed over more often.
-        most = 1 if self._is_careful() else limit
+        most = 1 if self._is_careful() else min(limit, _WINDOW_SIZE)
         while self._waiting and len(taken) < most:
             if taken and self._in_window(taken[-1].offset) != self._in_window(self._waiting[0].offset):
                 break

@@ -62,6 +62,24 @@ def test_the_ids_that_it_gives_are_those_by_which_the_source_knows_the_messages(
         assert offsets == sorted(offsets)
 
 
+def test_what_somebody_else_may_hold_counts_as_handed_over_though_the_broker_keeps_no_count(
+    tansu_broker: Tansu, topic: str, door: KafkaDoor
+) -> None:
+    """Tansu drops what is written beside offsets. A member that lost its partition may be about to save."""
+    door.send(messages("acme"))
+    address = source_address(tansu_broker.url(topic, group=f"of-{topic}"))
+    first = KafkaSource(address, session_s=6)
+    [held] = take(first, 1)
+    first.close()
+
+    second = KafkaSource(address, session_s=6)
+    [again] = take(second, 1)
+    second.close()
+
+    assert again.delivery_id == held.delivery_id
+    assert (held.receive_count, again.receive_count) == (1, 2)
+
+
 def test_a_url_that_is_none_is_a_mistake_of_settings() -> None:
     for url in ("amqp://u:geheim@h/?queue=q", "kafka://u:geheim@h", "x"):
         with pytest.raises(SettingsError, match="Kafka") as fault:
