@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from processor.model import Delivery, Verdict
-from processor.turns import turns
+from processor.turns import Turn, turns
 
 Item: TypeAlias = Verdict | Delivery
 """A verdict, or a suspect delivery that has none yet."""
@@ -90,7 +90,7 @@ class Batches:
 
     def _group_by_group(self, items: list[Item]) -> list[list[Item]]:
         parts = turns(
-            [isinstance(item, Delivery) for item in items],
+            [Turn.ALONE if isinstance(item, Delivery) else Turn.FIRST for item in items],
             lambda position: _delivery(items[position]).group,
         )
         return [

@@ -30,6 +30,7 @@ def messages_document(messages: Sequence[Message]) -> str:
                 "event_type": message.event_type,
                 "schema_id": message.schema_id,
                 "occurred_at": message.occurred_at,
+                "occurred_at_rest": message.occurred_at_rest,
                 "sent_at": delivery.sent_at,
                 # As they came: PostgreSQL reads them, and keeps every digit.
                 "payload": orjson.Fragment(message.payload),

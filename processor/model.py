@@ -63,6 +63,11 @@ class Delivery(Struct, frozen=True, gc=False):
         return self.queue, self.delivery_id
 
     @property
+    def redelivered(self) -> bool:
+        """Whether the queue handed it over before, so that somebody else may be saving it, or has."""
+        return self.receive_count > 1 and self.rejection_id is None
+
+    @property
     def suspect(self) -> bool:
         """Whether it may be what killed the process before."""
         return self.receive_count >= SUSPECT_RECEIVE_COUNT
@@ -73,7 +78,7 @@ class Message(Struct, frozen=True, gc=False):
 
     `payload` and `context` are JSON texts as they came, so that numbers keep every digit. `registry_version`
     is the version of the registry that the verdict was made with; it says too whether a meter counts it
-    (`metered`).
+    (`metered`). `occurred_at_rest` has the digits of `occurred_at` beyond the microsecond; None: none.
     """
 
     delivery: Delivery
@@ -87,12 +92,14 @@ class Message(Struct, frozen=True, gc=False):
     payload: str
     context: str | None
     metered: bool = False
+    occurred_at_rest: str | None = None
 
 
 class Rejection(Struct, frozen=True, gc=False):
     """The verdict on a bad delivery: why, in detail, and who it claims to be from.
 
     `key_known` is false where another reading may have found another key in it than what is claimed.
+    `searched` is false where to look for an earlier outcome of the delivery took too long, and is left out.
     """
 
     delivery: Delivery
@@ -101,6 +108,7 @@ class Rejection(Struct, frozen=True, gc=False):
     detail: Mapping[str, Any]
     claimed: Claimed
     key_known: bool = True
+    searched: bool = True
 
 
 Verdict: TypeAlias = Message | Rejection

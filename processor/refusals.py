@@ -1,31 +1,21 @@
 """The rejections for which the database gives the cause: what it can't store, and what it has already."""
 
-from datetime import datetime, timedelta
-
 import psycopg
 
 from processor.errors import Reason
-from processor.model import Message, Rejection
+from processor.model import Message, Rejection, Verdict
 from processor.sqlstates import name_of
 from processor.wire import Claimed
 
 UNREADABLE = (Reason.TOO_LARGE, Reason.NOT_UTF8, Reason.NOT_JSON, Reason.ENVELOPE_INVALID)
 """Reasons to reject by which a message's key is not known for certain."""
 
-_CLOCKS_APART_MAX = timedelta(minutes=5)
-"""How far the queue's clock may be before the database's; `processor check` complains from 2 s on.
-
-What was stored within it is read for every redelivery whose key is in doubt, so it is not longer.
-"""
-
-_DATED_ANEW_MAX = timedelta(days=14)
-"""How much older than it says a dead letter of a FIFO queue may be: SQS dates it anew when it moves it."""
-
-_LIMITS = frozenset(("message_pkey", "message_id_fit", "message_producer_fit"))
+_LIMITS = frozenset(("message_pkey", "message_id_fit", "message_producer_fit", "voided_pkey"))
 """What of our tables a row may break by its content alone; an index entry can be too large for its page."""
 
 _UNSTORABLE_WORDS = {
-    "54000": "something is too large for it, such as tenant, message id and producer together (2,700 bytes)",
+    "54000": "something is too large for it, such as tenant, message id and producer together (2,700 bytes), "
+    "its own or those of the message that it voids",
     "54001": "the payload is nested too deeply for it",
     "23514": "a value does not fit its column",
 }
@@ -58,6 +48,32 @@ def unstorable(message: Message, error: psycopg.Error | UnicodeEncodeError) -> R
     )
 
 
+def too_slow(verdict: Verdict, error: psycopg.Error | UnicodeEncodeError, tries: int) -> Rejection:
+    """Reject a delivery that alone takes the database too long, again and again, while all else is answered.
+
+    It is not looked for by its delivery any more, since that may be what takes so long.
+    """
+    if isinstance(verdict, Rejection):
+        claimed, key_known = verdict.claimed, verdict.key_known and verdict.reason not in UNREADABLE
+        today: dict[str, object] = {"reason": verdict.reason.value, "message": verdict.detail.get("message")}
+    else:
+        claimed, key_known, today = _claimed_by(verdict), True, {"message": "stored"}
+    words = (
+        f"the database took too long over this delivery alone, {tries} times, and answered another question "
+        "each time; it was not looked for in message, which may have it"
+    )
+    detail = {"message": words, "error": name_of(error), "verdict_today": today}
+    return Rejection(
+        verdict.delivery,
+        verdict.registry_version,
+        Reason.UNSTORABLE,
+        detail,
+        claimed,
+        key_known,
+        searched=False,
+    )
+
+
 def id_conflict(message: Message, stored_delivery_id: str | None) -> Rejection:
     """Reject a message whose key is taken by one of other content."""
     words = (
@@ -77,14 +93,8 @@ def _claimed_by(message: Message) -> Claimed:
     return Claimed(message.tenant_id, message.event_type, message.message_id, message.producer)
 
 
-def key_in_doubt(rejection: Rejection) -> bool:
-    """Say whether a delivery may be stored under a key that can't be read from it now."""
-    received_before = rejection.delivery.receive_count > 1
-    return not rejection.key_known or (rejection.reason in UNREADABLE and received_before)
-
-
-def sent_after(rejection: Rejection) -> datetime:
-    """Give a moment by the database's clock at which the queue did not have the delivery yet."""
-    delivery = rejection.delivery
-    dated_anew = rejection.reason is Reason.DEAD_LETTERED and delivery.queue.endswith(".fifo")
-    return delivery.sent_at - _CLOCKS_APART_MAX - (_DATED_ANEW_MAX if dated_anew else timedelta(0))
+def may_be_stored(verdict: Verdict) -> bool:
+    """Say whether a delivery may be in `message` since a first hand-over, under whatever key."""
+    if isinstance(verdict, Rejection):
+        return verdict.searched and (verdict.delivery.redelivered or not verdict.key_known)
+    return verdict.delivery.redelivered

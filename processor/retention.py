@@ -4,6 +4,9 @@
                         each table once, from its first block to its last, window by window:
                         remove some rows and count them ══COMMIT══▶ pause ─▶ the next
 
+Messages are chosen while saves go on, and removed while none is under way: a save that has just found its
+message here, and is not committed, could not be seen.
+
 Totals keep what removed messages had added, which goes to `usage_removal`, so that the proof still adds up.
 
 A key must outlive everything that may still bring its message again: the queue and then its dead-letter
@@ -128,6 +131,12 @@ def apply(
             _value(connection, "unlock", key=_LOCK_KEY)
 
 
+def forgotten_before(connection: Connection, key_days: int) -> datetime | None:
+    """Give the moment before which what was sent may have been stored, and removed since; None: nothing was."""
+    moment: datetime | None = _value(connection, "forgotten_before", key_days=key_days)
+    return moment
+
+
 def _steps(connection: Connection, ages: Ages, step_size: int) -> Iterator[Step]:
     # Once for the whole run: what becomes old enough meanwhile is the next run's.
     moments = _cutoffs(connection, ages)
@@ -147,11 +156,21 @@ def _walk(connection: Connection, table: str, deed: str, bounds: dict[str, Any])
             window = bounds | {"after": after, "until": f"({end},0)"}
             with connection.transaction():
                 if table == "message":
-                    # In a statement before the deed, whose snapshot must be taken when no void is under way.
-                    connection.execute(queries("retention")["hold_voids"])
-                chosen, removed, last = _row(connection, deed, window)
-            after, full = last, chosen == bounds["step_size"]
+                    chosen, removed, after = _remove_messages(connection, window)
+                else:
+                    chosen, removed, after = _row(connection, deed, window)
+            full = chosen == bounds["step_size"]
             yield Step(table, removed, end / blocks)
+
+
+def _remove_messages(connection: Connection, window: Mapping[str, Any]) -> tuple[int, int, str]:
+    places, last = _row(connection, "choose_messages", window)
+    if not places:
+        return 0, 0, ""
+    # In a statement before the deed, whose snapshot must be taken when no save is under way.
+    connection.execute(queries("retention")["hold_saves"])
+    (removed,) = _row(connection, "remove_messages", dict(window) | {"places": places})
+    return len(places), removed, last
 
 
 def _bounds(moments: Mapping[str, datetime], table: str) -> dict[str, datetime]:

@@ -25,7 +25,7 @@ from processor.model import VOID, Delivery, EventSchema, Message, Meter, Registr
 from processor.schema_budget import budget_trouble
 from processor.sns import unwrap
 from processor.strict_json import VALUES_MAX
-from processor.wire import ERRORS_MAX, Claimed, Envelope, Malformed, decode, pointer
+from processor.wire import ERRORS_MAX, Claimed, Envelope, Malformed, decode, derived_id, pointer
 
 log = structlog.get_logger(__name__)
 
@@ -161,7 +161,7 @@ class Schemas:
         if envelope.message_id is None and not delivery.named:
             metrics.unnamed.inc()
         # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
-        message_id = envelope.message_id or f"{delivery.queue}/{delivery.delivery_id}"
+        message_id = envelope.message_id or derived_id(delivery.queue, delivery.delivery_id)
         # Of a bad event too, which may be the redelivery of one that was good, and is looked for by its key.
         producer, unscoped = envelope.producer, None
         if envelope.event_type in lookup.id_scopes:
@@ -187,6 +187,7 @@ class Schemas:
                 payload=envelope.payload,
                 context=envelope.context,
                 metered=envelope.event_type in lookup.meters,
+                occurred_at_rest=envelope.occurred_at_rest,
             )
         reason, detail = found
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)
@@ -205,7 +206,7 @@ class Schemas:
         if wrapped_id is None or isinstance(envelope, Malformed) or envelope.message_id is not None:
             return envelope
         # SNS may put one message on the queue twice, under two delivery ids; its own stays the same.
-        return replace(envelope, message_id=f"{delivery.queue}/{wrapped_id}")
+        return replace(envelope, message_id=derived_id(delivery.queue, wrapped_id))
 
     def proven_tenant(self, delivery: Delivery) -> str | None:
         """Give the one tenant that a delivery can be from by its queue and sender, whatever it says."""

@@ -1,6 +1,6 @@
 """The statements of one transaction: from verdicts to settlements, which hold once it is committed.
 
-message ─▶ classify ─▶ duplicate ─▶ rejection ─▶ replayed rejections closed
+message ─▶ classify ─▶ duplicate ─▶ known before? ─▶ rejection ─▶ replayed rejections closed
 every statement in key order; the same order in every process
 """
 
@@ -13,7 +13,7 @@ from psycopg.rows import tuple_row
 from processor.columns import claims, duplicate_columns, messages_document, rejection_columns, storable_json
 from processor.errors import Reason
 from processor.model import Delivery, Message, Outcome, Rejection, Settlement, Verdict
-from processor.refusals import id_conflict, key_in_doubt, sent_after
+from processor.refusals import id_conflict, may_be_stored
 
 
 class KeyVanished(Exception):
@@ -21,7 +21,11 @@ class KeyVanished(Exception):
 
 
 class Statements:
-    """The statements of one transaction, in the order that every process keeps."""
+    """The statements of one transaction, in the order that every process keeps.
+
+    With `keys_by_settings` a message may have been stored under another key than settings give it today, so
+    that a redelivered one is looked for by its delivery.
+    """
 
     def __init__(
         self,
@@ -29,11 +33,14 @@ class Statements:
         sql: Mapping[str, str],
         proven_tenant: Callable[[Delivery], str | None],
         verdicts: Sequence[Verdict],
+        *,
+        keys_by_settings: bool,
     ) -> None:
         self._cursor = connection.cursor(row_factory=tuple_row)
         self._sql = sql
         self._proven_tenant = proven_tenant
         self._verdicts = verdicts
+        self._keys_by_settings = keys_by_settings
         self._settlements: dict[int, Settlement] = {}
 
     def save(self) -> list[Settlement]:
@@ -42,6 +49,8 @@ class Statements:
         Raises KeyVanished, and whatever psycopg raises; nothing may be committed then.
         """
         self._lock_replayed()
+        if self._keys_by_settings:
+            self._settle_known(Message)
         messages = self._pending(Message)
         outcomes = self._insert_messages(messages)
         conflicts = {}
@@ -63,7 +72,7 @@ class Statements:
                     raise KeyVanished
         self._insert_duplicates(duplicates)
         if len(self._settlements) < len(self._verdicts):
-            self._settle_stored_before()
+            self._settle_known(Rejection)
             self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
         self._close_replayed()
         if any(settlement.outcome is Outcome.REDELIVERED for settlement in self._settlements.values()):
@@ -123,30 +132,32 @@ class Statements:
             self._cursor.execute(self._sql["insert_duplicates"], duplicate_columns(list(duplicates.values())))
             self._settle_inserted(duplicates, Outcome.DUPLICATE)
 
-    def _settle_stored_before(self) -> None:
-        """Settle redeliveries that can't be read now, but were stored when they could be (rule 1).
+    def _settle_known(self, kind: type[Any]) -> None:
+        """Settle deliveries that have an outcome, whatever today's verdict is and rests on (rule 1).
 
-        Limits may have become lower, or a release stricter, between two receives of one delivery. Such a
-        rejection has no key to probe `message` by, so what was stored since the sending is looked through.
+        Limits, settings or the release may have been others when it was given, and the verdict of today leads
+        to another key or to none.
         """
-        unreadable = {
-            position: rejection
-            for position, rejection in self._pending(Rejection).items()
-            if key_in_doubt(rejection)
+        verdicts = {
+            position: verdict
+            for position, verdict in self._pending(kind).items()
+            # The outcome of one that is replayed is its rejection.
+            if verdict.delivery.rejection_id is None
         }
-        if not unreadable:
+        if not verdicts:
             return
-        rejections = unreadable.values()
+        keys = [verdict.delivery.key for verdict in verdicts.values()]
         self._cursor.execute(
-            self._sql["find_stored"],
+            self._sql["find_outcomes"],
             {
-                "sent_since": min(sent_after(rejection) for rejection in rejections),
-                "delivery_id": [rejection.delivery.delivery_id for rejection in rejections],
+                "queue": [queue for queue, _ in keys],
+                "delivery_id": [name for _, name in keys],
+                "again": [may_be_stored(verdict) for verdict in verdicts.values()],
             },
         )
-        stored = set(self._cursor)
-        for position, rejection in unreadable.items():
-            if rejection.delivery.key in stored:
+        known = set(self._cursor)
+        for position, verdict in verdicts.items():
+            if verdict.delivery.key in known:
                 self._settle(position, Outcome.REDELIVERED)
 
     def _insert_rejections(self, rejections: Mapping[int, Rejection]) -> None:

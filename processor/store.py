@@ -2,6 +2,9 @@
 
 verdicts ─▶ hold the registry ─▶ message ─▶ classify ─▶ duplicate ─▶ rejection ─▶ COMMIT ─▶ settlements
              (stale? again)      every statement in key order; the same order in every process
+
+What was handed over before is saved while no other save is under way. Of two saves of one delivery at least
+one is such a one, so the second sees what the first committed, however differently the two judge.
 """
 
 import random
@@ -32,15 +35,18 @@ from processor.model import (
 )
 from processor.patience import Patience
 from processor.queries import queries
-from processor.refusals import blames_content, unstorable
+from processor.refusals import blames_content, too_slow, unstorable
 from processor.sqlstates import Remedy, name_of, remedy
 from processor.statements import KeyVanished, Statements
-from processor.turns import turns
+from processor.turns import Turn, turns
 
 log = structlog.get_logger(__name__)
 
 _FAILURES_MAX = 10
 """Times that a transaction may fail on meeting others before it counts as an outage."""
+
+_SLOW_MAX = 3
+"""Times that one delivery alone may take the database too long before it is put aside."""
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]
@@ -66,8 +72,8 @@ class Judge(Protocol):
 class Store:
     """Writes verdicts to PostgreSQL. It owns one connection, and so belongs to one thread.
 
-    With `alone`, no other store saves while this one does: needed where its judge may find another verdict on
-    a delivery than theirs, since two outcomes that commit at once do not see each other.
+    With `alone`, no other store saves while this one does, be it a redelivery or not. With
+    `keys_by_settings`, settings take part in the keys of messages.
     """
 
     def __init__(
@@ -78,11 +84,13 @@ class Store:
         *,
         timeout_s: float,
         alone: bool = False,
+        keys_by_settings: bool = False,
     ) -> None:
         self._connect = connect
         self._judge = judge
         self._patience = patience
         self._alone = alone
+        self._keys_by_settings = keys_by_settings
         # Every statement has `timeout_s` by the server's clock; this is for a server that is frozen.
         self._deadline = Deadline(2 * timeout_s + 5)
         self._connection: Connection | None = None
@@ -92,13 +100,13 @@ class Store:
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
         """Commit all verdicts, then return one settlement for each, in order.
 
-        What is suspect is committed alone and late, but never after what comes later in its group. Outages
-        are waited out. Raises Stopped if told to stop meanwhile, StoreFault where the cause is ours; in both
-        cases what was not committed is still in the queue.
+        What was handed over before is committed after the rest, and what is suspect alone and last, but never
+        after what comes later in its group. Outages are waited out. Raises Stopped if told to stop meanwhile,
+        StoreFault where the cause is ours; in both cases what was not committed is still in the queue.
         """
         settled: dict[int, Settlement] = {}
-        suspect = [verdict.delivery.suspect for verdict in verdicts]
-        for positions in turns(suspect, lambda position: verdicts[position].delivery.group):
+        kinds = [_turn(verdict.delivery) for verdict in verdicts]
+        for positions in turns(kinds, lambda position: verdicts[position].delivery.group):
             together = [verdicts[position] for position in positions]
             settled.update(zip(positions, self._patience(partial(self._attempt, together)), strict=True))
         return [settled[position] for position in range(len(verdicts))]
@@ -115,8 +123,11 @@ class Store:
 
     # ── one attempt, and what to do when it fails ─────────────────────────────────────────────────────
 
-    def _attempt(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
-        """Save in one transaction, or in as many as the registry and the poison among the verdicts need."""
+    def _attempt(self, verdicts: Sequence[Verdict], slow: int = 0) -> list[Settlement]:
+        """Save in one transaction, or in as many as the registry and the poison among the verdicts need.
+
+        `slow` says how often one verdict alone has taken too long already.
+        """
         failures = 0
         while True:
             try:
@@ -128,8 +139,8 @@ class Store:
                 log.warning("save_failed", error=name_of(error), remedy=what.name.lower(), size=len(verdicts))
                 if what is Remedy.REJECT:
                     return self._without_poison(verdicts, error)
-                if what is Remedy.HALVE and len(verdicts) > 1:
-                    return self._halves(verdicts)
+                if what is Remedy.HALVE and verdicts:
+                    return self._smaller(verdicts, error, slow + 1)
                 if what not in (Remedy.RETRY, Remedy.REVALIDATE) or failures == _FAILURES_MAX:
                     self._give_up(error, what)
                 self._registry_known = self._registry_known and what is not Remedy.REVALIDATE
@@ -159,6 +170,30 @@ class Store:
     def _halves(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
         middle = len(verdicts) // 2
         return self._attempt(verdicts[:middle]) + self._attempt(verdicts[middle:])
+
+    def _smaller(
+        self, verdicts: Sequence[Verdict], error: psycopg.Error | UnicodeEncodeError, slow: int
+    ) -> list[Settlement]:
+        """Save in halves what was too much; one alone again, and at last as put aside."""
+        if len(verdicts) > 1:
+            return self._halves(verdicts)
+        (verdict,) = verdicts
+        put_aside = isinstance(verdict, Rejection) and not verdict.searched
+        if put_aside or not self._commits():
+            self._give_up(error, Remedy.HALVE)
+        if slow < _SLOW_MAX:
+            return self._attempt(verdicts, slow)
+        return self._attempt([too_slow(verdict, error, slow)])
+
+    def _commits(self) -> bool:
+        """Say whether the database commits something small within the time of a statement."""
+        try:
+            connection = self._open()
+            with self._deadline.over(connection), connection.transaction():
+                connection.execute(self._sql["make_commit_wait"])
+        except psycopg.Error:
+            return False
+        return True
 
     def _without_poison(
         self, verdicts: Sequence[Verdict], error: psycopg.Error | UnicodeEncodeError
@@ -225,13 +260,19 @@ class Store:
         with self._deadline.over(connection), connection.transaction():
             settlements = None
             if self._hold(connection, verdicts):
-                settlements = Statements(connection, self._sql, self._judge.proven_tenant, verdicts).save()
+                settlements = Statements(
+                    connection,
+                    self._sql,
+                    self._judge.proven_tenant,
+                    verdicts,
+                    keys_by_settings=self._keys_by_settings,
+                ).save()
         # Only here, behind the block whose end is the COMMIT, may settlements leave the store.
         return settlements
 
     def _hold(self, connection: Connection, verdicts: Sequence[Verdict]) -> bool:
         """Keep the registry as it is until the commit; say whether the verdicts were made with it."""
-        version = self._hold_registry(connection, alone=self._alone or any(map(_is_void, verdicts)))
+        version = self._hold_registry(connection, alone=self._alone or any(map(_sees_all, verdicts)))
         if not self._registry_known or self._judge.version != version:
             self._install_registry(connection, version)
         held, self._registry_known = self._registry_known, True
@@ -266,9 +307,16 @@ class Store:
         metrics.registry_version.set(version)
 
 
-def _is_void(verdict: Verdict) -> bool:
-    """Say whether a verdict cancels another message.
+def _sees_all(verdict: Verdict) -> bool:
+    """Say whether a verdict may meet another transaction's, and has to see its outcome.
 
-    What it cancels may be in a save that is under way: neither would see the other, and it would count on.
+    A void cancels what may be in a save that is under way. A redelivery may be in one itself, with another
+    verdict. One that is replayed may not: every other save of its delivery meets its row in `rejection`.
     """
-    return isinstance(verdict, Message) and verdict.event_type == VOID
+    return verdict.delivery.redelivered or (isinstance(verdict, Message) and verdict.event_type == VOID)
+
+
+def _turn(delivery: Delivery) -> Turn:
+    if delivery.suspect:
+        return Turn.ALONE
+    return Turn.SECOND if delivery.redelivered else Turn.FIRST

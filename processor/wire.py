@@ -14,7 +14,8 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from hashlib import sha256
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Annotated, Any, TypeAlias
 
@@ -23,6 +24,7 @@ from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from processor.errors import Reason
+from processor.rfc3339 import moment_of, rest_of
 from processor.strict_json import VALUES_MAX, Document, JsonFault, read
 
 Attribute: TypeAlias = str | bytes
@@ -64,6 +66,7 @@ class Envelope(Struct, frozen=True, gc=False):
     `payload` is its JSON text and `payload_value` the same parsed (numbers as int and Decimal). `message_id`
     None: the message has no id of its own. `occurred_at` is in UTC; None: not named. `schema_version` None:
     the latest. `context` is the JSON text of an object of the envelope's other fields; None: there are none.
+    `occurred_at_rest` has the digits of `occurred_at` beyond the microsecond, without idle zeros; None: none.
     """
 
     tenant_id: str
@@ -75,6 +78,7 @@ class Envelope(Struct, frozen=True, gc=False):
     payload: str
     payload_value: Any
     context: str | None
+    occurred_at_rest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,17 @@ class Malformed:
     reason: Reason
     detail: Mapping[str, Any]
     claimed: Claimed
+
+
+def derived_id(queue: str, name: str) -> str:
+    """Name a message that has no id of its own, by its queue and what tells it there from all others.
+
+    `name` stays the end of it as long as the identifier has room for it behind a digest of the queue's name.
+    """
+    for identifier in (f"{queue}/{name}", f"{sha256(queue.encode()).hexdigest()[:16]}/{name}"):
+        if len(identifier) <= IDENTIFIER_LENGTH_MAX:
+            return identifier
+    return sha256(f"{queue}/{name}".encode()).hexdigest()
 
 
 def decode(
@@ -170,34 +185,6 @@ def _without_controls(value: str) -> str:
     return value
 
 
-_RFC3339 = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?P<fraction>\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
-
-
-_FIRST_MOMENT = datetime(1, 1, 2, tzinfo=UTC)
-_LAST_MOMENT = datetime(9999, 12, 30, tzinfo=UTC)
-
-
-def _moment(value: object) -> datetime:
-    matched = _RFC3339.fullmatch(value) if isinstance(value, str) else None
-    if matched is None or not isinstance(value, str):
-        raise ValueError("expected an RFC 3339 time with a zone, such as 2026-11-22T10:00:00Z")
-    try:
-        # Python keeps microseconds, as PostgreSQL does; further digits are cut.
-        moment = datetime.fromisoformat(_cut_fraction(value, matched["fraction"]).upper()).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"no such time: {error}") from None
-    # A reader's zone may push the first and the last day out of what its datetime can hold.
-    if not _FIRST_MOMENT <= moment <= _LAST_MOMENT:
-        raise ValueError("no such time: years go from 0001 to 9999")
-    return moment
-
-
-def _cut_fraction(text: str, fraction: str | None) -> str:
-    return text if fraction is None else text.replace(fraction, fraction[:7].ljust(7, "0"), 1)
-
-
 def _number_in_text(value: object) -> object:
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) else value
 
@@ -208,7 +195,7 @@ Identifier = Annotated[
 Producer = Annotated[
     str, Field(strict=True, max_length=IDENTIFIER_LENGTH_MAX), AfterValidator(_without_controls)
 ]
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+Moment = Annotated[datetime, BeforeValidator(moment_of)]
 SchemaVersion = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 
 
@@ -361,6 +348,7 @@ def _envelope(
         payload=payload,
         payload_value=payload_value,
         context=context,
+        occurred_at_rest=rest_of(raw.get("time" if fields_type is _CloudEvent else "occurred_at")),
     )
 
 

@@ -1,6 +1,6 @@
 """What was rejected, and what becomes of it: processor rejection."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -14,6 +14,9 @@ from processor.reject_alarm import words
 from processor.settings import Settings
 from processor.sources.quarantine import Selection, discard
 from processor.wiring import commands, database, reject_alarm_limits
+
+_REASONS = frozenset(reason.value for reason in Reason)
+_CLOSED = {"duplicate": "duplicate", "redelivered": "had an outcome already"}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -80,7 +83,7 @@ def rejection_show(rejection_id: int, as_json: bool) -> None:
     body = row.pop("body")
     detail = row.pop("detail")
     for name, value in row.items():
-        click.echo(f"{name:14} {'-' if value is None else printable(str(value))}")
+        click.echo(f"{name:17} {'-' if value is None else printable(str(value))}")
     click.echo("detail")
     print_json(detail)
     click.echo(f"body ({len(body)} bytes)")
@@ -136,9 +139,9 @@ def rejection_replay(
     What is stored now, or is a duplicate, closes as replayed; what is rejected again stays open with the
     reason of today. Safe to repeat, and beside a running processor. Exit code 1 if any stays open.
 
-    Once retention has removed messages, rejections sent more than KEY_RETENTION_DAYS ago are left out: the
-    same message may have been stored another way and removed since, and would then count twice. See that it
-    was not, then --force them.
+    Left out is what may be the same event as a message that was stored another way and that retention removed
+    since, and would then count twice: rejections first made more than KEY_RETENTION_DAYS ago, and those whose
+    key can't be read, from the first removal on. See that it was not, then --force them.
     """
     selection = _selection(rejection_ids, everything=everything, selected=selected)
     _require_known(rejection_ids)
@@ -149,17 +152,26 @@ def rejection_replay(
     elif not outcomes and not left_out:
         click.echo("no open rejections are selected")
     else:
-        for outcome, count in sorted(outcomes.items()):
-            click.echo(f"{'would be ' if dry_run else ''}{outcome}: {count}")
+        click.echo(("would be: " if dry_run else "") + _summary(outcomes))
     if left_out:
         click.echo(
-            f"processor: left out {left_out} rejection(s) sent more than {settings.key_retention_days} days "
-            "ago (KEY_RETENTION_DAYS): their messages may have been stored another way and removed by "
-            "retention since, and would count twice. If they were not: --force",
+            f"processor: left out {left_out} rejection(s) whose message may be among those that retention "
+            "removed since (after KEY_RETENTION_DAYS, or their key can't be read): stored another way "
+            "before, it would count twice. If it was not: --force",
             err=True,
         )
-    refused = left_out or any(outcome in {reason.value for reason in Reason} for outcome in outcomes)
+    refused = left_out or any(outcome in _REASONS for outcome in outcomes)
     raise SystemExit(Exit.FAILED if refused and not dry_run else Exit.FINE)
+
+
+def _summary(outcomes: Mapping[str, int]) -> str:
+    """Say what became of replayed rejections, such as "1 stored, 2 still open (2 unknown_tenant)"."""
+    still_open = {name: count for name, count in sorted(outcomes.items()) if name in _REASONS}
+    parts = [f"{outcomes.get('stored', 0)} stored"]
+    parts += [f"{outcomes[name]} {words}" for name, words in _CLOSED.items() if outcomes.get(name)]
+    reasons = ", ".join(f"{count} {name}" for name, count in still_open.items())
+    parts.append(f"{sum(still_open.values())} still open" + (f" ({reasons})" if reasons else ""))
+    return ", ".join(parts)
 
 
 @rejection.command("discard")

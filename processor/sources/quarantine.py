@@ -64,13 +64,13 @@ class QuarantineSource:
 
     def count_left_out(self) -> int:
         """Count the selected rejections that are aged, and so not handed over."""
+        if self._key_days is None:
+            return 0
         row = self._connection.execute(queries("rejections")["count_aged"], self._parameters()).fetchone()
         return 0 if row is None else int(row[0])
 
     def _parameters(self) -> dict[str, Any]:
-        # Asked each time: messages may be removed while we go on.
-        aged_before = None if self._key_days is None else forgotten_before(self._connection, self._key_days)
-        return self._selection.parameters() | {"aged_before": aged_before}
+        return self._selection.parameters() | {"key_days": self._key_days}
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Do nothing: `Store.save` closed the rejection in the transaction of its outcome."""
@@ -83,15 +83,6 @@ class QuarantineSource:
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Do nothing: an open rejection stays where it is."""
-
-
-def forgotten_before(connection: psycopg.Connection[Any], key_days: int) -> datetime | None:
-    """Give the moment of sending before which a message may have been stored, and removed since.
-
-    None: no message ever was removed. Keys are kept for `key_days` at the least.
-    """
-    row = connection.execute(queries("rejections")["aged_before"], {"key_days": key_days}).fetchone()
-    return None if row is None else row[0]
 
 
 def _delivery(row: Mapping[str, Any]) -> Delivery:

@@ -66,7 +66,15 @@ def make_schemas(settings: Settings) -> Schemas:
 def make_store(settings: Settings, judge: Judge, patience: Patience, *, alone: bool = False) -> Store:
     """Make a store with a connection of its own, opened at the first save."""
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
-    return Store(lambda: connect(dsn, timeout_s=timeout_s), judge, patience, timeout_s=timeout_s, alone=alone)
+    return Store(
+        lambda: connect(dsn, timeout_s=timeout_s),
+        judge,
+        patience,
+        timeout_s=timeout_s,
+        alone=alone,
+        # A routing key gives tenants, as settings have it at the time.
+        keys_by_settings=settings.routing_key is not None,
+    )
 
 
 def reject_alarm_limits(settings: Settings) -> Limits:

@@ -10,9 +10,9 @@ from functools import partial
 from processor.addresses import Kind, SourceAddress
 from processor.check import Finding
 from processor.errors import SettingsError
+from processor.retention import forgotten_before
 from processor.settings import Settings
 from processor.sources import RunningSource
-from processor.sources.quarantine import forgotten_before
 from processor.sources.sqs import SqsSource
 from processor.wiring import database
 

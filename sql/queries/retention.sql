@@ -26,6 +26,13 @@ SELECT
   now() - %(rejection_days)s::int * interval '24 hours' AS rejection_before,
   now() - (%(key_days)s::int + 1) * interval '24 hours' AS seen_since
 
+-- forgotten_before: The moment before which what was sent may have been stored, and removed since, where keys live for so many days; NULL if no message ever was removed. What was sent later held its message at each removal, or was sent too long after the last removed one to have been known as the same.
+SELECT least(
+  max(removed_at) - %(key_days)s::int * interval '24 hours',
+  (max(day) + 1)::timestamp AT TIME ZONE 'UTC' + %(key_days)s::int * interval '24 hours')
+FROM removal
+WHERE outcome = 'message'
+
 -- plan_duplicates: Old duplicates by tenant.
 SELECT tenant_id, 'duplicate' AS outcome, count(*) AS row_count, 0 AS kept_count,
   min(received_at) AS oldest_at, max(received_at) AS newest_at
@@ -57,7 +64,8 @@ FROM (
       SELECT 1 FROM rejection
       WHERE rejection.tenant_id = message.tenant_id AND rejection.message_id = message.message_id
         AND coalesce(rejection.producer, '') = message.producer
-        AND rejection.status = 'open' AND rejection.sent_at >= %(seen_since)s LIMIT 1) IS NOT NULL AS seen_lately
+        AND rejection.status = 'open'
+        AND coalesce(rejection.first_rejected_at, rejection.rejected_at) >= %(seen_since)s LIMIT 1) IS NOT NULL AS seen_lately
   FROM message
   WHERE stored_at < %(before)s
 ) AS old
@@ -111,12 +119,10 @@ counted AS (
 )
 SELECT count(*) AS chosen, (SELECT count(*) FROM gone) AS removed, max(place)::text AS last FROM chosen
 
--- hold_voids: Before a deed on messages: let no void, and no change of the meters, come between what the deed sees and its commit. Saves without a void go on beside it.
-SELECT pg_advisory_xact_lock_shared(registry_lock_key())
-
--- remove_messages: Remove and count some old messages of one window of blocks, but none whose key was seen again lately: by a duplicate, or by an open rejection that may be replayed. What they had added to totals stays there, and is noted.
-WITH chosen AS (
-  SELECT ctid AS place
+-- choose_messages: Some old messages of one window of blocks that may go, while saves go on; gives their places, and the last of them.
+SELECT coalesce(array_agg(ctid), '{}'), max(ctid)::text
+FROM (
+  SELECT ctid
   FROM message
   WHERE ctid > %(after)s::tid AND ctid < %(until)s::tid AND stored_at < %(before)s
     AND (
@@ -127,11 +133,28 @@ WITH chosen AS (
       SELECT 1 FROM rejection
       WHERE rejection.tenant_id = message.tenant_id AND rejection.message_id = message.message_id
         AND coalesce(rejection.producer, '') = message.producer
-        AND rejection.status = 'open' AND rejection.sent_at >= %(seen_since)s LIMIT 1) IS NULL
+        AND rejection.status = 'open'
+        AND coalesce(rejection.first_rejected_at, rejection.rejected_at) >= %(seen_since)s LIMIT 1) IS NULL
   LIMIT %(step_size)s
-),
-gone AS (
-  DELETE FROM message WHERE ctid = ANY (ARRAY(SELECT place FROM chosen))
+) AS old
+
+-- hold_saves: Before messages are removed: wait until no save is under way, and let none begin until the commit. Which of them were seen again lately is asked after this, so that no uncommitted save knows better.
+SELECT pg_advisory_xact_lock(registry_lock_key())
+
+-- remove_messages: Remove and count those of the chosen messages that may still go: none whose key was seen again lately, by a duplicate, or by an open rejection that may be replayed. What they had added to totals stays there, and is noted.
+WITH gone AS (
+  DELETE FROM message
+  WHERE ctid = ANY (%(places)s::tid[]) AND stored_at < %(before)s
+    AND (
+      SELECT 1 FROM duplicate
+      WHERE duplicate.tenant_id = message.tenant_id AND duplicate.message_id = message.message_id
+        AND duplicate.producer = message.producer AND duplicate.received_at >= %(seen_since)s LIMIT 1) IS NULL
+    AND (
+      SELECT 1 FROM rejection
+      WHERE rejection.tenant_id = message.tenant_id AND rejection.message_id = message.message_id
+        AND coalesce(rejection.producer, '') = message.producer
+        AND rejection.status = 'open'
+        AND coalesce(rejection.first_rejected_at, rejection.rejected_at) >= %(seen_since)s LIMIT 1) IS NULL
   RETURNING tenant_id, message_id, producer, event_type, payload, coalesce(occurred_at, sent_at) AS counted_at,
     stored_at, (stored_at AT TIME ZONE 'UTC')::date AS day
 ),
@@ -156,4 +179,4 @@ noted AS (
   SET value = known.value + excluded.value, messages = known.messages + excluded.messages,
     removed_at = excluded.removed_at
 )
-SELECT count(*) AS chosen, (SELECT count(*) FROM gone) AS removed, max(place)::text AS last FROM chosen
+SELECT count(*) FROM gone

@@ -30,16 +30,16 @@ FOR UPDATE
 
 -- insert_messages: Store what is new; a delivery that has an outcome already, or a known key, inserts nothing.
 INSERT INTO message (
-  tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
+  tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at,
   payload, context, queue, delivery_id, receive_count)
 SELECT
-  tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
+  tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at,
   coalesce(payload, 'null'), context, queue, delivery_id, receive_count
 FROM ROWS FROM (jsonb_to_recordset(%(messages)s::jsonb) AS (
   tenant_id text, message_id text, producer text, event_type text, schema_id bigint, occurred_at timestamptz,
-  sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean
+  occurred_at_rest text, sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean
 )) WITH ORDINALITY AS incoming (
-  tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
+  tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at,
   payload, context, queue, delivery_id, receive_count, replayed, position)
 WHERE (replayed OR (
     SELECT 1 FROM rejection
@@ -53,16 +53,16 @@ ON CONFLICT ON CONSTRAINT message_pkey DO NOTHING
 -- insert_metered_messages: The same, and in the same statement raise the totals by what was really inserted, each total once and in key order; a void takes away what the message that it cancels had added. Gives how many were stored.
 WITH inserted AS (
   INSERT INTO message (
-    tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
+    tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at,
     payload, context, queue, delivery_id, receive_count)
   SELECT
-    tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
+    tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at,
     coalesce(payload, 'null'), context, queue, delivery_id, receive_count
   FROM ROWS FROM (jsonb_to_recordset(%(messages)s::jsonb) AS (
     tenant_id text, message_id text, producer text, event_type text, schema_id bigint, occurred_at timestamptz,
-    sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean
+    occurred_at_rest text, sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean
   )) WITH ORDINALITY AS incoming (
-    tenant_id, message_id, producer, event_type, schema_id, occurred_at, sent_at,
+    tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at,
     payload, context, queue, delivery_id, receive_count, replayed, position)
   WHERE (replayed OR (
       SELECT 1 FROM rejection
@@ -142,7 +142,7 @@ SELECT count(*) FROM inserted
 SELECT count(*)
 FROM jsonb_to_recordset(%(messages)s::jsonb) AS incoming (
   tenant_id text, message_id text, producer text, event_type text, schema_id bigint, occurred_at timestamptz,
-  sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean)
+  occurred_at_rest text, sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean)
 
 -- classify_messages: Say of each position what became of it; a later statement, so that it sees the rows that others committed while the insert waited for them.
 SELECT
@@ -161,6 +161,7 @@ SELECT
     WHEN stored.event_type = incoming.event_type
       AND stored.payload = coalesce(incoming.payload, 'null')
       AND stored.occurred_at IS NOT DISTINCT FROM incoming.occurred_at
+      AND stored.occurred_at_rest IS NOT DISTINCT FROM incoming.occurred_at_rest
       THEN 'duplicate'
     ELSE 'id_conflict'
   END AS outcome,
@@ -168,15 +169,16 @@ SELECT
 FROM (
   SELECT *, row_number() OVER (PARTITION BY queue, delivery_id ORDER BY position) = 1 AS first_of_delivery
   FROM ROWS FROM (jsonb_to_recordset(%(messages)s::jsonb) AS (
-    tenant_id text, message_id text, producer text, event_type text, occurred_at timestamptz, payload jsonb,
-    queue text, delivery_id text, replayed boolean
+    tenant_id text, message_id text, producer text, event_type text, occurred_at timestamptz, occurred_at_rest text,
+    payload jsonb, queue text, delivery_id text, replayed boolean
   )) WITH ORDINALITY AS documents (
-    tenant_id, message_id, producer, event_type, occurred_at, payload, queue, delivery_id, replayed, position)
+    tenant_id, message_id, producer, event_type, occurred_at, occurred_at_rest,
+    payload, queue, delivery_id, replayed, position)
 ) AS incoming
 LEFT JOIN LATERAL (
   SELECT
     message.queue, message.delivery_id, message.event_type, message.payload, message.occurred_at,
-    message.xmin = pg_current_xact_id()::xid AS ours
+    message.occurred_at_rest, message.xmin = pg_current_xact_id()::xid AS ours
   FROM message
   WHERE message.tenant_id = incoming.tenant_id AND message.message_id = incoming.message_id
     AND message.producer = incoming.producer
@@ -195,10 +197,22 @@ ORDER BY queue COLLATE "C", delivery_id COLLATE "C"
 ON CONFLICT ON CONSTRAINT duplicate_pkey DO NOTHING
 RETURNING queue, delivery_id
 
--- find_stored: Of redelivered messages that can't be read, find those that were stored when they could be; one pass over what was stored since they were sent.
-SELECT queue, delivery_id
-FROM message
-WHERE stored_at >= %(sent_since)s AND delivery_id = ANY (%(delivery_id)b::text[])
+-- find_outcomes: Find the deliveries that have an outcome, whatever a reading of them says now. Asked in the order of what it costs: whatever was stored of a first hand-over has no exact index, and only what was handed over before can be there.
+SELECT incoming.queue, incoming.delivery_id
+FROM unnest(%(queue)b::text[], %(delivery_id)b::text[], %(again)b::boolean[]) AS incoming (queue, delivery_id, again)
+WHERE (
+    SELECT 1 FROM rejection
+    WHERE rejection.queue = incoming.queue AND rejection.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL
+  OR (
+    SELECT 1 FROM duplicate
+    WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL
+  OR (
+    SELECT 1 FROM message
+    WHERE message.delivery_id = incoming.delivery_id AND message.queue = incoming.queue AND message.receive_count > 1
+    LIMIT 1) IS NOT NULL
+  OR again AND (
+    SELECT 1 FROM message
+    WHERE message.delivery_id = incoming.delivery_id AND message.queue = incoming.queue LIMIT 1) IS NOT NULL
 
 -- insert_rejections: Keep what can't be a message, whole; a delivery that has an outcome already is not given back.
 INSERT INTO rejection (
@@ -232,9 +246,10 @@ UPDATE rejection
 SET status = 'replayed', closed_at = now(), replay_count = replay_count + 1
 WHERE rejection_id = %(rejection_id)s AND status = 'open'
 
--- reject_again: Leave a replayed rejection open, with the reason of today.
+-- reject_again: Leave a replayed rejection open, with the reason of today, and keep when it was first rejected.
 UPDATE rejection
-SET reason = %(reason)s, detail = %(detail)s::jsonb, rejected_at = now(), replay_count = replay_count + 1,
+SET reason = %(reason)s, detail = %(detail)s::jsonb, rejected_at = now(),
+  first_rejected_at = coalesce(first_rejected_at, rejected_at), replay_count = replay_count + 1,
   tenant_id = %(tenant_id)s, event_type = %(event_type)s, message_id = %(message_id)s, producer = %(producer)s,
   bound_tenant_id = %(bound_tenant_id)s
 WHERE rejection_id = %(rejection_id)s

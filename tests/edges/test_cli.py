@@ -183,6 +183,8 @@ def test_rejections_are_replayed_and_what_stays_open_is_exit_code_1(
         "outcomes": {"stored": 1, "unknown_tenant": 1},
         "left_out": 0,
     }
+    again = run("rejection", "replay", "--all")
+    assert (again.code, again.out) == (FAILED, "0 stored, 1 still open (1 unknown_tenant)\n")
     assert run("rejection", "replay", 1).out == "no open rejections are selected\n"
     assert run("rejection", "replay", 1).code == FINE
 

@@ -188,16 +188,16 @@ def test_a_message_stays_while_a_duplicate_showed_its_key_within_the_age_of_keys
     assert run(db)["message"] == 1
 
 
-@pytest.mark.parametrize(("sent_days_ago", "removed"), [(34, 0), (35.5, 0), (37, 1)])
+@pytest.mark.parametrize(("rejected_days_ago", "removed"), [(34, 0), (35.5, 0), (37, 1)])
 def test_a_message_stays_while_an_open_rejection_of_its_key_may_be_replayed(
-    saver: Saver, db: Db, sent_days_ago: float, removed: int
+    saver: Saver, db: Db, rejected_days_ago: float, removed: int
 ) -> None:
-    """And a day longer: a replay may have begun just in time."""
+    """And a day longer: a replay may have begun just in time. When it was sent is what the sender says."""
     event = an_event(id="o-1")
     saver.save(a_delivery(**event))
     saver.save(a_delivery(**event | {"payload": {"total": 0}}))
     db.execute("UPDATE message SET stored_at = now() - interval '100 days'")
-    db.execute("UPDATE rejection SET sent_at = now() - %s * interval '1 day'", [sent_days_ago])
+    db.execute("UPDATE rejection SET rejected_at = now() - %s * interval '1 day'", [rejected_days_ago])
 
     assert run(db)["message"] == removed
 
@@ -407,18 +407,50 @@ def before_statement(monkeypatch: pytest.MonkeyPatch) -> BeforeStatement:
     return lambda name, deed: deeds.update({queries("save")[name]: deed})
 
 
-def test_a_message_whose_row_is_removed_while_it_comes_again_is_stored(
+def test_a_message_that_a_person_removes_while_it_comes_again_is_stored(
     saver: Saver, database_url: str, db: Db, before_statement: BeforeStatement
 ) -> None:
     db.execute(OLD_MESSAGES, [1])
     with connect(database_url) as other:
-        before_statement("classify_messages", lambda: run(other))
+        before_statement("classify_messages", lambda: other.execute("DELETE FROM message"))
 
         outcomes = saver.outcomes(a_delivery(id="old-1"), a_delivery())
 
     assert outcomes == ["stored", "stored"]
-    assert removals(db) == {("acme", "message"): 1}
     assert books(db)["message"] == 2
+
+
+@pytest.mark.parametrize(
+    ("payload", "outcome"), [({"total": 12.5}, "duplicate"), ({"total": 0}, "id_conflict")]
+)
+def test_a_message_stays_that_an_uncommitted_save_has_just_found(
+    saver: Saver, database_url: str, db: Db, payload: dict[str, float], outcome: str
+) -> None:
+    """Else its duplicate would repeat nothing, and count when it comes again under a new delivery id."""
+    db.execute(OLD_MESSAGES, [2])
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = %s"
+    outcomes: list[str] = []
+    removed: list[dict[str, int]] = []
+    delivery = a_delivery(id="old-1", payload=payload, sent_now=True)
+    saving = threading.Thread(target=lambda: outcomes.extend(saver.outcomes(delivery)), daemon=True)
+    with connect(database_url) as holder, connect(database_url) as remover:
+        removing = threading.Thread(target=lambda: removed.append(run(remover)), daemon=True)
+        with holder.transaction():
+            # Behind its finding of the message, and before its commit.
+            holder.execute("LOCK TABLE duplicate, rejection IN SHARE MODE")
+            saving.start()
+            wait_until(lambda: db.execute(waiting, ["relation"]).fetchone() is not None, "it is saving")
+            removing.start()
+            wait_until(
+                lambda: not removing.is_alive() or db.execute(waiting, ["advisory"]).fetchone() is not None,
+                "the step waits for the save",
+            )
+        saving.join(30)
+        removing.join(30)
+
+    assert outcomes == [outcome]
+    assert removed[0]["message"] == 1
+    assert db.execute("SELECT message_id FROM message").fetchall() == [("old-1",)]
 
 
 def test_a_message_that_is_never_found_is_a_fault_and_not_settled(

@@ -206,9 +206,9 @@ def received(db: Db, key_days: int | None) -> int:
     return len(QuarantineSource(db, Selection(), key_days=key_days).receive(100, 0))
 
 
-def an_old_rejection(saver: Saver, db: Db, sent_days_ago: int) -> None:
-    saver.save(a_delivery(tenant_id="newcomer", id="o-1"))
-    db.execute("UPDATE rejection SET sent_at = now() - %s * interval '1 day'", [sent_days_ago])
+def an_old_rejection(saver: Saver, db: Db, days_ago: int, body: bytes | None = None) -> None:
+    saver.save(a_delivery(body, tenant_id="newcomer", id="o-1", sent_now=True))
+    db.execute("UPDATE rejection SET rejected_at = now() - %s * interval '1 day'", [days_ago])
 
 
 def messages_removed(db: Db, days_ago: int) -> None:
@@ -228,20 +228,25 @@ def test_an_old_rejection_is_replayed_while_no_message_ever_was_removed(saver: S
 
 
 @pytest.mark.parametrize(
-    ("sent_days_ago", "removed_days_ago", "handed_over"),
+    ("body", "days_ago", "removed_days_ago", "handed_over"),
     [
-        (34, 41, 1),  # younger than keys are: it held its message
-        (36, 41, 0),
-        (36, 60, 0),
-        (36, 80, 1),  # sent longer after the last removed message than keys are kept: never to be the same
-        (200, 80, 0),
+        (None, 34, 41, 1),  # younger than keys are: it held its message
+        (None, 36, 41, 0),
+        (None, 36, 60, 0),
+        # Came longer after the last removed message than keys are kept: never to be the same.
+        (None, 36, 80, 1),
+        (None, 200, 80, 0),
+        (b"?", 0, 41, 1),  # came when the message was gone already
+        (b"?", 2, 41, 0),  # its key is in nothing that can be read, so it held none
+        (b"?", 2, 80, 0),
+        (b"?", 200, 80, 0),
     ],
 )
 def test_a_rejection_is_left_out_where_its_message_may_have_been_removed(
-    saver: Saver, db: Db, sent_days_ago: int, removed_days_ago: int, handed_over: int
+    saver: Saver, db: Db, body: bytes | None, days_ago: int, removed_days_ago: int, handed_over: int
 ) -> None:
     messages_removed(db, removed_days_ago)
-    an_old_rejection(saver, db, sent_days_ago)
+    an_old_rejection(saver, db, days_ago, body)
 
     assert received(db, key_days=35) == handed_over
     assert QuarantineSource(db, Selection(), key_days=35).count_left_out() == 1 - handed_over
@@ -253,7 +258,8 @@ def test_a_replay_that_failed_makes_no_rejection_younger(saver: Saver, db: Db) -
     an_old_rejection(saver, db, 36)
     replay(saver, db)
 
-    assert db.execute("SELECT rejected_at > now() - interval '1 day' FROM rejection").fetchone() == (True,)
+    first, last = "extract(day FROM now() - first_rejected_at)", "extract(day FROM now() - rejected_at)"
+    assert db.execute(f"SELECT {first}, {last} FROM rejection").fetchone() == (36, 0)
     assert received(db, key_days=35) == 0
 
 
@@ -262,7 +268,7 @@ def test_the_last_moment_of_replay_without_force_finds_its_message(saver: Saver,
     saver.save(a_delivery(tenant_id="newcomer", id="o-1"))
     registry.add_tenant(db, "newcomer")
     saver.save(a_delivery(tenant_id="newcomer", id="o-1"))
-    db.execute("UPDATE rejection SET sent_at = now() - interval '35 days' + interval '1 minute'")
+    db.execute("UPDATE rejection SET rejected_at = now() - interval '35 days' + interval '1 minute'")
     db.execute("UPDATE message SET stored_at = now() - interval '90 days'")
     messages_removed(db, 41)
 
@@ -296,7 +302,9 @@ def test_replay_leaves_old_ones_out_says_so_and_takes_force(command: Command, sa
 
     for words in ("1", "--reason unknown_tenant --dry-run", "--all"):
         result = command(f"rejection replay {words}")
-        assert "left out 1 rejection(s) sent more than 35 days ago" in result.stderr
+        assert (
+            "left out 1 rejection(s) whose message may be among those that retention removed" in result.stderr
+        )
         assert "--force" in result.stderr
         assert result.exit_code == (0 if "dry-run" in words else 1)
     assert books(db)["message"] == 1
@@ -304,7 +312,7 @@ def test_replay_leaves_old_ones_out_says_so_and_takes_force(command: Command, sa
     again = command("rejection replay --all --json")
     assert json.loads(again.stdout) == {"dry_run": False, "outcomes": {}, "left_out": 1}
     forced = command("rejection replay 1 --force")
-    assert (forced.exit_code, forced.stdout, forced.stderr) == (0, "stored: 1\n", "")
+    assert (forced.exit_code, forced.stdout, forced.stderr) == (0, "1 stored, 0 still open\n", "")
     assert command("rejection replay 1 --force").stdout == "no open rejections are selected\n"
 
 

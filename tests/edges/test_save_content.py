@@ -1,13 +1,20 @@
 """The rules of save about content: what is the same, what can't be stored, what is durable."""
 
 import json
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
 from processor import registry
+from processor.connection import connect
+from processor.errors import Stopped
+from processor.patience import Patience
+from processor.schemas import Schemas
+from processor.store import Store
 from processor.wire import Attribute
 from tests.builders import a_delivery, an_event
 from tests.fix_database import MakeSaver, Saver, books
@@ -31,6 +38,7 @@ def test_key_order_white_space_and_trailing_zeros_are_no_other_content(saver: Sa
         {"payload": {"total": 2}},
         {"event_type": "order.changed"},
         {"occurred_at": "2026-11-22T10:00:01Z"},
+        {"occurred_at": "2026-11-22T10:00:00.0000000001Z"},
         {"occurred_at": None},
     ],
 )
@@ -44,6 +52,19 @@ def test_other_content_under_the_same_key_is_an_id_conflict(
 
     assert outcomes == ["stored", "id_conflict"]
     assert books(db) == {"message": 1, "duplicate": 0, "rejection": 1}
+
+
+def test_a_time_is_content_to_its_last_digit_and_zeros_at_its_end_are_none(saver: Saver, db: Db) -> None:
+    times = ["10:00:00.1234567890Z", "11:00:00.123456789+01:00", "10:00:00.1234567891Z", "10:00:00.123456Z"]
+    events = [an_event(id="o-1", occurred_at=f"2026-11-22T{time}") for time in times]
+    cloud = {"specversion": "1.0", "id": "o-1", "source": "shop", "type": "order.created", "tenantid": "acme"}
+    clouds = [cloud | {"data": {"total": 1}, "time": f"2026-11-22T{time}"} for time in times]
+
+    for sent in (events, clouds):
+        outcomes = saver.outcomes(*[a_delivery(json.dumps(event).encode()) for event in sent])
+        assert outcomes == ["stored", "duplicate", "id_conflict", "id_conflict"]
+
+    assert set(db.execute("SELECT occurred_at_rest FROM message").fetchall()) == {("789",)}
 
 
 def test_two_tenants_or_two_producers_may_use_the_same_id(saver: Saver) -> None:
@@ -128,6 +149,62 @@ def test_a_delivery_on_its_third_receive_is_saved_in_a_transaction_of_its_own(sa
     assert rows["a"] == rows["b"]
     assert len(set(rows.values())) == 3
     assert min(rows, key=lambda name: int(rows[name])) in ("a", "b"), "the suspects come last"
+
+
+@pytest.fixture
+def hasty(database_url: str) -> Iterator[Saver]:
+    """A saver whose statements may take a second, and that waits no outage out."""
+    stop = threading.Event()
+    stop.set()
+    schemas = Schemas(body_bytes_max=1024, json_depth_max=64)
+    patience = Patience("database", wait_s_max=0.2, stop=stop)
+    store = Store(lambda: connect(database_url, timeout_s=1), schemas, patience, timeout_s=1)
+    store.load_registry()
+    yield Saver(schemas, store)
+    store.close()
+
+
+SLOW_MESSAGE = """
+    CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS
+      $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$;
+    CREATE TRIGGER slow BEFORE INSERT ON message
+      FOR EACH ROW WHEN (NEW.message_id = 'slow') EXECUTE FUNCTION be_slow()
+"""
+
+
+def test_what_takes_too_long_alone_is_put_aside_and_its_neighbours_are_stored(hasty: Saver, db: Db) -> None:
+    db.execute(SLOW_MESSAGE)
+
+    outcomes = hasty.outcomes(a_delivery(), a_delivery(id="slow"), a_delivery())
+
+    assert outcomes == ["stored", "unstorable", "stored"]
+    [(detail, message_id)] = db.execute("SELECT detail, message_id FROM rejection").fetchall()
+    assert "took too long over this delivery alone" in detail["message"]
+    assert (detail["error"], message_id) == ("57014", "slow")
+
+
+def test_a_search_that_takes_too_long_puts_its_delivery_aside(hasty: Saver, db: Db) -> None:
+    sql = dict(hasty.store._sql)
+    sql["find_outcomes"] = "SELECT '', '' FROM pg_sleep(CASE WHEN true = ANY (%(again)b) THEN 60 ELSE 0 END)"
+    hasty.store._sql = sql
+
+    outcomes = hasty.outcomes(a_delivery(b"?", receive_count=2), a_delivery(receive_count=2))
+
+    assert outcomes == ["unstorable", "stored"]
+    [(today,)] = db.execute("SELECT detail #>> '{verdict_today,reason}' FROM rejection").fetchall()
+    assert today == "not_json"
+
+
+def test_a_database_that_commits_nothing_at_all_is_an_outage_and_puts_nothing_aside(
+    hasty: Saver, db: Db
+) -> None:
+    db.execute(SLOW_MESSAGE)
+    hasty.store._sql = dict(hasty.store._sql) | {"make_commit_wait": "SELECT pg_sleep(60)"}
+
+    with pytest.raises(Stopped, match="57014"):
+        hasty.save(a_delivery(id="slow"))
+
+    assert books(db) == {"message": 0, "duplicate": 0, "rejection": 0}
 
 
 # ── rule 8: durable means durable ─────────────────────────────────────────────────────────────────────

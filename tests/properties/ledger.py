@@ -19,13 +19,15 @@ Place = tuple[str, str]
 
 GARBAGE = "not_json"
 POISON = "unstorable"
+SIZE_MAX = 1000
+"""Bytes of a body that the process which takes little takes."""
 
 
 @dataclass(frozen=True)
 class Event:
     """What is sent; `message_id` None: it has no id of its own. `fault` is what no registry mends.
 
-    `voids` is the message that a void cancels; None: it is none.
+    `voids` is the message that a void cancels; None: it is none. `is_long` is not read by who takes little.
     """
 
     tenant_id: str = "acme"
@@ -35,11 +37,12 @@ class Event:
     sku: str = "disk"
     voids: str | None = None
     fault: str | None = None
+    is_long: bool = False
 
     @property
     def body(self) -> bytes:
         if self.fault == GARBAGE:
-            return b"Hello World"
+            return b"Hello World" * (1 + self.is_long * SIZE_MAX)
         payload = {"message_id": self.voids} if self.voids else {"total": "TOTAL", "sku": self.sku}
         event: dict[str, Any] = {
             "tenant_id": self.tenant_id,
@@ -50,6 +53,8 @@ class Event:
             event["id"] = self.message_id
         if self.fault == POISON:
             event["note"] = "\0"
+        if self.is_long:
+            event["padding"] = "x" * SIZE_MAX
         return json.dumps(event).replace('"TOTAL"', str(self.total)).encode()
 
     @property
@@ -97,19 +102,21 @@ class Ledger:
 
     # ── what must become of deliveries ────────────────────────────────────────────────────────────────
 
-    def save(self, deliveries: Sequence[Delivery]) -> list[str]:
-        """Give the outcome, or reason to reject, of each; suspects come to their turn last."""
+    def save(self, deliveries: Sequence[Delivery], *, takes_little: bool) -> list[str]:
+        """Give the outcome, or reason to reject, of each; redelivered ones come later, and suspects last."""
         outcomes = {}
-        for place, delivery in sorted(enumerate(deliveries), key=lambda item: item[1].suspect):
-            outcomes[place] = self._save(delivery)
+        for place, delivery in sorted(
+            enumerate(deliveries), key=lambda item: (item[1].suspect, item[1].redelivered)
+        ):
+            outcomes[place] = self._save(delivery, takes_little=takes_little)
         return [outcomes[place] for place in range(len(deliveries))]
 
-    def _save(self, delivery: Delivery) -> str:
+    def _save(self, delivery: Delivery, *, takes_little: bool) -> str:
         delivery_id, replayed = delivery.delivery_id, delivery.rejection_id is not None
         if self.has_outcome(delivery_id) if not replayed else self.rejections[delivery_id][0] != "open":
             return "redelivered"
         event = self.sent[delivery_id]
-        reason = self.reason_of(event)
+        reason = "too_large" if takes_little and event.is_long else self.reason_of(event)
         key = self.key_of(delivery_id)
         if reason is None and key in self.messages:
             first = self.sent[self.messages[key]]
@@ -229,7 +236,7 @@ class Ledger:
             assert self.reason_of(event) is None
             assert self.sent[self.messages[self.key_of(delivery_id)]].content != event.content
         elif status == "open":
-            assert reason == self.reason_of(event)
+            assert reason == self.reason_of(event) or (reason == "too_large" and event.is_long)
         else:
             assert status == "replayed"
             assert delivery_id in self.duplicates or delivery_id in self.messages.values()

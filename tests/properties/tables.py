@@ -18,6 +18,7 @@ MONTHS_PASS = """
     SET sent_at = sent_at - interval '60 days', received_at = received_at - interval '60 days';
     UPDATE rejection
     SET sent_at = sent_at - interval '60 days', rejected_at = rejected_at - interval '60 days',
+      first_rejected_at = first_rejected_at - interval '60 days',
       closed_at = closed_at - interval '60 days';
     UPDATE meter
     SET active_from = active_from - interval '60 days', retired_at = retired_at - interval '60 days';

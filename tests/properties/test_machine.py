@@ -1,6 +1,7 @@
 """Any history of sends, saves, crashes, lost answers, replays and changes of the registry, step by step.
 
-Two processes work on one queue and one database; after each step the tables must be what the ledger says.
+Two processes work on one queue and one database, and one of them takes no long bodies, as in a rolling change
+of settings; after each step the tables must be what the ledger says.
 The queue is in memory, since it only has to hand over at least once; PostgreSQL is real.
 """
 
@@ -18,6 +19,7 @@ import psycopg
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from msgspec.structs import replace
 
 from processor import registry, retention
 from processor.audit import audit
@@ -30,7 +32,7 @@ from processor.sources.quarantine import QuarantineSource, Selection, discard
 from processor.store import Store
 from tests.builders import ORDER_SCHEMA
 from tests.fix_meters import add_meter, differences
-from tests.properties.ledger import GARBAGE, POISON, Event, Ledger, Meter, Place
+from tests.properties.ledger import GARBAGE, POISON, SIZE_MAX, Event, Ledger, Meter, Place
 from tests.properties.tables import MONTHS_PASS, PLACES, RESET, USAGE
 from tests.rig import wait_until
 
@@ -109,8 +111,8 @@ class Process:
             return None
 
 
-def start_process(database_url: str) -> Process:
-    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
+def start_process(database_url: str, which: int) -> Process:
+    schemas = Schemas(body_bytes_max=SIZE_MAX if which == TAKES_LITTLE else 1024 * 1024, json_depth_max=64)
     patience = Patience("database", wait_s_max=0.05, stop=threading.Event())
     faults: list[str] = []
     store = Store(
@@ -123,8 +125,16 @@ def start_process(database_url: str) -> Process:
     return Process(schemas, store, faults)
 
 
+def _again(delivery: Delivery) -> Delivery:
+    """The next hand-over of a delivery; of one that is replayed, the same."""
+    if delivery.rejection_id is not None:
+        return delivery
+    return replace(delivery, receive_count=delivery.receive_count + 1)
+
+
 METERS_MAX = 4
 
+TAKES_LITTLE = 1
 processes = st.sampled_from([0, 1])
 
 
@@ -137,9 +147,10 @@ def _events_of(seed: int) -> list[Event]:
 def _an_event(chance: random.Random) -> Event:
     tenant_id = chance.choice(["acme", "acme", "globex", "newcomer"])
     fault = chance.choice([*[None] * 8, GARBAGE, POISON])
+    is_long = chance.random() < 0.3
     if chance.random() < 0.15:
         message_id, target = chance.choice(["v", "a", None, None]), chance.choice(["a", "b", "c", "v"])
-        return Event(tenant_id, "void", message_id, voids=target, fault=fault)
+        return Event(tenant_id, "void", message_id, voids=target, fault=fault, is_long=is_long)
     return Event(
         tenant_id=tenant_id,
         event_type=chance.choice(["order.created", "order.created", "order.lost"]),
@@ -147,6 +158,7 @@ def _an_event(chance: random.Random) -> Event:
         total=Decimal(chance.choice(["1", "1.0", "0.1", "12345678901234567890.123456789"])),
         sku=chance.choice(["disk", "disk", "cpu"]),
         fault=fault,
+        is_long=is_long,
     )
 
 
@@ -172,7 +184,7 @@ class History(RuleBasedStateMachine):
             self.db.execute(RESET)
         self.add_meter("sold", "hour")
         self.add_meter("of acme", "day")
-        self.processes = [start_process(self.database_url) for _ in range(2)]
+        self.processes = [start_process(self.database_url, which) for which in range(2)]
 
     # ── the queue ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -204,6 +216,19 @@ class History(RuleBasedStateMachine):
         else:
             self.settle(which)
 
+    @rule(which=processes, sent=events)
+    def die_before_settling_and_let_the_other_go_on(self, which: int, sent: list[Event]) -> None:
+        self.pass_through(which, sent, twice=False, dies=True)
+        self.pass_through(1 - which, [], twice=False, dies=False)
+
+    @rule(which=processes, sent=events, seed=st.integers(0, 9))
+    def both_hold_what_was_sent(self, which: int, sent: list[Event], seed: int) -> None:
+        self.send(sent)
+        self.visibility_ends()
+        self.receive(which, 10)
+        self.validate(which)
+        self.save_both_at_once(seed, None)
+
     # ── the steps of a process ────────────────────────────────────────────────────────────────────────
 
     @rule(which=processes)
@@ -215,7 +240,8 @@ class History(RuleBasedStateMachine):
     @rule(which=processes)
     def save(self, which: int) -> None:
         process = self.processes[which]
-        expected = self.ledger.save([verdict.delivery for verdict in process.verdicts])
+        deliveries = [verdict.delivery for verdict in process.verdicts]
+        expected = self.ledger.save(deliveries, takes_little=which == TAKES_LITTLE)
 
         settlements = process.save()
 
@@ -234,7 +260,7 @@ class History(RuleBasedStateMachine):
     def save_both_at_once(self, seed: int, fault: str | None) -> None:
         # What one holds, the other holds too: as after a visibility timeout, and in another order.
         for process, other in (self.processes, self.processes[::-1]):
-            more = [process.schemas.validate(verdict.delivery) for verdict in other.verdicts]
+            more = [process.schemas.validate(_again(verdict.delivery)) for verdict in other.verdicts]
             random.Random(seed).shuffle(more)
             process.verdicts = more + process.verdicts
         if fault is not None:
@@ -279,7 +305,7 @@ class History(RuleBasedStateMachine):
     def restart(self, which: int) -> None:
         """Kill a process, and start another: nothing of what it held is known any more."""
         self.processes[which].store.close()
-        self.processes[which] = start_process(self.database_url)
+        self.processes[which] = start_process(self.database_url, which)
 
     @rule()
     def connections_are_cut(self) -> None:

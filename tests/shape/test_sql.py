@@ -50,12 +50,13 @@ COLUMNS = {
     "event_schema": "schema_id event_type tenant_id? version definition published_at",
     "message": """
         tenant_id message_id producer event_type schema_id occurred_at? sent_at stored_at payload context?
-        queue delivery_id receive_count
+        queue delivery_id receive_count occurred_at_rest?
     """,
     "duplicate": "queue delivery_id tenant_id message_id producer sent_at receive_count received_at",
     "rejection": """
         rejection_id queue delivery_id reason detail body attributes tenant_id? event_type? message_id?
         producer? sent_at receive_count rejected_at status replay_count closed_at? sender_id? bound_tenant_id?
+        first_rejected_at?
     """,
     "removal": "tenant_id outcome day row_count removed_at",
     "tenant_reader": "role_name tenant_id",

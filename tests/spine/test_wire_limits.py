@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.errors import Reason
-from processor.model import Rejection
+from processor.model import EventSchema, Message, Registry, Rejection
 from processor.settings import Settings
-from processor.wire import Attribute, Claimed, Malformed
+from processor.wire import Attribute, Claimed, Malformed, derived_id
 from processor.wiring import make_schemas
 from tests.builders import a_delivery, an_event
 from tests.spine.reading import (
@@ -218,3 +218,28 @@ def test_the_number_of_values_in_a_body_is_bounded_by_its_setting() -> None:
     assert isinstance(verdict, Rejection)
     assert verdict.reason is Reason.NOT_JSON
     assert "at most 1000 are taken (JSON_VALUES_MAX)" in verdict.detail["message"]
+
+
+@given(
+    queue=st.text(min_size=1, max_size=300),
+    name=st.text(min_size=1, max_size=300),
+    other=st.text(max_size=300),
+)
+def test_an_id_that_we_make_fits_and_tells_queues_and_names_apart(queue: str, name: str, other: str) -> None:
+    made = derived_id(queue, name)
+
+    assert len(made) <= 256
+    assert made.endswith(name) or len(name) > 239
+    assert (made == f"{queue}/{name}") == (len(queue) + 1 + len(name) <= 256)
+    assert derived_id(queue, other) != made or other == name
+    assert derived_id(f"{queue}x", name) != made
+
+
+def test_an_event_without_an_id_is_taken_from_a_queue_of_any_name() -> None:
+    judge = make_schemas(Settings.load(_env_file=None))
+    judge.install(Registry(1, {"acme": False}, (EventSchema(1, "order.created", None, 1, "{}"),)))
+
+    verdict = judge.validate(a_delivery(id=None, queue="q" * 255, delivery_id="0/17"))
+
+    assert isinstance(verdict, Message)
+    assert verdict.message_id.endswith("/0/17")
