@@ -17,6 +17,7 @@ from typing import Any
 import pika
 import pika.data
 import pika.exceptions
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
 
@@ -28,6 +29,9 @@ STACK_TIMEOUT_S = 10
 
 HEARTBEAT_S = 30
 """A peer that is silent for so long is gone. RabbitMQ offers a minute; sooner costs nothing."""
+
+_COUNT_HEARTBEAT_S = 5
+"""As above, where somebody waits for a count: a broker that freezes meanwhile is given up after 15 s."""
 
 _NOT_READABLE = (ValueError, LookupError, TypeError, ArithmeticError, OSError, RecursionError, struct.error)
 
@@ -139,6 +143,14 @@ class Link:
 
         self._do(give_back)
 
+    def ask(self, on_answer: Callable[[], None]) -> None:
+        """Ask the broker for a sign of life; what it had sent before its answer has come by then."""
+        self._do(
+            lambda channel: channel.queue_declare(
+                self._address.queue, passive=True, callback=lambda _: on_answer()
+            )
+        )
+
     def stop(self) -> None:
         """Close it in an orderly way: what was acknowledged before is acknowledged."""
         self._connection.ioloop.add_callback_threadsafe(lambda: self._end("was left by us"))
@@ -179,7 +191,7 @@ def connection_parameters(
 
 def count_waiting(address: SourceAddress) -> pika.frame.Method[pika.spec.Queue.DeclareOk]:
     """Ask the broker for the queue as it stands, over a connection of its own. Raises what pika raises."""
-    connection = pika.BlockingConnection(connection_parameters(address))
+    connection = pika.BlockingConnection(connection_parameters(address, heartbeat_s=_COUNT_HEARTBEAT_S))
     try:
         return connection.channel().queue_declare(address.queue, passive=True)
     finally:
@@ -187,8 +199,8 @@ def count_waiting(address: SourceAddress) -> pika.frame.Method[pika.spec.Queue.D
             connection.close()
 
 
-FAILED = (pika.exceptions.AMQPError, OSError, *_NOT_READABLE)
-"""What pika raises where a broker can't be reached, refuses, or answers what can't be read."""
+FAILED = (pika.exceptions.AMQPError, AMQPConnectorException, OSError, *_NOT_READABLE)
+"""What pika raises where a broker can't be reached, refuses, is frozen, or answers what can't be read."""
 
 _NOT_FOUND, _NOT_ALLOWED, _ACCESS_REFUSED = 404, 530, 403
 _NO_RIGHT = -403
@@ -219,7 +231,11 @@ def ended(why: BaseException | str | None, address: SourceAddress) -> Ended:
         _NOT_FOUND: f"has no queue {queue} in the vhost {vhost}; see `processor check`",
         _NOT_ALLOWED: f"refuses the vhost {vhost} to this user, or has none of that name",
     }.get(code, f"has closed on us: {code} {text[:120]}")
-    return Ended(f"{at} {words}", refused=code == _ACCESS_REFUSED, missing=code == _NOT_FOUND, answered=True)
+    # The same code is given for a queue whose node is away, which comes back with its node.
+    missing = code == _NOT_FOUND and "no queue" in text
+    if code == _NOT_FOUND and not missing:
+        words = f"can't reach the queue {queue} in the vhost {vhost} now: {text[:120]}"
+    return Ended(f"{at} {words}", refused=code == _ACCESS_REFUSED, missing=missing, answered=True)
 
 
 def _root(why: BaseException | str | None) -> BaseException | str | None:

@@ -49,9 +49,15 @@ class Batches:
         """Tell one of those who take, once all that waits is taken, that nothing will come any more."""
         self._waiting.put(None)
 
-    def take(self) -> tuple[list[Item], bool]:
-        """Wait for something, and take whatever waits, up to a batch; says whether that was the end."""
-        first = self._waiting.get()
+    def take(self, wait_s: float | None = None) -> tuple[list[Item], bool]:
+        """Wait for something, and take whatever waits, up to a batch; says whether that was the end.
+
+        What is taken is empty, too, where nothing has come for `wait_s`.
+        """
+        try:
+            first = self._waiting.get(timeout=wait_s)
+        except queue.Empty:
+            return [], False
         if first is None:
             return [], True
         items, size_bytes = first

@@ -8,7 +8,7 @@
     ├── Unavailable            an outage: nothing is lost; wait it out, or exit 4
     │   ├── SourceUnavailable
     │   └── StoreUnavailable
-    ├── Stopped                the wait for the end of an outage was called off by a stop; nothing is lost
+    ├── Stopped                told to stop before all was done: say what is left and exit 4; nothing is lost
     ├── SourceFault            the queue refuses who we are, and no waiting mends it: say so and exit 1
     └── StoreFault             a bug or a missing right of ours: stop and shout, never blame a tenant
 
@@ -68,7 +68,7 @@ class StoreUnavailable(Unavailable):
 
 
 class Stopped(ProcessorError):
-    """We were told to stop while waiting for an outage to end. What we held stays in the queue."""
+    """We were told to stop during an outage, or with work left. What we held stays in the queue."""
 
 
 class SourceFault(ProcessorError):

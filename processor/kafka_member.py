@@ -22,11 +22,9 @@ from processor.errors import ProcessorError, SettingsError, StoreUnavailable
 from processor.kafka_client import NO_TOPIC, REFUSED, configuration, forgotten, name_of, place
 from processor.kafka_messages import record_of
 from processor.kafka_partitions import Mark, Partition
+from processor.source_refusal import SourceRefusal
 
 log = structlog.get_logger(__name__)
-
-REFUSED_S_MAX = 300.0
-"""For how long credentials may be refused before we end."""
 
 TICK_S = 0.05
 _FETCH_MAX = 500
@@ -65,7 +63,6 @@ class Member:
         self._buffer_bytes_max = buffer_bytes_max
         self._session_s = session_s
         self._forgotten_before = forgotten_before
-        self._clock = clock
         self.lock = threading.Lock()
         self.readable = threading.Condition(self.lock)
         self.room = threading.Condition(self.lock)
@@ -73,10 +70,9 @@ class Member:
         self.assigned = False
         self.trouble = ""
         self.fault = ""
-        self.refused_for_good = False
+        self.refusal = SourceRefusal(clock)
         self.asked_at = 0.0
         self.heard_at = 0.0
-        self._refused_since: float | None = None
         self._paused = False
         self._full_since: float | None = None
         self._stop = threading.Event()
@@ -204,7 +200,7 @@ class Member:
             if partition is not None:
                 partition.reached_end(message.offset() or 0)
         elif name in NO_TOPIC:
-            self._worry(f"Kafka has no topic {self._topic}; make it, or mend SOURCE_URL")
+            self._note_no_topic()
         elif error.code() > 0 and not error.retriable():
             self._worry(f"Kafka refuses to hand {self._topic} over: {name}")
         else:
@@ -223,12 +219,13 @@ class Member:
         with self.lock:
             errors = [partition.error for partition in topic.partitions.values() if partition.error]
             if topic.error is not None and topic.error.name() in NO_TOPIC:
-                self._worry(f"Kafka has no topic {self._topic}; make it, or mend SOURCE_URL")
+                self._note_no_topic()
             elif topic.error is not None or errors:
                 what = topic.error or errors[0]
                 self._worry(f"Kafka can't hand {self._topic} over: {what.name()}")
             else:
-                self.trouble, self._refused_since = "", None
+                self.trouble = ""
+                self.refusal.over()
                 if self.assigned and all(partition.quiet for partition in self.partitions.values()):
                     self.heard_at = began
                 self.readable.notify_all()
@@ -345,6 +342,9 @@ class Member:
             )
 
     def _on_lost(self, consumer: Consumer, places: list[TopicPartition]) -> None:  # noqa: ARG002 - librdkafka's
+        with self.lock:
+            # Who has lost all is no member of the group: it knows of nothing, until it is one again.
+            self.assigned = False
         self._drop(places)
         log.warning("partitions_lost", partitions=[line.partition for line in places])
 
@@ -375,17 +375,16 @@ class Member:
                 self.asked_at = time.monotonic()
 
     def _note_refusal(self, name: str) -> None:
-        now = self._clock()
-        self._refused_since = now if self._refused_since is None else self._refused_since
-        self.trouble = f"Kafka refuses the user of SOURCE_URL: {name}"
-        # Servers may be behind with what they know of users for a while, hence not at once.
-        self.refused_for_good = now - self._refused_since >= REFUSED_S_MAX
-        metrics.source_errors.labels(operation="receive").inc()
-        self.readable.notify_all()
+        self.refusal.credentials("give a valid user and password")
+        self._worry(f"Kafka refuses the user of SOURCE_URL: {name}", refused=True)
 
-    def _worry(self, words: str) -> None:
+    def _note_no_topic(self) -> None:
+        self.refusal.missing("make the topic, or mend SOURCE_URL")
+        self._worry(f"Kafka has no topic {self._topic}", refused=True)
+
+    def _worry(self, words: str, *, refused: bool = False) -> None:
         """Note an outage; being refused says more than not being able to connect, which follows from it."""
         metrics.source_errors.labels(operation="receive").inc()
-        if self._refused_since is None:
+        if refused or not self.refusal.standing:
             self.trouble = words
         self.readable.notify_all()

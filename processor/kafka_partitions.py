@@ -95,12 +95,15 @@ class Partition:
         self._attempts = 0
         self._until: int | None = None
         self._written: Mark | None = None
+        # The offset that stood in the books before we wrote there.
+        self._found = 0
 
     def load(self, mark: Mark | None) -> None:
         """Begin with what the books say; None: they say nothing."""
         self.loaded = True
         if mark is not None:
             self._position, self._attempts, self._until = mark.offset, mark.attempts, mark.until
+            self._found = mark.offset
 
     # ── in and out ────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,8 +134,8 @@ class Partition:
         What is not handed over to anybody, such as the marks of transactions, lies in between.
         """
         self.at_end = True
-        if not self._waiting and not self._order and self._position is not None:
-            self._position = max(self._position, offset)
+        if self.loaded and not self._waiting and not self._order:
+            self._position = max(self._position or 0, offset)
 
     def take(self, limit: int) -> list[Record]:
         """Hand over up to `limit` records in their order; where one of them may be what kills us, one."""
@@ -210,12 +213,14 @@ class Partition:
 
     def progress(self) -> Mark | None:
         """Give what the books lack of what is done; None: nothing."""
-        if self._position is None or self._written is None or self._position <= self._written.offset:
+        written = self._found if self._written is None else self._written.offset
+        if self._position is None or self._position <= written:
             return None
         if self._attempts and self._until is not None and self._position < self._until:
             # Those that are handed over now are so once more.
             return Mark(self._position, self._attempts + bool(self.handed), self._until)
-        return Mark(self._position, 1)
+        # Of what was never handed over only the end is noted; the first hand-over is announced as ever.
+        return Mark(self._position, 0 if self._written is None else 1)
 
     def farewell(self) -> Mark | None:
         """Give the mark of a clean end: what is not handed over now does not count as handed over."""

@@ -1,4 +1,7 @@
-"""Waiting an outage out: try again, with growing and jittered pauses, until it works or we must stop."""
+"""Waiting an outage out: try again, with growing and jittered pauses, until it works or we must stop.
+
+works ── an attempt fails ─▶ outage ── an attempt that began later is answered ─▶ outage_over
+"""
 
 import threading
 import time
@@ -8,7 +11,6 @@ from typing import TypeVar
 
 import structlog
 from tenacity import (
-    RetryCallState,
     Retrying,
     retry_if_exception_type,
     sleep_using_event,
@@ -20,6 +22,9 @@ from processor.errors import Stopped, Unavailable
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+
+_TELL_EVERY_S = 60.0
+"""How often an outage that goes on is told of, unless its trouble becomes another."""
 
 
 class Patience:
@@ -33,19 +38,38 @@ class Patience:
         self.working = threading.Event()
         self.working.set()
         self.recovered_at = time.monotonic()
+        self.answered_at: float | None = None
         self.trouble = ""
         self._wait_s_max = wait_s_max
         self._stop = stop
+        self._failed_at = self._told_at = 0.0
+        self._changing = threading.Lock()
 
     def __call__(self, attempt: Callable[[], T]) -> T:
         """Call `attempt` until it raises no Unavailable. Raises Stopped, and whatever else it raises."""
         try:
             # Nearly always it works, and then costs nothing beside the attempt.
+            return self._try(attempt)
+        except Unavailable as error:
+            return self._wait_out(attempt, error)
+
+    def probe(self, attempt: Callable[[], object]) -> None:
+        """Call `attempt` once, for what it says of the dependency. Raises whatever is no Unavailable."""
+        try:
+            self._try(attempt)
+        except Unavailable:
+            return
+
+    def _try(self, attempt: Callable[[], T]) -> T:
+        asked_at = time.monotonic()
+        try:
             result = attempt()
         except Unavailable as error:
-            result = self._wait_out(attempt, error)
+            self._failed(str(error))
+            raise
+        self.answered_at = time.monotonic()
         if not self.working.is_set():
-            self._over()
+            self._answered(asked_at)
         return result
 
     def _wait_out(self, attempt: Callable[[], T], first: Unavailable) -> T:
@@ -54,7 +78,7 @@ class Patience:
         def again() -> T:
             if (known := next(outcomes)) is not None:
                 raise known
-            return attempt()
+            return self._try(attempt)
 
         try:
             return self._retrying()(again)
@@ -71,18 +95,28 @@ class Patience:
             wait=wait_random_exponential(multiplier=0.1, max=self._wait_s_max),
             stop=stop_when_event_set(self._stop),
             sleep=sleep_using_event(self._stop),
-            before_sleep=self._note,
             reraise=True,
         )
 
-    def _note(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
-        self.trouble = str(error)
-        self.working.clear()
-        log.warning("outage", dependency=self.dependency, trouble=self.trouble, attempt=state.attempt_number)
+    def _failed(self, trouble: str) -> None:
+        now = time.monotonic()
+        with self._changing:
+            begins, changed = self.working.is_set(), trouble != self.trouble
+            self._failed_at, self.trouble = now, trouble
+            self.working.clear()
+            if self._stop.is_set() or (not begins and not changed and now - self._told_at < _TELL_EVERY_S):
+                # Where nothing is waited for, whoever called off the wait says why.
+                return
+            self._told_at = now
+        event = "outage" if begins else "outage_goes_on"
+        log.warning(event, dependency=self.dependency, trouble=trouble)
 
-    def _over(self) -> None:
-        self.trouble = ""
-        self.recovered_at = time.monotonic()
-        self.working.set()
+    def _answered(self, asked_at: float) -> None:
+        """End the outage, unless what was answered had been asked before the last failure."""
+        with self._changing:
+            if self.working.is_set() or asked_at < self._failed_at:
+                return
+            self.trouble = ""
+            self.recovered_at = time.monotonic()
+            self.working.set()
         log.info("outage_over", dependency=self.dependency)

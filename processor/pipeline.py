@@ -10,10 +10,8 @@ In one thread, and in the same order, this is `once`. The rest of the file only 
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol, TypeAlias
 
@@ -21,11 +19,15 @@ import structlog
 
 from processor import metrics
 from processor.batches import Batches
+from processor.ending import left_behind
 from processor.errors import SourceUnavailable, Stopped
 from processor.held import Held
+from processor.idle import Alone, Company, Idleness
+from processor.limits import Limits
 from processor.model import Delivery, Settlement, Verdict
 from processor.patience import Patience
-from processor.sources import Source
+from processor.sources import RunningSource, Source
+from processor.tally import Tally, count_outcomes
 
 log = structlog.get_logger(__name__)
 
@@ -33,14 +35,14 @@ _TICK_S = 0.2
 _CALL_SIZE_MAX = 10
 """Deliveries in one call to the queue, of whichever kind."""
 
-RECEIVE_SIZE_MAX = _CALL_SIZE_MAX
-"""Deliveries asked for by one receive, where the queue has no better figure."""
-
 _GIVE_UP_S = 1.0
 """For how long the workers of one kind are waited for together, once told to give up."""
 
 _SUSPECT_HOLD_S_MAX = 5
 """How soon a delivery comes back that has killed us; as long again as it may take, it is extended."""
+
+_PROBE_EVERY_S = 2.0
+"""How often an idle database is asked whether it works."""
 
 _RELEASE_S_MAX = 3.0
 """For how long we give back what is held when we stop; the visibility timeout gives back the rest."""
@@ -59,37 +61,8 @@ class Store(Protocol):
     """What the pipeline asks of the database."""
 
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]: ...  # noqa: D102
+    def probe(self) -> None: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much at once and for how long; the settings of the same names explain each."""
-
-    receivers: int = 3
-    receive_size_max: int = RECEIVE_SIZE_MAX
-    settlers: int = 3
-    receive_wait_s: float = 20
-    batch_size_max: int = 500
-    batch_bytes_max: int = 1024 * 1024
-    linger_s: float = 0.0
-    buffer_size_max: int = 2000
-    buffer_bytes_max: int = 4 * 1024 * 1024
-    visibility_timeout_s: float = 60
-    hold_s_max: float = 39_600
-    stop_timeout_s: float = 25
-
-
-@dataclass(slots=True)
-class Tally:
-    """How many deliveries came to which outcome in one run."""
-
-    outcomes: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def total(self) -> int:
-        """All deliveries that got an outcome."""
-        return self.outcomes.total()
 
 
 def once(
@@ -105,16 +78,6 @@ def once(
     return settlements
 
 
-def count_outcomes(settlements: Sequence[Settlement]) -> Counter[str]:
-    """Tell the metrics what became of deliveries, after their commit; gives how many had which outcome."""
-    outcomes: Counter[str] = Counter()
-    # Counted first: telling the metrics costs as much for one as for a batch.
-    for (outcome, reason), count in Counter((s.outcome, s.reason) for s in settlements).items():
-        metrics.deliveries.labels(outcome=outcome.value, reason=reason.value if reason else "").inc(count)
-        outcomes[outcome.value] += count
-    return outcomes
-
-
 class Pipeline:
     """One run of the pipeline over one source. Its workers are threads; one store a writer.
 
@@ -124,7 +87,7 @@ class Pipeline:
 
     def __init__(
         self,
-        source: Source,
+        source: RunningSource,
         validator: Validator,
         stores: Sequence[Store],
         *,
@@ -151,10 +114,7 @@ class Pipeline:
         self._settlements: queue.SimpleQueue[list[Settlement] | None] = queue.SimpleQueue()
         self._workers: list[threading.Thread] = []
         self._failure: BaseException | None = None
-        # The queue's own answers alone say that it is idle: since when it has given nothing (None: it has not
-        # answered yet), and when it last said so. A queue that is silent says nothing.
-        self._quiet_since: float | None = None
-        self._quiet_until = 0.0
+        self._idleness: Idleness | None = None
         self._counting = threading.Lock()
         self.held = Held(
             size_max=limits.buffer_size_max,
@@ -165,12 +125,17 @@ class Pipeline:
 
     # ── the run, from outside ─────────────────────────────────────────────────────────────────────────
 
-    def run(self, stop: threading.Event, until_idle_s: float | None = None) -> Tally:
-        """Work until `stop` is set, or nothing has come for `until_idle_s` and nothing is held.
+    def run(
+        self, stop: threading.Event, until_idle_s: float | None = None, company: Company | None = None
+    ) -> Tally:
+        """Work until `stop` is set, or the queue is idle for `until_idle_s`, in all processes of `company`.
 
         Stops cleanly: what was received is saved and settled, or given back after `stop_timeout_s`. Raises
         what a worker died of, as RuntimeError if it was no Exception; what it held is still in the queue.
+        Raises Stopped, which says what is left, if it ends during an outage or something was given back.
         """
+        idleness = None if until_idle_s is None else self._idle_after(until_idle_s, company or Alone())
+        self._idleness = idleness
         receivers = [
             self._worker(f"receiver-{place}", lambda place=place: self._receive(place))  # type: ignore[misc]
             for place in range(self._limits.receivers)
@@ -182,18 +147,21 @@ class Pipeline:
         settlers = [self._worker(f"settler-{place}", self._settle) for place in range(self._limits.settlers)]
         heartbeat = self._worker("heartbeat", self._keep)
         workers = [*receivers, *writers, *settlers, heartbeat]
+        if idleness is not None:
+            workers.append(self._worker("idleness", lambda: self._look_at(idleness)))
         for worker in workers:
             worker.start()
         self._workers = workers
-        while not (stop.is_set() or self._failure or self._is_idle(until_idle_s)):
+        while not (stop.is_set() or self._failure or (idleness is not None and idleness.reached.is_set())):
             stop.wait(_TICK_S)
             self._observe()
-        self._wind_up(receivers, writers, settlers, heartbeat)
+        given_back = self._wind_up(receivers, writers, settlers, heartbeat)
         if isinstance(self._failure, Exception):
             raise self._failure
         if self._failure is not None:
             # Never as it is: a SystemExit, say, would end the program as if all were well.
             raise RuntimeError(f"a worker died of {type(self._failure).__name__}") from self._failure
+        self._require_done(given_back, asking=any(receiver.is_alive() for receiver in receivers))
         return self.tally
 
     @property
@@ -216,11 +184,25 @@ class Pipeline:
             troubles.append("stopping")
         return "; ".join(troubles)
 
-    def _is_idle(self, until_idle_s: float | None) -> bool:
-        if until_idle_s is None or self._quiet_since is None or self.held.size or self.trouble:
-            return False
-        quiet_since = max(self._quiet_since, self._database.recovered_at, self._broker.recovered_at)
-        return self._quiet_until - quiet_since >= until_idle_s
+    def _idle_after(self, until_idle_s: float, company: Company) -> Idleness:
+        return Idleness(
+            until_idle_s,
+            self._source.depth,
+            calm=lambda: not self.held.size and not self.trouble,
+            calm_since=lambda: max(self._database.recovered_at, self._broker.recovered_at),
+            company=company,
+        )
+
+    def _require_done(self, given_back: int, *, asking: bool) -> None:
+        """Raise Stopped unless all is done; `asking` says that a receive has not come back."""
+        left = left_behind(
+            [self._database, self._broker],
+            self._source.depth,
+            given_back=given_back,
+            asked_for_s=self._limits.receive_wait_s if asking else None,
+        )
+        if left:
+            raise Stopped(f"ended before all was done: {left}")
 
     def _wind_up(
         self,
@@ -228,8 +210,11 @@ class Pipeline:
         writers: Sequence[threading.Thread],
         settlers: Sequence[threading.Thread],
         heartbeat: threading.Thread,
-    ) -> None:
-        """Stop in the order of the flow, so that each step finishes what the one before it has passed on."""
+    ) -> int:
+        """Stop in the order of the flow, so that each step finishes what the one before it has passed on.
+
+        Gives how many deliveries had to be given back.
+        """
         log.info("stopping", held=self.held.size, waits_for_poll_s=self._limits.receive_wait_s)
         self._stop_receiving.set()
         self._more.set()
@@ -250,17 +235,17 @@ class Pipeline:
         heartbeat.join(_TICK_S * 5)
         # After a failure nothing is given back: a process that dies and is restarted at once would burn
         # the few receives that a message has. The visibility timeout sets the pace then.
-        if self._failure is None:
-            self._release_held()
+        given_back = self._release_held() if self._failure is None else 0
         self._observe()
         for store in self._stores:
             store.close()
+        return given_back
 
-    def _release_held(self) -> None:
+    def _release_held(self) -> int:
         """Give back what is held, for as long as an orchestrator may wait for us, and not a call longer."""
         left = self.held.all()
         if not left:
-            return
+            return 0
         log.warning("given_back", count=len(left), consequence="the queue hands them over again")
         # In a worker, because one call to a silent queue can take longer than all of this may.
         releaser = self._worker(
@@ -269,6 +254,7 @@ class Pipeline:
         releaser.start()
         releaser.join(_RELEASE_S_MAX)
         self.held.drop(left)
+        return len(left)
 
     def _observe(self) -> None:
         metrics.held.set(self.held.size)
@@ -316,13 +302,12 @@ class Pipeline:
 
     def _receive_once(self, limit: int) -> list[Delivery]:
         if self._stop_receiving.is_set():
-            return []
+            # No empty list: that would be an answer, and end an outage that goes on.
+            raise Stopped("told to stop")
         deliveries = self._source.receive(limit, self._limits.receive_wait_s)
-        answered_at = time.monotonic()
-        if deliveries or self._quiet_since is None:
-            self._quiet_since = answered_at
+        if self._idleness is not None:
+            self._idleness.answered(empty=not deliveries)
         if not deliveries:
-            self._quiet_until = answered_at
             return deliveries
         metrics.received.inc(len(deliveries))
         self.held.add(deliveries)
@@ -337,12 +322,20 @@ class Pipeline:
     def _write(self, store: Store) -> None:
         last = False
         while not last:
-            items, last = self._batches.take()
+            items, last = self._batches.take(_PROBE_EVERY_S)
+            if not items and not last:
+                self._probe(store)
             for batch in self._batches.in_turn(items):
                 self._save(
                     store,
                     [self._read_suspect(item) if isinstance(item, Delivery) else item for item in batch],
                 )
+
+    def _probe(self, store: Store) -> None:
+        """Ask an idle database whether it works, unless it has said so lately."""
+        answered_at = self._database.answered_at
+        if answered_at is None or time.monotonic() - answered_at >= _PROBE_EVERY_S:
+            store.probe()
 
     def _read_suspect(self, delivery: Delivery) -> Verdict:
         """Read what may kill us, so that, if it does, it comes back before what is held beside it, and alone.
@@ -379,11 +372,15 @@ class Pipeline:
         while (settlements := self._settlements.get()) is not None:
             try:
                 self._broker(lambda settlements=settlements: self._source.settle(settlements))  # type: ignore[misc]
-                if settlements[0].delivery.group is not None and self._quiet_since is not None:
+                if settlements[0].delivery.group is not None and self._idleness is not None:
                     # What the queue was silent about may have waited for these, earlier ones of its group.
-                    self._quiet_since = time.monotonic()
+                    self._idleness.disturb()
             finally:
                 self.held.drop([settlement.delivery for settlement in settlements])
+
+    def _look_at(self, idleness: Idleness) -> None:
+        while not self._stop_receiving.wait(_TICK_S):
+            idleness.look()
 
     def _keep(self) -> None:
         while not self._finished.wait(min(_TICK_S, self._limits.visibility_timeout_s / 3)):

@@ -132,7 +132,7 @@ def apply(
 
 
 def forgotten_before(connection: Connection, key_days: int) -> datetime | None:
-    """Give the moment before which what was sent may have been stored, and removed since; None: nothing was."""
+    """Give the moment before which what was sent may have been stored and removed; None: nothing was."""
     moment: datetime | None = _value(connection, "forgotten_before", key_days=key_days)
     return moment
 

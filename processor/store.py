@@ -42,6 +42,9 @@ from processor.turns import Turn, turns
 
 log = structlog.get_logger(__name__)
 
+_PROBE_S_MAX = 5.0
+"""How long a server may take to answer a probe."""
+
 _FAILURES_MAX = 10
 """Times that a transaction may fail on meeting others before it counts as an outage."""
 
@@ -93,6 +96,7 @@ class Store:
         self._keys_by_settings = keys_by_settings
         # Every statement has `timeout_s` by the server's clock; this is for a server that is frozen.
         self._deadline = Deadline(2 * timeout_s + 5)
+        self._probe_deadline = Deadline(_PROBE_S_MAX)
         self._connection: Connection | None = None
         self._registry_known = False
         self._sql = queries("save")
@@ -114,6 +118,13 @@ class Store:
     def load_registry(self) -> None:
         """Install the registry as it stands now, so that the first verdicts are not made in vain."""
         self._patience(partial(self._attempt, ()))
+
+    def probe(self) -> None:
+        """Ask the database for a sign of life over the connection of the saves, once.
+
+        That it works, or does not, is noted as after a save. Raises StoreFault where the cause is ours.
+        """
+        self._patience.probe(self._ask)
 
     def close(self) -> None:
         """Close the connection; a later save opens a new one."""
@@ -160,6 +171,16 @@ class Store:
                     return settlements
                 # Outside of the transaction: it may take longer than a transaction may.
                 verdicts = [self._judged_again(verdict) for verdict in verdicts]
+
+    def _ask(self) -> None:
+        connection = self._open()
+        try:
+            with self._probe_deadline.over(connection):
+                connection.execute(queries("session")["probe"])
+        except psycopg.Error as error:
+            what = remedy(error, connection_broken=self._open_or_none() is None)
+            metrics.database_errors.labels(remedy=what.name.lower()).inc()
+            self._give_up(error, what)
 
     def _judged_again(self, verdict: Verdict) -> Verdict:
         if isinstance(verdict, Rejection) and verdict.reason is Reason.UNSTORABLE:
@@ -242,7 +263,11 @@ class Store:
     def _open(self) -> Connection:
         connection = self._open_or_none()
         if connection is None:
-            connection = self._connection = self._connect()
+            try:
+                connection = self._connection = self._connect()
+            except StoreUnavailable:
+                metrics.database_errors.labels(remedy=Remedy.RECONNECT.name.lower()).inc()
+                raise
             # It may lead to another server than the last one, or to the same after a restore, where the same
             # version of the registry means something else.
             self._registry_known = False

@@ -70,6 +70,20 @@ class Rig:
         except OSError:
             return 0, ""
 
+    def metric(self, name: str) -> float:
+        """The sum of a metric's series."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+    def sessions(self) -> int:
+        """How many connections to the database the processor has."""
+        with psycopg.connect(self.stack.database_url, autocommit=True) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'event-processor'"
+            ).fetchone()
+        return 0 if row is None else int(row[0])
+
     def kill_processor(self) -> None:
         assert self.processor is not None
         self.processor.send_signal(signal.SIGKILL)

@@ -32,11 +32,9 @@ class Commands(click.Group):
 
 def _fail(ctx: click.Context, error: ProcessorError) -> NoReturn:
     match error:
-        case Stopped():
-            code = Exit.FINE
         case SettingsError():
             code = Exit.USAGE
-        case Unavailable():
+        case Unavailable() | Stopped():
             code = Exit.UNREACHABLE
         case _:
             code = Exit.FAILED

@@ -63,7 +63,8 @@ def check(as_json: bool) -> None:
     "--until-idle",
     type=click.FloatRange(min=0.1, max=86_400),
     metavar="SECONDS",
-    help="End when nothing has come for so long and nothing is held. Without it, run until stopped.",
+    help="End when the queue has answered for so long that there is nothing, and counts nothing that is left "
+    "or in flight. Without it, run until stopped.",
 )
 @click.option(
     "--source",
@@ -82,9 +83,11 @@ def run(processes: int, until_idle: float | None, source_url: str | None, count_
     """Run the event processor: SQS_QUEUE_URL, or SOURCE_URL, to DATABASE_URL, until SIGTERM or Ctrl-C.
 
     A stop finishes what is held and may take up to STOP_TIMEOUT_S; a second one ends at once and leaves it
-    to the queue. Outages of either side are waited out. /livez, /readyz and /metrics are on HTTP_PORT.
+    to the queue. Outages of either side are waited out; a stop during one, or with work left, ends with 4 and
+    says what is left. /livez, /readyz and /metrics are on HTTP_PORT.
 
-    With --count-to the files say what is committed when the run ends, be it of idleness or by a stop.
+    With --count-to the files say what is committed when the run ends, be it of idleness or by a stop, and are
+    written only if it ends with 0.
     """
     settings = _settings(source_url)
     logs.configure(settings.log_format, settings.log_level)
@@ -100,7 +103,8 @@ def run(processes: int, until_idle: float | None, source_url: str | None, count_
         code = service.run_many(settings, stops, processes, until_idle, prepare)
     else:
         service.run(settings, stops, until_idle, prepare)
-    if counts is not None:
+    # Files that say how it stood in the middle of an outage would look like the whole.
+    if counts is not None and code == Exit.FINE:
         counts.write()
     raise SystemExit(code)
 

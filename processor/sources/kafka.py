@@ -13,9 +13,9 @@ from confluent_kafka import KafkaException
 
 from processor import metrics
 from processor.addresses import SourceAddress
-from processor.errors import SettingsError, SourceFault, SourceUnavailable
+from processor.errors import SettingsError, SourceUnavailable
 from processor.kafka_client import SILENCE_S_MAX, an_onlooker, lag_of, name_of
-from processor.kafka_member import REFUSED_S_MAX, TICK_S, Member
+from processor.kafka_member import TICK_S, Member
 from processor.kafka_partitions import Partition, Record
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
@@ -34,7 +34,8 @@ class KafkaSource:
     """One topic, read as a member of a consumer group. A delivery's group is its partition.
 
     A session of `session_s` without a word from us makes the group give our partitions to others. Credentials
-    that are refused for long enough raise SourceFault; all else that goes wrong is SourceUnavailable.
+    that are refused for long enough raise SourceFault, a topic that is missing for as long SettingsError; all
+    else that goes wrong is SourceUnavailable.
 
     Where the group has no offset it begins at a partition's first record, unless that was sent before the
     moment that `forgotten_before` gives then: what was stored before it may have been removed. SettingsError.
@@ -93,12 +94,8 @@ class KafkaSource:
                     raise SettingsError(member.fault)
                 if taken := self._take(member, limit):
                     return taken
-                if member.refused_for_good:
-                    raise SourceFault(
-                        f"{member.trouble}, for {REFUSED_S_MAX:.0f} s; give a valid user and password"
-                    )
                 if member.trouble or member.ended:
-                    raise SourceUnavailable(member.trouble or "Kafka is closed")
+                    raise member.refusal.error(member.trouble or "Kafka is closed")
                 left_s = began + wait_s - time.monotonic()
                 if left_s <= 0:
                     if member.heard_at >= began:

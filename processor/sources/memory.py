@@ -83,6 +83,9 @@ class MemorySource:
             visible = sum(held.visible_at <= now for held in self._messages.values())
             return {"visible": visible, "in_flight": len(self._messages) - visible, "delayed": 0}
 
+    def close(self) -> None:
+        """Nothing to let go of."""
+
     def _ready(self, now: float) -> list[_Held]:
         return [held for held in self._messages.values() if held.visible_at <= now]
 

@@ -7,6 +7,8 @@ that the broker ends meanwhile (it waits half an hour for an acknowledgement) is
 more receive of every message. Queues are the operator's: we never declare one.
 """
 
+import functools
+import math
 import threading
 import time
 import uuid
@@ -23,21 +25,22 @@ from processor import metrics
 from processor.addresses import SourceAddress
 from processor.amqp_ids import attributes_of, delivery_id
 from processor.amqp_link import FAILED, Ended, Link, connection_parameters, count_waiting, ended
-from processor.errors import SourceFault, SourceUnavailable
+from processor.errors import ProcessorError, SourceUnavailable
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Settlement
 from processor.routing_keys import RoutingKeys
 from processor.settings import Settings
+from processor.source_refusal import SourceRefusal
 
 log = structlog.get_logger(__name__)
 
 PREFETCH_MAX = 65_535
 """What AMQP has room for; 0 would mean no bound at all."""
 
-REFUSED_S_MAX = 300.0
-"""For how long a user and password may be refused before we end, so that somebody brings new ones."""
-
 _ATTEMPT_S_MAX = 20.0
 """For how long a call waits for a connection; connecting itself gives up sooner."""
+
+_ANSWER_S_MAX = 10.0
+"""For how long a receive that has brought nothing waits for a sign of life."""
 
 _CLOSE_S = 5.0
 
@@ -63,7 +66,6 @@ class RabbitMqSource:
         self._parameters = parameters
         self._prefetch = prefetch
         self._routing_keys = routing_keys
-        self._clock = clock
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._running: Link | None = None
@@ -77,7 +79,10 @@ class RabbitMqSource:
         self._wanted = False
         self._closing = self._dead = False
         self._ended = Ended("not connected yet")
-        self._refused_since: float | None = None
+        self._refusal = SourceRefusal(clock)
+        # When the last question was asked that the broker has answered, and whether one waits for its answer.
+        self._heard_at = -math.inf
+        self._asking = False
 
     @classmethod
     def open(cls, settings: Settings, address: SourceAddress) -> Self:
@@ -91,15 +96,19 @@ class RabbitMqSource:
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
-        """Take what has come. An outage that begins while it waits is raised."""
+        """Take what has come. An outage that begins while it waits is raised.
+
+        An empty list means that the broker has answered since the wait was over.
+        """
         give_up_at = time.monotonic() + wait_s
         with self._changed:
             self._need_link()
             self._changed.wait_for(
                 lambda: self._buffer or self._link is None, max(0.0, give_up_at - time.monotonic())
             )
-            if self._link is None:
-                raise self._outage()
+            if not self._buffer:
+                # A broker that is frozen sends nothing either.
+                self._await_answer()
             return [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -146,6 +155,22 @@ class RabbitMqSource:
         if self._thread is not None:
             self._thread.join(_CLOSE_S)
 
+    def _await_answer(self) -> None:
+        """Wait until the broker answers a question asked from now on, or a message comes. Raises outages."""
+        asked_at = time.monotonic()
+        while not self._buffer and self._heard_at < asked_at:
+            if self._link is None:
+                raise self._outage()
+            if not self._asking:
+                self._asking = True
+                self._link.ask(functools.partial(self._heard, time.monotonic()))
+            left_s = asked_at + _ANSWER_S_MAX - time.monotonic()
+            if left_s <= 0:
+                metrics.source_errors.labels(operation="receive").inc()
+                [(host, port)] = self._address.hosts
+                raise SourceUnavailable(f"RabbitMQ at {host}:{port} is connected and answers no more")
+            self._changed.wait(left_s)
+
     # ── the link: asked for by any thread (holding the lock), made and lived by one of its own ───────────
 
     def _need_link(self) -> Link:
@@ -168,13 +193,8 @@ class RabbitMqSource:
             raise self._outage()
         return self._link
 
-    def _outage(self) -> SourceUnavailable | SourceFault:
-        if self._refused_since is not None and self._clock() - self._refused_since >= REFUSED_S_MAX:
-            return SourceFault(
-                f"{self._ended.words}, for {REFUSED_S_MAX:.0f} s by now; put a valid user and password into "
-                "SOURCE_URL"
-            )
-        return SourceUnavailable(self._ended.words)
+    def _outage(self) -> ProcessorError:
+        return self._refusal.error(self._ended.words)
 
     def _live(self) -> None:
         try:
@@ -205,6 +225,7 @@ class RabbitMqSource:
                 # What waits here, and every tag, was of that channel: the queue hands it all over again.
                 self._buffer.clear()
                 self._open.clear()
+                self._asking = False
                 self._note(why)
                 self._changed.notify_all()
             link.dispose()
@@ -221,17 +242,23 @@ class RabbitMqSource:
         if self._closing:
             return
         metrics.source_errors.labels(operation="receive").inc()
-        if not why.refused:
-            self._refused_since = None
-        elif self._refused_since is None:
-            # Not a fault at once: whoever changes a password can't do so on both sides in one moment.
-            self._refused_since = self._clock()
+        if why.refused:
+            self._refusal.credentials("put a valid user and password into SOURCE_URL")
+        elif why.missing:
+            self._refusal.missing("make the queue, or mend SOURCE_URL")
+        else:
+            self._refusal.over()
 
     def _ready(self) -> None:
         with self._changed:
             self._link = self._running
             self._link_number += 1
-            self._refused_since = None
+            self._refusal.over()
+            self._changed.notify_all()
+
+    def _heard(self, asked_at: float) -> None:
+        with self._changed:
+            self._heard_at, self._asking = asked_at, False
             self._changed.notify_all()
 
     def _came(self, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 
 from processor import metrics
-from processor.errors import SettingsError, SourceFault, SourceUnavailable
+from processor.errors import SettingsError, SourceUnavailable
 from processor.lean_sqs import HotCalls
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
+from processor.source_refusal import SourceRefusal
 from processor.sqs_messages import MOVED_FROM, name_in, read_messages
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ CALL_SIZE_MAX = 10
 
 _OK = 200
 
-REFUSED_S_MAX = 300.0
-"""For how long credentials that can't mend themselves may be refused before we end."""
+_SILENCE_S_MAX = 15
+"""For how long a call may stay without an answer, beyond the wait of a long poll."""
 
 _CREDENTIALS_REFUSED = frozenset(
     {
@@ -45,6 +46,8 @@ _CREDENTIALS_REFUSED = frozenset(
     }
 )
 """Codes that speak of the key itself. AccessDenied is none: a policy can be mended while we wait."""
+
+_QUEUE_MISSING = frozenset({"NonExistentQueue", "QueueDoesNotExist"})
 
 _NOT_READABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """What reading an answer raises, in boto3 or here, where it has another shape than SQS's."""
@@ -66,8 +69,9 @@ class SqsSource:
     that SQS moved them from, and an empty one where SQS does not say.
     `hot_calls` makes the three calls that every message passes; unless given, the client makes all.
     With `keys_given` its credentials came by settings and nothing renews them: refused for REFUSED_S_MAX,
-    they raise SourceFault, so that whoever starts us again can bring new ones. All else that goes wrong is
-    an outage (SourceUnavailable), a role's credentials included, which boto3 renews by itself.
+    they raise SourceFault, so that whoever starts us again can bring new ones. A queue that does not exist
+    for as long raises SettingsError. All else that goes wrong is an outage (SourceUnavailable), a role's
+    credentials included, which boto3 renews by itself.
     """
 
     def __init__(
@@ -93,8 +97,7 @@ class SqsSource:
             self._attributes.append(MOVED_FROM)
         self._visibility_timeout_s = visibility_timeout_s
         self._keys_given = keys_given
-        self._clock = clock
-        self._refused_since: float | None = None
+        self._refusal = SourceRefusal(clock)
 
     @classmethod
     def open(cls, settings: Settings) -> "SqsSource":
@@ -251,8 +254,8 @@ class SqsSource:
         except ClientError as error:
             metrics.source_errors.labels(operation=operation).inc()
             code = error.response.get("Error", {}).get("Code", "unknown")
-            self._end_if_refused_for_good(code)
-            raise SourceUnavailable(f"SQS refuses to {operation}: {code}") from error
+            self._note(code)
+            raise self._refusal.error(f"SQS refuses to {operation}: {code}") from error
         except BotoCoreError as error:
             metrics.source_errors.labels(operation=operation).inc()
             raise SourceUnavailable(f"SQS can't be reached to {operation}: {type(error).__name__}") from error
@@ -262,21 +265,20 @@ class SqsSource:
             raise SourceUnavailable(
                 f"what answers as SQS, asked to {operation}, can't be read: {name}"
             ) from error
-        self._refused_since = None
+        self._refusal.over()
 
-    def _end_if_refused_for_good(self, code: str) -> None:
+    def _note(self, code: str) -> None:
         # Some services write a code with their own prefix (AWS.SimpleQueueService. and the like).
-        if not self._keys_given or code.rsplit(".", 1)[-1] not in _CREDENTIALS_REFUSED:
-            self._refused_since = None
-            return
-        # Clocks and key stores may be behind for a while, hence not at once.
-        now = self._clock()
-        self._refused_since = now if self._refused_since is None else self._refused_since
-        if now - self._refused_since >= REFUSED_S_MAX:
-            raise SourceFault(
-                f"SQS has refused AWS_ACCESS_KEY_ID for {REFUSED_S_MAX:.0f} s: {code}; "
-                "give a valid key (with AWS_SESSION_TOKEN, if it has one), or none where there is a role"
-            )
+        match code.rsplit(".", 1)[-1]:
+            case name if name in _QUEUE_MISSING:
+                self._refusal.missing(f"make the queue {self.name}, or mend SQS_QUEUE_URL")
+            case name if name in _CREDENTIALS_REFUSED and self._keys_given:
+                self._refusal.credentials(
+                    "give a valid AWS_ACCESS_KEY_ID (with AWS_SESSION_TOKEN, if it has one), or none where "
+                    "there is a role"
+                )
+            case _:
+                self._refusal.over()
 
 
 def sqs_client(settings: Settings) -> "SQSClient":
@@ -295,7 +297,7 @@ def _session_and_client(settings: Settings) -> "tuple[Session, SQSClient]":
 
     config = Config(
         connect_timeout=5,
-        read_timeout=settings.receive_wait_s + 15,
+        read_timeout=settings.receive_wait_s + _SILENCE_S_MAX,
         # Two attempts for a blink; a real outage is waited out by Patience, where it shows.
         retries={"mode": "standard", "total_max_attempts": 2},
         max_pool_connections=settings.receivers + settings.settlers + 4,

@@ -9,6 +9,7 @@ holds up nothing else.
 
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -29,6 +30,7 @@ Connection: TypeAlias = psycopg.Connection[Any]
 Transact = Callable[[Callable[[Connection], Any]], Any]
 """Runs a piece of work on a connection in autocommit mode, and waits outages of the database out."""
 
+_PROBE_EVERY_S = 2.0
 _REFUSED_WAIT_S_MIN = 1.0
 _OUTAGE_WAIT_S_MIN = 0.1
 _ATTEMPTS_OF_ONCE = 3
@@ -68,13 +70,17 @@ class Tally:
 
 @dataclass(slots=True)
 class Dispatcher:
-    """Hands lines over to one sink. Several of them, in one process or many, share the work."""
+    """Hands lines over to one sink. Several of them, in one process or many, share the work.
+
+    `probe` asks the database whether it works, and tells whoever wants to know.
+    """
 
     transact: Transact
     sink: Sink
     limits: Limits
     stop: threading.Event = field(default_factory=threading.Event)
     tally: Tally = field(default_factory=Tally)
+    probe: Callable[[], object] = lambda: None
     _failures: int = 0
     _refusals: int = 0
 
@@ -89,7 +95,15 @@ class Dispatcher:
             self.prepare()
             failed = self._send_due()
             self.count_waiting()
-            self.stop.wait(every_s if failed is None else self._pause_s(failed))
+            self._rest(every_s if failed is None else self._pause_s(failed))
+
+    def _rest(self, wait_s: float) -> None:
+        """Wait, and ask meanwhile whether the database works, so that it shows where it does not."""
+        until = time.monotonic() + wait_s
+        while (left_s := until - time.monotonic()) > 0:
+            if self.stop.wait(min(left_s, _PROBE_EVERY_S)):
+                return
+            self.probe()
 
     def run_once(self) -> Waiting:
         """Close and send all that waits, each batch a bounded number of times; gives what is left."""

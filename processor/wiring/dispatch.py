@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 import structlog
 
-from processor import migrations
+from processor import metrics, migrations
 from processor.check.roles import missing_rights
 from processor.connection import Deadline, connect
 from processor.errors import Stopped, StoreFault, StoreUnavailable, Unavailable
@@ -42,6 +42,8 @@ TO_DISPATCH = (
 
 _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 _MARGIN_S = 5.0
+_PROBE_S_MAX = 5.0
+"""How long a server may take to answer a probe."""
 
 
 def run(settings: Settings, stop: threading.Event) -> Tally:
@@ -123,6 +125,7 @@ class _Session:
         # A piece of work is a few statements and a request; a server that is frozen says nothing for longer.
         self._limit_s = self._timeout_s + settings.usage_sink_timeout_s + _MARGIN_S
         self._deadline = Deadline(self._limit_s)
+        self._probe_deadline = Deadline(_PROBE_S_MAX)
         self._patience = patience
         self._stop = stop
         self._connection: Connection | None = None
@@ -134,7 +137,15 @@ class _Session:
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run a piece of work; outages are waited out, and then it is run again from its beginning."""
-        return self._patience(lambda: self._attempt(work))
+        return self._patience(lambda: self._attempt(work, self._deadline))
+
+    def probe(self) -> None:
+        """Ask the database for a sign of life, once, and note whether it works."""
+        self._patience.probe(
+            lambda: self._attempt(
+                lambda connection: connection.execute(queries("session")["probe"]), self._probe_deadline
+            )
+        )
 
     def require_fit(self) -> None:
         """Wait until the database can say that it has our tables and lets us work on them."""
@@ -156,14 +167,18 @@ class _Session:
                 self._connection.close()
             self._connection = None
 
-    def _attempt(self, work: Callable[[Connection], T]) -> T:
-        connection = self._connection or self._open()
-        self._connection = connection
+    def _attempt(self, work: Callable[[Connection], T], deadline: Deadline) -> T:
         try:
-            with self._deadline.over(connection):
+            connection = self._connection = self._connection or self._open()
+        except StoreUnavailable:
+            metrics.database_errors.labels(remedy=Remedy.RECONNECT.name.lower()).inc()
+            raise
+        try:
+            with deadline.over(connection):
                 return work(connection)
         except psycopg.Error as error:
             what = remedy(error, connection_broken=connection.broken)
+            metrics.database_errors.labels(remedy=what.name.lower()).inc()
             self.close()
             if what in _OUTAGES:
                 raise StoreUnavailable(f"the database can't do this now: {name_of(error)}") from None
@@ -190,7 +205,7 @@ def _dispatcher(settings: Settings, session: _Session, stop: threading.Event) ->
         token=token.get_secret_value() if token else None,
         timeout_s=settings.usage_sink_timeout_s,
     )
-    return Dispatcher(session.transact, sink, _limits(settings), stop)
+    return Dispatcher(session.transact, sink, _limits(settings), stop, probe=session.probe)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -14,8 +14,9 @@ from processor.check.roles import TO_SAVE, missing_rights
 from processor.connection import Deadline, connect
 from processor.cores import settle_down
 from processor.errors import SettingsError, SourceFault, SourceUnavailable, StoreFault
+from processor.limits import RECEIVE_SIZE_MAX, Limits
 from processor.patience import Patience
-from processor.pipeline import RECEIVE_SIZE_MAX, Limits, Pipeline, Tally
+from processor.pipeline import Pipeline
 from processor.probes import Probes
 from processor.queries import queries
 from processor.receive_limit import ReceiveLimit
@@ -24,6 +25,7 @@ from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources import RunningSource
 from processor.store import Store
+from processor.tally import Tally
 from processor.wiring import database, make_schemas, make_store, reject_alarm_limits
 from processor.wiring.sources import open_source
 
@@ -58,7 +60,7 @@ def run(
 
     `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
     Raises MigrationsPending, StoreFault and SettingsError, which waiting would not mend, and Stopped when
-    told to stop before it could begin.
+    told to stop before it could begin, or to end with work left.
     """
     core = settle_down(settings.keep_to_one_core, supervisor.place())
     source = open_source(settings)
@@ -216,7 +218,7 @@ class _DepthWatcher:
             try:
                 for state, count in self._source.depth().items():
                     metrics.queue_depth.labels(state=state).set(count)
-            except (SourceUnavailable, SourceFault) as error:
+            except (SourceUnavailable, SourceFault, SettingsError) as error:
                 # A fault is said, and ended by, whoever works with the queue; this one only looks.
                 log.debug("depth_unknown", trouble=str(error))
             if self._stop.wait(_DEPTH_EVERY_S):

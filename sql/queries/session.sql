@@ -1,4 +1,7 @@
--- What sessions of ours are told that no save needs.
+-- What sessions of ours are told and asked beside their work.
+
+-- probe: Answer, if there is anybody who can.
+SELECT true AS answered
 
 -- bound_lock_wait: Wait for a lock no longer than this, so that what holds it shows as a cause.
 SELECT set_config('lock_timeout', %(timeout_ms)s, false)

@@ -98,6 +98,18 @@ class Broker:
             self._child.process.wait(20)
             self._child = None
 
+    def freeze(self) -> None:
+        """Let it take connections and say nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on; harmless where it does."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._child is not None
+        os.killpg(self._child.pid, number)
+
     def stop(self) -> None:
         """End it and all that belongs to it, and leave nothing behind."""
         self.kill()

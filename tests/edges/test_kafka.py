@@ -7,17 +7,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from processor.addresses import source_address
 from processor.errors import Reason, SettingsError, SourceFault, SourceUnavailable, StoreUnavailable
 from processor.kafka_client import an_onlooker
+from processor.limits import Limits
 from processor.model import Delivery, Outcome, Rejection, Settlement, Verdict
 from processor.patience import Patience
-from processor.pipeline import Limits, Pipeline
+from processor.pipeline import Pipeline
 from processor.sources.kafka import KafkaSource
 from tests.brokers.kafka import Mock
 from tests.builders import a_body
@@ -203,6 +204,9 @@ class Ledger:
             self.committed += [verdict.delivery.delivery_id for verdict in verdicts]
         return [Settlement(verdict.delivery, Outcome.STORED) for verdict in verdicts]
 
+    def probe(self) -> None:
+        """Nothing to ask."""
+
     def close(self) -> None:
         """Nothing to close."""
 
@@ -310,6 +314,23 @@ def test_nothing_is_called_empty_before_kafka_has_said_so(kafka: Mock, open_sour
     kafka.sender.send(topic, b"there", partition=0)
 
     assert [delivery.body for delivery in open_source(topic).receive(1, 0)] == [b"there"]
+
+
+def test_a_member_that_has_lost_its_partitions_has_nothing_to_say_of_them(
+    kafka: Mock, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processor.sources.kafka._ANSWER_S_MAX", 1)
+    topic = kafka.topic()
+    source = open_source(topic)
+    wait_until(lambda: source._member().assigned, "it is a member")
+    member = source._member()
+    assert source.receive(1, 1) == []
+
+    # As librdkafka does where the group has gone on without us.
+    member._on_lost(cast("Consumer", None), [TopicPartition(topic, 0)])
+
+    with pytest.raises(SourceUnavailable, match="has not given us partitions"):
+        source.receive(1, 0)
 
 
 def test_a_topic_that_is_missing_is_an_outage_until_it_is_made(kafka: Mock, open_source: Open) -> None:

@@ -78,6 +78,30 @@ def test_the_offset_passes_the_end_of_what_nobody_is_handed() -> None:
     assert partition.progress() == Mark(9, 1)
 
 
+@pytest.mark.parametrize("mark", [None, Mark(5, 0), Mark(5, 2, 8)])
+def test_the_offset_passes_the_end_where_nothing_was_handed_over_at_all(mark: Mark | None) -> None:
+    """Of transactions that were given up only their marks are there: the lag would never be 0."""
+    partition = a_partition(mark=mark)
+    assert partition.progress() is None
+
+    partition.reached_end(9)
+
+    assert partition.progress() == Mark(9, 0)
+    partition.wrote(Mark(9, 0))
+    assert partition.progress() is None
+    partition.add(Record(9, "0-9-0", b"{}", NOW, {}))
+    assert announce(partition) == Mark(9, 1)
+    assert taken(partition) == [(9, 1)]
+
+
+def test_an_empty_partition_has_nothing_to_be_written() -> None:
+    partition = a_partition()
+
+    partition.reached_end(0)
+
+    assert partition.progress() is None
+
+
 def test_what_is_released_comes_first_again_and_what_was_done_meanwhile_not_at_all() -> None:
     partition = a_partition(1, 2, 3, 4)
     taken(partition, 3)

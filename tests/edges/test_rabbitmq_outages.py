@@ -18,7 +18,8 @@ from processor.devstack.seed import seed
 from processor.errors import SourceFault, SourceUnavailable
 from processor.manifest import ManifestWriter
 from processor.settings import Settings
-from processor.sources.rabbitmq import REFUSED_S_MAX, RabbitMqSource, queue_depth
+from processor.source_refusal import REFUSED_S_MAX
+from processor.sources.rabbitmq import RabbitMqSource, queue_depth
 from producers.doors.amqp import AmqpDoor
 from producers.fake import Plan, fake_messages
 from producers.publish import Accepted, Publisher

@@ -12,9 +12,10 @@ import pytest
 
 from processor.connection import Deadline, connect
 from processor.errors import StoreFault
+from processor.limits import Limits
 from processor.model import Settlement
 from processor.patience import Patience
-from processor.pipeline import Limits, Pipeline
+from processor.pipeline import Pipeline
 from processor.schemas import Schemas
 from processor.store import Store
 from tests.builders import a_body, a_delivery

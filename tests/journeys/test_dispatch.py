@@ -7,16 +7,18 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from processor.devstack.children import free_port
 from processor.devstack.sink import GOOD, Behaviour, Receiver
+from tests.faults.tcp_proxy import TcpProxy
 from tests.fix_database import Saver
 from tests.fix_usage import a_pulse, lines, states
 from tests.rig import wait_until
@@ -52,13 +54,21 @@ class Dispatcher:
 
 @pytest.fixture
 def dispatcher(database_url: str, receiver: Receiver, tmp_path: Path) -> Iterator[Dispatcher]:
+    with a_dispatcher(database_url, receiver, tmp_path) as it:
+        yield it
+
+
+@contextlib.contextmanager
+def a_dispatcher(
+    database_url: str, receiver: Receiver, tmp_path: Path, every_s: float = 0.1
+) -> Iterator[Dispatcher]:
     port, log = free_port(), tmp_path / "log"
     environment = {
         "DATABASE_URL": database_url,
         "USAGE_SINK_URL": receiver.url,
         "USAGE_SINK_TOKEN": "sesame",
         "USAGE_SINK_TIMEOUT_S": "3",
-        "USAGE_DISPATCH_EVERY_S": "0.1",
+        "USAGE_DISPATCH_EVERY_S": str(every_s),
         "RETRY_WAIT_S_MAX": "0.2",
         "HTTP_PORT": str(port),
         "PYTHONPATH": str(ROOT),
@@ -100,9 +110,9 @@ def test_it_outlives_the_sink_and_the_database_and_ends_when_told(
     receiver.behaviour = GOOD
     wait_until(lambda: states(db) == {"secret-sku": "handed_over"}, "the sink has it")
     wait_until(lambda: dispatcher.get("/readyz")[0] == 200, "it is ready again")
-    page = dispatcher.get("/metrics")[1]
-    assert "processor_usage_lines_handed_over_total 1.0" in page
-    assert 'processor_usage_lines_waiting{state="waiting"} 0.0' in page
+    none_waits = 'processor_usage_lines_waiting{state="waiting"} 0.0'
+    wait_until(lambda: none_waits in dispatcher.get("/metrics")[1], "it has counted what waits")
+    assert "processor_usage_lines_handed_over_total 1.0" in dispatcher.get("/metrics")[1]
 
     db.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -120,6 +130,22 @@ def test_it_outlives_the_sink_and_the_database_and_ends_when_told(
     assert "sesame" not in said
     assert receiver.books.changed == []
     assert list(receiver.books.sums().values()) == sums(db)
+
+
+@pytest.mark.parametrize("fault", [TcpProxy.refuse, TcpProxy.fall_silent])
+def test_it_finds_out_between_two_rounds_that_the_database_is_away_and_when_it_is_back(
+    database_url: str, receiver: Receiver, tmp_path: Path, fault: Callable[[TcpProxy], None]
+) -> None:
+    parts = urlsplit(database_url)
+    proxy = TcpProxy(parts.port or 5432)
+    by_proxy = database_url.replace(f":{parts.port}/", f":{proxy.port}/")
+    with a_dispatcher(by_proxy, receiver, tmp_path, every_s=3600) as it:
+        fault(proxy)
+        wait_until(lambda: "database: " in it.get("/readyz")[1], "the outage shows on /readyz", wait_s=15)
+        assert 'processor_database_errors_total{remedy="reconnect"}' in it.get("/metrics")[1]
+        proxy.heal()
+        wait_until(lambda: it.get("/readyz")[0] == 200, "it is noticed that it is back", wait_s=25)
+    proxy.close()
 
 
 def test_a_stop_lets_the_request_under_way_end(

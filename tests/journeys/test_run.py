@@ -11,7 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.faults.servers import frozen
 from tests.rig import Rig, wait_until
+
+UNFINISHED = 4
+"""The exit code of a run that was stopped during an outage, or with work left."""
 
 
 def rows(rig: Rig, table: str = "message") -> int:
@@ -39,6 +43,27 @@ def test_an_outage_of_the_database_costs_no_event_and_no_receive(rig: Rig) -> No
     with psycopg.connect(rig.stack.database_url) as connection:
         counts = connection.execute("SELECT DISTINCT receive_count FROM message").fetchall()
     assert counts == [(1,)], "nothing was handed over twice because of it"
+
+
+@pytest.mark.parametrize("fault", ["stopped", "frozen"])
+def test_an_idle_run_finds_out_by_itself_that_the_database_is_away_and_when_it_is_back(
+    rig: Rig, fault: str
+) -> None:
+    rig.start_processor()
+    wait_until(lambda: rig.ready()[0] == 200, "it works")
+    wait_until(lambda: rig.sessions() > 0, "it has asked the database")
+
+    with frozen(rig.stack.postgres) if fault == "frozen" else contextlib.nullcontext():
+        if fault == "stopped":
+            rig.stack.postgres.stop()
+        wait_until(lambda: "database" in rig.ready()[1], "the outage shows on /readyz", wait_s=12)
+        assert rig.metric("processor_database_errors_total") > 0
+    if fault == "stopped":
+        rig.stack.postgres.start()
+
+    wait_until(lambda: rig.ready()[0] == 200, "it is noticed that it is back", wait_s=15)
+    assert rig.log().count("outage  ") == rig.log().count("outage_over") == 1
+    assert rig.sessions() == 1, "no connection besides that of the writer"
 
 
 def test_connections_that_are_cut_all_the_time_cost_no_event(rig: Rig) -> None:
@@ -102,7 +127,8 @@ def test_a_stop_while_waiting_for_an_absent_database_ends_at_once(rig: Rig) -> N
 
     processor.send_signal(signal.SIGINT)
 
-    assert processor.wait(10) == 0
+    assert processor.wait(10) == UNFINISHED
+    assert "told to stop while waiting for the database" in rig.log()
 
 
 def test_pending_migrations_are_refused_with_the_command_to_run(rig: Rig, server_url: str) -> None:
@@ -121,14 +147,14 @@ def test_pending_migrations_are_refused_with_the_command_to_run(rig: Rig, server
 def test_several_processes_share_a_queue_and_a_fallen_one_is_replaced(rig: Rig) -> None:
     supervisor = rig.start_processor("--processes", "2")
     wait_until(lambda: rig.ready()[0] == 200, "the first is ready")
-    wait_until(lambda: len(_children(supervisor.pid)) == 2, "both run")
-    fallen = _children(supervisor.pid)[0]
+    wait_until(lambda: len(children(supervisor.pid)) == 2, "both run")
+    fallen = children(supervisor.pid)[0]
     assert rig.send(5, 1000).wait(60) == 0
 
     os.kill(fallen, signal.SIGKILL)
 
     wait_until(
-        lambda: len(_children(supervisor.pid)) == 2 and fallen not in _children(supervisor.pid),
+        lambda: len(children(supervisor.pid)) == 2 and fallen not in children(supervisor.pid),
         "it is replaced",
     )
     rig.wait_until_empty()
@@ -142,17 +168,17 @@ def test_several_processes_share_a_queue_and_a_fallen_one_is_replaced(rig: Rig) 
 def test_a_supervisor_that_is_killed_leaves_no_process_behind_and_nothing_in_flight(rig: Rig) -> None:
     supervisor = rig.start_processor("--processes", "2")
     wait_until(lambda: rig.ready()[0] == 200, "the first is ready")
-    wait_until(lambda: len(_children(supervisor.pid)) == 2, "both run")
-    children = _children(supervisor.pid)
+    wait_until(lambda: len(children(supervisor.pid)) == 2, "both run")
+    orphans = children(supervisor.pid)
     assert rig.send(6, 1000).wait(60) == 0
     wait_until(lambda: rows(rig) > 0, "some are stored")
 
     rig.kill_processor()
 
     try:
-        wait_until(lambda: not any(_runs(child) for child in children), "both have ended", wait_s=15)
+        wait_until(lambda: not any(_runs(child) for child in orphans), "both have ended", wait_s=15)
     finally:
-        for child in children:
+        for child in orphans:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
     assert rig.log().count("supervisor_gone") == 2
@@ -169,7 +195,7 @@ def test_a_stop_while_the_registry_is_locked_ends_at_once_and_the_cause_shows(ri
 
         processor.send_signal(signal.SIGTERM)
 
-        assert processor.wait(5) == 0
+        assert processor.wait(5) == UNFINISHED
 
 
 def test_a_stop_while_the_database_answers_nothing_ends_at_once(rig: Rig) -> None:
@@ -182,7 +208,7 @@ def test_a_stop_while_the_database_answers_nothing_ends_at_once(rig: Rig) -> Non
 
         processor.send_signal(signal.SIGTERM)
 
-        assert processor.wait(5) == 0
+        assert processor.wait(5) == UNFINISHED
 
 
 def test_a_queue_that_takes_connections_and_says_nothing_is_not_idle(rig: Rig) -> None:
@@ -191,7 +217,7 @@ def test_a_queue_that_takes_connections_and_says_nothing_is_not_idle(rig: Rig) -
         processor = subprocess.Popen(
             [sys.executable, "-m", "processor", "run", "--until-idle", "1"],
             env=rig.environment()
-            | {"AWS_ENDPOINT_URL": url, "SQS_QUEUE_URL": f"{url}/000000000000/events", "STOP_TIMEOUT_S": "1"},
+            | {"AWS_ENDPOINT_URL": url, "SQS_QUEUE_URL": f"{url}/000000000000/events", "STOP_TIMEOUT_S": "4"},
             stderr=subprocess.DEVNULL,
         )
         try:
@@ -200,7 +226,7 @@ def test_a_queue_that_takes_connections_and_says_nothing_is_not_idle(rig: Rig) -
                 processor.wait(5)
             processor.send_signal(signal.SIGTERM)
 
-            assert processor.wait(8) == 0, "a stop is bounded, whatever the queue does"
+            assert processor.wait(12) == UNFINISHED, "a stop is bounded, whatever the queue does"
         finally:
             processor.kill()
             processor.wait()
@@ -242,7 +268,7 @@ def rig_settings() -> dict[str, Any]:
     }
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """The processes that a process started, as Linux tells."""
     found = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False

@@ -5,11 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from processor.errors import Stopped
+from processor.limits import Limits
 from processor.model import Delivery, Outcome, Registry, Settlement, Verdict
 from processor.patience import Patience
-from processor.pipeline import Limits, Pipeline, Tally
+from processor.pipeline import Pipeline
 from processor.schemas import Schemas
 from processor.sources.memory import MemorySource
+from processor.tally import Tally
 from tests.builders import a_body
 
 
@@ -26,6 +29,9 @@ class StubStore:
         self.saved += [verdict.delivery for verdict in verdicts]
         self.batches.append(len(verdicts))
         return [Settlement(verdict.delivery, Outcome.STORED) for verdict in verdicts]
+
+    def probe(self) -> None:
+        """Nothing to ask."""
 
     def close(self) -> None:
         """Nothing to close."""
@@ -44,6 +50,7 @@ class Harness:
     ) -> None:
         self.source = source or MemorySource()
         self.store = store or StubStore()
+        self.left = ""
         self.stop, self.give_up = threading.Event(), threading.Event()
         self.database = Patience("database", wait_s_max=0.02, stop=self.give_up)
         patient = _Patient(self.store, self.database)
@@ -64,6 +71,13 @@ class Harness:
     def run_until_idle(self) -> Tally:
         return self.pipeline.run(self.stop, until_idle_s=0.1)
 
+    def run_until_stopped(self, until_idle_s: float | None = None) -> None:
+        """Run, and keep in `left` what it says if it ends with work left."""
+        try:
+            self.pipeline.run(self.stop, until_idle_s)
+        except Stopped as stopped:
+            self.left = str(stopped)
+
 
 @dataclass
 class _Patient:
@@ -74,6 +88,9 @@ class _Patient:
 
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
         return self.patience(lambda: self.store.save(verdicts))
+
+    def probe(self) -> None:
+        self.patience.probe(self.store.probe)
 
     def close(self) -> None:
         self.store.close()

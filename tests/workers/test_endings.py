@@ -137,7 +137,7 @@ def test_a_pipeline_that_stops_as_it_should_stays_alive() -> None:
 def test_a_stop_is_noticed_by_a_receiver_whose_call_was_taken_away_again() -> None:
     """Another receiver, at the end of its last poll, may clear what the stop has set."""
     harness = Harness(receivers=2)
-    runner = in_background(lambda: harness.pipeline.run(harness.stop))
+    runner = in_background(harness.run_until_stopped)
     more = harness.pipeline._more
     more.set = lambda: None  # type: ignore[method-assign]
 
@@ -157,7 +157,7 @@ def test_giving_back_takes_no_longer_than_an_orchestrator_waits(monkeypatch: pyt
     never = threading.Event()
     harness = Harness(StubStore(before_save=lambda: wait(never)), SlowSource(), stop_timeout_s=0.1)
     harness.send(200)
-    runner = in_background(lambda: harness.pipeline.run(harness.stop))
+    runner = in_background(harness.run_until_stopped)
     until(lambda: harness.pipeline.held.size == 200)
 
     harness.stop.set()
@@ -179,7 +179,7 @@ def test_a_release_that_fails_ends_the_run_well_and_is_left_to_the_queue() -> No
 
     harness = Harness(StubStore(before_save=fail), FailingSource(), stop_timeout_s=0.1)
     harness.send(5)
-    runner = in_background(lambda: harness.pipeline.run(harness.stop))
+    runner = in_background(harness.run_until_stopped)
     until(lambda: not harness.database.working.is_set())
 
     harness.stop.set()

@@ -74,7 +74,7 @@ def test_a_groups_outcomes_are_committed_in_the_order_of_its_messages(seed: int)
         )
 
     stopped, other = a_process(), a_process()
-    runners = [in_background(lambda each=each: each.run_until_idle()) for each in (stopped, other)]  # type: ignore[misc]
+    runners = [in_background(lambda each=each: each.run_until_stopped(0.1)) for each in (stopped, other)]  # type: ignore[misc]
     until(lambda: len(ledger.committed) > 40)
     stopped.stop.set()
     for runner in runners:
@@ -139,7 +139,7 @@ def test_no_delivery_is_given_back_before_the_later_ones_of_its_group(
         # Two groups in each receive of ten; the calls that give back don't part where the receives did.
         source.post(f"g{number // 10}-{number % 2}")
     harness = Harness(StubStore(before_save=lambda: wait(never)), source, receivers=1, stop_timeout_s=0.1)
-    runner = in_background(lambda: harness.pipeline.run(harness.stop))
+    runner = in_background(harness.run_until_stopped)
     until(lambda: harness.pipeline.held.size == 95)
 
     harness.stop.set()

@@ -121,7 +121,7 @@ def test_the_buffer_is_bounded_by_number_and_by_bytes() -> None:
 def test_a_stop_finishes_what_is_held() -> None:
     harness = Harness(StubStore(before_save=lambda: time.sleep(0.05)))
     harness.send(300)
-    runner = in_background(lambda: harness.pipeline.run(harness.stop))
+    runner = in_background(harness.run_until_stopped)
     until(lambda: harness.pipeline.held.size > 10)
 
     harness.stop.set()
@@ -137,7 +137,7 @@ def test_a_stop_during_an_outage_gives_back_what_is_held() -> None:
 
     harness = Harness(StubStore(before_save=fail), stop_timeout_s=0.1)
     harness.send(5)
-    runner = in_background(lambda: harness.pipeline.run(harness.stop))
+    runner = in_background(harness.run_until_stopped)
     until(lambda: not harness.database.working.is_set())
 
     harness.stop.set()
@@ -145,6 +145,9 @@ def test_a_stop_during_an_outage_gives_back_what_is_held() -> None:
 
     assert not runner.is_alive()
     assert harness.source.depth() == {"visible": 5, "in_flight": 0, "delayed": 0}
+    assert (
+        "database: away; 5 deliveries were given back unsettled; the queue counts 5 visible" in harness.left
+    )
 
 
 def test_a_bug_in_a_worker_ends_the_run_and_settles_nothing_of_it() -> None:

@@ -1,0 +1,24 @@
+"""How much a pipeline takes at once, and for how long it waits."""
+
+from dataclasses import dataclass
+
+RECEIVE_SIZE_MAX = 10
+"""Deliveries asked for by one receive, where the queue has no better figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much at once and for how long; the settings of the same names explain each."""
+
+    receivers: int = 3
+    receive_size_max: int = RECEIVE_SIZE_MAX
+    settlers: int = 3
+    receive_wait_s: float = 20
+    batch_size_max: int = 500
+    batch_bytes_max: int = 1024 * 1024
+    linger_s: float = 0.0
+    buffer_size_max: int = 2000
+    buffer_bytes_max: int = 4 * 1024 * 1024
+    visibility_timeout_s: float = 60
+    hold_s_max: float = 39_600
+    stop_timeout_s: float = 25

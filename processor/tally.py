@@ -1,0 +1,30 @@
+"""What became of deliveries, counted after their commit: for the metrics, and for whoever started the run."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from processor import metrics
+from processor.model import Settlement
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many deliveries came to which outcome in one run."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def total(self) -> int:
+        """All deliveries that got an outcome."""
+        return self.outcomes.total()
+
+
+def count_outcomes(settlements: Sequence[Settlement]) -> Counter[str]:
+    """Tell the metrics what became of deliveries, after their commit; gives how many had which outcome."""
+    outcomes: Counter[str] = Counter()
+    # Counted first: telling the metrics costs as much for one as for a batch.
+    for (outcome, reason), count in Counter((s.outcome, s.reason) for s in settlements).items():
+        metrics.deliveries.labels(outcome=outcome.value, reason=reason.value if reason else "").inc(count)
+        outcomes[outcome.value] += count
+    return outcomes
