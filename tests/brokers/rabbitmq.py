@@ -78,14 +78,6 @@ class Broker:
                 raise RuntimeError(f"RabbitMQ does not start; its log ends with:{self._child.log_tail()}")
             time.sleep(0.1)
 
-    def freeze(self) -> None:
-        """Let it keep its connections and say nothing."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on; harmless where it does."""
-        self._signal(signal.SIGCONT)
-
     def _signal(self, number: signal.Signals) -> None:
         assert self._child is not None
         os.killpg(self._child.pid, number)
