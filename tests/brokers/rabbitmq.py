@@ -78,10 +78,6 @@ class Broker:
                 raise RuntimeError(f"RabbitMQ does not start; its log ends with:{self._child.log_tail()}")
             time.sleep(0.1)
 
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._child is not None
-        os.killpg(self._child.pid, number)
-
     def kill(self) -> None:
         """End it at once, as a power cut would."""
         if self._child is not None:
