@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -95,6 +96,19 @@ def lag_of(consumer: Consumer, topic: str, timeout_s: float) -> dict[int, int]:
         first, end = consumer.get_watermark_offsets(TopicPartition(topic, line.partition), timeout=timeout_s)
         lag[line.partition] = max(0, end - max(line.offset, first))
     return lag
+
+
+def forgotten(address: SourceAddress, number: int, sent_at: datetime, before: datetime) -> str:
+    """Say why a group must not begin where its partition does, and how to tell it where to begin."""
+    servers, day = place(address).replace(" ", ""), f"{before:%Y-%m-%d}"
+    return (
+        f"the group {address.group} has no offset in partition {number} of {address.queue}, which begins on "
+        f"{sent_at:%Y-%m-%d}; what was sent before {day} may have been stored here and removed since, and "
+        "would count again. Say where the group is to begin: "
+        f"kafka-consumer-groups.sh --bootstrap-server {servers} --group {address.group} "
+        f"--topic {address.queue} --reset-offsets --execute --to-datetime {before:%Y-%m-%dT%H:%M:%S}.000, or "
+        "--to-earliest if nothing of this topic was ever stored here"
+    )
 
 
 def _protocol(address: SourceAddress) -> str:

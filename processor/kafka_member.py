@@ -18,7 +18,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from processor import metrics
 from processor.addresses import SourceAddress
-from processor.kafka_client import NO_TOPIC, REFUSED, configuration, name_of, place
+from processor.errors import ProcessorError, SettingsError, StoreUnavailable
+from processor.kafka_client import NO_TOPIC, REFUSED, configuration, forgotten, name_of, place
 from processor.kafka_messages import record_of
 from processor.kafka_partitions import Mark, Partition
 from processor.source_refusal import SourceRefusal
@@ -43,7 +44,8 @@ class Member:
 
     `readable` is notified when there may be something to hand over, or a trouble; `room` is to be notified
     when the buffer has become smaller. `heard_at` is when Kafka last said that it has nothing more; setting
-    `asked_at` asks for that. `dead` says that a bug has ended its thread.
+    `asked_at` asks for that. `dead` says that a bug has ended its thread, `fault` in words why nothing must
+    be read as this group.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Member:
         buffer_size_max: int,
         buffer_bytes_max: int,
         session_s: float,
+        forgotten_before: Callable[[], datetime | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address = address
@@ -60,12 +63,14 @@ class Member:
         self._buffer_size_max = buffer_size_max
         self._buffer_bytes_max = buffer_bytes_max
         self._session_s = session_s
+        self._forgotten_before = forgotten_before
         self.lock = threading.Lock()
         self.readable = threading.Condition(self.lock)
         self.room = threading.Condition(self.lock)
         self.partitions: dict[int, Partition] = {}
         self.assigned = False
         self.trouble = ""
+        self.fault = ""
         self.refusal = SourceRefusal(clock)
         self.asked_at = 0.0
         self.heard_at = 0.0
@@ -241,6 +246,7 @@ class Member:
         try:
             if unread:
                 self._load(consumer, unread)
+            self._refuse_what_is_forgotten()
             with self.lock:
                 wanted = [
                     (partition, mark)
@@ -249,10 +255,16 @@ class Member:
                 ]
             if wanted:
                 self._write(consumer, wanted)
-        except KafkaException as error:
+        except (KafkaException, StoreUnavailable) as error:
+            why = name_of(error) if isinstance(error, KafkaException) else error
             with self.lock:
-                self._worry(f"the offsets of the group {self._address.group} can't be had: {name_of(error)}")
+                self._worry(f"where the group {self._address.group} begins can't be had: {why}")
             self._stop.wait(TICK_S)
+        except ProcessorError as error:
+            with self.lock:
+                self.fault = str(error)
+                self.readable.notify_all()
+            self._stop.wait()
 
     def _load(self, consumer: Consumer, unread: Sequence[Partition]) -> None:
         places = [TopicPartition(self._topic, partition.number) for partition in unread]
@@ -262,6 +274,20 @@ class Member:
                 if line.error is not None:
                     raise KafkaException(line.error)
                 partition.load(Mark.read(line.offset, line.metadata) if line.offset >= 0 else None)
+
+    def _refuse_what_is_forgotten(self) -> None:
+        """Raise SettingsError where the group would begin with what may have been stored, and removed."""
+        with self.lock:
+            beginning = [
+                (partition, sent_at)
+                for partition in self.partitions.values()
+                if (sent_at := partition.begins_at) is not None
+            ]
+        before = self._forgotten_before() if beginning else None
+        for partition, sent_at in beginning:
+            if before is not None and sent_at < before:
+                raise SettingsError(forgotten(self._address, partition.number, sent_at, before))
+            partition.may_begin = True
 
     def _write(self, consumer: Consumer, marks: Sequence[tuple[Partition, Mark]]) -> None:
         """Write marks, and come back when they stand there. Raises KafkaException."""

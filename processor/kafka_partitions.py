@@ -28,7 +28,7 @@ _UNTIL_MAX = 1_000_000
 """Offsets that a window may reach beyond its mark: those of what was removed from the topic count, too."""
 
 _WINDOW_SIZE = 500
-"""Offsets that count as handed over before, where nobody has noted how many were: as many as a batch."""
+"""As many records of a partition are handed over at once: they count as handed over before after a crash."""
 
 
 class Record(Struct):
@@ -62,14 +62,18 @@ class Mark:
 
     @classmethod
     def read(cls, offset: int, metadata: str | None) -> "Mark":
-        """Read what stands beside an offset; what another program wrote there says nothing."""
+        """Read what stands beside an offset.
+
+        Where that is nothing of ours, because the broker drops metadata or another program wrote it, somebody
+        may hold what comes: it counts as handed over once.
+        """
         try:
             said = json.loads((metadata or "")[:_METADATA_LENGTH_MAX])
             attempts, until = said["attempts"], said.get("until")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return cls(offset, 0)
+            return cls(offset, 1)
         if not _is_count(attempts) or not (until is None or _is_count(until)):
-            return cls(offset, 0)
+            return cls(offset, 1)
         # Beyond what we write, it was not written by us; a window that nobody has noted is made anew.
         near = until is not None and until <= offset + _UNTIL_MAX
         return cls(offset, min(attempts, COUNT_MAX), until if near else None)
@@ -87,6 +91,7 @@ class Partition:
         self.generation = generation
         self.at_end = False
         self.loaded = False
+        self.may_begin = False
         self.handed: dict[int, Record] = {}
         self.waiting_bytes = 0
         self._waiting: deque[Record] = deque()
@@ -143,7 +148,7 @@ class Partition:
         """Hand over up to `limit` records in their order; where one of them may be what kills us, one."""
         taken: list[Record] = []
         # With the ones before it done for sure, only the first can have been handed over more often.
-        most = 1 if self._is_careful() else limit
+        most = 1 if self._is_careful() else min(limit, _WINDOW_SIZE)
         while self._waiting and len(taken) < most:
             if taken and self._in_window(taken[-1].offset) != self._in_window(self._waiting[0].offset):
                 break
@@ -187,6 +192,13 @@ class Partition:
         self._waiting.appendleft(record)
         if behind:
             self._waiting = deque(sorted(self._waiting, key=lambda waiting: waiting.offset))
+
+    @property
+    def begins_at(self) -> datetime | None:
+        """The moment of the first record, where the books name no place to begin at; None: it may be read."""
+        if self.may_begin or not self.loaded or self._position is not None or not self._waiting:
+            return None
+        return self._waiting[0].sent_at
 
     # ── the books ─────────────────────────────────────────────────────────────────────────────────────
 

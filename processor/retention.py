@@ -29,9 +29,6 @@ from processor.queries import queries
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = dict[str, Any]
 
-KEY_DAYS_ADVISED = 28
-"""A message may lie 14 days in a queue and, sent back from its dead-letter queue, 14 more."""
-
 WINDOW_BLOCKS = 1024
 """8 MiB: as much of a table is looked through by one statement, whether it finds anything or not."""
 
@@ -132,6 +129,12 @@ def apply(
     finally:
         if not connection.broken:
             _value(connection, "unlock", key=_LOCK_KEY)
+
+
+def forgotten_before(connection: Connection, key_days: int) -> datetime | None:
+    """Give the moment before which what was sent may have been stored and removed; None: nothing was."""
+    moment: datetime | None = _value(connection, "forgotten_before", key_days=key_days)
+    return moment
 
 
 def _steps(connection: Connection, ages: Ages, step_size: int) -> Iterator[Step]:

@@ -26,6 +26,9 @@ from processor.wire import Identifier
 
 MIB = 1024 * 1024
 DAYS_MAX = 36_500
+KEY_DAYS_ADVISED = 28
+"""A message may lie 14 days in a queue and, sent back from its dead-letter queue, 14 more."""
+
 RATE_MAX = 1_000_000
 
 _AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")

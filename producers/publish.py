@@ -7,28 +7,23 @@
 
 The manifest, if there is one, knows each message before the queue does. A reply that is lost makes us send
 again, so the queue may hold a message twice: that is why each carries an id of its own.
+
+A queue that can't be reached is an outage, whichever door leads to it: a batch is sent again for
+`outage_s_max`, then the publisher gives up. A queue that answers "not now" is asked ATTEMPTS_MAX times.
 """
 
 import logging
+import random
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    sleep_using_event,
-    stop_after_attempt,
-    stop_when_event_set,
-    wait_random_exponential,
-)
-
 from processor.errors import ProcessorError, SourceUnavailable
 from processor.manifest import Line, ManifestWriter, State
-from producers.doors import Answer, CallFailed, Door
+from producers.doors import UNAVAILABLE, Answer, CallFailed, Door
 from producers.outgoing import Outgoing
 
 BATCH_SIZE_MAX = 10
@@ -36,7 +31,13 @@ BATCH_BYTES_MAX = 1024 * 1024
 """SQS's bound for one message and for one batch, attributes included."""
 
 ATTEMPTS_MAX = 7
-"""Sends of one batch before we give up: some 10 s if the queue refuses at once, a few minutes if it hangs."""
+"""How often a message is sent that the queue answers for, and does not take now, before it is refused."""
+
+OUTAGE_S_MAX = 60.0
+"""For how long a queue that can't be reached is tried again, unless told otherwise: a restart takes less."""
+
+_PAUSE_S = 0.25
+"""The most that the first pause takes; the bound doubles with each try."""
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Publisher:
     """Sends messages by several threads, in batches, with bounded waiting, memory and retries.
 
     `senders` threads send at once; a door that keeps an order has one. `wait_s_max` caps the pause
-    between two tries.
+    between two tries. No try begins later than `outage_s_max` after the first of an outage.
     """
 
     def __init__(
@@ -75,11 +76,16 @@ class Publisher:
         *,
         senders: int = 4,
         wait_s_max: float = 30.0,
+        outage_s_max: float = OUTAGE_S_MAX,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._door = door
         self._manifest = manifest
         self._senders = 1 if door.ordered else senders
         self._wait_s_max = wait_s_max
+        self._outage_s_max = outage_s_max
+        self._clock = clock
+        self._outage = _Outage(door.name, outage_s_max)
         self._halted = threading.Event()
 
     def stop(self) -> None:
@@ -140,30 +146,40 @@ class Publisher:
         return sent
 
     def _retry(self, sent: "_Sent") -> None:
-        tries = Retrying(
-            retry=retry_if_exception_type(_TryAgain),
-            stop=stop_after_attempt(ATTEMPTS_MAX) | stop_when_event_set(self._halted),
-            wait=self._pause_s,
-            sleep=sleep_using_event(self._halted),
-            before_sleep=lambda state: log.warning(
-                "%s; trying again", state.outcome and state.outcome.exception()
-            ),
-            reraise=True,
-        )
-        try:
-            tries(self._attempt, sent)
-        except _TryAgain as error:
-            if error.outage:
-                raise SourceUnavailable(f"the queue {self._door.name} can't be reached: {error}") from error
-            for index, (code, reason) in error.refusals.items():
-                sent.refuse(index, code, reason)
+        """Send until all is answered for, or the queue has been away, or has said "not now", for too long."""
+        tries = _Tries(self._outage_s_max, self._wait_s_max)
+        while True:
+            began_at_s = self._clock()
+            try:
+                self._attempt(sent)
+            except _TryAgain as error:
+                failed = error
+            else:
+                self._outage.ends()
+                return
+            pause_s = tries.pause_s(failed, began_at_s, self._clock())
+            if pause_s is None or self._halted.is_set():
+                break
+            self._say(failed)
+            if self._halted.wait(pause_s):
+                break
+        self._give_up(sent, failed)
 
-    def _pause_s(self, state: RetryCallState) -> float:
-        """Give a random pause that grows with each try, but no less than the door was asked for."""
-        error = state.outcome.exception() if state.outcome else None
-        asked_s = error.wait_s if isinstance(error, _TryAgain) else 0.0
-        grown_s: float = wait_random_exponential(multiplier=0.25, max=self._wait_s_max)(state)
-        return max(grown_s, min(asked_s, self._wait_s_max))
+    def _say(self, failed: "_TryAgain") -> None:
+        if failed.outage:
+            self._outage.begins(failed)
+        else:
+            self._outage.ends()
+            log.warning("%s; trying again", failed)
+
+    def _give_up(self, sent: "_Sent", failed: "_TryAgain") -> None:
+        if failed.outage:
+            why = "stopped" if self._halted.is_set() else f"gave up after {self._outage_s_max:g} s (--wait)"
+            raise SourceUnavailable(
+                f"the queue {self._door.name} can't be reached: {failed}; {why}"
+            ) from failed
+        for index, (code, reason) in failed.refusals.items():
+            sent.refuse(index, code, reason)
 
     def _attempt(self, sent: "_Sent") -> None:
         """Send what has no receipt yet, in one call."""
@@ -180,7 +196,9 @@ class Publisher:
         if answer.again:
             code, reason = next(iter(answer.again.values()))
             words = f"{len(answer.again)} of a batch have not been taken ({code}: {reason})"
-            raise _TryAgain(words, answer.again, wait_s=answer.wait_s)
+            # A gateway that answers for the queue behind it says with this word that the queue is away.
+            away = any(code == UNAVAILABLE for code, _ in answer.again.values())
+            raise _TryAgain(words, answer.again, outage=away, wait_s=answer.wait_s)
         if sent.pending:
             # A server that forgets an entry in its answer has told us nothing about it.
             raise _TryAgain("the answer does not name every message", outage=True)
@@ -222,6 +240,63 @@ class _TryAgain(Exception):
         self.refusals = refusals or {}
         self.outage = outage
         self.wait_s = wait_s
+
+
+class _Tries:
+    """Of one batch: how often it was put off, and since when the queue is away."""
+
+    def __init__(self, outage_s_max: float, wait_s_max: float) -> None:
+        self._outage_s_max = outage_s_max
+        self._wait_s_max = wait_s_max
+        self._number = 0
+        self._put_off = 0
+        self._away_since_s: float | None = None
+
+    def pause_s(self, failed: _TryAgain, began_at_s: float, now_s: float) -> float | None:
+        """Give the pause before the next try; None: there is to be none.
+
+        It is random, grows with each try, and is no less than the door was asked for. It ends when the bound
+        of an outage does, so that the last try is made then.
+        """
+        self._number += 1
+        if failed.outage:
+            # The call that failed may have waited for long itself.
+            self._away_since_s = began_at_s if self._away_since_s is None else self._away_since_s
+            left_s = self._away_since_s + self._outage_s_max - now_s
+        else:
+            self._put_off, self._away_since_s = self._put_off + 1, None
+            left_s = self._wait_s_max if self._put_off < ATTEMPTS_MAX else 0.0
+        if left_s <= 0:
+            return None
+        grown_s = random.uniform(0, min(self._wait_s_max, _PAUSE_S * 2 ** min(self._number, 20)))  # noqa: S311 - no secret
+        return min(max(grown_s, min(failed.wait_s, self._wait_s_max)), left_s)
+
+
+class _Outage:
+    """Says that the queue is away, and that it is back: once, however many senders see it."""
+
+    def __init__(self, name: str, s_max: float) -> None:
+        self._name = name
+        self._s_max = s_max
+        self._lock = threading.Lock()
+        self._said = False
+
+    def begins(self, failed: _TryAgain) -> None:
+        with self._lock:
+            if not self._said:
+                self._said = True
+                log.warning(
+                    "the queue %s can't be reached: %s; trying again for up to %g s (--wait)",
+                    self._name,
+                    failed,
+                    self._s_max,
+                )
+
+    def ends(self) -> None:
+        with self._lock:
+            if self._said:
+                self._said = False
+                log.warning("the queue %s answers again", self._name)
 
 
 @dataclass(slots=True)

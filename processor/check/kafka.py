@@ -3,18 +3,20 @@
 Nothing is read from the topic, and the group is not joined: that would take partitions from its members.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]  # without __all__
 
 from processor.addresses import SourceAddress
 from processor.check import Finding, judge, listed, tell
 from processor.check.queue import RETENTION_S_MIN
 from processor.kafka_client import NO_TOPIC, REFUSED, an_onlooker, configuration, lag_of, name_of, place
-from processor.settings import Settings
+from processor.settings import DAYS_MAX, Settings
 
 _ASK_S_MAX = 3.0
+_DAY_S = 24 * 3600
 _SESSION_S = (6, 1800)
 """What a broker takes for a session, unless it is told otherwise."""
 
@@ -38,7 +40,8 @@ def check_kafka(settings: Settings, address: SourceAddress) -> list[Finding]:
                 advice="with one partition one process does it all, and any others wait idle",
             ),
             *_backlog(onlooker, address),
-            *_retention(address),
+            *_offsets(onlooker, address, topic.partitions),
+            *_retention(address, settings),
             _session(settings),
             _receive_count(settings),
         ]
@@ -100,23 +103,23 @@ def _backlog(onlooker: Consumer, address: SourceAddress) -> Iterator[Finding]:
     )
 
 
-def _retention(address: SourceAddress) -> Iterator[Finding]:
-    """Judge how long the topic keeps what nobody has read, where the broker tells."""
-    admin = AdminClient(configuration(address))
-    asked = admin.describe_configs(
-        [ConfigResource(ConfigResource.Type.TOPIC, address.queue)], request_timeout=_ASK_S_MAX
-    )
-    try:
-        [found] = [answer.result(_ASK_S_MAX * 2) for answer in asked.values()]
-        policy = found["cleanup.policy"].value if "cleanup.policy" in found else "delete"
-        retention_s = int(found["retention.ms"].value) / 1000
-    except (KafkaException, KeyError, ValueError, TypeError, TimeoutError):
+def _retention(address: SourceAddress, settings: Settings) -> Iterator[Finding]:
+    """Judge how long the topic keeps what nobody has read, and keys with it, where the broker tells."""
+    found = _told(address, ConfigResource(ConfigResource.Type.TOPIC, address.queue))
+    retention_s = _seconds(found.get("retention.ms"))
+    if retention_s is None:
         yield tell(
             "retention",
             "the broker does not tell it",
             note=True,
             advice=f"keep retention.ms at {RETENTION_S_MIN * 1000} or more: what an outage leaves unread for "
             "longer is deleted, and nobody has its rows",
+        )
+        yield tell(
+            "key retention",
+            f"{settings.key_retention_days} days; how long the topic keeps records, the broker does not tell",
+            note=True,
+            advice="keep KEY_RETENTION_DAYS above it: a group whose offsets are lost reads all of it again",
         )
         return
     yield judge(
@@ -126,12 +129,79 @@ def _retention(address: SourceAddress) -> Iterator[Finding]:
         advice=f"raise the topic's retention.ms to {RETENTION_S_MIN * 1000} or more: Kafka deletes what an "
         "outage leaves unread for longer, and nobody has its rows",
     )
+    policy = found.get("cleanup.policy", "delete")
     yield judge(
         "compaction",
         f"cleanup.policy={policy}",
-        fine="compact" not in str(policy),
+        fine="compact" not in policy,
         advice="use cleanup.policy=delete: of several events with one key, compaction keeps only the last",
     )
+    # A segment goes as a whole, when the youngest of its records is old enough.
+    segment_s = _seconds(found.get("segment.ms")) or 0
+    yield _key_retention(
+        settings,
+        math.inf if retention_s < 0 or policy == "compact" else retention_s + segment_s,
+        bytes_max=found.get("retention.bytes", "-1"),
+    )
+
+
+def _key_retention(settings: Settings, kept_s: float, *, bytes_max: str) -> Finding:
+    days, messages = settings.key_retention_days, settings.message_retention_days
+    needed = min(DAYS_MAX, math.ceil(min(kept_s, DAYS_MAX * _DAY_S) / _DAY_S))
+    kept = "for ever" if kept_s == math.inf else f"for up to {needed} days"
+    if bytes_max != "-1":
+        kept += f" (or {bytes_max} bytes a partition, which says nothing of time)"
+    more = "" if messages is None or messages >= needed else ", and MESSAGE_RETENTION_DAYS with it"
+    return judge(
+        "key retention",
+        f"{days} days (messages: {'for ever' if messages is None else f'{messages} days'}); the topic keeps "
+        f"records {kept}",
+        fine=days >= needed,
+        advice=f"raise KEY_RETENTION_DAYS to {needed}{more}, or lower the topic's retention.ms: a group that "
+        "lost its offsets reads all that the topic keeps, and what `processor retention` has removed by then "
+        "would count again; so `processor run` refuses to begin",
+    )
+
+
+def _offsets(onlooker: Consumer, address: SourceAddress, partitions: Collection[int]) -> Iterator[Finding]:
+    """Tell where the group has no offset, and how long it keeps those that it has once nobody reads."""
+    places = [TopicPartition(address.queue, number) for number in sorted(partitions)]
+    try:
+        lines = onlooker.committed(places, timeout=_ASK_S_MAX)
+    except KafkaException:
+        # What is in the way is said of the backlog.
+        return
+    missing = [str(line.partition) for line in lines if line.offset < 0]
+    broker = next(iter(onlooker.list_topics(address.queue, timeout=_ASK_S_MAX).brokers), 0)
+    told = _told(address, ConfigResource(ConfigResource.Type.BROKER, str(broker)))
+    minutes = told.get("offsets.retention.minutes")
+    kept = "the broker does not tell for how long" if minutes is None else f"for {minutes} minutes"
+    yield tell(
+        "offsets",
+        (f"none in partition(s) {listed(missing)}; " if missing else "one in each partition; ")
+        + f"kept while the group has members, and {kept} afterwards",
+        note=bool(missing) or minutes is None or int(minutes) * 60 < RETENTION_S_MIN,
+        advice="without an offset a partition is read from its first record on. Keep the broker's "
+        f"offsets.retention.minutes at {RETENTION_S_MIN // 60} or more, and longer than processors ever rest",
+    )
+
+
+def _told(address: SourceAddress, resource: ConfigResource) -> dict[str, str]:
+    """Ask for the settings of a topic or a broker; nothing where the broker does not tell."""
+    admin = AdminClient(configuration(address))
+    asked = admin.describe_configs([resource], request_timeout=_ASK_S_MAX)
+    try:
+        [found] = [answer.result(_ASK_S_MAX * 2) for answer in asked.values()]
+    except (KafkaException, TimeoutError):
+        return {}
+    return {name: str(entry.value) for name, entry in found.items() if entry.value is not None}
+
+
+def _seconds(milliseconds: str | None) -> float | None:
+    try:
+        return None if milliseconds is None else int(milliseconds) / 1000
+    except ValueError:
+        return None
 
 
 def _session(settings: Settings) -> Finding:

@@ -231,6 +231,7 @@ def _dead_letters(client: "SQSClient", attributes: Attributes, settings: Setting
             advice="make one, and name it in the queue's RedrivePolicy with maxReceiveCount "
             f"{RECEIVE_COUNT_MIN} or more: a message that kills its receiver comes again for ever without it",
         )
+        yield _key_retention(attributes, {}, settings)
         return
     policy = json.loads(attributes["RedrivePolicy"])
     yield _receive_count(int(policy["maxReceiveCount"]))
@@ -272,13 +273,13 @@ def _dead_letter_retention(attributes: Attributes, other: Attributes) -> Finding
 
 def _key_retention(attributes: Attributes, other: Attributes, settings: Settings) -> Finding:
     # Dead letters that are moved back begin a new life in the queue.
-    needed_s = int(attributes["MessageRetentionPeriod"]) + int(other["MessageRetentionPeriod"])
+    needed_s = int(attributes["MessageRetentionPeriod"]) + int(other.get("MessageRetentionPeriod", 0))
     return judge(
         "key retention",
         f"{settings.key_retention_days} days",
         fine=settings.key_retention_days * _DAY_S >= needed_s,
         advice=f"raise KEY_RETENTION_DAYS to {math.ceil(needed_s / _DAY_S)} or more: the queue and its "
-        "dead-letter queue can bring a message as late as that, and without its key it is counted twice",
+        "dead-letter queue (if any) can bring a message as late as that; without its key it is counted twice",
     )
 
 

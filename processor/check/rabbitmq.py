@@ -6,7 +6,7 @@ Nothing is taken from the queue, and nothing is declared: each hand-over counts 
 from processor.addresses import SourceAddress
 from processor.amqp_link import FAILED, Ended, count_waiting, ended
 from processor.check import Finding, judge, tell
-from processor.settings import Settings
+from processor.settings import KEY_DAYS_ADVISED, Settings
 
 _DELIVERY_LIMIT = 20
 """After so many returns RabbitMQ 4 takes a message out of a quorum queue, unless it is told otherwise."""
@@ -40,6 +40,14 @@ def check_rabbitmq(settings: Settings, address: SourceAddress) -> list[Finding]:
             "RabbitMQ takes back what is not acknowledged within its consumer_timeout (30 minutes by itself)",
             note=settings.database_timeout_s * 2 > 30 * 60,
             advice="lower DATABASE_TIMEOUT_S: a save may take longer than that",
+        ),
+        tell(
+            "key retention",
+            f"{settings.key_retention_days} days; for how long the queue keeps messages, AMQP does not tell",
+            note=settings.key_retention_days < KEY_DAYS_ADVISED,
+            advice=f"raise KEY_RETENTION_DAYS to {KEY_DAYS_ADVISED} or more, and above how long processors "
+            "ever rest: what was stored and not acknowledged waits for that time, and counts twice without "
+            "its key",
         ),
         tell(
             "ids",

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 
 from processor import metrics
 from processor.addresses import SourceAddress
-from processor.errors import SourceUnavailable
+from processor.errors import SettingsError, SourceUnavailable
 from processor.kafka_client import SILENCE_S_MAX, an_onlooker, lag_of, name_of
 from processor.kafka_member import TICK_S, Member
 from processor.kafka_partitions import Partition, Record
@@ -36,6 +36,9 @@ class KafkaSource:
     A session of `session_s` without a word from us makes the group give our partitions to others. Credentials
     that are refused for long enough raise SourceFault, a topic that is missing for as long SettingsError; all
     else that goes wrong is SourceUnavailable.
+
+    Where the group has no offset it begins at a partition's first record, unless that was sent before the
+    moment that `forgotten_before` gives then: what was stored before it may have been removed. SettingsError.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class KafkaSource:
         buffer_size_max: int = 2000,
         buffer_bytes_max: int = 4 * 1024 * 1024,
         session_s: float = 60,
+        forgotten_before: Callable[[], datetime | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address = address
@@ -54,6 +58,7 @@ class KafkaSource:
             buffer_size_max=buffer_size_max,
             buffer_bytes_max=buffer_bytes_max,
             session_s=session_s,
+            forgotten_before=forgotten_before,
             clock=clock,
         )
         self._making = threading.Lock()
@@ -61,13 +66,19 @@ class KafkaSource:
         self._closed = False
 
     @classmethod
-    def open(cls, settings: Settings, address: SourceAddress) -> Self:
+    def open(
+        cls,
+        settings: Settings,
+        address: SourceAddress,
+        forgotten_before: Callable[[], datetime | None] = lambda: None,
+    ) -> Self:
         """Take the settings. Nothing is called yet."""
         return cls(
             address,
             buffer_size_max=settings.buffer_size_max,
             buffer_bytes_max=settings.buffer_bytes_max,
             session_s=max(settings.visibility_timeout_s, SESSION_S_MIN),
+            forgotten_before=forgotten_before,
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
@@ -80,6 +91,8 @@ class KafkaSource:
         with member.lock:
             while True:
                 _require_alive(member)
+                if member.fault:
+                    raise SettingsError(member.fault)
                 if taken := self._take(member, limit):
                     return taken
                 if member.trouble or member.ended:
@@ -179,7 +192,10 @@ class KafkaSource:
 
     def _silence(self, member: Member) -> str:
         if not member.assigned:
-            return f"the group {self._address.group} has not given us partitions of {self._topic} yet"
+            return (
+                f"the group {self._address.group} has not given us partitions of {self._topic} yet; while it "
+                "forms, or after a crash, a broker may take a session of VISIBILITY_TIMEOUT_S, or two"
+            )
         return f"Kafka gives neither messages of {self._topic} nor its end"
 
 

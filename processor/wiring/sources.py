@@ -4,13 +4,17 @@ Each kind of broker has its line in the two tables below: how it is looked at, a
 """
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
 
 from processor.addresses import Kind, SourceAddress
 from processor.check import Finding
 from processor.errors import SettingsError
+from processor.retention import forgotten_before
 from processor.settings import Settings
 from processor.sources import RunningSource
 from processor.sources.sqs import SqsSource
+from processor.wiring import database
 
 
 def open_source(settings: Settings) -> RunningSource:
@@ -32,9 +36,14 @@ def open_source(settings: Settings) -> RunningSource:
             return RabbitMqSource.open(settings, address)
         from processor.sources.kafka import KafkaSource  # noqa: PLC0415 - an extra's driver
 
-        return KafkaSource.open(settings, address)
+        return KafkaSource.open(settings, address, partial(_forgotten_before, settings))
     except ModuleNotFoundError as error:
         raise _not_installed(address, error) from error
+
+
+def _forgotten_before(settings: Settings) -> datetime | None:
+    with database(settings) as connection:
+        return forgotten_before(connection, settings.key_retention_days)
 
 
 def check_source(settings: Settings, address: SourceAddress) -> list[Finding]:

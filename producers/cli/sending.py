@@ -15,7 +15,7 @@ from processor.settings import Settings
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
 from producers.doors.opening import DOORS, open_door
 from producers.outgoing import Outgoing
-from producers.publish import Publisher
+from producers.publish import OUTAGE_S_MAX, Publisher
 from producers.report import Display, Tally
 
 EXIT_REFUSED = 1
@@ -45,6 +45,16 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--senders", type=click.IntRange(1, 64), default=4, show_default=True, help="Threads that send."
         ),
+        click.option(
+            "--wait",
+            "wait_s",
+            type=click.IntRange(0, 86_400),
+            default=int(OUTAGE_S_MAX),
+            show_default=True,
+            metavar="SECONDS",
+            help="For how long a queue that can't be reached is tried again; then the report says how many "
+            "were accepted, and the exit code is 4.",
+        ),
         click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object."),
     )
     for option in reversed(options):
@@ -60,6 +70,7 @@ class Delivery:
     url: str | None
     manifest: Path | None
     senders: int
+    wait_s: int
     as_json: bool
 
 
@@ -76,7 +87,13 @@ def deliver(
     tally, interrupt, failure = Tally(), Interrupt(), None
     manifesting = ManifestWriter(delivery.manifest) if delivery.manifest else nullcontext()
     with closing(door), manifesting as manifest:
-        publisher = Publisher(door, manifest, senders=delivery.senders, wait_s_max=settings.retry_wait_s_max)
+        publisher = Publisher(
+            door,
+            manifest,
+            senders=delivery.senders,
+            wait_s_max=settings.retry_wait_s_max,
+            outage_s_max=delivery.wait_s,
+        )
         with interrupt.handled_by(publisher), Display(tally, total, sys.stderr) as display:
             try:
                 taken = tally.taken(messages(publisher, tally, interrupt))

@@ -11,14 +11,17 @@ from typing import Protocol
 
 from producers.outgoing import Outgoing
 
+UNAVAILABLE = "unavailable"
+"""What a gateway says of an event where the queue behind it is away, or it is about to stop."""
+
 
 @dataclass(slots=True)
 class Answer:
     """What one call brought, by the places of the messages in it.
 
     `accepted` has the id that the queue gave; `refused` (code, reason) what is the message's own fault, and
-    `again` what may work at another try, `wait_s` from now at the earliest. A message that stands in none of
-    them may or may not be there.
+    `again` what may work at another try, `wait_s` from now at the earliest; the code UNAVAILABLE in it speaks
+    of an outage. A message that stands in none of them may or may not be there.
     """
 
     accepted: dict[int, str] = field(default_factory=dict)

@@ -17,6 +17,9 @@ from producers.outgoing import Outgoing
 _PROPERTY_BYTES_MAX = 255
 """What AMQP has room for in the message_id property."""
 
+_HEARTBEAT_S = 10
+"""A broker that is silent for so long is away. One who sends waits for it, and is to know soon."""
+
 _HEADERS_BYTES_MAX = 100_000
 """Headers travel in one frame, of 128 KiB unless the broker is told otherwise."""
 
@@ -37,7 +40,7 @@ class AmqpDoor:
             raise SettingsError("the URL of RabbitMQ: expected amqp:// or amqps://")
         self._exchange = exchange
         self._routing_key = self._address.queue if routing_key is None else routing_key
-        self._parameters = connection_parameters(self._address)
+        self._parameters = connection_parameters(self._address, heartbeat_s=_HEARTBEAT_S)
         self._own = threading.local()
         self._open: list[pika.BlockingConnection] = []
         self._lock = threading.Lock()
@@ -104,7 +107,7 @@ class AmqpDoor:
 
     def _channel(self) -> BlockingChannel:
         channel: BlockingChannel | None = getattr(self._own, "channel", None)
-        if channel is None or not channel.is_open:
+        if channel is None or not _is_usable(channel):
             self._drop()
             connection = pika.BlockingConnection(self._parameters)
             with self._lock:
@@ -129,6 +132,15 @@ def _property(message: Outgoing) -> str:
     if name and len(name.encode("utf-8", "surrogatepass")) <= _PROPERTY_BYTES_MAX and name.isprintable():
         return name
     return message.deduplication_id
+
+
+def _is_usable(channel: BlockingChannel) -> bool:
+    """Tell whether a channel is open; that the broker closed one while it rested is read only now."""
+    try:
+        channel.connection.process_data_events(0)
+    except FAILED:
+        return False
+    return channel.is_open
 
 
 def _close(connection: pika.BlockingConnection) -> None:

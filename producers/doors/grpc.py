@@ -14,6 +14,9 @@ from producers.outgoing import Outgoing
 TIMEOUT_S = 30.0
 """Longer than the gateway waits for its queue, so that its own word comes first."""
 
+_OPTIONS = (("grpc.max_reconnect_backoff_ms", 2000),)
+"""By itself gRPC would leave a gateway that is back alone for up to two minutes."""
+
 _HOPELESS = frozenset(
     (
         grpc.StatusCode.UNAUTHENTICATED,
@@ -37,9 +40,9 @@ class GrpcDoor:
             )
         self._name = target
         if matched["scheme"] == "https://":
-            self._channel = grpc.secure_channel(matched["address"], grpc.ssl_channel_credentials())
+            self._channel = grpc.secure_channel(matched["address"], grpc.ssl_channel_credentials(), _OPTIONS)
         else:
-            self._channel = grpc.insecure_channel(matched["address"])
+            self._channel = grpc.insecure_channel(matched["address"], _OPTIONS)
         self._stub = IngestStub(self._channel)
         self._metadata = () if key is None else (("authorization", f"Bearer {key}"),)
 
@@ -63,11 +66,6 @@ class GrpcDoor:
         answer = Answer()
         for index, result in zip(batch, reply.results, strict=False):
             _note(answer, index, result)
-        if len(answer.again) == len(batch) and all(
-            code == "unavailable" for code, _ in answer.again.values()
-        ):
-            # The gateway is there, and the queue behind it is not.
-            raise CallFailed(*next(iter(answer.again.values())), outage=True, wait_s=answer.wait_s)
         return answer
 
     def close(self) -> None:

@@ -67,9 +67,11 @@ class HttpDoor:
         for index, body in alone.items():
             try:
                 self._send_alone(index, body, answer)
-            except CallFailed as failed:
-                # What was taken before is known, and stays known.
-                answer.again[index] = (failed.code, failed.reason)
+            except CallFailed:
+                if not (answer.accepted or answer.refused or answer.again):
+                    raise
+                # What was said before stays known; what has no word is sent again.
+                break
         return answer
 
     def close(self) -> None:

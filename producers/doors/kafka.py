@@ -19,6 +19,7 @@ _ANSWER_S_MAX = 20.0
 _MESSAGE_BYTES_MAX = 2 * 1024 * 1024
 """More than we ever send: what the topic takes, the broker says."""
 
+_AWAY = "_ALL_BROKERS_DOWN"
 _TICK_S = 0.05
 _TOO_LARGE = frozenset({"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"})
 _REFUSED_RIGHTS = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
@@ -40,6 +41,7 @@ class KafkaDoor:
         self._making = threading.Lock()
         self._made: Producer | None = None
         self._refused = ""
+        self._away = False
 
     @property
     def name(self) -> str:
@@ -55,6 +57,9 @@ class KafkaDoor:
     def send(self, batch: Mapping[int, Outgoing]) -> Answer:
         """Send these messages and wait for the brokers' word on each."""
         producer = self._producer()
+        # What was said before this call, of a connection that had rested for too long, is no news.
+        producer.poll(0)
+        self._away = False
         answer, unknown = Answer(), dict[int, str]()
         waiting = set(batch)
         for index, message in batch.items():
@@ -64,6 +69,10 @@ class KafkaDoor:
             producer.poll(_TICK_S)
             if self._refused:
                 raise SettingsError(f"Kafka refuses the user of {self.name}: {self._refused}")
+            if self._away and not answer.accepted:
+                # The publisher waits, and says so; librdkafka would for longer, and without a word.
+                self._give_up(producer)
+                raise CallFailed(_AWAY, f"Kafka can't be reached at {self.name}", outage=True)
         missing = set(unknown.values()) & NO_TOPIC
         if missing:
             raise SettingsError(f"Kafka has no topic for {self.name}; make it first")
@@ -77,6 +86,11 @@ class KafkaDoor:
         """Let go of the brokers; whatever was sent has been answered for, or given up."""
         with self._making:
             self._made = None
+
+    def _give_up(self, producer: Producer) -> None:
+        """Forget what is on its way; another try begins with connections of its own."""
+        producer.purge()
+        self.close()
 
     def _produce(self, producer: Producer, index: int, message: Outgoing, reports: "_Reports") -> None:
         timestamp_ms = time.time_ns() // 1_000_000
@@ -122,6 +136,7 @@ class KafkaDoor:
     def _on_error(self, error: KafkaError) -> None:
         if error.name() in REFUSED:
             self._refused = error.name()
+        self._away = self._away or error.name() == _AWAY
 
 
 class _Reports:

@@ -26,6 +26,13 @@ SELECT
   now() - %(rejection_days)s::int * interval '24 hours' AS rejection_before,
   now() - (%(key_days)s::int + 1) * interval '24 hours' AS seen_since
 
+-- forgotten_before: The moment before which what was sent may have been stored, and removed since, where keys live for so many days; NULL if no message ever was removed. What was sent later held its message at each removal, or was sent too long after the last removed one to have been known as the same.
+SELECT least(
+  max(removed_at) - %(key_days)s::int * interval '24 hours',
+  (max(day) + 1)::timestamp AT TIME ZONE 'UTC' + %(key_days)s::int * interval '24 hours')
+FROM removal
+WHERE outcome = 'message'
+
 -- plan_duplicates: Old duplicates by tenant.
 SELECT tenant_id, 'duplicate' AS outcome, count(*) AS row_count, 0 AS kept_count,
   min(received_at) AS oldest_at, max(received_at) AS newest_at

@@ -168,10 +168,11 @@ class Tansu:
     def url(self, topic: str, group: str = "processors") -> str:
         return f"kafka://{self.servers}/{topic}?group={group}"
 
-    def topic(self, partitions: int = 1, name: str | None = None) -> str:
+    def topic(self, partitions: int = 1, name: str | None = None, **settings: str) -> str:
+        """Make a topic, and give its name; Tansu tells of its `settings` those that it is given here."""
         name = name or f"topic-{next(TOPICS)}"
         admin = AdminClient(configuration(source_address(self.url(name))))
-        for made in admin.create_topics([NewTopic(name, partitions, 1)]).values():
+        for made in admin.create_topics([NewTopic(name, partitions, 1, config=settings)]).values():
             made.result(_START_S)
         return name
 

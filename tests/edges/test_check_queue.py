@@ -39,9 +39,11 @@ def test_a_queue_without_a_dead_letter_queue_is_a_problem(
     url = _new_queue(sqs_server, "lonely")
 
     findings = look_at_queue(with_changes(settings, sqs_queue_url=url))
+    forgetful = look_at_queue(with_changes(settings, sqs_queue_url=url, key_retention_days=3))
 
     assert problems(findings) == {"dead-letter queue"}
     assert findings["dead-letter queue"].found == "none"
+    assert problems(forgetful) == {"dead-letter queue", "key retention"}
 
 
 def test_a_dead_letter_queue_that_is_gone_is_a_problem(

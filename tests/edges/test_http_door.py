@@ -214,11 +214,16 @@ def test_an_answer_that_gets_lost_is_an_outage(answer: bytes) -> None:
 
 
 def test_what_was_taken_stays_taken_when_one_by_itself_fails() -> None:
-    answer = sent(items(taken(0)), CLOSE, a_problem(400, "malformed"), bodies=('{"n":0}', "no", "neither"))
+    answer = sent(items(taken(0)), a_problem(400, "malformed"), CLOSE, bodies=('{"n":0}', "no", "neither"))
 
-    assert answer.accepted == {10: "d-0"}
-    assert set(answer.again) == {11}
-    assert answer.refused == {12: ("malformed", "because")}
+    assert answer == Answer({10: "d-0"}, {11: ("malformed", "because")})
+
+
+def test_texts_that_are_no_json_wait_an_outage_out_as_all_others() -> None:
+    with pytest.raises(CallFailed) as told:
+        sent(CLOSE, bodies=("no", "neither"))
+
+    assert told.value.outage
 
 
 @pytest.mark.parametrize(("wait_s_max", "waited_s"), [(30.0, 3.0), (0.5, 0.5)])
@@ -256,4 +261,4 @@ def test_a_gateway_that_stays_away_ends_the_sending() -> None:
     door = HttpDoor("http://127.0.0.1:1")
 
     with pytest.raises(SourceUnavailable, match=r"http://127\.0\.0\.1:1 can't be reached"):
-        list(Publisher(door, senders=1, wait_s_max=0.001).publish([an_outgoing()]))
+        list(Publisher(door, senders=1, outage_s_max=0).publish([an_outgoing()]))

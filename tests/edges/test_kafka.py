@@ -6,13 +6,14 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from processor.addresses import source_address
-from processor.errors import Reason, SourceFault, SourceUnavailable
+from processor.errors import Reason, SettingsError, SourceFault, SourceUnavailable, StoreUnavailable
 from processor.kafka_client import an_onlooker
 from processor.limits import Limits
 from processor.model import Delivery, Outcome, Rejection, Settlement, Verdict
@@ -41,6 +42,20 @@ def open_source(kafka: Mock) -> Iterator[Open]:
     kafka.up()
     for source in opened:
         source.close()
+
+
+DAY_MS = 24 * 3600 * 1000
+
+
+def days_ago(days: int) -> datetime:
+    return datetime.now(UTC) - timedelta(days=days)
+
+
+def committed(kafka: Mock, topic: str, group: str) -> int:
+    """The group's offset in the first partition; negative where it has none."""
+    with an_onlooker(source_address(kafka.url(topic, group))) as onlooker:
+        [line] = onlooker.committed([TopicPartition(topic, 0)], timeout=5)
+    return line.offset
 
 
 def settled(deliveries: Sequence[Delivery]) -> list[Settlement]:
@@ -346,6 +361,67 @@ def test_a_topic_that_is_missing_is_an_outage_until_it_is_made(kafka: Mock, open
     kafka.sender.send("made-later", b"{}", partition=0)
 
     assert len(take(source, 1)) == 1
+
+
+def test_a_group_without_offsets_does_not_begin_with_what_may_have_been_stored_and_removed(
+    kafka: Mock, open_source: Open
+) -> None:
+    topic, now_ms = kafka.topic(), int(time.time() * 1000)
+    kafka.sender.send(topic, b"old", partition=0, timestamp_ms=now_ms - 60 * DAY_MS)
+    kafka.sender.send(topic, b"young", partition=0, timestamp_ms=now_ms)
+    source = open_source(topic, group="new", forgotten_before=lambda: days_ago(35))
+
+    with pytest.raises(SettingsError) as refused:
+        take(source, 1)
+
+    assert f"the group new has no offset in partition 0 of {topic}" in str(refused.value)
+    assert f"--reset-offsets --execute --to-datetime {days_ago(35):%Y-%m-%d}" in str(refused.value)
+    assert committed(kafka, topic, "new") < 0
+
+
+@pytest.mark.parametrize("before", [None, days_ago(61)])
+def test_a_group_without_offsets_begins_where_all_is_remembered(
+    kafka: Mock, open_source: Open, before: datetime | None
+) -> None:
+    topic, now_ms = kafka.topic(), int(time.time() * 1000)
+    kafka.sender.send(topic, b"old", partition=0, timestamp_ms=now_ms - 60 * DAY_MS)
+
+    [delivery] = take(open_source(topic, forgotten_before=lambda: before), 1)
+
+    assert delivery.body == b"old"
+
+
+def test_a_group_that_has_been_told_where_to_begin_begins_there(kafka: Mock, open_source: Open) -> None:
+    topic, now_ms = kafka.topic(), int(time.time() * 1000)
+    for body in (b"0", b"1"):
+        kafka.sender.send(topic, body, partition=0, timestamp_ms=now_ms - 60 * DAY_MS)
+    with an_onlooker(source_address(kafka.url(topic, "told"))) as admin:
+        admin.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
+
+    [delivery] = take(open_source(topic, group="told", forgotten_before=lambda: days_ago(35)), 1)
+
+    assert delivery.body == b"1"
+
+
+def test_a_group_waits_to_begin_until_the_database_says_what_was_removed(
+    kafka: Mock, open_source: Open
+) -> None:
+    topic, away = kafka.topic(), threading.Event()
+
+    def forgotten_before() -> datetime | None:
+        if away.is_set():
+            raise StoreUnavailable("the database is away")
+        return None
+
+    away.set()
+    kafka.sender.send(topic, b"x", partition=0)
+    source = open_source(topic, forgotten_before=forgotten_before)
+    with pytest.raises(SourceUnavailable, match="the database is away"):
+        source.receive(1, 10)
+
+    away.clear()
+
+    assert [delivery.body for delivery in take(source, 1)] == [b"x"]
 
 
 def test_credentials_that_stay_refused_end_the_run_and_are_never_shown(kafka: Mock) -> None:

@@ -219,8 +219,22 @@ def test_a_clean_end_does_not_count_as_a_hand_over_but_what_is_still_held_does()
         '{"attempts": 1e400}',
     ],
 )
-def test_what_others_wrote_beside_an_offset_says_nothing(metadata: str | None) -> None:
-    assert Mark.read(7, metadata) == Mark(7, 0)
+def test_where_nothing_of_ours_stands_beside_an_offset_somebody_may_hold_what_comes(
+    metadata: str | None,
+) -> None:
+    assert Mark.read(7, metadata) == Mark(7, 1)
+
+
+def test_no_more_is_handed_over_at_once_than_counts_as_handed_over_after_a_crash() -> None:
+    offsets = range(5, 1005)
+    partition = a_partition(*offsets)
+
+    first = taken(partition, limit=5000)
+    after = after_a_crash(partition, *offsets)
+    announce(after)
+
+    assert [offset for offset, _ in first] == list(range(5, 505))
+    assert {count for _, count in taken(after, limit=5000)} == {2}
 
 
 @pytest.mark.parametrize("until", [2**31, 2**63, 10**30])

@@ -82,9 +82,12 @@ def messages(count: int, group: str | None = "acme") -> list[Outgoing]:
 
 
 def a_publisher(
-    client: ScriptedQueue, url: str = QUEUE_URL, manifest: ManifestWriter | None = None
+    client: ScriptedQueue,
+    url: str = QUEUE_URL,
+    manifest: ManifestWriter | None = None,
+    outage_s_max: float = 60,
 ) -> Publisher:
-    return Publisher(SqsDoor(client, url), manifest, senders=1, wait_s_max=0.001)
+    return Publisher(SqsDoor(client, url), manifest, senders=1, wait_s_max=0.001, outage_s_max=outage_s_max)
 
 
 def accepted(receipts: Sequence[Receipt]) -> list[str]:
@@ -201,11 +204,11 @@ def test_an_outage_is_waited_out(outage: Callable[[Entries], dict[str, Any]]) ->
 
 
 def test_an_outage_that_stays_is_told_after_the_receipts_of_all_that_was_taken() -> None:
-    client = ScriptedQueue(yes, *[away] * 100)
+    client = ScriptedQueue(yes, *[away] * 1000)
     receipts: list[Receipt] = []
 
     with pytest.raises(SourceUnavailable, match="can't be reached"):
-        receipts.extend(a_publisher(client).publish(messages(1000), 2))
+        receipts.extend(a_publisher(client, outage_s_max=0.01).publish(messages(1000), 2))
 
     assert accepted(receipts) == ["m0", "m1"]
 
@@ -393,7 +396,12 @@ def test_a_signal_ends_the_sending_with_the_report_so_far(
 @pytest.mark.parametrize(
     ("words", "settings", "code", "why"),
     [
-        (("fake", "--events", "5"), {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, 4, "can't be reached"),
+        (
+            ("fake", "--events", "5", "--wait", "0"),
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
+            4,
+            "can't be reached",
+        ),
         (("fake", "--events", "5"), {"SQS_QUEUE_URL": ""}, 2, "SQS_QUEUE_URL is not set"),
         (("fake", "--events", "5"), {"AWS_REGION": ""}, 2, "region"),
         (("fake", "--invalid", "0.8", "--duplicates", "0.8"), {}, 2, "more than all there is"),

@@ -39,8 +39,11 @@ def test_a_queue_that_is_there_is_fine_and_what_cannot_be_told_is_said(rabbitmq_
     rabbitmq_queue.put(message_id="m")
 
     findings = check(rabbitmq_queue.source_url)
+    forgetful = check(rabbitmq_queue.source_url, key_retention_days=27)
 
     assert problems(findings) == set()
+    assert findings["key retention"].advice is None
+    assert "KEY_RETENTION_DAYS to 28" in str(forgetful["key retention"].advice)
     assert findings["backlog"].found.startswith("1 waiting, 0 consumer(s)")
     assert "list_queues" in (findings["queue type"].advice or "")
     assert rabbitmq_queue.depth() == 1, "looking takes nothing"

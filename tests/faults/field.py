@@ -22,7 +22,7 @@ from processor.sources.sqs import SqsSource
 from tests.brokers.rabbitmq import Broker
 from tests.faults.fleet import Fleet
 from tests.faults.http_proxy import HttpProxy
-from tests.faults.oracle import Depths, Recovery
+from tests.faults.oracle import Depths, Recovery, known_outcomes
 from tests.faults.steady_load import SteadyLoad
 from tests.faults.tcp_proxy import TcpProxy
 
@@ -127,6 +127,12 @@ class Field:
                 " + (SELECT count(*) FROM rejection)"
             ).fetchone()
         return 0 if row is None else int(row[0])
+
+    def left(self) -> int:
+        """Count what the queue has accepted and what has no outcome yet."""
+        accepted = set(self.load.sent.accepted_at.copy())
+        with self.admin() as connection:
+            return len(accepted - known_outcomes(connection))
 
     def held(self, place: int) -> int:
         """Ask one process how many deliveries it holds."""

@@ -38,7 +38,7 @@ class Fleet:
     """Starts its processes, and starts again whoever has fallen, at once: no pause hides a fault.
 
     `command` gives the words after `python -m` for a place, `own` the variables that it alone has. Ends that
-    nobody asked for are noted in `falls`, as place and exit code.
+    nobody asked for are noted in `falls`, as place and exit code; `on_fall` hears of each at once.
     """
 
     size: int
@@ -47,6 +47,7 @@ class Fleet:
     command: Callable[[int], list[str]] = lambda _: ["processor", "run"]
     own: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     falls: list[tuple[int, int]] = field(default_factory=list)
+    on_fall: Callable[[int], object] = lambda _code: None
     kills: int = 0
     members: list[Member] = field(default_factory=list)
 
@@ -62,6 +63,7 @@ class Fleet:
                 continue
             if member.process is not None and not member.expected_to_end:
                 self.falls.append((member.place, member.process.returncode))
+                self.on_fall(member.process.returncode)
             member.expected_to_end = False
             with self.log.open("ab") as log:
                 member.process = subprocess.Popen(
@@ -86,6 +88,15 @@ class Fleet:
                 # To it alone: what becomes of its workers is its own affair.
                 member.expected_to_end = True
                 member.process.send_signal(number)
+
+    def workers(self, place: int) -> list[int]:
+        """Give the process ids of all that one process has started, and that they have."""
+        process = self.members[place].process
+        parents = {int(stat.parent.name): _parent(stat) for stat in Path("/proc").glob("[0-9]*/stat")}
+        found = [] if process is None else [process.pid]
+        for pid in found:
+            found += [child for child, parent in parents.items() if parent == pid]
+        return found[1:]
 
     def kill(self, place: int) -> None:
         """Kill one with -9, wait until it is dead, and start it again."""
@@ -145,3 +156,11 @@ class Fleet:
             except subprocess.TimeoutExpired:
                 os.kill(member.process.pid, signal.SIGKILL)
                 member.process.wait()
+
+
+def _parent(stat: Path) -> int:
+    try:
+        # Behind the name, which may have anything in it: state, then the parent.
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return 0

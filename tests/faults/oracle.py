@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import psycopg
 
-from processor.amqp_ids import base_of
 from processor.audit import audit
 from processor.devstack.sink import Receiver
 from processor.devstack.sqs import EmbeddedSqs
@@ -20,10 +19,13 @@ from tests.faults.pulses import Key, differences
 from tests.faults.sink_books import sink_differences
 from tests.faults.steady_load import Sent, SteadyLoad
 
+# Of RabbitMQ's ids the part that whoever sends knows: what follows the tilde tells hand-overs apart.
 _OUTCOMES = """
-SELECT delivery_id FROM message WHERE stored_at >= to_timestamp(%(since)s)
-UNION ALL SELECT delivery_id FROM duplicate
-UNION ALL SELECT delivery_id FROM rejection WHERE rejected_at >= to_timestamp(%(since)s)
+SELECT regexp_replace(delivery_id, '~[0-9a-f]{12}$', '') FROM (
+  SELECT delivery_id FROM message WHERE stored_at >= to_timestamp(%(since)s)
+  UNION ALL SELECT delivery_id FROM duplicate
+  UNION ALL SELECT delivery_id FROM rejection WHERE rejected_at >= to_timestamp(%(since)s)
+) AS outcome
 """
 
 _SUM = """
@@ -120,6 +122,11 @@ def judge(
     return Judgement(accepted, found, text)
 
 
+def known_outcomes(connection: psycopg.Connection[Any], since: float = 0) -> set[str]:
+    """Give the ids, as their sender knows them, of all that has an outcome since a moment (Unix time)."""
+    return {delivery_id for (delivery_id,) in connection.execute(_OUTCOMES, {"since": since})}
+
+
 def sum_stored(connection: psycopg.Connection[Any], rivals: Sequence[Key]) -> Decimal:
     """Sum the amounts of all messages but those with these keys."""
     row = connection.execute(
@@ -207,11 +214,10 @@ class Recovery:
         # Long before any transaction that was open at the last look, which may be an outage ago: a row has
         # the date of its transaction's begin.
         began_at = time.time()
-        rows = connection.execute(_OUTCOMES, {"since": self._looked_at - 120}).fetchall()
+        rows = known_outcomes(connection, since=self._looked_at - 120)
         now, self._looked_at = time.time(), began_at
         with self._lock:
-            # What manifests know of a delivery: RabbitMQ's have an end that nobody can know beforehand.
-            self._known.update(base_of(delivery_id) for (delivery_id,) in rows)
+            self._known |= rows
             for fault in self._faults:
                 fault.waiting_for -= self._known
             self.times_s += [now - fault.over_at for fault in self._faults if not fault.waiting_for]

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from confluent_kafka import TopicPartition
 
 from processor.addresses import source_address
 from processor.audit import audit
 from processor.devstack.seed import seed
+from processor.kafka_client import an_onlooker
 from processor.manifest import Line, ManifestWriter, State
 from processor.sources.kafka import queue_depth
 from producers.doors.kafka import KafkaDoor
@@ -75,6 +77,30 @@ def test_pulses_of_a_topic_come_out_as_sums(
     for row in _rows(asked.stdout):
         found[row["tenant_id"], row["group"]["product_sku"]] += Decimal(str(row["value"]))
     assert found == expected
+
+
+def test_a_new_group_counts_nothing_again_that_retention_has_removed(
+    kafka: Mock, database_url: str, db: psycopg.Connection[Any]
+) -> None:
+    seed(database_url)
+    topic = kafka.topic()
+    body = {"tenant_id": "acme", "product_sku": "storage", "used_amount": 1, "use_unity": "GB"}
+    kafka.sender.send(topic, json.dumps(body).encode(), partition=0, timestamp_ms=1_700_000_000_000)
+    once = ("run", "--until-idle", "1")
+    assert _processor(settings(database_url, kafka.url(topic, "first")), *once).returncode == 0
+    db.execute("UPDATE message SET stored_at = now() - interval '100 days'")
+    removed = _processor(settings(database_url, ""), "retention", "apply", "--message-days", "40")
+    assert "message: 1 removed" in removed.stdout
+
+    refused = _processor(settings(database_url, kafka.url(topic, "second")), *once)
+    with an_onlooker(source_address(kafka.url(topic, "third"))) as admin:
+        admin.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
+    told = _processor(settings(database_url, kafka.url(topic, "third")), *once)
+
+    assert (refused.returncode, told.returncode) == (2, 0), refused.stderr + told.stderr
+    assert "the group second has no offset in partition 0" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert books(db) == {"message": 0, "duplicate": 0, "rejection": 0}
 
 
 def test_nothing_is_lost_or_counted_twice_while_members_join_leave_and_are_killed(

@@ -40,7 +40,8 @@ STUCK_S = 60.0
 Opening: TypeAlias = Callable[[str], AbstractContextManager[tuple[str, Door]]]
 """Makes a queue of this name for a while; gives its URL, and a door to it."""
 POLL_S = 0.02
-
+SESSION_S = 6
+"""Short: Tansu lets a member that is alone in its group wait for half of it, whoever's client that is."""
 
 _ROUNDS = itertools.count(1)
 
@@ -97,7 +98,8 @@ def _drain(
     messages: int,
 ) -> Figures:
     with ground.arena(f"source-{tag(name)}") as made, queue(made.name) as (url, door):
-        arena = dataclasses.replace(made, environment=made.environment | {"SOURCE_URL": url})
+        more = {"SOURCE_URL": url, "VISIBILITY_TIMEOUT_S": str(SESSION_S)}
+        arena = dataclasses.replace(made, environment=made.environment | more)
         _fill(door, WARM_UP + messages)
         with running(ground, ours(), arena) as child:
             warm = _wait_for_rows(arena, child, WARM_UP)

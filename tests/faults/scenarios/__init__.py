@@ -6,8 +6,10 @@ from tests.faults.scenarios import (
     fifo,
     gateway,
     hangs,
+    idle,
     process,
     restores,
+    rolling,
     servers,
     sessions,
     sqs,
@@ -26,4 +28,6 @@ ALL = [
     *restores.SCENARIOS,
     *gateway.SCENARIOS,
     *brokers.SCENARIOS,
+    *idle.SCENARIOS,
+    *rolling.SCENARIOS,
 ]

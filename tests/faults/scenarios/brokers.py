@@ -12,10 +12,6 @@ from tests.brokers.kafka import Tansu, tansu
 from tests.brokers.rabbitmq import Broker, RabbitQueue, program
 from tests.faults.field import Field
 from tests.faults.run import Scenario
-from tests.faults.scenarios.gateway import PatientDoor
-
-_TRY_AGAIN_S = 4.0
-"""A broker takes up to ten seconds to be back, and who sends gives up at the seventh failure."""
 
 
 @dataclass(slots=True)
@@ -41,7 +37,7 @@ def from_rabbitmq(field: Field) -> None:
     queue.make()
     field.broker, field.books = broker, BrokersBooks(broker)
     field.fleet.environment = dict(field.fleet.environment) | {"SOURCE_URL": queue.source_url}
-    door = PatientDoor(AmqpDoor(queue.source_url), _TRY_AGAIN_S)
+    door = AmqpDoor(queue.source_url)
     field.cleanup.callback(door.close)
     field.load.door = door
 
@@ -67,20 +63,10 @@ class AcceptedBooks:
     tansu: Tansu
 
     def depth(self) -> dict[str, int]:
-        with self.field.admin() as connection:
-            [(done,)] = connection.execute(_DONE, [list(self.field.load.sent.accepted_at)])
-        return {"visible": len(self.field.load.sent.accepted_at) - int(done)}
+        return {"visible": self.field.left()}
 
     def depth_with_dead_letters(self) -> dict[str, int]:
         return self.depth()
-
-
-_DONE = """
-    SELECT count(*) FROM unnest(%s::text[]) AS accepted (delivery_id)
-    WHERE delivery_id IN (
-      SELECT delivery_id FROM message UNION SELECT delivery_id FROM duplicate
-      UNION SELECT delivery_id FROM rejection)
-"""
 
 
 def from_kafka(field: Field) -> None:
@@ -89,7 +75,7 @@ def from_kafka(field: Field) -> None:
     url = broker.url(broker.topic(4, "events"))
     field.books = AcceptedBooks(field, broker)
     field.fleet.environment = dict(field.fleet.environment) | {"SOURCE_URL": url}
-    door = PatientDoor(KafkaDoor(url), _TRY_AGAIN_S)
+    door = KafkaDoor(url)
     field.cleanup.callback(door.close)
     field.load.door = door
 
@@ -112,7 +98,7 @@ def freeze_the_broker_and_kill_readers(field: Field) -> None:
         field.wait_until_recovered()
 
 
-def _missing() -> str:
+def missing() -> str:
     return "" if program() is not None else "no RabbitMQ on this machine"
 
 
@@ -120,7 +106,7 @@ SCENARIOS = [
     replace(
         Scenario("RabbitMQ killed with -9", "brokers", kill_the_broker, rounds=4),
         prepare=from_rabbitmq,
-        needs=_missing,
+        needs=missing,
     ),
     replace(
         Scenario(

@@ -14,7 +14,7 @@ from processor import registry
 from tests.faults.field import DATABASE, Field, ScenarioFailed
 from tests.faults.outages import a_scenario, all_ready, works_again
 
-_CHECKOUT = Path(__file__).resolve().parents[3]
+CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 def take_a_right_away(field: Field) -> None:
@@ -43,13 +43,13 @@ def migrate_under_load(field: Field) -> None:
     """Migrate as the runbook says: `processor migrate` of a newer version, while the old one runs."""
     newer = field.folder / "newer"
     for part in ("processor", "sql"):
-        shutil.copytree(_CHECKOUT / part, newer / part)
+        shutil.copytree(CHECKOUT / part, newer / part)
     for place in range(field.rounds):
         field.pause(1, 2)
         number = 9000 + place
         (newer / "sql" / "migrations" / f"{number}_chaos.sql").write_text(_a_migration(number))
         with field.fault():
-            said = _command(field, newer, "migrate")
+            said = command(field, newer, "migrate")
             if f"{number}_chaos" not in said:
                 raise ScenarioFailed(f"`processor migrate` did not apply {number}: {said}")
             # Old code starts again beside the newer tables, as at a roll-back.
@@ -59,7 +59,7 @@ def migrate_under_load(field: Field) -> None:
         raise ScenarioFailed("no process that was started after a migration has noticed it")
 
 
-def _command(field: Field, code: Path, *words: str) -> str:
+def command(field: Field, code: Path, *words: str) -> str:
     """Run a command of the processor as the owner; gives what it said."""
     done = subprocess.run(
         [sys.executable, "-m", "processor", *words],
@@ -104,7 +104,7 @@ def change_the_registry(field: Field) -> None:
     if seen == (0,):
         raise ScenarioFailed("no event came while its tenant was suspended")
     # What it sent meanwhile was rejected, rightly, and is put right as the runbook says.
-    _command(field, _CHECKOUT, "rejection", "replay", "--reason", "tenant_suspended")
+    command(field, CHECKOUT, "rejection", "replay", "--reason", "tenant_suspended")
     works_again(field)
 
 

@@ -19,17 +19,14 @@ from tests.faults.interceptors import delay, lose_reply
 from tests.faults.run import Scenario
 from tests.faults.sqs_outages import while_sqs
 
-_TRY_AGAIN_S = 1.0
-"""A gateway takes longer to start than a few tries without a pause."""
 _SEND = ("SendMessageBatch",)
 
 
 @dataclass(slots=True)
-class PatientDoor:
-    """A door that waits for longer after a failure, and counts what failed."""
+class CountingDoor:
+    """A door that counts what failed."""
 
     door: Door
-    wait_s: float = _TRY_AGAIN_S
     failed: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -45,7 +42,7 @@ class PatientDoor:
             answer = self.door.send(batch)
         except CallFailed as error:
             self.failed[error.code] += 1
-            raise CallFailed(error.code, error.reason, outage=error.outage, wait_s=self.wait_s) from error
+            raise
         self.failed.update(code for code, _ in answer.again.values())
         return answer
 
@@ -61,7 +58,7 @@ def behind_a_gateway(field: Field) -> None:
     field.gateways.command = lambda _: ["producers", "gateway", "http"]
     field.cleanup.callback(field.gateways.stop)
     field.gateways.start()
-    door = PatientDoor(HttpDoor(f"http://127.0.0.1:{port}", senders=2))
+    door = CountingDoor(HttpDoor(f"http://127.0.0.1:{port}", senders=2))
     field.cleanup.callback(door.close)
     field.load.door = door
 
@@ -70,7 +67,7 @@ def kill_with_requests_inside(field: Field) -> None:
     """Kill -9 while SQS's answers are late: it has taken what nobody was told of yet."""
     gateways, door = field.gateways, field.load.door
     assert gateways is not None
-    assert isinstance(door, PatientDoor)
+    assert isinstance(door, CountingDoor)
     died = 0
     with while_sqs(field, delay(field.chance, 0.05, 0.4), only=_SEND):
         for _ in range(field.rounds):
@@ -91,7 +88,7 @@ def kill_with_requests_inside(field: Field) -> None:
 def take_the_queue_away(field: Field) -> None:
     """Cut the gateway off from its queue, and lose SQS's answers on their way to it."""
     door = field.load.door
-    assert isinstance(door, PatientDoor)
+    assert isinstance(door, CountingDoor)
     for _ in range(field.rounds):
         field.pause(0.5, 1)
         before = door.failed.total()
