@@ -13,8 +13,13 @@ from confluent_kafka import KafkaException
 
 from processor import metrics
 from processor.addresses import SourceAddress
+<<<<<<< HEAD
 from processor.errors import SettingsError, SourceUnavailable
 from processor.kafka_client import SILENCE_S_MAX, an_onlooker, lag_of, name_of
+=======
+from processor.errors import SourceUnavailable
+from processor.kafka_client import an_onlooker, lag_of, name_of
+>>>>>>> silence
 from processor.kafka_member import TICK_S, Member
 from processor.kafka_partitions import Partition, Record
 from processor.model import Delivery, Settlement
@@ -28,6 +33,8 @@ _ANSWER_S_MAX = 12.0
 
 
 _COUNT_S_MAX = 3.0
+_CLOSE_S = 5.0
+"""For how long a group is waited for that is left; what it was not told comes again, and is known."""
 
 
 class KafkaSource:
@@ -149,7 +156,7 @@ class KafkaSource:
             self._closed = True
             made = self._made
         if made is not None:
-            made.close(SILENCE_S_MAX)
+            made.close(_CLOSE_S)
 
     def _member(self) -> Member:
         with self._making:

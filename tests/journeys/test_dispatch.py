@@ -140,6 +140,8 @@ def test_it_finds_out_between_two_rounds_that_the_database_is_away_and_when_it_i
     proxy = TcpProxy(parts.port or 5432)
     by_proxy = database_url.replace(f":{parts.port}/", f":{proxy.port}/")
     with a_dispatcher(by_proxy, receiver, tmp_path, every_s=3600) as it:
+        first_round = "processor_usage_lines_waiting{"
+        wait_until(lambda: first_round in it.get("/metrics")[1], "the first round is over")
         fault(proxy)
         wait_until(lambda: "database: " in it.get("/readyz")[1], "the outage shows on /readyz", wait_s=15)
         assert 'processor_database_errors_total{remedy="reconnect"}' in it.get("/metrics")[1]
