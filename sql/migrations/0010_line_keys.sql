@@ -33,6 +33,10 @@ CREATE FUNCTION usage_place_now() RETURNS text LANGUAGE sql STABLE
     'usage_line'::regclass::oid) END;
 COMMENT ON FUNCTION usage_place_now() IS 'Which server, timeline, database and table these are: another one after a restore, a copy or a failover; NULL on a standby. Not told apart: a copied disk, and rows that are loaded into the same tables.';
 
+-- Whoever handed over before did so from here.
+INSERT INTO usage_place (place, reason)
+SELECT usage_place_now(), 'first' WHERE EXISTS (SELECT FROM usage_batch);
+
 CREATE FUNCTION has_pulse_lines(one meter) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
   RETURN (one).aggregation = 'sum' AND (one).value_pointer = '/used_amount' AND cardinality((one).group_names) = 2
     AND (one).group_names @> '{product_sku,use_unity}';

@@ -56,6 +56,15 @@ SELECT
   (SELECT count(*) FROM meter WHERE status = 'active') AS active,
   EXISTS (SELECT FROM event_schema WHERE event_type = 'void') AS voids_known
 
+-- meters_alike: Handed-over meters that count the same messages in lines that look alike, since before the trigger that refuses them.
+SELECT DISTINCT this.meter
+FROM meter AS this
+JOIN meter AS rival ON rival.meter_id <> this.meter_id
+  AND (this.tenant_id IS NULL OR rival.tenant_id IS NULL OR rival.tenant_id = this.tenant_id)
+WHERE this.status = 'active' AND this.is_handed_over AND has_pulse_lines(this)
+  AND rival.status = 'active' AND rival.is_handed_over AND has_pulse_lines(rival)
+ORDER BY this.meter
+
 -- voids_idle: How many voids of the last weeks have met no message for a day.
 SELECT count(*)
 FROM voided

@@ -51,6 +51,19 @@ def test_misses_of_yesterday_and_of_retired_meters_are_not_named(saver: Saver, d
     assert found(db)["meters"].found == "active: 1"
 
 
+def test_meters_whose_lines_look_alike_are_named(db: Db) -> None:
+    """As a database has them that had them before it was migrated."""
+    registry.publish_schema(db, "pulse", {})
+    db.execute("DROP TRIGGER meter_pulse_lines_clear ON meter")
+    add_meter(db, is_handed_over=True)
+    add_meter(db, "again", is_handed_over=True, tenant_id="acme")
+
+    assert found(db)["meters alike"].found.startswith("lines of again, pulse look alike")
+
+    db.execute("UPDATE meter SET status = 'retired' WHERE meter = 'again'")
+    assert "meters alike" not in found(db)
+
+
 def test_meters_without_a_schema_for_voids_are_remarked_on(db: Db) -> None:
     registry.publish_schema(db, "pulse", {})
     add_meter(db)

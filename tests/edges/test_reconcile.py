@@ -1,8 +1,10 @@
 """After a restore nothing is handed over by itself; what the sink has is brought in, and sums are right."""
 
 import json
+import random
 import re
 import threading
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.devstack.sink import Behaviour, Receiver
+from processor.devstack.sink import GOOD, Behaviour, Receiver
+from processor.model import Delivery
 from processor.usage.lines import LineId
 from tests.fix_database import LogIn, Saver
 from tests.fix_restores import BackUp, written_by_sink
@@ -110,7 +113,7 @@ def test_whoever_follows_the_page_after_a_restore_has_the_right_sums(
 @pytest.mark.parametrize("sent_again", [0, 1, 2])
 def test_what_comes_after_it_is_the_difference_alone(
     saver: Saver, database_url: str, receiver: Receiver, hand_over: HandOver, reconcile: Command,
-    back_up: BackUp, sent_again: int,
+    processor: Command, back_up: BackUp, sent_again: int,
 ) -> None:  # fmt: skip
     """Whether all, a part or nothing of what was lost is stored again."""
     restore = back_up()
@@ -127,6 +130,60 @@ def test_what_comes_after_it_is_the_difference_alone(
 
     assert receiver.books.sums().popitem()[1] == [0, 12, 15][sent_again]
     assert_sums_are_right(database_url, receiver)
+    assert processor("usage", "verify").code == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happened_before_and_after_the_sums_are_right(
+    saver: Saver, database_url: str, receiver: Receiver, hand_over: HandOver, reconcile: Command,
+    processor: Command, back_up: BackUp, seed: int,
+) -> None:  # fmt: skip
+    """Events, voids, closings and answers that never came, in any order, and restores in between."""
+    chance = random.Random(seed)
+    restore = back_up()
+    lost: list[Delivery] = []
+
+    def save() -> None:
+        sku = chance.choice(["disk", "cpu"])
+        event = a_void(f"p-{chance.randrange(9)}") if chance.random() < 0.3 else a_pulse(
+            f"{chance.randrange(99)}.5", sku, message_id=f"p-{chance.randrange(99)}"
+        )  # fmt: skip
+        lost.append(event)
+        saver.save(event)
+
+    def hand_over_unheard() -> None:
+        receiver.behaviour = Behaviour(drops=True)
+        hand_over()
+        receiver.behaviour = GOOD
+
+    def close() -> None:
+        processor("usage", "close")
+
+    def keep() -> None:
+        nonlocal restore
+        restore = back_up()
+        lost.clear()
+
+    def put_back() -> None:
+        restore()
+        if chance.random() < 0.5:
+            close()
+        again = [event for event in lost if chance.random() < 0.7]
+        early = chance.randrange(len(again) + 1)
+        saver.save(*again[:early])
+        assert reconcile().code == 0
+        saver.save(*again[early:])
+        lost[:] = again
+
+    steps: list[Callable[[], object]] = [save, hand_over, hand_over_unheard, close, keep]
+    for _ in range(2):
+        for step in chance.choices(steps, [8, 3, 2, 2, 1], k=20):
+            step()
+        put_back()
+    hand_over()
+
+    assert_sums_are_right(database_url, receiver)
+    assert processor("usage", "verify").code == 0
 
 
 # ── nothing by itself ──────────────────────────────────────────────────────────────────────────────
