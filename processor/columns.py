@@ -18,6 +18,9 @@ from processor.wire import Attribute, derived_id
 TEXT_LENGTH_MAX = 256
 """Characters kept of any text that a rejection quotes."""
 
+_COUNT_MAX = 2**31 - 1
+"""What an int column holds: who counts receives is not always the broker."""
+
 
 def messages_document(messages: Sequence[Message]) -> str:
     """Give the JSON array of which `insert_messages` and `classify_messages` make rows."""
@@ -39,7 +42,7 @@ def messages_document(messages: Sequence[Message]) -> str:
                 "context": None if message.context is None else orjson.Fragment(message.context),
                 "queue": delivery.queue,
                 "delivery_id": delivery.delivery_id,
-                "receive_count": delivery.receive_count,
+                "receive_count": min(delivery.receive_count, _COUNT_MAX),
                 "replayed": delivery.rejection_id is not None,
             }
         )
@@ -109,7 +112,7 @@ def _delivery_columns(deliveries: Sequence[Delivery]) -> dict[str, list[Any]]:
         "queue": [delivery.queue for delivery in deliveries],
         "delivery_id": [delivery.delivery_id for delivery in deliveries],
         "sent_at": [delivery.sent_at for delivery in deliveries],
-        "receive_count": [delivery.receive_count for delivery in deliveries],
+        "receive_count": [min(delivery.receive_count, _COUNT_MAX) for delivery in deliveries],
     }
 
 

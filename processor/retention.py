@@ -16,6 +16,7 @@ key was seen again within it, by a duplicate or by a rejection that is open.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -34,7 +35,10 @@ WINDOW_BLOCKS = 1024
 
 _LOCK_KEY = 7309453202311083
 _LOCK_WAIT_MS = 2000
-"""Nobody locks rows that are old. If a person does, we rather end than keep others waiting for us."""
+"""Whoever saves waits behind us while we wait. So we rather let them go first, and begin the step again."""
+
+_LOCK_TRIES = 3
+"""Nobody saves for that long, or locks rows that are old. If a person does, we end."""
 
 _TABLES = {
     # The table's name, the question of the plan, and the deed. Messages first, while all that holds them is
@@ -154,13 +158,23 @@ def _walk(connection: Connection, table: str, deed: str, bounds: dict[str, Any])
         after, full = f"({start},0)", True
         while full:
             window = bounds | {"after": after, "until": f"({end},0)"}
-            with connection.transaction():
-                if table == "message":
-                    chosen, removed, after = _remove_messages(connection, window)
-                else:
-                    chosen, removed, after = _row(connection, deed, window)
+            chosen, removed, after = _tried(connection, deed, window)
             full = chosen == bounds["step_size"]
             yield Step(table, removed, end / blocks)
+
+
+def _tried(connection: Connection, deed: str, window: Mapping[str, Any]) -> tuple[Any, ...]:
+    for _ in range(_LOCK_TRIES - 1):
+        with suppress(psycopg.errors.LockNotAvailable):
+            return _done(connection, deed, window)
+    return _done(connection, deed, window)
+
+
+def _done(connection: Connection, deed: str, window: Mapping[str, Any]) -> tuple[Any, ...]:
+    with connection.transaction():
+        if deed == "remove_messages":
+            return _remove_messages(connection, window)
+        return _row(connection, deed, window)
 
 
 def _remove_messages(connection: Connection, window: Mapping[str, Any]) -> tuple[int, int, str]:

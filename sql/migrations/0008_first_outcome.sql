@@ -22,6 +22,8 @@ ALTER TABLE message ADD COLUMN occurred_at_rest text COLLATE "C" NULL;
 COMMENT ON COLUMN message.occurred_at_rest IS 'The digits of occurred_at beyond the microsecond, without idle zeros; part of the content. NULL, as nearly always: there were none.';
 
 ALTER TABLE rejection ADD COLUMN first_rejected_at timestamptz NULL;
+-- Of what was replayed before, nobody knows more than when it was sent.
+UPDATE rejection SET first_rejected_at = least(sent_at, rejected_at) WHERE status = 'open' AND replay_count > 0;
 COMMENT ON COLUMN rejection.first_rejected_at IS 'When it was first rejected, where a replay has failed since; NULL: at rejected_at. Tells how long its key is remembered.';
 
 -- What is replayed with --force only. A rejection whose key is known keeps its message from being removed for as
