@@ -13,13 +13,8 @@ from confluent_kafka import KafkaException
 
 from processor import metrics
 from processor.addresses import SourceAddress
-<<<<<<< HEAD
 from processor.errors import SettingsError, SourceUnavailable
-from processor.kafka_client import SILENCE_S_MAX, an_onlooker, lag_of, name_of
-=======
-from processor.errors import SourceUnavailable
 from processor.kafka_client import an_onlooker, lag_of, name_of
->>>>>>> silence
 from processor.kafka_member import TICK_S, Member
 from processor.kafka_partitions import Partition, Record
 from processor.model import Delivery, Settlement
