@@ -32,6 +32,9 @@ def dispatch(once: bool, to: str | None, as_json: bool) -> None:
     HTTP_PORT. Lines are marked as handed over once the sink has accepted them (2xx), and sent again until
     then: the same lines under the same keys. Several dispatchers share the work.
 
+    In a database that was restored, copied or failed over nothing is handed over before `processor usage
+    reconcile`, and /readyz says so.
+
     With --once: exit code 0 if nothing is left, 1 if something is, 4 if the sink or the database can't be
     reached. With --to, lines are marked once they are on the disk, and a file that is there is never written
     over.

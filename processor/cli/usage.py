@@ -32,7 +32,8 @@ def usage() -> None:
     """Usage: what the meters have counted, by tenant, window and group.
 
     Totals are raised in the transaction that stores the messages. Ask for them (query), prove them (verify),
-    and count what is older than a meter, or mend what somebody broke (rebuild).
+    count what is older than a meter, or mend what somebody broke (rebuild), see which voids cancelled nothing
+    (voids), and after a restore compare with the sink (reconcile).
     """
 
 
