@@ -147,6 +147,31 @@ def test_a_worker_that_hangs_is_replaced_at_once_and_the_next_is_told_at_what(
     assert (code, said) == (0, ["told stuck", "code 0 hung"])
 
 
+@pytest.mark.parametrize("stopped", ["os.getpid()", "os.getppid()"])
+def test_time_in_which_the_worker_or_its_supervisor_was_stopped_does_not_count(stopped: str) -> None:
+    code, said = run(
+        f"""
+        def be_stopped():
+            pid = {stopped}
+            if not os.fork():
+                os.kill(pid, signal.SIGSTOP)
+                time.sleep(1.5)
+                os.kill(pid, signal.SIGCONT)
+                os._exit(0)
+            os.wait()
+
+        def work(worker):
+            follow(worker)
+            judge(worker, "stopped", be_stopped)
+            return 0
+
+        supervise(1, work)
+        """
+    )
+
+    assert (code, said) == (0, ["code 0 hung"])
+
+
 def test_what_was_not_noted_is_told_again() -> None:
     code, said = run(
         """
