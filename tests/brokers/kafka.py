@@ -94,6 +94,22 @@ class Sender:
         return self._producer
 
 
+def send_with_header(servers: str, topic: str, name: bytes, body: bytes) -> None:
+    """Send what confluent-kafka does not: a header whose name is any bytes."""
+    library, words = _library(), ctypes.create_string_buffer(512)
+    producer = library.rd_kafka_new(0, _configuration(library, servers), words, 512)
+    assert producer, words.value
+    the_end, the_topic, partition, value, flags, header, copy = 0, 1, 3, 4, 7, 9, 2
+    error = library.rd_kafka_producev(
+        producer,
+        *(the_topic, topic.encode(), partition, ctypes.c_int32(0), flags, copy),
+        *(value, body, ctypes.c_size_t(len(body)), header, name, b"value", ctypes.c_ssize_t(5), the_end),
+    )
+    assert error == 0
+    assert library.rd_kafka_flush(producer, _SEND_S * 1000) == 0
+    library.rd_kafka_destroy(producer)
+
+
 class Mock:
     """A cluster of one broker in this process, with the faults that a test asks for."""
 
@@ -118,22 +134,6 @@ class Mock:
 
     def url(self, topic: str, group: str = "processors") -> str:
         return f"kafka://{self.servers}/{topic}?group={group}"
-
-    def send_with_header(self, topic: str, name: bytes, body: bytes) -> None:
-        """Send what confluent-kafka does not: a header whose name is any bytes."""
-        library, words = self._library, ctypes.create_string_buffer(512)
-        settings = _configuration(library, self.servers)
-        producer = library.rd_kafka_new(0, settings, words, 512)
-        assert producer, words.value
-        the_end, the_topic, partition, value, flags, header, copy = 0, 1, 3, 4, 7, 9, 2
-        error = library.rd_kafka_producev(
-            producer,
-            *(the_topic, topic.encode(), partition, ctypes.c_int32(0), flags, copy),
-            *(value, body, ctypes.c_size_t(len(body)), header, name, b"value", ctypes.c_ssize_t(5), the_end),
-        )
-        assert error == 0
-        assert library.rd_kafka_flush(producer, _SEND_S * 1000) == 0
-        library.rd_kafka_destroy(producer)
 
     def down(self) -> None:
         """Let the broker be away, with all that it has."""

@@ -32,7 +32,7 @@ from processor.sources.quarantine import QuarantineSource, Selection
 from processor.sources.rabbitmq import RabbitMqSource
 from processor.sources.sqs import SqsSource
 from processor.wire import Attribute
-from tests.brokers.kafka import Mock
+from tests.brokers.kafka import Mock, send_with_header
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.builders import a_body
 from tests.fix_database import Saver, books
@@ -196,7 +196,7 @@ def a_kafka_queue(request: pytest.FixtureRequest, visibility_timeout_s: int) -> 
         send,
         lambda: end_membership(source),
         {"kafka": lambda patch: kill_member(patch, source)},
-        lambda body: kafka.send_with_header(topic, b"\xff", body),
+        lambda body: send_with_header(kafka.servers, topic, b"\xff", body),
     )
     source.close()
 

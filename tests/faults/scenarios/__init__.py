@@ -10,6 +10,7 @@ from tests.faults.scenarios import (
     process,
     restores,
     rolling,
+    senders,
     servers,
     sessions,
     sqs,
@@ -30,4 +31,5 @@ ALL = [
     *brokers.SCENARIOS,
     *idle.SCENARIOS,
     *rolling.SCENARIOS,
+    *senders.SCENARIOS,
 ]
