@@ -10,20 +10,9 @@ COUNT_MAX = 2**31 - 1
 """The largest number that a column of type int holds."""
 
 
-def count_of(value: object) -> int:
-    """Give a count of hand-overs, from 1 to COUNT_MAX. What is no number counts as 1."""
-    number = whole_number(value)
-    return 1 if number is None else min(max(1, number), COUNT_MAX)
-
-
-def whole_number(value: object) -> int | None:
-    """Read a whole number, written as one or as its digits; None: it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return int(value)
-    except (ValueError, OverflowError):
-        return None
+def count_of(number: int) -> int:
+    """Give a count of hand-overs, from 1 to COUNT_MAX."""
+    return min(max(1, number), COUNT_MAX)
 
 
 def moment_of(seconds: object) -> datetime | None:

@@ -63,8 +63,8 @@ def _attributes(message: "Message") -> tuple[Mapping[str, Attribute], str | None
     return found, None
 
 
-# Not `message.headers()`: of names that are not UTF-8 the driver gives a broken list beside its exception. Once
-# Python has made such a call fast it does not look for one, and raises it much later, or crashes.
+# Not `message.headers()`: of names that are not UTF-8 the driver gives a broken list beside its exception.
+# Once Python has made such a call fast it looks for none, and raises it much later, or crashes.
 _headers = methodcaller("headers")
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from hashlib import md5
 from typing import TYPE_CHECKING, Any
 
-from processor.bounds import count_of, moment_of, whole_number
+from processor.bounds import count_of
 from processor.model import Delivery
 from processor.wire import Attribute
 
@@ -57,7 +57,7 @@ def name_in(arn: str) -> str:
 
 def _delivery(message: Any, queue: str | None, now: datetime, *, fifo: bool) -> Delivery:  # noqa: ANN401 - boto3's dictionary
     system = message.get("Attributes") or {}
-    sent_ms = whole_number(system.get("SentTimestamp"))
+    sent_ms = int(system.get("SentTimestamp", now.timestamp() * 1000))
     attributes, fault = _attributes(message.get("MessageAttributes") or {})
     return Delivery(
         queue=name_in(system.get(MOVED_FROM, "")) if queue is None else queue,
@@ -66,8 +66,9 @@ def _delivery(message: Any, queue: str | None, now: datetime, *, fifo: bool) -> 
         # which is what the rejection will say.
         body=message["Body"].encode("utf-8", "surrogatepass"),
         receipt=message["ReceiptHandle"],
-        receive_count=count_of(system.get("ApproximateReceiveCount")),
-        sent_at=(None if sent_ms is None else moment_of(sent_ms / 1000)) or now,
+        # What is no number is no answer of SQS, which alone writes these two.
+        receive_count=count_of(int(system.get("ApproximateReceiveCount", 1))),
+        sent_at=datetime.fromtimestamp(sent_ms / 1000, UTC),
         received_at=now,
         attributes=attributes,
         sender_id=system.get("SenderId"),

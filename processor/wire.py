@@ -122,14 +122,16 @@ def _recognise(document: Document, attributes: Mapping[str, Attribute]) -> Envel
         errors = [{"pointer": f"/{name}", "rule": "text", "message": words}]
         detail = {"message": words, "errors": errors, "error_count": 1}
         return Malformed(Reason.ENVELOPE_INVALID, detail, _claimed_of(document.value, attributes))
+    by_attributes = "tenant_id" in attributes and "event_type" in attributes
     match document.value:
         case {"specversion": _}:
             return _from_cloudevent(document, attributes)
         case {"event_type": _, "payload": _}:
             return _from_native(document, attributes)
-        case {"product_sku": _, "used_amount": _}:
+        # It does not say its type: with another one beside it, it is that one's payload.
+        case {"product_sku": _, "used_amount": _} if not by_attributes or attributes["event_type"] == PULSE:
             return _from_pulse(document, attributes)
-    if "tenant_id" in attributes and "event_type" in attributes:
+    if by_attributes:
         payload = document.text.strip(" \t\r\n")
         return _envelope(_BESIDE, {}, (payload, document.value), None, attributes)
     return _invalid(f"the body is in no known format; {FORMATS}", _claimed_of(document.value, attributes))
@@ -351,11 +353,9 @@ def _envelope(
         payload_value=value,
         context=context,
     )
-    if attributes and (
-        fault := beside.disagreement(form.names, fields, attributes, partial(_same, envelope))
-    ):
-        return _invalid(fault, _claimed_of_envelope(envelope))
-    return envelope
+    same = partial(_same, envelope)
+    fault = beside.disagreement(form.names, fields, attributes, same) if attributes else None
+    return envelope if fault is None else _invalid(fault, _claimed_of_envelope(envelope))
 
 
 def _same(envelope: Envelope, name: str, said: str) -> bool:

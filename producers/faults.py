@@ -51,7 +51,9 @@ def _envelope_invalid(rng: random.Random, event: Event, _form: Form) -> Outgoing
 
 def _unknown_tenant(rng: random.Random, event: Event, form: Form) -> Outgoing:
     tenant_id = rng.choice(("initrode", f"{event.tenant_id}-staging", "vandelay", "ACME Corp."))
-    return encode(replace(event, tenant_id=tenant_id), form)
+    # A pulse has its tenant in the payload as well, and beside attributes both must say the same.
+    payload = {name: tenant_id if name == "tenant_id" else value for name, value in event.payload.items()}
+    return encode(replace(event, tenant_id=tenant_id, payload=payload), form)
 
 
 def _unknown_event_type(rng: random.Random, event: Event, form: Form) -> Outgoing:

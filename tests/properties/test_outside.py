@@ -128,8 +128,9 @@ def of_sqs(draw: st.DrawFn) -> Delivery:
         "ReceiptHandle": "receipt",
         "Body": draw(texts),
         "Attributes": {
-            "SentTimestamp": str(draw(numbers)),
-            "ApproximateReceiveCount": str(draw(numbers)),
+            # What is no moment is no answer of SQS.
+            "SentTimestamp": str(draw(st.integers(1, 253_370_000_000_000))),
+            "ApproximateReceiveCount": str(draw(st.integers())),
         },
         "MessageAttributes": draw(st.dictionaries(names, attribute, max_size=5)),
     }

@@ -83,6 +83,14 @@ def test_filter_attributes_leave_an_envelope_an_envelope(body: dict[str, Any]) -
     assert envelope(body, {"tenant_id": "acme", "event_type": own_type}) == envelope(body)
 
 
+def test_what_looks_like_a_pulse_is_the_payload_of_another_type_that_is_named_beside_it() -> None:
+    """A pulse does not say its type, so it contradicts none."""
+    found = envelope(a_pulse(id="e-1"), {"tenant_id": "acme", "event_type": "pulse.v2"})
+
+    assert (found.event_type, found.message_id) == ("pulse.v2", None)
+    assert json.loads(found.payload) == a_pulse(id="e-1")
+
+
 @pytest.mark.parametrize("body", ENVELOPES)
 def test_all_else_beside_an_envelope_is_context_behind_the_bodys_own_words(body: dict[str, Any]) -> None:
     beside: dict[str, Attribute] = {
