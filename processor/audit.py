@@ -211,6 +211,7 @@ def _compare(connection: Connection, report: Report) -> None:
     report.note("lost", _found(connection, "missing")[0] if lost else [], lost)
     _note(connection, report, "unexpected", "unexpected")
     _note(connection, report, "twice", "stored_twice")
+    _note(connection, report, "twice", "stored_and_rejected")
     _note(connection, report, "altered", "altered")
     order = list(_MEANINGS)
     report.problems = dict(sorted(report.problems.items(), key=lambda item: order.index(item[0])))

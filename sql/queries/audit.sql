@@ -181,6 +181,18 @@ WHERE NOT (as_message OR as_duplicate OR as_rejection)
 ORDER BY delivery_id
 LIMIT %(kept)s
 
+-- stored_and_rejected: Messages of RabbitMQ that were sent once, and are stored and rejected: each hand-over has an id of its own, so that the tables by themselves can't tell.
+SELECT base AS delivery_id, 'message, rejection' AS places, count(*) OVER () AS found
+FROM (
+  SELECT delivery_id AS base FROM manifest_line WHERE state = 'accepted' GROUP BY delivery_id HAVING count(*) = 1
+) AS sent_once
+JOIN (SELECT DISTINCT base FROM stored_message WHERE base <> delivery_id) AS stored USING (base)
+JOIN (
+  SELECT DISTINCT regexp_replace(delivery_id, '~[0-9a-f]{12}$', '') AS base FROM rejection WHERE status <> 'replayed'
+) AS rejected USING (base)
+ORDER BY base
+LIMIT %(kept)s
+
 -- unexpected: Messages that nobody says to have sent; an event without an id is known by tenant and digest.
 WITH unknown AS (
   SELECT *, message_id IN (

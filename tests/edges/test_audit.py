@@ -76,6 +76,23 @@ def test_a_duplicate_and_a_rejection_of_one_delivery_are_found(saver: Saver, db:
     assert wrong(audit(db, [], None)) == {"twice": 1}
 
 
+def test_a_replayed_delivery_that_is_in_two_other_tables_is_found(saver: Saver, db: Db) -> None:
+    rejected = a_delivery(b"x")
+    saver.save(rejected, a_delivery(id="o-1"))
+    db.execute("UPDATE rejection SET status = 'replayed', closed_at = now()")
+    db.execute(f"{COPY_AS_MESSAGE} rejection")
+    assert wrong(audit(db, [], None)) == {}
+
+    db.execute(
+        "INSERT INTO duplicate (queue, delivery_id, tenant_id, message_id, producer, sent_at, receive_count,"
+        " received_at) SELECT queue, delivery_id, 'acme', 'o-1', '', sent_at, 1, sent_at FROM rejection"
+    )
+
+    report = audit(db, [], None)
+    assert wrong(report) == {"twice": 1}
+    assert ids(report, "twice") == [rejected.delivery_id]
+
+
 def test_a_duplicate_of_nothing_is_found(saver: Saver, db: Db) -> None:
     event = an_event(id="o-1")
     duplicate = a_delivery(**event)

@@ -170,3 +170,70 @@ def test_one_delivery_in_two_rows_is_there_twice_however_often_it_was_sent(
 
     # The other delivery then is nowhere.
     assert wrong(audited()) == {"lost": 1, "twice": 1}
+
+
+# ── RabbitMQ: a manifest names what the ids of equal messages begin with ──────────────────────────────
+
+
+BASE = "device-7:0123456789abcdef"
+
+
+def hand_over(number: int, body: bytes | None = None) -> Delivery:
+    """One hand-over of the message that a manifest calls BASE."""
+    return a_delivery(body, delivery_id=f"{BASE}~{number:012x}", id="o-1")
+
+
+def is_accepted(producer: Producer, times: int) -> None:
+    for _ in range(times):
+        producer.sends(a_delivery(delivery_id=BASE, id="o-1"))
+
+
+def test_equal_messages_are_as_many_sends_and_each_wants_its_row(
+    saver: Saver, producer: Producer, audited: Audited
+) -> None:
+    is_accepted(producer, 6)
+    saver.save(hand_over(1), hand_over(2))
+
+    report = audited()
+
+    assert wrong(report) == {"lost": 4}
+    assert report.accepted == {"accepted": 6, "message": 1, "duplicate": 1, "rejection": 0, "missing": 4}
+    saver.save(*map(hand_over, range(3, 7)))
+    assert wrong(audited()) == {}
+
+
+def test_an_equal_delivery_explains_no_other_message(
+    saver: Saver, producer: Producer, audited: Audited
+) -> None:
+    """An outcome under the event's key, of another delivery, is not this delivery's."""
+    saver.save(a_delivery(delivery_id="other", id="o-1"))
+    is_accepted(producer, 1)
+
+    assert wrong(audited()) == {"lost": 1}
+
+
+def test_a_message_of_rabbitmq_that_is_stored_and_rejected_was_sent_twice_or_is_there_twice(
+    saver: Saver, producer: Producer, audited: Audited, db: Db
+) -> None:
+    is_accepted(producer, 1)
+    saver.save(hand_over(1), hand_over(2, b"too large, say"))
+
+    report = audited()
+
+    assert wrong(report) == {"twice": 1}
+    assert report.examples["twice"] == [{"delivery_id": BASE, "places": "message, rejection"}]
+    is_accepted(producer, 1)
+    assert wrong(audited()) == {}
+
+
+def test_a_message_of_rabbitmq_that_was_replayed_is_there_once(
+    saver: Saver, producer: Producer, audited: Audited, db: Db
+) -> None:
+    is_accepted(producer, 1)
+    saver.save(hand_over(1), hand_over(2, b"no JSON"))
+    db.execute(
+        "UPDATE rejection SET status = 'replayed', closed_at = now(),"
+        " delivery_id = (SELECT delivery_id FROM message)"
+    )
+
+    assert wrong(audited()) == {}

@@ -69,6 +69,8 @@ class SteadyLoad:
         self.failure: ProcessorError | None = None
         self.door: Door = SqsDoor(sqs.client(), queue_url)
         """Where it sends; to be changed before the start."""
+        self.duplicates = 0.05
+        """The share of events that are sent once more; likewise."""
         self._rate = rate
         self._seed = seed
         self._extra: queue.SimpleQueue[Outgoing] = queue.SimpleQueue()
@@ -108,7 +110,7 @@ class SteadyLoad:
             seed=self._seed,
             tenants=SAMPLE_TENANTS,
             invalid=0.08,
-            duplicates=0.05,
+            duplicates=self.duplicates,
             since=load_since(),
         )
         began_at = time.monotonic()

@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import psycopg
 import pytest
 
 from processor.devstack.sink import Receiver
+from processor.manifest import Line, ManifestWriter
 from tests.faults.field import DATABASE, Field, open_field
 from tests.faults.oracle import Judgement, judge
 from tests.faults.sink_books import sink_differences
@@ -68,6 +71,10 @@ def found(judgement: Judgement) -> dict[str, int]:
     return {fault: count for fault, count in judgement.faults_found.items() if count}
 
 
+def _of(table: str, columns: str) -> str:
+    return ", ".join(f"{table}.{column}" for column in columns.split(", "))
+
+
 def a_stored_delivery(db: Db) -> str:
     row = db.execute("SELECT delivery_id FROM message ORDER BY message_id LIMIT 1").fetchone()
     assert row is not None
@@ -118,6 +125,43 @@ def test_a_delivery_in_two_tables_is_found(db: Db, judged: Judge) -> None:
     )
 
     assert "twice" in found(judged())
+
+
+def test_a_delivery_that_is_stored_and_rejected_is_found(db: Db, judged: Judge) -> None:
+    others = "detail, body, attributes, sent_at, receive_count"
+    db.execute(
+        f"INSERT INTO rejection (queue, delivery_id, reason, {others})"
+        f" SELECT message.queue, message.delivery_id, 'too_large', {_of('rejection', others)}"
+        " FROM message, rejection WHERE (message.tenant_id, message.message_id, message.producer) ="
+        f" {A_MESSAGE} LIMIT 1"
+    )
+
+    assert found(judged()) == {"twice": 1}
+
+
+def test_sends_of_equal_messages_that_left_no_row_are_found(
+    field: Field, db: Db, judged: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Six were accepted of a message that RabbitMQ names alike each time, and two have a row."""
+    base, line = "device-7:0123456789abcdef", Line("intended", "acme", "device-7", None)
+    with ManifestWriter(tmp_path / "manifest.jsonl") as writer:
+        writer.intend([line])
+        writer.accept([replace(line, state="accepted", delivery_id=base) for _ in range(6)])
+    monkeypatch.setattr(field.load, "more_manifests", [tmp_path / "manifest.jsonl"])
+    others = "tenant_id, producer, event_type, schema_id, sent_at, context, queue, receive_count"
+    db.execute(
+        f"INSERT INTO message (message_id, delivery_id, payload, {others})"
+        f" SELECT 'device-7', '{base}~000000000001', '{{}}', {others}"
+        f" FROM message WHERE (tenant_id, message_id, producer) = {A_MESSAGE}"
+    )
+    db.execute(
+        "INSERT INTO duplicate (queue, delivery_id, tenant_id, message_id, producer, sent_at, receive_count,"
+        f" received_at) SELECT queue, '{base}~000000000002', tenant_id, message_id, producer, sent_at, 1,"
+        " now()"
+        " FROM message WHERE message_id = 'device-7'"
+    )
+
+    assert found(judged()) == {"lost": 4}
 
 
 def test_a_delete_asked_before_the_commit_is_found(
