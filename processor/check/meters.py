@@ -23,6 +23,15 @@ def look_at_meters(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
         advice=f"stored, and not counted: processor meter show {worst} says why, and which schema should "
         "forbid it",
     )
+    alike = [meter for (meter,) in connection.execute(sql["meters_alike"], prepare=False)]
+    if alike:
+        yield tell(
+            "meters alike",
+            f"lines of {listed(alike)} look alike and count the same messages",
+            note=True,
+            advice="a sink that adds up has them twice: retire one (processor meter retire), and settle with "
+            "whoever runs the sink what it has",
+        )
     [(idle,)] = connection.execute(sql["voids_idle"], prepare=False).fetchall()
     if active:
         yield tell(
