@@ -27,7 +27,7 @@ _HEADER_BYTES = 64
 _ROW_BYTES = _HEADER_BYTES + _SLOTS * _SLOT_BYTES
 
 # The words of a row's header.
-_BEAT, _BEAT_THREAD, _STATE, _STOP_NOW, _NOTED = range(5)
+_BEAT, _STATE, _STOP_NOW, _NOTED = range(4)
 # The words of a slot; the id follows them.
 _THREAD, _TURN = range(2)
 
@@ -80,8 +80,7 @@ class Row:
     # ── the worker ────────────────────────────────────────────────────────────────────────────────────
 
     def beat(self) -> None:
-        """Say that this worker's interpreter runs; always from the same thread."""
-        self._words[_BEAT_THREAD] = threading.get_native_id()
+        """Say that this worker's interpreter runs."""
         self._words[_BEAT] += 1
 
     def say_quiet(self, quiet: bool) -> None:
@@ -150,9 +149,10 @@ class Row:
         """Whether the worker has written down what hung before it."""
         return bool(self._words[_NOTED])
 
-    def last_beat(self) -> Turn:
-        """Give the last beat, of number 0 before the first, as if it were a turn."""
-        return Turn(-1, self._words[_BEAT], self._words[_BEAT_THREAD])
+    @property
+    def beats(self) -> int:
+        """How often it has beaten; 0 before the first beat."""
+        return self._words[_BEAT]
 
     def turns(self) -> list[Turn]:
         """Give the threads that are judging now."""

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from processor.board import Row, Turn
 
@@ -35,6 +36,14 @@ def cpu_times(pid: int, thread_id: int) -> CpuTimes:
         return CpuTimes()
     finally:
         os.close(descriptor)
+
+
+def threads_of(pid: int) -> list[int]:
+    """Name the threads of a process; none where nobody tells."""
+    try:
+        return [int(folder.name) for folder in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,41 +73,45 @@ class HangWatch:
         limit_s: float,
         clock: Callable[[], float] = time.monotonic,
         times: Callable[[int, int], CpuTimes] = cpu_times,
+        threads: Callable[[int], list[int]] = threads_of,
     ) -> None:
         self._row = row
         self._pid = pid
         self._limit_s = limit_s
         self._clock = clock
         self._times = times
+        self._threads = threads
         self._seen: dict[int, _Seen] = {}
+        self._beat: int | None = None
+        self._beat_at = 0.0
+        self._beat_waits: dict[int, float] = {}
 
     def begin_anew(self) -> None:
         """Let every age count from now: the worker, or we, did not run for a while."""
         self._seen.clear()
+        self._beat = None
 
     def look(self) -> list[str] | None:
         """Give the ids of the deliveries that it hangs at, if it does; None: it does not hang."""
-        beat = self._row.last_beat()
-        # Before the first beat there is none to miss.
-        turns = [*self._row.turns(), *([beat] if beat.number else [])]
-        ages = self._ages(turns)
-        if all(age.age_s <= self._limit_s for age in ages):
+        now = self._clock()
+        ages, held_s = self._ages(now), self._held_s(now)
+        if all(age.age_s <= self._limit_s for age in ages) and held_s <= self._limit_s:
             return None
-        judging = [age for age in ages if age.turn.slot != beat.slot]
-        if any(age.turn.slot == beat.slot and age.age_s > self._limit_s / 2 for age in ages):
+        half_s = self._limit_s / 2
+        if held_s > half_s:
             # One thread keeps the interpreter to itself, and the others wait for it: it is the one that ran.
-            at_fault = [age for age in judging if age.age_s > self._limit_s / 2]
-            at_fault = [age for age in at_fault if age.run_s > self._limit_s / 2] or at_fault
+            at_fault = [age for age in ages if age.age_s > half_s]
+            at_fault = [age for age in at_fault if age.run_s > half_s] or at_fault
         else:
-            at_fault = [age for age in judging if age.age_s > self._limit_s]
+            at_fault = [age for age in ages if age.age_s > self._limit_s]
         found = [self._row.delivery_id(age.turn.slot) for age in at_fault]
         return [delivery_id for delivery_id in found if delivery_id is not None]
 
-    def _ages(self, turns: list[Turn]) -> list[_Age]:
-        now = self._clock()
+    def _ages(self, now: float) -> list[_Age]:
+        """Say of each turn for how long it has had a CPU, or did not ask for one."""
         seen: dict[int, _Seen] = {}
         ages = []
-        for turn in turns:
+        for turn in self._row.turns():
             times = self._times(self._pid, turn.thread_id)
             before = self._seen.get(turn.slot)
             if before is None or before.turn != turn:
@@ -108,3 +121,20 @@ class HangWatch:
             ages.append(_Age(turn, now - before.at - waited_s, times.run_s - before.times.run_s))
         self._seen = seen
         return ages
+
+    def _held_s(self, now: float) -> float:
+        """Say for how long the interpreter has not come to the thread that beats; 0 before the first beat.
+
+        That thread waits for the interpreter and whoever holds it for a CPU, so the longest wait counts.
+        """
+        beat = self._row.beats
+        if not beat or beat != self._beat:
+            self._beat, self._beat_at, self._beat_waits = beat, now, {}
+            return 0.0
+        missed_s = now - self._beat_at
+        if missed_s <= self._limit_s / 4:
+            return missed_s
+        waits = {thread: self._times(self._pid, thread).wait_s for thread in self._threads(self._pid)}
+        self._beat_waits = self._beat_waits or waits
+        waited = [wait_s - self._beat_waits.get(thread, wait_s) for thread, wait_s in waits.items()]
+        return missed_s - max(waited, default=0.0)

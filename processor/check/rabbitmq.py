@@ -31,9 +31,8 @@ def check_rabbitmq(settings: Settings, address: SourceAddress) -> list[Finding]:
             "queue type",
             "AMQP does not tell it, nor whether it is durable",
             note=True,
-            advice="see `rabbitmqctl list_queues name type durable policy`: a durable quorum queue counts "
-            "how often a message was handed over; a classic one does not: what kills its reader comes again "
-            "for ever",
+            advice="see `rabbitmqctl list_queues name type durable policy`: a durable quorum queue outlives "
+            "a node; a classic one is lost with it",
         ),
         _receive_count(settings),
         tell(

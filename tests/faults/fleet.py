@@ -71,14 +71,21 @@ class Fleet:
                     | dict(self.own.get(member.place, {})),
                     stderr=log,
                     stdout=log,
+                    # A group of its own, so that a freeze takes its workers with it.
+                    start_new_session=True,
                 )
 
     def signal(self, place: int, number: signal.Signals) -> None:
-        """Send a signal to one process; one that ends by it was asked to."""
+        """Send a signal to one process, and a freeze to its workers, too; one that ends was asked to."""
         member = self.members[place]
         if member.running and member.process is not None:
-            member.expected_to_end = number not in (signal.SIGSTOP, signal.SIGCONT)
-            member.process.send_signal(number)
+            if number in (signal.SIGSTOP, signal.SIGCONT):
+                member.expected_to_end = False
+                os.killpg(member.process.pid, number)
+            else:
+                # To it alone: what becomes of its workers is its own affair.
+                member.expected_to_end = True
+                member.process.send_signal(number)
 
     def kill(self, place: int) -> None:
         """Kill one with -9, wait until it is dead, and start it again."""

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
 from processor.sources.sqs import SqsSource
 from tests.builders import a_body
@@ -41,9 +42,13 @@ def queue(sqs_server: EmbeddedSqs) -> SqsSource:
     return SqsSource(sqs_server.client(), url, "events", visibility_timeout_s=VISIBILITY_S)
 
 
+def hanging(how: str) -> list[str]:
+    return ["tests.faults.hanging", how]
+
+
 @contextmanager
 def a_processor(
-    how: str, sqs_server: EmbeddedSqs, queue: SqsSource, database_url: str, *options: str
+    program: list[str], sqs_server: EmbeddedSqs, queue: SqsSource, database_url: str, *options: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     environment = os.environ | {
         "DATABASE_URL": database_url,
@@ -58,7 +63,7 @@ def a_processor(
         "JUDGE_TIMEOUT_S": str(JUDGE_TIMEOUT_S),
         "STOP_TIMEOUT_S": "3",
     }
-    command = [sys.executable, "-m", "tests.faults.hanging", how, "run", *options]
+    command = [sys.executable, "-m", *program, "run", *options]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as processor:
         try:
             yield processor
@@ -74,7 +79,7 @@ def test_a_message_that_its_reader_hangs_at_is_put_aside_and_its_neighbours_are_
     for body in [POISON] + [a_body() for _ in range(NEIGHBOURS)]:
         sqs_server.client().send_message(QueueUrl=queue._queue_url, MessageBody=body.decode())
 
-    with a_processor(how, sqs_server, queue, database_url, "--processes", processes) as processor:
+    with a_processor(hanging(how), sqs_server, queue, database_url, "--processes", processes) as processor:
         wait_until(lambda: not sum(queue.depth_with_dead_letters().values()), "the queue is empty")
         processor.terminate()
         code = processor.wait(30)
@@ -92,10 +97,31 @@ def test_a_stop_while_a_reader_hangs_ends_in_time_and_the_hang_is_noted(
 ) -> None:
     sqs_server.client().send_message(QueueUrl=queue._queue_url, MessageBody=POISON.decode())
 
-    with a_processor("interpreter", sqs_server, queue, database_url) as processor:
+    with a_processor(hanging("interpreter"), sqs_server, queue, database_url) as processor:
         wait_until(lambda: queue.depth()["in_flight"] == 1, "it is being read")
         processor.send_signal(signal.SIGTERM)
         code = processor.wait(15)
 
     assert code == 0
     assert db.execute("SELECT attempts, hangs FROM attempt").fetchall() == [(0, 1)]
+
+
+def test_an_event_that_its_schema_takes_minutes_for_is_put_aside(
+    sqs_server: EmbeddedSqs, queue: SqsSource, database_url: str, db: Db
+) -> None:
+    """Each number of thirty digits is compared with each other, in one call that nothing interrupts."""
+    registry.publish_schema(db, "reading", {"type": "array", "uniqueItems": True})
+    numbers = ",".join(str(10**29 + number) for number in range(4900))
+    body = f'{{"id": "r-1", "tenant_id": "acme", "event_type": "reading", "payload": [{numbers}]}}'
+    for each in (body, a_body().decode()):
+        sqs_server.client().send_message(QueueUrl=queue._queue_url, MessageBody=each)
+
+    with a_processor(["processor"], sqs_server, queue, database_url) as processor:
+        wait_until(lambda: not sum(queue.depth_with_dead_letters().values()), "the queue is empty")
+        processor.terminate()
+        code = processor.wait(30)
+
+    assert code == 0
+    assert books(db) == {"message": 1, "duplicate": 0, "rejection": 1}
+    rejected = db.execute("SELECT reason, octet_length(body) FROM rejection").fetchall()
+    assert rejected == [("unstorable", len(body))]

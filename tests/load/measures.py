@@ -37,13 +37,25 @@ def cpu_s(pid: int) -> float:
 
 
 def rss_peak_mib(pid: int) -> float:
-    """Give the sum of what the process and its descendants had resident at their peaks."""
-    return sum(_peak_kib(member) for member in tree(pid)) / 1024
+    """Give the sum of what the process and its descendants had resident at their peaks.
+
+    Of one that has children, which may be its forks, only its share of now: what they have in common would
+    else count twice.
+    """
+    members = tree(pid)
+    parents = {stat.parent for member, stat in _stats().items() if member in members}
+    return (
+        sum(
+            _field_kib(member, "Pss", "smaps_rollup") if member in parents else _field_kib(member, "VmHWM")
+            for member in members
+        )
+        / 1024
+    )
 
 
 def rss_mib(pid: int) -> float:
-    """Give what the process and its descendants have resident now."""
-    return sum(_field_kib(member, "VmRSS") for member in tree(pid)) / 1024
+    """Give what the process and its descendants have resident now, each page once."""
+    return sum(_field_kib(member, "Pss", "smaps_rollup") for member in tree(pid)) / 1024
 
 
 def _stats() -> dict[int, _Stat]:
@@ -59,13 +71,9 @@ def _stats() -> dict[int, _Stat]:
     return found
 
 
-def _peak_kib(pid: int) -> int:
-    return _field_kib(pid, "VmHWM")
-
-
-def _field_kib(pid: int, name: str) -> int:
+def _field_kib(pid: int, name: str, file: str = "status") -> int:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith(name + ":")), 0)

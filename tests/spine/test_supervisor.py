@@ -147,6 +147,35 @@ def test_a_worker_that_hangs_is_replaced_at_once_and_the_next_is_told_at_what(
     assert (code, said) == (0, ["told stuck", "code 0 hung"])
 
 
+@pytest.mark.parametrize("stopped", ["os.getpid()", "os.getppid()"])
+def test_time_in_which_the_worker_or_its_supervisor_was_stopped_does_not_count(stopped: str) -> None:
+    code, said = run(
+        f"""
+        def be_stopped():
+            pid = {stopped}
+            if not os.fork():
+                # So that the supervisor has seen it before.
+                time.sleep(0.3)
+                os.kill(pid, signal.SIGSTOP)
+                time.sleep(2.5)
+                os.kill(pid, signal.SIGCONT)
+                os._exit(0)
+            os.wait()
+            # So that the supervisor looks while it is at it.
+            time.sleep(0.3)
+
+        def work(worker):
+            follow(worker)
+            judge(worker, "stopped", be_stopped)
+            return 0
+
+        supervise(1, work, judge_timeout_s=1.5)
+        """
+    )
+
+    assert (code, said) == (0, ["code 0 hung"])
+
+
 def test_what_was_not_noted_is_told_again() -> None:
     code, said = run(
         """
@@ -172,7 +201,7 @@ def test_a_worker_whose_interpreter_is_held_by_nothing_that_is_judged_is_replace
         """
         def work(worker):
             follow(worker)
-            until(lambda: worker.row.last_beat().number)
+            until(lambda: worker.row.beats)
             if not os.path.exists(f"{folder}/held"):
                 open(f"{folder}/held", "w")
                 sum(range(10**13))

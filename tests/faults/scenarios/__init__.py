@@ -1,9 +1,21 @@
 """All scenarios, in the order of the table."""
 
-from tests.faults.scenarios import brokers, changes, fifo, gateway, process, servers, sessions, sqs, usage
+from tests.faults.scenarios import (
+    brokers,
+    changes,
+    fifo,
+    gateway,
+    hangs,
+    process,
+    servers,
+    sessions,
+    sqs,
+    usage,
+)
 
 ALL = [
     *process.SCENARIOS,
+    *hangs.SCENARIOS,
     *sessions.SCENARIOS,
     *servers.SCENARIOS,
     *changes.SCENARIOS,

@@ -10,6 +10,7 @@ from producers.outgoing import Outgoing
 from tests.faults.dying import COMMITTED, NOTHING_COMMITTED
 from tests.faults.field import SETTINGS, Field, ScenarioFailed
 from tests.faults.run import Scenario
+from tests.load.measures import tree
 
 _MEMORY_LEFT_MIB = 2
 _LARGE_BYTES = 900_000
@@ -104,7 +105,8 @@ def run_out_of_memory(field: Field) -> None:
     """Leave a process too little memory for large bodies, and send some; later give it enough."""
     process = field.fleet.members[0].process
     assert process is not None
-    limit_mib = _writable_mib(process.pid) + _MEMORY_LEFT_MIB
+    # Of its worker: the supervisor before it has hardly anything of its own.
+    limit_mib = max(_writable_mib(each) for each in tree(process.pid)) + _MEMORY_LEFT_MIB
     field.fleet.command = lambda _: ["tests.faults.limited", str(limit_mib), "run"]
     for place in range(len(field.fleet.members)):
         field.fleet.kill(place)
