@@ -154,18 +154,22 @@ def test_time_in_which_the_worker_or_its_supervisor_was_stopped_does_not_count(s
         def be_stopped():
             pid = {stopped}
             if not os.fork():
+                # So that the supervisor has seen it before.
+                time.sleep(0.3)
                 os.kill(pid, signal.SIGSTOP)
-                time.sleep(1.5)
+                time.sleep(2.5)
                 os.kill(pid, signal.SIGCONT)
                 os._exit(0)
             os.wait()
+            # So that the supervisor looks while it is at it.
+            time.sleep(0.3)
 
         def work(worker):
             follow(worker)
             judge(worker, "stopped", be_stopped)
             return 0
 
-        supervise(1, work)
+        supervise(1, work, judge_timeout_s=1.5)
         """
     )
 
