@@ -13,7 +13,10 @@ SELECT pg_advisory_xact_lock(registry_lock_key());
 -- with CREATE INDEX CONCURRENTLY.
 CREATE INDEX IF NOT EXISTS message_delivery_bloom ON message USING brin (
   delivery_id text_bloom_ops (n_distinct_per_range = 250, false_positive_rate = 0.01)
-) WITH (pages_per_range = 8, autosummarize = on);
+) WITH (pages_per_range = 8);
+-- A range is summarised by VACUUM, and read whole until then. Often and little, so that those are few; autosummarize
+-- would ask for each range by itself, and has room for 256 of them a minute.
+ALTER TABLE message SET (autovacuum_vacuum_insert_scale_factor = 0.01, autovacuum_vacuum_insert_threshold = 50000);
 
 -- A first hand-over that is saved late, by a process that was paused, asks only for what a redelivery stored meanwhile.
 CREATE INDEX IF NOT EXISTS message_redelivered_idx ON message (delivery_id, queue) WHERE receive_count > 1;
