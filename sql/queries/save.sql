@@ -254,6 +254,9 @@ SET reason = %(reason)s, detail = %(detail)s::jsonb, rejected_at = now(),
   bound_tenant_id = %(bound_tenant_id)s
 WHERE rejection_id = %(rejection_id)s
 
+-- lock_books: Take the locks that a save takes of its tables, so that waiting for a locked one is told from content that takes long.
+LOCK TABLE message, duplicate, rejection IN ROW EXCLUSIVE MODE
+
 -- make_commit_wait: Write to the WAL, so that the COMMIT waits for the synchronous standby as one with rows does.
 SELECT pg_logical_emit_message(true, 'event-processor', '')
 
