@@ -231,6 +231,7 @@ class Store:
         try:
             connection = self._open()
             with self._deadline.over(connection), connection.transaction():
+                connection.execute(self._sql["lock_books"])
                 connection.execute(self._sql["make_commit_wait"])
         except psycopg.Error:
             return False

@@ -283,6 +283,9 @@ SET reason = %(reason)s, detail = %(detail)s::jsonb, rejected_at = now(),
   bound_tenant_id = %(bound_tenant_id)s
 WHERE rejection_id = %(rejection_id)s
 
+-- lock_books: Take the locks that a save takes of its tables, so that waiting for a locked one is told from content that takes long.
+LOCK TABLE message, duplicate, rejection IN ROW EXCLUSIVE MODE
+
 -- note_attempt: Note that a delivery is about to be read alone; gives how often that was, and how often its reader hung. A crash of the server may take a note back, so no commit waits for it.
 INSERT INTO attempt (queue, delivery_id, attempts) VALUES (%(queue)s, %(delivery_id)s, 1)
 ON CONFLICT ON CONSTRAINT attempt_pkey DO UPDATE SET attempts = attempt.attempts + 1, noted_at = now()
