@@ -39,6 +39,9 @@ OUTAGE_S_MAX = 60.0
 _PAUSE_S = 0.25
 """The most that the first pause takes; the bound doubles with each try."""
 
+_OUTAGE_PAUSE_S_MAX = 2.0
+"""No longer a pause in an outage: a broker that is back for seconds only must not be slept through."""
+
 log = logging.getLogger(__name__)
 
 
@@ -263,12 +266,14 @@ class _Tries:
             # The call that failed may have waited for long itself.
             self._away_since_s = began_at_s if self._away_since_s is None else self._away_since_s
             left_s = self._away_since_s + self._outage_s_max - now_s
+            longest_s = min(self._wait_s_max, _OUTAGE_PAUSE_S_MAX)
         else:
             self._put_off, self._away_since_s = self._put_off + 1, None
             left_s = self._wait_s_max if self._put_off < ATTEMPTS_MAX else 0.0
+            longest_s = self._wait_s_max
         if left_s <= 0:
             return None
-        grown_s = random.uniform(0, min(self._wait_s_max, _PAUSE_S * 2 ** min(self._number, 20)))  # noqa: S311 - no secret
+        grown_s = random.uniform(0, min(longest_s, _PAUSE_S * 2 ** min(self._number, 20)))  # noqa: S311 - no secret
         return min(max(grown_s, min(failed.wait_s, self._wait_s_max)), left_s)
 
 

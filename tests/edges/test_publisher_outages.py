@@ -97,6 +97,23 @@ def test_no_try_begins_after_the_bound_which_is_said(outage: Send) -> None:
     assert door.sends == 1 + 60 / door.call_s
 
 
+def test_a_queue_that_is_back_for_seconds_is_not_slept_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is killed again and again is back in between, and was away all along by long pauses."""
+    clock, pauses = AClock(), list[float]()
+
+    def wait(pause_s: float) -> bool:
+        pauses.append(pause_s)
+        return False
+
+    publisher = Publisher(ADoor(clock, [away] * 1000), senders=1, wait_s_max=30, clock=clock)
+    monkeypatch.setattr(publisher._halted, "wait", wait)
+    with pytest.raises(SourceUnavailable):
+        list(publisher.publish([Outgoing("{}")]))
+
+    assert len(pauses) > 10
+    assert max(pauses) <= 2
+
+
 def test_a_bound_of_nothing_is_one_try() -> None:
     door = ADoor(AClock(), [away] * 10)
 

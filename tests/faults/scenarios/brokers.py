@@ -54,6 +54,12 @@ def kill_the_broker(field: Field) -> None:
             broker.kill()
             field.pause(0.5, 2)
             broker.start()
+        accepted = len(field.load.sent.accepted_at)
+        # Who sends looks now and then whether it is back; killed before that, it would be away all along.
+        field.wait_until(
+            lambda accepted=accepted: len(field.load.sent.accepted_at) > accepted,  # type: ignore[misc]
+            "the broker takes something again",
+        )
         field.wait_until_recovered()
 
 
