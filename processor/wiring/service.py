@@ -16,6 +16,7 @@ from processor.connection import Deadline, connect
 from processor.cores import settle_down
 from processor.deaths import ended_by_a_dead_thread
 from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stopped, StoreFault
+from processor.forgetter import Forgetter
 from processor.limits import RECEIVE_SIZE_MAX, Limits
 from processor.patience import Patience
 from processor.pipeline import Pipeline
@@ -67,13 +68,14 @@ def run(
     """
     worker = worker or alone()
     core = settle_down(settings.keep_to_one_core, worker.place)
-    source = open_source(settings)
     patience = {
         name: Patience(name, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
         for name in ("database", "queue")
     }
     schemas = make_schemas(settings)
     judge = Watched(schemas, worker.row)
+    forgetter = Forgetter(lambda: make_store(settings, judge, patience["database"]), settings.queue_name())
+    source = open_source(settings, forgetter.tell)
     stores = [make_store(settings, judge, patience["database"]) for _ in range(settings.writers)]
     alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
     pipeline = Pipeline(
@@ -110,6 +112,7 @@ def run(
         watcher.stop()
         probes.stop()
         source.close()
+        forgetter.stop()
     log.info("stopped", **tally.outcomes)
     return tally
 
