@@ -10,7 +10,6 @@ one is such a one, so the second sees what the first committed, however differen
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias
 
@@ -20,7 +19,7 @@ from msgspec.structs import replace
 from psycopg.rows import dict_row
 
 from processor import metrics
-from processor.columns import is_unnamed, messages_document
+from processor.columns import messages_document
 from processor.connection import Deadline
 from processor.errors import StoreFault, StoreUnavailable
 from processor.model import (
@@ -39,7 +38,7 @@ from processor.patience import Patience
 from processor.queries import queries
 from processor.refusals import blames_content, too_slow, unstorable
 from processor.sqlstates import Remedy, name_of, remedy
-from processor.statements import SETTLED_WITHIN_S, KeyVanished, Statements
+from processor.statements import KeyVanished, Statements, let_settle
 from processor.turns import Turn, turns
 
 log = structlog.get_logger(__name__)
@@ -118,7 +117,7 @@ class Store:
         kinds = [_turn(verdict.delivery) for verdict in verdicts]
         for positions in turns(kinds, lambda position: verdicts[position].delivery.group):
             together = [verdicts[position] for position in positions]
-            _let_settle(together)
+            let_settle(together)
             settled.update(zip(positions, self._patience(partial(self._attempt, together)), strict=True))
         return [settled[position] for position in range(len(verdicts))]
 
@@ -387,18 +386,3 @@ def _turn(delivery: Delivery) -> Turn:
     if delivery.suspect:
         return Turn.ALONE
     return Turn.SECOND if delivery.redelivered else Turn.FIRST
-
-
-def _let_settle(verdicts: Sequence[Verdict]) -> None:
-    """Wait until what was committed before these came, and acknowledged, is known to be.
-
-    Without an id a redelivery takes any outcome of an equal event that is left by then.
-    """
-    now = datetime.now(UTC)
-    ages = [
-        (now - verdict.delivery.received_at).total_seconds()
-        for verdict in verdicts
-        if verdict.delivery.repeated and is_unnamed(verdict)
-    ]
-    if ages and (wait_s := min(SETTLED_WITHIN_S, SETTLED_WITHIN_S - min(ages))) > 0:
-        time.sleep(wait_s)

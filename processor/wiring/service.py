@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -68,23 +69,21 @@ def run(
     """
     worker = worker or alone()
     core = settle_down(settings.keep_to_one_core, worker.place)
-    patience = {
-        name: Patience(name, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
-        for name in ("database", "queue")
-    }
+    patience = partial(Patience, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
+    database_patience, queue_patience = patience("database"), patience("queue")
     schemas = make_schemas(settings)
     judge = Watched(schemas, worker.row)
-    forgetter = Forgetter(lambda: make_store(settings, judge, patience["database"]), settings.queue_name())
+    open_store = partial(make_store, settings, judge, database_patience)
+    forgetter = Forgetter(open_store, settings.queue_name())
     source = open_source(settings, forgetter.tell)
-    stores = [make_store(settings, judge, patience["database"]) for _ in range(settings.writers)]
     alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
     pipeline = Pipeline(
         source,
         judge,
-        stores,
+        [open_store() for _ in range(settings.writers)],
         limits=_limits(settings, until_idle_s),
-        database=patience["database"],
-        broker=patience["queue"],
+        database=database_patience,
+        broker=queue_patience,
         give_up=stops.now,
         on_commit=alarm.note,
     )

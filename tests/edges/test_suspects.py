@@ -175,7 +175,7 @@ def test_a_verdict_without_a_look_at_the_body_stays_when_the_registry_changes(
     ledger.store.note_hangs(suspect.queue, [suspect.delivery_id] * 2, keep_days=1)
     ledger.store.note_hangs(suspect.queue, [suspect.delivery_id], keep_days=1)
     verdict = ledger.store.unread(suspect)
-    db.execute("INSERT INTO tenant (tenant_id) VALUES ('another')")
+    db.execute("INSERT INTO tenant (tenant_id, name) VALUES ('another', 'Another')")
     monkeypatch.setattr(ledger.judge, "validate", Untouchable(body_bytes_max=9, json_depth_max=9).validate)
 
     assert verdict is not None
