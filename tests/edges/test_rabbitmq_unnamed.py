@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_plain_stops_in_the_middle_lose_none_and_double_none(
     put_equal_ones(rabbitmq_queue, SENT)
     for stored in (50, 300):
         with processor(database_url, rabbitmq_queue.source_url, tmp_path) as running:
-            wait_until(lambda stored=stored: count(db, "message") > stored, "some are stored")
+            wait_until(partial(more_are_stored_than, stored, db), "some are stored")
             running.send_signal(signal.SIGTERM)
             assert running.wait(30) == 0
         assert count(db, "message") + rabbitmq_queue.depth() == SENT, "none left the queue without a row"
@@ -72,6 +73,10 @@ def test_plain_stops_in_the_middle_lose_none_and_double_none(
     assert rabbitmq_queue.depth(), "it was stopped in the middle"
 
     finish(rabbitmq_queue, database_url, db, tmp_path, SENT)
+
+
+def more_are_stored_than(stored: int, db: Db) -> bool:
+    return count(db, "message") > stored
 
 
 def test_one_of_several_processes_that_stops_loses_none_and_doubles_none(
