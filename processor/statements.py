@@ -173,6 +173,7 @@ class Statements:
                 "delivery_id": delivery.delivery_id,
                 "begins": beginning(delivery),
                 "within_s": SETTLED_WITHIN_S,
+                "age_s": _age_s(delivery),
             },
         )
         return self._cursor.rowcount > 0
@@ -267,11 +268,15 @@ class Statements:
                 self._settle(position, Outcome.REDELIVERED)
 
     def _note_unsettled(self) -> None:
-        keys = [self._verdicts[position].delivery.key for position in sorted(self._unnamed)]
-        if keys:
-            queues, delivery_ids = zip(*keys, strict=True)
+        deliveries = [self._verdicts[position].delivery for position in self._unnamed]
+        if deliveries:
             self._cursor.execute(
-                self._sql["note_unsettled"], {"queue": list(queues), "delivery_id": list(delivery_ids)}
+                self._sql["note_unsettled"],
+                {
+                    "queue": [delivery.queue for delivery in deliveries],
+                    "delivery_id": [delivery.delivery_id for delivery in deliveries],
+                    "age_s": [_age_s(delivery) for delivery in deliveries],
+                },
             )
 
     def _forget_attempts(self) -> None:
@@ -295,3 +300,8 @@ def _is_repetition(delivery: Delivery, stored_delivery_id: str | None) -> bool:
         and stored_delivery_id is not None
         and base_of(stored_delivery_id) == delivery.lasting_id
     )
+
+
+def _age_s(delivery: Delivery) -> float:
+    """Give how old its note is to be from the first: one that comes again anyway may be taken at once."""
+    return SETTLED_WITHIN_S if delivery.lost else 0.0

@@ -80,6 +80,7 @@ class RabbitMqSource:
         # Set while it consumes; its number is part of every receipt.
         self._link: Link | None = None
         self._link_number = 0
+        self._link_ended = threading.Event()
         self._buffer: deque[Delivery] = deque()
         # Tags that are not acknowledged and not given back, in the order in which they came.
         self._open: dict[int, None] = {}
@@ -250,6 +251,7 @@ class RabbitMqSource:
             why = link.run()
             with self._changed:
                 self._running = self._link = None
+                self._link_ended.set()
                 # What waits here, and every tag, was of that channel: the queue hands it all over again.
                 self._buffer.clear()
                 self._open.clear()
@@ -283,6 +285,7 @@ class RabbitMqSource:
         with self._changed:
             self._link = self._running
             self._link_number += 1
+            self._link_ended = threading.Event()
             self._refusal.over()
             self._changed.notify_all()
 
@@ -342,6 +345,7 @@ class RabbitMqSource:
             named=False,
             repeated=redelivered,
             fault=fault,
+            ended=self._link_ended,
         )
 
 

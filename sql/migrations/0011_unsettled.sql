@@ -10,7 +10,7 @@ CREATE TABLE unsettled (
 COMMENT ON TABLE unsettled IS 'The delivery of an event without an id that has its outcome, and whose acknowledgement is not known to have reached RabbitMQ. One redelivery of an equal event takes it; it goes with the acknowledgement, or when its key may be forgotten.';
 COMMENT ON COLUMN unsettled.queue IS 'The queue that handed it over.';
 COMMENT ON COLUMN unsettled.delivery_id IS 'The hand-over that is to be acknowledged; all but the last twelve digits are alike in equal messages.';
-COMMENT ON COLUMN unsettled.noted_at IS 'When its outcome was written. Younger ones may be acknowledged at this moment, and are left alone.';
+COMMENT ON COLUMN unsettled.noted_at IS 'When its outcome was written; earlier by what others wait where its connection had ended by then. Younger ones may be acknowledged at this moment, and are left alone.';
 
 DO $$
 BEGIN

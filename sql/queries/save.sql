@@ -29,7 +29,7 @@ ORDER BY queue, delivery_id
 FOR UPDATE
 
 -- take_unsettled: Let a delivery without an id that is handed over once more take one outcome of an equal one whose acknowledgement is not known to have arrived, its own before others; those that may be acknowledged right now are left alone.
-UPDATE unsettled SET delivery_id = %(delivery_id)s, noted_at = clock_timestamp()
+UPDATE unsettled SET delivery_id = %(delivery_id)s, noted_at = clock_timestamp() - make_interval(secs => %(age_s)s)
 WHERE queue = %(queue)s AND delivery_id = (
   SELECT delivery_id FROM unsettled
   WHERE queue = %(queue)s AND delivery_id > %(begins)s::text AND delivery_id < %(begins)s::text || 'g'
@@ -284,10 +284,10 @@ ORDER BY queue COLLATE "C", delivery_id COLLATE "C"
 ON CONFLICT ON CONSTRAINT rejection_delivery_key DO NOTHING
 RETURNING queue, delivery_id
 
--- note_unsettled: Note the deliveries of events without an id that have their outcome, until their acknowledgement is known to have arrived.
-INSERT INTO unsettled (queue, delivery_id)
-SELECT queue, delivery_id
-FROM unnest(%(queue)b::text[], %(delivery_id)b::text[]) AS incoming (queue, delivery_id)
+-- note_unsettled: Note the deliveries of events without an id that have their outcome, until their acknowledgement is known to have arrived; one that can't be acknowledged any more may be taken at once, and so is noted as older.
+INSERT INTO unsettled (queue, delivery_id, noted_at)
+SELECT queue, delivery_id, clock_timestamp() - make_interval(secs => age_s)
+FROM unnest(%(queue)b::text[], %(delivery_id)b::text[], %(age_s)b::float8[]) AS incoming (queue, delivery_id, age_s)
 ORDER BY queue COLLATE "C", delivery_id COLLATE "C"
 ON CONFLICT ON CONSTRAINT unsettled_pkey DO NOTHING
 

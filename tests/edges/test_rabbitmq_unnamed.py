@@ -156,20 +156,33 @@ def test_of_two_equal_ones_that_come_again_only_the_one_that_was_saved_is_known(
     assert sum(books(db).values()) == 2
 
 
+def test_what_is_saved_after_its_connection_has_ended_is_known_when_it_comes_again(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
+) -> None:
+    put_equal_ones(rabbitmq_queue, 2)
+    held = take(source, 2)
+    end_connection(source)
+    again = take(source, 2)
+
+    assert saver.outcomes(*held) == ["stored"] * 2
+    assert saver.outcomes(*again) == ["redelivered"] * 2
+    assert count(db, "message") == 2
+
+
 def test_a_save_that_is_repeated_takes_no_other_outcome(
     rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
 ) -> None:
     """A COMMIT whose answer is lost is followed by the same save once more."""
-    put_equal_ones(rabbitmq_queue, 3)
-    saver.save(*take(source, 3)[:2])
+    put_equal_ones(rabbitmq_queue, 10)
+    saver.save(*take(source, 10)[:9])
     end_connection(source)
-    again = take(source, 3)
+    again = take(source, 10)
 
     for delivery in again:
         once, twice = saver.outcomes(delivery), saver.outcomes(delivery)
         assert twice == ["redelivered"]
     assert once == ["stored"]
-    assert count(db, "message") == count(db, "unsettled") == 3
+    assert count(db, "message") == count(db, "unsettled") == 10
 
 
 def test_what_another_process_may_be_acknowledging_is_left_alone(
@@ -225,12 +238,13 @@ def test_an_acknowledgement_that_nobody_has_answered_is_not_told(
 ) -> None:
     told: list[str] = []
     source = a_rabbitmq_source(rabbitmq_queue, on_arrival=told.extend)
-    rabbitmq_queue.put(PULSE)
-    [delivery] = take(source)
+    put_equal_ones(rabbitmq_queue, 2)
+    deliveries = take(source, 2)
     assert source._link is not None
     monkeypatch.setattr(source._link, "ask", lambda _on_answer: None)
 
-    source.settle([Settlement(delivery, Outcome.STORED, noted=True)])
+    for delivery in deliveries:
+        source.settle([Settlement(delivery, Outcome.STORED, noted=True)])
     end_connection(source)
     assert source.receive(1, 0) == []
     source.close()
