@@ -93,9 +93,9 @@ def test_one_of_several_processes_that_stops_loses_none_and_doubles_none(
     ):
         wait_until(lambda: "started" in (stops / "processor.log").read_text(), "both are there")
         wait_until(lambda: consumers(rabbitmq_queue) == 2, "both consume")
+        assert rabbitmq_queue.depth(), "it is stopped in the middle"
         stopping.send_signal(signal.SIGTERM)
         assert stopping.wait(30) == 0
-        assert rabbitmq_queue.depth(), "it stopped in the middle"
         wait_until(lambda: count(db, "message") >= SENT, "all are stored")
         staying.send_signal(signal.SIGTERM)
         assert staying.wait(30) == 0
