@@ -16,9 +16,11 @@ import pytest
 from msgspec.structs import replace
 
 from processor import registry
-from processor.model import Outcome, Settlement
+from processor.errors import Reason
+from processor.model import Delivery, Outcome, Rejection, Settlement
 from processor.sources.rabbitmq import RabbitMqSource
 from processor.statements import SETTLED_WITHIN_S
+from processor.wire import Claimed
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.edges.test_rabbitmq import take
 from tests.edges.test_rabbitmq_outages import processor
@@ -167,6 +169,37 @@ def test_what_is_saved_after_its_connection_has_ended_is_known_when_it_comes_aga
     assert saver.outcomes(*held) == ["stored"] * 2
     assert saver.outcomes(*again) == ["redelivered"] * 2
     assert count(db, "message") == 2
+
+
+def too_large_by_now(saver: Saver, delivery: Delivery) -> Rejection:
+    words = {"message": "too large by now"}
+    return Rejection(delivery, saver.schemas.version, Reason.TOO_LARGE, words, Claimed())
+
+
+def test_of_equal_ones_that_can_not_be_read_any_more_only_the_stored_one_is_known(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
+) -> None:
+    put_equal_ones(rabbitmq_queue, 2)
+    saver.save(take(source, 2)[0])
+    end_connection(source)
+
+    settlements = saver.store.save([too_large_by_now(saver, again) for again in take(source, 2)])
+
+    assert [settlement.outcome for settlement in settlements] == ["redelivered", "rejected"]
+    assert books(db) == {"message": 1, "duplicate": 0, "rejection": 1}
+
+
+def test_an_event_with_an_id_is_known_where_it_can_not_be_read_any_more(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
+) -> None:
+    rabbitmq_queue.put(PULSE[:-1] + b', "id": "e"}')
+    saver.save(*take(source))
+    end_connection(source)
+
+    [settlement] = saver.store.save([too_large_by_now(saver, again) for again in take(source)])
+
+    assert settlement.outcome == "redelivered"
+    assert books(db) == {"message": 1, "duplicate": 0, "rejection": 0}
 
 
 def test_a_save_that_is_repeated_takes_no_other_outcome(
