@@ -71,6 +71,7 @@ class Link:
         self._on_ready = on_ready
         self._on_message = on_message
         self._channel: Channel | None = None
+        self._consuming = False
         self._why: BaseException | str | None = None
         self._connection = pika.SelectConnection(
             parameters,
@@ -91,7 +92,13 @@ class Link:
         self._connection.ioloop.close()
 
     def _opened(self, connection: pika.SelectConnection) -> None:
+        # A broker that has just started lets us in, and may never answer for a queue that is not there yet.
+        connection.ioloop.call_later(STACK_TIMEOUT_S, self._require_consuming)
         connection.channel(on_open_callback=self._channel_opened)
+
+    def _require_consuming(self) -> None:
+        if not self._consuming:
+            self._end(f"lets us in, and has not handed the queue over within {STACK_TIMEOUT_S} s")
 
     def _channel_opened(self, channel: Channel) -> None:
         self._channel = channel
@@ -100,9 +107,11 @@ class Link:
         channel.basic_qos(prefetch_count=self._prefetch, callback=lambda _: self._consume(channel))
 
     def _consume(self, channel: Channel) -> None:
-        channel.basic_consume(
-            self._address.queue, on_message_callback=self._came, callback=lambda _: self._on_ready()
-        )
+        channel.basic_consume(self._address.queue, on_message_callback=self._came, callback=self._begun)
+
+    def _begun(self, _frame: object) -> None:
+        self._consuming = True
+        self._on_ready()
 
     def _came(
         self, _channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes

@@ -140,7 +140,9 @@ def test_processes_side_by_side_and_deliveries_in_any_order_give_the_answer_made
     assert done.returncode == 0, done.stderr
     assert files(tmp_path / "counts") == ANSWER
     kept = books(db)
-    assert (kept["message"], kept["rejection"], sum(kept.values())) == (155, 3, len(stream))
+    assert (kept["message"], sum(kept.values())) == (155, len(stream))
+    # Of an event and its contradiction the first that is saved stands, and of the other up to three don't.
+    assert 3 <= kept["rejection"] <= 5
 
 
 @pytest.mark.usefixtures("seeded")

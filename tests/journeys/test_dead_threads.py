@@ -38,6 +38,8 @@ ELSEWHERE = {
     "hard stop": "the process ends, and what asked for that bounds it as well",
     "pulse": "of a command: where it dies, the command waits as it would without it, until Ctrl-C",
     "cut": "of one request to the sink, whose socket has time-outs of its own",
+    "left": "of an end, which says what is left, if it can",
+    "idleness": "a worker of the pipeline, as those above, while a run is to end by itself",
     "end": "of an end that is under way",
     "sink": "of the demonstration's sink, which is no part of what runs all day",
 }

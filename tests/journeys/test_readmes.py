@@ -73,6 +73,9 @@ def counted(saver: Saver, db: psycopg.Connection[Any]) -> None:
         "INSERT INTO usage_line SELECT tenant_id, meter_id, window_start, group_key, revision, 0.05, 1,"
         " 0.05 * revision, 1 FROM total, generate_series(1, 2) AS lines (revision)"
     )
+    [key] = re.findall(r"line_key = '(\w+)'", "".join(TOTALS))
+    db.execute("UPDATE usage_line SET line_key = %s WHERE revision = 1", [key])
+    db.execute("INSERT INTO voided VALUES ('acme', 'one that never came', '', 'v-1', now())")
 
 
 @pytest.mark.usefixtures("counted")

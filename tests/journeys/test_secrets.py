@@ -274,6 +274,6 @@ def test_a_producer_that_fails_repeats_no_event_and_no_secret(
     away = environment | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
 
     said = _said([*PRODUCERS, "send", "-"], environment, stdin=line + "\n{" + canaries["half"], codes={1, 2})
-    said += _said([*PRODUCERS, "fake", "--events", "1"], away | {"RETRY_WAIT_S_MAX": "0.1"}, codes={4})
+    said += _said([*PRODUCERS, "fake", "--events", "1", "--wait", "1"], away, codes={4})
 
     assert canaries.seen_in(said) == set(), said
