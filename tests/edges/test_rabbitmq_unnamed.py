@@ -126,6 +126,15 @@ def test_a_kill_before_the_acknowledgement_loses_none_and_doubles_none(
     finish(rabbitmq_queue, database_url, db, tmp_path, 24)
 
 
+def test_a_process_without_its_forgetter_ends(
+    rabbitmq_queue: RabbitQueue, database_url: str, db: Db, tmp_path: Path
+) -> None:
+    put_equal_ones(rabbitmq_queue, 24)
+    dying = ("tests.faults.dead_thread", "forgetter", "processor")
+    with processor(database_url, rabbitmq_queue.source_url, tmp_path, dying) as running:
+        assert running.wait(30) == 1
+
+
 def finish(queue: RabbitQueue, database_url: str, db: Db, directory: Path, stored: int) -> None:
     """Let a processor read all that is left, stop it, and look: none was lost, none stored twice."""
     with processor(database_url, queue.source_url, directory) as running:
