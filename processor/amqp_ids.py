@@ -6,7 +6,7 @@
 
 AMQP gives a message no id. The property message_id is what a client likes: two different messages may bear
 one, and two equal ones too. So each hand-over has an id of its own, and ids of equal messages begin alike: by
-that a message which is handed over once more is matched to the outcome that it had.
+that a message which is handed over once more is matched to an outcome that it may have had.
 """
 
 import json

@@ -13,7 +13,7 @@ import orjson
 
 from processor.amqp_ids import HAND_OVER_LENGTH
 from processor.model import Delivery, Message, Rejection, Verdict
-from processor.wire import Attribute, derived_id
+from processor.wire import Attribute
 
 TEXT_LENGTH_MAX = 256
 """Characters kept of any text that a rejection quotes."""
@@ -60,27 +60,29 @@ def duplicate_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
 
 
 def repeated_columns(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
-    """Give the columns of `find_repeated`: how earlier ids begin, and between which message ids to look."""
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("queue", "begins", "tenant_id", "message_id_from", "message_id_to")
+    """Give the columns of `find_repeated`: how earlier ids begin, and the key to look for."""
+    keys = [
+        (verdict.tenant_id, verdict.message_id)
+        if isinstance(verdict, Message)
+        else itemgetter("tenant_id", "message_id")(claims(verdict))
+        for verdict in verdicts
+    ]
+    return {
+        "queue": [verdict.delivery.queue for verdict in verdicts],
+        "begins": [beginning(verdict.delivery) for verdict in verdicts],
+        "tenant_id": [tenant_id for tenant_id, _ in keys],
+        "message_id": [message_id for _, message_id in keys],
     }
-    for verdict in verdicts:
-        delivery = verdict.delivery
-        begins = beginning(delivery)
-        if isinstance(verdict, Message):
-            tenant_id, message_id = verdict.tenant_id, verdict.message_id
-        else:
-            tenant_id, message_id = itemgetter("tenant_id", "message_id")(claims(verdict))
-        lowest = highest = message_id
-        if message_id == derived_id(delivery.queue, delivery.delivery_id):
-            # Without an id of its own it was stored under its delivery's, whose end was another.
-            lowest = message_id[:-HAND_OVER_LENGTH]
-            highest = f"{lowest}g"
-        for column, value in zip(
-            columns.values(), (delivery.queue, begins, tenant_id, lowest, highest), strict=True
-        ):
-            column.append(value)
-    return columns
+
+
+def is_unnamed(verdict: Verdict) -> bool:
+    """Say whether neither queue nor sender gave it an id, as far as can be read."""
+    delivery = verdict.delivery
+    if delivery.named:
+        return False
+    message_id = verdict.message_id if isinstance(verdict, Message) else verdict.claimed.message_id
+    # The id that stands in for one ends with the delivery's, whose last digits nobody can foresee.
+    return not message_id or message_id.endswith(delivery.delivery_id)
 
 
 def beginning(delivery: Delivery) -> str | None:

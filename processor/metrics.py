@@ -37,7 +37,7 @@ oldest_held_seconds = Gauge("processor_oldest_held_seconds", "Age of the oldest 
 queue_depth = Gauge("processor_queue_messages", "Messages in the queue, as the queue counts them.", ["state"])
 unnamed = Counter(
     "processor_unnamed",
-    "Events without an id of their own, of a broker that gave them none: a redelivery counts again.",
+    "Events without an id of their own, of a broker that gave them none: equal ones are told apart by count.",
 )
 source_errors = Counter("processor_source_errors", "Failed calls to the queue.", ["operation"])
 database_errors = Counter(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from threading import Event
 from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import Struct
@@ -41,7 +42,8 @@ class Delivery(Struct, frozen=True, gc=False):
     within one group outcomes are committed in the order in which the queue hands the messages over. `named`
     is false where the queue gave it no id, so that this hand-over alone has this one; `repeated` says of such
     a one that it was handed over before, under an id that differs in its end alone. `fault` says in words
-    what of it can't be read; it is rejected for that.
+    what of it can't be read; it is rejected for that. `ended` is set once what it came over has ended, so
+    that it can't be settled any more and comes again; None: the queue knows no such end.
     """
 
     queue: str
@@ -59,6 +61,7 @@ class Delivery(Struct, frozen=True, gc=False):
     named: bool = True
     repeated: bool = False
     fault: str | None = None
+    ended: Event | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -74,6 +77,11 @@ class Delivery(Struct, frozen=True, gc=False):
     def redelivered(self) -> bool:
         """Whether the queue handed it over before, so that somebody else may be saving it, or has."""
         return self.receive_count > 1 and self.rejection_id is None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it comes again, whatever becomes of this hand-over."""
+        return self.ended is not None and self.ended.is_set()
 
     @property
     def suspect(self) -> bool:
@@ -132,11 +140,15 @@ Verdict: TypeAlias = Message | Rejection
 
 
 class Settlement(Struct, frozen=True, gc=False):
-    """The leave to delete one delivery from its queue. Only `Store.save` gives it out, after its COMMIT."""
+    """The leave to delete one delivery from its queue. Only `Store.save` gives it out, after its COMMIT.
+
+    `noted` says that the store is to be told once the queue is known to have deleted it.
+    """
 
     delivery: Delivery
     outcome: Outcome
     reason: Reason | None = None
+    noted: bool = False
 
 
 VOID = "void"

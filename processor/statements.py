@@ -1,10 +1,12 @@
 """The statements of one transaction: from verdicts to settlements, which hold once it is committed.
 
-message ─▶ classify ─▶ duplicate ─▶ known before? ─▶ rejection ─▶ replayed rejections closed
+known before? ─▶ message ─▶ classify ─▶ duplicate ─▶ rejection ─▶ replayed rejections closed ─▶ notes
 every statement in key order; the same order in every process
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -16,6 +18,7 @@ from processor.columns import (
     claims,
     detail_json,
     duplicate_columns,
+    is_unnamed,
     messages_document,
     rejection_columns,
     repeated_columns,
@@ -23,6 +26,24 @@ from processor.columns import (
 from processor.errors import Reason
 from processor.model import Delivery, Message, Outcome, Rejection, Settlement, Verdict
 from processor.refusals import id_conflict, may_be_stored
+
+SETTLED_WITHIN_S = 2.0
+"""How soon after a commit its acknowledgement has arrived and is known to have, unless something ended."""
+
+
+def let_settle(verdicts: Sequence[Verdict]) -> None:
+    """Wait until what was committed before these came, and acknowledged, is known to be.
+
+    Without an id a redelivery takes any outcome of an equal event that is left by then.
+    """
+    now = datetime.now(UTC)
+    ages = [
+        (now - verdict.delivery.received_at).total_seconds()
+        for verdict in verdicts
+        if verdict.delivery.repeated and is_unnamed(verdict)
+    ]
+    if ages and (wait_s := min(SETTLED_WITHIN_S, SETTLED_WITHIN_S - min(ages))) > 0:
+        time.sleep(wait_s)
 
 
 class KeyVanished(Exception):
@@ -50,6 +71,7 @@ class Statements:
         self._proven_tenant = proven_tenant
         self._verdicts = verdicts
         self._keys_by_settings = keys_by_settings
+        self._unnamed = {position for position, verdict in enumerate(verdicts) if is_unnamed(verdict)}
         self._settlements: dict[int, Settlement] = {}
 
     def save(self) -> list[Settlement]:
@@ -85,6 +107,7 @@ class Statements:
             self._settle_known(Rejection)
             self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
         self._close_replayed()
+        self._note_unsettled()
         self._forget_attempts()
         if any(settlement.outcome is Outcome.REDELIVERED for settlement in self._settlements.values()):
             # The row may be of a session that was ended while it waited for the standby: here, and not there.
@@ -100,7 +123,9 @@ class Statements:
         }
 
     def _settle(self, position: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        self._settlements[position] = Settlement(self._verdicts[position].delivery, outcome, reason)
+        self._settlements[position] = Settlement(
+            self._verdicts[position].delivery, outcome, reason, noted=position in self._unnamed
+        )
 
     def _lock_replayed(self) -> None:
         replayed = {
@@ -118,18 +143,40 @@ class Statements:
                 self._settle(position, Outcome.REDELIVERED)
 
     def _settle_repeated(self) -> None:
-        """Settle what is handed over once more, under a new id, and had its outcome under an earlier one."""
+        """Settle what is handed over once more, under a new id, and had its outcome under an earlier one.
+
+        Of an event with an id, the outcome of any equal message is that of this one. Without an id it is that
+        of one message, and is taken once.
+        """
         repeated = {
             position: verdict
             for position, verdict in enumerate(self._verdicts)
             if verdict.delivery.repeated and position not in self._settlements
         }
+        for position in [position for position in repeated if self._take_unsettled(position)]:
+            self._unnamed.add(position)
+            self._settle(position, Outcome.REDELIVERED)
+            del repeated[position]
         if not repeated:
             return
         self._cursor.execute(self._sql["find_repeated"], repeated_columns(list(repeated.values())))
         positions = list(repeated)
         for (place,) in self._cursor.fetchall():
             self._settle(positions[place - 1], Outcome.REDELIVERED)
+
+    def _take_unsettled(self, position: int) -> bool:
+        delivery = self._verdicts[position].delivery
+        self._cursor.execute(
+            self._sql["take_unsettled"],
+            {
+                "queue": delivery.queue,
+                "delivery_id": delivery.delivery_id,
+                "begins": beginning(delivery),
+                "within_s": SETTLED_WITHIN_S,
+                "age_s": _age_s(delivery),
+            },
+        )
+        return self._cursor.rowcount > 0
 
     def _insert_messages(self, messages: Mapping[int, Message]) -> dict[int, tuple[str, str | None]]:
         if not messages:
@@ -220,6 +267,18 @@ class Statements:
             else:
                 self._settle(position, Outcome.REDELIVERED)
 
+    def _note_unsettled(self) -> None:
+        deliveries = [self._verdicts[position].delivery for position in self._unnamed]
+        if deliveries:
+            self._cursor.execute(
+                self._sql["note_unsettled"],
+                {
+                    "queue": [delivery.queue for delivery in deliveries],
+                    "delivery_id": [delivery.delivery_id for delivery in deliveries],
+                    "age_s": [_age_s(delivery) for delivery in deliveries],
+                },
+            )
+
     def _forget_attempts(self) -> None:
         for verdict in self._verdicts:
             if verdict.delivery.suspect:
@@ -241,3 +300,8 @@ def _is_repetition(delivery: Delivery, stored_delivery_id: str | None) -> bool:
         and stored_delivery_id is not None
         and base_of(stored_delivery_id) == delivery.lasting_id
     )
+
+
+def _age_s(delivery: Delivery) -> float:
+    """Give how old its note is to be from the first: one that comes again anyway may be taken at once."""
+    return SETTLED_WITHIN_S if delivery.lost else 0.0

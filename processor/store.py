@@ -38,7 +38,7 @@ from processor.patience import Patience
 from processor.queries import queries
 from processor.refusals import blames_content, too_slow, unstorable
 from processor.sqlstates import Remedy, name_of, remedy
-from processor.statements import KeyVanished, Statements
+from processor.statements import KeyVanished, Statements, let_settle
 from processor.turns import Turn, turns
 
 log = structlog.get_logger(__name__)
@@ -117,6 +117,7 @@ class Store:
         kinds = [_turn(verdict.delivery) for verdict in verdicts]
         for positions in turns(kinds, lambda position: verdicts[position].delivery.group):
             together = [verdicts[position] for position in positions]
+            let_settle(together)
             settled.update(zip(positions, self._patience(partial(self._attempt, together)), strict=True))
         return [settled[position] for position in range(len(verdicts))]
 
@@ -145,7 +146,12 @@ class Store:
         if delivery_ids:
             hung = {"queue": queue, "delivery_ids": list(delivery_ids)}
             self._patience(partial(self._note, "note_hangs", hung))
-        self._patience(partial(self._note, "forget_attempts", {"days": keep_days}))
+        self._patience(partial(self._note, "forget_notes", {"days": keep_days}))
+
+    def forget_settled(self, queue: str, delivery_ids: Sequence[str]) -> None:
+        """Forget the notes of deliveries whose acknowledgement has arrived. Raises as `save` does."""
+        settled = {"queue": queue, "delivery_ids": list(delivery_ids)}
+        self._patience(partial(self._note, "forget_settled", settled))
 
     def close(self) -> None:
         """Close the connection; a later save opens a new one."""

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from processor.settings import Settings
-from processor.sources.rabbitmq import RabbitMqSource
+from processor.sources.rabbitmq import OnArrival, RabbitMqSource
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.rig import wait_until
 
@@ -13,11 +13,11 @@ def a_rabbitmq_source(queue: RabbitQueue, **settings: Any) -> RabbitMqSource:
     return a_source_of(queue.source_url, **settings)
 
 
-def a_source_of(source_url: str, **settings: Any) -> RabbitMqSource:
+def a_source_of(source_url: str, *, on_arrival: OnArrival = list, **settings: Any) -> RabbitMqSource:
     loaded = Settings.load(_env_file=None, source_url=source_url, **settings)
     address = loaded.source_address()
     assert address is not None
-    return RabbitMqSource.open(loaded, address)
+    return RabbitMqSource.open(loaded, address, on_arrival)
 
 
 def put_too_deep(queue: RabbitQueue, body: bytes, **properties: Any) -> None:

@@ -53,8 +53,8 @@ def check_rabbitmq(settings: Settings, address: SourceAddress) -> list[Finding]:
             "ids",
             "message_id with a digest of the message names a delivery",
             note=True,
-            advice="an event that has neither an id of its own nor this property is counted again with each "
-            "copy; processor_unnamed counts such events",
+            advice="let events have an id of their own or this property: without one each copy counts, a "
+            "redelivery waits, and a kill may mix up equal events; processor_unnamed_total counts them",
         ),
     ]
 

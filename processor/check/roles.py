@@ -35,6 +35,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage_line": ("SELECT",),
         "usage": ("SELECT",),
         "attempt": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "unsettled": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     },
     "processor_reader": {
         "migration": ("SELECT",),
@@ -60,6 +61,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage_place": ("SELECT",),
         "usage": ("SELECT",),
         "attempt": ("SELECT",),
+        "unsettled": ("SELECT",),
     },
     "processor_biller": {
         "migration": ("SELECT",),
@@ -150,7 +152,11 @@ TO_SAVE = (
         for table in ("total", "meter_miss")
         for privilege in ("SELECT", "INSERT", "UPDATE")
     ),
-    *(("attempt", privilege) for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")),
+    *(
+        (table, privilege)
+        for table in ("attempt", "unsettled")
+        for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")
+    ),
 )
 """The rights without which nothing can be saved: relation and privilege."""
 

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Self
+from typing import Self, TypeAlias
 
 import structlog
 from pika import ConnectionParameters
@@ -43,6 +43,16 @@ _ANSWER_S_MAX = 10.0
 
 _CLOSE_S = 5.0
 
+_ARRIVED_S_MAX = 2.0
+"""For how long the end waits for the broker to say that acknowledgements have arrived."""
+
+
+OnArrival: TypeAlias = Callable[[Sequence[str]], object]
+
+
+def _tell_nobody(_delivery_ids: Sequence[str]) -> None:
+    pass
+
 
 class RabbitMqSource:
     """One queue of RabbitMQ, classic or quorum, consumed by manual acknowledgement.
@@ -59,6 +69,7 @@ class RabbitMqSource:
         *,
         prefetch: int,
         clock: Callable[[], float] = time.monotonic,
+        on_arrival: OnArrival = _tell_nobody,
     ) -> None:
         self._address = address
         self._parameters = parameters
@@ -69,6 +80,7 @@ class RabbitMqSource:
         # Set while it consumes; its number is part of every receipt.
         self._link: Link | None = None
         self._link_number = 0
+        self._link_ended = threading.Event()
         self._buffer: deque[Delivery] = deque()
         # Tags that are not acknowledged and not given back, in the order in which they came.
         self._open: dict[int, None] = {}
@@ -80,15 +92,24 @@ class RabbitMqSource:
         # When the last question was asked that the broker has answered, and whether one waits for its answer.
         self._heard_at = -math.inf
         self._asking = False
+        self._on_arrival = on_arrival
+        # Acknowledged and to be told of, and those of them whose arrival the broker is being asked for.
+        self._noted: list[str] = []
+        self._asked: list[str] = []
 
     @classmethod
-    def open(cls, settings: Settings, address: SourceAddress) -> Self:
-        """Take the settings; nothing is called yet."""
+    def open(cls, settings: Settings, address: SourceAddress, on_arrival: OnArrival = _tell_nobody) -> Self:
+        """Take the settings; nothing is called yet.
+
+        `on_arrival` is told of noted settlements, by delivery id, once their acknowledgement has arrived. It
+        must not wait.
+        """
         return cls(
             address,
             connection_parameters(address),
             # Two batches: one that is being saved, and the next. More would come again after a crash.
             prefetch=min(settings.buffer_size_max, 2 * settings.batch_size_max, PREFETCH_MAX),
+            on_arrival=on_arrival,
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
@@ -110,10 +131,14 @@ class RabbitMqSource:
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Acknowledge. This is the one place in the house that does so at RabbitMQ."""
         with self._changed:
-            tags = self._take_out(settlement.delivery for settlement in settlements)
+            ours = [settlement for settlement in settlements if self._tag(settlement.delivery) is not None]
+            tags = self._take_out(settlement.delivery for settlement in ours)
             if tags:
                 self._need_link().acknowledge(_acknowledgements(tags, next(iter(self._open), None)))
                 metrics.settled.inc(len(tags))
+                self._noted += [settlement.delivery.delivery_id for settlement in ours if settlement.noted]
+                if self._noted:
+                    self._ask()
             elif settlements:
                 # Of a channel that has ended: they come again. While there is none, that is an outage.
                 self._need_link()
@@ -144,6 +169,9 @@ class RabbitMqSource:
     def close(self) -> None:
         """Close the connection; what was not settled is handed over again."""
         with self._changed:
+            self._changed.wait_for(
+                lambda: self._link is None or not (self._noted or self._asked), _ARRIVED_S_MAX
+            )
             self._closing = True
             self._changed.notify_all()
             if self._running is not None:
@@ -157,15 +185,20 @@ class RabbitMqSource:
         while not self._buffer and self._heard_at < asked_at:
             if self._link is None:
                 raise self._outage()
-            if not self._asking:
-                self._asking = True
-                self._link.ask(functools.partial(self._heard, time.monotonic()))
+            self._ask()
             left_s = asked_at + _ANSWER_S_MAX - time.monotonic()
             if left_s <= 0:
                 metrics.source_errors.labels(operation="receive").inc()
                 [(host, port)] = self._address.hosts
                 raise SourceUnavailable(f"RabbitMQ at {host}:{port} is connected and answers no more")
             self._changed.wait(left_s)
+
+    def _ask(self) -> None:
+        """Ask the broker, unless it is being asked: with its answer, what was acknowledged has arrived."""
+        if not self._asking and self._link is not None:
+            self._asking = True
+            self._asked, self._noted = self._noted, []
+            self._link.ask(functools.partial(self._heard, time.monotonic()))
 
     # ── the link: asked for by any thread (holding the lock), made and lived by one of its own ───────────
 
@@ -218,10 +251,13 @@ class RabbitMqSource:
             why = link.run()
             with self._changed:
                 self._running = self._link = None
+                self._link_ended.set()
                 # What waits here, and every tag, was of that channel: the queue hands it all over again.
                 self._buffer.clear()
                 self._open.clear()
                 self._asking = False
+                # Nobody knows whether these have arrived: they stay noted.
+                self._noted, self._asked = [], []
                 self._note(why)
                 self._changed.notify_all()
             link.dispose()
@@ -249,12 +285,18 @@ class RabbitMqSource:
         with self._changed:
             self._link = self._running
             self._link_number += 1
+            self._link_ended = threading.Event()
             self._refusal.over()
             self._changed.notify_all()
 
     def _heard(self, asked_at: float) -> None:
         with self._changed:
             self._heard_at, self._asking = asked_at, False
+            if self._asked:
+                self._on_arrival(self._asked)
+                self._asked = []
+            if self._noted:
+                self._ask()
             self._changed.notify_all()
 
     def _came(self, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
@@ -269,11 +311,15 @@ class RabbitMqSource:
         """Give the tags of those that are still open on this link's channel, and note them as done with."""
         tags = []
         for delivery in deliveries:
-            number, _, tag = delivery.receipt.partition(":")
-            if int(number) == self._link_number and int(tag) in self._open:
-                del self._open[int(tag)]
-                tags.append(int(tag))
+            tag = self._tag(delivery)
+            if tag is not None:
+                del self._open[tag]
+                tags.append(tag)
         return tags
+
+    def _tag(self, delivery: Delivery) -> int | None:
+        number, _, tag = delivery.receipt.partition(":")
+        return int(tag) if int(number) == self._link_number and int(tag) in self._open else None
 
     # ── one message ───────────────────────────────────────────────────────────────────────────────────
 
@@ -299,6 +345,7 @@ class RabbitMqSource:
             named=False,
             repeated=redelivered,
             fault=fault,
+            ended=self._link_ended,
         )
 
 

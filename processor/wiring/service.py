@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -16,6 +17,7 @@ from processor.connection import Deadline, connect
 from processor.cores import settle_down
 from processor.deaths import ended_by_a_dead_thread
 from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stopped, StoreFault
+from processor.forgetter import Forgetter
 from processor.limits import RECEIVE_SIZE_MAX, Limits
 from processor.patience import Patience
 from processor.pipeline import Pipeline
@@ -67,22 +69,21 @@ def run(
     """
     worker = worker or alone()
     core = settle_down(settings.keep_to_one_core, worker.place)
-    source = open_source(settings)
-    patience = {
-        name: Patience(name, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
-        for name in ("database", "queue")
-    }
+    patience = partial(Patience, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
+    database_patience, queue_patience = patience("database"), patience("queue")
     schemas = make_schemas(settings)
     judge = Watched(schemas, worker.row)
-    stores = [make_store(settings, judge, patience["database"]) for _ in range(settings.writers)]
+    open_store = partial(make_store, settings, judge, database_patience)
+    forgetter = Forgetter(open_store, settings.queue_name())
+    source = open_source(settings, forgetter.tell)
     alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
     pipeline = Pipeline(
         source,
         judge,
-        stores,
+        [open_store() for _ in range(settings.writers)],
         limits=_limits(settings, until_idle_s),
-        database=patience["database"],
-        broker=patience["queue"],
+        database=database_patience,
+        broker=queue_patience,
         give_up=stops.now,
         on_commit=alarm.note,
     )
@@ -110,6 +111,7 @@ def run(
         watcher.stop()
         probes.stop()
         source.close()
+        forgetter.stop()
     log.info("stopped", **tally.outcomes)
     return tally
 

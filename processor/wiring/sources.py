@@ -3,7 +3,7 @@
 Each kind of broker has its line in the two tables below: how it is looked at, and how its depth is counted.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -17,10 +17,11 @@ from processor.sources.sqs import SqsSource
 from processor.wiring import database
 
 
-def open_source(settings: Settings) -> RunningSource:
+def open_source(settings: Settings, on_arrival: Callable[[Sequence[str]], object]) -> RunningSource:
     """Give the source of SOURCE_URL, or of SQS_QUEUE_URL where there is none. Nothing is called yet.
 
-    Raises SettingsError, also where the extra of its broker is not installed.
+    `on_arrival` is told of noted settlements, by delivery id, once the broker has forgotten them. Raises
+    SettingsError, also where the extra of its broker is not installed.
     """
     address = settings.source_address()
     if settings.routing_key is not None and (address is None or address.kind != "rabbitmq"):
@@ -33,7 +34,7 @@ def open_source(settings: Settings) -> RunningSource:
         if address.kind == "rabbitmq":
             from processor.sources.rabbitmq import RabbitMqSource  # noqa: PLC0415 - an extra's driver
 
-            return RabbitMqSource.open(settings, address)
+            return RabbitMqSource.open(settings, address, on_arrival)
         from processor.sources.kafka import KafkaSource  # noqa: PLC0415 - an extra's driver
 
         return KafkaSource.open(settings, address, partial(_forgotten_before, settings))

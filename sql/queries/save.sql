@@ -28,16 +28,28 @@ WHERE rejection_id = ANY (%(rejection_ids)b) AND status = 'open'
 ORDER BY queue, delivery_id
 FOR UPDATE
 
--- find_repeated: Of deliveries that are handed over once more, each time under a new id, find those that have an outcome: ids of the same message differ in their last twelve digits alone.
+-- take_unsettled: Let a delivery without an id that is handed over once more take one outcome of an equal one whose acknowledgement is not known to have arrived, its own before others; those that may be acknowledged right now are left alone.
+UPDATE unsettled SET delivery_id = %(delivery_id)s, noted_at = clock_timestamp() - make_interval(secs => %(age_s)s)
+WHERE queue = %(queue)s AND delivery_id = (
+  SELECT delivery_id FROM unsettled
+  WHERE queue = %(queue)s AND delivery_id > %(begins)s::text AND delivery_id < %(begins)s::text || 'g'
+    AND char_length(delivery_id) = char_length(%(begins)s::text) + 12
+    AND (delivery_id = %(delivery_id)s OR noted_at <= clock_timestamp() - make_interval(secs => %(within_s)s))
+  ORDER BY delivery_id <> %(delivery_id)s, delivery_id
+  LIMIT 1
+  FOR UPDATE SKIP LOCKED)
+
+-- find_repeated: Of deliveries that are handed over once more, each time under a new id, find those whose event has an id and an outcome: ids of the same message differ in their last twelve digits alone. Equal messages are alike in having an id, so one of them is looked at.
 SELECT position
 FROM ROWS FROM (unnest(
-  %(queue)b::text[], %(begins)b::text[], %(tenant_id)b::text[], %(message_id_from)b::text[], %(message_id_to)b::text[]
-)) WITH ORDINALITY AS incoming (queue, begins, tenant_id, message_id_from, message_id_to, position)
+  %(queue)b::text[], %(begins)b::text[], %(tenant_id)b::text[], %(message_id)b::text[]
+)) WITH ORDINALITY AS incoming (queue, begins, tenant_id, message_id, position)
 WHERE (
-    SELECT 1 FROM rejection
+    SELECT rejection.message_id <> '' AND right(rejection.message_id, char_length(rejection.delivery_id)) <> rejection.delivery_id
+    FROM rejection
     WHERE rejection.queue = incoming.queue
       AND rejection.delivery_id > begins AND rejection.delivery_id < begins || 'g'
-      AND char_length(rejection.delivery_id) = char_length(begins) + 12 LIMIT 1) IS NOT NULL
+      AND char_length(rejection.delivery_id) = char_length(begins) + 12 LIMIT 1)
   OR (
     SELECT 1 FROM duplicate
     WHERE duplicate.queue = incoming.queue
@@ -45,8 +57,7 @@ WHERE (
       AND char_length(duplicate.delivery_id) = char_length(begins) + 12 LIMIT 1) IS NOT NULL
   OR (
     SELECT 1 FROM message
-    WHERE message.tenant_id = incoming.tenant_id
-      AND message.message_id >= message_id_from AND message.message_id <= message_id_to
+    WHERE message.tenant_id = incoming.tenant_id AND message.message_id = incoming.message_id
       AND message.queue = incoming.queue
       AND message.delivery_id > begins AND message.delivery_id < begins || 'g'
       AND char_length(message.delivery_id) = char_length(begins) + 12 LIMIT 1) IS NOT NULL
@@ -235,13 +246,16 @@ WHERE (
     WHERE message.delivery_id = incoming.delivery_id AND message.queue = incoming.queue AND message.receive_count > 1
     LIMIT 1) IS NOT NULL
   OR again AND (
-    SELECT 1 FROM message
+    -- Where each hand-over has an id of its own, they differ in their last twelve digits alone, and stand for each other
+    -- where the event has an id.
+    SELECT message.delivery_id = incoming.delivery_id
+      OR right(message.message_id, char_length(message.delivery_id)) <> message.delivery_id
+    FROM message
     WHERE split_part(message.delivery_id, '~', 1) = split_part(incoming.delivery_id, '~', 1)
       AND message.queue = incoming.queue
-      -- Where each hand-over has an id of its own, they differ in their last twelve digits alone.
       AND (message.delivery_id = incoming.delivery_id
         OR starts_with(message.delivery_id, begins) AND char_length(message.delivery_id) = char_length(begins) + 12)
-    LIMIT 1) IS NOT NULL
+    LIMIT 1)
 
 -- insert_rejections: Keep what can't be a message, whole; a delivery that has an outcome already is not given back.
 INSERT INTO rejection (
@@ -269,6 +283,16 @@ WHERE (
 ORDER BY queue COLLATE "C", delivery_id COLLATE "C"
 ON CONFLICT ON CONSTRAINT rejection_delivery_key DO NOTHING
 RETURNING queue, delivery_id
+
+-- note_unsettled: Note the deliveries of events without an id that have their outcome, until their acknowledgement is known to have arrived; one that can't be acknowledged any more may be taken at once, and so is noted as older.
+INSERT INTO unsettled (queue, delivery_id, noted_at)
+SELECT queue, delivery_id, clock_timestamp() - make_interval(secs => age_s)
+FROM unnest(%(queue)b::text[], %(delivery_id)b::text[], %(age_s)b::float8[]) AS incoming (queue, delivery_id, age_s)
+ORDER BY queue COLLATE "C", delivery_id COLLATE "C"
+ON CONFLICT ON CONSTRAINT unsettled_pkey DO NOTHING
+
+-- forget_settled: Forget deliveries whose acknowledgement has arrived.
+DELETE FROM unsettled WHERE queue = %(queue)s AND delivery_id = ANY (%(delivery_ids)s::text[])
 
 -- close_replayed: Close a rejection whose replay found its place in another table; one that was discarded meanwhile stays so.
 UPDATE rejection
@@ -300,7 +324,10 @@ ON CONFLICT ON CONSTRAINT attempt_pkey DO UPDATE SET hangs = attempt.hangs + 1, 
 -- forget_attempt: Forget what was noted of a delivery that gets its outcome.
 DELETE FROM attempt WHERE queue = %(queue)s AND delivery_id = %(delivery_id)s
 
--- forget_attempts: Forget what was noted of deliveries that came no more.
+-- forget_notes: Forget what was noted of deliveries that came no more.
+WITH settled AS (
+  DELETE FROM unsettled WHERE noted_at < now() - make_interval(days => %(days)s)
+)
 DELETE FROM attempt WHERE noted_at < now() - make_interval(days => %(days)s)
 
 -- make_commit_wait: Write to the WAL, so that the COMMIT waits for the synchronous standby as one with rows does.

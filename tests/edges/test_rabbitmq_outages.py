@@ -211,7 +211,10 @@ def nothing_is_left(db: psycopg.Connection[Any], address: SourceAddress) -> bool
 class processor:  # noqa: N801 - reads as what it starts
     """`processor run` on a queue of RabbitMQ, for as long as the block lasts."""
 
-    def __init__(self, database_url: str, source_url: str, directory: Path) -> None:
+    def __init__(
+        self, database_url: str, source_url: str, directory: Path, module: tuple[str, ...] = ("processor",)
+    ) -> None:
+        self._module = module
         self._environment = os.environ | {
             "DATABASE_URL": database_url,
             "SOURCE_URL": source_url,
@@ -229,7 +232,7 @@ class processor:  # noqa: N801 - reads as what it starts
     def __enter__(self) -> "subprocess.Popen[bytes]":
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "processor", "run"], env=self._environment, stdout=log, stderr=log
+                [sys.executable, "-m", *self._module, "run"], env=self._environment, stdout=log, stderr=log
             )
         return self._process
 

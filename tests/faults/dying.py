@@ -15,6 +15,7 @@ import psycopg
 from processor.cli import main
 from processor.queries import queries
 from processor.schemas import Schemas
+from processor.sources.rabbitmq import RabbitMqSource
 from processor.sources.sqs import SqsSource
 
 NOTHING_COMMITTED = [
@@ -65,7 +66,8 @@ def dying_at(place: str, step: str, original: Callable[..., Any]) -> Callable[..
 
 def arm(place: str) -> None:
     """Make the process die at a place."""
-    for owner, step in ((SqsSource, "receive"), (SqsSource, "settle"), (Schemas, "validate")):
+    steps = [(source, step) for source in (SqsSource, RabbitMqSource) for step in ("receive", "settle")]
+    for owner, step in (*steps, (Schemas, "validate")):
         setattr(owner, step, dying_at(place, step, getattr(owner, step)))
 
     execute = psycopg.Cursor.execute

@@ -34,6 +34,7 @@ GRPC = ["keys", "sender-0", "probes", "health"]
 ELSEWHERE = {
     "kafka": "tests/conformance/test_source.py",
     "rabbitmq": "tests/conformance/test_source.py",
+    "forgetter": "tests/edges/test_rabbitmq_unnamed.py",
     "releaser": "given up with the process, which ends",
     "hard stop": "the process ends, and what asked for that bounds it as well",
     "pulse": "of a command: where it dies, the command waits as it would without it, until Ctrl-C",

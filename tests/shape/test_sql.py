@@ -39,6 +39,7 @@ TABLES = (
     "usage_place",
     "api_key",
     "attempt",
+    "unsettled",
 )
 VIEWS = ("usage",)
 TOPICS = sorted(path.stem for path in (sql_folder() / "queries").glob("*.sql"))
@@ -85,6 +86,7 @@ COLUMNS = {
     "usage_place": "is_current place reason noted_at",
     "api_key": "key_id tenant_id name digest created_at revoked_at?",
     "attempt": "queue delivery_id attempts hangs noted_at",
+    "unsettled": "queue delivery_id noted_at",
     # Of a view, no column is known to be NOT NULL.
     "usage": """
         tenant_id? meter? event_type? window_start? window_end? group_by? value? messages? revision? state?
@@ -128,6 +130,7 @@ KEYS = {
     "usage_place_pkey": "PRIMARY KEY (is_current)",
     "api_key_pkey": "PRIMARY KEY (key_id)",
     "attempt_pkey": "PRIMARY KEY (queue, delivery_id)",
+    "unsettled_pkey": "PRIMARY KEY (queue, delivery_id)",
     "api_key_tenant_fkey": "FOREIGN KEY (tenant_id) REFERENCES tenant(tenant_id)",
 }
 
