@@ -6,13 +6,12 @@ What is rare goes as one list a column, which the driver sends as binary arrays:
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
 from typing import Any
 
 import orjson
 
 from processor.amqp_ids import HAND_OVER_LENGTH
-from processor.model import Delivery, Message, Rejection, Verdict
+from processor.model import Delivery, Message, Rejection
 from processor.wire import Attribute
 
 TEXT_LENGTH_MAX = 256
@@ -59,35 +58,9 @@ def duplicate_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
     }
 
 
-def repeated_columns(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
-    """Give the columns of `find_repeated`: how earlier ids begin, and the key to look for."""
-    keys = [
-        (verdict.tenant_id, verdict.message_id)
-        if isinstance(verdict, Message)
-        else itemgetter("tenant_id", "message_id")(claims(verdict))
-        for verdict in verdicts
-    ]
-    return {
-        "queue": [verdict.delivery.queue for verdict in verdicts],
-        "begins": [beginning(verdict.delivery) for verdict in verdicts],
-        "tenant_id": [tenant_id for tenant_id, _ in keys],
-        "message_id": [message_id for _, message_id in keys],
-    }
-
-
-def is_unnamed(verdict: Verdict) -> bool:
-    """Say whether neither queue nor sender gave it an id, as far as can be read."""
-    delivery = verdict.delivery
-    if delivery.named:
-        return False
-    message_id = verdict.message_id if isinstance(verdict, Message) else verdict.claimed.message_id
-    # The id that stands in for one ends with the delivery's, whose last digits nobody can foresee.
-    return not message_id or message_id.endswith(delivery.delivery_id)
-
-
-def beginning(delivery: Delivery) -> str | None:
-    """Give how the ids of all hand-overs of a message begin; None: its queue gave it one id for all."""
-    return delivery.delivery_id[:-HAND_OVER_LENGTH] if delivery.repeated else None
+def beginning(delivery: Delivery) -> str:
+    """Give how the ids of all hand-overs of a message begin, whose queue gives it none."""
+    return delivery.delivery_id[:-HAND_OVER_LENGTH]
 
 
 def rejection_columns(

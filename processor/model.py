@@ -140,15 +140,11 @@ Verdict: TypeAlias = Message | Rejection
 
 
 class Settlement(Struct, frozen=True, gc=False):
-    """The leave to delete one delivery from its queue. Only `Store.save` gives it out, after its COMMIT.
-
-    `noted` says that the store is to be told once the queue is known to have deleted it.
-    """
+    """The leave to delete one delivery from its queue. Only `Store.save` gives it out, after its COMMIT."""
 
     delivery: Delivery
     outcome: Outcome
     reason: Reason | None = None
-    noted: bool = False
 
 
 VOID = "void"

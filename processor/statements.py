@@ -12,16 +12,13 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from processor.amqp_ids import base_of
 from processor.columns import (
     beginning,
     claims,
     detail_json,
     duplicate_columns,
-    is_unnamed,
     messages_document,
     rejection_columns,
-    repeated_columns,
 )
 from processor.errors import Reason
 from processor.model import Delivery, Message, Outcome, Rejection, Settlement, Verdict
@@ -34,13 +31,13 @@ SETTLED_WITHIN_S = 2.0
 def let_settle(verdicts: Sequence[Verdict]) -> None:
     """Wait until what was committed before these came, and acknowledged, is known to be.
 
-    Without an id a redelivery takes any outcome of an equal event that is left by then.
+    A redelivery takes any outcome of an equal message that is left by then.
     """
     now = datetime.now(UTC)
     ages = [
         (now - verdict.delivery.received_at).total_seconds()
         for verdict in verdicts
-        if verdict.delivery.repeated and is_unnamed(verdict)
+        if verdict.delivery.repeated
     ]
     if ages and (wait_s := min(SETTLED_WITHIN_S, SETTLED_WITHIN_S - min(ages))) > 0:
         time.sleep(wait_s)
@@ -71,7 +68,6 @@ class Statements:
         self._proven_tenant = proven_tenant
         self._verdicts = verdicts
         self._keys_by_settings = keys_by_settings
-        self._unnamed = {position for position, verdict in enumerate(verdicts) if is_unnamed(verdict)}
         self._settlements: dict[int, Settlement] = {}
 
     def save(self) -> list[Settlement]:
@@ -92,9 +88,6 @@ class Statements:
                 case "stored":
                     self._settle(position, Outcome.STORED)
                 case "redelivered":
-                    self._settle(position, Outcome.REDELIVERED)
-                case "duplicate" if _is_repetition(messages[position].delivery, stored_delivery_id):
-                    # Another hand-over of the same message was saved while this save was under way.
                     self._settle(position, Outcome.REDELIVERED)
                 case "duplicate":
                     duplicates[position] = messages[position]
@@ -123,9 +116,7 @@ class Statements:
         }
 
     def _settle(self, position: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        self._settlements[position] = Settlement(
-            self._verdicts[position].delivery, outcome, reason, noted=position in self._unnamed
-        )
+        self._settlements[position] = Settlement(self._verdicts[position].delivery, outcome, reason)
 
     def _lock_replayed(self) -> None:
         replayed = {
@@ -145,24 +136,15 @@ class Statements:
     def _settle_repeated(self) -> None:
         """Settle what is handed over once more, under a new id, and had its outcome under an earlier one.
 
-        Of an event with an id, the outcome of any equal message is that of this one. Without an id it is that
-        of one message, and is taken once.
+        Each outcome is that of one message, and so is taken once, however many are equal.
         """
-        repeated = {
-            position: verdict
-            for position, verdict in enumerate(self._verdicts)
-            if verdict.delivery.repeated and position not in self._settlements
-        }
-        for position in [position for position in repeated if self._take_unsettled(position)]:
-            self._unnamed.add(position)
-            self._settle(position, Outcome.REDELIVERED)
-            del repeated[position]
-        if not repeated:
-            return
-        self._cursor.execute(self._sql["find_repeated"], repeated_columns(list(repeated.values())))
-        positions = list(repeated)
-        for (place,) in self._cursor.fetchall():
-            self._settle(positions[place - 1], Outcome.REDELIVERED)
+        for position, verdict in enumerate(self._verdicts):
+            if (
+                verdict.delivery.repeated
+                and position not in self._settlements
+                and self._take_unsettled(position)
+            ):
+                self._settle(position, Outcome.REDELIVERED)
 
     def _take_unsettled(self, position: int) -> bool:
         delivery = self._verdicts[position].delivery
@@ -224,7 +206,6 @@ class Statements:
             {
                 "queue": [queue for queue, _ in keys],
                 "delivery_id": [name for _, name in keys],
-                "begins": [beginning(verdict.delivery) for verdict in verdicts.values()],
                 "again": [may_be_stored(verdict) for verdict in verdicts.values()],
             },
         )
@@ -268,7 +249,7 @@ class Statements:
                 self._settle(position, Outcome.REDELIVERED)
 
     def _note_unsettled(self) -> None:
-        deliveries = [self._verdicts[position].delivery for position in self._unnamed]
+        deliveries = [verdict.delivery for verdict in self._verdicts if not verdict.delivery.named]
         if deliveries:
             self._cursor.execute(
                 self._sql["note_unsettled"],
@@ -292,14 +273,6 @@ class Statements:
             rejection_id = settlement.delivery.rejection_id
             if rejection_id is not None and settlement.outcome is not Outcome.REJECTED:
                 self._cursor.execute(self._sql["close_replayed"], {"rejection_id": rejection_id})
-
-
-def _is_repetition(delivery: Delivery, stored_delivery_id: str | None) -> bool:
-    return (
-        delivery.repeated
-        and stored_delivery_id is not None
-        and base_of(stored_delivery_id) == delivery.lasting_id
-    )
 
 
 def _age_s(delivery: Delivery) -> float:

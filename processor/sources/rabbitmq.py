@@ -101,7 +101,7 @@ class RabbitMqSource:
     def open(cls, settings: Settings, address: SourceAddress, on_arrival: OnArrival = _tell_nobody) -> Self:
         """Take the settings; nothing is called yet.
 
-        `on_arrival` is told of noted settlements, by delivery id, once their acknowledgement has arrived. It
+        `on_arrival` is told of settlements, by delivery id, once their acknowledgement has arrived. It
         must not wait.
         """
         return cls(
@@ -136,7 +136,7 @@ class RabbitMqSource:
             if tags:
                 self._need_link().acknowledge(_acknowledgements(tags, next(iter(self._open), None)))
                 metrics.settled.inc(len(tags))
-                self._noted += [settlement.delivery.delivery_id for settlement in ours if settlement.noted]
+                self._noted += [settlement.delivery.delivery_id for settlement in ours]
                 if self._noted:
                     self._ask()
             elif settlements:

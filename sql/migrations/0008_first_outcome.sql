@@ -7,13 +7,12 @@ SET LOCAL lock_timeout = '10s';
 SELECT pg_advisory_xact_lock(registry_lock_key());
 
 -- What was handed over before, and can't be read now or is read as another key, is looked for by its delivery
--- alone; of RabbitMQ by what stands before the ~, which all hand-overs of a message have in common. Ten bits for each
--- row answer that, by few pages of the table: a B-tree would cost each insert a fifth. Short ranges, because a row that
--- takes the room of a removed one writes its range anew. Reading a large table to build this index and the next one
--- takes a while during which nothing is saved; to avoid that, build both beforehand, by these names, with CREATE INDEX
--- CONCURRENTLY.
+-- alone. Ten bits for each row answer that, by few pages of the table: a B-tree would cost each insert a fifth. Short
+-- ranges, because a row that takes the room of a removed one writes its range anew. Reading a large table to build this
+-- index and the next one takes a while during which nothing is saved; to avoid that, build both beforehand, by these
+-- names, with CREATE INDEX CONCURRENTLY.
 CREATE INDEX IF NOT EXISTS message_delivery_bloom ON message USING brin (
-  split_part(delivery_id, '~', 1) text_bloom_ops (n_distinct_per_range = 250, false_positive_rate = 0.01)
+  delivery_id text_bloom_ops (n_distinct_per_range = 250, false_positive_rate = 0.01)
 ) WITH (pages_per_range = 8);
 -- A range is summarised by VACUUM, and read whole until then. Often and little, so that those are few; autosummarize
 -- would ask for each range by itself, and has room for 256 of them a minute.

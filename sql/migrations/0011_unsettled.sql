@@ -1,5 +1,5 @@
--- Outcomes of RabbitMQ's events that have no id at all, until their acknowledgement is known to have arrived. Such events
--- may be equal in everything, so which of them is handed over once more is told by counting alone.
+-- Outcomes of RabbitMQ's messages, until their acknowledgement is known to have arrived. Messages may be equal in everything,
+-- so which of them is handed over once more is told by counting alone.
 
 CREATE TABLE unsettled (
   queue       text COLLATE "C" NOT NULL,
@@ -7,7 +7,7 @@ CREATE TABLE unsettled (
   noted_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   CONSTRAINT unsettled_pkey PRIMARY KEY (queue, delivery_id)
 );
-COMMENT ON TABLE unsettled IS 'The delivery of an event without an id that has its outcome, and whose acknowledgement is not known to have reached RabbitMQ. One redelivery of an equal event takes it; it goes with the acknowledgement, or when its key may be forgotten.';
+COMMENT ON TABLE unsettled IS 'A delivery of RabbitMQ that has its outcome, and whose acknowledgement is not known to have arrived there. One redelivery of an equal message takes it; it goes with the acknowledgement, or when its key may be forgotten.';
 COMMENT ON COLUMN unsettled.queue IS 'The queue that handed it over.';
 COMMENT ON COLUMN unsettled.delivery_id IS 'The hand-over that is to be acknowledged; all but the last twelve digits are alike in equal messages.';
 COMMENT ON COLUMN unsettled.noted_at IS 'When its outcome was written; earlier by what others wait where its connection had ended by then. Younger ones may be acknowledged at this moment, and are left alone.';

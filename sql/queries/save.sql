@@ -28,7 +28,7 @@ WHERE rejection_id = ANY (%(rejection_ids)b) AND status = 'open'
 ORDER BY queue, delivery_id
 FOR UPDATE
 
--- take_unsettled: Let a delivery without an id that is handed over once more take one outcome of an equal one whose acknowledgement is not known to have arrived, its own before others; those that may be acknowledged right now are left alone.
+-- take_unsettled: Let a delivery of RabbitMQ that is handed over once more take one outcome of an equal one whose acknowledgement is not known to have arrived, its own before others; those that may be acknowledged right now are left alone.
 UPDATE unsettled SET delivery_id = %(delivery_id)s, noted_at = clock_timestamp() - make_interval(secs => %(age_s)s)
 WHERE queue = %(queue)s AND delivery_id = (
   SELECT delivery_id FROM unsettled
@@ -38,29 +38,6 @@ WHERE queue = %(queue)s AND delivery_id = (
   ORDER BY delivery_id <> %(delivery_id)s, delivery_id
   LIMIT 1
   FOR UPDATE SKIP LOCKED)
-
--- find_repeated: Of deliveries that are handed over once more, each time under a new id, find those whose event has an id and an outcome: ids of the same message differ in their last twelve digits alone. Equal messages are alike in having an id, so one of them is looked at.
-SELECT position
-FROM ROWS FROM (unnest(
-  %(queue)b::text[], %(begins)b::text[], %(tenant_id)b::text[], %(message_id)b::text[]
-)) WITH ORDINALITY AS incoming (queue, begins, tenant_id, message_id, position)
-WHERE (
-    SELECT rejection.message_id <> '' AND right(rejection.message_id, char_length(rejection.delivery_id)) <> rejection.delivery_id
-    FROM rejection
-    WHERE rejection.queue = incoming.queue
-      AND rejection.delivery_id > begins AND rejection.delivery_id < begins || 'g'
-      AND char_length(rejection.delivery_id) = char_length(begins) + 12 LIMIT 1)
-  OR (
-    SELECT 1 FROM duplicate
-    WHERE duplicate.queue = incoming.queue
-      AND duplicate.delivery_id > begins AND duplicate.delivery_id < begins || 'g'
-      AND char_length(duplicate.delivery_id) = char_length(begins) + 12 LIMIT 1) IS NOT NULL
-  OR (
-    SELECT 1 FROM message
-    WHERE message.tenant_id = incoming.tenant_id AND message.message_id = incoming.message_id
-      AND message.queue = incoming.queue
-      AND message.delivery_id > begins AND message.delivery_id < begins || 'g'
-      AND char_length(message.delivery_id) = char_length(begins) + 12 LIMIT 1) IS NOT NULL
 
 -- insert_messages: Store what is new; a delivery that has an outcome already, or a known key, inserts nothing.
 INSERT INTO message (
@@ -233,8 +210,7 @@ RETURNING queue, delivery_id
 
 -- find_outcomes: Find the deliveries that have an outcome, whatever a reading of them says now. Asked in the order of what it costs: whatever was stored of a first hand-over has no exact index, and only what was handed over before can be there.
 SELECT incoming.queue, incoming.delivery_id
-FROM unnest(%(queue)b::text[], %(delivery_id)b::text[], %(begins)b::text[], %(again)b::boolean[])
-  AS incoming (queue, delivery_id, begins, again)
+FROM unnest(%(queue)b::text[], %(delivery_id)b::text[], %(again)b::boolean[]) AS incoming (queue, delivery_id, again)
 WHERE (
     SELECT 1 FROM rejection
     WHERE rejection.queue = incoming.queue AND rejection.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL
@@ -246,16 +222,8 @@ WHERE (
     WHERE message.delivery_id = incoming.delivery_id AND message.queue = incoming.queue AND message.receive_count > 1
     LIMIT 1) IS NOT NULL
   OR again AND (
-    -- Where each hand-over has an id of its own, they differ in their last twelve digits alone, and stand for each other
-    -- where the event has an id.
-    SELECT message.delivery_id = incoming.delivery_id
-      OR right(message.message_id, char_length(message.delivery_id)) <> message.delivery_id
-    FROM message
-    WHERE split_part(message.delivery_id, '~', 1) = split_part(incoming.delivery_id, '~', 1)
-      AND message.queue = incoming.queue
-      AND (message.delivery_id = incoming.delivery_id
-        OR starts_with(message.delivery_id, begins) AND char_length(message.delivery_id) = char_length(begins) + 12)
-    LIMIT 1)
+    SELECT 1 FROM message
+    WHERE message.delivery_id = incoming.delivery_id AND message.queue = incoming.queue LIMIT 1) IS NOT NULL
 
 -- insert_rejections: Keep what can't be a message, whole; a delivery that has an outcome already is not given back.
 INSERT INTO rejection (
@@ -284,7 +252,7 @@ ORDER BY queue COLLATE "C", delivery_id COLLATE "C"
 ON CONFLICT ON CONSTRAINT rejection_delivery_key DO NOTHING
 RETURNING queue, delivery_id
 
--- note_unsettled: Note the deliveries of events without an id that have their outcome, until their acknowledgement is known to have arrived; one that can't be acknowledged any more may be taken at once, and so is noted as older.
+-- note_unsettled: Note the deliveries of RabbitMQ that have their outcome, until their acknowledgement is known to have arrived; one that can't be acknowledged any more may be taken at once, and so is noted as older.
 INSERT INTO unsettled (queue, delivery_id, noted_at)
 SELECT queue, delivery_id, clock_timestamp() - make_interval(secs => age_s)
 FROM unnest(%(queue)b::text[], %(delivery_id)b::text[], %(age_s)b::float8[]) AS incoming (queue, delivery_id, age_s)

@@ -243,15 +243,22 @@ def test_what_another_process_may_be_acknowledging_is_left_alone(
     assert count(db, "message") == 2
 
 
-def test_an_event_with_an_id_notes_nothing(
+def test_equal_messages_with_an_id_have_a_row_each_also_where_one_of_them_comes_again(
     rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
 ) -> None:
-    rabbitmq_queue.put(PULSE, message_id="m")
-    rabbitmq_queue.put(PULSE[:-1] + b', "id": "e"}')
-    settlements = saver.save(*take(source, 2))
+    for _ in range(2):
+        rabbitmq_queue.put(PULSE, message_id="m")
+    [first, _] = take(source, 2)
+    assert saver.outcomes(first) == ["stored"]
+    source.settle([Settlement(first, Outcome.STORED)])
+    wait_until(lambda: source._asked == source._noted == [], "the acknowledgement has arrived")
+    saver.store.forget_settled(first.queue, [first.delivery_id])
+    end_connection(source)
+    [again] = take(source, 1)
 
-    assert not any(settlement.noted for settlement in settlements)
-    assert count(db, "unsettled") == 0
+    assert again.repeated
+    assert saver.outcomes(again) == ["duplicate"]
+    assert (count(db, "message"), count(db, "duplicate")) == (1, 1)
 
 
 # ── what is known to be acknowledged ──────────────────────────────────────────────────────────────────
@@ -267,11 +274,11 @@ def test_what_has_arrived_is_told_and_what_came_over_an_ended_connection_is_not(
     end_connection(source)
     first, second = take(source, 2)
 
-    source.settle([Settlement(delivery, Outcome.STORED, noted=True) for delivery in (*lost, first)])
+    source.settle([Settlement(delivery, Outcome.STORED) for delivery in (*lost, first)])
     source.settle([Settlement(second, Outcome.STORED)])
     source.close()
 
-    assert told == [first.delivery_id]
+    assert told == [first.delivery_id, second.delivery_id]
     assert rabbitmq_queue.depth() == 0
 
 
@@ -286,7 +293,7 @@ def test_an_acknowledgement_that_nobody_has_answered_is_not_told(
     monkeypatch.setattr(source._link, "ask", lambda _on_answer: None)
 
     for delivery in deliveries:
-        source.settle([Settlement(delivery, Outcome.STORED, noted=True)])
+        source.settle([Settlement(delivery, Outcome.STORED)])
     end_connection(source)
     assert source.receive(1, 0) == []
     source.close()
