@@ -133,6 +133,12 @@ class Link:
         self._why = self._why or why
         with suppress(pika.exceptions.ConnectionWrongStateError):
             self._connection.close()
+            # Who does not answer for a queue may not answer the farewell either.
+            self._connection.ioloop.call_later(CONNECT_TIMEOUT_S, self._leave)
+
+    def _leave(self) -> None:
+        connection: Any = self._connection
+        connection._terminate_stream(pika.exceptions.StreamLostError())  # noqa: SLF001 - pika has no other way
 
     # ── from any thread, while it is running ──────────────────────────────────────────────────────────
 

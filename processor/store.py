@@ -383,6 +383,8 @@ def _sees_all(verdict: Verdict) -> bool:
 
 
 def _turn(delivery: Delivery) -> Turn:
+    if delivery.receive_count == 1:
+        return Turn.FIRST
     if delivery.suspect:
         return Turn.ALONE
     return Turn.SECOND if delivery.redelivered else Turn.FIRST

@@ -21,6 +21,9 @@ def turns(kinds: Sequence[Turn], group: Callable[[int], str | None]) -> list[lis
     Only what comes later in the same `group` (None: in none) has to wait for what is before it, so that a
     group keeps its order: it may come in a later part than its kind, or join what is SECOND.
     """
+    if kinds.count(Turn.FIRST) == len(kinds):
+        # Nearly always, and then there is nothing to part.
+        return [list(range(len(kinds)))] if kinds else []
     # The first two parts are those of their kinds; after them, one begins with each that is alone.
     parts: list[list[int]] = [[], []]
     ends_alone = True

@@ -231,11 +231,19 @@ _CLOUDEVENT = _Form(
 
 def _from_cloudevent(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:
     fields = document.value
-    claimed = _claimed_of(fields, attributes)
+    if (fault := _cloudevent_fault(fields)) is not None:
+        return _invalid(fault, _claimed_of(fields, attributes))
+    return _envelope(
+        _CLOUDEVENT, fields, (document.member_texts["data"], fields["data"]), document, attributes
+    )
+
+
+def _cloudevent_fault(fields: Mapping[str, Any]) -> str | None:
+    """Say what keeps a CloudEvent from being taken; None: nothing."""
     if fields["specversion"] != "1.0":
-        return _invalid('specversion: expected "1.0"', claimed)
+        return 'specversion: expected "1.0"'
     if fields.get("data_base64") is not None:
-        return _invalid("data_base64: binary data is not taken; send JSON in data", claimed)
+        return "data_base64: binary data is not taken; send JSON in data"
     content_type = fields.get("datacontenttype")
     # CloudEvents lets an attribute that is not set be written as null.
     if content_type is None:
@@ -243,12 +251,8 @@ def _from_cloudevent(document: Document, attributes: Mapping[str, Attribute]) ->
     if not isinstance(content_type, str) or not re.fullmatch(
         r"[^;]*[/+]json\s*(;.*)?", content_type, re.IGNORECASE | re.DOTALL
     ):
-        return _invalid("datacontenttype: expected application/json", claimed)
-    if "data" not in fields:
-        return _invalid("data: missing; expected the payload", claimed)
-    return _envelope(
-        _CLOUDEVENT, fields, (document.member_texts["data"], fields["data"]), document, attributes
-    )
+        return "datacontenttype: expected application/json"
+    return None if "data" in fields else "data: missing; expected the payload"
 
 
 def _from_native(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:

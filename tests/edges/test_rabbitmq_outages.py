@@ -9,7 +9,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from pika.channel import Channel
+from pika.connection import Connection
 
+from processor import amqp_link
 from processor.addresses import SourceAddress
 from processor.amqp_link import connection_parameters
 from processor.audit import audit
@@ -148,6 +151,25 @@ def test_a_broker_that_falls_silent_is_an_outage(rabbitmq_queue: RabbitQueue) ->
 
     with pytest.raises(SourceUnavailable, match="can't be reached"):
         source.receive(1, 20)
+    source.close()
+
+
+def test_a_broker_that_lets_us_in_and_never_answers_for_the_queue_is_left(
+    rabbitmq_queue: RabbitQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that has just started, now and then."""
+    for bound in ("STACK_TIMEOUT_S", "CONNECT_TIMEOUT_S"):
+        monkeypatch.setattr(amqp_link, bound, 1)
+    with monkeypatch.context() as unanswered:
+        unanswered.setattr(Channel, "basic_consume", lambda *_, **__: None)
+        unanswered.setattr(Connection, "close", lambda *_, **__: None)
+        source = a_rabbitmq_source(rabbitmq_queue)
+        with pytest.raises(SourceUnavailable, match="has not handed the queue over"):
+            source.receive(1, 0)
+
+    rabbitmq_queue.put(b"{}")
+
+    assert len(take(source, 1)) == 1
     source.close()
 
 
