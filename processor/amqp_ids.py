@@ -37,6 +37,9 @@ _PROPERTIES = ("content_type", "content_encoding", "correlation_id", "reply_to",
 """Properties that say something of the event; the others are about its transport."""
 
 
+_MILLISECONDS_FROM = 100_000_000_000
+
+
 class Unreadable(dict[Any, Any]):
     """Headers that the driver can't read, and why."""
 
@@ -105,12 +108,14 @@ def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[st
         # One that can be no id names nothing: it is kept as bytes, which any context takes.
         usable = not isinstance(message_id, str) or message_id.isprintable()
         attributes[AMQP_MESSAGE_ID] = message_id if usable else _utf8(message_id)
-    if (timestamp := getattr(properties, "timestamp", None)) is not None:
-        moment = moment_of(timestamp)
-        # Milliseconds, say, name no moment that we can be sure of; they are kept as they came.
-        attributes[AMQP_TIMESTAMP if moment else "amqp.timestamp.raw"] = (
-            moment.isoformat() if moment else str(timestamp)
-        )
+    if timestamp := getattr(properties, "timestamp", None):
+        # Seconds, says AMQP. What would be after the year 5138 is meant in milliseconds, as many clients have it.
+        moment = moment_of(timestamp / 1000 if timestamp >= _MILLISECONDS_FROM else timestamp)
+        if moment is None:
+            attributes["amqp.timestamp.raw"] = str(timestamp)
+            fault = f"the property timestamp is no moment: {str(timestamp)[:64]}; expected seconds since 1970"
+        else:
+            attributes[AMQP_TIMESTAMP] = moment.isoformat()
     return attributes | {"routing_key": routing_key}, fault
 
 

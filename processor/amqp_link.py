@@ -44,13 +44,14 @@ OnMessage = Callable[[Basic.Deliver, BasicProperties, bytes], None]
 class Ended:
     """Why a link ended, in words without any secret.
 
-    `refused` says that our user or password was, `missing` that there is no such queue, and `answered` that
-    there is a broker that said so.
+    `refused` says that our user or password was, `missing` that there is no such queue, `denied` that there is
+    no such vhost, or not for us, and `answered` that there is a broker that said so.
     """
 
     words: str
     refused: bool = False
     missing: bool = False
+    denied: bool = False
     answered: bool = False
 
 
@@ -252,7 +253,13 @@ def ended(why: BaseException | str | None, address: SourceAddress) -> Ended:
     missing = code == _NOT_FOUND and "no queue" in text
     if code == _NOT_FOUND and not missing:
         words = f"can't reach the queue {queue} in the vhost {vhost} now: {text[:120]}"
-    return Ended(f"{at} {words}", refused=code == _ACCESS_REFUSED, missing=missing, answered=True)
+    return Ended(
+        f"{at} {words}",
+        refused=code == _ACCESS_REFUSED,
+        missing=missing,
+        denied=code == _NOT_ALLOWED,
+        answered=True,
+    )
 
 
 def _root(why: BaseException | str | None) -> BaseException | str | None:

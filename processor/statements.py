@@ -28,18 +28,28 @@ SETTLED_WITHIN_S = 2.0
 """How soon after a commit its acknowledgement has arrived and is known to have, unless something ended."""
 
 
-def let_settle(verdicts: Sequence[Verdict]) -> None:
-    """Wait until what was committed before these came, and acknowledged, is known to be.
+_NOTICED_WITHIN_S = 0.05
+"""How soon the end of a connection is noticed by a process that runs again after a pause."""
 
-    A redelivery takes any outcome of an equal message that is left by then.
+
+def let_settle(verdicts: Sequence[Verdict]) -> None:
+    """Wait until what is known of deliveries of RabbitMQ is true again.
+
+    A redelivery takes any outcome of an equal message that is left when it is saved: what was committed
+    before it came, and acknowledged, must be known to be by then. And of a first hand-over that has waited
+    for long, or whose process was paused, the connection may have ended meanwhile.
     """
     now = datetime.now(UTC)
-    ages = [
-        (now - verdict.delivery.received_at).total_seconds()
-        for verdict in verdicts
-        if verdict.delivery.repeated
-    ]
-    if ages and (wait_s := min(SETTLED_WITHIN_S, SETTLED_WITHIN_S - min(ages))) > 0:
+    wait_s = 0.0
+    for verdict in verdicts:
+        delivery = verdict.delivery
+        if not delivery.named:
+            age_s = (now - delivery.received_at).total_seconds()
+            if delivery.repeated:
+                wait_s = max(wait_s, min(SETTLED_WITHIN_S, SETTLED_WITHIN_S - age_s))
+            elif age_s >= SETTLED_WITHIN_S:
+                wait_s = max(wait_s, _NOTICED_WITHIN_S)
+    if wait_s:
         time.sleep(wait_s)
 
 
@@ -69,6 +79,7 @@ class Statements:
         self._verdicts = verdicts
         self._keys_by_settings = keys_by_settings
         self._settlements: dict[int, Settlement] = {}
+        self._left: set[int] = set()
 
     def save(self) -> list[Settlement]:
         """Run them all; gives the settlements in order, which hold once the transaction is committed.
@@ -76,6 +87,7 @@ class Statements:
         Raises KeyVanished, and whatever psycopg raises; nothing may be committed then.
         """
         self._lock_replayed()
+        self._leave_lost()
         self._settle_repeated()
         if self._keys_by_settings:
             self._settle_known(Message)
@@ -131,6 +143,13 @@ class Statements:
         for position, rejection_id in replayed.items():
             if rejection_id not in open_ids:
                 # Somebody else closed it meanwhile: the delivery has its outcome.
+                self._settle(position, Outcome.REDELIVERED)
+
+    def _leave_lost(self) -> None:
+        """Leave what comes again whatever becomes of it here: somebody else may have saved it meanwhile."""
+        for position, verdict in enumerate(self._verdicts):
+            if verdict.delivery.lost and position not in self._settlements:
+                self._left.add(position)
                 self._settle(position, Outcome.REDELIVERED)
 
     def _settle_repeated(self) -> None:
@@ -249,7 +268,11 @@ class Statements:
                 self._settle(position, Outcome.REDELIVERED)
 
     def _note_unsettled(self) -> None:
-        deliveries = [verdict.delivery for verdict in self._verdicts if not verdict.delivery.named]
+        deliveries = [
+            verdict.delivery
+            for position, verdict in enumerate(self._verdicts)
+            if not verdict.delivery.named and position not in self._left
+        ]
         if deliveries:
             self._cursor.execute(
                 self._sql["note_unsettled"],

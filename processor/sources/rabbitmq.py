@@ -278,6 +278,8 @@ class RabbitMqSource:
             self._refusal.credentials("put a valid user and password into SOURCE_URL")
         elif why.missing:
             self._refusal.missing("make the queue, or mend SOURCE_URL")
+        elif why.denied:
+            self._refusal.missing("make the vhost and let this user in, or mend SOURCE_URL")
         else:
             self._refusal.over()
 

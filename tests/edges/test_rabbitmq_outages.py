@@ -18,7 +18,7 @@ from processor.amqp_link import connection_parameters
 from processor.audit import audit
 from processor.devstack.children import free_port
 from processor.devstack.seed import seed
-from processor.errors import SourceFault, SourceUnavailable
+from processor.errors import SettingsError, SourceFault, SourceUnavailable
 from processor.manifest import ManifestWriter
 from processor.settings import Settings
 from processor.source_refusal import REFUSED_S_MAX
@@ -74,10 +74,18 @@ def test_a_wrong_password_is_an_outage_and_after_minutes_a_fault(rabbitmq_queue:
     source.close()
 
 
-def test_a_vhost_that_does_not_exist_is_an_outage(rabbitmq_url: str) -> None:
-    source = a_source_of(f"{rabbitmq_url.rstrip('/')}/nowhere?queue=events")
+def test_a_vhost_that_does_not_exist_is_an_outage_and_after_minutes_a_mistake(rabbitmq_url: str) -> None:
+    url = f"{rabbitmq_url.rstrip('/')}/nowhere?queue=events"
+    address = Settings.load(_env_file=None, source_url=url).source_address()
+    assert address is not None
+    now = [0.0]
+    source = RabbitMqSource(address, connection_parameters(address), prefetch=10, clock=lambda: now[0])
 
     everything_raises(source, "'nowhere'")
+    now[0] = REFUSED_S_MAX
+
+    with pytest.raises(SettingsError, match="make the vhost"):
+        source.receive(10, 0)
     source.close()
 
 

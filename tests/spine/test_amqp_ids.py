@@ -108,6 +108,32 @@ def test_properties_are_attributes_beside_the_headers() -> None:
 
 
 @pytest.mark.parametrize(
+    ("timestamp", "moment"),
+    [
+        (1_700_000_000, "2023-11-14T22:13:20+00:00"),
+        # As many clients have it, though AMQP says seconds.
+        (1_700_000_000_250, "2023-11-14T22:13:20.250000+00:00"),
+        (0, None),
+    ],
+)
+def test_a_timestamp_is_in_seconds_or_milliseconds_and_zero_is_none(
+    timestamp: int, moment: str | None
+) -> None:
+    attributes, fault = attributes_of(BasicProperties(timestamp=timestamp), "key")
+
+    assert (attributes.get("amqp.timestamp"), fault) == (moment, None)
+
+
+@pytest.mark.parametrize("timestamp", [2**53, 2**63])
+def test_a_timestamp_that_names_no_moment_is_said_and_kept(timestamp: int) -> None:
+    attributes, fault = attributes_of(BasicProperties(timestamp=timestamp), "key")
+
+    assert fault is not None
+    assert str(timestamp) in fault
+    assert attributes["amqp.timestamp.raw"] == str(timestamp)
+
+
+@pytest.mark.parametrize(
     ("headers", "words"),
     [
         (Unreadable("RecursionError"), "the headers can't be read: RecursionError"),
