@@ -44,8 +44,8 @@ OnMessage = Callable[[Basic.Deliver, BasicProperties, bytes], None]
 class Ended:
     """Why a link ended, in words without any secret.
 
-    `refused` says that our user or password was, `missing` that there is no such queue, `denied` that there is
-    no such vhost, or not for us, and `answered` that there is a broker that said so.
+    `refused` says that our user or password was, `missing` that there is no such queue, `denied` that there
+    is no such vhost, or not for us, and `answered` that there is a broker that said so.
     """
 
     words: str
