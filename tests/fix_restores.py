@@ -1,8 +1,10 @@
-"""A backup of the test's database, and what puts it back: a dump into a database made anew."""
+"""A backup of the test's database, what puts it back (a dump into a database made anew), and reconciling."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -10,6 +12,7 @@ import pytest
 
 from processor.devstack.binaries import find_binaries, server_account
 from processor.devstack.sink import Receiver
+from tests.fix_usage import Answer, Command
 
 Restore = Callable[[], None]
 BackUp = Callable[[], Restore]
@@ -45,3 +48,20 @@ def written_by_sink(receiver: Receiver, file: Path) -> Path:
     """What the sink has, as it got it: an array of lines on each line."""
     file.write_bytes(b"\n".join(request.body for request in receiver.requests) + b"\n")
     return file
+
+
+@pytest.fixture
+def reconcile(processor: Command, receiver: Receiver, tmp_path: Path) -> Command:
+    """Reconciles with all that the sink got, or with other lines."""
+
+    def run(*words: str, lines: list[dict[str, Any]] | None = None) -> Answer:
+        file = written_by_sink(receiver, tmp_path / "sink.jsonl")
+        if lines is not None:
+            file.write_text("\n".join(map(json.dumps, lines)))
+        return processor("usage", "reconcile", file, "--json", *words)
+
+    return run
+
+
+def counts(answer: Answer) -> dict[str, int]:
+    return {finding: count for finding, count in answer.json["lines"].items() if count}

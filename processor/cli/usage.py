@@ -110,11 +110,12 @@ def usage_voids(tenant_id: str | None, limit: int | None, as_json: bool) -> None
     no_message: no such message came yet (one that comes later is cancelled all the same), or retention has
     removed it. other_producer: there is such an id, but not by this producer; where ids are unique within a
     value (--id-scope) the producer is the one that `processor trace` shows. is_a_void: a void can't be
-    cancelled. not_counted: no meter counts what it names.
+    cancelled. not_counted: no meter counts what it names. Of several voids of one message the first is listed
+    alone, if it is: what the others name is cancelled by it.
     """
     rows = wiring.list_idle_voids(Settings.load(), tenant_id, limit or (None if as_json else _TABLE_ROWS_MAX))
     shown = rows if as_json else [row | {"producers": ", ".join(row["producers"])} for row in rows]
-    print_rows(shown, as_json=as_json, empty="each void has cancelled something")
+    print_rows(shown, as_json=as_json, empty="no void that cancelled nothing")
 
 
 @usage.command("verify")

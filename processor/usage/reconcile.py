@@ -1,6 +1,7 @@
 """Reconciling with the sink, after a restore: what only the sink knows becomes ours, under its keys.
 
     FILE (the sink's lines) ─▶ compare by key ─┬▶ known                       nothing to do
+                                               ├▶ maybe of a namesake ───────▶ a person decides
                                                ├▶ waits here, or differs ───▶ marked, with what the sink has
                                                ├▶ missing here ─────────────▶ brought in, as handed over
                                                └▶ missing there ────────────▶ said, or sent again
@@ -31,6 +32,7 @@ FINDINGS = {
     "not_marked": "that waited here, and that the sink has: marked as handed over",
     "other_amount": "with another amount than the sink has under their key: the sink's amount is noted",
     "missing_here": "that only the sink had: brought in as handed over",
+    "of_earlier_life": "of a window that ended before their tenant or meter was added here",
     "missing_there": "marked as handed over, and missing at the sink",
     "of_nobody": "of a tenant or a meter that is not here",
     "key_of_another": "whose key stands for another line here",
@@ -43,12 +45,15 @@ class Choice:
     """What to do about lines that stand in the way.
 
     `send_again` sends lines again that the sink lacks; `partial` says that it may have more than the file
-    names; `leave_unknown` leaves lines of tenants and meters out that are not here.
+    names; `leave_unknown` leaves lines of tenants and meters out that are not here; `leave_earlier` leaves
+    lines out that are of an erased namesake, `bring_in_earlier` says that they are of the same one.
     """
 
     send_again: bool = False
     partial: bool = False
     leave_unknown: bool = False
+    leave_earlier: bool = False
+    bring_in_earlier: bool = False
     dry_run: bool = False
 
 
@@ -56,12 +61,16 @@ class Choice:
 class Reconciled:
     """How many lines were found to be what, and the first of those that are not known to both.
 
-    With anything in `open_findings`, which need a decision, nothing was changed; else `place` is from where
-    lines are handed over now.
+    `differences` are what the next dispatch sends then, unless more is stored before: the first of them,
+    negative ones before others, with how many there are. With anything in `open_findings`, which need a
+    decision, nothing was changed; else `place` is from where lines are handed over now.
     """
 
     counts: dict[str, int]
     examples: list[Row]
+    differences: list[Row]
+    difference_count: int
+    negative_count: int
     open_findings: list[str] = field(default_factory=list)
     place: str | None = None
 
@@ -83,7 +92,7 @@ def reconcile(connection: Connection, lines: Iterable[SinkLine], choice: Choice)
         _lock(connection)
         _note_keys(connection)
         _take_in(connection, lines)
-        done = _compare(connection)
+        done = _compare(connection, choice)
         done.open_findings = _open(done.counts, choice)
         if done.open_findings or choice.dry_run:
             raise psycopg.Rollback(transaction)
@@ -128,14 +137,16 @@ def _take_in(connection: Connection, lines: Iterable[SinkLine]) -> None:
             "the tables can't take a line of this file; expected what we sent, as UTF-8"
         ) from None
     connection.execute(sql["find_meters"])
-    connection.execute(sql["compare_lines"])
 
 
-def _compare(connection: Connection) -> Reconciled:
+def _compare(connection: Connection, choice: Choice) -> Reconciled:
     sql = queries("reconcile")
+    connection.execute(sql["compare_lines"], {"bring_in_earlier": choice.bring_in_earlier})
     counts = dict.fromkeys(FINDINGS, 0) | dict(connection.execute(sql["findings"]).fetchall())
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(sql["examples"], {"kept": _KEPT_MAX}).fetchall()
+        asked = {"kept": _KEPT_MAX, "leave_earlier": choice.leave_earlier}
+        differing = cursor.execute(sql["differences"], asked).fetchall()
     examples = [
         {
             "finding": row["finding"],
@@ -150,13 +161,29 @@ def _compare(connection: Connection) -> Reconciled:
         }
         for row in rows
     ]
-    return Reconciled(counts, examples)
+    return Reconciled(
+        counts,
+        examples,
+        differences=[
+            {
+                "tenant_id": row["tenant_id"],
+                "meter": row["meter"],
+                "window_start": moment(row["window_start"]),
+                "group": row["group_by"],
+                "value": digits(row["value"]),
+            }
+            for row in differing
+        ],
+        difference_count=differing[0]["found_count"] if differing else 0,
+        negative_count=differing[0]["negative_count"] if differing else 0,
+    )
 
 
 def _open(counts: Mapping[str, int], choice: Choice) -> list[str]:
     decided = {
         "missing_there": choice.send_again or choice.partial,
         "of_nobody": choice.leave_unknown,
+        "of_earlier_life": choice.leave_earlier,
         "key_of_another": False,
     }
     return [finding for finding, fine in decided.items() if counts[finding] and not fine]

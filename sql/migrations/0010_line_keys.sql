@@ -14,6 +14,7 @@ CREATE TABLE usage_place (
   place      text NOT NULL,
   reason     text NOT NULL,
   noted_at   timestamptz NOT NULL DEFAULT now(),
+  first_at   timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT usage_place_single CHECK (is_current),
   CONSTRAINT usage_place_reason_known CHECK (reason IN ('first', 'reconciled', 'nothing_lost'))
 );
@@ -22,6 +23,7 @@ COMMENT ON COLUMN usage_place.is_current IS 'True: there is one row.';
 COMMENT ON COLUMN usage_place.place IS 'What usage_place_now() gave when it was noted.';
 COMMENT ON COLUMN usage_place.reason IS 'first: by the first dispatch. reconciled: after a comparison with the sink. nothing_lost: a person said so.';
 COMMENT ON COLUMN usage_place.noted_at IS 'When it was noted.';
+COMMENT ON COLUMN usage_place.first_at IS 'When lines were handed over for the first time: a tenant or meter that was added before has no earlier namesake at the sink. -infinity: nobody knows.';
 
 CREATE FUNCTION usage_place_now() RETURNS text LANGUAGE sql STABLE
   -- A restore to a point in time and a promotion begin a timeline; a dump is restored as other tables. Each of the
@@ -34,8 +36,8 @@ CREATE FUNCTION usage_place_now() RETURNS text LANGUAGE sql STABLE
 COMMENT ON FUNCTION usage_place_now() IS 'Which server, timeline, database and table these are: another one after a restore, a copy or a failover; NULL on a standby. Not told apart: a copied disk, and rows that are loaded into the same tables.';
 
 -- Whoever handed over before did so from here.
-INSERT INTO usage_place (place, reason)
-SELECT usage_place_now(), 'first' WHERE EXISTS (SELECT FROM usage_batch);
+INSERT INTO usage_place (place, reason, first_at)
+SELECT usage_place_now(), 'first', '-infinity' WHERE EXISTS (SELECT FROM usage_batch);
 
 CREATE FUNCTION has_pulse_lines(one meter) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
   RETURN (one).aggregation = 'sum' AND (one).value_pointer = '/used_amount' AND cardinality((one).group_names) = 2

@@ -57,17 +57,27 @@ SET meter_id = coalesce(
     LIMIT 1
   ))
 
--- compare_lines: Say what is to be done about each.
+-- compare_lines: Say what is to be done about each. A line is written after its window has ended; so one whose window ended before its tenant or meter was added may be of another by that name, which was erased or deleted.
 UPDATE sink_line
 SET finding = CASE
   WHEN sink_line.meter_id IS NULL THEN 'of_nobody'
-  WHEN known.line_key IS NULL THEN 'missing_here'
   WHEN (known.tenant_id, known.window_start, known.group_key)
     <> (sink_line.tenant_id, sink_line.window_start, sink_line.group_key) THEN 'key_of_another'
+  WHEN NOT %(bring_in_earlier)s
+    AND (known.line_key IS NULL OR (known.value, known.messages) <> (sink_line.value, sink_line.messages))
+    AND EXISTS (
+      SELECT FROM unnest(ARRAY[tenant.created_at, meter.created_at]) AS added (added_at)
+      WHERE added_at >= sink_line.window_start + meter.window_length
+        AND added_at > coalesce((SELECT first_at FROM usage_place), '-infinity'))
+    THEN 'of_earlier_life'
+  WHEN known.line_key IS NULL THEN 'missing_here'
   WHEN (known.value, known.messages) <> (sink_line.value, sink_line.messages) THEN 'other_amount'
   WHEN known.handed_over_at IS NULL THEN 'not_marked'
   ELSE 'known' END
-FROM sink_line AS this LEFT JOIN usage_line AS known USING (line_key)
+FROM sink_line AS this
+LEFT JOIN usage_line AS known USING (line_key)
+LEFT JOIN tenant ON tenant.tenant_id = this.tenant_id
+LEFT JOIN meter ON meter.meter_id = this.meter_id
 WHERE sink_line.line_key = this.line_key
 
 -- findings: How many of each there are, with those that are marked here and that the sink lacks.
@@ -90,6 +100,39 @@ FROM (
   WHERE handed_over_at IS NOT NULL AND NOT EXISTS (SELECT FROM sink_line WHERE sink_line.line_key = usage_line.line_key)
 ) AS odd
 ORDER BY finding, tenant_id, meter, window_start, group_key, revision
+LIMIT %(kept)s
+
+-- differences: What the windows that change are short of or beyond what the sink has of them, as it would be handed over: what is taken back first, with how many there are.
+SELECT
+  tenant_id, meter, window_start, group_key::jsonb AS group_by, value,
+  count(*) OVER () AS found_count, count(*) FILTER (WHERE value < 0) OVER () AS negative_count
+FROM (
+  SELECT
+    changed.tenant_id, meter.meter, changed.window_start, changed.group_key,
+    coalesce((
+      SELECT sum(value)
+      FROM total
+      WHERE total.tenant_id = changed.tenant_id AND total.meter_id = changed.meter_id
+        AND total.window_start = changed.window_start AND total.group_key = changed.group_key), 0)
+    - coalesce((
+      SELECT sum(value)
+      FROM usage_line
+      WHERE usage_line.tenant_id = changed.tenant_id AND usage_line.meter_id = changed.meter_id
+        AND usage_line.window_start = changed.window_start AND usage_line.group_key = changed.group_key), 0)
+    - changed.value AS value
+  FROM (
+    SELECT
+      sink_line.tenant_id, sink_line.meter_id, sink_line.window_start, sink_line.group_key,
+      sum(sink_line.value - coalesce(known.value, 0)) AS value
+    FROM sink_line LEFT JOIN usage_line AS known USING (line_key)
+    WHERE finding IN ('missing_here', 'other_amount') OR (finding = 'of_earlier_life' AND NOT %(leave_earlier)s)
+    GROUP BY sink_line.tenant_id, sink_line.meter_id, sink_line.window_start, sink_line.group_key
+  ) AS changed
+  JOIN meter USING (meter_id)
+  WHERE meter.is_handed_over
+) AS compared
+WHERE value <> 0
+ORDER BY value < 0 DESC, tenant_id, meter, window_start, group_key
 LIMIT %(kept)s
 
 -- take_over: Lines that the sink has, and that wait here or say another amount, become what the sink has.
@@ -148,9 +191,9 @@ UPDATE usage_line
 SET handed_over_at = NULL, batch_id = NULL
 WHERE handed_over_at IS NOT NULL AND NOT EXISTS (SELECT FROM sink_line WHERE sink_line.line_key = usage_line.line_key)
 
--- note_place: Let lines be handed over from here; gives where that is.
-INSERT INTO usage_place (place, reason)
-VALUES (usage_place_now(), %(reason)s)
+-- note_place: Let lines be handed over from here; gives where that is. What was handed over before the first note, nobody knows.
+INSERT INTO usage_place (place, reason, first_at)
+VALUES (usage_place_now(), %(reason)s, '-infinity')
 ON CONFLICT ON CONSTRAINT usage_place_pkey DO UPDATE
 SET place = excluded.place, reason = excluded.reason, noted_at = now()
 RETURNING place

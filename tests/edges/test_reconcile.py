@@ -16,9 +16,8 @@ from processor.devstack.sink import GOOD, Behaviour, Receiver
 from processor.model import Delivery
 from processor.usage.lines import LineId
 from tests.fix_database import LogIn, Saver
-from tests.fix_restores import BackUp, written_by_sink
+from tests.fix_restores import BackUp, counts, written_by_sink
 from tests.fix_usage import (
-    Answer,
     Command,
     HandOver,
     a_pulse,
@@ -33,23 +32,6 @@ Db = psycopg.Connection[Any]
 RUNBOOK = Path(__file__).resolve().parents[2] / "deployments" / "README.md"
 
 pytestmark = pytest.mark.usefixtures("pulses")
-
-
-@pytest.fixture
-def reconcile(processor: Command, receiver: Receiver, tmp_path: Path) -> Command:
-    """Reconciles with all that the sink got, or with other lines."""
-
-    def run(*words: str, lines: list[dict[str, Any]] | None = None) -> Answer:
-        file = written_by_sink(receiver, tmp_path / "sink.jsonl")
-        if lines is not None:
-            file.write_text("\n".join(map(json.dumps, lines)))
-        return processor("usage", "reconcile", file, "--json", *words)
-
-    return run
-
-
-def counts(answer: Answer) -> dict[str, int]:
-    return {finding: count for finding, count in answer.json["lines"].items() if count}
 
 
 def sent(receiver: Receiver) -> list[dict[str, Any]]:
@@ -116,6 +98,7 @@ def test_what_comes_after_it_is_the_difference_alone(
     processor: Command, back_up: BackUp, sent_again: int,
 ) -> None:  # fmt: skip
     """Whether all, a part or nothing of what was lost is stored again."""
+    hand_over()
     restore = back_up()
     lost = [a_pulse(12), a_pulse(3)]
     for pulse in lost:
@@ -140,6 +123,7 @@ def test_whatever_happened_before_and_after_the_sums_are_right(
 ) -> None:  # fmt: skip
     """Events, voids, closings and answers that never came, in any order, and restores in between."""
     chance = random.Random(seed)
+    hand_over()
     restore = back_up()
     lost: list[Delivery] = []
 

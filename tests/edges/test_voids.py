@@ -208,6 +208,16 @@ def test_voids_that_cancelled_nothing_are_listed_with_the_reason(
     assert dict(db.execute("SELECT meter, value FROM usage").fetchall()) == {"pulse": 0, "created": 0}
 
 
+def test_a_second_void_of_a_message_is_not_listed_and_nothing_is_said_of_voids_that_are_not_there(
+    saver: Saver, processor: Command
+) -> None:
+    assert processor("usage", "voids").out == "no void that cancelled nothing\n"
+
+    saver.save(a_pulse(5, id="p-1"), a_void("p-1", id="v-1"), a_void("p-1", id="v-2"))
+
+    assert idle(processor) == []
+
+
 def test_check_tells_of_voids_whose_message_has_not_come_within_a_day(saver: Saver, db: Db) -> None:
     saver.save(a_pulse(5, id="p-1"), a_void("p-1"), a_void("p-2"), a_void("p-3"), a_void("p-4"))
     db.execute("UPDATE voided SET voided_at = now() - interval '2 days' WHERE message_id <> 'p-3'")

@@ -83,7 +83,7 @@ COLUMNS = {
         tenant_id meter_id window_start group_key revision value messages total_value total_messages closed_at
         batch_id? handed_over_at? trouble? line_key?
     """,
-    "usage_place": "is_current place reason noted_at",
+    "usage_place": "is_current place reason noted_at first_at",
     "api_key": "key_id tenant_id name digest created_at revoked_at?",
     "attempt": "queue delivery_id attempts hangs noted_at",
     "unsettled": "queue delivery_id noted_at",
