@@ -109,7 +109,7 @@ def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[st
         usable = not isinstance(message_id, str) or message_id.isprintable()
         attributes[AMQP_MESSAGE_ID] = message_id if usable else _utf8(message_id)
     if timestamp := getattr(properties, "timestamp", None):
-        # In seconds, says AMQP. What would be after the year 5138 is in milliseconds, as many clients have it.
+        # Seconds, says AMQP. After the year 5138 it is milliseconds, as many clients have it.
         moment = moment_of(timestamp / 1000 if timestamp >= _MILLISECONDS_FROM else timestamp)
         if moment is None:
             attributes["amqp.timestamp.raw"] = str(timestamp)
