@@ -358,7 +358,7 @@ class Member:
     def _drop(self, consumer: Consumer, places: list[TopicPartition]) -> list[Partition]:
         """Forget partitions; what of them is under way may still be saved: whoever has them next knows."""
         if self._paused:
-            # Librdkafka remembers a pause beyond the assignment: given back, they would bring nothing.
+            # Librdkafka remembers a pause beyond the assignment: had again, they would bring nothing.
             consumer.resume(places)
         with self.lock:
             dropped = [
