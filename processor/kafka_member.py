@@ -334,7 +334,7 @@ class Member:
     def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         marks = [
             (partition, mark)
-            for partition in self._drop(places)
+            for partition in self._drop(consumer, places)
             if (mark := partition.farewell()) is not None
         ]
         log.info("partitions_revoked", partitions=[line.partition for line in places])
@@ -348,15 +348,18 @@ class Member:
                 consequence="what was done since will come again, and be known",
             )
 
-    def _on_lost(self, consumer: Consumer, places: list[TopicPartition]) -> None:  # noqa: ARG002 - librdkafka's
+    def _on_lost(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         with self.lock:
             # Who has lost all is no member of the group: it knows of nothing, until it is one again.
             self.assigned = False
-        self._drop(places)
+        self._drop(consumer, places)
         log.warning("partitions_lost", partitions=[line.partition for line in places])
 
-    def _drop(self, places: Sequence[TopicPartition]) -> list[Partition]:
+    def _drop(self, consumer: Consumer, places: list[TopicPartition]) -> list[Partition]:
         """Forget partitions; what of them is under way may still be saved: whoever has them next knows."""
+        if self._paused:
+            # Librdkafka remembers a pause beyond the assignment: had again, they would bring nothing.
+            consumer.resume(places)
         with self.lock:
             dropped = [
                 partition for line in places if (partition := self.partitions.pop(line.partition, None))

@@ -509,6 +509,42 @@ def test_partitions_that_move_take_what_was_held_with_them_and_settling_it_late_
     assert sorted(sent) == sorted(delivery.delivery_id for delivery in held)
 
 
+def test_partitions_that_are_lost_while_they_are_paused_are_read_when_they_are_had_again(
+    kafka: Mock, open_source: Open
+) -> None:
+    """As after a silence that is longer than a session, with a buffer that is full."""
+    heartbeat, unknown_member_id = 12, 25
+    topic = kafka.topic(2)
+    sent = kafka.sender.send_all(topic, [(place % 2, a_body()) for place in range(100)])
+    source = open_source(topic, buffer_size_max=20)
+    member = source._member()
+    wait_until(lambda: member._paused, "its partitions are paused")
+
+    kafka.fail(heartbeat, unknown_member_id)
+    wait_until(lambda: not member.assigned, "they are lost")
+
+    taken = take(source, 100, settle=True)
+    assert sorted(delivery.delivery_id for delivery in taken) == sorted(sent)
+
+
+def test_partitions_that_move_while_they_are_paused_are_read_when_they_come_back(
+    kafka: Mock, open_source: Open
+) -> None:
+    topic = kafka.topic(2)
+    sent = kafka.sender.send_all(topic, [(place % 2, a_body()) for place in range(100)])
+    first, second = open_source(topic, buffer_size_max=20), open_source(topic)
+    member = first._member()
+    wait_until(lambda: member._paused, "its partitions are paused")
+    wait_until(lambda: bool(second._member().partitions), "one of them has moved")
+    wait_until(lambda: len(member.partitions) == 1, "the other is left")
+
+    taken = take(first, 50, settle=True)
+    second.close()
+
+    taken += take(first, 50, settle=True)
+    assert sorted(delivery.delivery_id for delivery in taken) == sorted(sent)
+
+
 def test_what_was_held_before_a_partition_was_lost_gives_nothing_back_after_it(
     kafka: Mock, open_source: Open
 ) -> None:
