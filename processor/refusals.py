@@ -60,8 +60,8 @@ def too_slow(verdict: Verdict, error: psycopg.Error | UnicodeEncodeError, tries:
     else:
         claimed, key_known, today = _claimed_by(verdict), True, {"message": "stored"}
     words = (
-        f"the database took too long over this delivery alone, {tries} times, and answered another question "
-        "each time; it was not looked for in message, which may have it"
+        f"the database took longer than it may over this delivery alone, {tries} times, while it answered "
+        "others; find out why (locks, triggers, indexes), then replay: where it is stored already, it is found"
     )
     detail = {"message": words, "error": name_of(error), "verdict_today": today}
     return Rejection(
