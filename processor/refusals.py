@@ -61,7 +61,7 @@ def too_slow(verdict: Verdict, error: psycopg.Error | UnicodeEncodeError, tries:
         claimed, key_known, today = _claimed_by(verdict), True, {"message": "stored"}
     words = (
         f"the database took longer than it may over this delivery alone, {tries} times, while it answered "
-        "others; find out why (locks, triggers, indexes), then replay: where it is stored already, it is found"
+        "others; find out why (locks, triggers, indexes), then replay: if it is stored already, it is found"
     )
     detail = {"message": words, "error": name_of(error), "verdict_today": today}
     return Rejection(
