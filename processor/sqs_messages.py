@@ -58,7 +58,7 @@ def name_in(arn: str) -> str:
 def _delivery(message: Any, queue: str | None, now: datetime, *, fifo: bool) -> Delivery:  # noqa: ANN401 - boto3's dictionary
     system = message.get("Attributes") or {}
     sent_ms = int(system.get("SentTimestamp", now.timestamp() * 1000))
-    attributes, fault = _attributes(message.get("MessageAttributes") or {})
+    attributes = _attributes(message.get("MessageAttributes") or {})
     return Delivery(
         queue=name_in(system.get(MOVED_FROM, "")) if queue is None else queue,
         delivery_id=message["MessageId"],
@@ -74,21 +74,17 @@ def _delivery(message: Any, queue: str | None, now: datetime, *, fifo: bool) -> 
         sender_id=system.get("SenderId"),
         # Whatever a server may answer unasked: of a standard queue nothing is serialised.
         group=system.get("MessageGroupId") if fifo else None,
-        fault=fault,
     )
 
 
-def _attributes(given: Mapping[str, Any]) -> tuple[dict[str, Attribute], str | None]:
-    """Read message attributes; the second value says in words which can't be read."""
+def _attributes(given: Mapping[str, Any]) -> dict[str, Attribute]:
+    """Read message attributes. One without a value that can be read is left out: the message is not whole."""
     found: dict[str, Attribute] = {}
-    fault = None
     for name, attribute in given.items():
         value = attribute.get("BinaryValue", attribute.get("StringValue"))
         if isinstance(value, str | bytes):
             found[name] = value
-        else:
-            fault = f"the message attribute {name[:64]!r} has no value that can be read"
-    return found, fault
+    return found
 
 
 def _whole(message: Any, delivery: Delivery) -> bool:  # noqa: ANN401 - boto3's dictionary
@@ -96,12 +92,11 @@ def _whole(message: Any, delivery: Delivery) -> bool:  # noqa: ANN401 - boto3's 
     body_md5 = message.get("MD5OfBody")
     if body_md5 is not None and md5(delivery.body, usedforsecurity=False).hexdigest() != body_md5:
         return False
+    attributes = message.get("MessageAttributes") or {}
+    if len(delivery.attributes) < len(attributes):
+        return False
     attributes_md5 = message.get("MD5OfMessageAttributes")
-    return (
-        attributes_md5 is None
-        or delivery.fault is not None
-        or _attributes_md5(message.get("MessageAttributes") or {}, delivery) == attributes_md5
-    )
+    return attributes_md5 is None or _attributes_md5(attributes, delivery) == attributes_md5
 
 
 def _attributes_md5(attributes: Mapping[str, Any], delivery: Delivery) -> str:

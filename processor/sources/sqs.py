@@ -181,12 +181,13 @@ class SqsSource:
                     "ApproximateNumberOfMessagesDelayed",
                 ],
             )
-        counts = answer["Attributes"]
-        return {
-            "visible": int(counts.get("ApproximateNumberOfMessages", 0)),
-            "in_flight": int(counts.get("ApproximateNumberOfMessagesNotVisible", 0)),
-            "delayed": int(counts.get("ApproximateNumberOfMessagesDelayed", 0)),
-        }
+            # An answer that does not say how many there are does not say that there are none.
+            counts = answer["Attributes"]
+            return {
+                "visible": int(counts["ApproximateNumberOfMessages"]),
+                "in_flight": int(counts["ApproximateNumberOfMessagesNotVisible"]),
+                "delayed": int(counts["ApproximateNumberOfMessagesDelayed"]),
+            }
 
     def depth_with_dead_letters(self) -> dict[str, int]:
         """Count as `depth` does, and add dead_lettered: all that is in this queue's dead-letter queue."""

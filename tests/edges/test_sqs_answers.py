@@ -102,6 +102,22 @@ def test_an_altered_attribute_is_not_received(queue: Queue) -> None:
     ) == ["id-1"]
 
 
+@pytest.mark.parametrize("told", [{"MD5OfMessageAttributes": ATTRIBUTES_MD5}, {}], ids=["md5", "no md5"])
+def test_an_attribute_without_a_value_that_can_be_read_is_altered(queue: Queue, told: dict[str, str]) -> None:
+    """No sender can bring it about, so it is not the message's to be rejected for."""
+    broken = attributes() | {"n": {"DataType": "Number", "StringValuf": "1.0"}}
+
+    assert queue.hand_over(a_message(1), a_message(2, MessageAttributes=broken, **told)) == ["id-1"]
+
+
+@pytest.mark.parametrize("answer", [{}, {"Attributes": {"ApproximateNumberOfMessages": "0"}}])
+def test_an_answer_that_does_not_count_is_not_taken_for_nothing(queue: Queue, answer: dict[str, Any]) -> None:
+    queue.server.say(an_answer(answer))
+
+    with pytest.raises(SourceUnavailable, match="can't be read"):
+        queue.source.depth()
+
+
 def test_behind_an_altered_message_of_a_fifo_queue_nothing_is_received(queue: Queue, sqs_client: str) -> None:
     fifo = Queue(queue.server, a_source(queue.server.url, sqs_client, "events.fifo"))
 
