@@ -35,8 +35,9 @@ class SuspectLimits:
 
     def unread(self, delivery: Delivery, tries: Tries) -> Rejection | None:
         """Reject a suspect without a look at its body; None: it may be read."""
-        # Those before the first attempt that we note are the queue's to count, or are known to have been.
-        count = max(delivery.receive_count, SUSPECT_RECEIVE_COUNT - 1 + tries.attempts)
+        # Attempts, and not hand-overs: whoever dies of one delivery has others in hand that it never read.
+        # Those before the first that we note made it a suspect.
+        count = SUSPECT_RECEIVE_COUNT - 1 + tries.attempts
         if tries.hangs >= HANGS_MAX:
             return self._rejection(
                 delivery,

@@ -1,6 +1,7 @@
 """Routing keys are judged with everything else, by the setting of today, and what is kept is what came."""
 
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -49,21 +50,26 @@ def exchange(rabbitmq_queue: RabbitQueue) -> str:
     return name
 
 
-def received(queue: RabbitQueue) -> list[Delivery]:
-    source = a_rabbitmq_source(queue)
-    deliveries = source.receive(10, 10)
+@pytest.fixture
+def received(rabbitmq_queue: RabbitQueue) -> Iterator[Callable[[], list[Delivery]]]:
+    """Takes what there is; its connection is open until the test ends."""
+    source = a_rabbitmq_source(rabbitmq_queue)
+    yield lambda: source.receive(10, 10)
     source.close()
-    return deliveries
 
 
 def test_a_mistaken_tenant_is_no_part_of_what_is_kept_and_a_replay_takes_the_mended_one(
-    rabbitmq_queue: RabbitQueue, exchange: str, database_url: str, db: Db
+    rabbitmq_queue: RabbitQueue,
+    received: Callable[[], list[Delivery]],
+    exchange: str,
+    database_url: str,
+    db: Db,
 ) -> None:
     registry.publish_schema(db, "created", {"type": "object"})
     rabbitmq_queue.put(BODY, exchange=exchange, routing_key=KEY, headers={"routing_key": "forged"})
     mistaken = a_routing_saver(database_url, rabbitmq_queue, "typo")
 
-    assert mistaken.outcomes(*received(rabbitmq_queue)) == ["unknown_tenant"]
+    assert mistaken.outcomes(*received()) == ["unknown_tenant"]
     [(body, attributes, whose)] = db.execute("SELECT body, attributes, tenant_id FROM rejection").fetchall()
     assert (bytes(body), attributes, whose) == (BODY, {"routing_key": KEY}, "typo")
 
@@ -78,12 +84,17 @@ def test_a_mistaken_tenant_is_no_part_of_what_is_kept_and_a_replay_takes_the_men
 
 @pytest.mark.parametrize("key", ["created", "created.of", "x.y.z"])
 def test_a_key_that_does_not_fit_is_rejected_as_it_came_and_taken_when_it_is_not_asked_any_more(
-    rabbitmq_queue: RabbitQueue, exchange: str, database_url: str, db: Db, key: str
+    rabbitmq_queue: RabbitQueue,
+    received: Callable[[], list[Delivery]],
+    exchange: str,
+    database_url: str,
+    db: Db,
+    key: str,
 ) -> None:
     rabbitmq_queue.put(a_body(), exchange=exchange, routing_key=key)
     routing = a_routing_saver(database_url, rabbitmq_queue, "acme")
 
-    assert routing.outcomes(*received(rabbitmq_queue)) == ["envelope_invalid"]
+    assert routing.outcomes(*received()) == ["envelope_invalid"]
     [(words, attributes)] = db.execute("SELECT detail ->> 'message', attributes FROM rejection").fetchall()
     assert words == "the routing key does not fit ROUTING_KEY (<event_type>.of.<user_id>)"
     assert attributes == {"routing_key": key}
