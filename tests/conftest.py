@@ -1,5 +1,9 @@
 """Fixtures by concern: each file named here says what it gives. Below, how hard random tests try."""
 
+from collections.abc import Iterator
+
+import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
@@ -30,3 +34,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("steady")
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """A command configures the log of its process, which is all tests' here: the next one finds it as it was."""
+    yield
+    structlog.reset_defaults()
