@@ -38,6 +38,6 @@ settings.load_profile("steady")
 
 @pytest.fixture(autouse=True)
 def log_as_it_was() -> Iterator[None]:
-    """A command configures the log of its process, which is all tests' here: the next one finds it as it was."""
+    """A command configures the log of its process, and so of all tests: the next finds it as it was."""
     yield
     structlog.reset_defaults()
