@@ -119,10 +119,13 @@ def of_kafka(draw: st.DrawFn) -> Delivery:
 
 @st.composite
 def of_sqs(draw: st.DrawFn) -> Delivery:
-    attribute = st.fixed_dictionaries(
-        {"DataType": st.sampled_from(["String", "Number", "Binary"])},
-        optional={"StringValue": st.one_of(texts, st.none()), "BinaryValue": st.binary(max_size=9)},
+    kinds = st.fixed_dictionaries({"DataType": st.sampled_from(["String", "Number", "Binary"])})
+    # One without a value is no sender's: it was altered on its way, and is left to SQS.
+    values = st.one_of(
+        st.fixed_dictionaries({"StringValue": texts}),
+        st.fixed_dictionaries({"BinaryValue": st.binary(max_size=9)}),
     )
+    attribute = st.builds(lambda kind, value: kind | value, kinds, values)
     message = {
         "MessageId": str(draw(st.uuids())),
         "ReceiptHandle": "receipt",
