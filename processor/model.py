@@ -177,11 +177,27 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueRules:
+    """What one queue is said to carry; None, or false: nothing is said.
+
+    `unwrap` names the envelope that another service puts around each event. `mapping` has, for names of an
+    envelope (and `payload`), the JSON pointers at which its bodies have them. `tenants` are those that it may
+    speak for. `event_type` is that of events which name none.
+    """
+
+    unwrap: str | None = None
+    mapping: Mapping[str, str] | None = None
+    tenants: frozenset[str] | None = None
+    event_type: str | None = None
+    registers_tenants: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Registry:
     """Tenants (id → suspended?), event schemas and active meters as they stood at one `version`.
 
     `id_scopes` has those event types whose ids are unique within some values of the payload alone: JSON
-    pointers to them.
+    pointers to them. `queues` has the rules of queues, by name.
     """
 
     version: int
@@ -189,3 +205,4 @@ class Registry:
     schemas: tuple[EventSchema, ...]
     meters: tuple[Meter, ...] = ()
     id_scopes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    queues: Mapping[str, QueueRules] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """The verdict: whether a delivery is an event of a known tenant, in the shape that its schema asks for.
 
-    Delivery ─▶ wire.decode ─▶ bound? ─▶ tenant? ─▶ event type? ─▶ version? ─▶ payload ─▶ scope ─▶ Message
+    Delivery ─▶ Decoder ─▶ bound? ─▶ tenant? ─▶ event type? ─▶ version? ─▶ payload ─▶ scope ─▶ Message
                      └───────────┴──────────┴───────────┴────────────┴───────────┴──────────┴────▶ Rejection
 
 All answers come from one registry that is held in memory and named by its version. Nothing is asked of the
@@ -9,25 +9,35 @@ database per event: `Store.save` compares versions, and installs a newer registr
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import jsonschema_rs
 import orjson
 import structlog
-from msgspec.structs import replace
 
 from processor import metrics
 from processor.amounts import Amount, amounts_of, find_misfit
 from processor.bindings import UNBOUND, Bindings
+from processor.decoding import NO_RULES, Decoder
 from processor.errors import Reason, SettingsError
 from processor.id_scope import IdScope, Unscoped
-from processor.model import VOID, Delivery, EventSchema, Message, Meter, Registry, Rejection, Verdict
+from processor.model import (
+    VOID,
+    Delivery,
+    EventSchema,
+    Message,
+    Meter,
+    QueueRules,
+    Registry,
+    Rejection,
+    Verdict,
+)
 from processor.routing_keys import RoutingKeys
 from processor.schema_budget import budget_trouble
-from processor.sns import unwrap
 from processor.strict_json import VALUES_MAX
 from processor.voids import find_void_misfit
-from processor.wire import ERRORS_MAX, Claimed, Envelope, Malformed, decode, derived_id, pointer
+from processor.wire import ERRORS_MAX, Claimed, Envelope, Malformed, derived_id, pointer
 
 log = structlog.get_logger(__name__)
 
@@ -117,8 +127,7 @@ class _Lookup:
 class Schemas:
     """Validates deliveries against the registry that was last installed. Safe to share between threads.
 
-    What comes from `sns_queue` (its name) is wrapped by SNS. What comes from `routed_queue` is read with
-    `routing_keys`.
+    `said` has what the settings say of queues, by name; what the registry says of one goes before it.
     """
 
     def __init__(
@@ -128,17 +137,13 @@ class Schemas:
         json_depth_max: int,
         json_values_max: int = VALUES_MAX,
         bindings: Bindings = UNBOUND,
-        sns_queue: str | None = None,
+        said: Mapping[str, QueueRules] = MappingProxyType({}),
         routing_keys: RoutingKeys | None = None,
         routed_queue: str | None = None,
     ) -> None:
-        self._body_bytes_max = body_bytes_max
-        self._json_depth_max = json_depth_max
-        self._json_values_max = json_values_max
+        self._decoder = Decoder(body_bytes_max, json_depth_max, json_values_max, routing_keys, routed_queue)
         self._bindings = bindings
-        self._sns_queue = sns_queue
-        self._routing_keys = routing_keys
-        self._routed_queue = routed_queue
+        self._said = said
         self._lookup = _Lookup.of(Registry(0, {}, ()))
         self._compiled: dict[tuple[int, str], jsonschema_rs.Draft202012Validator | str] = {}
 
@@ -164,7 +169,8 @@ class Schemas:
     def validate(self, delivery: Delivery) -> Verdict:
         """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises."""
         lookup = self._lookup
-        envelope = self._read(delivery)
+        rules = lookup.registry.queues.get(delivery.queue) or self._said.get(delivery.queue, NO_RULES)
+        envelope = self._decoder.read(delivery, rules)
         if isinstance(envelope, Malformed):
             return Rejection(
                 delivery, lookup.registry.version, envelope.reason, envelope.detail, envelope.claimed
@@ -203,41 +209,6 @@ class Schemas:
         reason, detail = found
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)
         return Rejection(delivery, lookup.registry.version, reason, detail, claimed)
-
-    def _read(self, delivery: Delivery) -> Envelope | Malformed:
-        found = self._decode(delivery)
-        if delivery.fault is None:
-            return found
-        # What could not be read may have named the event, or is its context: nothing is stored without it.
-        detail = {"message": delivery.fault, "fault": delivery.fault}
-        claimed = (
-            found.claimed
-            if isinstance(found, Malformed)
-            else Claimed(found.tenant_id, found.event_type, found.message_id, found.producer)
-        )
-        return Malformed(Reason.ENVELOPE_INVALID, detail, claimed)
-
-    def _decode(self, delivery: Delivery) -> Envelope | Malformed:
-        body, attributes, wrapped_id = delivery.body, delivery.attributes, None
-        limits = {"depth_max": self._json_depth_max, "values_max": self._json_values_max}
-        if delivery.queue == self._sns_queue:
-            notification = unwrap(body, size_bytes_max=self._body_bytes_max, **limits)
-            if isinstance(notification, Malformed):
-                return notification
-            body, attributes = notification.body, notification.attributes
-            wrapped_id = notification.message_id
-        # By today's setting, also where it is replayed: what is kept of a rejection is what came.
-        key = attributes.get("routing_key") if delivery.queue == self._routed_queue else None
-        if self._routing_keys is not None and key is not None:
-            routed = self._routing_keys.apply(key, body, attributes)
-            if isinstance(routed, Malformed):
-                return routed
-            body, attributes = routed
-        envelope = decode(body, attributes, size_bytes_max=self._body_bytes_max, **limits)
-        if wrapped_id is None or isinstance(envelope, Malformed) or envelope.message_id is not None:
-            return envelope
-        # SNS may put one message on the queue twice, under two delivery ids; its own stays the same.
-        return replace(envelope, message_id=derived_id(delivery.queue, wrapped_id))
 
     def proven_tenant(self, delivery: Delivery) -> str | None:
         """Give the one tenant that a delivery can be from by its queue and sender, whatever it says."""

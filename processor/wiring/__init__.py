@@ -12,6 +12,7 @@ import psycopg
 from processor.bindings import Bindings
 from processor.connection import connect, while_server_answers
 from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
+from processor.model import QueueRules
 from processor.patience import Patience
 from processor.reject_alarm import Limits
 from processor.routing_keys import RoutingKeys
@@ -66,8 +67,14 @@ def make_schemas(settings: Settings) -> Schemas:
         json_values_max=settings.json_values_max,
         routing_keys=routing_keys,
         routed_queue=settings.queue_name() if routed else None,
-        sns_queue=settings.queue_name() if settings.unwrap == "sns" and settings.source_url is None else None,
+        said=_rules_of_settings(settings),
     )
+
+
+def _rules_of_settings(settings: Settings) -> dict[str, QueueRules]:
+    if settings.unwrap is None or settings.source_url is not None:
+        return {}
+    return {settings.queue_name(): QueueRules(unwrap=settings.unwrap)}
 
 
 def make_store(settings: Settings, judge: Judge, patience: Patience, *, alone: bool = False) -> Store:

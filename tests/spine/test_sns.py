@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from processor.errors import Reason
-from processor.model import EventSchema, Message, Registry, Rejection, Verdict
+from processor.model import EventSchema, Message, QueueRules, Registry, Rejection, Verdict
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.wiring import make_schemas
@@ -32,7 +32,9 @@ def a_notification(message: Any, **changes: Any) -> bytes:
 
 
 def judged(body: bytes, queue: str = "wrapped") -> Verdict:
-    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64, sns_queue="wrapped")
+    schemas = Schemas(
+        body_bytes_max=1024 * 1024, json_depth_max=64, said={"wrapped": QueueRules(unwrap="sns")}
+    )
     schemas.install(Registry(1, {"acme": False}, (EventSchema(1, "order.created", None, 1, "true"),)))
     return schemas.validate(a_delivery(body, queue=queue, delivery_id="sqs-1"))
 

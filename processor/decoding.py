@@ -1,0 +1,71 @@
+"""From a delivery to an envelope, by what its queue is said to carry.
+
+body, attributes ─▶ unwrap (sns) ─▶ routing key ─▶ wire.decode ─▶ Envelope | Malformed
+                      └─ by the queue's rules: a body never says itself how it is to be read
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec.structs import replace
+
+from processor.errors import Reason
+from processor.model import Delivery, QueueRules
+from processor.routing_keys import RoutingKeys
+from processor.sns import unwrap
+from processor.strict_json import VALUES_MAX
+from processor.wire import Claimed, Envelope, Malformed, decode, derived_id
+
+NO_RULES = QueueRules()
+"""Of a queue of which nothing is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """Reads deliveries within limits. What comes from `routed_queue` is read with `routing_keys`."""
+
+    body_bytes_max: int
+    json_depth_max: int
+    json_values_max: int = VALUES_MAX
+    routing_keys: RoutingKeys | None = None
+    routed_queue: str | None = None
+
+    def read(self, delivery: Delivery, rules: QueueRules) -> Envelope | Malformed:
+        """Read one delivery by the rules of its queue. Never raises for its content."""
+        found = self._decode(delivery, rules)
+        if delivery.fault is None:
+            return found
+        # What could not be read may have named the event, or is its context: nothing is stored without it.
+        detail = {"message": delivery.fault, "fault": delivery.fault}
+        claimed = (
+            found.claimed
+            if isinstance(found, Malformed)
+            else Claimed(found.tenant_id, found.event_type, found.message_id, found.producer)
+        )
+        return Malformed(Reason.ENVELOPE_INVALID, detail, claimed)
+
+    def _decode(self, delivery: Delivery, rules: QueueRules) -> Envelope | Malformed:
+        body, attributes, wrapped_id = delivery.body, delivery.attributes, None
+        limits: dict[str, Any] = {
+            "size_bytes_max": self.body_bytes_max,
+            "depth_max": self.json_depth_max,
+            "values_max": self.json_values_max,
+        }
+        if rules.unwrap == "sns":
+            notification = unwrap(body, **limits)
+            if isinstance(notification, Malformed):
+                return notification
+            body, attributes = notification.body, notification.attributes
+            wrapped_id = notification.message_id
+        # By today's setting, also where it is replayed: what is kept of a rejection is what came.
+        key = attributes.get("routing_key") if delivery.queue == self.routed_queue else None
+        if self.routing_keys is not None and key is not None:
+            routed = self.routing_keys.apply(key, body, attributes)
+            if isinstance(routed, Malformed):
+                return routed
+            body, attributes = routed
+        envelope = decode(body, attributes, **limits)
+        if wrapped_id is None or isinstance(envelope, Malformed) or envelope.message_id is not None:
+            return envelope
+        # SNS may put one message on the queue twice, under two delivery ids; its own stays the same.
+        return replace(envelope, message_id=derived_id(delivery.queue, wrapped_id))
