@@ -45,7 +45,8 @@ def gateway(sqs_server: EmbeddedSqs) -> Iterator[Gateway]:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/ingest"), ("POST", "/v1/events"), ("GET", "/readyz")]
+    ("method", "path"),
+    [("POST", "/ingest"), ("POST", "/v1/events"), ("OPTIONS", "/ingest"), ("GET", "/readyz")],
 )
 def test_whatever_is_sent_is_answered_as_the_document_says(gateway: Gateway, method: str, path: str) -> None:
     document = schemathesis.openapi.from_dict(gateway.client.get("/openapi.json").json())
@@ -60,9 +61,12 @@ def test_whatever_is_sent_is_answered_as_the_document_says(gateway: Gateway, met
         suppress_health_check=list(HealthCheck),
     )
     def whatever(case: Any) -> None:
-        answer = case.call(base_url=f"http://127.0.0.1:{gateway.port}")
-        statuses.add(answer.status_code)
-        case.validate_response(answer, checks=CHECKS)
+        # What headers name seldom agrees with the body beside which they came by chance.
+        for headers in (case.headers, dict[str, str]()):
+            case.headers = headers
+            answer = case.call(base_url=f"http://127.0.0.1:{gateway.port}")
+            statuses.add(answer.status_code)
+            case.validate_response(answer, checks=CHECKS)
 
     whatever()
 
