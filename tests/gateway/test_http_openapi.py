@@ -114,7 +114,9 @@ def test_what_stands_on_the_page_is_stored_by_dev_as_it_is(
         assert answer.status_code == 202, answer.text
 
     deliveries = [
-        a_delivery(attributes=event.pop("attributes"), body=json.dumps(event).encode(), delivery_id=str(number))
+        a_delivery(
+            attributes=event.pop("attributes"), body=json.dumps(event).encode(), delivery_id=str(number)
+        )
         for number, event in enumerate(gateway.queued())
     ]
     assert len(deliveries) > len(shown) > 5
