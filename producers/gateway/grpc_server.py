@@ -36,7 +36,12 @@ def run(settings: Settings) -> None:
 async def _run(settings: Settings) -> None:
     intake, keys = open_intake(settings), open_keys(settings)
     door = GrpcDoor(
-        intake, keys, bounds_of(settings), host=settings.gateway_host, port=settings.gateway_grpc_port
+        intake,
+        keys,
+        bounds_of(settings),
+        host=settings.gateway_host,
+        port=settings.gateway_grpc_port,
+        serves_usage=settings.gateway_compat == "usage-service",
     )
     # By the time that anything may have to wait, a port that is taken has been told.
     probes = Probes(
