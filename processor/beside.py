@@ -11,10 +11,10 @@ Attributes are SQS's message attributes, AMQP's properties and headers, and Kafk
 
 import base64
 import itertools
-import json
 import re
 from collections.abc import Callable, Container, Mapping
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -140,29 +140,37 @@ _QUOTED_MAX = 64
 
 def add_context(
     text: str | None,
-    own: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    known: Container[str],
     attributes: Mapping[str, Attribute],
-    spoken_for: Container[str],
+    sources: Mapping[str, str],
 ) -> str | None:
-    """Add to the text of a context what else stands beside the body; `own` has what is in the context.
+    """Add to the text of a context what else stands beside the body.
 
-    Where the body says another thing under the same name, both stay: see `free_name`.
+    In the context are those of a body's `fields` that are not `known`. Where one of them says another thing
+    than an attribute of its name, both stay: see `free_name`. `sources` has the attributes that fill fields.
     """
     found: dict[str, Attribute] = {}
+    filling = set(sources.values())
     for name, value in attributes.items():
-        if name in spoken_for or name in OF_A_DEAD_LETTER or own.get(name, _ABSENT) == value:
+        if name in _NOT_CONTEXT or name in filling:
             continue
-        found[_free(name, own, found, attributes) if name in own else name] = value
+        if name in fields and name not in known:
+            if fields[name] == value:
+                continue
+            found[_free(name, fields, found, attributes)] = value
+        else:
+            found[name] = value
     if not found:
         return text
-    added = ", ".join(f"{json.dumps(name)}: {_json(value)}" for name, value in found.items())
+    added = ", ".join([f"{quoted(name)}: {_json(value)}" for name, value in found.items()])
     return f"{{{added}}}" if text is None else f"{{{added}, {text[1:-1]}}}"
 
 
-_ABSENT = object()
-
 OF_A_DEAD_LETTER = ("x-first-death-queue", "x-first-death-reason", "x-first-death-exchange")
 """What of a broker's headers is kept beside a body: where it lay before it was dead-lettered, and why."""
+
+_NOT_CONTEXT = frozenset((*NAMES, *OF_A_DEAD_LETTER))
 
 
 # ── names ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -204,7 +212,13 @@ def bare_name(name: str) -> str | None:
 
 def speaks(name: str) -> bool:
     """Say whether an attribute of this name has a meaning to us, so that it may be there only once."""
-    return name in NAMES or bare_name(name) is not None or _plain(name) in (_CONTENT_TYPE, _CONTENT_ENCODING)
+    return name in NAMES or of_an_event(name) or _plain(name) == _CONTENT_ENCODING
+
+
+@lru_cache(maxsize=4096)
+def of_an_event(name: str) -> bool:
+    """Say whether an attribute of this name may make of a body a CloudEvent."""
+    return bare_name(name) is not None or _plain(name) == _CONTENT_TYPE
 
 
 @lru_cache(maxsize=4096)
@@ -236,7 +250,9 @@ def _plain(name: str) -> str:
 
 def _json(value: Attribute) -> str:
     # As the rejection's column has it, so that text is told from bytes.
-    return json.dumps(value if isinstance(value, str) else {"base64": base64.b64encode(value).decode()})
+    if isinstance(value, str):
+        return quoted(value)
+    return f'{{"base64": "{base64.b64encode(value).decode()}"}}'
 
 
 def _number(value: Attribute) -> Attribute | int:

@@ -14,7 +14,7 @@ from collections.abc import Container, Mapping
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TypeAlias
 
-from processor.beside import NAMES, NOTHING_BESIDE, Attribute, Beside, bare_name, content_types, differing
+from processor.beside import NAMES, Attribute, Beside, bare_name, content_types, differing, of_an_event
 from processor.envelopes import CloudEventFields, Envelope, Form, Malformed, claimed_of, invalid, make
 from processor.rfc3339 import moment_of, rest_of
 from processor.strict_json import Document, JsonFault
@@ -66,7 +66,7 @@ def read(document: Document, beside: Beside, limits: Limits) -> Envelope | Malfo
     """Read a CloudEvent; None: neither the body nor what is beside it is one."""
     fields = document.value if isinstance(document.value, dict) else {}
     is_event = fields.get("specversion") is not None
-    if beside is NOTHING_BESIDE and not is_event:
+    if not is_event and not any(map(of_an_event, beside.attributes)):
         return None
     try:
         return _read(document, beside, limits, is_event=is_event)

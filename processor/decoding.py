@@ -16,7 +16,7 @@ from processor.model import Delivery, QueueRules
 from processor.routing_keys import RoutingKeys
 from processor.sns import unwrap
 from processor.strict_json import VALUES_MAX
-from processor.unpacking import unpack
+from processor.unpacking import BEFORE_JSON, unpack
 from processor.wire import NOTHING_IMPLIED, Claimed, Envelope, Malformed, decode, derived_id
 
 NO_RULES = QueueRules()
@@ -60,10 +60,12 @@ class Decoder:
     def _decode(
         self, delivery: Delivery, rules: QueueRules, implied: Mapping[str, str]
     ) -> Envelope | Malformed:
-        unpacked = unpack(delivery.body, delivery.attributes, self.body_bytes_max)
-        if isinstance(unpacked, Malformed):
-            return unpacked
-        (body, attributes), wrapped_id = unpacked, None
+        body, attributes, wrapped_id = delivery.body, delivery.attributes, None
+        if attributes or body.startswith(BEFORE_JSON):
+            unpacked = unpack(body, attributes, self.body_bytes_max)
+            if isinstance(unpacked, Malformed):
+                return unpacked
+            body, attributes = unpacked
         limits: dict[str, Any] = {
             "size_bytes_max": self.body_bytes_max,
             "depth_max": self.json_depth_max,

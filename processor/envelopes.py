@@ -18,7 +18,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from processor.beside import (
     AMQP_MESSAGE_ID,
-    NAMES,
     NOTHING_BESIDE,
     Beside,
     add_context,
@@ -151,12 +150,8 @@ def make(
     completed, sources = fields, beside.sources
     if beside is not NOTHING_BESIDE:
         completed, sources = complete(fields, form.names, beside)
-        own = (
-            {}
-            if document is None
-            else {name: value for name, value in document.value.items() if name not in form.known}
-        )
-        context = add_context(context, own, beside.attributes, {*NAMES, *sources.values()})
+        own = {} if document is None else document.value
+        context = add_context(context, own, form.known, beside.attributes, sources)
     try:
         found = form.fields.model_validate(completed)
     except ValidationError as error:

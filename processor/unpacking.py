@@ -28,7 +28,9 @@ _AS_IT_IS = {"", "identity", "none", "utf-8", "utf8", "us-ascii", "ascii", "bina
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PREFIX, _PREFIX_LENGTH = b"\0", 5
-_BEFORE_JSON = (_BYTE_ORDER_MARK, _PREFIX)
+BEFORE_JSON = (_BYTE_ORDER_MARK, _PREFIX)
+"""How a body begins that has something before its JSON."""
+
 _JSON_BEGINS = b'\xef \t\r\n{["-0123456789tfn'
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]++={0,2}+\s*+")
 _CHUNK_BYTES = 4096
@@ -39,7 +41,7 @@ def unpack(body: bytes, attributes: Mapping[str, Attribute], size_bytes_max: int
 
     A body that is too large as it came is left to whoever reads it.
     """
-    if attributes and body and (names := content_encodings(attributes)):
+    if body and (names := content_encodings(attributes)):
         said = {str(attributes[name]).strip().lower() for name in names} - _AS_IT_IS
         if said and len(body) <= size_bytes_max:
             found = _decompressed(body, said, size_bytes_max)
@@ -49,7 +51,7 @@ def unpack(body: bytes, attributes: Mapping[str, Attribute], size_bytes_max: int
                 words = f"unpacked, the body has more than the {size_bytes_max} bytes of BODY_BYTES_MAX"
                 return Malformed(Reason.TOO_LARGE, {"message": words}, claimed_of(None, Beside(attributes)))
             body, attributes = found, {name: attributes[name] for name in attributes if name not in names}
-    if not body.startswith(_BEFORE_JSON):
+    if not body.startswith(BEFORE_JSON):
         return body, attributes
     if body.startswith(_PREFIX) and len(body) > _PREFIX_LENGTH and body[_PREFIX_LENGTH] in _JSON_BEGINS:
         schema_id = str(int.from_bytes(body[1:_PREFIX_LENGTH]))

@@ -142,23 +142,28 @@ def _hint(body: bytes) -> str:
 
 
 def _recognise(document: Document, beside: Beside, limits: cloudevents.Limits) -> Envelope | Malformed:
-    event = cloudevents.read(document, beside, limits)
-    if event is not None:
+    value = document.value
+    if beside is NOTHING_BESIDE:
+        known, is_payload = beside.attributes, False
+    else:
+        known = beside.known
+        is_payload = "tenant_id" in known and "event_type" in known
+    if (beside is not NOTHING_BESIDE or (isinstance(value, dict) and "specversion" in value)) and (
+        event := cloudevents.read(document, beside, limits)
+    ) is not None:
         return event
-    known = beside.known
-    is_payload = "tenant_id" in known and "event_type" in known
-    match document.value:
+    match value:
         case {"event_type": _, "payload": _}:
-            return _from_native(document, beside)
-        # An event of a tenant whose type is said elsewhere.
-        case {"tenant_id": _, "payload": _} if "event_type" in known:
             return _from_native(document, beside)
         # It does not say its type: with another one beside it, it is that one's payload.
         case {"product_sku": _, "used_amount": _} if not is_payload or known["event_type"] == PULSE:
             return _from_pulse(document, beside)
+        # An event of a tenant, whose type is said elsewhere.
+        case {"tenant_id": _, "payload": _} if "event_type" in known:
+            return _from_native(document, beside)
     if is_payload:
-        return make(_BESIDE, {}, (document.text.strip(_WHITESPACE), document.value), None, beside)
-    return invalid(f"the body is in no known format; {FORMATS}", claimed_of(document.value, beside))
+        return make(_BESIDE, {}, (document.text.strip(_WHITESPACE), value), None, beside)
+    return invalid(f"the body is in no known format; {FORMATS}", claimed_of(value, beside))
 
 
 _OWN = {name: name for name in NAMES}
