@@ -19,7 +19,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from processor.errors import Reason
 from processor.strict_json import read
-from processor.wire import FORMATS, NOTHING_IMPLIED, TRACE_NAMES, Envelope, Identifier, Malformed, decode
+from processor.unpacking import BEFORE_JSON, unpack
+from processor.wire import (
+    FORMATS,
+    NOTHING_IMPLIED,
+    TRACE_NAMES,
+    Attribute,
+    Envelope,
+    Identifier,
+    Malformed,
+    decode,
+)
 from producers.gateway.items import Caller, Item, Refusal, Why
 from producers.gateway.writing import NATIVE, native, otherwise
 from producers.outgoing import Outgoing
@@ -56,7 +66,7 @@ class Reading:
 
     def read(self, item: Item, caller: Caller, trace: Mapping[str, str]) -> Event | Refusal:
         """Read one item; `trace` is what `trace_of` made of its caller's."""
-        found = self._decode(item.body, item.attributes, caller.tenant_id)
+        found = self._found(item, caller.tenant_id)
         if isinstance(found, Malformed):
             return _refusal(found)
         if caller.tenant_id is not None and found.tenant_id != caller.tenant_id:
@@ -112,16 +122,31 @@ class Reading:
             return _refusal(fault)
         return Event(outgoing, size_bytes, envelope.tenant_id, message_id, made_id)
 
-    def _decode(
-        self, body: bytes, attributes: Mapping[str, str] = NOTHING_IMPLIED, tenant_id: str | None = None
-    ) -> Envelope | Malformed:
-        """Read a body; without a tenant it is `tenant_id`'s."""
-        implied = NOTHING_IMPLIED
+    def _found(self, item: Item, tenant_id: str | None) -> Envelope | Malformed:
+        """Read an item; without a tenant it is `tenant_id`'s."""
+        body, implied = item.body, NOTHING_IMPLIED
+        attributes: Mapping[str, Attribute] = item.attributes
+        if attributes or body.startswith(BEFORE_JSON):
+            unpacked = unpack(body, attributes, self._body_bytes_max)
+            if isinstance(unpacked, Malformed):
+                return unpacked
+            body, beside = unpacked
+            # As good as not named: a field of a protobuf message has no other way to say so.
+            attributes = {
+                name: value
+                for name, value in beside.items()
+                if name != "tenant_id" or value or tenant_id is None
+            }
         if tenant_id is not None:
             implied = {"tenant_id": tenant_id}
-            if attributes.get("tenant_id") == "":
-                # As good as not named: a field of a protobuf message has no other way to say so.
-                attributes = {name: value for name, value in attributes.items() if name != "tenant_id"}
+        return self._decode(body, attributes, implied)
+
+    def _decode(
+        self,
+        body: bytes,
+        attributes: Mapping[str, Attribute] = NOTHING_IMPLIED,
+        implied: Mapping[str, str] = NOTHING_IMPLIED,
+    ) -> Envelope | Malformed:
         return decode(
             body,
             attributes,

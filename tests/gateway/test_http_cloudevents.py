@@ -80,7 +80,7 @@ def _old_structured(event: dict[str, Any], data: Any) -> Sent:
 def test_an_event_of_the_sdk_is_one_row_however_often_it_comes(
     gateway: Gateway, rows: Callable[[], list[Any]], send_as: Callable[..., Sent], packed: bool
 ) -> None:
-    attributes = {"id": "e-1", "source": "/shop", "type": "free", "datacontenttype": "application/json"}
+    attributes = {"id": "e-1", "source": "/shop", "type": "free", "datacontenttype": "application/json; v=2"}
     headers, body = send_as(attributes | EXTENSIONS, {"n": 1})
     if packed:
         headers, body = headers | {"content-encoding": "gzip"}, gzip.compress(body)
@@ -90,7 +90,7 @@ def test_an_event_of_the_sdk_is_one_row_however_often_it_comes(
     [(message_id, producer, event_type, payload, context)] = rows()
     assert [answer.status_code for answer in answers] == [202, 202], answers[0].text
     assert (message_id, producer, event_type, payload) == ("e-1", "/shop", "free", {"n": 1})
-    expected = EXTENSIONS | {"datacontenttype": "application/json"}
+    expected = EXTENSIONS | {"datacontenttype": "application/json; v=2"}
     assert {name: context.get(name) for name in expected} == expected | {"tenantid": None}
 
 

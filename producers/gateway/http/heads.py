@@ -20,7 +20,7 @@ NAMING = {b"x-" + name.replace("_", "-").encode(): name for name in beside.NAMES
 
 _ONCE = (b"content-type", b"content-encoding", b"authorization", b"x-api-key", b"idempotency-key", *NAMING)
 _NOTHING: Mapping[str, str] = MappingProxyType({})
-_ENCODINGS = {b"": False, b"identity": False, b"gzip": True, b"x-gzip": True}
+_ENCODINGS = {b"": "", b"identity": "", b"gzip": "gzip", b"x-gzip": "gzip", b"deflate": "deflate"}
 _JSON_TYPE = re.compile(r"(?:application|text)/(?:[a-z0-9!#$&^_.+-]+\+)?json", re.ASCII)
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -32,12 +32,12 @@ _QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 class Body:
     """What the headers say of the body.
 
-    Its media type in lower case, its length where it is told, and whether it is packed with gzip.
+    Its media type in lower case, its length where it is told, and how it is packed, if it is.
     """
 
     media_type: str
     length: int | None
-    packed: bool
+    encoding: str
 
 
 def fields_of(headers: Headers) -> Fields:
@@ -53,18 +53,18 @@ def fields_of(headers: Headers) -> Fields:
 
 def body_of(fields: Fields, limits: Limits, default_type: bytes = b"") -> Body:
     """Say what the body is. Raises Refused for what is no JSON, or is known to be too large."""
-    packed = _ENCODINGS.get(fields.get(b"content-encoding", b"").strip().lower())
-    if packed is None:
+    encoding = _ENCODINGS.get(fields.get(b"content-encoding", b"").strip().lower())
+    if encoding is None:
         raise refused(
             "unsupported_media_type",
-            "the Content-Encoding is not known here; expected gzip, or none",
-            headers=((b"accept-encoding", b"gzip"),),
+            "the Content-Encoding is not known here; expected gzip, deflate, or none",
+            headers=((b"accept-encoding", b"gzip, deflate"),),
         )
     media_type = _media_type_of(fields.get(b"content-type", default_type))
     length = int(found) if (found := fields.get(b"content-length", b"")).isdigit() else None
     if length is not None and length > limits.body_bytes_max:
         raise too_large(limits)
-    return Body(media_type, length, packed)
+    return Body(media_type, length, encoding)
 
 
 @lru_cache(maxsize=256)

@@ -5,9 +5,10 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from processor.errors import Reason
 from processor.strict_json import JsonFault, elements, read
-from processor.unpacking import UnpackedTooLarge, UnpackFault, gunzip
-from processor.wire import pointer
+from processor.unpacking import BEFORE_JSON, unpack
+from processor.wire import Malformed, pointer
 from producers.gateway.http import Limits, cloudevents
 from producers.gateway.http.heads import (
     KEY_LENGTH_MAX,
@@ -31,8 +32,6 @@ Found: TypeAlias = list[Item] | Item
 
 LATE, CUT = "late", "cut"
 """What the protocol notes in the scope's state when it gives up waiting for a body."""
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Room:
@@ -100,44 +99,48 @@ async def read_body(scope: Scope, receive: Receive, announced: Body, limits: Lim
         expected = "a last chunk" if announced.length is None else f"{announced.length} (Content-Length)"
         raise refused("malformed", f"the body ended after {size} bytes; expected {expected}")
     whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    return _unpacked(whole, limits, held) if announced.packed else whole
+    return _unpacked(whole, announced.encoding, limits, held) if announced.encoding else whole
 
 
-def _unpacked(body: bytes, limits: Limits, held: Held) -> bytes:
-    try:
-        found = gunzip(body, limits.body_bytes_max)
-    except UnpackedTooLarge:
-        raise too_large(limits) from None
-    except UnpackFault as fault:
-        raise refused("malformed", f"the body is not gzip as Content-Encoding says: {fault}") from None
-    held.add(len(found))
-    return found
+def _unpacked(body: bytes, encoding: str, limits: Limits, held: Held) -> bytes:
+    found = unpack(body, {"content-encoding": encoding}, limits.body_bytes_max)
+    if isinstance(found, Malformed):
+        if found.reason is Reason.TOO_LARGE:
+            raise too_large(limits)
+        raise refused("malformed", str(found.detail["message"]))
+    held.add(len(found[0]))
+    return found[0]
 
 
 def items_of(
     body: bytes, announced: Body, fields: Fields, headers: Headers, limits: Limits, event_type: str | None
 ) -> Found:
     """Give what was sent: one item, or as many as the array has. `event_type` is the only one that may be."""
-    body = body.removeprefix(_BYTE_ORDER_MARK)
-    named, key = named_of(fields), idempotency_key_of(fields)
+    beside, key = named_of(fields), idempotency_key_of(fields)
     if any(name[:3] == cloudevents.PREFIX for name in fields):
-        body = cloudevents.structured(headers, announced.media_type, body, limits)
+        beside = {**beside, **cloudevents.attributes_of(headers)}
+    if cloudevents.VERSION in beside and not announced.media_type.startswith("application/cloudevents"):
+        # The body is the data of one event, be it an array.
+        return Item(body, beside, key, event_type)
+    if body.startswith(BEFORE_JSON):
+        found = unpack(body, beside, limits.body_bytes_max)
+        if not isinstance(found, Malformed):
+            body, beside = found[0], {name: str(value) for name, value in found[1].items()}
     is_batch = announced.media_type == cloudevents.BATCH_TYPE
     if body[:1] == b"{" or not body.lstrip(b" \t\r\n").startswith(b"["):
         if is_batch:
             raise refused("malformed", f"the body is no array; expected one, as {announced.media_type} says")
-        return Item(body, named, key, event_type)
+        return Item(body, beside, key, event_type)
     if announced.media_type == cloudevents.EVENT_TYPE:
         raise refused("malformed", f"the body is an array; send it as {cloudevents.BATCH_TYPE}")
     texts = _elements(body, limits, key)
     if not texts and not is_batch:
         raise refused("invalid", "the array is empty; expected one event at least")
-    if "message_id" in named:
-        raise refused(
-            "malformed", "X-Message-Id beside an array: an id is one event's; put them into the events"
-        )
+    if any(name == "message_id" or name.startswith("ce-") for name in beside):
+        words = "X-Message-Id or ce- headers beside an array: they are one event's; put them into the events"
+        raise refused("malformed", words)
     return [
-        Item(text.encode(), named, None if key is None else f"{key}:{index}", event_type)
+        Item(text.encode(), beside, None if key is None else f"{key}:{index}", event_type)
         for index, text in enumerate(texts)
     ]
 
