@@ -162,8 +162,11 @@ class Settings(BaseSettings):
         if value is None:
             return None
         parts = _parts(value.get_secret_value())
+        if parts.scheme in ("kafka", "kafkas"):
+            source_address(value.get_secret_value())
+            return value
         if parts.scheme not in ("http", "https") or not parts.hostname or not _port_fits(parts):
-            raise ValueError("expected http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH")
+            raise ValueError("expected http://HOST[:PORT]/PATH, https:// or kafka://HOST:PORT/TOPIC")
         if parts.username is not None or parts.password is not None:
             raise ValueError(
                 "expected no user and no password in it; what the sink asks for goes to USAGE_SINK_TOKEN"
