@@ -26,9 +26,18 @@ from processor.wiring import counting
     multiple=True,
     help="Go by this meter; repeatable. Without it, by the one that there is for each event type.",
 )
+@click.option(
+    "--run", "run_id", help="Of what one run --this-run has stored, which ended before it wrote its files."
+)
 @json_option
 def count(
-    directory: Path, tenant_id: str | None, group_name: str, meters: tuple[str, ...], *, as_json: bool
+    *,
+    directory: Path,
+    tenant_id: str | None,
+    group_name: str,
+    meters: tuple[str, ...],
+    run_id: str | None,
+    as_json: bool,
 ) -> None:
     """Write how many messages each user has: one file per event type, such as created.json {"u1": 3}.
 
@@ -42,7 +51,7 @@ def count(
     does the first character where it is a dot or the name is a device's on Windows (con, nul, ...). Of more
     than 200 characters the first 100 are kept, and '%~' and the SHA-256 of the event type follow.
     """
-    selection = Selection(tenant_id, group_name, meters)
+    selection = Selection(tenant_id, group_name, meters, run_id)
     counts = counting.count(Settings.load(), directory, selection)
     if counts.tenants > 1:
         click.echo(

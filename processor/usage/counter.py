@@ -2,7 +2,8 @@
 
     meters without windows, grouped by one name ─▶ total ─▶ created.json  {"u1": 3, "u2": 1}
 
-Nothing is counted here: the totals were raised in the transactions that stored the messages.
+Nothing is counted here: the totals were raised in the transactions that stored the messages. The counts of
+one run alone are made of the messages that it noted in those transactions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,12 +28,13 @@ _FETCH_SIZE = 5000
 class Selection:
     """Whose counts (`tenant_id` None: of all tenants, added up), grouped by what, and by which meters.
 
-    `meters` empty: by whichever there are.
+    `meters` empty: by whichever there are. With a `run_id`, of what that run has stored alone.
     """
 
     tenant_id: str | None = None
     group_name: str = "user_id"
     meters: tuple[str, ...] = ()
+    run_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +87,27 @@ def write_counts(connection: Connection, directory: Path, selection: Selection) 
         counters = find_counters(connection, selection)
         files = []
         for event_type, meter_ids in counters.items():
-            entries = _Entries(connection, _parameters(selection) | {"meter_ids": meter_ids})
+            of_type = {"meter_ids": meter_ids, "event_types": [event_type]}
+            entries = _Entries(connection, _parameters(selection) | of_type)
             users = replacement.write(file_name(event_type), entries)
             files.append(CountFile(event_type, file_name(event_type), users, entries.messages))
-        everything = {"meter_ids": [meter_id for meter_ids in counters.values() for meter_id in meter_ids]}
+        everything = {
+            "meter_ids": [meter_id for meter_ids in counters.values() for meter_id in meter_ids],
+            "event_types": list(counters),
+        }
         row = connection.execute(sql["counted_tenants"], _parameters(selection) | everything).fetchone()
         replacement.put_in_place()
     return Counts(tuple(files), tenants=0 if row is None else int(row[0]))
+
+
+def forget_run(connection: Connection, run_id: str) -> None:
+    """Forget which messages a run has stored, since its counts are written."""
+    connection.execute(queries("counter")["forget_run"], {"run_id": run_id})
+
+
+def forget_runs(connection: Connection, *, keep_days: int) -> None:
+    """Forget what runs stored whose counts nobody has asked for in so many days."""
+    connection.execute(queries("counter")["forget_runs"], {"days": keep_days})
 
 
 class _Entries(Iterator[tuple[str, int]]):
@@ -156,4 +172,5 @@ def _parameters(selection: Selection) -> dict[str, Any]:
         "tenant_id": selection.tenant_id,
         "group_name": selection.group_name,
         "meters": list(selection.meters),
+        "run_id": selection.run_id,
     }
