@@ -45,7 +45,8 @@ TRACE_NAMES = ("traceparent", "tracestate")
 
 FORMATS = (
     "expected attributes tenant_id and event_type, or CloudEvents 1.0 (specversion), "
-    "or native (event_type, payload), or a pulse (tenant_id, product_sku, used_amount, use_unity)"
+    "or native (event_type, payload), or a pulse (tenant_id or tenant, product_sku, used_amount, "
+    "use_unity or use_unit)"
 )
 
 

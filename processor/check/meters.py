@@ -37,7 +37,7 @@ def look_at_meters(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
             "taken" if voids_known else "not taken: there is no schema of event type void",
             note=not voids_known,
             advice="none needed while nobody cancels what was counted; else processor schema publish void "
-            'FILE (an object with "message_id", and "producer" where messages name one)',
+            "--sample void",
         )
     if idle:
         yield tell(

@@ -136,7 +136,7 @@ def meter_add(
         )
     )
     for doubt in doubts:
-        click.echo(printable(f"warning: {_doubtful(doubt)}"), err=True)
+        click.echo(printable(f"warning: {doubtful(doubt)}"), err=True)
 
 
 @meter.command("list")
@@ -253,7 +253,8 @@ def _what(row: dict[str, Any]) -> str:
     return f"{counted} {row['event_type']} messages {whose}, {windows}{', by ' + groups if groups else ''}"
 
 
-def _doubtful(doubt: Doubt) -> str:
+def doubtful(doubt: Doubt) -> str:
+    """Say what a schema leaves open, and what to do."""
     option = f" --tenant {doubt.tenant_id}" if doubt.tenant_id else ""
     return (
         f"by schema {_schema(doubt.event_type, doubt.tenant_id, doubt.version)} {doubt.why}: such a message "

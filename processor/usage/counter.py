@@ -64,7 +64,10 @@ def find_counters(connection: Connection, selection: Selection) -> Mapping[str, 
     if selection.tenant_id is None:
         require_all_rows(connection)
     elif connection.execute(queries("counter")["known_tenant"], _parameters(selection)).fetchone() is None:
-        raise NotFound(f"no tenant {selection.tenant_id!r}; `processor tenant list` shows those there are")
+        raise NotFound(
+            f"no tenant {selection.tenant_id!r}; `processor tenant list` shows those there are, and "
+            f"`processor counter setup --tenant {selection.tenant_id}` adds it and all that is counted"
+        )
     rows = connection.execute(queries("counter")["counters"], _parameters(selection)).fetchall()
     if not rows:
         raise NotFound(_no_counter(selection))
@@ -160,6 +163,11 @@ def _no_counter(selection: Selection) -> str:
     which = f" named {' or '.join(selection.meters)}" if selection.meters else ""
     whose = "" if selection.tenant_id is None else f" for tenant {selection.tenant_id!r}"
     name = selection.group_name
+    if name == "user_id" and not which:
+        return (
+            f"no meter counts messages by user_id alone and without windows{whose}; make what the counter "
+            f"needs: processor counter setup --tenant {selection.tenant_id or 'TENANT'}"
+        )
     return (
         f"no meter{which} counts messages by {name} alone and without windows{whose}; add one: "
         f"processor meter add created --event-type created --count --by {name}=/{name} --window none "

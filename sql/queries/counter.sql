@@ -6,6 +6,13 @@ SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
 -- known_tenant: A row if there is such a tenant.
 SELECT tenant_id FROM tenant WHERE tenant_id = %(tenant_id)s
 
+-- schema_in_force: The scope of an event type's ids, if it has a schema for this tenant: its own or a shared one.
+SELECT id_scope
+FROM event_type
+WHERE event_type = %(event_type)s AND EXISTS (
+  SELECT FROM event_schema
+  WHERE event_schema.event_type = event_type.event_type AND (tenant_id IS NULL OR tenant_id = %(tenant_id)s))
+
 -- counters: The meters that count for ever by this one name, for one tenant or for any, of these names or of any.
 SELECT meter_id, meter, tenant_id, event_type, status = 'active' AS is_active
 FROM meter
