@@ -115,9 +115,12 @@ def schema_publish(
     each user, say, tell so with the first schema: with --id-scope /user_id the same id of two users, or of
     another event type, is two messages. It can't be changed later, since messages are known by it.
     """
-    if (file is None) == (sample is None):
+    if file is not None and sample is None:
+        definition = _json_of(file)
+    elif sample is not None and file is None:
+        definition = sample_of(sample)
+    else:
         raise click.UsageError(f"expected either FILE or --sample NAME, one of {', '.join(samples())}")
-    definition = sample_of(sample) if file is None else _json_of(file)
     with database(Settings.load()) as connection:
         version = registry_changes.publish_schema(connection, event_type, definition, tenant_id, id_scope)
     click.echo(f"published version {version} of {event_type} ({tenant_id or 'shared'})")
