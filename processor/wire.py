@@ -65,7 +65,8 @@ NOTHING_IMPLIED: Mapping[str, str] = MappingProxyType({})
 
 FORMATS = (
     "expected attributes tenant_id and event_type, or CloudEvents 1.0 (specversion), "
-    "or native (event_type, payload), or a pulse (tenant_id, product_sku, used_amount, use_unity)"
+    "or native (event_type, payload), or a pulse (tenant_id or tenant, product_sku, used_amount, "
+    "use_unity or use_unit)"
 )
 
 _WHITESPACE = " \t\r\n"

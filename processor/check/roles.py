@@ -36,6 +36,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage": ("SELECT",),
         "attempt": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "unsettled": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "run_message": ("SELECT", "INSERT", "DELETE"),
     },
     "processor_reader": {
         "migration": ("SELECT",),
@@ -62,6 +63,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage": ("SELECT",),
         "attempt": ("SELECT",),
         "unsettled": ("SELECT",),
+        "run_message": ("SELECT",),
     },
     "processor_biller": {
         "migration": ("SELECT",),
@@ -157,6 +159,7 @@ TO_SAVE = (
         for table in ("attempt", "unsettled")
         for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")
     ),
+    *(("run_message", privilege) for privilege in ("SELECT", "INSERT", "DELETE")),
 )
 """The rights without which nothing can be saved: relation and privilege."""
 
