@@ -21,6 +21,12 @@ SELECT event_type, id_scope FROM event_type WHERE id_scope <> '{}'
 -- registry_meters: The meters that count what is stored from now on.
 SELECT meter, tenant_id, event_type, value_pointer, allows_corrections FROM meter WHERE status = 'active'
 
+-- registry_queues: What is said of queues.
+SELECT queue, unwrap, mapping, tenants, event_type, registers_tenants FROM queue
+
+-- register_tenants: Register those of the names that are unknown, in a transaction of its own, as far as the queue may; gives those that were registered.
+SELECT register_tenants(%(queue)s, %(names)s)
+
 -- lock_replayed: Lock the rejections that are being replayed; those no longer open are not given back.
 SELECT rejection_id
 FROM rejection
