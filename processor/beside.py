@@ -43,9 +43,14 @@ def binary_name(attributes: Mapping[str, Attribute]) -> str | None:
 
 
 def complete(
-    fields: Mapping[str, Any], names: Mapping[str, str], attributes: Mapping[str, Attribute]
+    fields: Mapping[str, Any],
+    names: Mapping[str, str],
+    attributes: Mapping[str, Attribute],
+    implied: Mapping[str, str],
 ) -> tuple[dict[str, Any], set[str]]:
     """Add to a body's fields what they leave open; `names` maps our names to the body's.
+
+    What neither says is taken from what is `implied`.
 
     The second value has the attributes that are spoken for, and so belong into no context.
     """
@@ -57,6 +62,8 @@ def complete(
         if source in attributes:
             completed[field] = _number(attributes[source]) if name == "schema_version" else attributes[source]
             spoken_for.add(source)
+        elif name in implied:
+            completed[field] = implied[name]
     return completed, spoken_for
 
 

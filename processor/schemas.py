@@ -179,7 +179,7 @@ class Schemas:
         """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises."""
         lookup = self._lookup
         rules = lookup.rules_of(delivery.queue)
-        envelope = self._decoder.read(delivery, rules)
+        envelope = self._decoder.read(delivery, rules, self._bindings.proven(delivery, rules.tenants))
         if isinstance(envelope, Malformed):
             return Rejection(
                 delivery, lookup.registry.version, envelope.reason, envelope.detail, envelope.claimed

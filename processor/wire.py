@@ -7,7 +7,7 @@
                      ─▶ Envelope | Malformed
 
 Recognised in this order, and once recognised never tried as another. What stands beside a body that is an
-envelope completes it, and must agree with it.
+envelope completes it, and must agree with it. What is implied by the way that it came comes last.
 """
 
 import re
@@ -42,6 +42,8 @@ ERRORS_MAX = 50
 
 TRACE_NAMES = ("traceparent", "tracestate")
 """Message attributes of W3C Trace Context."""
+
+NOTHING_IMPLIED: Mapping[str, str] = MappingProxyType({})
 
 FORMATS = (
     "expected attributes tenant_id and event_type, or CloudEvents 1.0 (specversion), "
@@ -103,15 +105,20 @@ def decode(
     body: bytes,
     attributes: Mapping[str, Attribute],
     *,
+    implied: Mapping[str, str] = NOTHING_IMPLIED,
     size_bytes_max: int,
     depth_max: int,
     values_max: int = VALUES_MAX,
 ) -> Envelope | Malformed:
-    """Read one message. Never raises, whatever the bytes are."""
+    """Read one message. Never raises, whatever the bytes are.
+
+    `implied` has the tenant_id and the event_type that the way it came says. They fill what body and
+    attributes leave open. Another event type is `envelope_invalid`; another tenant is left to the caller.
+    """
     document = read_body(
         body, attributes, size_bytes_max=size_bytes_max, depth_max=depth_max, values_max=values_max
     )
-    return document if isinstance(document, Malformed) else _recognise(document, attributes)
+    return document if isinstance(document, Malformed) else _recognise(document, attributes, implied)
 
 
 def read_body(
@@ -131,25 +138,28 @@ def read_body(
         return Malformed(Reason.NOT_JSON, {"message": message}, _claimed_of(attributes))
 
 
-def _recognise(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:
+def _recognise(
+    document: Document, attributes: Mapping[str, Attribute], implied: Mapping[str, str]
+) -> Envelope | Malformed:
     if attributes and (name := beside.binary_name(attributes)):
         words = f"the message attribute {name} is binary; expected text"
         errors = [{"pointer": f"/{name}", "rule": "text", "message": words}]
         detail = {"message": words, "errors": errors, "error_count": 1}
         return Malformed(Reason.ENVELOPE_INVALID, detail, _claimed_of(document.value, attributes))
-    by_attributes = "tenant_id" in attributes and "event_type" in attributes
+    known = {**implied, **attributes} if implied else attributes
+    is_payload = "tenant_id" in known and "event_type" in known
     match document.value:
         case {"specversion": _}:
-            return _from_cloudevent(document, attributes)
+            return _from_cloudevent(document, attributes, implied)
         case {"event_type": _, "payload": _}:
-            return _from_native(document, attributes)
+            return _from_native(document, attributes, implied)
         # It does not say its type: with another one beside it, it is that one's payload.
-        case {"product_sku": _, "used_amount": _} if not by_attributes or attributes["event_type"] == PULSE:
-            return _from_pulse(document, attributes)
-    if by_attributes:
+        case {"product_sku": _, "used_amount": _} if not is_payload or known["event_type"] == PULSE:
+            return _from_pulse(document, attributes, implied)
+    if is_payload:
         payload = document.text.strip(" \t\r\n")
-        return _envelope(_BESIDE, {}, (payload, document.value), None, attributes)
-    return _invalid(f"the body is in no known format; {FORMATS}", _claimed_of(document.value, attributes))
+        return _envelope(_BESIDE, {}, (payload, document.value), None, attributes, implied)
+    return _invalid(f"the body is in no known format; {FORMATS}", _claimed_of(document.value, known))
 
 
 # ── the envelope, field by field ──────────────────────────────────────────────────────────────────────
@@ -229,12 +239,14 @@ _CLOUDEVENT = _Form(
 )
 
 
-def _from_cloudevent(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:
+def _from_cloudevent(
+    document: Document, attributes: Mapping[str, Attribute], implied: Mapping[str, str]
+) -> Envelope | Malformed:
     fields = document.value
     if (fault := _cloudevent_fault(fields)) is not None:
         return _invalid(fault, _claimed_of(fields, attributes))
     return _envelope(
-        _CLOUDEVENT, fields, (document.member_texts["data"], fields["data"]), document, attributes
+        _CLOUDEVENT, fields, (document.member_texts["data"], fields["data"]), document, attributes, implied
     )
 
 
@@ -255,37 +267,44 @@ def _cloudevent_fault(fields: Mapping[str, Any]) -> str | None:
     return None if "data" in fields else "data: missing; expected the payload"
 
 
-def _from_native(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:
+def _from_native(
+    document: Document, attributes: Mapping[str, Attribute], implied: Mapping[str, str]
+) -> Envelope | Malformed:
     fields = document.value
     return _envelope(
-        _NATIVE, fields, (document.member_texts["payload"], fields["payload"]), document, attributes
+        _NATIVE, fields, (document.member_texts["payload"], fields["payload"]), document, attributes, implied
     )
 
 
-def _from_pulse(document: Document, attributes: Mapping[str, Attribute]) -> Envelope | Malformed:
+def _from_pulse(
+    document: Document, attributes: Mapping[str, Attribute], implied: Mapping[str, str]
+) -> Envelope | Malformed:
     fields = document.value
     texts = document.member_texts
     pulse, members = {}, {}
     for name, other_name in (
         ("tenant_id", "tenant"),
-        ("product_sku", None),
-        ("used_amount", None),
+        ("product_sku", ""),
+        ("used_amount", ""),
         ("use_unity", "use_unit"),
     ):
-        if name in fields and other_name in fields:
-            return _invalid(
-                f"both {name} and {other_name} are there; send one", _claimed_of(fields, attributes)
-            )
-        given = name if name in fields else other_name
-        if given is not None and given in fields:
+        given = name
+        if other_name in fields and (fields[other_name] is not None or name not in fields):
+            if fields.get(name) is not None:
+                return _invalid(
+                    f"both {name} and {other_name} are there; send one", _claimed_of(fields, attributes)
+                )
+            given = other_name
+        if given in fields:
             pulse[name] = fields[given]
             members[name] = texts[given]
-    if pulse.get("tenant_id") is None and isinstance(tenant_id := attributes.get("tenant_id"), str):
+    tenant_id = attributes.get("tenant_id", implied.get("tenant_id"))
+    if pulse.get("tenant_id") is None and isinstance(tenant_id, str):
         # A pulse's payload has the tenant in it, wherever it is named.
         pulse["tenant_id"], members["tenant_id"] = tenant_id, _quoted(tenant_id)
     envelope = {"tenant_id": pulse.get("tenant_id"), "event_type": PULSE}
     envelope |= {name: fields[name] for name in ("id", "producer", "occurred_at") if name in fields}
-    return _envelope(_PULSE, envelope, (_object_text(members) or "{}", pulse), document, attributes)
+    return _envelope(_PULSE, envelope, (_object_text(members) or "{}", pulse), document, attributes, implied)
 
 
 def _others(document: Document, known: frozenset[str]) -> str | None:
@@ -308,12 +327,13 @@ def _envelope(
     payload: tuple[str, Any],
     document: Document | None,
     attributes: Mapping[str, Attribute],
+    implied: Mapping[str, str],
 ) -> Envelope | Malformed:
     """Make an envelope of a body's `fields`; the context is what else `document` has, and what is beside."""
     context = None if document is None else _others(document, form.known)
     completed = fields
-    if attributes:
-        completed, spoken_for = beside.complete(fields, form.names, attributes)
+    if attributes or implied:
+        completed, spoken_for = beside.complete(fields, form.names, attributes, implied)
         context = beside.add_context(
             context, () if document is None else document.value, attributes, spoken_for
         )
@@ -347,6 +367,11 @@ def _envelope(
     )
     same = partial(_same, envelope)
     fault = beside.disagreement(form.names, fields, attributes, same) if attributes else None
+    if fault is None and implied.get("event_type", envelope.event_type) != envelope.event_type:
+        fault = (
+            f"event_type: the message names {envelope.event_type!r} and its queue is said to carry "
+            f"{implied['event_type']!r}; send it where its type belongs, or mend what is said of the queue"
+        )
     return envelope if fault is None else _invalid(fault, _claimed_of_envelope(envelope))
 
 
