@@ -52,9 +52,7 @@ class Bindings:
         """Whether anything is bound."""
         return self.queue_tenants is not None or self.sender_tenants is not None
 
-    def allowed(
-        self, delivery: Delivery, registered: frozenset[str] | None = None
-    ) -> frozenset[str] | None:
+    def allowed(self, delivery: Delivery, registered: frozenset[str] | None = None) -> frozenset[str] | None:
         """Give the tenants that a delivery may speak for; None: any.
 
         `registered` are those that the registry binds its queue to. What is said today goes first. Where

@@ -1,6 +1,6 @@
 """Tenants that are registered by the save that sees them, where their queue says so.
 
-verdicts ─▶ newcomers? ─▶ register_tenants: a transaction of its own ─▶ the registry is newer ─▶ verdicts again
+verdicts ─▶ newcomers? ─▶ register_tenants: a transaction of its own ─▶ a newer registry ─▶ verdicts again
 
 What is registered stays so, whatever becomes of the save: the delivery is still in its queue, and is stored
 the next time. Only an event that is valid otherwise registers its tenant, so that garbage registers none.

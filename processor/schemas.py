@@ -194,10 +194,14 @@ class Schemas:
             producer, unscoped = _producer(lookup.id_scopes[envelope.event_type], envelope)
         # The binding goes first: what a sender may not speak for is no business of the registry's.
         refusal = self._bindings.refusal(delivery, envelope.tenant_id, rules.tenants)
-        found, newcomer = (Reason.ENVELOPE_INVALID, refusal) if refusal else None, None
-        if found is None and envelope.tenant_id not in lookup.registry.suspended and rules.registers_tenants:
+        found: EventSchema | _Refusal
+        newcomer = None
+        if refusal:
+            found = Reason.ENVELOPE_INVALID, refusal
+        elif rules.registers_tenants and envelope.tenant_id not in lookup.registry.suspended:
             found, newcomer = self._judge_newcomer(lookup, delivery.queue, envelope, unscoped)
-        found = found or _tenant_trouble(lookup, envelope.tenant_id) or self._fit(lookup, envelope, unscoped)
+        else:
+            found = _tenant_trouble(lookup, envelope.tenant_id) or self._fit(lookup, envelope, unscoped)
         if isinstance(found, EventSchema):
             return Message(
                 delivery,
@@ -235,9 +239,7 @@ class Schemas:
         words = f"no tenant {tenant_id!r}, and no valid event to register it by: {found[1]['message']}"
         return (Reason.UNKNOWN_TENANT, {"message": words}), None
 
-    def _fit(
-        self, lookup: _Lookup, envelope: Envelope, unscoped: Unscoped | None
-    ) -> EventSchema | _Refusal:
+    def _fit(self, lookup: _Lookup, envelope: Envelope, unscoped: Unscoped | None) -> EventSchema | _Refusal:
         """Give the schema by which an event of a tenant is valid, or why there is none."""
         tenant_id, event_type = envelope.tenant_id, envelope.event_type
         versions = lookup.applicable(event_type, tenant_id)

@@ -201,7 +201,7 @@ class Store:
                 verdicts = [self._judged_again(verdict) for verdict in verdicts]
 
     def _register(self, verdicts: Sequence[Verdict], asked: set[tuple[str, str]]) -> None:
-        # Before the transaction: whoever holds the registry shared, and then wants to change it, waits for ever.
+        # Before the transaction: whoever holds the registry shared, and then wants it alone, waits for ever.
         if any(isinstance(verdict, Rejection) and verdict.newcomer for verdict in verdicts):
             connection = self._open()
             with self._deadline.over(connection):

@@ -21,6 +21,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "tenant": ("SELECT",),
         "event_type": ("SELECT",),
         "event_schema": ("SELECT",),
+        "queue": ("SELECT",),
         "message": ("SELECT", "INSERT"),
         "duplicate": ("SELECT", "INSERT"),
         "rejection": ("SELECT", "INSERT", "UPDATE"),
@@ -43,6 +44,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "tenant": ("SELECT",),
         "event_type": ("SELECT",),
         "event_schema": ("SELECT",),
+        "queue": ("SELECT",),
         "message": ("SELECT",),
         "duplicate": ("SELECT",),
         "rejection": ("SELECT",),
@@ -138,6 +140,7 @@ TO_SAVE = (
     ("tenant", "SELECT"),
     ("event_type", "SELECT"),
     ("event_schema", "SELECT"),
+    ("queue", "SELECT"),
     *(
         (table, privilege)
         for table in ("message", "duplicate", "rejection")
