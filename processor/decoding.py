@@ -1,7 +1,8 @@
 """From a delivery to an envelope, by what its queue is said to carry.
 
-body, attributes ─▶ unpack ─▶ unwrap (sns) ─▶ unpack ─▶ routing key ─▶ wire.decode ─▶ Envelope | Malformed
-                                 └─ by the queue's rules: a body never says itself how it is to be read
+body, attributes ─▶ unpack ─▶ unwrap ─▶ routing key ─┬▶ wire.decode ───────────┬▶ Envelope | Malformed
+                                  │                   └▶ mapping.decode_mapped ─┘
+                                  └─ by the queue's rules: a body never says itself how it is to be read
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from processor.beside import ROUTING_KEY, from_outside
 from processor.errors import Reason
+from processor.mapping import decode_mapped
 from processor.model import Delivery, QueueRules
 from processor.routing_keys import RoutingKeys
 from processor.sns import unwrap
@@ -87,7 +89,10 @@ class Decoder:
             if isinstance(routed, Malformed):
                 return routed
             body, attributes = routed
-        envelope = decode(body, attributes, implied=implied, **limits)
+        if rules.mapping is None:
+            envelope = decode(body, attributes, implied=implied, **limits)
+        else:
+            envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **limits)
         if wrapped_id is None or isinstance(envelope, Malformed) or envelope.message_id is not None:
             return envelope
         # SNS may put one message on the queue twice, under two delivery ids; its own stays the same.

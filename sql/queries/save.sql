@@ -3,8 +3,8 @@
 -- which stay index probes even while the tables are young and unanalysed. A payload that is JSON's null comes out
 -- of the document as NULL, and is made one again.
 
--- hold_registry: Keep the registry as it is until the commit, and say which version that is.
-SELECT registry_version_held(true) AS version
+-- hold_registry: Keep the registry as it is until the commit, and say which version that is, and whether anything is or was said of a queue.
+SELECT registry_version_held(true) AS version, EXISTS (SELECT FROM queue) AS queues_said
 
 -- hold_registry_alone: Wait until no save is under way, and keep others from beginning until the commit.
 SELECT pg_advisory_xact_lock(registry_lock_key())
@@ -23,6 +23,12 @@ SELECT
   meter, tenant_id, event_type, value_pointer, allows_corrections, text_amounts_from IS NOT NULL AS text_amounts
 FROM meter
 WHERE status = 'active'
+
+-- registry_queues: What is said of queues.
+SELECT queue, unwrap, mapping, tenants, event_type, registers_tenants FROM queue
+
+-- register_tenants: Register those of the names that are unknown, in a transaction of its own, as far as the queue may; gives those that were registered.
+SELECT register_tenants(%(queue)s, %(names)s)
 
 -- lock_replayed: Lock the rejections that are being replayed; those no longer open are not given back.
 SELECT rejection_id
