@@ -116,6 +116,7 @@ class Message(Struct, frozen=True, gc=False):
     context: str | None
     metered: bool = False
     occurred_at_rest: str | None = None
+    sent_at: datetime | None = None
 
 
 class Rejection(Struct, frozen=True, gc=False):

@@ -205,6 +205,7 @@ class Schemas:
                 context=envelope.context,
                 metered=envelope.event_type in lookup.meters,
                 occurred_at_rest=envelope.occurred_at_rest,
+                sent_at=envelope.sent_at,
             )
         reason, detail = found
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)

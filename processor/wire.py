@@ -67,6 +67,7 @@ class Envelope(Struct, frozen=True, gc=False):
     None: the message has no id of its own. `occurred_at` is in UTC; None: not named. `schema_version` None:
     the latest. `context` is the JSON text of an object of the envelope's other fields; None: there are none.
     `occurred_at_rest` has the digits of `occurred_at` beyond the microsecond, without idle zeros; None: none.
+    `sent_at` is when a service that brought it to the queue was handed it; None: nothing is known of such.
     """
 
     tenant_id: str
@@ -79,6 +80,7 @@ class Envelope(Struct, frozen=True, gc=False):
     payload_value: Any
     context: str | None
     occurred_at_rest: str | None = None
+    sent_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,14 @@ def _recognise(
         payload = document.text.strip(" \t\r\n")
         return _envelope(_BESIDE, {}, (payload, document.value), None, attributes, implied)
     return _invalid(f"the body is in no known format; {FORMATS}", _claimed_of(document.value, known))
+
+
+def says_its_type(value: object) -> bool:
+    """Say whether a body is an envelope by which its event type is known, whatever stands beside it."""
+    match value:
+        case {"specversion": _} | {"event_type": _, "payload": _} | {"product_sku": _, "used_amount": _}:
+            return True
+    return False
 
 
 # ── the envelope, field by field ──────────────────────────────────────────────────────────────────────
