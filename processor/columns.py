@@ -76,6 +76,7 @@ def rejection_columns(
             "reason": [str(rejection.reason) for rejection in rejections],
             "detail": [detail_json(rejection) for rejection in rejections],
             "body": [rejection.delivery.body for rejection in rejections],
+            "rule_id": [rejection.rule_id for rejection in rejections],
             "sender_id": [storable_text(rejection.delivery.sender_id) for rejection in rejections],
             "bound_tenant_id": [proven_tenant(rejection.delivery) for rejection in rejections],
             "attributes": [_attributes_json(rejection.delivery.attributes) for rejection in rejections],

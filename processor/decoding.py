@@ -64,6 +64,17 @@ class Decoder:
         )
         return Malformed(Reason.ENVELOPE_INVALID, detail, claimed)
 
+    def json_of(self, body: bytes) -> Any:  # noqa: ANN401 - any JSON value
+        """Give the value of a body as it came; None: it is no JSON within the limits, or null."""
+        document = read_body(
+            body,
+            {},
+            size_bytes_max=self.body_bytes_max,
+            depth_max=self.json_depth_max,
+            values_max=self.json_values_max,
+        )
+        return None if isinstance(document, Malformed) else document.value
+
     def _decode(
         self, delivery: Delivery, rules: QueueRules, implied: Mapping[str, str]
     ) -> Envelope | Malformed:

@@ -125,6 +125,7 @@ class Rejection(Struct, frozen=True, gc=False):
     `key_known` is false where another reading may have found another key in it than what is claimed.
     `searched` is false where to look for an earlier outcome of the delivery took too long, and is left out.
     `final` says that it rests on no registry, and that to judge it again would be of no use, or of harm.
+    `rule_id` names the rule by which it is discarded at once; None: it waits for a person.
     """
 
     delivery: Delivery
@@ -135,17 +136,22 @@ class Rejection(Struct, frozen=True, gc=False):
     key_known: bool = True
     searched: bool = True
     final: bool = False
+    rule_id: int | None = None
 
 
 Verdict: TypeAlias = Message | Rejection
 
 
 class Settlement(Struct, frozen=True, gc=False):
-    """The leave to delete one delivery from its queue. Only `Store.save` gives it out, after its COMMIT."""
+    """The leave to delete one delivery from its queue. Only `Store.save` gives it out, after its COMMIT.
+
+    `discarded` says of a rejection that a rule closed it at once.
+    """
 
     delivery: Delivery
     outcome: Outcome
     reason: Reason | None = None
+    discarded: bool = False
 
 
 VOID = "void"
@@ -178,6 +184,18 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True)
+class RejectionRule:
+    """Which rejections are known noise; None means any. `conditions` has JSON pointers into the body."""
+
+    rule_id: int
+    reason: str
+    queue: str | None
+    tenant_id: str | None
+    event_type: str | None
+    conditions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class QueueRules:
     """What one queue is said to carry; None, or false: nothing is said.
 
@@ -199,6 +217,7 @@ class Registry:
 
     `id_scopes` has those event types whose ids are unique within some values of the payload alone: JSON
     pointers to them. `queues` has the rules of queues, by name.
+    `rejection_rules` are those in force, as they were added.
     """
 
     version: int
@@ -207,3 +226,4 @@ class Registry:
     meters: tuple[Meter, ...] = ()
     id_scopes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     queues: Mapping[str, QueueRules] = field(default_factory=dict)
+    rejection_rules: tuple[RejectionRule, ...] = ()

@@ -16,7 +16,7 @@ import jsonschema_rs
 import orjson
 import structlog
 
-from processor import metrics
+from processor import metrics, noise
 from processor.amounts import Amount, amounts_of, find_misfit
 from processor.bindings import UNBOUND, Bindings
 from processor.decoding import NO_RULES, Decoder
@@ -98,6 +98,7 @@ class _Lookup:
     meters: Mapping[str, tuple[Meter, ...]]
     id_scopes: Mapping[str, IdScope]
     amounts: Mapping[str, tuple[Amount, ...]]
+    noise: noise.Rules
 
     @classmethod
     def of(cls, registry: Registry) -> "_Lookup":
@@ -113,7 +114,15 @@ class _Lookup:
             if pointers
         }
         event_types = frozenset(event_type for event_type, _ in versions)
-        return cls(registry, versions, event_types, meters, id_scopes, amounts_of(registry.meters))
+        return cls(
+            registry,
+            versions,
+            event_types,
+            meters,
+            id_scopes,
+            amounts_of(registry.meters),
+            noise.by_reason(registry.rejection_rules),
+        )
 
     def is_metered(self, tenant_id: str) -> bool:
         """Say whether anything of a tenant is counted now."""
@@ -172,9 +181,7 @@ class Schemas:
         rules = lookup.registry.queues.get(delivery.queue) or self._said.get(delivery.queue, NO_RULES)
         envelope = self._decoder.read(delivery, rules, self._bindings.proven(delivery))
         if isinstance(envelope, Malformed):
-            return Rejection(
-                delivery, lookup.registry.version, envelope.reason, envelope.detail, envelope.claimed
-            )
+            return self._rejected(lookup, delivery, envelope)
         if envelope.message_id is None and not delivery.named:
             metrics.unnamed.inc()
         # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
@@ -209,7 +216,11 @@ class Schemas:
             )
         reason, detail = found
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)
-        return Rejection(delivery, lookup.registry.version, reason, detail, claimed)
+        return self._rejected(lookup, delivery, Malformed(reason, detail, claimed))
+
+    def _rejected(self, lookup: _Lookup, delivery: Delivery, why: Malformed) -> Rejection:
+        found = Rejection(delivery, lookup.registry.version, why.reason, why.detail, why.claimed)
+        return noise.discarded(found, lookup.noise, self._decoder.json_of)
 
     def proven_tenant(self, delivery: Delivery) -> str | None:
         """Give the one tenant that a delivery can be from by its queue and sender, whatever it says."""

@@ -30,6 +30,7 @@ from processor.model import (
     Meter,
     Registry,
     Rejection,
+    RejectionRule,
     Settlement,
     Tries,
     Verdict,
@@ -361,6 +362,7 @@ class Store:
         with connection.cursor(row_factory=dict_row) as cursor:
             schemas = cursor.execute(self._sql["registry_schemas"]).fetchall()
             meters = cursor.execute(self._sql["registry_meters"]).fetchall()
+            noise = cursor.execute(self._sql["registry_rejection_rules"]).fetchall()
         self._judge.install(
             Registry(
                 version=version,
@@ -368,6 +370,7 @@ class Store:
                 schemas=tuple(EventSchema(**schema) for schema in schemas),
                 meters=tuple(Meter(**meter) for meter in meters),
                 id_scopes={event_type: tuple(pointers) for event_type, pointers in id_scopes},
+                rejection_rules=tuple(RejectionRule(**rule) for rule in noise),
             )
         )
         metrics.registry_version.set(version)

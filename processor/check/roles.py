@@ -36,6 +36,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage": ("SELECT",),
         "attempt": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "unsettled": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "rejection_rule": ("SELECT",),
     },
     "processor_reader": {
         "migration": ("SELECT",),
@@ -62,6 +63,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage": ("SELECT",),
         "attempt": ("SELECT",),
         "unsettled": ("SELECT",),
+        "rejection_rule": ("SELECT",),
     },
     "processor_biller": {
         "migration": ("SELECT",),
@@ -90,6 +92,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "duplicate": ("SELECT", "DELETE"),
         "rejection": ("SELECT", "DELETE"),
         "removal": ("SELECT", "INSERT", "UPDATE"),
+        "rejection_rule": ("SELECT", "UPDATE"),
         "meter": ("SELECT",),
         "voided": ("SELECT",),
         "usage_rebuild": ("SELECT",),
@@ -143,6 +146,7 @@ TO_SAVE = (
         for table in ("message", "duplicate", "rejection")
         for privilege in ("SELECT", "INSERT")
     ),
+    ("rejection_rule", "SELECT"),
     ("meter", "SELECT"),
     ("usage_rebuild", "SELECT"),
     ("voided", "SELECT"),
