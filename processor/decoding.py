@@ -1,6 +1,7 @@
 """From a delivery to an envelope, by what its queue is said to carry.
 
-body, attributes ─▶ unwrap ─▶ routing key ─▶ wire.decode ─▶ Envelope | Malformed
+body, attributes ─▶ unwrap ─▶ routing key ─┬▶ wire.decode ───────────┬▶ Envelope | Malformed
+                      │                    └▶ mapping.decode_mapped ─┘
                       └─ by the queue's rules: a body never says itself how it is to be read
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from processor.errors import Reason
+from processor.mapping import decode_mapped
 from processor.model import Delivery, QueueRules
 from processor.routing_keys import RoutingKeys
 from processor.strict_json import VALUES_MAX
@@ -84,7 +86,7 @@ class Decoder:
             "depth_max": self.json_depth_max,
             "values_max": self.json_values_max,
         }
-        inner = None if rules.unwrap is None else _unwrap(delivery, rules, limits)
+        inner = None if rules.unwrap in (None, "none") else _unwrap(delivery, rules, limits)
         if isinstance(inner, Malformed):
             return _explained(inner, body, limits)
         if inner is not None:
@@ -100,7 +102,10 @@ class Decoder:
         if (pointer := pointer_words(body)) is not None:
             beside = {name: value for name, value in attributes.items() if isinstance(value, str)}
             return refused(pointer, Claimed(beside.get("tenant_id"), beside.get("event_type")))
-        envelope = decode(body, attributes, implied=implied, **limits)
+        if rules.mapping is None:
+            envelope = decode(body, attributes, implied=implied, **limits)
+        else:
+            envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **limits)
         if isinstance(envelope, Malformed):
             if inner is not None and "tenant_id" not in {**implied, **attributes}:
                 envelope = _adding(envelope, NO_TENANT)

@@ -50,6 +50,9 @@ reject_alarms = Gauge(
     "processor_reject_alarms", "Pairs of tenant and event type of which too large a share is rejected."
 )
 registry_version = Gauge("processor_registry_version", "Version of the registry that verdicts are made with.")
+tenants_registered = Counter(
+    "processor_tenants_registered", "Tenants that were registered by an event, where their queue says so."
+)
 usage_lines_written = Counter(
     "processor_usage_lines_written", "Lines written as windows closed, later revisions included."
 )

@@ -126,6 +126,7 @@ class Rejection(Struct, frozen=True, gc=False):
     `searched` is false where to look for an earlier outcome of the delivery took too long, and is left out.
     `final` says that it rests on no registry, and that to judge it again would be of no use, or of harm.
     `rule_id` names the rule by which it is discarded at once; None: it waits for a person.
+    `newcomer` is the unknown tenant of an event that is valid otherwise, where its queue registers tenants.
     """
 
     delivery: Delivery
@@ -137,6 +138,7 @@ class Rejection(Struct, frozen=True, gc=False):
     searched: bool = True
     final: bool = False
     rule_id: int | None = None
+    newcomer: str | None = None
 
 
 Verdict: TypeAlias = Message | Rejection
@@ -199,9 +201,10 @@ class RejectionRule:
 class QueueRules:
     """What one queue is said to carry; None, or false: nothing is said.
 
-    `unwrap` names the envelope that another service puts around each event. `mapping` has, for names of an
-    envelope (and `payload`), the JSON pointers at which its bodies have them. `tenants` are those that it may
-    speak for. `event_type` is that of events which name none.
+    `unwrap` names the envelope that another service puts around each event; "none": there is none. `mapping`
+    has, for names of an envelope (and `payload`), the JSON pointers at which its bodies have them. `tenants`
+    are those that it may speak for. `event_type` is that of events which name none. With `registers_tenants`
+    a valid event of an unknown tenant registers it.
     """
 
     unwrap: str | None = None
@@ -209,6 +212,16 @@ class QueueRules:
     tenants: frozenset[str] | None = None
     event_type: str | None = None
     registers_tenants: bool = False
+
+    def over(self, other: "QueueRules") -> "QueueRules":
+        """Give these rules, completed by the other's where nothing is said here."""
+        return QueueRules(
+            other.unwrap if self.unwrap is None else self.unwrap,
+            other.mapping if self.mapping is None else self.mapping,
+            other.tenants if self.tenants is None else self.tenants,
+            other.event_type if self.event_type is None else self.event_type,
+            self.registers_tenants or other.registers_tenants,
+        )
 
 
 @dataclass(frozen=True, slots=True)

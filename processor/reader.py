@@ -19,8 +19,13 @@ Row: TypeAlias = dict[str, Any]
 
 
 def tenants(connection: Connection) -> list[Row]:
-    """List the tenants: tenant_id, name, status, created_at."""
+    """List the tenants: tenant_id, name, status, created_at, registered_by (the queue, where one did)."""
     return _rows(connection, "registry", "list_tenants", {})
+
+
+def queues(connection: Connection, queue: str | None = None) -> list[Row]:
+    """List what is said of queues, or of one; an empty list where nothing is."""
+    return _rows(connection, "registry", "list_queues", {"queue": queue})
 
 
 def api_keys(connection: Connection, tenant_id: str | None) -> list[Row]:

@@ -183,11 +183,7 @@ class Settings(BaseSettings):
     @field_validator("queue_tenants", mode="before")
     @classmethod
     def _names_of_tenants(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        if value.lstrip().startswith("["):
-            return _tenants(_json(value))
-        return _tenants([name.strip() for name in value.split(",")])
+        return tenants_of(value) if isinstance(value, str) else value
 
     @field_validator("sender_tenants", mode="before")
     @classmethod
@@ -328,6 +324,13 @@ class Settings(BaseSettings):
 
 
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
+
+
+def tenants_of(text: str) -> frozenset[str]:
+    """Read a list of tenants, with commas or in JSON. Raises ValueError, in words."""
+    if text.lstrip().startswith("["):
+        return _tenants(_json(text))
+    return _tenants([name.strip() for name in text.split(",")])
 
 
 def _tenants(names: object) -> frozenset[str]:

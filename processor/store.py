@@ -16,7 +16,6 @@ from typing import Any, NoReturn, Protocol, TypeAlias
 import psycopg
 import structlog
 from msgspec.structs import replace
-from psycopg.rows import dict_row
 
 from processor import metrics
 from processor.columns import messages_document
@@ -25,19 +24,18 @@ from processor.errors import StoreFault, StoreUnavailable
 from processor.model import (
     VOID,
     Delivery,
-    EventSchema,
     Message,
-    Meter,
     Registry,
     Rejection,
-    RejectionRule,
     Settlement,
     Tries,
     Verdict,
 )
+from processor.newcomers import register_newcomers
 from processor.patience import Patience
 from processor.queries import queries
 from processor.refusals import blames_content, too_slow, unstorable
+from processor.registry_rows import read_registry
 from processor.sqlstates import Remedy, name_of, remedy
 from processor.statements import KeyVanished, Statements, let_settle
 from processor.turns import Turn, turns
@@ -168,8 +166,10 @@ class Store:
         `slow` says how often one verdict alone has taken too long already.
         """
         failures = 0
+        asked: set[tuple[str, str]] = set()
         while True:
             try:
+                self._register(verdicts, asked)
                 settlements = self._transaction(verdicts)
             except (psycopg.Error, UnicodeEncodeError) as error:
                 failures += 1
@@ -199,6 +199,13 @@ class Store:
                     return settlements
                 # Outside of the transaction: it may take longer than a transaction may.
                 verdicts = [self._judged_again(verdict) for verdict in verdicts]
+
+    def _register(self, verdicts: Sequence[Verdict], asked: set[tuple[str, str]]) -> None:
+        # Before the transaction: whoever holds the registry shared, and then wants it alone, waits for ever.
+        if any(isinstance(verdict, Rejection) and verdict.newcomer for verdict in verdicts):
+            connection = self._open()
+            with self._deadline.over(connection):
+                register_newcomers(connection, self._sql, verdicts, asked)
 
     def _ask(self) -> None:
         connection = self._open()
@@ -341,7 +348,8 @@ class Store:
         """Keep the registry as it is until the commit; say whether the verdicts were made with it."""
         version = self._hold_registry(connection, alone=self._alone or any(map(_sees_all, verdicts)))
         if not self._registry_known or self._judge.version != version:
-            self._install_registry(connection, version)
+            self._judge.install(read_registry(connection, self._sql, version))
+            metrics.registry_version.set(version)
         held, self._registry_known = self._registry_known, True
         # Asked of each verdict: another writer shares the judge, and may have installed an older registry.
         return (held or not verdicts) and all(verdict.registry_version == version for verdict in verdicts)
@@ -355,25 +363,6 @@ class Store:
         if row[0] is None:
             raise StoreFault("the table registry is empty; it must hold one row")
         return int(row[0])
-
-    def _install_registry(self, connection: Connection, version: int) -> None:
-        tenants = connection.execute(self._sql["registry_tenants"]).fetchall()
-        id_scopes = connection.execute(self._sql["registry_id_scopes"]).fetchall()
-        with connection.cursor(row_factory=dict_row) as cursor:
-            schemas = cursor.execute(self._sql["registry_schemas"]).fetchall()
-            meters = cursor.execute(self._sql["registry_meters"]).fetchall()
-            noise = cursor.execute(self._sql["registry_rejection_rules"]).fetchall()
-        self._judge.install(
-            Registry(
-                version=version,
-                suspended=dict(tenants),
-                schemas=tuple(EventSchema(**schema) for schema in schemas),
-                meters=tuple(Meter(**meter) for meter in meters),
-                id_scopes={event_type: tuple(pointers) for event_type, pointers in id_scopes},
-                rejection_rules=tuple(RejectionRule(**rule) for rule in noise),
-            )
-        )
-        metrics.registry_version.set(version)
 
 
 def _sees_all(verdict: Verdict) -> bool:

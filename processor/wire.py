@@ -143,11 +143,8 @@ def read_body(
 def _recognise(
     document: Document, attributes: Mapping[str, Attribute], implied: Mapping[str, str]
 ) -> Envelope | Malformed:
-    if attributes and (name := beside.binary_name(attributes)):
-        words = f"the message attribute {name} is binary; expected text"
-        errors = [{"pointer": f"/{name}", "rule": "text", "message": words}]
-        detail = {"message": words, "errors": errors, "error_count": 1}
-        return Malformed(Reason.ENVELOPE_INVALID, detail, _claimed_of(document.value, attributes))
+    if attributes and (fault := _binary_fault(document.value, attributes)) is not None:
+        return fault
     known = {**implied, **attributes} if implied else attributes
     is_payload = "tenant_id" in known and "event_type" in known
     match document.value:
@@ -170,6 +167,32 @@ def says_its_type(value: object) -> bool:
         case {"specversion": _} | {"event_type": _, "payload": _} | {"product_sku": _, "used_amount": _}:
             return True
     return False
+
+
+def compose(
+    fields: Mapping[str, Any],
+    payload: tuple[str, Any],
+    rest: Document,
+    attributes: Mapping[str, Attribute],
+    implied: Mapping[str, str],
+) -> Envelope | Malformed:
+    """Make an envelope of fields, named as in the native format, that another reader found in a body.
+
+    `payload` is its text and its value, `rest` has the members that go into the context.
+    """
+    if attributes and (fault := _binary_fault(fields, attributes)) is not None:
+        return fault
+    return _envelope(_MAPPED, fields, payload, rest, attributes, implied)
+
+
+def _binary_fault(raw: object, attributes: Mapping[str, Attribute]) -> Malformed | None:
+    name = beside.binary_name(attributes)
+    if name is None:
+        return None
+    words = f"the message attribute {name} is binary; expected text"
+    errors = [{"pointer": f"/{name}", "rule": "text", "message": words}]
+    detail = {"message": words, "errors": errors, "error_count": 1}
+    return Malformed(Reason.ENVELOPE_INVALID, detail, _claimed_of(raw, attributes))
 
 
 # ── the envelope, field by field ──────────────────────────────────────────────────────────────────────
@@ -236,6 +259,7 @@ class _Form:
 _OWN = {name: name for name in beside.NAMES}
 _BESIDE = _Form(_AttributeFields, _OWN)
 _NATIVE = _Form(_Fields, _OWN | {"message_id": "id"}, frozenset((*_OWN, "id", "payload")) - {"message_id"})
+_MAPPED = _Form(_Fields, _NATIVE.names)
 _PULSE = _Form(
     _Fields,
     _NATIVE.names,

@@ -21,6 +21,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "tenant": ("SELECT",),
         "event_type": ("SELECT",),
         "event_schema": ("SELECT",),
+        "queue": ("SELECT",),
         "message": ("SELECT", "INSERT"),
         "duplicate": ("SELECT", "INSERT"),
         "rejection": ("SELECT", "INSERT", "UPDATE"),
@@ -44,6 +45,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "tenant": ("SELECT",),
         "event_type": ("SELECT",),
         "event_schema": ("SELECT",),
+        "queue": ("SELECT",),
         "message": ("SELECT",),
         "duplicate": ("SELECT",),
         "rejection": ("SELECT",),
@@ -141,6 +143,7 @@ TO_SAVE = (
     ("tenant", "SELECT"),
     ("event_type", "SELECT"),
     ("event_schema", "SELECT"),
+    ("queue", "SELECT"),
     *(
         (table, privilege)
         for table in ("message", "duplicate", "rejection")

@@ -26,8 +26,9 @@ SELECT wanted.relation, wanted.privilege
 FROM unnest(%(relations)s::text[], %(privileges)s::text[]) AS wanted (relation, privilege)
 WHERE NOT coalesce(has_table_privilege(to_regclass(wanted.relation)::oid, wanted.privilege), false)
 UNION ALL
-SELECT 'registry_version_held(boolean)', 'EXECUTE'
-WHERE NOT coalesce(has_function_privilege(to_regprocedure('registry_version_held(boolean)')::oid, 'EXECUTE'), false)
+SELECT name, 'EXECUTE'
+FROM (VALUES ('registry_version_held(boolean)'), ('register_tenants(text,text[])')) AS functions (name)
+WHERE NOT coalesce(has_function_privilege(to_regprocedure(name)::oid, 'EXECUTE'), false)
 ORDER BY relation, privilege
 
 -- excess_rights: What this role could do that a processor never does.

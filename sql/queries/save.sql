@@ -24,6 +24,12 @@ SELECT meter, tenant_id, event_type, value_pointer, allows_corrections FROM mete
 -- registry_rejection_rules: The rules by which known noise is discarded at once.
 SELECT rule_id, reason, queue, tenant_id, event_type, conditions FROM rejection_rule WHERE retired_at IS NULL ORDER BY rule_id
 
+-- registry_queues: What is said of queues.
+SELECT queue, unwrap, mapping, tenants, event_type, registers_tenants FROM queue
+
+-- register_tenants: Register those of the names that are unknown, in a transaction of its own, as far as the queue may; gives those that were registered.
+SELECT register_tenants(%(queue)s, %(names)s)
+
 -- lock_replayed: Lock the rejections that are being replayed; those no longer open are not given back.
 SELECT rejection_id
 FROM rejection
