@@ -44,8 +44,11 @@ def set_queue(connection: psycopg.Connection[Any], queue: str, changes: Mapping[
 
 
 def remove_queue(connection: psycopg.Connection[Any], queue: str) -> None:
-    """Say nothing of a queue any more. Raises NotFound."""
-    if connection.execute(queries("registry")["remove_queue"], {"queue": queue}).rowcount == 0:
+    """Say nothing of a queue any more. Raises NotFound.
+
+    Its row stays: messages may have keys by what was said, and redeliveries of them are looked for by it.
+    """
+    if connection.execute(queries("registry")["empty_queue"], {"queue": queue}).rowcount == 0:
         raise nothing_said(queue)
 
 

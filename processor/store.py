@@ -102,7 +102,7 @@ class Store:
         self._deadline = Deadline(2 * timeout_s + 5)
         self._probe_deadline = Deadline(_PROBE_S_MAX)
         self._connection: Connection | None = None
-        self._registry_known = False
+        self._registry_known = self._queues_said = False
         self._sql = queries("save")
 
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
@@ -339,7 +339,8 @@ class Store:
                     self._sql,
                     self._judge.proven_tenant,
                     verdicts,
-                    keys_by_settings=self._keys_by_settings,
+                    # What is said of a queue gives keys too, and may have been something else.
+                    keys_by_settings=self._keys_by_settings or self._queues_said,
                 ).save()
         # Only here, behind the block whose end is the COMMIT, may settlements leave the store.
         return settlements
@@ -362,6 +363,7 @@ class Store:
         assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
         if row[0] is None:
             raise StoreFault("the table registry is empty; it must hold one row")
+        self._queues_said = bool(row[1])
         return int(row[0])
 
 

@@ -19,6 +19,8 @@ _UNSET = {
     "register": ("registers_tenants", "registers_max"),
 }
 
+_NOTHING = "nothing is said of it any more"
+
 
 @click.group()
 def queue() -> None:
@@ -104,8 +106,8 @@ def queue_set(
         raise click.UsageError("nothing is said; name an option, see --help")
     with database(Settings.load()) as connection:
         set_queue(connection, name, changes)
-        (row,) = reader.queues(connection, name)
-    click.echo(f"queue {printable(name)}: {_words(row)}")
+        rows = reader.queues(connection, name)
+    click.echo(f"queue {printable(name)}: {_words(rows[0]) if rows else _NOTHING}")
 
 
 @queue.command("show")
@@ -143,7 +145,7 @@ def queue_remove(name: str) -> None:
     """Say nothing of the queue NAME any more: its bodies are read as the settings say."""
     with database(Settings.load()) as connection:
         remove_queue(connection, name)
-    click.echo(f"queue {printable(name)}: nothing is said of it any more")
+    click.echo(f"queue {printable(name)}: {_NOTHING}")
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +172,7 @@ def _words(row: dict[str, Any]) -> str:
     ]
     if row["registers_tenants"]:
         parts.append(f"registers tenants, at most {row['registers_max']} an hour")
-    return "; ".join(parts) or "nothing is said"
+    return "; ".join(parts)
 
 
 COMMANDS = [queue]

@@ -67,11 +67,12 @@ def make_schemas(settings: Settings) -> Schemas:
         json_values_max=settings.json_values_max,
         routing_keys=routing_keys,
         routed_queue=settings.queue_name() if routed else None,
-        said=_rules_of_settings(settings),
+        said=rules_of_settings(settings),
     )
 
 
-def _rules_of_settings(settings: Settings) -> dict[str, QueueRules]:
+def rules_of_settings(settings: Settings) -> dict[str, QueueRules]:
+    """Give what the settings say of queues, by name."""
     if settings.unwrap is None or settings.source_url is not None:
         return {}
     return {settings.queue_name(): QueueRules(unwrap=settings.unwrap)}

@@ -25,7 +25,7 @@ CREATE TABLE queue (
   CONSTRAINT queue_event_type_fit CHECK (char_length(event_type) BETWEEN 1 AND 256 AND event_type !~ '[\u0001-\u001f\u007f-\u009f]'),
   CONSTRAINT queue_registers_max_positive CHECK (registers_max >= 1)
 );
-COMMENT ON TABLE queue IS 'What is said of a queue (processor queue set); part of the registry. It goes before the settings UNWRAP and QUEUE_TENANTS; what both bind, both must allow.';
+COMMENT ON TABLE queue IS 'What is said of a queue (processor queue set); part of the registry. It goes before the setting UNWRAP; what QUEUE_TENANTS binds too, both must allow. A row of which nothing is said any more is kept: messages may have keys by what was said.';
 COMMENT ON COLUMN queue.queue IS 'The name of the queue, as in message.queue.';
 COMMENT ON COLUMN queue.unwrap IS 'The service that puts an envelope around each event, which is taken off: sns, eventbridge or s3; none: there is no such envelope. NULL: as UNWRAP says.';
 COMMENT ON COLUMN queue.mapping IS 'Where its bodies have what, as an object of names and JSON pointers such as {"tenant_id": "/client_id", "payload": "/message"}. NULL: they are in one of the known formats.';

@@ -41,13 +41,18 @@ SET unwrap = %(unwrap)s, mapping = %(mapping)s::jsonb, tenants = %(tenants)s, ev
   registers_tenants = %(registers_tenants)s, registers_max = %(registers_max)s
 WHERE queue = %(queue)s
 
--- remove_queue: Say nothing of a queue any more.
-DELETE FROM queue WHERE queue = %(queue)s
+-- empty_queue: Say nothing of a queue any more.
+UPDATE queue
+SET unwrap = NULL, mapping = NULL, tenants = NULL, event_type = NULL, registers_tenants = false, registers_max = DEFAULT
+WHERE queue = %(queue)s AND (unwrap, mapping, tenants, event_type, registers_tenants, registers_max)
+  IS DISTINCT FROM (NULL, NULL, NULL, NULL, false, 1000)
 
 -- list_queues: What is said of queues, or of one.
 SELECT queue, unwrap, mapping, tenants, event_type, registers_tenants, registers_max, registered_at
 FROM queue
-WHERE %(queue)s::text IS NULL OR queue = %(queue)s
+WHERE (%(queue)s::text IS NULL OR queue = %(queue)s)
+  AND (unwrap, mapping, tenants, event_type, registers_tenants, registers_max)
+    IS DISTINCT FROM (NULL, NULL, NULL, NULL, false, 1000)
 ORDER BY queue
 
 -- list_schemas: Every version of every schema, without the definitions.

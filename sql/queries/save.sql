@@ -3,8 +3,8 @@
 -- which stay index probes even while the tables are young and unanalysed. A payload that is JSON's null comes out
 -- of the document as NULL, and is made one again.
 
--- hold_registry: Keep the registry as it is until the commit, and say which version that is.
-SELECT registry_version_held(true) AS version
+-- hold_registry: Keep the registry as it is until the commit, and say which version that is, and whether anything is or was said of a queue.
+SELECT registry_version_held(true) AS version, EXISTS (SELECT FROM queue) AS queues_said
 
 -- hold_registry_alone: Wait until no save is under way, and keep others from beginning until the commit.
 SELECT pg_advisory_xact_lock(registry_lock_key())
