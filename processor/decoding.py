@@ -149,7 +149,8 @@ def _explained(envelope: Malformed, body: bytes, limits: Mapping[str, Any]) -> M
 
 
 def _adding(envelope: Malformed, words: str) -> Malformed:
+    """Put words in front, since a rejection cuts long texts at their end."""
     if words in envelope.detail["message"]:
         return envelope
-    detail = {**envelope.detail, "message": f"{envelope.detail['message']}; {words}"}
+    detail = {**envelope.detail, "message": f"{words}; {envelope.detail['message']}"}
     return Malformed(envelope.reason, detail, envelope.claimed)

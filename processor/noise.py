@@ -37,7 +37,8 @@ def discarded(rejection: Rejection, rules: Rules, read: Callable[[bytes], Any]) 
     body = read(rejection.delivery.body) if any(rule.conditions for rule in asked) else None
     for rule in asked:
         if all(_text(follow(body, steps(at))) == value for at, value in rule.conditions.items()):
-            message = f"{rejection.detail.get('message')}; discarded at once by rule {rule.rule_id}"
+            # In front, since a rejection cuts long texts at their end.
+            message = f"discarded at once by rule {rule.rule_id}: {rejection.detail.get('message')}"
             return replace(rejection, rule_id=rule.rule_id, detail={**rejection.detail, "message": message})
     return rejection
 

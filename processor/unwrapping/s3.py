@@ -15,9 +15,8 @@ from processor.wire import Claimed, Malformed
 
 TEST_EVENT = "s3:TestEvent"
 TEST_EVENT_WORDS = (
-    "S3 sends this test event each time that a bucket's notifications are set up, and it says nothing else; "
-    "to have such ones discarded at once: processor rejection rule add --reason envelope_invalid "
-    f"--when /Event={TEST_EVENT}"
+    "this is the test event that S3 sends when notifications are set up; to discard such ones at once: "
+    f"processor rejection rule add --reason envelope_invalid --when /Event={TEST_EVENT}"
 )
 _EXPECTED = (
     "expected a notification of S3, as UNWRAP=s3 says of this queue: a JSON object with Records, and in "

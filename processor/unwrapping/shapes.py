@@ -26,9 +26,8 @@ def pointer_words(body: bytes) -> str | None:
 
 def _wrapped(what: str, unwrap: str) -> str:
     return (
-        f"this is {what}: where a queue carries nothing else (behind SNS: with raw delivery), set "
-        f"UNWRAP={unwrap} (or: processor queue set QUEUE --unwrap {unwrap}), then processor rejection replay "
-        "--reason envelope_invalid"
+        f"this is {what}: if the queue carries nothing else, set UNWRAP={unwrap} (or: processor queue "
+        f"set QUEUE --unwrap {unwrap}), then processor rejection replay --reason envelope_invalid"
     )
 
 

@@ -55,7 +55,7 @@ def test_what_a_rule_matches_is_kept_as_discarded_and_names_the_rule(saver: Save
     [(message,)] = db.execute(
         "SELECT detail ->> 'message' FROM rejection WHERE rule_id IS NOT NULL"
     ).fetchall()
-    assert message.endswith(f"discarded at once by rule {rule_id}")
+    assert message.startswith(f"discarded at once by rule {rule_id}")
 
 
 @pytest.mark.parametrize(

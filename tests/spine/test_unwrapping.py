@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from processor.bindings import UNBOUND, Bindings
+from processor.columns import TEXT_LENGTH_MAX
 from processor.errors import Reason
 from processor.model import EventSchema, Message, QueueRules, Registry, Rejection, Verdict
 from processor.schemas import Schemas
+from processor.unwrapping.s3 import TEST_EVENT_WORDS
+from processor.unwrapping.shapes import _SHAPES, NO_TENANT, pointer_words
 from processor.wire import Attribute
 from tests.builders import SENT_AT, a_delivery, an_event
 from tests.spine.reading import a_cloudevent, a_pulse
@@ -306,6 +309,14 @@ def test_a_shape_that_is_known_is_named_with_what_takes_it(body: Any, words: str
     assert words in found.detail["message"] or unwrap == "sns"
     unnamed = refused({"Type": "Notification", "n": 1}, None)
     assert "UNWRAP" not in unnamed.detail["message"]
+
+
+def test_the_words_are_short_enough_to_be_kept_whole() -> None:
+    """A rejection keeps 256 characters of a text."""
+    words = [NO_TENANT, TEST_EVENT_WORDS, *(words for _, words in _SHAPES)]
+    words += [pointer_words(pointer.encode()) or "" for pointer in POINTERS]
+
+    assert max(len(one) for one in words) <= TEXT_LENGTH_MAX
 
 
 def test_a_known_shape_in_a_broken_envelope_is_not_named() -> None:
