@@ -13,6 +13,9 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 deliveries = Counter(
     "processor_deliveries", "Deliveries with an outcome, after the commit.", ["outcome", "reason"]
 )
+discarded_by_rule = Counter(
+    "processor_discarded_by_rule", "Rejections that a rule discarded at once, after the commit.", ["reason"]
+)
 received = Counter("processor_received", "Deliveries received from the queue, redeliveries included.")
 settled = Counter("processor_settled", "Deliveries deleted from the queue.")
 batch_size = Histogram(

@@ -132,8 +132,11 @@ class Statements:
             if isinstance(verdict, kind) and position not in self._settlements
         }
 
-    def _settle(self, position: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        self._settlements[position] = Settlement(self._verdicts[position].delivery, outcome, reason)
+    def _settle(
+        self, position: int, outcome: Outcome, reason: Reason | None = None, *, discarded: bool = False
+    ) -> None:
+        delivery = self._verdicts[position].delivery
+        self._settlements[position] = Settlement(delivery, outcome, reason, discarded)
 
     def _lock_replayed(self) -> None:
         replayed = {
@@ -269,7 +272,10 @@ class Statements:
         for position, verdict in verdicts.items():
             if verdict.delivery.key in inserted:
                 inserted.discard(verdict.delivery.key)
-                self._settle(position, outcome, verdict.reason if isinstance(verdict, Rejection) else None)
+                if isinstance(verdict, Rejection):
+                    self._settle(position, outcome, verdict.reason, discarded=verdict.rule_id is not None)
+                else:
+                    self._settle(position, outcome)
             else:
                 self._settle(position, Outcome.REDELIVERED)
 

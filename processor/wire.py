@@ -175,6 +175,14 @@ def _recognise(document: Document, beside: Beside, limits: cloudevents.Limits) -
     return invalid(f"the body is in no known format; {FORMATS}", claimed_of(value, beside))
 
 
+def says_its_type(value: object) -> bool:
+    """Say whether a body is an envelope by which its event type is known, whatever stands beside it."""
+    match value:
+        case {"specversion": _} | {"event_type": _, "payload": _} | {"product_sku": _, "used_amount": _}:
+            return True
+    return False
+
+
 _OWN = {name: name for name in NAMES}
 _BESIDE = Form(AttributeFields, _OWN)
 NATIVE_NAMES = _OWN | {"message_id": "id"}

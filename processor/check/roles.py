@@ -38,6 +38,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "attempt": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "unsettled": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "run_message": ("SELECT", "INSERT", "DELETE"),
+        "rejection_rule": ("SELECT",),
     },
     "processor_reader": {
         "migration": ("SELECT",),
@@ -66,6 +67,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "attempt": ("SELECT",),
         "unsettled": ("SELECT",),
         "run_message": ("SELECT",),
+        "rejection_rule": ("SELECT",),
     },
     "processor_biller": {
         "migration": ("SELECT",),
@@ -94,6 +96,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "duplicate": ("SELECT", "DELETE"),
         "rejection": ("SELECT", "DELETE"),
         "removal": ("SELECT", "INSERT", "UPDATE"),
+        "rejection_rule": ("SELECT", "UPDATE"),
         "meter": ("SELECT",),
         "voided": ("SELECT",),
         "usage_rebuild": ("SELECT",),
@@ -148,6 +151,7 @@ TO_SAVE = (
         for table in ("message", "duplicate", "rejection")
         for privilege in ("SELECT", "INSERT")
     ),
+    ("rejection_rule", "SELECT"),
     ("meter", "SELECT"),
     ("usage_rebuild", "SELECT"),
     ("voided", "SELECT"),

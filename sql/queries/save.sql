@@ -24,6 +24,9 @@ SELECT
 FROM meter
 WHERE status = 'active'
 
+-- registry_rejection_rules: The rules by which known noise is discarded at once.
+SELECT rule_id, reason, queue, tenant_id, event_type, conditions FROM rejection_rule WHERE retired_at IS NULL ORDER BY rule_id
+
 -- registry_queues: What is said of queues.
 SELECT queue, unwrap, mapping, tenants, event_type, registers_tenants FROM queue
 
@@ -242,21 +245,22 @@ WHERE (
     SELECT 1 FROM message
     WHERE message.delivery_id = incoming.delivery_id AND message.queue = incoming.queue LIMIT 1) IS NOT NULL
 
--- insert_rejections: Keep what can't be a message, whole; a delivery that has an outcome already is not given back.
+-- insert_rejections: Keep what can't be a message, whole, discarded where a rule says so; a delivery that has an outcome already is not given back.
 INSERT INTO rejection (
   queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count, sender_id, bound_tenant_id)
+  sent_at, receive_count, sender_id, bound_tenant_id, rule_id, status, closed_at)
 SELECT
   queue, delivery_id, reason, detail::jsonb, body, attributes::jsonb, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count, sender_id, bound_tenant_id
+  sent_at, receive_count, sender_id, bound_tenant_id,
+  rule_id, CASE WHEN rule_id IS NULL THEN 'open' ELSE 'discarded' END, CASE WHEN rule_id IS NOT NULL THEN now() END
 FROM unnest(
   %(queue)b::text[], %(delivery_id)b::text[], %(reason)b::text[], %(detail)b::text[], %(body)b::bytea[],
   %(attributes)b::text[], %(tenant_id)b::text[], %(event_type)b::text[], %(message_id)b::text[],
   %(producer)b::text[], %(sent_at)b::timestamptz[], %(receive_count)b::int[],
-  %(sender_id)b::text[], %(bound_tenant_id)b::text[]
+  %(sender_id)b::text[], %(bound_tenant_id)b::text[], %(rule_id)b::bigint[]
 ) AS incoming (
   queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count, sender_id, bound_tenant_id)
+  sent_at, receive_count, sender_id, bound_tenant_id, rule_id)
 WHERE (
     SELECT 1 FROM duplicate
     WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NULL

@@ -41,6 +41,7 @@ TABLES = (
     "attempt",
     "unsettled",
     "run_message",
+    "rejection_rule",
 )
 VIEWS = ("usage",)
 TOPICS = sorted(path.stem for path in (sql_folder() / "queries").glob("*.sql"))
@@ -60,7 +61,11 @@ COLUMNS = {
     "rejection": """
         rejection_id queue delivery_id reason detail body attributes tenant_id? event_type? message_id?
         producer? sent_at receive_count rejected_at status replay_count closed_at? sender_id? bound_tenant_id?
-        first_rejected_at?
+        first_rejected_at? rule_id?
+    """,
+    "rejection_rule": """
+        rule_id reason queue? tenant_id? event_type? conditions added_at retired_at? removed_count
+        removed_last_at?
     """,
     "removal": "tenant_id outcome day row_count removed_at",
     "tenant_reader": "role_name tenant_id",
@@ -110,6 +115,8 @@ KEYS = {
     "duplicate_pkey": "PRIMARY KEY (queue, delivery_id)",
     "rejection_pkey": "PRIMARY KEY (rejection_id)",
     "rejection_delivery_key": "UNIQUE (queue, delivery_id)",
+    "rejection_rule_pkey": "PRIMARY KEY (rule_id)",
+    "rejection_rule_fkey": "FOREIGN KEY (rule_id) REFERENCES rejection_rule(rule_id)",
     "removal_pkey": "PRIMARY KEY (tenant_id, outcome, day)",
     "tenant_reader_pkey": "PRIMARY KEY (role_name, tenant_id)",
     "tenant_reader_tenant_fkey": "FOREIGN KEY (tenant_id) REFERENCES tenant(tenant_id)",
