@@ -1,8 +1,8 @@
 """From a delivery to an envelope, by what its queue is said to carry.
 
-body, attributes ─▶ unwrap (sns) ─▶ routing key ─┬▶ wire.decode ───────────┬▶ Envelope | Malformed
-                      │                          └▶ mapping.decode_mapped ─┘
-                      └─ by the queue's rules: a body never says itself how it is to be read
+body, attributes ─▶ unpack ─▶ unwrap (sns) ─▶ unpack ─▶ routing key ─┬▶ wire.decode ──┬▶ Envelope | Malformed
+                                 │                                   └▶ decode_mapped ┘
+                                 └─ by the queue's rules: a body never says itself how it is to be read
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,14 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from processor.beside import ROUTING_KEY, from_outside
 from processor.errors import Reason
 from processor.mapping import decode_mapped
 from processor.model import Delivery, QueueRules
 from processor.routing_keys import RoutingKeys
 from processor.sns import unwrap
 from processor.strict_json import VALUES_MAX
+from processor.unpacking import BEFORE_JSON, unpack
 from processor.wire import NOTHING_IMPLIED, Claimed, Envelope, Malformed, decode, derived_id
 
 NO_RULES = QueueRules()
@@ -61,6 +63,11 @@ class Decoder:
         self, delivery: Delivery, rules: QueueRules, implied: Mapping[str, str]
     ) -> Envelope | Malformed:
         body, attributes, wrapped_id = delivery.body, delivery.attributes, None
+        if attributes or body.startswith(BEFORE_JSON):
+            unpacked = unpack(body, attributes, self.body_bytes_max)
+            if isinstance(unpacked, Malformed):
+                return unpacked
+            body, attributes = unpacked
         limits: dict[str, Any] = {
             "size_bytes_max": self.body_bytes_max,
             "depth_max": self.json_depth_max,
@@ -70,10 +77,13 @@ class Decoder:
             notification = unwrap(body, **limits)
             if isinstance(notification, Malformed):
                 return notification
-            body, attributes = notification.body, notification.attributes
             wrapped_id = notification.message_id
+            unpacked = unpack(notification.body, from_outside(notification.attributes), self.body_bytes_max)
+            if isinstance(unpacked, Malformed):
+                return unpacked
+            body, attributes = unpacked
         # By today's setting, also where it is replayed: what is kept of a rejection is what came.
-        key = attributes.get("routing_key") if delivery.queue == self.routed_queue else None
+        key = delivery.attributes.get(ROUTING_KEY) if delivery.queue == self.routed_queue else None
         if self.routing_keys is not None and key is not None:
             routed = self.routing_keys.apply(key, body, attributes)
             if isinstance(routed, Malformed):
