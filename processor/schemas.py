@@ -175,11 +175,15 @@ class Schemas:
             return None, None
         return tenant_id, event_type if event_type in lookup.event_types else None
 
+    def read(self, delivery: Delivery) -> Envelope | Malformed:
+        """Read one delivery, and judge no more than its form."""
+        return self._read(delivery, self._lookup.rules_of(delivery.queue))
+
     def validate(self, delivery: Delivery) -> Verdict:
         """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises."""
         lookup = self._lookup
         rules = lookup.rules_of(delivery.queue)
-        envelope = self._decoder.read(delivery, rules, self._bindings.proven(delivery, rules.tenants))
+        envelope = self._read(delivery, rules)
         if isinstance(envelope, Malformed):
             return Rejection(
                 delivery, lookup.registry.version, envelope.reason, envelope.detail, envelope.claimed
@@ -220,6 +224,9 @@ class Schemas:
         reason, detail = found
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)
         return Rejection(delivery, lookup.registry.version, reason, detail, claimed, newcomer=newcomer)
+
+    def _read(self, delivery: Delivery, rules: QueueRules) -> Envelope | Malformed:
+        return self._decoder.read(delivery, rules, self._bindings.proven(delivery, rules.tenants))
 
     def proven_tenant(self, delivery: Delivery) -> str | None:
         """Give the one tenant that a delivery can be from by its queue and sender, whatever it says."""
