@@ -10,7 +10,7 @@ import psycopg
 from processor.api_keys import new_key
 from processor.errors import NotFound, SettingsError
 from processor.queries import queries
-from processor.schemas import compile_schema
+from processor.validators import compile_schema
 
 
 def add_tenant(connection: psycopg.Connection[Any], tenant_id: str, name: str | None = None) -> bool:
