@@ -170,7 +170,7 @@ class Schemas:
         """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises."""
         lookup = self._lookup
         rules = lookup.registry.queues.get(delivery.queue) or self._said.get(delivery.queue, NO_RULES)
-        envelope = self._decoder.read(delivery, rules)
+        envelope = self._decoder.read(delivery, rules, self._bindings.proven(delivery))
         if isinstance(envelope, Malformed):
             return Rejection(
                 delivery, lookup.registry.version, envelope.reason, envelope.detail, envelope.claimed

@@ -11,7 +11,7 @@ from producers.gateway.items import Caller, Item, Refusal
 from producers.gateway.reading import Reading, trace_of
 from tests.spine.test_strict_json import few, separators, text_of, values
 
-LIMITS = {"depth_max": 20, "values_max": 1000}
+LIMITS: Any = {"depth_max": 20, "values_max": 1000}
 BODY_BYTES_MAX = 5000
 READING = Reading(body_bytes_max=BODY_BYTES_MAX, fifo=False, **LIMITS)
 
