@@ -123,7 +123,7 @@ def _named(attributes: Mapping[str, Attribute]) -> _Named:
 
 
 def _time_of_amqp(value: Attribute) -> Attribute:
-    """Write a time of AMQP's own type, milliseconds since 1970, as the others are; leave others as they are."""
+    """Write a time of AMQP's own type, milliseconds since 1970, as others are written."""
     try:
         return (_EPOCH + timedelta(milliseconds=int(value))).isoformat().replace("+00:00", "Z")
     except (ValueError, OverflowError):
