@@ -17,10 +17,12 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from processor.addresses import SourceAddress, source_address
+from processor.aws_hosts import endpoint_of, region_of
 from processor.errors import SettingsError
 from processor.wire import Identifier
 
@@ -30,9 +32,6 @@ KEY_DAYS_ADVISED = 28
 """A message may lie 14 days in a queue and, sent back from its dead-letter queue, 14 more."""
 
 RATE_MAX = 1_000_000
-
-_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-_AWS_HOST = re.compile(r"sqs\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)")
 
 
 class Settings(BaseSettings):
@@ -50,7 +49,7 @@ class Settings(BaseSettings):
     source_url: SecretStr | None = None
     routing_key: str | None = None
     routing_key_tenant: str | None = None
-    unwrap: Literal["sns"] | None = None
+    unwrap: Literal["sns", "eventbridge", "s3"] | None = None
     receive_count_max: int = Field(10, ge=4, le=1000)
 
     aws_endpoint_url: str | None = Field(
@@ -186,11 +185,7 @@ class Settings(BaseSettings):
     @field_validator("queue_tenants", mode="before")
     @classmethod
     def _names_of_tenants(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        if value.lstrip().startswith("["):
-            return _tenants(_json(value))
-        return _tenants([name.strip() for name in value.split(",")])
+        return tenants_of(value) if isinstance(value, str) else value
 
     @field_validator("sender_tenants", mode="before")
     @classmethod
@@ -238,6 +233,28 @@ class Settings(BaseSettings):
             )
         return value
 
+    @model_validator(mode="after")
+    def _one_region(self) -> "Settings":
+        self.require_region(self.aws_region, "AWS_REGION")
+        self.require_region(region_of(self.aws_endpoint_url or ""), "AWS_ENDPOINT_URL")
+        return self
+
+    def require_endpoint(self, endpoint_url: str) -> None:
+        """Raise ValueError if the endpoint that boto3 has chosen, by a profile say, is of another region."""
+        self.require_region(region_of(endpoint_url), "the endpoint of the AWS profile")
+
+    def require_region(self, region: str | None, says: str) -> None:
+        """Raise ValueError if `region`, of which `says` is the source, is not the one of the queue's URL.
+
+        A queue of the same name elsewhere may be another's: its messages would be taken and deleted.
+        """
+        named = region_of(self.sqs_queue_url or "")
+        if region is not None and named is not None and region != named:
+            raise ValueError(
+                f"SQS_QUEUE_URL is in the region {named}, and {says} says {region}; expected one region: "
+                f"unset {says}, or name the queue of {region}"
+            )
+
     @classmethod
     def load(cls, **values: Any) -> "Settings":  # noqa: ANN401 - as many kinds as there are settings
         """Read the environment; keyword arguments win over it.
@@ -248,8 +265,12 @@ class Settings(BaseSettings):
             return cls(**values)
         except ValidationError as error:
             faults = "; ".join(
-                f"{'.'.join(str(part) for part in fault['loc']).upper()}: "
-                f"{fault['msg'].removeprefix('Value error, ')}"
+                ": ".join(
+                    [
+                        *(str(part).upper() for part in fault["loc"]),
+                        fault["msg"].removeprefix("Value error, "),
+                    ]
+                )
                 for fault in error.errors(include_input=False, include_url=False)
             )
             raise SettingsError(
@@ -307,18 +328,13 @@ class Settings(BaseSettings):
     def aws_client_options(self) -> dict[str, Any]:
         """Give the keyword arguments of `boto3.client` that the settings name.
 
-        What is unset is left to boto3's own chain (profiles, roles). The queue's URL fills two gaps: its host
-        `sqs.REGION.amazonaws.com` names the region, and any other host than AWS's is the endpoint, lest a
-        queue of this machine be asked for at AWS.
+        What is unset is left to boto3's own chain (profiles, roles). The queue's URL fills two gaps before
+        that: the region that it names, and the endpoint where its host is not the region's usual one.
         """
         region, endpoint_url = self.aws_region, self.aws_endpoint_url
         if self.sqs_queue_url is not None:
-            parts = urlsplit(self.sqs_queue_url)
-            host = parts.hostname or ""
-            if matched := _AWS_HOST.fullmatch(host):
-                region = region or matched["region"]
-            elif not host.endswith(_AWS_DOMAINS):
-                endpoint_url = endpoint_url or f"{parts.scheme}://{parts.netloc}"
+            region = region or region_of(self.sqs_queue_url)
+            endpoint_url = endpoint_url or endpoint_of(self.sqs_queue_url)
         secret, token = self.aws_secret_access_key, self.aws_session_token
         options = {
             "endpoint_url": endpoint_url,
@@ -331,6 +347,13 @@ class Settings(BaseSettings):
 
 
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
+
+
+def tenants_of(text: str) -> frozenset[str]:
+    """Read a list of tenants, with commas or in JSON. Raises ValueError, in words."""
+    if text.lstrip().startswith("["):
+        return _tenants(_json(text))
+    return _tenants([name.strip() for name in text.split(",")])
 
 
 def _tenants(names: object) -> frozenset[str]:

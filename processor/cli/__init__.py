@@ -14,6 +14,7 @@ from processor.cli import (
     keys,
     meters,
     proof,
+    queues,
     reconcile,
     registry,
     rejections,
@@ -27,7 +28,7 @@ from processor.cli.errors import Commands
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="event-processor")
+@click.version_option(package_name="sqs-event-processor")
 def cli() -> None:
     """Take events from SQS, validate them, write each once to PostgreSQL, then delete it from the queue.
 
@@ -44,6 +45,7 @@ for family in (
     stack,
     service,
     registry,
+    queues,
     keys,
     meters,
     rejections,
