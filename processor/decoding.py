@@ -1,8 +1,8 @@
 """From a delivery to an envelope, by what its queue is said to carry.
 
-body, attributes ─▶ unwrap ─▶ routing key ─┬▶ wire.decode ───────────┬▶ Envelope | Malformed
-                      │                    └▶ mapping.decode_mapped ─┘
-                      └─ by the queue's rules: a body never says itself how it is to be read
+body, attributes ─▶ unpack ─▶ unwrap ─▶ unpack ─▶ routing key ─┬▶ wire.decode ──┬▶ Envelope | Malformed
+                                │                              └▶ decode_mapped ┘
+                                └─ by the queue's rules: a body never says itself how it is to be read
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,17 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from processor.beside import ROUTING_KEY, Beside
+from processor.envelopes import claimed_of, invalid
 from processor.errors import Reason
 from processor.mapping import decode_mapped
 from processor.model import Delivery, QueueRules
 from processor.routing_keys import RoutingKeys
 from processor.strict_json import VALUES_MAX
+from processor.unpacking import BEFORE_JSON, unpack
 from processor.unwrapping import Unwrapped, Unwrapper, eventbridge, refused, s3, sns
 from processor.unwrapping.shapes import NO_TENANT, pointer_words, shape_words
-from processor.wire import NOTHING_IMPLIED, Claimed, Envelope, Malformed, decode, read_body
+from processor.wire import NOTHING_IMPLIED, Attribute, Claimed, Envelope, Malformed, decode, read_body
 
 UNWRAPPERS: Mapping[str, Unwrapper] = {
     "sns": sns.unwrap,
@@ -68,63 +71,89 @@ class Decoder:
 
     def json_of(self, body: bytes) -> Any:  # noqa: ANN401 - any JSON value
         """Give the value of a body as it came; None: it is no JSON within the limits, or null."""
-        document = read_body(
-            body,
-            {},
-            size_bytes_max=self.body_bytes_max,
-            depth_max=self.json_depth_max,
-            values_max=self.json_values_max,
-        )
+        document = read_body(body, {}, **self._limits)
         return None if isinstance(document, Malformed) else document.value
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        return {
+            "size_bytes_max": self.body_bytes_max,
+            "depth_max": self.json_depth_max,
+            "values_max": self.json_values_max,
+        }
 
     def _decode(
         self, delivery: Delivery, rules: QueueRules, implied: Mapping[str, str]
     ) -> Envelope | Malformed:
         body, attributes = delivery.body, delivery.attributes
-        limits: dict[str, Any] = {
-            "size_bytes_max": self.body_bytes_max,
-            "depth_max": self.json_depth_max,
-            "values_max": self.json_values_max,
-        }
-        inner = None if rules.unwrap in (None, "none") else _unwrap(delivery, rules, limits)
+        if attributes or body.startswith(BEFORE_JSON):
+            unpacked = unpack(body, attributes, self.body_bytes_max)
+            if isinstance(unpacked, Malformed):
+                return unpacked
+            body, attributes = unpacked
+        if rules.unwrap in (None, "none"):
+            return self._decode_bare(delivery, rules, body, attributes, implied)
+        inner = _unwrap(body, attributes, delivery.queue, rules, self._limits)
         if isinstance(inner, Malformed):
-            return _explained(inner, body, limits)
-        if inner is not None:
-            body = inner.body
-            attributes, implied = {**attributes, **inner.attributes}, {**implied, **inner.implied}
+            return self._explained(inner, body)
+        unpacked = unpack(inner.body, {**attributes, **inner.attributes}, self.body_bytes_max)
+        if isinstance(unpacked, Malformed):
+            return unpacked
+        body, attributes = unpacked
+        implied = {**implied, **inner.implied}
+        envelope = self._decode_bare(delivery, rules, body, attributes, implied)
+        if isinstance(envelope, Envelope):
+            return _completed(envelope, inner, delivery.sent_at)
+        return envelope if "tenant_id" in {**implied, **attributes} else _adding(envelope, NO_TENANT)
+
+    def _decode_bare(
+        self,
+        delivery: Delivery,
+        rules: QueueRules,
+        body: bytes,
+        attributes: Mapping[str, Attribute],
+        implied: Mapping[str, str],
+    ) -> Envelope | Malformed:
         # By today's setting, also where it is replayed: what is kept of a rejection is what came.
-        key = attributes.get("routing_key") if delivery.queue == self.routed_queue else None
+        key = delivery.attributes.get(ROUTING_KEY) if delivery.queue == self.routed_queue else None
         if self.routing_keys is not None and key is not None:
             routed = self.routing_keys.apply(key, body, attributes)
             if isinstance(routed, Malformed):
                 return routed
             body, attributes = routed
-        if (pointer := pointer_words(body)) is not None:
-            beside = {name: value for name, value in attributes.items() if isinstance(value, str)}
-            return refused(pointer, Claimed(beside.get("tenant_id"), beside.get("event_type")))
+        if (words := pointer_words(body)) is not None:
+            return invalid(words, claimed_of(None, Beside(attributes)))
         if rules.mapping is None:
-            envelope = decode(body, attributes, implied=implied, **limits)
+            envelope = decode(body, attributes, implied=implied, **self._limits)
         else:
-            envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **limits)
-        if isinstance(envelope, Malformed):
-            if inner is not None and "tenant_id" not in {**implied, **attributes}:
-                envelope = _adding(envelope, NO_TENANT)
-            return _explained(envelope, body, limits)
-        return envelope if inner is None else _completed(envelope, inner, delivery.sent_at)
+            envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **self._limits)
+        return self._explained(envelope, body) if isinstance(envelope, Malformed) else envelope
+
+    def _explained(self, why: Malformed, body: bytes) -> Malformed:
+        """Add what the body looks like, if it is another service's, and the setting that takes it."""
+        # Read once more: only what is rejected pays for it.
+        words = shape_words(self.json_of(body)) if why.reason is Reason.ENVELOPE_INVALID else None
+        return why if words is None else _adding(why, words)
 
 
-def _unwrap(delivery: Delivery, rules: QueueRules, limits: Mapping[str, Any]) -> Unwrapped | Malformed:
-    document = read_body(delivery.body, delivery.attributes, **limits)
+def _unwrap(
+    body: bytes,
+    attributes: Mapping[str, Attribute],
+    queue: str,
+    rules: QueueRules,
+    limits: Mapping[str, Any],
+) -> Unwrapped | Malformed:
+    document = read_body(body, attributes, **limits)
     if isinstance(document, Malformed):
         return document
     unwrapper = UNWRAPPERS.get(rules.unwrap or "")
     if unwrapper is None:
         return refused(f"nothing is known of unwrap {rules.unwrap!r}; expected {', '.join(UNWRAPPERS)}")
     typed = rules.event_type is not None or "event_type" in (rules.mapping or ())
-    found = unwrapper(document, delivery.queue, typed=typed)
+    found = unwrapper(document, queue, typed=typed)
     if isinstance(found, Unwrapped):
-        for name in found.attributes.keys() & delivery.attributes.keys():
-            if found.attributes[name] != delivery.attributes[name]:
+        for name in found.attributes.keys() & attributes.keys():
+            if found.attributes[name] != attributes[name]:
                 return refused(f"the message attribute {name} stands beside the body and in it, and differs")
     return found
 
@@ -136,16 +165,6 @@ def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envel
         context = f"{inner.context[:-1]}, {envelope.context[1:]}"
     earliest = sent_at if inner.sent_at is None else min(inner.sent_at, sent_at)
     return replace(envelope, context=context, sent_at=earliest)
-
-
-def _explained(envelope: Malformed, body: bytes, limits: Mapping[str, Any]) -> Malformed:
-    """Add what the body looks like, if it is another service's, and the setting that takes it."""
-    if envelope.reason is not Reason.ENVELOPE_INVALID:
-        return envelope
-    # Read once more: only what is rejected pays for it.
-    document = read_body(body, {}, **limits)
-    words = None if isinstance(document, Malformed) else shape_words(document.value)
-    return envelope if words is None else _adding(envelope, words)
 
 
 def _adding(envelope: Malformed, words: str) -> Malformed:
