@@ -1,19 +1,19 @@
 """From a delivery to an envelope, by what its queue is said to carry.
 
-body, attributes ─▶ unpack ─▶ unwrap ─▶ unpack ─▶ routing key ─┬▶ wire.decode ──┬▶ Envelope | Malformed
-                                │                              └▶ decode_mapped ┘
-                                └─ by the queue's rules: a body never says itself how it is to be read
+body, attributes ─▶ unpack ─▶ unwrap ─▶ routing key ─┬▶ wire.decode ───────────┬▶ Envelope | Malformed
+                                  │                   └▶ mapping.decode_mapped ─┘
+                                  └─ by the queue's rules: a body never says itself how it is to be read
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
-from processor.beside import ROUTING_KEY, Beside
-from processor.envelopes import claimed_of, invalid
+from processor.beside import ROUTING_KEY, Attribute, Beside
+from processor.envelopes import claimed_of
 from processor.errors import Reason
 from processor.mapping import decode_mapped
 from processor.model import Delivery, QueueRules
@@ -22,7 +22,7 @@ from processor.strict_json import VALUES_MAX
 from processor.unpacking import BEFORE_JSON, unpack
 from processor.unwrapping import Unwrapped, Unwrapper, eventbridge, refused, s3, sns
 from processor.unwrapping.shapes import NO_TENANT, pointer_words, shape_words
-from processor.wire import NOTHING_IMPLIED, Attribute, Claimed, Envelope, Malformed, decode, read_body
+from processor.wire import NOTHING_IMPLIED, Claimed, Envelope, Malformed, decode, read_body
 
 UNWRAPPERS: Mapping[str, Unwrapper] = {
     "sns": sns.unwrap,
@@ -30,6 +30,8 @@ UNWRAPPERS: Mapping[str, Unwrapper] = {
     "s3": s3.unwrap,
 }
 """By what an operator says of a queue."""
+
+_Opened: TypeAlias = tuple[bytes, Mapping[str, Attribute], Unwrapped | None]
 
 NO_RULES = QueueRules()
 """Of a queue of which nothing is said."""
@@ -71,49 +73,55 @@ class Decoder:
 
     def json_of(self, body: bytes) -> Any:  # noqa: ANN401 - any JSON value
         """Give the value of a body as it came; None: it is no JSON within the limits, or null."""
-        document = read_body(body, {}, **self._limits)
+        document = read_body(
+            body,
+            {},
+            size_bytes_max=self.body_bytes_max,
+            depth_max=self.json_depth_max,
+            values_max=self.json_values_max,
+        )
         return None if isinstance(document, Malformed) else document.value
-
-    @property
-    def _limits(self) -> dict[str, Any]:
-        return {
-            "size_bytes_max": self.body_bytes_max,
-            "depth_max": self.json_depth_max,
-            "values_max": self.json_values_max,
-        }
 
     def _decode(
         self, delivery: Delivery, rules: QueueRules, implied: Mapping[str, str]
     ) -> Envelope | Malformed:
-        body, attributes = delivery.body, delivery.attributes
+        limits: dict[str, Any] = {
+            "size_bytes_max": self.body_bytes_max,
+            "depth_max": self.json_depth_max,
+            "values_max": self.json_values_max,
+        }
+        opened = self._open(delivery, rules, limits)
+        if isinstance(opened, Malformed):
+            return opened
+        body, attributes, inner = opened
+        if inner is not None:
+            implied = {**implied, **inner.implied}
+        if rules.mapping is None:
+            envelope = decode(body, attributes, implied=implied, **limits)
+        else:
+            envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **limits)
+        if isinstance(envelope, Malformed):
+            if inner is not None and "tenant_id" not in {**implied, **attributes}:
+                envelope = _adding(envelope, NO_TENANT)
+            return _explained(envelope, body, limits)
+        return envelope if inner is None else _completed(envelope, inner, delivery.sent_at)
+
+    def _open(self, delivery: Delivery, rules: QueueRules, limits: Mapping[str, Any]) -> _Opened | Malformed:
+        """Give the body in which the event is, what stands beside it, and what both were wrapped in."""
+        body, attributes, inner = delivery.body, delivery.attributes, None
         if attributes or body.startswith(BEFORE_JSON):
             unpacked = unpack(body, attributes, self.body_bytes_max)
             if isinstance(unpacked, Malformed):
                 return unpacked
             body, attributes = unpacked
-        if rules.unwrap in (None, "none"):
-            return self._decode_bare(delivery, rules, body, attributes, implied)
-        inner = _unwrap(body, attributes, delivery.queue, rules, self._limits)
-        if isinstance(inner, Malformed):
-            return self._explained(inner, body)
-        unpacked = unpack(inner.body, {**attributes, **inner.attributes}, self.body_bytes_max)
-        if isinstance(unpacked, Malformed):
-            return unpacked
-        body, attributes = unpacked
-        implied = {**implied, **inner.implied}
-        envelope = self._decode_bare(delivery, rules, body, attributes, implied)
-        if isinstance(envelope, Envelope):
-            return _completed(envelope, inner, delivery.sent_at)
-        return envelope if "tenant_id" in {**implied, **attributes} else _adding(envelope, NO_TENANT)
-
-    def _decode_bare(
-        self,
-        delivery: Delivery,
-        rules: QueueRules,
-        body: bytes,
-        attributes: Mapping[str, Attribute],
-        implied: Mapping[str, str],
-    ) -> Envelope | Malformed:
+        if rules.unwrap not in (None, "none"):
+            wrapped = _unwrap(body, attributes, delivery.queue, rules, limits)
+            if isinstance(wrapped, Malformed):
+                return _explained(wrapped, body, limits)
+            inner, unpacked = wrapped, unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
+            if isinstance(unpacked, Malformed):
+                return unpacked
+            body, attributes = unpacked[0], {**attributes, **unpacked[1]}
         # By today's setting, also where it is replayed: what is kept of a rejection is what came.
         key = delivery.attributes.get(ROUTING_KEY) if delivery.queue == self.routed_queue else None
         if self.routing_keys is not None and key is not None:
@@ -122,18 +130,8 @@ class Decoder:
                 return routed
             body, attributes = routed
         if (words := pointer_words(body)) is not None:
-            return invalid(words, claimed_of(None, Beside(attributes)))
-        if rules.mapping is None:
-            envelope = decode(body, attributes, implied=implied, **self._limits)
-        else:
-            envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **self._limits)
-        return self._explained(envelope, body) if isinstance(envelope, Malformed) else envelope
-
-    def _explained(self, why: Malformed, body: bytes) -> Malformed:
-        """Add what the body looks like, if it is another service's, and the setting that takes it."""
-        # Read once more: only what is rejected pays for it.
-        words = shape_words(self.json_of(body)) if why.reason is Reason.ENVELOPE_INVALID else None
-        return why if words is None else _adding(why, words)
+            return refused(words, claimed_of(None, Beside(attributes)))
+        return body, attributes, inner
 
 
 def _unwrap(
@@ -151,10 +149,11 @@ def _unwrap(
         return refused(f"nothing is known of unwrap {rules.unwrap!r}; expected {', '.join(UNWRAPPERS)}")
     typed = rules.event_type is not None or "event_type" in (rules.mapping or ())
     found = unwrapper(document, queue, typed=typed)
-    if isinstance(found, Unwrapped):
-        for name in found.attributes.keys() & attributes.keys():
-            if found.attributes[name] != attributes[name]:
-                return refused(f"the message attribute {name} stands beside the body and in it, and differs")
+    if isinstance(found, Malformed):
+        return found
+    for name in found.attributes.keys() & attributes.keys():
+        if found.attributes[name] != attributes[name]:
+            return refused(f"the message attribute {name} stands beside the body and in it, and differs")
     return found
 
 
@@ -165,6 +164,16 @@ def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envel
         context = f"{inner.context[:-1]}, {envelope.context[1:]}"
     earliest = sent_at if inner.sent_at is None else min(inner.sent_at, sent_at)
     return replace(envelope, context=context, sent_at=earliest)
+
+
+def _explained(envelope: Malformed, body: bytes, limits: Mapping[str, Any]) -> Malformed:
+    """Add what the body looks like, if it is another service's, and the setting that takes it."""
+    if envelope.reason is not Reason.ENVELOPE_INVALID:
+        return envelope
+    # Read once more: only what is rejected pays for it.
+    document = read_body(body, {}, **limits)
+    words = None if isinstance(document, Malformed) else shape_words(document.value)
+    return envelope if words is None else _adding(envelope, words)
 
 
 def _adding(envelope: Malformed, words: str) -> Malformed:

@@ -46,6 +46,9 @@ source_errors = Counter("processor_source_errors", "Failed calls to the queue.",
 database_errors = Counter(
     "processor_database_errors", "Failed transactions, by what was done about it.", ["remedy"]
 )
+meter_misses = Counter(
+    "processor_meter_misses", "Times that a meter could not count a message that was stored."
+)
 reject_alarms = Gauge(
     "processor_reject_alarms", "Pairs of tenant and event type of which too large a share is rejected."
 )

@@ -176,13 +176,17 @@ class EventSchema:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What of a meter has a say in a verdict; `tenant_id` None: shared, `value_pointer` None: it counts."""
+    """What of a meter has a say in a verdict; `tenant_id` None: shared, `value_pointer` None: it counts.
+
+    With `text_amounts` it adds a number in quotes too.
+    """
 
     meter: str
     tenant_id: str | None
     event_type: str
     value_pointer: str | None
     allows_corrections: bool
+    text_amounts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,12 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from processor.addresses import SourceAddress, source_address
+from processor.aws_hosts import endpoint_of, region_of
 from processor.errors import SettingsError
 from processor.wire import Identifier
 
@@ -30,9 +32,6 @@ KEY_DAYS_ADVISED = 28
 """A message may lie 14 days in a queue and, sent back from its dead-letter queue, 14 more."""
 
 RATE_MAX = 1_000_000
-
-_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-_AWS_HOST = re.compile(r"sqs\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)")
 
 
 class Settings(BaseSettings):
@@ -163,8 +162,11 @@ class Settings(BaseSettings):
         if value is None:
             return None
         parts = _parts(value.get_secret_value())
+        if parts.scheme in ("kafka", "kafkas"):
+            source_address(value.get_secret_value())
+            return value
         if parts.scheme not in ("http", "https") or not parts.hostname or not _port_fits(parts):
-            raise ValueError("expected http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH")
+            raise ValueError("expected http://HOST[:PORT]/PATH, https:// or kafka://HOST:PORT/TOPIC")
         if parts.username is not None or parts.password is not None:
             raise ValueError(
                 "expected no user and no password in it; what the sink asks for goes to USAGE_SINK_TOKEN"
@@ -231,6 +233,28 @@ class Settings(BaseSettings):
             )
         return value
 
+    @model_validator(mode="after")
+    def _one_region(self) -> "Settings":
+        self.require_region(self.aws_region, "AWS_REGION")
+        self.require_region(region_of(self.aws_endpoint_url or ""), "AWS_ENDPOINT_URL")
+        return self
+
+    def require_endpoint(self, endpoint_url: str) -> None:
+        """Raise ValueError if the endpoint that boto3 has chosen, by a profile say, is of another region."""
+        self.require_region(region_of(endpoint_url), "the endpoint of the AWS profile")
+
+    def require_region(self, region: str | None, says: str) -> None:
+        """Raise ValueError if `region`, of which `says` is the source, is not the one of the queue's URL.
+
+        A queue of the same name elsewhere may be another's: its messages would be taken and deleted.
+        """
+        named = region_of(self.sqs_queue_url or "")
+        if region is not None and named is not None and region != named:
+            raise ValueError(
+                f"SQS_QUEUE_URL is in the region {named}, and {says} says {region}; expected one region: "
+                f"unset {says}, or name the queue of {region}"
+            )
+
     @classmethod
     def load(cls, **values: Any) -> "Settings":  # noqa: ANN401 - as many kinds as there are settings
         """Read the environment; keyword arguments win over it.
@@ -241,8 +265,12 @@ class Settings(BaseSettings):
             return cls(**values)
         except ValidationError as error:
             faults = "; ".join(
-                f"{'.'.join(str(part) for part in fault['loc']).upper()}: "
-                f"{fault['msg'].removeprefix('Value error, ')}"
+                ": ".join(
+                    [
+                        *(str(part).upper() for part in fault["loc"]),
+                        fault["msg"].removeprefix("Value error, "),
+                    ]
+                )
                 for fault in error.errors(include_input=False, include_url=False)
             )
             raise SettingsError(
@@ -300,18 +328,13 @@ class Settings(BaseSettings):
     def aws_client_options(self) -> dict[str, Any]:
         """Give the keyword arguments of `boto3.client` that the settings name.
 
-        What is unset is left to boto3's own chain (profiles, roles). The queue's URL fills two gaps: its host
-        `sqs.REGION.amazonaws.com` names the region, and any other host than AWS's is the endpoint, lest a
-        queue of this machine be asked for at AWS.
+        What is unset is left to boto3's own chain (profiles, roles). The queue's URL fills two gaps before
+        that: the region that it names, and the endpoint where its host is not the region's usual one.
         """
         region, endpoint_url = self.aws_region, self.aws_endpoint_url
         if self.sqs_queue_url is not None:
-            parts = urlsplit(self.sqs_queue_url)
-            host = parts.hostname or ""
-            if matched := _AWS_HOST.fullmatch(host):
-                region = region or matched["region"]
-            elif not host.endswith(_AWS_DOMAINS):
-                endpoint_url = endpoint_url or f"{parts.scheme}://{parts.netloc}"
+            region = region or region_of(self.sqs_queue_url)
+            endpoint_url = endpoint_url or endpoint_of(self.sqs_queue_url)
         secret, token = self.aws_secret_access_key, self.aws_session_token
         options = {
             "endpoint_url": endpoint_url,

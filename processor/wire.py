@@ -49,12 +49,10 @@ __all__ = [
     "Envelope",
     "Identifier",
     "Malformed",
-    "binary_fault",
     "decode",
     "derived_id",
     "pointer",
     "read_body",
-    "says_its_type",
 ]
 
 PULSE = "pulse"
@@ -67,7 +65,8 @@ NOTHING_IMPLIED: Mapping[str, str] = MappingProxyType({})
 
 FORMATS = (
     "expected attributes tenant_id and event_type, or CloudEvents 1.0 (specversion), "
-    "or native (event_type, payload), or a pulse (tenant_id, product_sku, used_amount, use_unity)"
+    "or native (event_type, payload), or a pulse (tenant_id or tenant, product_sku, used_amount, "
+    "use_unity or use_unit)"
 )
 
 _WHITESPACE = " \t\r\n"
@@ -109,7 +108,20 @@ def decode(
     if not attributes and not implied:
         return _recognise(document, NOTHING_BESIDE, (depth_max, values_max))
     beside = Beside(attributes, implied)
-    return binary_fault(document.value, beside) or _recognise(document, beside, (depth_max, values_max))
+    if (fault := binary_fault(document.value, beside)) is not None:
+        return fault
+    return _recognise(document, beside, (depth_max, values_max))
+
+
+def binary_fault(raw: object, beside: Beside) -> Malformed | None:
+    """Refuse a message beside which bytes name something; `raw` says who it claims to be from."""
+    name = binary_name(beside.attributes)
+    if name is None:
+        return None
+    words = f"the message attribute {name} is binary; expected text"
+    errors = [{"pointer": f"/{name}", "rule": "text", "message": words}]
+    detail = {"message": words, "errors": errors, "error_count": 1}
+    return Malformed(Reason.ENVELOPE_INVALID, detail, claimed_of(raw, beside))
 
 
 def read_body(
@@ -129,17 +141,6 @@ def read_body(
         return Malformed(Reason.NOT_JSON, {"message": message}, claimed_of(None, Beside(attributes)))
 
 
-def binary_fault(raw: object, beside: Beside) -> Malformed | None:
-    """Refuse what names something beside a body in bytes; None: nothing does."""
-    name = binary_name(beside.attributes)
-    if name is None:
-        return None
-    words = f"the message attribute {name} is binary; expected text"
-    errors = [{"pointer": f"/{name}", "rule": "text", "message": words}]
-    detail = {"message": words, "errors": errors, "error_count": 1}
-    return Malformed(Reason.ENVELOPE_INVALID, detail, claimed_of(raw, beside))
-
-
 def _hint(body: bytes) -> str:
     """Say what a body looks like that is no JSON, and what to do about it."""
     if body.startswith((b"\x1f\x8b", b"H4sI")):
@@ -147,14 +148,6 @@ def _hint(body: bytes) -> str:
     if body.startswith(b"\0"):
         return "; it begins like a schema registry's prefix, behind which JSON alone is taken"
     return ""
-
-
-def says_its_type(value: object) -> bool:
-    """Say whether a body is an envelope by which its event type is known, whatever stands beside it."""
-    match value:
-        case {"specversion": _} | {"event_type": _, "payload": _} | {"product_sku": _, "used_amount": _}:
-            return True
-    return False
 
 
 def _recognise(document: Document, beside: Beside, limits: cloudevents.Limits) -> Envelope | Malformed:
@@ -182,12 +175,23 @@ def _recognise(document: Document, beside: Beside, limits: cloudevents.Limits) -
     return invalid(f"the body is in no known format; {FORMATS}", claimed_of(value, beside))
 
 
+def says_its_type(value: object) -> bool:
+    """Say whether a body is an envelope by which its event type is known, whatever stands beside it."""
+    match value:
+        case {"specversion": _} | {"event_type": _, "payload": _} | {"product_sku": _, "used_amount": _}:
+            return True
+    return False
+
+
 _OWN = {name: name for name in NAMES}
 _BESIDE = Form(AttributeFields, _OWN)
-_NATIVE = Form(Fields, _OWN | {"message_id": "id"}, frozenset((*_OWN, "id", "payload")) - {"message_id"})
+NATIVE_NAMES = _OWN | {"message_id": "id"}
+"""What the native format calls what may stand beside a body."""
+
+_NATIVE = Form(Fields, NATIVE_NAMES, frozenset((*_OWN, "id", "payload")) - {"message_id"})
 _PULSE = Form(
     Fields,
-    _NATIVE.names,
+    NATIVE_NAMES,
     frozenset(("tenant_id", "tenant", "product_sku", "used_amount", "use_unity", "use_unit"))
     | {"id", "producer", "occurred_at"},
 )

@@ -37,6 +37,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage": ("SELECT",),
         "attempt": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "unsettled": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "run_message": ("SELECT", "INSERT", "DELETE"),
         "rejection_rule": ("SELECT",),
     },
     "processor_reader": {
@@ -65,6 +66,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage": ("SELECT",),
         "attempt": ("SELECT",),
         "unsettled": ("SELECT",),
+        "run_message": ("SELECT",),
         "rejection_rule": ("SELECT",),
     },
     "processor_biller": {
@@ -164,6 +166,7 @@ TO_SAVE = (
         for table in ("attempt", "unsettled")
         for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")
     ),
+    *(("run_message", privilege) for privilege in ("SELECT", "INSERT", "DELETE")),
 )
 """The rights without which nothing can be saved: relation and privilege."""
 

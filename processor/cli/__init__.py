@@ -28,7 +28,7 @@ from processor.cli.errors import Commands
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="event-processor")
+@click.version_option(package_name="sqs-event-processor")
 def cli() -> None:
     """Take events from SQS, validate them, write each once to PostgreSQL, then delete it from the queue.
 

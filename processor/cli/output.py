@@ -4,7 +4,7 @@ import base64
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -53,17 +53,22 @@ def print_table(headings: Sequence[str], rows: Iterable[Iterable[Any]], title: s
     console.print(table)
 
 
+def moment_of(value: datetime) -> str:
+    """Write a moment as people read it, in UTC."""
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
 def _cell(value: Any) -> str:  # noqa: ANN401 - any column
     if value is None:
         return "-"
-    text = value.strftime("%Y-%m-%d %H:%M:%SZ") if isinstance(value, datetime) else str(value)
+    text = moment_of(value) if isinstance(value, datetime) else str(value)
     printable = "".join(character if character.isprintable() else "\ufffd" for character in text)
     return printable.replace("[", "\\[")
 
 
 def _json_default(value: Any) -> Any:  # noqa: ANN401 - whatever json does not know
     if isinstance(value, datetime):
-        return value.isoformat()
+        return value.astimezone(UTC).isoformat()
     if isinstance(value, bytes | memoryview):
         return base64.b64encode(bytes(value)).decode()
     if isinstance(value, Decimal):

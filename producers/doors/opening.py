@@ -22,7 +22,7 @@ def open_door(to: str, url: str | None, settings: Settings, senders: int) -> Doo
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"--to {to} needs the package {error.name}, which is not installed; run: "
-            f"pip install 'event-processor[{_EXTRAS[to]}]'"
+            f"pip install 'sqs-event-processor[{_EXTRAS[to]}]'"
         ) from error
 
 

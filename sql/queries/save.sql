@@ -19,7 +19,10 @@ SELECT schema_id, event_type, tenant_id, version, definition::text AS definition
 SELECT event_type, id_scope FROM event_type WHERE id_scope <> '{}'
 
 -- registry_meters: The meters that count what is stored from now on.
-SELECT meter, tenant_id, event_type, value_pointer, allows_corrections FROM meter WHERE status = 'active'
+SELECT
+  meter, tenant_id, event_type, value_pointer, allows_corrections, text_amounts_from IS NOT NULL AS text_amounts
+FROM meter
+WHERE status = 'active'
 
 -- registry_rejection_rules: The rules by which known noise is discarded at once.
 SELECT rule_id, reason, queue, tenant_id, event_type, conditions FROM rejection_rule WHERE retired_at IS NULL ORDER BY rule_id
@@ -156,7 +159,15 @@ missed AS (
   SET messages = known.messages + excluded.messages, first_at = least(known.first_at, excluded.first_at),
     last_at = greatest(known.last_at, excluded.last_at), last_message_id = excluded.last_message_id
 )
-SELECT count(*) FROM inserted
+SELECT (SELECT count(*) FROM inserted), (SELECT count(*) FROM counted WHERE miss IS NOT NULL)
+
+-- note_run_messages: Note which messages this run has stored, for counts of its own.
+INSERT INTO run_message (run_id, tenant_id, message_id, producer)
+SELECT %(run_id)s, tenant_id, message_id, producer
+FROM unnest(%(tenant_id)s::text[], %(message_id)s::text[], %(producer)s::text[]) AS stored (tenant_id, message_id, producer)
+ORDER BY tenant_id COLLATE "C", message_id COLLATE "C", producer COLLATE "C"
+-- A row that is there is of a message that retention removed, and that came anew.
+ON CONFLICT ON CONSTRAINT run_message_pkey DO NOTHING
 
 -- read_messages: Make rows of messages and store none; what is refused here is refused for its content, whatever stands on the table.
 SELECT count(*)

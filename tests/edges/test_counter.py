@@ -25,6 +25,7 @@ from processor.errors import StoreUnavailable
 from processor.settings import Settings
 from processor.sources.sqs import SqsSource
 from processor.usage.count_files import Replacement
+from processor.usage.counter import Selection
 from processor.wiring.counting import CountsOfRun
 from tests.builders import a_delivery
 from tests.fix_database import MakeSaver, Saver, books
@@ -208,7 +209,7 @@ def test_an_outage_at_the_end_of_a_stopped_run_says_how_to_get_the_files_later(t
     nowhere = Settings.load(database_url=f"postgresql://127.0.0.1:{free_port()}/x")
 
     with pytest.raises(StoreUnavailable, match=f"processor count --to {tmp_path} does it later"):
-        CountsOfRun(nowhere, tmp_path, stop).write()
+        CountsOfRun(nowhere, tmp_path, Selection(), stop).write()
 
 
 # ── ids within a scope ────────────────────────────────────────────────────────────────────────────────

@@ -41,6 +41,7 @@ TABLES = (
     "api_key",
     "attempt",
     "unsettled",
+    "run_message",
     "rejection_rule",
 )
 VIEWS = ("usage",)
@@ -76,6 +77,7 @@ COLUMNS = {
         meter_id meter tenant_id? event_type aggregation value_pointer? group_names group_pointers window_size
         grace past_limit? future_limit? allows_corrections is_handed_over status created_at active_from
         retired_at? value_path? group_path_1? group_path_2? group_path_3? group_path_4? window_length?
+        text_amounts_from?
     """,
     "total": """
         tenant_id meter_id window_start group_key slot value messages first_at last_at closes_at? is_closed
@@ -96,6 +98,7 @@ COLUMNS = {
     "api_key": "key_id tenant_id name digest created_at revoked_at?",
     "attempt": "queue delivery_id attempts hangs noted_at",
     "unsettled": "queue delivery_id noted_at",
+    "run_message": "run_id tenant_id message_id producer noted_at",
     # Of a view, no column is known to be NOT NULL.
     "usage": """
         tenant_id? meter? event_type? window_start? window_end? group_by? value? messages? revision? state?
@@ -142,6 +145,7 @@ KEYS = {
     "api_key_pkey": "PRIMARY KEY (key_id)",
     "attempt_pkey": "PRIMARY KEY (queue, delivery_id)",
     "unsettled_pkey": "PRIMARY KEY (queue, delivery_id)",
+    "run_message_pkey": "PRIMARY KEY (run_id, tenant_id, message_id, producer)",
     "api_key_tenant_fkey": "FOREIGN KEY (tenant_id) REFERENCES tenant(tenant_id)",
 }
 

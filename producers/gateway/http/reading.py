@@ -169,7 +169,9 @@ def _no_pulse(body: bytes, limits: Limits) -> Refusal | None:
         except ValueError:
             return None
     if not isinstance(value, dict):
-        return _refusal("expected an object with tenant_id, product_sku, used_amount and use_unity")
+        return _refusal(
+            "expected an object with tenant_id or tenant, product_sku, used_amount, and use_unity or use_unit"
+        )
     if "specversion" in value or ("event_type" in value and "payload" in value):
         return _refusal("an event in another format than the pulse's; send it to /v1/events")
     missing = [name for name in ("product_sku", "used_amount") if name not in value]
