@@ -67,7 +67,7 @@ class Flow:
 
     def rows(self) -> list[Row]:
         """What was stored, by message id; nothing may have been rejected."""
-        assert self.rejections() == []
+        assert not self.rejections(), self.rejections()
         found = self.db.execute(
             "SELECT tenant_id, message_id, producer, event_type, occurred_at, payload, context "
             "FROM message ORDER BY message_id, event_type"
