@@ -152,7 +152,7 @@ def _unpacked(packed: object, limits: Limits, fields: Mapping[str, Any]) -> Docu
     if data is None:
         raise _Fault("data_base64: expected text in base64", fields)
     try:
-        return read_json(data.decode(), *limits) if data else NO_DATA
+        return read_json(data.decode("utf-8-sig"), *limits) if data else NO_DATA
     except UnicodeDecodeError as error:
         words = f"expected JSON in UTF-8, and nothing else is taken: {error.reason} at byte {error.start}"
     except JsonFault as fault:

@@ -188,8 +188,8 @@ def _refused(
             name = next(name for name, other in form.names.items() if other == field)
             rule, message = "missing", f"missing; name it in the event, or beside it as the attribute {name}"
         errors.append({"pointer": pointer(fault["loc"]), "rule": rule, "message": message})
-        source = sources.get(field, field)
-        words.append(f"{source}: {message}" if source == field else f"{field} (from {source}): {message}")
+        where = f" (from the message attribute {sources[field]})" if field in sources else ""
+        words.append(f"{field}{where}: {message}")
     detail = {"message": "; ".join(words), "errors": errors, "error_count": len(faults)}
     return Malformed(Reason.ENVELOPE_INVALID, detail, claimed_of(completed))
 

@@ -8,7 +8,6 @@ Every body of such a queue is read so, and tried as no other format. What the ma
 beside the body. Texts are cut out of the text that came, so that no number loses a digit.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal
@@ -16,23 +15,23 @@ from functools import lru_cache
 from typing import Any
 
 from processor import bounds
-from processor.beside import Attribute, Beside
-from processor.envelopes import Claimed, Envelope, Fields, Form, Malformed, make
+from processor.beside import NAMES, NOTHING_BESIDE, Attribute, Beside
+from processor.envelopes import Envelope, Fields, Form, Malformed, claimed_of, invalid, make, object_text
 from processor.errors import Reason, SettingsError
 from processor.json_pointer import PLACE, steps
 from processor.strict_json import DIGITS_MAX, Document, JsonFault, elements, read
-from processor.wire import NATIVE_NAMES, binary_fault, read_body
+from processor.wire import binary_fault, read_body
 
 _FIELDS = ("tenant_id", "event_type", "id", "producer", "occurred_at", "schema_version")
 _PAYLOADS = ("payload", "payload_json")
 """Where the payload stands: as it is, or as a text that is JSON. Without either it is the whole body."""
 
-_FORM = Form(Fields, NATIVE_NAMES)
-
 _POINTER = re.compile(r"(/([^~/]|~[01])*)*", re.DOTALL)
 _POINTER_LENGTH_MAX = 256
 _MILLISECONDS_FROM = 10**11
 """From here on a number of a time is of milliseconds: as seconds it would be in the year 5138."""
+
+_FORM = Form(Fields, {name: name for name in NAMES} | {"message_id": "id"})
 
 _EXACT = Context(prec=2 * DIGITS_MAX)
 
@@ -76,6 +75,7 @@ def decode_mapped(
     )
     if isinstance(document, Malformed):
         return document
+    beside = Beside(attributes, implied) if attributes or implied else NOTHING_BESIDE
     paths = _paths(tuple(mapping.items()))
     fields: dict[str, Any] = {}
     for name in _FIELDS:
@@ -83,22 +83,21 @@ def decode_mapped(
         if found is not None and (value := _said(name, *found)) is not None:
             fields[name] = value
     for name in ("tenant_id", "event_type"):
-        if name in paths and not {name} & (fields.keys() | attributes.keys() | implied.keys()):
-            return _missing(name, mapping[name], fields, attributes)
+        if name in paths and name not in fields and name not in beside.known:
+            return _missing(name, mapping[name], fields, beside)
     name = next((name for name in _PAYLOADS if name in paths), "payload")
     payload = _find(document, paths.get(name, ()))
     if payload is None:
-        return _missing(name, mapping[name], fields, attributes)
+        return _missing(name, mapping[name], fields, beside)
     text, value = payload
     if name == "payload_json" and isinstance(value, str):
         try:
             inner = read(value, depth_max, values_max)
         except JsonFault as fault:
             words = f"payload: the text at {_quoted(mapping[name])} is not JSON as we take it: {fault}"
-            return Malformed(Reason.ENVELOPE_INVALID, {"message": words}, _claimed(fields, attributes))
+            return invalid(words, claimed_of(fields, beside))
         text, value = inner.text.strip(" \t\r\n"), inner.value
     rest = _NOTHING if () in paths.values() or name not in paths else _rest(document, [*paths.values()])
-    beside = Beside(attributes, implied)
     return binary_fault(fields, beside) or make(_FORM, fields, (text, value), rest, beside)
 
 
@@ -107,9 +106,7 @@ def _paths(mapping: tuple[tuple[str, str], ...]) -> Mapping[str, tuple[str, ...]
     return {field: steps(pointer) for field, pointer in mapping}
 
 
-def _missing(
-    field: str, pointer: str, fields: Mapping[str, Any], attributes: Mapping[str, Attribute]
-) -> Malformed:
+def _missing(field: str, pointer: str, fields: Mapping[str, Any], beside: Beside) -> Malformed:
     words = f"{field}: nothing at {_quoted(pointer)}, where the queue's mapping has it"
     if field in _FIELDS:
         words += ", and none beside the body"
@@ -118,13 +115,7 @@ def _missing(
         "errors": [{"pointer": pointer, "rule": "missing", "message": words}],
         "error_count": 1,
     }
-    return Malformed(Reason.ENVELOPE_INVALID, detail, _claimed(fields, attributes))
-
-
-def _claimed(fields: Mapping[str, Any], attributes: Mapping[str, Attribute]) -> Claimed:
-    named = {"tenant_id": "tenant_id", "event_type": "event_type", "message_id": "id", "producer": "producer"}
-    said = {name: fields.get(field, attributes.get(name)) for name, field in named.items()}
-    return Claimed(**{name: value for name, value in said.items() if isinstance(value, str)})
+    return Malformed(Reason.ENVELOPE_INVALID, detail, claimed_of(fields, beside))
 
 
 def _quoted(pointer: str) -> str:
@@ -205,7 +196,7 @@ def _without(text: str, paths: Sequence[Sequence[str]]) -> str | None:
     document = read(text, *_UNLIMITED)
     if isinstance(document.value, dict) and document.value:
         left = _left(document, paths)
-        return f"{{{', '.join(f'{json.dumps(name)}: {part}' for name, part in left.items())}}}"
+        return object_text(left) or "{}"
     if isinstance(document.value, list):
         parts = [
             _without(part, [path[1:] for path in paths if path[0] == str(place)])

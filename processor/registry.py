@@ -11,7 +11,7 @@ import psycopg
 from processor.api_keys import new_key
 from processor.errors import NotFound, Reason, SettingsError
 from processor.queries import queries
-from processor.schemas import compile_schema
+from processor.validators import compile_schema
 
 _NO_JSON = (Reason.NOT_UTF8, Reason.NOT_JSON, Reason.TOO_LARGE)
 _POINTER = re.compile(r"(/([^/~]|~[01])*)+")

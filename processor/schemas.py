@@ -34,15 +34,12 @@ from processor.model import (
     Verdict,
 )
 from processor.routing_keys import RoutingKeys
-from processor.schema_budget import budget_trouble
 from processor.strict_json import VALUES_MAX
+from processor.validators import compile_schema
 from processor.voids import find_void_misfit
 from processor.wire import ERRORS_MAX, Claimed, Envelope, Malformed, derived_id, pointer
 
 log = structlog.get_logger(__name__)
-
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_REGEX_BYTES_MAX = 2 * 1024 * 1024
 
 _MESSAGE_MAX = 180
 
@@ -56,38 +53,6 @@ bad items take up to 0.3 s, 1 MiB of them took 2.6 GB and 18 s.
 _SEARCHED_DEPTH_MAX = 8
 
 _Refusal: TypeAlias = tuple[Reason, dict[str, Any]]
-
-
-def compile_schema(definition: Any) -> jsonschema_rs.Draft202012Validator:  # noqa: ANN401 - any JSON value
-    """Compile a JSON Schema (2020-12), with formats checked.
-
-    Raises SettingsError where it is no valid schema, has a `$ref` to somewhere else (nothing is ever
-    fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where a
-    validation could take too long.
-    """
-    if not isinstance(definition, dict | bool):
-        # The library would read a text as a schema in JSON.
-        raise SettingsError("not a usable JSON Schema 2020-12: expected an object, true or false")
-    dialect = definition.get("$schema", _DIALECT) if isinstance(definition, dict) else _DIALECT
-    if not isinstance(dialect, str) or dialect.rstrip("#") != _DIALECT:
-        # Another draft's rules would be skipped in silence, and a dialect of its own would be fetched.
-        raise SettingsError(f"not a usable JSON Schema 2020-12: $schema: expected {_DIALECT} or none")
-    try:
-        # By its form first, which the budget relies on, and compiled last: compiling follows references too.
-        jsonschema_rs.meta.validate(definition)
-        if (trouble := budget_trouble(definition)) is not None:
-            raise SettingsError(f"not a usable JSON Schema 2020-12: {trouble}")
-        return jsonschema_rs.Draft202012Validator(
-            definition,
-            validate_formats=True,
-            offline=True,
-            pattern_options=jsonschema_rs.RegexOptions(size_limit=_REGEX_BYTES_MAX),
-        )
-    except jsonschema_rs.ValidationError as error:
-        where = pointer(error.instance_path) or "(root)"
-        raise SettingsError(f"not a usable JSON Schema 2020-12: at {where}: {error.message}") from None
-    except (jsonschema_rs.ReferencingError, ValueError, TypeError) as error:
-        raise SettingsError(f"not a usable JSON Schema 2020-12: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +144,15 @@ class Schemas:
             return None, None
         return tenant_id, event_type if event_type in lookup.event_types else None
 
+    def read(self, delivery: Delivery) -> Envelope | Malformed:
+        """Read one delivery, and judge no more than its form."""
+        return self._read(delivery, self._lookup.rules_of(delivery.queue))
+
     def validate(self, delivery: Delivery) -> Verdict:
         """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises."""
         lookup = self._lookup
         rules = lookup.rules_of(delivery.queue)
-        envelope = self._decoder.read(delivery, rules, self._bindings.proven(delivery, rules.tenants))
+        envelope = self._read(delivery, rules)
         if isinstance(envelope, Malformed):
             return self._rejected(lookup, delivery, envelope)
         if envelope.message_id is None and not delivery.named:
@@ -230,6 +199,9 @@ class Schemas:
         version = lookup.registry.version
         found = Rejection(delivery, version, why.reason, why.detail, why.claimed, newcomer=newcomer)
         return noise.discarded(found, lookup.noise, self._decoder.json_of)
+
+    def _read(self, delivery: Delivery, rules: QueueRules) -> Envelope | Malformed:
+        return self._decoder.read(delivery, rules, self._bindings.proven(delivery, rules.tenants))
 
     def proven_tenant(self, delivery: Delivery) -> str | None:
         """Give the one tenant that a delivery can be from by its queue and sender, whatever it says."""

@@ -49,6 +49,7 @@ __all__ = [
     "Envelope",
     "Identifier",
     "Malformed",
+    "binary_fault",
     "decode",
     "derived_id",
     "pointer",
@@ -108,20 +109,7 @@ def decode(
     if not attributes and not implied:
         return _recognise(document, NOTHING_BESIDE, (depth_max, values_max))
     beside = Beside(attributes, implied)
-    if (fault := binary_fault(document.value, beside)) is not None:
-        return fault
-    return _recognise(document, beside, (depth_max, values_max))
-
-
-def binary_fault(raw: object, beside: Beside) -> Malformed | None:
-    """Refuse a message beside which bytes name something; `raw` says who it claims to be from."""
-    name = binary_name(beside.attributes)
-    if name is None:
-        return None
-    words = f"the message attribute {name} is binary; expected text"
-    errors = [{"pointer": f"/{name}", "rule": "text", "message": words}]
-    detail = {"message": words, "errors": errors, "error_count": 1}
-    return Malformed(Reason.ENVELOPE_INVALID, detail, claimed_of(raw, beside))
+    return binary_fault(document.value, beside) or _recognise(document, beside, (depth_max, values_max))
 
 
 def read_body(
@@ -139,6 +127,17 @@ def read_body(
     except JsonFault as fault:
         message = f"the body is not JSON as we take it: {fault}{_hint(body)}"
         return Malformed(Reason.NOT_JSON, {"message": message}, claimed_of(None, Beside(attributes)))
+
+
+def binary_fault(raw: object, beside: Beside) -> Malformed | None:
+    """Refuse what names something beside a body in bytes; None: nothing does."""
+    name = binary_name(beside.attributes)
+    if name is None:
+        return None
+    words = f"the message attribute {name} is binary; expected text"
+    errors = [{"pointer": f"/{name}", "rule": "text", "message": words}]
+    detail = {"message": words, "errors": errors, "error_count": 1}
+    return Malformed(Reason.ENVELOPE_INVALID, detail, claimed_of(raw, beside))
 
 
 def _hint(body: bytes) -> str:
@@ -185,13 +184,10 @@ def says_its_type(value: object) -> bool:
 
 _OWN = {name: name for name in NAMES}
 _BESIDE = Form(AttributeFields, _OWN)
-NATIVE_NAMES = _OWN | {"message_id": "id"}
-"""What the native format calls what may stand beside a body."""
-
-_NATIVE = Form(Fields, NATIVE_NAMES, frozenset((*_OWN, "id", "payload")) - {"message_id"})
+_NATIVE = Form(Fields, _OWN | {"message_id": "id"}, frozenset((*_OWN, "id", "payload")) - {"message_id"})
 _PULSE = Form(
     Fields,
-    NATIVE_NAMES,
+    _NATIVE.names,
     frozenset(("tenant_id", "tenant", "product_sku", "used_amount", "use_unity", "use_unit"))
     | {"id", "producer", "occurred_at"},
 )

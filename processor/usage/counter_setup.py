@@ -6,6 +6,7 @@ What is there already is used as it is: a schema that holds for the tenant, and 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from processor import registry
@@ -80,8 +81,12 @@ def _schema(event_type: str) -> dict[str, Any]:
 
 
 def _meter(event_type: str, owner: str | None) -> Definition:
+    name = _ODD.sub("-", event_type)[:_NAME_LENGTH_MAX].lstrip("_.-")
+    if name != event_type:
+        # Or two of them could have one name.
+        name += sha256(event_type.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return Definition(
-        meter=f"{_ODD.sub('-', event_type.lower())[:_NAME_LENGTH_MAX]}-by-user".lstrip("_.-"),
+        meter=f"{name}-by-user",
         event_type=event_type,
         tenant_id=owner,
         groups=(("user_id", "/user_id"),),

@@ -2,12 +2,13 @@
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 from prometheus_client import REGISTRY
 
@@ -37,13 +38,14 @@ def metered(db: Db) -> None:
 
 
 @pytest.fixture
-def processor(database_url: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Processor:
+def processor(database_url: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Processor]:
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> Result:
         return CliRunner().invoke(cli, words, env={"DATABASE_URL": database_url}, prog_name="processor")
 
-    return run
+    yield run
+    structlog.reset_defaults()
 
 
 def misses(db: Db) -> list[tuple[Any, ...]]:

@@ -20,6 +20,7 @@ TABLES = (
     "tenant",
     "event_type",
     "event_schema",
+    "queue",
     "registry",
     "message",
     "duplicate",
@@ -50,7 +51,10 @@ MOMENT_ENDINGS = ("_at", "_from", "_until", "_start", "_end")
 
 # As the design has them: a column ending in ? may be NULL.
 COLUMNS = {
-    "tenant": "tenant_id name status created_at",
+    "tenant": "tenant_id name status created_at registered_by?",
+    "queue": """
+        queue unwrap? mapping? tenants? event_type? registers_tenants registers_max registered_at
+    """,
     "event_type": "event_type description created_at id_scope",
     "event_schema": "schema_id event_type tenant_id? version definition published_at",
     "message": """
