@@ -24,6 +24,9 @@ from processor.cli import (
     windows,
 )
 from processor.cli.errors import Commands
+from processor.terminal import HelpFormatter
+
+click.Context.formatter_class = HelpFormatter
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
