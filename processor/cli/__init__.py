@@ -19,6 +19,7 @@ from processor.cli import (
     rejections,
     retention,
     service,
+    settings,
     stack,
     usage,
     windows,
@@ -34,8 +35,9 @@ click.Context.formatter_class = HelpFormatter
 def cli() -> None:
     """Take events from SQS, validate them, write each once to PostgreSQL, then delete it from the queue.
 
-    Settings come from the environment or from .env; .env-template explains each. `processor dev` gives you
-    a PostgreSQL and an SQS to play with, `processor check` says what a deployment lacks.
+    Settings come from the environment or from .env; `processor settings --template` explains each.
+    `processor dev` gives you a PostgreSQL and an SQS to play with, `processor check` says what a
+    deployment lacks.
 
     Exit codes: 0 fine, 1 failed, 2 usage, 3 a check found a problem, 4 a dependency can't be reached.
     """
@@ -59,6 +61,7 @@ for family in (
     windows,
     dispatch,
     counter,
+    settings,
 ):
     for command in family.COMMANDS:
         cli.add_command(command)
