@@ -3,7 +3,7 @@
 import click
 
 from processor import reader, registry
-from processor.cli.output import json_option, print_json, print_rows, printable
+from processor.cli.output import json_option, moment_of, print_json, print_rows, printable
 from processor.settings import Settings
 from processor.wiring import database
 
@@ -55,7 +55,7 @@ def key_revoke(key_id: str) -> None:
     """End a key for ever. Gateways notice within GATEWAY_KEYS_EVERY_S seconds (5 by default)."""
     with database(Settings.load()) as connection:
         tenant_id, revoked_at = registry.revoke_key(connection, _id_of(key_id))
-    click.echo(printable(f"key of tenant {tenant_id} is revoked since {revoked_at:%Y-%m-%d %H:%M:%SZ}"))
+    click.echo(printable(f"key of tenant {tenant_id} is revoked since {moment_of(revoked_at)}"))
 
 
 def _id_of(text: str) -> str:

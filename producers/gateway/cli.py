@@ -132,6 +132,6 @@ def _run(server: str, json_logs: bool | None, **given: Any) -> None:  # noqa: AN
             raise
         raise SettingsError(
             f"the package {error.name} is not installed; expected what the gateway runs on; "
-            "run: pip install 'event-processor[gateway]'"
+            "run: pip install 'sqs-event-processor[gateway]'"
         ) from None
     run(settings)

@@ -228,4 +228,4 @@ def test_a_missing_extra_is_told_with_what_to_install(monkeypatch: pytest.Monkey
     done = CliRunner().invoke(main, ["gateway", "http"])
 
     assert done.exit_code == 2
-    assert "pip install 'event-processor[gateway]'" in done.output
+    assert "pip install 'sqs-event-processor[gateway]'" in done.output

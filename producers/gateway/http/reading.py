@@ -177,7 +177,9 @@ def no_pulse(body: bytes, limits: Limits) -> Refusal | None:
         except ValueError:
             return None
     if not isinstance(value, dict):
-        return _refusal("expected an object with tenant_id, product_sku, used_amount and use_unity")
+        return _refusal(
+            "expected an object with tenant_id or tenant, product_sku, used_amount, and use_unity or use_unit"
+        )
     missing = [name for name in ("product_sku", "used_amount") if name not in value]
     if not missing:
         return None
