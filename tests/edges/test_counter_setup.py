@@ -192,3 +192,12 @@ def test_the_sample_of_a_pulse_refuses_what_no_meter_could_count(
     event = {"tenant_id": "acme", "product_sku": "vm", "used_amount": 1.5, "use_unity": "GB"} | pulse
 
     assert make_saver().outcomes(a_delivery(json.dumps(event).encode())) == ["schema_violation"]
+
+
+def test_a_pulse_without_a_schema_is_told_of_the_sample(make_saver: MakeSaver, db: Db) -> None:
+    event = {"tenant_id": "acme", "product_sku": "vm", "used_amount": 1.5, "use_unity": "GB"}
+
+    assert make_saver().outcomes(a_delivery(json.dumps(event).encode())) == ["unknown_event_type"]
+    row = db.execute("SELECT detail ->> 'message' FROM rejection").fetchone()
+    assert row is not None
+    assert "(processor schema publish pulse --sample pulse), then replay" in row[0]
