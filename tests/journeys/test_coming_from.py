@@ -122,9 +122,9 @@ def test_the_publishers_of_a_rabbitmq_pulse_ingestor_go_on(
 
 @pytest.mark.timeout(240)
 def test_three_thousand_connections_of_an_http_ingestor_are_answered_with_204(sqs_page: Page) -> None:
-    [script] = scripts("An HTTP consumption ingestor")
+    script, of_the_sender = scripts("An HTTP consumption ingestor")
     port = str(free_port())
-    script = script.replace("8070", port).replace("register tenants", "register tenants --register-max 3000")
+    script = script.replace("8070", port).replace("register tenants", "register tenants --register-max 4000")
 
     sqs_page.run(script, "load-client", f"http://127.0.0.1:{port}/ingest", str(HTTP_CONNECTIONS))
 
@@ -132,6 +132,11 @@ def test_three_thousand_connections_of_an_http_ingestor_are_answered_with_204(sq
     assert len(stored) == HTTP_CONNECTIONS
     assert {count for _, _, count in stored} == {1}
     assert sqs_page.ask("SELECT DISTINCT payload - 'tenant_id' ? 'use_unity' FROM message") == [(True,)]
+
+    of_the_sender = of_the_sender.replace("8071", port)
+    sqs_page.run(of_the_sender, "hourly-sender", f"http://127.0.0.1:{port}/ingest", "50")
+
+    assert len(sqs_page.stored()) == HTTP_CONNECTIONS + 50
 
 
 @pytest.mark.xdist_group("rabbitmq")
