@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
-from processor.beside import ROUTING_KEY, Attribute, Beside, from_outside
+from processor.beside import ROUTING_KEY, Attribute, Beside
 from processor.envelopes import claimed_of
 from processor.errors import Reason
 from processor.mapping import decode_mapped
@@ -103,7 +103,7 @@ class Decoder:
         if isinstance(envelope, Malformed):
             if inner is not None and "tenant_id" not in {**implied, **attributes}:
                 envelope = _adding(envelope, NO_TENANT)
-            return _explained(envelope, delivery.body, limits)
+            return _explained(envelope, body, limits)
         return envelope if inner is None else _completed(envelope, inner, delivery.sent_at)
 
     def _open(self, delivery: Delivery, rules: QueueRules, limits: Mapping[str, Any]) -> _Opened | Malformed:
@@ -117,7 +117,7 @@ class Decoder:
         if rules.unwrap not in (None, "none"):
             wrapped = _unwrap(body, attributes, delivery.queue, rules, limits)
             if isinstance(wrapped, Malformed):
-                return _explained(wrapped, delivery.body, limits)
+                return _explained(wrapped, body, limits)
             inner, unpacked = wrapped, unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
             if isinstance(unpacked, Malformed):
                 return unpacked
@@ -154,7 +154,7 @@ def _unwrap(
     for name in found.attributes.keys() & attributes.keys():
         if found.attributes[name] != attributes[name]:
             return refused(f"the message attribute {name} stands beside the body and in it, and differs")
-    return replace(found, attributes=from_outside(found.attributes))
+    return found
 
 
 def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envelope:

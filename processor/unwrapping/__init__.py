@@ -9,7 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from processor.errors import Reason
+from processor.envelopes import invalid
 from processor.rfc3339 import moment_of
 from processor.strict_json import Document
 from processor.wire import IDENTIFIER_LENGTH_MAX, Attribute, Claimed, Malformed
@@ -46,7 +46,7 @@ class Unwrapper(Protocol):
 
 def refused(message: str, claimed: Claimed | None = None) -> Malformed:
     """Reject a body, in words that say what is wrong with it."""
-    return Malformed(Reason.ENVELOPE_INVALID, {"message": message}, claimed or Claimed())
+    return invalid(message, claimed or Claimed())
 
 
 def identifier(value: object) -> str | None:

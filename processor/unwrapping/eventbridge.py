@@ -5,9 +5,9 @@
 Its words fill what the detail leaves open: the detail may be an envelope itself, and then says its own type.
 """
 
-import json
 from typing import Any
 
+from processor.envelopes import object_text
 from processor.strict_json import Document
 from processor.unwrapping import Unwrapped, identifier, moment, refused
 from processor.wire import Claimed, Malformed, says_its_type
@@ -41,12 +41,9 @@ def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malfor
         del implied["event_type"]
         spoken_for -= {"detail-type"}
     texts = document.member_texts
-    others = ", ".join(
-        f"{json.dumps(name)}: {text}" for name, text in texts.items() if name not in spoken_for
-    )
     return Unwrapped(
         texts["detail"].encode("utf-8", "surrogatepass"),
         implied=implied,
-        context=f"{{{others}}}" if others else None,
+        context=object_text({name: text for name, text in texts.items() if name not in spoken_for}),
         sent_at=sent_at,
     )

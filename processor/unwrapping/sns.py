@@ -10,6 +10,7 @@ import base64
 import binascii
 from typing import Any
 
+from processor.beside import from_outside
 from processor.strict_json import Document
 from processor.unwrapping import NOTHING, Unwrapped, identifier, moment, refused
 from processor.wire import Attribute, Malformed, derived_id
@@ -39,7 +40,7 @@ def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malfor
     return Unwrapped(
         # Half of a surrogate pair is for the event's own reader to refuse.
         inner.encode("utf-8", "surrogatepass"),
-        attributes,
+        from_outside(attributes),
         NOTHING if message_id is None else {"message_id": derived_id(queue, message_id)},
         sent_at=sent_at,
     )
