@@ -11,6 +11,7 @@ import binascii
 import re
 from base64 import b64decode
 from collections.abc import Container, Mapping
+from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TypeAlias
 
@@ -34,6 +35,7 @@ _REQUIRED = ("specversion", "id", "source", "type")
 _MEANT = frozenset((*_REQUIRED, "time", "tenantid", "schemaversion", "datacontenttype"))
 """Attributes that mean something to us, so that nobody may write them by half."""
 
+_OF_AMQP, _EPOCH = "cloudevents", datetime(1970, 1, 1, tzinfo=UTC)
 _ENVELOPE = "application/cloudevents"
 _ONE = re.compile(r"application/cloudevents\+json\s*(;.*)?", re.IGNORECASE | re.DOTALL)
 _JSON = re.compile(r"[^;]*[/+]json\s*(;.*)?", re.IGNORECASE | re.DOTALL)
@@ -113,10 +115,19 @@ def _named(attributes: Mapping[str, Attribute]) -> _Named:
             raise _Fault(f"the message attribute {name}: the data is the body; expected no attribute for it")
         if isinstance(value, bytes) and bare in _MEANT:
             raise _Fault(f"the message attribute {name} is binary; expected text")
-        other, known = named.setdefault(bare, (name, value))
-        if known != value:
+        said = _time_of_amqp(value) if bare == "time" and name.lower().startswith(_OF_AMQP) else value
+        other, known = named.setdefault(bare, (name, said))
+        if known != said:
             raise _Fault(f"the message attributes {other} and {name} differ; send one")
     return named
+
+
+def _time_of_amqp(value: Attribute) -> Attribute:
+    """Write a time of AMQP's own type, milliseconds since 1970, as others are written."""
+    try:
+        return (_EPOCH + timedelta(milliseconds=int(value))).isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError):
+        return value
 
 
 def _structured(document: Document, beside: Beside, limits: Limits) -> Envelope | Malformed:

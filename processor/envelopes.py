@@ -52,6 +52,7 @@ class Envelope(Struct, frozen=True, gc=False):
     None: the message has no id of its own. `occurred_at` is in UTC; None: not named. `schema_version` None:
     the latest. `context` is the JSON text of an object of the envelope's other fields; None: there are none.
     `occurred_at_rest` has the digits of `occurred_at` beyond the microsecond, without idle zeros; None: none.
+    `sent_at` is when a service that brought it to the queue was handed it; None: nothing is known of such.
     """
 
     tenant_id: str
@@ -64,6 +65,7 @@ class Envelope(Struct, frozen=True, gc=False):
     payload_value: Any
     context: str | None
     occurred_at_rest: str | None = None
+    sent_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

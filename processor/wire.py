@@ -49,6 +49,7 @@ __all__ = [
     "Envelope",
     "Identifier",
     "Malformed",
+    "binary_fault",
     "decode",
     "derived_id",
     "pointer",
@@ -65,7 +66,8 @@ NOTHING_IMPLIED: Mapping[str, str] = MappingProxyType({})
 
 FORMATS = (
     "expected attributes tenant_id and event_type, or CloudEvents 1.0 (specversion), "
-    "or native (event_type, payload), or a pulse (tenant_id, product_sku, used_amount, use_unity)"
+    "or native (event_type, payload), or a pulse (tenant_id or tenant, product_sku, used_amount, "
+    "use_unity or use_unit)"
 )
 
 _WHITESPACE = " \t\r\n"
@@ -106,13 +108,8 @@ def decode(
         return document
     if not attributes and not implied:
         return _recognise(document, NOTHING_BESIDE, (depth_max, values_max))
-    if (name := binary_name(attributes)) is not None:
-        words = f"the message attribute {name} is binary; expected text"
-        errors = [{"pointer": f"/{name}", "rule": "text", "message": words}]
-        detail = {"message": words, "errors": errors, "error_count": 1}
-        claimed = claimed_of(document.value, Beside(attributes, implied))
-        return Malformed(Reason.ENVELOPE_INVALID, detail, claimed)
-    return _recognise(document, Beside(attributes, implied), (depth_max, values_max))
+    beside = Beside(attributes, implied)
+    return binary_fault(document.value, beside) or _recognise(document, beside, (depth_max, values_max))
 
 
 def read_body(
@@ -130,6 +127,17 @@ def read_body(
     except JsonFault as fault:
         message = f"the body is not JSON as we take it: {fault}{_hint(body)}"
         return Malformed(Reason.NOT_JSON, {"message": message}, claimed_of(None, Beside(attributes)))
+
+
+def binary_fault(raw: object, beside: Beside) -> Malformed | None:
+    """Refuse what names something beside a body in bytes; None: nothing does."""
+    name = binary_name(beside.attributes)
+    if name is None:
+        return None
+    words = f"the message attribute {name} is binary; expected text"
+    errors = [{"pointer": f"/{name}", "rule": "text", "message": words}]
+    detail = {"message": words, "errors": errors, "error_count": 1}
+    return Malformed(Reason.ENVELOPE_INVALID, detail, claimed_of(raw, beside))
 
 
 def _hint(body: bytes) -> str:
@@ -164,6 +172,14 @@ def _recognise(document: Document, beside: Beside, limits: cloudevents.Limits) -
     if is_payload:
         return make(_BESIDE, {}, (document.text.strip(_WHITESPACE), value), None, beside)
     return invalid(f"the body is in no known format; {FORMATS}", claimed_of(value, beside))
+
+
+def says_its_type(value: object) -> bool:
+    """Say whether a body is an envelope by which its event type is known, whatever stands beside it."""
+    match value:
+        case {"specversion": _} | {"event_type": _, "payload": _} | {"product_sku": _, "used_amount": _}:
+            return True
+    return False
 
 
 _OWN = {name: name for name in NAMES}
