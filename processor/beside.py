@@ -232,6 +232,9 @@ def of_the_transport(name: str) -> bool:
 
 _CONTENT_TYPE, _CONTENT_ENCODING = "contenttype", "contentencoding"
 
+_OF_KOMBU = "application/x-"
+"""How the values of kombu's header `compression` begin, which leaves content_encoding to the charset."""
+
 
 def content_types(attributes: Mapping[str, Attribute]) -> list[str]:
     """Give the names of the attributes that say of which media type a body is, however they are written."""
@@ -240,7 +243,12 @@ def content_types(attributes: Mapping[str, Attribute]) -> list[str]:
 
 def content_encodings(attributes: Mapping[str, Attribute]) -> list[str]:
     """Give the names of the attributes that say how a body is packed, however they are written."""
-    return [name for name in attributes if _plain(name) == _CONTENT_ENCODING]
+    return [
+        name
+        for name, value in attributes.items()
+        if _plain(name) == _CONTENT_ENCODING
+        or (name == "compression" and isinstance(value, str) and value.startswith(_OF_KOMBU))
+    ]
 
 
 @lru_cache(maxsize=4096)

@@ -11,6 +11,7 @@ import binascii
 import re
 from base64 import b64decode
 from collections.abc import Container, Mapping
+from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TypeAlias
 
@@ -34,6 +35,7 @@ _REQUIRED = ("specversion", "id", "source", "type")
 _MEANT = frozenset((*_REQUIRED, "time", "tenantid", "schemaversion", "datacontenttype"))
 """Attributes that mean something to us, so that nobody may write them by half."""
 
+_OF_AMQP, _EPOCH = "cloudevents", datetime(1970, 1, 1, tzinfo=UTC)
 _ENVELOPE = "application/cloudevents"
 _ONE = re.compile(r"application/cloudevents\+json\s*(;.*)?", re.IGNORECASE | re.DOTALL)
 _JSON = re.compile(r"[^;]*[/+]json\s*(;.*)?", re.IGNORECASE | re.DOTALL)
@@ -113,10 +115,19 @@ def _named(attributes: Mapping[str, Attribute]) -> _Named:
             raise _Fault(f"the message attribute {name}: the data is the body; expected no attribute for it")
         if isinstance(value, bytes) and bare in _MEANT:
             raise _Fault(f"the message attribute {name} is binary; expected text")
-        other, known = named.setdefault(bare, (name, value))
-        if known != value:
+        said = _time_of_amqp(value) if bare == "time" and name.lower().startswith(_OF_AMQP) else value
+        other, known = named.setdefault(bare, (name, said))
+        if known != said:
             raise _Fault(f"the message attributes {other} and {name} differ; send one")
     return named
+
+
+def _time_of_amqp(value: Attribute) -> Attribute:
+    """Write a time of AMQP's own type, milliseconds since 1970, as others are written."""
+    try:
+        return (_EPOCH + timedelta(milliseconds=int(value))).isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError):
+        return value
 
 
 def _structured(document: Document, beside: Beside, limits: Limits) -> Envelope | Malformed:
@@ -141,7 +152,7 @@ def _unpacked(packed: object, limits: Limits, fields: Mapping[str, Any]) -> Docu
     if data is None:
         raise _Fault("data_base64: expected text in base64", fields)
     try:
-        return read_json(data.decode(), *limits) if data else NO_DATA
+        return read_json(data.decode("utf-8-sig"), *limits) if data else NO_DATA
     except UnicodeDecodeError as error:
         words = f"expected JSON in UTF-8, and nothing else is taken: {error.reason} at byte {error.start}"
     except JsonFault as fault:
@@ -200,8 +211,9 @@ def _same(name: str, own: object, said: Attribute) -> bool:
             return (moment_of(own), rest_of(own)) == (moment_of(said), rest_of(said))
         except ValueError:
             return own == said
-    # Its numbers and truths are written as in JSON.
-    return (str(own).lower() if isinstance(own, bool) else str(own)) == said
+    if isinstance(own, bool) and isinstance(said, str):
+        return str(own).lower() == said.lower()
+    return str(own) == said
 
 
 def _text(value: Attribute) -> str:

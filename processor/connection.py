@@ -100,6 +100,9 @@ def hidden_relations(connection: psycopg.Connection[Any]) -> list[str]:
 
 
 def _open(dsn: str, application: str) -> psycopg.Connection[Any]:
+    # libpq sends it as it connects, and it goes before the zone of a server, database or role: moments that
+    # are printed or cut into days are UTC.
+    os.environ["PGTZ"] = "UTC"
     try:
         given = conninfo_to_dict(dsn)
         keepalive: dict[str, Any] = {name: value for name, value in _KEEPALIVE.items() if name not in given}

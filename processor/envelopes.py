@@ -21,6 +21,7 @@ from processor.beside import (
     NOTHING_BESIDE,
     Beside,
     add_context,
+    bare_name,
     complete,
     disagreement,
 )
@@ -51,6 +52,7 @@ class Envelope(Struct, frozen=True, gc=False):
     None: the message has no id of its own. `occurred_at` is in UTC; None: not named. `schema_version` None:
     the latest. `context` is the JSON text of an object of the envelope's other fields; None: there are none.
     `occurred_at_rest` has the digits of `occurred_at` beyond the microsecond, without idle zeros; None: none.
+    `sent_at` is when a service that brought it to the queue was handed it; None: nothing is known of such.
     """
 
     tenant_id: str
@@ -63,6 +65,7 @@ class Envelope(Struct, frozen=True, gc=False):
     payload_value: Any
     context: str | None
     occurred_at_rest: str | None = None
+    sent_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +189,8 @@ def _refused(
             name = next(name for name, other in form.names.items() if other == field)
             rule, message = "missing", f"missing; name it in the event, or beside it as the attribute {name}"
         errors.append({"pointer": pointer(fault["loc"]), "rule": rule, "message": message})
-        source = sources.get(field, field)
-        words.append(f"{source}: {message}" if source == field else f"{field} (from {source}): {message}")
+        where = f" (from the message attribute {sources[field]})" if field in sources else ""
+        words.append(f"{field}{where}: {message}")
     detail = {"message": "; ".join(words), "errors": errors, "error_count": len(faults)}
     return Malformed(Reason.ENVELOPE_INVALID, detail, claimed_of(completed))
 
@@ -236,6 +239,8 @@ _CLAIMS = (
     ("producer", "source"),
 )
 
+_ID = 2
+
 
 def claimed_of(raw: object, beside: Beside = NOTHING_BESIDE) -> Claimed:
     """Read claims; what the body does not say is taken from beside it."""
@@ -243,13 +248,13 @@ def claimed_of(raw: object, beside: Beside = NOTHING_BESIDE) -> Claimed:
     # What an extension of a CloudEvent is called is a name of ours by chance.
     turn = -1 if own.get("specversion") is not None else 1
     outside = beside.known
-    return Claimed(
-        *(
-            _first_text(own, *names[::turn])
-            or _first_text(outside, names[0], *((AMQP_MESSAGE_ID,) if names[0] == "message_id" else ()))
-            for names in _CLAIMS
-        )
-    )
+    events = {bare: value for name, value in outside.items() if (bare := bare_name(name)) is not None}
+    found = [
+        _first_text(own, *names[::turn]) or _first_text(outside, names[0]) or _first_text(events, names[1])
+        for names in _CLAIMS
+    ]
+    found[_ID] = found[_ID] or _first_text(outside, AMQP_MESSAGE_ID)
+    return Claimed(*found)
 
 
 def _first_text(raw: Mapping[str, Any], *names: str) -> str | None:

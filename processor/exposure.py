@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from processor.aws_hosts import AWS_DOMAINS
 from processor.errors import SettingsError
 from processor.settings import Settings
 
@@ -26,7 +27,6 @@ WELL_KNOWN = frozenset(
 _WELL_KNOWN_KEYS = frozenset(
     ("test", "testing", "dummy", "fake", "foo", "local", "localstack", "accesskey", "akiaiosfodnn7example")
 )
-_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 
 def require_unguessable(settings: Settings) -> None:
@@ -55,7 +55,7 @@ def key_trouble(settings: Settings) -> str | None:
     """Say that the AWS key is a well-known stand-in and would go to AWS; None: no."""
     endpoint_url = settings.aws_client_options().get("endpoint_url")
     host = urlsplit(str(endpoint_url)).hostname or ""
-    to_aws = endpoint_url is None or host.endswith(_AWS_DOMAINS)
+    to_aws = endpoint_url is None or host.endswith(AWS_DOMAINS)
     if not to_aws or (settings.aws_access_key_id or "").lower() not in _WELL_KNOWN_KEYS:
         return None
     return (

@@ -78,6 +78,11 @@ def rejection_stats(connection: Connection, selection: dict[str, Any]) -> list[R
     return _rows(connection, "rejections", "stats", selection)
 
 
+def rejection_rules(connection: Connection) -> list[Row]:
+    """List the rules by which rejections are discarded at once, with how many each has; retired ones last."""
+    return _rows(connection, "rejections", "list_rules", {})
+
+
 def reject_alarms(connection: Connection, limits: Limits) -> list[tuple[Pair, int, int]] | None:
     """List the pairs of which too large a share was rejected lately, with rejections and deliveries.
 

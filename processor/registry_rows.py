@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from processor.model import EventSchema, Meter, QueueRules, Registry
+from processor.model import EventSchema, Meter, QueueRules, Registry, RejectionRule
 
 
 def read_registry(connection: psycopg.Connection[Any], sql: Mapping[str, str], version: int) -> Registry:
@@ -17,6 +17,7 @@ def read_registry(connection: psycopg.Connection[Any], sql: Mapping[str, str], v
         schemas = cursor.execute(sql["registry_schemas"]).fetchall()
         meters = cursor.execute(sql["registry_meters"]).fetchall()
         queues = cursor.execute(sql["registry_queues"]).fetchall()
+        noise = cursor.execute(sql["registry_rejection_rules"]).fetchall()
     return Registry(
         version=version,
         suspended=dict(tenants),
@@ -24,6 +25,7 @@ def read_registry(connection: psycopg.Connection[Any], sql: Mapping[str, str], v
         meters=tuple(Meter(**meter) for meter in meters),
         id_scopes={event_type: tuple(pointers) for event_type, pointers in id_scopes},
         queues={row["queue"]: _rules(row) for row in queues},
+        rejection_rules=tuple(RejectionRule(**rule) for rule in noise),
     )
 
 

@@ -16,7 +16,7 @@ import jsonschema_rs
 import orjson
 import structlog
 
-from processor import metrics
+from processor import metrics, noise
 from processor.amounts import Amount, amounts_of, find_misfit
 from processor.bindings import UNBOUND, Bindings
 from processor.decoding import NO_RULES, Decoder
@@ -65,6 +65,7 @@ class _Lookup:
     meters: Mapping[str, tuple[Meter, ...]]
     id_scopes: Mapping[str, IdScope]
     amounts: Mapping[str, tuple[Amount, ...]]
+    noise: noise.Rules
     rules: Mapping[str, QueueRules]
 
     @classmethod
@@ -83,7 +84,10 @@ class _Lookup:
         event_types = frozenset(event_type for event_type, _ in versions)
         rules = {name: rules.over(said.get(name, NO_RULES)) for name, rules in registry.queues.items()}
         amounts = amounts_of(registry.meters)
-        return cls(registry, versions, event_types, meters, id_scopes, amounts, {**said, **rules})
+        known_noise = noise.by_reason(registry.rejection_rules)
+        return cls(
+            registry, versions, event_types, meters, id_scopes, amounts, known_noise, {**said, **rules}
+        )
 
     def rules_of(self, queue: str) -> QueueRules:
         """Give what is said of a queue, by the registry first."""
@@ -150,9 +154,7 @@ class Schemas:
         rules = lookup.rules_of(delivery.queue)
         envelope = self._read(delivery, rules)
         if isinstance(envelope, Malformed):
-            return Rejection(
-                delivery, lookup.registry.version, envelope.reason, envelope.detail, envelope.claimed
-            )
+            return self._rejected(lookup, delivery, envelope)
         if envelope.message_id is None and not delivery.named:
             metrics.unnamed.inc()
         # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
@@ -185,10 +187,18 @@ class Schemas:
                 context=envelope.context,
                 metered=envelope.event_type in lookup.meters,
                 occurred_at_rest=envelope.occurred_at_rest,
+                sent_at=envelope.sent_at,
             )
         reason, detail = found
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)
-        return Rejection(delivery, lookup.registry.version, reason, detail, claimed, newcomer=newcomer)
+        return self._rejected(lookup, delivery, Malformed(reason, detail, claimed), newcomer)
+
+    def _rejected(
+        self, lookup: _Lookup, delivery: Delivery, why: Malformed, newcomer: str | None = None
+    ) -> Rejection:
+        version = lookup.registry.version
+        found = Rejection(delivery, version, why.reason, why.detail, why.claimed, newcomer=newcomer)
+        return noise.discarded(found, lookup.noise, self._decoder.json_of)
 
     def _read(self, delivery: Delivery, rules: QueueRules) -> Envelope | Malformed:
         return self._decoder.read(delivery, rules, self._bindings.proven(delivery, rules.tenants))

@@ -78,7 +78,8 @@ class Store:
 
     With `alone`, no other store saves while this one does, be it a redelivery or not. With
     `keys_by_settings`, settings take part in the keys of messages. `judge_unread` gives the verdict on a
-    suspect that must not be read any more, by what is noted of it.
+    suspect that must not be read any more, by what is noted of it. With a `run_id` it is noted which messages
+    that run has stored.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Store:
         alone: bool = False,
         keys_by_settings: bool = False,
         judge_unread: Unread = lambda _suspect, _tries: None,
+        run_id: str | None = None,
     ) -> None:
         self._connect = connect
         self._judge = judge
@@ -98,6 +100,7 @@ class Store:
         self._alone = alone
         self._keys_by_settings = keys_by_settings
         self._judge_unread = judge_unread
+        self._run_id = run_id
         # Every statement has `timeout_s` by the server's clock; this is for a server that is frozen.
         self._deadline = Deadline(2 * timeout_s + 5)
         self._probe_deadline = Deadline(_PROBE_S_MAX)
@@ -331,16 +334,19 @@ class Store:
         """Save in one transaction; None, and nothing saved, if the verdicts don't hold any more."""
         connection = self._open()
         with self._deadline.over(connection), connection.transaction():
-            settlements = None
+            settlements, misses = None, 0
             if self._hold(connection, verdicts):
-                settlements = Statements(
+                statements = Statements(
                     connection,
                     self._sql,
                     self._judge.proven_tenant,
                     verdicts,
                     # What is said of a queue gives keys too, and may have been something else.
                     keys_by_settings=self._keys_by_settings or self._queues_said,
-                ).save()
+                    run_id=self._run_id,
+                )
+                settlements, misses = statements.save(), statements.misses
+        metrics.meter_misses.inc(misses)
         # Only here, behind the block whose end is the COMMIT, may settlements leave the store.
         return settlements
 

@@ -21,10 +21,21 @@ SCHEMA_ID = "schema_registry_id"
 
 Unpacked: TypeAlias = tuple[bytes, Mapping[str, Attribute]]
 
-_GZIP, _ZLIB = 31, 15
-_PACKED = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
+_GZIP, _ZLIB, _EITHER = 31, 15, 47
+_PACKED = {
+    "gzip": _GZIP,
+    "x-gzip": _GZIP,
+    "deflate": _ZLIB,
+    "application/gzip": _GZIP,
+    "application/x-gzip": _EITHER,
+}
+"""The last is kombu's word for zlib's format, and that of others for gzip's own."""
 _AS_IT_IS = {"", "identity", "none", "utf-8", "utf8", "us-ascii", "ascii", "binary", "8bit", "7bit"}
 """Encodings that leave a body as it is. Some clients of AMQP write their charset there."""
+
+_OF_A_PACKING = re.compile(
+    r"application/(x-)?(gzip|zlib|bz2|bzip2|lzma|xz|zstd|brotli|compress|zip|lz4|snappy)"
+)
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PREFIX, _PREFIX_LENGTH = b"\0", 5
@@ -43,6 +54,8 @@ def unpack(body: bytes, attributes: Mapping[str, Attribute], size_bytes_max: int
     """
     if body and (names := content_encodings(attributes)):
         said = {str(attributes[name]).strip().lower() for name in names} - _AS_IT_IS
+        # Some clients write there of which media type the body is.
+        said = {name for name in said if "/" not in name or _OF_A_PACKING.fullmatch(name)}
         if said and len(body) <= size_bytes_max:
             found = _decompressed(body, said, size_bytes_max)
             if isinstance(found, str):
@@ -83,7 +96,7 @@ def _inflated(packed: bytes, wbits: int, size_bytes_max: int) -> bytes:
             # Members of gzip may follow one another, and zeros the last.
             if packed[at] == 0 and not packed[at:].strip(b"\0"):
                 break
-            if wbits != _GZIP:
+            if wbits == _ZLIB:
                 raise EOFError("there is more behind its end")
             inflater = zlib.decompressobj(wbits)
         # A piece at a time: what follows a member is copied, and there may be thousands of them.

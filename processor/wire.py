@@ -66,7 +66,8 @@ NOTHING_IMPLIED: Mapping[str, str] = MappingProxyType({})
 
 FORMATS = (
     "expected attributes tenant_id and event_type, or CloudEvents 1.0 (specversion), "
-    "or native (event_type, payload), or a pulse (tenant_id, product_sku, used_amount, use_unity)"
+    "or native (event_type, payload), or a pulse (tenant_id or tenant, product_sku, used_amount, "
+    "use_unity or use_unit)"
 )
 
 _WHITESPACE = " \t\r\n"
@@ -171,6 +172,14 @@ def _recognise(document: Document, beside: Beside, limits: cloudevents.Limits) -
     if is_payload:
         return make(_BESIDE, {}, (document.text.strip(_WHITESPACE), value), None, beside)
     return invalid(f"the body is in no known format; {FORMATS}", claimed_of(value, beside))
+
+
+def says_its_type(value: object) -> bool:
+    """Say whether a body is an envelope by which its event type is known, whatever stands beside it."""
+    match value:
+        case {"specversion": _} | {"event_type": _, "payload": _} | {"product_sku": _, "used_amount": _}:
+            return True
+    return False
 
 
 _OWN = {name: name for name in NAMES}

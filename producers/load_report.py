@@ -180,7 +180,7 @@ def draw(tally: LoadTally, path: Path) -> None:
         import matplotlib as mpl  # noqa: PLC0415 - of the extra `load`, and slow to import
     except ImportError:
         raise SettingsError(
-            "no plot: matplotlib is not installed; run: pip install 'event-processor[load]'"
+            "no plot: matplotlib is not installed; run: pip install 'sqs-event-processor[load]'"
         ) from None
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415

@@ -66,12 +66,14 @@ def open_client(settings: Settings, senders: int) -> Any:  # noqa: ANN401 - boto
     options = settings.aws_client_options()
     try:
         if settings.localstack_host is None:
-            return boto3.client("sqs", config=config, **options)
+            client = boto3.client("sqs", config=config, **options)
+            settings.require_endpoint(client.meta.endpoint_url)
+            return client
         return _localstack_client(settings, config)
     except (BotoCoreError, ValueError, RuntimeError) as error:
         raise SettingsError(
             f"no client for the queue: {error}; see AWS_REGION, AWS_ENDPOINT_URL and LOCALSTACK_HOST "
-            "in .env-template"
+            "in `processor settings --template`"
         ) from error
 
 

@@ -37,6 +37,8 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage": ("SELECT",),
         "attempt": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "unsettled": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "run_message": ("SELECT", "INSERT", "DELETE"),
+        "rejection_rule": ("SELECT",),
     },
     "processor_reader": {
         "migration": ("SELECT",),
@@ -64,6 +66,8 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage": ("SELECT",),
         "attempt": ("SELECT",),
         "unsettled": ("SELECT",),
+        "run_message": ("SELECT",),
+        "rejection_rule": ("SELECT",),
     },
     "processor_biller": {
         "migration": ("SELECT",),
@@ -92,6 +96,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "duplicate": ("SELECT", "DELETE"),
         "rejection": ("SELECT", "DELETE"),
         "removal": ("SELECT", "INSERT", "UPDATE"),
+        "rejection_rule": ("SELECT", "UPDATE"),
         "meter": ("SELECT",),
         "voided": ("SELECT",),
         "usage_rebuild": ("SELECT",),
@@ -146,6 +151,7 @@ TO_SAVE = (
         for table in ("message", "duplicate", "rejection")
         for privilege in ("SELECT", "INSERT")
     ),
+    ("rejection_rule", "SELECT"),
     ("meter", "SELECT"),
     ("usage_rebuild", "SELECT"),
     ("voided", "SELECT"),
@@ -160,6 +166,7 @@ TO_SAVE = (
         for table in ("attempt", "unsettled")
         for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")
     ),
+    *(("run_message", privilege) for privilege in ("SELECT", "INSERT", "DELETE")),
 )
 """The rights without which nothing can be saved: relation and privilege."""
 

@@ -3,7 +3,7 @@
 import click
 
 from processor import reader, registry
-from processor.cli.output import json_option, print_json, print_rows, printable
+from processor.cli.output import json_option, moment_of, print_json, print_rows, printable
 from processor.settings import Settings
 from processor.wiring import database
 
@@ -32,7 +32,8 @@ def key_add(tenant_id: str, name: str, as_json: bool) -> None:
     click.echo(
         printable(
             f"key {key_id} of tenant {tenant_id}: keep it now, it is not shown again. Requests send it as "
-            f"Authorization: Bearer ep_{key_id}_...; it ends by: processor key revoke {key_id}"
+            f"Authorization: Bearer ep_{key_id}_...; gateways know it within GATEWAY_KEYS_EVERY_S seconds "
+            f"(5 by default); it ends by: processor key revoke {key_id}"
         ),
         err=True,
     )
@@ -54,7 +55,7 @@ def key_revoke(key_id: str) -> None:
     """End a key for ever. Gateways notice within GATEWAY_KEYS_EVERY_S seconds (5 by default)."""
     with database(Settings.load()) as connection:
         tenant_id, revoked_at = registry.revoke_key(connection, _id_of(key_id))
-    click.echo(printable(f"key of tenant {tenant_id} is revoked since {revoked_at:%Y-%m-%d %H:%M:%SZ}"))
+    click.echo(printable(f"key of tenant {tenant_id} is revoked since {moment_of(revoked_at)}"))
 
 
 def _id_of(text: str) -> str:

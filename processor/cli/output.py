@@ -2,15 +2,14 @@
 
 import base64
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
+
+from processor.terminal import print_cells
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,28 +41,26 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) 
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Iterable[Any]], title: str | None = None) -> None:
-    """Print a table. Where nobody watches it is not cut to the width of a screen."""
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 250, highlight=False)
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        # The text is a sender's: square brackets in it are no markup, and control characters stay out.
-        table.add_row(*(_cell(value) for value in row))
-    console.print(table)
+    """Print a table; where the screen is too narrow for it, a block for each row."""
+    print_cells(headings, [[_cell(value) for value in row] for row in rows], title)
+
+
+def moment_of(value: datetime) -> str:
+    """Write a moment as people read it, in UTC."""
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _cell(value: Any) -> str:  # noqa: ANN401 - any column
     if value is None:
         return "-"
-    text = value.strftime("%Y-%m-%d %H:%M:%SZ") if isinstance(value, datetime) else str(value)
-    printable = "".join(character if character.isprintable() else "\ufffd" for character in text)
-    return printable.replace("[", "\\[")
+    text = moment_of(value) if isinstance(value, datetime) else str(value)
+    # The text is a sender's: control characters stay out.
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _json_default(value: Any) -> Any:  # noqa: ANN401 - whatever json does not know
     if isinstance(value, datetime):
-        return value.isoformat()
+        return value.astimezone(UTC).isoformat()
     if isinstance(value, bytes | memoryview):
         return base64.b64encode(bytes(value)).decode()
     if isinstance(value, Decimal):

@@ -50,20 +50,30 @@ class Stops:
     now: threading.Event
 
 
-def nothing_more() -> None:
-    """Ask nothing more of the database than a run does by itself."""
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What a run does besides its work.
+
+    `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
+    With a `run_id` it is noted which messages the run has stored.
+    """
+
+    prepare: Callable[[], None] = lambda: None
+    run_id: str | None = None
+
+
+_NOTHING = Extra()
 
 
 def run(
     settings: Settings,
     stops: Stops,
     until_idle_s: float | None = None,
-    prepare: Callable[[], None] = nothing_more,
+    extra: Extra = _NOTHING,
     worker: Worker | None = None,
 ) -> Tally:
     """Run the event processor until told to stop, or until idle. Absent dependencies are waited for.
 
-    `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
     `worker` is who we are among others (None: alone). Raises MigrationsPending, StoreFault and SettingsError,
     which waiting would not mend, and Stopped when told to stop before it could begin, or with work left.
     """
@@ -73,7 +83,7 @@ def run(
     database_patience, queue_patience = patience("database"), patience("queue")
     schemas = make_schemas(settings)
     judge = Watched(schemas, worker.row)
-    open_store = partial(make_store, settings, judge, database_patience)
+    open_store = partial(make_store, settings, judge, database_patience, run_id=extra.run_id)
     forgetter = Forgetter(open_store, settings.queue_name())
     source = open_source(settings, forgetter.tell)
     alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
@@ -101,7 +111,7 @@ def run(
     worker.follow(stops.gently, stops.now)
     try:
         beginning.require_migrations()
-        prepare()
+        extra.prepare()
         beginning.load_registry(schemas, worker)
         begun.set()
         watcher.start()
@@ -238,7 +248,7 @@ def run_supervised(
     stops: Stops,
     processes: int,
     until_idle_s: float | None,
-    prepare: Callable[[], None],
+    extra: Extra,
     exit_code_of: Callable[[Callable[[], int]], int],
 ) -> int:
     """Run one process or several, each a child of this one, which watches them; gives the exit code.
@@ -268,15 +278,16 @@ def run_supervised(
 
     def begin(_: Worker) -> int:
         _Beginning(settings, stops.gently).require_migrations()
-        prepare()
+        extra.prepare()
         return 0
 
     def work(worker: Worker) -> int:
         port = settings.http_port + worker.place if settings.http_port else 0
         own = settings.model_copy(update={"http_port": port})
         # With several it is asked once, and before any of them begins.
+        once = Extra(run_id=extra.run_id) if processes > 1 else extra
         with ended_by_a_dead_thread(settings.stop_timeout_s):
-            run(own, stops, until_idle_s, nothing_more if processes > 1 else prepare, worker)
+            run(own, stops, until_idle_s, once, worker)
         return 0
 
     if processes > 1 and (code := supervise(1, begin)):

@@ -100,5 +100,5 @@ _DEPTHS: dict[Kind, Callable[[Settings, SourceAddress], Mapping[str, int]]] = {
 def _not_installed(address: SourceAddress, error: ModuleNotFoundError) -> SettingsError:
     return SettingsError(
         f"SOURCE_URL is of {address.kind}, and the package {error.name} is not installed; run: "
-        f"pip install 'event-processor[{address.kind}]'"
+        f"pip install 'sqs-event-processor[{address.kind}]'"
     )

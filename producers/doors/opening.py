@@ -22,7 +22,7 @@ def open_door(to: str, url: str | None, settings: Settings, senders: int) -> Doo
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"--to {to} needs the package {error.name}, which is not installed; run: "
-            f"pip install 'event-processor[{_EXTRAS[to]}]'"
+            f"pip install 'sqs-event-processor[{_EXTRAS[to]}]'"
         ) from error
 
 
@@ -62,9 +62,7 @@ def _broker(kind: str, url: str | None, settings: Settings) -> str:
                 "set SOURCE_URL in the environment or in .env instead"
             )
     elif settings.source_url is None:
-        raise SettingsError(
-            "there is no --url and no SOURCE_URL; .env-template says what a broker's looks like"
-        )
+        raise SettingsError("there is no --url and no SOURCE_URL; see it in `processor settings --template`")
     else:
         url = settings.source_url.get_secret_value()
     if _address(url).kind != kind:

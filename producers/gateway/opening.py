@@ -103,8 +103,10 @@ def _session_and_client(settings: Settings) -> tuple[Any, Any]:
     try:
         session = botocore.session.get_session()
         maker = boto3.Session(botocore_session=session, **options)
-        return session, maker.client("sqs", config=config, endpoint_url=endpoint_url)
+        client = maker.client("sqs", config=config, endpoint_url=endpoint_url)
+        settings.require_endpoint(client.meta.endpoint_url)
     except (BotoCoreError, ValueError) as error:
         raise SettingsError(
-            f"no client for the queue: {error}; see AWS_REGION and AWS_ENDPOINT_URL in .env-template"
+            f"no client for the queue: {error}; see AWS_REGION in `processor settings --template`"
         ) from error
+    return session, client

@@ -44,13 +44,21 @@ SELECT
   (SELECT count(*) FROM tenant WHERE status = 'active') AS tenants,
   (SELECT count(*) FROM event_schema) AS schemas
 
--- meters_missing: Active meters that missed messages within the last day, and how many in all.
-SELECT meter, sum(messages)::bigint AS misses
+-- meters_missing: What active meters missed within the last day: where they look, why, how much in all, and when last. Amounts in quotes are no miss any more once they have been counted by a rebuild.
+SELECT
+  meter, meter.tenant_id,
+  CASE WHEN reason LIKE 'group%%' THEN array_to_string(group_pointers, ' ')
+    WHEN reason LIKE 'value%%' THEN value_pointer ELSE 'its time' END AS pointers,
+  reason, text_amounts_from IS NOT NULL AS text_amounts,
+  sum(messages)::bigint AS misses, max(last_at) AS last_at
 FROM meter_miss JOIN meter USING (meter_id)
-WHERE status = 'active'
-GROUP BY meter_id, meter
+WHERE status = 'active' AND (reason <> 'value_not_a_number' OR NOT EXISTS (
+  SELECT FROM usage_rebuild
+  WHERE usage_rebuild.meter_id = meter.meter_id AND rebuilt_at >= text_amounts_from AND rebuilt_at >= last_at))
+GROUP BY meter.meter_id, reason
 HAVING max(last_at) > now() - interval '24 hours'
-ORDER BY misses DESC, meter
+ORDER BY misses DESC, meter, reason
+LIMIT %(kept)s
 
 -- meters_active: How many meters count now, and whether voids can come in.
 SELECT

@@ -426,7 +426,7 @@ def test_a_plot_without_matplotlib_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
-    with pytest.raises(SettingsError, match=r"event-processor\[load\]"):
+    with pytest.raises(SettingsError, match=r"sqs-event-processor\[load\]"):
         draw(LoadTally(), tmp_path / "plot.svg")
 
 

@@ -63,7 +63,7 @@ def test_a_bad_value_is_one_line_that_names_the_variable(
 
     assert f"{name}: " in message
     assert "\n" not in message
-    assert ".env-template" in message
+    assert "settings --template" in message
 
 
 def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,18 +139,60 @@ def _options(**values: Any) -> dict[str, Any]:
     return Settings.load(**values).aws_client_options()
 
 
-def test_the_region_is_read_off_the_url_of_the_queue() -> None:
-    assert _options(sqs_queue_url=AWS_QUEUE)["region_name"] == "eu-central-1"
-    china = "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/events"
-    assert _options(sqs_queue_url=china)["region_name"] == "cn-north-1"
+@pytest.mark.parametrize(
+    ("host", "region", "own_endpoint"),
+    [
+        ("sqs.eu-central-1.amazonaws.com", "eu-central-1", False),
+        ("sqs.us-gov-west-1.amazonaws.com", "us-gov-west-1", False),
+        ("sqs.cn-north-1.amazonaws.com.cn", "cn-north-1", False),
+        ("eu-west-1.queue.amazonaws.com", "eu-west-1", False),
+        ("queue.amazonaws.com", "us-east-1", False),
+        ("sqs-fips.us-east-2.amazonaws.com", "us-east-2", True),
+        ("sqs.eu-west-3.api.aws", "eu-west-3", True),
+        ("sqs-fips.us-west-2.api.aws", "us-west-2", True),
+        ("vpce-0a1-b2c.sqs.eu-west-1.vpce.amazonaws.com", "eu-west-1", True),
+        ("vpce-0a1-b2c-eu-west-1a.sqs.eu-west-1.vpce.amazonaws.com", "eu-west-1", True),
+        ("sqs.ap-south-1.localhost.localstack.cloud:4566", "ap-south-1", True),
+        ("localhost:4566/queue/eu-west-2", "eu-west-2", True),
+        ("127.0.0.1:4566", None, True),
+        ("sqs.example.com", None, True),
+    ],
+)
+def test_a_queues_url_gives_its_region_and_an_endpoint_that_is_not_the_regions_own(
+    host: str, region: str | None, own_endpoint: bool
+) -> None:
+    options = _options(sqs_queue_url=f"https://{host}/123456789012/events")
+
+    assert options.get("region_name") == region
+    assert options.get("endpoint_url") == (f"https://{host.partition('/')[0]}" if own_endpoint else None)
 
 
-def test_a_region_that_is_set_wins_over_the_url() -> None:
-    assert _options(sqs_queue_url=AWS_QUEUE, aws_region="us-east-1")["region_name"] == "us-east-1"
+@pytest.mark.parametrize(
+    ("name", "value", "region"),
+    [
+        ("AWS_REGION", "eu-west-1", "eu-west-1"),
+        ("AWS_DEFAULT_REGION", "us-east-1", "us-east-1"),
+        ("AWS_ENDPOINT_URL", "https://sqs.eu-west-1.amazonaws.com", "eu-west-1"),
+        ("AWS_ENDPOINT_URL_SQS", "https://vpce-1.sqs.us-east-1.vpce.amazonaws.com", "us-east-1"),
+    ],
+)
+def test_a_region_that_contradicts_the_url_of_the_queue_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, region: str
+) -> None:
+    error = _error(monkeypatch, SQS_QUEUE_URL=AWS_QUEUE, **{name: value})
+
+    assert f"SQS_QUEUE_URL is in the region eu-central-1, and {name.removesuffix('_SQS')} says {region}" in (
+        error.replace("AWS_REGION", name)
+    )
+    assert "\n" not in error
 
 
-def test_the_url_of_another_host_names_no_region() -> None:
-    assert "region_name" not in _options(sqs_queue_url="http://127.0.0.1:4566/000000000000/events")
+@pytest.mark.parametrize("name", ["AWS_REGION", "AWS_ENDPOINT_URL"])
+def test_a_region_that_agrees_or_an_endpoint_without_one_is_fine(name: str) -> None:
+    local = {"aws_endpoint_url": "http://127.0.0.1:4566"}
+    values = local if name == "AWS_ENDPOINT_URL" else {"aws_region": "eu-central-1"}
+
+    assert _options(sqs_queue_url=AWS_QUEUE, **values)["region_name"] == "eu-central-1"
 
 
 @pytest.mark.parametrize("name", ["AWS_REGION", "AWS_DEFAULT_REGION"])

@@ -310,4 +310,4 @@ def test_without_its_packages_the_command_says_which_extra_brings_them(
     done = CliRunner().invoke(main, ["gateway", "grpc"])
 
     assert done.exit_code == 2
-    assert "event-processor[gateway]" in done.output
+    assert "sqs-event-processor[gateway]" in done.output

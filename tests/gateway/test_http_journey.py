@@ -52,11 +52,18 @@ class Command:
 
 
 @contextmanager
-def a_command(directory: Path, environment: dict[str, str]) -> Iterator[Command]:
+def a_command(
+    directory: Path, environment: dict[str, str], *, open_files_at_first: int | None = None
+) -> Iterator[Command]:
     log_file = directory / "gateway.log"
+    shell = (
+        []
+        if open_files_at_first is None
+        else ["sh", "-c", f'ulimit -Sn {open_files_at_first}; exec "$@"', "sh"]
+    )
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "producers", "gateway", "http", "--port", "0"],
+            [*shell, sys.executable, "-m", "producers", "gateway", "http", "--port", "0"],
             env=environment,
             stderr=log,
         )
@@ -221,4 +228,4 @@ def test_a_missing_extra_is_told_with_what_to_install(monkeypatch: pytest.Monkey
     done = CliRunner().invoke(main, ["gateway", "http"])
 
     assert done.exit_code == 2
-    assert "pip install 'event-processor[gateway]'" in done.output
+    assert "pip install 'sqs-event-processor[gateway]'" in done.output

@@ -192,4 +192,4 @@ def test_a_door_whose_extra_is_missing_says_what_to_install(monkeypatch: pytest.
     done = said_to("fake", "--to", "grpc", "--url", "127.0.0.1:1")
 
     assert done.exit_code == 2
-    assert "pip install 'event-processor[gateway]'" in done.output
+    assert "pip install 'sqs-event-processor[gateway]'" in done.output

@@ -121,7 +121,14 @@ def test_a_tenants_reader_is_let_in_sees_its_rows_and_is_let_out(
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "sql/README.md", "deployments/README.md", "producers/README.md", "CONTRIBUTING.md"],
+    [
+        "README.md",
+        "sql/README.md",
+        "deployments/README.md",
+        "producers/README.md",
+        "docs/counter.md",
+        "CONTRIBUTING.md",
+    ],
 )
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def _recipes() -> list[str]:
     page = (ROOT / "deployments/README.md").read_text(encoding="utf-8")
-    section = page.split("\n### Tenants that are born upstream\n")[1].split("\n**The alarm.**")[0]
+    section = page.split("\n### Tenants that are born upstream\n")[1].split("\n### ")[0]
     return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
 
 

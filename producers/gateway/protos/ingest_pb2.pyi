@@ -1,4 +1,4 @@
-# Made by `make proto` of ingest.proto, SHA-256 ae0ec49b1fe86ed3dee49e793eddab2ba8e82ebeab1bfeb26f5e7f91a8a4c289
+# Made by `make proto` of ingest.proto, SHA-256 a1a44523c63f9c6682682fdd9746067f24125f937e4c8956810d590681176ba7
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
