@@ -1,4 +1,4 @@
-"""Whatever is in or around an envelope of AWS: a verdict and never an error, and every digit of what is taken."""
+"""Whatever is in or around an envelope of AWS comes to a verdict, and what is taken keeps every digit."""
 
 import json
 import random
