@@ -211,8 +211,9 @@ def _same(name: str, own: object, said: Attribute) -> bool:
             return (moment_of(own), rest_of(own)) == (moment_of(said), rest_of(said))
         except ValueError:
             return own == said
-    # Its numbers and truths are written as in JSON.
-    return (str(own).lower() if isinstance(own, bool) else str(own)) == said
+    if isinstance(own, bool) and isinstance(said, str):
+        return str(own).lower() == said.lower()
+    return str(own) == said
 
 
 def _text(value: Attribute) -> str:

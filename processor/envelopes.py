@@ -21,6 +21,7 @@ from processor.beside import (
     NOTHING_BESIDE,
     Beside,
     add_context,
+    bare_name,
     complete,
     disagreement,
 )
@@ -238,6 +239,8 @@ _CLAIMS = (
     ("producer", "source"),
 )
 
+_ID = 2
+
 
 def claimed_of(raw: object, beside: Beside = NOTHING_BESIDE) -> Claimed:
     """Read claims; what the body does not say is taken from beside it."""
@@ -245,13 +248,13 @@ def claimed_of(raw: object, beside: Beside = NOTHING_BESIDE) -> Claimed:
     # What an extension of a CloudEvent is called is a name of ours by chance.
     turn = -1 if own.get("specversion") is not None else 1
     outside = beside.known
-    return Claimed(
-        *(
-            _first_text(own, *names[::turn])
-            or _first_text(outside, names[0], *((AMQP_MESSAGE_ID,) if names[0] == "message_id" else ()))
-            for names in _CLAIMS
-        )
-    )
+    events = {bare: value for name, value in outside.items() if (bare := bare_name(name)) is not None}
+    found = [
+        _first_text(own, *names[::turn]) or _first_text(outside, names[0]) or _first_text(events, names[1])
+        for names in _CLAIMS
+    ]
+    found[_ID] = found[_ID] or _first_text(outside, AMQP_MESSAGE_ID)
+    return Claimed(*found)
 
 
 def _first_text(raw: Mapping[str, Any], *names: str) -> str | None:

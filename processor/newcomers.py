@@ -25,23 +25,19 @@ def register_newcomers(
     connection: psycopg.Connection[Any],
     sql: Mapping[str, str],
     verdicts: Sequence[Verdict],
-    asked: set[tuple[str, str]],
 ) -> None:
-    """Have the unknown tenants of these verdicts registered, but for those `asked` for before.
+    """Have the unknown tenants of these verdicts registered.
 
     The database holds each queue to its bound, and to its tenants. May raise what psycopg raises.
     """
     names: dict[str, set[str]] = {}
     for verdict in verdicts:
         if isinstance(verdict, Rejection) and verdict.newcomer is not None:
-            queue = verdict.delivery.queue
-            if (queue, verdict.newcomer) not in asked:
-                names.setdefault(queue, set()).add(verdict.newcomer)
+            names.setdefault(verdict.delivery.queue, set()).add(verdict.newcomer)
     for queue, newcomers in sorted(names.items()):
         rows = connection.execute(
             sql["register_tenants"], {"queue": queue, "names": sorted(newcomers)}
         ).fetchall()
-        asked.update((queue, name) for name in newcomers)
         registered = [name for (name,) in rows]
         metrics.tenants_registered.inc(len(registered))
         for name in registered[:_NAMED_MAX]:

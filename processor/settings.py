@@ -3,17 +3,16 @@
 Each setting has a line in `.env-template`, and a test holds the two together.
 """
 
-import json
 import re
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
     AliasChoices,
     Field,
     SecretStr,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -24,7 +23,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from processor.addresses import SourceAddress, source_address
 from processor.aws_hosts import endpoint_of, region_of
 from processor.errors import SettingsError
-from processor.wire import Identifier
+from processor.foreign_settings import env_file_names, said_elsewhere, unknown_keys
+from processor.setting_values import json_value, port_fits, tenant_ids, tenants_of, url_parts
 
 MIB = 1024 * 1024
 DAYS_MAX = 36_500
@@ -32,6 +32,9 @@ KEY_DAYS_ADVISED = 28
 """A message may lie 14 days in a queue and, sent back from its dead-letter queue, 14 more."""
 
 RATE_MAX = 1_000_000
+
+FOR_TESTS = frozenset({"DATABASE_URL_TEST", "RABBITMQ_URL_TEST"})
+_ALIASES = frozenset({"AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_SQS"})
 
 
 class Settings(BaseSettings):
@@ -136,7 +139,7 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _a_postgresql_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and _parts(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
+        if value is not None and url_parts(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
             raise ValueError("expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
         return value
 
@@ -144,7 +147,7 @@ class Settings(BaseSettings):
     @classmethod
     def _a_queue_url(cls, value: str | None) -> str | None:
         if value is not None:
-            parts = _parts(value)
+            parts = url_parts(value)
             if parts.scheme not in ("http", "https") or not parts.netloc or not parts.path.strip("/"):
                 raise ValueError(
                     "expected a queue URL such as https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE"
@@ -163,11 +166,11 @@ class Settings(BaseSettings):
     def _a_sink_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        parts = _parts(value.get_secret_value())
+        parts = url_parts(value.get_secret_value())
         if parts.scheme in ("kafka", "kafkas"):
             source_address(value.get_secret_value())
             return value
-        if parts.scheme not in ("http", "https") or not parts.hostname or not _port_fits(parts):
+        if parts.scheme not in ("http", "https") or not parts.hostname or not port_fits(parts):
             raise ValueError("expected http://HOST[:PORT]/PATH, https:// or kafka://HOST:PORT/TOPIC")
         if parts.username is not None or parts.password is not None:
             raise ValueError(
@@ -194,7 +197,7 @@ class Settings(BaseSettings):
     def _tenants_by_sender(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        entries = _json(value)
+        entries = json_value(value)
         if not isinstance(entries, dict) or not entries:
             raise ValueError(
                 'expected a JSON object with an entry at least, such as {"AROA...": ["acme"], "*": "*"}'
@@ -202,7 +205,7 @@ class Settings(BaseSettings):
         found: dict[str, frozenset[str] | None] = {}
         for sender, tenants in entries.items():
             try:
-                found[sender] = None if tenants == "*" else _tenants(tenants)
+                found[sender] = None if tenants == "*" else tenant_ids(tenants)
             except ValueError as error:
                 raise ValueError(f"the entry {sender[:64]!r}: {error}") from None
         return found
@@ -212,11 +215,11 @@ class Settings(BaseSettings):
     def _rates_by_tenant(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        rates = _json(value)
+        rates = json_value(value)
         if not isinstance(rates, dict) or not rates:
             raise ValueError('expected a JSON object with an entry at least, such as {"acme": 500}')
         for tenant, rate in rates.items():
-            _tenants([tenant])
+            tenant_ids([tenant])
             if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= RATE_MAX:
                 raise ValueError(
                     f"the entry {tenant[:64]!r}: expected events per second, above 0 up to {RATE_MAX}"
@@ -263,6 +266,8 @@ class Settings(BaseSettings):
 
         Raises SettingsError, in one line that names each bad variable and never shows a value.
         """
+        if values.get("_env_file", ".env"):
+            _warn_of_strangers()
         try:
             return cls(**values)
         except ValidationError as error:
@@ -276,12 +281,12 @@ class Settings(BaseSettings):
                 for fault in error.errors(include_input=False, include_url=False)
             )
             raise SettingsError(
-                f"bad settings: {faults}. See .env-template for what each one means."
+                f"bad settings: {faults}. `processor settings --template` says what each one means."
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
                 f".env can't be read ({type(error).__name__}); expected KEY=VALUE lines in UTF-8, "
-                "as in .env-template"
+                "as in `processor settings --template`"
             ) from None
 
     def need_database_url(self) -> str:
@@ -290,6 +295,7 @@ class Settings(BaseSettings):
             raise SettingsError(
                 "DATABASE_URL is not set; expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE "
                 "in the environment or in .env (`processor dev --env-file PATH` writes one)"
+                + said_elsewhere("DATABASE_URL")
             )
         return self.database_url.get_secret_value()
 
@@ -299,6 +305,7 @@ class Settings(BaseSettings):
             raise SettingsError(
                 "SQS_QUEUE_URL is not set; expected https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE "
                 "in the environment or in .env (`processor dev --env-file PATH` writes one)"
+                + said_elsewhere("SQS_QUEUE_URL", "SOURCE_URL", "AWS_ENDPOINT_URL")
             )
         return self.sqs_queue_url
 
@@ -308,6 +315,7 @@ class Settings(BaseSettings):
             raise SettingsError(
                 "USAGE_SINK_URL is not set; expected https://HOST/PATH, to which lines are posted, in the "
                 "environment or in .env; or give --to FILE (or --to -), which needs no sink"
+                + said_elsewhere("USAGE_SINK_URL")
             )
         return self.usage_sink_url.get_secret_value()
 
@@ -348,58 +356,14 @@ class Settings(BaseSettings):
         return {name: value for name, value in options.items() if value is not None}
 
 
-_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
+def names() -> set[str]:
+    """Name all that is read, as it stands in the environment, and what the tests read."""
+    return {name.upper() for name in Settings.model_fields} | _ALIASES | FOR_TESTS
 
 
-def tenants_of(text: str) -> frozenset[str]:
-    """Read a list of tenants, with commas or in JSON. Raises ValueError, in words."""
-    if text.lstrip().startswith("["):
-        return _tenants(_json(text))
-    return _tenants([name.strip() for name in text.split(",")])
-
-
-def _tenants(names: object) -> frozenset[str]:
-    """Read a list of tenant ids; an empty one would refuse everybody, which nobody means."""
-    if not isinstance(names, list) or not names:
-        raise ValueError("expected a list of tenants that is not empty")
-    for name in names:
-        try:
-            _IDENTIFIER.validate_python(name)
-        except ValidationError:
-            raise ValueError(
-                f"{str(name)[:64]!r} is no tenant id; expected 1 to 256 characters and no control characters"
-            ) from None
-        if name == "*":
-            raise ValueError('in a list "*" is a tenant of that name; expected "*" without the list, for any')
-    return frozenset(names)
-
-
-def _json(text: str) -> Any:  # noqa: ANN401 - any JSON value
-    try:
-        return json.loads(text, object_pairs_hook=_without_repeated)
-    except (json.JSONDecodeError, RecursionError):
-        # Not quoted: nobody knows what was pasted here.
-        raise ValueError("not JSON; see .env-template for what it looks like") from None
-
-
-def _without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands in it twice; expected each once")
-    return found
-
-
-def _port_fits(parts: SplitResult) -> bool:
-    try:
-        return parts.port is None or parts.port > 0
-    except ValueError:
-        return False
-
-
-def _parts(url: str) -> SplitResult:
-    """Split a URL; one that can't be split has no parts at all."""
-    try:
-        return urlsplit(url)
-    except ValueError:
-        # Its text quotes the piece that it stumbled over, which may be one of a password.
-        return urlsplit("")
+def _warn_of_strangers(said: set[str] = set()) -> None:  # noqa: B006 - once in a process
+    """Say on standard error which keys of `.env` are no settings; their values are nobody's business."""
+    note = unknown_keys(env_file_names(), names())
+    if note and note not in said:
+        said.add(note)
+        print(note, file=sys.stderr)  # noqa: T201 - before there is a log

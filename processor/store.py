@@ -169,10 +169,9 @@ class Store:
         `slow` says how often one verdict alone has taken too long already.
         """
         failures = 0
-        asked: set[tuple[str, str]] = set()
         while True:
             try:
-                self._register(verdicts, asked)
+                self._register(verdicts)
                 settlements = self._transaction(verdicts)
             except (psycopg.Error, UnicodeEncodeError) as error:
                 failures += 1
@@ -203,12 +202,12 @@ class Store:
                 # Outside of the transaction: it may take longer than a transaction may.
                 verdicts = [self._judged_again(verdict) for verdict in verdicts]
 
-    def _register(self, verdicts: Sequence[Verdict], asked: set[tuple[str, str]]) -> None:
+    def _register(self, verdicts: Sequence[Verdict]) -> None:
         # Before the transaction: whoever holds the registry shared, and then wants it alone, waits for ever.
         if any(isinstance(verdict, Rejection) and verdict.newcomer for verdict in verdicts):
             connection = self._open()
             with self._deadline.over(connection):
-                register_newcomers(connection, self._sql, verdicts, asked)
+                register_newcomers(connection, self._sql, verdicts)
 
     def _ask(self) -> None:
         connection = self._open()

@@ -73,7 +73,7 @@ def open_client(settings: Settings, senders: int) -> Any:  # noqa: ANN401 - boto
     except (BotoCoreError, ValueError, RuntimeError) as error:
         raise SettingsError(
             f"no client for the queue: {error}; see AWS_REGION, AWS_ENDPOINT_URL and LOCALSTACK_HOST "
-            "in .env-template"
+            "in `processor settings --template`"
         ) from error
 
 

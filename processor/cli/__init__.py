@@ -20,11 +20,15 @@ from processor.cli import (
     rejections,
     retention,
     service,
+    settings,
     stack,
     usage,
     windows,
 )
 from processor.cli.errors import Commands
+from processor.terminal import HelpFormatter
+
+click.Context.formatter_class = HelpFormatter
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -32,8 +36,9 @@ from processor.cli.errors import Commands
 def cli() -> None:
     """Take events from SQS, validate them, write each once to PostgreSQL, then delete it from the queue.
 
-    Settings come from the environment or from .env; .env-template explains each. `processor dev` gives you
-    a PostgreSQL and an SQS to play with, `processor check` says what a deployment lacks.
+    Settings come from the environment or from .env; `processor settings --template` explains each.
+    `processor dev` gives you a PostgreSQL and an SQS to play with, `processor check` says what a
+    deployment lacks.
 
     Exit codes: 0 fine, 1 failed, 2 usage, 3 a check found a problem, 4 a dependency can't be reached.
     """
@@ -58,6 +63,7 @@ for family in (
     windows,
     dispatch,
     counter,
+    settings,
 ):
     for command in family.COMMANDS:
         cli.add_command(command)

@@ -6,6 +6,7 @@ from processor import reader
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, print_table
 from processor.settings import Settings
+from processor.terminal import fit
 from processor.wiring import database
 
 
@@ -41,11 +42,12 @@ def trace(message_id: str, tenant_id: str | None, as_json: bool) -> None:
             ],
         )
     else:
-        click.echo(
+        said = (
             f"{message_id}: never seen. It may still be queued (processor audit counts that), or this queue "
             "never accepted it, or it was rejected before its id could be read (processor rejection list), "
             "or it was removed as old (processor retention)."
         )
+        click.echo(fit(said))
     raise SystemExit(Exit.FINE if places else Exit.FAILED)
 
 

@@ -2,15 +2,14 @@
 
 import base64
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
+
+from processor.terminal import print_cells
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,15 +41,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) 
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Iterable[Any]], title: str | None = None) -> None:
-    """Print a table. Where nobody watches it is not cut to the width of a screen."""
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 250, highlight=False)
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        # The text is a sender's: square brackets in it are no markup, and control characters stay out.
-        table.add_row(*(_cell(value) for value in row))
-    console.print(table)
+    """Print a table; where the screen is too narrow for it, a block for each row."""
+    print_cells(headings, [[_cell(value) for value in row] for row in rows], title)
 
 
 def moment_of(value: datetime) -> str:
@@ -62,8 +54,8 @@ def _cell(value: Any) -> str:  # noqa: ANN401 - any column
     if value is None:
         return "-"
     text = moment_of(value) if isinstance(value, datetime) else str(value)
-    printable = "".join(character if character.isprintable() else "\ufffd" for character in text)
-    return printable.replace("[", "\\[")
+    # The text is a sender's: control characters stay out.
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _json_default(value: Any) -> Any:  # noqa: ANN401 - whatever json does not know

@@ -8,7 +8,8 @@ from processor import mapping, reader
 from processor.cli.output import json_option, print_json, print_rows, printable
 from processor.errors import SettingsError
 from processor.queue_rules import NOTHING_SAID, nothing_said, remove_queue, set_queue
-from processor.settings import Settings, tenants_of
+from processor.setting_values import tenants_of
+from processor.settings import Settings
 from processor.wiring import database
 
 _UNSET = {

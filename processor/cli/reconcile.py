@@ -8,6 +8,7 @@ from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, printable
 from processor.cli.usage import usage
 from processor.settings import Settings
+from processor.terminal import fit
 from processor.usage.reconcile import FINDINGS, Choice, Reconciled
 from processor.usage.selection import Row
 from processor.wiring import usage as wiring
@@ -119,7 +120,7 @@ def _print(done: Reconciled, choice: Choice) -> None:
 def _print_rows(rows: list[Row]) -> None:
     for row in rows[:_LISTED_MAX]:
         told = (f"{name}={value}" for name, value in row.items() if name != "finding")
-        click.echo(printable("  " + "  ".join(told)))
+        click.echo(fit(printable("  " + "  ".join(told)), "    "))
 
 
 def _print_place(place: str, *, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from processor.cli.moments import Moment
 from processor.cli.output import json_option, print_json, print_rows, print_table, printable
 from processor.errors import SettingsError
 from processor.settings import Settings
+from processor.terminal import fit
 from processor.usage.selection import Selection
 from processor.usage.verify import LISTED_MAX
 from processor.wiring import usage as wiring
@@ -134,7 +135,7 @@ def usage_verify(*, as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
     if as_json:
         print_json(report.as_dict())
     else:
-        click.echo(printable(report.text()))
+        click.echo(fit(printable(report.text()), "      "))
     raise SystemExit(Exit.FINE if report.holds else Exit.PROBLEM_FOUND)
 
 
@@ -171,7 +172,7 @@ def usage_rebuild(*, dry_run: bool, as_json: bool, **selected: Any) -> None:  # 
     would = "would be " if dry_run else ""
     click.echo(f"meter {selection.meter}: {rebuilt.totals} totals {would}changed")
     for row in rebuilt.differences[:LISTED_MAX]:
-        click.echo(printable("  " + "  ".join(f"{name}={value}" for name, value in row.items())))
+        click.echo(fit(printable("  " + "  ".join(f"{name}={value}" for name, value in row.items())), "    "))
     if rebuilt.totals > LISTED_MAX:
         click.echo(f"  ... and {rebuilt.totals - LISTED_MAX} more")
     if rebuilt.misses:

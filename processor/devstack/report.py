@@ -14,6 +14,7 @@ from processor.devstack.sink import Books, Group
 from processor.devstack.stack import program, shell_path
 from processor.errors import Reason
 from processor.queries import queries
+from processor.terminal import print_fitting
 
 
 class Report:
@@ -47,8 +48,8 @@ class Report:
         )
         table.add_column("", no_wrap=True)
         for tenant in tenants:
-            table.add_column(Text(tenant or "nobody"), justify="right")
-        table.add_column("all", justify="right")
+            table.add_column(Text(tenant or "nobody"), justify="right", no_wrap=True)
+        table.add_column("all", justify="right", no_wrap=True)
         for heading, outcomes in (
             ("stored", ["stored"]),
             ("duplicates", ["duplicate"]),
@@ -59,8 +60,7 @@ class Report:
             table.add_row(
                 heading, *(f"{figure:,}" if figure else "·" for figure in figures), f"{sum(figures):,}"
             )
-        self._console.print()
-        self._console.print(table)
+        self._print(table)
         if None in tenants:
             self.say("`nobody`: the message names no tenant that we know, or can't be read at all.")
 
@@ -78,11 +78,14 @@ class Report:
             table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         for tenant, sku, unit, amount, messages, state in first:
             table.add_row(Text(tenant), Text(sku), Text(unit), str(amount), f"{messages:,}", state)
-        self._console.print()
-        self._console.print(table)
+        self._print(table)
         others = sorted({row[0] for row in rows} - {row[0] for row in first})
         if others:
             self.say(f"and {len(rows) - len(first)} rows more, of {', '.join(others)}: processor usage query")
+
+    def _print(self, table: Table) -> None:
+        self.say("")
+        print_fitting(table)
 
     def hand_over(self, ours: Mapping[Group, Decimal], books: Books) -> bool:
         """Print whether the sink's books are ours; False if they are not."""

@@ -314,7 +314,7 @@ def _session_and_client(settings: Settings) -> "tuple[Session, SQSClient]":
         settings.require_endpoint(client.meta.endpoint_url)
     except (BotoCoreError, ValueError) as error:
         raise SettingsError(
-            f"no client for the queue: {error}; see AWS_REGION and AWS_ENDPOINT_URL in .env-template"
+            f"no client for the queue: {error}; see AWS_REGION in `processor settings --template`"
         ) from error
     # Else boto3 takes a page of HTML for an answer without messages.
     client.meta.events.register("response-received.sqs.ReceiveMessage", _demand_json)

@@ -217,7 +217,7 @@ def _sink(settings: Settings) -> Sink:
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"USAGE_SINK_URL is of kafka, and the package {error.name} is not installed; run: "
-            "pip install 'event-processor[kafka]'"
+            "pip install 'sqs-event-processor[kafka]'"
         ) from None
     return KafkaSink(source_address(url), timeout_s=settings.usage_sink_timeout_s)
 

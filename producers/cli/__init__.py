@@ -7,11 +7,14 @@ from typing import Any
 import click
 
 from processor.errors import ProcessorError, SettingsError, Unavailable
+from processor.terminal import HelpFormatter
 from producers.cli import fake, load, send, validate
 from producers.cli.sending import EXIT_REFUSED
 from producers.gateway.cli import gateway
 
 EXIT_USAGE, EXIT_UNAVAILABLE = 2, 4
+
+click.Context.formatter_class = HelpFormatter
 
 
 class _Commands(click.Group):

@@ -62,9 +62,7 @@ def _broker(kind: str, url: str | None, settings: Settings) -> str:
                 "set SOURCE_URL in the environment or in .env instead"
             )
     elif settings.source_url is None:
-        raise SettingsError(
-            "there is no --url and no SOURCE_URL; .env-template says what a broker's looks like"
-        )
+        raise SettingsError("there is no --url and no SOURCE_URL; see it in `processor settings --template`")
     else:
         url = settings.source_url.get_secret_value()
     if _address(url).kind != kind:

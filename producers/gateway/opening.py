@@ -107,6 +107,6 @@ def _session_and_client(settings: Settings) -> tuple[Any, Any]:
         settings.require_endpoint(client.meta.endpoint_url)
     except (BotoCoreError, ValueError) as error:
         raise SettingsError(
-            f"no client for the queue: {error}; see AWS_REGION and AWS_ENDPOINT_URL in .env-template"
+            f"no client for the queue: {error}; see AWS_REGION in `processor settings --template`"
         ) from error
     return session, client

@@ -51,6 +51,7 @@ DECLARE
   rules queue%ROWTYPE;
   room bigint;
   one text;
+  is_changed boolean := false;
   lock_timeout_before text := current_setting('lock_timeout');
 BEGIN
   PERFORM pg_advisory_xact_lock(7309453202311086);
@@ -72,13 +73,16 @@ BEGIN
       ON CONFLICT ON CONSTRAINT tenant_pkey DO NOTHING;
       IF FOUND THEN
         room := room - 1;
+        is_changed := true;
         RETURN NEXT one;
       END IF;
     EXCEPTION WHEN lock_not_available THEN NULL;
     END;
   END LOOP;
   PERFORM set_config('lock_timeout', lock_timeout_before, true);
-  PERFORM pg_advisory_xact_lock(registry_lock_key());
+  IF is_changed THEN
+    PERFORM pg_advisory_xact_lock(registry_lock_key());
+  END IF;
 END $$;
 COMMENT ON FUNCTION register_tenants(text, text[]) IS 'Registers those of the names that are unknown, where the queue may, up to its bound for an hour; gives those that were registered.';
 

@@ -17,6 +17,7 @@ from processor.sources.quarantine import Selection
 from processor.wiring.commands import replay
 from tests.builders import QUEUE, a_delivery
 from tests.fix_database import LogIn, MakeSaver, Saver, books
+from tests.rig import wait_until
 
 pytestmark = pytest.mark.usefixtures("nothing_is_set")
 Db = psycopg.Connection[Any]
@@ -157,12 +158,41 @@ def test_the_bound_is_exact_however_many_ask_at_once(make_saver: MakeSaver, db: 
     assert books(db) == {"message": 10, "duplicate": 0, "rejection": 22}
 
 
+def test_whoever_registers_waits_for_whoever_is_about_to(database_url: str, db: Db) -> None:
+    """Or both would count before the other has committed."""
+    set_queue(db, QUEUE, {"registers_max": 1})
+    ask = "SELECT register_tenants(%s, %s)"
+    with (
+        connect(database_url) as second,
+        psycopg.connect(database_url) as first,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        assert first.execute(ask, [QUEUE, ["new-1"]]).fetchall() == [("new-1",)]
+
+        waiting = pool.submit(lambda: second.execute(ask, [QUEUE, ["new-2"]]).fetchall())
+        wait_until(
+            lambda: (
+                db.execute(
+                    "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'",
+                    [second.info.backend_pid],
+                ).fetchone()
+                is not None
+            ),
+            "it waits",
+        )
+        first.commit()
+
+        assert waiting.result(30) == []
+
+
 def test_a_tenant_in_an_open_psql_transaction_blocks_no_save(saver: Saver, database_url: str, db: Db) -> None:
     with psycopg.connect(database_url) as psql:
         psql.execute("INSERT INTO tenant (tenant_id, name) VALUES ('new-1', '')")
 
-        found = saver.outcomes(a_delivery(tenant_id="new-1"), a_delivery(tenant_id="new-2"))
+        with capture_logs() as logs:
+            found = saver.outcomes(a_delivery(tenant_id="new-1"), a_delivery(tenant_id="new-2"))
 
+        assert "save_failed" not in {log["event"] for log in logs}
         assert found == ["unknown_tenant", "stored"]
         psql.commit()
     assert tenants(db)["new-1"] is None
@@ -185,7 +215,9 @@ def test_the_writer_registers_by_such_a_queue_and_in_no_other_way(log_in: LogIn,
         assert writer.execute("SELECT register_tenants(%s, %s)", [QUEUE, ["new", "acme"]]).fetchall() == [
             ("new",)
         ]
-        assert writer.execute("SELECT register_tenants('other', '{x}')").fetchall() == []
+        set_queue(db, "other", {"unwrap": "none"})
+        for queue in ("other", "nowhere"):
+            assert writer.execute("SELECT register_tenants(%s, '{x}')", [queue]).fetchall() == []
         for statement in (
             "UPDATE queue SET registers_tenants = true",
             "INSERT INTO queue (queue) VALUES ('mine')",

@@ -63,7 +63,7 @@ def test_a_bad_value_is_one_line_that_names_the_variable(
 
     assert f"{name}: " in message
     assert "\n" not in message
-    assert ".env-template" in message
+    assert "settings --template" in message
 
 
 def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from tests.journeys import dev
 
 PAGE = dev.ROOT / "deployments" / "coming-from.md"
 HTTP_CONNECTIONS = 3000
+AWS = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 Rows = list[tuple[Any, ...]]
 
 
@@ -78,9 +79,6 @@ def page(server_url: str, tmp_path: Path) -> Iterator[Page]:
             "HTTP_PORT": "0",
             "GATEWAY_PROBES_PORT": "0",
             "RECEIVE_WAIT_S": "1",
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
         }
         yield Page(environment["DATABASE_URL"], tmp_path, environment)
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -89,7 +87,7 @@ def page(server_url: str, tmp_path: Path) -> Iterator[Page]:
 @pytest.fixture
 def sqs_page(page: Page, sqs_server: EmbeddedSqs, queue_url: str) -> Page:
     """The same, with a queue of SQS."""
-    page.environment |= {"AWS_ENDPOINT_URL": sqs_server.endpoint_url, "SQS_QUEUE_URL": queue_url}
+    page.environment |= AWS | {"AWS_ENDPOINT_URL": sqs_server.endpoint_url, "SQS_QUEUE_URL": queue_url}
     return page
 
 
@@ -155,7 +153,7 @@ def test_the_producers_of_an_event_process_app_go_on(
     page: Page, sqs_server: EmbeddedSqs, queue_url: str
 ) -> None:
     name = queue_url.rpartition("/")[2]
-    page.environment |= {"AWS_ENDPOINT": sqs_server.endpoint_url, "QUEUE_NAME": name}
+    page.environment |= AWS | {"AWS_ENDPOINT": sqs_server.endpoint_url, "QUEUE_NAME": name}
     [script] = scripts("An event process app")
 
     said = page.run(script, "fake-producers", sqs_server.endpoint_url, name, "20")
@@ -193,7 +191,7 @@ def test_the_clients_of_a_grpc_ingestor_go_on_and_what_is_in_its_topic_is_taken(
 
 
 def test_an_outpost_event_is_stored_by_a_mapping(page: Page, sqs_server: EmbeddedSqs) -> None:
-    page.environment |= {
+    page.environment |= AWS | {
         "AWS_ENDPOINT_URL": sqs_server.endpoint_url,
         "SQS_QUEUE_URL": sqs_server.create_queue("outpost-pub-queue"),
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 from pika import ConnectionParameters
@@ -270,3 +271,24 @@ def test_every_door_says_the_same_of_the_same(case: Case) -> None:
     }
 
     assert len({repr(found) for found in readings.values()}) == 1, readings
+
+
+OURS = ["routing_key", "amqp.message_id", "amqp.timestamp", "amqp.timestamp.raw", "amqp.content_type"]
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("name", OURS)
+def test_no_sender_can_name_what_a_source_names(door: str, name: str) -> None:
+    """Not even beside the name that such a one gets instead."""
+    beside: dict[str, Attribute] = {name: "2001-01-01T00:00:00Z", f"{name}#2": "taken"}
+    rules = QueueRules(unwrap="sns" if door == "sns" else None)
+    body = json.dumps(FORMATS["pulse"][1] | {"tenant_id": "acme"}).encode()
+
+    found = DECODER.read(DOORS[door](body, beside), rules)
+
+    assert isinstance(found, Envelope), found
+    context = json.loads(found.context or "")
+    assert {"taken", "2001-01-01T00:00:00Z"} <= {str(value) for value in context.values()}
+    assert context.get(name) in (None, "events" if name == "routing_key" else None)
+    assert found.message_id == ("of the library" if door == "rabbitmq" else None)
+    assert found.occurred_at is None or found.occurred_at.year == 2023

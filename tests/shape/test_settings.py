@@ -1,13 +1,16 @@
 """Settings and `.env-template` say the same."""
 
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from dotenv import dotenv_values
 
+from processor.cli import cli
 from processor.settings import Settings
 
 TEMPLATE = Path(__file__).parents[2] / ".env-template"
@@ -58,6 +61,16 @@ def test_every_variable_in_the_template_is_an_entry() -> None:
     variables = re.findall(r"^#?\s*([A-Z][A-Z0-9_]*)=", TEMPLATE.read_text(encoding="utf-8"), re.MULTILINE)
 
     assert variables == [entry.name for entry in _entries()]
+
+
+def test_an_installation_brings_the_template_and_prints_it() -> None:
+    project = tomllib.loads((TEMPLATE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    taken_along = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+
+    assert taken_along[TEMPLATE.name] == f"processor/{TEMPLATE.name}"
+    assert f"!{TEMPLATE.name}\n" in (TEMPLATE.parent / ".dockerignore").read_text(encoding="utf-8")
+    printed = CliRunner().invoke(cli, ["settings", "--template"])
+    assert printed.stdout == TEMPLATE.read_text(encoding="utf-8")
 
 
 def test_the_contract_comes_first() -> None:

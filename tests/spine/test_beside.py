@@ -133,6 +133,27 @@ def test_what_a_broker_adds_on_the_way_is_no_context() -> None:
     }
 
 
+@pytest.mark.parametrize("message_id", ["", "two\nlines", "\ud800"])
+def test_a_property_that_can_be_no_id_names_nothing(message_id: str) -> None:
+    beside, fault = attributes_of(BasicProperties(message_id=message_id), "key")
+
+    found = envelope(a_pulse(), beside)
+
+    assert (found.message_id, fault) == (None, None)
+    assert "amqp.message_id" in json.loads(found.context or "")
+
+
+@pytest.mark.parametrize("way", ["beside", "implied"])
+def test_an_event_of_a_tenant_is_one_also_where_its_type_is_said_elsewhere(way: str) -> None:
+    event = an_event(id="e-1", event_type=None)
+    said: Any = {"event_type": "order.created"}
+
+    found = envelope(event, said if way == "beside" else {}, said if way == "implied" else {})
+
+    assert found == envelope(event | said)
+    assert malformed(event).reason is Reason.ENVELOPE_INVALID
+
+
 def test_amqps_own_properties_name_what_nothing_else_does_and_contradict_nobody() -> None:
     beside: dict[str, Attribute] = {"amqp.message_id": "m", "amqp.timestamp": "2026-11-22T10:00:00+00:00"}
 

@@ -166,6 +166,11 @@ def test_one_attribute_written_twice_must_say_one_thing() -> None:
     assert "differ" in words({}, binary() | {"content-type": "text/json", "content_type": "application/json"})
 
 
+@pytest.mark.parametrize("body", [b"no json", b"\xff"])
+def test_what_it_claims_is_kept_of_a_body_that_can_not_be_read(body: bytes) -> None:
+    assert malformed(body, binary()).claimed == Claimed("acme", "order.created", "e-1", "/shop")
+
+
 def test_what_it_claims_is_kept() -> None:
     body = {"tenant_id": "data", "id": "data"}
 

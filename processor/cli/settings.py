@@ -1,0 +1,30 @@
+"""What can be set, and what is: processor settings."""
+
+import click
+
+from processor.cli.output import json_option, print_json, print_table
+from processor.settings import Settings
+from processor.settings_shown import in_force, template
+
+
+@click.command()
+@click.option(
+    "--template", "as_template", is_flag=True, help="Print every setting, what it is for and its default."
+)
+@json_option
+def settings(as_template: bool, as_json: bool) -> None:
+    """Print the settings in force and where each comes from; secrets are not shown, nor passwords in URLs.
+
+    `processor settings --template > .env` makes a file to fill in: every line of it is a comment.
+    """
+    if as_template:
+        click.echo(template(), nl=False)
+        return
+    rows = [shown.as_dict() for shown in in_force(Settings.load())]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(["setting", "value", "from"], [row.values() for row in rows])
+
+
+COMMANDS = [settings]

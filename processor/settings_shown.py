@@ -1,0 +1,82 @@
+"""The settings as they are shown: the template with all of them, and those in force with their source."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, SecretStr
+
+from processor.foreign_settings import env_file_names
+from processor.settings import Settings
+
+_TEMPLATE = ".env-template"
+HIDDEN = "***"
+_HARMLESS = frozenset({"queue", "group", "sasl", "sslmode", "sslrootcert", "connect_timeout", "host", "port"})
+"""Options of a URL that are shown; a password or token may stand under any other name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One setting: its name, its value as it may be shown, and `environment`, `.env` or `default`."""
+
+    setting: str
+    value: Any
+    source: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give it as a JSON object."""
+        return asdict(self)
+
+
+def template() -> str:
+    """Give the text of `.env-template`, which stands beside the sources and goes with an installation."""
+    package = Path(__file__).resolve().parent
+    beside = package.parent / _TEMPLATE
+    path = beside if beside.is_file() else package / _TEMPLATE
+    return path.read_text(encoding="utf-8")
+
+
+def in_force(settings: Settings) -> Iterator[Shown]:
+    """Give every setting, in the order of the class."""
+    in_file = env_file_names()
+    environment = {name.upper() for name, value in os.environ.items() if value}
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [name]
+        known = [str(choice).upper() for choice in choices]
+        source = next((f"environment ({it})" for it in known if it in environment), None)
+        source = source or next((f".env ({it})" for it in known if it in in_file), "default")
+        yield Shown(name.upper(), _value(getattr(settings, name)), source.replace(f" ({name.upper()})", ""))
+
+
+def _value(value: Any) -> Any:  # noqa: ANN401 - of any setting
+    if isinstance(value, SecretStr):
+        text = value.get_secret_value()
+        # Behind the host of a sink, too, there may be what lets one in.
+        shown = without_secrets(text) if "://" in text else HIDDEN
+        return re.sub(r"^(https?://[^/?#]*/).+", rf"\1{HIDDEN}", shown)
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, Mapping):
+        return {name: _value(one) for name, one in value.items()}
+    return value
+
+
+def without_secrets(text: str) -> str:
+    """Hide a URL's password, whatever characters are in it, and the values of options that may be secret."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return text
+    before, at, behind = rest.rpartition("@")
+    user = re.split("[:/?#]", before)[0]
+    hidden = "" if user == before else f":{HIDDEN}"
+    where, question, options = behind.partition("?")
+    shown = [option for option in options.split("&") if option.partition("=")[0] in _HARMLESS]
+    if question and len(shown) < options.count("&") + 1:
+        shown.append(HIDDEN)
+    return f"{scheme}://{user}{hidden}{at}{where}{question}{'&'.join(shown)}"
