@@ -94,8 +94,11 @@ def complete(
             continue
         source = name if name in beside.attributes else _LAST_WORDS.get(name, name)
         value = beside.attributes.get(source)
-        # A property that can be no id names nothing.
-        if value is not None and (source == name or (value and isinstance(value, str))):
+        # A property that is empty names nothing.
+        if value is not None and (source == name or value):
+            if isinstance(value, bytes):
+                # One that can be no id comes so, and is refused in words that name it.
+                value = value.decode(errors="surrogateescape")
             completed[field] = _number(value) if name == "schema_version" else value
             sources[field] = source
         elif name in beside.implied:

@@ -97,14 +97,16 @@ class Decoder:
         if inner is not None:
             implied = {**implied, **inner.implied}
         if rules.mapping is None:
-            envelope = decode(body, attributes, implied=implied, **limits)
+            foreign = shape_words if rules.unwrap is None else None
+            envelope = decode(body, attributes, implied=implied, foreign=foreign, **limits)
         else:
             envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **limits)
+        if inner is None:
+            return envelope
         if isinstance(envelope, Malformed):
-            if inner is not None and "tenant_id" not in {**implied, **attributes}:
-                envelope = _adding(envelope, NO_TENANT)
-            return _explained(envelope, body, limits)
-        return envelope if inner is None else _completed(envelope, inner, delivery.sent_at)
+            # With SNS whoever publishes may name the tenant as an attribute; the others have no such place.
+            return envelope if rules.unwrap == "sns" else _without_tenant(envelope, {**implied, **attributes})
+        return _completed(envelope, inner, delivery.sent_at)
 
     def _open(self, delivery: Delivery, rules: QueueRules, limits: Mapping[str, Any]) -> _Opened | Malformed:
         """Give the body in which the event is, what stands beside it, and what both were wrapped in."""
@@ -117,7 +119,7 @@ class Decoder:
         if rules.unwrap not in (None, "none"):
             wrapped = _unwrap(body, attributes, delivery.queue, rules, limits)
             if isinstance(wrapped, Malformed):
-                return _explained(wrapped, body, limits)
+                return wrapped
             inner, unpacked = wrapped, unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
             if isinstance(unpacked, Malformed):
                 return unpacked
@@ -166,19 +168,10 @@ def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envel
     return replace(envelope, context=context, sent_at=earliest)
 
 
-def _explained(envelope: Malformed, body: bytes, limits: Mapping[str, Any]) -> Malformed:
-    """Add what the body looks like, if it is another service's, and the setting that takes it."""
-    if envelope.reason is not Reason.ENVELOPE_INVALID:
+def _without_tenant(envelope: Malformed, known: Mapping[str, object]) -> Malformed:
+    """Say first that nothing says whose the event is, where that is what is wrong with it."""
+    if envelope.reason is not Reason.ENVELOPE_INVALID or envelope.claimed.tenant_id or "tenant_id" in known:
         return envelope
-    # Read once more: only what is rejected pays for it.
-    document = read_body(body, {}, **limits)
-    words = None if isinstance(document, Malformed) else shape_words(document.value)
-    return envelope if words is None else _adding(envelope, words)
-
-
-def _adding(envelope: Malformed, words: str) -> Malformed:
-    """Put words in front, since a rejection cuts long texts at their end."""
-    if words in envelope.detail["message"]:
-        return envelope
-    detail = {**envelope.detail, "message": f"{words}; {envelope.detail['message']}"}
+    # In front, since a rejection cuts long texts at their end.
+    detail = {**envelope.detail, "message": f"{NO_TENANT}; {envelope.detail['message']}"}
     return Malformed(envelope.reason, detail, envelope.claimed)
