@@ -78,7 +78,10 @@ NOTHING_BESIDE = Beside()
 
 def binary_name(attributes: Mapping[str, Attribute]) -> str | None:
     """Give the first of the names that is binary; only text names anything."""
-    return next((name for name in NAMES if isinstance(attributes.get(name), bytes)), None)
+    for name, value in attributes.items():
+        if isinstance(value, bytes) and name in NAMES:
+            return name
+    return None
 
 
 def complete(

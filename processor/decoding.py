@@ -85,22 +85,24 @@ class Decoder:
     def _decode(
         self, delivery: Delivery, rules: QueueRules, implied: Mapping[str, str]
     ) -> Envelope | Malformed:
-        limits: dict[str, Any] = {
-            "size_bytes_max": self.body_bytes_max,
-            "depth_max": self.json_depth_max,
-            "values_max": self.json_values_max,
-        }
-        opened = self._open(delivery, rules, limits)
+        opened = self._open(delivery, rules)
         if isinstance(opened, Malformed):
             return opened
         body, attributes, inner = opened
         if inner is not None:
             implied = {**implied, **inner.implied}
         if rules.mapping is None:
-            foreign = shape_words if rules.unwrap is None else None
-            envelope = decode(body, attributes, implied=implied, foreign=foreign, **limits)
+            envelope = decode(
+                body,
+                attributes,
+                implied=implied,
+                foreign=shape_words if rules.unwrap is None else None,
+                size_bytes_max=self.body_bytes_max,
+                depth_max=self.json_depth_max,
+                values_max=self.json_values_max,
+            )
         else:
-            envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **limits)
+            envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **self._limits)
         if inner is None:
             return envelope
         if isinstance(envelope, Malformed):
@@ -108,7 +110,15 @@ class Decoder:
             return envelope if rules.unwrap == "sns" else _without_tenant(envelope, {**implied, **attributes})
         return _completed(envelope, inner, delivery.sent_at)
 
-    def _open(self, delivery: Delivery, rules: QueueRules, limits: Mapping[str, Any]) -> _Opened | Malformed:
+    @property
+    def _limits(self) -> dict[str, Any]:
+        return {
+            "size_bytes_max": self.body_bytes_max,
+            "depth_max": self.json_depth_max,
+            "values_max": self.json_values_max,
+        }
+
+    def _open(self, delivery: Delivery, rules: QueueRules) -> _Opened | Malformed:
         """Give the body in which the event is, what stands beside it, and what both were wrapped in."""
         body, attributes, inner = delivery.body, delivery.attributes, None
         if attributes or body.startswith(BEFORE_JSON):
@@ -116,8 +126,8 @@ class Decoder:
             if isinstance(unpacked, Malformed):
                 return unpacked
             body, attributes = unpacked
-        if rules.unwrap not in (None, "none"):
-            wrapped = _unwrap(body, attributes, delivery.queue, rules, limits)
+        if rules.unwrap is not None and rules.unwrap != "none":
+            wrapped = _unwrap(body, attributes, delivery.queue, rules, self._limits)
             if isinstance(wrapped, Malformed):
                 return wrapped
             inner, unpacked = wrapped, unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
@@ -125,8 +135,11 @@ class Decoder:
                 return unpacked
             body, attributes = unpacked[0], {**attributes, **unpacked[1]}
         # By today's setting, also where it is replayed: what is kept of a rejection is what came.
-        key = delivery.attributes.get(ROUTING_KEY) if delivery.queue == self.routed_queue else None
-        if self.routing_keys is not None and key is not None:
+        if (
+            self.routing_keys is not None
+            and delivery.queue == self.routed_queue
+            and (key := delivery.attributes.get(ROUTING_KEY)) is not None
+        ):
             routed = self.routing_keys.apply(key, body, attributes)
             if isinstance(routed, Malformed):
                 return routed
