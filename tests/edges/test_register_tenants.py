@@ -207,8 +207,8 @@ def test_a_schema_that_changes_under_a_registration_undoes_it(
         wait_until(
             lambda: (
                 db.execute(
-                    "SELECT FROM pg_stat_activity WHERE query LIKE '%register_tenants%' AND wait_event_type = 'Lock'"
-                    " AND pid <> pg_backend_pid()"
+                    "SELECT FROM pg_stat_activity WHERE query LIKE '%register_tenants%'"
+                    " AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()"
                 ).fetchone()
                 is not None
             ),
