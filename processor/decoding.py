@@ -103,7 +103,7 @@ class Decoder:
         if isinstance(envelope, Malformed):
             if inner is not None and "tenant_id" not in {**implied, **attributes}:
                 envelope = _adding(envelope, NO_TENANT)
-            return _explained(envelope, body, limits)
+            return _explained(envelope, body, limits, rules.unwrap)
         return envelope if inner is None else _completed(envelope, inner, delivery.sent_at)
 
     def _open(self, delivery: Delivery, rules: QueueRules, limits: Mapping[str, Any]) -> _Opened | Malformed:
@@ -114,11 +114,12 @@ class Decoder:
             if isinstance(unpacked, Malformed):
                 return unpacked
             body, attributes = unpacked
-        if rules.unwrap not in (None, "none"):
-            wrapped = _unwrap(body, attributes, delivery.queue, rules, limits)
+        for name in () if rules.unwrap in (None, "none") else rules.unwrap.split(","):
+            wrapped = _unwrap(body, attributes, delivery.queue, name, rules, limits)
             if isinstance(wrapped, Malformed):
-                return _explained(wrapped, body, limits)
-            inner, unpacked = wrapped, unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
+                return _explained(wrapped, body, limits, None if inner is None else "sns")
+            inner = wrapped if inner is None else _inside(inner, wrapped)
+            unpacked = unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
             if isinstance(unpacked, Malformed):
                 return unpacked
             body, attributes = unpacked[0], {**attributes, **unpacked[1]}
@@ -138,23 +139,34 @@ def _unwrap(
     body: bytes,
     attributes: Mapping[str, Attribute],
     queue: str,
+    name: str,
     rules: QueueRules,
     limits: Mapping[str, Any],
 ) -> Unwrapped | Malformed:
     document = read_body(body, attributes, **limits)
     if isinstance(document, Malformed):
         return document
-    unwrapper = UNWRAPPERS.get(rules.unwrap or "")
+    unwrapper = UNWRAPPERS.get(name)
     if unwrapper is None:
-        return refused(f"nothing is known of unwrap {rules.unwrap!r}; expected {', '.join(UNWRAPPERS)}")
+        return refused(f"nothing is known of unwrap {name!r}; expected {', '.join(UNWRAPPERS)}")
     typed = rules.event_type is not None or "event_type" in (rules.mapping or ())
     found = unwrapper(document, queue, typed=typed)
     if isinstance(found, Malformed):
         return found
-    for name in found.attributes.keys() & attributes.keys():
-        if found.attributes[name] != attributes[name]:
-            return refused(f"the message attribute {name} stands beside the body and in it, and differs")
+    for each in found.attributes.keys() & attributes.keys():
+        if found.attributes[each] != attributes[each]:
+            return refused(f"the message attribute {each} stands beside the body and in it, and differs")
     return found
+
+
+def _inside(outer: Unwrapped, inner: Unwrapped) -> Unwrapped:
+    """Add what the outer envelope says to what was in it; where both speak, the inner one goes first."""
+    return replace(
+        inner,
+        implied={**outer.implied, **inner.implied},
+        context=inner.context or outer.context,
+        sent_at=inner.sent_at or outer.sent_at,
+    )
 
 
 def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envelope:
@@ -166,13 +178,18 @@ def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envel
     return replace(envelope, context=context, sent_at=earliest)
 
 
-def _explained(envelope: Malformed, body: bytes, limits: Mapping[str, Any]) -> Malformed:
-    """Add what the body looks like, if it is another service's, and the setting that takes it."""
+def _explained(
+    envelope: Malformed, body: bytes, limits: Mapping[str, Any], around: str | None = None
+) -> Malformed:
+    """Add what the body looks like, if it is another service's, and the setting that takes it.
+
+    `around` names the service whose envelope it was in.
+    """
     if envelope.reason is not Reason.ENVELOPE_INVALID:
         return envelope
     # Read once more: only what is rejected pays for it.
     document = read_body(body, {}, **limits)
-    words = None if isinstance(document, Malformed) else shape_words(document.value)
+    words = None if isinstance(document, Malformed) else shape_words(document.value, around)
     return envelope if words is None else _adding(envelope, words)
 
 

@@ -26,9 +26,13 @@ def pointer_words(body: bytes) -> str | None:
 
 def _wrapped(what: str, unwrap: str) -> str:
     return (
-        f"this is {what}: if the queue carries nothing else, set UNWRAP={unwrap} (or: processor queue "
-        f"set QUEUE --unwrap {unwrap}), then processor rejection replay --reason envelope_invalid"
+        f"this is {what}: if the queue carries nothing else, set UNWRAP=@{unwrap} (or: processor queue "
+        f"set QUEUE --unwrap @{unwrap}), then processor rejection replay --reason envelope_invalid"
     )
+
+
+_AROUND = "@"
+"""Stands in words for the envelope around, if there is one: two are named with the outer first."""
 
 
 def _mapped(what: str, mapping: str) -> str:
@@ -39,8 +43,8 @@ def _mapped(what: str, mapping: str) -> str:
 
 
 NO_TENANT = (
-    "nothing says whose it is: bind the queue to its one tenant (QUEUE_TENANTS=TENANT_ID), then processor "
-    "rejection replay --reason envelope_invalid"
+    "nothing says whose it is: bind the queue to its one tenant (QUEUE_TENANTS=TENANT_ID, or: processor "
+    "queue set QUEUE --tenant TENANT_ID), then processor rejection replay --reason envelope_invalid"
 )
 
 _SHAPES = (
@@ -62,11 +66,16 @@ _SHAPES = (
 )
 
 
-def shape_words(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
-    """Say what a body in no known format looks like, and what takes it; None: nobody's that we know."""
+def shape_words(value: Any, around: str | None = None) -> str | None:  # noqa: ANN401 - any JSON value
+    """Say what a body in no known format looks like, and what takes it; None: nobody's that we know.
+
+    `around` names the service whose envelope the body was in; None: it was in none.
+    """
     if not isinstance(value, dict) or says_its_type(value):
         return None
     match value:
         case {"Records": [{"eventSource": str(source), "s3": _}, *_]} if source.endswith(":s3"):
-            return _wrapped("a notification of S3", "s3")
-    return next((words for names, words in _SHAPES if names <= value.keys()), None)
+            words = _wrapped("a notification of S3", "s3")
+        case _:
+            words = next((words for names, words in _SHAPES if names <= value.keys()), "")
+    return words.replace(_AROUND, "sns," if around == "sns" else "") or None
