@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     gateway_probes_port: int = Field(8091, ge=0, le=65_535)
     gateway_keys: Literal["required", "off"] = "required"
     gateway_compat: Literal["usage-service"] | None = None
-    gateway_answer: Literal["202", "204"] = "202"
+    gateway_answer: Literal["200", "202", "204"] = "202"
     gateway_keys_every_s: float = Field(5.0, ge=0.1, le=600)
     gateway_body_bytes_max: int = Field(4 * MIB, ge=1024, le=64 * MIB)
     gateway_items_max: int = Field(1000, ge=1, le=10_000)

@@ -88,6 +88,11 @@ def check(as_json: bool) -> None:
 @click.option(
     "--this-run", is_flag=True, help="Count what this run has stored alone, and nothing from before."
 )
+@click.option(
+    "--log-events",
+    is_flag=True,
+    help="Log a line for each outcome, at the level INFO: ids and reason, and never a payload.",
+)
 def run(
     *,
     processes: int,
@@ -96,6 +101,7 @@ def run(
     count_to: Path | None,
     tenant_id: str | None,
     this_run: bool,
+    log_events: bool,
 ) -> None:
     """Run the event processor: SQS_QUEUE_URL, or SOURCE_URL, to DATABASE_URL, until SIGTERM or Ctrl-C.
 
@@ -116,11 +122,11 @@ def run(
     settings.need_database_url()
     settings.need_source()
     require_unguessable(settings)
-    counts, extra = None, service.Extra()
+    counts, extra = None, service.Extra(log_events=log_events)
     if count_to is not None:
         selection = Selection(tenant_id, run_id=uuid4().hex if this_run else None)
         counts = CountsOfRun(settings, count_to, selection, stops.gently)
-        extra = service.Extra(counts.prepare, selection.run_id)
+        extra = service.Extra(counts.prepare, selection.run_id, log_events)
     code = service.run_supervised(settings, stops, processes, until_idle, extra, exit_code_of)
     if code < 0:
         die_of(-code)

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,9 +123,9 @@ def test_the_publishers_of_a_rabbitmq_pulse_ingestor_go_on(
 
 @pytest.mark.timeout(240)
 def test_three_thousand_connections_of_an_http_ingestor_are_answered_with_204(sqs_page: Page) -> None:
-    [script] = scripts("An HTTP consumption ingestor")
+    script, of_the_sender = scripts("An HTTP consumption ingestor")
     port = str(free_port())
-    script = script.replace("8070", port).replace("register tenants", "register tenants --register-max 3000")
+    script = script.replace("8070", port).replace("register tenants", "register tenants --register-max 4000")
 
     sqs_page.run(script, "load-client", f"http://127.0.0.1:{port}/ingest", str(HTTP_CONNECTIONS))
 
@@ -132,6 +133,11 @@ def test_three_thousand_connections_of_an_http_ingestor_are_answered_with_204(sq
     assert len(stored) == HTTP_CONNECTIONS
     assert {count for _, _, count in stored} == {1}
     assert sqs_page.ask("SELECT DISTINCT payload - 'tenant_id' ? 'use_unity' FROM message") == [(True,)]
+
+    of_the_sender = of_the_sender.replace("8071", port)
+    sqs_page.run(of_the_sender, "hourly-sender", f"http://127.0.0.1:{port}/ingest", "50")
+
+    assert len(sqs_page.stored()) == HTTP_CONNECTIONS + 50
 
 
 @pytest.mark.xdist_group("rabbitmq")
@@ -167,6 +173,9 @@ def test_the_producers_of_an_event_process_app_go_on(
     assert page.ask("SELECT payload FROM message WHERE tenant_id = 'client-1' ORDER BY sent_at LIMIT 1") == [
         ("SALVE 0",)
     ]
+    outcomes = [json.loads(line) for line in said.splitlines() if '"event": "delivery"' in line]
+    assert Counter(line["outcome"] for line in outcomes) == {"stored": 60, "rejected": 2}
+    assert {line["tenant_id"] for line in outcomes} == {"client-1", "client-2", "client-3", None}
     assert "SALVE" not in said, "no payload in a log"
 
 

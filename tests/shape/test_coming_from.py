@@ -8,6 +8,7 @@ import click
 import pytest
 
 from processor.cli import cli as processor_cli
+from processor.foreign_settings import FOREIGN
 from processor.settings import Settings
 from processor.wire import FORMATS
 from producers.cli import main as producers_cli
@@ -100,6 +101,23 @@ def test_a_row_says_what_takes_its_place_or_why_nothing_does(heading: str, cells
     _, ours, why = cells
 
     assert (ours == "*nothing*" and why) or re.search(r"`[^`]+`", ours), heading
+
+
+NEEDED = {"DATABASE_URL", "SQS_QUEUE_URL", "SOURCE_URL", "USAGE_SINK_URL", "AWS_ENDPOINT_URL"}
+OF_TWO_SYSTEMS = {"INGESTOR_PORT"}
+"""A database's port in one system, and a door's in another."""
+
+
+@pytest.mark.parametrize(("heading", "cells"), list(_rows()), ids=str)
+def test_their_name_for_what_is_needed_is_recognised_where_ours_is_missing(
+    heading: str, cells: list[str]
+) -> None:
+    theirs = set(re.findall(r"`([A-Z][A-Z0-9]+_[A-Z0-9_]+)`", cells[0])) - OF_TWO_SYSTEMS
+    ours = set(re.findall(r"`([A-Z_]+)`", cells[1]))
+
+    for name in theirs if ours & NEEDED else ():
+        if name not in ours:
+            assert FOREIGN[name][0] in ours, f"{heading}: {name}"
 
 
 def test_the_readme_leads_there() -> None:
