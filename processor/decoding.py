@@ -8,6 +8,7 @@ body, attributes ─▶ unpack ─▶ unwrap ─▶ routing key ─┬▶ wire.d
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeAlias
 
 from msgspec.structs import replace
@@ -22,7 +23,7 @@ from processor.strict_json import VALUES_MAX
 from processor.unpacking import BEFORE_JSON, unpack
 from processor.unwrapping import Unwrapped, Unwrapper, eventbridge, refused, s3, sns
 from processor.unwrapping.shapes import NO_TENANT, pointer_words, shape_words
-from processor.wire import NOTHING_IMPLIED, Claimed, Envelope, Malformed, decode, read_body
+from processor.wire import NOTHING_IMPLIED, Claimed, Envelope, Foreign, Malformed, decode, read_body
 
 UNWRAPPERS: Mapping[str, Unwrapper] = {
     "sns": sns.unwrap,
@@ -30,6 +31,9 @@ UNWRAPPERS: Mapping[str, Unwrapper] = {
     "s3": s3.unwrap,
 }
 """By what an operator says of a queue."""
+
+_FOREIGN: Mapping[str | None, Foreign] = {None: shape_words, "sns": partial(shape_words, around="sns")}
+"""What is asked of a body that is no envelope of ours, by what was taken off already."""
 
 _Opened: TypeAlias = tuple[bytes, Mapping[str, Attribute], Unwrapped | None]
 
@@ -96,7 +100,7 @@ class Decoder:
                 body,
                 attributes,
                 implied=implied,
-                foreign=shape_words if rules.unwrap is None else None,
+                foreign=_FOREIGN.get(rules.unwrap),
                 size_bytes_max=self.body_bytes_max,
                 depth_max=self.json_depth_max,
                 values_max=self.json_values_max,
@@ -126,11 +130,12 @@ class Decoder:
             if isinstance(unpacked, Malformed):
                 return unpacked
             body, attributes = unpacked
-        if rules.unwrap is not None and rules.unwrap != "none":
-            wrapped = _unwrap(body, attributes, delivery.queue, rules, self._limits)
+        for name in () if rules.unwrap is None or rules.unwrap == "none" else rules.unwrap.split(","):
+            wrapped = _unwrap(body, attributes, delivery.queue, name, rules, self._limits)
             if isinstance(wrapped, Malformed):
                 return wrapped
-            inner, unpacked = wrapped, unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
+            inner = wrapped if inner is None else _inside(inner, wrapped)
+            unpacked = unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
             if isinstance(unpacked, Malformed):
                 return unpacked
             body, attributes = unpacked[0], {**attributes, **unpacked[1]}
@@ -153,23 +158,38 @@ def _unwrap(
     body: bytes,
     attributes: Mapping[str, Attribute],
     queue: str,
+    name: str,
     rules: QueueRules,
     limits: Mapping[str, Any],
 ) -> Unwrapped | Malformed:
     document = read_body(body, attributes, **limits)
     if isinstance(document, Malformed):
         return document
-    unwrapper = UNWRAPPERS.get(rules.unwrap or "")
+    unwrapper = UNWRAPPERS.get(name)
     if unwrapper is None:
-        return refused(f"nothing is known of unwrap {rules.unwrap!r}; expected {', '.join(UNWRAPPERS)}")
+        return refused(f"nothing is known of unwrap {name!r}; expected {', '.join(UNWRAPPERS)}")
     typed = rules.event_type is not None or "event_type" in (rules.mapping or ())
     found = unwrapper(document, queue, typed=typed)
     if isinstance(found, Malformed):
-        return found
-    for name in found.attributes.keys() & attributes.keys():
-        if found.attributes[name] != attributes[name]:
-            return refused(f"the message attribute {name} stands beside the body and in it, and differs")
+        words = shape_words(document.value)
+        if words is None or f"UNWRAP={name} " in words or words in found.detail["message"]:
+            return found
+        # What it is of another service says more than what it is not.
+        return _saying(found, f"{words}; {found.detail['message']}")
+    for each in found.attributes.keys() & attributes.keys():
+        if found.attributes[each] != attributes[each]:
+            return refused(f"the message attribute {each} stands beside the body and in it, and differs")
     return found
+
+
+def _inside(outer: Unwrapped, inner: Unwrapped) -> Unwrapped:
+    """Add what the outer envelope says to what was in it; where both speak, the inner one goes first."""
+    return replace(
+        inner,
+        implied={**outer.implied, **inner.implied},
+        context=inner.context or outer.context,
+        sent_at=inner.sent_at or outer.sent_at,
+    )
 
 
 def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envelope:
@@ -186,5 +206,8 @@ def _without_tenant(envelope: Malformed, known: Mapping[str, object]) -> Malform
     if envelope.reason is not Reason.ENVELOPE_INVALID or envelope.claimed.tenant_id or "tenant_id" in known:
         return envelope
     # In front, since a rejection cuts long texts at their end.
-    detail = {**envelope.detail, "message": f"{NO_TENANT}; {envelope.detail['message']}"}
-    return Malformed(envelope.reason, detail, envelope.claimed)
+    return _saying(envelope, f"{NO_TENANT}; {envelope.detail['message']}")
+
+
+def _saying(fault: Malformed, message: str) -> Malformed:
+    return Malformed(fault.reason, {**fault.detail, "message": message}, fault.claimed)

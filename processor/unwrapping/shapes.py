@@ -26,9 +26,13 @@ def pointer_words(body: bytes) -> str | None:
 
 def _wrapped(what: str, unwrap: str) -> str:
     return (
-        f"this is {what}: if the queue carries nothing else, set UNWRAP={unwrap} (or: processor queue "
-        f"set QUEUE --unwrap {unwrap}), then processor rejection replay --reason envelope_invalid"
+        f"this is {what}: if the queue carries nothing else, set UNWRAP=@{unwrap} (or: processor queue "
+        f"set QUEUE --unwrap @{unwrap}), then processor rejection replay --reason envelope_invalid"
     )
+
+
+_AROUND = "@"
+"""Stands in words for the envelope around, if there is one: two are named with the outer first."""
 
 
 def _mapped(what: str, mapping: str) -> str:
@@ -39,8 +43,8 @@ def _mapped(what: str, mapping: str) -> str:
 
 
 NO_TENANT = (
-    "nothing says whose it is: bind the queue to its one tenant (QUEUE_TENANTS=TENANT_ID), then processor "
-    "rejection replay --reason envelope_invalid"
+    "nothing says whose it is: bind the queue to its one tenant (QUEUE_TENANTS=TENANT_ID, or: processor "
+    "queue set QUEUE --tenant TENANT_ID), then processor rejection replay --reason envelope_invalid"
 )
 
 _UNMISTAKABLE = (
@@ -67,18 +71,24 @@ _SHAPES = (
 )
 
 
-def shape_words(value: Any, is_payload: bool = False) -> str | None:  # noqa: ANN401 - any JSON value
+def shape_words(
+    value: Any,  # noqa: ANN401 - any JSON value
+    is_payload: bool = False,
+    *,
+    around: str | None = None,
+) -> str | None:
     """Say what a body in no known format looks like, and what takes it; None: nobody's that we know.
 
     With `is_payload` it would be stored whole and under no id of its own, so once for each of its deliveries.
     That is refused of what the service alone writes so, unless an operator says that it is no envelope.
+    `around` names the service whose envelope the body was in; None: it was in none.
     """
     words = _unmistakable(value)
     if is_payload:
-        return words and f"{words}; or, to take it whole, --unwrap none"
-    if words is not None or not isinstance(value, dict) or says_its_type(value):
-        return words
-    return next((words for names, words in _SHAPES if names <= value.keys()), None)
+        words = words and f"{words}; or, to take it whole, --unwrap none"
+    elif words is None and isinstance(value, dict) and not says_its_type(value):
+        words = next((words for names, words in _SHAPES if names <= value.keys()), None)
+    return words and words.replace(_AROUND, "sns," if around == "sns" else "")
 
 
 def _unmistakable(value: Any) -> str | None:  # noqa: ANN401 - any JSON value

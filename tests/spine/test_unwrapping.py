@@ -365,7 +365,7 @@ def test_of_a_wrapped_event_the_true_fault_comes_first() -> None:
 
 def test_the_words_are_short_enough_to_be_kept_whole() -> None:
     """A rejection keeps 256 characters of a text."""
-    words = [NO_TENANT, TEST_EVENT_WORDS, *(words for _, words in _SHAPES)]
+    words = [NO_TENANT, TEST_EVENT_WORDS, *(words.replace("@", "sns,") for _, words in _SHAPES)]
     words += [pointer_words(pointer.encode()) or "" for pointer in POINTERS]
     words += [shape_words(dict.fromkeys(names), is_payload=True) or "" for names, _ in _UNMISTAKABLE]
 
@@ -376,6 +376,41 @@ def test_a_known_shape_in_a_broken_envelope_is_not_named() -> None:
     broken = an_event(tenant_id="") | {"Type": "Notification", "TopicArn": "arn"}
 
     assert "UNWRAP" not in refused(broken, None).detail["message"]
+
+
+def in_sns(body: Any) -> dict[str, Any]:
+    return {
+        "Type": "Notification",
+        "MessageId": "n-1",
+        "TopicArn": "arn:aws:sns:us-east-1:000000000000:t",
+        "Message": json.dumps(body),
+        "Timestamp": "2026-11-22T09:45:00.000Z",
+    }
+
+
+def test_an_envelope_in_sns_is_taken_off_as_well_and_its_words_go_first() -> None:
+    record = accepted(in_sns({"Records": [an_s3_record()]}), "sns,s3", bound="acme")
+    event = accepted(in_sns(an_eventbridge_event(a_pulse())), "sns,eventbridge")
+
+    assert record == accepted({"Records": [an_s3_record()]}, "s3", bound="acme").__replace__(
+        delivery=record.delivery
+    )
+    assert (event.message_id, event.sent_at) == ("6a7e8feb-b491-4cf7-a9f1-bf3703467718", AT)
+    assert json.loads(event.context or "")["account"] == "111122223333"
+
+
+@pytest.mark.parametrize(
+    ("body", "unwrap"),
+    [({"Records": [an_s3_record()]}, "s3"), (an_eventbridge_event(a_pulse()), "eventbridge")],
+)
+def test_two_envelopes_are_named_one_after_the_other(body: Any, unwrap: str) -> None:
+    first = refused(in_sns(body), None).detail["message"]
+    second = refused(in_sns(body), "sns").detail["message"]
+    turned = refused(in_sns(body), unwrap).detail["message"]
+
+    assert "set UNWRAP=sns (or" in first
+    assert f"set UNWRAP=sns,{unwrap} (or: processor queue set QUEUE --unwrap sns,{unwrap})" in second
+    assert "set UNWRAP=sns (or" in turned
 
 
 def test_an_unknown_unwrap_takes_nothing() -> None:
