@@ -32,7 +32,8 @@ def register_newcomers(
     """
     names: dict[str, set[str]] = {}
     for verdict in verdicts:
-        if isinstance(verdict, Rejection) and verdict.newcomer is not None:
+        # A rule that discards its events is more to the point than what is said of the whole queue.
+        if isinstance(verdict, Rejection) and verdict.newcomer is not None and verdict.rule_id is None:
             names.setdefault(verdict.delivery.queue, set()).add(verdict.newcomer)
     for queue, newcomers in sorted(names.items()):
         rows = connection.execute(

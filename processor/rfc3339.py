@@ -15,7 +15,7 @@ _MICROSECONDS_LENGTH = len("2026-11-22T10:00:00.123456Z")
 _FIRST_MOMENT = datetime(1, 1, 2, tzinfo=UTC)
 _LAST_MOMENT = datetime(9999, 12, 30, tzinfo=UTC)
 
-_YEARS = "no such time: times go from 0001-01-02 to 9999-12-29, in UTC"
+_YEARS = "no such time: times go from 0001-01-02 to 9999-12-30, in UTC"
 
 
 def moment_of(value: object) -> datetime:

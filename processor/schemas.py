@@ -37,7 +37,7 @@ from processor.routing_keys import RoutingKeys
 from processor.strict_json import VALUES_MAX
 from processor.validators import compile_schema
 from processor.voids import find_void_misfit
-from processor.wire import ERRORS_MAX, Claimed, Envelope, Malformed, derived_id, pointer
+from processor.wire import ERRORS_MAX, PULSE, Claimed, Envelope, Malformed, derived_id, pointer
 
 log = structlog.get_logger(__name__)
 
@@ -228,7 +228,7 @@ class Schemas:
         if not versions:
             return Reason.UNKNOWN_EVENT_TYPE, {
                 "message": f"no schema of event type {event_type!r} applies to tenant {tenant_id!r}; "
-                "publish one (processor schema publish), then replay"
+                f"publish one ({_PUBLISH.get(event_type, 'processor schema publish')}), then replay"
             }
         if envelope.schema_version is None:
             schema = versions[max(versions)]
@@ -303,6 +303,10 @@ class Schemas:
                 )
             self._compiled[key] = known
         return known
+
+
+_PUBLISH = {name: f"processor schema publish {name} --sample {name}" for name in (PULSE, VOID)}
+"""Event types that people send before they have a schema of their own."""
 
 
 def _producer(scope: IdScope, envelope: Envelope) -> tuple[str, Unscoped | None]:

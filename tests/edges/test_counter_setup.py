@@ -105,6 +105,27 @@ def test_shared_parts_are_for_every_tenant_and_own_ones_for_one(
     ) == ["stored", "unknown_event_type", "stored"]
 
 
+def test_what_is_shared_is_not_put_beside_what_a_tenant_has_of_its_own(
+    processor: Processor, db: Db, tmp_path: Path
+) -> None:
+    """Or its messages would be counted by two, and no run could tell which to go by."""
+    processor("counter", "setup", "--tenant", "acme", "--types", "created")
+    before = made(db)
+
+    for tenant in ("acme", "globex"):
+        refused = processor("counter", "setup", "--tenant", tenant, "--types", "created", "--shared")
+        assert refused.exit_code == 2
+        assert "processor meter retire created-by-user --tenant acme" in refused.stderr
+    assert made(db) == before
+
+    processor("counter", "setup", "--tenant", "acme", "--types", "seen", "--shared")
+    processor("counter", "setup", "--tenant", "globex", "--types", "seen,created")
+    for tenant in ("acme", "globex"):
+        counted = processor("count", "--to", tmp_path / tenant, "--tenant", tenant)
+        assert counted.exit_code == 0, counted.output
+        assert sorted(path.stem for path in (tmp_path / tenant).iterdir()) == ["created", "seen"]
+
+
 def test_a_type_with_other_ids_or_looser_payloads_is_counted_and_warned_of(
     processor: Processor, db: Db
 ) -> None:
@@ -192,3 +213,12 @@ def test_the_sample_of_a_pulse_refuses_what_no_meter_could_count(
     event = {"tenant_id": "acme", "product_sku": "vm", "used_amount": 1.5, "use_unity": "GB"} | pulse
 
     assert make_saver().outcomes(a_delivery(json.dumps(event).encode())) == ["schema_violation"]
+
+
+def test_a_pulse_without_a_schema_is_told_of_the_sample(make_saver: MakeSaver, db: Db) -> None:
+    event = {"tenant_id": "acme", "product_sku": "vm", "used_amount": 1.5, "use_unity": "GB"}
+
+    assert make_saver().outcomes(a_delivery(json.dumps(event).encode())) == ["unknown_event_type"]
+    row = db.execute("SELECT detail ->> 'message' FROM rejection").fetchone()
+    assert row is not None
+    assert "(processor schema publish pulse --sample pulse), then replay" in row[0]

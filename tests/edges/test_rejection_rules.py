@@ -370,5 +370,5 @@ def test_retention_says_what_goes_by_a_rule_where_no_age_is_set(processor: Any, 
     applied = processor("retention", "apply").output
 
     assert "1 row(s) would be removed" in planned
-    assert "nothing is ever removed, but for what a rule discarded" in planned
+    assert "only what a rule discarded goes after a day" in planned
     assert "rejection: 1 removed" in applied

@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 
 from processor import registry
 from processor.cli import cli
+from processor.devstack.sink import Receiver
 from processor.errors import NotFound, SettingsError
 from processor.usage import meters
 from processor.usage.meters import Definition, allow_text_amounts
@@ -25,6 +26,8 @@ from tests.edges.test_retention import run as remove_old
 from tests.edges.test_retention_usage import pass_months
 from tests.fix_database import MakeSaver, Saver, count
 from tests.fix_meters import a_pulse, a_void, add_meter, differences, totals
+from tests.fix_usage import HandOver, assert_balanced, lines
+from tests.fix_usage import a_pulse as a_past_pulse
 
 Db = psycopg.Connection[Any]
 Processor = Callable[..., Result]
@@ -140,6 +143,27 @@ def test_what_retention_removes_stays_as_it_was_counted(saver: Saver, db: Db, re
 
     assert (count(db, "message"), totals(db)) == (0, before)
     assert differences(db) == []
+
+
+@pytest.mark.usefixtures("pulses")
+def test_what_counts_after_a_window_was_handed_over_is_a_revision(
+    saver: Saver, db: Db, hand_over: HandOver, receiver: Receiver
+) -> None:
+    saver.save(a_past_pulse("1"), a_past_pulse('"2.5"'))
+    hand_over()
+    allow_text_amounts(db, "pulse", None)
+    saver.save(a_past_pulse('"0.25"'))
+    hand_over()
+    rebuild(db, Selection(meter="pulse"))
+    hand_over()
+
+    assert lines(db) == [
+        ("disk", 1, Decimal(1), 1, True),
+        ("disk", 2, Decimal("0.25"), 1, True),
+        ("disk", 3, Decimal("2.5"), 1, True),
+    ]
+    assert_balanced(db, receiver)
+    assert holds(db)
 
 
 @pytest.mark.usefixtures("metered")

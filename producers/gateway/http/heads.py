@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from processor import beside
-from producers.gateway.http import Limits
+from producers.gateway.http import Limits, cloudevents
 from producers.gateway.http.problems import Headers, refused
 
 Fields: TypeAlias = Mapping[bytes, bytes]
@@ -17,6 +17,8 @@ KEY_LENGTH_MAX = 256
 
 NAMING = {b"x-" + name.replace("_", "-").encode(): name for name in beside.NAMES}
 """The headers that name something of the event: X-Tenant-Id, X-Event-Type, X-Message-Id and so on."""
+
+_BEGINNINGS = (b"x-", cloudevents.PREFIX[:2])
 
 _ONCE = (b"content-type", b"content-encoding", b"authorization", b"x-api-key", b"idempotency-key", *NAMING)
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -116,11 +118,19 @@ def idempotency_key_of(fields: Fields) -> str | None:
     return key
 
 
-def named_of(fields: Fields) -> Mapping[str, str]:
-    """Give what headers name of the event, as attributes of the wire format. Raises Refused for no UTF-8."""
-    if fields.keys().isdisjoint(NAMING):
+def beside_of(fields: Fields, headers: Headers) -> Mapping[str, str]:
+    """Give what headers name of the event, as attributes of the wire format.
+
+    Raises Refused for what can't be read.
+    """
+    for header in fields:
+        if header[:2] in _BEGINNINGS:
+            break
+    else:
         return _NOTHING
-    found = {}
+    found: dict[str, str] = {}
+    if any(header.startswith(cloudevents.PREFIX) for header in fields):
+        found |= cloudevents.attributes_of(headers)
     for header, name in NAMING.items():
         if header in fields:
             try:

@@ -14,9 +14,9 @@ from producers.gateway.http.heads import (
     KEY_LENGTH_MAX,
     Body,
     Fields,
+    beside_of,
     body_of,
     idempotency_key_of,
-    named_of,
     too_large,
 )
 from producers.gateway.http.problems import RETRY_AFTER_S, Headers, refused
@@ -116,9 +116,7 @@ def items_of(
     body: bytes, announced: Body, fields: Fields, headers: Headers, limits: Limits, event_type: str | None
 ) -> Found:
     """Give what was sent: one item, or as many as the array has. `event_type` is the only one that may be."""
-    beside, key = named_of(fields), idempotency_key_of(fields)
-    if any(name[:3] == cloudevents.PREFIX for name in fields):
-        beside = {**beside, **cloudevents.attributes_of(headers)}
+    beside, key = beside_of(fields, headers), idempotency_key_of(fields)
     if cloudevents.VERSION in beside and not announced.media_type.startswith("application/cloudevents"):
         # The body is the data of one event, be it an array.
         return Item(body, beside, key, event_type)

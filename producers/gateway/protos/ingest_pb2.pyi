@@ -1,4 +1,4 @@
-# Made by `make proto` of ingest.proto, SHA-256 a1a44523c63f9c6682682fdd9746067f24125f937e4c8956810d590681176ba7
+# Made by `make proto` of ingest.proto, SHA-256 4ed98a474cf5c65f323164e1ee108c8e3e29a8527f456b73efd46b9ae94a37f4
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
