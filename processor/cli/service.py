@@ -80,7 +80,18 @@ def check(as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="At the end write how many messages each user has to files in DIR, as processor count does.",
 )
-def run(processes: int, until_idle: float | None, source_url: str | None, count_to: Path | None) -> None:
+@click.option(
+    "--log-events",
+    is_flag=True,
+    help="Log one line for each outcome, after its commit: who, what and why, no payload. Costs speed.",
+)
+def run(
+    processes: int,
+    until_idle: float | None,
+    source_url: str | None,
+    count_to: Path | None,
+    log_events: bool,
+) -> None:
     """Run the event processor: SQS_QUEUE_URL, or SOURCE_URL, to DATABASE_URL, until SIGTERM or Ctrl-C.
 
     A stop finishes what is held and may take up to STOP_TIMEOUT_S; a second one ends at once and leaves it
@@ -91,6 +102,8 @@ def run(processes: int, until_idle: float | None, source_url: str | None, count_
     written only if it ends with 0.
     """
     settings = _settings(source_url)
+    if log_events:
+        settings = settings.model_copy(update={"log_events": "on"})
     logs.configure(settings.log_format, settings.log_level)
     stops = service.Stops(gently=threading.Event(), now=threading.Event())
     _obey_signals(stops)

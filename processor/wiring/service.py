@@ -19,8 +19,10 @@ from processor.deaths import ended_by_a_dead_thread
 from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stopped, StoreFault
 from processor.forgetter import Forgetter
 from processor.limits import RECEIVE_SIZE_MAX, Limits
+from processor.model import Settlement, Verdict
+from processor.outcome_log import log_outcomes
 from processor.patience import Patience
-from processor.pipeline import Pipeline
+from processor.pipeline import OnCommit, Pipeline
 from processor.probes import Probes
 from processor.queries import queries
 from processor.reject_alarm import RejectAlarm
@@ -85,7 +87,7 @@ def run(
         database=database_patience,
         broker=queue_patience,
         give_up=stops.now,
-        on_commit=alarm.note,
+        on_commit=_told(alarm, settings),
     )
     beginning = _Beginning(settings, stops.gently)
     begun = threading.Event()
@@ -114,6 +116,18 @@ def run(
         forgetter.stop()
     log.info("stopped", **tally.outcomes)
     return tally
+
+
+def _told(alarm: RejectAlarm, settings: Settings) -> OnCommit:
+    """Give what hears of each batch: the alarm, and where it is asked for, the log."""
+    if settings.log_events == "off":
+        return alarm.note
+
+    def tell(verdicts: Sequence[Verdict], settlements: Sequence[Settlement]) -> None:
+        alarm.note(verdicts, settlements)
+        log_outcomes(verdicts, settlements)
+
+    return tell
 
 
 class _Beginning:
