@@ -9,6 +9,7 @@ import click
 
 from processor import logs, migrations
 from processor.addresses import with_password_of
+from processor.check import summed_up
 from processor.cli.errors import Exit, exit_code_of
 from processor.cli.output import json_option, print_json, print_table
 from processor.errors import SettingsError
@@ -37,7 +38,8 @@ def migrate() -> None:
 def check(as_json: bool) -> None:
     """Tell what is missing or unwise before it hurts: database, queue, dead-letter queue, clock.
 
-    Exit code 3 if anything is, 4 if the database or the queue can't be reached.
+    A note (`note`) is something that works, and that you should know of; a problem (`!!`) is to be mended.
+    Exit code 3 if there is a problem, 4 if the database or the queue can't be reached.
     """
     findings = commands.run_check(Settings.load())
     if as_json:
@@ -45,8 +47,9 @@ def check(as_json: bool) -> None:
     else:
         print_table(
             ["", "what", "found", "what to do"],
-            [("ok" if f.fine else "!!", f.what, f.found, f.advice or "") for f in findings],
+            [(f.mark, f.what, f.found, f.advice or "") for f in findings],
         )
+        click.echo(summed_up(findings))
     raise SystemExit(
         Exit.UNREACHABLE
         if any(finding.unreachable for finding in findings)
