@@ -54,7 +54,7 @@ class Page:
             capture_output=True,
             text=True,
             check=False,
-            timeout=150,
+            timeout=200,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -121,7 +121,7 @@ def test_the_publishers_of_a_rabbitmq_pulse_ingestor_go_on(
     assert "loja-1" in said
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_three_thousand_connections_of_an_http_ingestor_are_answered_with_204(sqs_page: Page) -> None:
     script, of_the_sender = scripts("An HTTP consumption ingestor")
     port = str(free_port())
