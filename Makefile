@@ -78,12 +78,12 @@ lock: .venv/.tools
 # or protobuf older than what made it, so this is the oldest grpcio that pyproject.toml allows, not the newest.
 proto: .venv/.tools
 	@$(TOOLS)/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.75.0'
-	@$(TOOLS)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)/ingest.proto
-	@for made in $(PROTOS)/ingest_pb2.py $(PROTOS)/ingest_pb2.pyi $(PROTOS)/ingest_pb2_grpc.py; do \
+	@$(TOOLS)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)/*.proto
+	@for proto in $(PROTOS)/*.proto; do for made in $${proto%.proto}_pb2.py $${proto%.proto}_pb2.pyi $${proto%.proto}_pb2_grpc.py; do \
 	  $(TOOLS)/python -c 'import hashlib, pathlib, sys; made, proto = map(pathlib.Path, sys.argv[1:]); \
 	    digest = hashlib.sha256(proto.read_bytes()).hexdigest(); \
 	    made.write_text(f"# Made by `make proto` of {proto.name}, SHA-256 {digest}\n{made.read_text()}")' \
-	    $$made $(PROTOS)/ingest.proto || exit 1; done
+	    $$made $$proto || exit 1; done; done
 
 # Needs the internet: PyPI's own list of known holes, which mirrors of its packages seldom have. Strict, because a package that
 # was not found there would otherwise count as one without a hole.

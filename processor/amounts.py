@@ -1,9 +1,11 @@
 """Amounts at the door: a number that a meter can't add is refused, and never stored uncounted.
 
 The same bounds stand in the SQL function metered(), which counts: a test holds both together. What is
-missing, or no number at all, is the schema's business: it is stored, and shown as a miss of the meter.
+missing, or no number at all, is the schema's business: it is stored, and shown as a miss of the meter. A
+number in quotes is one of these too, unless the meter allows text amounts.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,6 +23,10 @@ DECIMAL_PLACES_MAX = 38
 
 _PLAIN_MIN, _PLAIN_LIMIT = 1e-20, 1e38
 """Between these a float fits: it has 17 digits at the most, and so fewer decimal places than too many."""
+
+_TEXT_LENGTH_MAX = 1000
+_TEXT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?0*[0-9]{1,3})?")
+"""A number as JSON spells it; the same pattern as in the SQL function text_amount()."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ def find_misfit(amounts: Iterable[Amount], tenant_id: str, payload: Any) -> Misf
     for amount in amounts:
         if amount.meter.tenant_id is None or amount.meter.tenant_id == tenant_id:
             value = follow(payload, amount.steps)
+            if amount.meter.text_amounts and isinstance(value, str):
+                value = text_amount(value)
             kind = type(value)
             # By its very type: true is no number here, though it is an int there.
             if kind is float or kind is int or kind is Decimal:
@@ -72,6 +80,12 @@ def find_misfit(amounts: Iterable[Amount], tenant_id: str, payload: Any) -> Misf
                         f"{where}: {trouble} (meter {amount.meter.meter})",
                     )
     return None
+
+
+def text_amount(text: str) -> Decimal | None:
+    """Give the number that a text spells as JSON does; None: it is no amount, and a miss of the meter."""
+    fits = len(text) <= _TEXT_LENGTH_MAX and _TEXT.fullmatch(text)
+    return Decimal(text) if fits else None
 
 
 def _trouble(value: float | Decimal, *, allows_corrections: bool) -> str | None:

@@ -19,7 +19,17 @@ from hashlib import sha256
 from operator import itemgetter
 from typing import Any
 
-from processor.beside import AMQP_MESSAGE_ID, AMQP_TIMESTAMP, OF_THE_BROKER, Attribute
+from processor.beside import (
+    AMQP_MESSAGE_ID,
+    AMQP_TIMESTAMP,
+    OF_A_DEAD_LETTER,
+    OF_THE_BROKER,
+    ROUTING_KEY,
+    Attribute,
+    bare_name,
+    from_outside,
+    of_the_transport,
+)
 from processor.bounds import moment_of
 
 DELIVERY_ID_LENGTH_MAX = 200
@@ -29,9 +39,6 @@ HAND_OVER_LENGTH = 12
 _DIGEST_LENGTH = 16
 _BASE_LENGTH_MAX = DELIVERY_ID_LENGTH_MAX - 1 - HAND_OVER_LENGTH
 _HAND_OVER = re.compile(r"~[0-9a-f]{12}\Z")
-
-_KEPT = ("x-first-death-queue", "x-first-death-reason", "x-first-death-exchange")
-"""What of the broker's headers is worth keeping: where a message lay before it was dead-lettered, and why."""
 
 _PROPERTIES = ("content_type", "content_encoding", "correlation_id", "reply_to", "type", "app_id")
 """Properties that say something of the event; the others are about its transport."""
@@ -51,11 +58,12 @@ class Unreadable(dict[Any, Any]):
 def delivery_base(attributes: Mapping[str, Attribute], body: bytes) -> str:
     """Name a message by its message_id property and all that it says, in 187 characters at most.
 
-    `attributes` are what `attributes_of` makes of it.
+    `attributes` are what `attributes_of` makes of it. What differs at each sending of one message says
+    nothing: trace context, and the headers of a transport.
     """
     parts = []
     for name, value in sorted(attributes.items(), key=itemgetter(0)):
-        if not name.startswith(OF_THE_BROKER):
+        if not name.startswith(OF_THE_BROKER) and not of_the_transport(name):
             parts.append((b"n", _utf8(name)))
             parts.append((b"b", value) if isinstance(value, bytes) else (b"t", _utf8(value)))
     # Each part with its kind and its length, so that no other parts come to the same bytes.
@@ -83,9 +91,9 @@ def base_of(delivery_id: str) -> str:
 def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[str, Attribute], str | None]:
     """Give what stands beside a body as attributes, and in words what of that can't be read; None: nothing.
 
-    Headers that are text or bytes come as they are, anything else as its JSON text; what RabbitMQ adds on the
-    way is left out, but for where a dead letter came from. `properties` are pika's. A frame bounds them all
-    (128 KiB unless the broker is told otherwise).
+    Headers that are text or bytes come as they are, anything else as its JSON text, and a null is not named;
+    what RabbitMQ adds on the way is left out, but for where a dead letter came from. `properties` are pika's.
+    A frame bounds them all (128 KiB unless the broker is told otherwise).
     """
     headers = getattr(properties, "headers", None)
     fault = f"the headers can't be read: {headers.words}" if isinstance(headers, Unreadable) else None
@@ -93,12 +101,13 @@ def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[st
     for name, value in (headers or {}).items():
         if not isinstance(name, str):
             fault = "a header's name is not UTF-8"
-        elif name in _KEPT or not name.startswith(OF_THE_BROKER):
-            written = _attribute(value)
+        elif value is not None and (name in OF_A_DEAD_LETTER or not name.startswith(OF_THE_BROKER)):
+            written = _attribute(value) if bare_name(name) != "time" else _event_time(value)
             if written is None:
                 fault = f"the header {name[:64]!r} can't be written as JSON"
             else:
                 attributes[name] = written
+    attributes = dict(from_outside(attributes))
     for name in _PROPERTIES:
         value = getattr(properties, name, None)
         if value is not None:
@@ -116,7 +125,14 @@ def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[st
             fault = f"the property timestamp is no moment: {str(timestamp)[:64]}; expected seconds since 1970"
         else:
             attributes[AMQP_TIMESTAMP] = moment.isoformat()
-    return attributes | {"routing_key": routing_key}, fault
+    return attributes | {ROUTING_KEY: routing_key}, fault
+
+
+def _event_time(value: object) -> Attribute | None:
+    # A timestamp of AMQP 1.0, as which CloudEvents' binding has it, is milliseconds. Elsewhere it is text.
+    if isinstance(value, int) and (moment := moment_of(value / 1000)) is not None:
+        return moment.isoformat()
+    return _attribute(value)
 
 
 def _utf8(text: str) -> bytes:
@@ -126,6 +142,8 @@ def _utf8(text: str) -> bytes:
 def _attribute(value: object) -> Attribute | None:
     if isinstance(value, str | bytes):
         return value
+    if isinstance(value, datetime):
+        return value.isoformat()
     try:
         return json.dumps(value, default=_plain, sort_keys=True)
     except (TypeError, ValueError, RecursionError):

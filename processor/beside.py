@@ -1,16 +1,22 @@
 """What stands beside a body: what it names of the event, and what becomes of the rest.
 
     attributes ─┬▶ the six NAMES      fill what the body leaves open; where both speak they must agree
-                └▶ everything else    goes into the context, behind the body's own words
+                ├▶ CloudEvents' names  the same, see cloudevents.py
+                ├▶ content-encoding    how the body is packed, see unpacking.py
+                └▶ everything else     goes into the context, beside the body's own words
+    implied ────▶ tenant and event type that the way by which it came says: fill what is open then
 
 Attributes are SQS's message attributes, AMQP's properties and headers, and Kafka's headers: one rule for all.
 """
 
 import base64
-import json
+import itertools
 import re
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Container, Mapping
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 Attribute: TypeAlias = str | bytes
 """The value of one message attribute: text (SQS String and Number) or bytes (Binary)."""
@@ -21,6 +27,10 @@ NAMES = ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "sc
 AMQP_MESSAGE_ID, AMQP_TIMESTAMP = "amqp.message_id", "amqp.timestamp"
 _LAST_WORDS = {"message_id": AMQP_MESSAGE_ID, "occurred_at": AMQP_TIMESTAMP}
 """What names something where nothing else does. Libraries set them unasked, so they contradict nobody."""
+
+ROUTING_KEY = "routing_key"
+_OURS = re.compile(r"routing_key|amqp\.[a-z_.]+")
+"""Names that our sources give to what a broker says. What a sender calls so gets another, see `free_name`."""
 
 OF_THE_BROKER = (
     "x-delivery-count",
@@ -33,8 +43,37 @@ OF_THE_BROKER = (
 )
 """How the headers begin that a broker adds on the way. They are not the sender's words, and no context."""
 
+CLOUDEVENTS = ("ce-", "ce_", "cloudevents:", "cloudevents_")
+"""How the attributes of a CloudEvent in binary mode begin, in small letters."""
 
-_QUOTED_MAX = 64
+_NAME_OF_CLOUDEVENTS = re.compile(r"[a-z0-9]{1,64}")
+
+_OF_THE_TRANSPORT = re.compile(
+    r"traceparent|tracestate|traceresponse|baggage|correlation-context|b3|x-b3-.*"  # W3C, Zipkin
+    r"|sentry-trace|uber-trace-id|uberctx-.*|jaeger-.*|x-ot-span-context|ot-tracer-.*"
+    r"|x-datadog-.*|_datadog|dd-pathway-ctx.*|newrelic|elastic-apm-traceparent|x-instana-.*|x-dynatrace"
+    r"|x-amzn-trace-id|awstraceheader|x-cloud-trace-context|diagnostic-id|grpc-trace-bin"
+    r"|(x-)?request-id|x-client-trace-id|x-delay"
+)
+
+
+class Beside(NamedTuple):
+    """What stands beside one body, and what the way by which it came implies.
+
+    `sources` names, for fields that were read from attributes, which those are.
+    """
+
+    attributes: Mapping[str, Attribute] = MappingProxyType({})
+    implied: Mapping[str, str] = MappingProxyType({})
+    sources: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def known(self) -> Mapping[str, Attribute]:
+        """What is said or implied."""
+        return {**self.implied, **self.attributes} if self.implied else self.attributes
+
+
+NOTHING_BESIDE = Beside()
 
 
 def binary_name(attributes: Mapping[str, Attribute]) -> str | None:
@@ -43,62 +82,185 @@ def binary_name(attributes: Mapping[str, Attribute]) -> str | None:
 
 
 def complete(
-    fields: Mapping[str, Any], names: Mapping[str, str], attributes: Mapping[str, Attribute]
-) -> tuple[dict[str, Any], set[str]]:
+    fields: Mapping[str, Any], names: Mapping[str, str], beside: Beside
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Add to a body's fields what they leave open; `names` maps our names to the body's.
 
-    The second value has the attributes that are spoken for, and so belong into no context.
+    The second value has the attribute that each field was taken from.
     """
-    completed, spoken_for = dict(fields), set(NAMES)
+    completed, sources = dict(fields), dict(beside.sources)
     for name, field in names.items():
         if fields.get(field) is not None:
             continue
-        source = name if name in attributes else _LAST_WORDS.get(name, name)
-        if source in attributes:
-            completed[field] = _number(attributes[source]) if name == "schema_version" else attributes[source]
-            spoken_for.add(source)
-    return completed, spoken_for
+        source = name if name in beside.attributes else _LAST_WORDS.get(name, name)
+        value = beside.attributes.get(source)
+        # A property that can be no id names nothing.
+        if value is not None and (source == name or (value and isinstance(value, str))):
+            completed[field] = _number(value) if name == "schema_version" else value
+            sources[field] = source
+        elif name in beside.implied:
+            completed[field] = beside.implied[name]
+    return completed, sources
 
 
 def disagreement(
     names: Mapping[str, str],
     fields: Mapping[str, Any],
-    attributes: Mapping[str, Attribute],
+    beside: Beside,
     same: Callable[[str, str], bool],
+    event_type: str,
 ) -> str | None:
-    """Say, in words that name both, where a body and what stands beside it differ; None: nowhere."""
+    """Say, in words that name both, where a body and what is beside it differ; None: nowhere.
+
+    `event_type` is what both come to.
+    """
     for name, field in names.items():
-        said, own = attributes.get(name), fields.get(field)
+        said, own = beside.attributes.get(name), fields.get(field)
         if isinstance(said, str) and own is not None and not same(name, said):
-            what = "tenant" if name == "tenant_id" else name
-            return (
-                f"the message attribute {name} differs from the {what} that the body names: "
-                f"{said[:_QUOTED_MAX]!r} and {str(own)[:_QUOTED_MAX]!r}; send both alike, or only one"
-            )
-    return None
+            return differing(name, said, "tenant" if name == "tenant_id" else name, own)
+    implied = beside.implied.get("event_type", event_type)
+    if implied == event_type:
+        return None
+    return (
+        f"event_type: the message names {event_type[:_QUOTED_MAX]!r} and its queue is said to carry "
+        f"{implied!r}; send it where its type belongs, or mend what is said of the queue"
+    )
+
+
+def differing(attribute: str, said: Attribute, what: str, own: object) -> str:
+    """Say that an attribute and a body differ."""
+    return (
+        f"the message attribute {attribute} differs from the {what} that the body names: "
+        f"{said[:_QUOTED_MAX]!r} and {str(own)[:_QUOTED_MAX]!r}; send both alike, or only one"
+    )
+
+
+_QUOTED_MAX = 64
 
 
 def add_context(
-    own: str | None,
-    said: Collection[str],
+    text: str | None,
+    fields: Mapping[str, Any],
+    known: Container[str],
     attributes: Mapping[str, Attribute],
-    spoken_for: Collection[str],
+    sources: Mapping[str, str],
 ) -> str | None:
-    """Add to the text of a context what else stands beside the body; what the body has `said` goes first."""
-    found = {
-        name: value
-        for name, value in attributes.items()
-        if name not in spoken_for and name not in said and not name.startswith(OF_THE_BROKER)
-    }
+    """Add to the text of a context what else stands beside the body.
+
+    In the context are those of a body's `fields` that are not `known`. Where one of them says another thing
+    than an attribute of its name, both stay: see `free_name`. `sources` has the attributes that fill fields.
+    """
+    found: dict[str, Attribute] = {}
+    filling = set(sources.values())
+    for name, value in attributes.items():
+        if name in _NOT_CONTEXT or name in filling:
+            continue
+        if name in fields and name not in known:
+            if fields[name] == value:
+                continue
+            found[_free(name, fields, found, attributes)] = value
+        else:
+            found[name] = value
     if not found:
-        return own
-    added = ", ".join(f"{json.dumps(name)}: {_json(value)}" for name, value in found.items())
-    return f"{{{added}}}" if own is None else f"{{{added}, {own[1:-1]}}}"
+        return text
+    added = ", ".join([f"{quoted(name)}: {_json(value)}" for name, value in found.items()])
+    return f"{{{added}}}" if text is None else f"{{{added}, {text[1:-1]}}}"
+
+
+OF_A_DEAD_LETTER = ("x-first-death-queue", "x-first-death-reason", "x-first-death-exchange")
+"""What of a broker's headers is kept beside a body: where it lay before it was dead-lettered, and why."""
+
+_NOT_CONTEXT = frozenset((*NAMES, *OF_A_DEAD_LETTER))
+
+
+# ── names ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def from_outside(given: Mapping[str, Attribute]) -> Mapping[str, Attribute]:
+    """Give what a sender has put beside a body, under names that can't be taken for ours."""
+    if not any(map(_OURS.fullmatch, given)):
+        return given
+    found: dict[str, Attribute] = {}
+    for name, value in given.items():
+        found[_free(name, (name,), given, found) if _OURS.fullmatch(name) else name] = value
+    return found
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """Give a name for what a sender has put beside a body: its own, or one with a number behind it.
+
+    A number is put where the name is taken, or is one of ours, which a sender never gets.
+    """
+    return _free(name, taken, (name,) if _OURS.fullmatch(name) else ())
+
+
+def _free(name: str, *taken: Container[str]) -> str:
+    names = itertools.chain((name,), (f"{name}#{number}" for number in itertools.count(2)))
+    return next(each for each in names if not any(each in names for names in taken))
+
+
+@lru_cache(maxsize=4096)
+def bare_name(name: str) -> str | None:
+    """Give the name of a CloudEvent's attribute in binary mode without its prefix; None: it is none."""
+    lowered = name.lower()
+    for prefix in CLOUDEVENTS:
+        bare = lowered.removeprefix(prefix)
+        if bare != lowered and (_NAME_OF_CLOUDEVENTS.fullmatch(bare) or bare == "data_base64"):
+            return bare
+    return None
+
+
+def speaks(name: str) -> bool:
+    """Say whether an attribute of this name has a meaning to us, so that it may be there only once."""
+    return name in NAMES or of_an_event(name) or _plain(name) == _CONTENT_ENCODING
+
+
+@lru_cache(maxsize=4096)
+def of_an_event(name: str) -> bool:
+    """Say whether an attribute of this name may make of a body a CloudEvent."""
+    return bare_name(name) is not None or _plain(name) == _CONTENT_TYPE
+
+
+@lru_cache(maxsize=4096)
+def of_the_transport(name: str) -> bool:
+    """Say whether an attribute is about the sending of a message: a trace, or the number of a request.
+
+    These differ each time a message is published, and so tell no message from another. They are context.
+    """
+    return _OF_THE_TRANSPORT.fullmatch(bare_name(name) or name.lower()) is not None
+
+
+_CONTENT_TYPE, _CONTENT_ENCODING = "contenttype", "contentencoding"
+
+_OF_KOMBU = "application/x-"
+"""How the values of kombu's header `compression` begin, which leaves content_encoding to the charset."""
+
+
+def content_types(attributes: Mapping[str, Attribute]) -> list[str]:
+    """Give the names of the attributes that say of which media type a body is, however they are written."""
+    return [name for name in attributes if _plain(name) == _CONTENT_TYPE]
+
+
+def content_encodings(attributes: Mapping[str, Attribute]) -> list[str]:
+    """Give the names of the attributes that say how a body is packed, however they are written."""
+    return [
+        name
+        for name, value in attributes.items()
+        if _plain(name) == _CONTENT_ENCODING
+        or (name == "compression" and isinstance(value, str) and value.startswith(_OF_KOMBU))
+    ]
+
+
+@lru_cache(maxsize=4096)
+def _plain(name: str) -> str:
+    return name.lower().removeprefix("amqp.").replace("-", "").replace("_", "")
 
 
 def _json(value: Attribute) -> str:
     # As the rejection's column has it, so that text is told from bytes.
-    return json.dumps(value if isinstance(value, str) else {"base64": base64.b64encode(value).decode()})
+    if isinstance(value, str):
+        return quoted(value)
+    return f'{{"base64": "{base64.b64encode(value).decode()}"}}'
 
 
 def _number(value: Attribute) -> Attribute | int:

@@ -1,11 +1,12 @@
 """Which tenants a delivery may speak for, by where it came from: its queue, and who put it there.
 
-    QUEUE_TENANTS  (the queue of SQS_QUEUE_URL) ─┐
+    queue.tenants  (the registry, any queue)    ─┐
+    QUEUE_TENANTS  (the queue of SQS_QUEUE_URL) ─┤
     SENDER_TENANTS (the SQS SenderId)           ─┴─▶ allowed ─▶ a body that names another is rejected
                                                        └─▶ exactly one: proven ─▶ rejection.bound_tenant_id
 
-A body says what its sender likes. These two are said by the operator and by AWS, so what they allow is also
-the one proof there is of whose a rejection is.
+A body says what its sender likes. These are said by the operator and by AWS, so what they allow is also the
+one proof there is of whose a rejection is. Where several bind a delivery, each has to allow it.
 """
 
 from collections.abc import Mapping
@@ -51,13 +52,14 @@ class Bindings:
         """Whether anything is bound."""
         return self.queue_tenants is not None or self.sender_tenants is not None
 
-    def allowed(self, delivery: Delivery) -> frozenset[str] | None:
+    def allowed(self, delivery: Delivery, registered: frozenset[str] | None = None) -> frozenset[str] | None:
         """Give the tenants that a delivery may speak for; None: any.
 
-        Settings go first. Where they say nothing of a delivery that is replayed, say because another queue
-        than its own is set, what was proven when it came still holds: a replay opens no door.
+        `registered` are those that the registry binds its queue to. What is said today goes first. Where
+        nothing is said of a delivery that is replayed, what was proven when it came still holds: a replay
+        opens no door.
         """
-        bounds = []
+        bounds = [] if registered is None else [registered]
         if self.queue_tenants is not None and delivery.queue == self.queue:
             bounds.append(self.queue_tenants)
         if self.sender_tenants is not None:
@@ -68,25 +70,27 @@ class Bindings:
             return frozenset.intersection(*bounds)
         return None if delivery.bound_tenant_id is None else frozenset((delivery.bound_tenant_id,))
 
-    def proven(self, delivery: Delivery) -> str | None:
+    def proven(self, delivery: Delivery, registered: frozenset[str] | None = None) -> str | None:
         """Give the one tenant that a delivery can be from; None: there are more, or none."""
-        allowed = self.allowed(delivery)
+        allowed = self.allowed(delivery, registered)
         return next(iter(allowed)) if allowed is not None and len(allowed) == 1 else None
 
-    def refusal(self, delivery: Delivery, tenant_id: str) -> dict[str, Any] | None:
+    def refusal(
+        self, delivery: Delivery, tenant_id: str, registered: frozenset[str] | None = None
+    ) -> dict[str, Any] | None:
         """Say why a delivery may not speak for a tenant, as the detail of a rejection; None: it may."""
-        allowed = self.allowed(delivery)
+        allowed = self.allowed(delivery, registered)
         if allowed is None or tenant_id in allowed:
             return None
         if allowed:
             words = (
                 "the queue or its sender is bound to other tenants than the event names; send it where its "
-                "tenant belongs, or mend QUEUE_TENANTS or SENDER_TENANTS and replay"
+                "tenant belongs, or mend `processor queue`, QUEUE_TENANTS or SENDER_TENANTS and replay"
             )
         else:
             words = (
                 "nothing may be sent for any tenant by this sender on this queue; "
-                "if it should, mend SENDER_TENANTS or QUEUE_TENANTS and replay"
+                "if it should, mend SENDER_TENANTS, QUEUE_TENANTS or `processor queue` and replay"
             )
         return {"message": words, "allowed": sorted(allowed)[:_LISTED_MAX], "allowed_count": len(allowed)}
 

@@ -35,7 +35,7 @@ def messages_document(messages: Sequence[Message]) -> str:
                 "schema_id": message.schema_id,
                 "occurred_at": message.occurred_at,
                 "occurred_at_rest": message.occurred_at_rest,
-                "sent_at": delivery.sent_at,
+                "sent_at": message.sent_at or delivery.sent_at,
                 # As they came: PostgreSQL reads them, and keeps every digit.
                 "payload": orjson.Fragment(message.payload),
                 "context": None if message.context is None else orjson.Fragment(message.context),
@@ -54,6 +54,7 @@ def duplicate_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
         "tenant_id": [message.tenant_id for message in messages],
         "message_id": [message.message_id for message in messages],
         "producer": [message.producer for message in messages],
+        "sent_at": [message.sent_at or message.delivery.sent_at for message in messages],
         "received_at": [message.delivery.received_at for message in messages],
     }
 
@@ -75,6 +76,7 @@ def rejection_columns(
             "reason": [str(rejection.reason) for rejection in rejections],
             "detail": [detail_json(rejection) for rejection in rejections],
             "body": [rejection.delivery.body for rejection in rejections],
+            "rule_id": [rejection.rule_id for rejection in rejections],
             "sender_id": [storable_text(rejection.delivery.sender_id) for rejection in rejections],
             "bound_tenant_id": [proven_tenant(rejection.delivery) for rejection in rejections],
             "attributes": [_attributes_json(rejection.delivery.attributes) for rejection in rejections],

@@ -1,20 +1,37 @@
 """From a delivery to an envelope, by what its queue is said to carry.
 
-body, attributes ─▶ unwrap (sns) ─▶ routing key ─▶ wire.decode ─▶ Envelope | Malformed
-                      └─ by the queue's rules: a body never says itself how it is to be read
+body, attributes ─▶ unpack ─▶ unwrap ─▶ routing key ─┬▶ wire.decode ───────────┬▶ Envelope | Malformed
+                                  │                   └▶ mapping.decode_mapped ─┘
+                                  └─ by the queue's rules: a body never says itself how it is to be read
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
+from processor.beside import ROUTING_KEY, Attribute, Beside
+from processor.envelopes import claimed_of
 from processor.errors import Reason
+from processor.mapping import decode_mapped
 from processor.model import Delivery, QueueRules
 from processor.routing_keys import RoutingKeys
-from processor.sns import unwrap
 from processor.strict_json import VALUES_MAX
-from processor.wire import Claimed, Envelope, Malformed, decode, derived_id
+from processor.unpacking import BEFORE_JSON, unpack
+from processor.unwrapping import Unwrapped, Unwrapper, eventbridge, refused, s3, sns
+from processor.unwrapping.shapes import NO_TENANT, pointer_words, shape_words
+from processor.wire import NOTHING_IMPLIED, Claimed, Envelope, Malformed, decode, read_body
+
+UNWRAPPERS: Mapping[str, Unwrapper] = {
+    "sns": sns.unwrap,
+    "eventbridge": eventbridge.unwrap,
+    "s3": s3.unwrap,
+}
+"""By what an operator says of a queue."""
+
+_Opened: TypeAlias = tuple[bytes, Mapping[str, Attribute], Unwrapped | None]
 
 NO_RULES = QueueRules()
 """Of a queue of which nothing is said."""
@@ -30,9 +47,19 @@ class Decoder:
     routing_keys: RoutingKeys | None = None
     routed_queue: str | None = None
 
-    def read(self, delivery: Delivery, rules: QueueRules) -> Envelope | Malformed:
-        """Read one delivery by the rules of its queue. Never raises for its content."""
-        found = self._decode(delivery, rules)
+    def read(
+        self, delivery: Delivery, rules: QueueRules, tenant_id: str | None = None
+    ) -> Envelope | Malformed:
+        """Read one delivery by the rules of its queue. Never raises for its content.
+
+        `tenant_id` is the one that it can be from by the way it came, where it names none; None: there are
+        more, or none.
+        """
+        implied = NOTHING_IMPLIED
+        if tenant_id is not None or rules.event_type is not None:
+            named = (("tenant_id", tenant_id), ("event_type", rules.event_type))
+            implied = {name: value for name, value in named if value is not None}
+        found = self._decode(delivery, rules, implied)
         if delivery.fault is None:
             return found
         # What could not be read may have named the event, or is its context: nothing is stored without it.
@@ -44,28 +71,114 @@ class Decoder:
         )
         return Malformed(Reason.ENVELOPE_INVALID, detail, claimed)
 
-    def _decode(self, delivery: Delivery, rules: QueueRules) -> Envelope | Malformed:
-        body, attributes, wrapped_id = delivery.body, delivery.attributes, None
+    def json_of(self, body: bytes) -> Any:  # noqa: ANN401 - any JSON value
+        """Give the value of a body as it came; None: it is no JSON within the limits, or null."""
+        document = read_body(
+            body,
+            {},
+            size_bytes_max=self.body_bytes_max,
+            depth_max=self.json_depth_max,
+            values_max=self.json_values_max,
+        )
+        return None if isinstance(document, Malformed) else document.value
+
+    def _decode(
+        self, delivery: Delivery, rules: QueueRules, implied: Mapping[str, str]
+    ) -> Envelope | Malformed:
         limits: dict[str, Any] = {
             "size_bytes_max": self.body_bytes_max,
             "depth_max": self.json_depth_max,
             "values_max": self.json_values_max,
         }
-        if rules.unwrap == "sns":
-            notification = unwrap(body, **limits)
-            if isinstance(notification, Malformed):
-                return notification
-            body, attributes = notification.body, notification.attributes
-            wrapped_id = notification.message_id
+        opened = self._open(delivery, rules, limits)
+        if isinstance(opened, Malformed):
+            return opened
+        body, attributes, inner = opened
+        if inner is not None:
+            implied = {**implied, **inner.implied}
+        if rules.mapping is None:
+            envelope = decode(body, attributes, implied=implied, **limits)
+        else:
+            envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **limits)
+        if isinstance(envelope, Malformed):
+            if inner is not None and "tenant_id" not in {**implied, **attributes}:
+                envelope = _adding(envelope, NO_TENANT)
+            return _explained(envelope, body, limits)
+        return envelope if inner is None else _completed(envelope, inner, delivery.sent_at)
+
+    def _open(self, delivery: Delivery, rules: QueueRules, limits: Mapping[str, Any]) -> _Opened | Malformed:
+        """Give the body in which the event is, what stands beside it, and what both were wrapped in."""
+        body, attributes, inner = delivery.body, delivery.attributes, None
+        if attributes or body.startswith(BEFORE_JSON):
+            unpacked = unpack(body, attributes, self.body_bytes_max)
+            if isinstance(unpacked, Malformed):
+                return unpacked
+            body, attributes = unpacked
+        if rules.unwrap not in (None, "none"):
+            wrapped = _unwrap(body, attributes, delivery.queue, rules, limits)
+            if isinstance(wrapped, Malformed):
+                return _explained(wrapped, body, limits)
+            inner, unpacked = wrapped, unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
+            if isinstance(unpacked, Malformed):
+                return unpacked
+            body, attributes = unpacked[0], {**attributes, **unpacked[1]}
         # By today's setting, also where it is replayed: what is kept of a rejection is what came.
-        key = attributes.get("routing_key") if delivery.queue == self.routed_queue else None
+        key = delivery.attributes.get(ROUTING_KEY) if delivery.queue == self.routed_queue else None
         if self.routing_keys is not None and key is not None:
             routed = self.routing_keys.apply(key, body, attributes)
             if isinstance(routed, Malformed):
                 return routed
             body, attributes = routed
-        envelope = decode(body, attributes, **limits)
-        if wrapped_id is None or isinstance(envelope, Malformed) or envelope.message_id is not None:
-            return envelope
-        # SNS may put one message on the queue twice, under two delivery ids; its own stays the same.
-        return replace(envelope, message_id=derived_id(delivery.queue, wrapped_id))
+        if (words := pointer_words(body)) is not None:
+            return refused(words, claimed_of(None, Beside(attributes)))
+        return body, attributes, inner
+
+
+def _unwrap(
+    body: bytes,
+    attributes: Mapping[str, Attribute],
+    queue: str,
+    rules: QueueRules,
+    limits: Mapping[str, Any],
+) -> Unwrapped | Malformed:
+    document = read_body(body, attributes, **limits)
+    if isinstance(document, Malformed):
+        return document
+    unwrapper = UNWRAPPERS.get(rules.unwrap or "")
+    if unwrapper is None:
+        return refused(f"nothing is known of unwrap {rules.unwrap!r}; expected {', '.join(UNWRAPPERS)}")
+    typed = rules.event_type is not None or "event_type" in (rules.mapping or ())
+    found = unwrapper(document, queue, typed=typed)
+    if isinstance(found, Malformed):
+        return found
+    for name in found.attributes.keys() & attributes.keys():
+        if found.attributes[name] != attributes[name]:
+            return refused(f"the message attribute {name} stands beside the body and in it, and differs")
+    return found
+
+
+def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envelope:
+    context = envelope.context or inner.context
+    if envelope.context is not None and inner.context is not None:
+        # Of a name that stands in it twice jsonb keeps the last: the event's own.
+        context = f"{inner.context[:-1]}, {envelope.context[1:]}"
+    earliest = sent_at if inner.sent_at is None else min(inner.sent_at, sent_at)
+    return replace(envelope, context=context, sent_at=earliest)
+
+
+def _explained(envelope: Malformed, body: bytes, limits: Mapping[str, Any]) -> Malformed:
+    """Add what the body looks like, if it is another service's, and the setting that takes it."""
+    if envelope.reason is not Reason.ENVELOPE_INVALID:
+        return envelope
+    # Read once more: only what is rejected pays for it.
+    document = read_body(body, {}, **limits)
+    words = None if isinstance(document, Malformed) else shape_words(document.value)
+    return envelope if words is None else _adding(envelope, words)
+
+
+def _adding(envelope: Malformed, words: str) -> Malformed:
+    """Put words in front, since a rejection cuts long texts at their end."""
+    if words in envelope.detail["message"]:
+        return envelope
+    detail = {**envelope.detail, "message": f"{words}; {envelope.detail['message']}"}
+    return Malformed(envelope.reason, detail, envelope.claimed)

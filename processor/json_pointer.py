@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-_PLACE = re.compile(r"0|[1-9][0-9]{0,8}")
+PLACE = re.compile(r"0|[1-9][0-9]{0,8}")
 """How a pointer spells a place in a list; none is longer than such a number."""
 
 
@@ -18,7 +18,7 @@ def follow(value: Any, path: Sequence[str]) -> Any:  # noqa: ANN401 - any JSON v
     for step in path:
         if type(value) is dict:
             value = value.get(step)
-        elif type(value) is list and _PLACE.fullmatch(step) and int(step) < len(value):
+        elif type(value) is list and PLACE.fullmatch(step) and int(step) < len(value):
             value = value[int(step)]
         else:
             return None

@@ -1,12 +1,11 @@
 """A message of Kafka as a record of ours: its name, its moment and its headers."""
 
-import itertools
 from collections.abc import Mapping
 from datetime import datetime
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
-from processor.beside import NAMES
+from processor.beside import free_name, speaks
 from processor.bounds import moment_of
 from processor.kafka_client import delivery_id
 from processor.kafka_partitions import Record
@@ -52,9 +51,9 @@ def _attributes(message: "Message") -> tuple[Mapping[str, Attribute], str | None
             break
         if value is None:
             continue
-        if name in found and name in NAMES:
+        if name in found and speaks(name):
             return found, f"the header {name} is there twice; send it once"
-        found[_free(name, found)] = value if isinstance(value, str) else _text(value)
+        found[free_name(name, found)] = value if isinstance(value, str) else _text(value)
     if len(headers) > HEADERS_MAX or size_bytes > HEADERS_BYTES_MAX:
         return found, (
             f"the message has more than {HEADERS_MAX} headers, or more than {HEADERS_BYTES_MAX} bytes of "
@@ -66,12 +65,6 @@ def _attributes(message: "Message") -> tuple[Mapping[str, Attribute], str | None
 # Not `message.headers()`: of names that are not UTF-8 the driver gives a broken list beside its exception.
 # Once Python has made such a call fast it looks for none, and raises it much later, or crashes.
 _headers = methodcaller("headers")
-
-
-def _free(name: str, found: Mapping[str, Attribute]) -> str:
-    """Give a name for a header: its own, or one with a number behind it where that is taken."""
-    names = itertools.chain((name,), (f"{name}#{number}" for number in itertools.count(2)))
-    return next(each for each in names if each not in found)
 
 
 def _text(value: bytes) -> Attribute:

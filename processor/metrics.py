@@ -13,6 +13,9 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 deliveries = Counter(
     "processor_deliveries", "Deliveries with an outcome, after the commit.", ["outcome", "reason"]
 )
+discarded_by_rule = Counter(
+    "processor_discarded_by_rule", "Rejections that a rule discarded at once, after the commit.", ["reason"]
+)
 received = Counter("processor_received", "Deliveries received from the queue, redeliveries included.")
 settled = Counter("processor_settled", "Deliveries deleted from the queue.")
 batch_size = Histogram(
@@ -43,10 +46,16 @@ source_errors = Counter("processor_source_errors", "Failed calls to the queue.",
 database_errors = Counter(
     "processor_database_errors", "Failed transactions, by what was done about it.", ["remedy"]
 )
+meter_misses = Counter(
+    "processor_meter_misses", "Times that a meter could not count a message that was stored."
+)
 reject_alarms = Gauge(
     "processor_reject_alarms", "Pairs of tenant and event type of which too large a share is rejected."
 )
 registry_version = Gauge("processor_registry_version", "Version of the registry that verdicts are made with.")
+tenants_registered = Counter(
+    "processor_tenants_registered", "Tenants that were registered by an event, where their queue says so."
+)
 usage_lines_written = Counter(
     "processor_usage_lines_written", "Lines written as windows closed, later revisions included."
 )

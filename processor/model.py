@@ -116,6 +116,7 @@ class Message(Struct, frozen=True, gc=False):
     context: str | None
     metered: bool = False
     occurred_at_rest: str | None = None
+    sent_at: datetime | None = None
 
 
 class Rejection(Struct, frozen=True, gc=False):
@@ -124,6 +125,8 @@ class Rejection(Struct, frozen=True, gc=False):
     `key_known` is false where another reading may have found another key in it than what is claimed.
     `searched` is false where to look for an earlier outcome of the delivery took too long, and is left out.
     `final` says that it rests on no registry, and that to judge it again would be of no use, or of harm.
+    `rule_id` names the rule by which it is discarded at once; None: it waits for a person.
+    `newcomer` is the unknown tenant of an event that is valid otherwise, where its queue registers tenants.
     """
 
     delivery: Delivery
@@ -134,17 +137,23 @@ class Rejection(Struct, frozen=True, gc=False):
     key_known: bool = True
     searched: bool = True
     final: bool = False
+    rule_id: int | None = None
+    newcomer: str | None = None
 
 
 Verdict: TypeAlias = Message | Rejection
 
 
 class Settlement(Struct, frozen=True, gc=False):
-    """The leave to delete one delivery from its queue. Only `Store.save` gives it out, after its COMMIT."""
+    """The leave to delete one delivery from its queue. Only `Store.save` gives it out, after its COMMIT.
+
+    `discarded` says of a rejection that a rule closed it at once.
+    """
 
     delivery: Delivery
     outcome: Outcome
     reason: Reason | None = None
+    discarded: bool = False
 
 
 VOID = "void"
@@ -167,22 +176,39 @@ class EventSchema:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What of a meter has a say in a verdict; `tenant_id` None: shared, `value_pointer` None: it counts."""
+    """What of a meter has a say in a verdict; `tenant_id` None: shared, `value_pointer` None: it counts.
+
+    With `text_amounts` it adds a number in quotes too.
+    """
 
     meter: str
     tenant_id: str | None
     event_type: str
     value_pointer: str | None
     allows_corrections: bool
+    text_amounts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RejectionRule:
+    """Which rejections are known noise; None means any. `conditions` has JSON pointers into the body."""
+
+    rule_id: int
+    reason: str
+    queue: str | None
+    tenant_id: str | None
+    event_type: str | None
+    conditions: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class QueueRules:
     """What one queue is said to carry; None, or false: nothing is said.
 
-    `unwrap` names the envelope that another service puts around each event. `mapping` has, for names of an
-    envelope (and `payload`), the JSON pointers at which its bodies have them. `tenants` are those that it may
-    speak for. `event_type` is that of events which name none.
+    `unwrap` names the envelope that another service puts around each event; "none": there is none. `mapping`
+    has, for names of an envelope (and `payload`), the JSON pointers at which its bodies have them. `tenants`
+    are those that it may speak for. `event_type` is that of events which name none. With `registers_tenants`
+    a valid event of an unknown tenant registers it.
     """
 
     unwrap: str | None = None
@@ -191,6 +217,16 @@ class QueueRules:
     event_type: str | None = None
     registers_tenants: bool = False
 
+    def over(self, other: "QueueRules") -> "QueueRules":
+        """Give these rules, completed by the other's where nothing is said here."""
+        return QueueRules(
+            other.unwrap if self.unwrap is None else self.unwrap,
+            other.mapping if self.mapping is None else self.mapping,
+            other.tenants if self.tenants is None else self.tenants,
+            other.event_type if self.event_type is None else self.event_type,
+            self.registers_tenants or other.registers_tenants,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Registry:
@@ -198,6 +234,7 @@ class Registry:
 
     `id_scopes` has those event types whose ids are unique within some values of the payload alone: JSON
     pointers to them. `queues` has the rules of queues, by name.
+    `rejection_rules` are those in force, as they were added.
     """
 
     version: int
@@ -206,3 +243,4 @@ class Registry:
     meters: tuple[Meter, ...] = ()
     id_scopes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     queues: Mapping[str, QueueRules] = field(default_factory=dict)
+    rejection_rules: tuple[RejectionRule, ...] = ()

@@ -19,8 +19,13 @@ Row: TypeAlias = dict[str, Any]
 
 
 def tenants(connection: Connection) -> list[Row]:
-    """List the tenants: tenant_id, name, status, created_at."""
+    """List the tenants: tenant_id, name, status, created_at, registered_by (the queue, where one did)."""
     return _rows(connection, "registry", "list_tenants", {})
+
+
+def queues(connection: Connection, queue: str | None = None) -> list[Row]:
+    """List what is said of queues, or of one; an empty list where nothing is."""
+    return _rows(connection, "registry", "list_queues", {"queue": queue})
 
 
 def api_keys(connection: Connection, tenant_id: str | None) -> list[Row]:
@@ -71,6 +76,11 @@ def rejection(connection: Connection, rejection_id: int) -> Row:
 def rejection_stats(connection: Connection, selection: dict[str, Any]) -> list[Row]:
     """Count rejections by status, reason, tenant and event type."""
     return _rows(connection, "rejections", "stats", selection)
+
+
+def rejection_rules(connection: Connection) -> list[Row]:
+    """List the rules by which rejections are discarded at once, with how many each has; retired ones last."""
+    return _rows(connection, "rejections", "list_rules", {})
 
 
 def reject_alarms(connection: Connection, limits: Limits) -> list[tuple[Pair, int, int]] | None:

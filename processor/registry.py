@@ -1,6 +1,7 @@
-"""Changing the registry: tenants with their keys, event types and their schemas, one transaction a change."""
+"""Changing the registry: tenants and keys, event types and schemas, rules; one transaction a change."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -8,9 +9,12 @@ import orjson
 import psycopg
 
 from processor.api_keys import new_key
-from processor.errors import NotFound, SettingsError
+from processor.errors import NotFound, Reason, SettingsError
 from processor.queries import queries
-from processor.schemas import compile_schema
+from processor.validators import compile_schema
+
+_NO_JSON = (Reason.NOT_UTF8, Reason.NOT_JSON, Reason.TOO_LARGE)
+_POINTER = re.compile(r"(/([^/~]|~[01])*)+")
 
 
 def add_tenant(connection: psycopg.Connection[Any], tenant_id: str, name: str | None = None) -> bool:
@@ -67,6 +71,51 @@ def revoke_key(connection: psycopg.Connection[Any], key_id: str) -> tuple[str, d
     if found is None:
         raise NotFound("no API key has this id; `processor key list` shows those there are")
     return found[0], found[1]
+
+
+def add_rejection_rule(
+    connection: psycopg.Connection[Any],
+    *,
+    reason: str,
+    queue: str | None,
+    tenant_id: str | None,
+    event_type: str | None,
+    conditions: Mapping[str, str],
+) -> int:
+    """Let rejections like this be discarded at once, from the next save on; gives the rule's id.
+
+    `conditions` has JSON pointers into the body, and the text that stands there. Raises SettingsError where a
+    reason stands alone, or where the rule would match nothing.
+    """
+    if not (queue or tenant_id or event_type or conditions):
+        raise SettingsError(
+            "a reason alone would discard the events of whoever makes a new mistake; name a queue, a tenant, "
+            "an event type or a value in the body (--when /pointer=value) too"
+        )
+    if conditions and reason in _NO_JSON:
+        raise SettingsError(f"--when looks into the body, and what is {reason} has none that can be read")
+    for at in conditions:
+        if not _POINTER.fullmatch(at):
+            raise SettingsError(f"--when {at[:64]!r}: expected a JSON pointer, such as /Event or /a/0/b~1c")
+    parameters = {"reason": reason, "queue": queue, "tenant_id": tenant_id, "event_type": event_type}
+    try:
+        row = connection.execute(
+            queries("rejections")["add_rule"], parameters | {"conditions": orjson.dumps(conditions).decode()}
+        ).fetchone()
+    except (psycopg.errors.CheckViolation, psycopg.DataError, UnicodeEncodeError, orjson.JSONEncodeError):
+        raise SettingsError(
+            "the database does not take this rule; expected names of at most 256 characters, values of 4,096 "
+            "together, and a reason that a body gives or the registry (not id_conflict, unstorable or "
+            "dead_lettered)"
+        ) from None
+    assert row is not None  # noqa: S101 - INSERT ... RETURNING of one row
+    return int(row[0])
+
+
+def retire_rejection_rule(connection: psycopg.Connection[Any], rule_id: int) -> None:
+    """Let a rule match nothing more; what it has discarded stays so. Raises NotFound."""
+    if connection.execute(queries("rejections")["retire_rule"], {"rule_id": rule_id}).fetchone() is None:
+        raise NotFound(f"no rule {rule_id}; `processor rejection rule list` shows those there are")
 
 
 def publish_schema(

@@ -140,7 +140,9 @@ class RejectAlarm:
             self._look(self._clock())
 
     def _note_other(self, step: _Step, verdict: Verdict, settlement: Settlement) -> None:
-        if settlement.outcome is Outcome.REJECTED and settlement.reason not in NOT_COUNTED:
+        if settlement.discarded or settlement.reason in NOT_COUNTED:
+            return
+        if settlement.outcome is Outcome.REJECTED:
             step.rejected[self._pair(verdict)] += 1
         elif settlement.outcome is _STORED:
             # Judged again by a newer registry.

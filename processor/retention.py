@@ -11,7 +11,8 @@ Totals keep what removed messages had added, which goes to `usage_removal`, so t
 
 A key must outlive everything that may still bring its message again: the queue and then its dead-letter
 queue hold a message for 14 days each. So no age may be below that of the keys, and a message stays while its
-key was seen again within it, by a duplicate or by a rejection that is open.
+key was seen again within it, by a duplicate or by a rejection that is open. What a rule discards at once is
+noise, and goes after a day whatever the ages are.
 """
 
 import threading
@@ -32,6 +33,9 @@ Row: TypeAlias = dict[str, Any]
 
 WINDOW_BLOCKS = 1024
 """8 MiB: as much of a table is looked through by one statement, whether it finds anything or not."""
+
+RULED_DAYS = 1
+"""For how long what a rule discarded is there to be looked at."""
 
 _LOCK_KEY = 7309453202311083
 _LOCK_WAIT_MS = 2000
@@ -88,7 +92,7 @@ def plan(connection: Connection, ages: Ages) -> list[Row]:
         cursor.execute(sql["freeze_snapshot"])
         moments = _cutoffs(connection, ages)
         for table, (question, _) in _TABLES.items():
-            if moments[f"{table}_before"] is not None:
+            if _any_old(moments, table):
                 rows += cursor.execute(sql[question], _bounds(moments, table)).fetchall()
     return sorted(rows, key=lambda row: (row["outcome"], row["tenant_id"]))
 
@@ -123,8 +127,10 @@ def apply(
             "let it end first"
         )
     try:
-        removed = {table: 0 for table, days in ages.as_dict().items() if days is not None}
-        for step in _steps(connection, ages, step_size):
+        # Once for the whole run: what becomes old enough meanwhile is the next run's.
+        moments = _cutoffs(connection, ages)
+        removed = {table: 0 for table in _TABLES if _any_old(moments, table)}
+        for step in _steps(connection, moments, step_size):
             removed[step.table] += step.removed
             on_step(step)
             if stop.wait(pause_s if step.removed else 0):
@@ -141,11 +147,9 @@ def forgotten_before(connection: Connection, key_days: int) -> datetime | None:
     return moment
 
 
-def _steps(connection: Connection, ages: Ages, step_size: int) -> Iterator[Step]:
-    # Once for the whole run: what becomes old enough meanwhile is the next run's.
-    moments = _cutoffs(connection, ages)
+def _steps(connection: Connection, moments: Row, step_size: int) -> Iterator[Step]:
     for table, (_, deed) in _TABLES.items():
-        if moments[f"{table}_before"] is not None:
+        if _any_old(moments, table):
             bounds = _bounds(moments, table) | {"step_size": step_size}
             yield from _walk(connection, table, deed, bounds)
 
@@ -187,12 +191,24 @@ def _remove_messages(connection: Connection, window: Mapping[str, Any]) -> tuple
     return len(places), removed, last
 
 
-def _bounds(moments: Mapping[str, datetime], table: str) -> dict[str, datetime]:
-    return {"before": moments[f"{table}_before"], "seen_since": moments["seen_since"]}
+def _any_old(moments: Row, table: str) -> bool:
+    """Say whether rows of a table may be old enough at all."""
+    return moments[f"{table}_before"] is not None or (
+        table == "rejection" and moments["ruled_before"] is not None
+    )
+
+
+def _bounds(moments: Row, table: str) -> Row:
+    return {
+        "before": moments[f"{table}_before"],
+        "ruled_before": moments["ruled_before"],
+        "seen_since": moments["seen_since"],
+    }
 
 
 def _cutoffs(connection: Connection, ages: Ages) -> Row:
-    days = {f"{table}_days": age for table, age in ages.as_dict().items()} | {"key_days": ages.key}
+    days = {f"{table}_days": age for table, age in ages.as_dict().items()}
+    days |= {"key_days": ages.key, "ruled_days": RULED_DAYS}
     with connection.cursor(row_factory=dict_row) as cursor:
         [row] = cursor.execute(queries("retention")["cutoffs"], days).fetchall()
     return row

@@ -1,31 +1,50 @@
 """The times that events name: to the microsecond as a moment, and what is finer than that beside it."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 _RFC3339 = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?P<fraction>\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:(?P<second>\d\d)(?P<fraction>\.\d+)?"
+    r"(?:[Zz]|[+-](?P<hours>\d\d):(?P<minutes>\d\d))",
+    re.ASCII,
 )
+_LONG_YEAR = re.compile(r"[+-]?\d{5,}-|-\d{4}-", re.ASCII)
 _REST = re.compile(r"\.[0-9]{6}([0-9]*[1-9])")
 _MICROSECONDS_LENGTH = len("2026-11-22T10:00:00.123456Z")
 
 _FIRST_MOMENT = datetime(1, 1, 2, tzinfo=UTC)
 _LAST_MOMENT = datetime(9999, 12, 30, tzinfo=UTC)
 
+_YEARS = "no such time: times go from 0001-01-02 to 9999-12-30, in UTC"
+
 
 def moment_of(value: object) -> datetime:
-    """Read a time in UTC; its digits beyond the microsecond are left to `rest_of`. Raises ValueError."""
+    """Read a time in UTC; its digits beyond the microsecond are left to `rest_of`. Raises ValueError.
+
+    A leap second (`:60`) comes at the end of a day in UTC, and is the first second of the next one: clocks
+    that know none show it so.
+    """
     matched = _RFC3339.fullmatch(value) if isinstance(value, str) else None
     if matched is None or not isinstance(value, str):
+        if isinstance(value, str) and _LONG_YEAR.match(value):
+            raise ValueError(_YEARS)
         raise ValueError("expected an RFC 3339 time with a zone, such as 2026-11-22T10:00:00Z")
+    if matched["hours"] is not None and (matched["hours"] > "23" or matched["minutes"] > "59"):
+        raise ValueError("no such time: a zone's hours go from 00 to 23, and its minutes from 00 to 59")
+    leaps = matched["second"] == "60"
+    text = value[: matched.start("second")] + "59" + value[matched.end("second") :] if leaps else value
     try:
-        moment = datetime.fromisoformat(_cut_fraction(value, matched["fraction"]).upper()).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
+        moment = datetime.fromisoformat(_cut_fraction(text, matched["fraction"]).upper()).astimezone(UTC)
+    except OverflowError:
+        raise ValueError(_YEARS) from None
+    except ValueError as error:
         raise ValueError(f"no such time: {error}") from None
+    if leaps and (moment.hour, moment.minute) != (23, 59):
+        raise ValueError("no such time: a leap second (:60) comes at 23:59:60 in UTC, and at no other time")
     # A reader's zone may push the first and the last day out of what its datetime can hold.
     if not _FIRST_MOMENT <= moment <= _LAST_MOMENT:
-        raise ValueError("no such time: years go from 0001 to 9999")
-    return moment
+        raise ValueError(_YEARS)
+    return moment + timedelta(seconds=1) if leaps else moment
 
 
 def rest_of(named: object) -> str | None:

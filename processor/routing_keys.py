@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from processor.cloudevents import is_binary
 from processor.errors import Reason, SettingsError
 from processor.settings import Settings
 from processor.strict_json import Document, JsonFault, read
@@ -92,7 +93,11 @@ class RoutingKeys:
             document = self._document(body)
             if document is None:
                 return body, {**attributes, **own}
-            text = _with(document, said)
+            if is_binary(attributes):
+                attributes = {**attributes, **own}
+                text = _filled(document.text, document.value, said, "the data")
+            else:
+                text = _with(document, said)
         except _Disagree as fault:
             return _malformed(str(fault), own)
         return text.encode("utf-8", "surrogatepass"), attributes
@@ -131,14 +136,14 @@ def _malformed(words: str, said: Mapping[str, str]) -> Malformed:
 def _with(document: Document, said: Mapping[str, str]) -> str:
     """Write the envelope of a body with what the key says. Raises _Disagree."""
     texts = dict(document.member_texts)
-    if "specversion" in texts:
+    if document.value.get("specversion") is not None:
         return _enveloped(document, texts, said, _CLOUDEVENT, "data")
     if {_TYPE, "payload"} <= texts.keys():
         return _enveloped(document, texts, said, _NATIVE, "payload")
     envelope: dict[str, str] = {}
     for name in _OWN:
         if name in said:
-            _agree(name, said[name], document.value.get(name, said[name]), "the body")
+            _agree(name, said[name], _named(document.value, name, said[name]), "the body")
             envelope[name] = json.dumps(said[name])
             texts.pop(name, None)
     if "id" in texts:
@@ -153,16 +158,26 @@ def _enveloped(
     """Add to an envelope what it lacks of what the key says, in the words of its format."""
     for own, name in names.items():
         if own in said:
-            _agree(name, said[own], document.value.get(name, said[own]), "the body")
-            texts.setdefault(name, json.dumps(said[own]))
+            _agree(name, said[own], _named(document.value, name, said[own]), "the body")
+            if document.value.get(name) is None:
+                texts[name] = json.dumps(said[own])
     value = document.value.get(payload)
-    others = said.keys() - set(_OWN)
-    if others and isinstance(value, dict):
-        members = {name: json.dumps(said[name]) for name in others if name not in value}
-        for name in others:
-            _agree(f"{payload}.{name}", said[name], value.get(name, said[name]), "the body")
-        texts[payload] = _joined(texts[payload], members)
+    if isinstance(value, dict):
+        texts[payload] = _filled(texts[payload], value, said, payload)
     return _object(texts)
+
+
+def _filled(text: str, value: Mapping[str, Any], said: Mapping[str, str], what: str) -> str:
+    """Add to the text of a payload what the key says of it."""
+    others = said.keys() - set(_OWN)
+    for name in others:
+        _agree(f"{what}.{name}", said[name], value.get(name, said[name]), "the body")
+    return _joined(text, {name: json.dumps(said[name]) for name in others if name not in value})
+
+
+def _named(fields: Mapping[str, Any], name: str, otherwise: str) -> object:
+    # What is null is not named.
+    return otherwise if fields.get(name) is None else fields[name]
 
 
 def _payload(value: Mapping[str, Any], texts: dict[str, str], said: Mapping[str, str]) -> str:

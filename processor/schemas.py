@@ -10,13 +10,13 @@ database per event: `Store.save` compares versions, and installs a newer registr
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import jsonschema_rs
 import orjson
 import structlog
 
-from processor import metrics
+from processor import metrics, noise
 from processor.amounts import Amount, amounts_of, find_misfit
 from processor.bindings import UNBOUND, Bindings
 from processor.decoding import NO_RULES, Decoder
@@ -34,15 +34,12 @@ from processor.model import (
     Verdict,
 )
 from processor.routing_keys import RoutingKeys
-from processor.schema_budget import budget_trouble
 from processor.strict_json import VALUES_MAX
+from processor.validators import compile_schema
 from processor.voids import find_void_misfit
-from processor.wire import ERRORS_MAX, Claimed, Envelope, Malformed, derived_id, pointer
+from processor.wire import ERRORS_MAX, PULSE, Claimed, Envelope, Malformed, derived_id, pointer
 
 log = structlog.get_logger(__name__)
-
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_REGEX_BYTES_MAX = 2 * 1024 * 1024
 
 _MESSAGE_MAX = 180
 
@@ -55,37 +52,7 @@ bad items take up to 0.3 s, 1 MiB of them took 2.6 GB and 18 s.
 
 _SEARCHED_DEPTH_MAX = 8
 
-
-def compile_schema(definition: Any) -> jsonschema_rs.Draft202012Validator:  # noqa: ANN401 - any JSON value
-    """Compile a JSON Schema (2020-12), with formats checked.
-
-    Raises SettingsError where it is no valid schema, has a `$ref` to somewhere else (nothing is ever
-    fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where a
-    validation could take too long.
-    """
-    if not isinstance(definition, dict | bool):
-        # The library would read a text as a schema in JSON.
-        raise SettingsError("not a usable JSON Schema 2020-12: expected an object, true or false")
-    dialect = definition.get("$schema", _DIALECT) if isinstance(definition, dict) else _DIALECT
-    if not isinstance(dialect, str) or dialect.rstrip("#") != _DIALECT:
-        # Another draft's rules would be skipped in silence, and a dialect of its own would be fetched.
-        raise SettingsError(f"not a usable JSON Schema 2020-12: $schema: expected {_DIALECT} or none")
-    try:
-        # By its form first, which the budget relies on, and compiled last: compiling follows references too.
-        jsonschema_rs.meta.validate(definition)
-        if (trouble := budget_trouble(definition)) is not None:
-            raise SettingsError(f"not a usable JSON Schema 2020-12: {trouble}")
-        return jsonschema_rs.Draft202012Validator(
-            definition,
-            validate_formats=True,
-            offline=True,
-            pattern_options=jsonschema_rs.RegexOptions(size_limit=_REGEX_BYTES_MAX),
-        )
-    except jsonschema_rs.ValidationError as error:
-        where = pointer(error.instance_path) or "(root)"
-        raise SettingsError(f"not a usable JSON Schema 2020-12: at {where}: {error.message}") from None
-    except (jsonschema_rs.ReferencingError, ValueError, TypeError) as error:
-        raise SettingsError(f"not a usable JSON Schema 2020-12: {error}") from None
+_Refusal: TypeAlias = tuple[Reason, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +65,11 @@ class _Lookup:
     meters: Mapping[str, tuple[Meter, ...]]
     id_scopes: Mapping[str, IdScope]
     amounts: Mapping[str, tuple[Amount, ...]]
+    noise: noise.Rules
+    rules: Mapping[str, QueueRules]
 
     @classmethod
-    def of(cls, registry: Registry) -> "_Lookup":
+    def of(cls, registry: Registry, said: Mapping[str, QueueRules]) -> "_Lookup":
         versions: dict[tuple[str, str | None], dict[int, EventSchema]] = {}
         for schema in sorted(registry.schemas, key=lambda schema: schema.version):
             versions.setdefault((schema.event_type, schema.tenant_id), {})[schema.version] = schema
@@ -113,7 +82,16 @@ class _Lookup:
             if pointers
         }
         event_types = frozenset(event_type for event_type, _ in versions)
-        return cls(registry, versions, event_types, meters, id_scopes, amounts_of(registry.meters))
+        rules = {name: rules.over(said.get(name, NO_RULES)) for name, rules in registry.queues.items()}
+        amounts = amounts_of(registry.meters)
+        known_noise = noise.by_reason(registry.rejection_rules)
+        return cls(
+            registry, versions, event_types, meters, id_scopes, amounts, known_noise, {**said, **rules}
+        )
+
+    def rules_of(self, queue: str) -> QueueRules:
+        """Give what is said of a queue, by the registry first."""
+        return self.rules.get(queue, NO_RULES)
 
     def is_metered(self, tenant_id: str) -> bool:
         """Say whether anything of a tenant is counted now."""
@@ -144,7 +122,7 @@ class Schemas:
         self._decoder = Decoder(body_bytes_max, json_depth_max, json_values_max, routing_keys, routed_queue)
         self._bindings = bindings
         self._said = said
-        self._lookup = _Lookup.of(Registry(0, {}, ()))
+        self._lookup = _Lookup.of(Registry(0, {}, ()), said)
         self._compiled: dict[tuple[int, str], jsonschema_rs.Draft202012Validator | str] = {}
 
     @property
@@ -157,7 +135,7 @@ class Schemas:
         live = {(schema.schema_id, schema.definition) for schema in registry.schemas}
         self._compiled = {key: known for key, known in list(self._compiled.items()) if key in live}
         # One assignment: a thread in the middle of a verdict keeps the lookup that it began with.
-        self._lookup = _Lookup.of(registry)
+        self._lookup = _Lookup.of(registry, self._said)
 
     def registered(self, tenant_id: str | None, event_type: str | None) -> tuple[str | None, str | None]:
         """Give the part of a claim that the registry knows; of an unknown tenant nothing is known."""
@@ -166,15 +144,17 @@ class Schemas:
             return None, None
         return tenant_id, event_type if event_type in lookup.event_types else None
 
+    def read(self, delivery: Delivery) -> Envelope | Malformed:
+        """Read one delivery, and judge no more than its form."""
+        return self._read(delivery, self._lookup.rules_of(delivery.queue))
+
     def validate(self, delivery: Delivery) -> Verdict:
         """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises."""
         lookup = self._lookup
-        rules = lookup.registry.queues.get(delivery.queue) or self._said.get(delivery.queue, NO_RULES)
-        envelope = self._decoder.read(delivery, rules)
+        rules = lookup.rules_of(delivery.queue)
+        envelope = self._read(delivery, rules)
         if isinstance(envelope, Malformed):
-            return Rejection(
-                delivery, lookup.registry.version, envelope.reason, envelope.detail, envelope.claimed
-            )
+            return self._rejected(lookup, delivery, envelope)
         if envelope.message_id is None and not delivery.named:
             metrics.unnamed.inc()
         # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
@@ -184,13 +164,15 @@ class Schemas:
         if envelope.event_type in lookup.id_scopes:
             producer, unscoped = _producer(lookup.id_scopes[envelope.event_type], envelope)
         # The binding goes first: what a sender may not speak for is no business of the registry's.
-        refusal = self._bindings.refusal(delivery, envelope.tenant_id)
-        found = (Reason.ENVELOPE_INVALID, refusal) if refusal else self._judge(lookup, envelope)
-        if isinstance(found, EventSchema) and unscoped is not None:
-            found = (
-                Reason.SCHEMA_VIOLATION,
-                _one_violation(found, unscoped.pointer, "id_scope", unscoped.message),
-            )
+        refusal = self._bindings.refusal(delivery, envelope.tenant_id, rules.tenants)
+        found: EventSchema | _Refusal
+        newcomer = None
+        if refusal:
+            found = Reason.ENVELOPE_INVALID, refusal
+        elif rules.registers_tenants and envelope.tenant_id not in lookup.registry.suspended:
+            found, newcomer = self._judge_newcomer(lookup, delivery.queue, envelope, unscoped)
+        else:
+            found = _tenant_trouble(lookup, envelope.tenant_id) or self._fit(lookup, envelope, unscoped)
         if isinstance(found, EventSchema):
             return Message(
                 delivery,
@@ -205,32 +187,48 @@ class Schemas:
                 context=envelope.context,
                 metered=envelope.event_type in lookup.meters,
                 occurred_at_rest=envelope.occurred_at_rest,
+                sent_at=envelope.sent_at,
             )
         reason, detail = found
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)
-        return Rejection(delivery, lookup.registry.version, reason, detail, claimed)
+        return self._rejected(lookup, delivery, Malformed(reason, detail, claimed), newcomer)
+
+    def _rejected(
+        self, lookup: _Lookup, delivery: Delivery, why: Malformed, newcomer: str | None = None
+    ) -> Rejection:
+        version = lookup.registry.version
+        found = Rejection(delivery, version, why.reason, why.detail, why.claimed, newcomer=newcomer)
+        return noise.discarded(found, lookup.noise, self._decoder.json_of)
+
+    def _read(self, delivery: Delivery, rules: QueueRules) -> Envelope | Malformed:
+        return self._decoder.read(delivery, rules, self._bindings.proven(delivery, rules.tenants))
 
     def proven_tenant(self, delivery: Delivery) -> str | None:
         """Give the one tenant that a delivery can be from by its queue and sender, whatever it says."""
-        return self._bindings.proven(delivery)
+        return self._bindings.proven(delivery, self._lookup.rules_of(delivery.queue).tenants)
 
-    def _judge(self, lookup: _Lookup, envelope: Envelope) -> EventSchema | tuple[Reason, dict[str, Any]]:
+    def _judge_newcomer(
+        self, lookup: _Lookup, queue: str, envelope: Envelope, unscoped: Unscoped | None
+    ) -> tuple[_Refusal, str | None]:
+        """Refuse an event of a tenant that is not there yet; the second names one that may be registered."""
+        tenant_id, found = envelope.tenant_id, self._fit(lookup, envelope, unscoped)
+        if isinstance(found, EventSchema):
+            words = (
+                f"no tenant {tenant_id!r}; queue {queue!r} has registered as many as it may within an hour, "
+                "or somebody is adding this one: replay later, or add it (processor tenant add), then replay"
+            )
+            return (Reason.UNKNOWN_TENANT, {"message": words}), tenant_id
+        words = f"no tenant {tenant_id!r}, and no valid event to register it by: {found[1]['message']}"
+        return (Reason.UNKNOWN_TENANT, {"message": words}), None
+
+    def _fit(self, lookup: _Lookup, envelope: Envelope, unscoped: Unscoped | None) -> EventSchema | _Refusal:
+        """Give the schema by which an event of a tenant is valid, or why there is none."""
         tenant_id, event_type = envelope.tenant_id, envelope.event_type
-        suspended = lookup.registry.suspended.get(tenant_id)
-        if suspended is None:
-            return Reason.UNKNOWN_TENANT, {
-                "message": f"no tenant {tenant_id!r}; add it (processor tenant add), then replay"
-            }
-        if suspended:
-            return Reason.TENANT_SUSPENDED, {
-                "message": f"tenant {tenant_id!r} is suspended; "
-                "resume it (processor tenant resume), then replay"
-            }
         versions = lookup.applicable(event_type, tenant_id)
         if not versions:
             return Reason.UNKNOWN_EVENT_TYPE, {
                 "message": f"no schema of event type {event_type!r} applies to tenant {tenant_id!r}; "
-                "publish one (processor schema publish), then replay"
+                f"publish one ({_PUBLISH.get(event_type, 'processor schema publish')}), then replay"
             }
         if envelope.schema_version is None:
             schema = versions[max(versions)]
@@ -242,9 +240,13 @@ class Schemas:
                 "message": f"event type {event_type!r} has no schema version {envelope.schema_version} "
                 f"for tenant {tenant_id!r}; there is {known}"
             }
-        return self._violations(schema, envelope) or _misfit(lookup, schema, envelope) or schema
+        trouble = self._violations(schema, envelope) or _misfit(lookup, schema, envelope)
+        if trouble is None and unscoped is not None:
+            violation = _one_violation(schema, unscoped.pointer, "id_scope", unscoped.message)
+            return Reason.SCHEMA_VIOLATION, violation
+        return trouble or schema
 
-    def _violations(self, schema: EventSchema, envelope: Envelope) -> tuple[Reason, dict[str, Any]] | None:
+    def _violations(self, schema: EventSchema, envelope: Envelope) -> _Refusal | None:
         validator = self._validator(schema)
         which = {"schema_id": schema.schema_id, "schema_version": schema.version}
         if isinstance(validator, str):
@@ -303,13 +305,28 @@ class Schemas:
         return known
 
 
+_PUBLISH = {name: f"processor schema publish {name} --sample {name}" for name in (PULSE, VOID)}
+"""Event types that people send before they have a schema of their own."""
+
+
 def _producer(scope: IdScope, envelope: Envelope) -> tuple[str, Unscoped | None]:
     """Give the producer that is part of the event's key; the second says why it can't be told."""
     producer = scope.producer(envelope)
     return (envelope.producer, producer) if isinstance(producer, Unscoped) else (producer, None)
 
 
-def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> tuple[Reason, dict[str, Any]] | None:
+def _tenant_trouble(lookup: _Lookup, tenant_id: str) -> _Refusal | None:
+    suspended = lookup.registry.suspended.get(tenant_id)
+    if suspended is None:
+        words = f"no tenant {tenant_id!r}; add it (processor tenant add), then replay"
+        return Reason.UNKNOWN_TENANT, {"message": words}
+    if suspended:
+        words = f"tenant {tenant_id!r} is suspended; resume it (processor tenant resume), then replay"
+        return Reason.TENANT_SUSPENDED, {"message": words}
+    return None
+
+
+def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> _Refusal | None:
     """Refuse a number that a meter can't add, and a void that names no message, as the schema should have."""
     amounts = lookup.amounts.get(envelope.event_type)
     found = amounts and find_misfit(amounts, envelope.tenant_id, envelope.payload_value)

@@ -27,6 +27,13 @@ def tenant_ids(names: object) -> frozenset[str]:
     return frozenset(names)
 
 
+def tenants_of(text: str) -> frozenset[str]:
+    """Read a list of tenants, with commas or in JSON. Raises ValueError, in words."""
+    if text.lstrip().startswith("["):
+        return tenant_ids(json_value(text))
+    return tenant_ids([name.strip() for name in text.split(",")])
+
+
 def json_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
     """Read JSON, no name twice in an object."""
     try:

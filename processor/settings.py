@@ -24,7 +24,7 @@ from processor.addresses import SourceAddress, source_address
 from processor.aws_hosts import endpoint_of, region_of
 from processor.errors import SettingsError
 from processor.foreign_settings import env_file_names, said_elsewhere, unknown_keys
-from processor.setting_values import json_value, port_fits, tenant_ids, url_parts
+from processor.setting_values import json_value, port_fits, tenant_ids, tenants_of, url_parts
 
 MIB = 1024 * 1024
 DAYS_MAX = 36_500
@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     source_url: SecretStr | None = None
     routing_key: str | None = None
     routing_key_tenant: str | None = None
-    unwrap: Literal["sns"] | None = None
+    unwrap: Literal["sns", "eventbridge", "s3"] | None = None
     receive_count_max: int = Field(10, ge=4, le=1000)
 
     aws_endpoint_url: str | None = Field(
@@ -117,10 +117,12 @@ class Settings(BaseSettings):
     gateway_grpc_port: int = Field(50_051, ge=0, le=65_535)
     gateway_probes_port: int = Field(8091, ge=0, le=65_535)
     gateway_keys: Literal["required", "off"] = "required"
+    gateway_compat: Literal["usage-service"] | None = None
+    gateway_answer: Literal["200", "202", "204"] = "202"
     gateway_keys_every_s: float = Field(5.0, ge=0.1, le=600)
     gateway_body_bytes_max: int = Field(4 * MIB, ge=1024, le=64 * MIB)
     gateway_items_max: int = Field(1000, ge=1, le=10_000)
-    gateway_requests_max: int = Field(1000, ge=1, le=100_000)
+    gateway_requests_max: int = Field(4000, ge=1, le=100_000)
     gateway_read_timeout_s: float = Field(10.0, ge=0.1, le=600)
     gateway_timeout_s: float = Field(5.0, ge=0.1, le=300)
     gateway_linger_ms: float = Field(2.0, ge=0, le=1000)
@@ -133,7 +135,6 @@ class Settings(BaseSettings):
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_events: Literal["off", "on"] = "off"
 
     @field_validator("database_url")
     @classmethod
@@ -166,8 +167,11 @@ class Settings(BaseSettings):
         if value is None:
             return None
         parts = url_parts(value.get_secret_value())
+        if parts.scheme in ("kafka", "kafkas"):
+            source_address(value.get_secret_value())
+            return value
         if parts.scheme not in ("http", "https") or not parts.hostname or not port_fits(parts):
-            raise ValueError("expected http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH")
+            raise ValueError("expected http://HOST[:PORT]/PATH, https:// or kafka://HOST:PORT/TOPIC")
         if parts.username is not None or parts.password is not None:
             raise ValueError(
                 "expected no user and no password in it; what the sink asks for goes to USAGE_SINK_TOKEN"
@@ -186,11 +190,7 @@ class Settings(BaseSettings):
     @field_validator("queue_tenants", mode="before")
     @classmethod
     def _names_of_tenants(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        if value.lstrip().startswith("["):
-            return tenant_ids(json_value(value))
-        return tenant_ids([name.strip() for name in value.split(",")])
+        return tenants_of(value) if isinstance(value, str) else value
 
     @field_validator("sender_tenants", mode="before")
     @classmethod

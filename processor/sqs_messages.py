@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 from hashlib import md5
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
+from processor.beside import from_outside
 from processor.bounds import count_of
 from processor.model import Delivery
 from processor.wire import Attribute
@@ -41,7 +44,7 @@ def read_messages(messages: list[Any], queue: str | None, *, fifo: bool) -> tupl
         message = messages.pop()
         delivery = _delivery(message, queue, now, fifo=fifo)
         if _whole(message, delivery):
-            deliveries.append(delivery)
+            deliveries.append(_safely_named(delivery) if delivery.attributes else delivery)
             continue
         altered += 1
         if fifo:
@@ -75,6 +78,12 @@ def _delivery(message: Any, queue: str | None, now: datetime, *, fifo: bool) -> 
         # Whatever a server may answer unasked: of a standard queue nothing is serialised.
         group=system.get("MessageGroupId") if fifo else None,
     )
+
+
+def _safely_named(delivery: Delivery) -> Delivery:
+    # After they were compared with what SQS has hashed, which is under the sender's names.
+    attributes = from_outside(delivery.attributes)
+    return delivery if attributes is delivery.attributes else replace(delivery, attributes=attributes)
 
 
 def _attributes(given: Mapping[str, Any]) -> dict[str, Attribute]:

@@ -61,7 +61,8 @@ class Statements:
     """The statements of one transaction, in the order that every process keeps.
 
     With `keys_by_settings` a message may have been stored under another key than settings give it today, so
-    that a redelivered one is looked for by its delivery.
+    that a redelivered one is looked for by its delivery. With a `run_id` it is noted which messages that run
+    has stored. `misses` counts what meters could not count.
     """
 
     def __init__(
@@ -72,12 +73,15 @@ class Statements:
         verdicts: Sequence[Verdict],
         *,
         keys_by_settings: bool,
+        run_id: str | None = None,
     ) -> None:
         self._cursor = connection.cursor(row_factory=tuple_row)
         self._sql = sql
         self._proven_tenant = proven_tenant
         self._verdicts = verdicts
         self._keys_by_settings = keys_by_settings
+        self._run_id = run_id
+        self.misses = 0
         self._settlements: dict[int, Settlement] = {}
         self._left: set[int] = set()
 
@@ -112,6 +116,7 @@ class Statements:
             self._settle_known(Rejection)
             self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
         self._close_replayed()
+        self._note_run()
         self._note_unsettled()
         self._forget_attempts()
         if any(settlement.outcome is Outcome.REDELIVERED for settlement in self._settlements.values()):
@@ -127,8 +132,11 @@ class Statements:
             if isinstance(verdict, kind) and position not in self._settlements
         }
 
-    def _settle(self, position: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        self._settlements[position] = Settlement(self._verdicts[position].delivery, outcome, reason)
+    def _settle(
+        self, position: int, outcome: Outcome, reason: Reason | None = None, *, discarded: bool = False
+    ) -> None:
+        delivery = self._verdicts[position].delivery
+        self._settlements[position] = Settlement(delivery, outcome, reason, discarded)
 
     def _lock_replayed(self) -> None:
         replayed = {
@@ -198,7 +206,8 @@ class Statements:
             self._cursor.execute(self._sql["insert_messages"], document)
             return self._cursor.rowcount
         self._cursor.execute(self._sql["insert_metered_messages"], document)
-        return int(next(self._cursor)[0])
+        stored, self.misses = next(self._cursor)
+        return int(stored)
 
     def _insert_duplicates(self, duplicates: Mapping[int, Message]) -> None:
         if duplicates:
@@ -263,9 +272,28 @@ class Statements:
         for position, verdict in verdicts.items():
             if verdict.delivery.key in inserted:
                 inserted.discard(verdict.delivery.key)
-                self._settle(position, outcome, verdict.reason if isinstance(verdict, Rejection) else None)
+                if isinstance(verdict, Rejection):
+                    self._settle(position, outcome, verdict.reason, discarded=verdict.rule_id is not None)
+                else:
+                    self._settle(position, outcome)
             else:
                 self._settle(position, Outcome.REDELIVERED)
+
+    def _note_run(self) -> None:
+        if self._run_id is None:
+            return
+        stored = [
+            verdict
+            for position, verdict in enumerate(self._verdicts)
+            if isinstance(verdict, Message) and self._settlements[position].outcome is Outcome.STORED
+        ]
+        if stored:
+            columns = {
+                "tenant_id": [message.tenant_id for message in stored],
+                "message_id": [message.message_id for message in stored],
+                "producer": [message.producer for message in stored],
+            }
+            self._cursor.execute(self._sql["note_run_messages"], {"run_id": self._run_id} | columns)
 
     def _note_unsettled(self) -> None:
         deliveries = [

@@ -16,7 +16,6 @@ from typing import Any, NoReturn, Protocol, TypeAlias
 import psycopg
 import structlog
 from msgspec.structs import replace
-from psycopg.rows import dict_row
 
 from processor import metrics
 from processor.columns import messages_document
@@ -25,18 +24,18 @@ from processor.errors import StoreFault, StoreUnavailable
 from processor.model import (
     VOID,
     Delivery,
-    EventSchema,
     Message,
-    Meter,
     Registry,
     Rejection,
     Settlement,
     Tries,
     Verdict,
 )
+from processor.newcomers import register_newcomers
 from processor.patience import Patience
 from processor.queries import queries
 from processor.refusals import blames_content, too_slow, unstorable
+from processor.registry_rows import read_registry
 from processor.sqlstates import Remedy, name_of, remedy
 from processor.statements import KeyVanished, Statements, let_settle
 from processor.turns import Turn, turns
@@ -79,7 +78,8 @@ class Store:
 
     With `alone`, no other store saves while this one does, be it a redelivery or not. With
     `keys_by_settings`, settings take part in the keys of messages. `judge_unread` gives the verdict on a
-    suspect that must not be read any more, by what is noted of it.
+    suspect that must not be read any more, by what is noted of it. With a `run_id` it is noted which messages
+    that run has stored.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class Store:
         alone: bool = False,
         keys_by_settings: bool = False,
         judge_unread: Unread = lambda _suspect, _tries: None,
+        run_id: str | None = None,
     ) -> None:
         self._connect = connect
         self._judge = judge
@@ -99,11 +100,12 @@ class Store:
         self._alone = alone
         self._keys_by_settings = keys_by_settings
         self._judge_unread = judge_unread
+        self._run_id = run_id
         # Every statement has `timeout_s` by the server's clock; this is for a server that is frozen.
         self._deadline = Deadline(2 * timeout_s + 5)
         self._probe_deadline = Deadline(_PROBE_S_MAX)
         self._connection: Connection | None = None
-        self._registry_known = False
+        self._registry_known = self._queues_said = False
         self._sql = queries("save")
 
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
@@ -169,6 +171,7 @@ class Store:
         failures = 0
         while True:
             try:
+                self._register(verdicts)
                 settlements = self._transaction(verdicts)
             except (psycopg.Error, UnicodeEncodeError) as error:
                 failures += 1
@@ -198,6 +201,13 @@ class Store:
                     return settlements
                 # Outside of the transaction: it may take longer than a transaction may.
                 verdicts = [self._judged_again(verdict) for verdict in verdicts]
+
+    def _register(self, verdicts: Sequence[Verdict]) -> None:
+        # Before the transaction: whoever holds the registry shared, and then wants it alone, waits for ever.
+        if any(isinstance(verdict, Rejection) and verdict.newcomer for verdict in verdicts):
+            connection = self._open()
+            with self._deadline.over(connection):
+                register_newcomers(connection, self._sql, verdicts)
 
     def _ask(self) -> None:
         connection = self._open()
@@ -324,15 +334,19 @@ class Store:
         """Save in one transaction; None, and nothing saved, if the verdicts don't hold any more."""
         connection = self._open()
         with self._deadline.over(connection), connection.transaction():
-            settlements = None
+            settlements, misses = None, 0
             if self._hold(connection, verdicts):
-                settlements = Statements(
+                statements = Statements(
                     connection,
                     self._sql,
                     self._judge.proven_tenant,
                     verdicts,
-                    keys_by_settings=self._keys_by_settings,
-                ).save()
+                    # What is said of a queue gives keys too, and may have been something else.
+                    keys_by_settings=self._keys_by_settings or self._queues_said,
+                    run_id=self._run_id,
+                )
+                settlements, misses = statements.save(), statements.misses
+        metrics.meter_misses.inc(misses)
         # Only here, behind the block whose end is the COMMIT, may settlements leave the store.
         return settlements
 
@@ -340,7 +354,8 @@ class Store:
         """Keep the registry as it is until the commit; say whether the verdicts were made with it."""
         version = self._hold_registry(connection, alone=self._alone or any(map(_sees_all, verdicts)))
         if not self._registry_known or self._judge.version != version:
-            self._install_registry(connection, version)
+            self._judge.install(read_registry(connection, self._sql, version))
+            metrics.registry_version.set(version)
         held, self._registry_known = self._registry_known, True
         # Asked of each verdict: another writer shares the judge, and may have installed an older registry.
         return (held or not verdicts) and all(verdict.registry_version == version for verdict in verdicts)
@@ -353,24 +368,8 @@ class Store:
         assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
         if row[0] is None:
             raise StoreFault("the table registry is empty; it must hold one row")
+        self._queues_said = bool(row[1])
         return int(row[0])
-
-    def _install_registry(self, connection: Connection, version: int) -> None:
-        tenants = connection.execute(self._sql["registry_tenants"]).fetchall()
-        id_scopes = connection.execute(self._sql["registry_id_scopes"]).fetchall()
-        with connection.cursor(row_factory=dict_row) as cursor:
-            schemas = cursor.execute(self._sql["registry_schemas"]).fetchall()
-            meters = cursor.execute(self._sql["registry_meters"]).fetchall()
-        self._judge.install(
-            Registry(
-                version=version,
-                suspended=dict(tenants),
-                schemas=tuple(EventSchema(**schema) for schema in schemas),
-                meters=tuple(Meter(**meter) for meter in meters),
-                id_scopes={event_type: tuple(pointers) for event_type, pointers in id_scopes},
-            )
-        )
-        metrics.registry_version.set(version)
 
 
 def _sees_all(verdict: Verdict) -> bool:

@@ -24,7 +24,10 @@ def count_outcomes(settlements: Sequence[Settlement]) -> Counter[str]:
     """Tell the metrics what became of deliveries, after their commit; gives how many had which outcome."""
     outcomes: Counter[str] = Counter()
     # Counted first: telling the metrics costs as much for one as for a batch.
-    for (outcome, reason), count in Counter((s.outcome, s.reason) for s in settlements).items():
+    kinds = Counter((s.outcome, s.reason, s.discarded) for s in settlements)
+    for (outcome, reason, discarded), count in kinds.items():
         metrics.deliveries.labels(outcome=outcome.value, reason=reason.value if reason else "").inc(count)
+        if discarded and reason:
+            metrics.discarded_by_rule.labels(reason=reason.value).inc(count)
         outcomes[outcome.value] += count
     return outcomes

@@ -70,9 +70,12 @@ def _unknown_schema_version(rng: random.Random, event: Event, form: Form) -> Out
 def _schema_violation(rng: random.Random, event: Event, form: Form) -> Outgoing:
     counted = event.event_type in COUNTED
     spoilers = [_surplus, _without_user] if counted else _SPOILERS
+    if event.event_type == "pulse":
+        # Its sample schema takes what is too much in it.
+        spoilers = [spoiler for spoiler in _SPOILERS if spoiler is not _surplus]
     payload = rng.choice(spoilers)(rng, event)
     if event.event_type == "pulse" and form is Form.ATTRIBUTES:
-        # A bare pulse is an envelope: what is too much in it would be context.
+        # A bare pulse that lacks what makes it one is none.
         form = Form.NATIVE
     return encode(replace(event, payload=payload), form)
 
@@ -124,7 +127,9 @@ def _unlisted(rng: random.Random, event: Event) -> Payload:
         "payment.captured": "method",
         "pulse": "use_unity",
     }[event.event_type]
-    return event.payload | {name: rng.choice(("BITCOIN", "platinum", ""))}
+    # Any unit is one, but no empty one.
+    values = ("",) if event.event_type == "pulse" else ("BITCOIN", "platinum", "")
+    return event.payload | {name: rng.choice(values)}
 
 
 def _without_user(rng: random.Random, event: Event) -> Payload:

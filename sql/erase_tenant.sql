@@ -76,6 +76,7 @@ BEGIN;
 DELETE FROM total WHERE tenant_id = :'tenant';
 DELETE FROM meter_miss WHERE tenant_id = :'tenant';
 DELETE FROM voided WHERE tenant_id = :'tenant';
+DELETE FROM run_message WHERE tenant_id = :'tenant';
 DELETE FROM usage_removal WHERE tenant_id = :'tenant';
 WITH gone AS (
   DELETE FROM usage_line WHERE tenant_id = :'tenant'
@@ -92,6 +93,8 @@ COMMIT;
 BEGIN;
 DELETE FROM tenant_reader WHERE tenant_id = :'tenant';
 DELETE FROM api_key WHERE tenant_id = :'tenant';
+-- What it discarded claimed the tenant, and is gone.
+DELETE FROM rejection_rule WHERE tenant_id = :'tenant';
 -- Its own schemas and meters, and those event types that nobody else has any for: their names may be its secrets too.
 CREATE TEMPORARY TABLE erased_type ON COMMIT DROP AS
   SELECT event_type FROM event_schema WHERE tenant_id = :'tenant'
@@ -108,7 +111,8 @@ COMMIT;
 
 -- Deleted rows lie in the files until then, and the planner's statistics quote the commonest values.
 VACUUM (ANALYZE) message, duplicate, rejection, event_schema, event_type, tenant, tenant_reader, meter, total,
-  meter_miss, voided, usage_removal, usage_line, usage_batch, usage_rebuild, reopened_window, api_key;
+  meter_miss, voided, run_message, usage_removal, usage_line, usage_batch, usage_rebuild, reopened_window, api_key,
+  rejection_rule;
 
 \echo 'rejections that say not whose they are, and have the name in their body; look at each:'
 SELECT rejection_id, reason, rejected_at

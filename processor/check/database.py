@@ -1,6 +1,7 @@
 """The database's part of `processor check`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -12,10 +13,12 @@ from processor.check import Finding, judge, listed, tell
 from processor.check.binding import judge_binding
 from processor.check.clock import Now, compare_clock, utc_now
 from processor.check.meters import look_at_meters
+from processor.check.queue_rules import look_at_queue_rules
 from processor.check.roles import look_at_roles, missing_rights, wanted_by
 from processor.check.usable import look_at_schemas
 from processor.connection import Deadline
 from processor.errors import StoreFault, StoreUnavailable
+from processor.model import QueueRules
 from processor.queries import queries
 from processor.sqlstates import name_of
 
@@ -31,8 +34,20 @@ Open = Callable[[], Connection]
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class SaidBySettings:
+    """What settings say of queues: the one that is read, whom it is bound to, and how it is unwrapped."""
+
+    queue: str | None = None
+    bindings: Bindings = UNBOUND
+    rules: Mapping[str, QueueRules] = field(default_factory=dict)
+
+
+NOTHING_SAID = SaidBySettings()
+
+
 def check_database(
-    open_connection: Open, *, timeout_s: float, bindings: Bindings = UNBOUND, now: Now = utc_now
+    open_connection: Open, *, timeout_s: float, said: SaidBySettings = NOTHING_SAID, now: Now = utc_now
 ) -> list[Finding]:
     """Look at the database; `open_connection` gives connections in autocommit mode that we close.
 
@@ -42,7 +57,7 @@ def check_database(
     findings: list[Finding] = []
     try:
         with open_connection() as connection, Deadline(timeout_s).over(connection):
-            for found in _look(connection, open_connection, bindings, now):
+            for found in _look(connection, open_connection, said, now):
                 findings.append(found)  # noqa: PERF402 - what was found before an outage is kept
     except StoreUnavailable as error:
         findings.append(_unreachable(str(error)))
@@ -67,7 +82,7 @@ def _unreachable(found: str) -> Finding:
     )
 
 
-def _look(connection: Connection, open_connection: Open, bindings: Bindings, now: Now) -> Iterator[Finding]:
+def _look(connection: Connection, open_connection: Open, said: SaidBySettings, now: Now) -> Iterator[Finding]:
     before = now()
     at = _row(connection, "clock")["at"]
     clock = compare_clock("database clock", (before, now()), (at, at))
@@ -88,7 +103,9 @@ def _look(connection: Connection, open_connection: Open, bindings: Bindings, now
             yield _registry(connection)
             yield look_at_schemas(connection)
             yield from look_at_meters(connection)
-            yield judge_binding(bindings, _registered(connection))
+            registered = _registered(connection)
+            yield judge_binding(said.bindings, registered)
+            yield from look_at_queue_rules(connection, said.queue, said.bindings, said.rules, registered)
 
 
 def _row(connection: Connection, name: str) -> Row:

@@ -1,6 +1,7 @@
 """What keeps meters from counting what they should: messages that they miss, and voids that can't come in."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -8,21 +9,18 @@ import psycopg
 from processor.check import Finding, listed, tell
 from processor.queries import queries
 
+_KEPT_MAX = 10
+"""As many kinds of misses are named, the largest first."""
+
 
 def look_at_meters(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
     """Name active meters that missed messages within the last day, and say whether voids are taken."""
     sql = queries("check")
-    missing = connection.execute(sql["meters_missing"], prepare=False).fetchall()
+    missing = connection.execute(sql["meters_missing"], {"kept": _KEPT_MAX}, prepare=False).fetchall()
     [(active, voids_known)] = connection.execute(sql["meters_active"], prepare=False).fetchall()
-    misses = listed([f"{meter} ({messages})" for meter, messages in missing])
-    worst = missing[0][0] if missing else ""
-    yield tell(
-        "meters",
-        f"active: {active}" + (f"; with misses today: {misses}" if missing else ""),
-        note=bool(missing),
-        advice=f"stored, and not counted: processor meter show {worst} says why, and which schema should "
-        "forbid it",
-    )
+    yield tell("meters", f"active: {active}")
+    for row in missing:
+        yield _missed(*row)
     alike = [meter for (meter,) in connection.execute(sql["meters_alike"], prepare=False)]
     if alike:
         yield tell(
@@ -39,7 +37,7 @@ def look_at_meters(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
             "taken" if voids_known else "not taken: there is no schema of event type void",
             note=not voids_known,
             advice="none needed while nobody cancels what was counted; else processor schema publish void "
-            'FILE (an object with "message_id", and "producer" where messages name one)',
+            "--sample void",
         )
     if idle:
         yield tell(
@@ -49,3 +47,30 @@ def look_at_meters(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
             advice="what they were to cancel counts on: processor usage voids lists them, and the producers "
             "who use the same id",
         )
+
+
+def _missed(
+    meter: str,
+    tenant_id: str | None,
+    pointers: str,
+    reason: str,
+    text_amounts: bool,
+    messages: int,
+    last_at: datetime,
+) -> Finding:
+    name = f"{meter} --tenant {tenant_id}" if tenant_id else meter
+    last = last_at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    advice = f"processor meter show {name} names a message, and the schema that should forbid it"
+    if reason == "value_not_a_number":
+        # What was stored before amounts in quotes counted is a miss until it is counted.
+        allow = "" if text_amounts else f"processor meter text-amounts {name} lets it count, and "
+        advice += (
+            f'; is it a number in quotes ("2.5"): {allow}processor usage rebuild --meter {name} counts '
+            "what was stored before"
+        )
+    return tell(
+        f"meter {meter}",
+        f"{messages} messages stored and not counted: {reason} at {pointers or 'the payload'}, last {last}",
+        note=True,
+        advice=advice,
+    )

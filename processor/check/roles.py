@@ -21,6 +21,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "tenant": ("SELECT",),
         "event_type": ("SELECT",),
         "event_schema": ("SELECT",),
+        "queue": ("SELECT",),
         "message": ("SELECT", "INSERT"),
         "duplicate": ("SELECT", "INSERT"),
         "rejection": ("SELECT", "INSERT", "UPDATE"),
@@ -36,6 +37,8 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage": ("SELECT",),
         "attempt": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "unsettled": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "run_message": ("SELECT", "INSERT", "DELETE"),
+        "rejection_rule": ("SELECT",),
     },
     "processor_reader": {
         "migration": ("SELECT",),
@@ -43,6 +46,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "tenant": ("SELECT",),
         "event_type": ("SELECT",),
         "event_schema": ("SELECT",),
+        "queue": ("SELECT",),
         "message": ("SELECT",),
         "duplicate": ("SELECT",),
         "rejection": ("SELECT",),
@@ -62,6 +66,8 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage": ("SELECT",),
         "attempt": ("SELECT",),
         "unsettled": ("SELECT",),
+        "run_message": ("SELECT",),
+        "rejection_rule": ("SELECT",),
     },
     "processor_biller": {
         "migration": ("SELECT",),
@@ -90,6 +96,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "duplicate": ("SELECT", "DELETE"),
         "rejection": ("SELECT", "DELETE"),
         "removal": ("SELECT", "INSERT", "UPDATE"),
+        "rejection_rule": ("SELECT", "UPDATE"),
         "meter": ("SELECT",),
         "voided": ("SELECT",),
         "usage_rebuild": ("SELECT",),
@@ -138,11 +145,13 @@ TO_SAVE = (
     ("tenant", "SELECT"),
     ("event_type", "SELECT"),
     ("event_schema", "SELECT"),
+    ("queue", "SELECT"),
     *(
         (table, privilege)
         for table in ("message", "duplicate", "rejection")
         for privilege in ("SELECT", "INSERT")
     ),
+    ("rejection_rule", "SELECT"),
     ("meter", "SELECT"),
     ("usage_rebuild", "SELECT"),
     ("voided", "SELECT"),
@@ -157,6 +166,7 @@ TO_SAVE = (
         for table in ("attempt", "unsettled")
         for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")
     ),
+    *(("run_message", privilege) for privilege in ("SELECT", "INSERT", "DELETE")),
 )
 """The rights without which nothing can be saved: relation and privilege."""
 

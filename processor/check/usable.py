@@ -12,7 +12,7 @@ import psycopg
 from processor.check import Finding, judge, listed
 from processor.errors import SettingsError
 from processor.queries import queries
-from processor.schemas import compile_schema
+from processor.validators import compile_schema
 
 
 def look_at_schemas(connection: psycopg.Connection[Any]) -> Finding:

@@ -1,13 +1,16 @@
-"""How many messages each user has: processor count."""
+"""How many messages each user has: processor count, processor counter."""
 
+import shlex
 from pathlib import Path
 
 import click
 
-from processor.cli.output import json_option, print_rows
+from processor.cli.meters import doubtful
+from processor.cli.output import json_option, print_rows, printable
 from processor.settings import Settings
 from processor.usage.counter import Selection
-from processor.wiring import counting
+from processor.usage.counter_setup import set_up
+from processor.wiring import counting, database
 
 
 @click.command()
@@ -26,9 +29,18 @@ from processor.wiring import counting
     multiple=True,
     help="Go by this meter; repeatable. Without it, by the one that there is for each event type.",
 )
+@click.option(
+    "--run", "run_id", help="Of what one run --this-run has stored, which ended before it wrote its files."
+)
 @json_option
 def count(
-    directory: Path, tenant_id: str | None, group_name: str, meters: tuple[str, ...], *, as_json: bool
+    *,
+    directory: Path,
+    tenant_id: str | None,
+    group_name: str,
+    meters: tuple[str, ...],
+    run_id: str | None,
+    as_json: bool,
 ) -> None:
     """Write how many messages each user has: one file per event type, such as created.json {"u1": 3}.
 
@@ -42,7 +54,7 @@ def count(
     does the first character where it is a dot or the name is a device's on Windows (con, nul, ...). Of more
     than 200 characters the first 100 are kept, and '%~' and the SHA-256 of the event type follow.
     """
-    selection = Selection(tenant_id, group_name, meters)
+    selection = Selection(tenant_id, group_name, meters, run_id)
     counts = counting.count(Settings.load(), directory, selection)
     if counts.tenants > 1:
         click.echo(
@@ -61,4 +73,46 @@ def count(
     print_rows(rows, as_json=as_json, empty="nothing is counted")
 
 
-COMMANDS = [count]
+@click.group("counter")
+def counter() -> None:
+    """Counter: unique messages of each user, one file per event type; docs/counter.md shows it."""
+
+
+@counter.command("setup")
+@click.option("--tenant", "tenant_id", required=True, help="Whose events they are; added if it is missing.")
+@click.option(
+    "--types",
+    default="created,updated,deleted",
+    show_default=True,
+    metavar="TYPE,...",
+    help="The event types to count.",
+)
+@click.option("--shared", is_flag=True, help="Make new schemas and meters for every tenant, not its own.")
+def counter_setup(tenant_id: str, types: str, *, shared: bool) -> None:
+    """Make what the counter needs: the tenant, and a schema and a meter for each event type.
+
+    A payload has a user_id, and ids are unique for one user and event type. What is there is used as it is,
+    so this can be run again, with more types too.
+    """
+    event_types = [name for name in map(str.strip, types.split(",")) if name]
+    if not event_types:
+        raise click.UsageError("--types: expected at least one event type")
+    with database(Settings.load()) as connection:
+        done = set_up(connection, tenant_id, event_types, shared=shared)
+    click.echo(printable(f"made: {', '.join(done.made) or 'nothing; all of it is there'}"))
+    for event_type in done.unscoped:
+        click.echo(
+            printable(
+                f"warning: event type {event_type} had a schema already, and its ids are not unique for a "
+                "user alone: the same id of two users is an id_conflict"
+            ),
+            err=True,
+        )
+    for doubt in done.doubts:
+        click.echo(printable(f"warning: {doubtful(doubt)}"), err=True)
+    click.echo(
+        printable(f"next: processor run --until-idle 5 --count-to counts --tenant {shlex.quote(tenant_id)}")
+    )
+
+
+COMMANDS = [count, counter]

@@ -32,7 +32,8 @@ def key_add(tenant_id: str, name: str, as_json: bool) -> None:
     click.echo(
         printable(
             f"key {key_id} of tenant {tenant_id}: keep it now, it is not shown again. Requests send it as "
-            f"Authorization: Bearer ep_{key_id}_...; it ends by: processor key revoke {key_id}"
+            f"Authorization: Bearer ep_{key_id}_...; gateways know it within GATEWAY_KEYS_EVERY_S seconds "
+            f"(5 by default); it ends by: processor key revoke {key_id}"
         ),
         err=True,
     )

@@ -27,7 +27,8 @@ TIME_WORDS = {
 }
 SCHEMA_WORDS = {
     "value_missing": "require {value_pointer}, and objects on the way to it",
-    "value_not_a_number": 'say "type": "number" of {value_pointer}',
+    "value_not_a_number": 'say "type": "number" of {value_pointer} (or let numbers in quotes count, by '
+    "processor meter text-amounts {meter})",
     "value_negative": 'say "minimum": 0 of {value_pointer}',
     "value_out_of_bounds": "bound {value_pointer}: less than 1e38, and at most 38 digits after the point",
     "group_missing": "require {group_pointers}, and allow no null there",
@@ -40,7 +41,8 @@ SCHEMA_WORDS = {
 def meter() -> None:
     """Meters: what is counted of which events, and by what it is grouped.
 
-    A meter counts what is stored from its adding on. It is never changed: retire it, and add another.
+    A meter counts what is stored from its adding on. What it counts is never changed: retire it, and add
+    another.
     """
 
 
@@ -78,6 +80,10 @@ def _defining(command: F) -> F:
             click.option(
                 "--allow-corrections", "allows_corrections", is_flag=True,
                 help="Take negative numbers, too; without it such an event is rejected.",
+            ),
+            click.option(
+                "--text-amounts", "text_amounts", is_flag=True,
+                help='Take numbers in quotes ("2.5"), too; without it they are stored and not counted.',
             ),
             click.option(
                 "--hand-over/--no-hand-over", "is_handed_over", default=False, show_default=True,
@@ -130,7 +136,7 @@ def meter_add(
         )
     )
     for doubt in doubts:
-        click.echo(printable(f"warning: {_doubtful(doubt)}"), err=True)
+        click.echo(printable(f"warning: {doubtful(doubt)}"), err=True)
 
 
 @meter.command("list")
@@ -184,8 +190,11 @@ def meter_show(name: str, tenant_id: str | None, as_json: bool) -> None:
     for column in ("status", "active_from", "retired_at", "grace", "past_limit", "future_limit"):
         value = row[column]
         click.echo(f"  {column:18} {_moment(value) if column.endswith(('_from', '_at')) else _length(value)}")
-    for column in ("allows_corrections", "is_handed_over"):
-        click.echo(f"  {column:18} {'yes' if row[column] else 'no'}")
+    for column in ("allows_corrections", "text_amounts", "is_handed_over"):
+        since = f", since {_moment(row['text_amounts_from'])}" if column == "text_amounts" else ""
+        click.echo(
+            f"  {column:18} {'yes' if row[column] else 'no'}{since if row['text_amounts_from'] else ''}"
+        )
     if not misses:
         click.echo("misses: none; every message of its event type was counted")
         return
@@ -194,6 +203,24 @@ def meter_show(name: str, tenant_id: str | None, as_json: bool) -> None:
         click.echo(printable("\n".join(_miss_lines(row, miss))))
     if kinds > _MISSES_SHOWN_MAX:
         click.echo(f"... and {kinds - _MISSES_SHOWN_MAX} more kinds; --json shows up to a thousand")
+
+
+@meter.command("text-amounts")
+@click.argument("name")
+@click.option("--tenant", "tenant_id", help="The tenant whose own it is.")
+def meter_text_amounts(name: str, tenant_id: str | None) -> None:
+    """Let a meter count amounts in quotes, such as "2.5", from now on, and for ever.
+
+    A text counts if it is spelled as a JSON number is, and what holds for numbers holds for it: one that is
+    too large, or negative without --allow-corrections, is rejected from now on. Any other text stays a miss.
+    """
+    with database(Settings.load()) as connection:
+        row, done = usage_meters.allow_text_amounts(connection, name, tenant_id)
+    since = f" since {_moment(row['text_amounts_from'])}" if row["text_amounts_from"] else ""
+    option = f" --tenant {row['tenant_id']}" if row["tenant_id"] else ""
+    click.echo(f"meter {name} counts amounts in quotes{since}{'' if done else ', as before'}")
+    if since:
+        click.echo(f"those that were stored before by: processor usage rebuild --meter {name}{option}")
 
 
 @meter.command("retire")
@@ -226,7 +253,8 @@ def _what(row: dict[str, Any]) -> str:
     return f"{counted} {row['event_type']} messages {whose}, {windows}{', by ' + groups if groups else ''}"
 
 
-def _doubtful(doubt: Doubt) -> str:
+def doubtful(doubt: Doubt) -> str:
+    """Say what a schema leaves open, and what to do."""
     option = f" --tenant {doubt.tenant_id}" if doubt.tenant_id else ""
     return (
         f"by schema {_schema(doubt.event_type, doubt.tenant_id, doubt.version)} {doubt.why}: such a message "

@@ -8,6 +8,8 @@ import orjson
 from processor import reader
 from processor import registry as registry_changes
 from processor.cli.output import json_option, print_json, print_rows
+from processor.devstack.seed import sample as sample_of
+from processor.devstack.seed import samples
 from processor.errors import SettingsError
 from processor.settings import Settings
 from processor.wiring import database
@@ -86,7 +88,10 @@ def schema() -> None:
 
 @schema.command("publish")
 @click.argument("event_type")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.File("rb"), required=False)
+@click.option(
+    "--sample", type=click.Choice(samples()), help="Publish this one of those that we ship, instead of FILE."
+)
 @click.option("--tenant", "tenant_id", help="Make it this tenant's own; without it, it is shared by all.")
 @click.option(
     "--id-scope",
@@ -95,14 +100,27 @@ def schema() -> None:
     multiple=True,
     help="Ids are unique within this value of the payload alone, such as /user_id; repeatable.",
 )
-def schema_publish(event_type: str, file: BinaryIO, tenant_id: str | None, id_scope: tuple[str, ...]) -> None:
-    """Publish FILE (or -) as the next version of an event type's JSON Schema, and the event type if new.
+def schema_publish(
+    event_type: str,
+    file: BinaryIO | None,
+    sample: str | None,
+    tenant_id: str | None,
+    id_scope: tuple[str, ...],
+) -> None:
+    """Publish FILE (or -), or a sample, as the next version of an event type's JSON Schema.
+
+    The event type is added where it is new.
 
     The id of an event is unique within its tenant and producer. Where producers number their events anew for
     each user, say, tell so with the first schema: with --id-scope /user_id the same id of two users, or of
     another event type, is two messages. It can't be changed later, since messages are known by it.
     """
-    definition = _json_of(file)
+    if file is not None and sample is None:
+        definition = _json_of(file)
+    elif sample is not None and file is None:
+        definition = sample_of(sample)
+    else:
+        raise click.UsageError(f"expected either FILE or --sample NAME, one of {', '.join(samples())}")
     with database(Settings.load()) as connection:
         version = registry_changes.publish_schema(connection, event_type, definition, tenant_id, id_scope)
     click.echo(f"published version {version} of {event_type} ({tenant_id or 'shared'})")

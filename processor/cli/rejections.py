@@ -9,6 +9,7 @@ from processor import reader
 from processor.cli.errors import Exit
 from processor.cli.moments import Moment
 from processor.cli.output import json_option, print_json, print_rows, printable
+from processor.cli.rejection_rules import rule
 from processor.errors import NotFound, Reason
 from processor.reject_alarm import words
 from processor.settings import Settings
@@ -42,8 +43,11 @@ def rejection() -> None:
     """Deliveries that could not become a message, kept whole with the reason.
 
     Look (list, show, stats), mend the cause, then put them through the same pipeline again (replay), or give
-    them up (discard). Nothing is ever thrown away by itself.
+    them up (discard). Nothing is ever thrown away by itself, unless a rule says that it is noise (rule).
     """
+
+
+rejection.add_command(rule)
 
 
 @rejection.command("list")

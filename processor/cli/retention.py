@@ -18,7 +18,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _NO_AGE = (
     "nothing is ever removed: no age is set. Set MESSAGE_RETENTION_DAYS, DUPLICATE_RETENTION_DAYS or "
-    "REJECTION_RETENTION_DAYS, or give --message-days, --duplicate-days or --rejection-days"
+    "REJECTION_RETENTION_DAYS, or give --message-days, --duplicate-days or --rejection-days; only what a "
+    "rule discarded goes after a day"
 )
 
 
@@ -46,8 +47,8 @@ def retention() -> None:
     """Remove old messages, duplicates and closed rejections, each by its own age; count what was removed.
 
     Nothing goes unless an age is set, and none may be below KEY_RETENTION_DAYS, for which what comes again is
-    known as the same. Open rejections always stay. A message stays while a duplicate or an open rejection
-    showed its key again within KEY_RETENTION_DAYS.
+    known as the same; only what a rule discarded goes after a day anyway. Open rejections always stay.
+    A message stays while a duplicate or an open rejection showed its key again within KEY_RETENTION_DAYS.
     """
 
 
@@ -62,9 +63,9 @@ def retention_plan(as_json: bool, **days: int | None) -> None:
         print_json({"days": ages.as_dict(), "key_days": ages.key, "removable": rows})
         return
     _explain(ages)
-    if ages.any_set and not rows:
+    if not rows:
         click.echo("nothing is old enough")
-    elif rows:
+    else:
         _print_plan(ages, rows)
 
 
@@ -136,7 +137,7 @@ def _print_plan(ages: Ages, rows: list[dict[str, Any]]) -> None:
                 row["kept_count"],
                 row["oldest_at"],
                 row["newest_at"],
-                f"{days[row['outcome'].split('_')[0]]} days",
+                "rule" if row.get("by_rule") else f"{days[row['outcome'].split('_')[0]]} days",
             )
             for row in rows
         ],

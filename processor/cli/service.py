@@ -4,6 +4,7 @@ import signal
 import threading
 from pathlib import Path
 from types import FrameType
+from uuid import uuid4
 
 import click
 
@@ -16,6 +17,7 @@ from processor.errors import SettingsError
 from processor.exposure import require_unguessable
 from processor.settings import Settings
 from processor.supervisor import die_of
+from processor.usage.counter import Selection
 from processor.wiring import commands, database, service
 from processor.wiring.counting import CountsOfRun
 
@@ -84,15 +86,24 @@ def check(as_json: bool) -> None:
     help="At the end write how many messages each user has to files in DIR, as processor count does.",
 )
 @click.option(
+    "--tenant", "tenant_id", help="Count this tenant's messages alone; without it, all tenants' are added up."
+)
+@click.option(
+    "--this-run", is_flag=True, help="Count what this run has stored alone, and nothing from before."
+)
+@click.option(
     "--log-events",
     is_flag=True,
-    help="Log one line for each outcome, after its commit: who, what and why, no payload. Costs speed.",
+    help="Log a line for each outcome, at the level INFO: ids and reason, and never a payload.",
 )
 def run(
+    *,
     processes: int,
     until_idle: float | None,
     source_url: str | None,
     count_to: Path | None,
+    tenant_id: str | None,
+    this_run: bool,
     log_events: bool,
 ) -> None:
     """Run the event processor: SQS_QUEUE_URL, or SOURCE_URL, to DATABASE_URL, until SIGTERM or Ctrl-C.
@@ -102,20 +113,24 @@ def run(
     says what is left. /livez, /readyz and /metrics are on HTTP_PORT.
 
     With --count-to the files say what is committed when the run ends, be it of idleness or by a stop, and are
-    written only if it ends with 0.
+    written only if it ends with 0. With --this-run each transaction notes what it stores, so redeliveries and
+    other runs don't count; a run that ends without files has named the command that writes them later.
     """
+    if count_to is None and (tenant_id is not None or this_run):
+        raise click.UsageError("--tenant and --this-run say what --count-to counts; add --count-to DIR")
     settings = _settings(source_url)
-    if log_events:
-        settings = settings.model_copy(update={"log_events": "on"})
     logs.configure(settings.log_format, settings.log_level)
     stops = service.Stops(gently=threading.Event(), now=threading.Event())
     _obey_signals(stops)
     settings.need_database_url()
     settings.need_source()
     require_unguessable(settings)
-    counts = None if count_to is None else CountsOfRun(settings, count_to, stops.gently)
-    prepare = service.nothing_more if counts is None else counts.prepare
-    code = service.run_supervised(settings, stops, processes, until_idle, prepare, exit_code_of)
+    counts, extra = None, service.Extra(log_events=log_events)
+    if count_to is not None:
+        selection = Selection(tenant_id, run_id=uuid4().hex if this_run else None)
+        counts = CountsOfRun(settings, count_to, selection, stops.gently)
+        extra = service.Extra(counts.prepare, selection.run_id, log_events)
+    code = service.run_supervised(settings, stops, processes, until_idle, extra, exit_code_of)
     if code < 0:
         die_of(-code)
     # Files that say how it stood in the middle of an outage would look like the whole.

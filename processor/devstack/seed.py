@@ -47,6 +47,16 @@ METERS = (
 )
 
 
+def samples() -> list[str]:
+    """Name the sample schemas that are for every tenant."""
+    return sorted(path.name.removesuffix(SUFFIX) for path in SAMPLES.glob(f"*{SUFFIX}"))
+
+
+def sample(name: str) -> Any:  # noqa: ANN401 - a JSON schema
+    """Give the definition of one of them."""
+    return json.loads((SAMPLES / f"{name}{SUFFIX}").read_text(encoding="utf-8"))
+
+
 def seed(database_url: str) -> None:
     """Make the sample tenants and meters; publish each sample schema whose newest version differs.
 

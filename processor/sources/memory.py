@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from processor.beside import from_outside
 from processor.model import Delivery, Settlement
 from processor.wire import Attribute
 
@@ -44,7 +45,9 @@ class MemorySource:
         """Put a message on the queue; gives its delivery id."""
         delivery_id = str(uuid.uuid4())
         with self._lock:
-            self._messages[delivery_id] = _Held(delivery_id, body, attributes or {}, datetime.now(UTC))
+            self._messages[delivery_id] = _Held(
+                delivery_id, body, from_outside(attributes or {}), datetime.now(UTC)
+            )
         return delivery_id
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:

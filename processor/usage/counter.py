@@ -2,7 +2,8 @@
 
     meters without windows, grouped by one name ─▶ total ─▶ created.json  {"u1": 3, "u2": 1}
 
-Nothing is counted here: the totals were raised in the transactions that stored the messages.
+Nothing is counted here: the totals were raised in the transactions that stored the messages. The counts of
+one run alone are made of the messages that it noted in those transactions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,12 +28,13 @@ _FETCH_SIZE = 5000
 class Selection:
     """Whose counts (`tenant_id` None: of all tenants, added up), grouped by what, and by which meters.
 
-    `meters` empty: by whichever there are.
+    `meters` empty: by whichever there are. With a `run_id`, of what that run has stored alone.
     """
 
     tenant_id: str | None = None
     group_name: str = "user_id"
     meters: tuple[str, ...] = ()
+    run_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,10 @@ def find_counters(connection: Connection, selection: Selection) -> Mapping[str, 
     if selection.tenant_id is None:
         require_all_rows(connection)
     elif connection.execute(queries("counter")["known_tenant"], _parameters(selection)).fetchone() is None:
-        raise NotFound(f"no tenant {selection.tenant_id!r}; `processor tenant list` shows those there are")
+        raise NotFound(
+            f"no tenant {selection.tenant_id!r}; `processor tenant list` shows those there are, and "
+            f"`processor counter setup --tenant {selection.tenant_id}` adds it and all that is counted"
+        )
     rows = connection.execute(queries("counter")["counters"], _parameters(selection)).fetchall()
     if not rows:
         raise NotFound(_no_counter(selection))
@@ -85,13 +90,27 @@ def write_counts(connection: Connection, directory: Path, selection: Selection) 
         counters = find_counters(connection, selection)
         files = []
         for event_type, meter_ids in counters.items():
-            entries = _Entries(connection, _parameters(selection) | {"meter_ids": meter_ids})
+            of_type = {"meter_ids": meter_ids, "event_types": [event_type]}
+            entries = _Entries(connection, _parameters(selection) | of_type)
             users = replacement.write(file_name(event_type), entries)
             files.append(CountFile(event_type, file_name(event_type), users, entries.messages))
-        everything = {"meter_ids": [meter_id for meter_ids in counters.values() for meter_id in meter_ids]}
+        everything = {
+            "meter_ids": [meter_id for meter_ids in counters.values() for meter_id in meter_ids],
+            "event_types": list(counters),
+        }
         row = connection.execute(sql["counted_tenants"], _parameters(selection) | everything).fetchone()
         replacement.put_in_place()
     return Counts(tuple(files), tenants=0 if row is None else int(row[0]))
+
+
+def forget_run(connection: Connection, run_id: str) -> None:
+    """Forget which messages a run has stored, since its counts are written."""
+    connection.execute(queries("counter")["forget_run"], {"run_id": run_id})
+
+
+def forget_runs(connection: Connection, *, keep_days: int) -> None:
+    """Forget what runs stored whose counts nobody has asked for in so many days."""
+    connection.execute(queries("counter")["forget_runs"], {"days": keep_days})
 
 
 class _Entries(Iterator[tuple[str, int]]):
@@ -144,6 +163,11 @@ def _no_counter(selection: Selection) -> str:
     which = f" named {' or '.join(selection.meters)}" if selection.meters else ""
     whose = "" if selection.tenant_id is None else f" for tenant {selection.tenant_id!r}"
     name = selection.group_name
+    if name == "user_id" and not which:
+        return (
+            f"no meter counts messages by user_id alone and without windows{whose}; make what the counter "
+            f"needs: processor counter setup --tenant {selection.tenant_id or 'TENANT'}"
+        )
     return (
         f"no meter{which} counts messages by {name} alone and without windows{whose}; add one: "
         f"processor meter add created --event-type created --count --by {name}=/{name} --window none "
@@ -156,4 +180,5 @@ def _parameters(selection: Selection) -> dict[str, Any]:
         "tenant_id": selection.tenant_id,
         "group_name": selection.group_name,
         "meters": list(selection.meters),
+        "run_id": selection.run_id,
     }

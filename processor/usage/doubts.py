@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _NUMBERS = frozenset({"number", "integer"})
-_SCALARS = _NUMBERS | {"string", "boolean"}
+_PATTERNED = "string with a pattern"
+_SCALARS = _NUMBERS | {"string", _PATTERNED, "boolean"}
 _REFERENCES_MAX = 10
 
 
@@ -25,12 +26,19 @@ class Doubt:
 
 
 def doubts_of(
-    event_type: str, schema: Mapping[str, Any], value_pointer: str | None, group_pointers: Sequence[str]
+    event_type: str,
+    schema: Mapping[str, Any],
+    value_pointer: str | None,
+    group_pointers: Sequence[str],
+    *,
+    text_amounts: bool = False,
 ) -> Iterator[Doubt]:
     """Give what one schema (tenant_id, version, definition) leaves open of what a meter looks for."""
     wanted = [(pointer, _SCALARS, "a text, number or boolean") for pointer in group_pointers]
     if value_pointer is not None:
-        wanted.insert(0, (value_pointer, _NUMBERS, "a number"))
+        # Which texts a pattern lets pass is believed to be what its author meant.
+        kinds = _NUMBERS | {_PATTERNED} if text_amounts else _NUMBERS
+        wanted.insert(0, (value_pointer, kinds, "a number"))
     for pointer, kinds, words in wanted:
         why = _open_question(schema["definition"], pointer, kinds, words)
         if why:
@@ -56,7 +64,8 @@ def _types(node: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
     if not isinstance(node, dict):
         return
     if "type" in node:
-        yield from map(str, _list(node["type"]))
+        for kind in _list(node["type"]):
+            yield _PATTERNED if kind == "string" and "pattern" in node else str(kind)
         return
     for value in [node["const"]] if "const" in node else _list(node.get("enum")):
         match value:

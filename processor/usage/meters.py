@@ -1,4 +1,4 @@
-"""What is counted: meters are added, looked at and retired, and never changed.
+"""What is counted: meters are added, looked at and retired, and nothing that they counted ever changes.
 
 definition ─▶ checked here, for the words ─▶ checked by the table, for the truth ─▶ counts from its commit on
 """
@@ -41,6 +41,7 @@ _REFUSED = {
     "meter_grace_bounded": "--grace {grace}: expected 0 to 92 days",
     "meter_past_limit_bounded": "--past-limit {past_limit}: expected 0 to 3660 days, or none",
     "meter_future_limit_bounded": "--future-limit {future_limit}: expected 0 to 3660 days, or none",
+    "meter_text_amounts_summed": "--text-amounts with --count: only a sum has amounts; leave one of both out",
     "meter_event_type_fkey": "no event type {event_type!r}; publish a schema first, which makes it: "
     "processor schema publish {event_type} FILE",
     "meter_tenant_fkey": "no tenant {tenant_id!r}; add it first: processor tenant add {tenant_id}",
@@ -63,6 +64,7 @@ class Definition:
     future_limit: timedelta | None = timedelta(hours=1)
     allows_corrections: bool = False
     is_handed_over: bool = False
+    text_amounts: bool = False
 
     def row(self) -> dict[str, Any]:
         """Give the definition as the table has it."""
@@ -145,6 +147,20 @@ def retire(connection: Connection, meter: str, tenant_id: str | None) -> tuple[R
     return one_meter(connection, meter, row["tenant_id"]), done
 
 
+def allow_text_amounts(connection: Connection, meter: str, tenant_id: str | None) -> tuple[Row, bool]:
+    """Let a meter count amounts in quotes that are stored from now on; gives it, and whether that is new.
+
+    Raises as one_meter does, and SettingsError where the meter adds no amounts or is retired.
+    """
+    row = one_meter(connection, meter, tenant_id)
+    if row["value_pointer"] is None or row["status"] == "retired":
+        why = "counts messages, and adds no amounts" if row["value_pointer"] is None else "is retired"
+        raise SettingsError(f"meter {meter!r} {why}; `processor meter list` shows the others")
+    parameters = {"meter_id": row["meter_id"]}
+    done = connection.execute(queries("meters")["allow_text_amounts"], parameters).rowcount == 1
+    return one_meter(connection, meter, row["tenant_id"]), done
+
+
 def doubts(connection: Connection, definition: Definition) -> list[Doubt]:
     """Name the schemas in force that don't obviously keep from the meter what it can't count."""
     parameters = {"event_type": definition.event_type, "tenant_id": definition.tenant_id}
@@ -154,7 +170,13 @@ def doubts(connection: Connection, definition: Definition) -> list[Doubt]:
     return [
         doubt
         for schema in schemas
-        for doubt in doubts_of(definition.event_type, schema, definition.value_pointer, pointers)
+        for doubt in doubts_of(
+            definition.event_type,
+            schema,
+            definition.value_pointer,
+            pointers,
+            text_amounts=definition.text_amounts,
+        )
     ]
 
 
@@ -223,6 +245,12 @@ def _require_same(connection: Connection, row: Row) -> None:
             "name; choose another name"
         )
     others = [column for column in row if known[column] != row[column]]
+    if others == ["text_amounts"] and row["text_amounts"]:
+        option = f" --tenant {row['tenant_id']}" if row["tenant_id"] else ""
+        raise SettingsError(
+            f"meter {name!r} is there already, and counts no amounts in quotes; to let it: "
+            f"processor meter text-amounts {name}{option}"
+        )
     if others:
         differences = "; ".join(f"{column}: {known[column]} there, {row[column]} here" for column in others)
         raise SettingsError(

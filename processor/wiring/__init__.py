@@ -67,18 +67,21 @@ def make_schemas(settings: Settings) -> Schemas:
         json_values_max=settings.json_values_max,
         routing_keys=routing_keys,
         routed_queue=settings.queue_name() if routed else None,
-        said=_rules_of_settings(settings),
+        said=rules_of_settings(settings),
     )
 
 
-def _rules_of_settings(settings: Settings) -> dict[str, QueueRules]:
+def rules_of_settings(settings: Settings) -> dict[str, QueueRules]:
+    """Give what the settings say of queues, by name."""
     if settings.unwrap is None or settings.source_url is not None:
         return {}
     return {settings.queue_name(): QueueRules(unwrap=settings.unwrap)}
 
 
-def make_store(settings: Settings, judge: Judge, patience: Patience, *, alone: bool = False) -> Store:
-    """Make a store with a connection of its own, opened at the first save."""
+def make_store(
+    settings: Settings, judge: Judge, patience: Patience, *, alone: bool = False, run_id: str | None = None
+) -> Store:
+    """Make a store with a connection of its own, opened at the first save; of a run, if it is to be noted."""
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
     suspects = SuspectLimits(
         judge,
@@ -95,6 +98,7 @@ def make_store(settings: Settings, judge: Judge, patience: Patience, *, alone: b
         # A routing key gives tenants, as settings have it at the time.
         keys_by_settings=settings.routing_key is not None,
         judge_unread=suspects.unread,
+        run_id=run_id,
     )
 
 

@@ -13,7 +13,7 @@ from processor import exposure, migrations, retention
 from processor.audit import Report, audit
 from processor.bindings import UNBOUND, Bindings
 from processor.check import Finding, judge, not_set, tell
-from processor.check.database import check_database
+from processor.check.database import SaidBySettings, check_database
 from processor.check.queue import check_queue
 from processor.connection import connect, require_all_rows
 from processor.dead_letters import DeadLetterJudge, bring_in, look
@@ -25,7 +25,7 @@ from processor.pipeline import once
 from processor.settings import Settings, names
 from processor.sources.quarantine import QuarantineSource, Selection
 from processor.sources.sqs import SqsSource, sqs_client
-from processor.wiring import database, make_schemas, make_store
+from processor.wiring import database, make_schemas, make_store, rules_of_settings
 from processor.wiring.sources import check_source, source_depth
 
 _REPLAY_SIZE = 100
@@ -55,7 +55,11 @@ def replay(
             while True:
                 if dry_run:
                     verdicts = [schemas.validate(delivery) for delivery in source.receive(_REPLAY_SIZE, 0)]
-                    seen = [v.reason.value if isinstance(v, Rejection) else "stored" for v in verdicts]
+                    seen = [
+                        # Its tenant is registered when it is saved, within the bound of its queue.
+                        "stored" if not isinstance(v, Rejection) or v.newcomer else v.reason.value
+                        for v in verdicts
+                    ]
                 else:
                     settlements = once(source, schemas, store, limit=_REPLAY_SIZE, wait_s=0)
                     seen = [(s.reason or s.outcome).value for s in settlements]
@@ -261,7 +265,10 @@ def _check_database(settings: Settings, bindings: Bindings) -> list[Finding]:
         return [not_set("database", "DATABASE_URL", "postgresql://USER:PASSWORD@HOST:PORT/DATABASE")]
     dsn = settings.need_database_url()
     # Not prepared for saving: the settings of such a session are ours, and we ask for those it came with.
-    return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s, bindings=bindings)
+    named = settings.sqs_queue_url is not None or settings.source_url is not None
+    queue = settings.queue_name() if named else None
+    said = SaidBySettings(queue, bindings, rules_of_settings(settings) if named else {})
+    return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s, said=said)
 
 
 def _check_queue(settings: Settings) -> list[Finding]:

@@ -1,5 +1,6 @@
 """The counter's files: at any time, and at the end of a run."""
 
+import shlex
 import threading
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from processor.errors import Stopped, StoreUnavailable
 from processor.patience import Patience
 from processor.settings import Settings
 from processor.usage.count_files import require_writable
-from processor.usage.counter import Counts, Selection, find_counters, write_counts
+from processor.usage.counter import Counts, Selection, find_counters, forget_run, forget_runs, write_counts
 from processor.wiring import database
 
 log = structlog.get_logger(__name__)
@@ -24,26 +25,52 @@ def count(settings: Settings, directory: Path, selection: Selection) -> Counts:
 class CountsOfRun:
     """What a run does for its counts: at its beginning it finds out whether there will be any."""
 
-    def __init__(self, settings: Settings, directory: Path, stop: threading.Event) -> None:
+    def __init__(
+        self, settings: Settings, directory: Path, selection: Selection, stop: threading.Event
+    ) -> None:
         self._settings = settings
         self._directory = directory
+        self._selection = selection
         self._patience = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
 
     def prepare(self) -> None:
         """Raise what would keep the files from being written. An absent database is waited for."""
         require_writable(self._directory)
-        self._patience(self._find_counters)
+        self._patience(self._begin)
+        if self._selection.run_id is not None:
+            log.info("run_noted", run_id=self._selection.run_id, if_it_ends_without_files=self._later())
 
     def write(self) -> None:
         """Write what is committed. Waits for an absent database; after a stop it raises StoreUnavailable."""
         try:
-            counts = self._patience(lambda: count(self._settings, self._directory, Selection()))
+            counts = self._patience(lambda: count(self._settings, self._directory, self._selection))
+            self._patience(self._forget)
         except Stopped as stopped:
             raise StoreUnavailable(
-                f"the counts are not written: {stopped}; processor count --to {self._directory} does it later"
+                f"the counts are not written: {stopped}; {self._later()} does it later"
             ) from None
-        log.info("counted", directory=str(self._directory), files=len(counts.files), tenants=counts.tenants)
+        for file in counts.files:
+            log.info(
+                "counted", path=str(self._directory / file.file), users=file.users, messages=file.messages
+            )
+        if counts.tenants > 1:
+            log.warning("tenants_added_up", tenants=counts.tenants, to_count_one="--tenant")
 
-    def _find_counters(self) -> None:
+    def _begin(self) -> None:
         with database(self._settings) as connection:
-            find_counters(connection, Selection())
+            find_counters(connection, self._selection)
+            if self._selection.run_id is not None:
+                forget_runs(connection, keep_days=self._settings.key_retention_days)
+
+    def _forget(self) -> None:
+        if self._selection.run_id is not None:
+            with database(self._settings) as connection:
+                forget_run(connection, self._selection.run_id)
+
+    def _later(self) -> str:
+        words = ["processor", "count", "--to", str(self._directory)]
+        if self._selection.tenant_id is not None:
+            words += ["--tenant", self._selection.tenant_id]
+        if self._selection.run_id is not None:
+            words += ["--run", self._selection.run_id]
+        return shlex.join(words)

@@ -11,9 +11,10 @@ import psycopg
 import structlog
 
 from processor import metrics, migrations
+from processor.addresses import source_address
 from processor.check.roles import missing_rights
 from processor.connection import Deadline, connect
-from processor.errors import Stopped, StoreFault, StoreUnavailable, Unavailable
+from processor.errors import SettingsError, Stopped, StoreFault, StoreUnavailable, Unavailable
 from processor.patience import Patience
 from processor.probes import Probes
 from processor.queries import queries
@@ -22,7 +23,7 @@ from processor.sqlstates import Remedy, name_of, remedy
 from processor.usage.batches import Waiting
 from processor.usage.dispatcher import Dispatcher, Limits, Tally
 from processor.usage.export import export, require_new
-from processor.usage.sink import HttpSink
+from processor.usage.sink import HttpSink, Sink
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -200,13 +201,25 @@ class _Session:
 
 
 def _dispatcher(settings: Settings, session: _Session, stop: threading.Event) -> Dispatcher:
-    token = settings.usage_sink_token
-    sink = HttpSink(
-        settings.need_sink_url(),
-        token=token.get_secret_value() if token else None,
-        timeout_s=settings.usage_sink_timeout_s,
-    )
-    return Dispatcher(session.transact, sink, _limits(settings), stop, probe=session.probe)
+    return Dispatcher(session.transact, _sink(settings), _limits(settings), stop, probe=session.probe)
+
+
+def _sink(settings: Settings) -> Sink:
+    url, token = settings.need_sink_url(), settings.usage_sink_token
+    if not url.startswith("kafka"):
+        return HttpSink(
+            url,
+            token=token.get_secret_value() if token else None,
+            timeout_s=settings.usage_sink_timeout_s,
+        )
+    try:
+        from processor.usage.kafka_sink import KafkaSink  # noqa: PLC0415 - an extra's driver
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"USAGE_SINK_URL is of kafka, and the package {error.name} is not installed; run: "
+            "pip install 'sqs-event-processor[kafka]'"
+        ) from None
+    return KafkaSink(source_address(url), timeout_s=settings.usage_sink_timeout_s)
 
 
 def _limits(settings: Settings) -> Limits:

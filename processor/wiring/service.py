@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from processor.limits import RECEIVE_SIZE_MAX, Limits
 from processor.model import Settlement, Verdict
 from processor.outcome_log import log_outcomes
 from processor.patience import Patience
-from processor.pipeline import OnCommit, Pipeline
+from processor.pipeline import Pipeline
 from processor.probes import Probes
 from processor.queries import queries
 from processor.reject_alarm import RejectAlarm
@@ -52,20 +52,31 @@ class Stops:
     now: threading.Event
 
 
-def nothing_more() -> None:
-    """Ask nothing more of the database than a run does by itself."""
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What a run does besides its work.
+
+    `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
+    With a `run_id` it is noted which messages the run has stored. `log_events`: a line for each outcome.
+    """
+
+    prepare: Callable[[], None] = lambda: None
+    run_id: str | None = None
+    log_events: bool = False
+
+
+_NOTHING = Extra()
 
 
 def run(
     settings: Settings,
     stops: Stops,
     until_idle_s: float | None = None,
-    prepare: Callable[[], None] = nothing_more,
+    extra: Extra = _NOTHING,
     worker: Worker | None = None,
 ) -> Tally:
     """Run the event processor until told to stop, or until idle. Absent dependencies are waited for.
 
-    `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
     `worker` is who we are among others (None: alone). Raises MigrationsPending, StoreFault and SettingsError,
     which waiting would not mend, and Stopped when told to stop before it could begin, or with work left.
     """
@@ -75,7 +86,7 @@ def run(
     database_patience, queue_patience = patience("database"), patience("queue")
     schemas = make_schemas(settings)
     judge = Watched(schemas, worker.row)
-    open_store = partial(make_store, settings, judge, database_patience)
+    open_store = partial(make_store, settings, judge, database_patience, run_id=extra.run_id)
     forgetter = Forgetter(open_store, settings.queue_name())
     source = open_source(settings, forgetter.tell)
     alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
@@ -87,7 +98,7 @@ def run(
         database=database_patience,
         broker=queue_patience,
         give_up=stops.now,
-        on_commit=_told(alarm, settings),
+        on_commit=partial(_note_and_log, alarm) if extra.log_events else alarm.note,
     )
     beginning = _Beginning(settings, stops.gently)
     begun = threading.Event()
@@ -103,7 +114,7 @@ def run(
     worker.follow(stops.gently, stops.now)
     try:
         beginning.require_migrations()
-        prepare()
+        extra.prepare()
         beginning.load_registry(schemas, worker)
         begun.set()
         watcher.start()
@@ -116,18 +127,6 @@ def run(
         forgetter.stop()
     log.info("stopped", **tally.outcomes)
     return tally
-
-
-def _told(alarm: RejectAlarm, settings: Settings) -> OnCommit:
-    """Give what hears of each batch: the alarm, and where it is asked for, the log."""
-    if settings.log_events == "off":
-        return alarm.note
-
-    def tell(verdicts: Sequence[Verdict], settlements: Sequence[Settlement]) -> None:
-        alarm.note(verdicts, settlements)
-        log_outcomes(verdicts, settlements)
-
-    return tell
 
 
 class _Beginning:
@@ -247,12 +246,17 @@ class _DepthWatcher:
                 return
 
 
+def _note_and_log(alarm: RejectAlarm, verdicts: Sequence[Verdict], settlements: Sequence[Settlement]) -> None:
+    alarm.note(verdicts, settlements)
+    log_outcomes(verdicts, settlements)
+
+
 def run_supervised(
     settings: Settings,
     stops: Stops,
     processes: int,
     until_idle_s: float | None,
-    prepare: Callable[[], None],
+    extra: Extra,
     exit_code_of: Callable[[Callable[[], int]], int],
 ) -> int:
     """Run one process or several, each a child of this one, which watches them; gives the exit code.
@@ -282,15 +286,16 @@ def run_supervised(
 
     def begin(_: Worker) -> int:
         _Beginning(settings, stops.gently).require_migrations()
-        prepare()
+        extra.prepare()
         return 0
 
     def work(worker: Worker) -> int:
         port = settings.http_port + worker.place if settings.http_port else 0
         own = settings.model_copy(update={"http_port": port})
         # With several it is asked once, and before any of them begins.
+        once = replace(extra, prepare=_NOTHING.prepare) if processes > 1 else extra
         with ended_by_a_dead_thread(settings.stop_timeout_s):
-            run(own, stops, until_idle_s, nothing_more if processes > 1 else prepare, worker)
+            run(own, stops, until_idle_s, once, worker)
         return 0
 
     if processes > 1 and (code := supervise(1, begin)):

@@ -8,7 +8,7 @@ import click
 
 from processor.errors import ProcessorError, SettingsError, Unavailable
 from processor.terminal import HelpFormatter
-from producers.cli import fake, load, send
+from producers.cli import fake, load, send, validate
 from producers.cli.sending import EXIT_REFUSED
 from producers.gateway.cli import gateway
 
@@ -44,12 +44,13 @@ def main() -> None:
     \b
     Exit codes: 0 all accepted           1 something was refused or not sent
                 2 bad usage or settings  4 the queue can't be reached
+                3 `validate` found a message that would be rejected
                 130 Ctrl-C (143 SIGTERM), after the report of what was done
     """  # noqa: D301 - click's mark for lines to be left as they are
     logging.basicConfig(level=logging.WARNING, format="producers: %(message)s", stream=sys.stderr)
 
 
-for family in (fake, send, load):
+for family in (fake, send, load, validate):
     for command in family.COMMANDS:
         main.add_command(command)
 main.add_command(gateway)

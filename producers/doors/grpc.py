@@ -86,10 +86,11 @@ class GrpcDoor:
 
 
 def _request(message: Outgoing) -> pb.IngestRequest:
+    has_id = message.message_id or message.attributes.get("message_id")
     return pb.IngestRequest(
         raw=pb.Raw(body=message.body.encode("utf-8", "surrogatepass"), attributes=message.attributes),
         # Of a message without an id, another try would else make another event.
-        idempotency_key=message.deduplication_id,
+        idempotency_key="" if has_id else message.deduplication_id,
     )
 
 

@@ -86,7 +86,12 @@ def http(host: str | None, port: int | None, json_logs: bool | None) -> None:
 
 @gateway.command()
 @_options("GATEWAY_GRPC_PORT")
-def grpc(host: str | None, port: int | None, json_logs: bool | None) -> None:
+@click.option(
+    "--compat",
+    type=click.Choice(["usage-service"]),
+    help="Serve UsageService/Consume, too, instead of what GATEWAY_COMPAT says.",
+)
+def grpc(host: str | None, port: int | None, json_logs: bool | None, compat: str | None) -> None:
     """Take events over gRPC: one, a batch, or a stream of them, until SIGTERM or Ctrl-C.
 
     \b
@@ -104,7 +109,13 @@ def grpc(host: str | None, port: int | None, json_logs: bool | None) -> None:
     Exit codes: 0 told to stop   1 failed   2 bad usage or settings (a port that is taken, too)
                 4 what it needs can't be reached
     """  # noqa: D301 - click's mark for lines to be left as they are
-    _run("producers.gateway.grpc_server", json_logs, gateway_host=host, gateway_grpc_port=port)
+    _run(
+        "producers.gateway.grpc_server",
+        json_logs,
+        gateway_host=host,
+        gateway_grpc_port=port,
+        gateway_compat=compat,
+    )
 
 
 def _run(server: str, json_logs: bool | None, **given: Any) -> None:  # noqa: ANN401 - whatever settings are

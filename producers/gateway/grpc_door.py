@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 from processor.deaths import watch
 from processor.errors import SettingsError
 from producers.gateway.grpc_service import SERVICE, Bounds, IngestService
+from producers.gateway.grpc_usage import SERVICE as USAGE_SERVICE
 from producers.gateway.items import Intake, Keys
 
 HEALTH_EVERY_S, HEALTH_TIMEOUT_S = 1.0, 5.0
@@ -25,10 +26,13 @@ _MINUTE_MS = 60_000
 class GrpcDoor:
     """A server on HOST:PORT; port 0 takes any free one. All of it on one event loop.
 
-    Health is SERVING while the intake and the keys are ready; `trouble` says in words why it is not.
+    Health is SERVING while the intake and the keys are ready; `trouble` says in words why it is not. With
+    `serves_usage` it serves UsageService, too.
     """
 
-    def __init__(self, intake: Intake, keys: Keys, bounds: Bounds, *, host: str, port: int) -> None:
+    def __init__(
+        self, intake: Intake, keys: Keys, bounds: Bounds, *, host: str, port: int, serves_usage: bool = False
+    ) -> None:
         self._intake = intake
         self._keys = keys
         self._service = IngestService(intake, keys, bounds)
@@ -38,8 +42,12 @@ class GrpcDoor:
         )
         self._server.add_generic_rpc_handlers((self._service.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        self._names = [SERVICE]
+        if serves_usage:
+            self._server.add_generic_rpc_handlers((self._service.usage_handler(),))
+            self._names.append(USAGE_SERVICE)
+        others = (health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection((*self._names, *others), self._server)
         self.port = self._listen(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         self.trouble = "starting"
 
@@ -89,7 +97,7 @@ class GrpcDoor:
         self.trouble = trouble
         said = health_pb2.HealthCheckResponse
         status = said.NOT_SERVING if trouble else said.SERVING
-        for name in ("", SERVICE):
+        for name in ("", *self._names):
             await self._health.set(name, status)
 
 

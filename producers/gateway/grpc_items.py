@@ -63,7 +63,7 @@ def read_event(request: pb.IngestRequest, idempotency_key: str | None) -> Read:
             body = raw.text.encode() if raw.WhichOneof("content") == "text" else raw.body
             return Read(Item(body, dict(raw.attributes), key))
         case _:
-            return Read(_invalid("/item", "missing", "neither event nor raw is there; send one of them"))
+            return Read(invalid("/item", "missing", "neither event nor raw is there; send one of them"))
 
 
 def unreadable(kind: type[Message]) -> Refusal:
@@ -86,7 +86,8 @@ def _of_event(event: pb.Event) -> Item | Refusal:
         case "payload_json_bytes":
             payload = event.payload_json_bytes
         case _:
-            return _invalid("/payload", "missing", "expected the payload as JSON in payload_json")
+            return invalid("/payload", "missing", "expected the payload as JSON in payload_json")
+    # An empty tenant_id is the key's.
     named = {"tenant_id": event.tenant_id, "event_type": event.event_type}
     if event.id:
         named["message_id"] = event.id
@@ -95,7 +96,7 @@ def _of_event(event: pb.Event) -> Item | Refusal:
     try:
         occurred_at = _occurred_at(event)
     except ValueError:
-        return _invalid("/occurred_at", "timestamp", "no such time: years go from 0001 to 9999")
+        return invalid("/occurred_at", "timestamp", "no such time: years go from 0001 to 9999")
     if occurred_at is not None:
         named["occurred_at"] = occurred_at
     if event.schema_version:
@@ -119,13 +120,14 @@ def _extensions(event: pb.Event) -> dict[str, str] | Refusal:
     for name in event.extensions:
         if name in _RESERVED:
             where = pointer(["extensions", name])
-            return _invalid(
+            return invalid(
                 where, "name_taken", f"{name} means something else beside it; give it another name"
             )
     return dict(event.extensions)
 
 
-def _invalid(where: str, rule: str, message: str) -> Refusal:
+def invalid(where: str, rule: str, message: str) -> Refusal:
+    """Say what is wrong at a place of an event."""
     return Refusal(
         Why.INVALID,
         f"{where[1:]}: {message}",

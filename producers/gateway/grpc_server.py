@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,10 +14,8 @@ from processor.probes import Probes
 from processor.settings import Settings
 from producers.gateway.grpc_door import OTHER_CALLS_MAX, GrpcDoor
 from producers.gateway.grpc_service import Bounds
+from producers.gateway.open_files import connections_within
 from producers.gateway.opening import open_intake, open_keys
-
-_FILES_BESIDE = 256
-"""Open files that are no client's: those of the queue, the database and the program itself."""
 
 CLOSING_S = 1.0
 """What is kept of STOP_TIMEOUT_S for whatever has to be closed behind the door."""
@@ -28,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 def run(settings: Settings) -> None:
     """Run the door of these settings until it is told to stop. Raises SettingsError for what can't work."""
-    _allow_files(settings.gateway_requests_max + OTHER_CALLS_MAX + _FILES_BESIDE)
+    connections_within(settings.gateway_requests_max + OTHER_CALLS_MAX)
     with (
         ended_by_a_dead_thread(settings.stop_timeout_s),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
@@ -39,7 +36,12 @@ def run(settings: Settings) -> None:
 async def _run(settings: Settings) -> None:
     intake, keys = open_intake(settings), open_keys(settings)
     door = GrpcDoor(
-        intake, keys, bounds_of(settings), host=settings.gateway_host, port=settings.gateway_grpc_port
+        intake,
+        keys,
+        bounds_of(settings),
+        host=settings.gateway_host,
+        port=settings.gateway_grpc_port,
+        serves_usage=settings.gateway_compat == "usage-service",
     )
     # By the time that anything may have to wait, a port that is taken has been told.
     probes = Probes(
@@ -80,14 +82,6 @@ def bounds_of(settings: Settings) -> Bounds:
         calls_max=settings.gateway_requests_max,
         read_timeout_s=settings.gateway_read_timeout_s,
     )
-
-
-def _allow_files(wanted: int) -> None:
-    """Raise the limit of open files as far as we may; beyond it no connection is even refused."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < reachable:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
 
 
 @asynccontextmanager

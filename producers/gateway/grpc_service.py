@@ -1,4 +1,4 @@
-"""The four methods of the gRPC door: calls in, words out; all meaning is in the intake behind them.
+"""The methods of the gRPC door: calls in, words out; all meaning is in the intake behind them.
 
 call ─▶ a free place? ─▶ who calls? (Keys) ─▶ read ─▶ Intake.take ─▶ reply, or status and trailing metadata
 """
@@ -28,8 +28,10 @@ from producers.gateway.grpc_items import (
     unreadable,
 )
 from producers.gateway.grpc_streams import Answered, Stream, take
+from producers.gateway.grpc_usage import UsageHandler, take_usage
 from producers.gateway.items import Caller, Intake, Keys, Refusal, Why
 from producers.gateway.protos import ingest_pb2 as pb
+from producers.gateway.protos import usage_pb2 as usage_pb
 
 SERVICE = str(pb.DESCRIPTOR.services_by_name["Ingest"].full_name)
 
@@ -109,6 +111,10 @@ class IngestService:
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
+    def usage_handler(self) -> grpc.GenericRpcHandler:
+        """Give what a server needs to serve UsageService as well."""
+        return UsageHandler(self.consume)
+
     async def ingest(self, _messages: object, context: _Context) -> pb.IngestReply:
         """Take one event; a refusal ends the call with its status."""
         async with self._place("Ingest", context) as call:
@@ -171,6 +177,25 @@ class IngestService:
             in_order = [by_place[place] for place in range(len(by_place))]
             return pb.IngestUploadReply(results=in_order, ended_early=stream.ended_early)
 
+    async def consume(self, _messages: object, context: _Context) -> usage_pb.ConsumeReply:
+        """Take usage of clients of UsageService, be it one message or a stream, and answer once."""
+
+        async def following() -> bytes | None:
+            data = await _next(context)
+            if data is not None and self._stopping:
+                await _refuse(context, _STOPPING)
+            return data
+
+        async with self._place("Consume", context) as call:
+            caller = await self._known(call, context)
+            first = await self._first(call, context)
+            found = await take_usage(
+                first, following, lambda reads: take(self._intake, reads, caller), call.idempotency_key
+            )
+            if isinstance(found, Refusal):
+                await _refuse(context, found)
+            return usage_pb.ConsumeReply(success=True, message=f"{found} taken")
+
     async def stop(self, grace_s: float) -> None:
         """Let streams come to their end, and wait until no call is left, or so long."""
         self._stopping = True
@@ -227,6 +252,13 @@ class IngestService:
     async def _read(self, kind: type[_Request], call: _Call, context: _Context) -> _Request:
         """Read the one message of a unary call."""
         try:
+            return kind.FromString(await self._first(call, context))
+        except DecodeError:
+            await _refuse(context, unreadable(kind))
+
+    async def _first(self, call: _Call, context: _Context) -> bytes:
+        """Give the first message of a call, which has to be there in time."""
+        try:
             async with asyncio.timeout(self._bounds.read_timeout_s):
                 data = await _next(context)
         except TimeoutError:
@@ -240,10 +272,7 @@ class IngestService:
         self._held_bytes += len(data)
         if self._held_bytes > MESSAGES_HELD_MAX * self._bounds.message_bytes_max:
             await _refuse(context, _FULL)
-        try:
-            return kind.FromString(data)
-        except DecodeError:
-            await _refuse(context, unreadable(kind))
+        return data
 
     def _stream(self, call: _Call, answer: Callable[[Answered], Awaitable[None]]) -> Stream:
         return Stream(self._intake, lambda: self._caller(call), answer, call.key_of, self._bounds.items_max)

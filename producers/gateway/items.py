@@ -34,12 +34,13 @@ class Item:
 
     `attributes` are the wire format's (tenant_id, event_type, message_id, producer, occurred_at,
     schema_version, or any other, which goes into the context). `message_id` is its idempotency key: the id
-    of an event that has none of its own.
+    of an event that has none of its own. `event_type` is the only one that its path takes; None: any.
     """
 
     body: bytes
     attributes: Mapping[str, str] = field(default_factory=dict)
     message_id: str | None = None
+    event_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Reads what came, and writes the one form in which it goes on: a native event, with every digit it had.
+"""Reads what came, and makes of it what goes on: the event as `writing` has it, with its trace context.
 
-    Item ─▶ wire.decode ─▶ Envelope ─▶ native body + traceparent ─▶ Outgoing
-                └─ Malformed ─▶ Refusal
+    Item ─▶ wire.decode ─▶ Envelope ─▶ writing ─▶ body + traceparent ─▶ Outgoing
+              └─ Malformed ─▶ Refusal ◀─┘
 
 Whatever would be rejected behind the queue for its form is refused here, before it is anybody's burden.
 """
@@ -11,24 +11,32 @@ import uuid
 from collections.abc import Mapping
 from hashlib import sha256
 from json.encoder import encode_basestring_ascii as _quoted
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
+from msgspec.structs import replace
 from pydantic import TypeAdapter, ValidationError
 
 from processor.errors import Reason
 from processor.strict_json import read
-from processor.wire import FORMATS, TRACE_NAMES, Envelope, Identifier, Malformed, decode
+from processor.unpacking import BEFORE_JSON, unpack
+from processor.wire import (
+    FORMATS,
+    NOTHING_IMPLIED,
+    TRACE_NAMES,
+    Attribute,
+    Envelope,
+    Identifier,
+    Malformed,
+    decode,
+)
 from producers.gateway.items import Caller, Item, Refusal, Why
+from producers.gateway.writing import NATIVE, native, otherwise
 from producers.outgoing import Outgoing
 from producers.publish import BATCH_BYTES_MAX
 
 _MALFORMED = {Reason.NOT_UTF8: Why.MALFORMED, Reason.NOT_JSON: Why.MALFORMED, Reason.TOO_LARGE: Why.TOO_LARGE}
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
-
-_NATIVE_NAMES = frozenset(
-    ("id", "tenant_id", "event_type", "payload", "producer", "occurred_at", "schema_version", "specversion")
-)
-"""Names that mean something in a native event, or would make it another format."""
 
 _TRACES = {
     "traceparent": re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{1,200})?"),
@@ -58,30 +66,38 @@ class Reading:
 
     def read(self, item: Item, caller: Caller, trace: Mapping[str, str]) -> Event | Refusal:
         """Read one item; `trace` is what `trace_of` made of its caller's."""
-        found = decode(
-            item.body,
-            item.attributes,
-            size_bytes_max=self._body_bytes_max,
-            depth_max=self._depth_max,
-            values_max=self._values_max,
-        )
+        found = self._found(item, caller.tenant_id)
         if isinstance(found, Malformed):
             return _refusal(found)
         if caller.tenant_id is not None and found.tenant_id != caller.tenant_id:
             return Refusal(
                 Why.FORBIDDEN, "the event names another tenant than the key's; a key sends only as its own"
             )
+        if item.event_type is not None and found.event_type != item.event_type:
+            return _another_type(found.event_type, item.event_type)
         message_id, made_id = found.message_id, False
-        if message_id is None:
-            message_id, made_id = item.message_id, item.message_id is None
-            if message_id is None:
-                message_id = str(uuid.uuid4())
-            elif fault := _id_fault(message_id):
+        if (key := item.message_id) is not None:
+            if fault := _id_fault(key):
                 return fault
-        body = _native(found, message_id)
-        if isinstance(body, Refusal):
-            return body
+            if message_id is None:
+                message_id = key
+            elif message_id != key:
+                found = _with_key(found, key)
+        elif message_id is None:
+            message_id, made_id = str(uuid.uuid4()), True
+        body = native(found, message_id) or self._otherwise(found, message_id)
+        if body is None:
+            return _name_taken(found)
         return self._event(body, found, message_id, trace, made_id=made_id)
+
+    def _otherwise(self, envelope: Envelope, message_id: str) -> str | None:
+        """Write the event in another form than the native, if behind the queue that is the same event."""
+        body = otherwise(envelope, message_id)
+        if body is None:
+            return None
+        found = self._decode(body.encode())
+        # By its parts, as texts may have other spaces; whatever a limit refuses is told of later.
+        return body if isinstance(found, Malformed) or _parts(found) == _parts(envelope) else None
 
     def _event(
         self, body: str, envelope: Envelope, message_id: str, trace: Mapping[str, str], *, made_id: bool
@@ -102,14 +118,41 @@ class Reading:
         # The envelope adds a level and a few values, which matters to what is at the limits already.
         if (
             body.count("[") + body.count("{") > self._depth_max or len(body) > 2 * self._values_max
-        ) and isinstance(fault := self._decode(body), Malformed):
+        ) and isinstance(fault := self._decode(body.encode()), Malformed):
             return _refusal(fault)
         return Event(outgoing, size_bytes, envelope.tenant_id, message_id, made_id)
 
-    def _decode(self, body: str) -> Envelope | Malformed:
+    def _found(self, item: Item, tenant_id: str | None) -> Envelope | Malformed:
+        """Read an item; without a tenant it is `tenant_id`'s."""
+        body = item.body
+        attributes: Mapping[str, Attribute] = item.attributes
+        if attributes or body.startswith(BEFORE_JSON):
+            unpacked = unpack(body, attributes, self._body_bytes_max)
+            if isinstance(unpacked, Malformed):
+                return unpacked
+            body, beside = unpacked
+            # As good as not named: a field of a protobuf message has no other way to say so.
+            attributes = {
+                name: value
+                for name, value in beside.items()
+                if name != "tenant_id" or value or tenant_id is None
+            }
+        found = self._decode(body, attributes)
+        if tenant_id is None or isinstance(found, Envelope) or found.reason is not Reason.ENVELOPE_INVALID:
+            return found
+        # Not at first: nearly every event names its tenant, and to look what is implied costs as much again.
+        return self._decode(body, attributes, {"tenant_id": tenant_id})
+
+    def _decode(
+        self,
+        body: bytes,
+        attributes: Mapping[str, Attribute] = NOTHING_IMPLIED,
+        implied: Mapping[str, str] = NOTHING_IMPLIED,
+    ) -> Envelope | Malformed:
         return decode(
-            body.encode(),
-            {},
+            body,
+            attributes,
+            implied=implied,
             size_bytes_max=self._body_bytes_max,
             depth_max=self._depth_max,
             values_max=self._values_max,
@@ -126,26 +169,18 @@ def trace_of(caller: Caller) -> dict[str, str]:
     return found
 
 
-def _native(envelope: Envelope, message_id: str) -> str | Refusal:
-    parts = [
-        f'{{"id": {_quoted(message_id)}',
-        f'"tenant_id": {_quoted(envelope.tenant_id)}',
-        f'"event_type": {_quoted(envelope.event_type)}',
-    ]
-    if envelope.producer:
-        parts.append(f'"producer": {_quoted(envelope.producer)}')
-    if envelope.occurred_at is not None:
-        parts.append(f'"occurred_at": "{envelope.occurred_at.isoformat()}"')
-    if envelope.schema_version is not None:
-        parts.append(f'"schema_version": {envelope.schema_version}')
-    parts.append(f'"payload": {envelope.payload}')
-    if envelope.context is not None:
-        members = read(envelope.context, _CONTEXT_DEPTH_MAX, _CONTEXT_VALUES_MAX).value
-        taken = sorted(_NATIVE_NAMES & members.keys())
-        if taken:
-            return _name_taken(taken)
-        parts.append(envelope.context[1:-1])
-    return ", ".join(parts) + "}"
+def _with_key(envelope: Envelope, key: str) -> Envelope:
+    """Keep an idempotency key that is not the event's id in its context, unless it says something there."""
+    named = f'{{"idempotency_key": {_quoted(key)}'
+    if envelope.context is None:
+        return replace(envelope, context=named + "}")
+    if "idempotency_key" in _members(envelope):
+        return envelope
+    return replace(envelope, context=f"{named}, {envelope.context[1:]}")
+
+
+def _parts(envelope: Envelope) -> tuple[Any, ...]:
+    return (structs.asdict(replace(envelope, message_id=None, payload="", context=None)), _members(envelope))
 
 
 # What it is made of has been read within the limits that are set.
@@ -153,10 +188,26 @@ _CONTEXT_DEPTH_MAX = 1000
 _CONTEXT_VALUES_MAX = 2 * BATCH_BYTES_MAX
 
 
-def _name_taken(names: list[str]) -> Refusal:
+def _members(envelope: Envelope) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = read(envelope.context or "{}", _CONTEXT_DEPTH_MAX, _CONTEXT_VALUES_MAX).value
+    return found
+
+
+def _another_type(event_type: str, expected: str) -> Refusal:
+    words = (
+        f"event_type: expected {expected!r}, as this path takes no other; saw {event_type[:64]!r}; "
+        "send it to /v1/events"
+    )
+    return Refusal(Why.INVALID, words, ({"pointer": "/event_type", "rule": "event_type", "message": words},))
+
+
+def _name_taken(envelope: Envelope) -> Refusal:
+    names = sorted(NATIVE & _members(envelope).keys())
     message = "a name that means something else in a native event, which is what the gateway passes on"
     errors = tuple({"pointer": f"/{name}", "rule": "name_taken", "message": message} for name in names)
-    return Refusal(Why.INVALID, f"{', '.join(names)}: {message}; give it another name", errors)
+    return Refusal(
+        Why.INVALID, f"{', '.join(names)}: {message}; give it another name, or name the producer", errors
+    )
 
 
 def _id_fault(message_id: str) -> Refusal | None:

@@ -26,8 +26,9 @@ SELECT wanted.relation, wanted.privilege
 FROM unnest(%(relations)s::text[], %(privileges)s::text[]) AS wanted (relation, privilege)
 WHERE NOT coalesce(has_table_privilege(to_regclass(wanted.relation)::oid, wanted.privilege), false)
 UNION ALL
-SELECT 'registry_version_held(boolean)', 'EXECUTE'
-WHERE NOT coalesce(has_function_privilege(to_regprocedure('registry_version_held(boolean)')::oid, 'EXECUTE'), false)
+SELECT name, 'EXECUTE'
+FROM (VALUES ('registry_version_held(boolean)'), ('register_tenants(text,text[])')) AS functions (name)
+WHERE NOT coalesce(has_function_privilege(to_regprocedure(name)::oid, 'EXECUTE'), false)
 ORDER BY relation, privilege
 
 -- excess_rights: What this role could do that a processor never does.
@@ -43,13 +44,21 @@ SELECT
   (SELECT count(*) FROM tenant WHERE status = 'active') AS tenants,
   (SELECT count(*) FROM event_schema) AS schemas
 
--- meters_missing: Active meters that missed messages within the last day, and how many in all.
-SELECT meter, sum(messages)::bigint AS misses
+-- meters_missing: What active meters missed within the last day: where they look, why, how much in all, and when last. Amounts in quotes are no miss any more once they have been counted by a rebuild.
+SELECT
+  meter, meter.tenant_id,
+  CASE WHEN reason LIKE 'group%%' THEN array_to_string(group_pointers, ' ')
+    WHEN reason LIKE 'value%%' THEN value_pointer ELSE 'its time' END AS pointers,
+  reason, text_amounts_from IS NOT NULL AS text_amounts,
+  sum(messages)::bigint AS misses, max(last_at) AS last_at
 FROM meter_miss JOIN meter USING (meter_id)
-WHERE status = 'active'
-GROUP BY meter_id, meter
+WHERE status = 'active' AND (reason <> 'value_not_a_number' OR NOT EXISTS (
+  SELECT FROM usage_rebuild
+  WHERE usage_rebuild.meter_id = meter.meter_id AND rebuilt_at >= text_amounts_from AND rebuilt_at >= last_at))
+GROUP BY meter.meter_id, reason
 HAVING max(last_at) > now() - interval '24 hours'
-ORDER BY misses DESC, meter
+ORDER BY misses DESC, meter, reason
+LIMIT %(kept)s
 
 -- meters_active: How many meters count now, and whether voids can come in.
 SELECT
@@ -100,10 +109,13 @@ UNION ALL
 SELECT DISTINCT role, name, 'EXECUTE'
 FROM unnest(%(roles)s::text[]) AS role
 CROSS JOIN (VALUES
-  ('registry_changed()'), ('meter_begins_or_ends()'), ('pulse_lines_stay_clear()'), ('put_up_tenant_walls()')
+  ('registry_changed()'), ('meter_begins_or_ends()'), ('pulse_lines_stay_clear()'), ('put_up_tenant_walls()'),
+  ('register_tenants(text,text[])')
 ) AS functions (name)
 WHERE CASE
   WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  -- What every writer may.
+  WHEN role <> 'public' AND name LIKE 'register_tenants%%' AND pg_has_role(role, to_regrole('processor_writer')::oid, 'USAGE') THEN false
   ELSE has_function_privilege(role, to_regprocedure(name)::oid, 'EXECUTE')
 END
 

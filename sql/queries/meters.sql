@@ -3,17 +3,19 @@
 -- add_meter: Add a meter; one of the same name and tenant is left as it is, and then nothing is given back.
 INSERT INTO meter (
   meter, tenant_id, event_type, aggregation, value_pointer, group_names, group_pointers, window_size, grace,
-  past_limit, future_limit, allows_corrections, is_handed_over)
+  past_limit, future_limit, allows_corrections, is_handed_over, text_amounts_from)
 VALUES (
   %(meter)s, %(tenant_id)s, %(event_type)s, %(aggregation)s, %(value_pointer)s, %(group_names)s, %(group_pointers)s,
-  %(window_size)s, %(grace)s, %(past_limit)s, %(future_limit)s, %(allows_corrections)s, %(is_handed_over)s)
+  %(window_size)s, %(grace)s, %(past_limit)s, %(future_limit)s, %(allows_corrections)s, %(is_handed_over)s,
+  CASE WHEN %(text_amounts)s THEN timestamptz '-infinity' END)
 ON CONFLICT ON CONSTRAINT meter_name_key DO NOTHING
 RETURNING meter_id
 
 -- list_meters: Meters by name, with how many messages each could not count; of a tenant, those that count for it.
 SELECT
   meter.meter, tenant_id, event_type, aggregation, value_pointer, group_names, group_pointers, window_size, grace,
-  past_limit, future_limit, allows_corrections, is_handed_over, status,
+  past_limit, future_limit, allows_corrections, is_handed_over, text_amounts_from IS NOT NULL AS text_amounts,
+  nullif(text_amounts_from, '-infinity') AS text_amounts_from, status,
   nullif(active_from, 'infinity') AS active_from, retired_at, created_at, meter_id,
   coalesce(misses.messages, 0)::bigint AS misses
 FROM meter
@@ -28,6 +30,9 @@ ORDER BY meter.meter, tenant_id NULLS FIRST
 
 -- retire_meter: Count nothing more by a meter from the commit on.
 UPDATE meter SET status = 'retired' WHERE meter_id = %(meter_id)s AND status = 'active'
+
+-- allow_text_amounts: Count amounts in quotes from the commit on, too.
+UPDATE meter SET text_amounts_from = 'infinity' WHERE meter_id = %(meter_id)s AND text_amounts_from IS NULL
 
 -- misses: What a meter could not count, the most first, with one of the messages and the schema that let it pass.
 SELECT

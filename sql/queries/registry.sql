@@ -26,8 +26,34 @@ FROM event_schema
 WHERE event_type = %(event_type)s AND tenant_id IS NOT DISTINCT FROM %(tenant_id)s
 RETURNING version
 
--- list_tenants: Every tenant.
-SELECT tenant_id, name, status, created_at FROM tenant ORDER BY tenant_id
+-- list_tenants: Every tenant, and the queue by which it was registered.
+SELECT tenant_id, name, status, created_at, registered_by FROM tenant ORDER BY tenant_id
+
+-- add_queue: Begin to say something of a queue; one that is there is left as it is.
+INSERT INTO queue (queue) VALUES (%(queue)s) ON CONFLICT ON CONSTRAINT queue_pkey DO NOTHING
+
+-- lock_queue: What is said of a queue, and stays until the end of this transaction.
+SELECT unwrap, mapping, tenants, event_type, registers_tenants, registers_max FROM queue WHERE queue = %(queue)s FOR UPDATE
+
+-- set_queue: Say this of a queue.
+UPDATE queue
+SET unwrap = %(unwrap)s, mapping = %(mapping)s::jsonb, tenants = %(tenants)s, event_type = %(event_type)s,
+  registers_tenants = %(registers_tenants)s, registers_max = %(registers_max)s
+WHERE queue = %(queue)s
+
+-- empty_queue: Say nothing of a queue any more.
+UPDATE queue
+SET unwrap = NULL, mapping = NULL, tenants = NULL, event_type = NULL, registers_tenants = false, registers_max = DEFAULT
+WHERE queue = %(queue)s AND (unwrap, mapping, tenants, event_type, registers_tenants, registers_max)
+  IS DISTINCT FROM (NULL, NULL, NULL, NULL, false, 1000)
+
+-- list_queues: What is said of queues, or of one.
+SELECT queue, unwrap, mapping, tenants, event_type, registers_tenants, registers_max, registered_at
+FROM queue
+WHERE (%(queue)s::text IS NULL OR queue = %(queue)s)
+  AND (unwrap, mapping, tenants, event_type, registers_tenants, registers_max)
+    IS DISTINCT FROM (NULL, NULL, NULL, NULL, false, 1000)
+ORDER BY queue
 
 -- list_schemas: Every version of every schema, without the definitions.
 SELECT event_type, tenant_id, version, schema_id, published_at, id_scope

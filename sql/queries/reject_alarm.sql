@@ -4,20 +4,21 @@
 -- bound: Let no statement of this transaction take longer.
 SELECT set_config('statement_timeout', %(timeout_ms)s, true)
 
--- rejected_lately: Fresh rejections of the last seconds by pair; names that are not registered are NULL. What a person asked for by suspending, importing or replaying is left out.
+-- rejected_lately: Fresh rejections of the last seconds by pair; names that are not registered are NULL. What a person asked for by suspending, importing, replaying or a rule is left out.
 SELECT
   tenant.tenant_id,
   CASE WHEN tenant.tenant_id IS NOT NULL THEN event_type.event_type END AS event_type,
   count(*) AS rejected
 FROM (
   -- By the primary key from its end: there is no index on the time, which every rejection would pay for.
-  SELECT tenant_id, event_type, reason, replay_count, rejected_at
+  SELECT tenant_id, event_type, reason, replay_count, rejected_at, rule_id
   FROM rejection ORDER BY rejection_id DESC LIMIT %(rows_max)s
 ) AS latest
 LEFT JOIN tenant ON tenant.tenant_id = latest.tenant_id
 LEFT JOIN event_type ON event_type.event_type = latest.event_type
 WHERE rejected_at >= now() - %(window_s)s * interval '1 second'
   AND replay_count = 0
+  AND rule_id IS NULL
   AND reason <> ALL (%(not_counted)s::text[])
 GROUP BY 1, 2
 

@@ -43,7 +43,7 @@ LIMIT %(limit)s
 -- show: One rejection, whole.
 SELECT rejection_id, queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
   sent_at, receive_count, coalesce(first_rejected_at, rejected_at) AS first_rejected_at, rejected_at, status,
-  replay_count, closed_at, sender_id, bound_tenant_id
+  replay_count, closed_at, sender_id, bound_tenant_id, rule_id
 FROM rejection WHERE rejection_id = %(rejection_id)s
 
 -- stats: Rejections by status, reason, tenant and event type, most first.
@@ -58,6 +58,24 @@ WHERE (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_id
   AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
 GROUP BY status, reason, tenant_id, event_type
 ORDER BY count DESC, status, reason, tenant_id, event_type
+
+-- add_rule: Let rejections be discarded at once that are like this.
+INSERT INTO rejection_rule (reason, queue, tenant_id, event_type, conditions)
+VALUES (%(reason)s, %(queue)s, %(tenant_id)s, %(event_type)s, %(conditions)s::jsonb)
+RETURNING rule_id
+
+-- retire_rule: Let a rule match nothing more; gives when it was retired.
+UPDATE rejection_rule SET retired_at = coalesce(retired_at, now()) WHERE rule_id = %(rule_id)s RETURNING retired_at
+
+-- list_rules: The rules, those in force first, with how many rejections each has discarded, removed ones included, and when the last.
+SELECT rejection_rule.rule_id, reason, queue, tenant_id, event_type, conditions, added_at, retired_at,
+  removed_count + coalesce(row_count, 0) AS discarded, greatest(removed_last_at, last_at) AS last_at
+FROM rejection_rule
+LEFT JOIN (
+  SELECT rule_id, count(*) AS row_count, max(closed_at) AS last_at
+  FROM rejection WHERE rule_id IS NOT NULL GROUP BY rule_id
+) AS there USING (rule_id)
+ORDER BY retired_at IS NOT NULL, rule_id
 
 -- discard: Give up open rejections; the rows stay.
 UPDATE rejection SET status = 'discarded', closed_at = now()

@@ -24,6 +24,7 @@ SELECT
   now() - %(message_days)s::int * interval '24 hours' AS message_before,
   now() - %(duplicate_days)s::int * interval '24 hours' AS duplicate_before,
   now() - %(rejection_days)s::int * interval '24 hours' AS rejection_before,
+  CASE WHEN EXISTS (SELECT FROM rejection_rule) THEN now() - %(ruled_days)s::int * interval '24 hours' END AS ruled_before,
   now() - (%(key_days)s::int + 1) * interval '24 hours' AS seen_since
 
 -- forgotten_before: The moment before which what was sent may have been stored, and removed since, where keys live for so many days; NULL if no message ever was removed. What was sent later held its message at each removal, or was sent too long after the last removed one to have been known as the same.
@@ -41,13 +42,15 @@ WHERE received_at < %(before)s
 GROUP BY tenant_id
 ORDER BY tenant_id
 
--- plan_rejections: Old closed rejections by the tenant that they claim, if it is registered.
+-- plan_rejections: Old closed rejections by the tenant that they claim, if it is registered; those that a rule discarded are old sooner.
 SELECT coalesce(tenant.tenant_id, '') AS tenant_id, 'rejection_' || rejection.status AS outcome,
-  count(*) AS row_count, 0 AS kept_count, min(closed_at) AS oldest_at, max(closed_at) AS newest_at
+  count(*) AS row_count, 0 AS kept_count, min(closed_at) AS oldest_at, max(closed_at) AS newest_at,
+  rule_id IS NOT NULL AS by_rule
 FROM rejection LEFT JOIN tenant USING (tenant_id)
-WHERE rejection.status <> 'open' AND closed_at < %(before)s
-GROUP BY 1, 2
-ORDER BY 1, 2
+WHERE rejection.status <> 'open'
+  AND (closed_at < %(before)s::timestamptz OR (rule_id IS NOT NULL AND closed_at < %(ruled_before)s::timestamptz))
+GROUP BY 1, 2, by_rule
+ORDER BY 1, 2, by_rule
 
 -- plan_messages: Old messages by tenant; those seen again lately are kept.
 SELECT tenant_id, 'message' AS outcome, count(*) FILTER (WHERE NOT seen_lately) AS row_count,
@@ -97,16 +100,26 @@ counted AS (
 )
 SELECT count(*) AS chosen, (SELECT count(*) FROM gone) AS removed, max(place)::text AS last FROM chosen
 
--- remove_rejections: Remove and count some old closed rejections of one window of blocks.
+-- remove_rejections: Remove and count some old closed rejections of one window of blocks; by their rule too, where one discarded them.
 WITH chosen AS (
   SELECT ctid AS place
   FROM rejection
-  WHERE ctid > %(after)s::tid AND ctid < %(until)s::tid AND status <> 'open' AND closed_at < %(before)s
+  WHERE ctid > %(after)s::tid AND ctid < %(until)s::tid AND status <> 'open'
+    AND (closed_at < %(before)s::timestamptz OR (rule_id IS NOT NULL AND closed_at < %(ruled_before)s::timestamptz))
   LIMIT %(step_size)s
 ),
 gone AS (
   DELETE FROM rejection WHERE ctid = ANY (ARRAY(SELECT place FROM chosen))
-  RETURNING tenant_id, 'rejection_' || status AS outcome, (closed_at AT TIME ZONE 'UTC')::date AS day
+  RETURNING tenant_id, 'rejection_' || status AS outcome, (closed_at AT TIME ZONE 'UTC')::date AS day, rule_id, closed_at
+),
+by_rule AS (
+  UPDATE rejection_rule
+  SET removed_count = removed_count + ruled.row_count, removed_last_at = greatest(removed_last_at, ruled.last_at)
+  FROM (
+    SELECT rule_id, count(*) AS row_count, max(closed_at) AS last_at
+    FROM gone WHERE rule_id IS NOT NULL GROUP BY rule_id
+  ) AS ruled
+  WHERE rejection_rule.rule_id = ruled.rule_id
 ),
 counted AS (
   INSERT INTO removal AS known (tenant_id, outcome, day, row_count, removed_at)

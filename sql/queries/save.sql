@@ -3,8 +3,8 @@
 -- which stay index probes even while the tables are young and unanalysed. A payload that is JSON's null comes out
 -- of the document as NULL, and is made one again.
 
--- hold_registry: Keep the registry as it is until the commit, and say which version that is.
-SELECT registry_version_held(true) AS version
+-- hold_registry: Keep the registry as it is until the commit, and say which version that is, and whether anything is or was said of a queue.
+SELECT registry_version_held(true) AS version, EXISTS (SELECT FROM queue) AS queues_said
 
 -- hold_registry_alone: Wait until no save is under way, and keep others from beginning until the commit.
 SELECT pg_advisory_xact_lock(registry_lock_key())
@@ -19,7 +19,19 @@ SELECT schema_id, event_type, tenant_id, version, definition::text AS definition
 SELECT event_type, id_scope FROM event_type WHERE id_scope <> '{}'
 
 -- registry_meters: The meters that count what is stored from now on.
-SELECT meter, tenant_id, event_type, value_pointer, allows_corrections FROM meter WHERE status = 'active'
+SELECT
+  meter, tenant_id, event_type, value_pointer, allows_corrections, text_amounts_from IS NOT NULL AS text_amounts
+FROM meter
+WHERE status = 'active'
+
+-- registry_rejection_rules: The rules by which known noise is discarded at once.
+SELECT rule_id, reason, queue, tenant_id, event_type, conditions FROM rejection_rule WHERE retired_at IS NULL ORDER BY rule_id
+
+-- registry_queues: What is said of queues.
+SELECT queue, unwrap, mapping, tenants, event_type, registers_tenants FROM queue
+
+-- register_tenants: Register those of the names that are unknown, in a transaction of its own, as far as the queue may; gives those that were registered.
+SELECT register_tenants(%(queue)s, %(names)s)
 
 -- lock_replayed: Lock the rejections that are being replayed; those no longer open are not given back.
 SELECT rejection_id
@@ -147,7 +159,15 @@ missed AS (
   SET messages = known.messages + excluded.messages, first_at = least(known.first_at, excluded.first_at),
     last_at = greatest(known.last_at, excluded.last_at), last_message_id = excluded.last_message_id
 )
-SELECT count(*) FROM inserted
+SELECT (SELECT count(*) FROM inserted), (SELECT count(*) FROM counted WHERE miss IS NOT NULL)
+
+-- note_run_messages: Note which messages this run has stored, for counts of its own.
+INSERT INTO run_message (run_id, tenant_id, message_id, producer)
+SELECT %(run_id)s, tenant_id, message_id, producer
+FROM unnest(%(tenant_id)s::text[], %(message_id)s::text[], %(producer)s::text[]) AS stored (tenant_id, message_id, producer)
+ORDER BY tenant_id COLLATE "C", message_id COLLATE "C", producer COLLATE "C"
+-- A row that is there is of a message that retention removed, and that came anew.
+ON CONFLICT ON CONSTRAINT run_message_pkey DO NOTHING
 
 -- read_messages: Make rows of messages and store none; what is refused here is refused for its content, whatever stands on the table.
 SELECT count(*)
@@ -225,21 +245,22 @@ WHERE (
     SELECT 1 FROM message
     WHERE message.delivery_id = incoming.delivery_id AND message.queue = incoming.queue LIMIT 1) IS NOT NULL
 
--- insert_rejections: Keep what can't be a message, whole; a delivery that has an outcome already is not given back.
+-- insert_rejections: Keep what can't be a message, whole, discarded where a rule says so; a delivery that has an outcome already is not given back.
 INSERT INTO rejection (
   queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count, sender_id, bound_tenant_id)
+  sent_at, receive_count, sender_id, bound_tenant_id, rule_id, status, closed_at)
 SELECT
   queue, delivery_id, reason, detail::jsonb, body, attributes::jsonb, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count, sender_id, bound_tenant_id
+  sent_at, receive_count, sender_id, bound_tenant_id,
+  rule_id, CASE WHEN rule_id IS NULL THEN 'open' ELSE 'discarded' END, CASE WHEN rule_id IS NOT NULL THEN now() END
 FROM unnest(
   %(queue)b::text[], %(delivery_id)b::text[], %(reason)b::text[], %(detail)b::text[], %(body)b::bytea[],
   %(attributes)b::text[], %(tenant_id)b::text[], %(event_type)b::text[], %(message_id)b::text[],
   %(producer)b::text[], %(sent_at)b::timestamptz[], %(receive_count)b::int[],
-  %(sender_id)b::text[], %(bound_tenant_id)b::text[]
+  %(sender_id)b::text[], %(bound_tenant_id)b::text[], %(rule_id)b::bigint[]
 ) AS incoming (
   queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count, sender_id, bound_tenant_id)
+  sent_at, receive_count, sender_id, bound_tenant_id, rule_id)
 WHERE (
     SELECT 1 FROM duplicate
     WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NULL

@@ -11,7 +11,7 @@ SELECT ours.relation
 FROM (VALUES
   ('message'), ('duplicate'), ('rejection'), ('removal'), ('tenant'), ('event_type'), ('event_schema'), ('registry'),
   ('meter'), ('total'), ('meter_miss'), ('voided'), ('usage_rebuild'), ('usage_removal'), ('reopened_window'),
-  ('usage_batch'), ('usage_line'), ('usage_place'), ('api_key'), ('attempt'), ('unsettled')
+  ('usage_batch'), ('usage_line'), ('usage_place'), ('api_key'), ('attempt'), ('unsettled'), ('run_message')
 ) AS ours (relation)
 JOIN pg_class ON pg_class.oid = to_regclass(ours.relation)
 CROSS JOIN LATERAL (

@@ -164,17 +164,21 @@ SELECT pg_try_advisory_lock(%(key)s)
 -- unlock_rebuild: Let the next one.
 SELECT pg_advisory_unlock(%(key)s)
 
--- cover_windows: From the commit on, let the meters count in these windows what was stored before they were active, too.
-INSERT INTO usage_rebuild (meter_id, window_from, window_until)
-SELECT meter_id, coalesce(%(window_from)s, timestamptz '-infinity'), coalesce(%(window_until)s, timestamptz 'infinity')
+-- cover_windows: From the commit on, let the meters count in these windows what was stored before they were active, or before they counted amounts in quotes, too.
+INSERT INTO usage_rebuild (meter_id, window_from, window_until, rebuilt_at)
+SELECT
+  meter_id, coalesce(%(window_from)s, timestamptz '-infinity'), coalesce(%(window_until)s, timestamptz 'infinity'),
+  clock_timestamp()
 FROM unnest(%(meter_ids)s::int[]) AS chosen (meter_id)
+JOIN meter USING (meter_id)
 WHERE NOT EXISTS (
   SELECT FROM usage_rebuild AS wider
   WHERE wider.meter_id = chosen.meter_id
     AND wider.window_from <= coalesce(%(window_from)s, timestamptz '-infinity')
-    AND wider.window_until >= coalesce(%(window_until)s, timestamptz 'infinity'))
+    AND wider.window_until >= coalesce(%(window_until)s, timestamptz 'infinity')
+    AND wider.rebuilt_at >= meter.text_amounts_from IS NOT false)
 ORDER BY meter_id
-ON CONFLICT ON CONSTRAINT usage_rebuild_pkey DO NOTHING
+ON CONFLICT ON CONSTRAINT usage_rebuild_pkey DO UPDATE SET rebuilt_at = excluded.rebuilt_at
 
 -- drop_differences: Forget what an earlier rebuild of this session found.
 DROP TABLE IF EXISTS pg_temp.usage_difference

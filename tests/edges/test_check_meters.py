@@ -7,6 +7,9 @@ import psycopg
 from processor import registry
 from processor.check import Finding
 from processor.check.meters import look_at_meters
+from processor.usage.meters import allow_text_amounts
+from processor.usage.rebuild import rebuild
+from processor.usage.selection import Selection
 from tests.fix_database import Saver
 from tests.fix_meters import a_pulse, add_meter
 
@@ -34,10 +37,38 @@ def test_meters_that_missed_something_today_are_named_with_the_command_that_says
     add_meter(db, "fine", group_names=[], group_pointers=[])
     saver.save(a_pulse(1, "x" * 2000), a_pulse(1, "y" * 2000), a_pulse('"one"'))
 
-    meters = found(db)["meters"]
+    findings = list(look_at_meters(db))
 
-    assert meters.found == "active: 2; with misses today: pulse (3), fine (1)"
-    assert "processor meter show pulse" in (meters.advice or "")
+    assert findings[0].found == "active: 2"
+    assert [(finding.what, finding.found.partition(", last ")[0]) for finding in findings[1:4]] == [
+        (
+            "meter pulse",
+            "2 messages stored and not counted: group_too_long at /product_sku /use_unity",
+        ),
+        ("meter fine", "1 messages stored and not counted: value_not_a_number at /used_amount"),
+        ("meter pulse", "1 messages stored and not counted: value_not_a_number at /used_amount"),
+    ]
+    assert all(finding.fine for finding in findings)
+    assert "processor meter show pulse names a message" in (findings[1].advice or "")
+    assert "processor meter text-amounts fine lets it count" in (findings[2].advice or "")
+
+
+def test_a_number_in_quotes_is_named_until_it_is_counted(saver: Saver, db: Db) -> None:
+    registry.publish_schema(db, "pulse", {})
+    add_meter(db, tenant_id="acme")
+    saver.save(a_pulse('"2.5"'))
+
+    def advice() -> str | None:
+        return found(db)["meter pulse"].advice if "meter pulse" in found(db) else None
+
+    assert "processor meter text-amounts pulse --tenant acme lets it count, and" in (advice() or "")
+
+    allow_text_amounts(db, "pulse", "acme")
+    assert "lets it count" not in (advice() or "lets it count")
+    assert "processor usage rebuild --meter pulse --tenant acme counts" in (advice() or "")
+
+    rebuild(db, Selection(tenant_id="acme", meter="pulse"))
+    assert advice() is None
 
 
 def test_misses_of_yesterday_and_of_retired_meters_are_not_named(saver: Saver, db: Db) -> None:

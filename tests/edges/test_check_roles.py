@@ -49,6 +49,15 @@ def test_what_is_listed_is_what_the_migrations_granted(database_url: str, db: Db
     assert _wrong(look_at_database(database_url)) == set()
 
 
+def test_a_right_to_register_tenants_that_is_not_a_writers_is_named(db: Db) -> None:
+    for role, what in (("PUBLIC", "public"), ("processor_reader", "role processor_reader")):
+        findings = _after(db, f"GRANT EXECUTE ON FUNCTION register_tenants(text, text[]) TO {role}")
+
+        assert not findings[what].fine
+        assert "EXECUTE on register_tenants(text,text[])" in findings[what].found
+    assert _after(db, "SELECT")["role processor_writer"].fine
+
+
 def test_each_role_and_the_login_are_listed_with_what_they_can_do(log_in: LogIn) -> None:
     url = log_in("processor_writer")
 

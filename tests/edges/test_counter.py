@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,12 +23,15 @@ from processor.devstack.children import free_port
 from processor.devstack.seed import seed
 from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import StoreUnavailable
+from processor.patience import Patience
 from processor.settings import Settings
 from processor.sources.sqs import SqsSource
 from processor.usage.count_files import Replacement
+from processor.usage.counter import Selection
+from processor.wiring import make_schemas, make_store
 from processor.wiring.counting import CountsOfRun
 from tests.builders import a_delivery
-from tests.fix_database import MakeSaver, Saver, books
+from tests.fix_database import MakeSaver, Saver, books, count
 from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]
@@ -180,6 +184,90 @@ def test_a_stop_writes_what_is_committed(
     assert files(tmp_path / "counts")["created.json"] == '{\n  "ada": 3\n}\n'
 
 
+@pytest.mark.usefixtures("seeded")
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_run_counts_what_it_has_stored_itself_of_one_tenant_and_names_its_files(
+    environment: dict[str, str],
+    sqs_server: EmbeddedSqs,
+    queue_url: str,
+    db: Db,
+    tmp_path: Path,
+    processes: str,
+) -> None:
+    earlier = [an_event("acme", "created", "ada", number) for number in range(1, 30)]
+    send(sqs_server, queue_url, earlier)
+    assert run(environment, "--until-idle", "1").returncode == 0
+    new = [an_event("acme", "created", user, number) for user in ("ada", "bob") for number in range(25, 50)]
+    others = [an_event("globex", "created", "ada", number) for number in range(1, 10)]
+    send(sqs_server, queue_url, [*earlier, *new, *new, *others])
+
+    options = ("--processes", processes, "--until-idle", "1", "--count-to", str(tmp_path / "counts"))
+    done = run(environment, *options, "--tenant", "acme", "--this-run")
+
+    assert done.returncode == 0, done.stderr
+    assert files(tmp_path / "counts") == {
+        "created.json": '{\n  "ada": 20,\n  "bob": 25\n}\n',
+        "deleted.json": "{}\n",
+        "updated.json": "{}\n",
+    }
+    logged = [json.loads(line) for line in done.stderr.splitlines() if '"counted"' in line]
+    assert [(line["path"], line["users"], line["messages"]) for line in logged] == [
+        (str(tmp_path / "counts/created.json"), 2, 45),
+        (str(tmp_path / "counts/deleted.json"), 0, 0),
+        (str(tmp_path / "counts/updated.json"), 0, 0),
+    ]
+    assert count(db, "run_message") == 0
+    # The next one has nothing of its own, and all of it together is still there.
+    assert run(environment, *options, "--tenant", "acme", "--this-run").returncode == 0
+    assert files(tmp_path / "counts")["created.json"] == "{}\n"
+    assert run(environment, *options, "--tenant", "acme").returncode == 0
+    assert files(tmp_path / "counts")["created.json"] == '{\n  "ada": 49,\n  "bob": 25\n}\n'
+
+
+@pytest.mark.usefixtures("seeded")
+def test_what_a_killed_run_has_stored_is_counted_later_by_its_name(
+    environment: dict[str, str],
+    sqs_server: EmbeddedSqs,
+    queue_url: str,
+    db: Db,
+    saver: Saver,
+    processor: Processor,
+    tmp_path: Path,
+) -> None:
+    send(sqs_server, queue_url, [an_event("acme", "created", "ada", number) for number in (1, 2, 3)])
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "processor", "run", "--count-to", str(tmp_path / "counts"), "--this-run"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: books(db)["message"] == 3, "all are stored")
+    finally:
+        os.killpg(killed.pid, signal.SIGKILL)
+        _, log = killed.communicate()
+    [noted] = [json.loads(line) for line in log.splitlines() if '"run_noted"' in line]
+
+    # Another process, which stores one more, changes nothing of it.
+    saver.save(the_event("ada", id="4"))
+    words = shlex.split(noted["if_it_ends_without_files"])
+    assert words[:2] == ["processor", "count"]
+    assert words[-1] == noted["run_id"]
+    result = processor(*words[1:])
+
+    assert result.exit_code == 0, result.output
+    assert files(tmp_path / "counts")["created.json"] == '{\n  "ada": 3\n}\n'
+
+
+@pytest.mark.parametrize("option", ["--this-run", "--tenant=acme"])
+def test_what_to_count_without_a_place_for_it_is_refused(environment: dict[str, str], option: str) -> None:
+    done = run(environment, "--until-idle", "1", option)
+
+    assert done.returncode == 2
+    assert "add --count-to DIR" in done.stderr
+
+
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_run_that_could_not_count_does_not_begin(
     environment: dict[str, str], sqs_server: EmbeddedSqs, queue_url: str, tmp_path: Path, processes: str
@@ -192,10 +280,7 @@ def test_a_run_that_could_not_count_does_not_begin(
 
     assert without_meter.returncode == 1
     assert "no meter counts messages by user_id alone" in without_meter.stderr.splitlines()[-1]
-    assert (
-        "processor meter add created --event-type created --count --by"
-        in without_meter.stderr.splitlines()[-1]
-    )
+    assert "processor counter setup --tenant TENANT" in without_meter.stderr.splitlines()[-1]
     assert without_place.returncode == 2
     assert "expected a directory that we may write to" in without_place.stderr.splitlines()[-1]
     source = SqsSource(sqs_server.client(), queue_url, "events", visibility_timeout_s=1)
@@ -208,14 +293,93 @@ def test_an_outage_at_the_end_of_a_stopped_run_says_how_to_get_the_files_later(t
     nowhere = Settings.load(database_url=f"postgresql://127.0.0.1:{free_port()}/x")
 
     with pytest.raises(StoreUnavailable, match=f"processor count --to {tmp_path} does it later"):
-        CountsOfRun(nowhere, tmp_path, stop).write()
+        CountsOfRun(nowhere, tmp_path, Selection(), stop).write()
+
+
+# ── what one run has stored ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def make_run(database_url: str) -> Iterator[Callable[[str], Saver]]:
+    """Makes savers that note what they store under the name of a run."""
+    made: list[Saver] = []
+
+    def make(run_id: str) -> Saver:
+        settings = Settings.load(database_url=database_url, sqs_queue_url="http://127.0.0.1/0/events")
+        schemas = make_schemas(settings)
+        patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
+        made.append(Saver(schemas, make_store(settings, schemas, patience, run_id=run_id)))
+        made[-1].store.load_registry()
+        return made[-1]
+
+    yield make
+    for saver in made:
+        saver.close()
+
+
+@pytest.mark.usefixtures("seeded")
+def test_a_message_is_of_the_run_whose_transaction_stored_it(
+    make_run: Callable[[str], Saver], saver: Saver, db: Db, processor: Processor, tmp_path: Path
+) -> None:
+    """Redelivered, repeated, in conflict or void: nothing makes it another's, or makes it count twice."""
+    one, other, same = make_run("one"), make_run("other"), make_run("one")
+    before = the_event("before", delivery_id="d-0")
+    saver.save(before)
+
+    kept = the_event("ada", delivery_id="d-1", receive_count=2)
+    outcomes = [
+        *one.outcomes(kept, before, the_event("before"), the_event("carl"), the_event("carl")),
+        # The answer of a COMMIT that was lost: the same is saved again.
+        *one.outcomes(kept),
+        *other.outcomes(kept, the_event("ada"), the_event("bob")),
+        *other.outcomes(the_event("ada", occurred_at="2026-01-01T00:00:00Z")),
+        *same.outcomes(the_event("bob", "updated"), the_event("carl", tenant_id="globex")),
+    ]
+    void = {"message_id": "1", "producer": "created/carl"}
+    other.save(a_delivery(event_type="void", payload=void, sent_now=True))
+
+    assert outcomes == [
+        *("stored", "redelivered", "duplicate", "stored", "duplicate"),
+        "redelivered",
+        *("redelivered", "duplicate", "stored", "id_conflict"),
+        *("stored", "stored"),
+    ]
+    for run_id, created, updated in (
+        ("one", {"ada": 1, "carl": 1}, {"bob": 1}),
+        ("other", {"bob": 1}, {}),
+        ("none", {}, {}),
+    ):
+        result = processor("count", "--to", tmp_path / run_id, "--run", run_id)
+        assert result.exit_code == 0, result.output
+        assert ("of 2 tenants are added up" in result.stderr) == (run_id == "one")
+        found = files(tmp_path / run_id)
+        assert (json.loads(found["created.json"]), json.loads(found["updated.json"])) == (created, updated)
+    processor("count", "--to", tmp_path / "acme", "--run", "one", "--tenant", "acme")
+    assert json.loads(files(tmp_path / "acme")["created.json"]) == {"ada": 1}
+
+
+def test_what_runs_left_that_came_to_no_files_goes_with_the_age_of_keys(
+    environment: dict[str, str], database_url: str, db: Db, tmp_path: Path
+) -> None:
+    seed(database_url)
+    for run_id, days in (("old", 36), ("young", 34)):
+        db.execute(
+            "INSERT INTO run_message VALUES (%s, 'acme', '1', '', now() - make_interval(days => %s))",
+            [run_id, days],
+        )
+
+    done = run(environment, "--until-idle", "1", "--count-to", str(tmp_path / "counts"), "--this-run")
+
+    assert done.returncode == 0, done.stderr
+    assert db.execute("SELECT run_id FROM run_message").fetchall() == [("young",)]
 
 
 # ── ids within a scope ────────────────────────────────────────────────────────────────────────────────
 
 
 def the_event(user: str = "ada", event_type: str = "created", **more: Any) -> Any:
-    return a_delivery(id="1", event_type=event_type, payload={"user_id": user}, sent_now=True, **more)
+    more = {"id": "1"} | more
+    return a_delivery(event_type=event_type, payload={"user_id": user}, sent_now=True, **more)
 
 
 @pytest.mark.usefixtures("seeded")

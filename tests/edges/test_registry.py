@@ -203,6 +203,11 @@ CHANGES = [
     "UPDATE event_schema SET definition = 'false'",
     "DELETE FROM event_schema",
     "TRUNCATE event_schema CASCADE",
+    "INSERT INTO queue (queue, unwrap) VALUES ('events', 'sns')",
+    "UPDATE queue SET tenants = '{acme}'",
+    "DELETE FROM queue",
+    "TRUNCATE queue",
+    "SELECT register_tenants('of-others', '{t-1,t-2,acme}')",
     "INSERT INTO tenant (tenant_id, name) SELECT 't' || n, '' FROM generate_series(1, 100) AS n",
     f"BEGIN; {RENAME}; UPDATE event_type SET description = 'y'; DELETE FROM event_schema; COMMIT",
     f"BEGIN; SET CONSTRAINTS ALL IMMEDIATE; {RENAME}; {RENAME}; COMMIT",
@@ -214,6 +219,7 @@ CHANGES = [
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_transaction_that_changes_the_registry_raises_its_version_once(db: Db, change: str) -> None:
     db.execute("INSERT INTO event_type (event_type) VALUES ('unused')")
+    db.execute("INSERT INTO queue (queue, registers_tenants) VALUES ('of-others', true)")
     before = version(db)
 
     db.execute(change)
@@ -228,6 +234,7 @@ def test_a_transaction_that_changes_the_registry_raises_its_version_once(db: Db,
         "UPDATE tenant SET name = 'x' WHERE tenant_id = 'nobody'",
         "SELECT * FROM tenant FOR SHARE",
         "DELETE FROM rejection",
+        "SELECT register_tenants('events', '{t-1}')",
     ],
 )
 def test_what_changes_nothing_of_the_registry_leaves_its_version(db: Db, statement: str) -> None:

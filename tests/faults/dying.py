@@ -40,7 +40,7 @@ COMMITTED = ["after commit", "before settle", "after settle"]
 _STATEMENTS = {
     text: name
     for name, text in queries("save").items()
-    if name.startswith(("insert", "classify", "hold", "lock", "close", "reject"))
+    if name.startswith(("insert", "classify", "hold", "lock", "close", "reject", "register_"))
 }
 
 

@@ -17,6 +17,7 @@ import pytest
 from processor import registry
 from processor.audit import audit
 from processor.devstack.sqs import EmbeddedSqs
+from processor.queue_rules import set_queue
 from processor.sources.sqs import SqsSource
 from processor.usage.verify import verify
 from tests.builders import a_body
@@ -140,3 +141,30 @@ def test_a_kill_loses_nothing_and_doubles_nothing(
     assert verify(db).holds
     if metered:
         assert db.execute("SELECT value, messages FROM usage").fetchall() == [(COUNTED, PULSES - 1)]
+
+
+@pytest.mark.parametrize(
+    "place", ["before register_tenants", "after register_tenants", "before insert_messages"]
+)
+@pytest.mark.visibility(2)
+def test_a_kill_around_the_registering_of_tenants_loses_nothing(
+    deployment: Deployment, db: psycopg.Connection[Any], place: str
+) -> None:
+    queue = deployment.queue_url.rsplit("/", 1)[-1]
+    set_queue(db, queue, {"registers_tenants": True})
+    for name in ("new-1", "new-2"):
+        body = a_body(id="o", tenant_id=name).decode()
+        deployment.sqs.client().send_message(QueueUrl=deployment.queue_url, MessageBody=body)
+
+    assert deployment.start("tests.faults.dying", place).wait(30) == -signal.SIGKILL
+    registered = "SELECT count(*) FROM tenant WHERE registered_by = %s"
+    before = db.execute(registered, [queue]).fetchone()
+    assert (before == (0,)) == (place == "before register_tenants")
+    assert books(db) == {"message": 0, "duplicate": 0, "rejection": 0}
+
+    survivor = deployment.start("processor")
+    wait_until(lambda: not deployment.queued())
+    survivor.terminate()
+    assert survivor.wait(30) == 0
+    assert books(db) == {"message": 2, "duplicate": 0, "rejection": 0}
+    assert db.execute(registered, [queue]).fetchone() == (2,)

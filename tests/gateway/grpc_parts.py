@@ -145,10 +145,14 @@ class Door:
 
 
 @contextmanager
-def a_door(loop: Loop, intake: Intake, keys: Keys | None = None, **bounds: float) -> Iterator[Door]:
+def a_door(
+    loop: Loop, intake: Intake, keys: Keys | None = None, *, serves_usage: bool = False, **bounds: float
+) -> Iterator[Door]:
     async def opened() -> GrpcDoor:
         chosen = replace(BOUNDS, **bounds)  # type: ignore[arg-type]  # numbers, whichever
-        server = GrpcDoor(intake, keys or PlainKeys(), chosen, host="127.0.0.1", port=0)
+        server = GrpcDoor(
+            intake, keys or PlainKeys(), chosen, host="127.0.0.1", port=0, serves_usage=serves_usage
+        )
         await server.start()
         return server
 

@@ -73,7 +73,7 @@ def settings_of(server: EmbeddedSqs, queue_url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def a_gateway(loop: Loop, settings: Settings, keys: Keys | None = None, **bounds: float) -> Iterator[Door]:
+def a_gateway(loop: Loop, settings: Settings, keys: Keys | None = None, **bounds: Any) -> Iterator[Door]:
     """The door before the real intake; with keys of the database unless others are given."""
     intake, known = open_intake(settings), None if keys is not None else open_keys(settings)
     loop.run(intake.start())

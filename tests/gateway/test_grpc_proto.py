@@ -13,25 +13,28 @@ from producers.gateway.grpc_items import STATUS
 from producers.gateway.grpc_service import SERVICE, IngestService
 from producers.gateway.items import Why
 from producers.gateway.protos import ingest_pb2 as pb
+from producers.gateway.protos import usage_pb2 as usage_pb
 from tests.gateway.grpc_parts import BOUNDS, PlainIntake, PlainKeys
 
 FOLDER = Path(protos.__file__).parent
 PROTO = (FOLDER / "ingest.proto").read_text()
 
 
-@pytest.mark.parametrize("made", ["ingest_pb2.py", "ingest_pb2.pyi", "ingest_pb2_grpc.py"])
-def test_the_code_was_made_of_the_proto_as_it_is(made: str) -> None:
+@pytest.mark.parametrize("name", ["ingest", "usage"])
+@pytest.mark.parametrize("made", ["pb2.py", "pb2.pyi", "pb2_grpc.py"])
+def test_the_code_was_made_of_the_proto_as_it_is(name: str, made: str) -> None:
     """Run `make proto` after a change of the .proto."""
-    digest = hashlib.sha256(PROTO.encode()).hexdigest()
+    digest = hashlib.sha256((FOLDER / f"{name}.proto").read_bytes()).hexdigest()
 
-    assert (
-        (FOLDER / made).read_text().startswith(f"# Made by `make proto` of ingest.proto, SHA-256 {digest}\n")
-    )
+    first = (FOLDER / f"{name}_{made}").read_text().partition("\n")[0]
+    assert first == f"# Made by `make proto` of {name}.proto, SHA-256 {digest}"
 
 
-def test_the_code_has_every_field_of_the_proto_by_its_number() -> None:
+@pytest.mark.parametrize(("file", "pb"), [("ingest.proto", pb), ("usage.proto", usage_pb)])
+def test_the_code_has_every_field_of_the_proto_by_its_number(file: str, pb: Any) -> None:
     written = set()
-    for name, body in re.findall(r"^message (\w+) \{(.*?)^\}", PROTO, re.MULTILINE | re.DOTALL):
+    proto = (FOLDER / file).read_text()
+    for name, body in re.findall(r"^message (\w+) \{(.*?)^\}", proto, re.MULTILINE | re.DOTALL):
         fields = re.findall(r"^ +(?:\w+ )?[\w.]+(?:<.*>)? (\w+) = (\d+);", body, re.MULTILINE)
         written |= {(name, field, int(number)) for field, number in fields}
 

@@ -52,11 +52,18 @@ class Command:
 
 
 @contextmanager
-def a_command(directory: Path, environment: dict[str, str]) -> Iterator[Command]:
+def a_command(
+    directory: Path, environment: dict[str, str], *, open_files_at_first: int | None = None
+) -> Iterator[Command]:
     log_file = directory / "gateway.log"
+    shell = (
+        []
+        if open_files_at_first is None
+        else ["sh", "-c", f'ulimit -Sn {open_files_at_first}; exec "$@"', "sh"]
+    )
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "producers", "gateway", "http", "--port", "0"],
+            [*shell, sys.executable, "-m", "producers", "gateway", "http", "--port", "0"],
             env=environment,
             stderr=log,
         )

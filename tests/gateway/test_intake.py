@@ -13,6 +13,7 @@ from processor.devstack.sqs import EmbeddedSqs
 from processor.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs import SqsSource
+from processor.wire import Envelope, decode
 from producers.gateway.intake import BREATH_EVERY
 from producers.gateway.items import Caller, Item, Why
 from tests.fix_database import Saver
@@ -162,17 +163,32 @@ def test_an_id_is_the_events_own_or_the_key_of_the_request_or_made(queue_setting
         ),
     ],
 )
-def test_a_name_that_would_mean_something_else_on_the_queue_is_refused(
-    queue_settings: Settings, item: bytes, name: str
+def test_a_name_that_means_something_else_in_a_native_event_goes_on_in_another_format(
+    queue_settings: Settings, sqs_server: EmbeddedSqs, queue_url: str, item: bytes, name: str
 ) -> None:
     async def take() -> list[Any]:
         async with an_intake(queue_settings) as intake:
             return await intake.take([Item(item)], ANYBODY)
 
+    taken(run(take()))
+
+    [message] = on_the_queue(sqs_server, queue_url)
+    found = decode(message["Body"].encode(), {}, size_bytes_max=10**6, depth_max=64)
+    assert isinstance(found, Envelope)
+    assert json.loads(found.context or "").keys() == {name}
+
+
+def test_a_name_that_no_format_has_room_for_is_refused(queue_settings: Settings) -> None:
+    async def take() -> list[Any]:
+        async with an_intake(queue_settings) as intake:
+            body = b'{"n": 1}'
+            attributes = {"tenant_id": "acme", "event_type": "order.created", "payload": "p"}
+            return await intake.take([Item(body, attributes)], ANYBODY)
+
     refusal = refused(run(take()))
 
     assert refusal.why is Why.INVALID
-    assert [error["pointer"] for error in refusal.errors] == [f"/{name}"]
+    assert [error["pointer"] for error in refusal.errors] == ["/payload"]
 
 
 def test_an_attribute_that_would_make_it_another_format_is_refused(queue_settings: Settings) -> None:

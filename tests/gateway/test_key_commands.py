@@ -36,6 +36,7 @@ def test_a_key_is_printed_once_and_listed_without_its_secret(command: Command) -
     assert key is not None
     assert re.fullmatch(r"ep_[0-9a-f]{16}_[A-Za-z0-9_-]{43}\n", added.stdout)
     assert f"processor key revoke {key.key_id}" in added.stderr
+    assert "within GATEWAY_KEYS_EVERY_S seconds" in added.stderr
     listed = command("list")
     assert key.key_id in listed.stdout
     assert "till 7" in listed.stdout

@@ -185,8 +185,9 @@ def test_a_stop_while_the_broker_is_frozen_writes_no_count_and_says_what_is_left
 def test_a_process_that_is_killed_in_the_middle_keeps_the_others_from_ending(
     rabbitmq_run: Frozen, db: psycopg.Connection[Any]
 ) -> None:
+    """And what the killed one had stored is the run's own all the same."""
     run = rabbitmq_run.run
-    process = run.start("--processes", "2")
+    process = run.start("--processes", "2", "--this-run")
     wait_until(lambda: count(db, "message") > 20 and len(children(process.pid)) == 2, "both work")
 
     os.kill(children(process.pid)[0], signal.SIGKILL)

@@ -121,7 +121,15 @@ def test_a_tenants_reader_is_let_in_sees_its_rows_and_is_let_out(
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "sql/README.md", "deployments/README.md", "producers/README.md", "CONTRIBUTING.md"],
+    [
+        "README.md",
+        "sql/README.md",
+        "deployments/README.md",
+        "producers/README.md",
+        "docs/counter.md",
+        "deployments/coming-from.md",
+        "CONTRIBUTING.md",
+    ],
 )
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
@@ -175,3 +183,23 @@ def test_the_readme_s_two_terminals_show_a_bad_event_and_why(tmp_path: Path) -> 
     )
     assert re.search(r"not_json +- .*the body is not JSON", done.stdout)
     assert re.search(r"^rejection .* acme +hello-1 ", done.stdout, re.MULTILINE)
+
+
+def test_a_newcomer_stores_an_event_of_their_own_by_the_readme_alone(tmp_path: Path) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    first = next(block for block in blocks if "processor dev --env-file dev.env" in block)
+    own = next(block for block in blocks if "my-shop" in block)
+
+    with dev.running(tmp_path, first):
+        done = subprocess.run(
+            ["bash", "-e", "-c", own],
+            cwd=tmp_path,
+            env=dev.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^message .* my-shop +o-1 ", done.stdout, re.MULTILINE), done.stdout

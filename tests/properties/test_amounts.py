@@ -1,5 +1,6 @@
 """What Python lets through a meter can add, and what it refuses it could not: both know the same bounds."""
 
+import itertools
 import json
 import random
 from decimal import Decimal
@@ -11,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processor import registry
+from processor.amounts import text_amount
 from processor.model import Message, Rejection
 from tests.builders import a_delivery
 from tests.fix_database import Saver
@@ -44,11 +46,60 @@ def a_number(chance: random.Random) -> str:
     return chance.choice(["", "", "-"]) + digits + point + exponent
 
 
+TEXTS = [
+    *NUMBERS,
+    *(
+        "+1",
+        "01",
+        "-01",
+        "1.",
+        ".5",
+        "1e",
+        "1e+",
+        "0x1",
+        "1_000",
+        "1,5",
+        " 1",
+        "1 ",
+        "1\n",
+        "\t1",
+        "--1",
+        "1e5.0",
+    ),
+    *(
+        "NaN",
+        "nan",
+        "Infinity",
+        "-Infinity",
+        "inf",
+        "",
+        "-",
+        "e5",
+        "true",
+        "null",
+        "\u0661",
+        "\uff11",
+        "\u00b2",
+    ),
+    *("1e999", "1e-999", "1e1000", "1e0000999", "1e00001000", "1e-0", "-1e-999", "9" * 1000, "9" * 1001),
+    *("0." + "0" * 998, "0." + "0" * 999, "-0." + "0" * 998, "1" + "0" * 999, "0e999", "0e-999"),
+]
+"""What may stand in quotes: numbers as JSON spells them, within the limits and beyond, and what is none."""
+
+
+def a_text(chance: random.Random) -> str:
+    """A text as it stands in JSON, which may spell a number."""
+    text = chance.choice([a_number(chance), a_number(chance), chance.choice(TEXTS)])
+    return json.dumps(chance.choice(["", "", "", " "]) + text)
+
+
 def a_value(chance: random.Random, depth: int = 0) -> str:
     """A JSON text with numbers as people write them, where pointers lead and where they don't."""
-    kind = chance.choice(["number"] * 4 + ["odd"] + ["list", "object", "object"] * (depth < 3))
+    kind = chance.choice(["number"] * 4 + ["text"] * 2 + ["odd"] + ["list", "object", "object"] * (depth < 3))
     if kind == "number":
         return a_number(chance)
+    if kind == "text":
+        return a_text(chance)
     if kind == "odd":
         return chance.choice(['"12"', "true", "false", "null", '""', "[]", "{}"])
     if kind == "list":
@@ -72,9 +123,13 @@ def test_no_message_that_passed_is_missed_for_its_amount_and_what_is_refused_wou
 ) -> None:
     registry.publish_schema(db, "amount", {})
     for number, pointer in enumerate(POINTERS):
-        for corrections in (False, True):
-            name = f"m{number}-{'signed' if corrections else 'plain'}"
-            columns = {"value_pointer": pointer, "allows_corrections": corrections}
+        for corrections, texts in itertools.product((False, True), (None, "-infinity")):
+            name = f"m{number}-{'signed' if corrections else 'plain'}{'-texts' if texts else ''}"
+            columns = {
+                "value_pointer": pointer,
+                "allows_corrections": corrections,
+                "text_amounts_from": texts,
+            }
             add_meter(db, name, event_type="amount", group_names=[], group_pointers=[], **columns)
     db.execute("UPDATE meter SET active_from = '2000-01-01Z'")
     saver.store.load_registry()
@@ -101,14 +156,37 @@ def test_no_message_that_passed_is_missed_for_its_amount_and_what_is_refused_wou
     they_agree()
 
 
+def test_a_text_spells_the_same_number_for_python_and_sql(db: Db) -> None:
+    """Or none for both, whatever it is."""
+
+    storable = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+
+    @given(st.integers(0, 2**32), st.text(storable, max_size=12))
+    def they_agree(seed: int, anything: str) -> None:
+        chance = random.Random(seed)
+        for text in (anything, json.loads(a_text(chance)), chance.choice(TEXTS)):
+            row = db.execute("SELECT text_amount(%s)", [text]).fetchone()
+
+            assert row == (text_amount(text),), text
+
+    they_agree()
+    for text in TEXTS:
+        assert db.execute("SELECT text_amount(%s)", [text]).fetchone() == (text_amount(text),), text
+
+
 def test_each_number_is_judged_alike(saver: Saver, db: Db) -> None:
     """One by one, as each is written and by itself, so that none hides behind another of its payload."""
     registry.publish_schema(db, "amount", {})
-    for name, corrections in (("plain", False), ("signed", True)):
-        columns = {"value_pointer": "/amount", "allows_corrections": corrections}
+    for name, corrections, texts in (
+        ("plain", False, None),
+        ("signed", True, None),
+        ("plain-texts", False, "-infinity"),
+        ("signed-texts", True, "-infinity"),
+    ):
+        columns = {"value_pointer": "/amount", "allows_corrections": corrections, "text_amounts_from": texts}
         add_meter(db, name, event_type="amount", group_names=[], group_pointers=[], **columns)
         saver.store.load_registry()
-        for number in NUMBERS:
+        for number in [*NUMBERS, *map(json.dumps, TEXTS)]:
             for spaces in ("", " "):
                 # With a space it is read by another reader, which gives another type.
                 payload = f'{{"amount":{spaces}{number}}}'
@@ -176,6 +254,12 @@ def test_the_bounds_are_where_they_are_said_to_be(saver: Saver, db: Db) -> None:
         "/used_amount: an amount with 39 decimal places; expected 38 at the most (meter pulse)"
     )
     assert said("acme", used_amount="-1") is None
+    db.execute("UPDATE meter SET text_amounts_from = 'infinity' WHERE meter = 'pulse'")
+    saver.store.load_registry()
+    assert said("acme", used_amount="one") is None
+    assert said("acme", used_amount="-1") == (
+        "/used_amount: a negative amount; expected 0 or more (meter pulse)"
+    )
     assert said("acme") is None
     assert said("acme", used_amount=1, detail={"amount": -1}) == (
         "/detail/amount: a negative amount; expected 0 or more (meter acme-only)"

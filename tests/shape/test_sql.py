@@ -20,6 +20,7 @@ TABLES = (
     "tenant",
     "event_type",
     "event_schema",
+    "queue",
     "registry",
     "message",
     "duplicate",
@@ -40,6 +41,8 @@ TABLES = (
     "api_key",
     "attempt",
     "unsettled",
+    "run_message",
+    "rejection_rule",
 )
 VIEWS = ("usage",)
 TOPICS = sorted(path.stem for path in (sql_folder() / "queries").glob("*.sql"))
@@ -48,7 +51,10 @@ MOMENT_ENDINGS = ("_at", "_from", "_until", "_start", "_end")
 
 # As the design has them: a column ending in ? may be NULL.
 COLUMNS = {
-    "tenant": "tenant_id name status created_at",
+    "tenant": "tenant_id name status created_at registered_by?",
+    "queue": """
+        queue unwrap? mapping? tenants? event_type? registers_tenants registers_max registered_at
+    """,
     "event_type": "event_type description created_at id_scope",
     "event_schema": "schema_id event_type tenant_id? version definition published_at",
     "message": """
@@ -59,7 +65,11 @@ COLUMNS = {
     "rejection": """
         rejection_id queue delivery_id reason detail body attributes tenant_id? event_type? message_id?
         producer? sent_at receive_count rejected_at status replay_count closed_at? sender_id? bound_tenant_id?
-        first_rejected_at?
+        first_rejected_at? rule_id?
+    """,
+    "rejection_rule": """
+        rule_id reason queue? tenant_id? event_type? conditions added_at retired_at? removed_count
+        removed_last_at?
     """,
     "removal": "tenant_id outcome day row_count removed_at",
     "tenant_reader": "role_name tenant_id",
@@ -67,6 +77,7 @@ COLUMNS = {
         meter_id meter tenant_id? event_type aggregation value_pointer? group_names group_pointers window_size
         grace past_limit? future_limit? allows_corrections is_handed_over status created_at active_from
         retired_at? value_path? group_path_1? group_path_2? group_path_3? group_path_4? window_length?
+        text_amounts_from?
     """,
     "total": """
         tenant_id meter_id window_start group_key slot value messages first_at last_at closes_at? is_closed
@@ -87,6 +98,7 @@ COLUMNS = {
     "api_key": "key_id tenant_id name digest created_at revoked_at?",
     "attempt": "queue delivery_id attempts hangs noted_at",
     "unsettled": "queue delivery_id noted_at",
+    "run_message": "run_id tenant_id message_id producer noted_at",
     # Of a view, no column is known to be NOT NULL.
     "usage": """
         tenant_id? meter? event_type? window_start? window_end? group_by? value? messages? revision? state?
@@ -107,6 +119,8 @@ KEYS = {
     "duplicate_pkey": "PRIMARY KEY (queue, delivery_id)",
     "rejection_pkey": "PRIMARY KEY (rejection_id)",
     "rejection_delivery_key": "UNIQUE (queue, delivery_id)",
+    "rejection_rule_pkey": "PRIMARY KEY (rule_id)",
+    "rejection_rule_fkey": "FOREIGN KEY (rule_id) REFERENCES rejection_rule(rule_id)",
     "removal_pkey": "PRIMARY KEY (tenant_id, outcome, day)",
     "tenant_reader_pkey": "PRIMARY KEY (role_name, tenant_id)",
     "tenant_reader_tenant_fkey": "FOREIGN KEY (tenant_id) REFERENCES tenant(tenant_id)",
@@ -131,6 +145,7 @@ KEYS = {
     "api_key_pkey": "PRIMARY KEY (key_id)",
     "attempt_pkey": "PRIMARY KEY (queue, delivery_id)",
     "unsettled_pkey": "PRIMARY KEY (queue, delivery_id)",
+    "run_message_pkey": "PRIMARY KEY (run_id, tenant_id, message_id, producer)",
     "api_key_tenant_fkey": "FOREIGN KEY (tenant_id) REFERENCES tenant(tenant_id)",
 }
 

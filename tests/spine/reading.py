@@ -10,20 +10,26 @@ LIMIT = 1024 * 1024
 BY_ATTRIBUTES: dict[str, Attribute] = {"tenant_id": "acme", "event_type": "order.created"}
 
 
-def decoded(body: Any, attributes: dict[str, Attribute] | None = None) -> Envelope | Malformed:
+def decoded(
+    body: Any, attributes: dict[str, Attribute] | None = None, implied: dict[str, str] | None = None
+) -> Envelope | Malformed:
     """Decode bytes as they are, and anything else as its JSON."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return decode(raw, attributes or {}, size_bytes_max=LIMIT, depth_max=64)
+    return decode(raw, attributes or {}, implied=implied or {}, size_bytes_max=LIMIT, depth_max=64)
 
 
-def envelope(body: Any, attributes: dict[str, Attribute] | None = None) -> Envelope:
-    result = decoded(body, attributes)
+def envelope(
+    body: Any, attributes: dict[str, Attribute] | None = None, implied: dict[str, str] | None = None
+) -> Envelope:
+    result = decoded(body, attributes, implied)
     assert isinstance(result, Envelope), result
     return result
 
 
-def malformed(body: Any, attributes: dict[str, Attribute] | None = None) -> Malformed:
-    result = decoded(body, attributes)
+def malformed(
+    body: Any, attributes: dict[str, Attribute] | None = None, implied: dict[str, str] | None = None
+) -> Malformed:
+    result = decoded(body, attributes, implied)
     assert isinstance(result, Malformed), result
     return result
 

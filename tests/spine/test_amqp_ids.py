@@ -1,6 +1,7 @@
 """Equal messages have one base, what differs in them makes another, and each hand-over has its own end."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def test_a_base_is_the_property_and_a_digest_or_the_digest_alone() -> None:
         {"app_id": "shop"},
         {"content_type": "application/json"},
         {"correlation_id": "c"},
-        {"headers": dict(HEADERS) | {"x-request-id": "r"}},
+        {"headers": dict(HEADERS) | {"region": "eu"}},
     ],
 )
 def test_whatever_differs_makes_another_base(changes: dict[str, Any]) -> None:
@@ -65,6 +66,61 @@ def test_what_the_broker_adds_changes_no_base() -> None:
     assert attributes == {"x-first-death-queue": "q", "a": "1", "routing_key": "k"}
     assert a_base(headers=added) == a_base(headers={"a": "1"})
     assert a_base(expiration="60000", delivery_mode=2, priority=1) == a_base()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "traceparent",
+        "Traceparent",
+        "tracestate",
+        "baggage",
+        "b3",
+        "x-b3-traceid",
+        "X-B3-Sampled",
+        "sentry-trace",
+        "uber-trace-id",
+        "x-request-id",
+        "X-Amzn-Trace-Id",
+        "x-datadog-parent-id",
+        "cloudEvents:traceparent",
+        "ce_tracestate",
+    ],
+)
+def test_what_differs_at_each_sending_of_one_message_changes_no_base(name: str) -> None:
+    assert a_base(message_id="m", headers=dict(HEADERS) | {name: "other"}) == BASE
+
+
+def test_a_null_names_nothing_and_a_time_is_text() -> None:
+    headers: Any = {"tenant_id": None, "occurred_at": datetime(2026, 11, 22, 10, tzinfo=UTC), "n": 2}
+
+    attributes, fault = attributes_of(BasicProperties(headers=headers), "k")
+
+    assert attributes == {"occurred_at": "2026-11-22T10:00:00+00:00", "n": "2", "routing_key": "k"}
+    assert fault is None
+
+
+def test_the_time_of_a_cloudevent_may_be_a_timestamp_of_amqp() -> None:
+    """Its Python SDK writes the milliseconds as a number."""
+    headers: Any = {
+        "cloudEvents_time": 1_764_406_800_123,
+        "ce-time": datetime(2026, 11, 22, 10, tzinfo=UTC),
+        "cloudEvents:time": "2026-11-22T10:00:00Z",
+        "ce_time": 0,
+        "time": 5,
+    }
+
+    attributes, fault = attributes_of(BasicProperties(headers=headers), "k")
+
+    assert attributes == {
+        "cloudEvents_time": "2025-11-29T09:00:00.123000+00:00",
+        "ce-time": "2026-11-22T10:00:00+00:00",
+        "cloudEvents:time": "2026-11-22T10:00:00Z",
+        "ce_time": "0",
+        "time": "5",
+        "routing_key": "k",
+    }
+    assert fault is None
 
 
 @pytest.mark.parametrize("message_id", ["x" * 171, "é" * 255, "a\nb", "\ud800"])
@@ -99,6 +155,8 @@ def test_properties_are_attributes_beside_the_headers() -> None:
 
     assert attributes == {
         "amqp.message_id": "m",
+        "amqp.message_id#2": "forged",
+        "routing_key#2": "forged",
         "amqp.timestamp": "2023-11-14T22:13:20+00:00",
         "app_id": "shop",
         "type": "header",

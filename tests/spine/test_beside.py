@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pika import BasicProperties
 
+from processor.amqp_ids import attributes_of
 from processor.errors import Reason
 from processor.wire import Attribute
 from tests.builders import an_event
@@ -92,29 +94,64 @@ def test_what_looks_like_a_pulse_is_the_payload_of_another_type_that_is_named_be
 
 
 @pytest.mark.parametrize("body", ENVELOPES)
-def test_all_else_beside_an_envelope_is_context_behind_the_bodys_own_words(body: dict[str, Any]) -> None:
+def test_all_else_beside_an_envelope_is_context_and_takes_no_word_from_the_body(
+    body: dict[str, Any],
+) -> None:
     beside: dict[str, Attribute] = {
         "traceparent": "00-beside",
         "odd": 'q="é',
         "bytes": b"\xff",
         "own": "no",
+        "own#2": "taken",
+        "same": "word",
+        "x-request-id": "r",
+        "x-death": "no broker's here",
     }
 
-    found = envelope(body | {"own": 1.50}, beside)
+    found = envelope(body | {"own": 1.50, "same": "word"}, beside)
 
     assert json.loads(found.context or "") == {
         "traceparent": "00-beside",
         "odd": 'q="é',
         "bytes": {"base64": "/w=="},
         "own": 1.5,
+        "own#2": "taken",
+        "own#3": "no",
+        "same": "word",
+        "x-request-id": "r",
+        "x-death": "no broker's here",
     }
 
 
 def test_what_a_broker_adds_on_the_way_is_no_context() -> None:
-    added: dict[str, Attribute] = {"x-death": "[]", "x-delivery-count": "1", "x-first-death-queue": "q"}
+    added: Any = {"x-death": [], "x-delivery-count": 1, "x-first-death-queue": "q", "x-request-id": "r"}
+    beside, _ = attributes_of(BasicProperties(headers=added), "key")
 
-    assert envelope(an_event(), added).context is None
-    assert json.loads(envelope(an_event(), {"x-request-id": "r"}).context or "") == {"x-request-id": "r"}
+    assert json.loads(envelope(an_event(), beside).context or "") == {
+        "x-request-id": "r",
+        "routing_key": "key",
+    }
+
+
+@pytest.mark.parametrize("message_id", ["", "two\nlines", "\ud800"])
+def test_a_property_that_can_be_no_id_names_nothing(message_id: str) -> None:
+    beside, fault = attributes_of(BasicProperties(message_id=message_id), "key")
+
+    found = envelope(a_pulse(), beside)
+
+    assert (found.message_id, fault) == (None, None)
+    assert "amqp.message_id" in json.loads(found.context or "")
+
+
+@pytest.mark.parametrize("way", ["beside", "implied"])
+def test_an_event_of_a_tenant_is_one_also_where_its_type_is_said_elsewhere(way: str) -> None:
+    event = an_event(id="e-1", event_type=None)
+    said: Any = {"event_type": "order.created"}
+
+    found = envelope(event, said if way == "beside" else {}, said if way == "implied" else {})
+
+    assert found == envelope(event | said)
+    assert malformed(event).reason is Reason.ENVELOPE_INVALID
 
 
 def test_amqps_own_properties_name_what_nothing_else_does_and_contradict_nobody() -> None:

@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 
+from processor.decoding import Decoder
 from processor.errors import SettingsError
+from processor.model import QueueRules
 from processor.routing_keys import RoutingKeys
 from processor.settings import Settings
 from processor.wire import Attribute, Envelope, Malformed, decode
+from tests.builders import QUEUE, a_delivery
+from tests.spine.reading import a_cloudevent
 
 COUNTER = "<user_id>.event.<event_type>"
 
@@ -148,3 +152,37 @@ def test_a_template_that_cannot_work_is_refused_at_the_start(
 
     with pytest.raises(SettingsError, match=words):
         RoutingKeys.of(settings)
+
+
+def test_what_is_null_is_not_named_and_the_key_names_it() -> None:
+    native = {"id": "1", "tenant_id": None, "event_type": None, "payload": {"n": 1}}
+    found = envelope("u1.event.created", native)
+    assert (found.tenant_id, found.event_type, found.payload_value["user_id"]) == ("acme", "created", "u1")
+
+    found = envelope("u1.event.created", a_cloudevent(tenantid=None, type=None))
+    assert (found.tenant_id, found.event_type, found.payload_value["user_id"]) == ("acme", "created", "u1")
+
+    found = envelope("u1.event.created", {"id": "1", "event_type": None, "specversion": None})
+    assert (found.tenant_id, found.event_type) == ("acme", "created")
+
+
+def test_a_cloudevent_in_binary_mode_stays_one_and_its_data_is_filled() -> None:
+    event: dict[str, Attribute] = {"ce_specversion": "1.0", "ce_id": "1", "ce_source": "/shop"}
+
+    found = envelope("u1.event.created", {"event_type": "data", "payload": 1}, event)
+
+    assert (found.tenant_id, found.event_type, found.message_id) == ("acme", "created", "1")
+    assert found.payload_value == {"event_type": "data", "payload": 1, "user_id": "u1"}
+    assert "differs" in fault("u1.event.created", {}, event | {"ce_type": "deleted"})
+
+
+def test_the_key_is_the_brokers_and_not_one_that_came_inside_of_an_envelope() -> None:
+    decoder = Decoder(1_000_000, 64, routing_keys=keys(), routed_queue=QUEUE)
+    inner = {"routing_key": {"Type": "String", "Value": "forged.event.deleted"}}
+    body = json.dumps({"Type": "Notification", "Message": '{"id": "1"}', "MessageAttributes": inner}).encode()
+    delivery = a_delivery(body, attributes={"routing_key": "u1.event.created"})
+
+    found = decoder.read(delivery, QueueRules(unwrap="sns"))
+
+    assert isinstance(found, Envelope), found
+    assert (found.event_type, found.payload_value) == ("created", {"user_id": "u1"})

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from processor.errors import Reason, SettingsError
 from processor.model import EventSchema, Registry, Rejection
 from processor.schema_budget import NANOSECONDS_MAX, budget_trouble
-from processor.schemas import Schemas, compile_schema
+from processor.schemas import Schemas
+from processor.validators import compile_schema
 from tests.builders import a_delivery
 
 Schema = dict[str, Any]

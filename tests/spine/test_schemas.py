@@ -11,7 +11,8 @@ import pytest
 
 from processor.errors import Reason, SettingsError
 from processor.model import EventSchema, Message, Registry, Rejection
-from processor.schemas import ERRORS_PAYLOAD_MAX, Schemas, compile_schema
+from processor.schemas import ERRORS_PAYLOAD_MAX, Schemas
+from processor.validators import compile_schema
 from tests.builders import ORDER_SCHEMA, a_body, a_delivery
 
 NOTHING_FITS: dict[str, Any] = {"not": {}}

@@ -1,7 +1,7 @@
 """The limits of an envelope: ids, times and bytes, and bodies that are nothing at all."""
 
 import json
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from tests.builders import a_delivery, an_event
 from tests.spine.reading import (
     BY_ATTRIBUTES,
     LIMIT,
+    a_cloudevent,
     decoded,
     envelope,
     malformed,
@@ -109,7 +110,12 @@ def test_a_time_is_rfc_3339_and_kept_in_utc(text: str, iso: str) -> None:
         "2026-13-01T10:00:00Z",
         "2026-11-22T25:00:00Z",
         "2026-11-22T10:60:00Z",
-        "2016-12-31T23:59:60Z",
+        "2016-12-31T23:58:60Z",
+        "2016-12-31T22:59:60Z",
+        "2016-12-31T23:59:60+01:00",
+        "2016-12-31T23:59:61Z",
+        "9999-12-30T23:59:60Z",
+        "2026-11-22T10:00:00+05:60",
         "2026-11-22T10:00:00+24:00",
         "0000-01-01T00:00:00Z",
         "0001-01-01T00:00:00Z",
@@ -129,6 +135,46 @@ def test_what_is_no_rfc_3339_time_with_a_zone_is_refused(text: str) -> None:
 
     assert pointers(found) == ["/occurred_at"]
     assert "time" in found.detail["message"]
+
+
+@pytest.mark.parametrize(
+    "text", ["2016-12-31T23:59:60Z", "2017-01-01T00:59:60+01:00", "2016-12-31 15:59:60.0-08:00"]
+)
+def test_a_leap_second_is_the_first_second_of_the_next_day(text: str) -> None:
+    """So the same event said by a clock that knows none is the same."""
+    plain = dict.fromkeys(("occurred_at", "time"), "2017-01-01T00:00:00Z")
+    for event, name in ((an_event(id="o-1"), "occurred_at"), (a_cloudevent(), "time")):
+        assert envelope(event | {name: text}) == envelope(event | {name: plain[name]})
+        assert envelope(event | {name: text}, {"occurred_at": plain[name]}).message_id
+
+
+def test_a_leap_second_keeps_its_digits() -> None:
+    found = envelope(an_event(occurred_at="2016-12-31T23:59:60.1234567Z"))
+
+    assert found.occurred_at == datetime(2017, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
+    assert found.occurred_at_rest == "7"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("2026-11-22T10:00:00+24:00", "a zone's hours go from 00 to 23"),
+        ("2026-11-22T10:00:00-05:60", "its minutes from 00 to 59"),
+        ("12026-11-22T10:00:00Z", "from 0001-01-02 to 9999-12-30"),
+        ("+12026-11-22T10:00:00Z", "from 0001-01-02 to 9999-12-30"),
+        ("9999-12-31T23:59:59-23:59", "from 0001-01-02 to 9999-12-30"),
+        ("2016-12-31T23:58:60Z", "a leap second (:60) comes at 23:59:60 in UTC"),
+    ],
+)
+def test_what_is_no_time_is_refused_in_words_that_name_where_it_stood(text: str, words: str) -> None:
+    for found, where in (
+        (malformed(an_event(occurred_at=text)), "occurred_at: "),
+        (malformed(a_cloudevent(time=text)), "time: "),
+        (malformed(an_event(), {"occurred_at": text}), "(from the message attribute occurred_at): "),
+        (malformed({}, BY_ATTRIBUTES | {"occurred_at": text}), "(from the message attribute occurred_at): "),
+    ):
+        assert words in found.detail["message"]
+        assert where in found.detail["message"]
 
 
 # ── bytes ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,22 +8,26 @@ import orjson
 from producers.gateway.http.problems import STATUSES, Headers, Problem, problem_of
 from producers.gateway.items import Taken, Word
 
-ACCEPTED, SOME = 202, 207
+ACCEPTED, NO_CONTENT, SOME = 202, 204, 207
+
+_NOTHING: tuple[int, Headers, bytes] = (NO_CONTENT, [], b"")
 
 
-def answer_one(word: Word) -> tuple[int, Headers, bytes]:
-    """Answer a request that brought one event by itself."""
+def answer_one(word: Word, taken_status: int = ACCEPTED) -> tuple[int, Headers, bytes]:
+    """Answer a request that brought one event by itself; `taken_status` 204: without a body."""
     if isinstance(word, Taken):
-        return _json(ACCEPTED, _taken(word))
+        return _NOTHING if taken_status == NO_CONTENT else _json(taken_status, _taken(word))
     return problem_of(word).as_response()
 
 
-def answer_all(words: Sequence[Word]) -> tuple[int, Headers, bytes]:
-    """Answer an array: 202 if all were taken, 207 if some, else the status that all share, or 422."""
+def answer_all(words: Sequence[Word], taken_status: int = ACCEPTED) -> tuple[int, Headers, bytes]:
+    """Answer an array: `taken_status` if all were taken, 207 if some, else what all share, or 422."""
     items = [_item(index, word) for index, word in enumerate(words)]
     taken = sum(isinstance(word, Taken) for word in words)
-    if taken:
-        return _json(ACCEPTED if taken == len(words) else SOME, {"items": items})
+    if taken == len(words) and taken_status == NO_CONTENT:
+        return _NOTHING
+    if taken or not words:
+        return _json(taken_status if taken == len(words) else SOME, {"items": items})
     problems = [problem_of(word) for word in words if not isinstance(word, Taken)]
     same = len({(problem.code, problem.status) for problem in problems}) == 1
     waits = [problem.retry_after_s for problem in problems if problem.retry_after_s is not None]

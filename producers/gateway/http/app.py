@@ -7,7 +7,7 @@ Gate ─▶ Taking    /ingest, /v1/events      bytes to the intake, no model on 
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import orjson
@@ -18,10 +18,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp
 
+from processor.wire import PULSE
 from producers.gateway.http import Limits, measures, reading
-from producers.gateway.http.answers import answer_all, answer_one
-from producers.gateway.http.heads import Body, Fields, credentials_of, fields_of, trace_of
-from producers.gateway.http.openapi import describe, operation
+from producers.gateway.http.answers import ACCEPTED, answer_all, answer_one
+from producers.gateway.http.heads import credentials_of, fields_of, trace_of
+from producers.gateway.http.openapi import describe, handshake, operation
 from producers.gateway.http.problems import (
     RETRY_AFTER_S,
     Headers,
@@ -36,7 +37,6 @@ from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Why, Wo
 log = structlog.get_logger(__name__)
 
 Answer: TypeAlias = tuple[int, Headers, bytes]
-ItemsOf: TypeAlias = Callable[[bytes, Body, Fields, Headers, Limits], reading.Found]
 
 INGEST, EVENTS = "/ingest", "/v1/events"
 _PATHS = frozenset((INGEST, EVENTS, "/livez", "/readyz", "/metrics", "/docs", "/openapi.json"))
@@ -54,34 +54,37 @@ def make_app(intake: Intake, keys: Keys, limits: Limits) -> "Gate":
     app.add_exception_handler(StarletteHTTPException, _http_exception)
     room = reading.Room(BODIES_HELD_MAX * limits.body_bytes_max)
     takings = {
-        INGEST: Taking(_pulses, intake, keys, limits, room, may_be_binary=False),
-        EVENTS: Taking(reading.events_of, intake, keys, limits, room, may_be_binary=True),
+        INGEST: Taking(intake, keys, limits, room, PULSE, limits.taken_status),
+        EVENTS: Taking(intake, keys, limits, room),
     }
     for path, taking in takings.items():
         app.add_api_route(path, taking.documented, methods=["POST"], **operation(path))
+        app.add_api_route(path, _handshake_of(limits), methods=["OPTIONS"], **handshake(path))
     _add_probes(app, intake, keys)
     return Gate(app, takings, limits, describe(app))
 
 
 class Taking:
-    """One path that takes events: from the request to the intake's words, and an answer."""
+    """One path that takes events: from the request to the intake's words, and an answer.
+
+    `event_type` is the only one that it takes (None: any), `taken_status` what it answers to what was taken.
+    """
 
     def __init__(
         self,
-        items_of: ItemsOf,
         intake: Intake,
         keys: Keys,
         limits: Limits,
         room: reading.Room,
-        *,
-        may_be_binary: bool,
+        event_type: str | None = None,
+        taken_status: int = ACCEPTED,
     ) -> None:
-        self._items_of = items_of
         self._intake = intake
         self._keys = keys
         self._limits = limits
-        self._may_be_binary = may_be_binary
         self._room = room
+        self._event_type = event_type
+        self._taken_status = taken_status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; a client that went away is told nothing."""
@@ -105,22 +108,23 @@ class Taking:
         caller = await self._keys.caller(credentials_of(fields))
         if isinstance(caller, Refusal):
             raise Refused(problem_of(caller))
-        announced = reading.announced_body(fields, self._limits, may_be_binary=self._may_be_binary)
+        announced = reading.announced_body(fields, self._limits)
         body = await reading.read_body(scope, receive, announced, self._limits, held)
         measures.body_bytes.inc(len(body))
-        found = self._items_of(body, announced, fields, headers, self._limits)
+        found = reading.items_of(body, announced, fields, headers, self._limits, self._event_type)
         if b"traceparent" in fields:
             caller = Caller(caller.tenant_id, trace_of(fields, headers))
         if isinstance(found, Item):
             [word] = await self._intake.take([found], caller)
-            return answer_one(word)
-        return answer_all(await self._words(found, caller))
+            return answer_one(self._said(found, word), self._taken_status)
+        words = await self._intake.take(found, caller) if found else []
+        return answer_all([*map(self._said, found, words)], self._taken_status)
 
-    async def _words(self, found: Sequence[Item | Refusal], caller: Caller) -> list[Word]:
-        """Give a word on each in order; what was refused before the intake keeps its place."""
-        items = [item for item in found if isinstance(item, Item)]
-        taken = iter(await self._intake.take(items, caller) if items else ())
-        return [next(taken) if isinstance(item, Item) else item for item in found]
+    def _said(self, item: Item, word: Word) -> Word:
+        """Say of what is in no known format what it lacks, where only one can be meant."""
+        if self._event_type is not None and isinstance(word, Refusal) and word.why is Why.MALFORMED:
+            return reading.no_pulse(item.body, self._limits) or word
+        return word
 
 
 class Gate:
@@ -207,8 +211,17 @@ def _place(error: Exception) -> str:
     return f"{type(error).__name__}{where}"
 
 
-def _pulses(body: bytes, announced: Body, fields: Fields, _headers: Headers, limits: Limits) -> reading.Found:
-    return reading.pulses_of(body, announced, fields, limits)
+def _handshake_of(limits: Limits) -> Callable[[Request], Awaitable[Response]]:
+    rate = "*" if limits.rate is None else str(max(1, int(limits.rate * 60)))
+
+    async def answer(request: Request) -> Response:
+        """Say that events may be sent, to a sender of web hooks that asks before it does."""
+        headers = {"allow": "POST, OPTIONS"}
+        if origin := request.headers.get("webhook-request-origin"):
+            headers |= {"webhook-allowed-origin": origin, "webhook-allowed-rate": rate}
+        return Response(headers=headers)
+
+    return answer
 
 
 def _add_probes(app: FastAPI, intake: Intake, keys: Keys) -> None:

@@ -1,19 +1,29 @@
-"""What a request says of itself in its headers: what its body is, who sends, and under which id."""
+"""What a request says in its headers: what its body is, who sends, and what they name of the event."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TypeAlias
 
-from producers.gateway.http import Limits
+from processor import beside
+from producers.gateway.http import Limits, cloudevents
 from producers.gateway.http.problems import Headers, refused
 
 Fields: TypeAlias = Mapping[bytes, bytes]
 
 KEY_LENGTH_MAX = 256
-_ONCE = (b"content-type", b"content-encoding", b"authorization", b"x-api-key", b"idempotency-key")
-_JSON_TYPE = re.compile(r"application/(?:[a-z0-9!#$&^_.+-]+\+)?json", re.ASCII)
+
+NAMING = {b"x-" + name.replace("_", "-").encode(): name for name in beside.NAMES}
+"""The headers that name something of the event: X-Tenant-Id, X-Event-Type, X-Message-Id and so on."""
+
+_BEGINNINGS = (b"x-", cloudevents.PREFIX[:2])
+
+_ONCE = (b"content-type", b"content-encoding", b"authorization", b"x-api-key", b"idempotency-key", *NAMING)
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_ENCODINGS = {b"": "", b"identity": "", b"gzip": "gzip", b"x-gzip": "gzip", b"deflate": "deflate"}
+_JSON_TYPE = re.compile(r"(?:application|text)/(?:[a-z0-9!#$&^_.+-]+\+)?json", re.ASCII)
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE = re.compile(rb"[\x20-\x7e]{1,512}")
@@ -22,10 +32,14 @@ _QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What the headers say of the body: its media type in lower case, and its length where it is told."""
+    """What the headers say of the body.
+
+    Its media type in lower case, its length where it is told, and how it is packed, if it is.
+    """
 
     media_type: str
     length: int | None
+    encoding: str
 
 
 def fields_of(headers: Headers) -> Fields:
@@ -40,18 +54,19 @@ def fields_of(headers: Headers) -> Fields:
 
 
 def body_of(fields: Fields, limits: Limits, default_type: bytes = b"") -> Body:
-    """Say what the body is. Raises Refused for what is no JSON, is encoded, or is known to be too large."""
-    encoding = fields.get(b"content-encoding", b"identity").strip().lower()
-    if encoding != b"identity":
+    """Say what the body is. Raises Refused for what is no JSON, or is known to be too large."""
+    encoding = _ENCODINGS.get(fields.get(b"content-encoding", b"").strip().lower())
+    if encoding is None:
         raise refused(
             "unsupported_media_type",
-            "the body has a Content-Encoding; expected none, as nothing is decompressed here",
+            "the Content-Encoding is not known here; expected gzip, deflate, or none",
+            headers=((b"accept-encoding", b"gzip, deflate"),),
         )
     media_type = _media_type_of(fields.get(b"content-type", default_type))
     length = int(found) if (found := fields.get(b"content-length", b"")).isdigit() else None
     if length is not None and length > limits.body_bytes_max:
         raise too_large(limits)
-    return Body(media_type, length)
+    return Body(media_type, length, encoding)
 
 
 @lru_cache(maxsize=256)
@@ -101,6 +116,28 @@ def idempotency_key_of(fields: Fields) -> str | None:
             "malformed", f"Idempotency-Key: expected 1 to {KEY_LENGTH_MAX} printable ASCII characters"
         )
     return key
+
+
+def beside_of(fields: Fields, headers: Headers) -> Mapping[str, str]:
+    """Give what headers name of the event, as attributes of the wire format.
+
+    Raises Refused for what can't be read.
+    """
+    for header in fields:
+        if header[:2] in _BEGINNINGS:
+            break
+    else:
+        return _NOTHING
+    found: dict[str, str] = {}
+    if any(header.startswith(cloudevents.PREFIX) for header in fields):
+        found |= cloudevents.attributes_of(headers)
+    for header, name in NAMING.items():
+        if header in fields:
+            try:
+                found[name] = fields[header].decode()
+            except UnicodeDecodeError:
+                raise refused("malformed", f"the header {header.decode()}: expected UTF-8") from None
+    return found
 
 
 def trace_of(fields: Fields, headers: Headers) -> Mapping[str, str]:

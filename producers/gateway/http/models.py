@@ -4,6 +4,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+_ORDER: dict[str, Any] = {
+    "order_id": "ORD-1001",
+    "customer_id": "c-7",
+    "currency": "EUR",
+    "total": 12.5,
+    "placed_at": "2026-11-22T10:00:00Z",
+    "items": [{"sku": "CUP-1", "quantity": 1, "unit_price": 12.5}],
+}
+"""Fits the sample schema of `processor dev`, so that what stands on the page can be tried there."""
+
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 _Amount = Annotated[int | float, Field(description="The amount, to the last digit as it is written.")]
 _Made = Annotated[
@@ -19,7 +29,6 @@ class Pulse(BaseModel):
             "examples": [
                 {"tenant_id": "acme", "product_sku": "storage", "used_amount": 1.5, "use_unity": "GB"}
             ],
-            "anyOf": [{"required": ["tenant_id"]}, {"required": ["tenant"]}],
         }
     )
 
@@ -39,13 +48,11 @@ class NativeEvent(BaseModel):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [
-                {"id": "o-1", "tenant_id": "acme", "event_type": "order.created", "payload": {"total": 12.5}}
-            ]
+            "examples": [{"id": "o-1", "tenant_id": "acme", "event_type": "order.created", "payload": _ORDER}]
         }
     )
 
-    tenant_id: Name
+    tenant_id: Annotated[Name | None, Field(description="Its tenant; without it the key's.")] = None
     event_type: Name
     payload: Any
     id: Name | None = None
@@ -55,7 +62,7 @@ class NativeEvent(BaseModel):
 
 
 class CloudEvent(BaseModel):
-    """A CloudEvent 1.0 with JSON data; `tenantid` is an extension that it needs."""
+    """A CloudEvent 1.0 with JSON data; `tenantid` is an extension, without which it is the key's tenant."""
 
     model_config = ConfigDict(
         extra="allow",
@@ -67,7 +74,7 @@ class CloudEvent(BaseModel):
                     "source": "shop",
                     "type": "order.created",
                     "tenantid": "acme",
-                    "data": {"total": 12.5},
+                    "data": _ORDER,
                 }
             ]
         },
@@ -77,10 +84,10 @@ class CloudEvent(BaseModel):
     id: Name
     source: Name
     type: Name
-    tenantid: Name
+    tenantid: Name | None = None
     time: str | None = None
     datacontenttype: str | None = None
-    data: Any
+    data: Any = None
 
 
 class Accepted(BaseModel):

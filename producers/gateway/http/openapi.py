@@ -19,17 +19,26 @@ sending again counts again.
 
 An array answers for each of its events: 202 if all were taken, 207 if some, else the status that all of \
 them share, or 422. One bad event never fails its neighbours.
+
+What headers name beside a body (`X-Tenant-Id`, `X-Event-Type`, `X-Message-Id`, `X-Producer`, \
+`X-Occurred-At`, `X-Schema-Version`, and the `ce-` headers of CloudEvents) fills what the body leaves open, \
+in an array for each event, and must agree with what it says: else the answer is 422 and names both. With a \
+type in `X-Event-Type` a body in no known format is the payload. Who names no tenant sends as the key's. An \
+event with an id of its own keeps it, and then an `Idempotency-Key` goes into its context. No other header \
+says anything of an event. Bodies may be packed: `Content-Encoding: gzip`.
 """
 
 _TEXTS = {
     "/ingest": (
         "Send pulses",
-        "One pulse, or an array of them, as `application/json`. Other events go to `/v1/events`.",
+        "Pulses, one or an array: bare, as native events or as CloudEvents of type `pulse`. Events of other "  # noqa: ISC004
+        "types go to `/v1/events`. With `GATEWAY_ANSWER=204` pulses that were all taken are answered 204, "
+        "without a body.",
     ),
     "/v1/events": (
         "Send events",
         "Native events, CloudEvents and pulses, one or an array. CloudEvents in binary mode have their "  # noqa: ISC004
-        "attributes in `ce-` headers, and their data is the body.",
+        "attributes in `ce-` headers, and their data is the body; beside a batch these headers are refused.",
     ),
     "/livez": ("Does the process answer?", ""),
     "/readyz": ("Would events be taken now?", "Not if the queue or the keys can't be reached."),
@@ -42,7 +51,7 @@ _PROBLEMS = {
     403: "The API key is another tenant's.",
     408: "The request was not there in time.",
     413: "More bytes or events than are taken at once.",
-    415: "Not JSON in UTF-8, or compressed.",
+    415: "Not JSON in UTF-8, or packed otherwise than by gzip.",
     422: "JSON, but no event that is taken; `errors` points at what is wrong.",
     429: "Over the tenant's quota, or the gateway is full.",
     431: "The headers are too large.",
@@ -64,11 +73,24 @@ def operation(path: str) -> dict[str, Any]:
     if path in ("/ingest", "/v1/events"):
         extra = {
             "requestBody": {"required": True, "content": _request_content(path)},
-            "parameters": [*_PARAMETERS, *(_BINARY if path == "/v1/events" else [])],
+            "parameters": [*_PARAMETERS, *_BINARY],
             "security": [{"bearer": []}, {"header": []}],
         }
-        return shared | {"status_code": 202, "responses": _taking_responses(), "openapi_extra": extra}
+        return shared | {"status_code": 202, "responses": _taking_responses(path), "openapi_extra": extra}
     return shared | {"responses": _probe_responses(path)}
+
+
+def handshake(path: str) -> dict[str, Any]:
+    """Give what `add_api_route` is to say of the question of a sender of web hooks on a path."""
+    return {
+        "summary": "May web hooks be sent here?",
+        "description": "As CloudEvents says of web hooks. The question needs no key; each delivery does.",
+        "operation_id": f"{path.strip('/').replace('/', '_')}_handshake",
+        "responses": {
+            200: {"description": "Yes, if `WebHook-Allowed-Origin` is there.", "headers": _ALLOWED}
+        },
+        "openapi_extra": {"parameters": _ASKED},
+    }
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -136,18 +158,22 @@ def _example(model: type[Any]) -> Any:  # noqa: ANN401 - any JSON value
 
 def _request_content(path: str) -> dict[str, Any]:
     pulse, native, event = _example(Pulse), _example(NativeEvent), _example(CloudEvent)
-    if path == "/ingest":
-        return {"application/json": _one_or_many(_ref("Pulse"), [pulse, pulse | {"product_sku": "traffic"}])}
     anything: dict[str, Any] = {"anyOf": [_ref(name) for name in ("NativeEvent", "CloudEvent", "Pulse")]}
-    several: dict[str, Any] = {"type": "array", "items": _ref("CloudEvent"), "minItems": 1}
+    examples = [native, event, pulse]
+    if path == "/ingest":
+        anything, examples = _ref("Pulse"), [pulse, pulse | {"product_sku": "traffic"}]
+        event = event | {"type": "pulse", "data": pulse}
+    several: dict[str, Any] = {"type": "array", "items": _ref("CloudEvent")}
+    # Each with an id of its own, so that all of them may be tried one after the other.
+    alone, batched = (event | {"id": f"{event['type']}-{number}"} for number in (1, 2))
     return {
-        "application/json": _one_or_many(anything, [native, event, pulse]),
-        "application/cloudevents+json": {"schema": _ref("CloudEvent"), "example": event},
-        "application/cloudevents-batch+json": {"schema": several, "example": [event]},
+        "application/json": _one_or_many(anything, examples),
+        "application/cloudevents+json": {"schema": _ref("CloudEvent"), "example": alone},
+        "application/cloudevents-batch+json": {"schema": several, "example": [batched]},
     }
 
 
-def _taking_responses() -> dict[int | str, dict[str, Any]]:
+def _taking_responses(path: str) -> dict[int | str, dict[str, Any]]:
     words = {"anyOf": [_ref("Accepted"), _ref("Items")]}
     found: dict[int | str, dict[str, Any]] = {
         202: {
@@ -159,6 +185,8 @@ def _taking_responses() -> dict[int | str, dict[str, Any]]:
             "content": {"application/json": {"schema": _ref("Items")}},
         },
     }
+    if path == "/ingest":
+        found[204] = {"description": "As 202, with `GATEWAY_ANSWER=204`."}
     for status, description in _PROBLEMS.items():
         schema: dict[str, Any] = _ref("Problem")
         if status in _FROM_ARRAYS:
@@ -203,6 +231,12 @@ _PARAMETERS = [
         minLength=1,
         maxLength=256,
     ),
+    _header("X-Message-Id", "The event's id. Not beside an array."),
+    _header("X-Tenant-Id", "Its tenant."),
+    _header("X-Event-Type", "Its event type; a body in no known format is then its payload."),
+    _header("X-Producer", "The application that made it."),
+    _header("X-Occurred-At", "When it happened, as RFC 3339 has it.", format="date-time"),
+    _header("X-Schema-Version", "The version of its type's schema that it keeps to.", pattern="^[1-9]$"),
     _header("traceparent", "W3C Trace Context; kept with the event. Ignored if it is not well formed."),
     _header("tracestate", "As above."),
 ]
@@ -211,6 +245,18 @@ _BINARY = [
     _header("ce-id", "The event's id."),
     _header("ce-source", "Its producer."),
     _header("ce-type", "Its event type."),
-    _header("ce-tenantid", "Its tenant."),
-    _header("ce-time", "When it happened, as RFC 3339 has it."),
+    _header("ce-tenantid", "Its tenant, if it is not to be the key's."),
+    _header("ce-time", "When it happened, as RFC 3339 has it.", format="date-time"),
 ]
+_ASKED = [
+    _header("WebHook-Request-Origin", "Who asks."),
+    _header("WebHook-Request-Rate", "How many requests a minute it asks for."),
+]
+_ALLOWED = {
+    "Allow": {"description": "The methods of this path.", "schema": {"type": "string"}},
+    "WebHook-Allowed-Origin": {"description": "Who asked, who may send.", "schema": {"type": "string"}},
+    "WebHook-Allowed-Rate": {
+        "description": "Events a minute by `GATEWAY_TENANT_RATE`, or `*`.",
+        "schema": {"type": "string"},
+    },
+}

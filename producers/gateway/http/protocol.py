@@ -19,9 +19,6 @@ HEAD_BYTES_MAX = 64 * 1024
 PIPELINED_MAX = 256
 """Requests of one connection that wait for those before them."""
 
-CONNECTIONS_PER_REQUEST = 4
-"""Connections at the most for each request of GATEWAY_REQUESTS_MAX: most are silent between two requests."""
-
 _FRAMING = 16
 """What chunks and their extensions may add to a body: sixteen times its limit."""
 
@@ -45,7 +42,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Take the connection, or say that there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS_PER_REQUEST * self.limits.requests_max:
+        if len(self.connections) > self.limits.connections_max:
             detail = "too many connections are open; come again, or send on one that is open"
             self._end_with(problem("over_quota", detail, retry_after_s=1))
             self.transport.close()

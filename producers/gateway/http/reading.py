@@ -1,17 +1,20 @@
 """From a request to items: its body within the limits, taken apart if it is an array."""
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 import orjson
 
+from processor.errors import Reason
 from processor.strict_json import JsonFault, elements, read
-from processor.wire import pointer
+from processor.unpacking import BEFORE_JSON, unpack
+from processor.wire import Malformed, pointer
 from producers.gateway.http import Limits, cloudevents
 from producers.gateway.http.heads import (
     KEY_LENGTH_MAX,
     Body,
     Fields,
+    beside_of,
     body_of,
     idempotency_key_of,
     too_large,
@@ -24,14 +27,11 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
-Found: TypeAlias = Sequence[Item | Refusal] | Item
+Found: TypeAlias = list[Item] | Item
 """What a request brought: one item, or what stands at each place of an array."""
 
 LATE, CUT = "late", "cut"
 """What the protocol notes in the scope's state when it gives up waiting for a body."""
-
-_BATCH_TYPE = "application/cloudevents-batch+json"
-_EVENT_TYPE = "application/cloudevents+json"
 
 
 class Room:
@@ -98,69 +98,77 @@ async def read_body(scope: Scope, receive: Receive, announced: Body, limits: Lim
     if state.get(CUT) or (announced.length is not None and size != announced.length):
         expected = "a last chunk" if announced.length is None else f"{announced.length} (Content-Length)"
         raise refused("malformed", f"the body ended after {size} bytes; expected {expected}")
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return _unpacked(whole, announced.encoding, limits, held) if announced.encoding else whole
 
 
-def pulses_of(body: bytes, announced: Body, fields: Fields, limits: Limits) -> Found:
-    """Give what /ingest was sent: one item, or as many as the array has, of which some may not be pulses."""
-    if announced.media_type.startswith("application/cloudevents"):
-        raise refused("unsupported_media_type", "CloudEvents go to /v1/events; expected application/json")
-    found = _items(body, fields, limits)
-    if isinstance(found, Item):
-        fault = _no_pulse(found.body, limits)
-        if fault is not None:
-            raise refused("invalid", fault.detail, errors=fault.errors)
-        return found
-    return [_no_pulse(item.body, limits) or item for item in found]
+def _unpacked(body: bytes, encoding: str, limits: Limits, held: Held) -> bytes:
+    found = unpack(body, {"content-encoding": encoding}, limits.body_bytes_max)
+    if isinstance(found, Malformed):
+        if found.reason is Reason.TOO_LARGE:
+            raise too_large(limits)
+        raise refused("malformed", str(found.detail["message"]))
+    held.add(len(found[0]))
+    return found[0]
 
 
-def events_of(body: bytes, announced: Body, fields: Fields, headers: Headers, limits: Limits) -> Found:
-    """Give what /v1/events was sent: one item, or as many as the array has."""
-    if cloudevents.is_binary(announced.media_type, list(fields)):
-        event = cloudevents.structured(headers, announced.media_type, body, limits)
-        return Item(event, message_id=idempotency_key_of(fields))
-    found = _items(body, fields, limits)
-    if announced.media_type == _BATCH_TYPE and isinstance(found, Item):
-        raise refused("malformed", f"the body is no array; expected one, as {_BATCH_TYPE} says")
-    if announced.media_type == _EVENT_TYPE and not isinstance(found, Item):
-        raise refused("malformed", f"the body is an array; send it as {_BATCH_TYPE}")
-    return found
-
-
-def announced_body(fields: Fields, limits: Limits, *, may_be_binary: bool) -> Body:
-    """Say what the body is; a CloudEvent in binary mode need not name a type, which then is JSON."""
-    binary = may_be_binary and b"ce-specversion" in fields
-    return body_of(fields, limits, b"application/json" if binary else b"")
-
-
-def _items(body: bytes, fields: Fields, limits: Limits) -> list[Item] | Item:
-    key = idempotency_key_of(fields)
+def items_of(
+    body: bytes, announced: Body, fields: Fields, headers: Headers, limits: Limits, event_type: str | None
+) -> Found:
+    """Give what was sent: one item, or as many as the array has. `event_type` is the only one that may be."""
+    beside, key = beside_of(fields, headers), idempotency_key_of(fields)
+    if cloudevents.VERSION in beside and not announced.media_type.startswith("application/cloudevents"):
+        # The body is the data of one event, be it an array.
+        return Item(body, beside, key, event_type)
+    if body.startswith(BEFORE_JSON):
+        found = unpack(body, beside, limits.body_bytes_max)
+        if not isinstance(found, Malformed):
+            body, beside = found[0], {name: str(value) for name, value in found[1].items()}
+    is_batch = announced.media_type == cloudevents.BATCH_TYPE
     if body[:1] == b"{" or not body.lstrip(b" \t\r\n").startswith(b"["):
-        return Item(body, message_id=key)
+        if is_batch:
+            raise refused("malformed", f"the body is no array; expected one, as {announced.media_type} says")
+        return Item(body, beside, key, event_type)
+    if announced.media_type == cloudevents.EVENT_TYPE:
+        raise refused("malformed", f"the body is an array; send it as {cloudevents.BATCH_TYPE}")
+    texts = _elements(body, limits, key)
+    if not texts and not is_batch:
+        raise refused("invalid", "the array is empty; expected one event at least")
+    if any(name == "message_id" or name.startswith("ce-") for name in beside):
+        words = "X-Message-Id or ce- headers beside an array: they are one event's; put them into the events"
+        raise refused("malformed", words)
+    return [
+        Item(text.encode(), beside, None if key is None else f"{key}:{index}", event_type)
+        for index, text in enumerate(texts)
+    ]
+
+
+def announced_body(fields: Fields, limits: Limits) -> Body:
+    """Say what the body is; a CloudEvent in binary mode need not name a type, which then is JSON."""
+    return body_of(fields, limits, b"application/json" if b"ce-specversion" in fields else b"")
+
+
+def _elements(body: bytes, limits: Limits, key: str | None) -> list[str]:
     try:
         texts = elements(body.decode(), limits.json_depth_max, limits.json_values_max)
     except UnicodeDecodeError as error:
         raise refused("malformed", f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
     except JsonFault as fault:
         raise refused("malformed", f"the body is not JSON as we take it: {fault}") from None
-    if not texts:
-        raise refused("invalid", "the array is empty; expected one event at least")
     if len(texts) > limits.items_max:
         raise refused(
             "too_large", f"{len(texts)} events; at most {limits.items_max} at once (GATEWAY_ITEMS_MAX)"
         )
-    if key is None:
-        return [Item(text.encode()) for text in texts]
-    if len(key) + 1 + len(str(len(texts) - 1)) > KEY_LENGTH_MAX:
+    if key is not None and len(key) + 1 + len(str(len(texts) - 1)) > KEY_LENGTH_MAX:
         raise refused("malformed", "Idempotency-Key: too long for an array, which adds `:` and the index")
-    return [Item(text.encode(), message_id=f"{key}:{index}") for index, text in enumerate(texts)]
+    return texts
 
 
 # ── pulses ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _no_pulse(body: bytes, limits: Limits) -> Refusal | None:
-    """Say what makes a body no pulse; None: it is one, or no JSON at all, which the intake says better."""
+def no_pulse(body: bytes, limits: Limits) -> Refusal | None:
+    """Say what a body in no known format lacks to be a pulse; None: it is no JSON at all."""
     try:
         value = orjson.loads(body)
     except ValueError:
@@ -169,9 +177,9 @@ def _no_pulse(body: bytes, limits: Limits) -> Refusal | None:
         except ValueError:
             return None
     if not isinstance(value, dict):
-        return _refusal("expected an object with tenant_id, product_sku, used_amount and use_unity")
-    if "specversion" in value or ("event_type" in value and "payload" in value):
-        return _refusal("an event in another format than the pulse's; send it to /v1/events")
+        return _refusal(
+            "expected an object with tenant_id or tenant, product_sku, used_amount, and use_unity or use_unit"
+        )
     missing = [name for name in ("product_sku", "used_amount") if name not in value]
     if not missing:
         return None

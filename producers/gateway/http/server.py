@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -19,16 +18,18 @@ from processor.errors import SettingsError
 from processor.settings import Settings
 from producers.gateway.http import Limits
 from producers.gateway.http.app import make_app
-from producers.gateway.http.protocol import CONNECTIONS_PER_REQUEST, guarded
+from producers.gateway.http.protocol import guarded
 from producers.gateway.items import Intake, Keys
+from producers.gateway.open_files import connections_within
 from producers.gateway.opening import open_intake, open_keys
 
 log = structlog.get_logger(__name__)
 
-_BACKLOG = 1024
+CONNECTIONS_PER_REQUEST = 4
+"""Connections at the most for each request of GATEWAY_REQUESTS_MAX: most are silent between two requests."""
+
+_BACKLOG = 4096
 _KEEP_ALIVE_S = 30
-_FILES_BESIDE = 256
-"""Open files that are no client's: those of the queue, the database and the program itself."""
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -37,9 +38,12 @@ def limits_of(settings: Settings) -> Limits:
         body_bytes_max=settings.gateway_body_bytes_max,
         items_max=settings.gateway_items_max,
         requests_max=settings.gateway_requests_max,
+        connections_max=connections_within(CONNECTIONS_PER_REQUEST * settings.gateway_requests_max),
         read_timeout_s=settings.gateway_read_timeout_s,
         json_depth_max=settings.json_depth_max,
         json_values_max=settings.json_values_max,
+        rate=settings.gateway_tenant_rate,
+        taken_status=int(settings.gateway_answer),
     )
 
 
@@ -58,7 +62,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def serve(intake: Intake, keys: Keys, settings: Settings, listener: socket.socket) -> None:
     """Answer until SIGTERM or SIGINT; then nothing new comes in, and what is inside gets its word."""
-    _allow_files(CONNECTIONS_PER_REQUEST * settings.gateway_requests_max + _FILES_BESIDE)
     host, port = listener.getsockname()[:2]
     log.info("gateway_started", door="http", host=host, port=port, keys=settings.gateway_keys)
     await Server(config_of(intake, keys, settings)).serve(sockets=[listener])
@@ -104,14 +107,6 @@ class Server(uvicorn.Server):
         if self.should_exit:
             os._exit(128 + number)
         self.should_exit = True
-
-
-def _allow_files(wanted: int) -> None:
-    """Raise the limit of open files as far as we may; beyond it a connection would not even be refused."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < reachable:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
 
 
 def run(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-# Made by `make proto` of ingest.proto, SHA-256 ae0ec49b1fe86ed3dee49e793eddab2ba8e82ebeab1bfeb26f5e7f91a8a4c289
+# Made by `make proto` of ingest.proto, SHA-256 4ed98a474cf5c65f323164e1ee108c8e3e29a8527f456b73efd46b9ae94a37f4
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2

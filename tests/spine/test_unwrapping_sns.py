@@ -2,6 +2,7 @@
 
 import base64
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from processor.errors import Reason
 from processor.model import EventSchema, Message, QueueRules, Registry, Rejection, Verdict
 from processor.schemas import Schemas
 from processor.settings import Settings
+from processor.wire import Attribute
 from processor.wiring import make_schemas
-from tests.builders import a_delivery, an_event
+from tests.builders import SENT_AT, a_delivery, an_event
 
 SNS_ID = "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324"
 
@@ -31,12 +33,12 @@ def a_notification(message: Any, **changes: Any) -> bytes:
     ).encode()
 
 
-def judged(body: bytes, queue: str = "wrapped") -> Verdict:
+def judged(body: bytes, queue: str = "wrapped", attributes: dict[str, Attribute] | None = None) -> Verdict:
     schemas = Schemas(
         body_bytes_max=1024 * 1024, json_depth_max=64, said={"wrapped": QueueRules(unwrap="sns")}
     )
     schemas.install(Registry(1, {"acme": False}, (EventSchema(1, "order.created", None, 1, "true"),)))
-    return schemas.validate(a_delivery(body, queue=queue, delivery_id="sqs-1"))
+    return schemas.validate(a_delivery(body, queue=queue, delivery_id="sqs-1", attributes=attributes))
 
 
 def accepted(body: bytes) -> Message:
@@ -88,15 +90,50 @@ def test_an_envelope_on_another_queue_is_not_taken_off() -> None:
 
     assert found.reason is Reason.ENVELOPE_INVALID
     assert "in no known format" in found.detail["message"]
+    assert "set UNWRAP=sns" in found.detail["message"]
+    assert "processor queue set QUEUE --unwrap sns" in found.detail["message"]
+    assert "processor rejection replay" in found.detail["message"]
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "sent_at"),
+    [
+        ("2026-11-22T07:00:00.000Z", datetime(2026, 11, 22, 7, tzinfo=UTC)),
+        ("2026-11-22T12:00:00.000+09:00", datetime(2026, 11, 22, 3, tzinfo=UTC)),
+        ("2026-11-22T10:00:01Z", SENT_AT),
+        (None, SENT_AT),
+    ],
+)
+def test_it_was_sent_when_sns_was_handed_it_and_never_later_than_the_queue(
+    timestamp: str | None, sent_at: datetime
+) -> None:
+    found = accepted(a_notification(an_event(), Timestamp=timestamp))
+
+    assert (found.sent_at, found.occurred_at) == (sent_at, None)
+    assert found.delivery.sent_at == SENT_AT
+
+
+def test_attributes_beside_and_in_the_notification_agree_or_are_refused() -> None:
+    inside = {"trace": {"Type": "String", "Value": "a"}}
+    body = a_notification(an_event(), MessageAttributes=inside)
+    both = judged(body, attributes={"trace": "a", "hop": "1"})
+    differing = judged(body, attributes={"trace": "b"})
+
+    assert isinstance(both, Message)
+    assert json.loads(both.context or "") == {"trace": "a", "hop": "1"}
+    assert isinstance(differing, Rejection)
+    assert "attribute trace" in differing.detail["message"]
 
 
 @pytest.mark.parametrize(
     ("body", "reason", "words"),
     [
+        (a_notification({}, Timestamp="yesterday"), Reason.ENVELOPE_INVALID, "Timestamp: expected an RFC"),
+        (a_notification({}, Timestamp=1), Reason.ENVELOPE_INVALID, "Timestamp: expected an RFC"),
         (b"Hello World", Reason.NOT_JSON, "the body is not JSON"),
         (b"\xff", Reason.NOT_UTF8, "not UTF-8"),
         (b"[]", Reason.ENVELOPE_INVALID, "no SNS notification"),
-        (json.dumps(an_event()).encode(), Reason.ENVELOPE_INVALID, "with raw delivery, leave UNWRAP unset"),
+        (json.dumps(an_event()).encode(), Reason.ENVELOPE_INVALID, "with raw delivery, unset UNWRAP"),
         (a_notification("{}", Type="SubscriptionConfirmation"), Reason.ENVELOPE_INVALID, "confirm it in SNS"),
         (a_notification({}, Message={"an": "object"}), Reason.ENVELOPE_INVALID, "can't be read"),
         (a_notification({}, MessageAttributes=[]), Reason.ENVELOPE_INVALID, "can't be read"),

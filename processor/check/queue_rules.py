@@ -1,0 +1,56 @@
+"""What the registry says of the queue that is read, and where the settings say something else."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import psycopg
+
+from processor import reader
+from processor.bindings import Bindings
+from processor.check import Finding, listed, tell
+from processor.model import QueueRules
+
+
+def look_at_queue_rules(
+    connection: psycopg.Connection[Any],
+    queue: str | None,
+    bindings: Bindings,
+    said: Mapping[str, QueueRules],
+    registered: Sequence[str],
+) -> Iterator[Finding]:
+    """Say what the registry says of the queue that the settings name, if it does."""
+    for row in [] if queue is None else reader.queues(connection, queue):
+        yield _judge(row, bindings, said.get(row["queue"], QueueRules()), registered)
+
+
+def _judge(
+    row: Mapping[str, Any], bindings: Bindings, said: QueueRules, registered: Sequence[str]
+) -> Finding:
+    notes = []
+    if said.unwrap is not None and row["unwrap"] not in (None, said.unwrap):
+        notes.append(f"UNWRAP says {said.unwrap}, and the registry, which holds, says {row['unwrap']}")
+    tenants = set(row["tenants"] or ())
+    if tenants and bindings.queue_tenants not in (None, tenants) and bindings.queue == row["queue"]:
+        both = sorted(tenants & (bindings.queue_tenants or set()))
+        notes.append(
+            f"QUEUE_TENANTS names other tenants, and both must allow: {listed(both) or 'none is left'}"
+        )
+    unknown = sorted(tenants - set(registered))
+    if unknown and not row["registers_tenants"]:
+        notes.append(
+            f"not registered, so their events are rejected: {listed(unknown)} (processor tenant add)"
+        )
+    parts = {
+        "unwrap": row["unwrap"],
+        "mapped": ", ".join(sorted(row["mapping"] or ())),
+        "tenants": listed(sorted(tenants)),
+        "event type": row["event_type"],
+        "registers tenants, an hour": row["registers_max"] if row["registers_tenants"] else None,
+    }
+    found = "; ".join(f"{what}: {value}" for what, value in parts.items() if value)
+    return tell(
+        "queue rules",
+        f"{row['queue']}: {found}",
+        note=bool(notes),
+        advice="; ".join(notes) + "; see processor queue set",
+    )

@@ -1,0 +1,179 @@
+"""What a queue carries: processor queue."""
+
+from typing import Any
+
+import click
+
+from processor import mapping, reader
+from processor.cli.output import json_option, print_json, print_rows, printable
+from processor.errors import SettingsError
+from processor.queue_rules import NOTHING_SAID, nothing_said, remove_queue, set_queue
+from processor.setting_values import tenants_of
+from processor.settings import Settings
+from processor.wiring import database
+
+_UNSET = {
+    "unwrap": ("unwrap",),
+    "map": ("mapping",),
+    "tenants": ("tenants",),
+    "event-type": ("event_type",),
+    "register": ("registers_tenants", "registers_max"),
+}
+
+_NOTHING = "nothing is said of it any more"
+
+
+@click.group()
+def queue() -> None:
+    """Queues: set, show, list, remove what each carries, and for which tenants.
+
+    It is part of the registry: it holds for every event saved after it, in every process, and for a replay of
+    rejections of that queue, wherever that runs. NAME is the queue's name as in `message.queue`: of a URL of
+    SQS the last part, of Kafka the topic.
+    """
+
+
+@queue.command("set")
+@click.argument("name")
+@click.option(
+    "--unwrap", type=click.Choice(["sns", "eventbridge", "s3", "none"]), help="Whose envelope to take off."
+)
+@click.option(
+    "--map",
+    "maps",
+    metavar="FIELD=/POINTER",
+    multiple=True,
+    help="Where a body has tenant_id, event_type, payload (or payload_json: a text that is JSON), id, "
+    "producer, occurred_at, schema_version; repeatable. Those given are the whole mapping.",
+)
+@click.option("--tenants", metavar="A,B", help="The tenants that it may speak for.")
+@click.option("--tenant", metavar="A", help="The one tenant that it speaks for; fills what names none.")
+@click.option("--event-type", metavar="TYPE", help="The type of its events; fills what names none.")
+@click.option("--register", type=click.Choice(["tenants"]), help="Register unknown tenants of valid events.")
+@click.option(
+    "--register-max", type=click.IntRange(1, 2**31 - 1), help="As many within an hour.  [default: 1000]"
+)
+@click.option(
+    "--unset", "unsets", type=click.Choice([*_UNSET]), multiple=True, help="Say no more of this; repeatable."
+)
+def queue_set(
+    *,
+    name: str,
+    unwrap: str | None,
+    maps: tuple[str, ...],
+    tenants: str | None,
+    tenant: str | None,
+    event_type: str | None,
+    register: str | None,
+    register_max: int | None,
+    unsets: tuple[str, ...],
+) -> None:
+    """Say what the queue NAME carries; what is not named stays as it is.
+
+    \b
+    processor queue set events --map tenant_id=/client_id --map event_type=/event_type --map payload=/message
+    processor queue set pulses --tenant acme --event-type pulse
+    processor queue set orders --unwrap sns --register tenants --register-max 100
+
+    With a mapping every body is read by it, and no format is guessed. A time may be RFC 3339, or seconds or
+    milliseconds since 1970; a whole number stands for its digits in an id. What no field takes is context.
+
+    What is said here goes before UNWRAP; what QUEUE_TENANTS binds too, both must allow. With --register
+    tenants an event of a tenant that is not registered, and that is valid otherwise, registers it.
+    """  # noqa: D301 - click's mark for lines to be left as they are
+    if tenant is not None and tenants is not None:
+        raise click.UsageError("expected --tenant or --tenants, not both")
+    try:
+        bound = (
+            frozenset([tenant]) if tenant is not None else None if tenants is None else tenants_of(tenants)
+        )
+    except ValueError as error:
+        raise SettingsError(f"--tenants: {error}") from None
+    given: dict[str, Any] = {
+        "unwrap": unwrap,
+        "mapping": mapping.parse(maps) or None,
+        "tenants": None if bound is None else sorted(bound),
+        "event_type": event_type,
+        "registers_tenants": None if register is None else True,
+        "registers_max": register_max,
+    }
+    changes = {column: value for column, value in given.items() if value is not None}
+    for option in unsets:
+        for column in _UNSET[option]:
+            if column in changes:
+                raise click.UsageError(f"--unset {option} contradicts what else is given")
+            changes[column] = NOTHING_SAID[column]
+    if not changes:
+        raise click.UsageError("nothing is said; name an option, see --help")
+    with database(Settings.load()) as connection:
+        set_queue(connection, name, changes)
+        rows = reader.queues(connection, name)
+    click.echo(f"queue {printable(name)}: {_words(rows[0]) if rows else _NOTHING}")
+
+
+@queue.command("show")
+@click.argument("name")
+@json_option
+def queue_show(name: str, as_json: bool) -> None:
+    """Show what is said of the queue NAME."""
+    with database(Settings.load()) as connection:
+        rows = reader.queues(connection, name)
+    if not rows:
+        raise nothing_said(name)
+    if as_json:
+        print_json(rows[0])
+        return
+    for column, value in _shown(rows[0]).items():
+        click.echo(f"{column:17} {'-' if value is None else printable(str(value))}")
+
+
+@queue.command("list")
+@json_option
+def queue_list(as_json: bool) -> None:
+    """List the queues of which something is said."""
+    with database(Settings.load()) as connection:
+        rows = reader.queues(connection)
+    print_rows(
+        rows if as_json else [{"queue": row["queue"], "rules": _words(row)} for row in rows],
+        as_json=as_json,
+        empty="nothing is said of any queue; say it: processor queue set NAME ...",
+    )
+
+
+@queue.command("remove")
+@click.argument("name")
+def queue_remove(name: str) -> None:
+    """Say nothing of the queue NAME any more: its bodies are read as the settings say."""
+    with database(Settings.load()) as connection:
+        remove_queue(connection, name)
+    click.echo(f"queue {printable(name)}: {_NOTHING}")
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    fields = row["mapping"] or {}
+    return row | {
+        "mapping": " ".join(f"{name}={pointer}" for name, pointer in sorted(fields.items())) or None,
+        "tenants": None if row["tenants"] is None else ", ".join(row["tenants"]),
+        "registers_tenants": "yes" if row["registers_tenants"] else "no",
+    }
+
+
+def _words(row: dict[str, Any]) -> str:
+    """Say what is said of a queue in one line."""
+    shown = _shown(row)
+    parts = [
+        f"{label} {shown[column]}"
+        for column, label in (
+            ("unwrap", "unwrap"),
+            ("mapping", "map"),
+            ("tenants", "tenants"),
+            ("event_type", "event type"),
+        )
+        if shown[column] is not None
+    ]
+    if row["registers_tenants"]:
+        parts.append(f"registers tenants, at most {row['registers_max']} an hour")
+    return "; ".join(parts)
+
+
+COMMANDS = [queue]

@@ -1,0 +1,81 @@
+"""Known noise is discarded at once: processor rejection rule."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from processor import reader
+from processor import registry as registry_changes
+from processor.cli.output import json_option, print_rows
+from processor.errors import Reason
+from processor.settings import Settings
+from processor.wiring import database
+
+_NEVER = (Reason.ID_CONFLICT, Reason.UNSTORABLE, Reason.DEAD_LETTERED)
+"""What the database finds out, and what nobody has read, is no noise that somebody knows."""
+
+
+@click.group()
+def rule() -> None:
+    """Discard known noise at once: what a rule matches is kept as discarded, and waits for nobody.
+
+    Such a rejection is counted (rule list, rejection stats, audit, processor_discarded_by_rule) and raises no
+    alarm. After a day it goes with the next `processor retention apply`, whatever ages are set.
+    """
+
+
+@rule.command("add")
+@click.option(
+    "--reason",
+    required=True,
+    type=click.Choice([reason.value for reason in Reason if reason not in _NEVER]),
+    help="The reason that such rejections have.",
+)
+@click.option("--queue", help="The queue that they come from.")
+@click.option("--tenant", "tenant_id", help="The tenant that they claim, registered or not.")
+@click.option("--event-type", help="The event type that they claim.")
+@click.option(
+    "--when",
+    "conditions",
+    metavar="POINTER=VALUE",
+    multiple=True,
+    help="A text, number or boolean in the body as it came, such as /Event=s3:TestEvent; repeatable.",
+)
+def rule_add(conditions: Sequence[str], **said: Any) -> None:  # noqa: ANN401 - the options above
+    """Add a rule: a reason, and one condition more at least; all of them have to hold.
+
+    It holds for what is rejected from the next save on. What is open already stays open: processor rejection
+    discard.
+    """
+    pairs = [condition.partition("=") for condition in conditions]
+    if any(not equals for _, equals, _ in pairs):
+        raise click.UsageError("--when: expected POINTER=VALUE, such as /Event=s3:TestEvent")
+    if len({at for at, _, _ in pairs}) < len(pairs):
+        raise click.UsageError("--when: one value for each pointer; for another value add another rule")
+    with database(Settings.load()) as connection:
+        rule_id = registry_changes.add_rejection_rule(
+            connection, conditions={at: value for at, _, value in pairs}, **said
+        )
+    click.echo(f"rule {rule_id} added; processor rejection rule remove {rule_id} takes it back")
+
+
+@rule.command("list")
+@json_option
+def rule_list(as_json: bool) -> None:
+    """List the rules with how many rejections each has discarded, and when the last; removed ones below."""
+    with database(Settings.load()) as connection:
+        rows = reader.rejection_rules(connection)
+    if not as_json:
+        for row in rows:
+            row["conditions"] = " ".join(f"{at}={value}" for at, value in row["conditions"].items()) or None
+    print_rows(rows, as_json=as_json, empty="no rules; processor rejection rule add --help")
+
+
+@rule.command("remove")
+@click.argument("rule_id", type=click.IntRange(1, 2**63 - 1))
+def rule_remove(rule_id: int) -> None:
+    """Let a rule match nothing more. It stays in the list, since rejections name it."""
+    with database(Settings.load()) as connection:
+        registry_changes.retire_rejection_rule(connection, rule_id)
+    click.echo(f"rule {rule_id} removed; what it discarded stays discarded")

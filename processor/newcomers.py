@@ -1,0 +1,47 @@
+"""Tenants that are registered by the save that sees them, where their queue says so.
+
+verdicts ─▶ newcomers? ─▶ register_tenants: a transaction of its own ─▶ a newer registry ─▶ verdicts again
+
+What is registered stays so, whatever becomes of the save: the delivery is still in its queue, and is stored
+the next time. Only an event that is valid otherwise registers its tenant, so that garbage registers none.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+import structlog
+
+from processor import metrics
+from processor.model import Rejection, Verdict
+
+log = structlog.get_logger(__name__)
+
+_NAMED_MAX = 50
+"""Tenants named in the log by one batch; the others are counted. `processor tenant list` shows all."""
+
+
+def register_newcomers(
+    connection: psycopg.Connection[Any],
+    sql: Mapping[str, str],
+    verdicts: Sequence[Verdict],
+) -> None:
+    """Have the unknown tenants of these verdicts registered.
+
+    The database holds each queue to its bound, and to its tenants. May raise what psycopg raises.
+    """
+    names: dict[str, set[str]] = {}
+    for verdict in verdicts:
+        # A rule that discards its events is more to the point than what is said of the whole queue.
+        if isinstance(verdict, Rejection) and verdict.newcomer is not None and verdict.rule_id is None:
+            names.setdefault(verdict.delivery.queue, set()).add(verdict.newcomer)
+    for queue, newcomers in sorted(names.items()):
+        rows = connection.execute(
+            sql["register_tenants"], {"queue": queue, "names": sorted(newcomers)}
+        ).fetchall()
+        registered = [name for (name,) in rows]
+        metrics.tenants_registered.inc(len(registered))
+        for name in registered[:_NAMED_MAX]:
+            log.info("tenant_registered", tenant_id=name, queue=queue)
+        if len(registered) > _NAMED_MAX:
+            log.info("tenants_registered", count=len(registered), queue=queue)
