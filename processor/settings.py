@@ -135,7 +135,6 @@ class Settings(BaseSettings):
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_events: Literal["off", "on"] = "off"
 
     @field_validator("database_url")
     @classmethod

@@ -14,6 +14,7 @@ from botocore.exceptions import (
 )
 from localstack_client.session import Session
 
+from processor.aws_advice import with_advice
 from processor.errors import SettingsError
 from processor.settings import Settings
 
@@ -71,10 +72,7 @@ def open_client(settings: Settings, senders: int) -> Any:  # noqa: ANN401 - boto
             return client
         return _localstack_client(settings, config)
     except (BotoCoreError, ValueError, RuntimeError) as error:
-        raise SettingsError(
-            f"no client for the queue: {error}; see AWS_REGION, AWS_ENDPOINT_URL and LOCALSTACK_HOST "
-            "in `processor settings --template`"
-        ) from error
+        raise SettingsError(with_advice(f"no client for the queue: {error}", type(error).__name__)) from error
 
 
 def _localstack_client(settings: Settings, config: Config) -> Any:  # noqa: ANN401
@@ -95,9 +93,7 @@ def blame(error: Exception, queue_url: str) -> SendFailed:
     if isinstance(error, ClientError):
         return _blame_answer(error, queue_url)
     if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
-        raise SettingsError(
-            f"{error}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
-        ) from error
+        raise SettingsError(with_advice(str(error), type(error).__name__)) from error
     if isinstance(error, ParamValidationError):
         # We have built a call that is none: a bug, which must not look like an outage.
         raise error
@@ -109,11 +105,12 @@ def _blame_answer(error: Any, queue_url: str) -> SendFailed:  # noqa: ANN401 - a
     fault = error.response.get("Error", {})
     code, reason = str(fault.get("Code", status)), str(fault.get("Message", ""))
     if code in _QUEUE_MISSING:
-        raise SettingsError(f"there is no queue {queue_url} ({code}: {reason}); see SQS_QUEUE_URL") from error
+        raise SettingsError(with_advice(f"there is no queue {queue_url} ({code}: {reason})", code)) from error
     if code in _MESSAGE_AT_FAULT:
         return SendFailed(code, reason, outage=False)
     if code in _THROTTLED or status == _TOO_MANY or not _CLIENT_ERROR <= status < _SERVER_ERROR:
         return SendFailed(code, reason, outage=True)
+    told = "see the AWS_* settings and the queue's policy"
     raise SettingsError(
-        f"the queue {queue_url} refuses us ({code}: {reason}); see the AWS_* settings and the queue's policy"
+        with_advice(f"the queue {queue_url} refuses us ({code}: {reason})", code, otherwise=told)
     ) from error

@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from processor.aws_advice import advice
 from processor.check import Finding, judge, tell
 from processor.check.clock import Now, compare_clock, utc_now
 from processor.settings import Settings
@@ -100,7 +101,7 @@ def _ask(client: "SQSClient", what: str, operation: str, **arguments: Any) -> An
                 what,
                 "there are no AWS credentials",
                 fine=False,
-                advice="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role",
+                advice=advice(type(error).__name__),
             )
         ) from error
     except BotoCoreError as error:
@@ -115,7 +116,7 @@ def _refusal(what: str, response: Any) -> Finding:  # noqa: ANN401 - a ClientErr
             what,
             f"does not exist ({code})",
             fine=False,
-            advice="is its name right, and was it made in this region, endpoint and account?",
+            advice=f"is its name right, and was it made in this region, endpoint and account? {advice(code)}",
         )
     if status == _TOO_MANY or status >= _SERVER_ERROR:
         return Finding(
@@ -125,8 +126,8 @@ def _refusal(what: str, response: Any) -> Finding:  # noqa: ANN401 - a ClientErr
         what,
         f"SQS refuses us: {code}",
         fine=False,
-        advice="look at the credentials and the policies: sqs:GetQueueAttributes and sqs:GetQueueUrl are "
-        "needed on the queue and on its dead-letter queue",
+        advice=advice(code, otherwise="look at the credentials and the policies")
+        + "; sqs:GetQueueAttributes and sqs:GetQueueUrl are needed on the queue and on its dead-letter queue",
     )
 
 

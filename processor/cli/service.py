@@ -94,7 +94,7 @@ def check(as_json: bool) -> None:
 @click.option(
     "--log-events",
     is_flag=True,
-    help="Log one line for each outcome, after its commit: who, what and why, no payload. Costs speed.",
+    help="Log a line for each outcome, at the level INFO: ids and reason, and never a payload.",
 )
 def run(
     *,
@@ -119,19 +119,17 @@ def run(
     if count_to is None and (tenant_id is not None or this_run):
         raise click.UsageError("--tenant and --this-run say what --count-to counts; add --count-to DIR")
     settings = _settings(source_url)
-    if log_events:
-        settings = settings.model_copy(update={"log_events": "on"})
     logs.configure(settings.log_format, settings.log_level)
     stops = service.Stops(gently=threading.Event(), now=threading.Event())
     _obey_signals(stops)
     settings.need_database_url()
     settings.need_source()
     require_unguessable(settings)
-    counts, extra = None, service.Extra()
+    counts, extra = None, service.Extra(log_events=log_events)
     if count_to is not None:
         selection = Selection(tenant_id, run_id=uuid4().hex if this_run else None)
         counts = CountsOfRun(settings, count_to, selection, stops.gently)
-        extra = service.Extra(counts.prepare, selection.run_id)
+        extra = service.Extra(counts.prepare, selection.run_id, log_events)
     code = service.run_supervised(settings, stops, processes, until_idle, extra, exit_code_of)
     if code < 0:
         die_of(-code)

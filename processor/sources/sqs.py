@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 
 from processor import metrics
+from processor.aws_advice import with_advice
 from processor.errors import SettingsError, SourceUnavailable
 from processor.lean_sqs import HotCalls
 from processor.model import Delivery, Settlement
@@ -256,10 +257,13 @@ class SqsSource:
             metrics.source_errors.labels(operation=operation).inc()
             code = error.response.get("Error", {}).get("Code", "unknown")
             self._note(code)
-            raise self._refusal.error(f"SQS refuses to {operation}: {code}") from error
+            words = with_advice(f"SQS refuses to {operation}: {code}", code)
+            raise self._refusal.error(words) from error
         except BotoCoreError as error:
             metrics.source_errors.labels(operation=operation).inc()
-            raise SourceUnavailable(f"SQS can't be reached to {operation}: {type(error).__name__}") from error
+            name = type(error).__name__
+            words = with_advice(f"SQS can't be reached to {operation}: {name}", name)
+            raise SourceUnavailable(words) from error
         except (ResponseParserError, *_NOT_READABLE) as error:
             metrics.source_errors.labels(operation=operation).inc()
             name = type(error).__name__
@@ -313,9 +317,7 @@ def _session_and_client(settings: Settings) -> "tuple[Session, SQSClient]":
         )
         settings.require_endpoint(client.meta.endpoint_url)
     except (BotoCoreError, ValueError) as error:
-        raise SettingsError(
-            f"no client for the queue: {error}; see AWS_REGION in `processor settings --template`"
-        ) from error
+        raise SettingsError(with_advice(f"no client for the queue: {error}", type(error).__name__)) from error
     # Else boto3 takes a page of HTML for an answer without messages.
     client.meta.events.register("response-received.sqs.ReceiveMessage", _demand_json)
     return session, client

@@ -9,6 +9,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import where
 
+from processor.aws_advice import with_advice
 from processor.errors import SettingsError
 from processor.lean_sqs.plain_case import oddity, signer_of
 from processor.settings import Settings
@@ -106,7 +107,5 @@ def _session_and_client(settings: Settings) -> tuple[Any, Any]:
         client = maker.client("sqs", config=config, endpoint_url=endpoint_url)
         settings.require_endpoint(client.meta.endpoint_url)
     except (BotoCoreError, ValueError) as error:
-        raise SettingsError(
-            f"no client for the queue: {error}; see AWS_REGION in `processor settings --template`"
-        ) from error
+        raise SettingsError(with_advice(f"no client for the queue: {error}", type(error).__name__)) from error
     return session, client

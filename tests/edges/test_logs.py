@@ -6,13 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import structlog.testing
 
 from processor.logs import one_line
-from processor.model import Outcome, Rejection, Settlement, Verdict
-from processor.outcome_log import log_outcomes
-from processor.schemas import Schemas
-from tests.builders import a_body, a_delivery
 
 HOSTILE = [
     "\n",
@@ -138,30 +133,3 @@ def test_a_log_that_can_not_be_written_stops_nothing() -> None:
         )
 
     assert done.stdout == "at the end\n"
-
-
-def _verdicts() -> tuple[list[Verdict], list[Settlement]]:
-    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-    bodies = [a_body(payload={"secret": "hunter2"}), b"no JSON", b"\xff"]
-    verdicts = [schemas.validate(a_delivery(body)) for body in bodies]
-    return verdicts, [
-        Settlement(
-            verdict.delivery,
-            Outcome.REJECTED if isinstance(verdict, Rejection) else Outcome.STORED,
-            verdict.reason if isinstance(verdict, Rejection) else None,
-        )
-        for verdict in verdicts
-    ]
-
-
-def test_an_outcome_is_one_line_that_says_who_and_why_and_nothing_of_the_payload() -> None:
-    verdicts, settlements = _verdicts()
-
-    with structlog.testing.capture_logs() as lines:
-        log_outcomes(verdicts, settlements)
-
-    assert [line["event"] for line in lines] == ["outcome"] * len(verdicts)
-    assert [line["delivery_id"] for line in lines] == [v.delivery.delivery_id for v in verdicts]
-    assert lines[0]["tenant_id"] == "acme"
-    assert lines[1]["reason"] == "not_json"
-    assert "hunter2" not in str(lines)
