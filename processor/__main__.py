@@ -1,5 +1,17 @@
-"""`python -m processor`."""
+"""`processor`, and `python -m processor`."""
 
-from processor.cli import main
+import signal
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Before anything is imported: until there is something to clean up, a Ctrl-C simply ends us.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from processor.start import start  # noqa: PLC0415
+
+    start("processor", "cli")
+
+
+if __name__ == "__main__":
+    main()

@@ -50,7 +50,7 @@ _ENDS = ("message", "duplicate", "rejection_discarded")
 
 _MEANINGS = {
     "lost": "accepted by the queue, and in no table",
-    "unexpected": "stored, and named in no manifest (give the manifests of all producers)",
+    "unexpected": "stored, and named in no manifest, of tenants and producers that manifests speak of",
     "twice": "one delivery in two tables, or one message in more rows than it was sent",
     "altered": "stored with another payload than was sent",
     "duplicates_of_nothing": "noted as duplicate of a message that is not there",
@@ -64,7 +64,8 @@ class Report:
 
     `outcomes` counts rows, and `removed` those that retention removed; `queued` counts the queue's messages
     by state, None if it was not asked; `accepted` counts the manifests' deliveries by where they are, None
-    without a manifest. `problems` maps each problem to its count, `examples` to the first of its rows.
+    without a manifest, and `others` then the messages of tenants and producers that none of them speaks of.
+    `problems` maps each problem to its count, `examples` to the first of its rows.
     """
 
     outcomes: dict[str, int]
@@ -74,6 +75,7 @@ class Report:
     problems: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[Row]] = field(default_factory=dict)
     torn: list[str] = field(default_factory=list)
+    others: int | None = None
 
     @property
     def holds(self) -> bool:
@@ -94,6 +96,7 @@ class Report:
             "removed": self.removed,
             "queued": self.queued,
             "accepted": self.accepted,
+            "others": self.others,
             "problems": self.problems,
             "examples": {problem: rows for problem, rows in self.examples.items() if rows},
             "torn_manifests": self.torn,
@@ -152,6 +155,9 @@ class Report:
                 - where["rejection"]
             )
             yield f"rows besides            {others:>9}   (sends whose answer was lost, or other producers)"
+            if self.others:
+                words = "messages of tenants or producers that no manifest speaks of; no error"
+                yield f"  other producers'      {self.others:>9}   ({words})"
         else:
             if gone:
                 each = ", ".join(f"{name.replace('_', ' ')} {self.removed[name]}" for name in _ENDS)
@@ -209,7 +215,9 @@ def _compare(connection: Connection, report: Report) -> None:
     lost = max(0, _row(connection, "unexplained")["unexplained"] - sum((report.queued or {}).values()))
     # While some are still queued, or were removed, nobody can say which of the missing they are.
     report.note("lost", _found(connection, "missing")[0] if lost else [], lost)
+    connection.execute(queries("audit")["find_unnamed"])
     _note(connection, report, "unexpected", "unexpected")
+    report.others = _row(connection, "of_others")["messages"]
     _note(connection, report, "twice", "stored_twice")
     _note(connection, report, "twice", "stored_and_rejected")
     _note(connection, report, "altered", "altered")

@@ -4,10 +4,12 @@ Never a payload, an id that a sender chose, or a DSN: events are words of ours w
 whatever text comes to be in one, from a library or the environment, it can't end its line and forge another.
 """
 
+import io
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
@@ -26,15 +28,15 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
     if log_format == "console":
         # JSON escapes them by itself.
         shared.append(_on_one_line)
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+    renderers: list[structlog.typing.Processor] = (
+        [_time_first, structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _StandardError())),
         # Not cached: a command that configures again must be obeyed by loggers that have spoken already.
         cache_logger_on_first_use=False,
     )
@@ -42,13 +44,26 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     # Libraries speak only when something is wrong: their lower levels print requests, bodies included.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     # Else they print themselves, past all of this.
     logging.captureWarnings(capture=True)
+
+
+class _StandardError(io.TextIOBase):
+    """Standard error, if it takes anything: a full disk or a closed pipe must not end a worker."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def one_line(text: str) -> str:
@@ -59,6 +74,11 @@ def one_line(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def _time_first(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Put what a reader looks for at the left; the rest as it was given."""
+    return {name: event[name] for name in ("timestamp", "level", "event") if name in event} | dict(event)
 
 
 def _on_one_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -1,33 +1,34 @@
-"""A line in the log for each delivery that got its outcome, for those who check by reading; no payload."""
+"""A line of the log for each outcome, for those who check by reading: who and why, no word of the payload.
+
+Off unless asked for: senders choose the ids in it, and a line for each event costs as much as to judge it.
+"""
 
 from collections.abc import Sequence
 
 import structlog
 
-from processor.model import Rejection, Settlement, Verdict
-from processor.wire import IDENTIFIER_LENGTH_MAX
+from processor.model import Message, Settlement, Verdict
+
+_LENGTH_MAX = 256
 
 log = structlog.get_logger(__name__)
 
 
 def log_outcomes(verdicts: Sequence[Verdict], settlements: Sequence[Settlement]) -> None:
-    """Log a batch after its commit, one settlement for each verdict in order.
-
-    Of a rejection it is said who the event claims to be from, as in the table.
-    """
+    """Write a line for each delivery of a batch that is committed; what nobody could read is left out."""
     for verdict, settlement in zip(verdicts, settlements, strict=True):
-        said = verdict.claimed if isinstance(verdict, Rejection) else verdict
-        named = {
-            "tenant_id": said.tenant_id,
-            "event_type": said.event_type,
-            "message_id": said.message_id,
-            "producer": said.producer,
+        source = verdict if isinstance(verdict, Message) else verdict.claimed
+        told = {
+            "reason": settlement.reason and settlement.reason.value,
+            "queue": settlement.delivery.queue,
+            "delivery_id": settlement.delivery.delivery_id,
+            "tenant_id": source.tenant_id,
+            "event_type": source.event_type,
+            "message_id": source.message_id,
+            "producer": source.producer,
         }
         log.info(
-            "delivery",
+            "outcome",
             outcome=settlement.outcome.value,
-            reason=settlement.reason.value if settlement.reason else None,
-            **{name: value and value[:IDENTIFIER_LENGTH_MAX] for name, value in named.items()},
-            queue=settlement.delivery.queue,
-            delivery_id=settlement.delivery.delivery_id,
+            **{name: value[:_LENGTH_MAX] for name, value in told.items() if value},
         )

@@ -1,6 +1,17 @@
-"""Lets `python -m producers` be the command."""
+"""`producers`, and `python -m producers`."""
 
-from producers.cli import main
+import signal
+
+
+def main() -> None:
+    """Run the command line."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Before anything is imported: until there is something to clean up, a Ctrl-C simply ends us.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from processor.start import start  # noqa: PLC0415
+
+    start("producers", "main")
+
 
 if __name__ == "__main__":
     main()

@@ -4,6 +4,7 @@ Nothing is changed by looking. What could only be learnt by a change is not look
 receive and delete shows at the first receive, which costs a message one of the few that it has.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,6 +25,11 @@ class Finding:
     found: str
     advice: str | None = None
     unreachable: bool = False
+
+    @property
+    def mark(self) -> str:
+        """Give what it is listed with: fine, fine with a note, or a problem."""
+        return "!!" if not self.fine else "note" if self.advice else "ok"
 
     def as_dict(self) -> dict[str, Any]:
         """Give the finding as a JSON object."""
@@ -47,6 +53,15 @@ def not_set(what: str, variable: str, example: str) -> Finding:
         fine=False,
         found=f"{variable} is not set",
         advice=f"set it in the environment or in .env: {example}",
+    )
+
+
+def summed_up(findings: Sequence[Finding]) -> str:
+    """Count the findings by their marks, in one line."""
+    marks = Counter(finding.mark for finding in findings)
+    return ", ".join(
+        f"{marks[mark]} {word if marks[mark] == 1 or mark == 'ok' else word + 's'}"
+        for mark, word in (("ok", "ok"), ("note", "note"), ("!!", "problem"))
     )
 
 

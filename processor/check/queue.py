@@ -63,6 +63,8 @@ def _look(client: "SQSClient", settings: Settings, now: Now) -> Iterator[Finding
     after = now()
     attributes: Attributes = answer["Attributes"]
     yield _queue(attributes, settings)
+    if attributes.get("ContentBasedDeduplication") == "true":
+        yield _deduplication()
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     if date:
         # The header has whole seconds: the moment lies somewhere in the one that follows.
@@ -152,6 +154,17 @@ def _queue(attributes: Attributes, settings: Settings) -> Finding:
         note=fifo,
         advice="a held message keeps the later ones of its group waiting. Order is not needed here: a "
         "standard queue with MessageGroupId is faster, and as fair to tenants",
+    )
+
+
+def _deduplication() -> Finding:
+    return tell(
+        "deduplication",
+        "by content",
+        note=True,
+        advice="of two events with the same body within five minutes SQS keeps one, and says yes to both: "
+        "events without an id of their own are lost so. Let producers give each event an id, or a "
+        "MessageDeduplicationId, and set ContentBasedDeduplication to false",
     )
 
 

@@ -26,13 +26,14 @@ from processor.cli import (
     windows,
 )
 from processor.cli.errors import Commands
+from processor.start import run
 from processor.terminal import HelpFormatter
 
 click.Context.formatter_class = HelpFormatter
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="sqs-event-processor")
+@click.version_option(package_name="sqs-event-processor", prog_name="processor")
 def cli() -> None:
     """Take events from SQS, validate them, write each once to PostgreSQL, then delete it from the queue.
 
@@ -71,4 +72,4 @@ for family in (
 
 def main() -> None:
     """Run the command line."""
-    cli()
+    run(cli, "processor")

@@ -24,8 +24,8 @@ def audit(manifests: tuple[Path, ...], as_json: bool) -> None:
     """Prove that nothing was lost, doubled or altered. Exit code 3, and the ids, if anything was.
 
     Without a manifest: what the tables and the queue's counts can prove by themselves. With one: every
-    message that the queue accepted is looked for, one by one. Give the manifests of all producers, since what
-    none of them names counts as unexpected.
+    message that the queue accepted is looked for, one by one. What none of them names counts as unexpected
+    where they speak of its tenant and producer, and apart, as another producer's, where they don't.
     """
     report = commands.run_audit(Settings.load(), manifests)
     if as_json:

@@ -36,7 +36,9 @@ def queue() -> None:
 @queue.command("set")
 @click.argument("name")
 @click.option(
-    "--unwrap", type=click.Choice(["sns", "eventbridge", "s3", "none"]), help="Whose envelope to take off."
+    "--unwrap",
+    type=click.Choice(["sns", "eventbridge", "s3", "sns,eventbridge", "sns,s3", "none"]),
+    help="Whose envelopes to take off, the outer first.",
 )
 @click.option(
     "--map",

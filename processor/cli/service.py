@@ -10,6 +10,7 @@ import click
 
 from processor import logs, migrations
 from processor.addresses import with_password_of
+from processor.check import summed_up
 from processor.cli.errors import Exit, exit_code_of
 from processor.cli.output import json_option, print_json, print_table
 from processor.errors import SettingsError
@@ -39,7 +40,8 @@ def migrate() -> None:
 def check(as_json: bool) -> None:
     """Tell what is missing or unwise before it hurts: database, queue, dead-letter queue, clock.
 
-    Exit code 3 if anything is, 4 if the database or the queue can't be reached.
+    A note (`note`) is something that works, and that you should know of; a problem (`!!`) is to be mended.
+    Exit code 3 if there is a problem, 4 if the database or the queue can't be reached.
     """
     findings = commands.run_check(Settings.load())
     if as_json:
@@ -47,8 +49,9 @@ def check(as_json: bool) -> None:
     else:
         print_table(
             ["", "what", "found", "what to do"],
-            [("ok" if f.fine else "!!", f.what, f.found, f.advice or "") for f in findings],
+            [(f.mark, f.what, f.found, f.advice or "") for f in findings],
         )
+        click.echo(summed_up(findings))
     raise SystemExit(
         Exit.UNREACHABLE
         if any(finding.unreachable for finding in findings)
@@ -91,7 +94,7 @@ def check(as_json: bool) -> None:
 @click.option(
     "--log-events",
     is_flag=True,
-    help="Log a line for each outcome, at the level INFO: ids and reason, and never a payload.",
+    help="Log one line for each outcome, after its commit: who, what and why, no payload. Costs speed.",
 )
 def run(
     *,
@@ -116,17 +119,19 @@ def run(
     if count_to is None and (tenant_id is not None or this_run):
         raise click.UsageError("--tenant and --this-run say what --count-to counts; add --count-to DIR")
     settings = _settings(source_url)
+    if log_events:
+        settings = settings.model_copy(update={"log_events": "on"})
     logs.configure(settings.log_format, settings.log_level)
     stops = service.Stops(gently=threading.Event(), now=threading.Event())
     _obey_signals(stops)
     settings.need_database_url()
     settings.need_source()
     require_unguessable(settings)
-    counts, extra = None, service.Extra(log_events=log_events)
+    counts, extra = None, service.Extra()
     if count_to is not None:
         selection = Selection(tenant_id, run_id=uuid4().hex if this_run else None)
         counts = CountsOfRun(settings, count_to, selection, stops.gently)
-        extra = service.Extra(counts.prepare, selection.run_id, log_events)
+        extra = service.Extra(counts.prepare, selection.run_id)
     code = service.run_supervised(settings, stops, processes, until_idle, extra, exit_code_of)
     if code < 0:
         die_of(-code)

@@ -18,10 +18,11 @@ from processor.check.queue import check_queue
 from processor.connection import connect, require_all_rows
 from processor.dead_letters import DeadLetterJudge, bring_in, look
 from processor.errors import NotFound, SettingsError, Stopped, StoreUnavailable
+from processor.foreign_settings import said_elsewhere
 from processor.model import Rejection
 from processor.patience import Patience
 from processor.pipeline import once
-from processor.settings import Settings
+from processor.settings import Settings, names
 from processor.sources.quarantine import QuarantineSource, Selection
 from processor.sources.sqs import SqsSource, sqs_client
 from processor.wiring import database, make_schemas, make_store, rules_of_settings
@@ -232,6 +233,9 @@ def run_check(settings: Settings) -> list[Finding]:
 
 def _check_exposure(settings: Settings) -> list[Finding]:
     findings = []
+    if foreign := said_elsewhere(*names()):
+        advice = f"{foreign.removeprefix('; ')}. Rename what is meant for us"
+        findings.append(tell("settings", "some under another system's name", note=True, advice=advice))
     if settings.database_url is not None:
         if trouble := exposure.password_trouble(settings):
             findings.append(judge("password", trouble, fine=False, advice="`processor run` refuses it"))

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from processor.limits import RECEIVE_SIZE_MAX, Limits
 from processor.model import Settlement, Verdict
 from processor.outcome_log import log_outcomes
 from processor.patience import Patience
-from processor.pipeline import Pipeline
+from processor.pipeline import OnCommit, Pipeline
 from processor.probes import Probes
 from processor.queries import queries
 from processor.reject_alarm import RejectAlarm
@@ -57,12 +57,11 @@ class Extra:
     """What a run does besides its work.
 
     `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
-    With a `run_id` it is noted which messages the run has stored. `log_events`: a line for each outcome.
+    With a `run_id` it is noted which messages the run has stored.
     """
 
     prepare: Callable[[], None] = lambda: None
     run_id: str | None = None
-    log_events: bool = False
 
 
 _NOTHING = Extra()
@@ -98,7 +97,7 @@ def run(
         database=database_patience,
         broker=queue_patience,
         give_up=stops.now,
-        on_commit=partial(_note_and_log, alarm) if extra.log_events else alarm.note,
+        on_commit=_told(alarm, settings),
     )
     beginning = _Beginning(settings, stops.gently)
     begun = threading.Event()
@@ -127,6 +126,18 @@ def run(
         forgetter.stop()
     log.info("stopped", **tally.outcomes)
     return tally
+
+
+def _told(alarm: RejectAlarm, settings: Settings) -> OnCommit:
+    """Give what hears of each batch: the alarm, and where it is asked for, the log."""
+    if settings.log_events == "off":
+        return alarm.note
+
+    def tell(verdicts: Sequence[Verdict], settlements: Sequence[Settlement]) -> None:
+        alarm.note(verdicts, settlements)
+        log_outcomes(verdicts, settlements)
+
+    return tell
 
 
 class _Beginning:
@@ -246,11 +257,6 @@ class _DepthWatcher:
                 return
 
 
-def _note_and_log(alarm: RejectAlarm, verdicts: Sequence[Verdict], settlements: Sequence[Settlement]) -> None:
-    alarm.note(verdicts, settlements)
-    log_outcomes(verdicts, settlements)
-
-
 def run_supervised(
     settings: Settings,
     stops: Stops,
@@ -293,7 +299,7 @@ def run_supervised(
         port = settings.http_port + worker.place if settings.http_port else 0
         own = settings.model_copy(update={"http_port": port})
         # With several it is asked once, and before any of them begins.
-        once = replace(extra, prepare=_NOTHING.prepare) if processes > 1 else extra
+        once = Extra(run_id=extra.run_id) if processes > 1 else extra
         with ended_by_a_dead_thread(settings.stop_timeout_s):
             run(own, stops, until_idle_s, once, worker)
         return 0

@@ -33,6 +33,7 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
+@click.version_option(package_name="sqs-event-processor", prog_name="producers")
 def main() -> None:
     """Put events on the queue that the processor reads, by SQS or by another door (--to).
 

@@ -193,8 +193,24 @@ JOIN (
 ORDER BY base
 LIMIT %(kept)s
 
--- unexpected: Messages that nobody says to have sent; an event without an id is known by tenant and digest.
-WITH unknown AS (
+-- find_unnamed: Messages that nobody says to have sent; an event without an id is known by tenant and digest. They are others' where no manifest names the tenant, or its named messages are all of other producers.
+CREATE TEMPORARY TABLE unnamed_message ON COMMIT DROP AS
+WITH named_id AS (
+  SELECT DISTINCT tenant_id, message_id FROM manifest_line WHERE message_id IS NOT NULL
+),
+named_delivery AS (
+  SELECT DISTINCT delivery_id AS base FROM manifest_line WHERE delivery_id IS NOT NULL
+),
+marked AS (
+  SELECT stored_message.*, named_id.message_id IS NOT NULL OR named_delivery.base IS NOT NULL AS named
+  FROM stored_message
+  LEFT JOIN named_id USING (tenant_id, message_id)
+  LEFT JOIN named_delivery USING (base)
+),
+spoken AS (
+  SELECT DISTINCT tenant_id, producer FROM marked WHERE named
+),
+unknown AS (
   SELECT *, message_id IN (
     queue || '/' || delivery_id,
     -- As wire.derived_id has it where that would be too long.
@@ -202,12 +218,8 @@ WITH unknown AS (
     encode(sha256(convert_to(queue || '/' || delivery_id, 'UTF8')), 'hex'))
     -- RabbitMQ's property message_id stands in for an id that the event does not have.
     OR starts_with(base, message_id || ':') AS without_id
-  FROM stored_message
-  WHERE NOT EXISTS (
-      SELECT FROM manifest_line
-      WHERE manifest_line.tenant_id = stored_message.tenant_id
-        AND manifest_line.message_id = stored_message.message_id)
-    AND NOT EXISTS (SELECT FROM manifest_line WHERE manifest_line.delivery_id = stored_message.base)
+  FROM marked
+  WHERE NOT named
 ),
 -- Each send that was intended without an id explains one row whose delivery no answer named.
 intended AS (
@@ -220,11 +232,22 @@ numbered AS (
   SELECT *, row_number() OVER (PARTITION BY without_id, tenant_id, digest ORDER BY queue, delivery_id) AS place
   FROM unknown
 )
-SELECT tenant_id, message_id, producer, queue, delivery_id, count(*) OVER () AS found
+SELECT tenant_id, message_id, producer, queue, delivery_id,
+  tenant_id NOT IN (SELECT tenant_id FROM manifest_line WHERE tenant_id IS NOT NULL)
+    OR tenant_id IN (SELECT tenant_id FROM spoken) AND (tenant_id, producer) NOT IN (SELECT tenant_id, producer FROM spoken)
+    AS others
 FROM numbered LEFT JOIN intended USING (tenant_id, digest)
 WHERE NOT without_id OR place > coalesce(sends, 0)
+
+-- unexpected: Messages that nobody says to have sent, of tenants and producers that manifests speak of.
+SELECT tenant_id, message_id, producer, queue, delivery_id, count(*) OVER () AS found
+FROM unnamed_message
+WHERE NOT others
 ORDER BY tenant_id, message_id, producer
 LIMIT %(kept)s
+
+-- of_others: How many messages are of tenants and producers that no manifest speaks of.
+SELECT count(*) FILTER (WHERE others) AS messages FROM unnamed_message
 
 -- stored_twice: Messages with more rows than sends: each send has one producer, so it can make but one row.
 WITH repeated AS (

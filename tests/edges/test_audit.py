@@ -171,6 +171,20 @@ def test_what_nobody_sent_is_unexpected(saver: Saver, producer: Producer, audite
 
     assert wrong(report) == {"unexpected": 1}
     assert ids(report, "unexpected") == [stranger.delivery_id]
+    assert report.others == 0
+
+
+@pytest.mark.parametrize("changes", [{"tenant_id": "globex"}, {"producer": "another"}])
+def test_rows_of_a_tenant_or_producer_that_no_manifest_speaks_of_are_counted_apart(
+    saver: Saver, producer: Producer, audited: Audited, changes: dict[str, Any]
+) -> None:
+    saver.save(producer.sends(a_delivery()), a_delivery(**changes), a_delivery(**changes))
+
+    report = audited()
+
+    assert report.holds
+    assert report.others == 2
+    assert "other producers'              2   (messages of tenants or producers" in report.text()
 
 
 @pytest.mark.parametrize(
@@ -288,6 +302,7 @@ def test_the_command_ends_with_3_and_names_the_ids(
         "removed",
         "queued",
         "accepted",
+        "others",
         "problems",
         "examples",
         "torn_manifests",

@@ -146,3 +146,28 @@ def test_people_get_a_table(settings: Settings) -> None:
     assert result.exit_code == 3
     assert "DATABASE_URL is not set" in result.stdout
     assert "what to do" in result.stdout
+
+
+def test_the_command_marks_notes_and_counts_the_findings(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = run_check(settings)
+    marks = [finding.mark for finding in found]
+    assert {"note", "!!", "ok"} == set(marks)
+    monkeypatch.setattr("processor.wiring.commands.run_check", lambda _settings: found)
+
+    said = CliRunner().invoke(cli, ["check"]).stdout.splitlines()
+
+    assert [line.split()[0] for line in said[1:-1]] == marks
+    counts = [marks.count(mark) for mark in ("ok", "note", "!!")]
+    notes, problems = ("s" if count != 1 else "" for count in counts[1:])
+    assert said[-1] == f"{counts[0]} ok, {counts[1]} note{notes}, {counts[2]} problem{problems}"
+
+
+def test_a_setting_under_another_systems_name_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:4566")
+
+    [finding] = [finding for finding in run_check(Settings.load()) if finding.what == "settings"]
+
+    assert finding.mark == "note"
+    assert "AWS_ENDPOINT is set, which is AWS_ENDPOINT_URL here" in (finding.advice or "")

@@ -142,6 +142,20 @@ def test_a_fifo_queue_is_fine_and_told(settings: Settings, sqs_server: EmbeddedS
     assert findings["queue"].advice
 
 
+def test_deduplication_by_content_is_noted(settings: Settings, sqs_server: EmbeddedSqs) -> None:
+    by_content = {"FifoQueue": "true", "ContentBasedDeduplication": "true"}
+    url = _new_queue(sqs_server, "deduplicated.fifo", **by_content)
+
+    finding = look_at_queue(with_changes(settings, sqs_queue_url=url))["deduplication"]
+
+    assert finding.mark == "note"
+    assert "same body within five minutes" in (finding.advice or "")
+    plain = look_at_queue(
+        with_changes(settings, sqs_queue_url=_new_queue(sqs_server, "p.fifo", FifoQueue="true"))
+    )
+    assert "deduplication" not in plain
+
+
 def test_a_missing_queue_is_a_problem_and_no_outage(settings: Settings) -> None:
     findings = look_at_queue(with_changes(settings, sqs_queue_url=f"{settings.sqs_queue_url}-not"))
 

@@ -32,7 +32,10 @@ def test_what_is_listed_is_what_the_migrations_granted(database_url: str, db: Db
     """The tables' own lists of grants, against ours."""
     granted = db.execute(
         "SELECT DISTINCT grantee::regrole::text, relname, privilege_type"
-        " FROM pg_class CROSS JOIN LATERAL aclexplode(relacl)"
+        " FROM pg_class CROSS JOIN LATERAL ("
+        "  SELECT * FROM aclexplode(relacl) UNION"
+        "  SELECT rights.* FROM pg_attribute CROSS JOIN LATERAL aclexplode(attacl) AS rights"
+        "  WHERE attrelid = pg_class.oid) AS granted"
         " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
         " AND grantee::regrole::text = ANY (%s)",
         [[*RIGHTS]],

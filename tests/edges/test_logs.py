@@ -3,10 +3,16 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from processor.logs import one_line
+from processor.model import Outcome, Rejection, Settlement, Verdict
+from processor.outcome_log import log_outcomes
+from processor.schemas import Schemas
+from tests.builders import a_body, a_delivery
 
 HOSTILE = [
     "\n",
@@ -107,3 +113,55 @@ def test_a_settings_error_of_a_command_is_one_line() -> None:
     )
 
     assert all(character.isprintable() or character == "\n" for character in done.stdout + done.stderr)
+
+
+def test_json_begins_with_the_time() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SPEAKING, "json", json.dumps("a")],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+
+    for line in done.stderr.splitlines():
+        assert list(json.loads(line))[:3] == ["timestamp", "level", "event"]
+
+
+def test_a_log_that_can_not_be_written_stops_nothing() -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", SPEAKING + "print('at the end')", "json", json.dumps("a")],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            encoding="utf-8",
+            check=False,
+        )
+
+    assert done.stdout == "at the end\n"
+
+
+def _verdicts() -> tuple[list[Verdict], list[Settlement]]:
+    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
+    bodies = [a_body(payload={"secret": "hunter2"}), b"no JSON", b"\xff"]
+    verdicts = [schemas.validate(a_delivery(body)) for body in bodies]
+    return verdicts, [
+        Settlement(
+            verdict.delivery,
+            Outcome.REJECTED if isinstance(verdict, Rejection) else Outcome.STORED,
+            verdict.reason if isinstance(verdict, Rejection) else None,
+        )
+        for verdict in verdicts
+    ]
+
+
+def test_an_outcome_is_one_line_that_says_who_and_why_and_nothing_of_the_payload() -> None:
+    verdicts, settlements = _verdicts()
+
+    with structlog.testing.capture_logs() as lines:
+        log_outcomes(verdicts, settlements)
+
+    assert [line["event"] for line in lines] == ["outcome"] * len(verdicts)
+    assert [line["delivery_id"] for line in lines] == [v.delivery.delivery_id for v in verdicts]
+    assert lines[0]["tenant_id"] == "acme"
+    assert lines[1]["reason"] == "not_json"
+    assert "hunter2" not in str(lines)

@@ -97,6 +97,20 @@ def test_an_outage_of_the_queue_is_waited_out(rig: Rig) -> None:
     assert rig.processor.poll() is None
 
 
+def test_each_outcome_is_logged_where_that_is_asked_for_and_only_there(rig: Rig) -> None:
+    assert rig.send(5, 200).wait(60) == 0
+
+    assert rig.start_processor("--until-idle", "1", "--log-events").wait(60) == 0
+
+    accepted = rig.audit().accepted
+    assert accepted is not None
+    told = [line for line in rig.log().splitlines() if " outcome " in line]
+    assert len(told) >= accepted["accepted"] > 0
+    assert all("delivery_id=" in line and "queue=" in line for line in told)
+    assert rig.start_processor("--until-idle", "1").wait(60) == 0
+    assert len([line for line in rig.log().splitlines() if " outcome " in line]) == len(told)
+
+
 def test_a_stop_by_sigterm_settles_what_is_held_and_ends_with_zero(rig: Rig) -> None:
     processor = rig.start_processor()
     assert rig.send(4, 1000).wait(60) == 0
