@@ -85,28 +85,40 @@ class Decoder:
     def _decode(
         self, delivery: Delivery, rules: QueueRules, implied: Mapping[str, str]
     ) -> Envelope | Malformed:
-        limits: dict[str, Any] = {
-            "size_bytes_max": self.body_bytes_max,
-            "depth_max": self.json_depth_max,
-            "values_max": self.json_values_max,
-        }
-        opened = self._open(delivery, rules, limits)
+        opened = self._open(delivery, rules)
         if isinstance(opened, Malformed):
             return opened
         body, attributes, inner = opened
         if inner is not None:
             implied = {**implied, **inner.implied}
         if rules.mapping is None:
-            envelope = decode(body, attributes, implied=implied, **limits)
+            envelope = decode(
+                body,
+                attributes,
+                implied=implied,
+                foreign=shape_words if rules.unwrap is None else None,
+                size_bytes_max=self.body_bytes_max,
+                depth_max=self.json_depth_max,
+                values_max=self.json_values_max,
+            )
         else:
-            envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **limits)
+            envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **self._limits)
+        if inner is None:
+            return envelope
         if isinstance(envelope, Malformed):
-            if inner is not None and "tenant_id" not in {**implied, **attributes}:
-                envelope = _adding(envelope, NO_TENANT)
-            return _explained(envelope, body, limits)
-        return envelope if inner is None else _completed(envelope, inner, delivery.sent_at)
+            # With SNS whoever publishes may name the tenant as an attribute; the others have no such place.
+            return envelope if rules.unwrap == "sns" else _without_tenant(envelope, {**implied, **attributes})
+        return _completed(envelope, inner, delivery.sent_at)
 
-    def _open(self, delivery: Delivery, rules: QueueRules, limits: Mapping[str, Any]) -> _Opened | Malformed:
+    @property
+    def _limits(self) -> dict[str, Any]:
+        return {
+            "size_bytes_max": self.body_bytes_max,
+            "depth_max": self.json_depth_max,
+            "values_max": self.json_values_max,
+        }
+
+    def _open(self, delivery: Delivery, rules: QueueRules) -> _Opened | Malformed:
         """Give the body in which the event is, what stands beside it, and what both were wrapped in."""
         body, attributes, inner = delivery.body, delivery.attributes, None
         if attributes or body.startswith(BEFORE_JSON):
@@ -114,17 +126,20 @@ class Decoder:
             if isinstance(unpacked, Malformed):
                 return unpacked
             body, attributes = unpacked
-        if rules.unwrap not in (None, "none"):
-            wrapped = _unwrap(body, attributes, delivery.queue, rules, limits)
+        if rules.unwrap is not None and rules.unwrap != "none":
+            wrapped = _unwrap(body, attributes, delivery.queue, rules, self._limits)
             if isinstance(wrapped, Malformed):
-                return _explained(wrapped, body, limits)
+                return wrapped
             inner, unpacked = wrapped, unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
             if isinstance(unpacked, Malformed):
                 return unpacked
             body, attributes = unpacked[0], {**attributes, **unpacked[1]}
         # By today's setting, also where it is replayed: what is kept of a rejection is what came.
-        key = delivery.attributes.get(ROUTING_KEY) if delivery.queue == self.routed_queue else None
-        if self.routing_keys is not None and key is not None:
+        if (
+            self.routing_keys is not None
+            and delivery.queue == self.routed_queue
+            and (key := delivery.attributes.get(ROUTING_KEY)) is not None
+        ):
             routed = self.routing_keys.apply(key, body, attributes)
             if isinstance(routed, Malformed):
                 return routed
@@ -166,19 +181,10 @@ def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envel
     return replace(envelope, context=context, sent_at=earliest)
 
 
-def _explained(envelope: Malformed, body: bytes, limits: Mapping[str, Any]) -> Malformed:
-    """Add what the body looks like, if it is another service's, and the setting that takes it."""
-    if envelope.reason is not Reason.ENVELOPE_INVALID:
+def _without_tenant(envelope: Malformed, known: Mapping[str, object]) -> Malformed:
+    """Say first that nothing says whose the event is, where that is what is wrong with it."""
+    if envelope.reason is not Reason.ENVELOPE_INVALID or envelope.claimed.tenant_id or "tenant_id" in known:
         return envelope
-    # Read once more: only what is rejected pays for it.
-    document = read_body(body, {}, **limits)
-    words = None if isinstance(document, Malformed) else shape_words(document.value)
-    return envelope if words is None else _adding(envelope, words)
-
-
-def _adding(envelope: Malformed, words: str) -> Malformed:
-    """Put words in front, since a rejection cuts long texts at their end."""
-    if words in envelope.detail["message"]:
-        return envelope
-    detail = {**envelope.detail, "message": f"{words}; {envelope.detail['message']}"}
+    # In front, since a rejection cuts long texts at their end.
+    detail = {**envelope.detail, "message": f"{NO_TENANT}; {envelope.detail['message']}"}
     return Malformed(envelope.reason, detail, envelope.claimed)

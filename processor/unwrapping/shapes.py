@@ -43,11 +43,20 @@ NO_TENANT = (
     "rejection replay --reason envelope_invalid"
 )
 
-_SHAPES = (
+_UNMISTAKABLE = (
     # The members that such a body has, and the words for it.
+    ({"Type", "TopicArn", "MessageId"}, _wrapped("a notification of SNS", "sns")),
+    ({"detail-type", "source", "detail", "id"}, _wrapped("an event of EventBridge", "eventbridge")),
+    ({"Service", "Event", "Bucket", "RequestId"}, TEST_EVENT_WORDS),
+    *(
+        ({name}, "this looks like OTLP, of which one message has many: let a collector send each by itself")
+        for name in ("resourceSpans", "resourceMetrics", "resourceLogs")
+    ),
+)
+
+_SHAPES = (
     ({"Type", "TopicArn"}, _wrapped("a notification of SNS", "sns")),
     ({"detail-type", "source", "detail"}, _wrapped("an event of EventBridge", "eventbridge")),
-    ({"Service", "Event", "Bucket", "RequestId"}, TEST_EVENT_WORDS),
     ({"schema", "payload"}, _mapped("a record of Kafka Connect", "--map payload=/payload ...")),
     ({"op", "source", "ts_ms"}, _mapped("a change event of Debezium", "--map payload=/after ...")),
     ({"mail", "notificationType"}, _mapped("a notification of SES", "--map id=/mail/messageId ...")),
@@ -55,18 +64,29 @@ _SHAPES = (
         {"body", "content-encoding", "properties"},
         "this looks like a task of Celery, which is no event: let it have a queue of its own",
     ),
-    *(
-        ({name}, "this looks like OTLP, of which one message has many: let a collector send each by itself")
-        for name in ("resourceSpans", "resourceMetrics", "resourceLogs")
-    ),
 )
 
 
-def shape_words(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
-    """Say what a body in no known format looks like, and what takes it; None: nobody's that we know."""
-    if not isinstance(value, dict) or says_its_type(value):
-        return None
+def shape_words(value: Any, is_payload: bool = False) -> str | None:  # noqa: ANN401 - any JSON value
+    """Say what a body in no known format looks like, and what takes it; None: nobody's that we know.
+
+    With `is_payload` it would be stored whole and under no id of its own, so once for each of its deliveries.
+    That is refused of what the service alone writes so, unless an operator says that it is no envelope.
+    """
+    words = _unmistakable(value)
+    if is_payload:
+        return words and f"{words}; or, to take it whole, --unwrap none"
+    if words is not None or not isinstance(value, dict) or says_its_type(value):
+        return words
+    return next((words for names, words in _SHAPES if names <= value.keys()), None)
+
+
+def _unmistakable(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
     match value:
         case {"Records": [{"eventSource": str(source), "s3": _}, *_]} if source.endswith(":s3"):
             return _wrapped("a notification of S3", "s3")
-    return next((words for names, words in _SHAPES if names <= value.keys()), None)
+        case [{"specversion": _}, *_]:
+            return "this is a batch of CloudEvents: send each event as a message of its own"
+        case {}:
+            return next((words for names, words in _UNMISTAKABLE if names <= value.keys()), None)
+    return None
