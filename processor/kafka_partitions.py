@@ -13,7 +13,7 @@ import itertools
 import json
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from msgspec import Struct
@@ -32,7 +32,10 @@ _WINDOW_SIZE = 500
 
 
 class Record(Struct):
-    """One message as it was read; `hand_overs` counts those of this process."""
+    """One message as it was read; `hand_overs` counts those of this process.
+
+    `may_be_known` says that another group, or ours before its offsets were lost or reset, may have read it.
+    """
 
     offset: int
     delivery_id: str
@@ -41,6 +44,7 @@ class Record(Struct):
     attributes: Mapping[str, Attribute]
     fault: str | None = None
     hand_overs: int = 0
+    may_be_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,14 @@ class Mark:
     """A line in the group's books: all before `offset` is done, and what comes was handed over before.
 
     It was handed over `attempts` times without a clean end; `until` is the offset up to which that holds,
-    None where nobody has noted it.
+    None where nobody has noted it. `is_ours` is false where another program wrote it, such as one that resets
+    offsets.
     """
 
     offset: int
     attempts: int
     until: int | None = None
+    is_ours: bool = field(default=True, compare=False)
 
     @property
     def metadata(self) -> str:
@@ -71,9 +77,9 @@ class Mark:
             said = json.loads((metadata or "")[:_METADATA_LENGTH_MAX])
             attempts, until = said["attempts"], said.get("until")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return cls(offset, 1)
+            return cls(offset, 1, is_ours=False)
         if not _is_count(attempts) or not (until is None or _is_count(until)):
-            return cls(offset, 1)
+            return cls(offset, 1, is_ours=False)
         # Beyond what we write, it was not written by us; a window that nobody has noted is made anew.
         near = until is not None and until <= offset + _UNTIL_MAX
         return cls(offset, min(attempts, COUNT_MAX), until if near else None)
@@ -104,10 +110,16 @@ class Partition:
         self._written: Mark | None = None
         # The offset that stood in the books before we wrote there.
         self._found = 0
+        # Whether what lies before the end may have been read under other books than these.
+        self._catches_up = True
 
     def load(self, mark: Mark | None) -> None:
         """Begin with what the books say; None: they say nothing."""
         self.loaded = True
+        if mark is not None and mark.is_ours:
+            self._catches_up = False
+            for record in self._waiting:
+                record.may_be_known = False
         if mark is not None:
             self._position, self._attempts, self._until = mark.offset, mark.attempts, mark.until
             self._found = mark.offset
@@ -132,6 +144,7 @@ class Partition:
     def add(self, record: Record) -> None:
         """Buffer a record that was read behind all others."""
         self.at_end = False
+        record.may_be_known = self._catches_up
         self._waiting.append(record)
         self.waiting_bytes += len(record.body)
 
@@ -141,6 +154,7 @@ class Partition:
         What is not handed over to anybody, such as the marks of transactions, lies in between.
         """
         self.at_end = True
+        self._catches_up = False
         if self.loaded and not self._waiting and not self._order:
             self._position = max(self._position or 0, offset)
 

@@ -43,7 +43,8 @@ class Delivery(Struct, frozen=True, gc=False):
     is false where the queue gave it no id, so that this hand-over alone has this one; `repeated` says of such
     a one that it was handed over before, under an id that differs in its end alone. `fault` says in words
     what of it can't be read; it is rejected for that. `ended` is set once what it came over has ended, so
-    that it can't be settled any more and comes again; None: the queue knows no such end.
+    that it can't be settled any more and comes again; None: the queue knows no such end. `may_be_known` says
+    that it may have an outcome, though nobody counted an earlier hand-over.
     """
 
     queue: str
@@ -62,6 +63,7 @@ class Delivery(Struct, frozen=True, gc=False):
     repeated: bool = False
     fault: str | None = None
     ended: Event | None = None
+    may_be_known: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -76,7 +78,7 @@ class Delivery(Struct, frozen=True, gc=False):
     @property
     def redelivered(self) -> bool:
         """Whether the queue handed it over before, so that somebody else may be saving it, or has."""
-        return self.receive_count > 1 and self.rejection_id is None
+        return (self.receive_count > 1 or self.may_be_known) and self.rejection_id is None
 
     @property
     def lost(self) -> bool:

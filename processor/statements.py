@@ -60,9 +60,9 @@ class KeyVanished(Exception):
 class Statements:
     """The statements of one transaction, in the order that every process keeps.
 
-    With `keys_by_settings` a message may have been stored under another key than settings give it today, so
-    that a redelivered one is looked for by its delivery. With a `run_id` it is noted which messages that run
-    has stored. `misses` counts what meters could not count.
+    What was handed over before is looked for by its delivery, since the message may have been stored under
+    another key than settings give it today; with `keys_by_settings` all else, too. With a `run_id` it is noted
+    which messages that run has stored. `misses` counts what meters could not count.
     """
 
     def __init__(
@@ -93,8 +93,10 @@ class Statements:
         self._lock_replayed()
         self._leave_lost()
         self._settle_repeated()
-        if self._keys_by_settings:
-            self._settle_known(Message)
+        pending = self._pending(Message)
+        if not self._keys_by_settings:
+            pending = {place: message for place, message in pending.items() if message.delivery.redelivered}
+        self._settle_known(pending)
         messages = self._pending(Message)
         outcomes = self._insert_messages(messages)
         conflicts = {}
@@ -113,7 +115,7 @@ class Statements:
                     raise KeyVanished
         self._insert_duplicates(duplicates)
         if len(self._settlements) < len(self._verdicts):
-            self._settle_known(Rejection)
+            self._settle_known(self._pending(Rejection))
             self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
         self._close_replayed()
         self._note_run()
@@ -214,7 +216,7 @@ class Statements:
             self._cursor.execute(self._sql["insert_duplicates"], duplicate_columns(list(duplicates.values())))
             self._settle_inserted(duplicates, Outcome.DUPLICATE)
 
-    def _settle_known(self, kind: type[Any]) -> None:
+    def _settle_known(self, pending: Mapping[int, Verdict]) -> None:
         """Settle deliveries that have an outcome, whatever today's verdict is and rests on (rule 1).
 
         Limits, settings or the release may have been others when it was given, and the verdict of today leads
@@ -222,7 +224,7 @@ class Statements:
         """
         verdicts = {
             position: verdict
-            for position, verdict in self._pending(kind).items()
+            for position, verdict in pending.items()
             # The outcome of one that is replayed is its rejection.
             if verdict.delivery.rejection_id is None
         }

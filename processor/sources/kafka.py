@@ -190,6 +190,7 @@ class KafkaSource:
             attributes=record.attributes,
             fault=record.fault,
             group=str(partition.number),
+            may_be_known=record.may_be_known,
         )
 
     def _silence(self, member: Member) -> str:
