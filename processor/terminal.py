@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -50,7 +51,7 @@ def print_cells(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for at, heading in enumerate(headings):
         words = [word for row in [headings, *kept] for word in row[at].split()] if heading in PROSE else []
-        longest = max((len(word) for word in words), default=None)
+        longest = max(map(cell_len, words), default=None)
         table.add_column(Text(heading), no_wrap=heading not in PROSE, min_width=longest, overflow="fold")
     for row in kept:
         table.add_row(*map(Text, row))
@@ -60,6 +61,10 @@ def print_cells(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
 def print_fitting(table: Table) -> None:
     """Print a table, or where the screen is too narrow for it, each row as lines of heading and value."""
     console = Console(file=sys.stdout, highlight=False, width=10**6)
+    for column in table.columns:
+        if column.no_wrap:
+            # Else the longest word of it would do.
+            column.min_width = max(cell_len(str(text)) for text in [column.header, *column.cells])
     needed = Measurement.get(console, console.options, table)
     console.width = screen_width() or needed.maximum
     if needed.minimum <= console.width:
