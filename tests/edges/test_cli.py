@@ -70,7 +70,7 @@ def test_tenants_are_added_listed_suspended_and_resumed(run: Command) -> None:
 
     [row] = [row for row in run("tenant", "list", "--json").json if row["tenant_id"] == "initech"]
     assert (row["name"], row["status"]) == ("Initech Inc.", "suspended")
-    assert row.keys() == {"tenant_id", "name", "status", "created_at"}
+    assert row.keys() == {"tenant_id", "name", "status", "created_at", "registered_by"}
 
     assert "processor rejection replay --tenant initech" in run("tenant", "resume", "initech").out
     assert "suspended" not in run("tenant", "list").out
