@@ -26,7 +26,6 @@ from processor.beside import (
     OF_THE_BROKER,
     ROUTING_KEY,
     Attribute,
-    bare_name,
     from_outside,
     of_the_transport,
 )
@@ -102,7 +101,7 @@ def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[st
         if not isinstance(name, str):
             fault = "a header's name is not UTF-8"
         elif value is not None and (name in OF_A_DEAD_LETTER or not name.startswith(OF_THE_BROKER)):
-            written = _attribute(value) if bare_name(name) != "time" else _event_time(value)
+            written = _attribute(value)
             if written is None:
                 fault = f"the header {name[:64]!r} can't be written as JSON"
             else:
@@ -126,13 +125,6 @@ def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[st
         else:
             attributes[AMQP_TIMESTAMP] = moment.isoformat()
     return attributes | {ROUTING_KEY: routing_key}, fault
-
-
-def _event_time(value: object) -> Attribute | None:
-    # A timestamp of AMQP 1.0, as which CloudEvents' binding has it, is milliseconds. Elsewhere it is text.
-    if isinstance(value, int) and (moment := moment_of(value / 1000)) is not None:
-        return moment.isoformat()
-    return _attribute(value)
 
 
 def _utf8(text: str) -> bytes:

@@ -78,7 +78,10 @@ NOTHING_BESIDE = Beside()
 
 def binary_name(attributes: Mapping[str, Attribute]) -> str | None:
     """Give the first of the names that is binary; only text names anything."""
-    return next((name for name in NAMES if isinstance(attributes.get(name), bytes)), None)
+    for name, value in attributes.items():
+        if isinstance(value, bytes) and name in NAMES:
+            return name
+    return None
 
 
 def complete(
@@ -94,8 +97,11 @@ def complete(
             continue
         source = name if name in beside.attributes else _LAST_WORDS.get(name, name)
         value = beside.attributes.get(source)
-        # A property that can be no id names nothing.
-        if value is not None and (source == name or (value and isinstance(value, str))):
+        # A property that is empty names nothing.
+        if value is not None and (source == name or value):
+            if isinstance(value, bytes):
+                # One that can be no id comes so, and is refused in words that name it.
+                value = value.decode(errors="surrogateescape")
             completed[field] = _number(value) if name == "schema_version" else value
             sources[field] = source
         elif name in beside.implied:

@@ -64,11 +64,23 @@ def is_binary(attributes: Mapping[str, Attribute]) -> bool:
     return any(bare_name(name) == "specversion" for name in attributes)
 
 
+def _is_beside(attributes: Mapping[str, Attribute]) -> bool:
+    for name, value in attributes.items():
+        # A content type is nearly always another one.
+        if of_an_event(name) and (bare_name(name) is not None or _is_enveloped(value)):
+            return True
+    return False
+
+
+def _is_enveloped(content_type: Attribute) -> bool:
+    return str(content_type).lower().startswith(_ENVELOPE)
+
+
 def read(document: Document, beside: Beside, limits: Limits) -> Envelope | Malformed | None:
     """Read a CloudEvent; None: neither the body nor what is beside it is one."""
     fields = document.value if isinstance(document.value, dict) else {}
     is_event = fields.get("specversion") is not None
-    if not is_event and not any(map(of_an_event, beside.attributes)):
+    if not is_event and not _is_beside(beside.attributes):
         return None
     try:
         return _read(document, beside, limits, is_event=is_event)
@@ -81,7 +93,7 @@ def _read(
 ) -> Envelope | Malformed | None:
     named = _named(beside.attributes)
     types = {name: beside.attributes[name] for name in content_types(beside.attributes)}
-    enveloped = [value for value in types.values() if str(value).lower().startswith(_ENVELOPE)]
+    enveloped = [value for value in types.values() if _is_enveloped(value)]
     if enveloped and not (is_event and all(_ONE.fullmatch(str(value)) for value in enveloped)):
         raise _Fault(
             f"content-type: {enveloped[0][:64]!r}, and the body is none; expected one CloudEvent in JSON "

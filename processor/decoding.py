@@ -8,6 +8,7 @@ body, attributes ─▶ unpack ─▶ unwrap ─▶ routing key ─┬▶ wire.d
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeAlias
 
 from msgspec.structs import replace
@@ -22,7 +23,7 @@ from processor.strict_json import VALUES_MAX
 from processor.unpacking import BEFORE_JSON, unpack
 from processor.unwrapping import Unwrapped, Unwrapper, eventbridge, refused, s3, sns
 from processor.unwrapping.shapes import NO_TENANT, pointer_words, shape_words
-from processor.wire import NOTHING_IMPLIED, Claimed, Envelope, Malformed, decode, read_body
+from processor.wire import NOTHING_IMPLIED, Claimed, Envelope, Foreign, Malformed, decode, read_body
 
 UNWRAPPERS: Mapping[str, Unwrapper] = {
     "sns": sns.unwrap,
@@ -30,6 +31,9 @@ UNWRAPPERS: Mapping[str, Unwrapper] = {
     "s3": s3.unwrap,
 }
 """By what an operator says of a queue."""
+
+_FOREIGN: Mapping[str | None, Foreign] = {None: shape_words, "sns": partial(shape_words, around="sns")}
+"""What is asked of a body that is no envelope of ours, by what was taken off already."""
 
 _Opened: TypeAlias = tuple[bytes, Mapping[str, Attribute], Unwrapped | None]
 
@@ -85,28 +89,40 @@ class Decoder:
     def _decode(
         self, delivery: Delivery, rules: QueueRules, implied: Mapping[str, str]
     ) -> Envelope | Malformed:
-        limits: dict[str, Any] = {
-            "size_bytes_max": self.body_bytes_max,
-            "depth_max": self.json_depth_max,
-            "values_max": self.json_values_max,
-        }
-        opened = self._open(delivery, rules, limits)
+        opened = self._open(delivery, rules)
         if isinstance(opened, Malformed):
             return opened
         body, attributes, inner = opened
         if inner is not None:
             implied = {**implied, **inner.implied}
         if rules.mapping is None:
-            envelope = decode(body, attributes, implied=implied, **limits)
+            envelope = decode(
+                body,
+                attributes,
+                implied=implied,
+                foreign=_FOREIGN.get(rules.unwrap),
+                size_bytes_max=self.body_bytes_max,
+                depth_max=self.json_depth_max,
+                values_max=self.json_values_max,
+            )
         else:
-            envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **limits)
+            envelope = decode_mapped(body, attributes, rules.mapping, implied=implied, **self._limits)
+        if inner is None:
+            return envelope
         if isinstance(envelope, Malformed):
-            if inner is not None and "tenant_id" not in {**implied, **attributes}:
-                envelope = _adding(envelope, NO_TENANT)
-            return _explained(envelope, body, limits)
-        return envelope if inner is None else _completed(envelope, inner, delivery.sent_at)
+            # With SNS whoever publishes may name the tenant as an attribute; the others have no such place.
+            return envelope if rules.unwrap == "sns" else _without_tenant(envelope, {**implied, **attributes})
+        return _completed(envelope, inner, delivery.sent_at)
 
-    def _open(self, delivery: Delivery, rules: QueueRules, limits: Mapping[str, Any]) -> _Opened | Malformed:
+    @property
+    def _limits(self) -> dict[str, Any]:
+        return {
+            "size_bytes_max": self.body_bytes_max,
+            "depth_max": self.json_depth_max,
+            "values_max": self.json_values_max,
+        }
+
+    def _open(self, delivery: Delivery, rules: QueueRules) -> _Opened | Malformed:
         """Give the body in which the event is, what stands beside it, and what both were wrapped in."""
         body, attributes, inner = delivery.body, delivery.attributes, None
         if attributes or body.startswith(BEFORE_JSON):
@@ -114,17 +130,21 @@ class Decoder:
             if isinstance(unpacked, Malformed):
                 return unpacked
             body, attributes = unpacked
-        if rules.unwrap not in (None, "none"):
-            wrapped = _unwrap(body, attributes, delivery.queue, rules, limits)
+        for name in () if rules.unwrap is None or rules.unwrap == "none" else rules.unwrap.split(","):
+            wrapped = _unwrap(body, attributes, delivery.queue, name, rules, self._limits)
             if isinstance(wrapped, Malformed):
-                return _explained(wrapped, body, limits)
-            inner, unpacked = wrapped, unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
+                return wrapped
+            inner = wrapped if inner is None else _inside(inner, wrapped)
+            unpacked = unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
             if isinstance(unpacked, Malformed):
                 return unpacked
             body, attributes = unpacked[0], {**attributes, **unpacked[1]}
         # By today's setting, also where it is replayed: what is kept of a rejection is what came.
-        key = delivery.attributes.get(ROUTING_KEY) if delivery.queue == self.routed_queue else None
-        if self.routing_keys is not None and key is not None:
+        if (
+            self.routing_keys is not None
+            and delivery.queue == self.routed_queue
+            and (key := delivery.attributes.get(ROUTING_KEY)) is not None
+        ):
             routed = self.routing_keys.apply(key, body, attributes)
             if isinstance(routed, Malformed):
                 return routed
@@ -138,23 +158,38 @@ def _unwrap(
     body: bytes,
     attributes: Mapping[str, Attribute],
     queue: str,
+    name: str,
     rules: QueueRules,
     limits: Mapping[str, Any],
 ) -> Unwrapped | Malformed:
     document = read_body(body, attributes, **limits)
     if isinstance(document, Malformed):
         return document
-    unwrapper = UNWRAPPERS.get(rules.unwrap or "")
+    unwrapper = UNWRAPPERS.get(name)
     if unwrapper is None:
-        return refused(f"nothing is known of unwrap {rules.unwrap!r}; expected {', '.join(UNWRAPPERS)}")
+        return refused(f"nothing is known of unwrap {name!r}; expected {', '.join(UNWRAPPERS)}")
     typed = rules.event_type is not None or "event_type" in (rules.mapping or ())
     found = unwrapper(document, queue, typed=typed)
     if isinstance(found, Malformed):
-        return found
-    for name in found.attributes.keys() & attributes.keys():
-        if found.attributes[name] != attributes[name]:
-            return refused(f"the message attribute {name} stands beside the body and in it, and differs")
+        words = shape_words(document.value)
+        if words is None or f"UNWRAP={name} " in words or words in found.detail["message"]:
+            return found
+        # What it is of another service says more than what it is not.
+        return _saying(found, f"{words}; {found.detail['message']}")
+    for each in found.attributes.keys() & attributes.keys():
+        if found.attributes[each] != attributes[each]:
+            return refused(f"the message attribute {each} stands beside the body and in it, and differs")
     return found
+
+
+def _inside(outer: Unwrapped, inner: Unwrapped) -> Unwrapped:
+    """Add what the outer envelope says to what was in it; where both speak, the inner one goes first."""
+    return replace(
+        inner,
+        implied={**outer.implied, **inner.implied},
+        context=inner.context or outer.context,
+        sent_at=inner.sent_at or outer.sent_at,
+    )
 
 
 def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envelope:
@@ -166,19 +201,13 @@ def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envel
     return replace(envelope, context=context, sent_at=earliest)
 
 
-def _explained(envelope: Malformed, body: bytes, limits: Mapping[str, Any]) -> Malformed:
-    """Add what the body looks like, if it is another service's, and the setting that takes it."""
-    if envelope.reason is not Reason.ENVELOPE_INVALID:
+def _without_tenant(envelope: Malformed, known: Mapping[str, object]) -> Malformed:
+    """Say first that nothing says whose the event is, where that is what is wrong with it."""
+    if envelope.reason is not Reason.ENVELOPE_INVALID or envelope.claimed.tenant_id or "tenant_id" in known:
         return envelope
-    # Read once more: only what is rejected pays for it.
-    document = read_body(body, {}, **limits)
-    words = None if isinstance(document, Malformed) else shape_words(document.value)
-    return envelope if words is None else _adding(envelope, words)
+    # In front, since a rejection cuts long texts at their end.
+    return _saying(envelope, f"{NO_TENANT}; {envelope.detail['message']}")
 
 
-def _adding(envelope: Malformed, words: str) -> Malformed:
-    """Put words in front, since a rejection cuts long texts at their end."""
-    if words in envelope.detail["message"]:
-        return envelope
-    detail = {**envelope.detail, "message": f"{words}; {envelope.detail['message']}"}
-    return Malformed(envelope.reason, detail, envelope.claimed)
+def _saying(fault: Malformed, message: str) -> Malformed:
+    return Malformed(fault.reason, {**fault.detail, "message": message}, fault.claimed)

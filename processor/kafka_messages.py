@@ -44,22 +44,25 @@ def _attributes(message: "Message") -> tuple[Mapping[str, Attribute], str | None
         # The driver gives all of them or none. Raised here it would end the thread that polls.
         return {}, f"the headers can't be read: a header's name must be UTF-8 ({type(error).__name__})"
     found: dict[str, Attribute] = {}
-    size_bytes = 0
+    size_bytes, fault = 0, None
     for name, value in headers[:HEADERS_MAX]:
         size_bytes += len(name) + len(value or b"")
         if size_bytes > HEADERS_BYTES_MAX:
             break
         if value is None:
             continue
+        said = value if isinstance(value, str) else _text(value)
         if name in found and speaks(name):
-            return found, f"the header {name} is there twice; send it once"
-        found[free_name(name, found)] = value if isinstance(value, str) else _text(value)
+            if found[name] == said:
+                continue
+            fault = fault or f"the header {name} is there twice, and differs; send it once"
+        found[free_name(name, found)] = said
     if len(headers) > HEADERS_MAX or size_bytes > HEADERS_BYTES_MAX:
         return found, (
             f"the message has more than {HEADERS_MAX} headers, or more than {HEADERS_BYTES_MAX} bytes of "
             "them; the first are kept"
         )
-    return found, None
+    return found, fault
 
 
 # Not `message.headers()`: of names that are not UTF-8 the driver gives a broken list beside its exception.

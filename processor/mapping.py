@@ -127,15 +127,15 @@ def _quoted(pointer: str) -> str:
 
 def _find(document: Document, path: Sequence[str]) -> tuple[str, Any] | None:
     """Give the text and the value that a path leads to; None: it leads nowhere."""
-    text, value, texts = document.text.strip(" \t\r\n"), document.value, document.member_texts
-    for step in path:
+    text, value = document.text.strip(" \t\r\n"), document.value
+    for depth, step in enumerate(path):
         if isinstance(value, dict) and step in value:
+            texts = read(text, *_UNLIMITED).member_texts if depth else document.member_texts
             text, value = texts[step], value[step]
         elif isinstance(value, list) and PLACE.fullmatch(step) and int(step) < len(value):
             text, value = elements(text, *_UNLIMITED)[int(step)], value[int(step)]
         else:
             return None
-        texts = read(text, *_UNLIMITED).member_texts if isinstance(value, dict) else {}
     return text, value
 
 

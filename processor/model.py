@@ -207,8 +207,8 @@ class QueueRules:
 
     `unwrap` names the envelope that another service puts around each event; "none": there is none. `mapping`
     has, for names of an envelope (and `payload`), the JSON pointers at which its bodies have them. `tenants`
-    are those that it may speak for. `event_type` is that of events which name none. With `registers_tenants`
-    a valid event of an unknown tenant registers it.
+    are those that it may speak for. `event_type` is that of its events, which need not name it. With
+    `registers_tenants` a valid event of an unknown tenant registers it.
     """
 
     unwrap: str | None = None

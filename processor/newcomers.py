@@ -26,19 +26,19 @@ def register_newcomers(
     sql: Mapping[str, str],
     verdicts: Sequence[Verdict],
 ) -> None:
-    """Have the unknown tenants of these verdicts registered.
+    """Have the unknown tenants of these verdicts registered, of those alone that rest on the registry of now.
 
     The database holds each queue to its bound, and to its tenants. May raise what psycopg raises.
     """
-    names: dict[str, set[str]] = {}
+    names: dict[tuple[str, int], set[str]] = {}
     for verdict in verdicts:
         # A rule that discards its events is more to the point than what is said of the whole queue.
         if isinstance(verdict, Rejection) and verdict.newcomer is not None and verdict.rule_id is None:
-            names.setdefault(verdict.delivery.queue, set()).add(verdict.newcomer)
-    for queue, newcomers in sorted(names.items()):
-        rows = connection.execute(
-            sql["register_tenants"], {"queue": queue, "names": sorted(newcomers)}
-        ).fetchall()
+            judged = verdict.delivery.queue, verdict.registry_version
+            names.setdefault(judged, set()).add(verdict.newcomer)
+    for (queue, version), newcomers in sorted(names.items()):
+        asked = {"queue": queue, "names": sorted(newcomers), "version": version}
+        rows = connection.execute(sql["register_tenants"], asked).fetchall()
         registered = [name for (name,) in rows]
         metrics.tenants_registered.inc(len(registered))
         for name in registered[:_NAMED_MAX]:

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     source_url: SecretStr | None = None
     routing_key: str | None = None
     routing_key_tenant: str | None = None
-    unwrap: Literal["sns", "eventbridge", "s3"] | None = None
+    unwrap: Literal["sns", "eventbridge", "s3", "sns,eventbridge", "sns,s3"] | None = None
     receive_count_max: int = Field(10, ge=4, le=1000)
 
     aws_endpoint_url: str | None = Field(

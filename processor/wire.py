@@ -11,10 +11,11 @@ envelope completes it, and must agree with it. What is implied by the way that i
 whose value is null is not named.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from json.encoder import encode_basestring_ascii as quoted
 from types import MappingProxyType
+from typing import Any, TypeAlias
 
 from processor import cloudevents
 from processor.beside import NAMES, NOTHING_BESIDE, Attribute, Beside, binary_name
@@ -70,6 +71,9 @@ FORMATS = (
     "use_unity or use_unit)"
 )
 
+Foreign: TypeAlias = Callable[[Any, bool], str | None]
+"""Says in words why a body is another service's, and what would take it; true: it would be a payload."""
+
 _WHITESPACE = " \t\r\n"
 
 
@@ -89,6 +93,7 @@ def decode(
     attributes: Mapping[str, Attribute],
     *,
     implied: Mapping[str, str] = NOTHING_IMPLIED,
+    foreign: Foreign | None = None,
     size_bytes_max: int,
     depth_max: int,
     values_max: int = VALUES_MAX,
@@ -97,6 +102,7 @@ def decode(
 
     `implied` has the tenant_id and the event_type that the way it came says. They fill what body and
     attributes leave open. Another event type is `envelope_invalid`; another tenant is left to the caller.
+    `foreign` is asked of a body that is no envelope of ours.
     """
     if attributes and not body.strip() and cloudevents.is_binary(attributes):
         document: Document | Malformed = cloudevents.NO_DATA
@@ -107,9 +113,11 @@ def decode(
     if isinstance(document, Malformed):
         return document
     if not attributes and not implied:
-        return _recognise(document, NOTHING_BESIDE, (depth_max, values_max))
+        return _recognise(document, NOTHING_BESIDE, (depth_max, values_max), foreign)
     beside = Beside(attributes, implied)
-    return binary_fault(document.value, beside) or _recognise(document, beside, (depth_max, values_max))
+    return binary_fault(document.value, beside) or _recognise(
+        document, beside, (depth_max, values_max), foreign
+    )
 
 
 def read_body(
@@ -149,7 +157,9 @@ def _hint(body: bytes) -> str:
     return ""
 
 
-def _recognise(document: Document, beside: Beside, limits: cloudevents.Limits) -> Envelope | Malformed:
+def _recognise(
+    document: Document, beside: Beside, limits: cloudevents.Limits, foreign: Foreign | None
+) -> Envelope | Malformed:
     value = document.value
     if beside is NOTHING_BESIDE:
         known, is_payload = beside.attributes, False
@@ -166,12 +176,13 @@ def _recognise(document: Document, beside: Beside, limits: cloudevents.Limits) -
         # It does not say its type: with another one beside it, it is that one's payload.
         case {"product_sku": _, "used_amount": _} if not is_payload or known["event_type"] == PULSE:
             return _from_pulse(document, beside)
-        # An event of a tenant, whose type is said elsewhere.
-        case {"tenant_id": _, "payload": _} if "event_type" in known:
+        # An event of a tenant, or with an id, whose type is said elsewhere.
+        case {"tenant_id": _, "payload": _} | {"id": _, "payload": _} if "event_type" in known:
             return _from_native(document, beside)
-    if is_payload:
+    words = None if foreign is None else foreign(value, is_payload)
+    if is_payload and words is None:
         return make(_BESIDE, {}, (document.text.strip(_WHITESPACE), value), None, beside)
-    return invalid(f"the body is in no known format; {FORMATS}", claimed_of(value, beside))
+    return invalid(words or f"the body is in no known format; {FORMATS}", claimed_of(value, beside))
 
 
 def says_its_type(value: object) -> bool:

@@ -36,7 +36,9 @@ def queue() -> None:
 @queue.command("set")
 @click.argument("name")
 @click.option(
-    "--unwrap", type=click.Choice(["sns", "eventbridge", "s3", "none"]), help="Whose envelope to take off."
+    "--unwrap",
+    type=click.Choice(["sns", "eventbridge", "s3", "sns,eventbridge", "sns,s3", "none"]),
+    help="Whose envelopes to take off, the outer first.",
 )
 @click.option(
     "--map",
@@ -47,8 +49,8 @@ def queue() -> None:
     "producer, occurred_at, schema_version; repeatable. Those given are the whole mapping.",
 )
 @click.option("--tenants", metavar="A,B", help="The tenants that it may speak for.")
-@click.option("--tenant", metavar="A", help="The one tenant that it speaks for; fills what names none.")
-@click.option("--event-type", metavar="TYPE", help="The type of its events; fills what names none.")
+@click.option("--tenant", metavar="A", help="The one tenant that it speaks for; events need not name it.")
+@click.option("--event-type", metavar="TYPE", help="The type of its events, which need not name it.")
 @click.option("--register", type=click.Choice(["tenants"]), help="Register unknown tenants of valid events.")
 @click.option(
     "--register-max", type=click.IntRange(1, 2**31 - 1), help="As many within an hour.  [default: 1000]"

@@ -9,7 +9,7 @@ from typing import Any
 
 from processor.envelopes import object_text
 from processor.strict_json import Document
-from processor.unwrapping import Unwrapped, identifier, moment, refused
+from processor.unwrapping import NO_ATTRIBUTES, Unwrapped, identifier, moment, refused
 from processor.wire import Claimed, Malformed, says_its_type
 
 _NAMES = {"id": "message_id", "source": "producer", "detail-type": "event_type"}
@@ -32,17 +32,19 @@ def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malfor
     if isinstance(sent_at, Malformed):
         return sent_at
     implied["occurred_at"] = fields["time"]
-    spoken_for = _SPOKEN_FOR
+    spoken_for, attributes = _SPOKEN_FOR, NO_ATTRIBUTES
     if says_its_type(detail):
         typed = True
     elif isinstance(detail, dict) and (tenant_id := identifier(detail.get("tenant_id"))):
-        implied["tenant_id"] = tenant_id
+        # As if it stood beside the detail: what else stands there must agree with it.
+        attributes = {"tenant_id": tenant_id}
     if typed:
         del implied["event_type"]
         spoken_for -= {"detail-type"}
     texts = document.member_texts
     return Unwrapped(
         texts["detail"].encode("utf-8", "surrogatepass"),
+        attributes,
         implied=implied,
         context=object_text({name: text for name, text in texts.items() if name not in spoken_for}),
         sent_at=sent_at,

@@ -26,9 +26,13 @@ def pointer_words(body: bytes) -> str | None:
 
 def _wrapped(what: str, unwrap: str) -> str:
     return (
-        f"this is {what}: if the queue carries nothing else, set UNWRAP={unwrap} (or: processor queue "
-        f"set QUEUE --unwrap {unwrap}), then processor rejection replay --reason envelope_invalid"
+        f"this is {what}: if the queue carries nothing else, set UNWRAP=@{unwrap} (or: processor queue "
+        f"set QUEUE --unwrap @{unwrap}), then processor rejection replay --reason envelope_invalid"
     )
+
+
+_AROUND = "@"
+"""Stands in words for the envelope around, if there is one: two are named with the outer first."""
 
 
 def _mapped(what: str, mapping: str) -> str:
@@ -39,15 +43,24 @@ def _mapped(what: str, mapping: str) -> str:
 
 
 NO_TENANT = (
-    "nothing says whose it is: bind the queue to its one tenant (QUEUE_TENANTS=TENANT_ID), then processor "
-    "rejection replay --reason envelope_invalid"
+    "nothing says whose it is: bind the queue to its one tenant (QUEUE_TENANTS=TENANT_ID, or: processor "
+    "queue set QUEUE --tenant TENANT_ID), then processor rejection replay --reason envelope_invalid"
+)
+
+_UNMISTAKABLE = (
+    # The members that such a body has, and the words for it.
+    ({"Type", "TopicArn", "MessageId"}, _wrapped("a notification of SNS", "sns")),
+    ({"detail-type", "source", "detail", "id"}, _wrapped("an event of EventBridge", "eventbridge")),
+    ({"Service", "Event", "Bucket", "RequestId"}, TEST_EVENT_WORDS),
+    *(
+        ({name}, "this looks like OTLP, of which one message has many: let a collector send each by itself")
+        for name in ("resourceSpans", "resourceMetrics", "resourceLogs")
+    ),
 )
 
 _SHAPES = (
-    # The members that such a body has, and the words for it.
     ({"Type", "TopicArn"}, _wrapped("a notification of SNS", "sns")),
     ({"detail-type", "source", "detail"}, _wrapped("an event of EventBridge", "eventbridge")),
-    ({"Service", "Event", "Bucket", "RequestId"}, TEST_EVENT_WORDS),
     ({"schema", "payload"}, _mapped("a record of Kafka Connect", "--map payload=/payload ...")),
     ({"op", "source", "ts_ms"}, _mapped("a change event of Debezium", "--map payload=/after ...")),
     ({"mail", "notificationType"}, _mapped("a notification of SES", "--map id=/mail/messageId ...")),
@@ -55,18 +68,35 @@ _SHAPES = (
         {"body", "content-encoding", "properties"},
         "this looks like a task of Celery, which is no event: let it have a queue of its own",
     ),
-    *(
-        ({name}, "this looks like OTLP, of which one message has many: let a collector send each by itself")
-        for name in ("resourceSpans", "resourceMetrics", "resourceLogs")
-    ),
 )
 
 
-def shape_words(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
-    """Say what a body in no known format looks like, and what takes it; None: nobody's that we know."""
-    if not isinstance(value, dict) or says_its_type(value):
-        return None
+def shape_words(
+    value: Any,  # noqa: ANN401 - any JSON value
+    is_payload: bool = False,
+    *,
+    around: str | None = None,
+) -> str | None:
+    """Say what a body in no known format looks like, and what takes it; None: nobody's that we know.
+
+    With `is_payload` it would be stored whole and under no id of its own, so once for each of its deliveries.
+    That is refused of what the service alone writes so, unless an operator says that it is no envelope.
+    `around` names the service whose envelope the body was in; None: it was in none.
+    """
+    words = _unmistakable(value)
+    if is_payload:
+        words = words and f"{words}; or, to take it whole, --unwrap none"
+    elif words is None and isinstance(value, dict) and not says_its_type(value):
+        words = next((words for names, words in _SHAPES if names <= value.keys()), None)
+    return words and words.replace(_AROUND, "sns," if around == "sns" else "")
+
+
+def _unmistakable(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
     match value:
         case {"Records": [{"eventSource": str(source), "s3": _}, *_]} if source.endswith(":s3"):
             return _wrapped("a notification of S3", "s3")
-    return next((words for names, words in _SHAPES if names <= value.keys()), None)
+        case [{"specversion": _}, *_]:
+            return "this is a batch of CloudEvents: send each event as a message of its own"
+        case {}:
+            return next((words for names, words in _UNMISTAKABLE if names <= value.keys()), None)
+    return None

@@ -25,7 +25,7 @@ _GOOD = ("stored", "read")
     "--unwrap", type=click.Choice(["sns", "eventbridge", "s3", "none"]), help="Whose envelope to take off."
 )
 @click.option("--tenant", metavar="NAME", help="The one tenant that the queue speaks for.")
-@click.option("--event-type", metavar="TYPE", help="The type of events that name none.")
+@click.option("--event-type", metavar="TYPE", help="The type of its events, which need not name it.")
 @click.option(
     "--attribute", "attributes", metavar="NAME=VALUE", multiple=True, help="Stands beside each; repeatable."
 )

@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 from msgspec.structs import replace
 from pydantic import TypeAdapter, ValidationError
 
+from processor.beside import from_outside
 from processor.errors import Reason
 from processor.strict_json import read
 from processor.unpacking import BEFORE_JSON, unpack
@@ -127,7 +128,8 @@ class Reading:
         body = item.body
         attributes: Mapping[str, Attribute] = item.attributes
         if attributes or body.startswith(BEFORE_JSON):
-            unpacked = unpack(body, attributes, self._body_bytes_max)
+            # No sender speaks as one of our sources: their names mean something where nothing else does.
+            unpacked = unpack(body, from_outside(attributes), self._body_bytes_max)
             if isinstance(unpacked, Malformed):
                 return unpacked
             body, beside = unpacked

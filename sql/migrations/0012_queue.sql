@@ -30,7 +30,7 @@ COMMENT ON COLUMN queue.queue IS 'The name of the queue, as in message.queue.';
 COMMENT ON COLUMN queue.unwrap IS 'The service that puts an envelope around each event, which is taken off: sns, eventbridge or s3; none: there is no such envelope. NULL: as UNWRAP says.';
 COMMENT ON COLUMN queue.mapping IS 'Where its bodies have what, as an object of names and JSON pointers such as {"tenant_id": "/client_id", "payload": "/message"}. NULL: they are in one of the known formats.';
 COMMENT ON COLUMN queue.tenants IS 'The tenants that it may speak for; a body that names another one is rejected. NULL: any.';
-COMMENT ON COLUMN queue.event_type IS 'The event type of the events that name none; NULL: such ones are rejected.';
+COMMENT ON COLUMN queue.event_type IS 'The type of its events, which need not name it, and may name no other; NULL: each names its own.';
 COMMENT ON COLUMN queue.registers_tenants IS 'Whether a valid event of a tenant that is not registered registers it.';
 COMMENT ON COLUMN queue.registers_max IS 'As many tenants are registered by it within an hour; more have to wait, as rejections.';
 COMMENT ON COLUMN queue.registered_at IS 'When something was first said of the queue.';
@@ -43,10 +43,38 @@ CREATE CONSTRAINT TRIGGER queue_changed AFTER INSERT OR UPDATE OR DELETE ON queu
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION registry_changed();
 CREATE TRIGGER queue_truncated AFTER TRUNCATE ON queue EXECUTE FUNCTION registry_changed();
 
+-- Code that knows nothing of this table would read bodies as they are not meant, and speak for any tenant. It calls
+-- the function with one argument, which refuses as soon as something is said.
+CREATE FUNCTION registry_version_held(counts_usage boolean, reads_queues boolean) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  IF row_security_active('message'::regclass::oid)
+    AND coalesce(pg_has_role(to_regrole('processor_tenant_reader')::oid, 'USAGE'), false) THEN
+    RAISE EXCEPTION 'a member of processor_tenant_reader may not save' USING ERRCODE = 'insufficient_privilege';
+  END IF;
+  PERFORM pg_advisory_xact_lock_shared(registry_lock_key());
+  IF NOT counts_usage AND EXISTS (SELECT FROM meter) THEN
+    RAISE EXCEPTION 'there are meters, and this processor is too old to count by them'
+      USING ERRCODE = 'insufficient_privilege', HINT = 'run the release that the tables are of';
+  END IF;
+  IF NOT reads_queues AND EXISTS (
+    SELECT FROM queue
+    WHERE registers_tenants OR num_nonnulls(unwrap, mapping, tenants, event_type) > 0) THEN
+    RAISE EXCEPTION 'there are rules of queues, and this processor is too old to read by them'
+      USING ERRCODE = 'insufficient_privilege', HINT = 'run the release that the tables are of';
+  END IF;
+  RETURN (SELECT version FROM registry);
+END $$;
+COMMENT ON FUNCTION registry_version_held(boolean, boolean) IS 'Keeps the registry from changing until the end of this transaction, and gives its version; counts_usage says that the caller raises totals, reads_queues that it reads by the table queue.';
+CREATE OR REPLACE FUNCTION registry_version_held(counts_usage boolean) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN registry_version_held(counts_usage, false);
+END $$;
+COMMENT ON FUNCTION registry_version_held(boolean) IS 'As registry_version_held(counts_usage, false): for code that is older than the table queue.';
+
 -- SECURITY DEFINER: a processor must not be able to add tenants but in this way. Its own lock, so that the bound is
 -- exact; the registry's comes last, when nothing else is waited for: a psql session may hold one of the names in a
 -- transaction that is open, and needs that lock to commit. Such a name is not waited for long, and left out.
-CREATE FUNCTION register_tenants(from_queue text, names text[]) RETURNS SETOF text LANGUAGE plpgsql SECURITY DEFINER AS $$
+CREATE FUNCTION register_tenants(from_queue text, names text[], judged_by bigint) RETURNS SETOF text LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
   rules queue%ROWTYPE;
   room bigint;
@@ -56,7 +84,7 @@ DECLARE
 BEGIN
   PERFORM pg_advisory_xact_lock(7309453202311086);
   SELECT * INTO rules FROM queue WHERE queue.queue = from_queue AND queue.registers_tenants;
-  IF NOT FOUND THEN
+  IF NOT FOUND OR judged_by IS DISTINCT FROM (SELECT version FROM registry) THEN
     RETURN;
   END IF;
   SELECT rules.registers_max - count(*) INTO room FROM tenant
@@ -82,17 +110,23 @@ BEGIN
   PERFORM set_config('lock_timeout', lock_timeout_before, true);
   IF is_changed THEN
     PERFORM pg_advisory_xact_lock(registry_lock_key());
+    IF judged_by IS DISTINCT FROM (SELECT version FROM registry) THEN
+      RAISE EXCEPTION 'the registry has changed meanwhile' USING ERRCODE = 'serialization_failure';
+    END IF;
   END IF;
 END $$;
-COMMENT ON FUNCTION register_tenants(text, text[]) IS 'Registers those of the names that are unknown, where the queue may, up to its bound for an hour; gives those that were registered.';
+COMMENT ON FUNCTION register_tenants(text, text[], bigint) IS 'Registers those of the names that are unknown, where the queue may, up to its bound for an hour; gives those that were registered. judged_by is the version of the registry by which their events are valid; by an older one nothing is registered.';
 
 DO $$
 BEGIN
-  EXECUTE format('ALTER FUNCTION register_tenants(text, text[]) SET search_path = %I, pg_temp', current_schema());
-  REVOKE EXECUTE ON FUNCTION register_tenants(text, text[]) FROM PUBLIC;
+  EXECUTE format('ALTER FUNCTION register_tenants(text, text[], bigint) SET search_path = %I, pg_temp', current_schema());
+  -- CREATE OR REPLACE forgets it.
+  EXECUTE format('ALTER FUNCTION registry_version_held(boolean) SET search_path = %I, pg_temp', current_schema());
+  EXECUTE format('ALTER FUNCTION registry_version_held(boolean, boolean) SET search_path = %I, pg_temp', current_schema());
+  REVOKE EXECUTE ON FUNCTION register_tenants(text, text[], bigint) FROM PUBLIC;
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_writer') THEN
     GRANT SELECT ON queue TO processor_writer;
-    GRANT EXECUTE ON FUNCTION register_tenants(text, text[]) TO processor_writer;
+    GRANT EXECUTE ON FUNCTION register_tenants(text, text[], bigint), registry_version_held(boolean, boolean) TO processor_writer;
   END IF;
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_reader') THEN
     GRANT SELECT ON queue TO processor_reader;

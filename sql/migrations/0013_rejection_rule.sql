@@ -1,5 +1,5 @@
 -- Known noise is discarded at once: a rejection that a rule of the registry matches never waits for a person. It is a
--- row like any other, counted by its rule, and goes after a day.
+-- row like any other, counted by its rule, and goes after a day. And an envelope may stand in another.
 
 -- Rather fail than make others wait for long, and be run again.
 SET LOCAL lock_timeout = '10s';
@@ -64,6 +64,11 @@ COMMENT ON COLUMN message.sent_at IS 'When the queue took the message from its p
 COMMENT ON COLUMN duplicate.sent_at IS 'When the queue took this delivery from its producer; where SNS, EventBridge or S3 brought it, when they did.';
 COMMENT ON TABLE registry IS 'One row: the version of all that decides verdicts.';
 COMMENT ON COLUMN registry.version IS 'Raised once by every transaction that changes what decides verdicts, from psql too.';
+
+-- What S3 and EventBridge say to SNS comes in two envelopes.
+ALTER TABLE queue DROP CONSTRAINT queue_unwrap_known, ADD CONSTRAINT queue_unwrap_known CHECK (
+  unwrap IN ('none', 'sns', 'eventbridge', 's3', 'sns,eventbridge', 'sns,s3'));
+COMMENT ON COLUMN queue.unwrap IS 'The service that puts an envelope around each event, which is taken off: sns, eventbridge or s3, or two of them, the outer first; none: there is no such envelope. NULL: as UNWRAP says.';
 
 DO $$
 BEGIN

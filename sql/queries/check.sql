@@ -27,7 +27,7 @@ FROM unnest(%(relations)s::text[], %(privileges)s::text[]) AS wanted (relation, 
 WHERE NOT coalesce(has_table_privilege(to_regclass(wanted.relation)::oid, wanted.privilege), false)
 UNION ALL
 SELECT name, 'EXECUTE'
-FROM (VALUES ('registry_version_held(boolean)'), ('register_tenants(text,text[])')) AS functions (name)
+FROM (VALUES ('registry_version_held(boolean,boolean)'), ('register_tenants(text,text[],bigint)')) AS functions (name)
 WHERE NOT coalesce(has_function_privilege(to_regprocedure(name)::oid, 'EXECUTE'), false)
 ORDER BY relation, privilege
 
@@ -110,7 +110,7 @@ SELECT DISTINCT role, name, 'EXECUTE'
 FROM unnest(%(roles)s::text[]) AS role
 CROSS JOIN (VALUES
   ('registry_changed()'), ('meter_begins_or_ends()'), ('pulse_lines_stay_clear()'), ('put_up_tenant_walls()'),
-  ('register_tenants(text,text[])')
+  ('register_tenants(text,text[],bigint)')
 ) AS functions (name)
 WHERE CASE
   WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false

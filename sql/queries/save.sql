@@ -4,7 +4,7 @@
 -- of the document as NULL, and is made one again.
 
 -- hold_registry: Keep the registry as it is until the commit, and say which version that is, and whether anything is or was said of a queue.
-SELECT registry_version_held(true) AS version, EXISTS (SELECT FROM queue) AS queues_said
+SELECT registry_version_held(true, true) AS version, EXISTS (SELECT FROM queue) AS queues_said
 
 -- hold_registry_alone: Wait until no save is under way, and keep others from beginning until the commit.
 SELECT pg_advisory_xact_lock(registry_lock_key())
@@ -31,7 +31,7 @@ SELECT rule_id, reason, queue, tenant_id, event_type, conditions FROM rejection_
 SELECT queue, unwrap, mapping, tenants, event_type, registers_tenants FROM queue
 
 -- register_tenants: Register those of the names that are unknown, in a transaction of its own, as far as the queue may; gives those that were registered.
-SELECT register_tenants(%(queue)s, %(names)s)
+SELECT register_tenants(%(queue)s, %(names)s, %(version)s)
 
 -- lock_replayed: Lock the rejections that are being replayed; those no longer open are not given back.
 SELECT rejection_id

@@ -17,4 +17,10 @@ for (const path of ["/v1/events", "/ingest"]) {
     await emit(made);
   }
 }
+// The SDK reads batches, and leaves it to JSON to write them.
+const batch = JSON.stringify(["one", "two"].map((id) => new CloudEvent({ ...event, id: `${event.id}-${id}` })));
+for (let time = 0; time < 2; time++) {
+  const headers = { "content-type": "application/cloudevents-batch+json; charset=utf-8" };
+  answers.push((await fetch(`${url}/v1/events`, { method: "POST", headers, body: batch })).status);
+}
 console.log(JSON.stringify(answers));

@@ -48,8 +48,9 @@ def test_the_sdk_from_npm_sends_in_both_modes_to_both_paths(
         answers = run_node("http.mjs", url=f"http://127.0.0.1:{gateway.port}", event=event)
     flow.run(**of_queue(sqs_server, queue_url))
 
-    ids = [f"e{path}-{mode}" for path in ("/ingest", "/v1/events") for mode in ("binary", "structured")]
-    assert answers == [202] * 8
+    ids = ["e-one", "e-two"]
+    ids += [f"e{path}-{mode}" for path in ("/ingest", "/v1/events") for mode in ("binary", "structured")]
+    assert answers == [202] * 10
     assert flow.rows() == [cloudevent.pulse_row(event_id) for event_id in ids]
     assert flow.duplicates() == ids
 

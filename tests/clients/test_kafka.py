@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 import confluent_kafka
 import pytest
 from cloudevents.core.bindings.kafka import to_binary_event, to_structured_event
+from cloudevents.v1 import kafka as v1
+from cloudevents.v1.http import CloudEvent as OldCloudEvent
 
 from tests.brokers.kafka import Tansu
 from tests.clients import cloudevent
@@ -50,6 +52,23 @@ def test_kafkajs_sends_with_headers_and_with_the_sdk_from_npm(
     ]
     assert flow.contexts["j-2"]["correlation-id"] == "c-1"
     assert flow.duplicates() == ["e-binary", "e-structured", "j-1", "j-2"]
+
+
+def test_the_older_api_of_the_sdk_from_pypi_sends_in_both_modes(
+    flow: Flow, tansu_broker: Tansu, topic: str
+) -> None:
+    """The one that most programs were written with, and that the SDK still ships beside the newer."""
+    producer = confluent_kafka.Producer({"bootstrap.servers": tansu_broker.servers})
+    for mode, convert in (("binary", v1.to_binary), ("structured", v1.to_structured)):
+        event = OldCloudEvent(cloudevent.attributes(mode, time="2026-11-29T09:00:00Z"), {"n": 1})
+        message = convert(event)
+        for _ in range(2):
+            producer.produce(topic, message.value, message.key, headers=dict(message.headers))
+    assert producer.flush(20) == 0
+    flow.run(**source(tansu_broker, topic))
+
+    assert flow.rows() == [cloudevent.row("binary"), cloudevent.row("structured")]
+    assert flow.duplicates() == ["binary", "structured"]
 
 
 def test_the_sdk_from_pypi_sends_in_both_modes(flow: Flow, tansu_broker: Tansu, topic: str) -> None:

@@ -32,7 +32,10 @@ def test_what_is_listed_is_what_the_migrations_granted(database_url: str, db: Db
     """The tables' own lists of grants, against ours."""
     granted = db.execute(
         "SELECT DISTINCT grantee::regrole::text, relname, privilege_type"
-        " FROM pg_class CROSS JOIN LATERAL aclexplode(relacl)"
+        " FROM pg_class CROSS JOIN LATERAL ("
+        "  SELECT * FROM aclexplode(relacl) UNION"
+        "  SELECT rights.* FROM pg_attribute CROSS JOIN LATERAL aclexplode(attacl) AS rights"
+        "  WHERE attrelid = pg_class.oid) AS granted"
         " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
         " AND grantee::regrole::text = ANY (%s)",
         [[*RIGHTS]],
@@ -51,10 +54,10 @@ def test_what_is_listed_is_what_the_migrations_granted(database_url: str, db: Db
 
 def test_a_right_to_register_tenants_that_is_not_a_writers_is_named(db: Db) -> None:
     for role, what in (("PUBLIC", "public"), ("processor_reader", "role processor_reader")):
-        findings = _after(db, f"GRANT EXECUTE ON FUNCTION register_tenants(text, text[]) TO {role}")
+        findings = _after(db, f"GRANT EXECUTE ON FUNCTION register_tenants(text, text[], bigint) TO {role}")
 
         assert not findings[what].fine
-        assert "EXECUTE on register_tenants(text,text[])" in findings[what].found
+        assert "EXECUTE on register_tenants(text,text[],bigint)" in findings[what].found
     assert _after(db, "SELECT")["role processor_writer"].fine
 
 

@@ -36,6 +36,11 @@ def lived_in(database_url: str, saver: Saver, db: Db, producer: Producer) -> Non
         saver.save(producer.sends(a_delivery(**event)), producer.sends(a_delivery(**event)))
         saver.save(producer.sends(a_delivery(id=f"{tenant}-x", tenant_id=tenant, event_type="unheard-of")))
     discard(db, Selection(rejection_ids=[1]))
+    for tenant in ("acme", "globex"):
+        registry.add_rejection_rule(
+            db, reason="unknown_event_type", queue=None, tenant_id=tenant, event_type=None, conditions={}
+        )
+        saver.save(producer.sends(a_delivery(id=f"{tenant}-y", tenant_id=tenant, event_type="noise")))
     add_usage(db, "acme", "globex")
     db.execute("INSERT INTO usage_rebuild SELECT meter_id, '2026-01-01Z', '2026-02-01Z' FROM meter")
     db.execute("INSERT INTO reopened_window SELECT meter_id, '2026-01-01Z' FROM meter")
@@ -72,6 +77,7 @@ def test_nothing_is_left_of_an_erased_tenant_but_how_much_there_was(
     assert set(_traces(db)) == {
         "message", "duplicate", "rejection", "tenant", "event_type", "event_schema", "tenant_reader",
         "meter", "total", "meter_miss", "voided", "usage_line", "usage_removal", "usage_batch", "api_key",
+        "rejection_rule",
     }  # fmt: skip
     registry.set_tenant_status(db, "acme", "suspended")
 
@@ -82,9 +88,9 @@ def test_nothing_is_left_of_an_erased_tenant_but_how_much_there_was(
     assert db.execute("SELECT outcome, sum(row_count) FROM removal GROUP BY 1 ORDER BY 1").fetchall() == [
         ("duplicate", 1),
         ("message", 1),
-        ("rejection_discarded", 3),
+        ("rejection_discarded", 4),
     ]
-    assert books(db) == {"message": 1, "duplicate": 1, "rejection": 1}
+    assert books(db) == {"message": 1, "duplicate": 1, "rejection": 2}
     assert audit(db, [], None).holds
     assert audited().holds
 

@@ -157,12 +157,15 @@ def test_headers_of_one_name_are_all_kept_and_one_that_names_something_stands_al
 ) -> None:
     topic = kafka.topic()
     kafka.sender.send(topic, b"{}", [("a", "1"), ("a", "2"), ("a#2", "3"), ("a", "4")], partition=0)
-    kafka.sender.send(topic, b"{}", [("message_id", "1"), ("message_id", "2")], partition=0)
+    kafka.sender.send(topic, b"{}", [("message_id", "1"), ("message_id", "2"), ("b", "3")], partition=0)
+    kafka.sender.send(topic, b"{}", [("ce_id", "1"), ("ce_id", "1")], partition=0)
 
-    first, second = take(open_source(topic), 2, settle=True)
+    first, second, third = take(open_source(topic), 3, settle=True)
 
     assert (first.attributes, first.fault) == ({"a": "1", "a#2": "2", "a#2#2": "3", "a#3": "4"}, None)
-    assert second.fault == "the header message_id is there twice; send it once"
+    assert second.fault == "the header message_id is there twice, and differs; send it once"
+    assert second.attributes == {"message_id": "1", "message_id#2": "2", "b": "3"}
+    assert (third.attributes, third.fault) == ({"ce_id": "1"}, None)
 
 
 # ── offsets and order ─────────────────────────────────────────────────────────────────────────────────

@@ -32,6 +32,9 @@ def tenants(db: Db) -> dict[str, str | None]:
     return dict(db.execute("SELECT tenant_id, registered_by FROM tenant ORDER BY tenant_id").fetchall())
 
 
+REGISTER = "SELECT register_tenants(%s, %s, (SELECT version FROM registry))"
+
+
 def words(db: Db) -> list[str]:
     return [row["message"] for row in reader.rejections(db, Selection().parameters(), status=None, limit=99)]
 
@@ -92,7 +95,7 @@ def test_a_tenant_beyond_those_that_the_queue_is_bound_to_is_never_registered(sa
         "envelope_invalid",
     ]
     # Nor by a process that has not heard of it.
-    assert db.execute("SELECT register_tenants(%s, %s)", [QUEUE, ["new-3"]]).fetchall() == []
+    assert db.execute(REGISTER, [QUEUE, ["new-3"]]).fetchall() == []
     assert set(tenants(db)) == {"acme", "globex", "new-1"}
 
 
@@ -161,15 +164,14 @@ def test_the_bound_is_exact_however_many_ask_at_once(make_saver: MakeSaver, db: 
 def test_whoever_registers_waits_for_whoever_is_about_to(database_url: str, db: Db) -> None:
     """Or both would count before the other has committed."""
     set_queue(db, QUEUE, {"registers_max": 1})
-    ask = "SELECT register_tenants(%s, %s)"
     with (
         connect(database_url) as second,
         psycopg.connect(database_url) as first,
         ThreadPoolExecutor(1) as pool,
     ):
-        assert first.execute(ask, [QUEUE, ["new-1"]]).fetchall() == [("new-1",)]
+        assert first.execute(REGISTER, [QUEUE, ["new-1"]]).fetchall() == [("new-1",)]
 
-        waiting = pool.submit(lambda: second.execute(ask, [QUEUE, ["new-2"]]).fetchall())
+        waiting = pool.submit(lambda: second.execute(REGISTER, [QUEUE, ["new-2"]]).fetchall())
         wait_until(
             lambda: (
                 db.execute(
@@ -185,6 +187,39 @@ def test_whoever_registers_waits_for_whoever_is_about_to(database_url: str, db: 
         assert waiting.result(30) == []
 
 
+def test_what_was_judged_by_an_older_registry_registers_nobody(db: Db) -> None:
+    """Its event may not be valid any more."""
+    before = "SELECT register_tenants(%s, %s, (SELECT version - 1 FROM registry))"
+
+    assert db.execute(before, [QUEUE, ["new"]]).fetchall() == []
+
+
+def test_a_schema_that_changes_under_a_registration_undoes_it(
+    saver: Saver, database_url: str, db: Db
+) -> None:
+    """The change is committed between the first look at the version and the lock."""
+    with psycopg.connect(database_url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("INSERT INTO tenant (tenant_id, name) VALUES ('new-1', '')")
+        other.execute(
+            "INSERT INTO event_schema (event_type, version, definition) VALUES ('order.created', 2, 'false')"
+        )
+        ready = pool.submit(saver.outcomes, a_delivery(tenant_id="new-0"), a_delivery(tenant_id="new-1"))
+        wait_until(
+            lambda: (
+                db.execute(
+                    "SELECT FROM pg_stat_activity WHERE query LIKE '%register_tenants%'"
+                    " AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()"
+                ).fetchone()
+                is not None
+            ),
+            "it waits for the name",
+        )
+        other.commit()
+
+        assert ready.result(30) == ["unknown_tenant", "schema_violation"]
+    assert set(tenants(db)) == {"acme", "globex", "new-1"}
+
+
 def test_a_tenant_in_an_open_psql_transaction_blocks_no_save(saver: Saver, database_url: str, db: Db) -> None:
     with psycopg.connect(database_url) as psql:
         psql.execute("INSERT INTO tenant (tenant_id, name) VALUES ('new-1', '')")
@@ -194,7 +229,7 @@ def test_a_tenant_in_an_open_psql_transaction_blocks_no_save(saver: Saver, datab
             other.execute("SET statement_timeout = '10s'")
             other.execute("SET lock_timeout = 0")
             asked = [QUEUE, ["new-1", "new-3"]]
-            assert other.execute("SELECT register_tenants(%s, %s)", asked).fetchall() == [("new-3",)]
+            assert other.execute(REGISTER, asked).fetchall() == [("new-3",)]
         found = saver.outcomes(a_delivery(tenant_id="new-1"), a_delivery(tenant_id="new-2"))
         assert found == ["unknown_tenant", "stored"]
         psql.commit()
@@ -206,7 +241,7 @@ def test_what_was_registered_before_a_save_failed_is_stored_the_next_time(
     saver: Saver, make_saver: MakeSaver, db: Db
 ) -> None:
     """A process that died in between has left a tenant, and its delivery in the queue."""
-    db.execute("SELECT register_tenants(%s, %s)", [QUEUE, ["new"]])
+    db.execute(REGISTER, [QUEUE, ["new"]])
     saver.close()
 
     assert make_saver().outcomes(a_delivery(tenant_id="new", receive_count=2)) == ["stored"]
@@ -215,12 +250,10 @@ def test_what_was_registered_before_a_save_failed_is_stored_the_next_time(
 
 def test_the_writer_registers_by_such_a_queue_and_in_no_other_way(log_in: LogIn, db: Db) -> None:
     with connect(log_in("processor_writer")) as writer:
-        assert writer.execute("SELECT register_tenants(%s, %s)", [QUEUE, ["new", "acme"]]).fetchall() == [
-            ("new",)
-        ]
+        assert writer.execute(REGISTER, [QUEUE, ["new", "acme"]]).fetchall() == [("new",)]
         set_queue(db, "other", {"unwrap": "none"})
         for queue in ("other", "nowhere"):
-            assert writer.execute("SELECT register_tenants(%s, '{x}')", [queue]).fetchall() == []
+            assert writer.execute(REGISTER, [queue, ["x"]]).fetchall() == []
         for statement in (
             "UPDATE queue SET registers_tenants = true",
             "INSERT INTO queue (queue) VALUES ('mine')",
@@ -230,7 +263,7 @@ def test_the_writer_registers_by_such_a_queue_and_in_no_other_way(log_in: LogIn,
                 writer.execute(statement)
     for role in ("processor_reader", "processor_gateway", "processor_tenant_reader", "processor_biller"):
         with connect(log_in(role)) as other, pytest.raises(psycopg.errors.InsufficientPrivilege):
-            other.execute("SELECT register_tenants(%s, %s)", [QUEUE, ["x"]])
+            other.execute(REGISTER, [QUEUE, ["x"]])
 
 
 def test_a_replay_registers_too_and_a_dry_run_says_so_beforehand(
@@ -247,3 +280,15 @@ def test_a_replay_registers_too_and_a_dry_run_says_so_beforehand(
 
     assert foretold == done == {"stored": 1, "unknown_tenant": 1}
     assert tenants(db)["new"] == QUEUE
+
+
+def test_what_a_rule_discards_registers_nobody(saver: Saver, db: Db) -> None:
+    registry.add_rejection_rule(
+        db, reason="unknown_tenant", queue=None, tenant_id="smoke-test", event_type=None, conditions={}
+    )
+
+    assert saver.outcomes(a_delivery(tenant_id="smoke-test"), a_delivery(tenant_id="new")) == [
+        "unknown_tenant",
+        "stored",
+    ]
+    assert tenants(db).keys() == {"acme", "globex", "new"}

@@ -207,7 +207,7 @@ CHANGES = [
     "UPDATE queue SET tenants = '{acme}'",
     "DELETE FROM queue",
     "TRUNCATE queue",
-    "SELECT register_tenants('of-others', '{t-1,t-2,acme}')",
+    "SELECT register_tenants('of-others', '{t-1,t-2,acme}', (SELECT version FROM registry))",
     "INSERT INTO tenant (tenant_id, name) SELECT 't' || n, '' FROM generate_series(1, 100) AS n",
     f"BEGIN; {RENAME}; UPDATE event_type SET description = 'y'; DELETE FROM event_schema; COMMIT",
     f"BEGIN; SET CONSTRAINTS ALL IMMEDIATE; {RENAME}; {RENAME}; COMMIT",
@@ -234,7 +234,7 @@ def test_a_transaction_that_changes_the_registry_raises_its_version_once(db: Db,
         "UPDATE tenant SET name = 'x' WHERE tenant_id = 'nobody'",
         "SELECT * FROM tenant FOR SHARE",
         "DELETE FROM rejection",
-        "SELECT register_tenants('events', '{t-1}')",
+        "SELECT register_tenants('events', '{t-1}', (SELECT version FROM registry))",
     ],
 )
 def test_what_changes_nothing_of_the_registry_leaves_its_version(db: Db, statement: str) -> None:

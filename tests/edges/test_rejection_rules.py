@@ -133,6 +133,8 @@ def test_what_a_person_replays_stays_open_where_it_is_refused_again(saver: Saver
     assert replayed(replay(saver, db)) == ["envelope_invalid"]
 
     assert rejections(db) == [("open", None, False)]
+    [(message,)] = db.execute("SELECT detail ->> 'message' FROM rejection").fetchall()
+    assert "by rule" not in message
 
 
 def test_an_id_conflict_is_never_discarded(saver: Saver, db: Db) -> None:

@@ -18,6 +18,7 @@ from processor.errors import StoreFault
 from processor.migrations import require_current
 from processor.patience import Patience
 from processor.pipeline import once
+from processor.queue_rules import remove_queue, set_queue
 from processor.retention import Ages, apply, plan
 from processor.schemas import Schemas
 from processor.settings import Settings
@@ -125,6 +126,24 @@ def test_a_process_that_is_too_old_for_meters_saves_until_there_is_one(writer_ur
         db.execute("UPDATE meter SET status = 'retired'")
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="too old to count"):
             old.execute(question)
+
+
+def test_a_process_that_is_too_old_for_rules_of_queues_saves_until_there_are_some(
+    writer_url: str, db: Db
+) -> None:
+    """It would read bodies as they are not meant, and let a queue speak for any tenant."""
+    questions = "SELECT registry_version_held()", "SELECT registry_version_held(true)"
+    with connect(writer_url) as old:
+        for changes in ({"tenants": ["acme"]}, {"unwrap": "none"}, {"registers_tenants": True}):
+            set_queue(db, "events", changes)
+            for question in questions:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="too old to read"):
+                    old.execute(question)
+            remove_queue(db, "events")
+            for question in questions:
+                assert (
+                    old.execute(question).fetchone() == db.execute("SELECT version FROM registry").fetchone()
+                )
 
 
 def test_a_process_that_may_not_save_ends_before_it_receives(

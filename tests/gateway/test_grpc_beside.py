@@ -60,20 +60,25 @@ def test_what_stands_beside_a_body_is_used_and_without_a_tenant_it_is_the_keys(
         a_raw(BODY, event_type="free", message_id="bare"),
         a_raw(BODY, **BINARY),
         a_raw(gzip.compress(BODY), event_type="free", message_id="packed", **{"content-encoding": "gzip"}),
-        a_raw(b"\xef\xbb\xbf" + PULSE, message_id="marked", producer="till"),
+        a_raw(b"\xef\xbb\xbf" + PULSE.replace(b"{", b'{"id": "marked", ')),
+        a_raw(
+            b'{"id": "own", "event_type": "free", "payload": 1}',
+            **{"amqp.timestamp": "never", "region": "eu"},
+        ),
         a_raw(b'{"id": "o", "event_type": "free", "payload": 1}', message_id="another"),
     ]
     [reply] = answer_of(door, "IngestBatch", requests)
     process_all(source, saver)
 
-    refused = reply.results[5].refusal
+    refused = reply.results[6].refusal
     assert "'another' and 'o'" in refused.detail
     rows = db.execute("SELECT message_id, tenant_id, producer, context FROM message ORDER BY 1").fetchall()
     assert rows == [
         ("bare", "acme", "", None),
         ("binary", "acme", "/s", None),
         ("field", "acme", "", {"region": "eu", "idempotency_key": "k"}),
-        ("marked", "acme", "till", None),
+        ("marked", "acme", "", None),
+        ("own", "acme", "", {"amqp.timestamp#2": "never", "region": "eu"}),
         ("packed", "acme", "", None),
     ]
 

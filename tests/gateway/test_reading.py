@@ -116,8 +116,22 @@ def test_so_is_a_payload_with_attributes(
     assume(holds(Item(text_of(payload).encode(), attributes)))
 
 
+speaking = st.sampled_from(
+    [
+        "ce-specversion",
+        "ce-id",
+        "ce-type",
+        "content-type",
+        "content-encoding",
+        "amqp.timestamp",
+        "routing_key",
+    ]
+)
+beside = st.dictionaries(names | speaking, names | st.sampled_from(["1.0", "gzip"]), max_size=4)
+
+
 @few
-@given(st.binary(max_size=200), st.dictionaries(names, names, max_size=3), st.none() | names)
+@given(st.binary(max_size=200) | values.map(text_of).map(str.encode), beside, st.none() | names)
 def test_whatever_comes_gets_a_word(body: bytes, attributes: dict[str, str], key: str | None) -> None:
     READING.read(Item(body, attributes, key), Caller("acme"), {})
 

@@ -54,7 +54,7 @@ class Page:
             capture_output=True,
             text=True,
             check=False,
-            timeout=150,
+            timeout=200,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -121,7 +121,7 @@ def test_the_publishers_of_a_rabbitmq_pulse_ingestor_go_on(
     assert "loja-1" in said
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_three_thousand_connections_of_an_http_ingestor_are_answered_with_204(sqs_page: Page) -> None:
     script, of_the_sender = scripts("An HTTP consumption ingestor")
     port = str(free_port())
@@ -173,9 +173,9 @@ def test_the_producers_of_an_event_process_app_go_on(
     assert page.ask("SELECT payload FROM message WHERE tenant_id = 'client-1' ORDER BY sent_at LIMIT 1") == [
         ("SALVE 0",)
     ]
-    outcomes = [json.loads(line) for line in said.splitlines() if '"event": "delivery"' in line]
+    outcomes = [json.loads(line) for line in said.splitlines() if '"event": "outcome"' in line]
     assert Counter(line["outcome"] for line in outcomes) == {"stored": 60, "rejected": 2}
-    assert {line["tenant_id"] for line in outcomes} == {"client-1", "client-2", "client-3", None}
+    assert {line.get("tenant_id") for line in outcomes} == {"client-1", "client-2", "client-3", None}
     assert "SALVE" not in said, "no payload in a log"
 
 

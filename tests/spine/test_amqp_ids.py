@@ -100,29 +100,6 @@ def test_a_null_names_nothing_and_a_time_is_text() -> None:
     assert fault is None
 
 
-def test_the_time_of_a_cloudevent_may_be_a_timestamp_of_amqp() -> None:
-    """Its Python SDK writes the milliseconds as a number."""
-    headers: Any = {
-        "cloudEvents_time": 1_764_406_800_123,
-        "ce-time": datetime(2026, 11, 22, 10, tzinfo=UTC),
-        "cloudEvents:time": "2026-11-22T10:00:00Z",
-        "ce_time": 0,
-        "time": 5,
-    }
-
-    attributes, fault = attributes_of(BasicProperties(headers=headers), "k")
-
-    assert attributes == {
-        "cloudEvents_time": "2025-11-29T09:00:00.123000+00:00",
-        "ce-time": "2026-11-22T10:00:00+00:00",
-        "cloudEvents:time": "2026-11-22T10:00:00Z",
-        "ce_time": "0",
-        "time": "5",
-        "routing_key": "k",
-    }
-    assert fault is None
-
-
 @pytest.mark.parametrize("message_id", ["x" * 171, "é" * 255, "a\nb", "\ud800"])
 def test_a_delivery_id_always_fits(message_id: str) -> None:
     name = hand_over(a_base(message_id=message_id))

@@ -133,14 +133,31 @@ def test_what_a_broker_adds_on_the_way_is_no_context() -> None:
     }
 
 
-@pytest.mark.parametrize("message_id", ["", "two\nlines", "\ud800"])
-def test_a_property_that_can_be_no_id_names_nothing(message_id: str) -> None:
-    beside, fault = attributes_of(BasicProperties(message_id=message_id), "key")
+def test_a_property_that_is_empty_names_nothing() -> None:
+    beside, fault = attributes_of(BasicProperties(message_id=""), "key")
 
     found = envelope(a_pulse(), beside)
 
     assert (found.message_id, fault) == (None, None)
     assert "amqp.message_id" in json.loads(found.context or "")
+
+
+@pytest.mark.parametrize("message_id", ["two\nlines", "\ud800"])
+def test_a_property_that_can_be_no_id_is_refused(message_id: str) -> None:
+    """Without the id that its sender gave it, an event would count once for each time it is published."""
+    beside, _ = attributes_of(BasicProperties(message_id=message_id), "key")
+
+    found = malformed(a_pulse(), beside)
+
+    assert "id (from the message attribute amqp.message_id)" in found.detail["message"]
+
+
+def test_an_event_with_an_id_and_a_payload_is_one_where_both_tenant_and_type_are_said_elsewhere() -> None:
+    said: Any = {"tenant_id": "acme", "event_type": "order.created"}
+
+    found = envelope({"id": "e-1", "payload": {"n": 1}}, said)
+
+    assert (found.message_id, found.payload) == ("e-1", '{"n":1}')
 
 
 @pytest.mark.parametrize("way", ["beside", "implied"])

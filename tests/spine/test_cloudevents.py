@@ -2,6 +2,7 @@
 
 import base64
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -164,6 +165,16 @@ def test_one_attribute_written_twice_must_say_one_thing() -> None:
     assert "ce_id" in said
     assert "ce-id" in said
     assert "differ" in words({}, binary() | {"content-type": "text/json", "content_type": "application/json"})
+
+
+@pytest.mark.parametrize("prefix", ["cloudEvents:", "cloudEvents_"])
+def test_a_time_of_amqp_is_milliseconds(prefix: str) -> None:
+    """So the Python SDK writes it."""
+    found = envelope({}, binary(prefix, time="1764406800123"))
+
+    assert found.occurred_at == datetime(2025, 11, 29, 9, 0, 0, 123_000, tzinfo=UTC)
+    assert envelope(structured({}, time="2025-11-29T09:00:00.123Z"), {f"{prefix}time": "1764406800123"})
+    assert "ce_time" in words({}, binary(time="1764406800123"))
 
 
 @pytest.mark.parametrize("body", [b"no json", b"\xff"])

@@ -8,12 +8,13 @@ import pytest
 
 from processor.bindings import UNBOUND, Bindings
 from processor.columns import TEXT_LENGTH_MAX
+from processor.decoding import Decoder
 from processor.errors import Reason
-from processor.model import EventSchema, Message, QueueRules, Registry, Rejection, Verdict
+from processor.model import Delivery, EventSchema, Message, QueueRules, Registry, Rejection, Verdict
 from processor.schemas import Schemas
 from processor.unwrapping.s3 import TEST_EVENT_WORDS
-from processor.unwrapping.shapes import _SHAPES, NO_TENANT, pointer_words
-from processor.wire import Attribute
+from processor.unwrapping.shapes import _SHAPES, _UNMISTAKABLE, NO_TENANT, pointer_words, shape_words
+from processor.wire import Attribute, Envelope, Malformed
 from tests.builders import SENT_AT, a_delivery, an_event
 from tests.spine.reading import a_cloudevent, a_pulse
 
@@ -311,10 +312,62 @@ def test_a_shape_that_is_known_is_named_with_what_takes_it(body: Any, words: str
     assert "UNWRAP" not in unnamed.detail["message"]
 
 
+def read(delivery: Delivery, rules: QueueRules) -> Envelope | Malformed:
+    return Decoder(1024 * 1024, 64).read(delivery, rules)
+
+
+WHOLE = [
+    an_eventbridge_event({"n": 1}),
+    {"Records": [an_s3_record()]},
+    {"Type": "Notification", "TopicArn": "arn", "MessageId": "m", "Message": "{}"},
+    {"Type": "SubscriptionConfirmation", "TopicArn": "arn", "MessageId": "m", "Token": "t"},
+    {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "drop", "RequestId": "R1"},
+    {"resourceSpans": []},
+    [a_cloudevent(id="1"), a_cloudevent(id="2")],
+]
+
+
+@pytest.mark.parametrize("body", WHOLE)
+def test_an_envelope_of_a_service_is_no_payload_unless_an_operator_says_so(body: Any) -> None:
+    """Stored whole, it would have no id of its own, and would count once for each time it was delivered."""
+    beside: dict[str, Attribute] = {"tenant_id": "acme", "event_type": "order.created"}
+    delivery = a_delivery(json.dumps(body).encode(), attributes=beside)
+    inside = a_delivery(tenant_id="acme", event_type="order.created", payload=body)
+
+    refusal, whole = read(delivery, QueueRules()), read(delivery, QueueRules(unwrap="none"))
+
+    assert isinstance(refusal, Malformed), refusal
+    assert "--unwrap none" in refusal.detail["message"]
+    assert isinstance(whole, Envelope), whole
+    assert whole.payload_value == body
+    assert isinstance(read(inside, QueueRules()), Envelope)
+
+
+def test_whose_an_event_of_eventbridge_is_must_agree_with_what_is_beside_it() -> None:
+    body = json.dumps(an_eventbridge_event({"tenant_id": "acme"})).encode()
+
+    found = read(a_delivery(body, attributes={"tenant_id": "globex"}), QueueRules(unwrap="eventbridge"))
+
+    assert isinstance(found, Malformed), found
+    assert "tenant_id stands beside the body and in it, and differs" in found.detail["message"]
+
+
+def test_of_a_wrapped_event_the_true_fault_comes_first() -> None:
+    message = json.dumps(an_event(id="u4"))
+    body = {"Type": "Notification", "TopicArn": "arn", "MessageId": "m", "Message": message}
+    body["MessageAttributes"] = {"message_id": {"Type": "String", "Value": "other"}}  # type: ignore[assignment]
+
+    found = read(a_delivery(json.dumps(body).encode()), QueueRules(unwrap="sns"))
+
+    assert isinstance(found, Malformed), found
+    assert found.detail["message"].startswith("the message attribute message_id differs")
+
+
 def test_the_words_are_short_enough_to_be_kept_whole() -> None:
     """A rejection keeps 256 characters of a text."""
-    words = [NO_TENANT, TEST_EVENT_WORDS, *(words for _, words in _SHAPES)]
+    words = [NO_TENANT, TEST_EVENT_WORDS, *(words.replace("@", "sns,") for _, words in _SHAPES)]
     words += [pointer_words(pointer.encode()) or "" for pointer in POINTERS]
+    words += [shape_words(dict.fromkeys(names), is_payload=True) or "" for names, _ in _UNMISTAKABLE]
 
     assert max(len(one) for one in words) <= TEXT_LENGTH_MAX
 
@@ -323,6 +376,41 @@ def test_a_known_shape_in_a_broken_envelope_is_not_named() -> None:
     broken = an_event(tenant_id="") | {"Type": "Notification", "TopicArn": "arn"}
 
     assert "UNWRAP" not in refused(broken, None).detail["message"]
+
+
+def in_sns(body: Any) -> dict[str, Any]:
+    return {
+        "Type": "Notification",
+        "MessageId": "n-1",
+        "TopicArn": "arn:aws:sns:us-east-1:000000000000:t",
+        "Message": json.dumps(body),
+        "Timestamp": "2026-11-22T09:45:00.000Z",
+    }
+
+
+def test_an_envelope_in_sns_is_taken_off_as_well_and_its_words_go_first() -> None:
+    record = accepted(in_sns({"Records": [an_s3_record()]}), "sns,s3", bound="acme")
+    event = accepted(in_sns(an_eventbridge_event(a_pulse())), "sns,eventbridge")
+
+    assert record == accepted({"Records": [an_s3_record()]}, "s3", bound="acme").__replace__(
+        delivery=record.delivery
+    )
+    assert (event.message_id, event.sent_at) == ("6a7e8feb-b491-4cf7-a9f1-bf3703467718", AT)
+    assert json.loads(event.context or "")["account"] == "111122223333"
+
+
+@pytest.mark.parametrize(
+    ("body", "unwrap"),
+    [({"Records": [an_s3_record()]}, "s3"), (an_eventbridge_event(a_pulse()), "eventbridge")],
+)
+def test_two_envelopes_are_named_one_after_the_other(body: Any, unwrap: str) -> None:
+    first = refused(in_sns(body), None).detail["message"]
+    second = refused(in_sns(body), "sns").detail["message"]
+    turned = refused(in_sns(body), unwrap).detail["message"]
+
+    assert "set UNWRAP=sns (or" in first
+    assert f"set UNWRAP=sns,{unwrap} (or: processor queue set QUEUE --unwrap sns,{unwrap})" in second
+    assert "set UNWRAP=sns (or" in turned
 
 
 def test_an_unknown_unwrap_takes_nothing() -> None:

@@ -89,7 +89,7 @@ def test_an_envelope_on_another_queue_is_not_taken_off() -> None:
     found = refused(a_notification(an_event()), queue="plain")
 
     assert found.reason is Reason.ENVELOPE_INVALID
-    assert "in no known format" in found.detail["message"]
+    assert "a notification of SNS" in found.detail["message"]
     assert "set UNWRAP=sns" in found.detail["message"]
     assert "processor queue set QUEUE --unwrap sns" in found.detail["message"]
     assert "processor rejection replay" in found.detail["message"]

@@ -301,6 +301,23 @@ def test_a_pulse_that_says_a_thing_twice_is_refused(twice: dict[str, str]) -> No
     assert "send one" in malformed(a_pulse(**twice)).detail["message"]
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"tenant": None},
+        {"use_unit": None},
+        {"tenant_id": None, "tenant": "acme"},
+        {"use_unity": None, "use_unit": "KB"},
+        {"tenant": None, "use_unit": None, "id": None, "producer": None, "occurred_at": None},
+    ],
+)
+def test_a_name_of_a_pulse_that_is_null_is_not_named(named: dict[str, Any]) -> None:
+    found = envelope(a_pulse(**named))
+
+    assert json.loads(found.payload) == a_pulse()
+    assert (found.tenant_id, found.message_id, found.context) == ("acme", None, None)
+
+
 def test_a_pulse_may_have_an_id_a_producer_and_a_time() -> None:
     found = envelope(a_pulse(id="p-1", producer="meter", occurred_at="2026-11-22T10:00:00Z"))
 

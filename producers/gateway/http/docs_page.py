@@ -63,13 +63,19 @@ def _requests(path: str, media_type: str, content: Mapping[str, Any]) -> list[st
             "<pre>"
             + escape(
                 f"curl -i http://127.0.0.1:8090{path} \\\n"
-                f"  -H 'Authorization: Bearer ep_…' -H 'Idempotency-Key: my-1' \\\n"
+                f"  -H 'Authorization: Bearer ep_…'{_key(example)} \\\n"
                 f"  -H 'Content-Type: {media_type}' \\\n  -d '{orjson.dumps(example).decode()}'"
             )
             + "</pre>"
             for example in examples
         ),
     ]
+
+
+def _key(example: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Show the key where an event has no id of its own."""
+    events = example if isinstance(example, list) else [example]
+    return "" if all("id" in event for event in events) else " -H 'Idempotency-Key: my-1'"
 
 
 def _answer(found: Mapping[str, Any]) -> str:
