@@ -68,6 +68,7 @@ def print_fitting(table: Table) -> None:
     needed = Measurement.get(console, console.options, table)
     console.width = screen_width() or needed.maximum
     if needed.minimum <= console.width:
+        _share(table, console.width - needed.minimum)
         console.print(table)
         return
     if table.title:
@@ -79,6 +80,23 @@ def print_fitting(table: Table) -> None:
             line = f"{heading:<{left}}{cell}"
             click.echo(fit(line, " " * left) if heading in PROSE else line)
         click.echo()
+
+
+def _share(table: Table, room: int) -> None:
+    """Give each column that may be wrapped its part of the room; rich alone would cut words."""
+    wrapped = [column for column in table.columns if not column.no_wrap and column.min_width is not None]
+    wide = {
+        id(column): max(cell_len(str(text)) for text in [column.header, *column.cells]) for column in wrapped
+    }
+    for left, column in zip(
+        range(len(wrapped), 0, -1),
+        sorted(wrapped, key=lambda column: wide[id(column)] - (column.min_width or 0)),
+        strict=True,
+    ):
+        least = column.min_width or 0
+        more = min(wide[id(column)] - least, room // left)
+        column.width = least + more
+        room -= more
 
 
 def _wrapped(line: str, width: int, indent: str) -> str:
