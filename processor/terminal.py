@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -50,7 +51,7 @@ def print_cells(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for at, heading in enumerate(headings):
         words = [word for row in [headings, *kept] for word in row[at].split()] if heading in PROSE else []
-        longest = max((len(word) for word in words), default=None)
+        longest = max(map(cell_len, words), default=None)
         table.add_column(Text(heading), no_wrap=heading not in PROSE, min_width=longest, overflow="fold")
     for row in kept:
         table.add_row(*map(Text, row))
@@ -60,9 +61,14 @@ def print_cells(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
 def print_fitting(table: Table) -> None:
     """Print a table, or where the screen is too narrow for it, each row as lines of heading and value."""
     console = Console(file=sys.stdout, highlight=False, width=10**6)
+    for column in table.columns:
+        if column.no_wrap:
+            # Else the longest word of it would do.
+            column.min_width = max(cell_len(str(text)) for text in [column.header, *column.cells])
     needed = Measurement.get(console, console.options, table)
     console.width = screen_width() or needed.maximum
     if needed.minimum <= console.width:
+        _share(table, console.width - needed.minimum)
         console.print(table)
         return
     if table.title:
@@ -74,6 +80,23 @@ def print_fitting(table: Table) -> None:
             line = f"{heading:<{left}}{cell}"
             click.echo(fit(line, " " * left) if heading in PROSE else line)
         click.echo()
+
+
+def _share(table: Table, room: int) -> None:
+    """Give each column that may be wrapped its part of the room; rich alone would cut words."""
+    wrapped = [column for column in table.columns if not column.no_wrap and column.min_width is not None]
+    wide = {
+        id(column): max(cell_len(str(text)) for text in [column.header, *column.cells]) for column in wrapped
+    }
+    for left, column in zip(
+        range(len(wrapped), 0, -1),
+        sorted(wrapped, key=lambda column: wide[id(column)] - (column.min_width or 0)),
+        strict=True,
+    ):
+        least = column.min_width or 0
+        more = min(wide[id(column)] - least, room // left)
+        column.width = least + more
+        room -= more
 
 
 def _wrapped(line: str, width: int, indent: str) -> str:

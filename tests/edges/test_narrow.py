@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from processor import registry
 from processor.cli import cli as processor_cli
 from processor.devstack.report import Report
+from processor.terminal import print_cells
 from producers.cli import main as producers_cli
 from tests.builders import a_delivery
 from tests.edges.test_times import ASKED
@@ -97,3 +98,17 @@ def test_the_report_of_the_demo_cuts_no_word(
         shown.append(set(re.findall(r"[^\s─]+", capsys.readouterr().out)))
 
     assert shown[0] == shown[1]
+
+
+@pytest.mark.parametrize("width", range(20, 140))
+def test_a_table_of_words_of_any_length_cuts_none_at_any_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    found = "set it in the environment or in .env: postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+    headings = ["", "what", "found", "what to do", "at"]
+    row = ["!!", "dead-letter queue", "DATABASE_URL is not set", found, "2026-11-29 10:00:00Z"]
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    print_cells(headings, [row])
+
+    assert set(" ".join(row).split()) <= set(capsys.readouterr().out.split())

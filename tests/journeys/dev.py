@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,7 +27,8 @@ def running(directory: Path, command: str = ".venv/bin/processor dev --env-file 
         venv.symlink_to(sys.prefix)
     with (directory / "dev.out").open("w") as output:
         dev = subprocess.Popen(
-            ["bash", "-c", f"exec {command}"],
+            # So that the signal at the end finds it, and no shell.
+            ["bash", "-c", re.sub(r"(?m)^(\S*processor dev)", r"exec \1", command)],
             cwd=directory,
             env=environment(),
             stdout=output,

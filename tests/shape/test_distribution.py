@@ -16,6 +16,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 TOOLS = {"grpcio-tools", "uv", "pip-audit"}
 """What the Makefile keeps in a venv of its own."""
 
+PAGES = [TOP / "README.md", *(TOP / name / "README.md" for name in ("producers", "deployments", "sql"))]
 _INSTALL = re.compile(r"\b(?:pipx?3?|uv(?: pip| tool)?) (?:install|wheel|add|download)\b([^`;)&]*)")
 _WITH_VALUE = {"-r", "--requirement", "-c", "--constraint", "--wheel-dir", "--target"}
 
@@ -83,6 +84,17 @@ def test_no_text_says_to_install_a_strangers_package() -> None:
 def test_a_strangers_package_is_found(text: str, found: list[str]) -> None:
     assert _installed(text) == found
     assert not any(map(_is_ours, found))
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *(TOP / "docs").rglob("*.md")], ids=lambda page: str(page)[len(str(TOP)) :]
+)
+def test_a_page_puts_the_commands_on_the_path_before_it_types_one(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    typed = re.search(r"(?m)^(    )?(processor|producers|awslocal) [a-z]", text)
+
+    assert not re.search(r"\.venv/bin/(processor|producers|awslocal)", text)
+    assert typed is None or ". .venv/bin/activate" in text[: typed.start()]
 
 
 def test_the_distribution_is_installed_under_its_name() -> None:
