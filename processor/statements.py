@@ -61,8 +61,8 @@ class Statements:
     """The statements of one transaction, in the order that every process keeps.
 
     What was handed over before is looked for by its delivery, since the message may have been stored under
-    another key than settings give it today; with `keys_by_settings` all else, too. With a `run_id` it is noted
-    which messages that run has stored. `misses` counts what meters could not count.
+    another key than settings give it today; with `keys_by_settings` all else, too. With a `run_id` it is
+    noted which messages that run has stored. `misses` counts what meters could not count.
     """
 
     def __init__(
