@@ -112,16 +112,16 @@ def fill(
         _refuse_halves(named)
         if "specversion" in named:
             _check(named["specversion"][1], None, fields)
-        for ours, field in names.items():
-            if (bare := _FORM.names[ours]) not in named:
-                continue
-            name, value = named[bare]
-            own = filled.setdefault(field, number_in_text(value) if ours == "schema_version" else value)
-            if not _same(bare, own, value):
-                raise _Fault(differing(name, value, bare, own))
-            sources[field] = name
     except _Fault as fault:
         return invalid(str(fault), claimed_of(fields, beside))
+    for ours, field in names.items():
+        if (bare := _FORM.names[ours]) not in named:
+            continue
+        name, value = named[bare]
+        own = filled.setdefault(field, number_in_text(value) if ours == "schema_version" else value)
+        if not _same(bare, own, value):
+            return invalid(differing(name, value, bare, own), claimed_of(fields, beside))
+        sources[field] = name
     return filled, Beside(beside.attributes, beside.implied, sources)
 
 

@@ -235,7 +235,10 @@ def _moment(part: _Part) -> str:
     return str(named)
 
 
-_READERS: Mapping[str, Callable[[_Part], object]] = {"occurred_at": _moment, "schema_version": _schema_version}
+_READERS: Mapping[str, Callable[[_Part], object]] = {
+    "occurred_at": _moment,
+    "schema_version": _schema_version,
+}
 
 
 def _moment_text(number: str) -> str:

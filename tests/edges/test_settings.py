@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from processor.errors import SettingsError
-from processor.settings import Settings
+from processor.settings import UNWRAPS, Settings
 
 SECRET = "hunter2"
 AWS_QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/events"
@@ -84,6 +84,18 @@ def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_an_error_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     assert SECRET not in _error(monkeypatch, DATABASE_URL=url)
+
+
+def test_the_envelopes_of_a_queue_are_named_or_refused_with_what_was_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for known in UNWRAPS:
+        monkeypatch.setenv("UNWRAP", known)
+        assert Settings.load().unwrap == known
+    monkeypatch.setenv("UNWRAP", "sns, s3")
+
+    with pytest.raises(SettingsError, match=r"UNWRAP: 'sns, s3' is no envelope .* expected one of: sns "):
+        Settings.load()
 
 
 def test_secrets_stay_out_of_repr(monkeypatch: pytest.MonkeyPatch) -> None:
