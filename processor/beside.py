@@ -102,7 +102,7 @@ def complete(
             if isinstance(value, bytes):
                 # One that can be no id comes so, and is refused in words that name it.
                 value = value.decode(errors="surrogateescape")
-            completed[field] = _number(value) if name == "schema_version" else value
+            completed[field] = number_in_text(value) if name == "schema_version" else value
             sources[field] = source
         elif name in beside.implied:
             completed[field] = beside.implied[name]
@@ -269,5 +269,6 @@ def _json(value: Attribute) -> str:
     return f'{{"base64": "{base64.b64encode(value).decode()}"}}'
 
 
-def _number(value: Attribute) -> Attribute | int:
+def number_in_text(value: object) -> object:
+    """Give the number of a text of digits, as a version of a schema may be one; anything else as it is."""
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) else value

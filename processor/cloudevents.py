@@ -15,7 +15,16 @@ from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TypeAlias
 
-from processor.beside import NAMES, Attribute, Beside, bare_name, content_types, differing, of_an_event
+from processor.beside import (
+    NAMES,
+    Attribute,
+    Beside,
+    bare_name,
+    content_types,
+    differing,
+    number_in_text,
+    of_an_event,
+)
 from processor.envelopes import CloudEventFields, Envelope, Form, Malformed, claimed_of, invalid, make
 from processor.rfc3339 import moment_of, rest_of
 from processor.strict_json import Document, JsonFault
@@ -88,6 +97,34 @@ def read(document: Document, beside: Beside, limits: Limits) -> Envelope | Malfo
         return invalid(str(fault), claimed_of(fields if fault.event is None else fault.event, beside))
 
 
+def fill(
+    fields: Mapping[str, Any], names: Mapping[str, str], beside: Beside
+) -> tuple[dict[str, Any], Beside] | Malformed:
+    """Fill the fields of an event of another format with a CloudEvent's attributes beside it.
+
+    Both must agree. `names` maps our names to those of the fields. The second is what else is beside.
+    """
+    filled, sources = dict(fields), {}
+    if not _is_beside(beside.attributes):
+        return filled, beside
+    try:
+        named = _named(beside.attributes)
+        _refuse_halves(named)
+        if "specversion" in named:
+            _check(named["specversion"][1], None, fields)
+    except _Fault as fault:
+        return invalid(str(fault), claimed_of(fields, beside))
+    for ours, field in names.items():
+        if (bare := _FORM.names[ours]) not in named:
+            continue
+        name, value = named[bare]
+        own = filled.setdefault(field, number_in_text(value) if ours == "schema_version" else value)
+        if not _same(bare, own, value):
+            return invalid(differing(name, value, bare, own), claimed_of(fields, beside))
+        sources[field] = name
+    return filled, Beside(beside.attributes, beside.implied, sources)
+
+
 def _read(
     document: Document, beside: Beside, limits: Limits, *, is_event: bool
 ) -> Envelope | Malformed | None:
@@ -107,13 +144,18 @@ def _read(
         return _structured(_merged(document, named), _without(beside, named), limits)
     if "specversion" in named:
         return _binary(document, named, types, beside)
+    _refuse_halves(named)
+    return None
+
+
+def _refuse_halves(named: _Named) -> None:
+    """Raise _Fault where attributes that mean something stand there without the specversion of theirs."""
     halves = sorted(name for bare, (name, _) in named.items() if bare in _MEANT)
-    if halves:
+    if halves and "specversion" not in named:
         raise _Fault(
             f"the message attribute {halves[0]} is of a CloudEvent in binary mode, and its specversion is "
             'not there; send specversion "1.0" in the same way, or leave it out'
         )
-    return None
 
 
 def _named(attributes: Mapping[str, Attribute]) -> _Named:

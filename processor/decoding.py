@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
-from processor.beside import ROUTING_KEY, Attribute, Beside
-from processor.envelopes import claimed_of
+from processor.beside import ROUTING_KEY, Attribute, Beside, free_name
+from processor.envelopes import claimed_of, object_text
 from processor.errors import Reason
 from processor.mapping import decode_mapped
 from processor.model import Delivery, QueueRules
 from processor.routing_keys import RoutingKeys
-from processor.strict_json import VALUES_MAX
+from processor.strict_json import VALUES_MAX, read
 from processor.unpacking import BEFORE_JSON, unpack
 from processor.unwrapping import Unwrapped, Unwrapper, eventbridge, refused, s3, sns
 from processor.unwrapping.shapes import NO_TENANT, pointer_words, shape_words
@@ -193,12 +193,20 @@ def _inside(outer: Unwrapped, inner: Unwrapped) -> Unwrapped:
 
 
 def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envelope:
-    context = envelope.context or inner.context
-    if envelope.context is not None and inner.context is not None:
-        # Of a name that stands in it twice jsonb keeps the last: the event's own.
-        context = f"{inner.context[:-1]}, {envelope.context[1:]}"
     earliest = sent_at if inner.sent_at is None else min(inner.sent_at, sent_at)
-    return replace(envelope, context=context, sent_at=earliest)
+    return replace(envelope, context=_both(envelope.context, inner.context), sent_at=earliest)
+
+
+def _both(own: str | None, around: str | None) -> str | None:
+    """Join an event's context with that of the envelope around it; of a name that differs both stay."""
+    if own is None or around is None:
+        return own or around
+    # Both were within the limits of a body.
+    texts, others = (dict(read(text, len(text), len(text)).member_texts) for text in (own, around))
+    for name, text in others.items():
+        if texts.setdefault(name, text) != text:
+            texts[free_name(name, texts.keys() | others.keys())] = text
+    return object_text(texts)
 
 
 def _without_tenant(envelope: Malformed, known: Mapping[str, object]) -> Malformed:

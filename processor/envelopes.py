@@ -4,7 +4,6 @@ a body's fields ─▶ completed ─▶ checked ─▶ agreed with what stands b
                                    └──────────┴─▶ Malformed, in words that name the fault
 """
 
-import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from processor.beside import (
     bare_name,
     complete,
     disagreement,
+    number_in_text,
 )
 from processor.errors import Reason
 from processor.rfc3339 import moment_of, rest_of
@@ -86,10 +86,6 @@ def _without_controls(value: str) -> str:
     return value
 
 
-def _number_in_text(value: object) -> object:
-    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) else value
-
-
 Identifier = Annotated[
     str, Field(strict=True, min_length=1, max_length=IDENTIFIER_LENGTH_MAX), AfterValidator(_without_controls)
 ]
@@ -127,7 +123,7 @@ class CloudEventFields(Fields):
     id: Identifier
     producer: Identifier = Field(validation_alias="source")
     occurred_at: Moment | None = Field(None, validation_alias="time")
-    schema_version: Annotated[SchemaVersion, BeforeValidator(_number_in_text)] | None = Field(
+    schema_version: Annotated[SchemaVersion, BeforeValidator(number_in_text)] | None = Field(
         None, validation_alias="schemaversion"
     )
 
@@ -202,7 +198,7 @@ def _same(envelope: Envelope, name: str, said: str) -> bool:
             return (moment_of(said), rest_of(said)) == (own, envelope.occurred_at_rest)
         except ValueError:
             return False
-    return own == (_number_in_text(said) if name == "schema_version" else said)
+    return own == (number_in_text(said) if name == "schema_version" else said)
 
 
 def _others(document: Document, known: frozenset[str]) -> str | None:

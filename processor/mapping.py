@@ -5,26 +5,42 @@
       ─▶ tenant "7", type "login", payload {"n": 1.50}, context {"host": "a"}
 
 Every body of such a queue is read so, and tried as no other format. What the mapping leaves open may stand
-beside the body. Texts are cut out of the text that came, so that no number loses a digit.
+beside the body, as attributes of a CloudEvent too. Texts are cut out of the text that came, so that no number
+loses a digit.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Context, Decimal
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, TypeAlias
 
-from processor import bounds
-from processor.beside import NAMES, NOTHING_BESIDE, Attribute, Beside
-from processor.envelopes import Envelope, Fields, Form, Malformed, claimed_of, invalid, make, object_text
+from processor import bounds, cloudevents
+from processor.beside import NAMES, NOTHING_BESIDE, Attribute, Beside, complete, number_in_text
+from processor.envelopes import (
+    Claimed,
+    Envelope,
+    Fields,
+    Form,
+    Malformed,
+    claimed_of,
+    invalid,
+    make,
+    object_text,
+    pointer,
+)
 from processor.errors import Reason, SettingsError
-from processor.json_pointer import PLACE, steps
+from processor.json_pointer import steps
+from processor.rfc3339 import moment_of
 from processor.strict_json import DIGITS_MAX, Document, JsonFault, elements, read
 from processor.wire import binary_fault, read_body
 
 _FIELDS = ("tenant_id", "event_type", "id", "producer", "occurred_at", "schema_version")
 _PAYLOADS = ("payload", "payload_json")
 """Where the payload stands: as it is, or as a text that is JSON. Without either it is the whole body."""
+
+_NEEDED = ("tenant_id", "event_type", "id")
+"""Have to be there where the mapping has a place for them: an event without its id would count each time."""
 
 _POINTER = re.compile(r"(/([^~/]|~[01])*)*", re.DOTALL)
 _POINTER_LENGTH_MAX = 256
@@ -34,6 +50,9 @@ _MILLISECONDS_FROM = 10**11
 _FORM = Form(Fields, {name: name for name in NAMES} | {"message_id": "id"})
 
 _EXACT = Context(prec=2 * DIGITS_MAX)
+
+_SEEN_MAX = 40
+"""Characters of a value that are quoted."""
 
 
 def parse(pairs: Iterable[str]) -> dict[str, str]:
@@ -76,20 +95,26 @@ def decode_mapped(
     if isinstance(document, Malformed):
         return document
     beside = Beside(attributes, implied) if attributes or implied else NOTHING_BESIDE
+    body_part = _Part(document.text.strip(" \t\r\n"), document.value, document.member_texts)
     paths = _paths(tuple(mapping.items()))
-    fields: dict[str, Any] = {}
-    for name in _FIELDS:
-        found = _find(document, paths[name]) if name in paths else None
-        if found is not None and (value := _said(name, *found)) is not None:
-            fields[name] = value
-    for name in ("tenant_id", "event_type"):
-        if name in paths and name not in fields and name not in beside.known:
-            return _missing(name, mapping[name], fields, beside)
+    fields, faults = _fields(body_part, paths)
+    if attributes:
+        filled = cloudevents.fill(fields, _FORM.names, beside)
+        if isinstance(filled, Malformed):
+            return filled
+        fields, beside = filled
+    unsaid = [name for name in _NEEDED if name in paths and name not in fields and name not in faults]
+    known = complete(fields, _FORM.names, beside)[0] if unsaid else fields
+    for name in unsaid:
+        if known.get(name) is None:
+            faults[name] = "missing", f"{_missing(mapping[name])}, and none beside the body"
     name = next((name for name in _PAYLOADS if name in paths), "payload")
-    payload = _find(document, paths.get(name, ()))
+    payload = body_part.at(paths.get(name, ()))
     if payload is None:
-        return _missing(name, mapping[name], fields, beside)
-    text, value = payload
+        faults[name] = "missing", _missing(mapping[name])
+    if faults or payload is None:
+        return _refused(faults, mapping, claimed_of(fields, beside))
+    text, value = payload.text, payload.value
     if name == "payload_json" and isinstance(value, str):
         try:
             inner = read(value, depth_max, values_max)
@@ -97,7 +122,7 @@ def decode_mapped(
             words = f"payload: the text at {_quoted(mapping[name])} is not JSON as we take it: {fault}"
             return invalid(words, claimed_of(fields, beside))
         text, value = inner.text.strip(" \t\r\n"), inner.value
-    rest = _NOTHING if () in paths.values() or name not in paths else _rest(document, [*paths.values()])
+    rest = _NOTHING if () in paths.values() or name not in paths else _rest(body_part, [*paths.values()])
     return binary_fault(fields, beside) or make(_FORM, fields, (text, value), rest, beside)
 
 
@@ -106,48 +131,114 @@ def _paths(mapping: tuple[tuple[str, str], ...]) -> Mapping[str, tuple[str, ...]
     return {field: steps(pointer) for field, pointer in mapping}
 
 
-def _missing(field: str, pointer: str, fields: Mapping[str, Any], beside: Beside) -> Malformed:
-    words = f"{field}: nothing at {_quoted(pointer)}, where the queue's mapping has it"
-    if field in _FIELDS:
-        words += ", and none beside the body"
-    detail = {
-        "message": words,
-        "errors": [{"pointer": pointer, "rule": "missing", "message": words}],
-        "error_count": 1,
-    }
-    return Malformed(Reason.ENVELOPE_INVALID, detail, claimed_of(fields, beside))
+_Faults: TypeAlias = dict[str, tuple[str, str]]
+"""What is wrong with fields: the rule that each breaks, and the words for it."""
 
 
-def _quoted(pointer: str) -> str:
-    return pointer or "the whole body"
+def _fields(body: "_Part", paths: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, Any], _Faults]:
+    """Give what a body says of each field, as an envelope's own format has it; null says nothing."""
+    fields: dict[str, Any] = {}
+    faults: _Faults = {}
+    for name in _FIELDS:
+        part = body.at(paths[name]) if name in paths else None
+        if part is None or part.value is None:
+            continue
+        try:
+            fields[name] = _READERS.get(name, _identifier)(part)
+        except ValueError as error:
+            seen = part.text if len(part.text) <= _SEEN_MAX else f"{part.text[:_SEEN_MAX]}..."
+            faults[name] = "mapped", f"{seen} at {_quoted(pointer(paths[name]))}; {error}"
+    return fields, faults
+
+
+def _missing(at: str) -> str:
+    return f"nothing at {_quoted(at)}, where the queue's mapping has it"
+
+
+def _refused(faults: _Faults, mapping: Mapping[str, str], claimed: Claimed) -> Malformed:
+    errors = [
+        {"pointer": mapping[name], "rule": rule, "message": words} for name, (rule, words) in faults.items()
+    ]
+    message = "; ".join(f"{name}: {words}" for name, (_, words) in faults.items())
+    detail = {"message": message, "errors": errors, "error_count": len(errors)}
+    return Malformed(Reason.ENVELOPE_INVALID, detail, claimed)
+
+
+def _quoted(at: str) -> str:
+    return at or "the whole body"
 
 
 # ── what a body says ──────────────────────────────────────────────────────────────────────────────────
 
-
-def _find(document: Document, path: Sequence[str]) -> tuple[str, Any] | None:
-    """Give the text and the value that a path leads to; None: it leads nowhere."""
-    text, value = document.text.strip(" \t\r\n"), document.value
-    for depth, step in enumerate(path):
-        if isinstance(value, dict) and step in value:
-            texts = read(text, *_UNLIMITED).member_texts if depth else document.member_texts
-            text, value = texts[step], value[step]
-        elif isinstance(value, list) and PLACE.fullmatch(step) and int(step) < len(value):
-            text, value = elements(text, *_UNLIMITED)[int(step)], value[int(step)]
-        else:
-            return None
-    return text, value
+_UNLIMITED = (2**31, 2**31)
+"""Depth and values of a part: the whole has been held to its limits."""
 
 
-def _said(name: str, text: str, value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Give what a value says of a field, as an envelope's own format has it; None: nothing."""
-    if isinstance(value, bool):
-        return value
-    if name == "occurred_at":
-        return _moment_text(text) if isinstance(value, int | float | Decimal) else value
-    if name == "schema_version":
-        return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) else value
-    return str(value) if isinstance(value, int) else value
+class _Part:
+    """A value of a body and its exact text. What is in it is cut out once, however many paths lead there."""
+
+    def __init__(self, text: str, value: Any, texts: Mapping[str, str] | None = None) -> None:  # noqa: ANN401 - any JSON value
+        self.text, self.value = text, value
+        self._members = texts if isinstance(value, dict) else None
+        self._inner: dict[str, _Part] = {}
+
+    @cached_property
+    def texts(self) -> Mapping[str, str]:
+        """The texts of its members or elements, by the steps that lead to them."""
+        if isinstance(self.value, dict):
+            return read(self.text, *_UNLIMITED).member_texts if self._members is None else self._members
+        if isinstance(self.value, list):
+            return {str(place): text for place, text in enumerate(elements(self.text, *_UNLIMITED))}
+        return {}
+
+    def inner(self, step: str) -> "_Part":
+        """Give a member or an element that is there."""
+        if step not in self._inner:
+            value = self.value[step] if isinstance(self.value, dict) else self.value[int(step)]
+            self._inner[step] = _Part(self.texts[step], value)
+        return self._inner[step]
+
+    def at(self, path: Sequence[str]) -> "_Part | None":
+        """Give what a path leads to; None: it leads nowhere."""
+        part = self
+        for step in path:
+            if step not in part.texts:
+                return None
+            part = part.inner(step)
+        return part
+
+
+def _identifier(part: _Part) -> str:
+    if isinstance(part.value, bool) or not isinstance(part.value, str | int):
+        raise ValueError("expected a text, or a whole number, which stands for its digits")  # noqa: TRY004 - bad content
+    return str(part.value)
+
+
+def _schema_version(part: _Part) -> object:
+    number = number_in_text(part.value)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise ValueError("expected a whole number")  # noqa: TRY004 - bad content
+    return number
+
+
+def _moment(part: _Part) -> str:
+    """Give a time as a text: as it came, or seconds or milliseconds since 1970 with all their digits."""
+    number = isinstance(part.value, int | float | Decimal) and not isinstance(part.value, bool)
+    named = _moment_text(part.text) if number else part.value
+    try:
+        moment_of(named)
+    except ValueError as error:
+        words = str(error)
+        if words.startswith("expected"):
+            words += ", or a number (no text) of seconds or milliseconds since 1970, of no finer unit"
+        raise ValueError(words) from None
+    return str(named)
+
+
+_READERS: Mapping[str, Callable[[_Part], object]] = {
+    "occurred_at": _moment,
+    "schema_version": _schema_version,
+}
 
 
 def _moment_text(number: str) -> str:
@@ -165,42 +256,36 @@ def _moment_text(number: str) -> str:
 # ── what it says beside that ──────────────────────────────────────────────────────────────────────────
 
 _NOTHING = Document({}, "", {})
-_UNLIMITED = (2**31, 2**31)
-"""Depth and values of a part: the whole has been held to its limits."""
 
 
-def _rest(document: Document, paths: Sequence[Sequence[str]]) -> Document:
+def _rest(body: _Part, paths: Sequence[Sequence[str]]) -> Document:
     """Give the members of a body that no path takes away; a list is one called `body`."""
-    if isinstance(document.value, dict):
-        left = _left(document, paths)
-    else:
-        text = _without(document.text, paths)
-        left = {} if text is None else {"body": text}
-    return Document(left, "", left)
+    if isinstance(body.value, dict):
+        texts = _left(body, paths)
+        return Document({name: body.value[name] for name in texts}, "", texts)
+    text = _without(body, paths)
+    return _NOTHING if text is None else Document({"body": body.value}, "", {"body": text})
 
 
-def _left(document: Document, paths: Sequence[Sequence[str]]) -> dict[str, str]:
-    found = {
-        name: _without(text, [path[1:] for path in paths if path[0] == name])
-        for name, text in document.member_texts.items()
-    }
-    return {name: text for name, text in found.items() if text is not None}
+def _left(part: _Part, paths: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Give what paths leave of members or elements. Of an element that is taken it is a null."""
+    found = dict(part.texts)
+    for step in {path[0] for path in paths} & found.keys():
+        text = _without(part.inner(step), [path[1:] for path in paths if path[0] == step])
+        if text is not None:
+            found[step] = text
+        elif isinstance(part.value, list):
+            found[step] = "null"
+        else:
+            del found[step]
+    return found
 
 
-def _without(text: str, paths: Sequence[Sequence[str]]) -> str | None:
-    """Give what paths leave of a value; None: nothing. An element that is taken leaves a null."""
-    if not paths:
-        return text
+def _without(part: _Part, paths: Sequence[Sequence[str]]) -> str | None:
+    """Give what paths leave of a value; None: nothing."""
     if any(not path for path in paths):
         return None
-    document = read(text, *_UNLIMITED)
-    if isinstance(document.value, dict) and document.value:
-        left = _left(document, paths)
-        return object_text(left) or "{}"
-    if isinstance(document.value, list):
-        parts = [
-            _without(part, [path[1:] for path in paths if path[0] == str(place)])
-            for place, part in enumerate(elements(text, *_UNLIMITED))
-        ]
-        return f"[{', '.join('null' if part is None else part for part in parts)}]"
-    return text
+    if not any(path[0] in part.texts for path in paths):
+        return part.text
+    left = _left(part, paths)
+    return f"[{', '.join(left.values())}]" if isinstance(part.value, list) else object_text(left) or "{}"

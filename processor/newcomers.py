@@ -32,8 +32,7 @@ def register_newcomers(
     """
     names: dict[tuple[str, int], set[str]] = {}
     for verdict in verdicts:
-        # A rule that discards its events is more to the point than what is said of the whole queue.
-        if isinstance(verdict, Rejection) and verdict.newcomer is not None and verdict.rule_id is None:
+        if isinstance(verdict, Rejection) and verdict.newcomer is not None:
             judged = verdict.delivery.queue, verdict.registry_version
             names.setdefault(judged, set()).add(verdict.newcomer)
     for (queue, version), newcomers in sorted(names.items()):

@@ -1,5 +1,6 @@
 """Changing what the registry says of a queue, one transaction a change."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import orjson
 import psycopg
 from psycopg.rows import dict_row
 
+from processor.addresses import source_address
 from processor.errors import NotFound, SettingsError
 from processor.queries import queries
 
@@ -19,6 +21,19 @@ NOTHING_SAID: Mapping[str, Any] = {
     "registers_max": 1000,
 }
 """What may be said of a queue, and how each stands while it is not."""
+
+
+def require_name(queue: str) -> None:
+    """Raise SettingsError, with the name to use, where this is the address of a queue and not its name."""
+    if "://" not in queue and not queue.startswith("arn:"):
+        return
+    try:
+        name = source_address(queue).queue
+    except ValueError:
+        name = re.split("[/:]", queue.partition("?")[0].rstrip("/"))[-1]
+    raise SettingsError(
+        f"that is the address of a queue; expected its name, as in message.queue: {name[:256]!r}"
+    )
 
 
 def set_queue(connection: psycopg.Connection[Any], queue: str, changes: Mapping[str, Any]) -> None:

@@ -28,6 +28,11 @@ def queues(connection: Connection, queue: str | None = None) -> list[Row]:
     return _rows(connection, "registry", "list_queues", {"queue": queue})
 
 
+def unknown_of_queue(connection: Connection, queue: str) -> Row:
+    """Give what a queue's rules name and the registry does not know: tenants, and event_type (whether)."""
+    return _rows(connection, "registry", "unknown_of_queue", {"queue": queue})[0]
+
+
 def api_keys(connection: Connection, tenant_id: str | None) -> list[Row]:
     """List the API keys, revoked ones too: key_id, tenant_id, name, created_at, revoked_at."""
     return _rows(connection, "keys", "list_keys", {"tenant_id": tenant_id})

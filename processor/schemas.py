@@ -33,6 +33,7 @@ from processor.model import (
     Rejection,
     Verdict,
 )
+from processor.plain_names import EXPECTED, is_plain
 from processor.routing_keys import RoutingKeys
 from processor.strict_json import VALUES_MAX
 from processor.validators import compile_schema
@@ -212,6 +213,12 @@ class Schemas:
     ) -> tuple[_Refusal, str | None]:
         """Refuse an event of a tenant that is not there yet; the second names one that may be registered."""
         tenant_id, found = envelope.tenant_id, self._fit(lookup, envelope, unscoped)
+        if isinstance(found, EventSchema) and not is_plain(tenant_id):
+            words = (
+                f"no tenant {tenant_id!r}, and no queue registers one of such a name: {EXPECTED}; mend it at "
+                "its sender, or add it (processor tenant add -- TENANT_ID), then replay"
+            )
+            return (Reason.UNKNOWN_TENANT, {"message": words}), None
         if isinstance(found, EventSchema):
             words = (
                 f"no tenant {tenant_id!r}; queue {queue!r} has registered as many as it may within an hour, "

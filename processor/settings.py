@@ -33,6 +33,9 @@ KEY_DAYS_ADVISED = 28
 
 RATE_MAX = 1_000_000
 
+UNWRAPS = ("sns", "eventbridge", "s3", "sns,eventbridge", "sns,s3", "none")
+"""Whose envelopes may be around each event of a queue, the outer first; none: there are none."""
+
 FOR_TESTS = frozenset({"DATABASE_URL_TEST", "RABBITMQ_URL_TEST"})
 _ALIASES = frozenset({"AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_SQS"})
 
@@ -52,7 +55,7 @@ class Settings(BaseSettings):
     source_url: SecretStr | None = None
     routing_key: str | None = None
     routing_key_tenant: str | None = None
-    unwrap: Literal["sns", "eventbridge", "s3", "sns,eventbridge", "sns,s3"] | None = None
+    unwrap: str | None = None
     receive_count_max: int = Field(10, ge=4, le=1000)
 
     aws_endpoint_url: str | None = Field(
@@ -159,6 +162,15 @@ class Settings(BaseSettings):
     def _a_source_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             source_address(value.get_secret_value())
+        return value
+
+    @field_validator("unwrap")
+    @classmethod
+    def _known_envelopes(cls, value: str | None) -> str | None:
+        if value not in (None, *UNWRAPS):
+            raise ValueError(
+                f"{value[:32]!r} is no envelope that we know; expected one of: {' '.join(UNWRAPS)}"
+            )
         return value
 
     @field_validator("usage_sink_url")

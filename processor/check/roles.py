@@ -140,6 +140,11 @@ Held = Mapping[str, Mapping[str, set[str]]]
 """Role → relation → privileges; CREATE on the schema and EXECUTE on functions stand among the relations."""
 
 
+_FUNCTIONS_TO_SAVE = (
+    ("registry_version_held(boolean,boolean)", "EXECUTE"),
+    ("register_tenants(text,text[],bigint)", "EXECUTE"),
+)
+
 TO_SAVE = (
     ("registry", "SELECT"),
     ("tenant", "SELECT"),
@@ -167,13 +172,18 @@ TO_SAVE = (
         for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")
     ),
     *(("run_message", privilege) for privilege in ("SELECT", "INSERT", "DELETE")),
+    *_FUNCTIONS_TO_SAVE,
 )
-"""The rights without which nothing can be saved: relation and privilege."""
+"""The rights without which nothing can be saved: relation (or function) and privilege."""
 
 
 def wanted_by(role: str) -> list[tuple[str, str]]:
-    """Give the rights of a role: relation and privilege."""
-    return [(relation, privilege) for relation, given in RIGHTS[role].items() for privilege in given]
+    """Give the rights of a role: relation (or function) and privilege."""
+    functions = _FUNCTIONS_TO_SAVE if role == "processor_writer" else ()
+    return [
+        *((relation, privilege) for relation, given in RIGHTS[role].items() for privilege in given),
+        *functions,
+    ]
 
 
 def missing_rights(connection: psycopg.Connection[Any], wanted: Sequence[tuple[str, str]]) -> list[str]:

@@ -7,9 +7,9 @@ import click
 from processor import mapping, reader
 from processor.cli.output import json_option, print_json, print_rows, printable
 from processor.errors import SettingsError
-from processor.queue_rules import NOTHING_SAID, nothing_said, remove_queue, set_queue
+from processor.queue_rules import NOTHING_SAID, nothing_said, remove_queue, require_name, set_queue
 from processor.setting_values import tenants_of
-from processor.settings import Settings
+from processor.settings import UNWRAPS, Settings
 from processor.wiring import database
 
 _UNSET = {
@@ -37,7 +37,7 @@ def queue() -> None:
 @click.argument("name")
 @click.option(
     "--unwrap",
-    type=click.Choice(["sns", "eventbridge", "s3", "sns,eventbridge", "sns,s3", "none"]),
+    type=click.Choice(UNWRAPS),
     help="Whose envelopes to take off, the outer first.",
 )
 @click.option(
@@ -83,6 +83,7 @@ def queue_set(
     What is said here goes before UNWRAP; what QUEUE_TENANTS binds too, both must allow. With --register
     tenants an event of a tenant that is not registered, and that is valid otherwise, registers it.
     """  # noqa: D301 - click's mark for lines to be left as they are
+    require_name(name)
     if tenant is not None and tenants is not None:
         raise click.UsageError("expected --tenant or --tenants, not both")
     try:
@@ -110,7 +111,10 @@ def queue_set(
     with database(Settings.load()) as connection:
         set_queue(connection, name, changes)
         rows = reader.queues(connection, name)
+        notes = _notes(rows[0], reader.unknown_of_queue(connection, name)) if rows else []
     click.echo(f"queue {printable(name)}: {_words(rows[0]) if rows else _NOTHING}")
+    for note in notes:
+        click.echo(printable(f"note: {note}"), err=True)
 
 
 @queue.command("show")
@@ -149,6 +153,24 @@ def queue_remove(name: str) -> None:
     with database(Settings.load()) as connection:
         remove_queue(connection, name)
     click.echo(f"queue {printable(name)}: {_NOTHING}")
+
+
+def _notes(row: dict[str, Any], unknown: dict[str, Any]) -> list[str]:
+    """Say what of a queue's rules holds for nothing yet; `unknown` is what the registry does not know."""
+    notes = []
+    if unknown["tenants"] and not row["registers_tenants"]:
+        names = ", ".join(map(repr, unknown["tenants"]))
+        notes.append(
+            f"no tenant {names}: events of such are rejected until it is added (processor tenant add)"
+        )
+    if row["registers_tenants"] and row["tenants"] and not unknown["tenants"]:
+        notes.append("the tenants that it is bound to are all registered, so it registers none")
+    if unknown["event_type"]:
+        notes.append(
+            f"no schema of event type {row['event_type']!r} yet: its events are rejected until there is one "
+            "(processor schema publish)"
+        )
+    return notes
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from processor.cli.output import json_option, print_json, print_rows
 from processor.devstack.seed import sample as sample_of
 from processor.devstack.seed import samples
 from processor.errors import SettingsError
+from processor.plain_names import is_plain
 from processor.settings import Settings
 from processor.wiring import database
 
@@ -57,6 +58,10 @@ def tenant_list(as_json: bool) -> None:
     """List the tenants."""
     with database(Settings.load()) as connection:
         rows = reader.tenants(connection)
+    if not as_json:
+        for row in rows:
+            # Two that look alike, or one that can't be seen, would else be taken for one, or none.
+            row |= {key: row[key] if is_plain(row[key]) else ascii(row[key]) for key in ("tenant_id", "name")}
     print_rows(rows, as_json=as_json, empty="no tenants yet; add one: processor tenant add TENANT_ID")
 
 

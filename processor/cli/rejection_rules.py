@@ -9,6 +9,7 @@ from processor import reader
 from processor import registry as registry_changes
 from processor.cli.output import json_option, print_rows
 from processor.errors import Reason
+from processor.queue_rules import require_name
 from processor.settings import Settings
 from processor.wiring import database
 
@@ -48,6 +49,8 @@ def rule_add(conditions: Sequence[str], **said: Any) -> None:  # noqa: ANN401 - 
     It holds for what is rejected from the next save on. What is open already stays open: processor rejection
     discard.
     """
+    if said["queue"] is not None:
+        require_name(said["queue"])
     pairs = [condition.partition("=") for condition in conditions]
     if any(not equals for _, equals, _ in pairs):
         raise click.UsageError("--when: expected POINTER=VALUE, such as /Event=s3:TestEvent")

@@ -73,7 +73,7 @@ def make_schemas(settings: Settings) -> Schemas:
 
 def rules_of_settings(settings: Settings) -> dict[str, QueueRules]:
     """Give what the settings say of queues, by name."""
-    if settings.unwrap is None or settings.source_url is not None:
+    if settings.unwrap is None:
         return {}
     return {settings.queue_name(): QueueRules(unwrap=settings.unwrap)}
 

@@ -15,6 +15,7 @@ from processor.errors import Reason, SettingsError
 from processor.mapping import parse
 from processor.model import Delivery, Message, QueueRules, Registry
 from processor.queries import queries
+from processor.queue_rules import require_name
 from processor.registry_rows import read_registry
 from processor.schemas import Schemas
 from processor.settings import Settings
@@ -49,6 +50,8 @@ class Trial:
         self.by_form = settings.database_url is None
         if queue is not None and self.by_form:
             raise SettingsError("--queue: what is said of a queue is in the database; set DATABASE_URL too")
+        if queue is not None:
+            require_name(queue)
         if queue is None and (settings.sqs_queue_url is not None or settings.source_url is not None):
             queue = settings.queue_name()
         self.queue = queue or _NO_QUEUE

@@ -7,7 +7,7 @@ import click
 import orjson
 
 from processor.errors import SettingsError
-from processor.settings import Settings
+from processor.settings import UNWRAPS, Settings
 
 EXIT_BAD = 3
 _BYTES_MAX = 64 * 1024 * 1024
@@ -21,9 +21,7 @@ _GOOD = ("stored", "read")
 @click.option(
     "--map", "maps", metavar="FIELD=/POINTER", multiple=True, help="As of `processor queue set`; repeatable."
 )
-@click.option(
-    "--unwrap", type=click.Choice(["sns", "eventbridge", "s3", "none"]), help="Whose envelope to take off."
-)
+@click.option("--unwrap", type=click.Choice(UNWRAPS), help="Whose envelopes to take off, the outer first.")
 @click.option("--tenant", metavar="NAME", help="The one tenant that the queue speaks for.")
 @click.option("--event-type", metavar="TYPE", help="The type of its events, which need not name it.")
 @click.option(

@@ -21,14 +21,14 @@ SELECT clock_timestamp() AS at
 -- backend: Which server process answers; its start says apart two servers that use the same number.
 SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
 
--- missing_rights: Those rights that this role lacks of the ones that run, replay and audit need.
+-- missing_rights: Those of the wanted rights that this role lacks, with tables and with functions.
 SELECT wanted.relation, wanted.privilege
 FROM unnest(%(relations)s::text[], %(privileges)s::text[]) AS wanted (relation, privilege)
-WHERE NOT coalesce(has_table_privilege(to_regclass(wanted.relation)::oid, wanted.privilege), false)
-UNION ALL
-SELECT name, 'EXECUTE'
-FROM (VALUES ('registry_version_held(boolean,boolean)'), ('register_tenants(text,text[],bigint)')) AS functions (name)
-WHERE NOT coalesce(has_function_privilege(to_regprocedure(name)::oid, 'EXECUTE'), false)
+WHERE NOT coalesce(
+  CASE
+    WHEN wanted.privilege = 'EXECUTE' THEN has_function_privilege(to_regprocedure(wanted.relation)::oid, 'EXECUTE')
+    ELSE has_table_privilege(to_regclass(wanted.relation)::oid, wanted.privilege)
+  END, false)
 ORDER BY relation, privilege
 
 -- excess_rights: What this role could do that a processor never does.

@@ -55,6 +55,17 @@ WHERE (%(queue)s::text IS NULL OR queue = %(queue)s)
     IS DISTINCT FROM (NULL, NULL, NULL, NULL, false, 1000)
 ORDER BY queue
 
+-- unknown_of_queue: Those tenants of a queue's rules that are not registered, and whether no schema is of its event type.
+SELECT
+  ARRAY(
+    SELECT asked FROM unnest(tenants) AS asked
+    WHERE NOT EXISTS (SELECT FROM tenant WHERE tenant_id = asked)
+    ORDER BY asked) AS tenants,
+  event_type IS NOT NULL
+    AND NOT EXISTS (SELECT FROM event_schema WHERE event_schema.event_type = queue.event_type) AS event_type
+FROM queue
+WHERE queue = %(queue)s
+
 -- list_schemas: Every version of every schema, without the definitions.
 SELECT event_type, tenant_id, version, schema_id, published_at, id_scope
 FROM event_schema JOIN event_type USING (event_type)

@@ -160,6 +160,49 @@ def test_what_can_not_be_meant_is_refused_in_words_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("https://sqs.us-east-1.amazonaws.com/1/q1", "q1"),
+        ("http://127.0.0.1:4566/000000000000/q1.fifo/", "q1.fifo"),
+        ("arn:aws:sqs:us-east-1:1:q1", "q1"),
+        ("amqp://me:secret@127.0.0.1/vhost?queue=q1", "q1"),
+        ("kafka://me:secret@127.0.0.1:9092/q1?group=g", "q1"),
+    ],
+)
+def test_the_address_of_a_queue_is_refused_with_the_name_to_use(
+    command: Any, db: Db, address: str, name: str
+) -> None:
+    """What is said of the address would hold for no message, and a binding would be none."""
+    (rule, tried) = ("rejection", "rule", "add", "--reason", "not_json", "--queue"), ("queue", "set")
+
+    for refused in (command(*tried, address, "--tenant", "acme"), command(*rule, address)):
+        assert refused.exit_code == 2, refused.output
+        assert f"expected its name, as in message.queue: '{name}'" in refused.stderr
+        assert "secret" not in refused.output
+    assert (count(db, "queue"), count(db, "rejection_rule")) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        (("--tenants", "acme,nosuch"), "note: no tenant 'nosuch'"),
+        (("--event-type", "nosuch"), "note: no schema of event type 'nosuch' yet"),
+        (("--tenant", "globex", "--register", "tenants"), "note: the tenants that it is bound to are all"),
+        (("--tenant", "nosuch", "--register", "tenants", "--event-type", "order.created"), None),
+        (("--tenant", "acme"), None),
+        (("--unwrap", "sns"), None),
+    ],
+)
+def test_what_holds_for_nothing_yet_is_set_with_a_note(
+    command: Any, options: tuple[str, ...], note: str | None
+) -> None:
+    done = command("queue", "set", QUEUE, *options)
+
+    assert done.exit_code == 0, done.output
+    assert done.stderr.startswith(note) if note else done.stderr == "", done.stderr
+
+
+@pytest.mark.parametrize(
     "change",
     [
         "INSERT INTO queue (queue) VALUES ('')",

@@ -7,9 +7,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from structlog.testing import capture_logs
 
 from processor import reader, registry
+from processor.cli import cli
 from processor.connection import connect
 from processor.queue_rules import set_queue
 from processor.settings import Settings
@@ -282,13 +284,66 @@ def test_a_replay_registers_too_and_a_dry_run_says_so_beforehand(
     assert tenants(db)["new"] == QUEUE
 
 
-def test_what_a_rule_discards_registers_nobody(saver: Saver, db: Db) -> None:
+def test_no_rule_discards_what_is_to_be_replayed_later(saver: Saver, database_url: str, db: Db) -> None:
+    """A good event would be gone after a day, because of a bound that is gone after an hour."""
+    set_queue(db, QUEUE, {"registers_max": 1})
     registry.add_rejection_rule(
-        db, reason="unknown_tenant", queue=None, tenant_id="smoke-test", event_type=None, conditions={}
+        db, reason="unknown_tenant", queue=QUEUE, tenant_id=None, event_type=None, conditions={}
     )
 
-    assert saver.outcomes(a_delivery(tenant_id="smoke-test"), a_delivery(tenant_id="new")) == [
-        "unknown_tenant",
-        "stored",
-    ]
-    assert tenants(db).keys() == {"acme", "globex", "new"}
+    with psycopg.connect(database_url) as psql:
+        psql.execute("INSERT INTO tenant (tenant_id, name) VALUES ('new-1', '')")
+        being_added = saver.outcomes(a_delivery(tenant_id="new-1"))
+        psql.rollback()
+    beyond = saver.outcomes(a_delivery(tenant_id="new-2"), a_delivery(tenant_id="new-3"))
+    garbage = saver.outcomes(a_delivery(tenant_id="bad", payload={}))
+
+    assert (being_added, beyond, garbage) == (
+        ["unknown_tenant"],
+        ["stored", "unknown_tenant"],
+        ["unknown_tenant"],
+    )
+    found = db.execute("SELECT tenant_id, status, rule_id FROM rejection ORDER BY rejection_id").fetchall()
+    assert found == [("new-1", "open", None), ("new-3", "open", None), ("bad", "discarded", 1)]
+    assert tenants(db).keys() == {"acme", "globex", "new-2"}
+
+
+ODD = [
+    "acme ",
+    " acme",
+    "  ",
+    "\u00a0acme",
+    "ac\u200bme",
+    "\u202eevil",
+    "acme\ufe0f",
+    "\u3164",
+    "*",
+    "--help",
+    "-",
+    "...",
+]
+
+
+@pytest.mark.parametrize("tenant_id", ODD)
+def test_a_name_that_looks_like_another_one_or_like_nothing_is_left_to_people(
+    saver: Saver, db: Db, database_url: str, monkeypatch: pytest.MonkeyPatch, tenant_id: str
+) -> None:
+    assert saver.outcomes(a_delivery(tenant_id=tenant_id)) == ["unknown_tenant"]
+
+    assert set(tenants(db)) == {"acme", "globex"}
+    assert "no queue registers one of such a name: expected a letter or a digit" in words(db)[0]
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    added = CliRunner().invoke(cli, ["tenant", "add", "--", tenant_id])
+    assert added.exit_code == 0, added.output
+    assert saver.outcomes(a_delivery(tenant_id=tenant_id)) == ["stored"]
+    monkeypatch.setattr("processor.terminal.screen_width", lambda: 80)
+    listed = CliRunner().invoke(cli, ["tenant", "list"]).output
+    assert ascii(tenant_id) in listed
+    assert "'acme'" not in listed
+    assert max(map(len, listed.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("tenant_id", ["a b", "Zoë", "名前", "a-1_b.c:d/e", "7", "x" * 256])
+def test_any_name_that_shows_what_it_is_is_registered(saver: Saver, db: Db, tenant_id: str) -> None:
+    assert saver.outcomes(a_delivery(tenant_id=tenant_id)) == ["stored"]
+    assert tenants(db)[tenant_id] == QUEUE

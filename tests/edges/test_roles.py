@@ -1,7 +1,7 @@
 """Least privilege: what runs all day can save and replay and no more, and what looks can't write."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from processor import reader, registry
 from processor.audit import audit
-from processor.check.roles import TO_SAVE, missing_rights
+from processor.check.roles import RIGHTS, TO_SAVE, missing_rights, wanted_by
 from processor.connection import connect
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import StoreFault
@@ -25,6 +25,7 @@ from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection, discard
 from processor.sources.sqs import SqsSource
 from processor.store import Store
+from processor.wiring.dispatch import TO_DISPATCH
 from processor.wiring.service import Stops, run
 from tests.builders import a_delivery, an_event
 from tests.fix_check import with_changes
@@ -109,6 +110,31 @@ def test_a_process_that_may_not_raise_totals_ends_before_it_receives(log_in: Log
             db.execute(f"SET ROLE {login_of(url)}")
 
             assert missing_rights(db, TO_SAVE) == [right.replace("ON", "on")]
+
+
+@pytest.mark.parametrize(
+    ("role", "wanted"),
+    [
+        # Of one table that one may change two columns alone.
+        *((role, wanted_by(role)) for role in RIGHTS if role != "processor_retention"),
+        ("processor_writer", TO_SAVE),
+        ("processor_biller", TO_DISPATCH),
+    ],
+)
+def test_a_role_has_every_right_that_it_is_asked_for(
+    log_in: LogIn, role: str, wanted: Sequence[tuple[str, str]]
+) -> None:
+    """Or a program would end with a complaint about a role that is as it should be."""
+    with connect(log_in(role)) as one:
+        assert missing_rights(one, wanted) == []
+
+
+def test_a_writer_without_its_functions_is_told_so(log_in: LogIn, db: Db) -> None:
+    function = "register_tenants(text,text[],bigint)"
+    db.execute(f"REVOKE EXECUTE ON FUNCTION {function} FROM processor_writer")
+
+    with connect(log_in("processor_writer")) as writer:
+        assert missing_rights(writer, TO_SAVE) == [f"EXECUTE on {function}"]
 
 
 def test_a_process_that_is_too_old_for_meters_saves_until_there_is_one(writer_url: str, db: Db) -> None:

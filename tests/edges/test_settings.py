@@ -86,6 +86,18 @@ def test_an_error_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch, url: str
     assert SECRET not in _error(monkeypatch, DATABASE_URL=url)
 
 
+def test_the_envelopes_of_a_queue_are_named_or_refused_with_what_was_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for known in ("sns", "eventbridge", "s3", "sns,eventbridge", "sns,s3", "none"):
+        monkeypatch.setenv("UNWRAP", known)
+        assert Settings.load().unwrap == known
+    monkeypatch.setenv("UNWRAP", "sns, s3")
+
+    with pytest.raises(SettingsError, match=r"UNWRAP: 'sns, s3' is no envelope .* expected one of: sns "):
+        Settings.load()
+
+
 def test_secrets_stay_out_of_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://user:{SECRET}@host/database")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)

@@ -7,6 +7,7 @@ import pytest
 
 from processor.errors import SettingsError
 from processor.mapping import decode_mapped, parse
+from processor.strict_json import read
 from processor.wire import Attribute, Envelope, Malformed
 
 APP = {"tenant_id": "/client_id", "event_type": "/event_type", "payload": "/message"}
@@ -140,11 +141,122 @@ def test_a_time_may_be_seconds_or_milliseconds_since_1970(
     assert (found.occurred_at, found.occurred_at_rest) == (moment, rest)
 
 
-@pytest.mark.parametrize("time", ["0", "-1", "1e300", "9" * 300, "true", '"1764489600"', "[]", "1e-300"])
-def test_what_is_no_time_is_refused(time: str) -> None:
+@pytest.mark.parametrize(
+    "time",
+    ["0", "-1", "1e300", "9" * 300, "true", '"1764489600"', "[]", "1e-300", "1764489600123456", '"today"'],
+)
+def test_what_is_no_time_is_refused_in_words_that_say_what_is_taken(time: str) -> None:
     body = f'{{"client_id": 1, "event_type": "t", "message": 1, "at": {time}}}'
 
-    assert "occurred_at: " in words(body, APP | {"occurred_at": "/at"})
+    said = words(body, APP | {"occurred_at": "/at"})
+
+    assert said.startswith(f"occurred_at: {time[:40]}")
+    assert " at /at; expected an RFC 3339 time with a zone" in said
+    assert "or a number (no text) of seconds or milliseconds since 1970" in said
+
+
+@pytest.mark.parametrize("field", ["tenant_id", "event_type", "id", "producer"])
+@pytest.mark.parametrize("value", ["1.5", "true", "{}", "[1]", "7.0"])
+def test_what_is_no_id_is_refused_in_words_that_say_what_is_taken(field: str, value: str) -> None:
+    body = f'{{"client_id": 1, "event_type": "t", "message": 1, "x": {value}}}'
+
+    said = words(body, APP | {field: "/x"})
+
+    assert said == f"{field}: {value} at /x; expected a text, or a whole number, which stands for its digits"
+
+
+def test_a_version_of_a_schema_that_is_none_is_named_too() -> None:
+    body = '{"client_id": 1, "event_type": "t", "message": 1, "v": "two"}'
+
+    assert (
+        words(body, APP | {"schema_version": "/v"}) == 'schema_version: "two" at /v; expected a whole number'
+    )
+
+
+# ── ids ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("id_of_it", ["", '"eid": null, '])
+def test_an_event_without_the_id_that_its_mapping_names_is_refused(id_of_it: str) -> None:
+    """It would have a made-up id, and count once for each time it was sent."""
+    body = f'{{{id_of_it}"client_id": 1, "event_type": "t", "message": 1}}'
+    mapping = APP | {"id": "/eid"}
+
+    said = words(body, mapping)
+
+    assert said == "id: nothing at /eid, where the queue's mapping has it, and none beside the body"
+    for attributes in (
+        {"message_id": "m"},
+        {"amqp.message_id": "m"},
+        {"ce_specversion": "1.0", "ce_id": "m"},
+    ):
+        assert envelope(body, mapping, attributes).message_id == "m"
+    assert envelope(body, mapping, implied={"message_id": "m"}).message_id == "m"
+    assert "id: nothing at /eid" in words(body, mapping, {"amqp.message_id": ""})
+
+
+CE: dict[str, Attribute] = {"ce_specversion": "1.0", "ce_id": "m25", "ce_source": "shop", "ce_type": "t"}
+PLAIN = '{"client_id": "acme", "event_type": "t", "message": 1}'
+
+
+def test_attributes_of_a_cloudevent_fill_what_a_mapped_body_leaves_open() -> None:
+    body = '{"message": 1}'
+    attributes = CE | {"ce_tenantid": "acme", "ce_time": "2026-11-30T08:00:00Z", "ce_schemaversion": "2"}
+
+    found = envelope(body, {"payload": "/message"}, attributes | {"ce_subject": "s"})
+
+    assert (found.tenant_id, found.event_type, found.message_id) == ("acme", "t", "m25")
+    assert (found.producer, found.schema_version) == ("shop", 2)
+    assert found.occurred_at == datetime(2026, 11, 30, 8, tzinfo=UTC)
+    assert found.context == '{"ce_specversion": "1.0", "ce_subject": "s"}'
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"ce_tenantid": "globex"}, "ce_tenantid differs from the tenantid that the body names"),
+        ({"ce_type": "u"}, "ce_type differs"),
+        ({"message_id": "m26"}, "the message attribute message_id differs"),
+        ({"producer": "other"}, "the message attribute producer differs"),
+        ({"ce_specversion": "0.3"}, 'specversion: expected "1.0"'),
+        ({"ce_id": b"m25"}, "ce_id is binary"),
+        ({"ce-id": "m26"}, "ce_id and ce-id differ"),
+        ({"ce_time": "today"}, "occurred_at (from the message attribute ce_time)"),
+    ],
+)
+def test_attributes_of_a_cloudevent_and_a_mapped_body_must_agree(
+    attributes: dict[str, Attribute], said: str
+) -> None:
+    assert said in words(PLAIN, APP, CE | attributes)
+
+
+def test_half_a_cloudevent_beside_a_mapped_body_is_refused() -> None:
+    assert "its specversion is not there" in words(PLAIN, APP, {"ce_id": "m25"})
+    assert envelope(PLAIN, APP, {"ce_note": "x"}).context == '{"ce_note": "x"}'
+
+
+def test_an_attribute_that_repeats_what_is_left_of_the_body_stands_there_once() -> None:
+    body = '{"client_id": "acme", "event_type": "t", "message": 1, "host": "a"}'
+
+    assert envelope(body, APP, {"host": "a"}).context == '{"host": "a"}'
+    assert envelope(body, APP, {"host": "b"}).context == '{"host#2": "b", "host": "a"}'
+
+
+def test_however_many_paths_lead_through_a_value_it_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_lengths: list[int] = []
+
+    def counting(text: str, *limits: int) -> Any:
+        read_lengths.append(len(text))
+        return read(text, *limits)
+
+    monkeypatch.setattr("processor.mapping.read", counting)
+    inner = '{"who": "acme", "type": "t", "id": "1", "by": "shop", "data": {"n": 1.50}}'
+    names = {"tenant_id": "who", "event_type": "type", "id": "id", "producer": "by", "payload": "data"}
+
+    found = envelope(f'{{"a": {{"b": {inner}}}}}', {name: f"/a/b/{at}" for name, at in names.items()})
+
+    assert found.payload == '{"n": 1.50}'
+    assert read_lengths == [len(inner) + len('{"b": }'), len(inner)]
 
 
 def test_every_field_of_an_envelope_can_be_mapped() -> None:

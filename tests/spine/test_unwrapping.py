@@ -415,3 +415,20 @@ def test_two_envelopes_are_named_one_after_the_other(body: Any, unwrap: str) -> 
 
 def test_an_unknown_unwrap_takes_nothing() -> None:
     assert "expected sns, eventbridge, s3" in refused(an_event(), "carrier-pigeon").detail["message"]
+
+
+@pytest.mark.parametrize(
+    ("own", "both"),
+    [
+        ({"region": "eu"}, {"region": "eu", "region#2": "us-west-1"}),
+        ({"region": "us-west-1"}, {"region": "us-west-1"}),
+        ({"region": "eu", "region#2": 1}, {"region": "eu", "region#2": 1, "region#3": "us-west-1"}),
+    ],
+)
+def test_of_a_name_that_stands_in_the_event_and_around_it_both_values_are_kept(
+    own: dict[str, Any], both: dict[str, Any]
+) -> None:
+    found = accepted(an_eventbridge_event(an_event() | own, account=..., resources=...), "eventbridge")
+
+    assert found.context is not None
+    assert json.loads(found.context) == {"version": "0", "detail-type": "Order Created", **both}
