@@ -248,7 +248,7 @@ def test_what_a_rule_discarded_goes_after_a_day_whatever_the_ages_and_stays_coun
 
     assert (young, old) == ({"rejection": 0}, {"rejection": 2})
     assert (planned["row_count"], planned["by_rule"]) == (2, True)
-    assert removals(db) == {("", "rejection_discarded"): 2}
+    assert removals(db) == {("", "rejection_ruled"): 2}
     report = audit(db, [], None)
     assert wrong(report) == {}
     assert (report.outcomes["rejection_open"], report.removed["rejection_discarded"]) == (1, 2)
