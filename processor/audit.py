@@ -5,8 +5,8 @@
                             + removed by retention (counted in the table removal)
 
 What was removed is known by number only: of which tenant, outcome and day, but not which. So with manifests
-as many missing deliveries of a tenant are explained as were removed of it, and only the rest is lost. The report
-says of how many this is not proven.
+as many missing deliveries of a tenant are explained as were removed of it, and only the rest is lost. The
+report says of how many this is not proven.
 
 What can be wrong has four names. lost: accepted, and nowhere. unexpected: stored, and never sent. twice: one
 delivery in two tables, or a message in more rows than it was sent. altered: stored with another payload than
@@ -80,7 +80,7 @@ class Report:
 
     @property
     def unproven(self) -> int:
-        """How many accepted deliveries are in no table, and not lost only because retention removed as many."""
+        """How many missing deliveries are not called lost only because retention removed as many."""
         if not self.accepted:
             return 0
         missing = self.accepted["missing"]

@@ -7,6 +7,7 @@ import click
 
 from processor.cli.meters import doubtful
 from processor.cli.output import json_option, print_rows, printable
+from processor.cli.paths import NamedPath
 from processor.settings import Settings
 from processor.usage.counter import Selection
 from processor.usage.counter_setup import set_up
@@ -18,7 +19,7 @@ from processor.wiring import counting, database
     "--to",
     "directory",
     required=True,
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="The directory for the files; made if it is missing.",
 )
 @click.option("--tenant", "tenant_id", help="Of this tenant alone; without it, of all tenants, added up.")

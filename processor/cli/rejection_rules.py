@@ -7,7 +7,7 @@ import click
 
 from processor import reader
 from processor import registry as registry_changes
-from processor.cli.output import json_option, print_rows
+from processor.cli.output import json_option, moment_of, print_rows
 from processor.errors import Reason
 from processor.settings import Settings
 from processor.wiring import database
@@ -40,7 +40,9 @@ def rule() -> None:
     "conditions",
     metavar="POINTER=VALUE",
     multiple=True,
-    help="A text, number or boolean in the body as it came, such as /Event=s3:TestEvent; repeatable.",
+    help="A value in the body as it came, such as /Event=s3:TestEvent; repeatable. VALUE is JSON where it is "
+    "a number, a boolean or a text in quotes (1, 1.0 and 1e0 are equal), else the text as it stands. So the "
+    "text 1 is '/n=\"1\"', and the empty text '/a=\"\"'.",
 )
 def rule_add(conditions: Sequence[str], **said: Any) -> None:  # noqa: ANN401 - the options above
     """Add a rule: a reason, and one condition more at least; all of them have to hold.
@@ -77,5 +79,8 @@ def rule_list(as_json: bool) -> None:
 def rule_remove(rule_id: int) -> None:
     """Let a rule match nothing more. It stays in the list, since rejections name it."""
     with database(Settings.load()) as connection:
-        registry_changes.retire_rejection_rule(connection, rule_id)
-    click.echo(f"rule {rule_id} removed; what it discarded stays discarded")
+        before = registry_changes.retire_rejection_rule(connection, rule_id)
+    if before:
+        click.echo(f"rule {rule_id} was removed before, at {moment_of(before)}")
+    else:
+        click.echo(f"rule {rule_id} removed; what it discarded stays discarded")
