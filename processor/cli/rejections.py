@@ -25,9 +25,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _selecting(command: F) -> F:
     for option in reversed(
         [
-            click.option("--tenant", "tenant_id", help="As claimed by the sender."),
+            click.option("--tenant", "tenant_id", help="The tenant that the sender named."),
             click.option("--queue", help="The name of the queue that they came from."),
-            click.option("--event-type", help="As claimed by the sender."),
+            click.option("--event-type", help="The event type that the sender named."),
             click.option("--reason", type=click.Choice([reason.value for reason in Reason])),
             click.option(
                 "--since", type=Moment(), help="Rejected at or after this time (RFC 3339; UTC if bare)."
@@ -128,11 +128,11 @@ def rejection_stats(as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
     "--all", "everything", is_flag=True, help="Every open rejection; needed where nothing else selects."
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Only judge them again; a duplicate or an id_conflict shows when saved."
+    "--dry-run",
+    is_flag=True,
+    help="Only judge them again, and save nothing; a duplicate or an id_conflict does not show.",
 )
-@click.option(
-    "--force", is_flag=True, help="Those too whose message may have been stored, and removed as old, before."
-)
+@click.option("--force", is_flag=True, help="Replay those too that are left out for their age (see above).")
 @json_option
 def rejection_replay(
     rejection_ids: tuple[int, ...],
@@ -151,9 +151,10 @@ def rejection_replay(
     What a rule discarded is replayed too where its id is named, and is open if it is rejected again. What a
     person discarded stays so.
 
-    Left out is what may be the same event as a message that was stored another way and that retention removed
-    since, and would then count twice: rejections first made more than KEY_RETENTION_DAYS ago, and those whose
-    key can't be read, from the first removal on. See that it was not, then --force them.
+    Left out are events that may have been stored another way, as a message that retention has removed since:
+    stored again, they would count twice. Once retention has removed a message, these are the rejections first
+    made more than KEY_RETENTION_DAYS ago, and those whose key can't be read. Make sure that they were not
+    stored, then add --force.
     """
     selection = _selection(rejection_ids, everything=everything, selected=selected)
     closed = [row for row in _named(rejection_ids) if row["status"] != "open" and not _is_ruled(row)]
