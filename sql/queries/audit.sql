@@ -153,9 +153,9 @@ SELECT
   count(*) FILTER (WHERE NOT (as_message OR as_duplicate OR as_rejection)) AS missing
 FROM placed_delivery
 
--- unexplained: How many of the missing deliveries are more than retention has removed: tenant by tenant, where '' is every tenant that is not registered, and where a line names no tenant, of what the others leave over. Only of what a person discarded, or what was too large to be read, the tenant may be unknown: it explains any.
+-- unexplained: How many of the missing deliveries are more than retention has removed: tenant by tenant, where '' is every tenant that is not registered, and where a line names no tenant, of what the others leave over. Only what a person discarded, or what was too large to be read, may be counted under another tenant than its line names, or under none: it explains any.
 WITH gone AS (
-  SELECT tenant_id, outcome = 'rejection_discarded' AND tenant_id = '' AS may_be_anybodys, sum(row_count) AS row_count
+  SELECT tenant_id, outcome = 'rejection_discarded' AS may_be_anybodys, sum(row_count) AS row_count
   FROM removal WHERE outcome <> 'rejection_replayed' GROUP BY 1, 2
 ),
 missing AS (
