@@ -5,7 +5,6 @@ a body's fields ─▶ completed ─▶ checked ─▶ agreed with what stands b
 """
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +23,7 @@ from processor.beside import (
     bare_name,
     complete,
     disagreement,
+    no_identifier,
 )
 from processor.errors import Reason
 from processor.rfc3339 import moment_of, rest_of
@@ -78,10 +78,7 @@ class Malformed:
 
 
 def _without_controls(value: str) -> str:
-    # ASCII without a control character is nearly every id, and isprintable answers that without a loop.
-    if not value.isprintable() and any(
-        unicodedata.category(character) in ("Cc", "Cs") for character in value
-    ):
+    if no_identifier(value):
         raise ValueError("has control characters or lone surrogates")
     return value
 
