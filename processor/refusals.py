@@ -1,7 +1,5 @@
 """The rejections for which the database gives the cause: what it can't store, and what it has already."""
 
-from datetime import datetime
-
 import psycopg
 
 from processor.beside import AMQP_TIMESTAMP
@@ -86,7 +84,7 @@ def id_conflict(message: Message, stored_delivery_id: str | None) -> Rejection:
         "(event type, payload or occurred_at); send new content under a new id"
     )
     stamp = message.delivery.attributes.get(AMQP_TIMESTAMP)
-    if isinstance(stamp, str) and message.occurred_at == datetime.fromisoformat(stamp):
+    if message.occurred_at is not None and message.occurred_at.isoformat() == stamp:
         words += (
             "; its occurred_at is the property timestamp, which some clients set anew at each publish: to "
             "publish it again, send the same timestamp, or name occurred_at in the event"
