@@ -12,7 +12,7 @@ that a message which is handed over once more is matched to an outcome that it m
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -22,11 +22,13 @@ from typing import Any
 from processor.beside import (
     AMQP_MESSAGE_ID,
     AMQP_TIMESTAMP,
+    AMQP_USER_ID,
     OF_A_DEAD_LETTER,
     OF_THE_BROKER,
     ROUTING_KEY,
     Attribute,
     from_outside,
+    no_identifier,
     of_the_transport,
 )
 from processor.bounds import moment_of
@@ -40,7 +42,10 @@ _BASE_LENGTH_MAX = DELIVERY_ID_LENGTH_MAX - 1 - HAND_OVER_LENGTH
 _HAND_OVER = re.compile(r"~[0-9a-f]{12}\Z")
 
 _PROPERTIES = ("content_type", "content_encoding", "correlation_id", "reply_to", "type", "app_id")
-"""Properties that say something of the event; the others are about its transport."""
+"""Properties that say something of the event, beside message_id, timestamp and user_id, whose names are ours.
+
+The others are about its transport.
+"""
 
 
 _MILLISECONDS_FROM = 100_000_000_000
@@ -58,11 +63,11 @@ def delivery_base(attributes: Mapping[str, Attribute], body: bytes) -> str:
     """Name a message by its message_id property and all that it says, in 187 characters at most.
 
     `attributes` are what `attributes_of` makes of it. What differs at each sending of one message says
-    nothing: trace context, and the headers of a transport.
+    nothing: trace context, the headers of a transport, and who sent it.
     """
     parts = []
     for name, value in sorted(attributes.items(), key=itemgetter(0)):
-        if not name.startswith(OF_THE_BROKER) and not of_the_transport(name):
+        if not name.startswith(OF_THE_BROKER) and name != AMQP_USER_ID and not of_the_transport(name):
             parts.append((b"n", _utf8(name)))
             parts.append((b"b", value) if isinstance(value, bytes) else (b"t", _utf8(value)))
     # Each part with its kind and its length, so that no other parts come to the same bytes.
@@ -107,15 +112,7 @@ def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[st
             else:
                 attributes[name] = written
     attributes = dict(from_outside(attributes))
-    for name in _PROPERTIES:
-        value = getattr(properties, name, None)
-        if value is not None:
-            # A header of that name is another word than the property.
-            attributes[f"amqp.{name}" if name in attributes else name] = value
-    if (message_id := getattr(properties, "message_id", None)) is not None:
-        # One that can be no id names nothing: it is kept as bytes, which any context takes.
-        usable = not isinstance(message_id, str) or message_id.isprintable()
-        attributes[AMQP_MESSAGE_ID] = message_id if usable else _utf8(message_id)
+    attributes |= _named_by_properties(properties, attributes)
     if timestamp := getattr(properties, "timestamp", None):
         # Seconds, says AMQP. After the year 5138 it is milliseconds, as many clients have it.
         moment = moment_of(timestamp / 1000 if timestamp >= _MILLISECONDS_FROM else timestamp)
@@ -125,6 +122,23 @@ def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[st
         else:
             attributes[AMQP_TIMESTAMP] = moment.isoformat()
     return attributes | {ROUTING_KEY: routing_key}, fault
+
+
+def _named_by_properties(properties: object, headers: Container[str]) -> dict[str, Attribute]:
+    found: dict[str, Attribute] = {}
+    for name in _PROPERTIES:
+        value = getattr(properties, name, None)
+        if value is not None:
+            # A header of that name is another word than the property.
+            found[f"amqp.{name}" if name in headers else name] = value
+    if (user_id := getattr(properties, "user_id", None)) is not None:
+        found[AMQP_USER_ID] = user_id
+    if (message_id := getattr(properties, "message_id", None)) is not None:
+        # One that can be no id is refused where it names the event; else it is kept as bytes, which any
+        # context takes.
+        unusable = isinstance(message_id, str) and no_identifier(message_id)
+        found[AMQP_MESSAGE_ID] = _utf8(message_id) if unusable else message_id
+    return found
 
 
 def _utf8(text: str) -> bytes:

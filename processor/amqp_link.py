@@ -300,5 +300,20 @@ def _decode_or_say(encoded: bytes, offset: int) -> tuple[dict[Any, Any], int]:
 
 pika.data.decode_table = _decode_or_say
 
+_decode_value = pika.data.decode_value
+_FLOATS = {b"f": struct.Struct(">f"), b"d": struct.Struct(">d")}
+
+
+def _decode_with_fraction(encoded: bytes, offset: int) -> tuple[Any, int]:
+    """Read one value of a table; a float keeps its fraction, which pika cuts off. A whole one is an int."""
+    form = _FLOATS.get(encoded[offset : offset + 1])
+    if form is None:
+        return _decode_value(encoded, offset)
+    (value,) = form.unpack_from(encoded, offset + 1)
+    return int(value) if value.is_integer() else value, offset + 1 + form.size
+
+
+pika.data.decode_value = _decode_with_fraction
+
 # It tells every failure itself, in tracebacks; ours are said once, in words.
 logging.getLogger("pika").setLevel(logging.CRITICAL + 1)

@@ -12,6 +12,7 @@ Attributes are SQS's message attributes, AMQP's properties and headers, and Kafk
 import base64
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Container, Mapping
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
@@ -24,7 +25,7 @@ Attribute: TypeAlias = str | bytes
 NAMES = ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "schema_version")
 """What may be named beside a body."""
 
-AMQP_MESSAGE_ID, AMQP_TIMESTAMP = "amqp.message_id", "amqp.timestamp"
+AMQP_MESSAGE_ID, AMQP_TIMESTAMP, AMQP_USER_ID = "amqp.message_id", "amqp.timestamp", "amqp.user_id"
 _LAST_WORDS = {"message_id": AMQP_MESSAGE_ID, "occurred_at": AMQP_TIMESTAMP}
 """What names something where nothing else does. Libraries set them unasked, so they contradict nobody."""
 
@@ -74,6 +75,12 @@ class Beside(NamedTuple):
 
 
 NOTHING_BESIDE = Beside()
+
+
+def no_identifier(text: str) -> bool:
+    """Whether a text has what no identifier may have: control characters or lone surrogates."""
+    # ASCII without a control character is nearly every id, and isprintable answers that without a loop.
+    return not text.isprintable() and any(unicodedata.category(each) in ("Cc", "Cs") for each in text)
 
 
 def binary_name(attributes: Mapping[str, Attribute]) -> str | None:

@@ -4,7 +4,6 @@ a body's fields ─▶ completed ─▶ checked ─▶ agreed with what stands b
                                    └──────────┴─▶ Malformed, in words that name the fault
 """
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +22,7 @@ from processor.beside import (
     bare_name,
     complete,
     disagreement,
+    no_identifier,
     number_in_text,
 )
 from processor.errors import Reason
@@ -78,10 +78,7 @@ class Malformed:
 
 
 def _without_controls(value: str) -> str:
-    # ASCII without a control character is nearly every id, and isprintable answers that without a loop.
-    if not value.isprintable() and any(
-        unicodedata.category(character) in ("Cc", "Cs") for character in value
-    ):
+    if no_identifier(value):
         raise ValueError("has control characters or lone surrogates")
     return value
 

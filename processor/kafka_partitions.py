@@ -52,19 +52,22 @@ class Mark:
     """A line in the group's books: all before `offset` is done, and what comes was handed over before.
 
     It was handed over `attempts` times without a clean end; `until` is the offset up to which that holds,
-    None where nobody has noted it. `is_ours` is false where another program wrote it, such as one that resets
-    offsets.
+    None where nobody has noted it. With `catches_up` what comes may have been read under other books: nobody
+    has reached the end of the partition since these began, or since another program wrote or reset them.
     """
 
     offset: int
     attempts: int
     until: int | None = None
-    is_ours: bool = field(default=True, compare=False)
+    catches_up: bool = field(default=False, compare=False)
 
     @property
     def metadata(self) -> str:
         """The mark as it is written beside the offset."""
-        return json.dumps({"attempts": self.attempts} | ({} if self.until is None else {"until": self.until}))
+        until = {} if self.until is None else {"until": self.until}
+        return json.dumps(
+            {"attempts": self.attempts} | until | ({"catches_up": True} if self.catches_up else {})
+        )
 
     @classmethod
     def read(cls, offset: int, metadata: str | None) -> "Mark":
@@ -77,12 +80,12 @@ class Mark:
             said = json.loads((metadata or "")[:_METADATA_LENGTH_MAX])
             attempts, until = said["attempts"], said.get("until")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return cls(offset, 1, is_ours=False)
+            return cls(offset, 1, catches_up=True)
         if not _is_count(attempts) or not (until is None or _is_count(until)):
-            return cls(offset, 1, is_ours=False)
+            return cls(offset, 1, catches_up=True)
         # Beyond what we write, it was not written by us; a window that nobody has noted is made anew.
         near = until is not None and until <= offset + _UNTIL_MAX
-        return cls(offset, min(attempts, COUNT_MAX), until if near else None)
+        return cls(offset, min(attempts, COUNT_MAX), until if near else None, said.get("catches_up") is True)
 
 
 class Partition:
@@ -110,19 +113,20 @@ class Partition:
         self._written: Mark | None = None
         # The offset that stood in the books before we wrote there.
         self._found = 0
-        # Whether what lies before the end may have been read under other books than these.
-        self._catches_up = True
+        # What lies before it may have been read under other books than these; None: the end is not known yet.
+        self._new_from: int | None = None
 
     def load(self, mark: Mark | None) -> None:
         """Begin with what the books say; None: they say nothing."""
         self.loaded = True
-        if mark is not None and mark.is_ours:
-            self._catches_up = False
-            for record in self._waiting:
-                record.may_be_known = False
         if mark is not None:
             self._position, self._attempts, self._until = mark.offset, mark.attempts, mark.until
             self._found = mark.offset
+            if not mark.catches_up:
+                # What lies before is read again where Kafka has lost what the books point to.
+                self._new_from = mark.offset
+            for record in self._waiting:
+                record.may_be_known = self._may_be_known(record.offset)
 
     # ── in and out ────────────────────────────────────────────────────────────────────────────────────
 
@@ -144,7 +148,7 @@ class Partition:
     def add(self, record: Record) -> None:
         """Buffer a record that was read behind all others."""
         self.at_end = False
-        record.may_be_known = self._catches_up
+        record.may_be_known = self._may_be_known(record.offset)
         self._waiting.append(record)
         self.waiting_bytes += len(record.body)
 
@@ -154,7 +158,8 @@ class Partition:
         What is not handed over to anybody, such as the marks of transactions, lies in between.
         """
         self.at_end = True
-        self._catches_up = False
+        if self._new_from is None:
+            self._new_from = offset
         if self.loaded and not self._waiting and not self._order:
             self._position = max(self._position or 0, offset)
 
@@ -227,10 +232,10 @@ class Partition:
         if self._until is not None and head >= self._until:
             self._attempts, self._until = 0, None
         if self._attempts:
-            wanted = Mark(self._position_or(head), self._attempts + 1, self._until)
+            wanted = self._mark(self._position_or(head), self._attempts + 1, self._until)
             return None if wanted == self._written else wanted
         known = self._written is not None and self._written.attempts == 1 and self._written.until is None
-        return None if known else Mark(self._position_or(head), 1)
+        return None if known else self._mark(self._position_or(head), 1)
 
     def progress(self) -> Mark | None:
         """Give what the books lack of what is done; None: nothing."""
@@ -239,18 +244,18 @@ class Partition:
             return None
         if self._attempts and self._until is not None and self._position < self._until:
             # Those that are handed over now are so once more.
-            return Mark(self._position, self._attempts + bool(self.handed), self._until)
+            return self._mark(self._position, self._attempts + bool(self.handed), self._until)
         # Of what was never handed over only the end is noted; the first hand-over is announced as ever.
-        return Mark(self._position, 0 if self._written is None else 1)
+        return self._mark(self._position, 0 if self._written is None else 1)
 
     def farewell(self) -> Mark | None:
         """Give the mark of a clean end: what is not handed over now does not count as handed over."""
         if self._position is None or self._written is None:
             return None
         if self._attempts and self._until is not None and self._position < self._until:
-            mark = Mark(self._position, self._attempts + bool(self.handed), self._until)
+            mark = self._mark(self._position, self._attempts + bool(self.handed), self._until)
         else:
-            mark = Mark(self._position, 1 if self.handed else 0)
+            mark = self._mark(self._position, 1 if self.handed else 0)
         return None if mark == self._written else mark
 
     def wrote(self, mark: Mark) -> None:
@@ -262,6 +267,12 @@ class Partition:
         """Note that what was on its way may not have arrived: it is to be written again."""
         if self._written is not None:
             self._written = Mark(-1, 0)
+
+    def _mark(self, offset: int, attempts: int, until: int | None = None) -> Mark:
+        return Mark(offset, attempts, until, self._may_be_known(offset))
+
+    def _may_be_known(self, offset: int) -> bool:
+        return self._new_from is None or offset < self._new_from
 
     def _position_or(self, head: int) -> int:
         return head if self._position is None else self._position

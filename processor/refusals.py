@@ -2,6 +2,7 @@
 
 import psycopg
 
+from processor.beside import AMQP_TIMESTAMP
 from processor.errors import Reason
 from processor.model import Message, Rejection, Verdict
 from processor.sqlstates import name_of
@@ -82,6 +83,12 @@ def id_conflict(message: Message, stored_delivery_id: str | None) -> Rejection:
         "another message with this tenant, message id and producer is stored, with other content "
         "(event type, payload or occurred_at); send new content under a new id"
     )
+    stamp = message.delivery.attributes.get(AMQP_TIMESTAMP)
+    if message.occurred_at is not None and message.occurred_at.isoformat() == stamp:
+        words += (
+            "; its occurred_at is the property timestamp, which some clients set anew at each publish: to "
+            "publish it again, send the same timestamp, or name occurred_at in the event"
+        )
     return Rejection(
         message.delivery,
         message.registry_version,

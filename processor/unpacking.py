@@ -21,15 +21,18 @@ SCHEMA_ID = "schema_registry_id"
 
 Unpacked: TypeAlias = tuple[bytes, Mapping[str, Attribute]]
 
-_GZIP, _ZLIB, _EITHER = 31, 15, 47
+_GZIP, _ZLIB, _EITHER, _RAW = 31, 15, 47, -15
 _PACKED = {
-    "gzip": _GZIP,
-    "x-gzip": _GZIP,
-    "deflate": _ZLIB,
-    "application/gzip": _GZIP,
-    "application/x-gzip": _EITHER,
+    "gzip": (_GZIP,),
+    "x-gzip": (_GZIP,),
+    "deflate": (_ZLIB, _RAW),
+    "application/gzip": (_GZIP,),
+    "application/x-gzip": (_EITHER,),
 }
-"""The last is kombu's word for zlib's format, and that of others for gzip's own."""
+"""The formats each is read in. The last is kombu's word for zlib's format, and that of others for gzip's own.
+
+By deflate some mean zlib's format, as HTTP does, and some what is inside of it; neither reads as the other.
+"""
 _AS_IT_IS = {"", "identity", "none", "utf-8", "utf8", "us-ascii", "ascii", "binary", "8bit", "7bit"}
 """Encodings that leave a body as it is. Some clients of AMQP write their charset there."""
 
@@ -43,7 +46,8 @@ BEFORE_JSON = (_BYTE_ORDER_MARK, _PREFIX)
 """How a body begins that has something before its JSON."""
 
 _JSON_BEGINS = b'\xef \t\r\n{["-0123456789tfn'
-_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]++={0,2}+\s*+")
+_BASE64 = re.compile(rb"([A-Za-z0-9+/\s]++|[A-Za-z0-9_\-\s]++)={0,2}+\s*+")
+_OF_URLS = bytes.maketrans(b"-_", b"+/")
 _CHUNK_BYTES = 4096
 
 
@@ -79,10 +83,22 @@ def _decompressed(body: bytes, said: set[str], size_bytes_max: int) -> bytes | s
         return f"{encoding!r} is not taken; expected gzip or deflate, or a body that is not packed"
     try:
         # Where a queue carries text alone, people write base64, which nothing that is packed looks like.
-        packed = binascii.a2b_base64(body) if _BASE64.fullmatch(body) else body
-        return _inflated(packed, _PACKED[encoding], size_bytes_max)
-    except (zlib.error, EOFError, binascii.Error) as error:
+        packed = _from_base64(body) if _BASE64.fullmatch(body) else body
+    except binascii.Error as error:
         return f"the body is no whole {encoding}, as it is or in base64: {error}"
+    words = ""
+    for wbits in _PACKED[encoding]:
+        try:
+            return _inflated(packed, wbits, size_bytes_max)
+        except (zlib.error, EOFError) as error:
+            words = words or f"the body is no whole {encoding}, as it is or in base64: {error}"
+    return words
+
+
+def _from_base64(text: bytes) -> bytes:
+    """Read base64 in the alphabet of URLs too, and without the padding that many leave out there."""
+    digits = b"".join(text.translate(_OF_URLS).split()).rstrip(b"=")
+    return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4))
 
 
 def _inflated(packed: bytes, wbits: int, size_bytes_max: int) -> bytes:
@@ -96,7 +112,7 @@ def _inflated(packed: bytes, wbits: int, size_bytes_max: int) -> bytes:
             # Members of gzip may follow one another, and zeros the last.
             if packed[at] == 0 and not packed[at:].strip(b"\0"):
                 break
-            if wbits == _ZLIB:
+            if wbits in (_ZLIB, _RAW):
                 raise EOFError("there is more behind its end")
             inflater = zlib.decompressobj(wbits)
         # A piece at a time: what follows a member is copied, and there may be thousands of them.

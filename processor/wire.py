@@ -152,6 +152,8 @@ def _hint(body: bytes) -> str:
     """Say what a body looks like that is no JSON, and what to do about it."""
     if body.startswith((b"\x1f\x8b", b"H4sI")):
         return "; it looks like gzip, which is unpacked where content-encoding beside it says so"
+    if body.startswith((b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")):
+        return "; it looks like zlib's deflate, which is unpacked where content-encoding beside it says so"
     if body.startswith(b"\0"):
         return "; it begins like a schema registry's prefix, behind which JSON alone is taken"
     return ""

@@ -1,32 +1,40 @@
 """Kafka as a source: outages, rebalances, and offsets that never pass what is not committed."""
 
 import itertools
+import json
 import random
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from processor.addresses import source_address
+from processor.audit import audit
 from processor.errors import Reason, SettingsError, SourceFault, SourceUnavailable, StoreUnavailable
 from processor.kafka_client import an_onlooker
 from processor.limits import Limits
 from processor.model import Delivery, Outcome, Rejection, Settlement, Verdict
 from processor.patience import Patience
 from processor.pipeline import Pipeline
+from processor.queue_rules import remove_queue, set_queue
 from processor.sources.kafka import KafkaSource
+from tests import fix_database
 from tests.brokers.kafka import Mock
 from tests.builders import a_body
+from tests.fix_database import MakeSaver, Saver
 from tests.kafka_sources import a_kafka_source, end_membership
 from tests.rig import wait_until
 from tests.workers.harness import in_background, schemas_of_acme
 
 Open = Callable[..., KafkaSource]
+Db = psycopg.Connection[Any]
 
 
 @pytest.fixture
@@ -166,6 +174,75 @@ def test_headers_of_one_name_are_all_kept_and_one_that_names_something_stands_al
     assert second.fault == "the header message_id is there twice, and differs; send it once"
     assert second.attributes == {"message_id": "1", "message_id#2": "2", "b": "3"}
     assert (third.attributes, third.fault) == ({"ce_id": "1"}, None)
+
+
+# ── what another group has read ───────────────────────────────────────────────────────────────────────
+
+
+APP = {"tenant_id": "/client_id", "event_type": "/kind", "payload": "/message"}
+
+
+def app_body(event_id: str) -> bytes:
+    event = {"client_id": "acme", "kind": "order.created", "message": {"total": 1}, "eid": event_id}
+    return json.dumps(event).encode()
+
+
+def test_what_another_group_has_read_is_known_whatever_its_queue_is_said_to_carry_by_then(
+    kafka: Mock, open_source: Open, saver: Saver, db: Db
+) -> None:
+    topic = kafka.topic()
+    set_queue(db, topic, {"mapping": APP})
+    for event_id in ("a", "a", "b", "b"):
+        kafka.sender.send(topic, app_body(event_id), partition=0)
+    kafka.sender.send(topic, b"no JSON", partition=0)
+    first = saver.outcomes(*take(open_source(topic, group="g1"), 5, settle=True))
+
+    set_queue(db, topic, {"mapping": APP | {"id": "/eid"}})
+    second = saver.outcomes(*take(open_source(topic, group="g2"), 5, settle=True))
+    remove_queue(db, topic)
+    third = saver.outcomes(*take(open_source(topic, group="g3"), 5, settle=True))
+
+    assert first == ["stored"] * 4 + ["not_json"]
+    assert second == third == ["redelivered"] * 5
+    assert fix_database.books(db) == {"message": 4, "duplicate": 0, "rejection": 1}
+    assert audit(db, [], None).holds
+
+
+def test_what_another_group_has_read_is_known_whatever_the_limits_are_by_then(
+    kafka: Mock, open_source: Open, saver: Saver, make_saver: MakeSaver, db: Db
+) -> None:
+    topic = kafka.topic()
+    for event_id in ("a", "b", "b"):
+        kafka.sender.send(topic, a_body(id=event_id, payload={"total": 1, "x": "y" * 3000}), partition=0)
+    narrow = make_saver()
+    narrow.schemas._decoder = replace(narrow.schemas._decoder, body_bytes_max=2000)
+
+    first = saver.outcomes(*take(open_source(topic, group="g1"), 3, settle=True))
+    second = narrow.outcomes(*take(open_source(topic, group="g2"), 3, settle=True))
+
+    assert first == ["stored", "stored", "duplicate"]
+    assert second == ["redelivered"] * 3
+    assert fix_database.books(db) == {"message": 2, "duplicate": 1, "rejection": 0}
+    assert audit(db, [], None).holds
+
+
+def test_a_group_that_is_interrupted_knows_what_another_has_read_when_it_goes_on(
+    kafka: Mock, open_source: Open, saver: Saver, db: Db
+) -> None:
+    topic, (events, more_than_a_window) = kafka.topic(), (1200, 600)
+    set_queue(db, topic, {"mapping": APP})
+    kafka.sender.send_all(topic, [(0, app_body(str(number))) for number in range(events)])
+    saver.save(*take(open_source(topic, group="g1"), events, settle=True))
+    set_queue(db, topic, {"mapping": APP | {"id": "/eid"}})
+    source = open_source(topic, group="g2")
+    took = take(source, more_than_a_window, settle=True)
+    saver.save(*took)
+    source.close()
+
+    rest = take(open_source(topic, group="g2"), events - len(took), settle=True)
+
+    assert {delivery.receive_count for delivery in rest} == {1}
+    assert set(saver.outcomes(*rest)) == {"redelivered"}
 
 
 # ── offsets and order ─────────────────────────────────────────────────────────────────────────────────

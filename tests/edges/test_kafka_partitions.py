@@ -247,3 +247,70 @@ def test_a_mark_is_read_within_what_the_tables_hold(until: int) -> None:
 def test_a_mark_is_read_as_it_was_written() -> None:
     for mark in (Mark(7, 3), Mark(7, 3, 12), Mark(0, 0)):
         assert Mark.read(mark.offset, mark.metadata) == mark
+
+
+# ── what other books may know ─────────────────────────────────────────────────────────────────────────
+
+
+def known(partition: Partition, count: int = 1) -> list[tuple[int, bool]]:
+    """Hand so many over and settle them; each with whether it may be known, as far as is known here."""
+    announce(partition)
+    found = [(record.offset, record.may_be_known) for record in partition.take(count)]
+    for offset, _ in found:
+        partition.settle(offset)
+    mark = partition.progress()
+    if mark is not None:
+        partition.wrote(mark)
+    return found
+
+
+@pytest.mark.parametrize(
+    "mark", [None, Mark.read(0, ""), Mark.read(0, '{"attempts": 1, "catches_up": true}')]
+)
+def test_until_the_end_new_books_know_nothing_and_then_all(mark: Mark | None) -> None:
+    partition = a_partition(0, 1, mark=mark)
+    partition.reached_end(2)
+    partition.add(Record(2, "0-2-0", b"{}", NOW, {}))
+
+    assert known(partition, 9) + known(partition, 9) == [(0, True), (1, True), (2, False)]
+
+
+@pytest.mark.parametrize("reached", [None, 4])
+def test_who_goes_on_with_books_that_have_not_reached_the_end_catches_up_too(reached: int | None) -> None:
+    """A crash, a stop, or a second member of the group: what is left was no more read by us than before."""
+    partition = a_partition(*range(4))
+    if reached is not None:
+        # The end is buffered, and what lies before is not done.
+        partition.reached_end(reached)
+    known(partition, 2)
+    farewell = partition.farewell()
+    again = after_a_crash(partition, *range(5))
+    assert farewell is not None
+    after_a_stop = a_partition(2, 3, mark=Mark.read(farewell.offset, farewell.metadata))
+
+    assert dict(known(again, 9))[3]
+    assert known(after_a_stop, 9) == [(2, True), (3, True)]
+
+
+def test_books_that_have_reached_the_end_know_all_that_comes_from_there_on() -> None:
+    partition = a_partition(0)
+    partition.reached_end(1)
+    known(partition)
+    again = after_a_crash(partition)
+
+    again.add(Record(1, "0-1-0", b"{}", NOW, {}))
+    again.reached_end(2)
+
+    assert known(again) == [(1, False)]
+
+
+@pytest.mark.parametrize("loaded_first", [True, False])
+def test_what_lies_before_the_books_is_read_again_and_may_be_known(*, loaded_first: bool) -> None:
+    """Where the broker has lost the end of a partition, the offset of the books is not there any more."""
+    partition = a_partition(mark=Mark(7, 0)) if loaded_first else Partition(0, 1)
+    for offset in (6, 7):
+        partition.add(Record(offset, f"0-{offset}-0", b"{}", NOW, {}))
+    if not loaded_first:
+        partition.load(Mark(7, 0))
+
+    assert known(partition, 2) == [(6, True), (7, False)]

@@ -13,6 +13,7 @@ from typing import Any
 import pika.exceptions
 import psycopg
 import pytest
+from kombu.connection import Connection
 
 from processor import metrics, reader, registry
 from processor.amqp_ids import base_of
@@ -73,6 +74,8 @@ def test_four_hourly_pulses_under_one_message_id_and_two_resends_all_have_a_row(
     outcomes = [saver.outcomes(delivery)[0] for delivery in take(source, 6)]
 
     assert outcomes == ["stored", *["id_conflict"] * 3, *["duplicate"] * 2]
+    words = db.execute("SELECT detail ->> 'message' FROM rejection").fetchall()
+    assert all("its occurred_at is the property timestamp" in each for (each,) in words)
     assert books(db) == {"message": 1, "duplicate": 2, "rejection": 3}
     assert db.execute("SELECT message_id, occurred_at FROM message").fetchall() == [
         ("device-7", datetime.fromtimestamp(hours[0], UTC))
@@ -121,7 +124,10 @@ def test_properties_and_headers_are_kept_as_context(
         app_id="shop",
         correlation_id="c",
         type="t",
-        headers={"region": "eu", "raw": b"\xff", "x-death": 1},
+        user_id="guest",
+        priority=1,
+        expiration="60000",
+        headers={"region": "eu", "raw": b"\xff", "x-death": 1, "user_id": "u-1", "amqp.user_id": "forged"},
     )
 
     saver.save(*take(source))
@@ -133,6 +139,9 @@ def test_properties_and_headers_are_kept_as_context(
         "type": "t",
         "region": "eu",
         "raw": {"base64": "/w=="},
+        "user_id": "u-1",
+        "amqp.user_id": "guest",
+        "amqp.user_id#2": "forged",
         "routing_key": rabbitmq_queue.name,
     }
 
@@ -271,6 +280,56 @@ def test_headers_that_are_no_text_come_as_their_json(
         "list": '[1, "a"]',
         "when": "2026-01-01T00:00:00+00:00",
     }
+
+
+def test_a_header_that_is_a_float_keeps_its_fraction(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db
+) -> None:
+    """JavaScript has no other numbers: an id made of the clock is one."""
+    ids = [1.2, 1.7, 1793000000.123, 1793000000.999, 5e-324, 2.0, -1e30]
+    # pika writes none.
+    with Connection(rabbitmq_queue.url) as connection:  # type: ignore[no-untyped-call]
+        for each in ids:
+            headers = {"message_id": each, "ratio": -each, "more": [{"ratio": each}]}
+            connection.Producer().publish(a_body(id=None), routing_key=rabbitmq_queue.name, headers=headers)
+
+    outcomes = saver.outcomes(*take(source, len(ids)))
+
+    assert outcomes == ["stored"] * len(ids)
+    rows = "SELECT message_id, context ->> 'ratio', context ->> 'more' FROM message"
+    assert set(db.execute(rows).fetchall()) == {
+        (str(each), str(-each), json.dumps([{"ratio": each}]))
+        for each in [int(each) if each.is_integer() else each for each in ids]
+    }
+
+
+@pytest.mark.parametrize("message_id", ["1\u00a0000", "\U0001f469\u200d\U0001f4bb", "soft\u00adly", "\ue000"])
+def test_whatever_can_be_an_id_can_be_the_property(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db, message_id: str
+) -> None:
+    for _ in range(2):
+        rabbitmq_queue.put(a_body(id=None), message_id=message_id)
+
+    taken = take(source, 2)
+
+    assert saver.outcomes(*taken) == ["stored", "duplicate"]
+    assert db.execute("SELECT message_id FROM message").fetchall() == [(message_id,)]
+    assert base_of(taken[0].delivery_id).startswith(f"{message_id}:")
+
+
+@pytest.mark.parametrize("message_id", ["a\tb", "p2\n", "\x7f", "\x9f"])
+def test_a_property_that_can_be_no_id_is_refused_where_nothing_else_names_the_event(
+    rabbitmq_queue: RabbitQueue, source: RabbitMqSource, saver: Saver, db: Db, message_id: str
+) -> None:
+    rabbitmq_queue.put(a_body(id=None), message_id=message_id)
+    rabbitmq_queue.put(a_body(id="own"), message_id=message_id)
+
+    assert saver.outcomes(*take(source, 2)) == ["envelope_invalid", "stored"]
+
+    [(words,)] = db.execute("SELECT detail ->> 'message' FROM rejection").fetchall()
+    assert (
+        words == "id (from the message attribute amqp.message_id): has control characters or lone surrogates"
+    )
 
 
 def test_headers_that_nobody_can_read_are_a_rejection_and_take_no_other_message_with_them(

@@ -1,12 +1,18 @@
 """Equal messages have one base, what differs in them makes another, and each hand-over has its own end."""
 
+import json
+import struct
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import pika.data
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pika import BasicProperties
 
+import processor.amqp_link  # noqa: F401 - mends how pika reads tables
 from processor.amqp_ids import (
     DELIVERY_ID_LENGTH_MAX,
     Unreadable,
@@ -65,7 +71,8 @@ def test_what_the_broker_adds_changes_no_base() -> None:
 
     assert attributes == {"x-first-death-queue": "q", "a": "1", "routing_key": "k"}
     assert a_base(headers=added) == a_base(headers={"a": "1"})
-    assert a_base(expiration="60000", delivery_mode=2, priority=1) == a_base()
+    assert a_base(expiration="60000", delivery_mode=2, priority=1, user_id="guest") == a_base()
+    assert a_base(headers={"user_id": "a"}) != a_base(headers={"user_id": "b"})
 
 
 @pytest.mark.parametrize(
@@ -166,6 +173,22 @@ def test_a_timestamp_that_names_no_moment_is_said_and_kept(timestamp: int) -> No
     assert fault is not None
     assert str(timestamp) in fault
     assert attributes["amqp.timestamp.raw"] == str(timestamp)
+
+
+@given(st.floats(), st.sampled_from("df"))
+def test_a_float_of_a_table_keeps_every_digit(value: float, kind: str) -> None:
+    if kind == "f":
+        [value] = struct.unpack(">f", struct.pack(">f", value)) if abs(value) < 1e38 else [1.5]
+    packed = b"\x01n" + kind.encode() + struct.pack(f">{kind}", value)
+    table = struct.pack(">I", len(packed)) + packed
+
+    headers: Any
+    headers, end = pika.data.decode_table(table, 0)
+    attributes, fault = attributes_of(BasicProperties(headers=headers), "k")
+
+    assert (end, fault) == (len(table), None)
+    # What is whole is written as any whole number.
+    assert attributes["n"] == json.dumps(int(value) if value.is_integer() else value)
 
 
 @pytest.mark.parametrize(

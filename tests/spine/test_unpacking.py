@@ -33,6 +33,9 @@ PACKINGS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "gzip in base64": (" gzip ", lambda body: base64.b64encode(gzipped(body))),
     "gzip in lines of base64": ("gzip", lambda body: base64.encodebytes(gzipped(body))),
     "deflate in base64": ("deflate", lambda body: base64.b64encode(zlib.compress(body))),
+    "raw deflate": ("deflate", lambda body: zlib.compress(body)[2:-4]),
+    "gzip in base64 of URLs": ("gzip", lambda body: base64.urlsafe_b64encode(gzipped(body))),
+    "gzip in base64 without padding": ("gzip", lambda body: base64.b64encode(gzipped(body)).rstrip(b"=")),
 }
 NAMES = [
     "content-encoding",
@@ -76,6 +79,15 @@ def test_any_other_encoding_is_refused_in_words_that_name_what_is_taken(encoding
     assert found.reason is Reason.ENVELOPE_INVALID
     assert "gzip or deflate" in found.detail["message"]
     assert found.claimed.tenant_id == "acme"
+
+
+def test_a_packed_body_of_which_nothing_says_so_is_refused_in_words_that_name_content_encoding() -> None:
+    for body in (
+        gzipped(BODY),
+        base64.b64encode(gzipped(BODY)),
+        *(zlib.compress(BODY, n) for n in (1, 5, 6, 9)),
+    ):
+        assert "content-encoding beside it says so" in malformed(body).detail["message"]
 
 
 def test_encodings_that_differ_are_refused() -> None:
