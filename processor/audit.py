@@ -51,7 +51,8 @@ _ENDS = ("message", "duplicate", "rejection_discarded")
 
 _MEANINGS = {
     "lost": "accepted by the queue, and in no table",
-    "unexpected": "stored, and named in no manifest, of tenants and producers that manifests speak of",
+    "unexpected": "stored, and named in no manifest, of tenants and producers that manifests speak of; "
+    "name the manifests of other runs, too: --manifest A --manifest B",
     "twice": "one delivery in two tables, or one message in more rows than it was sent",
     "altered": "stored with another payload than was sent",
     "duplicates_of_nothing": "noted as duplicate of a message that is not there",

@@ -3,6 +3,7 @@
 Each setting has a line in `.env-template`, and a test holds the two together.
 """
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -252,8 +253,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _one_region(self) -> "Settings":
-        self.require_region(self.aws_region, "AWS_REGION")
-        self.require_region(region_of(self.aws_endpoint_url or ""), "AWS_ENDPOINT_URL")
+        self.require_region(self.aws_region, _said_by("AWS_REGION", "AWS_DEFAULT_REGION"))
+        self.require_region(
+            region_of(self.aws_endpoint_url or ""), _said_by("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL")
+        )
         return self
 
     def require_endpoint(self, endpoint_url: str) -> None:
@@ -366,6 +369,12 @@ class Settings(BaseSettings):
             "aws_session_token": token.get_secret_value() if token else None,
         }
         return {name: value for name, value in options.items() if value is not None}
+
+
+def _said_by(*aliases: str) -> str:
+    """Give that of the names of one setting by which it is set."""
+    known = {name for name, value in os.environ.items() if value} | set(env_file_names())
+    return next((name for name in aliases if name in known), aliases[0])
 
 
 def names() -> set[str]:

@@ -17,10 +17,13 @@ HIDDEN = "***"
 _HARMLESS = frozenset({"queue", "group", "sasl", "sslmode", "sslrootcert", "connect_timeout", "host", "port"})
 """Options of a URL that are shown; a password or token may stand under any other name."""
 
+_OF_QUEUE_URL = {"aws_region": "region_name", "aws_endpoint_url": "endpoint_url"}
+"""Settings that the queue's URL says where they are unset, and what boto3 calls them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One setting: its name, its value as it may be shown, and `environment`, `.env` or `default`."""
+    """One setting: its name, its value as it may be shown, and what says so: `environment`, `default`, …."""
 
     setting: str
     value: Any
@@ -42,6 +45,7 @@ def template() -> str:
 def in_force(settings: Settings) -> Iterator[Shown]:
     """Give every setting, in the order of the class."""
     in_file = env_file_names()
+    of_queue_url = settings.aws_client_options()
     environment = {name.upper() for name, value in os.environ.items() if value}
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias
@@ -49,7 +53,10 @@ def in_force(settings: Settings) -> Iterator[Shown]:
         known = [str(choice).upper() for choice in choices]
         source = next((f"environment ({it})" for it in known if it in environment), None)
         source = source or next((f".env ({it})" for it in known if it in in_file), "default")
-        yield Shown(name.upper(), _value(getattr(settings, name)), source.replace(f" ({name.upper()})", ""))
+        value = getattr(settings, name)
+        if value is None and name in _OF_QUEUE_URL and _OF_QUEUE_URL[name] in of_queue_url:
+            value, source = of_queue_url[_OF_QUEUE_URL[name]], "SQS_QUEUE_URL"
+        yield Shown(name.upper(), _value(value), source.replace(f" ({name.upper()})", ""))
 
 
 def _value(value: Any) -> Any:  # noqa: ANN401 - of any setting

@@ -193,9 +193,7 @@ def test_a_region_that_contradicts_the_url_of_the_queue_is_refused(
 ) -> None:
     error = _error(monkeypatch, SQS_QUEUE_URL=AWS_QUEUE, **{name: value})
 
-    assert f"SQS_QUEUE_URL is in the region eu-central-1, and {name.removesuffix('_SQS')} says {region}" in (
-        error.replace("AWS_REGION", name)
-    )
+    assert f"SQS_QUEUE_URL is in the region eu-central-1, and {name} says {region}" in error
     assert "\n" not in error
 
 

@@ -173,7 +173,7 @@ def test_the_producers_of_an_event_process_app_go_on(
     assert page.ask("SELECT payload FROM message WHERE tenant_id = 'client-1' ORDER BY sent_at LIMIT 1") == [
         ("SALVE 0",)
     ]
-    outcomes = [json.loads(line) for line in said.splitlines() if '"event": "outcome"' in line]
+    outcomes = [json.loads(line) for line in said.splitlines() if '"event": "delivery"' in line]
     assert Counter(line["outcome"] for line in outcomes) == {"stored": 60, "rejected": 2}
     assert {line.get("tenant_id") for line in outcomes} == {"client-1", "client-2", "client-3", None}
     assert "SALVE" not in said, "no payload in a log"
