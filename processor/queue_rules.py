@@ -69,4 +69,4 @@ def remove_queue(connection: psycopg.Connection[Any], queue: str) -> None:
 
 def nothing_said(queue: str) -> NotFound:
     """Make the error of a queue of which the registry says nothing."""
-    return NotFound(f"nothing is said of queue {queue!r}; `processor queue list` shows those there are")
+    return NotFound(f"queue {queue!r} has no rules; `processor queue list` shows those that have")

@@ -20,7 +20,7 @@ _UNSET = {
     "register": ("registers_tenants", "registers_max"),
 }
 
-_NOTHING = "nothing is said of it any more"
+_NOTHING = "no rules"
 
 
 @click.group()
@@ -112,7 +112,7 @@ def queue_set(
                 raise click.UsageError(f"--unset {option} contradicts what else is given")
             changes[column] = NOTHING_SAID[column]
     if not changes:
-        raise click.UsageError("nothing is said; name an option, see --help")
+        raise click.UsageError("no rule is given; name an option, see --help")
     with database(Settings.load()) as connection:
         set_queue(connection, name, changes)
         rows = reader.queues(connection, name)
@@ -147,7 +147,7 @@ def queue_list(as_json: bool) -> None:
     print_rows(
         rows if as_json else [{"queue": row["queue"], "rules": _words(row)} for row in rows],
         as_json=as_json,
-        empty="nothing is said of any queue; say it: processor queue set NAME ...",
+        empty="no queue has rules; set some: processor queue set NAME ...",
     )
 
 
@@ -188,7 +188,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _words(row: dict[str, Any]) -> str:
-    """Say what is said of a queue in one line."""
+    """Give the rules of a queue in one line."""
     shown = _shown(row)
     parts = [
         f"{label} {shown[column]}"
@@ -202,6 +202,8 @@ def _words(row: dict[str, Any]) -> str:
     ]
     if row["registers_tenants"]:
         parts.append(f"registers tenants, at most {row['registers_max']} an hour")
+    elif row["registers_max"] != NOTHING_SAID["registers_max"]:
+        parts.append(f"registers no tenants; at most {row['registers_max']} an hour once --register is set")
     return "; ".join(parts)
 
 

@@ -49,7 +49,7 @@ class Trial:
     def __init__(self, settings: Settings, queue: str | None, said: Said) -> None:
         self.by_form = settings.database_url is None
         if queue is not None and self.by_form:
-            raise SettingsError("--queue: what is said of a queue is in the database; set DATABASE_URL too")
+            raise SettingsError("--queue: the rules of a queue are in the database; set DATABASE_URL too")
         if queue is not None:
             require_name(queue)
         if queue is None and (settings.sqs_queue_url is not None or settings.source_url is not None):
@@ -57,7 +57,9 @@ class Trial:
         self.queue = queue or _NO_QUEUE
         self._schemas: Schemas = make_schemas(settings)
         registry = Registry(0, {}, ()) if self.by_form else _registry(settings)
-        rules = said.rules().over(registry.queues.get(self.queue, QueueRules()))
+        known = registry.queues.get(self.queue, QueueRules())
+        self.has_rules = known != QueueRules()
+        rules = said.rules().over(known)
         self._schemas.install(replace(registry, queues={**registry.queues, self.queue: rules}))
 
     def judge(self, body: bytes, attributes: Mapping[str, Attribute]) -> dict[str, Any]:

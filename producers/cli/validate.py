@@ -71,6 +71,7 @@ def validate(
             "by their form alone, since DATABASE_URL is not set"
             if trial.by_form
             else f"on queue {trial.queue}"
+            + ("" if trial.has_rules else ", which has no rules in the registry")
         )
         click.echo(f"{len(messages)} message(s), {len(messages) - bad} good, {bad} bad; {known}")
     raise SystemExit(EXIT_BAD if bad else 0)

@@ -114,28 +114,30 @@ def test_what_is_named_changes_and_the_rest_stays_and_each_can_be_unset(command:
     ):
         assert command("queue", "set", QUEUE, "--unset", option).exit_code == 0
         assert line in command("queue", "show", QUEUE).output
-    assert f"{QUEUE}: nothing is said" in command("queue", "set", QUEUE, "--unset", "register").output
+    assert f"{QUEUE}: no rules" in command("queue", "set", QUEUE, "--unset", "register").output
     assert command("queue", "list", "--json").output == "[]\n"
 
 
 def test_queues_are_listed_shown_and_removed(command: Any) -> None:
-    assert "say it: processor queue set NAME" in command("queue", "list").output
+    assert "no queue has rules; set some: processor queue set NAME" in command("queue", "list").output
     command("queue", "set", "orders", "--tenant", "acme", "--register", "tenants")
 
     listed = command("queue", "list").output
     assert "orders  tenants acme; registers tenants, at most 1000 an hour" in listed
     assert "tenants           acme" in command("queue", "show", "orders").output
+    bounded = command("queue", "set", "later", "--register-max", "5").output
+    assert "queue later: registers no tenants; at most 5 an hour once --register is set" in bounded
     assert command("queue", "remove", "orders").exit_code == 0
     for arguments in (("show", "orders"), ("remove", "orders")):
         refused = command("queue", *arguments)
         assert refused.exit_code == 1
-        assert "nothing is said of queue" in refused.stderr
+        assert "queue 'orders' has no rules" in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "nothing is said"),
+        ((), "no rule is given"),
         (("--tenant", "a", "--tenants", "b"), "not both"),
         (("--tenants", "a,,b"), "is no tenant id"),
         (("--unwrap", "sqs"), "is not one of"),

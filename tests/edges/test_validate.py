@@ -77,6 +77,10 @@ def test_with_a_database_the_registry_judges_and_nothing_is_written(
     told = validate(GOOD.replace(b"7", b"8"), "--queue", "app")
     assert told.exit_code == 0
     assert "registers tenant 8" in told.output
+    assert told.output.endswith("on queue app\n")
+    # Maybe a slip of the pen: then the verdicts are those of another queue.
+    mistyped = validate(GOOD, "--queue", "apps").output
+    assert mistyped.endswith("on queue apps, which has no rules in the registry\n")
     assert count(db, "tenant") == 3
 
 
