@@ -1,9 +1,11 @@
 """Known noise: rejections that a rule of the registry discards at once.
 
 A rule has a reason and one more condition at least. It looks at the body as it came, with whatever is wrapped
-around the event.
+around the event. A condition's value is a JSON value where it is one, else a text: 1, 1.0 and 1e0 are one
+number, and "1" is a text.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -37,9 +39,12 @@ def discarded(rejection: Rejection, rules: Rules, read: Callable[[bytes], Any]) 
     asked = [rule for rule in rules[rejection.reason] if _claims_fit(rule, rejection)]
     body = read(rejection.delivery.body) if any(rule.conditions for rule in asked) else None
     for rule in asked:
-        if all(_text(follow(body, steps(at))) == value for at, value in rule.conditions.items()):
+        if all(_equal(follow(body, steps(at)), expected(text)) for at, text in rule.conditions.items()):
             # In front, since a rejection cuts long texts at their end.
-            message = f"discarded at once by rule {rule.rule_id}: {rejection.detail.get('message')}"
+            message = (
+                f"discarded at once by rule {rule.rule_id} (while it is kept, replay it by its id): "
+                f"{rejection.detail.get('message')}"
+            )
             return replace(rejection, rule_id=rule.rule_id, detail={**rejection.detail, "message": message})
     return rejection
 
@@ -52,14 +57,22 @@ def _claims_fit(rule: RejectionRule, rejection: Rejection) -> bool:
     )
 
 
-def _text(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
-    """Write a value as a condition has it: a text, a number or a boolean; None: it is nothing of these."""
-    match value:
-        case str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case int() | float() | Decimal():
-            return str(value)
-        case _:
-            return None
+def expected(text: str) -> str | bool | Decimal | None:
+    """Read the value of a condition; None: it is JSON, but no text, number or boolean; matches nothing."""
+    try:
+        value = json.loads(text, parse_int=Decimal, parse_float=Decimal, parse_constant=_no_json)
+    except (ValueError, ArithmeticError, RecursionError):
+        return text
+    return value if isinstance(value, str | bool | Decimal) else None
+
+
+def _no_json(name: str) -> Any:  # noqa: ANN401 - it gives nothing
+    raise ValueError(name)
+
+
+def _equal(value: Any, wanted: str | bool | Decimal | None) -> bool:  # noqa: ANN401 - any JSON value
+    if isinstance(value, float):
+        value = Decimal(str(value))
+    if isinstance(wanted, Decimal):
+        return isinstance(value, int | Decimal) and not isinstance(value, bool) and value == wanted
+    return wanted is not None and type(value) is type(wanted) and bool(value == wanted)

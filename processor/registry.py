@@ -10,10 +10,13 @@ import psycopg
 
 from processor.api_keys import new_key
 from processor.errors import NotFound, Reason, SettingsError
+from processor.noise import expected
 from processor.queries import queries
 from processor.validators import compile_schema
 
 _NO_JSON = (Reason.NOT_UTF8, Reason.NOT_JSON, Reason.TOO_LARGE)
+_NAME_MAX = 256
+_CONDITIONS_BYTES_MAX = 4096
 _POINTER = re.compile(r"(/([^/~]|~[01])*)+")
 
 
@@ -94,28 +97,48 @@ def add_rejection_rule(
         )
     if conditions and reason in _NO_JSON:
         raise SettingsError(f"--when looks into the body, and what is {reason} has none that can be read")
-    for at in conditions:
+    for at, text in conditions.items():
         if not _POINTER.fullmatch(at):
             raise SettingsError(f"--when {at[:64]!r}: expected a JSON pointer, such as /Event or /a/0/b~1c")
+        if not text or expected(text) is None:
+            raise SettingsError(
+                f"--when {at[:64]}={text[:64]}: expected a text, number or boolean behind the =; "
+                "the empty text is '\"\"'"
+            )
+    for option, name in (("--queue", queue), ("--tenant", tenant_id), ("--event-type", event_type)):
+        if name is not None and not 0 < len(name) <= _NAME_MAX:
+            raise SettingsError(f"{option}: expected 1 to {_NAME_MAX} characters, and not {len(name)}")
     parameters = {"reason": reason, "queue": queue, "tenant_id": tenant_id, "event_type": event_type}
     try:
+        document = orjson.dumps(conditions)
+        # As PostgreSQL writes it, with a space behind each colon and comma.
+        if (size := len(document) + 2 * len(conditions) - 1) > _CONDITIONS_BYTES_MAX:
+            raise SettingsError(
+                f"--when: {size} bytes as JSON, together; expected at most {_CONDITIONS_BYTES_MAX}"
+            )
         row = connection.execute(
-            queries("rejections")["add_rule"], parameters | {"conditions": orjson.dumps(conditions).decode()}
+            queries("rejections")["add_rule"], parameters | {"conditions": document.decode()}
         ).fetchone()
     except (psycopg.errors.CheckViolation, psycopg.DataError, UnicodeEncodeError, orjson.JSONEncodeError):
         raise SettingsError(
-            "the database does not take this rule; expected names of at most 256 characters, values of 4,096 "
-            "together, and a reason that a body gives or the registry (not id_conflict, unstorable or "
+            "the database does not take this rule; expected names and values without the control "
+            "character NUL, and a reason that a body gives or the registry (not id_conflict, unstorable or "
             "dead_lettered)"
         ) from None
     assert row is not None  # noqa: S101 - INSERT ... RETURNING of one row
     return int(row[0])
 
 
-def retire_rejection_rule(connection: psycopg.Connection[Any], rule_id: int) -> None:
-    """Let a rule match nothing more; what it has discarded stays so. Raises NotFound."""
-    if connection.execute(queries("rejections")["retire_rule"], {"rule_id": rule_id}).fetchone() is None:
+def retire_rejection_rule(connection: psycopg.Connection[Any], rule_id: int) -> datetime | None:
+    """Let a rule match nothing more; what it has discarded stays so. Raises NotFound.
+
+    Gives when it was removed before, None where this was the first time.
+    """
+    row = connection.execute(queries("rejections")["retire_rule"], {"rule_id": rule_id}).fetchone()
+    if row is None:
         raise NotFound(f"no rule {rule_id}; `processor rejection rule list` shows those there are")
+    retired_at, before = row
+    return retired_at if before else None
 
 
 def publish_schema(

@@ -7,6 +7,7 @@ import click
 
 from processor.cli.meters import doubtful
 from processor.cli.output import json_option, print_rows, printable
+from processor.cli.paths import NamedPath
 from processor.settings import Settings
 from processor.usage.counter import Selection
 from processor.usage.counter_setup import set_up
@@ -18,11 +19,13 @@ from processor.wiring import counting, database
     "--to",
     "directory",
     required=True,
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="The directory for the files; made if it is missing.",
 )
-@click.option("--tenant", "tenant_id", help="Of this tenant alone; without it, of all tenants, added up.")
-@click.option("--group", "group_name", default="user_id", show_default=True, help="What the meters group by.")
+@click.option("--tenant", "tenant_id", help="Count this tenant alone; without it, all tenants, added up.")
+@click.option(
+    "--group", "group_name", default="user_id", show_default=True, help="The name that the meters group by."
+)
 @click.option(
     "--meter",
     "meters",
@@ -30,7 +33,7 @@ from processor.wiring import counting, database
     help="Go by this meter; repeatable. Without it, by the one that there is for each event type.",
 )
 @click.option(
-    "--run", "run_id", help="Of what one run --this-run has stored, which ended before it wrote its files."
+    "--run", "run_id", help="Count what one `run --this-run` has stored that ended before it wrote its files."
 )
 @json_option
 def count(
@@ -44,7 +47,7 @@ def count(
 ) -> None:
     """Write how many messages each user has: one file per event type, such as created.json {"u1": 3}.
 
-    It goes by the meters that count messages without windows, grouped by this one name. A message counts
+    The counts are of the meters that count messages without windows, grouped by --group. A message counts
     once, however often it was delivered; one that was voided does not. Users are sorted by code point, and
     one whose count has come to 0 is left out. All files are of one moment, and each is replaced whole;
     others in the directory stay as they are.
@@ -75,11 +78,13 @@ def count(
 
 @click.group("counter")
 def counter() -> None:
-    """Counter: unique messages of each user, one file per event type; docs/counter.md shows it."""
+    """Set up a count of each user's unique messages, one file per event type (docs/counter.md)."""
 
 
 @counter.command("setup")
-@click.option("--tenant", "tenant_id", required=True, help="Whose events they are; added if it is missing.")
+@click.option(
+    "--tenant", "tenant_id", required=True, help="The tenant of the events; added if it is missing."
+)
 @click.option(
     "--types",
     default="created,updated,deleted",
@@ -87,12 +92,12 @@ def counter() -> None:
     metavar="TYPE,...",
     help="The event types to count.",
 )
-@click.option("--shared", is_flag=True, help="Make new schemas and meters for every tenant, not its own.")
+@click.option("--shared", is_flag=True, help="Make new schemas and meters for all tenants, not for this one.")
 def counter_setup(tenant_id: str, types: str, *, shared: bool) -> None:
     """Make what the counter needs: the tenant, and a schema and a meter for each event type.
 
-    A payload has a user_id, and ids are unique for one user and event type. What is there is used as it is,
-    so this can be run again, with more types too.
+    A payload has a user_id, and ids are unique for one user and event type. What is there already is used as
+    it is, so the command can be run again, with more event types too.
     """
     event_types = [name for name in map(str.strip, types.split(",")) if name]
     if not event_types:

@@ -15,10 +15,10 @@ def key() -> None:
 
 @key.command("add")
 @click.argument("tenant_id")
-@click.option("--name", default="", help="What it is for, or who holds it.")
+@click.option("--name", default="", help="What the key is for, or who holds it.")
 @json_option
 def key_add(tenant_id: str, name: str, as_json: bool) -> None:
-    """Add a key to a tenant and print it, this once: only a digest of it is kept.
+    """Add an API key to a tenant, and print the key. It is shown this once: only its digest is kept.
 
     A tenant may have several, so that a new one can be brought out before the old one is revoked.
     """

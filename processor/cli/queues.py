@@ -25,11 +25,11 @@ _NOTHING = "nothing is said of it any more"
 
 @click.group()
 def queue() -> None:
-    """Queues: set, show, list, remove what each carries, and for which tenants.
+    """Rules of a queue: how its bodies are read, and for which tenants (set, show, list, remove).
 
-    It is part of the registry: it holds for every event saved after it, in every process, and for a replay of
-    rejections of that queue, wherever that runs. NAME is the queue's name as in `message.queue`: of a URL of
-    SQS the last part, of Kafka the topic.
+    The rules are part of the registry: they hold for every event saved afterwards, in every process, and for
+    each replay of the queue's rejections. NAME is the queue's name as in `message.queue`: the last part of an
+    SQS URL, the name of a RabbitMQ queue, or a Kafka topic.
     """
 
 
@@ -48,15 +48,17 @@ def queue() -> None:
     help="Where a body has tenant_id, event_type, payload (or payload_json: a text that is JSON), id, "
     "producer, occurred_at, schema_version; repeatable. Those given are the whole mapping.",
 )
-@click.option("--tenants", metavar="A,B", help="The tenants that it may speak for.")
-@click.option("--tenant", metavar="A", help="The one tenant that it speaks for; events need not name it.")
+@click.option("--tenants", metavar="A,B", help="The tenants whose events the queue may carry.")
+@click.option("--tenant", metavar="A", help="The one tenant whose events it carries, which need not name it.")
 @click.option("--event-type", metavar="TYPE", help="The type of its events, which need not name it.")
 @click.option("--register", type=click.Choice(["tenants"]), help="Register unknown tenants of valid events.")
 @click.option(
-    "--register-max", type=click.IntRange(1, 2**31 - 1), help="As many within an hour.  [default: 1000]"
+    "--register-max",
+    type=click.IntRange(1, 2**31 - 1),
+    help="How many tenants the queue may register within an hour.  [default: 1000]",
 )
 @click.option(
-    "--unset", "unsets", type=click.Choice([*_UNSET]), multiple=True, help="Say no more of this; repeatable."
+    "--unset", "unsets", type=click.Choice([*_UNSET]), multiple=True, help="Remove this rule; repeatable."
 )
 def queue_set(
     *,
@@ -70,18 +72,21 @@ def queue_set(
     register_max: int | None,
     unsets: tuple[str, ...],
 ) -> None:
-    """Say what the queue NAME carries; what is not named stays as it is.
+    """Set rules of the queue NAME; the others stay as they are.
 
     \b
-    processor queue set events --map tenant_id=/client_id --map event_type=/event_type --map payload=/message
+    processor queue set events --map tenant_id=/client_id \\
+      --map event_type=/event_type --map payload=/message
     processor queue set pulses --tenant acme --event-type pulse
-    processor queue set orders --unwrap sns --register tenants --register-max 100
+    processor queue set orders --unwrap sns --register tenants
 
-    With a mapping every body is read by it, and no format is guessed. A time may be RFC 3339, or seconds or
-    milliseconds since 1970; a whole number stands for its digits in an id. What no field takes is context.
+    With a mapping every body is read by it, and no format is guessed. A time may be RFC 3339, or a number of
+    seconds or milliseconds since 1970. An id may be a whole number: the id is its digits. What the mapping
+    does not name is kept as context.
 
-    What is said here goes before UNWRAP; what QUEUE_TENANTS binds too, both must allow. With --register
-    tenants an event of a tenant that is not registered, and that is valid otherwise, registers it.
+    --unwrap goes before the setting UNWRAP. Where QUEUE_TENANTS binds the queue too, both must allow a
+    tenant. With --register tenants an event whose tenant is not registered, but which is valid otherwise,
+    registers its tenant.
     """  # noqa: D301 - click's mark for lines to be left as they are
     require_name(name)
     if tenant is not None and tenants is not None:
@@ -121,7 +126,7 @@ def queue_set(
 @click.argument("name")
 @json_option
 def queue_show(name: str, as_json: bool) -> None:
-    """Show what is said of the queue NAME."""
+    """Show the rules of the queue NAME."""
     with database(Settings.load()) as connection:
         rows = reader.queues(connection, name)
     if not rows:
@@ -136,7 +141,7 @@ def queue_show(name: str, as_json: bool) -> None:
 @queue.command("list")
 @json_option
 def queue_list(as_json: bool) -> None:
-    """List the queues of which something is said."""
+    """List the queues that have rules."""
     with database(Settings.load()) as connection:
         rows = reader.queues(connection)
     print_rows(
@@ -149,7 +154,7 @@ def queue_list(as_json: bool) -> None:
 @queue.command("remove")
 @click.argument("name")
 def queue_remove(name: str) -> None:
-    """Say nothing of the queue NAME any more: its bodies are read as the settings say."""
+    """Remove all rules of the queue NAME. Its bodies are read as the settings say."""
     with database(Settings.load()) as connection:
         remove_queue(connection, name)
     click.echo(f"queue {printable(name)}: {_NOTHING}")

@@ -95,9 +95,9 @@ def schema() -> None:
 @click.argument("event_type")
 @click.argument("file", type=click.File("rb"), required=False)
 @click.option(
-    "--sample", type=click.Choice(samples()), help="Publish this one of those that we ship, instead of FILE."
+    "--sample", type=click.Choice(samples()), help="Publish this sample schema of ours, instead of FILE."
 )
-@click.option("--tenant", "tenant_id", help="Make it this tenant's own; without it, it is shared by all.")
+@click.option("--tenant", "tenant_id", help="Publish it for this tenant alone; without it, for all tenants.")
 @click.option(
     "--id-scope",
     "id_scope",
@@ -117,8 +117,8 @@ def schema_publish(
     The event type is added where it is new.
 
     The id of an event is unique within its tenant and producer. Where producers number their events anew for
-    each user, say, tell so with the first schema: with --id-scope /user_id the same id of two users, or of
-    another event type, is two messages. It can't be changed later, since messages are known by it.
+    each user, say so with the first schema: with --id-scope /user_id the same id of two users, or of two
+    event types, is two messages. The scope can't be changed later, since messages are known by it.
     """
     if file is not None and sample is None:
         definition = _json_of(file)

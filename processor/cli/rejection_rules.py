@@ -7,7 +7,7 @@ import click
 
 from processor import reader
 from processor import registry as registry_changes
-from processor.cli.output import json_option, print_rows
+from processor.cli.output import json_option, moment_of, print_rows
 from processor.errors import Reason
 from processor.queue_rules import require_name
 from processor.settings import Settings
@@ -19,10 +19,11 @@ _NEVER = (Reason.ID_CONFLICT, Reason.UNSTORABLE, Reason.DEAD_LETTERED)
 
 @click.group()
 def rule() -> None:
-    """Discard known noise at once: what a rule matches is kept as discarded, and waits for nobody.
+    """Discard known noise at once: what a rule matches is kept as discarded, and nobody has to decide.
 
     Such a rejection is counted (rule list, rejection stats, audit, processor_discarded_by_rule) and raises no
-    alarm. After a day it goes with the next `processor retention apply`, whatever ages are set.
+    alarm. The first `processor retention apply` after a day removes it, whatever ages are set; until then
+    `processor rejection replay ID` brings it back.
     """
 
 
@@ -41,12 +42,14 @@ def rule() -> None:
     "conditions",
     metavar="POINTER=VALUE",
     multiple=True,
-    help="A text, number or boolean in the body as it came, such as /Event=s3:TestEvent; repeatable.",
+    help="A value in the body as it came, such as /Event=s3:TestEvent; repeatable. VALUE is JSON where it is "
+    "a number, a boolean or a text in quotes (1, 1.0 and 1e0 are equal), else the text as it stands. So the "
+    "text 1 is '/n=\"1\"', and the empty text '/a=\"\"'.",
 )
 def rule_add(conditions: Sequence[str], **said: Any) -> None:  # noqa: ANN401 - the options above
-    """Add a rule: a reason, and one condition more at least; all of them have to hold.
+    """Add a rule: a reason, and at least one condition more. A rejection is discarded where all of them hold.
 
-    It holds for what is rejected from the next save on. What is open already stays open: processor rejection
+    The rule holds for what is rejected from now on. To discard what is open already: processor rejection
     discard.
     """
     if said["queue"] is not None:
@@ -66,7 +69,7 @@ def rule_add(conditions: Sequence[str], **said: Any) -> None:  # noqa: ANN401 - 
 @rule.command("list")
 @json_option
 def rule_list(as_json: bool) -> None:
-    """List the rules with how many rejections each has discarded, and when the last; removed ones below."""
+    """List the rules, with how many rejections each has discarded and when the last; removed ones below."""
     with database(Settings.load()) as connection:
         rows = reader.rejection_rules(connection)
     if not as_json:
@@ -78,7 +81,10 @@ def rule_list(as_json: bool) -> None:
 @rule.command("remove")
 @click.argument("rule_id", type=click.IntRange(1, 2**63 - 1))
 def rule_remove(rule_id: int) -> None:
-    """Let a rule match nothing more. It stays in the list, since rejections name it."""
+    """Remove a rule: it matches nothing from now on. The list still shows it, since rejections name it."""
     with database(Settings.load()) as connection:
-        registry_changes.retire_rejection_rule(connection, rule_id)
-    click.echo(f"rule {rule_id} removed; what it discarded stays discarded")
+        before = registry_changes.retire_rejection_rule(connection, rule_id)
+    if before:
+        click.echo(f"rule {rule_id} was removed before, at {moment_of(before)}")
+    else:
+        click.echo(f"rule {rule_id} removed; what it discarded stays discarded")

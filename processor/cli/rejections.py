@@ -1,6 +1,6 @@
 """What was rejected, and what becomes of it: processor rejection."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -8,7 +8,7 @@ import click
 from processor import reader
 from processor.cli.errors import Exit
 from processor.cli.moments import Moment
-from processor.cli.output import json_option, print_json, print_rows, printable
+from processor.cli.output import json_option, moment_of, print_json, print_rows, printable
 from processor.cli.rejection_rules import rule
 from processor.errors import NotFound, Reason
 from processor.reject_alarm import words
@@ -25,8 +25,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _selecting(command: F) -> F:
     for option in reversed(
         [
-            click.option("--tenant", "tenant_id", help="As claimed by the sender."),
-            click.option("--event-type", help="As claimed by the sender."),
+            click.option("--tenant", "tenant_id", help="The tenant that the sender named."),
+            click.option("--queue", help="The name of the queue that they came from."),
+            click.option("--event-type", help="The event type that the sender named."),
             click.option("--reason", type=click.Choice([reason.value for reason in Reason])),
             click.option(
                 "--since", type=Moment(), help="Rejected at or after this time (RFC 3339; UTC if bare)."
@@ -94,8 +95,9 @@ def rejection_show(rejection_id: int, as_json: bool) -> None:
     print_json(detail)
     click.echo(f"body ({len(body)} bytes)")
     click.echo(printable(bytes(body).decode("utf-8", "backslashreplace")))
-    if row["status"] == "open":
-        click.echo(f"\nOnce the cause is mended: processor rejection replay {rejection_id}")
+    if row["status"] == "open" or _is_ruled(row):
+        kept = "" if row["status"] == "open" else "While it is kept, a day at least. "
+        click.echo(f"\n{kept}Once the cause is mended: processor rejection replay {rejection_id}")
 
 
 @rejection.command("stats")
@@ -126,11 +128,11 @@ def rejection_stats(as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
     "--all", "everything", is_flag=True, help="Every open rejection; needed where nothing else selects."
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Only judge them again; a duplicate or an id_conflict shows when saved."
+    "--dry-run",
+    is_flag=True,
+    help="Only judge them again, and save nothing; a duplicate or an id_conflict does not show.",
 )
-@click.option(
-    "--force", is_flag=True, help="Those too whose message may have been stored, and removed as old, before."
-)
+@click.option("--force", is_flag=True, help="Replay those too that are left out for their age (see above).")
 @json_option
 def rejection_replay(
     rejection_ids: tuple[int, ...],
@@ -143,14 +145,19 @@ def rejection_replay(
     """Put open rejections through the same pipeline again, under their original delivery ids.
 
     What is stored now, or is a duplicate, closes as replayed; what is rejected again stays open with the
-    reason of today. Safe to repeat, and beside a running processor. Exit code 1 if any stays open.
+    reason of today. Safe to repeat, and beside a running processor. Exit code 1 if any stays open, or if one
+    that is named by its id is closed already.
 
-    Left out is what may be the same event as a message that was stored another way and that retention removed
-    since, and would then count twice: rejections first made more than KEY_RETENTION_DAYS ago, and those whose
-    key can't be read, from the first removal on. See that it was not, then --force them.
+    What a rule discarded is replayed too where its id is named, and is open if it is rejected again. What a
+    person discarded stays so.
+
+    Left out are events that may have been stored another way, as a message that retention has removed since:
+    stored again, they would count twice. Once retention has removed a message, these are the rejections first
+    made more than KEY_RETENTION_DAYS ago, and those whose key can't be read. Make sure that they were not
+    stored, then add --force.
     """
     selection = _selection(rejection_ids, everything=everything, selected=selected)
-    _require_known(rejection_ids)
+    closed = [row for row in _named(rejection_ids) if row["status"] != "open" and not _is_ruled(row)]
     settings = Settings.load()
     outcomes, left_out = commands.replay(settings, selection, dry_run=dry_run, forced=force)
     if as_json:
@@ -159,6 +166,7 @@ def rejection_replay(
         click.echo("no open rejections are selected")
     else:
         click.echo(("would be: " if dry_run else "") + _summary(outcomes))
+    _say_closed(closed)
     if left_out:
         click.echo(
             f"processor: left out {left_out} rejection(s) whose message may be among those that retention "
@@ -167,7 +175,7 @@ def rejection_replay(
             err=True,
         )
     refused = left_out or any(outcome in _REASONS for outcome in outcomes)
-    raise SystemExit(Exit.FAILED if refused and not dry_run else Exit.FINE)
+    raise SystemExit(Exit.FAILED if closed or (refused and not dry_run) else Exit.FINE)
 
 
 def _summary(outcomes: Mapping[str, int]) -> str:
@@ -193,9 +201,12 @@ def rejection_discard(
     dry_run: bool,
     **selected: Any,  # noqa: ANN401 - the options of _selecting
 ) -> None:
-    """Give up open rejections: the rows stay, but nobody is asked to look at them any more."""
+    """Give up open rejections: the rows stay, but nobody is asked to look at them any more.
+
+    Exit code 1 if one that is named by its id was replayed already.
+    """
     selection = _selection(rejection_ids, everything=everything, selected=selected)
-    _require_known(rejection_ids)
+    closed = [row for row in _named(rejection_ids) if row["status"] != "open"]
     with database(Settings.load()) as connection:
         if dry_run:
             rows = reader.rejection_stats(connection, selection.parameters())
@@ -203,12 +214,25 @@ def rejection_discard(
         else:
             count = discard(connection, selection)
     click.echo(f"{count} rejection(s) {'would be ' if dry_run else ''}discarded")
+    _say_closed(closed)
+    raise SystemExit(Exit.FAILED if any(row["status"] == "replayed" for row in closed) else Exit.FINE)
 
 
-def _require_known(rejection_ids: tuple[int, ...]) -> None:
-    """Raise NotFound where a rejection was named that does not exist; closed ones are simply not selected."""
+def _is_ruled(row: Mapping[str, Any]) -> bool:
+    return row["status"] == "discarded" and row["rule_id"] is not None
+
+
+def _say_closed(rows: Sequence[Mapping[str, Any]]) -> None:
+    for row in sorted(rows, key=lambda row: int(row["rejection_id"])):
+        who = f" by rule {row['rule_id']}" if _is_ruled(row) else ""
+        was = f"was {row['status']} already{who}, at {moment_of(row['closed_at'])}"
+        click.echo(f"processor: rejection {row['rejection_id']} {was}", err=True)
+
+
+def _named(rejection_ids: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Give the rejections that were named. Raises NotFound where one does not exist."""
     if not rejection_ids:
-        return
+        return []
     with database(Settings.load()) as connection:
         named = Selection(rejection_ids=rejection_ids).parameters()
         rows = reader.rejections(connection, named, status=None, limit=len(rejection_ids))
@@ -216,6 +240,7 @@ def _require_known(rejection_ids: tuple[int, ...]) -> None:
     if missing:
         numbers = ", ".join(str(number) for number in missing[:10])
         raise NotFound(f"no rejection {numbers}; `processor rejection list --status any` shows what there is")
+    return rows
 
 
 def _selection(rejection_ids: tuple[int, ...], *, everything: bool, selected: dict[str, Any]) -> Selection:

@@ -13,6 +13,7 @@ from processor.addresses import with_password_of
 from processor.check import summed_up
 from processor.cli.errors import Exit, exit_code_of
 from processor.cli.output import json_option, print_json, print_table
+from processor.cli.paths import NamedPath
 from processor.errors import SettingsError
 from processor.exposure import require_unguessable
 from processor.settings import Settings
@@ -82,7 +83,7 @@ def check(as_json: bool) -> None:
 @click.option(
     "--count-to",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="At the end write how many messages each user has to files in DIR, as processor count does.",
 )
 @click.option(

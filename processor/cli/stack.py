@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from processor.cli.paths import NamedPath
+
 
 @click.command()
 @click.option(
@@ -25,7 +27,7 @@ def demo(events: int, seed: int) -> None:
 @click.command()
 @click.option(
     "--env-file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False, path_type=Path),
     help="Write the settings there as KEY=VALUE lines once all is ready.",
 )
 @click.option(

@@ -1,4 +1,7 @@
-"""The open rejections as one more source: what was rejected goes through the same pipeline again."""
+"""The rejections as one more source: what was rejected goes through the same pipeline again.
+
+Open ones are handed over, and by its id also what a rule discarded; what a person discarded stays so.
+"""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -21,6 +24,7 @@ class Selection:
 
     rejection_ids: Sequence[int] | None = None
     tenant_id: str | None = None
+    queue: str | None = None
     event_type: str | None = None
     reason: str | None = None
     since: datetime | None = None
@@ -34,7 +38,7 @@ class Selection:
 
 
 class QuarantineSource:
-    """Hands the selected open rejections over once each, oldest first, under their original delivery ids.
+    """Hands the selected rejections over once each, oldest first, under their original delivery ids.
 
     With `key_days`, for which keys are kept, aged ones are left out: those whose message may have been stored
     and removed since, so that to replay them might count it twice. Without it, they are handed over too.
@@ -104,6 +108,12 @@ def _delivery(row: Mapping[str, Any]) -> Delivery:
 
 def _attribute(value: str | Mapping[str, str]) -> Attribute:
     return value if isinstance(value, str) else base64.b64decode(value["base64"])
+
+
+def take_back(connection: psycopg.Connection[Any], selection: Selection) -> None:
+    """Open those of the selection that are named by their ids and that a rule discarded."""
+    if selection.rejection_ids:
+        connection.execute(queries("rejections")["take_back"], selection.parameters())
 
 
 def discard(connection: psycopg.Connection[Any], selection: Selection) -> int:

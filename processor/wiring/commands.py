@@ -23,7 +23,7 @@ from processor.model import Rejection
 from processor.patience import Patience
 from processor.pipeline import once
 from processor.settings import Settings, names
-from processor.sources.quarantine import QuarantineSource, Selection
+from processor.sources.quarantine import QuarantineSource, Selection, take_back
 from processor.sources.sqs import SqsSource, sqs_client
 from processor.wiring import database, make_schemas, make_store, rules_of_settings
 from processor.wiring.sources import check_source, source_depth
@@ -37,7 +37,7 @@ _LOOK_S = 30
 def replay(
     settings: Settings, selection: Selection, *, dry_run: bool, forced: bool
 ) -> tuple[dict[str, int], int]:
-    """Put the selected open rejections through the pipeline; counts them by outcome, or reason if rejected.
+    """Put the selected rejections through the pipeline; counts them by outcome, or reason if rejected.
 
     With `dry_run` the verdicts are made but nothing is saved: what would be stored may still turn out to be
     a duplicate, or an id_conflict. Unless `forced`, those are left out whose message may have been removed by
@@ -52,6 +52,8 @@ def replay(
         source = QuarantineSource(connection, selection, key_days=key_days)
         try:
             store.load_registry()
+            if not dry_run:
+                take_back(connection, selection)
             while True:
                 if dry_run:
                     verdicts = [schemas.validate(delivery) for delivery in source.receive(_REPLAY_SIZE, 0)]

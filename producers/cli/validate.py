@@ -17,17 +17,21 @@ _GOOD = ("stored", "read")
 
 @click.command()
 @click.argument("file", type=click.File("rb"))
-@click.option("--queue", metavar="NAME", help="By what the registry says of this queue.")
+@click.option("--queue", metavar="NAME", help="Read them by the rules of this queue (processor queue).")
 @click.option(
-    "--map", "maps", metavar="FIELD=/POINTER", multiple=True, help="As of `processor queue set`; repeatable."
+    "--map", "maps", metavar="FIELD=/POINTER", multiple=True, help="Where bodies have FIELD; repeatable."
 )
 @click.option("--unwrap", type=click.Choice(UNWRAPS), help="Whose envelopes to take off, the outer first.")
-@click.option("--tenant", metavar="NAME", help="The one tenant that the queue speaks for.")
+@click.option("--tenant", metavar="NAME", help="The one tenant whose events the queue carries.")
 @click.option("--event-type", metavar="TYPE", help="The type of its events, which need not name it.")
 @click.option(
-    "--attribute", "attributes", metavar="NAME=VALUE", multiple=True, help="Stands beside each; repeatable."
+    "--attribute",
+    "attributes",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="An attribute beside each body; repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a message.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each message.")
 def validate(
     *,
     file: BinaryIO,
@@ -39,16 +43,16 @@ def validate(
     attributes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Say of each message of FILE (- is standard input) what would become of it; nothing is sent.
+    """Tell what would become of each message of FILE (- is standard input). Nothing is sent or saved.
 
-    FILE has a message a line, or is one JSON document. Each is read as the processor would read it, by the
-    settings, by what the registry says of the queue and by what is given here, which goes first. With
-    DATABASE_URL the registry's tenants and schemas judge it too; without, its form alone is judged. What
-    only shows when it is saved, such as a duplicate, is not foretold.
+    FILE has one message a line, or is one JSON document. Each message is read as the processor would read it:
+    by the options here, then by the queue's rules in the registry, then by the settings. With DATABASE_URL it
+    is judged by the registry's tenants and schemas too; without, by its form alone. A duplicate or an
+    id_conflict shows only when a message is saved.
 
     \b
-    producers validate events.ndjson --map tenant_id=/client_id --map event_type=/event_type \\
-      --map payload=/message
+    producers validate events.ndjson --map tenant_id=/client_id \\
+      --map event_type=/event_type --map payload=/message
 
     Exit code 3 if any message would be rejected.
     """  # noqa: D301 - click's mark for lines to be left as they are

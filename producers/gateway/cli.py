@@ -30,8 +30,8 @@ _EXTRA = frozenset(
 def gateway() -> None:
     """Take events from producers that don't speak SQS, and put them on the queue.
 
-    Who sends is told that an event was taken once SQS has said so, and not before. Each event counts once
-    if it has an id of its own, or comes with one beside it.
+    The sender hears that an event was taken once SQS has confirmed it, and not before. An event that is sent
+    again counts once if it has an id, in its body or beside it (such as Idempotency-Key).
     """
 
 
@@ -73,9 +73,9 @@ def http(host: str | None, port: int | None, json_logs: bool | None) -> None:
       -H 'Content-Type: application/json' \\
       -d '{"tenant_id": "acme", "product_sku": "storage", "used_amount": 1.5, "use_unity": "GB"}'
 
-    A stop takes in nothing new and gives what is inside its word, within STOP_TIMEOUT_S; a second one ends
-    at once. /docs explains all of it, /livez and /readyz say how it is, /metrics how much it does. It
-    speaks no TLS: in front of it belongs a proxy that does.
+    After a stop nothing new is taken, and what was taken is answered within STOP_TIMEOUT_S; a second stop
+    ends at once. /docs explains each route; /livez, /readyz and /metrics are for monitoring. The server
+    speaks no TLS: put a proxy that does in front of it.
 
     \b
     Exit codes: 0 told to stop   1 failed   2 bad usage or settings (a port that is taken, too)
@@ -102,8 +102,8 @@ def grpc(host: str | None, port: int | None, json_logs: bool | None, compat: str
     producers/gateway/protos/ingest.proto explains all of it, and the server tells it by reflection. Health is
     grpc.health.v1; /livez, /readyz and /metrics are on GATEWAY_PROBES_PORT.
 
-    A stop takes in nothing new and gives what is inside its word, within STOP_TIMEOUT_S; a second one ends
-    at once. It speaks no TLS: in front of it belongs a proxy that does.
+    After a stop nothing new is taken, and what was taken is answered within STOP_TIMEOUT_S; a second stop
+    ends at once. The server speaks no TLS: put a proxy that does in front of it.
 
     \b
     Exit codes: 0 told to stop   1 failed   2 bad usage or settings (a port that is taken, too)

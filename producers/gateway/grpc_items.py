@@ -68,7 +68,8 @@ def read_event(request: pb.IngestRequest, idempotency_key: str | None) -> Read:
 
 def unreadable(kind: type[Message]) -> Refusal:
     """Say that bytes are no such message."""
-    return Refusal(Why.MALFORMED, f"the bytes are no {kind.DESCRIPTOR.name}; compare it with ingest.proto")
+    name = kind.DESCRIPTOR.file.name.rpartition("/")[2]
+    return Refusal(Why.MALFORMED, f"the bytes are no {kind.DESCRIPTOR.name}; compare it with {name}")
 
 
 def too_many_items(number: int, items_max: int) -> Refusal | None:

@@ -93,8 +93,17 @@ def read_usage(data: bytes, idempotency_key: str | None) -> Read:
             )
         else:
             context[f"field_{number}"] = _text(kind, value)
+    if amount == "0.0" and context and not request.used_amount:
+        words = "0 or not sent, and there are fields that are not ours; compare the numbers with usage.proto"
+        return Read(invalid("/used_amount", "missing", words))
     if amount is None:
-        return Read(invalid("/used_amount", "number", "field 3 is no finite number; expected a double"))
+        return Read(
+            invalid(
+                "/used_amount",
+                "number",
+                "field 3 is no finite number; expected a number, or a decimal as text",
+            )
+        )
     named = {"product_sku": request.product_sku, "use_unity": request.use_unity}
     for name, value in named.items():
         if not value:

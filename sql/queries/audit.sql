@@ -13,7 +13,7 @@ SELECT
 SELECT
   coalesce(sum(row_count) FILTER (WHERE outcome = 'message'), 0)::bigint AS message,
   coalesce(sum(row_count) FILTER (WHERE outcome = 'duplicate'), 0)::bigint AS duplicate,
-  coalesce(sum(row_count) FILTER (WHERE outcome = 'rejection_discarded'), 0)::bigint AS rejection_discarded,
+  coalesce(sum(row_count) FILTER (WHERE outcome IN ('rejection_discarded', 'rejection_ruled')), 0)::bigint AS rejection_discarded,
   coalesce(sum(row_count) FILTER (WHERE outcome = 'rejection_replayed'), 0)::bigint AS rejection_replayed
 FROM removal
 
@@ -153,25 +153,27 @@ SELECT
   count(*) FILTER (WHERE NOT (as_message OR as_duplicate OR as_rejection)) AS missing
 FROM placed_delivery
 
--- unexplained: How many of the missing deliveries are more than retention has removed: tenant by tenant, and where a line names no tenant, of what the others leave over; of a discarded rejection the tenant may be unknown.
+-- unexplained: How many of the missing deliveries are more than retention has removed: tenant by tenant, where '' is every tenant that is not registered, and where a line names no tenant, of what the others leave over. Only what a person discarded, or what was too large to be read, may be counted under another tenant than its line names, or under none: it explains any.
+WITH gone AS (
+  SELECT tenant_id, outcome = 'rejection_discarded' AS may_be_anybodys, sum(row_count) AS row_count
+  FROM removal WHERE outcome <> 'rejection_replayed' GROUP BY 1, 2
+),
+missing AS (
+  SELECT CASE
+      WHEN tenant_id IN (SELECT tenant_id FROM tenant UNION SELECT tenant_id FROM gone) THEN tenant_id
+      WHEN tenant_id IS NOT NULL THEN ''
+    END AS tenant_id, count(*) AS deliveries
+  FROM placed_delivery WHERE NOT (as_message OR as_duplicate OR as_rejection) GROUP BY 1
+)
 SELECT greatest(0,
-  sum(greatest(0, missing - removed)) FILTER (WHERE tenant_id IS NOT NULL)
+  coalesce(sum(greatest(0, missing - removed)) FILTER (WHERE tenant_id IS NOT NULL), 0)
   + greatest(0,
     coalesce(sum(missing) FILTER (WHERE tenant_id IS NULL), 0)
-    - sum(greatest(0, removed - missing)) FILTER (WHERE tenant_id IS NOT NULL))
-  - (SELECT coalesce(sum(row_count), 0) FROM removal WHERE outcome = 'rejection_discarded'))::bigint AS unexplained
+    - coalesce(sum(greatest(0, removed - missing)) FILTER (WHERE tenant_id IS NOT NULL), 0))
+  - coalesce((SELECT sum(row_count) FROM gone WHERE may_be_anybodys), 0))::bigint AS unexplained
 FROM (
-  SELECT tenant_id, coalesce(missing.deliveries, 0) AS missing, coalesce(gone.row_count, 0) AS removed
-  FROM (
-    SELECT tenant_id, count(*) AS deliveries
-    FROM placed_delivery WHERE NOT (as_message OR as_duplicate OR as_rejection) GROUP BY tenant_id
-  ) AS missing
-  FULL JOIN (
-    SELECT tenant_id, sum(row_count) AS row_count
-    FROM removal WHERE outcome IN ('message', 'duplicate') GROUP BY tenant_id
-  ) AS gone USING (tenant_id)
-  -- A row that names a tenant, so that the sums above are never NULL.
-  UNION ALL SELECT '', 0, 0
+  SELECT tenant_id, coalesce(deliveries, 0) AS missing, coalesce(row_count, 0) AS removed
+  FROM missing FULL JOIN (SELECT * FROM gone WHERE NOT may_be_anybodys) AS owned USING (tenant_id)
 ) AS tenants
 
 -- missing: Accepted deliveries that are in no table.

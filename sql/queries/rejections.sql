@@ -1,12 +1,14 @@
 -- The questions and deeds of `processor rejection`. Every selection takes the same parameters, NULL for "any".
 
--- select_open: The open rejections after one id, oldest first, whole, for replay; without those that are aged, where it is said how many days keys live.
+-- select_open: The open rejections after one id, and those that a rule discarded where their ids are named, oldest first, whole, for replay; without those that are aged, where it is said how many days keys live.
 SELECT rejection_id, queue, delivery_id, body, attributes, sent_at, receive_count, sender_id, bound_tenant_id,
   detail ->> 'fault' AS fault
 FROM rejection
-WHERE status = 'open' AND rejection_id > %(after)s
+WHERE (status = 'open' OR status = 'discarded' AND rule_id IS NOT NULL AND rejection_id = ANY (%(rejection_ids)s::bigint[]))
+  AND rejection_id > %(after)s
   AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
   AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
   AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
   AND (%(reason)s::text IS NULL OR reason = %(reason)s)
   AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
@@ -21,6 +23,7 @@ FROM rejection
 WHERE status = 'open' AND rejection_is_aged(rejection, %(key_days)s::int)
   AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
   AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
   AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
   AND (%(reason)s::text IS NULL OR reason = %(reason)s)
   AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
@@ -28,11 +31,12 @@ WHERE status = 'open' AND rejection_is_aged(rejection, %(key_days)s::int)
 
 -- list: Rejections, newest first, without their bodies.
 SELECT rejection_id, rejected_at, coalesce(first_rejected_at, rejected_at) AS first_rejected_at, status, reason, tenant_id, event_type, message_id, producer,
-  detail ->> 'message' AS message, receive_count, replay_count, queue, delivery_id, closed_at
+  detail ->> 'message' AS message, receive_count, replay_count, queue, delivery_id, closed_at, rule_id
 FROM rejection
 WHERE (%(status)s::text IS NULL OR status = %(status)s)
   AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
   AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
   AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
   AND (%(reason)s::text IS NULL OR reason = %(reason)s)
   AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
@@ -52,6 +56,7 @@ SELECT status, reason, tenant_id, event_type, count(*) AS count,
 FROM rejection
 WHERE (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
   AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
   AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
   AND (%(reason)s::text IS NULL OR reason = %(reason)s)
   AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
@@ -64,8 +69,9 @@ INSERT INTO rejection_rule (reason, queue, tenant_id, event_type, conditions)
 VALUES (%(reason)s, %(queue)s, %(tenant_id)s, %(event_type)s, %(conditions)s::jsonb)
 RETURNING rule_id
 
--- retire_rule: Let a rule match nothing more; gives when it was retired.
-UPDATE rejection_rule SET retired_at = coalesce(retired_at, now()) WHERE rule_id = %(rule_id)s RETURNING retired_at
+-- retire_rule: Let a rule match nothing more; gives when it was retired, and whether that was before.
+UPDATE rejection_rule SET retired_at = coalesce(retired_at, now()) WHERE rule_id = %(rule_id)s
+RETURNING retired_at, retired_at < now() AS before
 
 -- list_rules: The rules, those in force first, with how many rejections each has discarded, removed ones included, and when the last.
 SELECT rejection_rule.rule_id, reason, queue, tenant_id, event_type, conditions, added_at, retired_at,
@@ -77,11 +83,22 @@ LEFT JOIN (
 ) AS there USING (rule_id)
 ORDER BY retired_at IS NOT NULL, rule_id
 
+-- take_back: Open the named rejections that a rule discarded: what becomes of them is a person's matter now.
+UPDATE rejection SET status = 'open', closed_at = NULL, rule_id = NULL
+WHERE rejection_id = ANY (%(rejection_ids)s::bigint[]) AND status = 'discarded' AND rule_id IS NOT NULL
+  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
+  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
+  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
+
 -- discard: Give up open rejections; the rows stay.
 UPDATE rejection SET status = 'discarded', closed_at = now()
 WHERE status = 'open'
   AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
   AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
   AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
   AND (%(reason)s::text IS NULL OR reason = %(reason)s)
   AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)

@@ -110,7 +110,10 @@ WITH chosen AS (
 ),
 gone AS (
   DELETE FROM rejection WHERE ctid = ANY (ARRAY(SELECT place FROM chosen))
-  RETURNING tenant_id, 'rejection_' || status AS outcome, (closed_at AT TIME ZONE 'UTC')::date AS day, rule_id, closed_at
+  RETURNING tenant_id, (closed_at AT TIME ZONE 'UTC')::date AS day, rule_id, closed_at,
+    -- Whose it was, nobody has read of what is too large: it may explain what any tenant misses.
+    CASE WHEN rule_id IS NOT NULL AND status = 'discarded' AND reason <> 'too_large' THEN 'rejection_ruled'
+      ELSE 'rejection_' || status END AS outcome
 ),
 by_rule AS (
   UPDATE rejection_rule

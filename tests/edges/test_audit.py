@@ -302,6 +302,7 @@ def test_the_command_ends_with_3_and_names_the_ids(
         "removed",
         "queued",
         "accepted",
+        "unproven",
         "others",
         "problems",
         "examples",

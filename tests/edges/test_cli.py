@@ -191,8 +191,46 @@ def test_rejections_are_replayed_and_what_stays_open_is_exit_code_1(
     assert row["first_rejected_at"] < row["rejected_at"]
     assert "first_rejected_at" in run("rejection", "list").out
     assert "first_rejected_at" in run("rejection", "show", 2).out
-    assert run("rejection", "replay", 1).out == "no open rejections are selected\n"
-    assert run("rejection", "replay", 1).code == FINE
+
+
+@pytest.mark.parametrize("deed", ["replay", "discard"])
+def test_a_closed_rejection_that_is_named_is_said_to_be_closed(
+    run: Command, saver: Saver, db: Db, deed: str
+) -> None:
+    saver.save(a_delivery(tenant_id="newcomer"), a_delivery(b"x"), a_delivery(b"y"))
+    registry.add_tenant(db, "newcomer")
+    run("rejection", "replay", "--tenant", "newcomer")
+    run("rejection", "discard", 2)
+
+    mixed = run("rejection", deed, 1, 2, 3)
+
+    assert mixed.code == FAILED
+    assert "rejection 1 was replayed already, at 2" in mixed.error
+    assert "rejection 2 was discarded already, at 2" in mixed.error
+    assert "rejection 3" not in mixed.error
+    assert ("1 still open" if deed == "replay" else "1 rejection(s) discarded") in mixed.out
+    # As with other deeds, it is no failure to ask for what is done.
+    assert run("rejection", "discard", 2).code == FINE
+    assert run("rejection", "replay", 2).code == FAILED
+
+
+def test_rejections_are_selected_by_their_queue(run: Command, saver: Saver, db: Db) -> None:
+    saver.save(*[a_delivery(b"x", queue=name) for name in ("one", "one", "other")])
+
+    assert [row["queue"] for row in run("rejection", "list", "--queue", "other", "--json").json] == ["other"]
+    assert [row["count"] for row in run("rejection", "stats", "--queue", "one", "--json").json] == [2]
+    assert run("rejection", "replay", "--queue", "one").out == "0 stored, 2 still open (2 not_json)\n"
+    assert run("rejection", "discard", "--queue", "other").out == "1 rejection(s) discarded\n"
+    assert db.execute("SELECT count(*) FROM rejection WHERE status = 'open'").fetchone() == (2,)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("run", "--count-to", ""), ("count", "--to", ""), ("dev", "--env-file", "")], ids=str
+)
+def test_an_empty_path_is_not_the_current_directory(run: Command, arguments: tuple[str, ...]) -> None:
+    answer = run(*arguments)
+
+    assert (answer.code, "expected a path, and not the empty text" in answer.error) == (USAGE, True)
 
 
 @pytest.mark.parametrize("deed", ["replay", "discard"])

@@ -70,7 +70,16 @@ def test_what_a_rule_matches_is_kept_as_discarded_and_names_the_rule(saver: Save
         ({"conditions": {"/payload/tags/1": "b", "/payload/ok": "true", "/payload/f": "1.50"}}, True),
         ({"conditions": {"/payload/total": "-1", "/payload/ok": "false"}}, False),
         ({"conditions": {"/payload/nothing": "None"}}, False),
-        ({"conditions": {"/payload": "{}"}}, False),
+        ({"conditions": {"/payload/total": "-1.0"}}, True),
+        ({"conditions": {"/payload/total": "-1e0", "/payload/f": "15e-1", "/payload/big": "1e30"}}, True),
+        ({"conditions": {"/payload/total": '"-1"'}}, False),
+        ({"conditions": {"/payload/total": "true"}}, False),
+        ({"conditions": {"/payload/one": "1"}}, False),
+        ({"conditions": {"/payload/one": '"1"', "/payload/empty": '""', "/payload/tags/0": '"a"'}}, True),
+        ({"conditions": {"/payload/ok": "1"}}, False),
+        ({"conditions": {"/payload/ok": '"true"'}}, False),
+        ({"conditions": {"/payload/f": "1e99999999999999999999"}}, False),
+        ({"conditions": {"/payload/words": "no JSON", "/payload/nan": "NaN"}}, True),
         ({"tenant_id": "acme", "reason": "unknown_tenant"}, False),
     ],
 )
@@ -78,7 +87,10 @@ def test_all_conditions_of_a_rule_have_to_hold(
     saver: Saver, db: Db, said: dict[str, Any], matches: bool
 ) -> None:
     add(db, **({"reason": "schema_violation"} | said))
-    payload = '{"total": -1, "tags": ["a", "b"], "ok": true, "f": 1.50, "nothing": null}'
+    payload = (
+        '{"total": -1, "tags": ["a", "b"], "ok": true, "f": 1.50, "nothing": null, "one": "1", "empty": "", '
+        '"big": 1000000000000000000000000000000, "words": "no JSON", "nan": "NaN"}'
+    )
     body = f'{{"tenant_id": "acme", "event_type": "order.created", "id": "1", "payload": {payload}}}'
 
     [settlement] = saver.save(a_delivery(body.encode()))
@@ -160,12 +172,12 @@ def test_an_id_conflict_is_never_discarded(saver: Saver, db: Db) -> None:
         ("envelope_invalid", {"conditions": {"a": "b"}}, "expected a JSON pointer"),
         ("envelope_invalid", {"conditions": {"/a~2": "b"}}, "expected a JSON pointer"),
         ("envelope_invalid", {"conditions": {"": "b"}}, "expected a JSON pointer"),
-        ("envelope_invalid", {"tenant_id": "x" * 257}, "does not take this rule"),
+        ("envelope_invalid", {"tenant_id": "x" * 257}, "--tenant: expected 1 to 256"),
         ("envelope_invalid", {"queue": "a\0b"}, "does not take this rule"),
         ("envelope_invalid", {"queue": "\ud800"}, "does not take this rule"),
         ("envelope_invalid", {"conditions": {"/a": "\ud800"}}, "does not take this rule"),
         ("envelope_invalid", {"conditions": {"/a": "\0"}}, "does not take this rule"),
-        ("envelope_invalid", {"conditions": {"/a": "x" * 5000}}, "does not take this rule"),
+        ("envelope_invalid", {"conditions": {"/a": "x" * 5000}}, "--when: 5010 bytes"),
     ],
 )
 def test_a_rule_that_says_too_little_or_matches_nothing_is_refused(
@@ -248,7 +260,7 @@ def test_what_a_rule_discarded_goes_after_a_day_whatever_the_ages_and_stays_coun
 
     assert (young, old) == ({"rejection": 0}, {"rejection": 2})
     assert (planned["row_count"], planned["by_rule"]) == (2, True)
-    assert removals(db) == {("", "rejection_discarded"): 2}
+    assert removals(db) == {("", "rejection_ruled"): 2}
     report = audit(db, [], None)
     assert wrong(report) == {}
     assert (report.outcomes["rejection_open"], report.removed["rejection_discarded"]) == (1, 2)
@@ -280,7 +292,7 @@ def test_it_is_counted_and_raises_no_alarm(saver: Saver, db: Db) -> None:
     assert alarm._alarms == set()
     assert reader.reject_alarms(db, limits) == []
     [stats] = reader.rejection_stats(
-        db, dict.fromkeys(("rejection_ids", "tenant_id", "event_type", "reason", "since", "until"))
+        db, dict.fromkeys(("rejection_ids", "tenant_id", "queue", "event_type", "reason", "since", "until"))
     )
     assert (stats["status"], stats["count"]) == ("discarded", 20)
 
@@ -356,11 +368,86 @@ def test_a_person_adds_lists_and_removes_rules(processor: Any, saver: Saver) -> 
     assert processor("rejection", "rule", "remove", "1").exit_code == 0
     [row] = json.loads(processor("rejection", "rule", "list", "--json").output)
     assert row["retired_at"] is not None
+    again = processor("rejection", "rule", "remove", "1")
+    assert (again.exit_code, again.output.startswith("rule 1 was removed before, at 2")) == (0, True)
     assert processor("rejection", "rule", "remove", "2").exit_code == 1
     assert processor(*add_words, "--when", "/Event").exit_code == 2
     assert processor(*add_words, "--when", "/a=1", "--when", "/a=2").exit_code == 2
     assert processor(*add_words).exit_code == 2
     assert processor("rejection", "rule", "add", "--reason", "id_conflict", "--queue", "q").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--when", "/a="), "--when /a=: expected a text, number or boolean behind the =; the empty text is"),
+        (("--when", "/a=null"), "--when /a=null: expected a text, number or boolean"),
+        (("--when", "/a={}"), "--when /a={}: expected a text, number or boolean"),
+        (("--when", "/a=" + "x" * 4087), "--when: 4097 bytes as JSON, together; expected at most 4096"),
+        (("--queue", "q" * 257), "--queue: expected 1 to 256 characters, and not 257"),
+        (("--queue", "", "--tenant", "acme"), "--queue: expected 1 to 256 characters, and not 0"),
+        (("--tenant", "t" * 300), "--tenant: expected 1 to 256 characters, and not 300"),
+        (("--event-type", "e" * 300), "--event-type: expected 1 to 256 characters, and not 300"),
+    ],
+)
+def test_what_no_rule_can_be_made_of_is_named(processor: Any, options: tuple[str, ...], words: str) -> None:
+    answer = processor("rejection", "rule", "add", "--reason", "schema_violation", *options)
+
+    assert (answer.exit_code, words in answer.output) == (2, True)
+
+
+def test_any_condition_that_is_taken_fits_the_table(processor: Any) -> None:
+    """What is counted is what PostgreSQL counts: one byte more, and the words are ours."""
+    words = ("rejection", "rule", "add", "--reason", "schema_violation")
+    for filler, width in (('"', 2), ("\x01", 6), ("\x7f", 1), ("\U0001f600", 4), ("é", 2)):
+        most = (4096 - len('{"/a": ""}') - len(', "/b": "x"')) // width
+        assert processor(*words, "--when", f"/a={filler * most}", "--when", "/b=x").exit_code == 0
+        beyond = processor(*words, "--when", f"/a={filler * (most + 1)}", "--when", "/b=x")
+        assert (beyond.exit_code, "--when: " in beyond.output) == (2, True)
+
+
+def test_what_a_rule_discarded_is_replayed_by_its_id_and_is_a_persons_then(
+    processor: Any, saver: Saver, db: Db
+) -> None:
+    rule_id = add(db, "unknown_tenant", queue=QUEUE)
+    saver.save(a_delivery(tenant_id="ghost"), a_delivery(tenant_id="nobody"), a_delivery(tenant_id="ghost"))
+    registry.add_tenant(db, "ghost")
+
+    shown = processor("rejection", "show", "1").output
+    assert "processor rejection replay 1" in shown
+    assert "(while it is kept, replay it by its id)" in shown
+    # No selection but that by ids takes what nobody has looked at.
+    assert "no open rejections" in processor("rejection", "replay", "--all").output
+    assert "no open rejections" in processor("rejection", "replay", "1", "--queue", "another").output
+    assert "would be: 2 stored" in processor("rejection", "replay", "1", "3", "--dry-run").output
+    assert rejections(db) == [("discarded", rule_id, True)] * 3
+
+    done = processor("rejection", "replay", "1", "2")
+    assert (done.exit_code, done.output) == (1, "1 stored, 1 still open (1 unknown_tenant)\n")
+    again = processor("rejection", "replay", "1")
+
+    assert rejections(db) == [("replayed", None, True), ("open", None, False), ("discarded", rule_id, True)]
+    assert (again.exit_code, "rejection 1 was replayed already" in again.output) == (1, True)
+    [rule] = reader.rejection_rules(db)
+    assert (rule["discarded"], books(db)) == (1, {"message": 1, "duplicate": 0, "rejection": 3})
+    # What a person took back does not go with the rule's noise.
+    db.execute("UPDATE rejection SET closed_at = closed_at - interval '2 days' WHERE status <> 'open'")
+    assert run(db, NO_AGES) == {"rejection": 1}
+    assert wrong(audit(db, [], None)) == {}
+
+
+def test_a_person_who_discards_what_a_rule_discarded_hears_of_the_rule(
+    processor: Any, saver: Saver, db: Db
+) -> None:
+    add(db, queue=QUEUE)
+    saver.save(a_delivery(TEST_EVENT))
+
+    answer = processor("rejection", "discard", "1")
+
+    assert (answer.exit_code, "rejection 1 was discarded already by rule 1, at 2" in answer.output) == (
+        0,
+        True,
+    )
 
 
 def test_retention_says_what_goes_by_a_rule_where_no_age_is_set(processor: Any, saver: Saver, db: Db) -> None:

@@ -12,10 +12,12 @@ from click.testing import CliRunner, Result
 from processor import registry
 from processor.audit import audit
 from processor.cli import cli
+from processor.model import Delivery
 from processor.retention import Ages
 from processor.sources.quarantine import QuarantineSource, Selection, discard
-from tests.builders import a_delivery, an_event
+from tests.builders import QUEUE, a_delivery, an_event
 from tests.edges.test_quarantine import replay
+from tests.edges.test_rejection_rules import NO_AGES, add
 from tests.edges.test_retention import OLD_MESSAGES, age, removals, run
 from tests.fix_audit import Audited, Producer, ids, wrong
 from tests.fix_database import Saver, books
@@ -181,6 +183,51 @@ def test_a_line_without_tenant_is_explained_by_any_tenants_removed_rows_but_once
     assert wrong(audited(queued=0)) == {}
 
     producer.sends(a_delivery(b"{}"))
+    assert wrong(audited(queued=0)) == {"lost": 1}
+
+
+def noise_removed(saver: Saver, db: Db, *deliveries: Delivery) -> None:
+    """Deliveries are discarded by rules, and removed a day later."""
+    saver.save(*deliveries)
+    db.execute("UPDATE rejection SET closed_at = now() - interval '2 days' WHERE rule_id IS NOT NULL")
+    run(db, NO_AGES)
+
+
+def test_a_loss_does_not_hide_behind_removed_noise(
+    saver: Saver, db: Db, producer: Producer, audited: Audited
+) -> None:
+    """Noise of others explains nothing that a registered tenant misses, be it anybody's or nobody's."""
+    for reason in ("envelope_invalid", "unknown_tenant", "schema_violation"):
+        add(db, reason, queue=QUEUE)
+    noise = [a_delivery(b"{}"), a_delivery(tenant_id="ghost"), a_delivery(tenant_id="globex", payload={})]
+    noise_removed(saver, db, *noise)
+    producer.sends(a_delivery(tenant_id="acme"))
+
+    report = audited(queued=0)
+
+    assert removals(db) == {("", "rejection_ruled"): 2, ("globex", "rejection_ruled"): 1}
+    assert (wrong(report), report.unproven) == ({"lost": 1}, 0)
+    assert "+ lost                        1" in report.text()
+
+
+def test_removed_noise_explains_what_it_can_be_and_the_audit_says_that_it_is_not_proven(
+    saver: Saver, db: Db, producer: Producer, audited: Audited
+) -> None:
+    for reason in ("not_json", "unknown_tenant", "schema_violation", "too_large"):
+        add(db, reason, queue=QUEUE)
+    noise = [a_delivery(b"{"), a_delivery(tenant_id="ghost"), a_delivery(payload={})]
+    # Too large to be read: its line names a tenant, and its row none.
+    noise.append(a_delivery(tenant_id="globex", payload={"filler": "x" * 1024 * 1024}))
+    noise_removed(saver, db, *[producer.sends(delivery) for delivery in noise])
+
+    report = audited(queued=0)
+
+    assert (wrong(report), report.unproven) == ({}, 4)
+    assert report.text().endswith(
+        "the audit holds; not proven for 4: as many were removed, and a loss would look the same"
+    )
+    assert report.as_dict()["unproven"] == 4
+    producer.sends(a_delivery(tenant_id="ghost"))
     assert wrong(audited(queued=0)) == {"lost": 1}
 
 

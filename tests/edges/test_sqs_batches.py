@@ -133,7 +133,7 @@ class Refused:
 def test_a_key_of_the_settings_that_stays_refused_is_waited_for_and_then_a_fault(stub: Stubber) -> None:
     refused = Refused(stub, keys_given=True)
 
-    assert refused.outage("ExpiredToken") == "SQS refuses to receive: ExpiredToken"
+    assert "ExpiredToken; get new credentials" in refused.outage("ExpiredToken")
     refused.now_s = 299
     refused.outage("ExpiredToken")
     refused.now_s = 300

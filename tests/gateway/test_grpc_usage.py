@@ -169,6 +169,8 @@ def test_what_is_refused_of_a_stream_is_its_status_and_the_others_are_taken(
         (a_client_message(OF.TYPE_FLOAT, float("nan")), "/used_amount"),
         (a_client_message(OF.TYPE_STRING, "many"), "/used_amount"),
         (usage().SerializeToString() + b"\x20\x01", "/use_unity"),
+        # An amount under a number of another .proto.
+        (usage(used_amount=0).SerializeToString() + b"\x2a\x011", "/used_amount"),
     ],
 )
 def test_what_is_no_usage_is_refused_in_words(door: Door, intake: PlainIntake, sent: Any, where: str) -> None:

@@ -1,6 +1,7 @@
 """What stands in the headers beside a body over HTTP: it fills what the body leaves open, or must agree."""
 
 import gzip
+import http.client
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -308,3 +309,42 @@ def test_the_event_is_what_the_rule_says_whatever_headers_stand_beside_a_body(
     for name, value in headers.items():
         own = getattr(event, name)
         assert name == "occurred_at" or str(own) == value, f"{name} was said, and is not what was stored"
+
+
+def test_white_space_around_a_headers_value_is_no_part_of_it(gateway: Gateway) -> None:
+    """As RFC 9110 has it in 5.5: a proxy may take it off, and the same event is sent through it again."""
+    # A client that sends it as it is.
+    address = gateway.client.base_url
+    connection = http.client.HTTPConnection(address.host, address.port or 80, timeout=20)
+    for message_id in ("ws-1", "ws-1 \t"):
+        headers = JSON | {"X-Message-Id": message_id, "X-Tenant-Id": "acme ", "X-Schema-Version": " 1 "}
+        body = '{"event_type": "free", "payload": 1, "schema_version": 1}'
+        connection.request("POST", "/v1/events", body, headers)
+        with connection.getresponse() as response:
+            assert response.status == 202, response.read()
+            response.read()
+    connection.close()
+
+    assert [found.message_id for found in envelopes(gateway)] == ["ws-1", "ws-1"]
+
+
+def test_a_content_type_among_the_headers_of_a_cloudevent_must_agree_with_the_requests(
+    gateway: Gateway,
+) -> None:
+    same = gateway.post("/v1/events", {"n": 1}, **BINARY, **{"ce-datacontenttype": "application/json"})
+    other = gateway.post("/v1/events", {"n": 1}, **BINARY, **{"ce-datacontenttype": "text/json"})
+
+    assert (same.status_code, other.status_code) == (202, 422)
+    assert "ce-datacontenttype" in other.json()["detail"]
+    assert len(envelopes(gateway)) == 1
+
+
+def test_refusals_speak_of_headers(gateway: Gateway) -> None:
+    differs = gateway.post("/v1/events", NATIVE, **{"x-tenant-id": "globex"}).json()["detail"]
+    unknown = gateway.post("/v1/events", {"n": 1}).json()["detail"]
+    missing = gateway.post("/v1/events", {**CLOUDEVENT, "id": None}, **STRUCTURED).json()
+
+    assert "the header X-Tenant-Id differs from the tenant that the body names" in differs
+    assert "expected headers X-Tenant-Id and X-Event-Type" in unknown
+    assert "beside it as the header X-Message-Id" in missing["detail"]
+    assert "attribute" not in differs + unknown + str(missing)

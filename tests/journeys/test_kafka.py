@@ -55,7 +55,7 @@ def test_pulses_of_a_topic_come_out_as_sums(
     tansu_broker: Tansu, database_url: str, db: psycopg.Connection[Any]
 ) -> None:
     seed(database_url)
-    topic = tansu_broker.topic(3, "resource-consumption")
+    topic = tansu_broker.topic(3, "sums")
     expected: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     pulses = []
     for number in range(300):

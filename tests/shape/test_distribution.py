@@ -22,10 +22,10 @@ _WITH_VALUE = {"-r", "--requirement", "-c", "--constraint", "--wheel-dir", "--ta
 
 
 def _texts() -> list[Path]:
-    """Everything that is read by people or run, but the list of changes and this file."""
+    """Everything that is read by people or run, but this file."""
     listed = subprocess.run(["git", "ls-files"], cwd=TOP, capture_output=True, text=True, check=True)
     kept = [TOP / name for name in listed.stdout.splitlines() if not name.startswith("requirements/")]
-    return [path for path in kept if path.name != "CHANGELOG.md" and path != Path(__file__)]
+    return [path for path in kept if path != Path(__file__)]
 
 
 def _read(path: Path) -> str:

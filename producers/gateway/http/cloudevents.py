@@ -15,7 +15,7 @@ EVENT_TYPE = "application/cloudevents+json"
 VERSION = "ce-specversion"
 
 _NAME = re.compile(rb"[a-z0-9]{1,64}")
-_RESERVED = {b"data", b"data_base64", b"datacontenttype"}
+_RESERVED = {b"data", b"data_base64"}
 
 
 def attributes_of(headers: Headers) -> Mapping[str, str]:
@@ -36,6 +36,8 @@ def attributes_of(headers: Headers) -> Mapping[str, str]:
 
 
 def _value(shown: str, raw: bytes) -> str:
+    # White space around a value is no part of it (RFC 9110, 5.5).
+    raw = raw.strip()
     # A receiver takes quotes off before it decodes, as the binding says for senders of its first version.
     if len(raw) > 1 and raw.startswith(b'"') and raw.endswith(b'"'):
         raw = re.sub(rb"\\(.)", rb"\1", raw[1:-1])

@@ -43,7 +43,7 @@ def _operation(path: str, method: str, described: Mapping[str, Any]) -> list[str
     anchor, verb = escape(described["operationId"]), method.upper()
     parts = [
         f"<h2 id='{anchor}'><span class=method>{verb}</span> {escape(path)}</h2>",
-        f"<p><b>{escape(described['summary'])}.</b> {_marked(described.get('description', ''))}</p>",
+        f"<p><b>{_ended(described['summary'])}</b> {_marked(described.get('description', ''))}</p>",
     ]
     for media_type, content in described.get("requestBody", {}).get("content", {}).items():
         parts += _requests(path, media_type, content)
@@ -97,12 +97,21 @@ def _problems(statuses: Mapping[int, str]) -> list[str]:
     return [
         "<h2 id=problems>Problems</h2><table><tr><th>code<th>status<th>meaning</tr>",
         *(
-            f"<tr id='{code}'><td><code>{code}</code><td>{STATUSES[code]}<td>{escape(title)}. "
-            f"{_marked(statuses.get(STATUSES[code], ''))}</tr>"
+            f"<tr id='{code}'><td><code>{code}</code><td>{STATUSES[code]}<td>{_ended(title)} "
+            f"{_marked(_unless_said(title, statuses.get(STATUSES[code], '')))}</tr>"
             for code, title in TITLES.items()
         ),
         "</table>",
     ]
+
+
+def _ended(text: str) -> str:
+    """Write a text with the full stop that it may lack."""
+    return escape(text) if text.endswith(("?", ".")) else f"{escape(text)}."
+
+
+def _unless_said(title: str, meaning: str) -> str:
+    return "" if meaning.rstrip(".") == title else meaning
 
 
 def _schemas(schemas: Mapping[str, Any]) -> list[str]:

@@ -59,7 +59,7 @@ def body_of(fields: Fields, limits: Limits, default_type: bytes = b"") -> Body:
     if encoding is None:
         raise refused(
             "unsupported_media_type",
-            "the Content-Encoding is not known here; expected gzip, deflate, or none",
+            "the Content-Encoding is not known; expected gzip, deflate, or none",
             headers=((b"accept-encoding", b"gzip, deflate"),),
         )
     media_type = _media_type_of(fields.get(b"content-type", default_type))
@@ -82,7 +82,8 @@ def _media_type_of(content_type: bytes) -> str:
     if not _JSON_TYPE.fullmatch(media_type):
         raise refused(
             "unsupported_media_type",
-            f"the Content-Type is {media_type[:64]!r}; expected application/json",
+            f"the Content-Type is {media_type[:64]!r}; expected application/json, "
+            "application/cloudevents+json or application/cloudevents-batch+json",
         )
     return media_type
 
@@ -98,7 +99,7 @@ def too_large(limits: Limits) -> Exception:
 def credentials_of(fields: Fields) -> str | None:
     """Give the API key as it was sent: by X-API-Key, else by Authorization; None: by neither."""
     found = fields.get(b"x-api-key") or fields.get(b"authorization")
-    return None if found is None else found.decode("latin-1")
+    return None if found is None else found.decode("latin-1").strip()
 
 
 def idempotency_key_of(fields: Fields) -> str | None:
@@ -134,7 +135,7 @@ def beside_of(fields: Fields, headers: Headers) -> Mapping[str, str]:
     for header, name in NAMING.items():
         if header in fields:
             try:
-                found[name] = fields[header].decode()
+                found[name] = fields[header].strip().decode()
             except UnicodeDecodeError:
                 raise refused("malformed", f"the header {header.decode()}: expected UTF-8") from None
     return found

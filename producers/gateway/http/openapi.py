@@ -51,7 +51,7 @@ _PROBLEMS = {
     403: "The API key is another tenant's.",
     408: "The request was not there in time.",
     413: "More bytes or events than are taken at once.",
-    415: "Not JSON in UTF-8, or packed otherwise than by gzip.",
+    415: "Not JSON in UTF-8, or packed otherwise than by gzip or deflate.",
     422: "JSON, but no event that is taken; `errors` points at what is wrong.",
     429: "Over the tenant's quota, or the gateway is full.",
     431: "The headers are too large.",
@@ -227,7 +227,8 @@ def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:  # no
 _PARAMETERS = [
     _header(
         "Idempotency-Key",
-        "The event's id, if it has none of its own; in an array `<key>:<index>`. Quoted or not.",
+        "The event's id, if it has none of its own; in an array `<key>:<index>`. Quoted or not. "
+        "A CloudEvent has to have one.",
         minLength=1,
         maxLength=256,
     ),

@@ -1,5 +1,6 @@
 """What is said instead of 202: RFC 9457 problem details, each with a word of ours and what to do."""
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from processor.beside import NAMES
 from producers.gateway.items import Refusal
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -113,6 +115,26 @@ def refused(code: str, detail: str, **more: Any) -> Refused:  # noqa: ANN401 - t
 def problem_of(refusal: Refusal) -> Problem:
     """Say what the intake or the keys said."""
     why, retry_after_s = refusal.why, refusal.retry_after_s
+    errors = tuple({**error, "message": _of_headers(error["message"])} for error in refusal.errors)
     if retry_after_s is None and why.status in (429, 503):
         retry_after_s = RETRY_AFTER_S
-    return Problem(why.word, why.status, refusal.detail, refusal.errors, retry_after_s)
+    return Problem(why.word, why.status, _of_headers(refusal.detail), errors, retry_after_s)
+
+
+_NAMES = "|".join(NAMES)
+_NAMED = re.compile(rf"(headers?) ({_NAMES})\b(?: and ({_NAMES})\b)?")
+
+
+def _of_headers(words: str) -> str:
+    """Call the attributes of the wire format by the headers that they are over HTTP."""
+    if "attribute" not in words:
+        return words
+    for attribute in ("the message attribute", "the attribute", "attributes"):
+        words = words.replace(f"{attribute} ", "headers " if attribute == "attributes" else "the header ")
+    return _NAMED.sub(
+        lambda said: f"{said[1]} " + " and ".join(map(_header, filter(None, said.groups()[1:]))), words
+    )
+
+
+def _header(name: str) -> str:
+    return "X-" + name.replace("_", "-").title()

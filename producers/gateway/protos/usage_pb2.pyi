@@ -1,4 +1,4 @@
-# Made by `make proto` of usage.proto, SHA-256 3acb66cb408f6c7e1d50c6ededd16e0a6a257940d8ec50dc7bb42efcea6e8e01
+# Made by `make proto` of usage.proto, SHA-256 88b5baa9084bfa352dd26fd4b43040d239fbfac5326e4070ecea5d2d970b0e2a
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Optional as _Optional
