@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from processor import registry
+from processor.queue_rules import set_queue
 from processor.wire import Attribute
 from tests.conformance import test_source
 from tests.conformance.test_source import PATIENCE_S, Queue, name_of
@@ -193,3 +194,17 @@ def test_a_cloudevent_is_taken_as_the_specification_allows_it(queue: Queue, save
     assert rows["c-3"]["context"]["dataref"] == "s3://b/k"
     assert rows["c-3"]["producer"] == "/shop"
     assert books(db) == {"message": 3, "duplicate": 0, "rejection": 2}
+
+
+def test_an_envelope_is_taken_off_whichever_broker_brings_it(queue: Queue, saver: Saver, db: Db) -> None:
+    notification = {"Type": "Notification", "MessageId": "n-1", "TopicArn": "arn"}
+    body = json.dumps(notification | {"Message": json.dumps(a_pulse())}).encode()
+    for _ in range(2):
+        queue.put(body)
+    deliveries = queue.take(2)
+    set_queue(db, deliveries[0].queue, {"unwrap": "sns"})
+
+    found = [outcome for delivery in deliveries for outcome in saver.outcomes(delivery)]
+
+    assert found == ["stored", "duplicate"]
+    assert db.execute("SELECT message_id FROM message").fetchall() == [(f"{deliveries[0].queue}/n-1",)]

@@ -127,7 +127,21 @@ FORMATS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         {"specversion": "1.0", "data": {"n": 1}},
     ),
     "bare": ({}, {"n": 1}),
+    "mapped": (
+        {
+            "tenant_id": "who",
+            "event_type": "what",
+            "message_id": "eid",
+            "producer": "by",
+            "occurred_at": "at",
+            "schema_version": "v",
+        },
+        {"data": {"n": 1}},
+    ),
 }
+
+MAPPING = {FORMATS["native"][0][name]: f"/{at}" for name, at in FORMATS["mapped"][0].items()}
+MAPPING["payload"] = "/data"
 
 VALUES: dict[str, tuple[str, str]] = {
     "tenant_id": ("acme", "globex"),
@@ -169,18 +183,22 @@ class Case:
     others: dict[str, Attribute]
     implied: dict[str, str]
     prefix: str | None
-    """How the attributes of a CloudEvent in binary mode begin, which then says what the body would."""
+    """How the attributes of a CloudEvent in binary mode begin, which then says what the body would.
+
+    Beside a body that is mapped they say what would stand there by its own name."""
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
-    format_name = draw(st.sampled_from(sorted(FORMATS)))
-    binary = draw(st.booleans()) if format_name == "structured" else False
+def cases(draw: st.DrawFn, format_names: tuple[str, ...] = tuple(sorted(FORMATS))) -> Case:
+    format_name = draw(st.sampled_from(format_names))
+    binary = draw(st.booleans()) if format_name in ("structured", "mapped") else False
     door = draw(st.sampled_from(sorted(DOORS)))
     names, _ = FORMATS[format_name]
     some = {name: st.sampled_from([values[0], values[0], values[1]]) for name, values in VALUES.items()}
     said: dict[str, Any] = {
-        name: some[name] if binary else st.one_of(st.none(), some[name]) for name in names if name in some
+        name: some[name] if binary and format_name == "structured" else st.one_of(st.none(), some[name])
+        for name in names
+        if name in some
     }
     return Case(
         door,
@@ -199,6 +217,11 @@ def sent(case: Case) -> tuple[bytes, dict[str, Attribute]]:
         names[name]: int(value) if name == "schema_version" and value and case.prefix is None else value
         for name, value in case.said.items()
     }
+    if case.prefix is not None and case.format_name == "mapped":
+        event_names = FORMATS["structured"][0]
+        beside: dict[str, Attribute] = {case.prefix + "specversion": "1.0"}
+        beside |= {case.prefix + event_names[name]: value for name, value in case.beside.items()}
+        return json.dumps(fixed | said).encode(), {**beside, **case.others}
     if case.prefix is None:
         return json.dumps(fixed | said).encode(), {**case.beside, **case.others}
     event_of = {case.prefix + name: str(value) for name, value in (said | {"specversion": "1.0"}).items()}
@@ -207,7 +230,9 @@ def sent(case: Case) -> tuple[bytes, dict[str, Attribute]]:
 
 def read(case: Case) -> Envelope | Malformed:
     rules = QueueRules(
-        unwrap="sns" if case.door == "sns" else None, event_type=case.implied.get("event_type")
+        unwrap="sns" if case.door == "sns" else None,
+        mapping=MAPPING if case.format_name == "mapped" else None,
+        event_type=case.implied.get("event_type"),
     )
     return DECODER.read(DOORS[case.door](*sent(case)), rules, case.implied.get("tenant_id"))
 
@@ -232,6 +257,8 @@ def expected(case: Case) -> dict[str, str | None] | None:
         return None
     if case.format_name == "structured" and (found["message_id"] is None or found["producer"] is None):
         return None
+    if case.format_name == "mapped" and found["message_id"] is None:
+        return None
     if any(said.get(name, value) != value for name, value in case.beside.items()):
         return None
     if case.implied.get("event_type", found["event_type"]) != found["event_type"]:
@@ -239,8 +266,12 @@ def expected(case: Case) -> dict[str, str | None] | None:
     return found
 
 
-@given(cases())
-def test_it_fills_what_is_open_agrees_with_what_is_said_and_all_else_is_context(case: Case) -> None:
+@pytest.mark.parametrize("format_name", FORMATS)
+@given(st.data())
+def test_it_fills_what_is_open_agrees_with_what_is_said_and_all_else_is_context(
+    format_name: str, data: st.DataObject
+) -> None:
+    case = data.draw(cases((format_name,)))
     found, right = read(case), expected(case)
 
     event(f"{case.format_name}: {'refused' if right is None else 'taken'}")
