@@ -3,14 +3,15 @@
     body {"specversion": …, "data": …}         structured: what is beside it must agree with it
     ce_specversion, ce_id, … beside a body     binary: they are the event's attributes, the body is its data
 
-The data is JSON in either mode; no data is the payload null. An extension means nothing to us, whatever it is
-called, and is context.
+The data is JSON in either mode; no data is the payload null. `tenantid`, and a `schemaversion` that is a whole
+number, are ours; any other extension means nothing to us, whatever it is called, and is context.
 """
 
 import binascii
 import re
 from base64 import b64decode
 from collections.abc import Container, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TypeAlias
@@ -45,6 +46,8 @@ _MEANT = frozenset((*_REQUIRED, "time", "tenantid", "schemaversion", "dataconten
 """Attributes that mean something to us, so that nobody may write them by half."""
 
 _OF_AMQP, _EPOCH = "cloudevents", datetime(1970, 1, 1, tzinfo=UTC)
+_VERSION = "schemaversion"
+
 _ENVELOPE = "application/cloudevents"
 _ONE = re.compile(r"application/cloudevents\+json\s*(;.*)?", re.IGNORECASE | re.DOTALL)
 _JSON = re.compile(r"[^;]*[/+]json\s*(;.*)?", re.IGNORECASE | re.DOTALL)
@@ -194,7 +197,7 @@ def _structured(document: Document, beside: Beside, limits: Limits) -> Envelope 
             raise _Fault("data and data_base64 are both there; send one", fields)
         found = _unpacked(packed, limits, fields)
         text, data = found.text.strip(" \t\r\n"), found.value
-    return make(_form(content_type), fields, (text, data), document, beside)
+    return _made(content_type, fields, (text, data), document, beside)
 
 
 def _unpacked(packed: object, limits: Limits, fields: Mapping[str, Any]) -> Document:
@@ -229,7 +232,25 @@ def _binary(
     _check(event["specversion"], content_type, event)
     payload = (document.text.strip(" \t\r\n"), document.value)
     rest = _without(beside, named, types)
-    return make(_form(content_type), event, payload, Document(event, "", texts), rest)
+    return _made(content_type, event, payload, Document(event, "", texts), rest)
+
+
+def _made(
+    content_type: object,
+    event: Mapping[str, Any],
+    payload: tuple[str, Any],
+    document: Document,
+    beside: Beside,
+) -> Envelope | Malformed:
+    form = (
+        _PLAIN if content_type is None or str(content_type).strip().lower() == "application/json" else _FORM
+    )
+    version = event.get(_VERSION)
+    if isinstance(version, str) and not isinstance(number_in_text(version), int):
+        # An extension that others write, too, such as 1.2.0: no number of ours, and so context.
+        event = {name: value for name, value in event.items() if name != _VERSION}
+        form = replace(form, known=form.known - {_VERSION})
+    return make(form, event, payload, document, beside)
 
 
 def _merged(document: Document, named: _Named) -> Document:
@@ -288,9 +309,3 @@ def _check(version: object, content_type: object, event: Mapping[str, Any]) -> N
     charset = _CHARSET.search(content_type)
     if charset is not None and charset[1].lower() not in _UTF8:
         raise _Fault(f"datacontenttype: the charset {charset[1][:64]!r} is not taken; expected utf-8", event)
-
-
-def _form(content_type: object) -> Form:
-    return (
-        _PLAIN if content_type is None or str(content_type).strip().lower() == "application/json" else _FORM
-    )

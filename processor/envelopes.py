@@ -171,6 +171,17 @@ def make(
     return envelope if fault is None else invalid(fault, _claimed_of_envelope(envelope))
 
 
+_WORDS = {
+    "string_type": "expected text",
+    "string_too_short": f"is empty; expected 1 to {IDENTIFIER_LENGTH_MAX} characters",
+    "string_too_long": f"is too long; expected at most {IDENTIFIER_LENGTH_MAX} characters",
+    **dict.fromkeys(
+        ("int_type", "greater_than_equal", "less_than_equal"), "expected a whole number from 1 to 2147483647"
+    ),
+}
+"""Our words for what pydantic calls by these names."""
+
+
 def _refused(
     error: ValidationError, form: Form, completed: Mapping[str, Any], sources: Mapping[str, str]
 ) -> Malformed:
@@ -181,6 +192,7 @@ def _refused(
         if completed.get(field) is None:
             name = next(name for name, other in form.names.items() if other == field)
             rule, message = "missing", f"missing; name it in the event, or beside it as the attribute {name}"
+        message = _WORDS.get(rule, message)
         errors.append({"pointer": pointer(fault["loc"]), "rule": rule, "message": message})
         where = f" (from the message attribute {sources[field]})" if field in sources else ""
         words.append(f"{field}{where}: {message}")

@@ -318,3 +318,24 @@ def test_any_other_charset_is_refused_and_named(charset: str) -> None:
 def test_a_specversion_of_null_is_not_named() -> None:
     assert envelope(an_event(id="o-1") | {"specversion": None}).message_id == "o-1"
     assert "in no known format" in words(a_cloudevent(specversion=None))
+
+
+@pytest.mark.parametrize("version", ["1.2.0", "v2", ""])
+def test_a_schemaversion_that_is_no_whole_number_is_another_systems_and_kept(version: str) -> None:
+    structured = envelope(a_cloudevent(schemaversion=version))
+    binary = envelope(
+        {"n": 1},
+        {
+            "ce_specversion": "1.0",
+            "ce_id": "1",
+            "ce_source": "/shop",
+            "ce_type": "order.created",
+            "ce_tenantid": "acme",
+            "ce_schemaversion": version,
+        },
+    )
+
+    for found in (structured, binary):
+        assert found.schema_version is None
+        assert json.loads(found.context or "")["schemaversion"] == version
+    assert envelope(a_cloudevent(schemaversion="7")).schema_version == 7
