@@ -50,7 +50,7 @@ setup: .venv/.ready
 	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is not; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || \
 	  { echo "python3 -m venv failed: on Debian and Ubuntu, 'apt-get install python3-venv' first"; exit 1; }
-	@echo "Installing into .venv (half a minute, once) ..."
+	@echo "Installing into .venv (about a minute, once) ..."
 	@$(INSTALL) --require-hashes -r requirements/build.txt
 	@$(INSTALL) --require-hashes -r requirements/development.txt
 	@$(INSTALL) --no-deps -e .

@@ -7,7 +7,10 @@ _NOT_KNOWN = (
     f"AWS_ACCESS_KEY_ID is not known there; is it the right account's, or AWS_ENDPOINT_URL missing? {_WHO}"
 )
 _ALLOW = f"allow it in the role's policy and in the queue's (deployments/README.md lists the actions); {_WHO}"
-_MISSING = "is SQS_QUEUE_URL right? `aws sqs list-queues` lists those of the region and account in force"
+_MISSING = (
+    "is SQS_QUEUE_URL right? `aws sqs list-queues --region REGION` lists them (with --endpoint-url where it is "
+    "not AWS)"
+)
 _SIGNED = "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, or the clock is wrong: `date -u`"
 _WHERE = "is AWS_ENDPOINT_URL right (unset for AWS), and does the network let us out?"
 

@@ -3,8 +3,8 @@
     body {"specversion": …, "data": …}         structured: what is beside it must agree with it
     ce_specversion, ce_id, … beside a body     binary: they are the event's attributes, the body is its data
 
-The data is JSON in either mode; no data is the payload null. `tenantid`, and a `schemaversion` that is a whole
-number, are ours; any other extension means nothing to us, whatever it is called, and is context.
+The data is JSON in either mode; no data is the payload null. `tenantid`, and a `schemaversion` that is a
+whole number, are ours; any other extension means nothing to us, whatever it is called, and is context.
 """
 
 import binascii

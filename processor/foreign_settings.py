@@ -12,10 +12,10 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-_DATABASE = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE in one"
+_DATABASE = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE in one URL"
 _QUEUE = "the queue's whole URL, such as https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE"
-_RABBITMQ = "amqp://USER:PASSWORD@HOST:PORT/VHOST?queue=NAME in one"
-_KAFKA = "kafka://HOST:PORT,HOST:PORT/TOPIC?group=NAME in one"
+_RABBITMQ = "amqp://USER:PASSWORD@HOST:PORT/VHOST?queue=NAME in one URL"
+_KAFKA = "kafka://HOST:PORT,HOST:PORT/TOPIC?group=NAME in one URL"
 _ENDPOINT = "only where SQS is not AWS's, such as http://127.0.0.1:4566"
 _SINK = "where `processor dispatch` posts the lines"
 
