@@ -8,8 +8,8 @@ _NOT_KNOWN = (
 )
 _ALLOW = f"allow it in the role's policy and in the queue's (deployments/README.md lists the actions); {_WHO}"
 _MISSING = (
-    "is SQS_QUEUE_URL right? `aws sqs list-queues --region REGION` lists them (with --endpoint-url where it is "
-    "not AWS)"
+    "is SQS_QUEUE_URL right? `aws sqs list-queues --region REGION` lists them (with --endpoint-url where it "
+    "is not AWS)"
 )
 _SIGNED = "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, or the clock is wrong: `date -u`"
 _WHERE = "is AWS_ENDPOINT_URL right (unset for AWS), and does the network let us out?"
