@@ -60,8 +60,8 @@ class KeyVanished(Exception):
 class Statements:
     """The statements of one transaction, in the order that every process keeps.
 
-    What was handed over before is looked for by its delivery, since the message may have been stored under
-    another key than settings give it today; with `keys_by_settings` all else, too. With a `run_id` it is
+    With `keys_by_settings` a message may have been stored under another key than settings, or the rules of
+    its queue, give it today, so that a redelivered one is looked for by its delivery. With a `run_id` it is
     noted which messages that run has stored. `misses` counts what meters could not count.
     """
 
@@ -93,10 +93,8 @@ class Statements:
         self._lock_replayed()
         self._leave_lost()
         self._settle_repeated()
-        pending = self._pending(Message)
-        if not self._keys_by_settings:
-            pending = {place: message for place, message in pending.items() if message.delivery.redelivered}
-        self._settle_known(pending)
+        if self._keys_by_settings:
+            self._settle_known(self._pending(Message))
         messages = self._pending(Message)
         outcomes = self._insert_messages(messages)
         conflicts = {}
