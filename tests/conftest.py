@@ -1,5 +1,6 @@
 """Fixtures by concern: each file named here says what it gives. Below, how hard random tests try."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -41,3 +42,12 @@ def log_as_it_was() -> Iterator[None]:
     """A command configures the log of its process, and so of all tests: the next finds it as it was."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def cores_as_they_were() -> Iterator[None]:
+    """A run in the process of the tests may keep to one core, and all tests after it."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    yield
+    if cores is not None:
+        os.sched_setaffinity(0, cores)

@@ -60,10 +60,11 @@ class Rig:
     def log(self) -> str:
         return (self.directory / "processor.log").read_text()
 
-    def ready(self) -> tuple[int, str]:
-        """What /readyz answers; 0 where nothing listens yet."""
+    def ready(self, place: int = 0) -> tuple[int, str]:
+        """What /readyz of the process at this place answers; 0 where nothing listens yet."""
+        url = f"http://127.0.0.1:{self.http_port + place}/readyz"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/readyz", timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

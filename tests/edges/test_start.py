@@ -87,6 +87,11 @@ def test_a_terminal_that_knows_ascii_alone_is_written_to(words: Words, environme
     assert code == _run(words, environment)[0]
 
 
+def _obeys_ctrl_c() -> None:
+    # A shell lets what it starts in the background ignore the signal, tests included.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("program", ["processor", "producers"])
 @pytest.mark.parametrize(
     "at", ["processor.start", "click", "rich", "pydantic", "processor.settings", "boto3"]
@@ -105,7 +110,12 @@ def test_a_ctrl_c_while_modules_are_imported_ends_it_silently(program: str, at: 
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", hook, "--version"], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", hook, "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        preexec_fn=_obeys_ctrl_c,
     )
 
     assert done.stderr == ""
@@ -129,7 +139,13 @@ def test_a_ctrl_c_in_a_command_is_130_and_no_traceback(environment: dict[str, st
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", hook], capture_output=True, text=True, check=False, timeout=60, env=environment
+        [sys.executable, "-c", hook],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment,
+        preexec_fn=_obeys_ctrl_c,
     )
 
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")

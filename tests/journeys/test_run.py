@@ -158,6 +158,8 @@ def test_several_processes_share_a_queue_and_a_fallen_one_is_replaced(rig: Rig) 
         "it is replaced",
     )
     rig.wait_until_empty()
+    # Told to stop before it has begun, a process ends with another code.
+    wait_until(lambda: [rig.ready(place)[0] for place in range(2)] == [200, 200], "both have begun")
     supervisor.send_signal(signal.SIGTERM)
     assert supervisor.wait(20) == 0
     assert "process_fell" in rig.log()
