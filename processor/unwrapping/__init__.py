@@ -9,6 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from processor.beside import no_identifier
 from processor.envelopes import invalid
 from processor.rfc3339 import moment_of
 from processor.strict_json import Document
@@ -51,7 +52,7 @@ def refused(message: str, claimed: Claimed | None = None) -> Malformed:
 
 def identifier(value: object) -> str | None:
     """Give a value that may name something; None: it can't."""
-    if isinstance(value, str) and 0 < len(value) <= IDENTIFIER_LENGTH_MAX and value.isprintable():
+    if isinstance(value, str) and 0 < len(value) <= IDENTIFIER_LENGTH_MAX and not no_identifier(value):
         return value
     return None
 

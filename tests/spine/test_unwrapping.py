@@ -352,6 +352,16 @@ def test_whose_an_event_of_eventbridge_is_must_agree_with_what_is_beside_it() ->
     assert "tenant_id stands beside the body and in it, and differs" in found.detail["message"]
 
 
+def test_what_a_service_calls_an_event_by_may_be_whatever_an_identifier_may() -> None:
+    """A no-break space is no control character, and is taken wherever else an event is named."""
+    body = an_eventbridge_event({"tenant_id": "ac\u00a0me"}, source="caf\u00e9\u00a0till")
+
+    found = read(a_delivery(json.dumps(body).encode()), QueueRules(unwrap="eventbridge"))
+
+    assert isinstance(found, Envelope), found
+    assert (found.tenant_id, found.producer) == ("ac\u00a0me", "caf\u00e9\u00a0till")
+
+
 def test_of_a_wrapped_event_the_true_fault_comes_first() -> None:
     message = json.dumps(an_event(id="u4"))
     body = {"Type": "Notification", "TopicArn": "arn", "MessageId": "m", "Message": message}
