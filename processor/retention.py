@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg.rows import dict_row
 
-from processor.errors import Busy
+from processor.books_lock import books_held
 from processor.queries import queries
 
 Connection: TypeAlias = psycopg.Connection[Any]
@@ -37,7 +37,6 @@ WINDOW_BLOCKS = 1024
 RULED_DAYS = 1
 """For how long what a rule discarded is there to be looked at."""
 
-_LOCK_KEY = 7309453202311083
 _LOCK_WAIT_MS = 2000
 """Whoever saves waits behind us while we wait. So we rather let them go first, and begin the step again."""
 
@@ -120,13 +119,7 @@ def apply(
             "lock_timeout_ms": str(_LOCK_WAIT_MS),
         },
     )
-    # Only to spare the work: two at once would each count what they removed themselves.
-    if not _value(connection, "lock", key=_LOCK_KEY):
-        raise Busy(
-            "another `processor retention apply`, or `processor usage rebuild`, is at work on this database; "
-            "let it end first"
-        )
-    try:
+    with books_held(connection) as still_held:
         # Once for the whole run: what becomes old enough meanwhile is the next run's.
         moments = _cutoffs(connection, ages)
         removed = {table: 0 for table in _TABLES if _any_old(moments, table)}
@@ -135,10 +128,8 @@ def apply(
             on_step(step)
             if stop.wait(pause_s if step.removed else 0):
                 break
+            still_held()
         return removed
-    finally:
-        if not connection.broken:
-            _value(connection, "unlock", key=_LOCK_KEY)
 
 
 def forgotten_before(connection: Connection, key_days: int) -> datetime | None:

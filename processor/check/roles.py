@@ -39,6 +39,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "unsettled": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "run_message": ("SELECT", "INSERT", "DELETE"),
         "rejection_rule": ("SELECT",),
+        "registry_lock": ("DELETE",),
     },
     "processor_reader": {
         "migration": ("SELECT",),
@@ -88,6 +89,9 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage_line": ("SELECT", "INSERT", "UPDATE"),
         "usage_place": ("SELECT", "INSERT", "UPDATE"),
         "usage": ("SELECT",),
+        "books_lock": ("DELETE",),
+        "window_lock": ("DELETE",),
+        "batch_lock": ("DELETE",),
     },
     "processor_retention": {
         "migration": ("SELECT",),
@@ -101,6 +105,8 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "voided": ("SELECT",),
         "usage_rebuild": ("SELECT",),
         "usage_removal": ("SELECT", "INSERT", "UPDATE"),
+        "registry_lock": ("DELETE",),
+        "books_lock": ("DELETE",),
     },
     "processor_gateway": {
         "tenant": ("SELECT",),
@@ -172,6 +178,7 @@ TO_SAVE = (
         for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")
     ),
     *(("run_message", privilege) for privilege in ("SELECT", "INSERT", "DELETE")),
+    ("registry_lock", "DELETE"),
     *_FUNCTIONS_TO_SAVE,
 )
 """The rights without which nothing can be saved: relation (or function) and privilege."""

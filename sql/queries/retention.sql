@@ -10,12 +10,6 @@ SELECT
   set_config('jit', 'off', false),
   set_config('TimeZone', 'UTC', false)
 
--- lock: Let one process remove at a time, for as long as this session lasts; false if another is at it.
-SELECT pg_try_advisory_lock(%(key)s)
-
--- unlock: Let the next one.
-SELECT pg_advisory_unlock(%(key)s)
-
 -- freeze_snapshot: Let all counts be of one moment, and change nothing.
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY
 
@@ -155,7 +149,7 @@ FROM (
 ) AS old
 
 -- hold_saves: Before messages are removed: wait until no save is under way, and let none begin until the commit. Which of them were seen again lately is asked after this, so that no uncommitted save knows better.
-SELECT pg_advisory_xact_lock(registry_lock_key())
+LOCK TABLE registry_lock IN EXCLUSIVE MODE
 
 -- remove_messages: Remove and count those of the chosen messages that may still go: none whose key was seen again lately, by a duplicate, or by an open rejection that may be replayed. What they had added to totals stays there, and is noted.
 WITH gone AS (

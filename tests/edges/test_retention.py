@@ -21,7 +21,7 @@ from processor.retention import Ages, Step, apply, plan
 from processor.sources.quarantine import Selection, discard
 from tests.builders import a_delivery, an_event
 from tests.fix_audit import wrong
-from tests.fix_database import MakeSaver, Saver, books
+from tests.fix_database import REGISTRY_WAITS, MakeSaver, Saver, books
 from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]
@@ -318,8 +318,8 @@ def test_a_stop_ends_after_the_step_under_way(db: Db) -> None:
 
 
 def test_a_second_one_at_the_same_time_says_so(database_url: str, db: Db) -> None:
-    with connect(database_url) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", [retention._LOCK_KEY])
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE books_lock IN EXCLUSIVE MODE")
 
         with pytest.raises(Busy, match="another"):
             run(db)
@@ -442,7 +442,7 @@ def test_a_message_stays_that_an_uncommitted_save_has_just_found(
             wait_until(lambda: db.execute(waiting, ["relation"]).fetchone() is not None, "it is saving")
             removing.start()
             wait_until(
-                lambda: not removing.is_alive() or db.execute(waiting, ["advisory"]).fetchone() is not None,
+                lambda: not removing.is_alive() or db.execute(REGISTRY_WAITS).fetchone() is not None,
                 "the step waits for the save",
             )
         saving.join(30)

@@ -43,6 +43,11 @@ TABLES = (
     "unsettled",
     "run_message",
     "rejection_rule",
+    "registry_lock",
+    "books_lock",
+    "window_lock",
+    "batch_lock",
+    "newcomer_lock",
 )
 VIEWS = ("usage",)
 TOPICS = sorted(path.stem for path in (sql_folder() / "queries").glob("*.sql"))
