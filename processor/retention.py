@@ -26,6 +26,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from processor.books_lock import books_held
+from processor.errors import SettingsError
 from processor.queries import queries
 
 Connection: TypeAlias = psycopg.Connection[Any]
@@ -109,7 +110,8 @@ def apply(
     """Remove what is older than the ages, `step_size` rows a transaction at the most; gives rows by table.
 
     Rows and their count go in one transaction, so whatever ends this leaves nothing half done, and running
-    it again goes on. `stop` ends it after the step under way. Raises Busy where another process is at it.
+    it again goes on. `stop` ends it after the step under way. Raises Busy where another process is at it,
+    SettingsError for ages below the least that the database allows.
     """
     sql = queries("retention")
     connection.execute(
@@ -176,8 +178,6 @@ def _remove_messages(connection: Connection, window: Mapping[str, Any]) -> tuple
     places, last = _row(connection, "choose_messages", window)
     if not places:
         return 0, 0, ""
-    # In a statement before the deed, whose snapshot must be taken when no save is under way.
-    connection.execute(queries("retention")["hold_saves"])
     (removed,) = _row(connection, "remove_messages", dict(window) | {"places": places})
     return len(places), removed, last
 
@@ -202,6 +202,11 @@ def _cutoffs(connection: Connection, ages: Ages) -> Row:
     days |= {"key_days": ages.key, "ruled_days": RULED_DAYS}
     with connection.cursor(row_factory=dict_row) as cursor:
         [row] = cursor.execute(queries("retention")["cutoffs"], days).fetchall()
+    if ages.key < row["floor_days"]:
+        raise SettingsError(
+            f"KEY_RETENTION_DAYS={ages.key} is less than the {row['floor_days']} days that the database keeps "
+            f"each row at least; raise it, or, as the owner: UPDATE retention_floor SET days = {ages.key}"
+        )
     return row
 
 

@@ -418,7 +418,12 @@ def test_an_age_below_the_keys_is_refused_and_says_why(command: Command, db: Db)
     assert books(db)["message"] == 3
 
 
-def test_keys_that_live_shorter_than_the_queue_may_hold_are_remarked_on(command: Command) -> None:
+def test_keys_that_live_shorter_than_the_queue_may_hold_are_remarked_on(command: Command, db: Db) -> None:
+    refused = command("retention apply --message-days 40", KEY_RETENTION_DAYS="27")
+    assert refused.exit_code == 2
+    assert "is less than the 28 days that the database keeps each row at least" in refused.stderr
+    db.execute("UPDATE retention_floor SET days = 27")
+
     assert "KEY_RETENTION_DAYS=27 is below 28" in command("retention plan", KEY_RETENTION_DAYS="27").stderr
     assert command("retention plan", KEY_RETENTION_DAYS="28").stderr == ""
 
