@@ -109,9 +109,10 @@ class EmbeddedPostgres:
     ) -> None:
         self.stop()
 
-    def url(self, database: str = "postgres", user: str = "postgres") -> str:
+    def url(self, database: str = "postgres", user: str = "postgres", password: str = "") -> str:
         """Give the connection URL; there is no password."""
-        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+        who = f"{user}:{password}" if password else user
+        return f"postgresql://{who}@127.0.0.1:{self.port}/{database}"
 
     def exit_code(self) -> int | None:
         """Give None while the server runs, else its exit code, negative for a signal."""
