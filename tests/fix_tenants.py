@@ -116,5 +116,5 @@ def drop_wall(db: Db, table: str) -> None:
 
 
 def let_make_temporary(db: Db, reader: Db) -> None:
-    """Give the right back to make what lasts for a session, functions among it: the policies hold without it."""
+    """Give the right back to make temporary tables and functions: the policies hold without that wall."""
     db.execute(f"GRANT TEMPORARY ON DATABASE {db.info.dbname} TO {reader.info.user}")
