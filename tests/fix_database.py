@@ -23,6 +23,13 @@ from tests.builders import ORDER_SCHEMA
 
 _numbers = itertools.count(1)
 
+REGISTRY_WAITS = """
+    SELECT 1 FROM pg_locks
+    WHERE NOT granted AND relation = 'registry_lock'::regclass
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""Gives a row while somebody waits for the registry's lock, in this database."""
+
 
 def _at(server_url: str, database: str) -> str:
     return urlunsplit(urlsplit(server_url)._replace(path=f"/{database}"))

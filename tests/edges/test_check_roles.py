@@ -34,7 +34,8 @@ def test_what_is_listed_is_what_the_migrations_granted(database_url: str, db: Db
         "SELECT DISTINCT grantee::regrole::text, relname, privilege_type"
         " FROM pg_class CROSS JOIN LATERAL ("
         "  SELECT * FROM aclexplode(relacl) UNION"
-        "  SELECT rights.* FROM pg_attribute CROSS JOIN LATERAL aclexplode(attacl) AS rights"
+        "  SELECT grantor, grantee, format('%%s (%%s)', privilege_type, attname), is_grantable"
+        "  FROM pg_attribute CROSS JOIN LATERAL aclexplode(attacl) AS rights"
         "  WHERE attrelid = pg_class.oid) AS granted"
         " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
         " AND grantee::regrole::text = ANY (%s)",
@@ -69,7 +70,7 @@ def test_each_role_and_the_login_are_listed_with_what_they_can_do(log_in: LogIn)
     words = "SELECT, INSERT on duplicate, message, voided"
     assert words in findings["role processor_writer"].found
     assert findings["login"].found == findings["role processor_writer"].found
-    assert "SELECT, DELETE on duplicate, message, rejection" in findings["role processor_retention"].found
+    assert "DELETE on books_lock" in findings["role processor_retention"].found
     assert findings[f"role {TENANT_READER}"].found.startswith("SELECT on duplicate, event_schema")
     assert findings["public"].found == "nothing that every login could do"
     assert findings["tenant readers"].found == "none"
@@ -78,7 +79,11 @@ def test_each_role_and_the_login_are_listed_with_what_they_can_do(log_in: LogIn)
 
 EXCESSES = [
     ("GRANT UPDATE ON message TO processor_writer", "role processor_writer", "UPDATE on message"),
-    ("GRANT UPDATE (payload) ON message TO processor_writer", "role processor_writer", "UPDATE on message"),
+    (
+        "GRANT UPDATE (payload) ON message TO processor_writer",
+        "role processor_writer",
+        "UPDATE (payload) on message",
+    ),
     ("GRANT DELETE ON rejection TO processor_writer", "role processor_writer", "DELETE on rejection"),
     ("GRANT INSERT ON tenant_reader TO processor_writer", "role processor_writer", "INSERT on tenant_reader"),
     ("GRANT INSERT ON tenant TO processor_reader", "role processor_reader", "INSERT on tenant"),
