@@ -9,7 +9,9 @@ had asked.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+
+from msgspec import Struct
 
 from producers.gateway.http.problems import Headers, Problem
 
@@ -24,7 +26,6 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TEXT = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
 _REQUEST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/(\d\.\d)" % _TOKEN)
 _LINE_BEGINNING = re.compile(rb"(?:%b)?(?: [!-~]*(?: [HTP/.\d]*)?)?\r?" % _TOKEN)
-_FIELD = re.compile(rb"(%b):(%b)\r\n" % (_TOKEN, _TEXT))
 _FIELDS = re.compile(rb"(?:%b:%b\r\n)*+" % (_TOKEN, _TEXT))
 _BROKEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
@@ -33,10 +34,10 @@ _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;%b)?\r\n" % _TEXT)
 _SIZE_BEGINNING = re.compile(rb"[0-9A-Fa-f]{0,16}(?:[ \t]*(?:;%b)?)\r?" % _TEXT)
 
 _HOST = re.compile(rb"(?:[\w\-.~!$&'()*+,;=%]*|\[[0-9A-Fa-f:.]+\])(?::\d*)?", re.ASCII)
-_ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
+_ABSOLUTE = re.compile(rb"https?://([^/?#:][^/?#]*)([^#]*)", re.IGNORECASE)
 _LENGTH = re.compile(rb"\d{1,18}")
 
-_OF_FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"))
+_OF_FRAMING = (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect")
 
 
 class Unreadable(Exception):
@@ -47,8 +48,7 @@ class Unreadable(Exception):
         self.problem = Problem(code, status, f"the request is no HTTP/1.1 that can be read: {detail}")
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True, gc=False):
     """What stands before a body. `length` is the body's; None: it comes in chunks."""
 
     method: str
@@ -67,7 +67,7 @@ class Framing:
         self._rest = b""
         self._searched = 0
         self._left: int | None = 0
-        self._chunk = _Chunks()
+        self._chunks = _Chunks()
 
     @property
     def has_rest(self) -> bool:
@@ -91,14 +91,16 @@ class Framing:
             return None
         head = head_of(rest[: end + 2])
         self._rest, self._searched = rest[end + 4 :], 0
-        self._left, self._chunk = head.length, _Chunks()
+        self._left = head.length
+        if self._left is None:
+            self._chunks = _Chunks()
         return head
 
     def body(self) -> tuple[bytes, bool]:
         """Give what is there of the body, and whether that was the last of it. Raises Unreadable."""
         rest, left = self._rest, self._left
         if left is None:
-            piece, at, is_whole = self._chunk.read(rest)
+            piece, at, is_whole = self._chunks.read(rest)
             self._rest = rest[at:]
             return piece, is_whole
         if len(rest) <= left:
@@ -114,24 +116,27 @@ def head_of(text: bytes) -> Head:
     method, target, version = _request_line(line)
     if not _FIELDS.fullmatch(fields):
         raise Unreadable("expected lines of a name, a colon and a value, each ended by CR and LF")
-    headers = [(name.lower(), value.strip(b" \t")) for name, value in _FIELD.findall(fields)]
-    found: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        if name in _OF_FRAMING:
-            found.setdefault(name, []).append(value)
+    parts = [field.partition(b":") for field in fields.split(b"\r\n")[:-1]]
+    headers = [(name.lower(), value.strip(b" \t")) for name, _, value in parts]
+    found = dict(headers)
+    if len(found) != len(headers):
+        for of_framing in _OF_FRAMING:
+            # RFC 9110 5.3: as a list. A host or a length that is one is refused for it.
+            if of_framing in found:
+                found[of_framing] = b", ".join([value for name, value in headers if name == of_framing])
     is_new = version == "1.1"
-    hosts = found.get(b"host", [])
-    if len(hosts) > 1 or (is_new and not hosts) or (hosts and not _HOST.fullmatch(hosts[0])):
+    host, connection = found.get(b"host"), found.get(b"connection")
+    if is_new if host is None else not _HOST.fullmatch(host):
         raise Unreadable("expected one Host header that names a host")
     return Head(
         method.decode(),
-        _origin_form(method, target),
+        target if target[:1] == b"/" and b"#" not in target else _path_of(method, target),
         version,
         headers,
         _length(found, is_new=is_new),
         # An older client is answered, and its connection ended.
-        keep_alive=is_new and b"close" not in _tokens(found.get(b"connection", [])),
-        expects_continue=is_new and b"100-continue" in _tokens(found.get(b"expect", [])),
+        is_new and not (connection and b"close" in _tokens(connection)),
+        is_new and b"expect" in found and b"100-continue" in _tokens(found[b"expect"]),
     )
 
 
@@ -145,36 +150,29 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, str]:
     return method, target, version.decode()
 
 
-def _origin_form(method: bytes, target: bytes) -> bytes:
-    """Give path and query, whichever form of target came."""
-    if target.startswith(b"/") and b"#" not in target:
-        return target
+def _path_of(method: bytes, target: bytes) -> bytes:
+    """Give path and query of a target that does not begin with them."""
     if target == b"*" and method == b"OPTIONS":
         return target
     absolute = _ABSOLUTE.fullmatch(target)
-    if (
-        absolute is None
-        or method == b"CONNECT"
-        or absolute[1].startswith(b":")
-        or not _HOST.fullmatch(absolute[1])
-    ):
+    if absolute is None or method == b"CONNECT" or not _HOST.fullmatch(absolute[1]):
         raise Unreadable("its target is no path")
     rest = absolute[2]
     return rest if rest.startswith(b"/") else b"/" + rest
 
 
-def _length(found: dict[bytes, list[bytes]], *, is_new: bool) -> int | None:
+def _length(found: Mapping[bytes, bytes], *, is_new: bool) -> int | None:
     """Say how long the body is; None: it comes in chunks."""
-    lengths, codings = found.get(b"content-length", []), found.get(b"transfer-encoding", [])
-    if not codings:
-        if not lengths:
+    length, coding = found.get(b"content-length"), found.get(b"transfer-encoding")
+    if coding is None:
+        if length is None:
             return 0
-        if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
+        if not _LENGTH.fullmatch(length):
             raise Unreadable("expected one Content-Length, which is a number")
-        return int(lengths[0])
-    if lengths or not is_new:
+        return int(length)
+    if length is not None or not is_new:
         raise Unreadable("Transfer-Encoding together with Content-Length, or in HTTP/1.0")
-    *others, last = _tokens(codings)
+    *others, last = _tokens(coding)
     if last != b"chunked" or b"chunked" in others:
         raise Unreadable("the Transfer-Encoding does not end with one chunked")
     if others:
@@ -182,8 +180,8 @@ def _length(found: dict[bytes, list[bytes]], *, is_new: bool) -> int | None:
     return None
 
 
-def _tokens(values: list[bytes]) -> list[bytes]:
-    return [token.strip(b" \t").lower() for value in values for token in value.split(b",")]
+def _tokens(value: bytes) -> list[bytes]:
+    return [token.strip(b" \t").lower() for token in value.split(b",")]
 
 
 def _require_beginning(rest: bytes) -> None:

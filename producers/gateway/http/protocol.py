@@ -84,10 +84,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._ended or not self._is_answering:
             return None
         self._has_finished = True
-        if not self._whole:
-            self._give_up_on_body(CUT)
-        elif not self._framing.has_rest:
-            self.cycle.keep_alive = False
+        self._wait()
         return True
 
     def pause_writing(self) -> None:
@@ -118,10 +115,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self._read()
         except Unreadable as error:
             self._end_with(error.problem)
-            return
+        else:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Wait for what is missing, in time; end where nothing more can come."""
         if self._bytes > self._bytes_max:
             self.transport.abort()
         elif self._whole and self._is_answering:
+            if self._has_finished and not self._framing.has_rest:
+                self.cycle.keep_alive = False
             # All is there; how long the answer may take is for the intake to say.
             if not self.flow.write_paused:
                 self._disarm()
