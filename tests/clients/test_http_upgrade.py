@@ -28,7 +28,16 @@ def said(*command: str) -> list[str]:
 
 def test_curl_asks_for_http_2_and_is_answered(gateway: Gateway) -> None:
     url = f"http://127.0.0.1:{gateway.port}/ingest"
-    options = ["--silent", "--http2", "--json", PULSE, "--write-out", "%{http_code}\n", "--output", "/dev/null"]
+    options = [
+        "--silent",
+        "--http2",
+        "--json",
+        PULSE,
+        "--write-out",
+        "%{http_code}\n",
+        "--output",
+        "/dev/null",
+    ]
 
     assert said("curl", *options, url, "--next", *options, url) == ["202", "202"]
     assert len(gateway.queued()) == 2

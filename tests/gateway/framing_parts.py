@@ -24,7 +24,9 @@ WHOLE_CHUNK = (SIZE, PULSE, b"0", b"")
 
 TAKEN = {
     "plain": a_whole_post(),
-    "upgrade": a_whole_post(b"connection: Upgrade, HTTP2-Settings", b"upgrade: h2c", b"http2-settings: AAMAAABk"),
+    "upgrade": a_whole_post(
+        b"connection: Upgrade, HTTP2-Settings", b"upgrade: h2c", b"http2-settings: AAMAAABk"
+    ),
     "upgrade to a websocket": a_whole_post(b"connection: upgrade", b"upgrade: websocket"),
     "upgrade in chunks": in_chunks(*WHOLE_CHUNK, fields=(b"connection: upgrade", b"upgrade: x")),
     "chunks": in_chunks(*WHOLE_CHUNK),
@@ -74,7 +76,10 @@ REFUSED = {
     "authority for a post": (a_post(b"host: a", line=b"POST a:443 HTTP/1.1"), 400),
     "asterisk for a post": (a_post(b"host: a", line=b"POST * HTTP/1.1"), 400),
     "coding before chunked": (in_chunks(b"0", b"", coding=b"gzip, chunked"), 501),
-    "codings in two lines": (in_chunks(b"0", b"", coding=b"gzip", fields=(b"transfer-encoding: chunked",)), 501),
+    "codings in two lines": (
+        in_chunks(b"0", b"", coding=b"gzip", fields=(b"transfer-encoding: chunked",)),
+        501,
+    ),
     "chunked twice": (in_chunks(b"0", b"", coding=b"chunked, chunked"), 400),
     "chunked in two lines": (in_chunks(b"0", b"", fields=(b"transfer-encoding: chunked",)), 400),
     "chunked not last": (in_chunks(b"0", b"", coding=b"chunked, gzip"), 400),

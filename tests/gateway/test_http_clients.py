@@ -354,18 +354,34 @@ def test_requests_beyond_the_limit_are_told_to_come_again_and_the_others_go_on(g
     assert statuses == [202] * 5
 
 
-def test_connections_beyond_the_limit_are_told_to_come_again(gateway: Gateway) -> None:
-    open_ones = [gateway.raw() for _ in range(20)]
-    wait_until(lambda: gateway.connections == 20, "twenty are connected")
+def test_the_longest_idle_connection_makes_room_for_a_new_one(gateway: Gateway) -> None:
+    working = gateway.raw().send(a_request(PULSE[:5], length=len(PULSE)))
+    wait_until(lambda: len(gateway.server.server_state.tasks) == 1, "it is inside")
+    idle = [gateway.raw() for _ in range(17)]
+    wait_until(lambda: gateway.connections == 18, "as many are connected as one address may")
+    assert idle[0].send(a_request(PULSE)).answer()[0] == 202
 
     with gateway.raw() as client:
-        status, headers, problem = client.answer()
-        assert client.closed()
-    for one in open_ones:
+        status = client.send(a_request(PULSE)).answer()[0]
+        evicted = idle[1].closed()
+    answers = [
+        one.send(rest).answer()[0] for one, rest in ((working, PULSE[5:]), (idle[0], a_request(PULSE)))
+    ]
+    for one in (working, *idle):
         one.socket.close()
 
-    assert (status, problem["code"]) == (429, "over_quota")
-    assert headers["retry-after"]
+    assert (status, evicted) == (202, True), "the first one that has said nothing has ended"
+    assert answers == [202, 202]
+
+
+def test_connections_that_come_one_after_the_other_and_say_nothing_shut_nobody_out(gateway: Gateway) -> None:
+    open_ones = [gateway.raw() for _ in range(100)]
+
+    assert gateway.client.get("/livez").status_code == 200
+    assert gateway.post("/ingest", a_pulse()).status_code == 202
+    assert gateway.connections <= 20
+    for one in open_ones:
+        one.socket.close()
 
 
 def test_time_and_size_of_what_comes_after_a_refusal_are_bounded(impatient: Gateway) -> None:
@@ -386,11 +402,14 @@ def test_time_and_size_of_what_comes_after_a_refusal_are_bounded(impatient: Gate
 
 
 def test_what_is_held_is_given_back_whatever_came_of_it(gateway: Gateway) -> None:
-    [room] = {taking._room for taking in gateway.app._takings.values()}
+    [(places, room)] = {taking._shares for taking in gateway.app._takings.values()}
     for body in (PULSE, b"{", b" " * 30_000):
         gateway.post("/ingest", body)
     with gateway.raw() as client:
         client.send(a_request(b"{", length=100))
-        wait_until(lambda: room.held_bytes == 1, "one byte is held")
+        wait_until(lambda: (places.taken, room.taken) == (1, 1), "one byte is held")
+    with gateway.raw() as client:
+        client.send(b"POST /ing")
+        wait_until(lambda: (places.taken, room.taken) == (0, 9), "what is no head yet is held")
 
-    wait_until(lambda: room.held_bytes == 0, "all of it was given back")
+    wait_until(lambda: room.taken == 0, "all of it was given back")

@@ -1,6 +1,7 @@
-"""HTTP is read in one way, wherever it is cut; what could be read in two is refused, and ends the connection."""
+"""HTTP is read in one way, wherever it is cut; what could be read in two is refused, and is the end."""
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import h11
 import pytest
@@ -9,7 +10,15 @@ from hypothesis import strategies as st
 
 from processor.devstack.sqs import EmbeddedSqs
 from producers.gateway.http.framing import HEAD_BYTES_MAX, Framing, Unreadable
-from tests.gateway.framing_parts import BROKEN_BODIES, REFUSED, SMUGGLED, TAKEN, a_post, a_whole_post, in_chunks
+from tests.gateway.framing_parts import (
+    BROKEN_BODIES,
+    REFUSED,
+    SMUGGLED,
+    TAKEN,
+    a_post,
+    a_whole_post,
+    in_chunks,
+)
 from tests.gateway.http_rig import Gateway, a_gateway, settings_of
 
 ALIVE = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n"
@@ -151,10 +160,20 @@ def test_a_head_is_as_large_in_pieces_as_whole(size: int) -> None:
 
 PARTS = st.sampled_from(
     [
-        *(b"GET / HTTP/1.1\r\n", b"POST /a?b HTTP/1.1\r\n", b"POST http://a/b HTTP/1.0\r\n", b"HEAD * HTTP/1.1\r\n"),
+        *(
+            b"GET / HTTP/1.1\r\n",
+            b"POST /a?b HTTP/1.1\r\n",
+            b"POST http://a/b HTTP/1.0\r\n",
+            b"HEAD * HTTP/1.1\r\n",
+        ),
         *(b"host: a\r\n", b"Host:b:1\r\n", b"host:\r\n", b"content-length: 3\r\n", b"content-length: 0\r\n"),
         *(b"transfer-encoding: chunked\r\n", b"Transfer-Encoding:Chunked \r\n", b"x: \t y\t \r\n", b"x:\r\n"),
-        *(b"connection: close\r\n", b"connection: upgrade\r\n", b"upgrade: x\r\n", b"expect: 100-continue\r\n"),
+        *(
+            b"connection: close\r\n",
+            b"connection: upgrade\r\n",
+            b"upgrade: x\r\n",
+            b"expect: 100-continue\r\n",
+        ),
         *(b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b",", b";", b"\x00", b"\xff", b"0", b"3", b"a", b"abc"),
         *(b"3\r\nabc\r\n", b"0\r\n", b"0\r\n\r\n", b"3;x=y\r\n", b"a: b\r\n\r\n", b"HTTP/1.1", b"GET "),
     ]
@@ -187,12 +206,14 @@ def as_h11_reads(text: bytes) -> Read | None:
 
 @given(st.lists(PARTS, max_size=14), st.lists(st.integers(0, 200), max_size=3))
 @example([b"POST /a?b HTTP/1.1\r\n", b"host: a\r\n", b"content-length: 3\r\n", b"\r\n", b"abc"], [5])
-@example([b"POST /a?b HTTP/1.1\r\n", b"host: a\r\n", b"transfer-encoding: chunked\r\n", b"\r\n", b"0\r\n\r\n"], [])
+@example(
+    [b"POST /a?b HTTP/1.1\r\n", b"host: a\r\n", b"transfer-encoding: chunked\r\n", b"\r\n", b"0\r\n\r\n"], []
+)
 def test_what_is_read_is_what_h11_reads(parts: list[bytes], cuts: list[int]) -> None:
     """Whatever is taken here is taken there with the same body; that one may take more."""
     text = b"".join(parts)
     edges = [0, *sorted(cuts), len(text)]
-    ours = read_in_pieces(text[start:end] for start, end in zip(edges, edges[1:], strict=False))
+    ours = read_in_pieces(text[start:end] for start, end in pairwise(edges))
 
     assert ours == read_in_pieces([text])
     requests = [one for one in ours if len(one) > 2]

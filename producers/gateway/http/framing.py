@@ -70,9 +70,9 @@ class Framing:
         self._chunks = _Chunks()
 
     @property
-    def has_rest(self) -> bool:
-        """Whether there is something that nobody has asked for yet."""
-        return bool(self._rest)
+    def rest_bytes(self) -> int:
+        """How much is there that could not be read on yet."""
+        return len(self._rest)
 
     def receive(self, data: bytes) -> None:
         """Take what came."""

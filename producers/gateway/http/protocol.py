@@ -1,13 +1,14 @@
 """One connection: HTTP taken apart by `framing`, one request after the other, within bounds of time and size.
 
-uvicorn's own protocol leaves reading HTTP to llhttp, which skips the body of whoever asks for an upgrade, bounds
-neither the time nor the size of a head, says what it refuses in plain text, and gives a client that has sent
-all it had to say no answer. This has one timer at the most for each connection, which a request that comes in
-one piece never starts. A request that comes before the answer to the one before waits unread.
+uvicorn's own protocol leaves reading HTTP to llhttp, which skips the body of whoever asks for an upgrade,
+bounds neither the time nor the size of a head, says what it refuses in plain text, and gives no answer to a
+client that has sent all it had to say. This has one timer at the most for each connection, which a request
+that comes in one piece never starts. A request that comes before the last one was answered waits unread.
 """
 
 import asyncio
 from asyncio.events import TimerHandle
+from collections.abc import Hashable
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,8 +17,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from producers.gateway.http import Limits
 from producers.gateway.http.framing import HEAD_BYTES_MAX, Framing, Head, Unreadable
+from producers.gateway.http.places import CONNECTION, Visitors
 from producers.gateway.http.problems import Problem, problem
 from producers.gateway.http.reading import CUT, LATE
+from producers.gateway.shares import Shares, holder_of
 
 _FRAMING = 16
 """What chunks and their extensions may add to a body: sixteen times its limit."""
@@ -32,13 +35,18 @@ _REASONS = {
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with a reader of ours, and bounds. `limits` belongs to a subclass: see `guarded`."""
+    """uvicorn's protocol with a reader of ours, and bounds, which belong to a subclass: see `guarded`."""
 
     limits: Limits
+    visitors: Visitors
+    room: Shares
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(*arguments, **named)
+        self.holder: Hashable = None
         self._framing = Framing()
+        # Bytes of it that are held in `room`.
+        self._held = 0
         self._deadline: TimerHandle | None = None
         # All of the last request was read.
         self._whole = True
@@ -53,7 +61,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Take the connection, or say that there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > self.limits.connections_max:
+        self.holder = holder_of(self.client[0] if self.client else "")
+        if not self.visitors.enter(self):
             detail = "too many connections are open; come again, or send on one that is open"
             self._end_with(problem("over_quota", detail, retry_after_s=1))
             self.transport.close()
@@ -64,6 +73,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
         self._disarm()
+        self.visitors.leave(self)
+        self._hold(0)
         super().connection_lost(exc)
         # uvicorn forgets its own only on some ways out.
         self._unset_keepalive_if_required()
@@ -87,6 +98,14 @@ class GuardedProtocol(HttpToolsProtocol):
         self._wait()
         return True
 
+    def evict(self) -> None:
+        """End, as others need the place more."""
+        self.transport.abort()
+
+    def rests(self) -> None:
+        """Stand among those that may be evicted."""
+        self.visitors.rests(self)
+
     def pause_writing(self) -> None:
         """Give the client a bounded time to read."""
         # A client that reads nothing would keep its request's place for ever.
@@ -96,10 +115,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next, or end in time."""
         super().on_response_complete()
+        # With it go the head and what is left of the body.
+        self.cycle = self.scope = None  # type: ignore[assignment]  # as uvicorn begins
+        self.rests()
         if self.transport.is_closing():
             # What it wrote last is to be read, or not, within a bound.
             self._arm()
-        elif self._framing.has_rest and not self._ended:
+        elif self._framing.rest_bytes and not self._ended:
             self._unset_keepalive_if_required()
             self._go_on()
 
@@ -107,7 +129,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     @property
     def _is_answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+        return self.cycle is not None
 
     def _go_on(self) -> None:
         """Read what is there, up to the end of one request that has no answer yet."""
@@ -120,10 +142,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _wait(self) -> None:
         """Wait for what is missing, in time; end where nothing more can come."""
-        if self._bytes > self._bytes_max:
+        if self._bytes > self._bytes_max or not self._hold(self._framing.rest_bytes):
             self.transport.abort()
         elif self._whole and self._is_answering:
-            if self._has_finished and not self._framing.has_rest:
+            if self._has_finished and not self._framing.rest_bytes:
                 self.cycle.keep_alive = False
             # All is there; how long the answer may take is for the intake to say.
             if not self.flow.write_paused:
@@ -139,7 +161,7 @@ class GuardedProtocol(HttpToolsProtocol):
         while True:
             if self._whole:
                 if self._is_answering:
-                    if self._framing.has_rest:
+                    if self._framing.rest_bytes:
                         self.flow.pause_reading()
                     return
                 head = self._framing.head()
@@ -156,20 +178,20 @@ class GuardedProtocol(HttpToolsProtocol):
         self._whole, self._bytes = False, 0
         path, _, query = head.target.partition(b"?")
         text = path.decode("ascii")
-        self.scope = {  # type: ignore[typeddict-item]  # as uvicorn's own
+        self.scope = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": head.version,
             "server": self.server,
             "client": self.client,
-            "scheme": self.scheme,  # type: ignore[typeddict-item]
+            "scheme": self.scheme or "http",
             "root_path": self.root_path,
             "method": head.method,
             "path": unquote(text) if "%" in text else text,
             "raw_path": path,
             "query_string": query,
             "headers": head.headers,
-            "state": self.app_state.copy(),
+            "state": self.app_state | {CONNECTION: self},
         }
         self.cycle = RequestResponseCycle(
             scope=self.scope,
@@ -185,18 +207,29 @@ class GuardedProtocol(HttpToolsProtocol):
             keep_alive=head.keep_alive and not head.expects_continue,
             on_response=self.on_response_complete,
         )
+        self.visitors.works(self)
         self._start_asgi_task(self.cycle, self.app)
 
     def _take(self, piece: bytes) -> None:
-        cycle = self.cycle
-        if cycle.response_complete:
-            # Refused before it was there.
+        if not self._is_answering:
+            # Answered before it was there.
             return
+        cycle = self.cycle
         cycle.body += piece
         if len(cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
         cycle.more_body = not self._whole
         cycle.message_event.set()
+
+    def _hold(self, size_bytes: int) -> bool:
+        """Hold so many bytes that can't be read on yet; False if there is no room for them."""
+        more, self._held = size_bytes - self._held, size_bytes
+        if more > 0 and not self.room.take(self.holder, more):
+            self._held -= more
+            return False
+        if more < 0:
+            self.room.give_back(self.holder, -more)
+        return True
 
     # ── ends ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -239,7 +272,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if not self._whole:
                 self._give_up_on_body(LATE)
                 self._arm()
-        elif self._whole and self._framing.has_rest:
+        elif self._whole and self._framing.rest_bytes:
             self._end_with(
                 problem("timeout", f"the head was not there within {self.limits.read_timeout_s:g} s")
             )
@@ -256,6 +289,7 @@ class GuardedProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
 
-def guarded(limits: Limits) -> type[GuardedProtocol]:
-    """Give the protocol class with these limits: uvicorn makes an instance for each connection by itself."""
-    return type("Guarded", (GuardedProtocol,), {"limits": limits})
+def guarded(limits: Limits, room: Shares) -> type[GuardedProtocol]:
+    """Give the protocol class with these bounds: uvicorn makes an instance for each connection by itself."""
+    bounds = {"limits": limits, "visitors": Visitors(limits.connections_max), "room": room}
+    return type("Guarded", (GuardedProtocol,), bounds)
