@@ -91,7 +91,7 @@ class QueueIntake:
         gather = self._gather
         if gather is None or self._closing:
             return self._counted([_CLOSING] * len(items))
-        request = Request(len(items), asyncio.get_running_loop().create_future())
+        request = Request(len(items), asyncio.get_running_loop().create_future(), caller.holder)
         trace = trace_of(caller) if caller.trace else {}
         read = self._reading.read
         place = 0
@@ -107,9 +107,10 @@ class QueueIntake:
     def _enter(self, event: Event | Refusal, gather: Gather, request: Request, place: int) -> None:
         if isinstance(event, Refusal):
             request.give(place, event)
-        elif gather.full:
+        elif not gather.take_place(request.holder):
             request.give(place, FULL)
         elif (retry_after_s := self._quotas.take(event.tenant_id)) is not None:
+            gather.give_place(request.holder)
             words = "the tenant sends more than it may"
             request.give(place, Refusal(Why.OVER_QUOTA, words, retry_after_s=retry_after_s))
         else:

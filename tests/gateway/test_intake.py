@@ -16,7 +16,7 @@ from processor.sources.sqs import SqsSource
 from processor.wire import Envelope, decode
 from producers.gateway.effort import ITEM
 from producers.gateway.gather import Gather
-from producers.gateway.intake import BREATH_WEIGHT
+from producers.gateway.intake import BREATH_WEIGHT, QueueIntake
 from producers.gateway.items import Caller, Item, Why
 from producers.gateway.reading import Reading
 from tests.fix_database import Saver
@@ -310,19 +310,54 @@ def test_a_tenant_is_a_group_of_its_own(
 
 def test_what_is_beyond_the_room_is_refused_at_once_and_keeps_its_quota(queue_settings: Settings) -> None:
     async def take() -> list[Any]:
-        bounds = {"gateway_waiting_max": 10, "gateway_tenant_rate": 0.001, "gateway_tenant_burst": 11}
+        bounds = {"gateway_waiting_max": 10, "gateway_tenant_rate": 0.001, "gateway_tenant_burst": 10}
         async with an_intake(queue_settings, **bounds) as intake:
             first = await intake.take([an_item() for _ in range(12)], ANYBODY)
             return [*first, *await intake.take([an_item() for _ in range(2)], ANYBODY)]
 
     found = run(take())
 
-    assert words(found) == ["taken"] * 10 + ["over_quota"] * 2 + ["taken", "over_quota"]
-    assert [found[10].detail, found[10].retry_after_s] == [
+    # One place is left to the others.
+    assert words(found) == ["taken"] * 9 + ["over_quota"] * 3 + ["taken", "over_quota"]
+    assert [found[9].detail, found[9].retry_after_s] == [
         "the gateway is full; nothing of this event was kept",
         1,
     ]
     assert found[13].retry_after_s == 1000
+
+
+def test_a_tenant_with_many_events_lets_one_of_another_tenant_by(
+    queue_settings: Settings,
+) -> None:
+    """There is one call at a time, of ten events."""
+    order: list[str] = []
+
+    async def take(intake: QueueIntake, tenant_id: str, number: int) -> None:
+        found = await intake.take([an_item(tenant_id=tenant_id) for _ in range(number)], Caller(tenant_id))
+        taken(found)
+        order.append(tenant_id)
+
+    async def both() -> None:
+        async with an_intake(queue_settings, gateway_senders=1) as intake:
+            await asyncio.gather(take(intake, "acme", 25), take(intake, "globex", 1))
+
+    run(both())
+
+    assert order == ["globex", "acme"]
+
+
+def test_nobody_alone_has_all_the_room(queue_settings: Settings) -> None:
+    async def take() -> list[Any]:
+        async with an_intake(queue_settings, gateway_waiting_max=10, gateway_linger_ms=1000) as intake:
+            both = (("acme", 12), ("globex", 1))
+            return await asyncio.gather(
+                *(intake.take([an_item(tenant_id=one)] * number, Caller(one)) for one, number in both)
+            )
+
+    acme, globex = map(words, run(take()))
+
+    assert acme == ["taken"] * 9 + ["over_quota"] * 3
+    assert globex == ["taken"]
 
 
 def test_a_tenant_over_its_quota_does_not_stop_another(queue_settings: Settings) -> None:
