@@ -8,6 +8,8 @@ Gate ─▶ Taking    /ingest, /v1/events      bytes to the intake, no model on 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import orjson
@@ -19,6 +21,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp
 
 from processor.wire import PULSE
+from producers.gateway.effort import ITEM
 from producers.gateway.http import Limits, measures, reading
 from producers.gateway.http.answers import ACCEPTED, answer_all, answer_one
 from producers.gateway.http.heads import credentials_of, fields_of, trace_of
@@ -32,7 +35,7 @@ from producers.gateway.http.problems import (
     problem_of,
 )
 from producers.gateway.http.reading import Message, Receive, Scope, Send
-from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Why, Word
+from producers.gateway.items import Intake, Item, Keys, Refusal, Taken, Why, Word
 from producers.gateway.shares import Shares
 
 log = structlog.get_logger(__name__)
@@ -113,18 +116,45 @@ class Taking:
         caller = await self._keys.caller(credentials_of(fields))
         if isinstance(caller, Refusal):
             raise Refused(problem_of(caller))
-        held.begin(holder_of(scope) if caller.tenant_id is None else caller.tenant_id)
+        if caller.tenant_id is None:
+            caller = replace(caller, address=holder_of(scope))
+        # Nothing of the body is awaited before this.
+        held.begin(caller.holder)
+        if owing := self._intake.owing(caller):
+            raise Refused(problem_of(owing))
         announced = reading.announced_body(fields, self._limits)
         body = await reading.read_body(scope, receive, announced, self._limits, held)
         measures.body_bytes.inc(len(body))
-        found = reading.items_of(body, announced, fields, headers, self._limits, self._event_type)
+        if announced.encoding:
+            unpack = partial(reading.unpacked, body, announced.encoding, self._limits)
+            plain = await self._intake.do(caller, self._limits.body_bytes_max, unpack)
+            if isinstance(plain, Refusal):
+                raise Refused(problem_of(plain))
+            held.add(len(plain))
+            body = plain
+        take_apart = partial(
+            reading.items_of, body, announced, fields, headers, self._limits, self._event_type
+        )
+        found = await self._intake.do(caller, len(body), take_apart)
+        if isinstance(found, Refusal):
+            raise Refused(problem_of(found))
         if b"traceparent" in fields:
-            caller = Caller(caller.tenant_id, trace_of(fields, headers))
+            caller = replace(caller, trace=trace_of(fields, headers))
         if isinstance(found, Item):
             [word] = await self._intake.take([found], caller)
-            return answer_one(self._said(found, word), self._taken_status)
-        words = await self._intake.take(found, caller) if found else []
-        return answer_all([*map(self._said, found, words)], self._taken_status)
+            if isinstance(word, Taken):
+                return answer_one(word, self._taken_status)
+            weight, answer = len(body), partial(self._answer_one, found, word)
+        else:
+            words = await self._intake.take(found, caller) if found else []
+            weight, answer = len(body) + ITEM * len(found), partial(self._answer_all, found, words)
+        return await self._intake.finish(caller, weight, answer)
+
+    def _answer_one(self, item: Item, word: Word) -> Answer:
+        return answer_one(self._said(item, word), self._taken_status)
+
+    def _answer_all(self, items: list[Item], words: list[Word]) -> Answer:
+        return answer_all([*map(self._said, items, words)], self._taken_status)
 
     def _said(self, item: Item, word: Word) -> Word:
         """Say of what is in no known format what it lacks, where only one can be meant."""

@@ -67,17 +67,16 @@ async def read_body(scope: Scope, receive: Receive, announced: Body, limits: Lim
     if state.get(CUT) or (announced.length is not None and size != announced.length):
         expected = "a last chunk" if announced.length is None else f"{announced.length} (Content-Length)"
         raise refused("malformed", f"the body ended after {size} bytes; expected {expected}")
-    whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    return _unpacked(whole, announced.encoding, limits, held) if announced.encoding else whole
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _unpacked(body: bytes, encoding: str, limits: Limits, held: Stay) -> bytes:
+def unpacked(body: bytes, encoding: str, limits: Limits) -> bytes:
+    """Give a body that was packed as it was before. Raises Refused where it can't be, or is too large."""
     found = unpack(body, {"content-encoding": encoding}, limits.body_bytes_max)
     if isinstance(found, Malformed):
         if found.reason is Reason.TOO_LARGE:
             raise too_large(limits)
         raise refused("malformed", str(found.detail["message"]))
-    held.add(len(found[0]))
     return found[0]
 
 
