@@ -60,7 +60,11 @@ def open_keys(settings: Settings) -> DatabaseKeys | OpenDoor:
     if settings.gateway_keys == "off":
         log.warning("api_keys_are_off", consequence="anybody who can reach the gateway sends as any tenant")
         return OpenDoor()
-    return DatabaseKeys(settings.need_database_url(), every_s=settings.gateway_keys_every_s)
+    return DatabaseKeys(
+        settings.need_database_url(),
+        every_s=settings.gateway_keys_every_s,
+        reserved=settings.reserved_producers,
+    )
 
 
 def _senders(settings: Settings, queue_url: str) -> Sending:

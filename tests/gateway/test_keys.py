@@ -14,6 +14,7 @@ from processor import registry
 from processor.api_keys import new_key, read_key
 from processor.check.roles import missing_rights, wanted_by
 from processor.errors import SettingsError
+from processor.rights import EVERYTHING
 from processor.settings import Settings
 from producers.gateway.items import Caller, Refusal, Why
 from producers.gateway.keys import STALE_AFTER_S, DatabaseKeys, OpenDoor
@@ -265,7 +266,7 @@ def test_with_keys_off_anybody_may_be_any_tenant(settings: Settings) -> None:
     keys = open_keys(settings.model_copy(update={"gateway_keys": "off", "database_url": None}))
 
     assert isinstance(keys, OpenDoor)
-    assert run(keys.caller(None)) == Caller(None)
+    assert run(keys.caller(None)) == Caller(None, rights=EVERYTHING)
     assert run(keys.ready()) == ""
 
 

@@ -8,6 +8,7 @@ Gate ─▶ Taking    /ingest, /v1/events      bytes to the intake, no model on 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import orjson
@@ -32,7 +33,7 @@ from producers.gateway.http.problems import (
     problem_of,
 )
 from producers.gateway.http.reading import Message, Receive, Scope, Send
-from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Why, Word
+from producers.gateway.items import Intake, Item, Keys, Refusal, Why, Word
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +114,7 @@ class Taking:
         measures.body_bytes.inc(len(body))
         found = reading.items_of(body, announced, fields, headers, self._limits, self._event_type)
         if b"traceparent" in fields:
-            caller = Caller(caller.tenant_id, trace_of(fields, headers))
+            caller = replace(caller, trace=trace_of(fields, headers))
         if isinstance(found, Item):
             [word] = await self._intake.take([found], caller)
             return answer_one(self._said(found, word), self._taken_status)
