@@ -19,15 +19,20 @@ def tenant_ids(names: object) -> frozenset[str]:
     if not isinstance(names, list) or not names:
         raise ValueError("expected a list of tenants that is not empty")
     for name in names:
-        try:
-            _IDENTIFIER.validate_python(name)
-        except ValidationError:
-            raise ValueError(
-                f"{str(name)[:64]!r} is no tenant id; expected 1 to 256 characters and no control characters"
-            ) from None
+        identifier(name, "tenant id")
         if name == "*":
             raise ValueError('in a list "*" is a tenant of that name; expected "*" without the list, for any')
     return frozenset(names)
+
+
+def identifier(name: object, kind: str) -> None:
+    """Raise ValueError, in words, where it is no name of this kind."""
+    try:
+        _IDENTIFIER.validate_python(name)
+    except ValidationError:
+        raise ValueError(
+            f"{str(name)[:64]!r} is no {kind}; expected 1 to 256 characters and no control characters"
+        ) from None
 
 
 def tenants_of(text: str) -> frozenset[str]:

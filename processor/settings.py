@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     gateway_keys: Literal["required", "off"] = "required"
     gateway_compat: Literal["usage-service"] | None = None
     gateway_answer: Literal["200", "202", "204"] = "202"
-    reserved_producers: Annotated[tuple[str, ...], NoDecode] = ()
+    reserved_producers: str = "platform,platform/*"
     gateway_keys_every_s: float = Field(5.0, ge=0.1, le=600)
     gateway_body_bytes_max: int = Field(4 * MIB, ge=1024, le=64 * MIB)
     gateway_items_max: int = Field(1000, ge=1, le=10_000)
@@ -206,10 +206,11 @@ class Settings(BaseSettings):
     def _names_of_tenants(cls, value: object) -> object:
         return tenants_of(value) if isinstance(value, str) else value
 
-    @field_validator("reserved_producers", mode="before")
+    @field_validator("reserved_producers")
     @classmethod
-    def _names_of_producers(cls, value: object) -> object:
-        return producers_of(value) if isinstance(value, str) else value
+    def _names_of_producers(cls, value: str) -> str:
+        producers_of(value)
+        return value
 
     @field_validator("sender_tenants", mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from processor import reader, registry
 from processor.cli.output import json_option, moment_of, print_json, print_rows, printable
 from processor.errors import SettingsError
 from processor.rights import VOID, Rights, shown
-from processor.setting_values import producer
+from processor.setting_values import identifier, producer
 from processor.settings import Settings
 from processor.wiring import database
 
@@ -124,9 +124,11 @@ def _rights(
     if not all(names):
         raise SettingsError("--event-types: expected names with commas between them")
     try:
+        for name in names:
+            identifier(name, "event type")
         own = tuple(dict.fromkeys(map(producer, producers)))
     except ValueError as error:
-        raise SettingsError(f"--producer: {error}") from None
+        raise SettingsError(str(error)) from None
     return Rights(frozenset(names) if types else None, own or None, may_void, may_correct)
 
 

@@ -12,6 +12,7 @@ from botocore.httpsession import where
 from processor.aws_advice import with_advice
 from processor.errors import SettingsError
 from processor.lean_sqs.plain_case import oddity, signer_of
+from processor.setting_values import producers_of
 from processor.settings import Settings
 from producers.doors.sqs import SqsDoor
 from producers.gateway.intake import QueueIntake
@@ -63,7 +64,7 @@ def open_keys(settings: Settings) -> DatabaseKeys | OpenDoor:
     return DatabaseKeys(
         settings.need_database_url(),
         every_s=settings.gateway_keys_every_s,
-        reserved=settings.reserved_producers,
+        reserved=producers_of(settings.reserved_producers),
     )
 
 

@@ -25,7 +25,7 @@ PRODUCERS = ["", "till", "till/2", "/acme/shop", "platform", "created/ada", "cre
 PATTERNS = ["", "till", "/acme/*", "till*", "platform", "created/*", "*"]
 
 
-def spelled(way: str, event_type: str, producer: str, payload: dict[str, Any], *, packed: bool) -> Item:
+def spelled(way: str, event_type: str, producer: str, payload: dict[str, Any], *, packed: bool) -> Item:  # noqa: C901 - a list of ways
     """The same event in one of the ways in which it can be said."""
     beside: dict[str, str] = {}
     named: dict[str, Any] = {"producer": producer} if producer else {}
@@ -157,44 +157,58 @@ def test_every_way_to_say_an_event_is_judged_alike(
         (
             Rights(event_types=frozenset({"pulse", "order.created"})),
             {"event_type": "order.deleted"},
-            "event_type: expected order.created or pulse, the right event_types; saw 'order.deleted'; a key "
-            "stays what it is, so ask for another: processor key add acme --event-types order.deleted",
+            (
+                "event_type: expected order.created or pulse, the right event_types; saw 'order.deleted'; a key "
+                "stays what it is, so ask for another: processor key add acme --event-types order.deleted"
+            ),
         ),
         (
             Rights(producers=("till", "/acme/*")),
             {"producer": "platform"},
-            "producer: expected till or /acme/*, the right producers; saw platform; a key stays what it is, "
-            "so ask for another: processor key add acme --producer platform",
+            (
+                "producer: expected till or /acme/*, the right producers; saw platform; a key stays what it is, "
+                "so ask for another: processor key add acme --producer platform"
+            ),
         ),
         (
             Rights(producers=("till", "shop")),
             {},
-            "producer: expected till or shop, the right producers; saw none; a key stays what it is, so ask "
-            "for another: processor key add acme --producer '\"\"'",
+            (
+                "producer: expected till or shop, the right producers; saw none; a key stays what it is, so ask "
+                "for another: processor key add acme --producer '\"\"'"
+            ),
         ),
         (
             Rights(reserved=("",)),
             {},
-            "producer: expected one that is not reserved; saw none; a key stays what it is, so ask for "
-            "another: processor key add acme --producer '\"\"'",
+            (
+                "producer: expected one that is not reserved; saw none; a key stays what it is, so ask for "
+                "another: processor key add acme --producer '\"\"'"
+            ),
         ),
         (
             Rights(may_void=False),
             {"event_type": "void"},
-            "event_type: expected none that cancels another message, for which the right may_void is needed; "
-            "saw 'void'; a key stays what it is, so ask for another: processor key add acme --may-void",
+            (
+                "event_type: expected none that cancels another message, for which the right may_void is needed; "
+                "saw 'void'; a key stays what it is, so ask for another: processor key add acme --may-void"
+            ),
         ),
         (
             Rights(producers=("till",)),
             {"event_type": "void", "payload": {"message_id": "e-0", "producer": ""}},
-            "a void of a message of another producer: expected till, the right producers; saw none; a key "
-            "stays what it is, so ask for another: processor key add acme --producer '\"\"'",
+            (
+                "a void of a message of another producer: expected till, the right producers; saw none; a key "
+                "stays what it is, so ask for another: processor key add acme --producer '\"\"'"
+            ),
         ),
         (
             Rights(may_correct=False),
             {"event_type": "pulse", "payload": {"used_amount": -1}},
-            "payload/used_amount: expected 0 or more, as the right may_correct is needed for a negative "
-            "amount; a key stays what it is, so ask for another: processor key add acme --may-correct",
+            (
+                "payload/used_amount: expected 0 or more, as the right may_correct is needed for a negative "
+                "amount; a key stays what it is, so ask for another: processor key add acme --may-correct"
+            ),
         ),
     ],
 )
