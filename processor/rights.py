@@ -141,8 +141,8 @@ class Rights:
         if event_type == VOID:
             if self.may_void:
                 return None
-            words = "event_type: expected none that cancels another message, for which the right may_void is "
-            return Denied("may_void", "/event_type", words + f"needed; saw {VOID!r}", "--may-void")
+            words = f"event_type: {VOID!r} cancels another message, which is the right may_void"
+            return Denied("may_void", "/event_type", words, "--may-void")
         if self.event_types is None or event_type in self.event_types:
             return None
         return Denied(
@@ -182,7 +182,7 @@ class Rights:
         if path is None:
             return None
         where = "/" + "/".join(("payload", *path))
-        words = f"{where[1:]}: expected 0 or more, as the right may_correct is needed for a negative amount"
+        words = f"{where[1:]}: a negative amount takes back what counted, which is the right may_correct"
         return Denied("may_correct", where, words, "--may-correct")
 
     def _not_admitted(self, producer: str, pointer: str, words: str) -> Denied:
