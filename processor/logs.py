@@ -49,6 +49,8 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
     )
     # Libraries speak only when something is wrong: their lower levels print requests, bodies included.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    # It quotes, with a traceback, what a server wrote in the head of an answer; the answer itself is judged.
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
     # Else they print themselves, past all of this.
     logging.captureWarnings(capture=True)
 
