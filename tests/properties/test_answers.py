@@ -207,7 +207,12 @@ def test_what_answers_as_sqs_says_what_it_likes(server: ScriptedServer, said: by
     endpoint = Endpoint(server.url, connect_timeout_s=5, read_timeout_s=5, ca_file="")
     for calls in (client, LeanSqs(endpoint, signer, client, user_agent="test")):
         source = SqsSource(client, url, "events", visibility_timeout_s=30, hot_calls=calls)
-        asked = [partial(source.receive, 1, 0), source.depth, source.moved_from, source.dead_letter_queue_url]
+        asked: list[Any] = [
+            partial(source.receive, 1, 0),
+            source.depth,
+            source.moved_from,
+            source.dead_letter_queue_url,
+        ]
         for ask in asked:
             with suppress(SourceUnavailable, SourceFault, SettingsError):
                 ask()
