@@ -9,7 +9,9 @@ import json
 import re
 from collections.abc import Iterator
 
-_LIKE_AN_ESCAPE = re.compile(r"(\\+)(x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4}|[^\\])", re.DOTALL)
+_LIKE_AN_ESCAPE = re.compile(
+    r"(\\+)(x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4}|[^\\])", re.DOTALL
+)
 _TO_LOOK_AT = re.compile(r"[^\n\x20-\x7e]")
 _OF_A_SCREEN = re.compile(r"(\x1b\[[0-9;?]*[A-Za-z])")
 
