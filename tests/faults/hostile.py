@@ -24,6 +24,7 @@ from tests.faults import hostile_frames as frames
 
 _PAUSE_S = 1.0
 _READ_BYTES = 65_536
+_LARGE = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +129,13 @@ async def http_idle(target: Target) -> None:
 
 
 async def http_slow(target: Target) -> None:
-    """1,000 bodies with the key, a byte a second."""
-    await _held(target, target.http, 1000, _post(target.key, b"[", length=10_000), b" ")
+    """1,000 bodies with the key, each announced as large as it may be, and coming slowly."""
+    await _held(target, target.http, 1000, _post(target.key, b"[", length=_LARGE), b" " * 4096)
 
 
 async def http_slow_nobody(target: Target) -> None:
-    """1,000 bodies without a key, a byte a second."""
-    await _held(target, target.http, 1000, _post(None, b"[", length=10_000), b" ")
+    """The same without a key."""
+    await _held(target, target.http, 1000, _post(None, b"[", length=_LARGE), b" " * 4096)
 
 
 async def http_numbers(target: Target) -> None:
@@ -330,6 +331,8 @@ async def _sessions(target: Target, number: int, *statements: str, hold: bool = 
             with contextlib.suppress(psycopg.Error):
                 connection = await psycopg.AsyncConnection.connect(target.database_url, autocommit=not hold)
                 async with connection:
+                    # What follows then is a part of this transaction, and keeps its locks.
+                    await connection.execute("SELECT 1")
                     while not connection.closed:
                         for statement in statements:
                             await _tried(connection, statement)
@@ -436,5 +439,5 @@ ATTACKS: dict[str, Attack] = {
 
 
 if __name__ == "__main__":
-    os.nice(10)
+    os.nice(19)
     asyncio.run(ATTACKS[sys.argv[1]](Target.of(os.environ)))  # type: ignore[arg-type]  # a coroutine each
