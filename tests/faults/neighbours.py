@@ -2,8 +2,8 @@
 
     due ─▶ send ─▶ yes │ refused, and sent again ─▶ COMMIT
 
-A delay runs from the moment at which the event was due, so that who had to wait for one answer counts all that
-came late because of it.
+A delay runs from the moment at which the event was due, so that who had to wait for one answer counts all
+that came late because of it.
 """
 
 import json
@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from processor.errors import ProcessorError
@@ -49,8 +49,9 @@ class Neighbour:
     tenant: str
     open_door: Callable[[], Door]
     per_s: float
-    keeps: bool
     manifest: Path
+    _: KW_ONLY
+    keeps: bool
     sent: list[Sent] = field(default_factory=list)
 
     def __post_init__(self) -> None:

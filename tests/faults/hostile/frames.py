@@ -1,8 +1,9 @@
 """HTTP/2 and protobuf by hand, as little as an attacker needs: no library would send what these do."""
 
-_DATA, _HEADERS, _RESET, _SETTINGS, _WINDOW = 0, 1, 3, 4, 8
+_DATA, _HEADERS, _RESET, _SETTINGS = 0, 1, 3, 4
 _END_STREAM, _END_HEADERS = 1, 4
 _FRAME_BYTES_MAX = 16_384
+HEAD_BYTES = 9
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -40,9 +41,7 @@ def data(stream: int, payload: bytes, *, last: bool = False) -> bytes:
 def data_in_pieces(stream: int, payload: bytes) -> bytes:
     """Send all of a call, as long as the window of flow control has room."""
     places = range(0, len(payload), _FRAME_BYTES_MAX)
-    return b"".join(
-        data(stream, payload[at : at + _FRAME_BYTES_MAX], last=at == places[-1]) for at in places
-    )
+    return b"".join(data(stream, payload[at : at + _FRAME_BYTES_MAX], last=at == places[-1]) for at in places)
 
 
 def reset(stream: int) -> bytes:
@@ -61,3 +60,13 @@ def field(number: int, value: bytes) -> bytes:
     while size > 0x7F:
         length, size = length + bytes((size & 0x7F | 0x80,)), size >> 7
     return bytes((number << 3 | 2,)) + length + bytes((size,)) + value
+
+
+def size_of(head: bytes) -> int:
+    """How many bytes follow the head of a frame."""
+    return int.from_bytes(head[:3], "big")
+
+
+def is_end(head: bytes) -> bool:
+    """Whether this frame ends a call: with it come the trailers."""
+    return head[3] == _HEADERS and bool(head[4] & _END_STREAM)
