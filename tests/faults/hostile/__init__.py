@@ -3,7 +3,8 @@
     HOSTILE_TARGET='{"http": 8090, ...}' python -m tests.faults.hostile http_idle
 
 Attackers come from addresses of their own (127.0.0.2 and more), so that a share for each address can tell
-so that a share for each address can tell them from their neighbours. They are as cheap as they can be, since
+them from their neighbours. They are as cheap as they can be, since they share the machine with whom they
+attack.
 """
 
 from collections.abc import Awaitable, Callable
