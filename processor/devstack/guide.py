@@ -29,7 +29,7 @@ def guide(stack: Stack, http_port: int, env_file: Path) -> Iterator[str]:
     yield f'  {send} "Hello World"'
     yield f"  {send} {shlex.quote(body)}"
     yield "  # look at the rows"
-    yield f'  {psql} {stack.database_url} -c "SELECT rejection_id, reason, detail FROM rejection"'  # noqa: S608 - shown
+    yield f'  {psql} {shlex.quote(stack.database_url)} -c "SELECT rejection_id, reason, detail FROM rejection"'  # noqa: S608 - shown
     yield "  # for the commands below: where the servers are"
     yield f"  set -a; . {_sourced(env_file)}; set +a"
     yield f"  {program('producers')} fake --events 500 {' '.join(BAD_SHARES)}"

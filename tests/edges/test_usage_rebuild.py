@@ -265,11 +265,10 @@ def test_a_meter_without_windows_is_rebuilt_whole(saver: Saver, db: Db) -> None:
 
 @pytest.mark.usefixtures("metered")
 def test_one_rebuild_is_at_work_at_a_time_and_none_beside_retention(database_url: str, db: Db) -> None:
-    with psycopg.connect(database_url, autocommit=True) as other:
-        other.execute("SELECT pg_advisory_lock(7309453202311083)")
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE books_lock IN EXCLUSIVE MODE")
 
         with pytest.raises(Busy, match="let it end first"):
             rebuild(db, PULSE)
-        other.execute("SELECT pg_advisory_unlock(7309453202311083)")
 
     assert rebuild(db, PULSE).totals == 0
