@@ -79,7 +79,11 @@ def test_each_role_and_the_login_are_listed_with_what_they_can_do(log_in: LogIn)
 
 EXCESSES = [
     ("GRANT UPDATE ON message TO processor_writer", "role processor_writer", "UPDATE on message"),
-    ("GRANT UPDATE (payload) ON message TO processor_writer", "role processor_writer", "UPDATE (payload) on message"),
+    (
+        "GRANT UPDATE (payload) ON message TO processor_writer",
+        "role processor_writer",
+        "UPDATE (payload) on message",
+    ),
     ("GRANT DELETE ON rejection TO processor_writer", "role processor_writer", "DELETE on rejection"),
     ("GRANT INSERT ON tenant_reader TO processor_writer", "role processor_writer", "INSERT on tenant_reader"),
     ("GRANT INSERT ON tenant TO processor_reader", "role processor_reader", "INSERT on tenant"),

@@ -188,7 +188,9 @@ def test_a_late_save_of_the_same_delivery_is_waited_for(
             [queue_name(queue_url), delivery_id],
         )
         importing.start()
-        wait_until(lambda: db.execute(REGISTRY_WAITS).fetchone() or not importing.is_alive(), "the import waits")
+        wait_until(
+            lambda: db.execute(REGISTRY_WAITS).fetchone() or not importing.is_alive(), "the import waits"
+        )
     importing.join(30)
 
     assert outcomes == [{"redelivered": 1}]

@@ -118,7 +118,9 @@ def test_only_who_saves_can_keep_the_registry_as_it_is(log_in: LogIn, group: str
                     one.execute(question.encode())
 
 
-def test_a_processor_of_the_release_before_keeps_all_others_out(saver: Saver, database_url: str, db: Db) -> None:
+def test_a_processor_of_the_release_before_keeps_all_others_out(
+    saver: Saver, database_url: str, db: Db
+) -> None:
     """It takes an advisory lock on a key that the database gives."""
     with psycopg.connect(database_url) as older:
         older.execute("SELECT pg_advisory_xact_lock(registry_lock_key())")

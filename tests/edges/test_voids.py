@@ -408,7 +408,8 @@ def test_a_void_and_its_message_that_are_saved_at_once_see_each_other(
         wait_until(lambda: db.execute(saving).fetchone() is not None, "the first has written")
         other = start("other", another.save, both[second])
         wait_until(
-            lambda: not other.is_alive() or db.execute(REGISTRY_WAITS).fetchone() is not None, "the second waits"
+            lambda: not other.is_alive() or db.execute(REGISTRY_WAITS).fetchone() is not None,
+            "the second waits",
         )
         go.set()
         held.join(30)

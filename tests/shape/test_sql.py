@@ -336,7 +336,13 @@ def test_no_lock_is_one_that_anybody_may_take(db: Db) -> None:
     }
 
     assert found == set()
-    assert _names(db, "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosrc ~* 'advisory'") == set()
+    assert (
+        _names(
+            db,
+            "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosrc ~* 'advisory'",
+        )
+        == set()
+    )
 
 
 def _names(db: Db, query: str) -> set[str]:

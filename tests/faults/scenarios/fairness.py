@@ -26,7 +26,7 @@ from producers.doors.grpc import GrpcDoor
 from producers.doors.http import HttpDoor
 from producers.doors.sqs import SqsDoor
 from producers.gateway.protos.ingest_pb2_grpc import IngestStub
-from tests.faults.field import Field, ScenarioFailed
+from tests.faults.field import DATABASE, LOGIN, Field, ScenarioFailed
 from tests.faults.fleet import Fleet
 from tests.faults.hostile import Target
 from tests.faults.hostile.attacks import ATTACKS
@@ -64,7 +64,7 @@ _TOWNS: dict[int, _Town] = {}
 def _settle(field: Field) -> None:
     """Start both gateways, with keys for all, past the proxies: their threads would be what is measured."""
     straight = dict(field.fleet.environment) | {
-        "DATABASE_URL": field.postgres.url("events").replace("postgres@", "chaos@", 1),
+        "DATABASE_URL": field.postgres.url(DATABASE, LOGIN),
         "AWS_ENDPOINT_URL": field.sqs.endpoint_url,
     }
     field.fleet.environment = straight
@@ -80,7 +80,7 @@ def _settle(field: Field) -> None:
         admin.execute("INSERT INTO tenant_reader VALUES (%(name)s, %(name)s)", {"name": _MALLORY})
     ports = {"http": free_port(), "grpc": free_port()}
     gateway = straight | {
-        "DATABASE_URL": straight["DATABASE_URL"].replace("chaos@", f"{_GATEWAY_LOGIN}@", 1),
+        "DATABASE_URL": field.postgres.url(DATABASE, _GATEWAY_LOGIN),
         "GATEWAY_PORT": str(ports["http"]),
         "GATEWAY_GRPC_PORT": str(ports["grpc"]),
         "GATEWAY_PROBES_PORT": "0",
@@ -97,7 +97,7 @@ def _settle(field: Field) -> None:
         ports["grpc"],
         keys[_MALLORY],
         field.queue_url,
-        straight["DATABASE_URL"].replace("chaos@", f"{_MALLORY}@", 1),
+        field.postgres.url(DATABASE, _MALLORY),
     )
     _TOWNS[id(field)] = _Town(target, _neighbours(field, target, keys))
     field.cleanup.callback(lambda: _TOWNS.pop(id(field)))
