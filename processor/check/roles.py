@@ -15,8 +15,6 @@ from processor.check.limits import OF_THE_SERVER, SERVER, every_login, tenant_li
 from processor.connection import hidden_relations
 from processor.queries import queries
 
-
-
 _CHANGE = "UPDATE"
 
 
@@ -40,7 +38,9 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "rejection": (
             "SELECT",
             "INSERT",
-            *update_of("reason detail tenant_id event_type message_id producer rejected_at status replay_count"),
+            *update_of(
+                "reason detail tenant_id event_type message_id producer rejected_at status replay_count"
+            ),
             *update_of("closed_at bound_tenant_id first_rejected_at rule_id"),
         ),
         "removal": ("SELECT",),
@@ -236,7 +236,9 @@ def missing_rights(connection: psycopg.Connection[Any], wanted: Sequence[tuple[s
     missing: dict[str, dict[str, set[str]]] = {}
     for relation, privilege in rows:
         # The columns of one right are named together.
-        missing.setdefault(f"{relation} {privilege.split(' ')[0]}", {}).setdefault(relation, set()).add(privilege)
+        missing.setdefault(f"{relation} {privilege.split(' ')[0]}", {}).setdefault(relation, set()).add(
+            privilege
+        )
     return [_words(rights) for rights in missing.values()]
 
 
@@ -382,7 +384,9 @@ def _words(rights: Mapping[str, set[str]]) -> str:
     together: dict[tuple[str, ...], list[str]] = {}
     order = {word: place for place, word in enumerate(_PRIVILEGES)}
     for relation in sorted(rights):
-        words = tuple(sorted(rights[relation], key=lambda word: (order.get(word.split(" ")[0], len(order)), word)))
+        words = tuple(
+            sorted(rights[relation], key=lambda word: (order.get(word.split(" ")[0], len(order)), word))
+        )
         together.setdefault(words, []).append(relation)
     parts = [
         f"{', '.join(words)} on {', '.join(relations)}".replace(f"), {_CHANGE} (", ", ")

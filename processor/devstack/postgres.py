@@ -45,8 +45,8 @@ class EmbeddedPostgres:
 
     `directory` keeps the data between starts. With `fsync` off the server is faster, and a crash of the
     machine (not of a process) may ruin the data; without `passwords` it trusts every user of the machine: fit
-    for tests alone, both. Run as root, the server itself runs as `nobody`. Start it from the main thread: on Linux the server gets a shutdown signal when the thread that
-    started it ends.
+    for tests alone, both. Run as root, the server itself runs as `nobody`. Start it from the main thread: on
+    Linux the server gets a shutdown signal when the thread that started it ends.
     """
 
     def __init__(

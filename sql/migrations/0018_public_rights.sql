@@ -39,14 +39,16 @@ BEGIN
     IF has_function_privilege('public', kept.function::oid, 'EXECUTE') THEN
       EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', kept.function);
     END IF;
-    -- Releases before this one take advisory locks as these roles.
-    IF kept.family = 'pg_advisory_*' THEN
-      FOR role_name IN SELECT rolname FROM pg_roles
-        WHERE rolname IN ('processor_writer', 'processor_biller', 'processor_retention')
-      LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', kept.function, role_name);
-      END LOOP;
-    END IF;
+    -- Releases before this one take advisory locks as these roles. A save that found a message stored already writes
+    -- an empty WAL message, so that its COMMIT waits for the standby.
+    FOR role_name IN SELECT rolname FROM pg_roles
+      WHERE (kept.family = 'pg_advisory_*' AND rolname IN ('processor_writer', 'processor_biller', 'processor_retention'))
+        OR (kept.family = 'pg_logical_emit_message' AND oid IN (
+          SELECT grantee FROM pg_class CROSS JOIN LATERAL aclexplode(relacl)
+          WHERE pg_class.oid = 'message'::regclass AND privilege_type = 'INSERT'))
+    LOOP
+      EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', kept.function, role_name);
+    END LOOP;
     FOR role_name IN SELECT rolname FROM pg_roles WHERE NOT rolsuper AND oid IN (
         SELECT relowner FROM pg_class WHERE oid = 'message'::regclass
         UNION SELECT datdba FROM pg_database WHERE datname = current_database())
