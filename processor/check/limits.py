@@ -20,12 +20,19 @@ SERVER = {
 """What is asked about the server: the database, and the families of `functions_kept_from_public()`."""
 
 OF_THE_SERVER: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "processor_writer": {"database": ("TEMPORARY",), "pg_advisory_*": ("EXECUTE",)},
+    "processor_writer": {
+        "database": ("TEMPORARY",),
+        "pg_advisory_*": ("EXECUTE",),
+        "pg_logical_emit_message": ("EXECUTE",),
+    },
     "processor_reader": {"database": ("TEMPORARY",)},
     "processor_biller": {"database": ("TEMPORARY",), "pg_advisory_*": ("EXECUTE",)},
     "processor_retention": {"pg_advisory_*": ("EXECUTE",)},
 }
-"""Which of these a group role may have: for temporary tables of commands, and locks of earlier releases."""
+"""Which of these a group role may have.
+
+For temporary tables of commands, locks of earlier releases, and the commit of a redelivery.
+"""
 
 
 def every_login(rights: str, *, let_in: bool) -> Finding:
