@@ -15,6 +15,8 @@ _ALL: tuple[Attack, ...] = (
     grpc.grpc_watch,
     grpc.grpc_slow,
     grpc.grpc_aborted,
+    grpc.grpc_reflection,
+    grpc.grpc_odd,
     grpc.grpc_numbers,
     queue.sqs_garbage,
     queue.sqs_numbers,

@@ -1,6 +1,8 @@
 """HTTP/2 and protobuf by hand, as little as an attacker needs: no library would send what these do."""
 
-_DATA, _HEADERS, _RESET, _SETTINGS = 0, 1, 3, 4
+from collections.abc import Mapping
+
+_DATA, _HEADERS, _RESET, _SETTINGS, _PING = 0, 1, 3, 4, 6
 _END_STREAM, _END_HEADERS = 1, 4
 _FRAME_BYTES_MAX = 16_384
 HEAD_BYTES = 9
@@ -11,11 +13,14 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, b"")
+PING = _frame(_PING, 0, 0, bytes(8))
 
 
-def headers(stream: int, path: str, key: str | None = None) -> bytes:
+def headers(
+    stream: int, path: str | bytes, key: str | None = None, more: Mapping[str, str] | None = None
+) -> bytes:
     """Begin a call; no word of it is in HPACK's tables, and none has 127 bytes."""
-    named = {
+    named: dict[str, str | bytes] = {
         ":method": "POST",
         ":scheme": "http",
         ":path": path,
@@ -25,12 +30,14 @@ def headers(stream: int, path: str, key: str | None = None) -> bytes:
     }
     if key is not None:
         named["authorization"] = f"Bearer {key}"
+    named |= more or {}
     block = b"".join(b"\0" + _text(name) + _text(value) for name, value in named.items())
     return _frame(_HEADERS, _END_HEADERS, stream, block)
 
 
-def _text(text: str) -> bytes:
-    return bytes((len(text),)) + text.encode()
+def _text(text: str | bytes) -> bytes:
+    written = text.encode() if isinstance(text, str) else text
+    return bytes((len(written),)) + written
 
 
 def data(stream: int, payload: bytes, *, last: bool = False) -> bytes:

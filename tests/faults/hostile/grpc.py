@@ -39,6 +39,32 @@ async def grpc_aborted(target: Target) -> None:
     await once(target, target.grpc, lambda: frames.OPENING + calls, wait_s=0.3)
 
 
+async def grpc_reflection(target: Target) -> None:
+    """What needs no key, without end: calls of reflection, and of methods that there are not."""
+    question = frames.message(frames.field(4, b"eventprocessor.ingest.v1.Ingest"))
+    calls = b"".join(
+        frames.headers(stream, path) + frames.data(stream, question, last=True)
+        for stream in range(1, 100, 4)
+        for stream, path in (
+            (stream, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+            (stream + 2, "/no.such.Service/Method"),
+        )
+    )
+    await once(target, target.grpc, lambda: frames.OPENING + calls, wait_s=0.3)
+
+
+async def grpc_odd(target: Target) -> None:
+    """Paths that are no UTF-8, metadata of 14 KiB, and pings."""
+    metadata = {f"x-{number:05}": "y" * 120 for number in range(100)}
+    said = b"".join(
+        frames.headers(stream, b"/\xff\xfe")
+        + frames.headers(stream + 2, f"{_INGEST}/Ingest", more=metadata)
+        + 10 * frames.PING
+        for stream in range(1, 40, 4)
+    )
+    await once(target, target.grpc, lambda: frames.OPENING + said, wait_s=0.3)
+
+
 async def grpc_numbers(target: Target) -> None:
     """Messages of extreme numbers with the key."""
     method, key = f"{_INGEST}/Ingest", target.key
