@@ -57,6 +57,9 @@ def database_url(server_url: str, template: str) -> Iterator[str]:
     name = f"{template}_{next(_numbers)}"
     with psycopg.connect(server_url, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # Rights on a database itself are not copied with it.
+        with psycopg.connect(_at(server_url, name), autocommit=True) as connection:
+            connection.execute("SELECT keep_rights_from_public()")
         yield _at(server_url, name)
         admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 

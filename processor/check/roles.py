@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from processor.check import Finding, judge, listed, tell
+from processor.check.limits import OF_THE_SERVER, SERVER, every_login, tenant_limits
 from processor.connection import hidden_relations
 from processor.queries import queries
 
@@ -132,6 +133,8 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "processor_gateway": {
         "tenant": ("SELECT",),
+        "event_type": ("SELECT",),
+        "meter": ("SELECT",),
         "api_key": ("SELECT",),
     },
     "processor_tenant_reader": {
@@ -173,6 +176,7 @@ Held = Mapping[str, Mapping[str, set[str]]]
 _FUNCTIONS_TO_SAVE = (
     ("registry_version_held(boolean,boolean)", "EXECUTE"),
     ("register_tenants(text,text[],bigint)", "EXECUTE"),
+    ("pg_logical_emit_message", "EXECUTE"),
 )
 
 TO_SAVE = (
@@ -250,9 +254,11 @@ def look_at_roles(connection: Connection, login: str, *, superuser: bool) -> Ite
     for role in RIGHTS:
         yield _group_role(role, held) if role in present else _absent(role)
     yield _public(held)
+    yield every_login(_words(_of_server(held.get(PUBLIC, {}))), let_in=bool(readers))
     yield tell("login", f"{login}: everything, as a superuser" if superuser else _words(held.get(login, {})))
     yield _sight(connection)
     yield _tenant_readers(readers, held)
+    yield tenant_limits(_rows(connection, "tenant_limits"))
     yield _walls(connection, present)
 
 
@@ -264,8 +270,15 @@ def _rows(connection: Connection, name: str, **parameters: Any) -> list[dict[str
 def _held(connection: Connection, roles: Sequence[str]) -> Held:
     newer = [word for since, word in _PRIVILEGES_SINCE.items() if connection.info.server_version >= since]
     held: dict[str, dict[str, set[str]]] = {}
-    for row in _rows(
-        connection, "role_rights", roles=[*roles], relations=[*RELATIONS], privileges=[*_PRIVILEGES, *newer]
+    for row in (
+        *_rows(
+            connection,
+            "role_rights",
+            roles=[*roles],
+            relations=[*RELATIONS],
+            privileges=[*_PRIVILEGES, *newer],
+        ),
+        *_rows(connection, "server_rights", roles=[*roles]),
     ):
         held.setdefault(row["role"], {}).setdefault(row["relation"], set()).add(row["privilege"])
     return held
@@ -282,7 +295,7 @@ def _excess(role: str, held: Held, expected: Mapping[str, tuple[str, ...]]) -> d
 
 
 def _group_role(role: str, held: Held) -> Finding:
-    excess = _excess(role, held, RIGHTS[role])
+    excess = _excess(role, held, {**RIGHTS[role], **OF_THE_SERVER.get(role, {})})
     found = _words(held.get(role, {}))
     return judge(
         f"role {role}",
@@ -302,13 +315,18 @@ def _absent(role: str) -> Finding:
 
 
 def _public(held: Held) -> Finding:
-    everybody = held.get(PUBLIC, {})
+    rights = held.get(PUBLIC, {})
+    everybody = {name: words for name, words in rights.items() if name not in _of_server(rights)}
     return judge(
         PUBLIC,
         f"every login: {_words(everybody)}" if everybody else "nothing that every login could do",
         fine=not everybody,
         advice="as the owner, REVOKE it FROM PUBLIC: whoever may connect has it, tenants' readers too",
     )
+
+
+def _of_server(rights: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    return {name: words for name, words in rights.items() if name in SERVER}
 
 
 def _sight(connection: Connection) -> Finding:

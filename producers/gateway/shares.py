@@ -1,8 +1,9 @@
 """Shares of what there is only so much of: places of requests, connections, bytes that are held.
 
-Nobody waits and nothing is set aside: a holder may take as long as it has at most eight times of what is free.
-So one alone comes to eight ninths, two to eight seventeenths each, and whoever holds nothing finds something
-left. The rule is the dynamic threshold of shared switch buffers (Choudhury and Hahne, 1998), with a factor of 8.
+Nobody waits and nothing is set aside: a holder may take as long as it has at most eight times of what is
+free. So one alone comes to eight ninths, two to eight seventeenths each, and whoever holds nothing finds
+something left. The rule is the dynamic threshold of shared switch buffers (Choudhury and Hahne, 1998), with
+a factor of 8.
 """
 
 from collections.abc import Hashable

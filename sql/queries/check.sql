@@ -21,11 +21,14 @@ SELECT clock_timestamp() AS at
 -- backend: Which server process answers; its start says apart two servers that use the same number.
 SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
 
--- missing_rights: Those of the wanted rights that this role lacks, with tables and with functions.
+-- missing_rights: Those of the wanted rights that this role lacks, with tables and with functions. A function of the server is named without its arguments, which change with releases.
 SELECT wanted.relation, wanted.privilege
 FROM unnest(%(relations)s::text[], %(privileges)s::text[]) AS wanted (relation, privilege)
 WHERE NOT coalesce(
   CASE
+    WHEN wanted.privilege = 'EXECUTE' AND wanted.relation LIKE 'pg_%%' THEN (
+      SELECT bool_and(has_function_privilege(oid, 'EXECUTE')) FROM pg_proc
+      WHERE proname = wanted.relation AND pronamespace = 'pg_catalog'::regnamespace)
     WHEN wanted.privilege = 'EXECUTE' THEN has_function_privilege(to_regprocedure(wanted.relation)::oid, 'EXECUTE')
     WHEN wanted.privilege LIKE 'UPDATE (%%' THEN has_column_privilege(
       to_regclass(wanted.relation)::oid, substring(wanted.privilege FROM '\((.*)\)'), 'UPDATE')
@@ -121,6 +124,7 @@ SELECT DISTINCT role, name, 'EXECUTE'
 FROM unnest(%(roles)s::text[]) AS role
 CROSS JOIN (VALUES
   ('registry_changed()'), ('meter_begins_or_ends()'), ('pulse_lines_stay_clear()'), ('put_up_tenant_walls()'),
+  ('put_up_row_walls()'), ('keep_rights_from_public()'),
   ('register_tenants(text,text[],bigint)'), ('registry_lock_key()'),
   ('remove_messages(tid[],timestamptz,timestamptz)'), ('remove_duplicates(tid,tid,timestamptz,integer)'),
   ('remove_rejections(tid,tid,timestamptz,timestamptz,integer)')
@@ -133,6 +137,41 @@ WHERE CASE
   WHEN role <> 'public' AND name LIKE 'remove%%' AND pg_has_role(role, to_regrole('processor_retention')::oid, 'USAGE') THEN false
   ELSE has_function_privilege(role, to_regprocedure(name)::oid, 'EXECUTE')
 END
+
+-- server_rights: What each of these roles can do in the end with the database, and with functions that could fill the disk or hold locks.
+SELECT role, 'database' AS relation, privilege
+FROM unnest(%(roles)s::text[]) AS role
+CROSS JOIN unnest(ARRAY['CREATE', 'TEMPORARY']) AS privilege
+WHERE CASE
+  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  ELSE has_database_privilege(role, current_database(), privilege)
+END
+UNION
+SELECT role, family, 'EXECUTE'
+FROM unnest(%(roles)s::text[]) AS role
+CROSS JOIN functions_kept_from_public()
+WHERE CASE
+  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  ELSE has_function_privilege(role, function, 'EXECUTE')
+END
+
+-- tenant_limits: The logins that read for a tenant, and which limits that they can't lift themselves are set for each. A role's own setting counts before the database's, and that before the server's.
+SELECT
+  member.rolname AS role,
+  member.rolconnlimit >= 0 AS connections,
+  coalesce(
+    (SELECT split_part(setting, '=', 2)
+    FROM pg_db_role_setting CROSS JOIN LATERAL unnest(setconfig) AS setting
+    WHERE setting LIKE 'temp_file_limit=%%' AND setrole IN (member.oid, 0)
+      AND setdatabase IN ((SELECT oid FROM pg_database WHERE datname = current_database()), 0)
+    ORDER BY setrole = 0, setdatabase = 0
+    LIMIT 1),
+    (SELECT CASE WHEN source LIKE '%%user' OR source LIKE 'database%%' OR source = 'session' THEN boot_val ELSE setting END
+    FROM pg_settings WHERE name = 'temp_file_limit')) <> '-1' AS temporary_files
+FROM pg_roles AS member
+WHERE member.rolcanlogin AND NOT member.rolsuper
+  AND pg_has_role(member.oid, to_regrole('processor_tenant_reader')::oid, 'USAGE')
+ORDER BY member.rolname
 
 -- tenant_readers: Who reads for a tenant, and which ways round the walls each of them has. Superusers count as members of all roles, so those are named only that somebody made members.
 SELECT
@@ -169,3 +208,9 @@ WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind 
       AND polroles && ARRAY[0::oid, to_regrole('processor_tenant_reader')::oid]))
   AND NOT (relkind = 'v' AND coalesce('security_invoker=true' = ANY (reloptions), false))
 ORDER BY relname
+
+-- keys_hidden: Whether this role may not read API keys.
+SELECT NOT has_table_privilege('api_key', 'SELECT')
+
+-- keys_in_force: The API keys in force: whether each may use any producer that is not reserved, and whether it may take back what counted.
+SELECT key_id, producers IS NULL, may_void OR may_correct FROM api_key WHERE revoked_at IS NULL ORDER BY created_at, key_id
