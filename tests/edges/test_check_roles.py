@@ -108,6 +108,20 @@ EXCESSES = [
         "EXECUTE on",
     ),
     ("GRANT UPDATE ON message TO PUBLIC", "public", "UPDATE on message"),
+    ("GRANT DELETE ON registry_lock TO PUBLIC", "public", "DELETE on registry_lock"),
+    ("GRANT DELETE ON registry_lock TO processor_biller", "role processor_biller", "DELETE on registry_lock"),
+    ("GRANT DELETE ON newcomer_lock TO processor_writer", "role processor_writer", "DELETE on newcomer_lock"),
+    ("GRANT DELETE ON message TO processor_retention", "role processor_retention", "DELETE on message"),
+    (
+        "GRANT UPDATE (value, trouble) ON usage_line TO processor_biller",
+        "role processor_biller",
+        "more than it should: UPDATE (value) on usage_line",
+    ),
+    (
+        "GRANT EXECUTE ON FUNCTION remove_messages(tid[], timestamptz, timestamptz) TO processor_writer",
+        "role processor_writer",
+        "EXECUTE on remove_messages(tid[],timestamptz,timestamptz)",
+    ),
     ("GRANT SELECT (payload) ON message TO PUBLIC", "public", "SELECT on message"),
     ("GRANT CREATE ON SCHEMA public TO PUBLIC", "public", "CREATE on schema public"),
     (

@@ -1,5 +1,6 @@
 """Nobody without a right on our tables stops those who have one, whatever it locks and for however long."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -105,6 +106,29 @@ def test_whatever_a_login_without_rights_locks_all_goes_on(
     assert problems(checked) <= OF_THE_SERVER
     assert not [words for words in hostile if words.startswith("LOCK") and "ACCESS SHARE" not in words]
     assert not [words for words in hostile if " FOR " in words or "remove" in words or "register" in words]
+
+
+def test_walls_that_are_put_up_again_keep_no_save_waiting_behind_a_reader(
+    saver: Saver, log_in: LogIn, db: Db
+) -> None:
+    """They take each table alone, for a moment, and so does whoever is behind them in the queue for its lock."""
+    failed = []
+
+    def puts_up() -> None:
+        try:
+            db.execute("SELECT put_up_tenant_walls()")
+        except psycopg.errors.LockNotAvailable as error:
+            failed.append(error)
+
+    with psycopg.connect(log_in("processor_tenant_reader")) as reader:
+        reader.execute("SELECT FROM message")
+        owner = threading.Thread(target=puts_up, daemon=True)
+        owner.start()
+        assert saver.outcomes(a_delivery(id="o-1")) == ["stored"]
+        owner.join(30)
+        assert saver.outcomes(a_delivery(id="o-2")) == ["stored"]
+
+    assert len(failed) == 1
 
 
 @pytest.mark.parametrize("group", ["processor_writer", "processor_retention", "processor_biller"])
