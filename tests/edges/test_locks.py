@@ -111,7 +111,7 @@ def test_whatever_a_login_without_rights_locks_all_goes_on(
 def test_walls_that_are_put_up_again_keep_no_save_waiting_behind_a_reader(
     saver: Saver, log_in: LogIn, db: Db
 ) -> None:
-    """They take each table alone, for a moment, and so does whoever is behind them in the queue for its lock."""
+    """They take each table alone for a moment, and who saves would be behind them in its queue."""
     failed = []
 
     def puts_up() -> None:
