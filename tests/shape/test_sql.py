@@ -339,7 +339,8 @@ def test_no_lock_is_one_that_anybody_may_take(db: Db) -> None:
     assert (
         _names(
             db,
-            "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosrc ~* 'advisory_.*lock'",
+            "SELECT proname FROM pg_proc"
+            " WHERE pronamespace = 'public'::regnamespace AND prosrc ~* 'advisory_.*lock'",
         )
         == set()
     )
