@@ -133,6 +133,8 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "processor_gateway": {
         "tenant": ("SELECT",),
+        "event_type": ("SELECT",),
+        "meter": ("SELECT",),
         "api_key": ("SELECT",),
     },
     "processor_tenant_reader": {

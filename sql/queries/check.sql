@@ -208,3 +208,9 @@ WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind 
       AND polroles && ARRAY[0::oid, to_regrole('processor_tenant_reader')::oid]))
   AND NOT (relkind = 'v' AND coalesce('security_invoker=true' = ANY (reloptions), false))
 ORDER BY relname
+
+-- keys_hidden: Whether this role may not read API keys.
+SELECT NOT has_table_privilege('api_key', 'SELECT')
+
+-- keys_in_force: The API keys in force: whether each may use any producer that is not reserved, and whether it may take back what counted.
+SELECT key_id, producers IS NULL, may_void OR may_correct FROM api_key WHERE revoked_at IS NULL ORDER BY created_at, key_id

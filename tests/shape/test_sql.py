@@ -101,7 +101,9 @@ COLUMNS = {
         batch_id? handed_over_at? trouble? line_key?
     """,
     "usage_place": "is_current place reason noted_at first_at",
-    "api_key": "key_id tenant_id name digest created_at revoked_at?",
+    "api_key": """
+        key_id tenant_id name digest created_at revoked_at? event_types? producers? may_void may_correct
+    """,
     "attempt": "queue delivery_id attempts hangs noted_at",
     "unsettled": "queue delivery_id noted_at",
     "run_message": "run_id tenant_id message_id producer noted_at",
