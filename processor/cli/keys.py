@@ -3,10 +3,11 @@
 import click
 
 from processor import reader, registry
-from processor.cli.output import json_option, moment_of, print_json, print_rows, printable
+from processor.cli.output import json_option, moment_of, print_json, print_rows
 from processor.cli.rights import producers_option, rights_of, types_option, words_of
 from processor.rights import Rights
 from processor.settings import Settings
+from processor.terminal import say
 from processor.wiring import database
 
 
@@ -66,18 +67,16 @@ def key_add(
         )
     notes += [f"no schema of event type {one!r} yet: its events are rejected" for one in unknown]
     for note in notes:
-        click.echo(printable(f"note: {note}"), err=True)
+        say(f"note: {note}", err=True)
     if as_json:
         print_json({"key_id": key_id, "tenant_id": tenant_id, "name": name, "key": text} | said)
         return
     # On the two outputs, so that a script can take the key alone.
-    click.echo(text)
-    click.echo(
-        printable(
-            f"key {key_id} of tenant {tenant_id}: keep it now, it is not shown again. Requests send it as "
-            f"Authorization: Bearer ep_{key_id}_...; gateways know it within GATEWAY_KEYS_EVERY_S seconds "
-            f"(5 by default); it ends by: processor key revoke {key_id}"
-        ),
+    say(text)
+    say(
+        f"key {key_id} of tenant {tenant_id}: keep it now, it is not shown again. Requests send it as "
+        f"Authorization: Bearer ep_{key_id}_...; gateways know it within GATEWAY_KEYS_EVERY_S seconds "
+        f"(5 by default); it ends by: processor key revoke {key_id}",
         err=True,
     )
 
@@ -102,7 +101,7 @@ def key_revoke(key_id: str) -> None:
     """End a key for ever. Gateways notice within GATEWAY_KEYS_EVERY_S seconds (5 by default)."""
     with database(Settings.load()) as connection:
         tenant_id, revoked_at = registry.revoke_key(connection, _id_of(key_id))
-    click.echo(printable(f"key of tenant {tenant_id} is revoked since {moment_of(revoked_at)}"))
+    say(f"key of tenant {tenant_id} is revoked since {moment_of(revoked_at)}")
 
 
 def _cells(row: reader.Row) -> reader.Row:

@@ -15,6 +15,7 @@ from processor.lean_sqs.plain_case import oddity, signer_of
 from processor.setting_values import producers_of
 from processor.settings import Settings
 from producers.doors.sqs import SqsDoor
+from producers.gateway.effort import Effort
 from producers.gateway.intake import QueueIntake
 from producers.gateway.keys import DatabaseKeys, OpenDoor
 from producers.gateway.lean import LeanSenders
@@ -47,6 +48,7 @@ def open_intake(settings: Settings) -> QueueIntake:
             rates=settings.gateway_tenant_rates,
         ),
         senders,
+        Effort(settings.gateway_tenant_cpu),
         linger_s=settings.gateway_linger_ms / 1000,
         waiting_max=settings.gateway_waiting_max,
         timeout_s=settings.gateway_timeout_s,

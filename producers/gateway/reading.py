@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from processor.beside import from_outside
 from processor.errors import Reason
-from processor.strict_json import read
+from processor.strict_json import JsonFault, check_limits, read
 from processor.unpacking import BEFORE_JSON, unpack
 from processor.wire import (
     FORMATS,
@@ -115,11 +115,11 @@ class Reading:
                 Why.TOO_LARGE,
                 f"with its envelope it has {size_bytes} bytes; at most {self._body_bytes_max} are taken",
             )
-        # The envelope adds a level and a few values, which matters to what is at the limits already.
-        if (
-            body.count("[") + body.count("{") > self._depth_max or len(body) > 2 * self._values_max
-        ) and isinstance(fault := self._decode(body.encode()), Malformed):
-            return _refusal(fault)
+        try:
+            # The envelope adds a level and a few values, which matters to what is at the limits already.
+            check_limits(body, self._depth_max, self._values_max)
+        except JsonFault as fault:
+            return Refusal(Why.MALFORMED, f"the body is not JSON as we take it: {fault}")
         return Event(outgoing, size_bytes, envelope.tenant_id, message_id, made_id)
 
     def _found(self, item: Item, tenant_id: str | None) -> Envelope | Malformed:

@@ -318,7 +318,7 @@ def test_no_sql_is_written_in_python() -> None:
     assert found == set()
 
 
-ADVISORY = re.compile(r"pg_(try_)?advisory", re.IGNORECASE)
+ADVISORY = re.compile(r"pg_(try_)?advisory_\w*lock", re.IGNORECASE)
 MIGRATIONS_WITH_ADVISORY = range(17)
 """Those up to the one that replaced these locks; it waits for saves of older code by the old one."""
 
@@ -342,7 +342,7 @@ def test_no_lock_is_one_that_anybody_may_take(db: Db) -> None:
     assert (
         _names(
             db,
-            "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosrc ~* 'advisory'",
+            "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosrc ~* 'advisory_.*lock'",
         )
         == set()
     )
