@@ -134,7 +134,7 @@ class ReadingAnswer:
 
     def on_message_complete(self) -> None:
         """Put the answer together."""
-        assert self._parser is not None  # noqa: S101
+        assert self._parser is not None  # noqa: S101 - likewise
         self.answer = Answer(self._parser.get_status_code(), b"".join(self._pieces))
         # Only here does llhttp know; afterwards it is ready for the next answer, and says no.
         self.keep = self._parser.should_keep_alive()

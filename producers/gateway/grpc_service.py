@@ -1,15 +1,17 @@
 """The methods of the gRPC door: calls in, words out; all meaning is in the intake behind them.
 
-call ─▶ a free place? ─▶ who calls? (Keys) ─▶ read ─▶ Intake.take ─▶ reply, or status and trailing metadata
+call ─▶ a free place? ─▶ who calls? ─▶ in debt? ─▶ read ─▶ Intake.take ─▶ reply, or status and metadata
 """
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -17,8 +19,10 @@ from google.protobuf.message import DecodeError
 
 from processor.wire import TRACE_NAMES
 from producers.gateway import grpc_measures
+from producers.gateway.effort import ITEM
 from producers.gateway.grpc_items import (
     STATUS,
+    Read,
     Results,
     read_event,
     status_words,
@@ -32,6 +36,7 @@ from producers.gateway.grpc_usage import UsageHandler, take_usage
 from producers.gateway.items import Caller, Intake, Keys, Refusal, Why
 from producers.gateway.protos import ingest_pb2 as pb
 from producers.gateway.protos import usage_pb2 as usage_pb
+from producers.gateway.shares import holder_of
 
 SERVICE = str(pb.DESCRIPTOR.services_by_name["Ingest"].full_name)
 
@@ -54,6 +59,7 @@ _STOPPING = Refusal(
 _FULL = Refusal(Why.OVER_QUOTA, "the gateway has as much to do as it takes; come again", retry_after_s=1)
 
 _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+T = TypeVar("T")
 _Request = TypeVar("_Request", pb.IngestRequest, pb.IngestBatchRequest)
 
 
@@ -74,6 +80,7 @@ class _Call:
     authorization: str | None
     idempotency_key: str | None
     trace: dict[str, str]
+    address: Hashable = None
     held_bytes: int = 0
 
     def key_of(self, place: int) -> str | None:
@@ -119,8 +126,9 @@ class IngestService:
         """Take one event; a refusal ends the call with its status."""
         async with self._place("Ingest", context) as call:
             caller = await self._known(call, context)
-            request = await self._read(pb.IngestRequest, call, context)
-            read = read_event(request, call.idempotency_key)
+            read = await self._read(
+                pb.IngestRequest, lambda event: read_event(event, call.idempotency_key), caller, call, context
+            )
             [word] = await take(self._intake, [read], caller)
             if isinstance(word, Refusal):
                 await _refuse(context, word, by_field=read.by_field)
@@ -130,12 +138,12 @@ class IngestService:
         """Take several events, and give a result for each in order."""
         async with self._place("IngestBatch", context) as call:
             caller = await self._known(call, context)
-            request = await self._read(pb.IngestBatchRequest, call, context)
-            if too_many := too_many_items(len(request.items), self._bounds.items_max):
-                await _refuse(context, too_many)
-            reads = [read_event(item, call.key_of(place)) for place, item in enumerate(request.items)]
+            reads = await self._read(
+                pb.IngestBatchRequest, lambda request: self._events(request, call), caller, call, context
+            )
             words_on_all = await take(self._intake, reads, caller)
-            return pb.IngestBatchReply(results=Results().of_all(words_on_all, reads))
+            reply = lambda: pb.IngestBatchReply(results=Results().of_all(words_on_all, reads))  # noqa: E731
+            return await self._intake.finish(caller, ITEM * len(reads), reply)
 
     async def ingest_stream(self, _messages: object, context: _Context) -> None:
         """Take events as they come, and write results as they can."""
@@ -190,7 +198,11 @@ class IngestService:
             caller = await self._known(call, context)
             first = await self._first(call, context)
             found = await take_usage(
-                first, following, lambda reads: take(self._intake, reads, caller), call.idempotency_key
+                first,
+                following,
+                lambda reads: take(self._intake, reads, caller),
+                partial(self._intake.do, caller),
+                call.idempotency_key,
             )
             if isinstance(found, Refusal):
                 await _refuse(context, found)
@@ -240,21 +252,42 @@ class IngestService:
                 self._idle.set()
 
     async def _known(self, call: _Call, context: _Context) -> Caller:
+        """Give who calls, if that may; before this nothing of a message is awaited."""
         caller = await self._caller(call)
         if isinstance(caller, Refusal):
             await _refuse(context, caller)
+        if owing := self._intake.owing(caller):
+            await _refuse(context, owing)
         return caller
 
     async def _caller(self, call: _Call) -> Caller | Refusal:
         caller = await self._keys.caller(call.authorization)
-        return caller if isinstance(caller, Refusal) else replace(caller, trace=call.trace)
+        if isinstance(caller, Refusal):
+            return caller
+        return replace(caller, trace=call.trace, address=call.address)
 
-    async def _read(self, kind: type[_Request], call: _Call, context: _Context) -> _Request:
+    def _events(self, request: pb.IngestBatchRequest, call: _Call) -> list[Read] | Refusal:
+        if too_many := too_many_items(len(request.items), self._bounds.items_max):
+            return too_many
+        return [read_event(item, call.key_of(place)) for place, item in enumerate(request.items)]
+
+    async def _read(
+        self,
+        kind: type[_Request],
+        read: Callable[[_Request], T | Refusal],
+        caller: Caller,
+        call: _Call,
+        context: _Context,
+    ) -> T:
         """Read the one message of a unary call."""
+        data = await self._first(call, context)
         try:
-            return kind.FromString(await self._first(call, context))
+            found = await self._intake.do(caller, len(data), lambda: read(kind.FromString(data)))
         except DecodeError:
             await _refuse(context, unreadable(kind))
+        if isinstance(found, Refusal):
+            await _refuse(context, found)
+        return found
 
     async def _first(self, call: _Call, context: _Context) -> bytes:
         """Give the first message of a call, which has to be there in time."""
@@ -279,13 +312,13 @@ class IngestService:
 
     async def _run(self, call: _Call, stream: Stream, context: _Context) -> None:
         """Check who calls before anything is read, then let the stream come to its end."""
-        await self._known(call, context)
+        caller = await self._known(call, context)
         self._streams.add(stream)
         if self._stopping:
             # It came in just before, and was not among those that the stop has told.
             stream.end()
         try:
-            await stream.run(lambda: _next(context))
+            await stream.run(lambda: _next(context), partial(self._intake.do, caller))
         finally:
             self._streams.discard(stream)
 
@@ -325,4 +358,10 @@ def _call(context: _Context) -> _Call | Refusal:
         named.get("x-api-key") or named.get("authorization"),
         key,
         {name: named[name] for name in TRACE_NAMES if name in named},
+        holder_of(_host(context.peer())),
     )
+
+
+def _host(peer: str) -> str:
+    """Take the address out of gRPC's word for it, such as ipv6:%5B::1%5D:50051."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")

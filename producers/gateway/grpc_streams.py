@@ -8,6 +8,8 @@ Who does not read the answers gets no room, and is then not read either: that is
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 from google.protobuf.message import DecodeError
 
@@ -23,6 +25,9 @@ CHUNK_ITEMS = 10
 
 LINGER_S = 0.001
 """How long an event waits for others of its stream, while some are on their way already."""
+
+
+Do: TypeAlias = Callable[[int, Callable[[], list[Read]]], Awaitable[list[Read] | Refusal]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +84,12 @@ class Stream:
         """Read no further; what was read is still answered."""
         self._ended.set()
 
-    async def run(self, next_message: Callable[[], Awaitable[bytes | None]]) -> None:
-        """Take all that comes until there is None, and return when each that was read is answered."""
-        reader = asyncio.create_task(self._read(next_message))
+    async def run(self, next_message: Callable[[], Awaitable[bytes | None]], do: Do) -> None:
+        """Take all that comes until there is None, and return when each that was read is answered.
+
+        `do` does work of so many bytes, such as to read a message.
+        """
+        reader = asyncio.create_task(self._read(next_message, do))
         ended = asyncio.create_task(self._ended.wait())
         async with asyncio.TaskGroup() as self._takes:
             try:
@@ -95,29 +103,35 @@ class Stream:
                 self._call_off_linger()
             self._flush()
 
-    async def _read(self, next_message: Callable[[], Awaitable[bytes | None]]) -> None:
+    async def _read(self, next_message: Callable[[], Awaitable[bytes | None]], do: Do) -> None:
         sequence = 0
         while (data := await next_message()) is not None:
             try:
-                items = pb.IngestStreamRequest.FromString(data).items
+                reads = await do(len(data), partial(self._reads, data, sequence))
             except DecodeError:
+                reads = unreadable(pb.IngestStreamRequest)
+            if isinstance(reads, Refusal):
                 # How many events it was to be nobody knows, so that no later one would have a number.
-                self.refusal = unreadable(pb.IngestStreamRequest)
+                self.refusal = reads
                 return
-            if items:
+            if reads:
                 # No await from here to the flush: what was read is answered, come what may.
-                self._arrive(items, sequence, len(data))
-                sequence += len(items)
+                self._arrive(reads, sequence, len(data))
+                sequence += len(reads)
                 await self._window.room()
 
-    def _arrive(self, items: Sequence[pb.IngestRequest], first: int, size_bytes: int) -> None:
+    def _reads(self, data: bytes, first: int) -> list[Read]:
+        items = pb.IngestStreamRequest.FromString(data).items
+        if too_many := too_many_items(len(items), self._items_max):
+            return [Read(too_many)] * len(items)
+        return [read_event(item, self._key_of(sequence)) for sequence, item in enumerate(items, first)]
+
+    def _arrive(self, reads: Sequence[Read], first: int, size_bytes: int) -> None:
         idle = not self._window.items
-        self._window.enter(len(items), size_bytes)
-        too_many = too_many_items(len(items), self._items_max)
-        for sequence, item in enumerate(items, first):
-            read = Read(too_many) if too_many else read_event(item, self._key_of(sequence))
+        self._window.enter(len(reads), size_bytes)
+        for sequence, read in enumerate(reads, first):
             # The bytes of a message leave the window with its last event.
-            last = sequence == first + len(items) - 1
+            last = sequence == first + len(reads) - 1
             self._gathered.append(Arrived(sequence, read, size_bytes if last else 0))
         if idle or len(self._gathered) >= CHUNK_ITEMS:
             self._flush()

@@ -22,7 +22,7 @@ RETRY_AFTER_S = 1
 TITLES = {
     "malformed": "The request can't be read",
     "unauthenticated": "No API key that is known",
-    "forbidden": "The API key is another tenant's",
+    "forbidden": "The API key may not send this",
     "not_found": "Nothing is there",
     "method_not_allowed": "Not by this method",
     "timeout": "The request did not come in time",
