@@ -109,7 +109,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "INSERT",
             *update_of("attempt_count next_attempt_at handed_over_at trouble"),
         ),
-        "usage_line": ("SELECT", "INSERT", *update_of("batch_id handed_over_at trouble line_key")),
+        "usage_line": ("SELECT", "INSERT", *update_of("batch_id handed_over_at trouble")),
         "usage_place": ("SELECT", "INSERT", *update_of("place reason noted_at")),
         "usage": ("SELECT",),
         "books_lock": ("DELETE",),

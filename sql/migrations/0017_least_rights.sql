@@ -147,18 +147,6 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION remove_rejections(tid, tid, timestamptz, timestamptz, int) IS 'The same of rejections that were closed before a moment (NULL: never), or discarded by a rule before another (NULL: never). Open ones stay.';
 
-CREATE FUNCTION usage_line_key_stays() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  IF OLD.line_key IS NOT NULL AND NEW.line_key IS DISTINCT FROM OLD.line_key
-    AND NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
-    RAISE EXCEPTION 'the key of a line stays: by it the sink knows what it has' USING ERRCODE = 'insufficient_privilege';
-  END IF;
-  RETURN NEW;
-END $$;
-COMMENT ON FUNCTION usage_line_key_stays() IS 'Keeps line_key as it was first written; a sink would bill a line with another key once more.';
-CREATE TRIGGER usage_line_key_stays BEFORE UPDATE OF line_key ON usage_line
-  FOR EACH ROW EXECUTE FUNCTION usage_line_key_stays();
-
 DO $$
 DECLARE
   one record;
@@ -195,8 +183,7 @@ BEGIN
   -- Of what is updated, the columns that have to be, and never what came or what is billed.
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_biller') THEN
     REVOKE UPDATE ON usage_line, usage_batch, usage_rebuild, usage_place, total FROM processor_biller;
-    -- A key is written down once, of lines of older releases; see the trigger.
-    GRANT UPDATE (batch_id, handed_over_at, trouble, line_key) ON usage_line TO processor_biller;
+    GRANT UPDATE (batch_id, handed_over_at, trouble) ON usage_line TO processor_biller;
     GRANT UPDATE (attempt_count, next_attempt_at, handed_over_at, trouble) ON usage_batch TO processor_biller;
     GRANT UPDATE (rebuilt_at) ON usage_rebuild TO processor_biller;
     GRANT UPDATE (place, reason, noted_at) ON usage_place TO processor_biller;

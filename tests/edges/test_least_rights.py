@@ -103,21 +103,3 @@ def test_the_owner_says_how_young_may_go(log_in: LogIn, db: Db) -> None:
     db.execute("UPDATE retention_floor SET days = 20")
 
     assert removed() == {"message": 1, "duplicate": 1, "rejection": 1}
-
-
-@pytest.mark.usefixtures("two_tenants")
-def test_what_a_line_came_to_and_its_key_stay_as_written(log_in: LogIn, db: Db) -> None:
-    """A sink would bill a line with another key once more."""
-    key = (
-        "UPDATE usage_line SET line_key = repeat(%s, 64)"
-        " WHERE (tenant_id, meter_id) = (SELECT 'acme', min(meter_id) FROM meter)"
-    )
-    with connect(log_in("processor_biller")) as biller:
-        biller.execute(key, ["a"])
-        for statement in (key, "UPDATE usage_line SET value = value + length(%s)"):
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                biller.execute(statement, ["b"])
-
-    assert db.execute("SELECT line_key FROM usage_line WHERE line_key IS NOT NULL").fetchall() == [
-        ("a" * 64,)
-    ]
