@@ -173,6 +173,12 @@ def test_every_way_to_say_an_event_is_judged_alike(
             "--producer '\"\"'",
         ),
         (
+            Rights(frozenset({"pulse"})),
+            {"event_type": "$(reboot); x"},
+            "event_type: expected pulse, the right event_types; saw '$(reboot); x'",
+            "--event-types '$(reboot); x'",
+        ),
+        (
             Rights(reserved=("",)),
             {},
             "producer: expected one that is not reserved; saw none",

@@ -17,7 +17,7 @@ def _walls() -> list[list[str]]:
 
 
 WALLS = [wall for wall in _walls() if not set(wall[0]) <= set("- ")]
-TESTS = {path.name: [] for path in (TOP / "tests").rglob("test_*.py")}
+TESTS: dict[str, list[str]] = {path.name: [] for path in (TOP / "tests").rglob("test_*.py")}
 for path in (TOP / "tests").rglob("test_*.py"):
     TESTS[path.name].append(path.read_text(encoding="utf-8"))
 
