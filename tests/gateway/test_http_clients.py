@@ -288,7 +288,7 @@ def test_requests_one_after_the_other_are_answered_in_order(gateway: Gateway) ->
 
 def test_a_connection_with_endless_requests_in_a_row_is_ended(impatient: Gateway) -> None:
     """They wait unread while nobody reads the answers."""
-    many = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n" * 2000
+    many = b"GET /docs HTTP/1.1\r\nhost: a\r\n\r\n" * 2000
     with impatient.raw() as client, pytest.raises(OSError, match=r"reset|Broken pipe"):
         client.send(*[many] * 200)
 
