@@ -103,6 +103,9 @@ class Settings(BaseSettings):
     reject_alarm_count_min: int = Field(50, ge=1, le=1_000_000)
     reject_alarm_window_s: int = Field(300, ge=10, le=86_400)
 
+    storage_rejected_bytes: int = Field(2**30, ge=1, le=2**50)
+    storage_alarm_bytes: int = Field(10 * 2**30, ge=1, le=2**60)
+
     usage_sink_url: SecretStr | None = None
     usage_sink_token: SecretStr | None = None
     usage_sink_lines_max: int = Field(1000, ge=1, le=10_000)
