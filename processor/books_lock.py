@@ -1,7 +1,7 @@
 """One at a time removes old rows or rebuilds totals, by a lock that outlasts its many transactions.
 
-A table lock ends with its transaction. So a second connection holds it, in a transaction that stays open. Such
-a connection may be ended alone, which is asked before each step; two at once would count each step twice.
+A table lock ends with its transaction. So a second connection holds it, in a transaction that stays open.
+That connection may be ended alone, so it is asked before each step: two rebuilds at once would add twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,8 +20,8 @@ from processor.queries import queries
 def books_held(connection: psycopg.Connection[Any]) -> Iterator[Callable[[], object]]:
     """Keep others from removing, rebuilding and erasing while the block runs.
 
-    Call what is given before each step: it raises psycopg.OperationalError where the lock was lost. Raises Busy
-    where another holds it.
+    Call what is given before each step: it raises psycopg.OperationalError where the lock was lost. Raises
+    Busy where another holds it.
     """
     sql = queries("books_lock")
     info = connection.info
@@ -33,8 +33,8 @@ def books_held(connection: psycopg.Connection[Any]) -> Iterator[Callable[[], obj
             holder.execute(sql["lock"])
         except psycopg.errors.LockNotAvailable:
             raise Busy(
-                "another `processor retention apply` or `processor usage rebuild`, or sql/erase_tenant.sql, is at "
-                "work on this database; let it end first"
+                "another `processor retention apply` or `processor usage rebuild`, or sql/erase_tenant.sql, "
+                "is at work on this database; let it end first"
             ) from None
         yield lambda: holder.execute(sql["is_held"])
     finally:

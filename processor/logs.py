@@ -13,6 +13,8 @@ from typing import Any, Literal, TextIO, cast
 
 import structlog
 
+from processor.escaping import escaped
+
 _CONTINUED = "    | "
 """What each line of a traceback begins with, on a console: no event looks so."""
 
@@ -49,6 +51,8 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
     )
     # Libraries speak only when something is wrong: their lower levels print requests, bodies included.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    # It quotes, with a traceback, what a server wrote in the head of an answer; the answer itself is judged.
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
     # Else they print themselves, past all of this.
     logging.captureWarnings(capture=True)
 
@@ -66,16 +70,6 @@ class _StandardError(io.TextIOBase):
             sys.stderr.flush()
 
 
-def one_line(text: str) -> str:
-    """Give the text with all that a terminal or a reader of lines would obey written as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
 def _time_first(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Put what a reader looks for at the left; the rest as it was given."""
     return {name: event[name] for name in ("timestamp", "level", "event") if name in event} | dict(event)
@@ -84,7 +78,7 @@ def _time_first(_logger: object, _method: str, event: MutableMapping[str, Any]) 
 def _on_one_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name, value in event.items():
         if name == "exception":
-            event[name] = "\n".join(_CONTINUED + one_line(line) for line in str(value).split("\n"))
+            event[name] = "\n".join(_CONTINUED + escaped(line) for line in str(value).split("\n"))
         elif isinstance(value, str):
-            event[name] = one_line(value)
+            event[name] = escaped(value)
     return event

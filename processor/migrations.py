@@ -20,7 +20,7 @@ from processor.queries import queries, sql_folder
 
 _FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
 _LOCK_WAIT_MS = 2000
-"""Whoever saves waits behind us while we wait. So we rather let them go first, and begin the migration again."""
+"""Whoever saves waits behind us while we wait. So we let them go first, and begin the migration again."""
 
 _LOCK_TRIES = 3
 _BREAKS = "-- breaks older code:"
@@ -117,17 +117,17 @@ def migrate(connection: psycopg.Connection[Any], on_notice: Callable[[str], obje
     One process at a time, others wait. Raises StoreFault where a file fails, StoreUnavailable where it would
     wait too long for a lock; it then left nothing behind.
     """
-    done = []
 
     def hear(notice: psycopg.errors.Diagnostic) -> None:
         if on_notice is not None:
             on_notice(notice.message_primary or "")
 
     connection.add_notice_handler(hear)
-    for migration in known_migrations():
-        if migration.number not in _applied(connection) and _apply(connection, migration):
-            done.append(_title(migration.number, migration.name))
-    return done
+    return [
+        _title(migration.number, migration.name)
+        for migration in known_migrations()
+        if migration.number not in _applied(connection) and _apply(connection, migration)
+    ]
 
 
 def _apply(connection: psycopg.Connection[Any], migration: Migration) -> bool:
@@ -158,7 +158,7 @@ def _run(connection: psycopg.Connection[Any], migration: Migration) -> bool:
     try:
         with connection.transaction():
             if begun:
-                # Behind another process that migrates, however long that takes. Nobody else can hold this lock.
+                # Behind another process that migrates, for as long as that takes: nobody else can lock this.
                 connection.execute(sql["lock"])
                 if migration.number in _applied(connection):
                     return False

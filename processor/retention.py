@@ -204,8 +204,8 @@ def _cutoffs(connection: Connection, ages: Ages) -> Row:
         [row] = cursor.execute(queries("retention")["cutoffs"], days).fetchall()
     if ages.key < row["floor_days"]:
         raise SettingsError(
-            f"KEY_RETENTION_DAYS={ages.key} is less than the {row['floor_days']} days that the database keeps "
-            f"each row at least; raise it, or, as the owner: UPDATE retention_floor SET days = {ages.key}"
+            f"KEY_RETENTION_DAYS={ages.key} is less than the {row['floor_days']} days that the database "
+            "keeps each row at least; raise it, or, as the owner of the tables, lower retention_floor.days"
         )
     return row
 

@@ -25,7 +25,7 @@ from processor.addresses import SourceAddress, source_address
 from processor.aws_hosts import endpoint_of, region_of
 from processor.errors import SettingsError
 from processor.foreign_settings import env_file_names, said_elsewhere, unknown_keys
-from processor.setting_values import json_value, port_fits, tenant_ids, tenants_of, url_parts
+from processor.setting_values import json_value, port_fits, producers_of, tenant_ids, tenants_of, url_parts
 
 MIB = 1024 * 1024
 DAYS_MAX = 36_500
@@ -103,6 +103,9 @@ class Settings(BaseSettings):
     reject_alarm_count_min: int = Field(50, ge=1, le=1_000_000)
     reject_alarm_window_s: int = Field(300, ge=10, le=86_400)
 
+    storage_rejected_bytes: int = Field(2**30, ge=1, le=2**50)
+    storage_alarm_bytes: int = Field(10 * 2**30, ge=1, le=2**60)
+
     usage_sink_url: SecretStr | None = None
     usage_sink_token: SecretStr | None = None
     usage_sink_lines_max: int = Field(1000, ge=1, le=10_000)
@@ -123,6 +126,7 @@ class Settings(BaseSettings):
     gateway_keys: Literal["required", "off"] = "required"
     gateway_compat: Literal["usage-service"] | None = None
     gateway_answer: Literal["200", "202", "204"] = "202"
+    reserved_producers: str = "platform,platform/*"
     gateway_keys_every_s: float = Field(5.0, ge=0.1, le=600)
     gateway_body_bytes_max: int = Field(4 * MIB, ge=1024, le=64 * MIB)
     gateway_items_max: int = Field(1000, ge=1, le=10_000)
@@ -205,6 +209,12 @@ class Settings(BaseSettings):
     @classmethod
     def _names_of_tenants(cls, value: object) -> object:
         return tenants_of(value) if isinstance(value, str) else value
+
+    @field_validator("reserved_producers")
+    @classmethod
+    def _names_of_producers(cls, value: str) -> str:
+        producers_of(value)
+        return value
 
     @field_validator("sender_tenants", mode="before")
     @classmethod

@@ -41,8 +41,8 @@ def every_login(rights: str, *, let_in: bool) -> Finding:
     if rights == "nothing":
         return tell(what, "can make nothing that stays, and hold no advisory lock")
     advice = (
-        "SELECT put_up_tenant_walls(), as the owner for what is on the database, else as a superuser; where "
-        "you have none, let tenants' readers in on a replica alone (sql/README.md)"
+        "as the owner, for what is on the database, else as a superuser: SELECT put_up_tenant_walls(); "
+        "where you have none, let tenants' readers in on a replica alone (sql/README.md)"
     )
     if let_in:
         return judge(what, rights, fine=False, advice=advice)

@@ -133,6 +133,8 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "processor_gateway": {
         "tenant": ("SELECT",),
+        "event_type": ("SELECT",),
+        "meter": ("SELECT",),
         "api_key": ("SELECT",),
     },
     "processor_tenant_reader": {
@@ -172,8 +174,9 @@ Held = Mapping[str, Mapping[str, set[str]]]
 
 
 _FUNCTIONS_TO_SAVE = (
-    ("registry_version_held(boolean,boolean)", "EXECUTE"),
+    ("registry_version_held(boolean,boolean,boolean)", "EXECUTE"),
     ("register_tenants(text,text[],bigint)", "EXECUTE"),
+    ("pg_logical_emit_message", "EXECUTE"),
 )
 
 TO_SAVE = (

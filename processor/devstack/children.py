@@ -109,7 +109,7 @@ def spawn(  # noqa: PLR0913 - as many as a process has properties
     guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(int(death_signal)), *who]
     output = log.open("ab") if log else None
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - the servers that we name
             [*guard, *(str(part) for part in command)],
             cwd=directory,
             env=dict(environment),

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from processor.rights import NEITHER, NO_GROUND, Ground, Rights
+
 T = TypeVar("T")
 
 
@@ -16,7 +18,7 @@ class Why(Enum):
     UNAUTHENTICATED = ("unauthenticated", 401)
     """No API key, or none that is known."""
     FORBIDDEN = ("forbidden", 403)
-    """The key is another tenant's."""
+    """The key is another tenant's, or has no right to send this."""
     TOO_LARGE = ("too_large", 413)
     INVALID = ("invalid", 422)
     """JSON in a known format, with a field that is missing or wrong."""
@@ -50,12 +52,14 @@ class Caller:
     """Who sends: `tenant_id` is that of the API key; None: no key is asked for, any tenant may be named.
 
     `trace` has traceparent and tracestate, where the request has them. `address` is where it comes from, for
-    those that have no key.
+    those that have no key. `rights` are the key's, judged on the `ground` of the registry.
     """
 
     tenant_id: str | None = None
     trace: Mapping[str, str] = field(default_factory=dict)
     address: Hashable = None
+    rights: Rights = NEITHER
+    ground: Ground = NO_GROUND
 
     @property
     def holder(self) -> Hashable:

@@ -21,11 +21,14 @@ SELECT clock_timestamp() AS at
 -- backend: Which server process answers; its start says apart two servers that use the same number.
 SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
 
--- missing_rights: Those of the wanted rights that this role lacks, with tables and with functions.
+-- missing_rights: Those of the wanted rights that this role lacks, with tables and with functions. A function of the server is named without its arguments, which change with releases.
 SELECT wanted.relation, wanted.privilege
 FROM unnest(%(relations)s::text[], %(privileges)s::text[]) AS wanted (relation, privilege)
 WHERE NOT coalesce(
   CASE
+    WHEN wanted.privilege = 'EXECUTE' AND wanted.relation LIKE 'pg_%%' THEN (
+      SELECT bool_and(has_function_privilege(oid, 'EXECUTE')) FROM pg_proc
+      WHERE proname = wanted.relation AND pronamespace = 'pg_catalog'::regnamespace)
     WHEN wanted.privilege = 'EXECUTE' THEN has_function_privilege(to_regprocedure(wanted.relation)::oid, 'EXECUTE')
     WHEN wanted.privilege LIKE 'UPDATE (%%' THEN has_column_privilege(
       to_regclass(wanted.relation)::oid, substring(wanted.privilege FROM '\((.*)\)'), 'UPDATE')
@@ -205,3 +208,9 @@ WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind 
       AND polroles && ARRAY[0::oid, to_regrole('processor_tenant_reader')::oid]))
   AND NOT (relkind = 'v' AND coalesce('security_invoker=true' = ANY (reloptions), false))
 ORDER BY relname
+
+-- keys_hidden: Whether this role may not read API keys.
+SELECT NOT has_table_privilege('api_key', 'SELECT')
+
+-- keys_in_force: The API keys in force: whether each may use any producer that is not reserved, and whether it may take back what counted.
+SELECT key_id, producers IS NULL, may_void OR may_correct FROM api_key WHERE revoked_at IS NULL ORDER BY created_at, key_id

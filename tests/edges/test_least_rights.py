@@ -92,10 +92,10 @@ def test_nobody_else_removes(log_in: LogIn, role: str) -> None:
 
 @pytest.mark.usefixtures("aged")
 def test_the_owner_says_how_young_may_go(log_in: LogIn, db: Db) -> None:
-    ages = Ages(message=20, duplicate=20, rejection=20, key=20)
+    ages, url = Ages(message=20, duplicate=20, rejection=20, key=20), log_in("processor_retention")
 
     def removed() -> dict[str, int]:
-        with connect(log_in("processor_retention")) as one:
+        with connect(url) as one:
             return apply(one, ages, step_size=10, pause_s=0, stop=threading.Event(), statement_timeout_s=20)
 
     with pytest.raises(SettingsError, match="is less than the 28 days"):

@@ -173,7 +173,7 @@ def test_a_migration_that_meets_a_table_in_use_says_so_and_is_run_again(
 def test_a_reader_who_stays_keeps_a_migration_waiting_and_no_save(
     saver: Saver, log_in: LogIn, database_url: str, db: Db, folder: Path
 ) -> None:
-    """Each save behind a lock that is waited for waits too: so it is not waited for long, whatever the file says not."""
+    """A save behind a lock that is waited for waits too, so it is not waited for long."""
     (folder / "9000_alters.sql").write_text("-- Alters.\nALTER TABLE message ADD COLUMN more int;")
     url, failed = log_in("processor_tenant_reader"), []
 

@@ -139,6 +139,19 @@ def test_a_writer_without_its_functions_is_told_so(log_in: LogIn, db: Db) -> Non
         assert missing_rights(writer, TO_SAVE) == [f"EXECUTE on {function}"]
 
 
+def test_a_login_of_its_own_grants_is_told_what_else_a_save_needs(log_in: LogIn, db: Db) -> None:
+    """Every login has it where no walls are; behind them, they are put up again after such a grant."""
+    own = login_of(log_in(name="own"))
+    db.execute(f"GRANT INSERT ON message TO {own}")
+    wanted = [("pg_logical_emit_message", "EXECUTE")]
+
+    for missing in (["EXECUTE on pg_logical_emit_message"], []):
+        with db.transaction():
+            db.execute(f"SET LOCAL ROLE {own}")
+            assert missing_rights(db, wanted) == missing
+        db.execute("SELECT put_up_tenant_walls()")
+
+
 def test_a_process_that_is_too_old_for_meters_saves_until_there_is_one(writer_url: str, db: Db) -> None:
     """Its save begins with this question; it would store messages and count none of them."""
     question = "SELECT registry_version_held()"

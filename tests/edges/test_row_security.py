@@ -341,6 +341,7 @@ def test_a_login_with_grants_of_its_own_sees_all_rows_and_saves(
     db.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {login_of(url)}")
     db.execute(f"GRANT INSERT ON message, duplicate, rejection, voided, total, meter_miss TO {login_of(url)}")
     db.execute(f"GRANT UPDATE ON rejection, total, meter_miss TO {login_of(url)}")
+    db.execute(f"GRANT DELETE ON registry_lock TO {login_of(url)}")
     event = an_event(id="o-2")
 
     with closing(a_bound_saver(url, Bindings())) as saver:

@@ -19,7 +19,8 @@ from producers.gateway.http.heads import (
     idempotency_key_of,
     too_large,
 )
-from producers.gateway.http.problems import RETRY_AFTER_S, Headers, refused
+from producers.gateway.http.places import Stay
+from producers.gateway.http.problems import Headers, refused
 from producers.gateway.items import Item, Refusal, Why
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -34,46 +35,14 @@ LATE, CUT = "late", "cut"
 """What the protocol notes in the scope's state when it gives up waiting for a body."""
 
 
-class Room:
-    """The bytes of all bodies that are held at this moment, of which there may be so many."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self.bytes_max = bytes_max
-        self.held_bytes = 0
-
-
-class Held:
-    """What one request holds of it."""
-
-    __slots__ = ("_bytes", "_room")
-
-    def __init__(self, room: Room) -> None:
-        self._room = room
-        self._bytes = 0
-
-    def add(self, size_bytes: int) -> None:
-        """Hold so much more. Raises Refused if there is no room."""
-        self._bytes += size_bytes
-        self._room.held_bytes += size_bytes
-        if self._room.held_bytes > self._room.bytes_max:
-            raise refused(
-                "over_quota", "the gateway is full of bodies; come again", retry_after_s=RETRY_AFTER_S
-            )
-
-    def release(self) -> None:
-        """Give it all back."""
-        self._room.held_bytes -= self._bytes
-        self._bytes = 0
-
-
 class Disconnected(Exception):
     """The client went away before its request was there."""
 
 
-async def read_body(scope: Scope, receive: Receive, announced: Body, limits: Limits, held: Held) -> bytes:
+async def read_body(scope: Scope, receive: Receive, announced: Body, limits: Limits, held: Stay) -> bytes:
     """Read the body to its end. Raises Refused beyond the limit, which is where reading stops.
 
-    What was read counts as `held`, whatever comes of it, until that is released.
+    What was read counts as `held`, whatever comes of it, until that ends.
     """
     message = await receive()
     chunks: list[bytes] = []
