@@ -107,6 +107,18 @@ class Rights:
     may_correct: bool = True
     reserved: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any], reserved: tuple[str, ...] = ()) -> "Rights":
+        """Read the columns of a key or a queue."""
+        event_types, producers = row["event_types"], row["producers"]
+        return cls(
+            None if event_types is None else frozenset(event_types),
+            None if producers is None else tuple(producers),
+            row["may_void"],
+            row["may_correct"],
+            reserved,
+        )
+
     @property
     def implied(self) -> str:
         """The producer of an event that names none: the only one that the sender has; else the empty one."""

@@ -18,7 +18,7 @@ import structlog
 
 from processor import metrics, noise
 from processor.amounts import Amount, amounts_of, find_misfit
-from processor.bindings import UNBOUND, Bindings
+from processor.bindings import UNBOUND, Bindings, no_right
 from processor.decoding import NO_RULES, Decoder
 from processor.errors import Reason, SettingsError
 from processor.id_scope import IdScope, Unscoped
@@ -33,7 +33,7 @@ from processor.model import (
     Verdict,
 )
 from processor.plain_names import EXPECTED, is_plain
-from processor.rights import VOID
+from processor.rights import VOID, Ground
 from processor.routing_keys import RoutingKeys
 from processor.strict_json import VALUES_MAX
 from processor.validators import compile_schema
@@ -68,6 +68,7 @@ class _Lookup:
     amounts: Mapping[str, tuple[Amount, ...]]
     noise: noise.Rules
     rules: Mapping[str, QueueRules]
+    ground: Ground
 
     @classmethod
     def of(cls, registry: Registry, said: Mapping[str, QueueRules]) -> "_Lookup":
@@ -87,7 +88,15 @@ class _Lookup:
         amounts = amounts_of(registry.meters)
         known_noise = noise.by_reason(registry.rejection_rules)
         return cls(
-            registry, versions, event_types, meters, id_scopes, amounts, known_noise, {**said, **rules}
+            registry,
+            versions,
+            event_types,
+            meters,
+            id_scopes,
+            amounts,
+            known_noise,
+            {**said, **rules},
+            registry.ground,
         )
 
     def rules_of(self, queue: str) -> QueueRules:
@@ -158,6 +167,7 @@ class Schemas:
             return self._rejected(lookup, delivery, envelope)
         if envelope.message_id is None and not delivery.named:
             metrics.unnamed.inc()
+        envelope = rules.rights.complete(envelope)
         # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
         message_id = envelope.message_id or derived_id(delivery.queue, delivery.delivery_id)
         # Of a bad event too, which may be the redelivery of one that was good, and is looked for by its key.
@@ -165,7 +175,9 @@ class Schemas:
         if envelope.event_type in lookup.id_scopes:
             producer, unscoped = _producer(lookup.id_scopes[envelope.event_type], envelope)
         # The binding goes first: what a sender may not speak for is no business of the registry's.
-        refusal = self._bindings.refusal(delivery, envelope.tenant_id, rules.tenants)
+        refusal = self._bindings.refusal(delivery, envelope.tenant_id, rules.tenants) or no_right(
+            rules.rights, delivery.queue, envelope, lookup.ground
+        )
         found: EventSchema | _Refusal
         newcomer = None
         if refusal:

@@ -176,7 +176,7 @@ Held = Mapping[str, Mapping[str, set[str]]]
 
 
 _FUNCTIONS_TO_SAVE = (
-    ("registry_version_held(boolean,boolean)", "EXECUTE"),
+    ("registry_version_held(boolean,boolean,boolean)", "EXECUTE"),
     ("register_tenants(text,text[],bigint)", "EXECUTE"),
     ("pg_logical_emit_message", "EXECUTE"),
 )

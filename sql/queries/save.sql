@@ -4,7 +4,7 @@
 -- of the document as NULL, and is made one again.
 
 -- hold_registry: Keep the registry as it is until the commit, and say which version that is, and whether anything is or was said of a queue.
-SELECT registry_version_held(true, true) AS version, EXISTS (SELECT FROM queue) AS queues_said
+SELECT registry_version_held(true, true, true) AS version, EXISTS (SELECT FROM queue) AS queues_said
 
 -- hold_registry_alone: Wait until no save is under way, and keep others from beginning until the commit.
 LOCK TABLE registry_lock IN EXCLUSIVE MODE
@@ -28,7 +28,9 @@ WHERE status = 'active'
 SELECT rule_id, reason, queue, tenant_id, event_type, conditions FROM rejection_rule WHERE retired_at IS NULL ORDER BY rule_id
 
 -- registry_queues: What is said of queues.
-SELECT queue, unwrap, mapping, tenants, event_type, registers_tenants FROM queue
+SELECT
+  queue, unwrap, mapping, tenants, event_type, registers_tenants, event_types, producers, may_void, may_correct
+FROM queue
 
 -- register_tenants: Register those of the names that are unknown, in a transaction of its own, as far as the queue may; gives those that were registered.
 SELECT register_tenants(%(queue)s, %(names)s, %(version)s)

@@ -59,12 +59,12 @@ def locks_all_it_can(holder: Db) -> list[str]:
     return taken
 
 
-@pytest.fixture(params=["stranger", "processor_tenant_reader"])
+@pytest.fixture(params=["stranger", "processor_tenant_reader", "processor_reader"])
 def hostile(request: pytest.FixtureRequest, log_in: LogIn, db: Db) -> Iterator[list[str]]:
-    """What a login holds that may connect, or that reads for one tenant; nobody waits for long here."""
+    """What a login holds that may connect, or read, for one tenant or all; nobody waits for long here."""
     groups = [] if request.param == "stranger" else [request.param]
     url = log_in(*groups)
-    if groups:
+    if "processor_tenant_reader" in groups:
         db.execute("INSERT INTO tenant_reader VALUES (%s, 'acme')", [login_of(url)])
     db.execute(f"ALTER DATABASE {db.info.dbname} SET lock_timeout = '5s'")
     with ExitStack() as stack:

@@ -406,8 +406,8 @@ def test_what_is_held_is_given_back_whatever_came_of_it(gateway: Gateway) -> Non
     for body in (PULSE, b"{", b" " * 30_000):
         gateway.post("/ingest", body)
     with gateway.raw() as client:
-        client.send(a_request(b"{", length=100))
-        wait_until(lambda: (places.taken, room.taken) == (1, 1), "one byte is held")
+        client.send(a_request(b"{" * 5000, length=6000))
+        wait_until(lambda: (places.taken, room.taken) == (1, 5000), "what came of a body is held")
     with gateway.raw() as client:
         client.send(b"POST /ing")
         wait_until(lambda: (places.taken, room.taken) == (0, 9), "what is no head yet is held")

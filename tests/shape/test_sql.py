@@ -61,6 +61,7 @@ COLUMNS = {
     "tenant": "tenant_id name status created_at registered_by?",
     "queue": """
         queue unwrap? mapping? tenants? event_type? registers_tenants registers_max registered_at
+        event_types? producers? may_void may_correct
     """,
     "event_type": "event_type description created_at id_scope",
     "event_schema": "schema_id event_type tenant_id? version definition published_at",

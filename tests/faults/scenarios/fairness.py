@@ -120,11 +120,11 @@ def _neighbours(field: Field, target: Target, keys: dict[str, str]) -> list[Neig
         return SqsDoor(field.sqs.client(), field.queue_url)
 
     made = [
-        Neighbour("http", "quiet-http", over_http, 20, field.folder / "http.jsonl", keeps=True),
-        Neighbour("http, new", "quiet-http", over_http, 5, field.folder / "http-new.jsonl", keeps=False),
-        Neighbour("grpc", "quiet-grpc", over_grpc, 20, field.folder / "grpc.jsonl", keeps=True),
-        Neighbour("grpc, new", "quiet-grpc", over_grpc, 5, field.folder / "grpc-new.jsonl", keeps=False),
-        Neighbour("sqs", "quiet-sqs", over_sqs, 10, field.folder / "sqs.jsonl", keeps=True),
+        Neighbour("http", "quiet-http", over_http, 8, field.folder / "http.jsonl", keeps=True),
+        Neighbour("http, new", "quiet-http", over_http, 4, field.folder / "http-new.jsonl", keeps=False),
+        Neighbour("grpc", "quiet-grpc", over_grpc, 8, field.folder / "grpc.jsonl", keeps=True),
+        Neighbour("grpc, new", "quiet-grpc", over_grpc, 4, field.folder / "grpc-new.jsonl", keeps=False),
+        Neighbour("sqs", "quiet-sqs", over_sqs, 8, field.folder / "sqs.jsonl", keeps=True),
     ]
     field.load.more_manifests += [one.manifest for one in made]
     return made
