@@ -102,7 +102,6 @@ class Settings(BaseSettings):
     reject_alarm_share: float = Field(0.2, gt=0, le=1)
     reject_alarm_count_min: int = Field(50, ge=1, le=1_000_000)
     reject_alarm_window_s: int = Field(300, ge=10, le=86_400)
-
     storage_rejected_bytes: int = Field(2**30, ge=1, le=2**50)
     storage_alarm_bytes: int = Field(10 * 2**30, ge=1, le=2**60)
 
