@@ -38,6 +38,8 @@ _GATEWAY_LOGIN = "gateway"
 _MALLORY = "mallory"
 _QUIET = ("quiet-http", "quiet-grpc", "quiet-sqs")
 _SETTLE_S = 3.0
+_ONSET_S = 6.0
+"""Attackers start together: what the start of so many programs costs is this machine's affair."""
 _ANSWER_S_MAX = 60.0
 _LATE_S = 1.0
 _BACKLOG_MAX = 50
@@ -217,7 +219,7 @@ def one_after_the_other(field: Field) -> None:
         for name in os.environ.get("FAIRNESS_ATTACKS", "").split() or list(ATTACKS):
             calm = [_phase(field, 5)]
             with field.fault(), _attacked(field, town.target, [name]):
-                field.pause(_SETTLE_S, _SETTLE_S)
+                field.pause(_ONSET_S, _ONSET_S)
                 hostile = [_phase(field, 8)]
             click.echo(_said(name, _served(field, town, calm), _served(field, town, hostile)))
             _recover(field, town)
@@ -231,8 +233,7 @@ def all_at_once(field: Field) -> None:
         for _ in range(field.rounds):
             calm.append(_phase(field, 15))
             with field.fault(), _attacked(field, town.target, list(ATTACKS)):
-                # Attackers start together, and what their start costs is this machine's affair.
-                field.pause(_SETTLE_S, _SETTLE_S)
+                field.pause(_ONSET_S, _ONSET_S)
                 hostile.append(_phase(field, 60 / field.rounds))
             _recover(field, town)
         before, during = _served(field, town, calm), _served(field, town, hostile)
