@@ -76,14 +76,14 @@ def send(endpoint_url: str, queue_url: str, count: int, seed: int, folder: Path)
     )
 
 
-def _paced(client: _Client, queue_url: str, messages: Iterator[Outgoing]) -> Iterator[Outgoing]:
+def _paced(client: LeanClient, queue_url: str, messages: Iterator[Outgoing]) -> Iterator[Outgoing]:
     for number, message in enumerate(messages):
         while number % _LOOK_EVERY == 0 and _depth(client, queue_url) > BACKLOG_MAX:
             time.sleep(_PAUSE_S)
         yield message
 
 
-def _depth(client: _Client, queue_url: str) -> int:
+def _depth(client: LeanClient, queue_url: str) -> int:
     counts = client.ask("GetQueueAttributes", QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
     return int(counts["ApproximateNumberOfMessages"])
 
