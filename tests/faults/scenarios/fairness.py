@@ -40,6 +40,7 @@ from tests.load.queues import QueueServer
 
 _GATEWAY_LOGIN = "gateway"
 _MALLORY = "mallory"
+_LOGINS = (_MALLORY, "mallory_too")
 _QUIET = ("quiet-http", "quiet-grpc", "quiet-sqs")
 _SETTLE_S = 3.0
 _ONSET_S = 6.0
@@ -106,8 +107,9 @@ def _settle(field: Field) -> None:
         publish_schema(admin, "dear", DEAR_SCHEMA, None)
         admin.execute(f"CREATE ROLE {_GATEWAY_LOGIN} LOGIN IN ROLE processor_gateway")
         # As sql/README.md says: without a limit one login may take all connections that there are.
-        admin.execute(f"CREATE ROLE {_MALLORY} LOGIN CONNECTION LIMIT 8 IN ROLE processor_tenant_reader")
-        admin.execute("INSERT INTO tenant_reader VALUES (%(name)s, %(name)s)", {"name": _MALLORY})
+        for login in _LOGINS:
+            admin.execute(f"CREATE ROLE {login} LOGIN CONNECTION LIMIT 8 IN ROLE processor_tenant_reader")
+            admin.execute("INSERT INTO tenant_reader VALUES (%s, %s)", (login, _MALLORY))
     ports = {"http": free_port(), "grpc": free_port()}
     gateway = straight | {
         "DATABASE_URL": field.postgres.url(DATABASE, _GATEWAY_LOGIN),
@@ -127,7 +129,7 @@ def _settle(field: Field) -> None:
         ports["grpc"],
         keys[_MALLORY],
         queue_url,
-        field.postgres.url(DATABASE, _MALLORY),
+        *(field.postgres.url(DATABASE, login) for login in _LOGINS),
     )
     _TOWNS[id(field)] = _Town(target, _neighbours(field, target, keys))
     field.cleanup.callback(lambda: _TOWNS.pop(id(field)))
