@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Large:
-    """A holder of rejections, or a tenant, that keeps much; `full`: the larger of its new rejections are cut."""
+    """A holder of rejections, or a tenant, that keeps much; `full`: new rejections of it are cut."""
 
     who: str
     what: str

@@ -107,18 +107,10 @@ def queue_set(
     registers its tenant.
     """  # noqa: D301 - click's mark for lines to be left as they are
     require_name(name)
-    if tenant is not None and tenants is not None:
-        raise click.UsageError("expected --tenant or --tenants, not both")
-    try:
-        bound = (
-            frozenset([tenant]) if tenant is not None else None if tenants is None else tenants_of(tenants)
-        )
-    except ValueError as error:
-        raise SettingsError(f"--tenants: {error}") from None
     given: dict[str, Any] = {
         "unwrap": unwrap,
         "mapping": mapping.parse(maps) or None,
-        "tenants": None if bound is None else sorted(bound),
+        "tenants": _tenants(tenant, tenants),
         "event_type": event_type,
         "registers_tenants": None if register is None else True,
         "registers_max": register_max,
@@ -126,12 +118,7 @@ def queue_set(
         "may_correct": False if no_correct else None,
         **rights_of(types, producers),
     }
-    changes = {column: value for column, value in given.items() if value is not None}
-    for option in unsets:
-        for column in _UNSET[option]:
-            if column in changes:
-                raise click.UsageError(f"--unset {option} contradicts what else is given")
-            changes[column] = NOTHING_SAID[column]
+    changes = _changes(given, unsets)
     if not changes:
         raise click.UsageError("no rule is given; name an option, see --help")
     with database(Settings.load()) as connection:
@@ -179,6 +166,27 @@ def queue_remove(name: str) -> None:
     with database(Settings.load()) as connection:
         remove_queue(connection, name)
     say(f"queue {name}: {_NOTHING}")
+
+
+def _tenants(tenant: str | None, tenants: str | None) -> list[str] | None:
+    if tenant is not None and tenants is not None:
+        raise click.UsageError("expected --tenant or --tenants, not both")
+    if tenant is not None:
+        return [tenant]
+    try:
+        return None if tenants is None else sorted(tenants_of(tenants))
+    except ValueError as error:
+        raise SettingsError(f"--tenants: {error}") from None
+
+
+def _changes(given: dict[str, Any], unsets: tuple[str, ...]) -> dict[str, Any]:
+    changes = {column: value for column, value in given.items() if value is not None}
+    for option in unsets:
+        for column in _UNSET[option]:
+            if column in changes:
+                raise click.UsageError(f"--unset {option} contradicts what else is given")
+            changes[column] = NOTHING_SAID[column]
+    return changes
 
 
 def _notes(row: dict[str, Any], unknown: dict[str, Any]) -> list[str]:

@@ -166,7 +166,8 @@ def rejection_replay(
     with database(settings) as connection:
         cut = QuarantineSource(connection, selection).count_cut()
     if as_json:
-        print_json({"dry_run": dry_run, "outcomes": outcomes, "left_out": left_out, "cut": cut})
+        more = {"cut": cut} if cut else {}
+        print_json({"dry_run": dry_run, "outcomes": outcomes, "left_out": left_out} | more)
     elif not outcomes and not left_out and not cut:
         say("no open rejections are selected")
     else:

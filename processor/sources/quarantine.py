@@ -74,7 +74,7 @@ class QuarantineSource:
         return 0 if row is None else int(row[0])
 
     def count_cut(self) -> int:
-        """Count the selected open rejections of whose body the head is kept alone: they are not handed over."""
+        """Count the selected open rejections of which the head is kept alone; they are not handed over."""
         row = self._connection.execute(queries("rejections")["count_cut"], self._parameters()).fetchone()
         return 0 if row is None else int(row[0])
 

@@ -201,7 +201,7 @@ class IngestService:
                 first,
                 following,
                 lambda reads: take(self._intake, reads, caller),
-                partial(self._intake.do, caller),
+                partial(self._do, caller),
                 call.idempotency_key,
             )
             if isinstance(found, Refusal):
@@ -282,12 +282,19 @@ class IngestService:
         """Read the one message of a unary call."""
         data = await self._first(call, context)
         try:
-            found = await self._intake.do(caller, len(data), lambda: read(kind.FromString(data)))
+            found = await self._do(caller, len(data), lambda: read(kind.FromString(data)))
         except DecodeError:
             await _refuse(context, unreadable(kind))
         if isinstance(found, Refusal):
             await _refuse(context, found)
         return found
+
+    async def _do(self, caller: Caller, weight: int, work: Callable[[], T]) -> T | Refusal:
+        """Do work on a message of so many bytes, which are charged."""
+        if owing := self._intake.owing(caller):
+            return owing
+        self._intake.charge(caller, weight)
+        return await self._intake.do(caller, weight, work)
 
     async def _first(self, call: _Call, context: _Context) -> bytes:
         """Give the first message of a call, which has to be there in time."""
@@ -318,7 +325,7 @@ class IngestService:
             # It came in just before, and was not among those that the stop has told.
             stream.end()
         try:
-            await stream.run(lambda: _next(context), partial(self._intake.do, caller))
+            await stream.run(lambda: _next(context), partial(self._do, caller))
         finally:
             self._streams.discard(stream)
 
