@@ -129,7 +129,8 @@ def _settle(field: Field) -> None:
         ports["grpc"],
         keys[_MALLORY],
         queue_url,
-        *(field.postgres.url(DATABASE, login) for login in _LOGINS),
+        field.postgres.url(DATABASE, _LOGINS[0]),
+        field.postgres.url(DATABASE, _LOGINS[1]),
     )
     _TOWNS[id(field)] = _Town(target, _neighbours(field, target, keys))
     field.cleanup.callback(lambda: _TOWNS.pop(id(field)))
