@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ class Field:
     cleanup: contextlib.ExitStack
     """What is put here is undone after the fleet and the load have ended."""
     faults: int = 0
+    complaints: list[str] = field(default_factory=list)
+    """What was wrong, and lets the rest be judged all the same."""
     dispatchers: Fleet | None = None
     gateways: Fleet | None = None
     sink: Receiver | None = None

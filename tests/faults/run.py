@@ -149,7 +149,7 @@ def _drain(ground: Field) -> float:
 
 
 def _troubles(ground: Field, scenario: Scenario, judgement: Judgement) -> str:
-    troubles = []
+    troubles = list(ground.complaints)
     if ground.load.failure is not None:
         troubles.append(f"the load ended early: {ground.load.failure}")
     fallen = [fall for fleet in _fleets(ground) for fall in fleet.falls]
