@@ -215,7 +215,7 @@ class Rights:
 
 
 EVERYTHING = Rights()
-"""Of a sender of whom nothing is said. Always this very value, since every event of such a one is asked for it."""
+"""Of a sender of whom nothing is said; always this very value, as every event of such a one asks for it."""
 
 NEITHER = Rights(may_void=False, may_correct=False)
 """Of a key of which nothing is said: it takes nothing back."""
