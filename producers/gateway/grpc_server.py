@@ -12,7 +12,8 @@ import uvloop
 from processor.deaths import ended_by_a_dead_thread
 from processor.probes import Probes
 from processor.settings import Settings
-from producers.gateway.grpc_door import OTHER_CALLS_MAX, GrpcDoor
+from producers.gateway.grpc_door import CONNECTIONS_MAX, GrpcDoor
+from producers.gateway.grpc_front import FILES_PER_CONNECTION
 from producers.gateway.grpc_service import Bounds
 from producers.gateway.open_files import connections_within
 from producers.gateway.opening import open_intake, open_keys
@@ -25,7 +26,6 @@ log = structlog.get_logger(__name__)
 
 def run(settings: Settings) -> None:
     """Run the door of these settings until it is told to stop. Raises SettingsError for what can't work."""
-    connections_within(settings.gateway_requests_max + OTHER_CALLS_MAX)
     with (
         ended_by_a_dead_thread(settings.stop_timeout_s),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
@@ -35,12 +35,15 @@ def run(settings: Settings) -> None:
 
 async def _run(settings: Settings) -> None:
     intake, keys = open_intake(settings), open_keys(settings)
+    wanted = max(settings.gateway_requests_max, CONNECTIONS_MAX)
+    found = connections_within(FILES_PER_CONNECTION * wanted) // FILES_PER_CONNECTION
     door = GrpcDoor(
         intake,
         keys,
         bounds_of(settings),
         host=settings.gateway_host,
         port=settings.gateway_grpc_port,
+        connections_max=max(1, found),
         serves_usage=settings.gateway_compat == "usage-service",
     )
     # By the time that anything may have to wait, a port that is taken has been told.

@@ -1,11 +1,11 @@
 """The methods of the gRPC door: calls in, words out; all meaning is in the intake behind them.
 
-call ─▶ a free place? ─▶ who calls? (Keys) ─▶ read ─▶ Intake.take ─▶ reply, or status and trailing metadata
+call ─▶ who calls? (Keys) ─▶ a place of the tenant's share? ─▶ read ─▶ Intake.take ─▶ reply, or status
 """
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from processor.wire import TRACE_NAMES
 from producers.gateway import grpc_measures
+from producers.gateway.grpc_front import Front, Pipe
 from producers.gateway.grpc_items import (
     STATUS,
     Results,
@@ -27,11 +28,12 @@ from producers.gateway.grpc_items import (
     trailing,
     unreadable,
 )
-from producers.gateway.grpc_streams import Answered, Stream, take
+from producers.gateway.grpc_streams import FULL, Answered, Stream, take
 from producers.gateway.grpc_usage import UsageHandler, take_usage
 from producers.gateway.items import Caller, Intake, Keys, Refusal, Why
 from producers.gateway.protos import ingest_pb2 as pb
 from producers.gateway.protos import usage_pb2 as usage_pb
+from producers.gateway.shares import Shares
 
 SERVICE = str(pb.DESCRIPTOR.services_by_name["Ingest"].full_name)
 
@@ -51,8 +53,6 @@ _STOPPING = Refusal(
     Why.UNAVAILABLE,
     "the gateway is stopping; what has no result has not been read: send it again, on a new connection",
 )
-_FULL = Refusal(Why.OVER_QUOTA, "the gateway has as much to do as it takes; come again", retry_after_s=1)
-
 _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 _Request = TypeVar("_Request", pb.IngestRequest, pb.IngestBatchRequest)
 
@@ -69,11 +69,13 @@ class Bounds:
 
 @dataclass(slots=True)
 class _Call:
-    """What the metadata of a call say, and how much of the room for messages it holds."""
+    """What the metadata of a call say, who calls, and how much of the tenant's room for messages it holds."""
 
     authorization: str | None
     idempotency_key: str | None
     trace: dict[str, str]
+    caller: Caller = Caller()
+    holder: Hashable = None
     held_bytes: int = 0
 
     def key_of(self, place: int) -> str | None:
@@ -89,16 +91,18 @@ class IngestService:
     message has a time-out, and a place that is counted.
     """
 
-    def __init__(self, intake: Intake, keys: Keys, bounds: Bounds) -> None:
+    def __init__(self, intake: Intake, keys: Keys, bounds: Bounds, front: Front) -> None:
         self._intake = intake
         self._keys = keys
         self._bounds = bounds
+        self._front = front
+        self.places = Shares(bounds.calls_max)
+        self.room = Shares(MESSAGES_HELD_MAX * bounds.message_bytes_max)
         self._streams: set[Stream] = set()
         self._stopping = False
-        self._calls = self._held_bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        grpc_measures.in_flight.set_function(lambda: self._calls)
+        grpc_measures.in_flight.set_function(lambda: self.places.taken)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Give what a server needs to call us."""
@@ -118,10 +122,9 @@ class IngestService:
     async def ingest(self, _messages: object, context: _Context) -> pb.IngestReply:
         """Take one event; a refusal ends the call with its status."""
         async with self._place("Ingest", context) as call:
-            caller = await self._known(call, context)
             request = await self._read(pb.IngestRequest, call, context)
             read = read_event(request, call.idempotency_key)
-            [word] = await take(self._intake, [read], caller)
+            [word] = await take(self._intake, [read], call.caller)
             if isinstance(word, Refusal):
                 await _refuse(context, word, by_field=read.by_field)
             return pb.IngestReply(taken=taken(word))
@@ -129,12 +132,11 @@ class IngestService:
     async def ingest_batch(self, _messages: object, context: _Context) -> pb.IngestBatchReply:
         """Take several events, and give a result for each in order."""
         async with self._place("IngestBatch", context) as call:
-            caller = await self._known(call, context)
             request = await self._read(pb.IngestBatchRequest, call, context)
             if too_many := too_many_items(len(request.items), self._bounds.items_max):
                 await _refuse(context, too_many)
             reads = [read_event(item, call.key_of(place)) for place, item in enumerate(request.items)]
-            words_on_all = await take(self._intake, reads, caller)
+            words_on_all = await take(self._intake, reads, call.caller)
             return pb.IngestBatchReply(results=Results().of_all(words_on_all, reads))
 
     async def ingest_stream(self, _messages: object, context: _Context) -> None:
@@ -187,10 +189,9 @@ class IngestService:
             return data
 
         async with self._place("Consume", context) as call:
-            caller = await self._known(call, context)
             first = await self._first(call, context)
             found = await take_usage(
-                first, following, lambda reads: take(self._intake, reads, caller), call.idempotency_key
+                first, following, lambda reads: take(self._intake, reads, call.caller), call.idempotency_key
             )
             if isinstance(found, Refusal):
                 await _refuse(context, found)
@@ -206,19 +207,18 @@ class IngestService:
 
     @asynccontextmanager
     async def _place(self, method: str, context: _Context) -> AsyncIterator[_Call]:
-        """Hold one of the places for calls; a call that finds none is refused before it is read."""
-        self._calls += 1
-        self._idle.clear()
-        status, call = "UNKNOWN", None
+        """Hold one of the tenant's places for calls; what has no key, or finds none, is refused before it is read."""
+        status, call, pipe = "UNKNOWN", None, self._front.pipe_of(context.peer())
         try:
             if self._stopping:
                 await _refuse(context, _STOPPING)
-            if self._calls > self._bounds.calls_max:
-                await _refuse(context, _FULL)
-            said = _call(context)
-            if isinstance(said, Refusal):
-                await _refuse(context, said)
-            call = said
+            call = await self._known(context, pipe)
+            if not self.places.take(call.holder):
+                call = None
+                await _refuse(context, FULL)
+            self._idle.clear()
+            if pipe is not None:
+                pipe.calls += 1
             yield call
             status = "OK"
         except grpc.aio.AbortError:
@@ -228,22 +228,38 @@ class IngestService:
             status = "CANCELLED"
             raise
         except Exception as error:  # noqa: BLE001 - nothing may reach gRPC, which logs it and tells the caller
-            status = "INTERNAL"
-            # Without its text and its trace, which may have the event in them.
-            log.error("call_failed", method=method, error=_fault(error))  # noqa: TRY400
-            await context.abort(grpc.StatusCode.INTERNAL, "a fault of the gateway; send it again")
+            status = "CANCELLED" if client_is_gone(error) else "INTERNAL"
+            if status == "INTERNAL":
+                # Without its text and its trace, which may have the event in them.
+                log.error("call_failed", method=method, error=_fault(error))  # noqa: TRY400
+            await abort(context, grpc.StatusCode.INTERNAL, "a fault of the gateway; send it again")
         finally:
             grpc_measures.calls.labels(method=method, status=status).inc()
-            self._calls -= 1
-            self._held_bytes -= call.held_bytes if call is not None else 0
-            if not self._calls:
-                self._idle.set()
+            if call is not None:
+                self._leave(call, pipe)
 
-    async def _known(self, call: _Call, context: _Context) -> Caller:
+    def _leave(self, call: _Call, pipe: Pipe | None) -> None:
+        self.places.give_back(call.holder)
+        if call.held_bytes:
+            self.room.give_back(call.holder, call.held_bytes)
+        if pipe is not None:
+            pipe.calls -= 1
+        if not self.places.taken:
+            self._idle.set()
+
+    async def _known(self, context: _Context, pipe: Pipe | None) -> _Call:
+        call = _call(context)
+        if isinstance(call, Refusal):
+            await _refuse(context, call)
         caller = await self._caller(call)
         if isinstance(caller, Refusal):
             await _refuse(context, caller)
-        return caller
+        address = None if pipe is None else pipe.address
+        call.caller = caller
+        call.holder = ("address", address) if caller.tenant_id is None else caller.tenant_id
+        if pipe is not None:
+            pipe.known(call.holder)
+        return call
 
     async def _caller(self, call: _Call) -> Caller | Refusal:
         caller = await self._keys.caller(call.authorization)
@@ -263,23 +279,31 @@ class IngestService:
                 data = await _next(context)
         except TimeoutError:
             words = f"the message was not there within {self._bounds.read_timeout_s:g} s"
-            await context.abort(
-                grpc.StatusCode.DEADLINE_EXCEEDED, f"{words} (GATEWAY_READ_TIMEOUT_S); nothing was taken"
+            await abort(
+                context,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                f"{words} (GATEWAY_READ_TIMEOUT_S); nothing was taken",
             )
         if data is None:
             await _refuse(context, Refusal(Why.MALFORMED, "the call came to its end without a message"))
+        if not self.room.take(call.holder, len(data)):
+            await _refuse(context, FULL)
         call.held_bytes = len(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > MESSAGES_HELD_MAX * self._bounds.message_bytes_max:
-            await _refuse(context, _FULL)
         return data
 
     def _stream(self, call: _Call, answer: Callable[[Answered], Awaitable[None]]) -> Stream:
-        return Stream(self._intake, lambda: self._caller(call), answer, call.key_of, self._bounds.items_max)
+        return Stream(
+            self._intake,
+            lambda: self._caller(call),
+            answer,
+            call.key_of,
+            self._bounds.items_max,
+            self.room,
+            call.holder,
+        )
 
     async def _run(self, call: _Call, stream: Stream, context: _Context) -> None:
-        """Check who calls before anything is read, then let the stream come to its end."""
-        await self._known(call, context)
+        """Let the stream come to its end."""
         self._streams.add(stream)
         if self._stopping:
             # It came in just before, and was not among those that the stop has told.
@@ -298,7 +322,27 @@ async def _next(context: _Context) -> bytes | None:
 
 async def _refuse(context: _Context, refusal: Refusal, *, by_field: bool = False) -> NoReturn:
     words = status_words(refusal)
-    await context.abort(STATUS[refusal.why], words, trailing(refusal, by_field=by_field))
+    await abort(context, STATUS[refusal.why], words, trailing(refusal, by_field=by_field))
+
+
+async def abort(
+    context: _Context, code: grpc.StatusCode, words: str, metadata: tuple[tuple[str, str | bytes], ...] = ()
+) -> NoReturn:
+    """End a call with this status; where its client has gone in the meantime, quietly."""
+    try:
+        await context.abort(code, words, metadata)
+    except grpc.aio.AbortError:
+        raise
+    except grpc.aio.BaseError:
+        # gRPC would log each with a traceback, as often as a client likes.
+        raise asyncio.CancelledError from None
+
+
+def client_is_gone(error: BaseException) -> bool:
+    """Say whether this is what gRPC raises when the other side has ended a call, or broken its rules."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(client_is_gone(one) for one in error.exceptions)
+    return isinstance(error, grpc.aio.BaseError | asyncio.CancelledError)
 
 
 def _fault(error: BaseException) -> str:

@@ -6,14 +6,15 @@ Who does not read the answers gets no room, and is then not read either: that is
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
 from producers.gateway.grpc_items import Read, read_event, too_many_items, unreadable
-from producers.gateway.items import Caller, Intake, Item, Refusal, Word
+from producers.gateway.items import Caller, Intake, Item, Refusal, Why, Word
 from producers.gateway.protos import ingest_pb2 as pb
+from producers.gateway.shares import Shares
 
 WINDOW_ITEMS, WINDOW_BYTES = 256, 4 * 1024 * 1024
 """What a stream may have without an answer until it is read no further; its last message may go beyond."""
@@ -23,6 +24,10 @@ CHUNK_ITEMS = 10
 
 LINGER_S = 0.001
 """How long an event waits for others of its stream, while some are on their way already."""
+
+FULL = Refusal(
+    Why.OVER_QUOTA, "the gateway has as much to do for this tenant as it takes; come again", retry_after_s=1
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class Stream:
 
     `check` says, now and again, who calls; `key_of` gives the idempotency key of an event by its place.
     `answer` hands words back: never twice at once, and not before it returns is there room for more.
+    What it holds is taken from the share that `holder` has of `room`; events beyond that are refused.
     """
 
     def __init__(
@@ -56,7 +62,11 @@ class Stream:
         answer: Callable[[Answered], Awaitable[None]],
         key_of: Callable[[int], str | None],
         items_max: int,
+        room: Shares,
+        holder: Hashable,
     ) -> None:
+        self._room = room
+        self._holder = holder
         self._intake = intake
         self._check = check
         self._answer = answer
@@ -81,6 +91,13 @@ class Stream:
 
     async def run(self, next_message: Callable[[], Awaitable[bytes | None]]) -> None:
         """Take all that comes until there is None, and return when each that was read is answered."""
+        try:
+            await self._run(next_message)
+        finally:
+            if self._window.size_bytes:
+                self._room.give_back(self._holder, self._window.size_bytes)
+
+    async def _run(self, next_message: Callable[[], Awaitable[bytes | None]]) -> None:
         reader = asyncio.create_task(self._read(next_message))
         ended = asyncio.create_task(self._ended.wait())
         async with asyncio.TaskGroup() as self._takes:
@@ -112,10 +129,12 @@ class Stream:
 
     def _arrive(self, items: Sequence[pb.IngestRequest], first: int, size_bytes: int) -> None:
         idle = not self._window.items
+        refused = too_many_items(len(items), self._items_max)
+        if not self._room.take(self._holder, size_bytes):
+            refused, size_bytes = FULL, 0
         self._window.enter(len(items), size_bytes)
-        too_many = too_many_items(len(items), self._items_max)
         for sequence, item in enumerate(items, first):
-            read = Read(too_many) if too_many else read_event(item, self._key_of(sequence))
+            read = Read(refused) if refused else read_event(item, self._key_of(sequence))
             # The bytes of a message leave the window with its last event.
             last = sequence == first + len(items) - 1
             self._gathered.append(Arrived(sequence, read, size_bytes if last else 0))
@@ -146,7 +165,10 @@ class Stream:
             words = await take(self._intake, [one.read for one in arrived], caller)
         async with self._answering:
             await self._answer(Answered(arrived, words))
-        self._window.leave(len(arrived), sum(one.size_bytes for one in arrived))
+        size_bytes = sum(one.size_bytes for one in arrived)
+        self._window.leave(len(arrived), size_bytes)
+        if size_bytes:
+            self._room.give_back(self._holder, size_bytes)
 
 
 async def take(intake: Intake, reads: list[Read], caller: Caller) -> list[Word]:
@@ -160,20 +182,20 @@ class _Window:
     """Counts what has no answer."""
 
     def __init__(self) -> None:
-        self.items = self._bytes = 0
+        self.items = self.size_bytes = 0
         self._left = asyncio.Event()
 
     def enter(self, items: int, size_bytes: int) -> None:
         self.items += items
-        self._bytes += size_bytes
+        self.size_bytes += size_bytes
 
     def leave(self, items: int, size_bytes: int) -> None:
         self.items -= items
-        self._bytes -= size_bytes
+        self.size_bytes -= size_bytes
         self._left.set()
 
     async def room(self) -> None:
         """Wait until there is room for one message more."""
-        while self.items >= WINDOW_ITEMS or self._bytes >= WINDOW_BYTES:
+        while self.items >= WINDOW_ITEMS or self.size_bytes >= WINDOW_BYTES:
             self._left.clear()
             await self._left.wait()
