@@ -11,18 +11,26 @@ import asyncio
 import os
 import socket
 import tempfile
-from collections import OrderedDict
-from collections.abc import Hashable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
 from itertools import count
-from pathlib import Path
 
 from processor.errors import SettingsError
 from producers.gateway.shares import Shares, holder_of
 
 FILES_PER_CONNECTION = 3
 
-FRAMES_PER_S, FRAMES_AT_ONCE = 100, 200
-"""Frames of HTTP/2 that come from one address without a key; some six make a call."""
+FRAMES_PER_S, FRAMES_AT_ONCE, FRAMES_IN_TURN = 100, 200, 20
+"""Frames of HTTP/2 that come from one address without a key; some six make a first call."""
+
+FRAMES_OF_ALL_PER_S = 1500
+"""Those of all addresses together, so that many addresses stop none that has shown a key."""
+
+EARLY_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes that wait for their turn."""
+
+_FRAMES_PER_CONNECTION = 10
+"""What a connection costs beside its frames."""
 
 _BYTES_PER_FRAME = 4096
 """A frame counts once more for each so many bytes."""
@@ -46,6 +54,7 @@ class Front:
         self._meters: dict[Hashable, Meter] = {}
         self._server: asyncio.Server | None = None
         self.silent_s = silent_s
+        self.early = Shares(EARLY_BYTES_MAX)
         self.places = Places(connections_max)
 
     @property
@@ -56,6 +65,7 @@ class Front:
     async def start(self) -> None:
         """Begin to take connections."""
         loop = asyncio.get_running_loop()
+        self._of_all = Budget(FRAMES_OF_ALL_PER_S, FRAMES_OF_ALL_PER_S, loop.time)
         self._server = await loop.create_server(lambda: Pipe(self), sock=self._listener, backlog=_BACKLOG)
 
     def stop(self) -> None:
@@ -78,10 +88,10 @@ class Front:
         """Give the meter of an address; who has been quiet for long has a new one."""
         meter = self._meters.get(holder)
         if meter is None:
+            loop = asyncio.get_running_loop()
             if len(self._meters) > 2 * self.places.total:
-                now = asyncio.get_running_loop().time()
-                self._meters = {one: meter for one, meter in self._meters.items() if not meter.full(now)}
-            meter = self._meters[holder] = Meter(asyncio.get_running_loop().time())
+                self._meters = {one: meter for one, meter in self._meters.items() if not meter.idle}
+            meter = self._meters[holder] = Meter(loop, self._of_all)
         return meter
 
     def reach(self, pipe: "Pipe") -> socket.socket:
@@ -138,7 +148,7 @@ class Places:
         if not self._shares.take(holder):
             return False
         self.leave(pipe)
-        pipe.holder = holder
+        pipe.holder, pipe.is_stranger = holder, False
         self._known.setdefault(holder, OrderedDict())[pipe] = None
         return True
 
@@ -169,25 +179,62 @@ class Places:
         return False
 
 
-class Meter:
-    """How many frames may come from one address without a key."""
+class Budget:
+    """So many frames in a second, and what has gathered while none came."""
 
-    def __init__(self, now: float) -> None:
-        self._left, self._at = float(FRAMES_AT_ONCE), now
+    def __init__(self, per_s: float, at_once: float, clock: Callable[[], float]) -> None:
+        self._per_s, self._at_once, self._clock = per_s, at_once, clock
+        self._left, self._at = at_once, clock()
 
-    def full(self, now: float) -> bool:
-        """Say whether it is as a new one."""
-        return self._left + (now - self._at) * FRAMES_PER_S >= FRAMES_AT_ONCE
-
-    def pay(self, frames: float, now: float) -> float:
-        """Take so much, and say for how many seconds nothing more may come."""
-        self._left = min(FRAMES_AT_ONCE, self._left + (now - self._at) * FRAMES_PER_S) - frames
+    def left(self, taken: float = 0.0) -> float:
+        """Take so much, and say what is left: less than nothing where more was taken than there was."""
+        now = self._clock()
+        self._left = min(self._at_once, self._left + (now - self._at) * self._per_s) - taken
         self._at = now
-        return max(0.0, -self._left / FRAMES_PER_S)
+        return self._left
+
+
+class Meter:
+    """Lets frames of those in that have one address and no key: within budgets, and each in turn."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, of_all: Budget) -> None:
+        self._loop = loop
+        self._budgets = (Budget(FRAMES_PER_S, FRAMES_AT_ONCE, loop.time), of_all)
+        self._waiting: deque[Pipe] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is as a new one."""
+        return not self._waiting and self._budgets[0].left() >= FRAMES_AT_ONCE
+
+    def ask(self, pipe: "Pipe") -> None:
+        """Call `turn` of this connection when it may go on, which gives what it took."""
+        self._waiting.append(pipe)
+        if self._timer is None:
+            self._go()
 
     def give_back(self, frames: float) -> None:
-        """Give back what one has paid that has shown a key since."""
-        self._left += frames
+        """Give back what one has taken that has shown a key since."""
+        for budget in self._budgets:
+            budget.left(-frames)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._go()
+
+    def _may_go(self) -> bool:
+        own, of_all = (budget.left() for budget in self._budgets)
+        # Half of what is there for all is kept for addresses that have taken little.
+        return own > 0 and of_all > FRAMES_OF_ALL_PER_S / 2 * (1 - own / FRAMES_AT_ONCE)
+
+    def _go(self) -> None:
+        self._timer = None
+        while self._waiting and self._may_go():
+            taken = self._waiting.popleft().turn()
+            for budget in self._budgets:
+                budget.left(taken)
+        if self._waiting and self._timer is None:
+            self._timer = self._loop.call_later(1 / FRAMES_PER_S, self._go)
 
 
 class Pipe(asyncio.Protocol):
@@ -198,72 +245,88 @@ class Pipe(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._frames = Frames()
         self._paid = 0.0
-        self._wait: asyncio.TimerHandle | None = None
+        self._silent: asyncio.TimerHandle | None = None
         self._outside: asyncio.Transport | None = None
         self._reaching: asyncio.Task[None] | None = None
+        self._waits = self._full = False
         self._early = bytearray()
-        self._full = False
         self.inside: asyncio.Transport | None = None
         self.address: Hashable = None
         self.holder: Hashable = None
+        self.is_stranger = True
+        """Whether it has shown no key."""
         self.name = ""
         self.calls = 0
         """Calls with a key that are under way."""
-
-    @property
-    def is_stranger(self) -> bool:
-        """Whether it has shown no key."""
-        return isinstance(self.holder, tuple) and self.holder[0] == "address"
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as it is called
         """Take a place, or end."""
         self._outside = transport
         peer = transport.get_extra_info("peername")
         self.address = holder_of(peer[0] if peer else "")
-        if not self._front.places.enter(self):
-            transport.abort()
-            return
-        # Who connects and says nothing costs gRPC nothing.
-        self._wait = self._loop.call_later(self._front.silent_s, self.shut)
+        if self._front.places.enter(self):
+            # Who connects and says nothing costs gRPC nothing.
+            self._silent = self._loop.call_later(self._front.silent_s, self.shut)
+        else:
+            # Not in here: uvloop is not done with making it.
+            self._loop.call_soon(transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Hand on what came; of a stranger not faster than its address may."""
+        """Hand on what came; of a stranger when its address has its turn."""
         if self.holder is None:
             return
         self._front.places.heard(self)
-        if self.is_stranger:
-            self._meter(data)
-        if self.inside is not None:
+        if not self.is_stranger and self.inside is not None and not self._early:
             self.inside.write(data)
             return
+        if self._silent is not None:
+            self._silent.cancel()
+            self._silent = None
+        if not self._front.early.take(self.address, len(data)):
+            self.shut()
+            return
         self._early += data
-        if self._reaching is None:
-            self._reaching = self._loop.create_task(self._reach(), name="reach gRPC")
+        self._ask()
 
-    def _meter(self, data: bytes) -> None:
-        frames = self._frames.of(data) + len(data) / _BYTES_PER_FRAME
-        self._paid += frames
-        pause_s = self._front.meter_of(self.address).pay(frames, self._loop.time())
-        if self._wait is not None:
-            self._wait.cancel()
-            self._wait = None
-        if pause_s:
-            self._wait = self._loop.call_later(pause_s, self._resume)
+    def _ask(self) -> None:
+        if self._early and not self._waits:
+            self._waits = True
+            self._front.meter_of(self.address).ask(self)
         self._flow()
+
+    def turn(self) -> float:
+        """Hand some frames on, and say what they cost."""
+        self._waits = False
+        if self.holder is None or not self.is_stranger or (self._reaching is not None and self.inside is None):
+            return 0.0
+        frames, size_bytes = self._frames.some(self._early, FRAMES_IN_TURN)
+        cost = frames + size_bytes / _BYTES_PER_FRAME
+        if self._reaching is None:
+            cost += _FRAMES_PER_CONNECTION
+            self._reaching = self._loop.create_task(self._reach(self._out_of_early(size_bytes)))
+        elif self.inside is not None:
+            self.inside.write(self._out_of_early(size_bytes))
+        self._paid += cost
+        self._ask()
+        return cost
+
+    def _out_of_early(self, size_bytes: int) -> bytes:
+        data = bytes(self._early[:size_bytes])
+        del self._early[:size_bytes]
+        if data:
+            self._front.early.give_back(self.address, len(data))
+        return data
 
     def known(self, tenant: Hashable) -> None:
-        """Note that it has shown a key of this tenant: no meter from here on, and what it paid comes back."""
-        if self.is_stranger and self._front.places.know(self, tenant):
-            self._front.meter_of(self.address).give_back(self._paid)
-            self._resume()
-
-    def _resume(self) -> None:
-        if self._wait is not None:
-            self._wait.cancel()
-            self._wait = None
+        """Note that it has shown a key of this tenant: it waits for no turn, and what it paid comes back."""
+        if not self.is_stranger or self.holder is None or not self._front.places.know(self, tenant):
+            return
+        if self.inside is not None and self._early:
+            self.inside.write(self._out_of_early(len(self._early)))
         self._flow()
+        self._front.meter_of(self.address).give_back(self._paid)
 
-    def full(self, full: bool) -> None:
+    def full(self, *, full: bool) -> None:
         """Read no further while gRPC takes no more."""
         self._full = full
         self._flow()
@@ -271,27 +334,28 @@ class Pipe(asyncio.Protocol):
     def _flow(self) -> None:
         if self._outside is None or self._outside.is_closing():
             return
-        if self._full or self._wait is not None or (self._early and self.inside is None):
+        if self._full or self._early:
             self._outside.pause_reading()
         else:
             self._outside.resume_reading()
 
-    async def _reach(self) -> None:
+    async def _reach(self, first: bytes) -> None:
+        if self.holder is None:
+            return
         try:
-            inside = self._front.reach(self)
-            await self._loop.create_unix_connection(lambda: _Inside(self), sock=inside)
+            inside, _ = await self._loop.create_unix_connection(
+                lambda: _Inside(self), sock=self._front.reach(self)
+            )
         except OSError:
             self.shut()
-
-    def reached(self, inside: asyncio.Transport) -> None:
-        """Hand on what came before gRPC was there."""
+            return
         if self.holder is None:
+            # It has ended meanwhile.
             inside.abort()
             return
         self.inside = inside
-        inside.write(bytes(self._early))
-        self._early.clear()
-        self._flow()
+        inside.write(first)
+        self._ask()
 
     def write(self, data: bytes) -> None:
         """Hand out what gRPC says."""
@@ -315,10 +379,11 @@ class Pipe(asyncio.Protocol):
 
     def shut(self) -> None:
         """End it at once."""
-        if self._wait is not None:
-            self._wait.cancel()
-            self._wait = None
+        if self._silent is not None:
+            self._silent.cancel()
+            self._silent = None
         self._front.forget(self)
+        self._out_of_early(len(self._early))
         for transport in (self.inside, self._outside):
             if transport is not None:
                 transport.abort()
@@ -337,9 +402,6 @@ class _Inside(asyncio.Protocol):
         self._pipe = pipe
         self.data_received = pipe.write  # type: ignore[method-assign]  # one call less for each piece
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as it is called
-        self._pipe.reached(transport)
-
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whichever way
         self._pipe.end()
 
@@ -357,24 +419,23 @@ class Frames:
         # How many bytes until the next head of a frame, and what has come of one.
         self._skip, self._head = _PREFACE_BYTES, b""
 
-    def of(self, data: bytes) -> int:
-        """Count the frames that begin in this."""
-        found, place = 0, 0
-        if self._head:
-            data = self._head + data
-            self._head = b""
+    def some(self, data: bytearray, most: int) -> tuple[int, int]:
+        """Find so many frames at the most; gives their number, and how many bytes they have in this."""
+        found = place = 0
         while True:
-            place += self._skip
-            if place > len(data):
-                self._skip = place - len(data)
-                return found
-            self._skip = 0
-            if place + _HEAD_BYTES > len(data):
-                self._head = data[place:]
-                return found
+            step = min(self._skip, len(data) - place)
+            self._skip -= step
+            place += step
+            if self._skip or found == most:
+                return found, place
+            missing = _HEAD_BYTES - len(self._head)
+            self._head += data[place : place + missing]
+            place = min(place + missing, len(data))
+            if len(self._head) < _HEAD_BYTES:
+                return found, place
+            self._skip = int.from_bytes(self._head[:3])
+            self._head = b""
             found += 1
-            place += _HEAD_BYTES
-            self._skip = int.from_bytes(data[place - _HEAD_BYTES : place - _HEAD_BYTES + 3])
 
 
 def _listen(host: str, port: int) -> socket.socket:
