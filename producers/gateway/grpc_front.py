@@ -23,7 +23,7 @@ FILES_PER_CONNECTION = 3
 FRAMES_PER_S, FRAMES_AT_ONCE, FRAMES_IN_TURN = 100, 200, 20
 """Frames of HTTP/2 that come from one address without a key; some six make a first call."""
 
-FRAMES_OF_ALL_PER_S = 1500
+FRAMES_OF_ALL_PER_S = 3000
 """Those of all addresses together, so that many addresses stop none that has shown a key."""
 
 EARLY_BYTES_MAX = 64 * 1024 * 1024
@@ -199,14 +199,18 @@ class Meter:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, of_all: Budget) -> None:
         self._loop = loop
-        self._budgets = (Budget(FRAMES_PER_S, FRAMES_AT_ONCE, loop.time), of_all)
+        self._budgets = (
+            Budget(FRAMES_PER_S, FRAMES_AT_ONCE, loop.time),
+            Budget(FRAMES_AT_ONCE / 60, FRAMES_AT_ONCE, loop.time),
+            of_all,
+        )
         self._waiting: deque[Pipe] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
         """Whether it is as a new one."""
-        return not self._waiting and self._budgets[0].left() >= FRAMES_AT_ONCE
+        return not self._waiting and self._budgets[1].left() >= FRAMES_AT_ONCE
 
     def ask(self, pipe: "Pipe") -> None:
         """Call `turn` of this connection when it may go on, which gives what it took."""
@@ -223,9 +227,10 @@ class Meter:
             self._go()
 
     def _may_go(self) -> bool:
-        own, of_all = (budget.left() for budget in self._budgets)
-        # Half of what is there for all is kept for addresses that have taken little.
-        return own > 0 and of_all > FRAMES_OF_ALL_PER_S / 2 * (1 - own / FRAMES_AT_ONCE)
+        now, of_a_minute, of_all = (budget.left() for budget in self._budgets)
+        # Half of what there is for all is kept for addresses that have taken little within a minute.
+        quiet = max(0.0, of_a_minute) / FRAMES_AT_ONCE
+        return now > 0 and of_all > FRAMES_OF_ALL_PER_S / 2 * (1 - quiet)
 
     def _go(self) -> None:
         self._timer = None
