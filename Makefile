@@ -4,12 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 TOOLS := .venv/tools/bin
 PROTOS := producers/gateway/protos
+SCRIPTS := .ci/run deployments/compose/make-queues.sh deployments/compose/seed.sh
 LOCK := $(TOOLS)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-header --no-annotate
 DOORS := --extra gateway --extra kafka --extra rabbitmq
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-build-isolation
 
-.PHONY: demo test bench chaos soak growth check setup lock proto audit-dependencies clean
+.PHONY: demo test bench chaos soak growth check audit setup lock proto audit-dependencies clean
 
 demo: setup
 	@$(BIN)/python -m processor demo
@@ -31,11 +32,17 @@ chaos: setup
 soak: setup
 	@$(BIN)/python -m tests.faults soak
 
-check: setup
+check: setup audit
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+# Static, and offline: what can do harm in Python (ruff's S, which `check` has too), the Dockerfile and shell scripts.
+audit: setup
+	@$(BIN)/ruff check --select S .
+	@$(BIN)/hadolint --failure-threshold style deployments/Dockerfile
+	@$(BIN)/shellcheck $(SCRIPTS)
 
 # Long, and needs much disk, which it asks for first: what a message and a question cost as the table grows.
 growth: setup

@@ -111,7 +111,9 @@ def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[st
                 fault = f"the header {name[:64]!r} can't be written as JSON"
             else:
                 attributes[name] = written
-    attributes = dict(from_outside(attributes))
+    # Where a dead letter came from is said by the broker, among the headers.
+    dead = {name: attributes.pop(name) for name in OF_A_DEAD_LETTER if name in attributes}
+    attributes = {**from_outside(attributes, dead), **dead}
     attributes |= _named_by_properties(properties, attributes)
     if timestamp := getattr(properties, "timestamp", None):
         # Seconds, says AMQP. After the year 5138 it is milliseconds, as many clients have it.

@@ -17,8 +17,9 @@ from collections.abc import Callable, Container, Mapping
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+T = TypeVar("T")
 Attribute: TypeAlias = str | bytes
 """The value of one message attribute: text (SQS String and Number) or bytes (Binary)."""
 
@@ -30,8 +31,21 @@ _LAST_WORDS = {"message_id": AMQP_MESSAGE_ID, "occurred_at": AMQP_TIMESTAMP}
 """What names something where nothing else does. Libraries set them unasked, so they contradict nobody."""
 
 ROUTING_KEY = "routing_key"
-_OURS = re.compile(r"routing_key|amqp\.[a-z_.]+")
-"""Names that our sources give to what a broker says. What a sender calls so gets another, see `free_name`."""
+SCHEMA_ID = "schema_registry_id"
+"""What a schema registry's prefix of a body becomes."""
+
+OF_A_DEAD_LETTER = ("x-first-death-queue", "x-first-death-reason", "x-first-death-exchange")
+"""What of a broker's headers is kept beside a body: where it lay before it was dead-lettered, and why."""
+
+OURS = (
+    *(ROUTING_KEY, SCHEMA_ID, AMQP_MESSAGE_ID, AMQP_TIMESTAMP, AMQP_USER_ID, "amqp.timestamp.raw"),
+    *OF_A_DEAD_LETTER,
+)
+"""Names under which we note what a broker or a body's form says, besides AMQP's properties as `amqp.NAME`.
+
+What a sender calls so, beside a body or in it, gets another name, see `from_outside`.
+"""
+_OURS = re.compile("|".join([*map(re.escape, OURS), r"amqp\.[a-z_.]+"]))
 
 OF_THE_BROKER = (
     "x-delivery-count",
@@ -168,7 +182,7 @@ def add_context(
     for name, value in attributes.items():
         if name in _NOT_CONTEXT or name in filling:
             continue
-        if name in fields and name not in known:
+        if name in fields and name not in known and not _OURS.fullmatch(name):
             if fields[name] == value:
                 continue
             found[_free(name, fields, found, attributes)] = value
@@ -180,22 +194,22 @@ def add_context(
     return f"{{{added}}}" if text is None else f"{{{added}, {text[1:-1]}}}"
 
 
-OF_A_DEAD_LETTER = ("x-first-death-queue", "x-first-death-reason", "x-first-death-exchange")
-"""What of a broker's headers is kept beside a body: where it lay before it was dead-lettered, and why."""
-
 _NOT_CONTEXT = frozenset((*NAMES, *OF_A_DEAD_LETTER))
 
 
 # ── names ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def from_outside(given: Mapping[str, Attribute]) -> Mapping[str, Attribute]:
-    """Give what a sender has put beside a body, under names that can't be taken for ours."""
+def from_outside(given: Mapping[str, T], beside: Container[str] = ()) -> Mapping[str, T]:
+    """Give what a sender has put beside a body or in it, under names that can't be taken for ours.
+
+    Nor are they `beside`, where what stands there is to be told from it.
+    """
     if not any(map(_OURS.fullmatch, given)):
         return given
-    found: dict[str, Attribute] = {}
+    found: dict[str, T] = {}
     for name, value in given.items():
-        found[_free(name, (name,), given, found) if _OURS.fullmatch(name) else name] = value
+        found[_free(name, (name,), given, found, beside) if _OURS.fullmatch(name) else name] = value
     return found
 
 
@@ -205,6 +219,11 @@ def free_name(name: str, taken: Container[str]) -> str:
     A number is put where the name is taken, or is one of ours, which a sender never gets.
     """
     return _free(name, taken, (name,) if _OURS.fullmatch(name) else ())
+
+
+def add_ours(attributes: Mapping[str, Attribute], name: str, value: str) -> dict[str, Attribute]:
+    """Put what we say ourselves beside a body; whatever a sender called so has another name by then."""
+    return {**attributes, _free(name, attributes): value}
 
 
 def _free(name: str, *taken: Container[str]) -> str:

@@ -1,10 +1,16 @@
-"""Numbers that come from outside, brought within what the tables can hold. The one place that does so.
+"""Numbers that come from outside, brought within bounds. The one place that does so.
 
 Counts and clocks are written by brokers, and by whoever can write to them. Whatever they say, the delivery
-that they come with must have its row.
+that they come with must have its row. Waits and dates are written by servers that we ask: whatever they say,
+nothing is raised.
 """
 
+import math
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+NOT_READABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+"""What reading an answer raises, in a library or here, where it has another shape than its server's."""
 
 COUNT_MAX = 2**31 - 1
 """The largest number that a column of type int holds."""
@@ -22,4 +28,24 @@ def moment_of(seconds: object) -> datetime | None:
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
+        return None
+
+
+def wait_s_of(said: object, at_most_s: float) -> float | None:
+    """Give the seconds that a Retry-After asks for, from 0 to `at_most_s`; None: it asks for none."""
+    text = said.decode("latin-1") if isinstance(said, bytes) else str(said)
+    try:
+        wait_s = float(text)
+    except ValueError:
+        moment = http_date(text)
+        wait_s = math.nan if moment is None else (moment - datetime.now(UTC)).total_seconds()
+    return None if math.isnan(wait_s) else min(max(wait_s, 0.0), at_most_s)
+
+
+def http_date(said: str) -> datetime | None:
+    """Give the moment that a header names; None: it names none, or one that no clock here can show."""
+    try:
+        moment = parsedate_to_datetime(said)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except NOT_READABLE:
         return None

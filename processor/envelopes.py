@@ -22,6 +22,7 @@ from processor.beside import (
     bare_name,
     complete,
     disagreement,
+    from_outside,
     no_identifier,
     number_in_text,
 )
@@ -142,7 +143,7 @@ def make(
     beside: Beside,
 ) -> Envelope | Malformed:
     """Make an envelope of a body's `fields`; the context is what else `document` has, and what is beside."""
-    context = None if document is None else _others(document, form.known)
+    context = None if document is None else _others(document, form.known, beside)
     completed, sources = fields, beside.sources
     if beside is not NOTHING_BESIDE:
         completed, sources = complete(fields, form.names, beside)
@@ -210,10 +211,11 @@ def _same(envelope: Envelope, name: str, said: str) -> bool:
     return own == (number_in_text(said) if name == "schema_version" else said)
 
 
-def _others(document: Document, known: frozenset[str]) -> str | None:
+def _others(document: Document, known: frozenset[str], beside: Beside) -> str | None:
     if document.value.keys() <= known:
         return None
-    return object_text({name: text for name, text in document.member_texts.items() if name not in known})
+    others = {name: text for name, text in document.member_texts.items() if name not in known}
+    return object_text(from_outside(others, beside.attributes))
 
 
 def object_text(member_texts: Mapping[str, str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Migrations: numbered SQL files that only go forward, applied once each under an advisory lock.
+"""Migrations: numbered SQL files that only go forward, applied once each.
 
 A file that older code can't work with says so in its first line (`-- breaks older code: why`). Code meets a
 database that is newer than itself by asking whether any of the migrations it doesn't know broke it.
@@ -7,6 +7,7 @@ database that is newer than itself by asking whether any of the migrations it do
 import hashlib
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,10 @@ from processor.errors import MigrationsPending, StoreFault, StoreUnavailable
 from processor.queries import queries, sql_folder
 
 _FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
-_LOCK_KEY = 7309453202311082
+_LOCK_WAIT_MS = 2000
+"""Whoever saves waits behind us while we wait. So we let them go first, and begin the migration again."""
+
+_LOCK_TRIES = 3
 _BREAKS = "-- breaks older code:"
 
 
@@ -113,45 +117,31 @@ def migrate(connection: psycopg.Connection[Any], on_notice: Callable[[str], obje
     One process at a time, others wait. Raises StoreFault where a file fails, StoreUnavailable where it would
     wait too long for a lock; it then left nothing behind.
     """
-    done = []
-    sql = queries("migrations")
 
     def hear(notice: psycopg.errors.Diagnostic) -> None:
         if on_notice is not None:
             on_notice(notice.message_primary or "")
 
     connection.add_notice_handler(hear)
-    connection.execute(sql["lock"], {"key": _LOCK_KEY})
-    try:
-        for migration in known_migrations():
-            if migration.number in _applied(connection):
-                continue
-            _apply(connection, migration)
-            done.append(_title(migration.number, migration.name))
-    finally:
-        if not connection.closed:
-            connection.execute(sql["unlock"], {"key": _LOCK_KEY})
-    return done
+    return [
+        _title(migration.number, migration.name)
+        for migration in known_migrations()
+        if migration.number not in _applied(connection) and _apply(connection, migration)
+    ]
 
 
-def _apply(connection: psycopg.Connection[Any], migration: Migration) -> None:
+def _apply(connection: psycopg.Connection[Any], migration: Migration) -> bool:
+    """Apply a file; false where another process did so meanwhile."""
     try:
-        with connection.transaction():
-            connection.execute(migration.text.encode())
-            connection.execute(
-                queries("migrations")["note"],
-                {
-                    "number": migration.number,
-                    "name": migration.name,
-                    "checksum": migration.checksum,
-                    "breaks_older_code": migration.breaks_older_code,
-                },
-            )
+        for _ in range(_LOCK_TRIES - 1):
+            with suppress(psycopg.errors.LockNotAvailable):
+                return _run(connection, migration)
+        return _run(connection, migration)
     except psycopg.errors.LockNotAvailable:
         raise StoreUnavailable(
             f"migration {_title(migration.number, migration.name)} met a table that others have in use, gave "
             "up so as to keep nobody waiting, and left nothing behind; find the transaction that is open for "
-            "so long (pg_stat_activity), then run it again"
+            f"so long (pg_stat_activity{_open_now(connection)}), then run it again"
         ) from None
     except psycopg.OperationalError:
         raise
@@ -160,6 +150,40 @@ def _apply(connection: psycopg.Connection[Any], migration: Migration) -> None:
             f"migration {_title(migration.number, migration.name)} failed and left nothing behind: "
             f"{error.diag.message_primary} ({error.sqlstate})"
         ) from error
+
+
+def _run(connection: psycopg.Connection[Any], migration: Migration) -> bool:
+    sql = queries("migrations")
+    begun = bool(_applied(connection))
+    try:
+        with connection.transaction():
+            if begun:
+                # Behind another process that migrates, for as long as that takes: nobody else can lock this.
+                connection.execute(sql["lock"])
+                if migration.number in _applied(connection):
+                    return False
+            connection.execute(sql["bound_wait"], {"wait_ms": str(_LOCK_WAIT_MS)})
+            connection.execute(migration.text.encode())
+            connection.execute(
+                sql["note"],
+                {
+                    "number": migration.number,
+                    "name": migration.name,
+                    "checksum": migration.checksum,
+                    "breaks_older_code": migration.breaks_older_code,
+                },
+            )
+    except (psycopg.errors.DuplicateTable, psycopg.errors.UniqueViolation):
+        # The first of all makes the table that is locked, and only one of two can.
+        if begun or not _applied(connection):
+            raise
+        return False
+    return True
+
+
+def _open_now(connection: psycopg.Connection[Any]) -> str:
+    rows = connection.execute(queries("migrations")["holders"]).fetchall()
+    return "".join(f", pid {pid} of {role}" for pid, role in rows)
 
 
 def _applied(connection: psycopg.Connection[Any]) -> dict[int, tuple[str, str, bool]]:

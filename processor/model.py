@@ -158,10 +158,6 @@ class Settlement(Struct, frozen=True, gc=False):
     discarded: bool = False
 
 
-VOID = "void"
-"""The event type that cancels another message: whatever a meter had counted of that one is taken away."""
-
-
 @dataclass(frozen=True, slots=True)
 class EventSchema:
     """One version of the JSON Schema of an event type; `tenant_id` None means shared.

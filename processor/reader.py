@@ -8,6 +8,7 @@ from psycopg.rows import dict_row
 from processor.errors import NotFound
 from processor.queries import queries
 from processor.reject_alarm import NOT_COUNTED, Limits, Pair
+from processor.rights import Ground
 
 _LATEST_MAX = 100_000
 """As many of the latest rejections are looked at; of more within the window, the rest is not counted."""
@@ -34,13 +35,28 @@ def unknown_of_queue(connection: Connection, queue: str) -> Row:
 
 
 def api_keys(connection: Connection, tenant_id: str | None) -> list[Row]:
-    """List the API keys, revoked ones too: key_id, tenant_id, name, created_at, revoked_at."""
+    """List the API keys, revoked ones too: whose, what for, what each may send, since when and until when."""
     return _rows(connection, "keys", "list_keys", {"tenant_id": tenant_id})
 
 
-def known_keys(connection: Connection) -> list[Row]:
-    """Give the API keys in force: key_id, tenant_id, digest, suspended (whether its tenant is)."""
-    return _rows(connection, "keys", "known_keys", {})
+def around_key(connection: Connection, key_id: str) -> tuple[list[str], list[str]]:
+    """Give the tenant's older keys that may use any producer, and the key's event types without a schema."""
+    [row] = _rows(connection, "keys", "around_key", {"key_id": key_id})
+    return row["wide"], row["unknown"]
+
+
+def known_keys(connection: Connection) -> tuple[list[Row], Ground]:
+    """Give the API keys in force, and by what of the registry it is judged what they send.
+
+    A key has key_id, tenant_id, digest, suspended (whether its tenant is), and what it may send; `reserved`
+    are the producers that it may not use where its own are NULL.
+    """
+    sql = queries("keys")
+    ground = Ground.of(
+        connection.execute(sql["known_scopes"]).fetchall(),
+        connection.execute(sql["known_corrections"]).fetchall(),
+    )
+    return _rows(connection, "keys", "known_keys", {}), ground
 
 
 def schemas(connection: Connection, event_type: str | None) -> list[Row]:

@@ -12,6 +12,7 @@ from processor.api_keys import new_key
 from processor.errors import NotFound, Reason, SettingsError
 from processor.noise import expected
 from processor.queries import queries
+from processor.rights import NEITHER, Rights
 from processor.validators import compile_schema
 
 _NO_JSON = (Reason.NOT_UTF8, Reason.NOT_JSON, Reason.TOO_LARGE)
@@ -47,13 +48,24 @@ def set_tenant_status(connection: psycopg.Connection[Any], tenant_id: str, statu
         raise NotFound(f"no tenant {tenant_id!r}; `processor tenant list` shows those there are")
 
 
-def add_key(connection: psycopg.Connection[Any], tenant_id: str, name: str = "") -> tuple[str, str]:
+def add_key(
+    connection: psycopg.Connection[Any], tenant_id: str, name: str = "", rights: Rights = NEITHER
+) -> tuple[str, str]:
     """Add an API key to a tenant. Gives its id and the key itself, which nobody can learn again.
 
-    Raises NotFound where there is no such tenant, SettingsError where the name is none that the table takes.
+    Raises NotFound where there is no such tenant, SettingsError where the table does not take what is said.
     """
     text, key = new_key()
-    parameters = {"key_id": key.key_id, "tenant_id": tenant_id, "name": name, "digest": key.digest}
+    parameters = {
+        "key_id": key.key_id,
+        "tenant_id": tenant_id,
+        "name": name,
+        "digest": key.digest,
+        "event_types": None if rights.event_types is None else sorted(rights.event_types),
+        "producers": None if rights.producers is None else list(rights.producers),
+        "may_void": rights.may_void,
+        "may_correct": rights.may_correct,
+    }
     try:
         connection.execute(queries("keys")["add_key"], parameters)
     except psycopg.errors.ForeignKeyViolation:

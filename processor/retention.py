@@ -25,7 +25,8 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg.rows import dict_row
 
-from processor.errors import Busy
+from processor.books_lock import books_held
+from processor.errors import SettingsError
 from processor.queries import queries
 
 Connection: TypeAlias = psycopg.Connection[Any]
@@ -37,7 +38,6 @@ WINDOW_BLOCKS = 1024
 RULED_DAYS = 1
 """For how long what a rule discarded is there to be looked at."""
 
-_LOCK_KEY = 7309453202311083
 _LOCK_WAIT_MS = 2000
 """Whoever saves waits behind us while we wait. So we rather let them go first, and begin the step again."""
 
@@ -110,7 +110,8 @@ def apply(
     """Remove what is older than the ages, `step_size` rows a transaction at the most; gives rows by table.
 
     Rows and their count go in one transaction, so whatever ends this leaves nothing half done, and running
-    it again goes on. `stop` ends it after the step under way. Raises Busy where another process is at it.
+    it again goes on. `stop` ends it after the step under way. Raises Busy where another process is at it,
+    SettingsError for ages below the least that the database allows.
     """
     sql = queries("retention")
     connection.execute(
@@ -120,13 +121,7 @@ def apply(
             "lock_timeout_ms": str(_LOCK_WAIT_MS),
         },
     )
-    # Only to spare the work: two at once would each count what they removed themselves.
-    if not _value(connection, "lock", key=_LOCK_KEY):
-        raise Busy(
-            "another `processor retention apply`, or `processor usage rebuild`, is at work on this database; "
-            "let it end first"
-        )
-    try:
+    with books_held(connection) as still_held:
         # Once for the whole run: what becomes old enough meanwhile is the next run's.
         moments = _cutoffs(connection, ages)
         removed = {table: 0 for table in _TABLES if _any_old(moments, table)}
@@ -135,10 +130,8 @@ def apply(
             on_step(step)
             if stop.wait(pause_s if step.removed else 0):
                 break
+            still_held()
         return removed
-    finally:
-        if not connection.broken:
-            _value(connection, "unlock", key=_LOCK_KEY)
 
 
 def forgotten_before(connection: Connection, key_days: int) -> datetime | None:
@@ -185,8 +178,6 @@ def _remove_messages(connection: Connection, window: Mapping[str, Any]) -> tuple
     places, last = _row(connection, "choose_messages", window)
     if not places:
         return 0, 0, ""
-    # In a statement before the deed, whose snapshot must be taken when no save is under way.
-    connection.execute(queries("retention")["hold_saves"])
     (removed,) = _row(connection, "remove_messages", dict(window) | {"places": places})
     return len(places), removed, last
 
@@ -211,6 +202,11 @@ def _cutoffs(connection: Connection, ages: Ages) -> Row:
     days |= {"key_days": ages.key, "ruled_days": RULED_DAYS}
     with connection.cursor(row_factory=dict_row) as cursor:
         [row] = cursor.execute(queries("retention")["cutoffs"], days).fetchall()
+    if ages.key < row["floor_days"]:
+        raise SettingsError(
+            f"KEY_RETENTION_DAYS={ages.key} is less than the {row['floor_days']} days that the database "
+            "keeps each row at least; raise it, or, as the owner of the tables, lower retention_floor.days"
+        )
     return row
 
 

@@ -23,7 +23,6 @@ from processor.decoding import NO_RULES, Decoder
 from processor.errors import Reason, SettingsError
 from processor.id_scope import IdScope, Unscoped
 from processor.model import (
-    VOID,
     Delivery,
     EventSchema,
     Message,
@@ -34,6 +33,7 @@ from processor.model import (
     Verdict,
 )
 from processor.plain_names import EXPECTED, is_plain
+from processor.rights import VOID
 from processor.routing_keys import RoutingKeys
 from processor.strict_json import VALUES_MAX
 from processor.validators import compile_schema

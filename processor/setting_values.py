@@ -6,9 +6,12 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
+from processor.envelopes import Producer
+from processor.rights import UNNAMED
 from processor.wire import Identifier
 
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
+_PRODUCER: TypeAdapter[str] = TypeAdapter(Producer)
 
 
 def tenant_ids(names: object) -> frozenset[str]:
@@ -16,15 +19,20 @@ def tenant_ids(names: object) -> frozenset[str]:
     if not isinstance(names, list) or not names:
         raise ValueError("expected a list of tenants that is not empty")
     for name in names:
-        try:
-            _IDENTIFIER.validate_python(name)
-        except ValidationError:
-            raise ValueError(
-                f"{str(name)[:64]!r} is no tenant id; expected 1 to 256 characters and no control characters"
-            ) from None
+        identifier(name, "tenant id")
         if name == "*":
             raise ValueError('in a list "*" is a tenant of that name; expected "*" without the list, for any')
     return frozenset(names)
+
+
+def identifier(name: object, kind: str) -> None:
+    """Raise ValueError, in words, where it is no name of this kind."""
+    try:
+        _IDENTIFIER.validate_python(name)
+    except ValidationError:
+        raise ValueError(
+            f"{str(name)[:64]!r} is no {kind}; expected 1 to 256 characters and no control characters"
+        ) from None
 
 
 def tenants_of(text: str) -> frozenset[str]:
@@ -32,6 +40,23 @@ def tenants_of(text: str) -> frozenset[str]:
     if text.lstrip().startswith("["):
         return tenant_ids(json_value(text))
     return tenant_ids([name.strip() for name in text.split(",")])
+
+
+def producers_of(text: str) -> tuple[str, ...]:
+    """Read a list of producers, with commas or in JSON. Raises ValueError, in words."""
+    names = json_value(text) if text.lstrip().startswith("[") else text.split(",") if text.strip() else []
+    return tuple(producer(str(name).strip()) for name in names)
+
+
+def producer(name: str) -> str:
+    """Read a producer's name, or what all names of some begin with and a `*`. Raises ValueError, in words."""
+    name = "" if name == UNNAMED else name
+    try:
+        return _PRODUCER.validate_python(name)
+    except ValidationError:
+        raise ValueError(
+            f"{name[:64]!r} is no producer; expected at most 256 characters and no control characters"
+        ) from None
 
 
 def json_value(text: str) -> Any:  # noqa: ANN401 - any JSON value

@@ -25,7 +25,7 @@ from processor.addresses import SourceAddress, source_address
 from processor.aws_hosts import endpoint_of, region_of
 from processor.errors import SettingsError
 from processor.foreign_settings import env_file_names, said_elsewhere, unknown_keys
-from processor.setting_values import json_value, port_fits, tenant_ids, tenants_of, url_parts
+from processor.setting_values import json_value, port_fits, producers_of, tenant_ids, tenants_of, url_parts
 
 MIB = 1024 * 1024
 DAYS_MAX = 36_500
@@ -123,6 +123,7 @@ class Settings(BaseSettings):
     gateway_keys: Literal["required", "off"] = "required"
     gateway_compat: Literal["usage-service"] | None = None
     gateway_answer: Literal["200", "202", "204"] = "202"
+    reserved_producers: str = "platform,platform/*"
     gateway_keys_every_s: float = Field(5.0, ge=0.1, le=600)
     gateway_body_bytes_max: int = Field(4 * MIB, ge=1024, le=64 * MIB)
     gateway_items_max: int = Field(1000, ge=1, le=10_000)
@@ -132,6 +133,7 @@ class Settings(BaseSettings):
     gateway_linger_ms: float = Field(2.0, ge=0, le=1000)
     gateway_senders: int = Field(8, ge=1, le=64)
     gateway_waiting_max: int = Field(10_000, ge=10, le=1_000_000)
+    gateway_tenant_cpu: float = Field(0.25, gt=0, le=100)
     gateway_tenant_rate: float | None = Field(None, gt=0, le=RATE_MAX)
     gateway_tenant_burst: int | None = Field(None, ge=1, le=10_000_000)
     gateway_tenant_rates: Annotated[Mapping[str, float] | None, NoDecode] = None
@@ -204,6 +206,12 @@ class Settings(BaseSettings):
     @classmethod
     def _names_of_tenants(cls, value: object) -> object:
         return tenants_of(value) if isinstance(value, str) else value
+
+    @field_validator("reserved_producers")
+    @classmethod
+    def _names_of_producers(cls, value: str) -> str:
+        producers_of(value)
+        return value
 
     @field_validator("sender_tenants", mode="before")
     @classmethod

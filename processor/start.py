@@ -12,6 +12,8 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
+from processor.escaping import Output
+
 if TYPE_CHECKING:
     import click
 
@@ -60,9 +62,11 @@ def _prepare_output() -> None:
         if getattr(sys, name) is None:
             # It was closed, and the next file or socket would take its number: prints would go there.
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            kept = (stream.encoding, "backslashreplace", None, stream.line_buffering)
+            setattr(sys, name, Output(stream.detach(), *kept))
 
 
 def _leave(code: int) -> NoReturn:

@@ -22,7 +22,6 @@ from processor.columns import messages_document
 from processor.connection import Deadline
 from processor.errors import StoreFault, StoreUnavailable
 from processor.model import (
-    VOID,
     Delivery,
     Message,
     Registry,
@@ -36,6 +35,7 @@ from processor.patience import Patience
 from processor.queries import queries
 from processor.refusals import blames_content, too_slow, unstorable
 from processor.registry_rows import read_registry
+from processor.rights import VOID
 from processor.sqlstates import Remedy, name_of, remedy
 from processor.statements import KeyVanished, Statements, let_settle
 from processor.turns import Turn, turns

@@ -30,7 +30,8 @@ _WHITESPACE = " \t\n\r"
 # quotes is walked once from each of them, which takes hours at 1 MiB.
 _BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_EMPTIES = re.compile(r"\[\s*+\]|\{\s*+\}")
+_RUN = re.compile(rf"[{_WHITESPACE}]*+")
+_ONE_KIND, _NO_BRACKETS = bytes.maketrans(b"{}", b"[]"), bytes(set(range(256)) - set(b"[]{}"))
 
 
 class JsonFault(ValueError):
@@ -51,9 +52,14 @@ def read(text: str, depth_max: int, values_max: int = VALUES_MAX) -> Document:
     Integers come as int, other numbers as Decimal, or as float where that is the same number to the last
     digit. Raises JsonFault; a text beyond the limits is refused before it is parsed.
     """
+    check_limits(text, depth_max, values_max)
+    return _read_plain(text) or _read_exactly(text)
+
+
+def check_limits(text: str, depth_max: int, values_max: int = VALUES_MAX) -> None:
+    """Raise JsonFault for a text with too many values or levels; whether it is JSON is not asked."""
     _check_values(text, values_max)
     _check_depth(text, depth_max)
-    return _read_plain(text) or _read_exactly(text)
 
 
 def elements(text: str, depth_max: int, values_max: int = VALUES_MAX) -> list[str]:
@@ -63,8 +69,7 @@ def elements(text: str, depth_max: int, values_max: int = VALUES_MAX) -> list[st
     be `depth_max` deep). Whatever else `read` refuses, such as a key that comes twice, is left to it, so that
     one bad element does not spoil its neighbours.
     """
-    _check_values(text, values_max)
-    _check_depth(text, depth_max + 1)
+    check_limits(text, depth_max + 1, values_max)
     document = _read_plain(text)
     if document is not None:
         if not isinstance(document.value, list):
@@ -207,9 +212,8 @@ def _read_object(text: str, start: int) -> tuple[dict[str, Any], dict[str, str],
 
 
 def _skip(text: str, at: int) -> int:
-    while text[at : at + 1] in _WHITESPACE and at < len(text):
-        at += 1
-    return at
+    # A run of white space may be as long as the text, and as a rule there is none.
+    return _RUN.match(text, at).end() if text[at : at + 1] in _WHITESPACE else at  # type: ignore[union-attr]  # it takes nothing, too
 
 
 def _check_values(text: str, values_max: int) -> None:
@@ -218,10 +222,9 @@ def _check_values(text: str, values_max: int) -> None:
         return
     if text.count(",") + text.count("[") + text.count("{") < values_max:
         return
-    bare = _STRINGS.sub("0", text)
+    bare = _STRINGS.sub("0", text).encode(errors="replace").translate(_ONE_KIND, _SPACES)
     # The first value of a list or object is told by its bracket, the others by a comma, the whole by itself.
-    opened = bare.count("[") + bare.count("{") - sum(1 for _ in _EMPTIES.finditer(bare))
-    count = 1 + bare.count(",") + opened
+    count = 1 + bare.count(b",") + bare.count(b"[") - bare.count(b"[]")
     if count > values_max:
         raise JsonFault(
             f"{count} values (members and elements); at most {values_max} are taken (JSON_VALUES_MAX)"
@@ -229,8 +232,8 @@ def _check_values(text: str, values_max: int) -> None:
 
 
 def _check_depth(text: str, depth_max: int) -> None:
-    # Counting is cheap and settles nearly every text; only one with many brackets is walked.
-    if text.count("[") + text.count("{") <= depth_max:
+    # Counting is cheap and settles nearly every text; only one with many brackets is looked at.
+    if text.count("[") + text.count("{") <= depth_max or _is_shallow(text, depth_max):
         return
     depth = 0
     for token in _BRACKETS.finditer(text):
@@ -244,6 +247,19 @@ def _check_depth(text: str, depth_max: int) -> None:
                     )
             case "]" | "}":
                 depth -= 1
+
+
+def _is_shallow(text: str, depth_max: int) -> bool:
+    """Say whether all brackets are gone once the innermost pairs were taken away so often, or can't match."""
+    brackets = _STRINGS.sub("", text).encode(errors="replace").translate(_ONE_KIND, _NO_BRACKETS)
+    if 2 * brackets.count(b"[") != len(brackets):
+        # No JSON. Whoever reads it says where, and comes to no end of a value deeper than Python lets it.
+        return True
+    for _ in range(depth_max):
+        if not brackets:
+            break
+        brackets = brackets.replace(b"[]", b"")
+    return not brackets
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -268,6 +284,13 @@ def _decimal(digits: str) -> Decimal:
         raise JsonFault(f"a number of {len(digits)} characters; at most {DIGITS_MAX} are taken")
     try:
         number = Decimal(digits)
+        # Nearly every number, and all that a text can have very many of. What is not asked follows from it.
+        if (
+            len(digits) <= DIGITS_MAX - _EXPONENT_MAX
+            and -_EXPONENT_MAX <= (place := number.adjusted()) <= _EXPONENT_MAX
+            and (place < _EXPONENT_MAX or not math.isinf(float(digits)))
+        ):
+            return number
     except InvalidOperation:
         number = None
     # The exponent as written is bounded for zero too: PostgreSQL writes 0e-999999 out digit by digit.

@@ -15,12 +15,19 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from processor.escaping import printable
+
 PROSE = frozenset({"found", "what to do", "message", "what", "name"})
 """Headings of columns that may be wrapped, between words. All others hold what people copy or compare."""
 
 _WIDTH_MIN, _WIDTH_USUAL = 20, 78
 _HYPHEN = "\u2011"
 """One that no line is broken at: of `--until-idle` and of codes with a hyphen."""
+
+
+def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print lines for people: whatever is quoted in them, no terminal obeys it."""
+    click.echo(printable(text), err=err, nl=nl)
 
 
 def screen_width() -> int | None:
@@ -72,7 +79,7 @@ def print_fitting(table: Table) -> None:
         console.print(table)
         return
     if table.title:
-        click.echo(str(table.title))
+        say(str(table.title))
     headings = [str(column.header) for column in table.columns]
     left = max(map(len, headings)) + 2
     for row in zip(*(map(str, column.cells) for column in table.columns), strict=True):

@@ -12,12 +12,9 @@ import zlib
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from processor.beside import Attribute, Beside, content_encodings, free_name
+from processor.beside import SCHEMA_ID, Attribute, Beside, add_ours, content_encodings
 from processor.envelopes import Malformed, claimed_of, invalid
 from processor.errors import Reason
-
-SCHEMA_ID = "schema_registry_id"
-"""The attribute that a schema registry's prefix becomes, and so a name in the context."""
 
 Unpacked: TypeAlias = tuple[bytes, Mapping[str, Attribute]]
 
@@ -72,7 +69,7 @@ def unpack(body: bytes, attributes: Mapping[str, Attribute], size_bytes_max: int
         return body, attributes
     if body.startswith(_PREFIX) and len(body) > _PREFIX_LENGTH and body[_PREFIX_LENGTH] in _JSON_BEGINS:
         schema_id = str(int.from_bytes(body[1:_PREFIX_LENGTH]))
-        body, attributes = body[_PREFIX_LENGTH:], {**attributes, free_name(SCHEMA_ID, attributes): schema_id}
+        body, attributes = body[_PREFIX_LENGTH:], add_ours(attributes, SCHEMA_ID, schema_id)
     return body.removeprefix(_BYTE_ORDER_MARK), attributes
 
 

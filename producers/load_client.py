@@ -15,7 +15,9 @@ from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
+from processor.bounds import wait_s_of
 from processor.errors import SettingsError
+from producers.doors import WAIT_S_MAX
 
 REPLY_BYTES_MAX = 1024 * 1024
 _FINAL = 200
@@ -114,7 +116,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserCallbackError:
             # A bug of ours, in what the parser calls.
             raise
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._end("no HTTP")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -123,8 +125,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Look for Retry-After; the parser's word."""
-        if name.lower() == b"retry-after" and re.fullmatch(rb"[0-9]{1,6}", value):
-            self._wait_s = float(value)
+        if name.lower() == b"retry-after":
+            self._wait_s = wait_s_of(value, WAIT_S_MAX) or 0.0
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body; the parser's word."""

@@ -23,12 +23,13 @@ BEGIN
   END IF;
 END $$;
 
--- Whoever removes old messages or rebuilds totals works by what it saw a moment ago: let it end, and none begin.
-SELECT pg_advisory_lock(7309453202311083) AS turn \gset erase_
-
 -- Saves go on: since the tenant is suspended none finds a message of it, which would be gone before it commits.
-\echo 'messages, duplicates and rejections, by how many went:'
+\echo 'messages and duplicates, by how many went:'
 
+BEGIN;
+-- Whoever removes old messages or rebuilds totals works by what it saw a moment ago: let it end, and none begin before
+-- messages and totals are gone, both.
+LOCK TABLE books_lock IN EXCLUSIVE MODE;
 WITH gone AS (
   DELETE FROM message WHERE tenant_id = :'tenant'
   RETURNING (stored_at AT TIME ZONE 'UTC')::date AS day
@@ -53,25 +54,8 @@ counted AS (
 )
 SELECT count(*) AS duplicates FROM gone;
 
--- Those that claim it, whoever sent them, and those that are proven to be from it, whatever they claim. An open one
--- is given up with this.
-WITH gone AS (
-  DELETE FROM rejection WHERE tenant_id = :'tenant' OR bound_tenant_id = :'tenant'
-  RETURNING
-    CASE status WHEN 'replayed' THEN 'rejection_replayed' ELSE 'rejection_discarded' END AS outcome,
-    (coalesce(closed_at, now()) AT TIME ZONE 'UTC')::date AS day
-),
-counted AS (
-  INSERT INTO removal AS known (tenant_id, outcome, day, row_count, removed_at)
-  SELECT :'tenant', outcome, day, count(*), now() FROM gone GROUP BY outcome, day
-  ON CONFLICT ON CONSTRAINT removal_pkey DO UPDATE
-  SET row_count = known.row_count + excluded.row_count, removed_at = excluded.removed_at
-)
-SELECT count(*) AS rejections FROM gone;
-
 \echo 'its usage; what was closed and waiting for the sink will never be billed:'
 
-BEGIN;
 -- First what a window is closed by, so that a dispatcher beside us writes no new line of it.
 DELETE FROM total WHERE tenant_id = :'tenant';
 DELETE FROM meter_miss WHERE tenant_id = :'tenant';
@@ -87,6 +71,24 @@ FROM gone JOIN meter USING (meter_id);
 -- Batches with lines of others keep their key, by which a retry is known.
 DELETE FROM usage_batch WHERE NOT EXISTS (SELECT FROM usage_line WHERE usage_line.batch_id = usage_batch.batch_id);
 COMMIT;
+
+\echo 'rejections:'
+
+-- Those that claim it, whoever sent them, and those that are proven to be from it, whatever they claim. An open one
+-- is given up with this.
+WITH gone AS (
+  DELETE FROM rejection WHERE tenant_id = :'tenant' OR bound_tenant_id = :'tenant'
+  RETURNING
+    CASE status WHEN 'replayed' THEN 'rejection_replayed' ELSE 'rejection_discarded' END AS outcome,
+    (coalesce(closed_at, now()) AT TIME ZONE 'UTC')::date AS day
+),
+counted AS (
+  INSERT INTO removal AS known (tenant_id, outcome, day, row_count, removed_at)
+  SELECT :'tenant', outcome, day, count(*), now() FROM gone GROUP BY outcome, day
+  ON CONFLICT ON CONSTRAINT removal_pkey DO UPDATE
+  SET row_count = known.row_count + excluded.row_count, removed_at = excluded.removed_at
+)
+SELECT count(*) AS rejections FROM gone;
 
 \echo 'the registry:'
 

@@ -78,7 +78,7 @@ def url_as(url: str, user: str, **parts: str) -> str:
 @pytest.fixture(scope="session")
 def sound_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A server as a deployment has it; the one of the other tests gives up fsync for speed."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("sound")) as server:
+    with EmbeddedPostgres(tmp_path_factory.mktemp("sound"), passwords=False) as server:
         yield server
 
 

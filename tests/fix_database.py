@@ -23,6 +23,13 @@ from tests.builders import ORDER_SCHEMA
 
 _numbers = itertools.count(1)
 
+REGISTRY_WAITS = """
+    SELECT 1 FROM pg_locks
+    WHERE NOT granted AND relation = 'registry_lock'::regclass
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""Gives a row while somebody waits for the registry's lock, in this database."""
+
 
 def _at(server_url: str, database: str) -> str:
     return urlunsplit(urlsplit(server_url)._replace(path=f"/{database}"))
@@ -50,6 +57,9 @@ def database_url(server_url: str, template: str) -> Iterator[str]:
     name = f"{template}_{next(_numbers)}"
     with psycopg.connect(server_url, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # Rights on a database itself are not copied with it.
+        with psycopg.connect(_at(server_url, name), autocommit=True) as connection:
+            connection.execute("SELECT keep_rights_from_public()")
         yield _at(server_url, name)
         admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 

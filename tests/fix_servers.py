@@ -16,14 +16,14 @@ QUEUE_NUMBERS = itertools.count(1)
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a superuser on a PostgreSQL server: DATABASE_URL_TEST if set, else one of our own.
 
-    Ours gives up fsync for speed; it is thrown away at the end.
+    Ours gives up fsync for speed, and passwords, for logins of tests; it is thrown away at the end.
     """
     given = os.environ.get("DATABASE_URL_TEST")
     if given:
         yield given
         return
     directory = tmp_path_factory.mktemp("postgres")
-    with EmbeddedPostgres(directory, fsync=False, max_connections=200) as server:
+    with EmbeddedPostgres(directory, fsync=False, max_connections=200, passwords=False) as server:
         yield server.url()
 
 

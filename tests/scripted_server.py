@@ -38,9 +38,15 @@ def an_error(code: str, status: int = 400) -> bytes:
 
 
 class ScriptedServer:
-    """Gives its answers in order, and the last one for ever; with `tls` over https."""
+    """Gives its answers in order, and the last one for ever; with `tls` over https.
 
-    def __init__(self, *answers: bytes | None, tls: ssl.SSLContext | None = None) -> None:
+    With `close` it closes each connection behind its answer, whatever that says.
+    """
+
+    def __init__(
+        self, *answers: bytes | None, tls: ssl.SSLContext | None = None, close: bool = False
+    ) -> None:
+        self._close = close
         self._answers = deque(answers)
         self._tls = tls
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -95,7 +101,7 @@ class ScriptedServer:
                     return
                 if answer is not SILENCE:
                     connection.sendall(answer)
-                    if b"Connection: close" in answer:
+                    if self._close or b"Connection: close" in answer:
                         self._shut(connection)
                         return
         except OSError:

@@ -12,6 +12,7 @@ from processor.bindings import UNBOUND, Bindings
 from processor.check import Finding, judge, listed, tell
 from processor.check.binding import judge_binding
 from processor.check.clock import Now, compare_clock, utc_now
+from processor.check.keys import look_at_keys
 from processor.check.meters import look_at_meters
 from processor.check.queue_rules import look_at_queue_rules
 from processor.check.roles import look_at_roles, missing_rights, wanted_by
@@ -103,6 +104,7 @@ def _look(connection: Connection, open_connection: Open, said: SaidBySettings, n
             yield _registry(connection)
             yield look_at_schemas(connection)
             yield from look_at_meters(connection)
+            yield look_at_keys(connection)
             registered = _registered(connection)
             yield judge_binding(said.bindings, registered)
             yield from look_at_queue_rules(connection, said.queue, said.bindings, said.rules, registered)

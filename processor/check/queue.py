@@ -3,12 +3,12 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from datetime import UTC, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from processor.aws_advice import advice
+from processor.bounds import NOT_READABLE, http_date
 from processor.check import Finding, judge, tell
 from processor.check.clock import Now, compare_clock, utc_now
 from processor.settings import Settings
@@ -67,9 +67,9 @@ def _look(client: "SQSClient", settings: Settings, now: Now) -> Iterator[Finding
     if attributes.get("ContentBasedDeduplication") == "true":
         yield _deduplication()
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    if date:
+    at = http_date(date or "")
+    if at is not None:
         # The header has whole seconds: the moment lies somewhere in the one that follows.
-        at = parsedate_to_datetime(date).astimezone(UTC)
         yield compare_clock("queue clock", (before, after), (at, at + timedelta(seconds=1)))
     yield _backlog(attributes)
     yield _retention(attributes)
@@ -90,6 +90,7 @@ def _ask(client: "SQSClient", what: str, operation: str, **arguments: Any) -> An
         NoCredentialsError,
         PartialCredentialsError,
     )
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
     try:
         return getattr(client, operation)(**arguments)
@@ -104,7 +105,7 @@ def _ask(client: "SQSClient", what: str, operation: str, **arguments: Any) -> An
                 advice=advice(type(error).__name__),
             )
         ) from error
-    except BotoCoreError as error:
+    except (BotoCoreError, ResponseParserError, *NOT_READABLE) as error:
         raise _CannotTell(_unreachable(what, client, type(error).__name__)) from error
 
 

@@ -11,8 +11,19 @@ import psycopg
 from psycopg.rows import dict_row
 
 from processor.check import Finding, judge, listed, tell
+from processor.check.limits import OF_THE_SERVER, SERVER, every_login, tenant_limits
 from processor.connection import hidden_relations
 from processor.queries import queries
+
+_CHANGE = "UPDATE"
+
+
+def update_of(columns: str) -> tuple[str, ...]:
+    """Give the privileges to change these columns alone."""
+    return tuple(f"{_CHANGE} ({column})" for column in columns.split())
+
+
+_TOTAL_RAISED = update_of("value messages first_at last_at is_closed")
 
 RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "processor_writer": {
@@ -24,21 +35,29 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "queue": ("SELECT",),
         "message": ("SELECT", "INSERT"),
         "duplicate": ("SELECT", "INSERT"),
-        "rejection": ("SELECT", "INSERT", "UPDATE"),
+        "rejection": (
+            "SELECT",
+            "INSERT",
+            *update_of(
+                "reason detail tenant_id event_type message_id producer rejected_at status replay_count"
+            ),
+            *update_of("closed_at bound_tenant_id first_rejected_at rule_id"),
+        ),
         "removal": ("SELECT",),
         "meter": ("SELECT",),
-        "total": ("SELECT", "INSERT", "UPDATE"),
-        "meter_miss": ("SELECT", "INSERT", "UPDATE"),
+        "total": ("SELECT", "INSERT", *_TOTAL_RAISED),
+        "meter_miss": ("SELECT", "INSERT", *update_of("messages first_at last_at last_message_id")),
         "voided": ("SELECT", "INSERT"),
         "usage_rebuild": ("SELECT",),
         "usage_removal": ("SELECT",),
         "reopened_window": ("SELECT",),
         "usage_line": ("SELECT",),
         "usage": ("SELECT",),
-        "attempt": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-        "unsettled": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "attempt": ("SELECT", "INSERT", *update_of("attempts hangs noted_at"), "DELETE"),
+        "unsettled": ("SELECT", "INSERT", *update_of("delivery_id noted_at"), "DELETE"),
         "run_message": ("SELECT", "INSERT", "DELETE"),
         "rejection_rule": ("SELECT",),
+        "registry_lock": ("DELETE",),
     },
     "processor_reader": {
         "migration": ("SELECT",),
@@ -68,6 +87,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "unsettled": ("SELECT",),
         "run_message": ("SELECT",),
         "rejection_rule": ("SELECT",),
+        "retention_floor": ("SELECT",),
     },
     "processor_biller": {
         "migration": ("SELECT",),
@@ -78,32 +98,43 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "message": ("SELECT",),
         "removal": ("SELECT",),
         "meter": ("SELECT",),
-        "total": ("SELECT", "INSERT", "UPDATE"),
+        "total": ("SELECT", "INSERT", *_TOTAL_RAISED),
         "meter_miss": ("SELECT",),
         "voided": ("SELECT",),
-        "usage_rebuild": ("SELECT", "INSERT", "UPDATE"),
+        "usage_rebuild": ("SELECT", "INSERT", *update_of("rebuilt_at")),
         "usage_removal": ("SELECT",),
         "reopened_window": ("SELECT", "INSERT", "DELETE"),
-        "usage_batch": ("SELECT", "INSERT", "UPDATE"),
-        "usage_line": ("SELECT", "INSERT", "UPDATE"),
-        "usage_place": ("SELECT", "INSERT", "UPDATE"),
+        "usage_batch": (
+            "SELECT",
+            "INSERT",
+            *update_of("attempt_count next_attempt_at handed_over_at trouble"),
+        ),
+        "usage_line": ("SELECT", "INSERT", *update_of("batch_id handed_over_at trouble")),
+        "usage_place": ("SELECT", "INSERT", *update_of("place reason noted_at")),
         "usage": ("SELECT",),
+        "books_lock": ("DELETE",),
+        "window_lock": ("DELETE",),
+        "batch_lock": ("DELETE",),
     },
     "processor_retention": {
         "migration": ("SELECT",),
         "tenant": ("SELECT",),
-        "message": ("SELECT", "DELETE"),
-        "duplicate": ("SELECT", "DELETE"),
-        "rejection": ("SELECT", "DELETE"),
-        "removal": ("SELECT", "INSERT", "UPDATE"),
-        "rejection_rule": ("SELECT", "UPDATE"),
+        "message": ("SELECT",),
+        "duplicate": ("SELECT",),
+        "rejection": ("SELECT",),
+        "removal": ("SELECT",),
+        "rejection_rule": ("SELECT",),
+        "retention_floor": ("SELECT",),
         "meter": ("SELECT",),
         "voided": ("SELECT",),
         "usage_rebuild": ("SELECT",),
-        "usage_removal": ("SELECT", "INSERT", "UPDATE"),
+        "usage_removal": ("SELECT",),
+        "books_lock": ("DELETE",),
     },
     "processor_gateway": {
         "tenant": ("SELECT",),
+        "event_type": ("SELECT",),
+        "meter": ("SELECT",),
         "api_key": ("SELECT",),
     },
     "processor_tenant_reader": {
@@ -126,7 +157,9 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 """What each group role is there to do, by table or view: no less, and no more. It is written here alone."""
 
-RELATIONS = tuple(sorted({relation for rights in RIGHTS.values() for relation in rights}))
+_OWNERS_ALONE = {"newcomer_lock"}
+
+RELATIONS = tuple(sorted({relation for rights in RIGHTS.values() for relation in rights} | _OWNERS_ALONE))
 
 TENANT_READER = "processor_tenant_reader"
 PUBLIC = "public"
@@ -143,6 +176,7 @@ Held = Mapping[str, Mapping[str, set[str]]]
 _FUNCTIONS_TO_SAVE = (
     ("registry_version_held(boolean,boolean)", "EXECUTE"),
     ("register_tenants(text,text[],bigint)", "EXECUTE"),
+    ("pg_logical_emit_message", "EXECUTE"),
 )
 
 TO_SAVE = (
@@ -163,23 +197,32 @@ TO_SAVE = (
     ("voided", "INSERT"),
     *(
         (table, privilege)
-        for table in ("total", "meter_miss")
-        for privilege in ("SELECT", "INSERT", "UPDATE")
-    ),
-    *(
-        (table, privilege)
-        for table in ("attempt", "unsettled")
-        for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")
+        for table in ("total", "meter_miss", "attempt", "unsettled")
+        for privilege in RIGHTS["processor_writer"][table]
     ),
     *(("run_message", privilege) for privilege in ("SELECT", "INSERT", "DELETE")),
+    ("registry_lock", "DELETE"),
     *_FUNCTIONS_TO_SAVE,
 )
 """The rights without which nothing can be saved: relation (or function) and privilege."""
 
 
+_FUNCTIONS = {
+    "processor_writer": _FUNCTIONS_TO_SAVE,
+    "processor_retention": tuple(
+        (name, "EXECUTE")
+        for name in (
+            "remove_messages(tid[],timestamptz,timestamptz)",
+            "remove_duplicates(tid,tid,timestamptz,integer)",
+            "remove_rejections(tid,tid,timestamptz,timestamptz,integer)",
+        )
+    ),
+}
+
+
 def wanted_by(role: str) -> list[tuple[str, str]]:
     """Give the rights of a role: relation (or function) and privilege."""
-    functions = _FUNCTIONS_TO_SAVE if role == "processor_writer" else ()
+    functions = _FUNCTIONS.get(role, ())
     return [
         *((relation, privilege) for relation, given in RIGHTS[role].items() for privilege in given),
         *functions,
@@ -193,7 +236,13 @@ def missing_rights(connection: psycopg.Connection[Any], wanted: Sequence[tuple[s
         "privileges": [privilege for _, privilege in wanted],
     }
     rows = connection.execute(queries("check")["missing_rights"], asked).fetchall()
-    return [f"{privilege} on {relation}" for relation, privilege in rows]
+    missing: dict[str, dict[str, set[str]]] = {}
+    for relation, privilege in rows:
+        # The columns of one right are named together.
+        missing.setdefault(f"{relation} {privilege.split(' ')[0]}", {}).setdefault(relation, set()).add(
+            privilege
+        )
+    return [_words(rights) for rights in missing.values()]
 
 
 def look_at_roles(connection: Connection, login: str, *, superuser: bool) -> Iterator[Finding]:
@@ -205,9 +254,11 @@ def look_at_roles(connection: Connection, login: str, *, superuser: bool) -> Ite
     for role in RIGHTS:
         yield _group_role(role, held) if role in present else _absent(role)
     yield _public(held)
+    yield every_login(_words(_of_server(held.get(PUBLIC, {}))), let_in=bool(readers))
     yield tell("login", f"{login}: everything, as a superuser" if superuser else _words(held.get(login, {})))
     yield _sight(connection)
     yield _tenant_readers(readers, held)
+    yield tenant_limits(_rows(connection, "tenant_limits"))
     yield _walls(connection, present)
 
 
@@ -219,8 +270,15 @@ def _rows(connection: Connection, name: str, **parameters: Any) -> list[dict[str
 def _held(connection: Connection, roles: Sequence[str]) -> Held:
     newer = [word for since, word in _PRIVILEGES_SINCE.items() if connection.info.server_version >= since]
     held: dict[str, dict[str, set[str]]] = {}
-    for row in _rows(
-        connection, "role_rights", roles=[*roles], relations=[*RELATIONS], privileges=[*_PRIVILEGES, *newer]
+    for row in (
+        *_rows(
+            connection,
+            "role_rights",
+            roles=[*roles],
+            relations=[*RELATIONS],
+            privileges=[*_PRIVILEGES, *newer],
+        ),
+        *_rows(connection, "server_rights", roles=[*roles]),
     ):
         held.setdefault(row["role"], {}).setdefault(row["relation"], set()).add(row["privilege"])
     return held
@@ -237,7 +295,7 @@ def _excess(role: str, held: Held, expected: Mapping[str, tuple[str, ...]]) -> d
 
 
 def _group_role(role: str, held: Held) -> Finding:
-    excess = _excess(role, held, RIGHTS[role])
+    excess = _excess(role, held, {**RIGHTS[role], **OF_THE_SERVER.get(role, {})})
     found = _words(held.get(role, {}))
     return judge(
         f"role {role}",
@@ -257,13 +315,18 @@ def _absent(role: str) -> Finding:
 
 
 def _public(held: Held) -> Finding:
-    everybody = held.get(PUBLIC, {})
+    rights = held.get(PUBLIC, {})
+    everybody = {name: words for name, words in rights.items() if name not in _of_server(rights)}
     return judge(
         PUBLIC,
         f"every login: {_words(everybody)}" if everybody else "nothing that every login could do",
         fine=not everybody,
         advice="as the owner, REVOKE it FROM PUBLIC: whoever may connect has it, tenants' readers too",
     )
+
+
+def _of_server(rights: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    return {name: words for name, words in rights.items() if name in SERVER}
 
 
 def _sight(connection: Connection) -> Finding:
@@ -324,7 +387,12 @@ def _words(rights: Mapping[str, set[str]]) -> str:
     together: dict[tuple[str, ...], list[str]] = {}
     order = {word: place for place, word in enumerate(_PRIVILEGES)}
     for relation in sorted(rights):
-        words = tuple(sorted(rights[relation], key=lambda word: (order.get(word, len(order)), word)))
+        words = tuple(
+            sorted(rights[relation], key=lambda word: (order.get(word.split(" ")[0], len(order)), word))
+        )
         together.setdefault(words, []).append(relation)
-    parts = [f"{', '.join(words)} on {', '.join(relations)}" for words, relations in together.items()]
+    parts = [
+        f"{', '.join(words)} on {', '.join(relations)}".replace(f"), {_CHANGE} (", ", ")
+        for words, relations in together.items()
+    ]
     return "; ".join(parts) or "nothing"

@@ -6,7 +6,7 @@ from processor import reader
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, print_table
 from processor.settings import Settings
-from processor.terminal import fit
+from processor.terminal import fit, say
 from processor.wiring import database
 
 
@@ -47,7 +47,7 @@ def trace(message_id: str, tenant_id: str | None, as_json: bool) -> None:
             "never accepted it, or it was rejected before its id could be read (processor rejection list), "
             "or it was removed as old (processor retention)."
         )
-        click.echo(fit(said))
+        say(fit(said))
     raise SystemExit(Exit.FINE if places else Exit.FAILED)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import click
 
 from processor.cli.meters import doubtful
-from processor.cli.output import json_option, print_rows, printable
+from processor.cli.output import json_option, print_rows
 from processor.cli.paths import NamedPath
 from processor.settings import Settings
+from processor.terminal import say
 from processor.usage.counter import Selection
 from processor.usage.counter_setup import set_up
 from processor.wiring import counting, database
@@ -60,7 +61,7 @@ def count(
     selection = Selection(tenant_id, group_name, meters, run_id)
     counts = counting.count(Settings.load(), directory, selection)
     if counts.tenants > 1:
-        click.echo(
+        say(
             f"note: the counts of {counts.tenants} tenants are added up; --tenant gives one tenant's",
             err=True,
         )
@@ -104,20 +105,16 @@ def counter_setup(tenant_id: str, types: str, *, shared: bool) -> None:
         raise click.UsageError("--types: expected at least one event type")
     with database(Settings.load()) as connection:
         done = set_up(connection, tenant_id, event_types, shared=shared)
-    click.echo(printable(f"made: {', '.join(done.made) or 'nothing; all of it is there'}"))
+    say(f"made: {', '.join(done.made) or 'nothing; all of it is there'}")
     for event_type in done.unscoped:
-        click.echo(
-            printable(
-                f"warning: event type {event_type} had a schema already, and its ids are not unique for a "
-                "user alone: the same id of two users is an id_conflict"
-            ),
+        say(
+            f"warning: event type {event_type} had a schema already, and its ids are not unique for a "
+            "user alone: the same id of two users is an id_conflict",
             err=True,
         )
     for doubt in done.doubts:
-        click.echo(printable(f"warning: {doubtful(doubt)}"), err=True)
-    click.echo(
-        printable(f"next: processor run --until-idle 5 --count-to counts --tenant {shlex.quote(tenant_id)}")
-    )
+        say(f"warning: {doubtful(doubt)}", err=True)
+    say(f"next: processor run --until-idle 5 --count-to counts --tenant {shlex.quote(tenant_id)}")
 
 
 COMMANDS = [count, counter]

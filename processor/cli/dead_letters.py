@@ -8,6 +8,7 @@ from processor.cli.output import json_option, print_json, print_rows
 from processor.cli.progress import Progress
 from processor.cli.signals import stop_at_signals
 from processor.settings import Settings
+from processor.terminal import say
 from processor.wiring import commands
 
 _SHOWN = (
@@ -60,14 +61,12 @@ def dlq_list(limit: int, unread: bool, as_json: bool) -> None:
     if as_json:
         print_json({"dead_letter_queue": name, "counts": counts, "shown": rows})
         return
-    click.echo(
-        f"{name}: " + ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts.items())
-    )
+    say(f"{name}: " + ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts.items()))
     if limit:
         shown = [{column: row[column] for column in _SHOWN} for row in rows]
         print_rows(shown, as_json=False, empty="nothing to be received at the moment")
     if rows:
-        click.echo("\nOnce the cause is mended: processor dlq import, then processor rejection replay")
+        say("\nOnce the cause is mended: processor dlq import, then processor rejection replay")
 
 
 @dlq.command("import")
@@ -102,18 +101,16 @@ def dlq_import(limit: int | None, source_name: str | None, unread: bool, as_json
     if as_json:
         print_json({"dead_letter_queue": name, "finished": not caught, "outcomes": outcomes, "left": left})
     else:
-        click.echo(f"imported: {outcomes.get('rejected', 0)}")
-        click.echo(f"known already, so only deleted: {outcomes.get('redelivered', 0)}")
-        click.echo(
-            f"still in {name}: {remaining}" + (" (someone may hold them; run it again)" if remaining else "")
-        )
+        say(f"imported: {outcomes.get('rejected', 0)}")
+        say(f"known already, so only deleted: {outcomes.get('redelivered', 0)}")
+        say(f"still in {name}: {remaining}" + (" (someone may hold them; run it again)" if remaining else ""))
         if outcomes.get("rejected"):
-            click.echo(
+            say(
                 "\nThey are rejections now: processor rejection list --reason dead_lettered\n"
                 "Once the cause is mended: processor rejection replay --reason dead_lettered"
             )
     if caught:
-        click.echo("stopped; what was imported is in the books, and running this again goes on", err=True)
+        say("stopped; what was imported is in the books, and running this again goes on", err=True)
         raise SystemExit(128 + caught[0])
 
 

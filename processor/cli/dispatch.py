@@ -12,6 +12,7 @@ from processor.cli.signals import stop_at_signals
 from processor.deaths import ended_by_a_dead_thread
 from processor.exposure import require_unguessable
 from processor.settings import Settings
+from processor.terminal import say
 from processor.usage.batches import Waiting
 from processor.usage.dispatcher import Tally
 from processor.wiring import dispatch as wiring
@@ -83,15 +84,15 @@ def _say(tally: Tally, waiting: Waiting, *, as_json: bool, err: bool) -> None:
             }
         )
         return
-    click.echo(
+    say(
         f"{tally.totals_closed} window(s) closed, {tally.lines_written} line(s) written, "
         f"{tally.lines_accepted} handed over",
         err=err,
     )
     if tally.trouble:
-        click.echo(f"the sink: {tally.trouble}", err=True)
+        say(f"the sink: {tally.trouble}", err=True)
     if waiting.lines:
-        click.echo(
+        say(
             f"{waiting.lines} line(s) still wait, {waiting.refused} of them refused by the sink; they are "
             "sent again under the same keys (table usage_line, column trouble)",
             err=True,

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from processor.errors import ProcessorError, SettingsError, Stopped, Unavailable
-from processor.logs import one_line
+from processor.escaping import escaped
 
 
 class Exit(IntEnum):
@@ -50,5 +50,5 @@ def _tell(ctx: click.Context, error: ProcessorError) -> Exit:
             code = Exit.UNREACHABLE
         case _:
             code = Exit.FAILED
-    click.echo(f"{ctx.info_name}: {one_line(str(error))}", err=True)
+    click.echo(f"{ctx.info_name}: {escaped(str(error))}", err=True)
     return code

@@ -3,8 +3,12 @@
 import click
 
 from processor import reader, registry
-from processor.cli.output import json_option, moment_of, print_json, print_rows, printable
+from processor.cli.output import json_option, moment_of, print_json, print_rows
+from processor.errors import SettingsError
+from processor.rights import VOID, Rights, shown
+from processor.setting_values import identifier, producer
 from processor.settings import Settings
+from processor.terminal import say
 from processor.wiring import database
 
 
@@ -16,25 +20,73 @@ def key() -> None:
 @key.command("add")
 @click.argument("tenant_id")
 @click.option("--name", default="", help="What the key is for, or who holds it.")
+@click.option(
+    "--event-types", "types", metavar="A,B", multiple=True, help="The event types that it may send."
+)
+@click.option(
+    "--producer",
+    "producers",
+    metavar="NAME",
+    multiple=True,
+    help="The producer that its events are of, and no other; repeatable. NAME* stands for all that begin "
+    "with NAME, such as the sources of CloudEvents, '\"\"' for events that name none. With one NAME alone an "
+    "event that names no producer is of that one.",
+)
+@click.option(
+    "--may-void", is_flag=True, help="Let it cancel messages of its producers by events of type void."
+)
+@click.option("--may-correct", is_flag=True, help="Let it send negative amounts to meters that take them.")
 @json_option
-def key_add(tenant_id: str, name: str, as_json: bool) -> None:
+def key_add(
+    *,
+    tenant_id: str,
+    name: str,
+    types: tuple[str, ...],
+    producers: tuple[str, ...],
+    may_void: bool,
+    may_correct: bool,
+    as_json: bool,
+) -> None:
     """Add an API key to a tenant, and print the key. It is shown this once: only its digest is kept.
 
-    A tenant may have several, so that a new one can be brought out before the old one is revoked.
-    """
+    \b
+    processor key add acme --producer acme-billing --event-types pulse
+
+    A message is known by tenant, producer and id: a key with a producer of its own can neither take the ids
+    of what the platform sends for the tenant, nor void it.
+
+    A tenant may have several, so that a new one can be brought out before the old one is revoked. What a key
+    may do stays as it was when it was added.
+    """  # noqa: D301 - click's mark for lines to be left as they are
+    rights = _rights(types, producers, may_void=may_void, may_correct=may_correct)
     with database(Settings.load()) as connection:
-        key_id, text = registry.add_key(connection, tenant_id, name)
+        key_id, text = registry.add_key(connection, tenant_id, name, rights)
+        wide, unknown = reader.around_key(connection, key_id)
+    notes = []
+    if rights.producers is None:
+        notes.append(
+            "without --producer this key can use the producer of the platform's own events for this tenant: "
+            "take their ids"
+            + (" and void them" if may_void else "")
+            + "; --producer NAME prevents it, or RESERVED_PRODUCERS"
+        )
+    elif wide:
+        notes.append(
+            f"older keys of {tenant_id} can use this producer too, as they have none of their own; once "
+            f"replaced: {'; '.join(f'processor key revoke {other}' for other in wide)}"
+        )
+    notes += [f"no schema of event type {one!r} yet: its events are rejected" for one in unknown]
+    for note in notes:
+        say(f"note: {note}", err=True)
     if as_json:
-        print_json({"key_id": key_id, "tenant_id": tenant_id, "name": name, "key": text})
+        print_json({"key_id": key_id, "tenant_id": tenant_id, "name": name, "key": text} | _said(rights))
         return
     # On the two outputs, so that a script can take the key alone.
-    click.echo(text)
-    click.echo(
-        printable(
-            f"key {key_id} of tenant {tenant_id}: keep it now, it is not shown again. Requests send it as "
-            f"Authorization: Bearer ep_{key_id}_...; gateways know it within GATEWAY_KEYS_EVERY_S seconds "
-            f"(5 by default); it ends by: processor key revoke {key_id}"
-        ),
+    say(text)
+    say(
+        f"key {key_id} of tenant {tenant_id}: keep it now, it is not shown again. Requests send it as "
+        f"Authorization: Bearer ep_{key_id}_...; gateways know it within GATEWAY_KEYS_EVERY_S seconds "
+        f"(5 by default); it ends by: processor key revoke {key_id}",
         err=True,
     )
 
@@ -43,10 +95,14 @@ def key_add(tenant_id: str, name: str, as_json: bool) -> None:
 @click.option("--tenant", "tenant_id", help="Only those of this tenant.")
 @json_option
 def key_list(tenant_id: str | None, as_json: bool) -> None:
-    """List the keys, revoked ones too; the keys themselves are shown nowhere."""
+    """List the keys and what they may send, revoked ones too; the keys themselves are shown nowhere."""
     with database(Settings.load()) as connection:
         rows = reader.api_keys(connection, tenant_id)
-    print_rows(rows, as_json=as_json, empty="no keys; add one: processor key add TENANT_ID")
+    print_rows(
+        rows if as_json else [_cells(row) for row in rows],
+        as_json=as_json,
+        empty="no keys; add one: processor key add TENANT_ID",
+    )
 
 
 @key.command("revoke")
@@ -55,7 +111,48 @@ def key_revoke(key_id: str) -> None:
     """End a key for ever. Gateways notice within GATEWAY_KEYS_EVERY_S seconds (5 by default)."""
     with database(Settings.load()) as connection:
         tenant_id, revoked_at = registry.revoke_key(connection, _id_of(key_id))
-    click.echo(printable(f"key of tenant {tenant_id} is revoked since {moment_of(revoked_at)}"))
+    say(f"key of tenant {tenant_id} is revoked since {moment_of(revoked_at)}")
+
+
+def _rights(
+    types: tuple[str, ...], producers: tuple[str, ...], *, may_void: bool, may_correct: bool
+) -> Rights:
+    names = [name.strip() for text in types for name in text.split(",")]
+    if VOID in names:
+        raise SettingsError(f"--event-types: {VOID} is a right of its own; expected --may-void")
+    if not all(names):
+        raise SettingsError("--event-types: expected names with commas between them")
+    try:
+        for name in names:
+            identifier(name, "event type")
+        own = tuple(dict.fromkeys(map(producer, producers)))
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    return Rights(frozenset(names) if types else None, own or None, may_void, may_correct)
+
+
+def _said(rights: Rights) -> dict[str, object]:
+    return {
+        "event_types": None if rights.event_types is None else sorted(rights.event_types),
+        "producers": rights.producers,
+        "may_void": rights.may_void,
+        "may_correct": rights.may_correct,
+    }
+
+
+def _cells(row: reader.Row) -> reader.Row:
+    """Give a row of the list as people read it."""
+    back = [word for word, column in (("void", "may_void"), ("correct", "may_correct")) if row[column]]
+    return {
+        "key_id": row["key_id"],
+        "tenant_id": row["tenant_id"],
+        "name": row["name"],
+        "event_types": "any" if row["event_types"] is None else ", ".join(row["event_types"]),
+        "producers": "any" if row["producers"] is None else ", ".join(map(shown, row["producers"])),
+        "may": ", ".join(back) or None,
+        "created_at": row["created_at"],
+        "revoked_at": row["revoked_at"],
+    }
 
 
 def _id_of(text: str) -> str:

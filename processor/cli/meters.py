@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 import click
 
 from processor.cli.moments import Length, Limit
-from processor.cli.output import json_option, print_json, print_rows, printable
+from processor.cli.output import json_option, print_json, print_rows
 from processor.errors import SettingsError
 from processor.settings import Settings
+from processor.terminal import say
 from processor.usage import meters as usage_meters
 from processor.usage.doubts import Doubt
 from processor.usage.meters import Definition
@@ -125,18 +126,14 @@ def meter_add(
         new = usage_meters.add(connection, definition)
         row = usage_meters.one_meter(connection, name, definition.tenant_id)
         doubts = usage_meters.doubts(connection, definition)
-    click.echo(
-        printable(f"meter {name} {'added' if new else 'is there already, the very same'}: {_what(row)}")
-    )
+    say(f"meter {name} {'added' if new else 'is there already, the very same'}: {_what(row)}")
     option = f" --tenant {definition.tenant_id}" if definition.tenant_id else ""
-    click.echo(
-        printable(
-            f"it counts what is stored from {_moment(row['active_from'])} on; older messages by: "
-            f"processor usage rebuild --meter {name}{option}"
-        )
+    say(
+        f"it counts what is stored from {_moment(row['active_from'])} on; older messages by: "
+        f"processor usage rebuild --meter {name}{option}"
     )
     for doubt in doubts:
-        click.echo(printable(f"warning: {doubtful(doubt)}"), err=True)
+        say(f"warning: {doubtful(doubt)}", err=True)
 
 
 @meter.command("list")
@@ -186,23 +183,21 @@ def meter_show(name: str, tenant_id: str | None, as_json: bool) -> None:
     if as_json:
         print_json(_plain(row) | {"misses": misses, "miss_kinds": kinds})
         return
-    click.echo(printable(f"{row['meter']}: {_what(row)}"))
+    say(f"{row['meter']}: {_what(row)}")
     for column in ("status", "active_from", "retired_at", "grace", "past_limit", "future_limit"):
         value = row[column]
-        click.echo(f"  {column:18} {_moment(value) if column.endswith(('_from', '_at')) else _length(value)}")
+        say(f"  {column:18} {_moment(value) if column.endswith(('_from', '_at')) else _length(value)}")
     for column in ("allows_corrections", "text_amounts", "is_handed_over"):
         since = f", since {_moment(row['text_amounts_from'])}" if column == "text_amounts" else ""
-        click.echo(
-            f"  {column:18} {'yes' if row[column] else 'no'}{since if row['text_amounts_from'] else ''}"
-        )
+        say(f"  {column:18} {'yes' if row[column] else 'no'}{since if row['text_amounts_from'] else ''}")
     if not misses:
-        click.echo("misses: none; every message of its event type was counted")
+        say("misses: none; every message of its event type was counted")
         return
-    click.echo(f"misses: {sum(miss['messages'] for miss in misses)} messages are stored and not counted")
+    say(f"misses: {sum(miss['messages'] for miss in misses)} messages are stored and not counted")
     for miss in misses[:_MISSES_SHOWN_MAX]:
-        click.echo(printable("\n".join(_miss_lines(row, miss))))
+        say("\n".join(_miss_lines(row, miss)))
     if kinds > _MISSES_SHOWN_MAX:
-        click.echo(f"... and {kinds - _MISSES_SHOWN_MAX} more kinds; --json shows up to a thousand")
+        say(f"... and {kinds - _MISSES_SHOWN_MAX} more kinds; --json shows up to a thousand")
 
 
 @meter.command("text-amounts")
@@ -218,9 +213,9 @@ def meter_text_amounts(name: str, tenant_id: str | None) -> None:
         row, done = usage_meters.allow_text_amounts(connection, name, tenant_id)
     since = f" since {_moment(row['text_amounts_from'])}" if row["text_amounts_from"] else ""
     option = f" --tenant {row['tenant_id']}" if row["tenant_id"] else ""
-    click.echo(f"meter {name} counts amounts in quotes{since}{'' if done else ', as before'}")
+    say(f"meter {name} counts amounts in quotes{since}{'' if done else ', as before'}")
     if since:
-        click.echo(f"those that were stored before by: processor usage rebuild --meter {name}{option}")
+        say(f"those that were stored before by: processor usage rebuild --meter {name}{option}")
 
 
 @meter.command("retire")
@@ -230,7 +225,7 @@ def meter_retire(name: str, tenant_id: str | None) -> None:
     """Count nothing more by a meter, for ever. What it has counted stays, closes and is handed over."""
     with database(Settings.load()) as connection:
         row, done = usage_meters.retire(connection, name, tenant_id)
-    click.echo(
+    say(
         f"meter {name} {'is retired' if done else 'was retired before'}; "
         f"it counts nothing that is stored from {_moment(row['retired_at'])} on"
     )

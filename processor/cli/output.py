@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from processor.terminal import print_cells
+from processor.escaping import escaped, json_escaped
+from processor.terminal import print_cells, say
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,17 +18,9 @@ json_option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, 
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
-    """Print one JSON value, indented; moments in RFC 3339, bytes as base64."""
+    """Print one JSON value, indented; moments in RFC 3339, bytes as base64. No terminal obeys it."""
     # Not by orjson, which knows no whole number beyond 64 bits; the tables do.
-    click.echo(json.dumps(value, default=_json_default, indent=2, ensure_ascii=False))
-
-
-def printable(text: str) -> str:
-    """Write out what a terminal might obey: a sender's text may hold escape sequences. Lines stay lines."""
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
-        for character in text
-    )
+    click.echo(json_escaped(json.dumps(value, default=_json_default, indent=2, ensure_ascii=False)))
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) -> None:
@@ -35,7 +28,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) 
     if as_json:
         print_json(list(rows))
     elif not rows:
-        click.echo(empty)
+        say(empty)
     else:
         print_table(list(rows[0]), [row.values() for row in rows])
 
@@ -54,8 +47,8 @@ def _cell(value: Any) -> str:  # noqa: ANN401 - any column
     if value is None:
         return "-"
     text = moment_of(value) if isinstance(value, datetime) else str(value)
-    # The text is a sender's: control characters stay out.
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    # The text is a sender's.
+    return escaped(text)
 
 
 def _json_default(value: Any) -> Any:  # noqa: ANN401 - whatever json does not know

@@ -2,7 +2,7 @@
 
 import time
 
-import click
+from processor.terminal import say
 
 _EVERY_S = 5.0
 
@@ -17,4 +17,4 @@ class Progress:
         """Say how far it is, or keep silent because that was said a moment ago."""
         if time.monotonic() - self._said_at >= _EVERY_S:
             self._said_at = time.monotonic()
-            click.echo(words, err=True)
+            say(words, err=True)

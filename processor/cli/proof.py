@@ -7,7 +7,7 @@ import click
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
 from processor.settings import Settings
-from processor.terminal import fit
+from processor.terminal import fit, say
 from processor.wiring import commands
 
 
@@ -31,7 +31,7 @@ def audit(manifests: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         print_json(report.as_dict())
     else:
-        click.echo(fit(report.text(), "      "))
+        say(fit(report.text(), "      "))
     raise SystemExit(Exit.FINE if report.holds else Exit.PROBLEM_FOUND)
 
 

@@ -5,11 +5,13 @@ from typing import Any
 import click
 
 from processor import mapping, reader
-from processor.cli.output import json_option, print_json, print_rows, printable
+from processor.cli.output import json_option, print_json, print_rows
 from processor.errors import SettingsError
+from processor.escaping import escaped
 from processor.queue_rules import NOTHING_SAID, nothing_said, remove_queue, require_name, set_queue
 from processor.setting_values import tenants_of
 from processor.settings import UNWRAPS, Settings
+from processor.terminal import say
 from processor.wiring import database
 
 _UNSET = {
@@ -117,9 +119,9 @@ def queue_set(
         set_queue(connection, name, changes)
         rows = reader.queues(connection, name)
         notes = _notes(rows[0], reader.unknown_of_queue(connection, name)) if rows else []
-    click.echo(f"queue {printable(name)}: {_words(rows[0]) if rows else _NOTHING}")
+    say(f"queue {name}: {_words(rows[0]) if rows else _NOTHING}")
     for note in notes:
-        click.echo(printable(f"note: {note}"), err=True)
+        say(f"note: {note}", err=True)
 
 
 @queue.command("show")
@@ -135,7 +137,7 @@ def queue_show(name: str, as_json: bool) -> None:
         print_json(rows[0])
         return
     for column, value in _shown(rows[0]).items():
-        click.echo(f"{column:17} {'-' if value is None else printable(str(value))}")
+        click.echo(f"{column:17} {'-' if value is None else escaped(str(value))}")
 
 
 @queue.command("list")
@@ -157,7 +159,7 @@ def queue_remove(name: str) -> None:
     """Remove all rules of the queue NAME. Its bodies are read as the settings say."""
     with database(Settings.load()) as connection:
         remove_queue(connection, name)
-    click.echo(f"queue {printable(name)}: {_NOTHING}")
+    say(f"queue {name}: {_NOTHING}")
 
 
 def _notes(row: dict[str, Any], unknown: dict[str, Any]) -> list[str]:

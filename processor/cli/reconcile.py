@@ -5,10 +5,11 @@ from pathlib import Path
 import click
 
 from processor.cli.errors import Exit
-from processor.cli.output import json_option, print_json, printable
+from processor.cli.output import json_option, print_json
 from processor.cli.usage import usage
+from processor.escaping import escaped
 from processor.settings import Settings
-from processor.terminal import fit
+from processor.terminal import fit, say
 from processor.usage.reconcile import FINDINGS, Choice, Reconciled
 from processor.usage.selection import Row
 from processor.wiring import usage as wiring
@@ -96,23 +97,23 @@ def _print(done: Reconciled, choice: Choice) -> None:
     for finding, words in FINDINGS.items():
         if not done.counts[finding]:
             continue
-        click.echo(f"{done.counts[finding]} line(s) {words}")
+        say(f"{done.counts[finding]} line(s) {words}")
         _print_rows([row for row in done.examples if row["finding"] == finding])
     if not any(done.counts.values()):
-        click.echo("no lines, neither here nor there")
+        say("no lines, neither here nor there")
     if done.difference_count:
         sends = "would send" if done.place is None else "will send"
-        click.echo(
+        say(
             f"unless events are stored before, `processor dispatch` {sends} {done.difference_count}"
             f" difference(s) to what the sink has, {done.negative_count} of them negative:"
         )
         _print_rows(done.differences)
     for finding in done.open_findings:
-        click.echo(f"decide about the lines {FINDINGS[finding]}: {_ADVICE[finding]}", err=True)
+        say(f"decide about the lines {FINDINGS[finding]}: {_ADVICE[finding]}", err=True)
     if done.open_findings:
-        click.echo("nothing was changed", err=True)
+        say("nothing was changed", err=True)
     elif choice.dry_run:
-        click.echo("dry run: nothing was changed")
+        say("dry run: nothing was changed")
     elif done.place is not None:
         _print_place(done.place, as_json=False)
 
@@ -120,14 +121,14 @@ def _print(done: Reconciled, choice: Choice) -> None:
 def _print_rows(rows: list[Row]) -> None:
     for row in rows[:_LISTED_MAX]:
         told = (f"{name}={value}" for name, value in row.items() if name != "finding")
-        click.echo(fit(printable("  " + "  ".join(told)), "    "))
+        click.echo(fit(escaped("  " + "  ".join(told)), "    "))
 
 
 def _print_place(place: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"place": place})
     else:
-        click.echo(f"lines are handed over from here now: {place}")
+        say(f"lines are handed over from here now: {place}")
 
 
 COMMANDS: list[click.Command] = []

@@ -13,6 +13,7 @@ from processor.devstack.seed import samples
 from processor.errors import SettingsError
 from processor.plain_names import is_plain
 from processor.settings import Settings
+from processor.terminal import say
 from processor.wiring import database
 
 
@@ -37,7 +38,7 @@ def tenant_add(tenant_id: str | None, name: str | None, file: TextIO | None) -> 
     assert tenant_id is not None  # noqa: S101 - said above
     with database(Settings.load()) as connection:
         new = registry_changes.add_tenant(connection, tenant_id, name)
-    click.echo(f"tenant {tenant_id} {'added' if new else 'exists already; left as it is'}")
+    say(f"tenant {tenant_id} {'added' if new else 'exists already; left as it is'}")
 
 
 def _add_tenants(file: TextIO) -> None:
@@ -49,7 +50,7 @@ def _add_tenants(file: TextIO) -> None:
         ) from None
     with database(Settings.load()) as connection, connection.transaction():
         new = [registry_changes.add_tenant(connection, tenant_id) for tenant_id in tenant_ids]
-    click.echo(f"{sum(new)} tenants added, {new.count(False)} exist already; left as they are")
+    say(f"{sum(new)} tenants added, {new.count(False)} exist already; left as they are")
 
 
 @tenant.command("list")
@@ -71,7 +72,7 @@ def tenant_suspend(tenant_id: str) -> None:
     """Reject the events of a tenant from now on (tenant_suspended); they are kept, and can be replayed."""
     with database(Settings.load()) as connection:
         registry_changes.set_tenant_status(connection, tenant_id, "suspended")
-    click.echo(f"tenant {tenant_id} is suspended; its events become rejections (tenant_suspended)")
+    say(f"tenant {tenant_id} is suspended; its events become rejections (tenant_suspended)")
 
 
 @tenant.command("resume")
@@ -80,7 +81,7 @@ def tenant_resume(tenant_id: str) -> None:
     """Take the events of a tenant again."""
     with database(Settings.load()) as connection:
         registry_changes.set_tenant_status(connection, tenant_id, "active")
-    click.echo(
+    say(
         f"tenant {tenant_id} is active; what was rejected meanwhile comes back by: "
         f"processor rejection replay --tenant {tenant_id} --reason tenant_suspended"
     )
@@ -128,7 +129,7 @@ def schema_publish(
         raise click.UsageError(f"expected either FILE or --sample NAME, one of {', '.join(samples())}")
     with database(Settings.load()) as connection:
         version = registry_changes.publish_schema(connection, event_type, definition, tenant_id, id_scope)
-    click.echo(f"published version {version} of {event_type} ({tenant_id or 'shared'})")
+    say(f"published version {version} of {event_type} ({tenant_id or 'shared'})")
 
 
 @schema.command("list")

@@ -11,6 +11,7 @@ from processor.cli.output import json_option, moment_of, print_rows
 from processor.errors import Reason
 from processor.queue_rules import require_name
 from processor.settings import Settings
+from processor.terminal import say
 from processor.wiring import database
 
 _NEVER = (Reason.ID_CONFLICT, Reason.UNSTORABLE, Reason.DEAD_LETTERED)
@@ -63,7 +64,7 @@ def rule_add(conditions: Sequence[str], **said: Any) -> None:  # noqa: ANN401 - 
         rule_id = registry_changes.add_rejection_rule(
             connection, conditions={at: value for at, _, value in pairs}, **said
         )
-    click.echo(f"rule {rule_id} added; processor rejection rule remove {rule_id} takes it back")
+    say(f"rule {rule_id} added; processor rejection rule remove {rule_id} takes it back")
 
 
 @rule.command("list")
@@ -85,6 +86,6 @@ def rule_remove(rule_id: int) -> None:
     with database(Settings.load()) as connection:
         before = registry_changes.retire_rejection_rule(connection, rule_id)
     if before:
-        click.echo(f"rule {rule_id} was removed before, at {moment_of(before)}")
+        say(f"rule {rule_id} was removed before, at {moment_of(before)}")
     else:
-        click.echo(f"rule {rule_id} removed; what it discarded stays discarded")
+        say(f"rule {rule_id} removed; what it discarded stays discarded")

@@ -8,12 +8,14 @@ import click
 from processor import reader
 from processor.cli.errors import Exit
 from processor.cli.moments import Moment
-from processor.cli.output import json_option, moment_of, print_json, print_rows, printable
+from processor.cli.output import json_option, moment_of, print_json, print_rows
 from processor.cli.rejection_rules import rule
 from processor.errors import NotFound, Reason
+from processor.escaping import escaped
 from processor.reject_alarm import words
 from processor.settings import Settings
 from processor.sources.quarantine import Selection, discard
+from processor.terminal import say
 from processor.wiring import commands, database, reject_alarm_limits
 
 _REASONS = frozenset(reason.value for reason in Reason)
@@ -90,14 +92,14 @@ def rejection_show(rejection_id: int, as_json: bool) -> None:
     body = row.pop("body")
     detail = row.pop("detail")
     for name, value in row.items():
-        click.echo(f"{name:17} {'-' if value is None else printable(str(value))}")
-    click.echo("detail")
+        click.echo(f"{name:17} {'-' if value is None else escaped(str(value))}")
+    say("detail")
     print_json(detail)
-    click.echo(f"body ({len(body)} bytes)")
-    click.echo(printable(bytes(body).decode("utf-8", "backslashreplace")))
+    say(f"body ({len(body)} bytes)")
+    say(bytes(body).decode("utf-8", "surrogateescape"))
     if row["status"] == "open" or _is_ruled(row):
         kept = "" if row["status"] == "open" else "While it is kept, a day at least. "
-        click.echo(f"\n{kept}Once the cause is mended: processor rejection replay {rejection_id}")
+        say(f"\n{kept}Once the cause is mended: processor rejection replay {rejection_id}")
 
 
 @rejection.command("stats")
@@ -116,9 +118,9 @@ def rejection_stats(as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
         alarms = reader.reject_alarms(connection, limits)
     print_rows(rows, as_json=as_json, empty="no rejections")
     if alarms is None:
-        click.echo("alarm: too much was stored lately to count shares; see processor_reject_alarms", err=True)
+        say("alarm: too much was stored lately to count shares; see processor_reject_alarms", err=True)
     for pair, rejected, deliveries in alarms or ():
-        click.echo(printable(words(pair, rejected, deliveries, limits.window_s)), err=as_json)
+        say(words(pair, rejected, deliveries, limits.window_s), err=as_json)
 
 
 @rejection.command("replay")
@@ -163,12 +165,12 @@ def rejection_replay(
     if as_json:
         print_json({"dry_run": dry_run, "outcomes": outcomes, "left_out": left_out})
     elif not outcomes and not left_out:
-        click.echo("no open rejections are selected")
+        say("no open rejections are selected")
     else:
-        click.echo(("would be: " if dry_run else "") + _summary(outcomes))
+        say(("would be: " if dry_run else "") + _summary(outcomes))
     _say_closed(closed)
     if left_out:
-        click.echo(
+        say(
             f"processor: left out {left_out} rejection(s) whose message may be among those that retention "
             "removed since (after KEY_RETENTION_DAYS, or their key can't be read): stored another way "
             "before, it would count twice. If it was not: --force",
@@ -213,7 +215,7 @@ def rejection_discard(
             count = sum(row["count"] for row in rows if row["status"] == "open")
         else:
             count = discard(connection, selection)
-    click.echo(f"{count} rejection(s) {'would be ' if dry_run else ''}discarded")
+    say(f"{count} rejection(s) {'would be ' if dry_run else ''}discarded")
     _say_closed(closed)
     raise SystemExit(Exit.FAILED if any(row["status"] == "replayed" for row in closed) else Exit.FINE)
 
@@ -226,7 +228,7 @@ def _say_closed(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in sorted(rows, key=lambda row: int(row["rejection_id"])):
         who = f" by rule {row['rule_id']}" if _is_ruled(row) else ""
         was = f"was {row['status']} already{who}, at {moment_of(row['closed_at'])}"
-        click.echo(f"processor: rejection {row['rejection_id']} {was}", err=True)
+        say(f"processor: rejection {row['rejection_id']} {was}", err=True)
 
 
 def _named(rejection_ids: tuple[int, ...]) -> list[dict[str, Any]]:

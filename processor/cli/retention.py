@@ -12,6 +12,7 @@ from processor.cli.progress import Progress
 from processor.cli.signals import stop_at_signals
 from processor.retention import Ages, Step
 from processor.settings import DAYS_MAX, KEY_DAYS_ADVISED, Settings
+from processor.terminal import say
 from processor.wiring import commands
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,7 +65,7 @@ def retention_plan(as_json: bool, **days: int | None) -> None:
         return
     _explain(ages)
     if not rows:
-        click.echo("nothing is old enough")
+        say("nothing is old enough")
     else:
         _print_plan(ages, rows)
 
@@ -103,9 +104,9 @@ def retention_apply(step_size: int, pause_ms: int, as_json: bool, **days: int | 
     else:
         _explain(ages)
         for table, count in removed.items():
-            click.echo(f"{table}: {count} removed")
+            say(f"{table}: {count} removed")
     if caught:
-        click.echo("stopped; what was removed is counted, and running this again goes on", err=True)
+        say("stopped; what was removed is counted, and running this again goes on", err=True)
         raise SystemExit(128 + caught[0])
 
 
@@ -116,9 +117,9 @@ def _settings(days: dict[str, int | None]) -> Settings:
 
 def _explain(ages: Ages) -> None:
     if not ages.any_set:
-        click.echo(_NO_AGE)
+        say(_NO_AGE)
     if ages.key < KEY_DAYS_ADVISED:
-        click.echo(
+        say(
             f"note: KEY_RETENTION_DAYS={ages.key} is below {KEY_DAYS_ADVISED}: a message may lie 14 days in "
             "the queue and 14 more after its dead-letter queue, and is counted twice if it then finds no key",
             err=True,
@@ -143,9 +144,9 @@ def _print_plan(ages: Ages, rows: list[dict[str, Any]]) -> None:
         ],
     )
     total = sum(row["row_count"] for row in rows)
-    click.echo(f"{total} row(s) would be removed by: processor retention apply")
+    say(f"{total} row(s) would be removed by: processor retention apply")
     if kept := sum(row["kept_count"] for row in rows):
-        click.echo(f"{kept} old message(s) are kept: seen again within the last {ages.key} days")
+        say(f"{kept} old message(s) are kept: seen again within the last {ages.key} days")
 
 
 class _Removed:

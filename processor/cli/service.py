@@ -18,6 +18,7 @@ from processor.errors import SettingsError
 from processor.exposure import require_unguessable
 from processor.settings import Settings
 from processor.supervisor import die_of
+from processor.terminal import say
 from processor.usage.counter import Selection
 from processor.wiring import commands, database, service
 from processor.wiring.counting import CountsOfRun
@@ -30,10 +31,10 @@ def migrate() -> None:
     Run it as the owner of the database, before every upgrade. Safe to run again, and while others do.
     """
     with database(Settings.load()) as connection:
-        done = migrations.migrate(connection, lambda words: click.echo(f"note: {words}"))
+        done = migrations.migrate(connection, lambda words: say(f"note: {words}"))
     for name in done:
-        click.echo(f"applied {name}")
-    click.echo("the database is up to date" if not done else f"{len(done)} migration(s) applied")
+        say(f"applied {name}")
+    say("the database is up to date" if not done else f"{len(done)} migration(s) applied")
 
 
 @click.command()
@@ -52,7 +53,7 @@ def check(as_json: bool) -> None:
             ["", "what", "found", "what to do"],
             [(f.mark, f.what, f.found, f.advice or "") for f in findings],
         )
-        click.echo(summed_up(findings))
+        say(summed_up(findings))
     raise SystemExit(
         Exit.UNREACHABLE
         if any(finding.unreachable for finding in findings)

@@ -5,6 +5,7 @@ import click
 from processor.cli.output import json_option, print_json, print_table
 from processor.settings import Settings
 from processor.settings_shown import in_force, template
+from processor.terminal import say
 
 
 @click.command()
@@ -18,7 +19,7 @@ def settings(as_template: bool, as_json: bool) -> None:
     `processor settings --template > .env` makes a file to fill in: every line of it is a comment.
     """
     if as_template:
-        click.echo(template(), nl=False)
+        say(template(), nl=False)
         return
     rows = [shown.as_dict() for shown in in_force(Settings.load())]
     if as_json:

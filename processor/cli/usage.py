@@ -13,10 +13,11 @@ import click
 
 from processor.cli.errors import Exit
 from processor.cli.moments import Moment
-from processor.cli.output import json_option, print_json, print_rows, print_table, printable
+from processor.cli.output import json_option, print_json, print_rows, print_table
 from processor.errors import SettingsError
+from processor.escaping import escaped, json_escaped
 from processor.settings import Settings
-from processor.terminal import fit
+from processor.terminal import fit, say
 from processor.usage.selection import Selection
 from processor.usage.verify import LISTED_MAX
 from processor.wiring import usage as wiring
@@ -98,7 +99,7 @@ def usage_query(
             _print_totals(names, list(shown))
         more = next(rows, None) is not None
     if more:
-        click.echo(f"processor: there are more than these {rows_max} rows; --limit shows more", err=True)
+        say(f"processor: there are more than these {rows_max} rows; --limit shows more", err=True)
 
 
 @usage.command("voids")
@@ -135,7 +136,7 @@ def usage_verify(*, as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
     if as_json:
         print_json(report.as_dict())
     else:
-        click.echo(fit(printable(report.text()), "      "))
+        say(fit(report.text(), "      "))
     raise SystemExit(Exit.FINE if report.holds else Exit.PROBLEM_FOUND)
 
 
@@ -170,15 +171,15 @@ def usage_rebuild(*, dry_run: bool, as_json: bool, **selected: Any) -> None:  # 
         )
         return
     would = "would be " if dry_run else ""
-    click.echo(f"meter {selection.meter}: {rebuilt.totals} totals {would}changed")
+    say(f"meter {selection.meter}: {rebuilt.totals} totals {would}changed")
     for row in rebuilt.differences[:LISTED_MAX]:
-        click.echo(fit(printable("  " + "  ".join(f"{name}={value}" for name, value in row.items())), "    "))
+        click.echo(fit(escaped("  " + "  ".join(f"{name}={value}" for name, value in row.items())), "    "))
     if rebuilt.totals > LISTED_MAX:
-        click.echo(f"  ... and {rebuilt.totals - LISTED_MAX} more")
+        say(f"  ... and {rebuilt.totals - LISTED_MAX} more")
     if rebuilt.misses:
-        click.echo(f"{rebuilt.misses} messages of these windows can't be counted by it")
+        say(f"{rebuilt.misses} messages of these windows can't be counted by it")
     if not rebuilt.counts_older:
-        click.echo("messages from before the meter was active stay uncounted; they count without --tenant")
+        say("messages from before the meter was active stay uncounted; they count without --tenant")
 
 
 def _group(text: str) -> tuple[str, str]:
@@ -192,29 +193,34 @@ def _print_array(rows: Iterator[dict[str, Any]]) -> None:
     """Print a JSON array row by row, so that it may be longer than memory."""
     separator = "[\n  "
     for row in rows:
-        click.echo(separator + json.dumps(row, ensure_ascii=False), nl=False)
+        click.echo(separator + json_escaped(json.dumps(row, ensure_ascii=False)), nl=False)
         separator = ",\n  "
-    click.echo("[]" if separator.startswith("[") else "\n]")
+    say("[]" if separator.startswith("[") else "\n]")
 
 
 def _print_csv(names: list[str], rows: Iterator[dict[str, Any]]) -> None:
-    # On a terminal what is printed might be obeyed; in a file it is kept as it is.
-    clean = printable if sys.stdout.isatty() else str
     line = io.StringIO(newline="")
     writer = csv.writer(line, lineterminator="\n")
     writer.writerow(_headings(names))
     for row in rows:
-        writer.writerow("" if cell is None else clean(str(cell)) for cell in _cells(names, row))
-        # Coloured or not, it is the tenant's text: nothing is taken out of it on the way to a file.
-        click.echo(line.getvalue(), nl=False, color=True)
+        writer.writerow("" if cell is None else str(cell) for cell in _cells(names, row))
+        _to_file_or_screen(line.getvalue())
         line.seek(0)
         line.truncate()
-    click.echo(line.getvalue(), nl=False)
+    _to_file_or_screen(line.getvalue())
+
+
+def _to_file_or_screen(text: str) -> None:
+    if sys.stdout.isatty():
+        say(text, nl=False)
+    else:
+        # Past what guards the stream: nothing is taken out of a tenant's text on the way to a file.
+        click.echo(text.encode("utf-8", "surrogatepass"), nl=False)
 
 
 def _print_totals(names: list[str], rows: list[dict[str, Any]]) -> None:
     if not rows:
-        click.echo("no totals; `processor meter list` says what is counted, and since when")
+        say("no totals; `processor meter list` says what is counted, and since when")
         return
     # Of the meters that may be meant, those that have counted nothing would fill the screen with dashes.
     shown = [name for name in names if any(name in row["group"] for row in rows)]

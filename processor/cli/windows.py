@@ -8,6 +8,7 @@ from processor import migrations
 from processor.cli.output import json_option, print_json
 from processor.cli.usage import usage
 from processor.settings import Settings
+from processor.terminal import say
 from processor.usage.windows import Closed, Reopened, close_ended, reopen
 from processor.wiring import database
 
@@ -56,7 +57,7 @@ def usage_close(meter: str | None, tenant: str | None, until: datetime | None, a
             }
         )
         return
-    click.echo(_said(closed))
+    say(_said(closed))
 
 
 @usage.command("reopen")
@@ -86,7 +87,7 @@ def usage_reopen(meter: str, window: datetime, as_json: bool) -> None:
         )
         return
     for one in reopened:
-        click.echo(_said_of_reopened(one))
+        say(_said_of_reopened(one))
 
 
 def _said(closed: Closed) -> str:

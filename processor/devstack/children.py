@@ -93,6 +93,7 @@ def spawn(  # noqa: PLR0913 - as many as a process has properties
     environment: Mapping[str, str],
     directory: Path,
     log: Path | None = None,
+    stdin: BinaryIO | int = subprocess.DEVNULL,
     stdout: BinaryIO | int | None = None,
     account: Account | None = None,
     keep_open: Sequence[int] = (),
@@ -108,11 +109,11 @@ def spawn(  # noqa: PLR0913 - as many as a process has properties
     guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(int(death_signal)), *who]
     output = log.open("ab") if log else None
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - the servers that we name
             [*guard, *(str(part) for part in command)],
             cwd=directory,
             env=dict(environment),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output or stdout,
             stderr=subprocess.STDOUT if output else None,
             start_new_session=True,

@@ -28,6 +28,7 @@ from processor.devstack.children import (
     preferred_port,
     uninterrupted,
 )
+from processor.devstack.directory import claim_directory
 from processor.devstack.env_file import check_env_file, remove_env_file, write_env_file
 from processor.devstack.guide import guide
 from processor.devstack.interrupts import Interrupted, Interrupts, interrupts
@@ -141,7 +142,7 @@ class RunningProcessor:
 
 def _own_stack(cleanup: contextlib.ExitStack, directory: Path, *, fresh: bool) -> Stack:
     """Take the directory for us alone, wait for what a killed predecessor left, and choose the ports."""
-    directory.mkdir(mode=0o700, exist_ok=True)
+    claim_directory(directory)
     (directory / ".gitignore").write_text("*\n")
     lock = DirectoryLock(directory / "lock")
     if not lock.acquire(0):

@@ -16,6 +16,7 @@ def guide(stack: Stack, http_port: int, env_file: Path) -> Iterator[str]:
     body = '{"id": "hello-1", "tenant_id": "acme", "event_type": "order.created", "payload": {}}'
     send = f"{_awslocal(stack.sqs)} sqs send-message --queue-url {stack.queue_url} --message-body"
     processor, psql = program("processor"), shell_path(stack.postgres.psql)
+    database = shlex.quote(stack.database_url)
     yield ""
     yield f"Ready. PostgreSQL: {stack.database_url}"
     yield f"       SQS:        {stack.queue_url}" + (
@@ -29,7 +30,7 @@ def guide(stack: Stack, http_port: int, env_file: Path) -> Iterator[str]:
     yield f'  {send} "Hello World"'
     yield f"  {send} {shlex.quote(body)}"
     yield "  # look at the rows"
-    yield f'  {psql} {stack.database_url} -c "SELECT rejection_id, reason, detail FROM rejection"'  # noqa: S608 - shown
+    yield f'  {psql} {database} -c "SELECT rejection_id, reason, detail FROM rejection"'  # noqa: S608 - shown
     yield "  # for the commands below: where the servers are"
     yield f"  set -a; . {_sourced(env_file)}; set +a"
     yield f"  {program('producers')} fake --events 500 {' '.join(BAD_SHARES)}"

@@ -2,6 +2,7 @@
 
 DIRECTORY/data          the database cluster
 DIRECTORY/initialised   written last by initdb's caller: without it, data is begun again
+DIRECTORY/pgpass        the superuser's password; without it, a new one is set at the next start
 DIRECTORY/lock          held by the server and all its children, so that no two work on the data
 DIRECTORY/server.log    what the server said since its last start
 """
@@ -11,10 +12,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
+from urllib.parse import quote
 
 from processor.devstack.binaries import can_reach, find_binaries, server_account
 from processor.devstack.children import (
@@ -28,6 +31,7 @@ from processor.devstack.children import (
     start_log,
     uninterrupted,
 )
+from processor.devstack.passwords import SUPERUSER, new_password, write_passfile, write_rules
 
 START_S = 120.0
 LOCK_S = 10.0
@@ -37,12 +41,12 @@ STOP = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0))
 
 
 class EmbeddedPostgres:
-    """One server, started and stopped by us; trusts every connection from this machine, listens nowhere else.
+    """One server, started and stopped by us; listens to this machine only, and asks everybody for a password.
 
     `directory` keeps the data between starts. With `fsync` off the server is faster, and a crash of the
-    machine (not of a process) may ruin the data: fit for tests alone. Run as root, the server itself runs as
-    `nobody`. Start it from the main thread: on Linux the server gets a shutdown signal when the thread that
-    started it ends.
+    machine (not of a process) may ruin the data; without `passwords` it trusts every user of the machine: fit
+    for tests alone, both. Run as root, the server itself runs as `nobody`. Start it from the main thread: on
+    Linux the server gets a shutdown signal when the thread that started it ends.
     """
 
     def __init__(
@@ -53,12 +57,14 @@ class EmbeddedPostgres:
         only_there: bool = True,
         fsync: bool = True,
         max_connections: int = 100,
+        passwords: bool = True,
     ) -> None:
         self.directory = directory.absolute()
         self._wanted_port = port if only_there else None
         self._preferred_port = port
         self._fsync = fsync
         self._max_connections = max_connections
+        self._passwords = passwords
         self._account = server_account()
         self._binaries: Path | None = None
         self._child: Child | None = None
@@ -82,6 +88,7 @@ class EmbeddedPostgres:
         try:
             self._own_directory()
             self._initialise()
+            self._protect()
             self._launch()
         except OSError as error:
             self.stop()
@@ -109,9 +116,11 @@ class EmbeddedPostgres:
     ) -> None:
         self.stop()
 
-    def url(self, database: str = "postgres", user: str = "postgres") -> str:
-        """Give the connection URL; there is no password."""
-        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+    def url(self, database: str = "postgres", user: str = SUPERUSER, password: str = "") -> str:
+        """Give the connection URL: the superuser's names the file of its password, which libpq reads."""
+        who = f"{user}:{password}" if password else user
+        file = f"?passfile={quote(str(self._passfile))}" if self._passwords and user == SUPERUSER else ""
+        return f"postgresql://{who}@127.0.0.1:{self.port}/{database}{file}"
 
     def exit_code(self) -> int | None:
         """Give None while the server runs, else its exit code, negative for a signal."""
@@ -140,6 +149,10 @@ class EmbeddedPostgres:
     @property
     def _stamp(self) -> Path:
         return self.directory / "initialised"
+
+    @property
+    def _passfile(self) -> Path:
+        return self.directory / "pgpass"
 
     def _own_directory(self) -> None:
         """Make sure that no other server works on the data, and that a stale trace of one stops nobody."""
@@ -174,17 +187,38 @@ class EmbeddedPostgres:
                 )
             return
         self._stamp.unlink(missing_ok=True)
+        self._passfile.unlink(missing_ok=True)
         shutil.rmtree(self._data, ignore_errors=True)
         self._data.mkdir(mode=0o700)
         if self._account is not None:
             os.chown(self._data, self._account.uid, self._account.gid)
         locale = "C.UTF-8" if sys.platform == "linux" else "C"
-        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", f"--locale={locale}"]
+        # With no rule at all that lets anybody in: _protect writes them.
+        options = [f"--username={SUPERUSER}", "--auth=reject", "--encoding=UTF8", f"--locale={locale}"]
         self._run("initdb", [*options, *([] if self._fsync else ["--no-sync"])])
         if self._child is None or self._child.process.wait() != 0:
             raise DevstackError(f"initdb failed in {self.directory}; it said:{self.log_tail()}")
         self._child = None
         self._stamp.write_text(self._major_version() + "\n")
+
+    def _protect(self) -> None:
+        """Write who is let in; set a password unless one is set, in data of earlier releases, too.
+
+        The server sets it before it listens to anybody (single-user mode).
+        """
+        write_rules(self._data, "scram-sha-256" if self._passwords else "trust", self._account)
+        if not self._passwords or self._passfile.exists():
+            return
+        password = new_password()
+        with tempfile.TemporaryFile() as statement:
+            statement.write(f"ALTER ROLE {SUPERUSER} PASSWORD '{password}'\n".encode())
+            statement.seek(0)
+            # Options after the name of the database would be taken for more names.
+            self._run("postgres", ["-c", "password_encryption=scram-sha-256", "template1"], statement)
+        if self._child is None or self._child.process.wait() != 0:
+            raise DevstackError(f"no password can be set in {self.directory}; it said:{self.log_tail()}")
+        self._child = None
+        write_passfile(self._passfile, password)
 
     def _launch(self) -> None:
         for _ in range(PORT_ATTEMPTS):
@@ -206,8 +240,8 @@ class EmbeddedPostgres:
             f"PostgreSQL did not start in {self.directory}; its log ends with:{self.log_tail()}"
         )
 
-    def _run(self, program: str, options: list[str]) -> None:
-        """Start a program on the data as `self._child`, with a new log."""
+    def _run(self, program: str, options: list[str], statement: BinaryIO | None = None) -> None:
+        """Start a program on the data as `self._child`, with a new log; a statement in single-user mode."""
         assert self._binaries is not None  # noqa: S101 - start() has looked for them
         log = self.directory / "server.log"
         start_log(log)
@@ -222,10 +256,11 @@ class EmbeddedPostgres:
         with uninterrupted():
             self._child = spawn(
                 program,
-                [self._binaries / program, "-D", data, *options],
+                [self._binaries / program, *(["--single"] if statement else []), "-D", data, *options],
                 environment=environment | {"LANG": "C", "LC_ALL": "C"},
                 directory=self._data,
                 log=log,
+                stdin=statement or subprocess.DEVNULL,
                 account=self._account,
                 keep_open=[] if self._lock.descriptor is None else [self._lock.descriptor],
                 death_signal=signal.SIGINT,
@@ -252,7 +287,7 @@ class EmbeddedPostgres:
 
     def _major_version(self) -> str:
         assert self._binaries is not None  # noqa: S101 - start() has looked for them
-        said = subprocess.run(
+        said = subprocess.run(  # noqa: S603 - a program that we have found ourselves
             [self._binaries / "postgres", "--version"], capture_output=True, text=True, check=True
         ).stdout
         return said.split()[2].split(".")[0]
@@ -293,6 +328,9 @@ def _is_orphan(pid: int) -> bool:
 
 
 def _ask_ps(pid: int, column: str) -> str:
-    return subprocess.run(
-        ["ps", "-o", f"{column}=", "-p", str(pid)], capture_output=True, text=True, check=False
+    return subprocess.run(  # noqa: S603 - a number and a word of ours
+        ["ps", "-o", f"{column}=", "-p", str(pid)],  # noqa: S607 - it has no one place
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.strip()

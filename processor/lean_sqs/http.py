@@ -119,7 +119,11 @@ class ReadingAnswer:
         if not piece:
             raise HttpTrouble("the server closed the connection before its answer was whole")
         assert self._parser is not None  # noqa: S101 - it is let go of with the answer
-        self._parser.feed_data(piece)
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            # No HttpParserError to the library.
+            raise HttpTrouble("the server changes to another protocol, which nobody asked for") from None
         if self._size_bytes > ANSWER_BYTES_MAX:
             raise HttpTrouble(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
 
@@ -130,7 +134,7 @@ class ReadingAnswer:
 
     def on_message_complete(self) -> None:
         """Put the answer together."""
-        assert self._parser is not None  # noqa: S101
+        assert self._parser is not None  # noqa: S101 - likewise
         self.answer = Answer(self._parser.get_status_code(), b"".join(self._pieces))
         # Only here does llhttp know; afterwards it is ready for the next answer, and says no.
         self.keep = self._parser.should_keep_alive()

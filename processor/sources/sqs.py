@@ -11,6 +11,7 @@ import structlog
 
 from processor import metrics
 from processor.aws_advice import with_advice
+from processor.bounds import NOT_READABLE
 from processor.errors import SettingsError, SourceUnavailable
 from processor.lean_sqs import HotCalls
 from processor.model import Delivery, Settlement
@@ -49,9 +50,6 @@ _CREDENTIALS_REFUSED = frozenset(
 """Codes that speak of the key itself. AccessDenied is none: a policy can be mended while we wait."""
 
 _QUEUE_MISSING = frozenset({"NonExistentQueue", "QueueDoesNotExist"})
-
-_NOT_READABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
-"""What reading an answer raises, in boto3 or here, where it has another shape than SQS's."""
 
 _ATTRIBUTES: "list[MessageSystemAttributeNameType]" = [
     "ApproximateReceiveCount",
@@ -264,7 +262,7 @@ class SqsSource:
             name = type(error).__name__
             words = with_advice(f"SQS can't be reached to {operation}: {name}", name)
             raise SourceUnavailable(words) from error
-        except (ResponseParserError, *_NOT_READABLE) as error:
+        except (ResponseParserError, *NOT_READABLE) as error:
             metrics.source_errors.labels(operation=operation).inc()
             name = type(error).__name__
             raise SourceUnavailable(

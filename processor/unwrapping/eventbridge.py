@@ -7,6 +7,7 @@ Its words fill what the detail leaves open: the detail may be an envelope itself
 
 from typing import Any
 
+from processor.beside import from_outside
 from processor.envelopes import object_text
 from processor.strict_json import Document
 from processor.unwrapping import NO_ATTRIBUTES, Unwrapped, identifier, moment, refused
@@ -46,6 +47,6 @@ def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malfor
         texts["detail"].encode("utf-8", "surrogatepass"),
         attributes,
         implied=implied,
-        context=object_text({name: text for name, text in texts.items() if name not in spoken_for}),
+        context=object_text(from_outside({each: texts[each] for each in texts if each not in spoken_for})),
         sent_at=sent_at,
     )

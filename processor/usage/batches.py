@@ -22,9 +22,6 @@ from processor.usage.place import require_place
 
 Connection: TypeAlias = psycopg.Connection[Any]
 
-TURN_KEY = 7309453202311085
-"""The advisory lock of whoever makes batches: a moment each, and two would skip each other's lines."""
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -51,7 +48,8 @@ def make_batch(connection: Connection, lines_max: int) -> int:
     sql = queries("dispatch")
     with connection.transaction():
         require_place(connection)
-        connection.execute(sql["wait_for_turn"], {"key": TURN_KEY})
+        # A moment each: two would skip each other's lines.
+        connection.execute(sql["wait_for_turn"])
         chosen = connection.execute(sql["choose_lines"], {"limit": lines_max}).fetchall()
         if chosen:
             lines = [LineId(*row[:5]) for row in chosen]

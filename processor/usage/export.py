@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 
 from processor.errors import SettingsError
+from processor.escaping import json_bytes_escaped
 from processor.usage import batches
 from processor.usage.lines import Amounts
 
@@ -62,7 +63,8 @@ def _write(to: Path | None, lines: Iterator[bytes]) -> None:
 
 def _to_standard_output(lines: Iterator[bytes]) -> None:
     for line in lines:
-        sys.stdout.buffer.write(line)
+        # Its value is what a sink gets; its bytes are none that a terminal obeys.
+        sys.stdout.buffer.write(json_bytes_escaped(line))
     sys.stdout.buffer.flush()
     with suppress(OSError, ValueError):
         # A pipe has no disk to be safe on.

@@ -10,12 +10,12 @@ give back what it took. Who ends in the middle leaves totals that verify names; 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
-from processor.errors import Busy, NotFound, SettingsError
+from processor.books_lock import books_held
+from processor.errors import NotFound, SettingsError
 from processor.queries import queries
 from processor.usage.selection import Chosen, Connection, Row, Selection, choose, digits, moment
 
@@ -23,9 +23,6 @@ STEP_SIZE = 500
 """As many totals are changed in one transaction: savers wait for no more than that."""
 
 _KEPT_MAX = 1000
-
-_LOCK_KEY = 7309453202311083
-"""Retention's. What it removes is taken off by the windows that it knew to be covered when it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +58,13 @@ def rebuild(
         raise NotFound("which meter? `processor meter list` shows those there are")
     connection.execute(sql["prepare_rebuild"])
     chosen = choose(connection, selection)
-    if not _value(connection, "lock_rebuild", key=_LOCK_KEY):
-        raise Busy(
-            "another `processor usage rebuild`, or `processor retention apply`, is at work on this database; "
-            "let it end first"
-        )
-    try:
+    with books_held(connection) as still_held:
         if dry_run:
             with connection.transaction(force_rollback=True):
                 return _find(connection, chosen, selection)
         rebuilt = _find(connection, chosen, selection)
-        _add(connection, rebuilt.totals, on_step)
+        _add(connection, rebuilt.totals, still_held, on_step)
         return rebuilt
-    finally:
-        if not connection.broken:
-            _value(connection, "unlock_rebuild", key=_LOCK_KEY)
 
 
 def _find(connection: Connection, chosen: Chosen, selection: Selection) -> Rebuilt:
@@ -116,16 +105,13 @@ def _find(connection: Connection, chosen: Chosen, selection: Selection) -> Rebui
     return Rebuilt(counts["found_count"], counts["miss_count"], bool(covered), differences)
 
 
-def _add(connection: Connection, count: int, on_step: Callable[[int], object]) -> None:
+def _add(
+    connection: Connection, count: int, still_held: Callable[[], object], on_step: Callable[[int], object]
+) -> None:
     sql = queries("usage")
     for after in range(0, count, STEP_SIZE):
         until = min(after + STEP_SIZE, count)
+        still_held()
         connection.execute(sql["add_differences"], {"after": after, "until": until})
         on_step(until)
     connection.execute(sql["drop_differences"])
-
-
-def _value(connection: psycopg.Connection[Any], name: str, **parameters: Any) -> Any:  # noqa: ANN401 - as asked
-    row = connection.execute(queries("usage")[name], parameters).fetchone()
-    assert row is not None  # noqa: S101 - each of these questions gives one row
-    return row[0]

@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 
 from processor.errors import Busy, SettingsError
 from processor.queries import queries
-from processor.usage import batches, windows
+from processor.usage import batches
 from processor.usage.lines import LineId
 from processor.usage.selection import Connection, Row, digits, moment
 from processor.usage.sink_lines import SinkLine
@@ -103,8 +103,8 @@ def reconcile(connection: Connection, lines: Iterable[SinkLine], choice: Choice)
 
 def _lock(connection: Connection) -> None:
     """Let nothing be closed, put into a batch or sent until the end, in the order in which others lock."""
-    connection.execute(queries("windows")["wait_for_turn"], {"key": windows.TURN_KEY})
-    connection.execute(queries("dispatch")["wait_for_turn"], {"key": batches.TURN_KEY})
+    connection.execute(queries("windows")["wait_for_turn"])
+    connection.execute(queries("dispatch")["wait_for_turn"])
     try:
         connection.execute(queries("reconcile")["lock_batches"])
     except psycopg.errors.LockNotAvailable:

@@ -11,20 +11,19 @@ Only the status and our own words are passed on; what a sink says may hold what 
 
 import http.client
 import json
-import math
 import socket
 import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from processor.bounds import NOT_READABLE, wait_s_of
 
 ANSWER_BYTES_MAX = 64 * 1024
 ANSWER_BYTES_PER_LINE = 512
@@ -115,7 +114,7 @@ class HttpSink:
                 )
                 response = connection.getresponse()
                 said = _read(response, bytes_max)
-        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, *NOT_READABLE) as error:
             return self._too_late() if deadline.passed or _is_late(error) else _no_answer(error)
         finally:
             connection.close()
@@ -169,7 +168,8 @@ def _no(status: int, headers: Mapping[str, str]) -> Answer:
             reached=True,
             status=status,
         )
-    return InTrouble(f"status {status}", reached=True, status=status, retry_after_s=_retry_after_s(headers))
+    asked_s = wait_s_of(headers.get("Retry-After"), RETRY_AFTER_S_MAX)
+    return InTrouble(f"status {status}", reached=True, status=status, retry_after_s=asked_s)
 
 
 def _results(said: bytes) -> list[dict[str, Any]] | None:
@@ -219,21 +219,6 @@ def _says_nothing_else(said: bytes) -> bool:
     return True
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    said = headers.get("Retry-After")
-    if said is None:
-        return None
-    try:
-        wait_s = float(said)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(said)
-        except ValueError:
-            return None
-        wait_s = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(wait_s, 0.0), RETRY_AFTER_S_MAX) if math.isfinite(wait_s) else None
-
-
 def _read(response: urllib3.BaseHTTPResponse, bytes_max: int) -> bytes:
     """Read the body, and no more of it than shows that it is too long. As it came: nothing is unpacked."""
     said = b""
@@ -259,6 +244,12 @@ class _WholeHead(http.client.HTTPResponse):
             self.fp = lines.file
         if lines.last not in (b"\r\n", b"\n"):
             raise http.client.IncompleteRead(lines.last)
+
+    def _safe_read(self, amt: int) -> bytes:
+        # A chunk may be said to have fewer than no bytes; the library reads all there is then.
+        if amt < 0:
+            raise http.client.IncompleteRead(b"")
+        return super()._safe_read(amt)  # type: ignore[misc,no-any-return]  # of the library
 
 
 class _Lines:

@@ -22,9 +22,6 @@ Connection: TypeAlias = psycopg.Connection[Any]
 STEP_SIZE = 500
 """Totals that are closed in one transaction at the most: saves that raise one of them wait for it."""
 
-TURN_KEY = 7309453202311084
-"""The advisory lock of whoever closes or reopens; two would only wait for each other's rows."""
-
 _COLUMNS = ("tenant_id", "meter_id", "window_start", "group_key", "slot")
 
 
@@ -72,7 +69,11 @@ def close_due(connection: Connection, limit: int = STEP_SIZE) -> Closed | None:
     """
     sql = queries("windows")
     with connection.transaction():
-        if not _value(connection.execute(sql["take_turn"], {"key": TURN_KEY})):
+        # Two would only wait for each other's rows.
+        try:
+            with connection.transaction():
+                connection.execute(sql["take_turn"])
+        except psycopg.errors.LockNotAvailable:
             return None
         return _close(connection, connection.execute(sql["lock_due"], {"limit": limit}).fetchall())
 
@@ -124,7 +125,7 @@ def reopen(connection: Connection, *, meter: str, moment: datetime) -> list[Reop
         which |= {"window_start": window_start}
         with connection.transaction():
             # With the turn, so that no closing under way has looked for marks already.
-            connection.execute(sql["wait_for_turn"], {"key": TURN_KEY})
+            connection.execute(sql["wait_for_turn"])
             marked = connection.execute(sql["mark_reopened"], which).rowcount == 1
             totals = _value(connection.execute(sql["reopen"], which))
         reopened.append(Reopened(name, window_start, marked, totals))
@@ -134,7 +135,7 @@ def reopen(connection: Connection, *, meter: str, moment: datetime) -> list[Reop
 def _close_step(connection: Connection, asked: dict[str, Any]) -> Closed:
     sql = queries("windows")
     with connection.transaction():
-        connection.execute(sql["wait_for_turn"], {"key": TURN_KEY})
+        connection.execute(sql["wait_for_turn"])
         return _close(connection, connection.execute(sql["lock_ended"], asked).fetchall())
 
 

@@ -12,7 +12,7 @@ import structlog
 
 from processor import metrics, migrations
 from processor.addresses import source_address
-from processor.check.roles import missing_rights
+from processor.check.roles import RIGHTS, missing_rights, update_of
 from processor.connection import Deadline, connect
 from processor.errors import SettingsError, Stopped, StoreFault, StoreUnavailable, Unavailable
 from processor.patience import Patience
@@ -32,13 +32,15 @@ Connection = psycopg.Connection[Any]
 TO_DISPATCH = (
     ("meter", "SELECT"),
     ("reopened_window", "SELECT"),
+    ("total", "SELECT"),
+    *(("total", privilege) for privilege in update_of("is_closed")),
     *(
         (table, privilege)
-        for table in ("total", "usage_line", "usage_batch")
-        for privilege in ("SELECT", "UPDATE")
+        for table in ("usage_line", "usage_batch", "window_lock", "batch_lock")
+        for privilege in RIGHTS["processor_biller"][table]
     ),
     ("usage_place", "SELECT"),
-    *((table, "INSERT") for table in ("usage_line", "usage_batch", "usage_place")),
+    ("usage_place", "INSERT"),
 )
 """The rights without which nothing can be closed or handed over: relation and privilege."""
 

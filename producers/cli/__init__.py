@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from processor.errors import ProcessorError, SettingsError, Unavailable
+from processor.escaping import escaped
 from processor.terminal import HelpFormatter
 from producers.cli import fake, load, send, validate
 from producers.cli.sending import EXIT_REFUSED
@@ -24,10 +25,18 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ProcessorError as error:
-            click.echo(f"producers: {error}", err=True)
+            click.echo(f"producers: {escaped(str(error))}", err=True)
             if isinstance(error, SettingsError):
                 ctx.exit(EXIT_USAGE)
             ctx.exit(EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_REFUSED)
+
+
+class _OneLine(logging.Formatter):
+    """Writes a warning as one line, whatever a server said that it quotes."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
+        record.message = escaped(record.message)
+        return super().formatMessage(record)
 
 
 @click.group(
@@ -47,7 +56,9 @@ def main() -> None:
                 3 `validate` found a message that would be rejected
                 130 Ctrl-C (143 SIGTERM), after the report of what was done
     """  # noqa: D301 - click's mark for lines to be left as they are
-    logging.basicConfig(level=logging.WARNING, format="producers: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("producers: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 for family in (fake, send, load, validate):

@@ -13,6 +13,7 @@ import click
 from processor.errors import ProcessorError
 from processor.manifest import ManifestWriter
 from processor.settings import Settings
+from processor.terminal import say
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
 from producers.cli.sending import EXIT_REFUSED
 from producers.load import Effort, Load
@@ -137,8 +138,8 @@ def _report(one: Load, facts: dict[str, Any], interrupt: Interrupt, *, as_json: 
         click.echo(json.dumps({**facts, **one.tally.as_json(), "interrupted": bool(interrupt.signal)}))
         return
     if interrupt.signal:
-        click.echo("interrupted; what was on its way was waited for")
-    click.echo(f"seed {facts['seed']}: {one.tally.as_text()}")
+        say("interrupted; what was on its way was waited for")
+    say(f"seed {facts['seed']}: {one.tally.as_text()}")
 
 
 COMMANDS = (load,)

@@ -12,6 +12,7 @@ import click
 from processor.errors import ProcessorError
 from processor.manifest import ManifestWriter
 from processor.settings import Settings
+from processor.terminal import say
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
 from producers.doors.opening import DOORS, open_door
 from producers.outgoing import Outgoing
@@ -116,5 +117,5 @@ def _print_report(tally: Tally, interrupt: Interrupt, *, as_json: bool, facts: d
         click.echo(json.dumps({**facts, **tally.as_json(), "interrupted": bool(interrupt.signal)}))
         return
     if interrupt.signal:
-        click.echo("interrupted; what was on its way has come to its end")
-    click.echo("".join(f"{name} {value}: " for name, value in facts.items()) + tally.as_text())
+        say("interrupted; what was on its way has come to its end")
+    say("".join(f"{name} {value}: " for name, value in facts.items()) + tally.as_text())

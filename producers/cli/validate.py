@@ -7,7 +7,9 @@ import click
 import orjson
 
 from processor.errors import SettingsError
+from processor.escaping import escaped, json_escaped
 from processor.settings import UNWRAPS, Settings
+from processor.terminal import say
 
 EXIT_BAD = 3
 _BYTES_MAX = 64 * 1024 * 1024
@@ -73,7 +75,7 @@ def validate(
             else f"on queue {trial.queue}"
             + ("" if trial.has_rules else ", which has no rules in the registry")
         )
-        click.echo(f"{len(messages)} message(s), {len(messages) - bad} good, {bad} bad; {known}")
+        say(f"{len(messages)} message(s), {len(messages) - bad} good, {bad} bad; {known}")
     raise SystemExit(EXIT_BAD if bad else 0)
 
 
@@ -109,23 +111,19 @@ def _json(row: dict[str, Any]) -> str:
     parts = {
         name: None if row[name] is None else orjson.Fragment(row[name]) for name in ("payload", "context")
     }
-    return orjson.dumps(row | parts).decode()
+    return json_escaped(orjson.dumps(row | parts).decode())
 
 
 def _words(row: dict[str, Any]) -> str:
     """Say it in lines of 80 columns: the verdict, why, and the envelope."""
     lines = [f"{row['message_at']}: {row['verdict']}"]
     if row["message"]:
-        lines += textwrap.wrap(_printable(row["message"]), _WIDTH - _INDENT)
+        lines += textwrap.wrap(escaped(row["message"]), _WIDTH - _INDENT)
     for name in ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "payload", "context"):
         if row[name] not in (None, ""):
-            line = f"{name:12}{_printable(str(row[name]))}"
+            line = f"{name:12}{escaped(str(row[name]))}"
             lines.append(line if len(line) <= _WIDTH - _INDENT else line[: _WIDTH - _INDENT - 3] + "...")
     return f"\n{' ' * _INDENT}".join(lines)
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 COMMANDS = (validate,)

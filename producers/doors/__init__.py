@@ -15,6 +15,10 @@ UNAVAILABLE = "unavailable"
 """What a gateway says of an event where the queue behind it is away, or it is about to stop."""
 
 
+WAIT_S_MAX = 86_400.0
+"""The longest wait that is taken from an answer; the publisher's own bound is far below."""
+
+
 @dataclass(slots=True)
 class Answer:
     """What one call brought, by the places of the messages in it.

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 
 import grpc
 
+from processor.bounds import wait_s_of
 from processor.errors import SettingsError
-from producers.doors import Answer, CallFailed
+from producers.doors import WAIT_S_MAX, Answer, CallFailed
 from producers.gateway.protos import ingest_pb2 as pb
 from producers.gateway.protos.ingest_pb2_grpc import IngestStub
 from producers.outgoing import Outgoing
@@ -81,7 +82,7 @@ class GrpcDoor:
             )
         said = _trailing(error)
         code = str(said.get("refusal-code", status.name.lower()))
-        wait_s = float(said.get("retry-after", 0))
+        wait_s = wait_s_of(said.get("retry-after"), WAIT_S_MAX) or 0.0
         return CallFailed(code, words, outage=not _at_fault(status, code, words), wait_s=wait_s)
 
 

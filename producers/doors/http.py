@@ -8,6 +8,7 @@ An array of texts that are no JSON would be no JSON either, and one bad text mus
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,13 +17,16 @@ import urllib3
 from pydantic import SecretStr
 from urllib3.exceptions import HTTPError
 
+from processor.bounds import NOT_READABLE, wait_s_of
 from processor.errors import SettingsError
-from producers.doors import Answer, CallFailed
+from producers.doors import WAIT_S_MAX, Answer, CallFailed
 from producers.outgoing import Outgoing
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 """More than a gateway waits for its queue: its own 503 says more than our silence."""
+
+ANSWER_BYTES_MAX = 16 * 1024 * 1024
 
 _PATH = "/v1/events"
 _MULTIPLE, _BAD, _UNAUTHORIZED, _FORBIDDEN, _TIMEOUT, _TOO_MANY, _SERVER = 300, 400, 401, 403, 408, 429, 500
@@ -85,9 +89,11 @@ class HttpDoor:
             raise _whole(status, said, wait_s, self._name)
         indexes = list(events)
         for item in items:
-            place = item.get("index")
-            if isinstance(place, int) and 0 <= place < len(indexes):
-                _note(answer, indexes[place], item)
+            # One that can't be read is no word on its event.
+            with suppress(*NOT_READABLE):
+                place = item["index"]
+                if isinstance(place, int) and 0 <= place < len(indexes):
+                    _note(answer, indexes[place], item)
 
     def _send_alone(self, index: int, body: bytes, answer: Answer) -> None:
         status, said, wait_s = self._post(body)
@@ -102,15 +108,24 @@ class HttpDoor:
     def _post(self, body: bytes) -> tuple[int, dict[str, Any], float]:
         try:
             response = self._pool.urlopen(
-                "POST", self._path, body=body, headers=self._headers, redirect=False
+                "POST", self._path, body=body, headers=self._headers, redirect=False, preload_content=False
             )
-        except HTTPError as error:
+            # As it came: what is packed may become of any size.
+            text = response.read(ANSWER_BYTES_MAX + 1, decode_content=False)
+            if len(text) > ANSWER_BYTES_MAX:
+                response.close()
+            response.release_conn()
+        except (HTTPError, *NOT_READABLE) as error:
             raise CallFailed(type(error).__name__, f"no answer from {self._name}", outage=True) from error
         try:
-            said = orjson.loads(response.data)
+            said = orjson.loads(text)
         except orjson.JSONDecodeError:
             said = None
-        return response.status, said if isinstance(said, dict) else {}, _wait_s(response.headers)
+        return (
+            response.status,
+            said if isinstance(said, dict) else {},
+            _seconds(response.headers.get("Retry-After")),
+        )
 
 
 def _sorted(batch: Mapping[int, Outgoing]) -> tuple[dict[int, bytes], dict[int, bytes]]:
@@ -145,10 +160,11 @@ def _note(answer: Answer, index: int, item: Mapping[str, Any]) -> None:
         answer.accepted[index] = str(item.get("delivery_id", ""))
         return
     problem = item.get("problem")
-    code, reason = _words(status, problem if isinstance(problem, dict) else {})
+    problem = problem if isinstance(problem, dict) else {}
+    asked, (code, reason) = problem.get("retry_after_s"), _words(status, problem)
     if _passes(status):
         answer.again[index] = (code, reason)
-        answer.wait_s = max(answer.wait_s, _seconds((problem or {}).get("retry_after_s")))
+        answer.wait_s = max(answer.wait_s, _seconds(asked))
     else:
         answer.refused[index] = (code, reason)
 
@@ -175,13 +191,8 @@ def _words(status: int, problem: Mapping[str, Any]) -> tuple[str, str]:
     return str(problem.get("code", status)), str(problem.get("detail", ""))
 
 
-def _wait_s(headers: Mapping[str, str]) -> float:
-    return _seconds(headers.get("Retry-After"))
-
-
 def _seconds(said: object) -> float:
-    """Read a number of seconds; a date, which Retry-After may have too, is as good as nothing."""
-    return float(str(said)) if re.fullmatch(r"[0-9]{1,6}", str(said)) else 0.0
+    return wait_s_of(said, WAIT_S_MAX) or 0.0
 
 
 def _taken_apart(url: str) -> tuple[str, str]:

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Protocol
 
+from botocore.parsers import ResponseParserError
+
+from processor.bounds import NOT_READABLE
 from producers.doors import Answer, CallFailed
 from producers.outgoing import Outgoing
 from producers.session import CALL_FAILED, blame
@@ -44,13 +47,16 @@ class SqsDoor:
 
     def send(self, batch: Mapping[int, Outgoing]) -> Answer:
         """Send up to ten messages."""
+        request = self.request(batch)
         try:
-            said = self._client.send_message_batch(**self.request(batch))
+            return self.read(self._client.send_message_batch(**request))
         except CALL_FAILED as error:
             failed = blame(error, self._queue_url)
             outage = failed.outage or self._gave_up_groups(failed.code, failed.reason)
             raise CallFailed(failed.code, failed.reason, outage=outage) from error
-        return self.read(said)
+        except (ResponseParserError, *NOT_READABLE) as error:
+            name = type(error).__name__
+            raise CallFailed(name, "what answers as SQS can't be read", outage=True) from error
 
     def request(self, batch: Mapping[int, Outgoing]) -> dict[str, Any]:
         """Give the arguments of the call that sends these."""

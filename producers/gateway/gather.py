@@ -1,8 +1,8 @@
 """Gathers the events of all requests into calls of ten, and gives each its word when SQS has answered.
 
-    add ─▶ [pending, bounded] ─▶ ten, or GATEWAY_LINGER_MS over, and a sender free ─▶ [sender threads] ─▶ SQS
-                    ▲                                                                      │
-                    └── after a pause ── not taken, and still time ◀── again ──────────────┤
+    add ─▶ [lanes, bounded] ─▶ ten, or GATEWAY_LINGER_MS over, and a sender free ─▶ [sender threads] ─▶ SQS
+                   ▲                                                                       │
+                   └─── after a pause ── not taken, and still time ◀── again ──────────────┤
                                                           the request's word ◀── taken, refused, or too late
 
 Everything here happens on the event loop but the call itself. Nothing is acknowledged that is not named as
@@ -13,13 +13,15 @@ import asyncio
 import logging
 import random
 import re
-from collections import deque
+from collections.abc import Hashable
 
 from producers.doors import Answer
 from producers.gateway import metrics
 from producers.gateway.items import Refusal, Taken, Why, Word
+from producers.gateway.lanes import Lanes
 from producers.gateway.reading import Event
 from producers.gateway.sending import Sending, Sent
+from producers.gateway.shares import Shares
 from producers.publish import BATCH_BYTES_MAX, BATCH_SIZE_MAX
 
 _PAUSE_S, _PAUSE_S_MAX = 0.05, 1.0
@@ -34,11 +36,12 @@ log = logging.getLogger(__name__)
 
 
 class Request:
-    """The words on the items of one request, and who waits for them."""
+    """The words on the items of one request, who waits for them, and for whom they count."""
 
-    __slots__ = ("done", "left", "timer", "words")
+    __slots__ = ("done", "holder", "left", "timer", "words")
 
-    def __init__(self, size: int, done: "asyncio.Future[None]") -> None:
+    def __init__(self, size: int, done: "asyncio.Future[None]", holder: Hashable) -> None:
+        self.holder = holder
         self.words: list[Word | None] = [None] * size
         self.done = done
         # Of all its items, read or not: the first ones may have their word before the last ones are read.
@@ -71,6 +74,11 @@ class Entry:
         self.alone = False
 
     @property
+    def holder(self) -> Hashable:
+        """For whom it counts."""
+        return self.request.holder
+
+    @property
     def over(self) -> bool:
         """Whether there is a word on it already."""
         return self.request.words[self.place] is not None
@@ -83,10 +91,9 @@ class Gather:
         self._senders = senders
         self._free = senders.count
         self._linger_s = linger_s
-        self._waiting_max = waiting_max
+        self._places = Shares(waiting_max)
         self._timeout_s = timeout_s
-        self._pending: deque[Entry] = deque()
-        self._waiting = 0
+        self._pending: Lanes[Entry] = Lanes()
         self._due = False
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
@@ -96,15 +103,31 @@ class Gather:
 
     @property
     def full(self) -> bool:
-        """Whether no further event may be added."""
-        return self._waiting >= self._waiting_max
+        """Whether no further event may be added, whosever it is."""
+        return self._waiting >= self._places.total
+
+    @property
+    def _waiting(self) -> int:
+        return self._places.taken
+
+    def take_place(self, holder: Hashable) -> bool:
+        """Take a place for one event; False where its holder has as many as it may."""
+        return self._places.take(holder)
+
+    def give_place(self, holder: Hashable, number: int = 1) -> None:
+        """Give places back: of events that were not added, or are over."""
+        self._places.give_back(holder, number)
+        if self._waiting == 0 and self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
 
     def add(self, event: Event, request: Request, place: int) -> None:
-        """Take one event in; its request gets a word on it, at the latest when `timeout_s` is over."""
+        """Take one event in that has a place.
+
+        Its request gets a word on it, at the latest when `timeout_s` is over.
+        """
         if request.timer is None:
             # Not the waiter's: who goes away leaves events behind that must not be tried for ever.
             request.timer = self._loop.call_later(self._timeout_s, self._time_over, request)
-        self._count(1)
         self._pending.append(Entry(event, request, place))
         if len(self._pending) >= BATCH_SIZE_MAX:
             self._flush()
@@ -148,22 +171,21 @@ class Gather:
         batch: list[Entry] = []
         size_bytes = 0
         while self._pending and len(batch) < BATCH_SIZE_MAX:
-            entry = self._pending[0]
+            entry = self._pending.head()
             if entry.over:
                 # Its time was over before it was sent: nobody waits for it any more.
-                self._pending.popleft()
-                self._count(-1)
+                self.give_place(self._pending.pop().holder)
                 continue
             size_bytes += entry.event.size_bytes
             if batch and (size_bytes > BATCH_BYTES_MAX or entry.alone or batch[0].alone):
                 break
-            batch.append(self._pending.popleft())
+            batch.append(self._pending.pop())
         return batch
 
     def _again(self, entries: list[Entry]) -> None:
         """Try these once more, before all others, as they have waited longest."""
         self._paused = False
-        self._pending.extendleft(reversed(entries))
+        self._pending.put_first(entries)
         self._due = True
         self._flush()
 
@@ -222,18 +244,12 @@ class Gather:
             if word is None:
                 request.give(place, late)
         request.timer = None
-        while self._pending and self._pending[0].over:
-            self._pending.popleft()
-            self._count(-1)
+        if gone := self._pending.drop_over(request.holder):
+            self.give_place(request.holder, gone)
 
     def _end(self, entry: Entry, word: Word) -> None:
-        self._count(-1)
+        self.give_place(entry.holder)
         entry.request.give(entry.place, word)
-
-    def _count(self, change: int) -> None:
-        self._waiting += change
-        if self._waiting == 0 and self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
 
 
 def refused_by_queue(code: str, reason: str) -> Refusal:

@@ -50,7 +50,7 @@ class GrpcDoor:
         self.service = IngestService(intake, keys, bounds, self.front)
         self._names = [SERVICE, USAGE_SERVICE] if serves_usage else [SERVICE]
         self._open = OpenCalls(self.front, self._names)
-        # Ours are counted by ourselves, by tenant and address: this bound, which asks for neither, lies above.
+        # We count by tenant and address; this bound asks for neither, and lies above.
         self._server = grpc.aio.server(options=_options(bounds), maximum_concurrent_rpcs=_calls_max(bounds))
         usage = (self.service.usage_handler(),) if serves_usage else ()
         self._server.add_generic_rpc_handlers((self.service.handler(), *usage, self._open))

@@ -1,30 +1,23 @@
-"""The front of the gRPC door: it takes connections, counts them, and hands their bytes on to gRPC's own socket.
+"""The front of the gRPC door: takes connections, and hands their bytes on to a socket of gRPC's own.
 
 client ─▶ [a place; until a key is shown: a meter] ─▶ socket in a directory of ours ─▶ gRPC
 
-gRPC itself shows no connection to anybody: there the first who came keep all places, and what has no key costs as
-much as what has one. Here places are shared by tenant, before a key is shown by address; the longest silent goes
-first; and frames of those who have shown no key come at a pace.
+gRPC shows its connections to nobody: by itself it lets the first who came keep all places, and takes as many
+calls of those who have no key as they like to make.
 """
 
 import asyncio
 import os
 import socket
 import tempfile
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from itertools import count
 
 from processor.errors import SettingsError
+from producers.gateway.grpc_places import FRAMES_IN_TURN, FRAMES_OF_ALL_PER_S, Budget, Frames, Meter, Places
 from producers.gateway.shares import Shares, holder_of
 
 FILES_PER_CONNECTION = 3
-
-FRAMES_PER_S, FRAMES_AT_ONCE, FRAMES_IN_TURN = 100, 200, 20
-"""Frames of HTTP/2 that come from one address without a key; some six make a first call."""
-
-FRAMES_OF_ALL_PER_S = 3000
-"""Those of all addresses together, so that many addresses stop none that has shown a key."""
 
 EARLY_BYTES_MAX = 64 * 1024 * 1024
 """Bytes that wait for their turn."""
@@ -35,7 +28,6 @@ _FRAMES_PER_CONNECTION = 10
 _BYTES_PER_FRAME = 4096
 """A frame counts once more for each so many bytes."""
 
-_PREFACE_BYTES, _HEAD_BYTES = 24, 9
 _BACKLOG = 4096
 
 
@@ -100,7 +92,7 @@ class Front:
         name = f"{self._folder.name}/{pipe.name}"
         inside = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            inside.setblocking(False)
+            inside.setblocking(False)  # noqa: FBT003 - Python's own
             inside.bind(name)
             os.unlink(name)  # noqa: PTH108 - the quicker one, for each connection
             inside.connect(self.behind)
@@ -114,132 +106,6 @@ class Front:
         """Let go of a connection that has ended."""
         self._pipes.pop(pipe.name, None)
         self.places.leave(pipe)
-
-
-class Places:
-    """The places of connections: those of tenants, and of addresses that have shown no key, from one store."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self._shares = Shares(total)
-        # Of each holder the longest silent first. Addresses are evicted before tenants.
-        self._strangers: dict[Hashable, OrderedDict[Pipe, None]] = {}
-        self._known: dict[Hashable, OrderedDict[Pipe, None]] = {}
-
-    @property
-    def taken(self) -> int:
-        """Say how many there are."""
-        return self._shares.taken
-
-    def enter(self, pipe: "Pipe") -> bool:
-        """Give a newcomer a place, if need be that of the longest silent of who has most; False: there is none."""
-        while not self._shares.take(("address", pipe.address)):
-            if not self._evict():
-                return False
-        pipe.holder = ("address", pipe.address)
-        self._strangers.setdefault(pipe.holder, OrderedDict())[pipe] = None
-        return True
-
-    def know(self, pipe: "Pipe", tenant: Hashable) -> bool:
-        """Let it be the tenant's from now on; False: the tenant has its share, and it stays with its address."""
-        holder = ("tenant", tenant)
-        if pipe.holder == holder:
-            return True
-        if not self._shares.take(holder):
-            return False
-        self.leave(pipe)
-        pipe.holder, pipe.is_stranger = holder, False
-        self._known.setdefault(holder, OrderedDict())[pipe] = None
-        return True
-
-    def heard(self, pipe: "Pipe") -> None:
-        """Note that it is not silent."""
-        of = self._strangers if pipe.is_stranger else self._known
-        of[pipe.holder].move_to_end(pipe)
-
-    def leave(self, pipe: "Pipe") -> None:
-        """Give its place back."""
-        if pipe.holder is None:
-            return
-        of = self._strangers if pipe.is_stranger else self._known
-        del of[pipe.holder][pipe]
-        if not of[pipe.holder]:
-            del of[pipe.holder]
-        self._shares.give_back(pipe.holder)
-        pipe.holder = None
-
-    def _evict(self) -> bool:
-        for of in (self._strangers, self._known):
-            if of:
-                most = max(of.values(), key=len)
-                silent = next((pipe for pipe in most if not pipe.calls), None)
-                if silent is not None:
-                    silent.shut()
-                    return True
-        return False
-
-
-class Budget:
-    """So many frames in a second, and what has gathered while none came."""
-
-    def __init__(self, per_s: float, at_once: float, clock: Callable[[], float]) -> None:
-        self._per_s, self._at_once, self._clock = per_s, at_once, clock
-        self._left, self._at = at_once, clock()
-
-    def left(self, taken: float = 0.0) -> float:
-        """Take so much, and say what is left: less than nothing where more was taken than there was."""
-        now = self._clock()
-        self._left = min(self._at_once, self._left + (now - self._at) * self._per_s) - taken
-        self._at = now
-        return self._left
-
-
-class Meter:
-    """Lets frames of those in that have one address and no key: within budgets, and each in turn."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, of_all: Budget) -> None:
-        self._loop = loop
-        self._budgets = (
-            Budget(FRAMES_PER_S, FRAMES_AT_ONCE, loop.time),
-            Budget(FRAMES_AT_ONCE / 60, FRAMES_AT_ONCE, loop.time),
-            of_all,
-        )
-        self._waiting: deque[Pipe] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def idle(self) -> bool:
-        """Whether it is as a new one."""
-        return not self._waiting and self._budgets[1].left() >= FRAMES_AT_ONCE
-
-    def ask(self, pipe: "Pipe") -> None:
-        """Call `turn` of this connection when it may go on, which gives what it took."""
-        self._waiting.append(pipe)
-        if self._timer is None:
-            self._go()
-
-    def give_back(self, frames: float) -> None:
-        """Give back what one has taken that has shown a key since."""
-        for budget in self._budgets:
-            budget.left(-frames)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._go()
-
-    def _may_go(self) -> bool:
-        now, of_a_minute, of_all = (budget.left() for budget in self._budgets)
-        # Half of what there is for all is kept for addresses that have taken little within a minute.
-        quiet = max(0.0, of_a_minute) / FRAMES_AT_ONCE
-        return now > 0 and of_all > FRAMES_OF_ALL_PER_S / 2 * (1 - quiet)
-
-    def _go(self) -> None:
-        self._timer = None
-        while self._waiting and self._may_go():
-            taken = self._waiting.popleft().turn()
-            for budget in self._budgets:
-                budget.left(taken)
-        if self._waiting and self._timer is None:
-            self._timer = self._loop.call_later(1 / FRAMES_PER_S, self._go)
 
 
 class Pipe(asyncio.Protocol):
@@ -302,7 +168,11 @@ class Pipe(asyncio.Protocol):
     def turn(self) -> float:
         """Hand some frames on, and say what they cost."""
         self._waits = False
-        if self.holder is None or not self.is_stranger or (self._reaching is not None and self.inside is None):
+        if (
+            self.holder is None
+            or not self.is_stranger
+            or (self._reaching is not None and self.inside is None)
+        ):
             return 0.0
         frames, size_bytes = self._frames.some(self._early, FRAMES_IN_TURN)
         cost = frames + size_bytes / _BYTES_PER_FRAME
@@ -417,32 +287,6 @@ class _Inside(asyncio.Protocol):
         self._pipe.full(full=False)
 
 
-class Frames:
-    """Counts the frames of HTTP/2 in what comes, however it is cut."""
-
-    def __init__(self) -> None:
-        # How many bytes until the next head of a frame, and what has come of one.
-        self._skip, self._head = _PREFACE_BYTES, b""
-
-    def some(self, data: bytearray, most: int) -> tuple[int, int]:
-        """Find so many frames at the most; gives their number, and how many bytes they have in this."""
-        found = place = 0
-        while True:
-            step = min(self._skip, len(data) - place)
-            self._skip -= step
-            place += step
-            if self._skip or found == most:
-                return found, place
-            missing = _HEAD_BYTES - len(self._head)
-            self._head += data[place : place + missing]
-            place = min(place + missing, len(data))
-            if len(self._head) < _HEAD_BYTES:
-                return found, place
-            self._skip = int.from_bytes(self._head[:3])
-            self._head = b""
-            found += 1
-
-
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -451,6 +295,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         words = getattr(error, "strerror", None) or "no such address"
         raise SettingsError(
-            f"GATEWAY_GRPC_PORT: {host}:{port} can't be listened on ({words}); set GATEWAY_HOST to an address "
-            "of this machine and GATEWAY_GRPC_PORT to a free port, or to 0 for any"
+            f"GATEWAY_GRPC_PORT: {host}:{port} can't be listened on ({words}); set GATEWAY_HOST to an "
+            "address of this machine and GATEWAY_GRPC_PORT to a free port, or to 0 for any"
         ) from None

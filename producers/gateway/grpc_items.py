@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import grpc
 from google.protobuf.message import Message
 
+from processor.escaping import escaped
 from processor.wire import pointer
 from producers.gateway.items import Item, Refusal, Taken, Why, Word
 from producers.gateway.protos import ingest_pb2 as pb
@@ -207,6 +208,7 @@ _FIELD_ERROR = ("pointer", "rule", "message")
 
 
 def _cut(text: str, length_max: int) -> str:
-    # A protobuf string takes no half of a surrogate pair, which an error message may quote.
-    whole = text.encode(errors="replace").decode()
+    # A protobuf string takes no half of a surrogate pair, which an error message may quote, and no terminal
+    # obeys what the words quote.
+    whole = escaped(text)
     return whole if len(whole) <= length_max else whole[: length_max - 1] + "…"

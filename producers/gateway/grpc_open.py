@@ -10,8 +10,8 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from grpc_health.v1.health_pb2 import DESCRIPTOR, HealthCheckRequest
 from grpc_health.v1.health import aio as health
+from grpc_health.v1.health_pb2 import DESCRIPTOR, HealthCheckRequest
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
@@ -91,7 +91,8 @@ class OpenCalls(grpc.GenericRpcHandler):
             while (data := await context.read()) is not grpc.aio.EOF:
                 yield await _parsed(ServerReflectionRequest, data, context)
 
-        async for answer in self._reflection.ServerReflectionInfo(requests(), context):
+        answers: Any = self._reflection.ServerReflectionInfo(requests(), context)
+        async for answer in answers:
             await context.write(answer)
 
 

@@ -1,13 +1,14 @@
 """The methods of the gRPC door: calls in, words out; all meaning is in the intake behind them.
 
-call ─▶ who calls? (Keys) ─▶ a place of the tenant's share? ─▶ read ─▶ Intake.take ─▶ reply, or status
+call ─▶ who calls? ─▶ in debt? ─▶ a place of the tenant's share ─▶ read ─▶ Intake.take ─▶ reply, or status
 """
 
 import asyncio
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -17,9 +18,11 @@ from google.protobuf.message import DecodeError
 
 from processor.wire import TRACE_NAMES
 from producers.gateway import grpc_measures
+from producers.gateway.effort import ITEM
 from producers.gateway.grpc_front import Front, Pipe
 from producers.gateway.grpc_items import (
     STATUS,
+    Read,
     Results,
     read_event,
     status_words,
@@ -54,6 +57,7 @@ _STOPPING = Refusal(
     "the gateway is stopping; what has no result has not been read: send it again, on a new connection",
 )
 _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+T = TypeVar("T")
 _Request = TypeVar("_Request", pb.IngestRequest, pb.IngestBatchRequest)
 
 
@@ -74,8 +78,8 @@ class _Call:
     authorization: str | None
     idempotency_key: str | None
     trace: dict[str, str]
-    caller: Caller = Caller()
-    holder: Hashable = None
+    address: Hashable
+    caller: Caller = field(default_factory=Caller)
     held_bytes: int = 0
 
     def key_of(self, place: int) -> str | None:
@@ -122,8 +126,9 @@ class IngestService:
     async def ingest(self, _messages: object, context: _Context) -> pb.IngestReply:
         """Take one event; a refusal ends the call with its status."""
         async with self._place("Ingest", context) as call:
-            request = await self._read(pb.IngestRequest, call, context)
-            read = read_event(request, call.idempotency_key)
+            read = await self._read(
+                pb.IngestRequest, lambda event: read_event(event, call.idempotency_key), call, context
+            )
             [word] = await take(self._intake, [read], call.caller)
             if isinstance(word, Refusal):
                 await _refuse(context, word, by_field=read.by_field)
@@ -132,12 +137,12 @@ class IngestService:
     async def ingest_batch(self, _messages: object, context: _Context) -> pb.IngestBatchReply:
         """Take several events, and give a result for each in order."""
         async with self._place("IngestBatch", context) as call:
-            request = await self._read(pb.IngestBatchRequest, call, context)
-            if too_many := too_many_items(len(request.items), self._bounds.items_max):
-                await _refuse(context, too_many)
-            reads = [read_event(item, call.key_of(place)) for place, item in enumerate(request.items)]
+            reads = await self._read(
+                pb.IngestBatchRequest, lambda request: self._events(request, call), call, context
+            )
             words_on_all = await take(self._intake, reads, call.caller)
-            return pb.IngestBatchReply(results=Results().of_all(words_on_all, reads))
+            reply = lambda: pb.IngestBatchReply(results=Results().of_all(words_on_all, reads))  # noqa: E731
+            return await self._intake.finish(call.caller, ITEM * len(reads), reply)
 
     async def ingest_stream(self, _messages: object, context: _Context) -> None:
         """Take events as they come, and write results as they can."""
@@ -191,7 +196,11 @@ class IngestService:
         async with self._place("Consume", context) as call:
             first = await self._first(call, context)
             found = await take_usage(
-                first, following, lambda reads: take(self._intake, reads, call.caller), call.idempotency_key
+                first,
+                following,
+                lambda reads: take(self._intake, reads, call.caller),
+                partial(self._intake.do, call.caller),
+                call.idempotency_key,
             )
             if isinstance(found, Refusal):
                 await _refuse(context, found)
@@ -207,13 +216,13 @@ class IngestService:
 
     @asynccontextmanager
     async def _place(self, method: str, context: _Context) -> AsyncIterator[_Call]:
-        """Hold one of the tenant's places for calls; what has no key, or finds none, is refused before it is read."""
+        """Hold one of the tenant's places for calls; what has no key or finds no place is refused unread."""
         status, call, pipe = "UNKNOWN", None, self._front.pipe_of(context.peer())
         try:
             if self._stopping:
                 await _refuse(context, _STOPPING)
             call = await self._known(context, pipe)
-            if not self.places.take(call.holder):
+            if not self.places.take(call.caller.holder):
                 call = None
                 await _refuse(context, FULL)
             self._idle.clear()
@@ -239,38 +248,55 @@ class IngestService:
                 self._leave(call, pipe)
 
     def _leave(self, call: _Call, pipe: Pipe | None) -> None:
-        self.places.give_back(call.holder)
+        self.places.give_back(call.caller.holder)
         if call.held_bytes:
-            self.room.give_back(call.holder, call.held_bytes)
+            self.room.give_back(call.caller.holder, call.held_bytes)
         if pipe is not None:
             pipe.calls -= 1
         if not self.places.taken:
             self._idle.set()
 
     async def _known(self, context: _Context, pipe: Pipe | None) -> _Call:
-        call = _call(context)
+        call = _call(context, None if pipe is None else pipe.address)
         if isinstance(call, Refusal):
             await _refuse(context, call)
         caller = await self._caller(call)
         if isinstance(caller, Refusal):
             await _refuse(context, caller)
-        address = None if pipe is None else pipe.address
+        if owing := self._intake.owing(caller):
+            await _refuse(context, owing)
         call.caller = caller
-        call.holder = ("address", address) if caller.tenant_id is None else caller.tenant_id
         if pipe is not None:
-            pipe.known(call.holder)
+            pipe.known(call.caller.holder)
         return call
 
     async def _caller(self, call: _Call) -> Caller | Refusal:
         caller = await self._keys.caller(call.authorization)
-        return caller if isinstance(caller, Refusal) else replace(caller, trace=call.trace)
+        if isinstance(caller, Refusal):
+            return caller
+        return replace(caller, trace=call.trace, address=call.address)
 
-    async def _read(self, kind: type[_Request], call: _Call, context: _Context) -> _Request:
+    def _events(self, request: pb.IngestBatchRequest, call: _Call) -> list[Read] | Refusal:
+        if too_many := too_many_items(len(request.items), self._bounds.items_max):
+            return too_many
+        return [read_event(item, call.key_of(place)) for place, item in enumerate(request.items)]
+
+    async def _read(
+        self,
+        kind: type[_Request],
+        read: Callable[[_Request], T | Refusal],
+        call: _Call,
+        context: _Context,
+    ) -> T:
         """Read the one message of a unary call."""
+        data = await self._first(call, context)
         try:
-            return kind.FromString(await self._first(call, context))
+            found = await self._intake.do(call.caller, len(data), lambda: read(kind.FromString(data)))
         except DecodeError:
             await _refuse(context, unreadable(kind))
+        if isinstance(found, Refusal):
+            await _refuse(context, found)
+        return found
 
     async def _first(self, call: _Call, context: _Context) -> bytes:
         """Give the first message of a call, which has to be there in time."""
@@ -286,7 +312,7 @@ class IngestService:
             )
         if data is None:
             await _refuse(context, Refusal(Why.MALFORMED, "the call came to its end without a message"))
-        if not self.room.take(call.holder, len(data)):
+        if not self.room.take(call.caller.holder, len(data)):
             await _refuse(context, FULL)
         call.held_bytes = len(data)
         return data
@@ -299,7 +325,7 @@ class IngestService:
             call.key_of,
             self._bounds.items_max,
             self.room,
-            call.holder,
+            call.caller.holder,
         )
 
     async def _run(self, call: _Call, stream: Stream, context: _Context) -> None:
@@ -309,7 +335,7 @@ class IngestService:
             # It came in just before, and was not among those that the stop has told.
             stream.end()
         try:
-            await stream.run(lambda: _next(context))
+            await stream.run(lambda: _next(context), partial(self._intake.do, call.caller))
         finally:
             self._streams.discard(stream)
 
@@ -353,7 +379,7 @@ def _fault(error: BaseException) -> str:
     return " ".join([type(error).__name__, *(f"{Path(one.filename).name}:{one.lineno}" for one in last)])
 
 
-def _call(context: _Context) -> _Call | Refusal:
+def _call(context: _Context, address: Hashable) -> _Call | Refusal:
     named: dict[str, str] = {}
     for name, value in context.invocation_metadata() or ():
         if isinstance(value, bytes):
@@ -369,4 +395,5 @@ def _call(context: _Context) -> _Call | Refusal:
         named.get("x-api-key") or named.get("authorization"),
         key,
         {name: named[name] for name in TRACE_NAMES if name in named},
+        address,
     )

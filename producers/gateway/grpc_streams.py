@@ -8,6 +8,8 @@ Who does not read the answers gets no room, and is then not read either: that is
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 from google.protobuf.message import DecodeError
 
@@ -28,6 +30,9 @@ LINGER_S = 0.001
 FULL = Refusal(
     Why.OVER_QUOTA, "the gateway has as much to do for this tenant as it takes; come again", retry_after_s=1
 )
+
+
+Do: TypeAlias = Callable[[int, Callable[[], list[Read]]], Awaitable[list[Read] | Refusal]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +94,19 @@ class Stream:
         """Read no further; what was read is still answered."""
         self._ended.set()
 
-    async def run(self, next_message: Callable[[], Awaitable[bytes | None]]) -> None:
-        """Take all that comes until there is None, and return when each that was read is answered."""
+    async def run(self, next_message: Callable[[], Awaitable[bytes | None]], do: Do) -> None:
+        """Take all that comes until there is None, and return when each that was read is answered.
+
+        `do` does work of so many bytes, such as to read a message.
+        """
         try:
-            await self._run(next_message)
+            await self._run(next_message, do)
         finally:
             if self._window.size_bytes:
                 self._room.give_back(self._holder, self._window.size_bytes)
 
-    async def _run(self, next_message: Callable[[], Awaitable[bytes | None]]) -> None:
-        reader = asyncio.create_task(self._read(next_message))
+    async def _run(self, next_message: Callable[[], Awaitable[bytes | None]], do: Do) -> None:
+        reader = asyncio.create_task(self._read(next_message, do))
         ended = asyncio.create_task(self._ended.wait())
         async with asyncio.TaskGroup() as self._takes:
             try:
@@ -112,31 +120,37 @@ class Stream:
                 self._call_off_linger()
             self._flush()
 
-    async def _read(self, next_message: Callable[[], Awaitable[bytes | None]]) -> None:
+    async def _read(self, next_message: Callable[[], Awaitable[bytes | None]], do: Do) -> None:
         sequence = 0
         while (data := await next_message()) is not None:
             try:
-                items = pb.IngestStreamRequest.FromString(data).items
+                reads = await do(len(data), partial(self._reads, data, sequence))
             except DecodeError:
+                reads = unreadable(pb.IngestStreamRequest)
+            if isinstance(reads, Refusal):
                 # How many events it was to be nobody knows, so that no later one would have a number.
-                self.refusal = unreadable(pb.IngestStreamRequest)
+                self.refusal = reads
                 return
-            if items:
+            if reads:
                 # No await from here to the flush: what was read is answered, come what may.
-                self._arrive(items, sequence, len(data))
-                sequence += len(items)
+                self._arrive(reads, sequence, len(data))
+                sequence += len(reads)
                 await self._window.room()
 
-    def _arrive(self, items: Sequence[pb.IngestRequest], first: int, size_bytes: int) -> None:
+    def _reads(self, data: bytes, first: int) -> list[Read]:
+        items = pb.IngestStreamRequest.FromString(data).items
+        if too_many := too_many_items(len(items), self._items_max):
+            return [Read(too_many)] * len(items)
+        return [read_event(item, self._key_of(sequence)) for sequence, item in enumerate(items, first)]
+
+    def _arrive(self, reads: Sequence[Read], first: int, size_bytes: int) -> None:
         idle = not self._window.items
-        refused = too_many_items(len(items), self._items_max)
         if not self._room.take(self._holder, size_bytes):
-            refused, size_bytes = FULL, 0
-        self._window.enter(len(items), size_bytes)
-        for sequence, item in enumerate(items, first):
-            read = Read(refused) if refused else read_event(item, self._key_of(sequence))
+            reads, size_bytes = [Read(FULL)] * len(reads), 0
+        self._window.enter(len(reads), size_bytes)
+        for sequence, read in enumerate(reads, first):
             # The bytes of a message leave the window with its last event.
-            last = sequence == first + len(items) - 1
+            last = sequence == first + len(reads) - 1
             self._gathered.append(Arrived(sequence, read, size_bytes if last else 0))
         if idle or len(self._gathered) >= CHUNK_ITEMS:
             self._flush()

@@ -9,6 +9,7 @@ import re
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -47,17 +48,21 @@ async def take_usage(
     data: bytes | None,
     following: Callable[[], Awaitable[bytes | None]],
     take: Callable[[list[Read]], Awaitable[list[Word]]],
+    do: Callable[[int, Callable[[], Read]], Awaitable[Read | Refusal]],
     key: str | None,
 ) -> int | Refusal:
     """Take `data` and what is `following`; gives how many there were, or the first refusal in words on all.
 
+    `do` does work of so many bytes, such as to read a message.
     The first has the idempotency key as it is, the others KEY:1 and so on.
     """
     reads: list[Read] = []
     refused: list[Refusal] = []
     number = size_bytes = refused_number = 0
     while data is not None:
-        reads.append(read_usage(data, key if key is None or number == 0 else f"{key}:{number}"))
+        own_key = key if key is None or number == 0 else f"{key}:{number}"
+        read = await do(len(data), partial(read_usage, data, own_key))
+        reads.append(Read(read) if isinstance(read, Refusal) else read)
         size_bytes += len(data)
         number += 1
         data = await following()

@@ -1,22 +1,28 @@
 """The inside of the gateway: reads items, holds tenants to their quotas, and has SQS take what is left.
 
-Item ─▶ Reading ─▶ tenant of the key? ─▶ room? ─▶ Quotas ─▶ Gather ═══ SQS says yes ═══▶ Taken
-          └──────────────┴──────────────────┴────────┴────────┴──────────────────────▶ Refusal
+Item ─▶ Effort: Reading ─▶ tenant of the key? ─▶ room? ─▶ Quotas ─▶ Gather ═══ SQS says yes ═══▶ Taken
+          └──────┴───────────────┴──────────────────┴────────┴────────┴──────────────────────▶ Refusal
 """
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
+from processor.beside import content_encodings
 from producers.gateway import metrics
+from producers.gateway.effort import ATTRIBUTE, ITEM, Effort
 from producers.gateway.gather import FULL, Gather, Request
 from producers.gateway.items import Caller, Item, Refusal, Why, Word
 from producers.gateway.quotas import Quotas
-from producers.gateway.reading import Reading, trace_of
+from producers.gateway.reading import Event, Reading, trace_of
 from producers.gateway.sending import Sending
 
-BREATH_EVERY = 50
-"""Items of one request that are read at a stretch, before others have their turn."""
+BREATH_WEIGHT = 32 * 1024
+"""What is read of one request at a stretch, before others have their turn."""
+
+T = TypeVar("T")
 
 _CLOSING = Refusal(Why.UNAVAILABLE, "the gateway is about to stop; send it again", retry_after_s=1)
 
@@ -32,6 +38,7 @@ class QueueIntake:
         reading: Reading,
         quotas: Quotas,
         senders: Sending,
+        effort: Effort,
         *,
         linger_s: float,
         waiting_max: int,
@@ -40,6 +47,7 @@ class QueueIntake:
         self._reading = reading
         self._quotas = quotas
         self._senders = senders
+        self._effort = effort
         self._linger_s = linger_s
         self._waiting_max = waiting_max
         self._timeout_s = timeout_s
@@ -64,29 +72,49 @@ class QueueIntake:
                 # Each has its word when its own time is over; a call that hangs is not waited for.
                 await asyncio.wait_for(self._gather.drain(), self._timeout_s + 1)
         self._senders.stop()
+        self._effort.close()
+
+    def owing(self, caller: Caller) -> Refusal | None:
+        """Say that a caller has used more CPU time than it may."""
+        return self._effort.owing(caller.holder)
+
+    async def do(self, caller: Caller, weight: int, work: Callable[[], T]) -> T | Refusal:
+        """Do work of so many bytes for a caller, beside the loop where it may be dear."""
+        return await self._effort.do(caller.holder, weight, work)
+
+    async def finish(self, caller: Caller, weight: int, work: Callable[[], T]) -> T:
+        """Do the same whatever the caller has used."""
+        return await self._effort.finish(caller.holder, weight, work)
 
     async def take(self, items: list[Item], caller: Caller) -> list[Word]:
         """Send what can be sent, and give a word on each item in order."""
         gather = self._gather
         if gather is None or self._closing:
             return self._counted([_CLOSING] * len(items))
-        request = Request(len(items), asyncio.get_running_loop().create_future())
+        request = Request(len(items), asyncio.get_running_loop().create_future(), caller.holder)
         trace = trace_of(caller) if caller.trace else {}
-        for place, item in enumerate(items):
-            if place and place % BREATH_EVERY == 0:
-                await asyncio.sleep(0)
-            event = self._reading.read(item, caller, trace)
-            if isinstance(event, Refusal):
-                request.give(place, event)
-            elif gather.full:
-                request.give(place, FULL)
-            elif (retry_after_s := self._quotas.take(event.tenant_id)) is not None:
-                words = "the tenant sends more than it may"
-                request.give(place, Refusal(Why.OVER_QUOTA, words, retry_after_s=retry_after_s))
-            else:
-                gather.add(event, request, place)
+        read = self._reading.read
+        place = 0
+        for weight, some in _stretches(items):
+            work = lambda some=some: [read(item, caller, trace) for item in some]  # noqa: E731
+            found = await self._effort.do(caller.holder, weight, work)
+            for event in [found] * len(some) if isinstance(found, Refusal) else found:
+                self._enter(event, gather, request, place)
+                place += 1
         await gather.words(request)
         return self._counted([word for word in request.words if word is not None])
+
+    def _enter(self, event: Event | Refusal, gather: Gather, request: Request, place: int) -> None:
+        if isinstance(event, Refusal):
+            request.give(place, event)
+        elif not gather.take_place(request.holder):
+            request.give(place, FULL)
+        elif (retry_after_s := self._quotas.take(event.tenant_id)) is not None:
+            gather.give_place(request.holder)
+            words = "the tenant sends more than it may"
+            request.give(place, Refusal(Why.OVER_QUOTA, words, retry_after_s=retry_after_s))
+        else:
+            gather.add(event, request, place)
 
     async def ready(self) -> str:
         """Say in words what is in the way of taking anything now; empty when nothing is."""
@@ -103,6 +131,29 @@ class QueueIntake:
             for name, count in Counter(map(_name, words)).items():
                 _COUNTERS[name].inc(count)
         return words
+
+
+def _stretches(items: Sequence[Item]) -> list[tuple[int, Sequence[Item]]]:
+    """Cut a request into what is read at a stretch, each with what it weighs."""
+    if len(items) == 1:
+        return [(weight_of(items[0]), items)]
+    found = []
+    first = weight = 0
+    for place, item in enumerate(items):
+        weight += ITEM + weight_of(item)
+        if weight >= BREATH_WEIGHT or place == len(items) - 1:
+            found.append((weight, items[first : place + 1]))
+            first, weight = place + 1, 0
+    return found
+
+
+def weight_of(item: Item) -> int:
+    """Say how many bytes an item counts for; of what is packed nobody knows."""
+    if not item.attributes:
+        return len(item.body)
+    if content_encodings(item.attributes):
+        return BREATH_WEIGHT
+    return len(item.body) + sum(ATTRIBUTE + len(value) for value in item.attributes.values())
 
 
 def _name(word: Word) -> str:

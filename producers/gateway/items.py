@@ -1,9 +1,13 @@
 """What goes through a gateway's intake, whichever door it came by: an item in, and a word on it back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from processor.rights import NEITHER, NO_GROUND, Ground, Rights
+
+T = TypeVar("T")
 
 
 class Why(Enum):
@@ -14,7 +18,7 @@ class Why(Enum):
     UNAUTHENTICATED = ("unauthenticated", 401)
     """No API key, or none that is known."""
     FORBIDDEN = ("forbidden", 403)
-    """The key is another tenant's."""
+    """The key is another tenant's, or has no right to send this."""
     TOO_LARGE = ("too_large", 413)
     INVALID = ("invalid", 422)
     """JSON in a known format, with a field that is missing or wrong."""
@@ -47,11 +51,20 @@ class Item:
 class Caller:
     """Who sends: `tenant_id` is that of the API key; None: no key is asked for, any tenant may be named.
 
-    `trace` has traceparent and tracestate, where the request has them.
+    `trace` has traceparent and tracestate, where the request has them. `address` is where it comes from, for
+    those that have no key. `rights` are the key's, judged on the `ground` of the registry.
     """
 
     tenant_id: str | None = None
     trace: Mapping[str, str] = field(default_factory=dict)
+    address: Hashable = None
+    rights: Rights = NEITHER
+    ground: Ground = NO_GROUND
+
+    @property
+    def holder(self) -> Hashable:
+        """For whom counts what it uses: its tenant, or without a key its address."""
+        return self.address if self.tenant_id is None else self.tenant_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +95,15 @@ Word: TypeAlias = Taken | Refusal
 
 class Intake(Protocol):
     """Takes items to the queue; all of it on one event loop."""
+
+    def owing(self, caller: Caller) -> Refusal | None:
+        """Say that a caller has used more CPU time than it may; asked before anything of it is read."""
+
+    async def do(self, caller: Caller, weight: int, work: Callable[[], T]) -> T | Refusal:
+        """Do work of so many bytes for a caller, beside the loop where it may be dear; see `Effort.do`."""
+
+    async def finish(self, caller: Caller, weight: int, work: Callable[[], T]) -> T:
+        """Do the same whatever the caller has used."""
 
     async def take(self, items: "list[Item]", caller: Caller) -> list[Word]:
         """Send what can be sent, and give a word on each item in order. Never raises for what an item says.

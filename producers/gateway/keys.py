@@ -9,7 +9,7 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from processor.api_keys import EXPECTED, read_key
 from processor.connection import Deadline, connect, require_all_rows
 from processor.errors import ProcessorError
 from processor.reader import known_keys
+from processor.rights import EVERYTHING, NO_GROUND, Rights
 from producers.gateway.items import Caller, Refusal, Why
 
 STALE_AFTER_S = 60.0
@@ -40,16 +41,26 @@ class _Known:
     tenant_id: str
     digest: bytes
     suspended: bool
+    rights: Rights
 
 
 class DatabaseKeys:
     """Keys as the table `api_key` has them, at most `every_s` and a reading old. `start`, then `close` it."""
 
-    def __init__(self, dsn: str, *, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        every_s: float,
+        reserved: Iterable[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._dsn = dsn
         self._every_s = every_s
+        self._reserved = tuple(reserved)
         self._clock = clock
         self._known: Mapping[str, _Known] | None = None
+        self._ground = NO_GROUND
         self._read_at = 0.0
         self._trouble = ""
         self._stop = threading.Event()
@@ -81,7 +92,9 @@ class DatabaseKeys:
         same = hmac.compare_digest(key.digest, found.digest if found is not None else _NO_DIGEST)
         if found is None or not same:
             return _UNKNOWN
-        return _SUSPENDED if found.suspended else Caller(found.tenant_id)
+        if found.suspended:
+            return _SUSPENDED
+        return Caller(found.tenant_id, rights=found.rights, ground=self._ground)
 
     async def ready(self) -> str:
         """Say in words what is in the way of knowing keys; empty when nothing is."""
@@ -115,22 +128,38 @@ class DatabaseKeys:
                 self._connection = connect(self._dsn, application="event-gateway")
             with deadline.over(self._connection):
                 require_all_rows(self._connection)
-                rows = known_keys(self._connection)
+                rows, ground = known_keys(self._connection)
         except ProcessorError as error:
             self._let_go()
             return str(error)
         except psycopg.errors.UndefinedTable:
             return "the database has no table of keys; run: processor migrate"
+        except psycopg.errors.UndefinedColumn:
+            return "the database does not say yet what a key may send; run: processor migrate"
         except psycopg.errors.InsufficientPrivilege:
             return "the role of DATABASE_URL may not read keys; make it a member of processor_gateway"
         except psycopg.Error as error:
             self._let_go()
             return f"the database went away: {error.sqlstate or type(error).__name__}"
+        # First: whoever is new must not be judged on a ground that is older than its key.
+        self._ground = ground
         self._known = {
-            row["key_id"]: _Known(row["tenant_id"], bytes(row["digest"]), bool(row["suspended"]))
+            row["key_id"]: _Known(
+                row["tenant_id"], bytes(row["digest"]), bool(row["suspended"]), self._rights(row)
+            )
             for row in rows
         }
         return ""
+
+    def _rights(self, row: Mapping[str, Any]) -> Rights:
+        event_types, producers = row["event_types"], row["producers"]
+        return Rights(
+            None if event_types is None else frozenset(event_types),
+            None if producers is None else tuple(producers),
+            row["may_void"],
+            row["may_correct"],
+            (*self._reserved, *(row["reserved"] or ())),
+        )
 
     def _let_go(self) -> None:
         if self._connection is not None:
@@ -156,7 +185,7 @@ class OpenDoor:
 
     async def caller(self, authorization: str | None) -> Caller | Refusal:  # noqa: ARG002 - not asked for
         """Take everybody for who they say they are."""
-        return Caller(None)
+        return Caller(None, rights=EVERYTHING)
 
     async def ready(self) -> str:
         """Nothing can be in the way."""

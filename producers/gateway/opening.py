@@ -12,8 +12,10 @@ from botocore.httpsession import where
 from processor.aws_advice import with_advice
 from processor.errors import SettingsError
 from processor.lean_sqs.plain_case import oddity, signer_of
+from processor.setting_values import producers_of
 from processor.settings import Settings
 from producers.doors.sqs import SqsDoor
+from producers.gateway.effort import Effort
 from producers.gateway.intake import QueueIntake
 from producers.gateway.keys import DatabaseKeys, OpenDoor
 from producers.gateway.lean import LeanSenders
@@ -46,6 +48,7 @@ def open_intake(settings: Settings) -> QueueIntake:
             rates=settings.gateway_tenant_rates,
         ),
         senders,
+        Effort(settings.gateway_tenant_cpu),
         linger_s=settings.gateway_linger_ms / 1000,
         waiting_max=settings.gateway_waiting_max,
         timeout_s=settings.gateway_timeout_s,
@@ -60,7 +63,11 @@ def open_keys(settings: Settings) -> DatabaseKeys | OpenDoor:
     if settings.gateway_keys == "off":
         log.warning("api_keys_are_off", consequence="anybody who can reach the gateway sends as any tenant")
         return OpenDoor()
-    return DatabaseKeys(settings.need_database_url(), every_s=settings.gateway_keys_every_s)
+    return DatabaseKeys(
+        settings.need_database_url(),
+        every_s=settings.gateway_keys_every_s,
+        reserved=producers_of(settings.reserved_producers),
+    )
 
 
 def _senders(settings: Settings, queue_url: str) -> Sending:

@@ -1,8 +1,8 @@
-"""How much each tenant may send: a bucket of tokens for each that was not quiet lately."""
+"""How much each tenant may send or use: a bucket of tokens for each that was not quiet lately."""
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 BUCKETS_MAX = 100_000
 """Tenants that are kept account of; beyond them the one that came first starts anew."""
@@ -12,7 +12,7 @@ _SWEEP_EVERY_S = 1.0
 
 
 class Quotas:
-    """Events per second by tenant; None: no bound. Used on one event loop, by one thread.
+    """Events, or whatever is counted, per second by tenant; None: no bound. Used on one event loop.
 
     `rates` has exceptions by tenant. `burst` is what may come at once; None: what the rate gives in two
     seconds.
@@ -28,17 +28,17 @@ class Quotas:
     ) -> None:
         self._rate = rate
         self._burst = burst
-        self._rates = dict(rates or {})
+        self._rates: dict[Hashable, float] = dict((rates or {}).items())
         self._clock = clock
         self._unbounded = rate is None and not self._rates
         # Tokens as they were at a moment. A bucket that is full is none, so who is quiet takes no room.
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._buckets: dict[Hashable, tuple[float, float]] = {}
         self._swept_at = clock()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, tenant_id: str) -> int | None:
+    def take(self, tenant_id: Hashable) -> int | None:
         """Take one event off a tenant's quota; where there is none left, say in how many seconds there is."""
         if self._unbounded:
             return None
@@ -46,20 +46,45 @@ class Quotas:
         if rate is None:
             return None
         now = self._clock()
-        if now - self._swept_at >= _SWEEP_EVERY_S:
-            self._sweep(now)
         tokens = self._tokens(tenant_id, rate, now)
         if tokens < 1:
             return max(1, math.ceil((1 - tokens) / rate))
+        self._put(tenant_id, tokens - 1, now)
+        return None
+
+    def charge(self, tenant_id: Hashable, amount: float) -> None:
+        """Take off what was used, be there so much or not."""
+        rate = self._rates.get(tenant_id, self._rate)
+        if rate is not None:
+            now = self._clock()
+            self._put(tenant_id, self._tokens(tenant_id, rate, now) - amount, now)
+
+    def level(self, tenant_id: Hashable) -> float:
+        """Say which part of what may come at once is left to a tenant, below 0 if it owes some."""
+        rate = self._rates.get(tenant_id, self._rate)
+        if rate is None or tenant_id not in self._buckets:
+            return 1.0
+        return self._tokens(tenant_id, rate, self._clock()) / self._room(rate)
+
+    def debt_s(self, tenant_id: Hashable) -> int | None:
+        """Say in how many seconds a tenant owes nothing that it was charged; None: it owes nothing."""
+        rate = self._rates.get(tenant_id, self._rate)
+        if rate is None or tenant_id not in self._buckets:
+            return None
+        tokens = self._tokens(tenant_id, rate, self._clock())
+        return max(1, math.ceil(-tokens / rate)) if tokens < 0 else None
+
+    def _put(self, tenant_id: Hashable, tokens: float, now: float) -> None:
+        if now - self._swept_at >= _SWEEP_EVERY_S:
+            self._sweep(now)
         if tenant_id not in self._buckets and len(self._buckets) >= BUCKETS_MAX:
             del self._buckets[next(iter(self._buckets))]
-        self._buckets[tenant_id] = (tokens - 1, now)
-        return None
+        self._buckets[tenant_id] = (tokens, now)
 
     def _room(self, rate: float) -> float:
         return float(self._burst) if self._burst is not None else max(1.0, rate * _BURST_S)
 
-    def _tokens(self, tenant_id: str, rate: float, now: float) -> float:
+    def _tokens(self, tenant_id: Hashable, rate: float, now: float) -> float:
         room = self._room(rate)
         known = self._buckets.get(tenant_id)
         return room if known is None else min(room, known[0] + (now - known[1]) * rate)

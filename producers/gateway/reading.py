@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from processor.beside import from_outside
 from processor.errors import Reason
-from processor.strict_json import read
+from processor.strict_json import JsonFault, check_limits, read
 from processor.unpacking import BEFORE_JSON, unpack
 from processor.wire import (
     FORMATS,
@@ -70,10 +70,9 @@ class Reading:
         found = self._found(item, caller.tenant_id)
         if isinstance(found, Malformed):
             return _refusal(found)
-        if caller.tenant_id is not None and found.tenant_id != caller.tenant_id:
-            return Refusal(
-                Why.FORBIDDEN, "the event names another tenant than the key's; a key sends only as its own"
-            )
+        found = caller.rights.complete(found)
+        if refusal := _not_the_keys(found, caller):
+            return refusal
         if item.event_type is not None and found.event_type != item.event_type:
             return _another_type(found.event_type, item.event_type)
         message_id, made_id = found.message_id, False
@@ -116,11 +115,11 @@ class Reading:
                 Why.TOO_LARGE,
                 f"with its envelope it has {size_bytes} bytes; at most {self._body_bytes_max} are taken",
             )
-        # The envelope adds a level and a few values, which matters to what is at the limits already.
-        if (
-            body.count("[") + body.count("{") > self._depth_max or len(body) > 2 * self._values_max
-        ) and isinstance(fault := self._decode(body.encode()), Malformed):
-            return _refusal(fault)
+        try:
+            # The envelope adds a level and a few values, which matters to what is at the limits already.
+            check_limits(body, self._depth_max, self._values_max)
+        except JsonFault as fault:
+            return Refusal(Why.MALFORMED, f"the body is not JSON as we take it: {fault}")
         return Event(outgoing, size_bytes, envelope.tenant_id, message_id, made_id)
 
     def _found(self, item: Item, tenant_id: str | None) -> Envelope | Malformed:
@@ -193,6 +192,23 @@ _CONTEXT_VALUES_MAX = 2 * BATCH_BYTES_MAX
 def _members(envelope: Envelope) -> Mapping[str, Any]:
     found: Mapping[str, Any] = read(envelope.context or "{}", _CONTEXT_DEPTH_MAX, _CONTEXT_VALUES_MAX).value
     return found
+
+
+def _not_the_keys(envelope: Envelope, caller: Caller) -> Refusal | None:
+    """Refuse what the key of the caller does not send; judged last, when nothing can change it any more."""
+    if caller.tenant_id is not None and envelope.tenant_id != caller.tenant_id:
+        return Refusal(
+            Why.FORBIDDEN, "the event names another tenant than the key's; a key sends only as its own"
+        )
+    denied = caller.rights.denial(envelope, caller.ground)
+    if denied is None:
+        return None
+    words = (
+        f"{denied.message}; a key stays what it is, so ask for another: "
+        f"processor key add {envelope.tenant_id} {denied.option}"
+    )
+    error = {"pointer": denied.pointer, "rule": denied.right, "message": words}
+    return Refusal(Why.FORBIDDEN, words, (error,))
 
 
 def _another_type(event_type: str, expected: str) -> Refusal:

@@ -17,6 +17,8 @@ NATIVE = frozenset(
 )
 """Names that mean something in a native event, or would make it another format."""
 
+_NATIVE_WRITTEN = tuple(f"{_quoted(name)}: " for name in NATIVE)
+
 _CLOUDEVENT = frozenset(
     ("specversion", "id", "source", "type", "time", "data", "data_base64", "tenantid", "schemaversion")
 )
@@ -31,7 +33,12 @@ _DEPTH_MAX, _VALUES_MAX = 1000, 2 * BATCH_BYTES_MAX
 def native(envelope: Envelope, message_id: str) -> str | None:
     """Write the event as a native one; None where a name of its context is taken there."""
     context = envelope.context
-    if context is not None and not NATIVE.isdisjoint(read(context, _DEPTH_MAX, _VALUES_MAX).value):
+    # A name that may be there is looked for as it is written before the whole is read for it.
+    if (
+        context is not None
+        and any(name in context for name in _NATIVE_WRITTEN)
+        and not NATIVE.isdisjoint(read(context, _DEPTH_MAX, _VALUES_MAX).value)
+    ):
         return None
     parts = [
         f'{{"id": {_quoted(message_id)}',

@@ -21,12 +21,17 @@ SELECT clock_timestamp() AS at
 -- backend: Which server process answers; its start says apart two servers that use the same number.
 SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
 
--- missing_rights: Those of the wanted rights that this role lacks, with tables and with functions.
+-- missing_rights: Those of the wanted rights that this role lacks, with tables and with functions. A function of the server is named without its arguments, which change with releases.
 SELECT wanted.relation, wanted.privilege
 FROM unnest(%(relations)s::text[], %(privileges)s::text[]) AS wanted (relation, privilege)
 WHERE NOT coalesce(
   CASE
+    WHEN wanted.privilege = 'EXECUTE' AND wanted.relation LIKE 'pg_%%' THEN (
+      SELECT bool_and(has_function_privilege(oid, 'EXECUTE')) FROM pg_proc
+      WHERE proname = wanted.relation AND pronamespace = 'pg_catalog'::regnamespace)
     WHEN wanted.privilege = 'EXECUTE' THEN has_function_privilege(to_regprocedure(wanted.relation)::oid, 'EXECUTE')
+    WHEN wanted.privilege LIKE 'UPDATE (%%' THEN has_column_privilege(
+      to_regclass(wanted.relation)::oid, substring(wanted.privilege FROM '\((.*)\)'), 'UPDATE')
     ELSE has_table_privilege(to_regclass(wanted.relation)::oid, wanted.privilege)
   END, false)
 ORDER BY relation, privilege
@@ -87,16 +92,25 @@ WHERE voided_at > now() - interval '35 days' AND voided_at < now() - interval '1
 -- roles_present: Which of these roles there are.
 SELECT rolname AS role FROM pg_roles WHERE rolname = ANY (%(roles)s::text[])
 
--- role_rights: What each of these roles can do in the end, by itself, by what it inherits or by what PUBLIC has: with the tables (a grant on one column counts), in the schema, and with the functions that are the owner's.
+-- role_rights: What each of these roles can do in the end, by itself, by what it inherits or by what PUBLIC has: with the tables (a grant on one column counts; to update some columns is less than to update all), in the schema, and with the functions that are the owner's.
 SELECT DISTINCT role, relation, privilege
 FROM unnest(%(roles)s::text[]) AS role
 CROSS JOIN unnest(%(relations)s::text[]) AS relation
 CROSS JOIN unnest(%(privileges)s::text[]) AS privilege
 WHERE CASE
   WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
-  WHEN privilege IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES')
+  WHEN privilege IN ('SELECT', 'INSERT', 'REFERENCES')
     THEN has_any_column_privilege(role, to_regclass(relation)::oid, privilege)
   ELSE has_table_privilege(role, to_regclass(relation)::oid, privilege)
+END
+UNION ALL
+SELECT DISTINCT role, relation, format('UPDATE (%%s)', attname)
+FROM unnest(%(roles)s::text[]) AS role
+CROSS JOIN unnest(%(relations)s::text[]) AS relation
+JOIN pg_attribute ON attrelid = to_regclass(relation) AND attnum > 0 AND NOT attisdropped
+WHERE CASE
+  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  ELSE has_column_privilege(role, attrelid, attnum, 'UPDATE') AND NOT has_table_privilege(role, attrelid, 'UPDATE')
 END
 UNION ALL
 SELECT DISTINCT role, 'schema ' || current_schema(), 'CREATE'
@@ -110,14 +124,54 @@ SELECT DISTINCT role, name, 'EXECUTE'
 FROM unnest(%(roles)s::text[]) AS role
 CROSS JOIN (VALUES
   ('registry_changed()'), ('meter_begins_or_ends()'), ('pulse_lines_stay_clear()'), ('put_up_tenant_walls()'),
-  ('register_tenants(text,text[],bigint)')
+  ('put_up_row_walls()'), ('keep_rights_from_public()'),
+  ('register_tenants(text,text[],bigint)'), ('registry_lock_key()'),
+  ('remove_messages(tid[],timestamptz,timestamptz)'), ('remove_duplicates(tid,tid,timestamptz,integer)'),
+  ('remove_rejections(tid,tid,timestamptz,timestamptz,integer)')
 ) AS functions (name)
 WHERE CASE
   WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
   -- What every writer may.
-  WHEN role <> 'public' AND name LIKE 'register_tenants%%' AND pg_has_role(role, to_regrole('processor_writer')::oid, 'USAGE') THEN false
+  WHEN role <> 'public' AND (name LIKE 'register_tenants%%' OR name = 'registry_lock_key()') AND pg_has_role(role, to_regrole('processor_writer')::oid, 'USAGE') THEN false
+  -- And who removes old rows.
+  WHEN role <> 'public' AND name LIKE 'remove%%' AND pg_has_role(role, to_regrole('processor_retention')::oid, 'USAGE') THEN false
   ELSE has_function_privilege(role, to_regprocedure(name)::oid, 'EXECUTE')
 END
+
+-- server_rights: What each of these roles can do in the end with the database, and with functions that could fill the disk or hold locks.
+SELECT role, 'database' AS relation, privilege
+FROM unnest(%(roles)s::text[]) AS role
+CROSS JOIN unnest(ARRAY['CREATE', 'TEMPORARY']) AS privilege
+WHERE CASE
+  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  ELSE has_database_privilege(role, current_database(), privilege)
+END
+UNION
+SELECT role, family, 'EXECUTE'
+FROM unnest(%(roles)s::text[]) AS role
+CROSS JOIN functions_kept_from_public()
+WHERE CASE
+  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  ELSE has_function_privilege(role, function, 'EXECUTE')
+END
+
+-- tenant_limits: The logins that read for a tenant, and which limits that they can't lift themselves are set for each. A role's own setting counts before the database's, and that before the server's.
+SELECT
+  member.rolname AS role,
+  member.rolconnlimit >= 0 AS connections,
+  coalesce(
+    (SELECT split_part(setting, '=', 2)
+    FROM pg_db_role_setting CROSS JOIN LATERAL unnest(setconfig) AS setting
+    WHERE setting LIKE 'temp_file_limit=%%' AND setrole IN (member.oid, 0)
+      AND setdatabase IN ((SELECT oid FROM pg_database WHERE datname = current_database()), 0)
+    ORDER BY setrole = 0, setdatabase = 0
+    LIMIT 1),
+    (SELECT CASE WHEN source LIKE '%%user' OR source LIKE 'database%%' OR source = 'session' THEN boot_val ELSE setting END
+    FROM pg_settings WHERE name = 'temp_file_limit')) <> '-1' AS temporary_files
+FROM pg_roles AS member
+WHERE member.rolcanlogin AND NOT member.rolsuper
+  AND pg_has_role(member.oid, to_regrole('processor_tenant_reader')::oid, 'USAGE')
+ORDER BY member.rolname
 
 -- tenant_readers: Who reads for a tenant, and which ways round the walls each of them has. Superusers count as members of all roles, so those are named only that somebody made members.
 SELECT
@@ -154,3 +208,9 @@ WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind 
       AND polroles && ARRAY[0::oid, to_regrole('processor_tenant_reader')::oid]))
   AND NOT (relkind = 'v' AND coalesce('security_invoker=true' = ANY (reloptions), false))
 ORDER BY relname
+
+-- keys_hidden: Whether this role may not read API keys.
+SELECT NOT has_table_privilege('api_key', 'SELECT')
+
+-- keys_in_force: The API keys in force: whether each may use any producer that is not reserved, and whether it may take back what counted.
+SELECT key_id, producers IS NULL, may_void OR may_correct FROM api_key WHERE revoked_at IS NULL ORDER BY created_at, key_id

@@ -1,10 +1,20 @@
 -- What `processor migrate` asks and notes.
 
--- lock: Let one process migrate at a time.
-SELECT pg_advisory_lock(%(key)s)
+-- lock: Let one process migrate at a time, until the commit.
+LOCK TABLE migration IN EXCLUSIVE MODE
 
--- unlock: Let the next one.
-SELECT pg_advisory_unlock(%(key)s)
+-- bound_wait: Wait for each of the locks below no longer than this: all who come later wait as well.
+SELECT set_config('lock_timeout', %(wait_ms)s, true)
+
+-- holders: Which other sessions hold locks that we may have waited for.
+SELECT DISTINCT pid, usename
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype IN ('relation', 'advisory') AND granted AND pid <> pg_backend_pid()
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (locktype = 'advisory' OR relation IN (
+    SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(current_schema()))))
+ORDER BY pid
+LIMIT 5
 
 -- begun: Whether anything was ever applied here.
 SELECT to_regclass('migration') IS NOT NULL

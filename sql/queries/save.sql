@@ -7,7 +7,7 @@
 SELECT registry_version_held(true, true) AS version, EXISTS (SELECT FROM queue) AS queues_said
 
 -- hold_registry_alone: Wait until no save is under way, and keep others from beginning until the commit.
-SELECT pg_advisory_xact_lock(registry_lock_key())
+LOCK TABLE registry_lock IN EXCLUSIVE MODE
 
 -- registry_tenants: Every tenant and whether it is suspended.
 SELECT tenant_id, status = 'suspended' AS suspended FROM tenant

@@ -158,12 +158,6 @@ SELECT
     ELSE current_setting('synchronous_commit') END, false),
   set_config('jit', 'off', false)
 
--- lock_rebuild: Let one session rebuild or remove at a time; false: another is at it.
-SELECT pg_try_advisory_lock(%(key)s)
-
--- unlock_rebuild: Let the next one.
-SELECT pg_advisory_unlock(%(key)s)
-
 -- cover_windows: From the commit on, let the meters count in these windows what was stored before they were active, or before they counted amounts in quotes, too.
 INSERT INTO usage_rebuild (meter_id, window_from, window_until, rebuilt_at)
 SELECT

@@ -2,11 +2,11 @@
 -- A save that raises one of them meanwhile waits for it and opens it again, so nothing is missed. Two statements:
 -- the second must see what was committed while the first one waited.
 
--- take_turn: Be the one who closes, until the commit; false if another is at it.
-SELECT pg_try_advisory_xact_lock(%(key)s)
+-- take_turn: Be the one who closes, until the commit; an error if another is at it.
+LOCK TABLE window_lock IN EXCLUSIVE MODE NOWAIT
 
 -- wait_for_turn: Be the one who closes, until the commit.
-SELECT pg_advisory_xact_lock(%(key)s)
+LOCK TABLE window_lock IN EXCLUSIVE MODE
 
 -- count_due: How many slots are to be closed now.
 SELECT count(*)

@@ -53,6 +53,7 @@ def test_a_good_setup_is_fine_and_needs_no_advice(writer_url: str, settings: Set
         "registry",
         "schemas",
         "meters",
+        "API keys",
         "queue binding",
         "queue",
         "queue clock",

@@ -34,7 +34,8 @@ def test_what_is_listed_is_what_the_migrations_granted(database_url: str, db: Db
         "SELECT DISTINCT grantee::regrole::text, relname, privilege_type"
         " FROM pg_class CROSS JOIN LATERAL ("
         "  SELECT * FROM aclexplode(relacl) UNION"
-        "  SELECT rights.* FROM pg_attribute CROSS JOIN LATERAL aclexplode(attacl) AS rights"
+        "  SELECT grantor, grantee, format('%%s (%%s)', privilege_type, attname), is_grantable"
+        "  FROM pg_attribute CROSS JOIN LATERAL aclexplode(attacl) AS rights"
         "  WHERE attrelid = pg_class.oid) AS granted"
         " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
         " AND grantee::regrole::text = ANY (%s)",
@@ -69,7 +70,7 @@ def test_each_role_and_the_login_are_listed_with_what_they_can_do(log_in: LogIn)
     words = "SELECT, INSERT on duplicate, message, voided"
     assert words in findings["role processor_writer"].found
     assert findings["login"].found == findings["role processor_writer"].found
-    assert "SELECT, DELETE on duplicate, message, rejection" in findings["role processor_retention"].found
+    assert "DELETE on books_lock" in findings["role processor_retention"].found
     assert findings[f"role {TENANT_READER}"].found.startswith("SELECT on duplicate, event_schema")
     assert findings["public"].found == "nothing that every login could do"
     assert findings["tenant readers"].found == "none"
@@ -78,7 +79,11 @@ def test_each_role_and_the_login_are_listed_with_what_they_can_do(log_in: LogIn)
 
 EXCESSES = [
     ("GRANT UPDATE ON message TO processor_writer", "role processor_writer", "UPDATE on message"),
-    ("GRANT UPDATE (payload) ON message TO processor_writer", "role processor_writer", "UPDATE on message"),
+    (
+        "GRANT UPDATE (payload) ON message TO processor_writer",
+        "role processor_writer",
+        "UPDATE (payload) on message",
+    ),
     ("GRANT DELETE ON rejection TO processor_writer", "role processor_writer", "DELETE on rejection"),
     ("GRANT INSERT ON tenant_reader TO processor_writer", "role processor_writer", "INSERT on tenant_reader"),
     ("GRANT INSERT ON tenant TO processor_reader", "role processor_reader", "INSERT on tenant"),
@@ -139,6 +144,7 @@ WAYS_ROUND = {
 
 def test_a_tenants_reader_with_a_way_round_the_walls_is_named(log_in: LogIn, db: Db) -> None:
     login = login_of(log_in(TENANT_READER))
+    _limit(db, login)
     assert _after(db, "SELECT")["tenant readers"].found == login
 
     for change, words in WAYS_ROUND.items():
@@ -146,6 +152,62 @@ def test_a_tenants_reader_with_a_way_round_the_walls_is_named(log_in: LogIn, db:
 
         assert problems(findings) == {"tenant readers"}, change
         assert words in findings["tenant readers"].found
+
+
+def _limit(db: Db, login: str) -> None:
+    db.execute(f"ALTER ROLE {login} CONNECTION LIMIT 5")
+    db.execute(f"ALTER ROLE {login} SET temp_file_limit = '1GB'")
+
+
+OPEN_TO_EVERYBODY = [
+    "GRANT TEMPORARY ON DATABASE {database} TO {role}",
+    "GRANT CREATE ON DATABASE {database} TO {role}",
+    "GRANT EXECUTE ON FUNCTION lo_put(oid, bigint, bytea) TO {role}",
+    "GRANT EXECUTE ON FUNCTION loread(integer, integer) TO {role}",
+    "GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text, boolean) TO {role}",
+    "GRANT EXECUTE ON FUNCTION pg_try_advisory_lock_shared(bigint) TO {role}",
+    "GRANT EXECUTE ON FUNCTION pg_notify(text, text) TO {role}",
+    "GRANT EXECUTE ON FUNCTION pg_export_snapshot() TO {role}",
+]
+
+
+@pytest.mark.parametrize("grant", OPEN_TO_EVERYBODY)
+def test_what_could_stop_others_is_named_once_a_tenant_is_let_in(db: Db, log_in: LogIn, grant: str) -> None:
+    """Of PUBLIC it is a note while nobody is let in, since not everybody has a superuser to take it away."""
+    if db.info.server_version < 170_000:
+        grant = grant.replace("text, text, boolean)", "text, text)")
+    to_public = grant.format(database=db.info.dbname, role="PUBLIC")
+    noted = _after(db, to_public)["every login"]
+    login = login_of(log_in(TENANT_READER))
+    _limit(db, login)
+
+    named = _after(db, to_public)
+    to_one = _after(db, grant.format(database=db.info.dbname, role=login))
+
+    assert noted.fine
+    assert "put_up_tenant_walls()" in (noted.advice or "")
+    assert problems(named) == {"every login"}
+    assert named["every login"].found == noted.found
+    assert problems(to_one) == {"tenant readers"}
+    assert f"{login} has {noted.found}" in to_one["tenant readers"].found
+
+
+def test_a_tenants_login_without_limits_is_named(db: Db, log_in: LogIn) -> None:
+    login = login_of(log_in(TENANT_READER))
+    findings = _after(db, "SELECT")
+    assert problems(findings) == {"tenant limits"}
+    assert findings["tenant limits"].found == f"no CONNECTION LIMIT: {login}; no temp_file_limit: {login}"
+
+    db.execute(f"ALTER ROLE {login} CONNECTION LIMIT 5")
+    for place in (
+        f"ROLE {login}",
+        f"DATABASE {db.info.dbname}",
+        f"ROLE {login} IN DATABASE {db.info.dbname}",
+    ):
+        assert _after(db, f"ALTER {place} SET temp_file_limit = '1GB'")["tenant limits"].fine, place
+    lifted = f"ALTER ROLE {login} SET temp_file_limit = -1"
+    of_database = f"ALTER DATABASE {db.info.dbname} SET temp_file_limit = '1GB'"
+    assert not _after(db, f"{of_database}; {lifted}")["tenant limits"].fine
 
 
 HOLES = [
@@ -172,8 +234,9 @@ def test_a_view_that_asks_as_its_reader_is_behind_the_wall(db: Db) -> None:
     assert _after(db, f"{view}; GRANT SELECT ON theirs TO processor_tenant_reader")["tenant walls"].fine
 
 
-def test_a_login_from_whom_rows_are_hidden_is_a_problem(log_in: LogIn) -> None:
+def test_a_login_from_whom_rows_are_hidden_is_a_problem(log_in: LogIn, db: Db) -> None:
     url = log_in("processor_writer", TENANT_READER, name="both")
+    _limit(db, login_of(url))
 
     findings = look_at_database(url)
 

@@ -16,8 +16,8 @@ from processor.sources.sqs import SqsSource
 from processor.wiring import commands
 from tests.builders import a_body, a_delivery
 from tests.fix_check import with_changes
-from tests.fix_database import Saver, books
-from tests.fix_dead_letters import bring, dead_letters, holds, kill, queue_name, rejections, waits
+from tests.fix_database import REGISTRY_WAITS, Saver, books
+from tests.fix_dead_letters import bring, dead_letters, holds, kill, queue_name, rejections
 from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]
@@ -188,7 +188,9 @@ def test_a_late_save_of_the_same_delivery_is_waited_for(
             [queue_name(queue_url), delivery_id],
         )
         importing.start()
-        wait_until(lambda: waits(db, "advisory") or not importing.is_alive(), "the import waits")
+        wait_until(
+            lambda: db.execute(REGISTRY_WAITS).fetchone() or not importing.is_alive(), "the import waits"
+        )
     importing.join(30)
 
     assert outcomes == [{"redelivered": 1}]

@@ -24,6 +24,7 @@ from tests.fix_usage import (
 
 Db = psycopg.Connection[Any]
 THIRTY_DIGITS = "123456789012345678901234567.891"
+ABSURD = "Fri, 31 Dec 99999999999 23:59:59 GMT"
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.usefixtures("pulses")
@@ -40,6 +41,7 @@ pytestmark = pytest.mark.usefixtures("pulses")
         (Behaviour(statuses=lambda _: 422), 1, "1 line(s) still wait, 1 of them refused"),
         (Behaviour(status=301, accepts=False), 1, "set USAGE_SINK_URL to where it leads"),
         (Behaviour(drops=True), 4, "the sink: the connection broke"),
+        (Behaviour(status=503, accepts=False, headers={"Retry-After": ABSURD}), 1, "the sink: status 503"),
     ],
 )
 def test_once_ends_with_what_became_of_it(

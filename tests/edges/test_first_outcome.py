@@ -23,7 +23,7 @@ from processor.store import Judge, Store
 from processor.suspects import SuspectLimits
 from processor.wire import Claimed
 from tests.builders import a_body, a_delivery
-from tests.fix_database import Saver
+from tests.fix_database import REGISTRY_WAITS, Saver
 from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]
@@ -109,7 +109,6 @@ PLACES = """
     UNION ALL SELECT 'duplicate' FROM duplicate WHERE delivery_id = %(id)s
     UNION ALL SELECT 'rejection' FROM rejection WHERE delivery_id = %(id)s
 """
-WAITING = "SELECT FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
 
 
 @pytest.mark.parametrize("receive_counts", [(1, 2), (2, 1), (2, 3)], ids=str)
@@ -150,7 +149,7 @@ def saved_at_once(
         assert held_back.arrived.wait(20)
         threads[1].start()
         wait_until(
-            lambda: not threads[1].is_alive() or db.execute(WAITING).fetchone() is not None,
+            lambda: not threads[1].is_alive() or db.execute(REGISTRY_WAITS).fetchone() is not None,
             "the second waits for the first",
         )
         held_back.let_go.set()
@@ -217,7 +216,7 @@ def test_fresh_deliveries_are_saved_before_redelivered_ones_and_beside_other_sav
         other.execute("SELECT registry_version_held(true)")
         thread = threading.Thread(target=saver.save, args=deliveries, daemon=True)
         thread.start()
-        wait_until(lambda: db.execute(WAITING).fetchone() is not None, "the redelivered ones wait")
+        wait_until(lambda: db.execute(REGISTRY_WAITS).fetchone() is not None, "the redelivered ones wait")
 
         assert sorted(db.execute("SELECT message_id FROM message").fetchall()) == [
             ("o-0",),

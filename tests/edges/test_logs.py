@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from processor.logs import one_line
+from processor.escaping import escaped
 
 HOSTILE = [
     "\n",
@@ -92,10 +92,10 @@ def test_a_traceback_on_a_console_can_not_look_like_another_event() -> None:
 
 @pytest.mark.parametrize("text", ["plain", "é 日本 \U0001f980", ""])
 def test_printable_text_is_left_as_it_is(text: str) -> None:
-    assert one_line(text) == text
+    assert escaped(text) == text
 
 
-def test_a_settings_error_of_a_command_is_one_line() -> None:
+def test_a_settings_error_of_a_command_is_escaped() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "processor", "check"],
         env={

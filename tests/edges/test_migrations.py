@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,10 +14,14 @@ import psycopg
 import pytest
 
 from processor import migrations
+from processor.connection import connect
 from processor.devstack.binaries import find_binaries, server_account
 from processor.errors import MigrationsPending, StoreFault, StoreUnavailable
 from processor.migrations import known_migrations, migrate, require_current, state
 from processor.queries import sql_folder
+from tests.builders import a_delivery
+from tests.fix_database import LogIn, Saver, login_of
+from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]
 
@@ -163,6 +168,35 @@ def test_a_migration_that_meets_a_table_in_use_says_so_and_is_run_again(
 
     assert state(db).pending == ("9000_locks",)
     assert migrate(db) == ["9000_locks"]
+
+
+def test_a_reader_who_stays_keeps_a_migration_waiting_and_no_save(
+    saver: Saver, log_in: LogIn, database_url: str, db: Db, folder: Path
+) -> None:
+    """A save behind a lock that is waited for waits too, so it is not waited for long."""
+    (folder / "9000_alters.sql").write_text("-- Alters.\nALTER TABLE message ADD COLUMN more int;")
+    url, failed = log_in("processor_tenant_reader"), []
+
+    def migrates() -> None:
+        try:
+            migrate(db)
+        except StoreUnavailable as error:
+            failed.append(str(error))
+
+    with psycopg.connect(url) as reader, connect(database_url) as watcher:
+        reader.execute("SELECT FROM message")
+        migrating = threading.Thread(target=migrates, daemon=True)
+        migrating.start()
+        waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'message'::regclass"
+        wait_until(lambda: watcher.execute(waits).fetchone() is not None, "the migration waits")
+        outcomes = saver.outcomes(a_delivery(id="o-1"))
+        migrating.join(60)
+
+        assert outcomes == ["stored"]
+        assert failed
+        assert f"pid {reader.info.backend_pid} of {login_of(url)}" in failed[0]
+
+    assert migrate(db) == ["9000_alters"]
 
 
 def test_what_was_applied_is_in_the_books_with_its_checksum(db: Db) -> None:

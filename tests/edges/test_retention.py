@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
@@ -21,7 +22,7 @@ from processor.retention import Ages, Step, apply, plan
 from processor.sources.quarantine import Selection, discard
 from tests.builders import a_delivery, an_event
 from tests.fix_audit import wrong
-from tests.fix_database import MakeSaver, Saver, books
+from tests.fix_database import REGISTRY_WAITS, MakeSaver, Saver, books
 from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]
@@ -318,8 +319,8 @@ def test_a_stop_ends_after_the_step_under_way(db: Db) -> None:
 
 
 def test_a_second_one_at_the_same_time_says_so(database_url: str, db: Db) -> None:
-    with connect(database_url) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", [retention._LOCK_KEY])
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE books_lock IN EXCLUSIVE MODE")
 
         with pytest.raises(Busy, match="another"):
             run(db)
@@ -338,10 +339,9 @@ def _runs(db: Db) -> bool:
 def test_two_at_once_remove_and_count_each_row_once(
     database_url: str, db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock only spares work: behind a pooler that breaks it, the books still are right."""
+    """The lock only spares work: where the session that holds it was ended, the books still are right."""
     db.execute(OLD_MESSAGES, [2000])
-    value = retention._value
-    monkeypatch.setattr(retention, "_value", lambda c, name, **p: name == "lock" or value(c, name, **p))
+    monkeypatch.setattr(retention, "books_held", lambda _connection: nullcontext(lambda: None))
     removed: list[int] = []
 
     def work() -> None:
@@ -442,7 +442,7 @@ def test_a_message_stays_that_an_uncommitted_save_has_just_found(
             wait_until(lambda: db.execute(waiting, ["relation"]).fetchone() is not None, "it is saving")
             removing.start()
             wait_until(
-                lambda: not removing.is_alive() or db.execute(waiting, ["advisory"]).fetchone() is not None,
+                lambda: not removing.is_alive() or db.execute(REGISTRY_WAITS).fetchone() is not None,
                 "the step waits for the save",
             )
         saving.join(30)

@@ -13,7 +13,7 @@ from processor.model import Delivery
 from processor.retention import Ages, apply
 from tests.builders import a_delivery
 from tests.edges.test_retention import run
-from tests.fix_database import MakeSaver, Saver, count
+from tests.fix_database import REGISTRY_WAITS, MakeSaver, Saver, count
 from tests.fix_meters import a_pulse, a_void, add_meter, differences, totals
 from tests.rig import wait_until
 
@@ -153,7 +153,7 @@ def test_a_void_waits_for_a_step_that_may_be_removing_its_message(
             wait_until(lambda: db.execute(blocked, ["transactionid"]).fetchone() is not None, "it removes")
             voiding.start()
             wait_until(
-                lambda: not voiding.is_alive() or db.execute(blocked, ["advisory"]).fetchone() is not None,
+                lambda: not voiding.is_alive() or db.execute(REGISTRY_WAITS).fetchone() is not None,
                 "the void waits",
             )
         removing.join(30)

@@ -13,7 +13,7 @@ from processor.connection import connect, hidden_relations
 from processor.sources.quarantine import Selection
 from tests.builders import a_delivery, an_event
 from tests.fix_database import LogIn, a_bound_saver, books, count, login_of
-from tests.fix_tenants import OWNERS, drop_wall, map_tenants, owners
+from tests.fix_tenants import OWNERS, drop_wall, let_make_temporary, map_tenants, owners
 
 Db = psycopg.Connection[Any]
 
@@ -154,6 +154,7 @@ def test_what_joins_many_tenants_is_not_shown(acme: Db) -> None:
 
 
 def test_a_function_in_the_question_is_not_shown_others_usage(acme: Db, db: Db) -> None:
+    let_make_temporary(db, acme)
     heard: list[str] = []
     acme.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
     acme.execute("""
@@ -261,6 +262,7 @@ def test_the_other_roles_may_not_say_who_reads_for_whom_either(two_tenants: None
 
 def test_a_function_in_the_question_is_not_shown_others_rows(acme: Db, db: Db) -> None:
     """One that claims to cost nothing, so that the planner would like to ask it first."""
+    let_make_temporary(db, acme)
     heard: list[str] = []
     acme.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
     acme.execute("""
@@ -289,7 +291,8 @@ def test_an_error_does_not_tell_of_others_rows(acme: Db, db: Db) -> None:
         acme.execute(question)
 
 
-def test_a_table_of_ones_own_named_as_ours_opens_nothing(acme: Db) -> None:
+def test_a_table_of_ones_own_named_as_ours_opens_nothing(acme: Db, db: Db) -> None:
+    let_make_temporary(db, acme)
     acme.execute("CREATE TEMPORARY TABLE tenant_reader (role_name text, tenant_id text)")
     acme.execute("INSERT INTO pg_temp.tenant_reader VALUES (current_user, 'globex')")
     acme.execute("SET search_path = pg_temp, public")
@@ -338,6 +341,7 @@ def test_a_login_with_grants_of_its_own_sees_all_rows_and_saves(
     db.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {login_of(url)}")
     db.execute(f"GRANT INSERT ON message, duplicate, rejection, voided, total, meter_miss TO {login_of(url)}")
     db.execute(f"GRANT UPDATE ON rejection, total, meter_miss TO {login_of(url)}")
+    db.execute(f"GRANT DELETE ON registry_lock TO {login_of(url)}")
     event = an_event(id="o-2")
 
     with closing(a_bound_saver(url, Bindings())) as saver:

@@ -102,7 +102,7 @@ def test_commands_that_count_or_remove_do_not_work_on_a_part(log_in: LogIn, db: 
 
 def test_without_the_role_nothing_is_walled_until_it_is_there(tmp_path: Path) -> None:
     """A server of its own, since roles belong to the whole server."""
-    with EmbeddedPostgres(tmp_path / "server", fsync=False) as server:
+    with EmbeddedPostgres(tmp_path / "server", fsync=False, passwords=False) as server:
         with psycopg.connect(server.url(), autocommit=True) as admin:
             admin.execute("CREATE ROLE hosted LOGIN")
             admin.execute("CREATE DATABASE hosted OWNER hosted")

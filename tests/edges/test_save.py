@@ -17,7 +17,7 @@ from processor import registry
 from processor.model import Message, Registry, Rejection
 from processor.schemas import Schemas
 from tests.builders import a_delivery, an_event
-from tests.fix_database import MakeSaver, Saver, books
+from tests.fix_database import REGISTRY_WAITS, MakeSaver, Saver, books
 
 Db = psycopg.Connection[Any]
 
@@ -198,7 +198,7 @@ def test_a_change_of_the_registry_waits_for_the_save_that_is_under_way(
     changer = threading.Thread(target=suspend)
     changer.start()
     with psycopg.connect(database_url, autocommit=True) as watcher:
-        _until(watcher, "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        _until(watcher, f"SELECT EXISTS ({REGISTRY_WAITS})")
 
         assert not changed.is_set()
         held.close()

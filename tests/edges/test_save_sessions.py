@@ -16,7 +16,7 @@ from processor.patience import Patience
 from processor.schemas import Schemas
 from processor.store import Store
 from tests.builders import ORDER_SCHEMA, a_delivery
-from tests.fix_database import MakeSaver, Saver, books, count
+from tests.fix_database import REGISTRY_WAITS, MakeSaver, Saver, books, count
 
 Db = psycopg.Connection[Any]
 
@@ -29,7 +29,7 @@ def test_a_role_with_old_snapshots_never_judges_by_an_old_registry(
     db.execute(f"ALTER DATABASE {db.info.dbname} SET default_transaction_isolation = '{default}'")
     saver = make_saver()
     with psycopg.connect(database_url) as changer:
-        changer.execute("SELECT pg_advisory_xact_lock(registry_lock_key())")
+        changer.execute("LOCK TABLE registry_lock IN EXCLUSIVE MODE")
         changer.execute("INSERT INTO tenant (tenant_id, name) VALUES ('newcomer', 'newcomer')")
         outcomes: list[str] = []
         saving = threading.Thread(
@@ -229,8 +229,6 @@ def test_a_reader_cannot_borrow_the_owners_rights(db: Db, database_url: str) -> 
 
 def _wait_for_lock(db: Db) -> None:
     give_up_at = time.monotonic() + 10
-    while db.execute(
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-    ).fetchone() != (1,):
+    while db.execute(REGISTRY_WAITS).fetchone() is None:
         assert time.monotonic() < give_up_at
         time.sleep(0.01)

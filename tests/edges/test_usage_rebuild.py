@@ -264,12 +264,35 @@ def test_a_meter_without_windows_is_rebuilt_whole(saver: Saver, db: Db) -> None:
 
 
 @pytest.mark.usefixtures("metered")
+def test_a_rebuild_whose_lock_was_lost_adds_nothing_more(
+    saver: Saver, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another may have begun meanwhile, and would add the same once more."""
+    saver.save(*(a_pulse(1, f"sku-{number}") for number in range(4)))
+    db.execute("UPDATE total SET value = 0")
+    monkeypatch.setattr(rebuild_module, "STEP_SIZE", 1)
+
+    def end_its_lock(added: int) -> None:
+        if added == 2:
+            db.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks"
+                " WHERE relation = 'books_lock'::regclass AND database ="
+                " (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+
+    with pytest.raises(psycopg.OperationalError):
+        rebuild(db, PULSE, on_step=end_its_lock)
+
+    assert db.execute("SELECT sum(value) FROM total").fetchone() == (2,)
+    assert rebuild(db, PULSE).totals == 2
+
+
+@pytest.mark.usefixtures("metered")
 def test_one_rebuild_is_at_work_at_a_time_and_none_beside_retention(database_url: str, db: Db) -> None:
-    with psycopg.connect(database_url, autocommit=True) as other:
-        other.execute("SELECT pg_advisory_lock(7309453202311083)")
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE books_lock IN EXCLUSIVE MODE")
 
         with pytest.raises(Busy, match="let it end first"):
             rebuild(db, PULSE)
-        other.execute("SELECT pg_advisory_unlock(7309453202311083)")
 
     assert rebuild(db, PULSE).totals == 0

@@ -17,7 +17,7 @@ from processor.connection import connect
 from processor.model import Delivery
 from processor.sources.quarantine import QuarantineSource, Selection
 from tests.builders import a_delivery
-from tests.fix_database import MakeSaver, Saver, books
+from tests.fix_database import REGISTRY_WAITS, MakeSaver, Saver, books
 from tests.fix_meters import a_pulse, a_void, add_meter, differences, totals
 from tests.fix_usage import Command
 from tests.rig import wait_until
@@ -396,7 +396,6 @@ def test_a_void_and_its_message_that_are_saved_at_once_see_each_other(
     """Neither would see the other's row, and the message would count on."""
     both = {"pulse": a_pulse(5, id="p-1"), "void": a_void("p-1")}
     second = {"pulse": "void", "void": "pulse"}[first]
-    waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
     saving = """
         SELECT 1 FROM pg_stat_activity
         WHERE state = 'idle in transaction' AND datname = current_database()
@@ -409,7 +408,8 @@ def test_a_void_and_its_message_that_are_saved_at_once_see_each_other(
         wait_until(lambda: db.execute(saving).fetchone() is not None, "the first has written")
         other = start("other", another.save, both[second])
         wait_until(
-            lambda: not other.is_alive() or db.execute(waits).fetchone() is not None, "the second waits"
+            lambda: not other.is_alive() or db.execute(REGISTRY_WAITS).fetchone() is not None,
+            "the second waits",
         )
         go.set()
         held.join(30)
@@ -469,8 +469,7 @@ def test_who_replays_voids_beside_a_running_process_waits_for_it(
         saving.execute("SELECT registry_version_held(true)")
         thread = start("replay", lambda: replay(make_saver(), db))
         # `db` is the replay's own connection as well, for its questions.
-        waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
-        wait_until(lambda: saving.execute(waits).fetchone() is not None, "the replay waits")
+        wait_until(lambda: saving.execute(REGISTRY_WAITS).fetchone() is not None, "the replay waits")
     thread.join(30)
 
     assert [message_id for _, message_id, _, _ in voids(db)] == ["p-1"]

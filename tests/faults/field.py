@@ -172,7 +172,7 @@ def open_field(
     with contextlib.ExitStack() as cleanup:
         late_cleanup = cleanup.enter_context(contextlib.ExitStack())
         postgres = cleanup.enter_context(
-            EmbeddedPostgres(folder / "postgres", port=free_port(), max_connections=40)
+            EmbeddedPostgres(folder / "postgres", port=free_port(), max_connections=40, passwords=False)
         )
         _furnish(postgres)
         sqs = cleanup.enter_context(EmbeddedSqs(folder / "sqs", port=free_port()))

@@ -104,7 +104,7 @@ def synchronous_standby(
     _give_to_server(data)
     # What a finished initdb leaves behind in such a directory, so that it is not begun anew.
     shutil.copy(primary.directory / "initialised", directory / "initialised")
-    with EmbeddedPostgres(directory, port=free_port(), max_connections=40) as standby:
+    with EmbeddedPostgres(directory, port=free_port(), max_connections=40, passwords=False) as standby:
         with psycopg.connect(primary.url(), autocommit=True) as admin:
             admin.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
             admin.execute("SELECT pg_reload_conf()")

@@ -33,6 +33,7 @@ class PlainIntake:
     trouble: str = ""
     items: list[Item] = field(default_factory=list)
     callers: list[Caller] = field(default_factory=list)
+    debt: Refusal | None = None
     waiting: int = 0
     waiting_most: int = 0
     cancelled: int = 0
@@ -40,6 +41,15 @@ class PlainIntake:
     def __post_init__(self) -> None:
         self.open = asyncio.Event()
         self.open.set()
+
+    def owing(self, caller: Caller) -> Refusal | None:  # noqa: ARG002 - whoever calls
+        return self.debt
+
+    async def do(self, caller: Caller, weight: int, work: Callable[[], Result]) -> Result | Refusal:
+        return await self.finish(caller, weight, work)
+
+    async def finish(self, caller: Caller, weight: int, work: Callable[[], Result]) -> Result:  # noqa: ARG002
+        return work()
 
     async def take(self, items: list[Item], caller: Caller) -> list[Word]:
         self.callers.append(caller)

@@ -114,6 +114,15 @@ class Raw:
         except ConnectionResetError:
             return True
 
+    def ends(self) -> bool:
+        """Whether there is no further answer; waits for it, or for the end."""
+        if not self._rest:
+            try:
+                self._rest = self.socket.recv(65_536)
+            except ConnectionResetError:
+                return True
+        return not self._rest
+
     def _more(self) -> None:
         found = self.socket.recv(65_536)
         assert found, f"the connection ended; before that: {self._rest[:200]!r}"

@@ -29,6 +29,7 @@ from producers.gateway.http.problems import STATUSES, TITLES
 from producers.gateway.items import Refusal, Why
 from tests.builders import a_delivery
 from tests.fix_database import Saver
+from tests.gateway.grpc_parts import PlainIntake
 from tests.gateway.http_rig import Gateway, a_gateway, a_pulse, settings_of
 
 RUNBOOK = Path(__file__).parents[2] / "deployments" / "README.md"
@@ -177,15 +178,12 @@ def test_the_runbook_explains_every_metric_of_the_door() -> None:
     )
 
 
-class _Nobody:
+class _Nobody(PlainIntake):
     async def take(self, *_: Any) -> list[Any]:
         raise RuntimeError("the payload, say")
 
     async def caller(self, _: str | None) -> Refusal:
         raise RuntimeError("the key, say")
-
-    async def ready(self) -> str:
-        return ""
 
 
 def _document() -> dict[str, Any]:

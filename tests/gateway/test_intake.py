@@ -14,8 +14,11 @@ from processor.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs import SqsSource
 from processor.wire import Envelope, decode
-from producers.gateway.intake import BREATH_EVERY
+from producers.gateway.effort import ITEM
+from producers.gateway.gather import Gather
+from producers.gateway.intake import BREATH_WEIGHT, QueueIntake
 from producers.gateway.items import Caller, Item, Why
+from producers.gateway.reading import Reading
 from tests.fix_database import Saver
 from tests.gateway.taking import (
     a_pulse,
@@ -28,6 +31,7 @@ from tests.gateway.taking import (
     taken,
     words,
 )
+from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]
 
@@ -250,28 +254,38 @@ def test_items_of_many_requests_share_calls_of_ten(
 def test_a_long_request_gets_all_its_words_even_if_the_first_ones_come_early(
     queue_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def breath(seconds: float) -> None:
-        # As long as it takes until all that was read so far is answered.
-        await real_sleep(0.2)
+    read, many = Reading.read, 2 * BREATH_WEIGHT // ITEM
 
-    real_sleep = asyncio.sleep
+    def late(reading: Reading, item: Item, *more: Any) -> Any:
+        if item.body.startswith(b"nonsense"):
+            wait_until(lambda: sum(answered) >= many, "what was read so far is answered")
+        return read(reading, item, *more)
+
+    def noted(gather: Gather, batch: list[Any], *more: Any) -> None:
+        sent(gather, batch, *more)
+        answered.append(len(batch))
+
+    answered: list[int] = []
+    sent = Gather._sent
+    monkeypatch.setattr(Reading, "read", late)
+    monkeypatch.setattr(Gather, "_sent", noted)
 
     async def take() -> list[Any]:
-        items = [an_item() for _ in range(BREATH_EVERY)] + [Item(b"nonsense"), an_item()]
+        # The last ones weigh too much to be read on the loop, or at a stretch with those before.
+        items = [an_item() for _ in range(many)] + [an_item(payload={"note": "x" * BREATH_WEIGHT})]
         async with an_intake(queue_settings) as intake:
-            monkeypatch.setattr("producers.gateway.intake.asyncio.sleep", breath)
-            try:
-                return await intake.take(items, ANYBODY)
-            finally:
-                monkeypatch.undo()
+            return await intake.take([*items, Item(b"nonsense".ljust(BREATH_WEIGHT)), an_item()], ANYBODY)
 
-    assert words(run(take())) == ["taken"] * BREATH_EVERY + ["malformed", "taken"]
+    found = words(run(take()))
+
+    assert found[-2:] == ["malformed", "taken"]
+    assert found[:many] == ["taken"] * many
 
 
 def test_a_call_has_no_more_bytes_than_sqs_takes(queue_settings: Settings, call_sizes: list[int]) -> None:
     async def take() -> list[Any]:
         large = [an_item(payload={"total": 1, "note": "x" * 400_000}) for _ in range(5)]
-        async with an_intake(queue_settings, gateway_timeout_s=30) as intake:
+        async with an_intake(queue_settings, gateway_timeout_s=30, gateway_linger_ms=1000) as intake:
             return await intake.take(large, ANYBODY)
 
     assert words(run(take())) == ["taken"] * 5
@@ -296,19 +310,54 @@ def test_a_tenant_is_a_group_of_its_own(
 
 def test_what_is_beyond_the_room_is_refused_at_once_and_keeps_its_quota(queue_settings: Settings) -> None:
     async def take() -> list[Any]:
-        bounds = {"gateway_waiting_max": 10, "gateway_tenant_rate": 0.001, "gateway_tenant_burst": 11}
+        bounds = {"gateway_waiting_max": 10, "gateway_tenant_rate": 0.001, "gateway_tenant_burst": 10}
         async with an_intake(queue_settings, **bounds) as intake:
             first = await intake.take([an_item() for _ in range(12)], ANYBODY)
             return [*first, *await intake.take([an_item() for _ in range(2)], ANYBODY)]
 
     found = run(take())
 
-    assert words(found) == ["taken"] * 10 + ["over_quota"] * 2 + ["taken", "over_quota"]
-    assert [found[10].detail, found[10].retry_after_s] == [
+    # One place is left to the others.
+    assert words(found) == ["taken"] * 9 + ["over_quota"] * 3 + ["taken", "over_quota"]
+    assert [found[9].detail, found[9].retry_after_s] == [
         "the gateway is full; nothing of this event was kept",
         1,
     ]
     assert found[13].retry_after_s == 1000
+
+
+def test_a_tenant_with_many_events_lets_one_of_another_tenant_by(
+    queue_settings: Settings,
+) -> None:
+    """There is one call at a time, of ten events."""
+    order: list[str] = []
+
+    async def take(intake: QueueIntake, tenant_id: str, number: int) -> None:
+        found = await intake.take([an_item(tenant_id=tenant_id) for _ in range(number)], Caller(tenant_id))
+        taken(found)
+        order.append(tenant_id)
+
+    async def both() -> None:
+        async with an_intake(queue_settings, gateway_senders=1) as intake:
+            await asyncio.gather(take(intake, "acme", 25), take(intake, "globex", 1))
+
+    run(both())
+
+    assert order == ["globex", "acme"]
+
+
+def test_nobody_alone_has_all_the_room(queue_settings: Settings) -> None:
+    async def take() -> list[Any]:
+        async with an_intake(queue_settings, gateway_waiting_max=10, gateway_linger_ms=1000) as intake:
+            both = (("acme", 12), ("globex", 1))
+            return await asyncio.gather(
+                *(intake.take([an_item(tenant_id=one)] * number, Caller(one)) for one, number in both)
+            )
+
+    acme, globex = map(words, run(take()))
+
+    assert acme == ["taken"] * 9 + ["over_quota"] * 3
+    assert globex == ["taken"]
 
 
 def test_a_tenant_over_its_quota_does_not_stop_another(queue_settings: Settings) -> None:

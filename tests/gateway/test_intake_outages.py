@@ -388,7 +388,7 @@ def test_what_nobody_waits_for_is_not_tried_for_ever(behind: Settings, proxy: Ht
     async def work() -> int:
         async with an_intake(behind) as intake:
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(intake.take([an_item() for _ in range(120)], ANYBODY), 0.001)
+                await asyncio.wait_for(intake.take([an_item() for _ in range(20)], ANYBODY), 0.001)
             assert intake._gather is not None
             assert intake._gather._waiting
             async with asyncio.timeout(TIMEOUT_S + 5):

@@ -49,10 +49,52 @@ def test_json_has_all_that_is_known(command: Command) -> None:
 
     [row] = json.loads(command("list", "--tenant", "acme", "--json").stdout)
 
-    assert added.keys() == {"key_id", "tenant_id", "name", "key"}
+    rights = {"event_types", "producers", "may_void", "may_correct"}
+    assert added.keys() == {"key_id", "tenant_id", "name", "key"} | rights
     assert (row["key_id"], row["tenant_id"], row["name"]) == (added["key_id"], "acme", "")
-    assert row.keys() == {"key_id", "tenant_id", "name", "created_at", "revoked_at"}
+    assert row.keys() == {"key_id", "tenant_id", "name", "created_at", "revoked_at"} | rights
     assert row["revoked_at"] is None
+    nothing = {"event_types": None, "producers": None, "may_void": False, "may_correct": False}
+    assert {name: row[name] for name in rights} == {name: added[name] for name in rights} == nothing
+
+
+def test_what_a_key_may_send_is_said_once_and_shown(command: Command) -> None:
+    added = command(
+        "add", "acme", "--event-types", "pulse, order.created", "--producer", "till", "--producer", "/acme/*",
+        "--producer", '""', "--producer", "till", "--may-void", "--may-correct", "--json",
+    )  # fmt: skip
+
+    said = json.loads(added.stdout)
+    [row] = json.loads(command("list", "--json").stdout)
+    listed = command("list").stdout
+
+    rights = {
+        "event_types": ["order.created", "pulse"],
+        "producers": ["till", "/acme/*", ""],
+        "may_void": True,
+        "may_correct": True,
+    }
+    assert {name: said[name] for name in rights} == {name: row[name] for name in rights} == rights
+    assert "note: no schema of event type 'pulse' yet: its events are rejected" in added.stderr
+    assert "order.created" not in added.stderr
+    for cell in ("order.created, pulse", 'till, /acme/*, ""', "void, correct"):
+        assert cell in listed
+
+
+def test_a_key_that_may_use_any_producer_says_so_and_what_prevents_it(command: Command) -> None:
+    plain, voids = command("add", "acme"), command("add", "acme", "--may-void", "--json")
+    own = command("add", "acme", "--producer", "till")
+
+    words = "without --producer this key can use the producer of the platform's own events for this tenant"
+    for answer in (plain, voids):
+        assert words in answer.stderr
+        assert "--producer NAME prevents it" in answer.stderr
+    assert ["and void them" in answer.stderr for answer in (plain, voids)] == [False, True]
+    assert words not in own.stderr
+    older = [re.search(r"key revoke (\w{16})", plain.stderr), json.loads(voids.stdout)["key_id"]]
+    assert older[0] is not None
+    for key_id in (older[0][1], older[1]):
+        assert f"processor key revoke {key_id}" in own.stderr
 
 
 def test_a_key_is_revoked_by_its_id_or_by_itself_and_for_ever(command: Command, db: Db) -> None:
@@ -78,6 +120,15 @@ def test_a_key_is_revoked_by_its_id_or_by_itself_and_for_ever(command: Command, 
         (("add", "nobody"), FAILED, "processor tenant add nobody"),
         (("add", "acme", "--name", "x" * 257), USAGE, "at most 256 characters"),
         (("add", "acme", "--name", "a\tb"), USAGE, "no control characters"),
+        (
+            ("add", "acme", "--event-types", "pulse,void"),
+            USAGE,
+            "void is a right of its own; expected --may-void",
+        ),
+        (("add", "acme", "--event-types", "pulse,"), USAGE, "expected names with commas between them"),
+        (("add", "acme", "--event-types", "x" * 257), USAGE, "is no event type"),
+        (("add", "acme", "--producer", "x" * 257), USAGE, "is no producer"),
+        (("add", "acme", "--producer", "a\tb"), USAGE, "is no producer"),
         (("revoke", "0123456789abcdef"), FAILED, "no API key has this id"),
         (("revoke", "\x00"), FAILED, "no API key has this id"),
     ],

@@ -2,18 +2,24 @@
 
 import asyncio
 import logging
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
-from processor import registry
+from processor import migrations, registry
 from processor.api_keys import new_key, read_key
+from processor.check.keys import look_at_keys
 from processor.check.roles import missing_rights, wanted_by
 from processor.errors import SettingsError
+from processor.migrations import migrate
+from processor.queries import sql_folder
+from processor.rights import EVERYTHING, NEITHER, Rights
 from processor.settings import Settings
 from producers.gateway.items import Caller, Refusal, Why
 from producers.gateway.keys import STALE_AFTER_S, DatabaseKeys, OpenDoor
@@ -182,7 +188,7 @@ def test_before_the_first_reading_nobody_is_let_in_and_it_is_said(database_url: 
 # ── rights ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_role_of_a_gateway_reads_keys_and_tenants_and_nothing_else(log_in: LogIn, db: Db) -> None:
+def test_the_role_of_a_gateway_reads_what_it_judges_by_and_nothing_else(log_in: LogIn, db: Db) -> None:
     _, key = registry.add_key(db, "acme")
     url = log_in("processor_gateway")
 
@@ -198,6 +204,8 @@ def test_the_role_of_a_gateway_reads_keys_and_tenants_and_nothing_else(log_in: L
             "SELECT FROM message",
             "SELECT FROM rejection",
             "SELECT FROM event_schema",
+            "UPDATE meter SET status = 'retired'",
+            "UPDATE event_type SET description = ''",
             "UPDATE api_key SET revoked_at = NULL",
             "DELETE FROM api_key",
             "INSERT INTO api_key (key_id, tenant_id, digest) VALUES ('0', 'acme', '')",
@@ -246,7 +254,16 @@ def test_the_secret_is_nowhere_in_the_table(db: Db) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["tenant_id = 'globex'", "digest = sha256('x')", "key_id = '0123456789abcdef'", "revoked_at = NULL"],
+    [
+        "tenant_id = 'globex'",
+        "digest = sha256('x')",
+        "key_id = '0123456789abcdef'",
+        "revoked_at = NULL",
+        "event_types = '{pulse}'",
+        "producers = '{platform}'",
+        "may_void = true",
+        "may_correct = true",
+    ],
 )
 def test_a_key_stays_what_it_is_and_revoked(change: str, db: Db) -> None:
     key_id, _ = registry.add_key(db, "acme")
@@ -258,6 +275,59 @@ def test_a_key_stays_what_it_is_and_revoked(change: str, db: Db) -> None:
     db.execute("UPDATE api_key SET name = 'another name'")
 
 
+def test_keys_from_before_there_were_rights_do_what_they_could_and_check_names_them(
+    server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(sql_folder(), tmp_path / "sql")
+    folder = tmp_path / "sql/migrations"
+    later = [path.name for path in folder.iterdir() if path.name >= "0019"]
+    monkeypatch.setattr(migrations, "sql_folder", lambda: tmp_path / "sql")
+    for name in later:
+        (folder / name).rename(tmp_path / name)
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        admin.execute("CREATE DATABASE of_old_keys TEMPLATE template0")
+    url = urlsplit(server_url)._replace(path="/of_old_keys").geturl()
+    try:
+        with psycopg.connect(url, autocommit=True) as old:
+            migrate(old)
+            registry.add_tenant(old, "acme")
+            key, kept = new_key()
+            row = (kept.key_id, kept.digest)
+            old.execute("INSERT INTO api_key (key_id, tenant_id, digest) VALUES (%s, 'acme', %s)", row)
+            for name in later:
+                (tmp_path / name).rename(folder / name)
+            migrate(old)
+            _, newer = registry.add_key(old, "acme")
+            finding = look_at_keys(old)
+
+        async def work() -> list[Caller | Refusal]:
+            async with keys_of(url) as keys:
+                return [await keys.caller(one) for one in (key, newer)]
+
+        before, after = run(work())
+    finally:
+        with psycopg.connect(server_url, autocommit=True) as admin:
+            admin.execute("DROP DATABASE of_old_keys WITH (FORCE)")
+
+    assert isinstance(before, Caller)
+    assert isinstance(after, Caller)
+    assert (before.rights, after.rights) == (EVERYTHING, NEITHER)
+    assert (
+        f"may void or correct what any producer that is not reserved has sent: {kept.key_id}" in finding.found
+    )
+    assert "processor key add TENANT --producer NAME" in (finding.advice or "")
+
+
+def test_check_has_no_word_on_keys_of_their_own_producers(db: Db) -> None:
+    registry.add_key(db, "acme", "", Rights(None, ("till",)))
+    ended, _ = registry.add_key(db, "acme")
+    registry.revoke_key(db, ended)
+
+    finding = look_at_keys(db)
+
+    assert (finding.found, finding.advice) == ("in force: 1", None)
+
+
 # ── who needs none ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -265,7 +335,7 @@ def test_with_keys_off_anybody_may_be_any_tenant(settings: Settings) -> None:
     keys = open_keys(settings.model_copy(update={"gateway_keys": "off", "database_url": None}))
 
     assert isinstance(keys, OpenDoor)
-    assert run(keys.caller(None)) == Caller(None)
+    assert run(keys.caller(None)) == Caller(None, rights=EVERYTHING)
     assert run(keys.ready()) == ""
 
 

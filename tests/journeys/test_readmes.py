@@ -127,6 +127,7 @@ def test_a_tenants_reader_is_let_in_sees_its_rows_and_is_let_out(
         "deployments/README.md",
         "producers/README.md",
         "docs/counter.md",
+        "docs/threat-model.md",
         "deployments/coming-from.md",
         "CONTRIBUTING.md",
     ],

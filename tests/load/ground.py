@@ -92,7 +92,7 @@ def open_ground(queue: Kind, port: int | None = None) -> Iterator[Ground]:
         tempfile.TemporaryDirectory(
             prefix=f"run-{os.getpid()}-", dir=TOOLS, ignore_cleanup_errors=True
         ) as folder,
-        EmbeddedPostgres(Path(folder) / "postgres", max_connections=200) as postgres,
+        EmbeddedPostgres(Path(folder) / "postgres", max_connections=200, passwords=False) as postgres,
         QueueServer(queue, Path(folder), TOOLS, port) as server,
     ):
         _prepare(postgres)

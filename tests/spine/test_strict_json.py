@@ -240,6 +240,36 @@ def test_nesting_is_taken_up_to_the_limit_and_not_beyond(opening: str, closing: 
     assert f"nested deeper than {DEPTH_MAX} levels" in fault_of(opening + taken + closing)
 
 
+def depth_of(value: Any) -> int:
+    """Count the levels of a value by walking it."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
+
+
+@few
+@given(value=values, separators=separators)
+def test_as_many_levels_as_the_limit_are_taken_and_one_less_is_not(
+    value: Any, separators: tuple[str, str]
+) -> None:
+    text = text_of(value, separators=separators)
+    depth = depth_of(value)
+
+    read(text, depth)
+
+    if depth:
+        with pytest.raises(JsonFault, match=f"^nested deeper than {depth - 1} levels"):
+            read(text, depth - 1)
+
+
+def test_many_short_numbers_are_each_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`isinf` stands for what a number of ordinary size need not be asked: it was most of what one costs."""
+    monkeypatch.setattr("processor.strict_json.math.isinf", lambda _: pytest.fail("asked"))
+
+    found = read("[1.50, -1e-300, 1.0e307, 0.00, 0e300, 1e-308]", DEPTH_MAX)
+
+    assert found.value == [*map(Decimal, ("1.50", "-1e-300", "1.0e307", "0.00", "0e300", "1e-308"))]
+
+
 def test_brackets_in_strings_are_no_nesting() -> None:
     text = json.dumps({"a": "[{" * 500 + '\\"[', "b": ['"', "\\", "["] * 100})
 

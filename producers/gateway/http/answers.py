@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from processor.escaping import json_bytes_escaped
 from producers.gateway.http.problems import STATUSES, Headers, Problem, problem_of
 from producers.gateway.items import Taken, Word
 
@@ -57,5 +58,5 @@ def _taken(word: Taken) -> dict[str, Any]:
 
 
 def _json(status: int, value: dict[str, Any]) -> tuple[int, Headers, bytes]:
-    body = orjson.dumps(value)
+    body = json_bytes_escaped(orjson.dumps(value))
     return status, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))], body

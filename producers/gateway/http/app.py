@@ -2,12 +2,14 @@
 
 Gate ─▶ Taking    /ingest, /v1/events      bytes to the intake, no model on the way
    ├──▶ FastAPI   /docs, /livez, /metrics  what people and machines ask; 404 and 405
-   └─ full: 429 · a bug: 500, and not a word of the request in answer or log
+   └─ a bug: 500, and not a word of the request in answer or log
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import orjson
@@ -19,12 +21,13 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp
 
 from processor.wire import PULSE
+from producers.gateway.effort import ITEM
 from producers.gateway.http import Limits, measures, reading
 from producers.gateway.http.answers import ACCEPTED, answer_all, answer_one
 from producers.gateway.http.heads import credentials_of, fields_of, trace_of
 from producers.gateway.http.openapi import describe, handshake, operation
+from producers.gateway.http.places import Stay, holder_of, visitor_of
 from producers.gateway.http.problems import (
-    RETRY_AFTER_S,
     Headers,
     Problem,
     Refused,
@@ -32,7 +35,8 @@ from producers.gateway.http.problems import (
     problem_of,
 )
 from producers.gateway.http.reading import Message, Receive, Scope, Send
-from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Why, Word
+from producers.gateway.items import Intake, Item, Keys, Refusal, Taken, Why, Word
+from producers.gateway.shares import Shares
 
 log = structlog.get_logger(__name__)
 
@@ -48,20 +52,23 @@ BODIES_HELD_MAX = 64
 """So many bodies of the largest size may be held at once; of the ordinary size that is any number."""
 
 
-def make_app(intake: Intake, keys: Keys, limits: Limits) -> "Gate":
-    """Make the application, for any ASGI server; whoever runs it opens and closes what it is given."""
+def make_app(intake: Intake, keys: Keys, limits: Limits, room: Shares | None = None) -> "Gate":
+    """Make the application, for any ASGI server; whoever runs it opens and closes what it is given.
+
+    `room` is the bytes that may be held at once, if others hold some of them, too.
+    """
     app = FastAPI(title="Event gateway", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_exception_handler(StarletteHTTPException, _http_exception)
-    room = reading.Room(BODIES_HELD_MAX * limits.body_bytes_max)
+    shares = Shares(limits.requests_max), room or Shares(BODIES_HELD_MAX * limits.body_bytes_max)
     takings = {
-        INGEST: Taking(intake, keys, limits, room, PULSE, limits.taken_status),
-        EVENTS: Taking(intake, keys, limits, room),
+        INGEST: Taking(intake, keys, limits, shares, PULSE, limits.taken_status),
+        EVENTS: Taking(intake, keys, limits, shares),
     }
     for path, taking in takings.items():
         app.add_api_route(path, taking.documented, methods=["POST"], **operation(path))
         app.add_api_route(path, _handshake_of(limits), methods=["OPTIONS"], **handshake(path))
     _add_probes(app, intake, keys)
-    return Gate(app, takings, limits, describe(app))
+    return Gate(app, takings, describe(app))
 
 
 class Taking:
@@ -75,20 +82,21 @@ class Taking:
         intake: Intake,
         keys: Keys,
         limits: Limits,
-        room: reading.Room,
+        shares: tuple[Shares, Shares],
         event_type: str | None = None,
         taken_status: int = ACCEPTED,
     ) -> None:
         self._intake = intake
         self._keys = keys
         self._limits = limits
-        self._room = room
+        # The places of requests, and the bytes of bodies that are held.
+        self._shares = shares
         self._event_type = event_type
         self._taken_status = taken_status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; a client that went away is told nothing."""
-        held = reading.Held(self._room)
+        held = Stay(*self._shares)
         try:
             answer = await self._answer(scope, receive, held)
         except Refused as error:
@@ -96,29 +104,57 @@ class Taking:
         except reading.Disconnected:
             return
         finally:
-            held.release()
+            held.end()
         await respond(send, answer)
 
     async def documented(self) -> None:
         """Give FastAPI something to describe; the gate leads past it."""
 
-    async def _answer(self, scope: Scope, receive: Receive, held: reading.Held) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive, held: Stay) -> Answer:
         headers: Headers = scope["headers"]
         fields = fields_of(headers)
         caller = await self._keys.caller(credentials_of(fields))
         if isinstance(caller, Refusal):
             raise Refused(problem_of(caller))
+        if caller.tenant_id is None:
+            caller = replace(caller, address=holder_of(scope))
+        # Nothing of the body is awaited before this.
+        held.begin(caller.holder)
+        if owing := self._intake.owing(caller):
+            raise Refused(problem_of(owing))
         announced = reading.announced_body(fields, self._limits)
         body = await reading.read_body(scope, receive, announced, self._limits, held)
         measures.body_bytes.inc(len(body))
-        found = reading.items_of(body, announced, fields, headers, self._limits, self._event_type)
+        if announced.encoding:
+            unpack = partial(reading.unpacked, body, announced.encoding, self._limits)
+            plain = await self._intake.do(caller, self._limits.body_bytes_max, unpack)
+            if isinstance(plain, Refusal):
+                raise Refused(problem_of(plain))
+            held.add(len(plain))
+            body = plain
+        take_apart = partial(
+            reading.items_of, body, announced, fields, headers, self._limits, self._event_type
+        )
+        found = await self._intake.do(caller, len(body), take_apart)
+        if isinstance(found, Refusal):
+            raise Refused(problem_of(found))
         if b"traceparent" in fields:
-            caller = Caller(caller.tenant_id, trace_of(fields, headers))
+            caller = replace(caller, trace=trace_of(fields, headers))
         if isinstance(found, Item):
             [word] = await self._intake.take([found], caller)
-            return answer_one(self._said(found, word), self._taken_status)
-        words = await self._intake.take(found, caller) if found else []
-        return answer_all([*map(self._said, found, words)], self._taken_status)
+            if isinstance(word, Taken):
+                return answer_one(word, self._taken_status)
+            weight, answer = len(body), partial(self._answer_one, found, word)
+        else:
+            words = await self._intake.take(found, caller) if found else []
+            weight, answer = len(body) + ITEM * len(found), partial(self._answer_all, found, words)
+        return await self._intake.finish(caller, weight, answer)
+
+    def _answer_one(self, item: Item, word: Word) -> Answer:
+        return answer_one(self._said(item, word), self._taken_status)
+
+    def _answer_all(self, items: list[Item], words: list[Word]) -> Answer:
+        return answer_all([*map(self._said, items, words)], self._taken_status)
 
     def _said(self, item: Item, word: Word) -> Word:
         """Say of what is in no known format what it lacks, where only one can be meant."""
@@ -128,19 +164,16 @@ class Taking:
 
 
 class Gate:
-    """Stands before everything: counts, bounds how many requests are inside, and lets no exception out."""
+    """Stands before everything: counts, and lets no exception out."""
 
-    def __init__(
-        self, app: ASGIApp, takings: Mapping[str, ASGIApp], limits: Limits, document: dict[str, Any]
-    ) -> None:
+    def __init__(self, app: ASGIApp, takings: Mapping[str, ASGIApp], document: dict[str, Any]) -> None:
         self.document = document
         self._app = app
         self._takings = takings
-        self._limits = limits
         self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let one request through, or say that the gateway is full."""
+        """Let one request through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -162,9 +195,9 @@ class Gate:
             measures.in_flight.set(self._inside)
         try:
             if taking is None:
+                if (visitor := visitor_of(scope)) is not None:
+                    visitor.rests()
                 await self._app(scope, receive, noted)
-            elif self._inside > self._limits.requests_max:
-                await respond(noted, _full(self._limits))
             else:
                 await taking(scope, receive, noted)
         except asyncio.CancelledError:
@@ -186,11 +219,6 @@ async def respond(send: Send, answer: Answer) -> None:
     status, headers, body = answer
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _full(limits: Limits) -> Answer:
-    detail = f"{limits.requests_max} requests are being answered (GATEWAY_REQUESTS_MAX); come again"
-    return problem("over_quota", detail, retry_after_s=RETRY_AFTER_S).as_response()
 
 
 async def _fault(send: Send, *, answered: bool) -> str:

@@ -48,7 +48,7 @@ _TEXTS = {
 _PROBLEMS = {
     400: "No JSON, a length that is not true, or a header that can't be read.",
     401: "No API key, or none that is known.",
-    403: "The API key is another tenant's.",
+    403: "The API key is another tenant's, or has no right to send this.",
     408: "The request was not there in time.",
     413: "More bytes or events than are taken at once.",
     415: "Not JSON in UTF-8, or packed otherwise than by gzip or deflate.",

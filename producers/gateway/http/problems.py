@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from processor.beside import NAMES
+from processor.escaping import json_bytes_escaped
 from producers.gateway.items import Refusal
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -21,7 +22,7 @@ RETRY_AFTER_S = 1
 TITLES = {
     "malformed": "The request can't be read",
     "unauthenticated": "No API key that is known",
-    "forbidden": "The API key is another tenant's",
+    "forbidden": "The API key may not send this",
     "not_found": "Nothing is there",
     "method_not_allowed": "Not by this method",
     "timeout": "The request did not come in time",
@@ -85,7 +86,7 @@ class Problem:
 
     def as_response(self) -> tuple[int, Headers, bytes]:
         """Give status, headers and body."""
-        body = orjson.dumps(self.as_dict())
+        body = json_bytes_escaped(orjson.dumps(self.as_dict()))
         headers = [(b"content-type", PROBLEM_TYPE), (b"content-length", b"%d" % len(body)), *self.headers]
         if self.retry_after_s is not None:
             headers.append((b"retry-after", b"%d" % self.retry_after_s))

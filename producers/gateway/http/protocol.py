@@ -1,39 +1,58 @@
-"""Bad HTTP and slow clients: how long and how large a request may be, before there is anything to answer.
+"""One connection: HTTP taken apart by `framing`, one request after the other, within bounds of time and size.
 
-uvicorn bounds neither the time nor the size of a head, says what it refuses in plain text, and gives a client
-that has sent all it had to say no answer. This adds that to its protocol, with one timer at the most for each
-connection, which a request that comes in one piece never starts.
+uvicorn's own protocol leaves reading HTTP to llhttp, which skips the body of whoever asks for an upgrade,
+bounds neither the time nor the size of a head, says what it refuses in plain text, and gives no answer to a
+client that has sent all it had to say. This has one timer at the most for each connection, which a request
+that comes in one piece never starts. A request that comes before the last one was answered waits unread.
 """
 
 import asyncio
 from asyncio.events import TimerHandle
+from collections.abc import Hashable
 from typing import Any
+from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from producers.gateway.http import Limits
+from producers.gateway.http.framing import HEAD_BYTES_MAX, Framing, Head, Unreadable
+from producers.gateway.http.places import CONNECTION, Visitors
 from producers.gateway.http.problems import Problem, problem
 from producers.gateway.http.reading import CUT, LATE
-
-HEAD_BYTES_MAX = 64 * 1024
-PIPELINED_MAX = 256
-"""Requests of one connection that wait for those before them."""
+from producers.gateway.shares import Shares, holder_of
 
 _FRAMING = 16
 """What chunks and their extensions may add to a body: sixteen times its limit."""
 
+_REASONS = {
+    400: b"Bad Request",
+    408: b"Request Timeout",
+    429: b"Too Many Requests",
+    501: b"Not Implemented",
+    505: b"HTTP Version Not Supported",
+}
+
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol over httptools, with bounds. `limits` belongs to a subclass: see `guarded`."""
+    """uvicorn's protocol with a reader of ours, and bounds, which belong to a subclass: see `guarded`."""
 
     limits: Limits
+    visitors: Visitors
+    room: Shares
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(*arguments, **named)
+        self.holder: Hashable = None
+        self._framing = Framing()
+        # Bytes of it that are held in `room`.
+        self._held = 0
         self._deadline: TimerHandle | None = None
-        self._in_head = False
+        # All of the last request was read.
         self._whole = True
+        # Nothing more is read for what it says.
         self._ended = False
+        self._has_finished = False
         self._bytes = 0
         self._bytes_max = HEAD_BYTES_MAX + _FRAMING * self.limits.body_bytes_max
 
@@ -42,7 +61,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Take the connection, or say that there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > self.limits.connections_max:
+        self.holder = holder_of(self.client[0] if self.client else "")
+        if not self.visitors.enter(self):
             detail = "too many connections are open; come again, or send on one that is open"
             self._end_with(problem("over_quota", detail, retry_after_s=1))
             self.transport.close()
@@ -53,6 +73,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
         self._disarm()
+        self.visitors.leave(self)
+        self._hold(0)
         super().connection_lost(exc)
         # uvicorn forgets its own only on some ways out.
         self._unset_keepalive_if_required()
@@ -64,27 +86,25 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._bytes > self._bytes_max:
                 self.transport.abort()
             return
-        super().data_received(data)
-        if self._in_head and self._bytes > HEAD_BYTES_MAX:
-            self._end_with(problem("head_too_large", f"the head has more than {HEAD_BYTES_MAX} bytes"))
-        elif self._bytes > self._bytes_max or len(self.pipeline) > PIPELINED_MAX:
-            self.transport.abort()
-        elif self._whole and self.cycle is not None and not self.cycle.response_complete:
-            # All is there; how long the answer may take is for the intake to say.
-            self._disarm()
-        else:
-            self._arm()
+        self._unset_keepalive_if_required()
+        self._framing.receive(data)
+        self._go_on()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn's gives None
-        """Stay for the answer to whoever has said all; go where nothing was asked."""
-        cycle = self.cycle
-        if self._ended or cycle is None or cycle.response_complete or self._in_head:
+        """Stay for the answers to whoever has said all; go where nothing was asked."""
+        if self._ended or not self._is_answering:
             return None
-        # Whoever has said all may still listen: stay for the answer.
-        cycle.keep_alive = False
-        if not self._whole:
-            self._give_up_on_body(CUT)
+        self._has_finished = True
+        self._wait()
         return True
+
+    def evict(self) -> None:
+        """End, as others need the place more."""
+        self.transport.abort()
+
+    def rests(self) -> None:
+        """Stand among those that may be evicted."""
+        self.visitors.rests(self)
 
     def pause_writing(self) -> None:
         """Give the client a bounded time to read."""
@@ -92,45 +112,126 @@ class GuardedProtocol(HttpToolsProtocol):
         self._arm()
         super().pause_writing()
 
-    # ── what the parser finds ─────────────────────────────────────────────────────────────────────────
-
-    def on_message_begin(self) -> None:
-        """Begin to count."""
-        # Not counted is what came in one piece with a request's first byte, 256 KiB at the most.
-        self._in_head, self._whole, self._bytes = True, False, 0
-        super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header of the head."""
-        # After the head these are trailers, which say nothing here, and must not change what the head said.
-        if self._in_head:
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        """Start the request."""
-        self._in_head = False
-        super().on_headers_complete()
-        if self.expect_100_continue:
-            # Refused before its body was asked for, the client may send it or not: nobody could tell.
-            self.cycle.keep_alive = False
-
-    def on_message_complete(self) -> None:
-        """Note that all of the request is there."""
-        self._whole = True
-        super().on_message_complete()
-
     def on_response_complete(self) -> None:
         """Go on with the next, or end in time."""
         super().on_response_complete()
+        # With it go the head and what is left of the body.
+        self.cycle = self.scope = None  # type: ignore[assignment]  # as uvicorn begins
+        self.rests()
         if self.transport.is_closing():
             # What it wrote last is to be read, or not, within a bound.
             self._arm()
+        elif self._framing.rest_bytes and not self._ended:
+            self._unset_keepalive_if_required()
+            self._go_on()
 
-    # ── answers of uvicorn's own ──────────────────────────────────────────────────────────────────────
+    # ── requests ──────────────────────────────────────────────────────────────────────────────────────
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - as uvicorn has it
-        """Say as a problem that this is no HTTP."""
-        self._end_with(problem("malformed", "the request is no HTTP/1.1 that can be read"))
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None
+
+    def _go_on(self) -> None:
+        """Read what is there, up to the end of one request that has no answer yet."""
+        try:
+            self._read()
+        except Unreadable as error:
+            self._end_with(error.problem)
+        else:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Wait for what is missing, in time; end where nothing more can come."""
+        if self._bytes > self._bytes_max or not self._hold(self._framing.rest_bytes):
+            self.transport.abort()
+        elif self._whole and self._is_answering:
+            if self._has_finished and not self._framing.rest_bytes:
+                self.cycle.keep_alive = False
+            # All is there; how long the answer may take is for the intake to say.
+            if not self.flow.write_paused:
+                self._disarm()
+        elif not self._has_finished:
+            self._arm()
+        elif self._is_answering:
+            self._give_up_on_body(CUT)
+        else:
+            self.transport.close()
+
+    def _read(self) -> None:
+        while True:
+            if self._whole:
+                if self._is_answering:
+                    if self._framing.rest_bytes:
+                        self.flow.pause_reading()
+                    return
+                head = self._framing.head()
+                if head is None:
+                    return
+                self._begin(head)
+            piece, self._whole = self._framing.body()
+            self._take(piece)
+            if not self._whole:
+                return
+
+    def _begin(self, head: Head) -> None:
+        # Not counted is what came in one piece with a request's first byte, 256 KiB at the most.
+        self._whole, self._bytes = False, 0
+        path, _, query = head.target.partition(b"?")
+        text = path.decode("ascii")
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": head.version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "root_path": self.root_path,
+            "method": head.method,
+            "path": unquote(text) if "%" in text else text,
+            "raw_path": path,
+            "query_string": query,
+            "headers": head.headers,
+            "state": self.app_state | {CONNECTION: self},
+        }
+        self.cycle = RequestResponseCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=head.expects_continue,
+            # Refused before its body was asked for, the client may send it or not: nobody could tell.
+            keep_alive=head.keep_alive and not head.expects_continue,
+            on_response=self.on_response_complete,
+        )
+        self.visitors.works(self)
+        self._start_asgi_task(self.cycle, self.app)
+
+    def _take(self, piece: bytes) -> None:
+        if not self._is_answering:
+            # Answered before it was there.
+            return
+        cycle = self.cycle
+        cycle.body += piece
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.more_body = not self._whole
+        cycle.message_event.set()
+
+    def _hold(self, size_bytes: int) -> bool:
+        """Hold so many bytes that can't be read on yet; False if there is no room for them."""
+        more, self._held = size_bytes - self._held, size_bytes
+        if more > 0 and not self.room.take(self.holder, more):
+            self._held -= more
+            return False
+        if more < 0:
+            self.room.give_back(self.holder, -more)
+        return True
+
+    # ── ends ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _end_with(self, found: Problem) -> None:
         """Say this, and no more. Who is still sending could lose it if the connection ended at once."""
@@ -138,19 +239,17 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._ended = True
         self._disarm()
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            # The request before keeps its answer, which then is the last; or it is this one's body that ends.
-            cycle.keep_alive = False
-            if not self._whole and not self._in_head:
-                self._give_up_on_body(CUT)
+        if self._is_answering:
+            # It is the request's body that ends, of which the application tells.
+            self._give_up_on_body(CUT)
             return
-        status, headers, body = found.as_response()
-        reason = {400: b"Bad Request", 408: b"Request Timeout", 429: b"Too Many Requests"}.get(
-            status, b"Refused"
-        )
-        lines = [b"HTTP/1.1 %d %s" % (status, reason), *(b"%s: %s" % header for header in headers)]
-        self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", body]))
+        if self._whole:
+            status, headers, body = found.as_response()
+            lines = [
+                b"HTTP/1.1 %d %s" % (status, _REASONS.get(status, b"Refused")),
+                *(b"%s: %s" % header for header in headers),
+            ]
+            self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", body]))
         self.transport.write_eof()
         self._arm()
 
@@ -167,17 +266,17 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _too_late(self) -> None:
         self._deadline = None
-        cycle = self.cycle
         if self._ended or self.transport.is_closing() or self.flow.write_paused:
             self.transport.abort()
-        elif self._in_head:
+        elif self._is_answering:
+            if not self._whole:
+                self._give_up_on_body(LATE)
+                self._arm()
+        elif self._whole and self._framing.rest_bytes:
             self._end_with(
                 problem("timeout", f"the head was not there within {self.limits.read_timeout_s:g} s")
             )
-        elif cycle is not None and not cycle.response_complete and not self._whole:
-            self._give_up_on_body(LATE)
-            self._arm()
-        elif cycle is None or cycle.response_complete:
+        else:
             # Never said anything, or answered already and still sending.
             self.transport.abort()
 
@@ -190,6 +289,7 @@ class GuardedProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
 
-def guarded(limits: Limits) -> type[GuardedProtocol]:
-    """Give the protocol class with these limits: uvicorn makes an instance for each connection by itself."""
-    return type("Guarded", (GuardedProtocol,), {"limits": limits})
+def guarded(limits: Limits, room: Shares) -> type[GuardedProtocol]:
+    """Give the protocol class with these bounds: uvicorn makes an instance for each connection by itself."""
+    bounds = {"limits": limits, "visitors": Visitors(limits.connections_max), "room": room}
+    return type("Guarded", (GuardedProtocol,), bounds)

@@ -19,7 +19,8 @@ from producers.gateway.http.heads import (
     idempotency_key_of,
     too_large,
 )
-from producers.gateway.http.problems import RETRY_AFTER_S, Headers, refused
+from producers.gateway.http.places import Stay
+from producers.gateway.http.problems import Headers, refused
 from producers.gateway.items import Item, Refusal, Why
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -34,46 +35,14 @@ LATE, CUT = "late", "cut"
 """What the protocol notes in the scope's state when it gives up waiting for a body."""
 
 
-class Room:
-    """The bytes of all bodies that are held at this moment, of which there may be so many."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self.bytes_max = bytes_max
-        self.held_bytes = 0
-
-
-class Held:
-    """What one request holds of it."""
-
-    __slots__ = ("_bytes", "_room")
-
-    def __init__(self, room: Room) -> None:
-        self._room = room
-        self._bytes = 0
-
-    def add(self, size_bytes: int) -> None:
-        """Hold so much more. Raises Refused if there is no room."""
-        self._bytes += size_bytes
-        self._room.held_bytes += size_bytes
-        if self._room.held_bytes > self._room.bytes_max:
-            raise refused(
-                "over_quota", "the gateway is full of bodies; come again", retry_after_s=RETRY_AFTER_S
-            )
-
-    def release(self) -> None:
-        """Give it all back."""
-        self._room.held_bytes -= self._bytes
-        self._bytes = 0
-
-
 class Disconnected(Exception):
     """The client went away before its request was there."""
 
 
-async def read_body(scope: Scope, receive: Receive, announced: Body, limits: Limits, held: Held) -> bytes:
+async def read_body(scope: Scope, receive: Receive, announced: Body, limits: Limits, held: Stay) -> bytes:
     """Read the body to its end. Raises Refused beyond the limit, which is where reading stops.
 
-    What was read counts as `held`, whatever comes of it, until that is released.
+    What was read counts as `held`, whatever comes of it, until that ends.
     """
     message = await receive()
     chunks: list[bytes] = []
@@ -98,17 +67,16 @@ async def read_body(scope: Scope, receive: Receive, announced: Body, limits: Lim
     if state.get(CUT) or (announced.length is not None and size != announced.length):
         expected = "a last chunk" if announced.length is None else f"{announced.length} (Content-Length)"
         raise refused("malformed", f"the body ended after {size} bytes; expected {expected}")
-    whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    return _unpacked(whole, announced.encoding, limits, held) if announced.encoding else whole
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _unpacked(body: bytes, encoding: str, limits: Limits, held: Held) -> bytes:
+def unpacked(body: bytes, encoding: str, limits: Limits) -> bytes:
+    """Give a body that was packed as it was before. Raises Refused where it can't be, or is too large."""
     found = unpack(body, {"content-encoding": encoding}, limits.body_bytes_max)
     if isinstance(found, Malformed):
         if found.reason is Reason.TOO_LARGE:
             raise too_large(limits)
         raise refused("malformed", str(found.detail["message"]))
-    held.add(len(found[0]))
     return found[0]
 
 

@@ -17,11 +17,12 @@ from processor.deaths import ended_by_a_dead_thread
 from processor.errors import SettingsError
 from processor.settings import Settings
 from producers.gateway.http import Limits
-from producers.gateway.http.app import make_app
+from producers.gateway.http.app import BODIES_HELD_MAX, make_app
 from producers.gateway.http.protocol import guarded
 from producers.gateway.items import Intake, Keys
 from producers.gateway.open_files import connections_within
 from producers.gateway.opening import open_intake, open_keys
+from producers.gateway.shares import Shares
 
 log = structlog.get_logger(__name__)
 
@@ -34,11 +35,13 @@ _KEEP_ALIVE_S = 30
 
 def limits_of(settings: Settings) -> Limits:
     """Give the limits as the settings have them."""
+    connections_max = connections_within(CONNECTIONS_PER_REQUEST * settings.gateway_requests_max)
     return Limits(
         body_bytes_max=settings.gateway_body_bytes_max,
         items_max=settings.gateway_items_max,
-        requests_max=settings.gateway_requests_max,
-        connections_max=connections_within(CONNECTIONS_PER_REQUEST * settings.gateway_requests_max),
+        # Where few files may be open, some connections stay for what holds no place: probes, and who is new.
+        requests_max=min(settings.gateway_requests_max, max(1, connections_max * 3 // 4)),
+        connections_max=connections_max,
         read_timeout_s=settings.gateway_read_timeout_s,
         json_depth_max=settings.json_depth_max,
         json_values_max=settings.json_values_max,
@@ -74,9 +77,10 @@ def config_of(intake: Intake, keys: Keys, settings: Settings) -> uvicorn.Config:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         # It warns of each client's bad request, which anybody can send as often as they like.
         logging.getLogger(name).setLevel(logging.ERROR)
+    room = Shares(BODIES_HELD_MAX * limits.body_bytes_max)
     return uvicorn.Config(
-        make_app(intake, keys, limits),
-        http=guarded(limits),
+        make_app(intake, keys, limits, room),
+        http=guarded(limits, room),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,4 +1,4 @@
-# Made by `make proto` of ingest.proto, SHA-256 4ed98a474cf5c65f323164e1ee108c8e3e29a8527f456b73efd46b9ae94a37f4
+# Made by `make proto` of ingest.proto, SHA-256 385ec2c891d9c7cc2423328d84b28bc43cad1dc9f94e75b484d019c4612dc884
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2

@@ -3,6 +3,7 @@
 from tests.faults.scenarios import (
     brokers,
     changes,
+    fairness,
     fifo,
     gateway,
     hangs,
@@ -28,6 +29,7 @@ ALL = [
     *usage.SCENARIOS,
     *restores.SCENARIOS,
     *gateway.SCENARIOS,
+    *fairness.SCENARIOS,
     *brokers.SCENARIOS,
     *idle.SCENARIOS,
     *rolling.SCENARIOS,

@@ -1,0 +1,84 @@
+"""What a terminal or a reader of lines would obey, or not show, is written out. The one place that knows it.
+
+C0, DEL and C1 controls, line separators, bidi and other format characters, odd spaces,
+surrogates, private use, unassigned: whatever Python calls not printable
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterator
+
+_LIKE_AN_ESCAPE = re.compile(
+    r"(\\+)(x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4}|[^\\])", re.DOTALL
+)
+_TO_LOOK_AT = re.compile(r"[^\n\x20-\x7e]")
+_OF_A_SCREEN = re.compile(r"(\x1b\[[0-9;?]*[A-Za-z])")
+
+
+def escaped(text: str, keep: str = "") -> str:
+    r"""Write what must not be printed as \xHH, \uHHHH or \UHHHHHHHH; what is in `keep` stays.
+
+    A `\` of the text itself is doubled where it would read as one of these, and nowhere else.
+    """
+    if text.isprintable() and "\\" not in text:
+        return text
+
+    def doubled(found: re.Match[str]) -> str:
+        behind = found[2]
+        shown = behind if len(behind) == 1 else chr(int(behind[1:], 16))
+        plain = shown.isprintable() or (len(behind) == 1 and shown in keep)
+        return found[0] if plain else found[1] * 2 + behind
+
+    return "".join(
+        each if each.isprintable() or each in keep else _written(each)
+        for each in _LIKE_AN_ESCAPE.sub(doubled, text)
+    )
+
+
+def printable(text: str) -> str:
+    """Escape all but the ends of lines and tabs."""
+    return escaped(text, "\n\t")
+
+
+def json_escaped(document: str) -> str:
+    """Escape within the strings of a JSON document, as JSON does it, so that its value stays what it was."""
+    return _TO_LOOK_AT.sub(
+        lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], document
+    )
+
+
+def json_bytes_escaped(document: bytes) -> bytes:
+    """Escape as `json_escaped` does, for bytes of which nearly all need nothing."""
+    if document.isascii() and b"\x7f" not in document:
+        return document
+    return json_escaped(document.decode()).encode()
+
+
+class Output(io.TextIOWrapper):
+    """A standard stream that takes nothing raw, whoever writes: libraries and crashes, too.
+
+    On a screen it lets pass by what bars and colours are drawn: there `printable` tells ours from others'.
+    """
+
+    def write(self, text: str) -> int:
+        """Write it, what must not be printed as an escape."""
+        if not text.isprintable():
+            super().write("".join(_guarded(text, screen=self.isatty())))
+        else:
+            super().write(text)
+        return len(text)
+
+
+def _guarded(text: str, *, screen: bool) -> Iterator[str]:
+    keep = "\n\t\r" if screen else "\n\t"
+    for place, part in enumerate(_OF_A_SCREEN.split(text) if screen else (text,)):
+        if place % 2:
+            yield part
+        else:
+            yield from (each if each.isprintable() or each in keep else _written(each) for each in part)
+
+
+def _written(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"  # noqa: PLR2004

@@ -1,0 +1,146 @@
+"""What reading costs: CPU time is charged to whose it is, and what may be dear is done beside the event loop.
+
+    work ─▶ in debt? ─▶ light, and its holder thrifty? ─▶ here, on the loop ──────────────▶ what it gave
+              │           └─▶ [lanes by holder] ─▶ [a thread: whoever used least lately] ─▶ what it gave
+              └──────────────────┴─▶ Refusal: come again when it is paid
+
+One thread, and one piece of work in it: Python runs one at a time anyway. The loop gets the interpreter back
+within half a millisecond, or at the end of a call into C, and then goes before it.
+"""
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+from producers.gateway.items import Refusal, Why
+from producers.gateway.quotas import Quotas
+
+LIGHT = 8 * 1024
+"""Bytes that are read on the loop: at the worst a millisecond, and a thread's turn costs a tenth of that."""
+
+ITEM, ATTRIBUTE = 160, 32
+"""Bytes that cost as much as an item of several does beside its own, and as an attribute."""
+
+_THRIFTY = 0.5
+_SWITCH_S = 0.0005
+
+T = TypeVar("T")
+
+
+class Effort:
+    """CPU time by holder: `share` of a core for each, and a second's worth at once; None: no bound.
+
+    Used on one event loop.
+    """
+
+    def __init__(self, share: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._quotas = Quotas(share, clock=clock)
+        self._lanes: dict[Hashable, deque[asyncio.Future[None]]] = {}
+        self._busy = False
+        self._thread: ThreadPoolExecutor | None = None
+
+    def owing(self, holder: Hashable) -> Refusal | None:
+        """Say when a holder may come again that has used more than it may; None: it may come now."""
+        retry_after_s = self._quotas.debt_s(holder)
+        if retry_after_s is None:
+            return None
+        words = "reading what the tenant sends takes more CPU time than it may (GATEWAY_TENANT_CPU)"
+        return Refusal(Why.OVER_QUOTA, words, retry_after_s=retry_after_s)
+
+    async def do(self, holder: Hashable, weight: int, work: Callable[[], T]) -> T | Refusal:
+        """Do work of so many bytes, and give what it gave; a refusal, undone, if the holder owes too much.
+
+        What it raises is raised here. It has to be safe in a thread.
+        """
+        if self._is_light(holder, weight):
+            return self._here(holder, work)
+        await self._turn(holder)
+        if refusal := self.owing(holder):
+            self._next()
+            return refusal
+        return await self._beside(holder, work)
+
+    async def finish(self, holder: Hashable, weight: int, work: Callable[[], T]) -> T:
+        """Do what has to be done whatever its holder owes: it follows from what was done already."""
+        if self._is_light(holder, weight):
+            return self._here(holder, work)
+        await self._turn(holder)
+        return await self._beside(holder, work)
+
+    def close(self) -> None:
+        """End the thread; nothing may be done any more."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _is_light(self, holder: Hashable, weight: int) -> bool:
+        return weight <= LIGHT and self._quotas.level(holder) >= _THRIFTY
+
+    def _here(self, holder: Hashable, work: Callable[[], T]) -> T:
+        began_at = time.thread_time()
+        try:
+            return work()
+        finally:
+            self._quotas.charge(holder, time.thread_time() - began_at)
+
+    async def _turn(self, holder: Hashable) -> None:
+        if not self._busy:
+            self._busy = True
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._lanes.setdefault(holder, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._next()
+            raise
+
+    def _next(self) -> None:
+        """Give the thread to whoever has used least of it lately, each in its turn among equals."""
+        self._busy = False
+        while self._lanes and not self._busy:
+            holder = max(self._lanes, key=self._quotas.level)
+            lane = self._lanes.pop(holder)
+            turn = lane.popleft()
+            if lane:
+                self._lanes[holder] = lane
+            if not turn.done():
+                self._busy = True
+                turn.set_result(None)
+
+    async def _beside(self, holder: Hashable, work: Callable[[], T]) -> T:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
+            sys.setswitchinterval(_SWITCH_S)
+        loop = asyncio.get_running_loop()
+
+        def done(future: Future[tuple[float, T | None, BaseException | None]]) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._done, holder, future)
+
+        future = self._thread.submit(_timed, work)
+        # Whoever asked may go away meanwhile; it is charged, and the thread is not free, until this is over.
+        future.add_done_callback(done)
+        _, result, error = await asyncio.wrap_future(future)
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]  # as there is no error, it is what the work gave
+
+    def _done(self, holder: Hashable, future: "Future[tuple[float, T | None, BaseException | None]]") -> None:
+        if not future.cancelled():
+            self._quotas.charge(holder, future.result()[0])
+        self._next()
+
+
+def _timed(work: Callable[[], T]) -> tuple[float, T | None, BaseException | None]:
+    began_at = time.thread_time()
+    try:
+        result, error = work(), None
+    except BaseException as found:  # noqa: BLE001 - raised again on the loop
+        result, error = None, found
+    return time.thread_time() - began_at, result, error
