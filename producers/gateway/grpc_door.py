@@ -78,7 +78,7 @@ class GrpcDoor:
         # Who watches our health would else hold us for all of the grace.
         await self._server.stop(LAST_WORDS_S)
         await closing
-        self.front.close()
+        await self.front.close()
 
     async def _keep_looking(self) -> None:
         while True:

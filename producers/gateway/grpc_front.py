@@ -43,6 +43,7 @@ class Front:
         self._folder = tempfile.TemporaryDirectory(prefix="gateway-grpc-", ignore_cleanup_errors=True)
         self._numbers = count()
         self._pipes: dict[str, Pipe] = {}
+        self._open: set[Pipe] = set()
         self._meters: dict[Hashable, Meter] = {}
         self._server: asyncio.Server | None = None
         self.silent_s = silent_s
@@ -65,11 +66,14 @@ class Front:
         if self._server is not None:
             self._server.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End whatever is left."""
         self._listener.close()
-        for pipe in list(self._pipes.values()):
-            pipe.shut()
+        while self._open:
+            for pipe in self._open:
+                pipe.shut()
+            # Until each has been told of its end.
+            await asyncio.sleep(0)
         self._folder.cleanup()
 
     def pipe_of(self, peer: str) -> "Pipe | None":
@@ -102,8 +106,16 @@ class Front:
         self._pipes[pipe.name] = pipe
         return inside
 
+    def opened(self, pipe: "Pipe") -> None:
+        """Know of a connection, until it has ended."""
+        self._open.add(pipe)
+
+    def ended(self, pipe: "Pipe") -> None:
+        """Know of it no more."""
+        self._open.discard(pipe)
+
     def forget(self, pipe: "Pipe") -> None:
-        """Let go of a connection that has ended."""
+        """Let go of a connection that ends."""
         self._pipes.pop(pipe.name, None)
         self.places.leave(pipe)
 
@@ -133,6 +145,7 @@ class Pipe(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as it is called
         """Take a place, or end."""
         self._outside = transport
+        self._front.opened(self)
         peer = transport.get_extra_info("peername")
         self.address = holder_of(peer[0] if peer else "")
         if self._front.places.enter(self):
@@ -251,6 +264,7 @@ class Pipe(asyncio.Protocol):
         """End inside what ended outside."""
         self._outside = None
         self.shut()
+        self._front.ended(self)
 
     def shut(self) -> None:
         """End it at once."""

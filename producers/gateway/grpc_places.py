@@ -112,6 +112,7 @@ class Meter:
         )
         self._waiting: deque[Pipe] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._going = False
 
     @property
     def idle(self) -> bool:
@@ -121,7 +122,7 @@ class Meter:
     def ask(self, pipe: "Pipe") -> None:
         """Call `turn` of this connection when it may go on, which gives what it took."""
         self._waiting.append(pipe)
-        if self._timer is None:
+        if self._timer is None and not self._going:
             self._go()
 
     def give_back(self, frames: float) -> None:
@@ -139,12 +140,14 @@ class Meter:
         return now > 0 and of_all > FRAMES_OF_ALL_PER_S / 2 * (1 - quiet)
 
     def _go(self) -> None:
-        self._timer = None
+        self._timer, self._going = None, True
         while self._waiting and self._may_go():
+            # Which may ask again.
             taken = self._waiting.popleft().turn()
             for budget in self._budgets:
                 budget.left(taken)
-        if self._waiting and self._timer is None:
+        self._going = False
+        if self._waiting:
             self._timer = self._loop.call_later(1 / FRAMES_PER_S, self._go)
 
 
