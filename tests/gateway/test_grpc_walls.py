@@ -1,7 +1,9 @@
 """What stands between those who have no key, or one tenant, and all others of the gRPC door."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,10 +13,11 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.gateway import grpc_front, grpc_open, grpc_places, grpc_service
+from producers.gateway import grpc_open, grpc_places, grpc_service
 from producers.gateway.grpc_places import FRAMES_AT_ONCE, Frames
 from producers.gateway.items import Caller, Refusal, Why
 from producers.gateway.protos import ingest_pb2 as pb
+from producers.gateway.shares import Shares
 from tests.gateway import raw_http2 as raw
 from tests.gateway.grpc_parts import (
     WAIT_S,
@@ -50,7 +53,7 @@ def held(door: Door) -> int:
 
 @contextlib.contextmanager
 def a_neighbour(door: Door, key: str = "globex") -> Iterator[None]:
-    """Somebody with a key, whom nothing that happens meanwhile may stop: on an open channel, and on a new one."""
+    """Somebody with a key, whom nothing that happens meanwhile may stop, on old channels or new ones."""
     ingested(door.channel, key)
     states: list[grpc.ChannelConnectivity] = []
     door.channel.subscribe(states.append)
@@ -123,6 +126,17 @@ def test_connections_of_a_tenant_leave_some_to_others(loop: Loop) -> None:
                 ingested(channel, "acme")
         with a_neighbour(door):
             assert held(door) <= 40
+
+
+def test_the_socket_behind_is_nobody_elses_and_needs_no_disk(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/nowhere")
+    with a_door(loop, PlainIntake()) as door:
+        folder = Path(door.server.front.behind).parent
+        assert folder.stat().st_mode & 0o777 == 0o700
+        ingested(door.channel)
+    assert not folder.exists()
 
 
 def test_a_connection_that_says_nothing_ends(loop: Loop) -> None:
@@ -209,7 +223,7 @@ def test_what_waits_for_its_turn_is_bounded_in_bytes(
     loop: Loop, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some_frames(monkeypatch)
-    monkeypatch.setattr(door.server.front, "early", grpc_front.Shares(900_000))
+    monkeypatch.setattr(door.server.front, "early", Shares(900_000))
 
     with contextlib.ExitStack() as attack, a_neighbour(door):
         for _ in range(20):
@@ -271,7 +285,7 @@ def test_a_watch_ends_in_time(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> No
             list(watch)
 
     assert ended.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert "call again" in ended.value.details()
+    assert "call again" in str(ended.value.details())
 
 
 @pytest.mark.parametrize("path", [raw.CHECK, raw.REFLECTION, raw.WATCH])
@@ -279,13 +293,11 @@ def test_a_call_without_a_key_that_sends_no_message_ends_in_time(
     loop: Loop, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grpc_open, "CALL_S", 0.1)
-    with a_door(loop, PlainIntake(), TwoKeys()) as door:
-        with raw.a_connection(door.port) as connection:
-            connection.sendall(raw.a_call(path))
-            said = b""
-            while b"call again" not in said:
-                assert (more := connection.recv(65_536)), said
-                said += more
+    with a_door(loop, PlainIntake(), TwoKeys()) as door, raw.a_connection(door.port) as connection:
+        connection.sendall(raw.a_call(path))
+        said = b""
+        while b"call again" not in said:
+            said += connection.recv(65_536)
 
 
 @pytest.mark.parametrize("path", [raw.CHECK, raw.REFLECTION, raw.WATCH])
