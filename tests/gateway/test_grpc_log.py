@@ -116,6 +116,8 @@ def test_no_attack_writes_more_than_some_lines_and_none_shuts_the_door(
     text = "\n".join(written)
     assert "secret" not in text.lower()
     assert "Traceback" not in text
+    # What a client does is no fault of ours.
+    assert "call_failed" not in text
     assert all(line.startswith("{") for line in written), text
     assert len(written) < 100
     assert len(text) < 20_000

@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ def test_nothing_is_left_of_connections_that_have_ended(loop: Loop, door: Door) 
 
 # ── calls and frames without a key ────────────────────────────────────────────────────────────────────
 
-FLOODS = {
+FLOODS: dict[str, Callable[[int], bytes]] = {
     "calls without a key": lambda stream: raw.a_call(raw.INGEST, stream, b""),
     "unknown methods": lambda stream: raw.a_call("/a.b/C", stream, b""),
     "rapid resets": lambda stream: raw.a_call(raw.INGEST, stream) + raw.reset(stream),
