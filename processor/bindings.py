@@ -15,7 +15,9 @@ from typing import Any
 
 from processor.errors import SettingsError
 from processor.model import Delivery
+from processor.rights import Ground, Rights
 from processor.settings import Settings
+from processor.wire import Envelope
 
 ANY_SENDER = "*"
 """The entry of SENDER_TENANTS that holds for every sender without one of its own."""
@@ -109,3 +111,16 @@ class Bindings:
 
 UNBOUND = Bindings()
 """Nothing is bound: a body may name any tenant."""
+
+
+def no_right(rights: Rights, queue: str, envelope: Envelope, ground: Ground) -> dict[str, Any] | None:
+    """Say what of an event its queue may not carry, as the detail of a rejection; None: it may."""
+    denied = rights.denial(envelope, ground)
+    if denied is None:
+        return None
+    words = (
+        f"{denied.message}, and queue {queue!r} may not carry it: send it where it belongs, or mend "
+        "`processor queue set` and replay"
+    )
+    errors = [{"pointer": denied.pointer, "rule": denied.right, "message": words}]
+    return {"message": words, "errors": errors, "error_count": 1}

@@ -52,6 +52,13 @@ meter_misses = Counter(
 reject_alarms = Gauge(
     "processor_reject_alarms", "Pairs of tenant and event type of which too large a share is rejected."
 )
+rejections_cut = Counter(
+    "processor_rejections_cut", "Rejections of which the head was kept alone, for want of room."
+)
+storage_alarms = Gauge(
+    "processor_storage_alarms",
+    "Holders of rejections near what they may keep, and tenants beyond STORAGE_ALARM_BYTES.",
+)
 registry_version = Gauge("processor_registry_version", "Version of the registry that verdicts are made with.")
 tenants_registered = Counter(
     "processor_tenants_registered", "Tenants that were registered by an event, where their queue says so."

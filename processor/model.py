@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from processor.amqp_ids import base_of
 from processor.errors import Reason
+from processor.rights import EVERYTHING, Ground, Rights
 from processor.wire import Attribute, Claimed
 
 SUSPECT_RECEIVE_COUNT = 3
@@ -206,7 +207,8 @@ class QueueRules:
     `unwrap` names the envelope that another service puts around each event; "none": there is none. `mapping`
     has, for names of an envelope (and `payload`), the JSON pointers at which its bodies have them. `tenants`
     are those that it may speak for. `event_type` is that of its events, which need not name it. With
-    `registers_tenants` a valid event of an unknown tenant registers it.
+    `registers_tenants` a valid event of an unknown tenant registers it. `rights` say what it
+    may carry.
     """
 
     unwrap: str | None = None
@@ -214,6 +216,7 @@ class QueueRules:
     tenants: frozenset[str] | None = None
     event_type: str | None = None
     registers_tenants: bool = False
+    rights: Rights = EVERYTHING
 
     def over(self, other: "QueueRules") -> "QueueRules":
         """Give these rules, completed by the other's where nothing is said here."""
@@ -223,6 +226,7 @@ class QueueRules:
             other.tenants if self.tenants is None else self.tenants,
             other.event_type if self.event_type is None else self.event_type,
             self.registers_tenants or other.registers_tenants,
+            other.rights if self.rights == EVERYTHING else self.rights,
         )
 
 
@@ -242,3 +246,15 @@ class Registry:
     id_scopes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     queues: Mapping[str, QueueRules] = field(default_factory=dict)
     rejection_rules: tuple[RejectionRule, ...] = ()
+
+    @property
+    def ground(self) -> Ground:
+        """Give what it is judged by whether an event takes back what counted, or bears another's name."""
+        return Ground.of(
+            ((event_type, len(pointers)) for event_type, pointers in self.id_scopes.items() if pointers),
+            (
+                (meter.event_type, meter.tenant_id, meter.value_pointer)
+                for meter in self.meters
+                if meter.allows_corrections and meter.value_pointer is not None
+            ),
+        )

@@ -19,6 +19,10 @@ NOTHING_SAID: Mapping[str, Any] = {
     "event_type": None,
     "registers_tenants": False,
     "registers_max": 1000,
+    "event_types": None,
+    "producers": None,
+    "may_void": True,
+    "may_correct": True,
 }
 """What may be said of a queue, and how each stands while it is not."""
 

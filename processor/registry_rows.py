@@ -7,6 +7,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from processor.model import EventSchema, Meter, QueueRules, Registry, RejectionRule
+from processor.rights import Rights
 
 
 def read_registry(connection: psycopg.Connection[Any], sql: Mapping[str, str], version: int) -> Registry:
@@ -36,4 +37,5 @@ def _rules(row: Mapping[str, Any]) -> QueueRules:
         tenants=None if row["tenants"] is None else frozenset(row["tenants"]),
         event_type=row["event_type"],
         registers_tenants=row["registers_tenants"],
+        rights=Rights.of(row),
     )

@@ -7,6 +7,7 @@ body. A message is known by tenant, producer and id: a sender that may not use a
 take an id of that producer nor void a message of it.
 """
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -107,6 +108,18 @@ class Rights:
     may_correct: bool = True
     reserved: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any], reserved: tuple[str, ...] = ()) -> "Rights":
+        """Read the columns of a key or a queue."""
+        event_types, producers = row["event_types"], row["producers"]
+        return cls(
+            None if event_types is None else frozenset(event_types),
+            None if producers is None else tuple(producers),
+            row["may_void"],
+            row["may_correct"],
+            reserved,
+        )
+
     @property
     def implied(self) -> str:
         """The producer of an event that names none: the only one that the sender has; else the empty one."""
@@ -150,7 +163,7 @@ class Rights:
             "/event_type",
             f"event_type: expected {_listed(sorted(self.event_types))}, the right event_types; "
             f"saw {event_type[:_SEEN_MAX]!r}",
-            f"--event-types {event_type[:_SEEN_MAX]}",
+            f"--event-types {_option(event_type)}",
         )
 
     def _producer(self, envelope: Envelope, ground: Ground) -> Denied | None:
@@ -209,8 +222,9 @@ def shown(producer: str) -> str:
     return producer[:_SEEN_MAX] or UNNAMED
 
 
-def _option(producer: str) -> str:
-    return producer[:_SEEN_MAX] or f"'{UNNAMED}'"
+def _option(name: str) -> str:
+    """Write a name that a sender has chosen so that a shell takes it for nothing else."""
+    return shlex.quote(name or UNNAMED) if len(name) <= _SEEN_MAX else "NAME"
 
 
 def _among(producer: str, names: Iterable[str]) -> bool:

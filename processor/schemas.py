@@ -18,9 +18,10 @@ import structlog
 
 from processor import metrics, noise
 from processor.amounts import Amount, amounts_of, find_misfit
-from processor.bindings import UNBOUND, Bindings
+from processor.bindings import UNBOUND, Bindings, no_right
 from processor.decoding import NO_RULES, Decoder
 from processor.errors import Reason, SettingsError
+from processor.exact_numbers import LENGTH_MIN, too_many_to_compare
 from processor.id_scope import IdScope, Unscoped
 from processor.model import (
     Delivery,
@@ -33,7 +34,7 @@ from processor.model import (
     Verdict,
 )
 from processor.plain_names import EXPECTED, is_plain
-from processor.rights import VOID
+from processor.rights import VOID, Ground
 from processor.routing_keys import RoutingKeys
 from processor.strict_json import VALUES_MAX
 from processor.validators import compile_schema
@@ -52,6 +53,7 @@ bad items take up to 0.3 s, 1 MiB of them took 2.6 GB and 18 s.
 """
 
 _SEARCHED_DEPTH_MAX = 8
+_UNIQUE = '"uniqueItems"'
 
 _Refusal: TypeAlias = tuple[Reason, dict[str, Any]]
 
@@ -68,6 +70,7 @@ class _Lookup:
     amounts: Mapping[str, tuple[Amount, ...]]
     noise: noise.Rules
     rules: Mapping[str, QueueRules]
+    ground: Ground
 
     @classmethod
     def of(cls, registry: Registry, said: Mapping[str, QueueRules]) -> "_Lookup":
@@ -87,7 +90,15 @@ class _Lookup:
         amounts = amounts_of(registry.meters)
         known_noise = noise.by_reason(registry.rejection_rules)
         return cls(
-            registry, versions, event_types, meters, id_scopes, amounts, known_noise, {**said, **rules}
+            registry,
+            versions,
+            event_types,
+            meters,
+            id_scopes,
+            amounts,
+            known_noise,
+            {**said, **rules},
+            registry.ground,
         )
 
     def rules_of(self, queue: str) -> QueueRules:
@@ -158,6 +169,7 @@ class Schemas:
             return self._rejected(lookup, delivery, envelope)
         if envelope.message_id is None and not delivery.named:
             metrics.unnamed.inc()
+        envelope = rules.rights.complete(envelope)
         # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
         message_id = envelope.message_id or derived_id(delivery.queue, delivery.delivery_id)
         # Of a bad event too, which may be the redelivery of one that was good, and is looked for by its key.
@@ -165,7 +177,9 @@ class Schemas:
         if envelope.event_type in lookup.id_scopes:
             producer, unscoped = _producer(lookup.id_scopes[envelope.event_type], envelope)
         # The binding goes first: what a sender may not speak for is no business of the registry's.
-        refusal = self._bindings.refusal(delivery, envelope.tenant_id, rules.tenants)
+        refusal = self._bindings.refusal(delivery, envelope.tenant_id, rules.tenants) or no_right(
+            rules.rights, delivery.queue, envelope, lookup.ground
+        )
         found: EventSchema | _Refusal
         newcomer = None
         if refusal:
@@ -263,6 +277,14 @@ class Schemas:
                 "errors": [],
                 "error_count": 0,
             }
+        if _UNIQUE in schema.definition and len(envelope.payload) >= LENGTH_MIN:
+            count = too_many_to_compare(envelope.payload_value)
+            if count is not None:
+                words = (
+                    f"{count} numbers of the payload are beyond 64 bits, too many to be compared each with "
+                    "each, as uniqueItems in the schema asks; send them in quotes, or with fewer digits"
+                )
+                return Reason.UNSTORABLE, {"message": words}
         try:
             if validator.is_valid(envelope.payload_value):
                 return None

@@ -102,6 +102,8 @@ class Settings(BaseSettings):
     reject_alarm_share: float = Field(0.2, gt=0, le=1)
     reject_alarm_count_min: int = Field(50, ge=1, le=1_000_000)
     reject_alarm_window_s: int = Field(300, ge=10, le=86_400)
+    storage_rejected_bytes: int = Field(2**30, ge=1, le=2**50)
+    storage_alarm_bytes: int = Field(10 * 2**30, ge=1, le=2**60)
 
     usage_sink_url: SecretStr | None = None
     usage_sink_token: SecretStr | None = None
@@ -133,6 +135,7 @@ class Settings(BaseSettings):
     gateway_linger_ms: float = Field(2.0, ge=0, le=1000)
     gateway_senders: int = Field(8, ge=1, le=64)
     gateway_waiting_max: int = Field(10_000, ge=10, le=1_000_000)
+    gateway_tenant_bytes: int = Field(2 * MIB, ge=1024, le=10**12)
     gateway_tenant_cpu: float = Field(0.25, gt=0, le=100)
     gateway_tenant_rate: float | None = Field(None, gt=0, le=RATE_MAX)
     gateway_tenant_burst: int | None = Field(None, ge=1, le=10_000_000)

@@ -23,6 +23,7 @@ from processor.columns import (
 from processor.errors import Reason
 from processor.model import Delivery, Message, Outcome, Rejection, Settlement, Verdict
 from processor.refusals import id_conflict, may_be_stored
+from processor.rejection_room import make_fit
 
 SETTLED_WITHIN_S = 2.0
 """How soon after a commit its acknowledgement has arrived and is known to have, unless something ended."""
@@ -62,7 +63,8 @@ class Statements:
 
     With `keys_by_settings` a message may have been stored under another key than settings, or the rules of
     its queue, give it today, so that a redelivered one is looked for by its delivery. With a `run_id` it is
-    noted which messages that run has stored. `misses` counts what meters could not count.
+    noted which messages that run has stored. A holder keeps `rejected_bytes_max` of rejections whole.
+    `misses` counts what meters could not count, `cut` the rejections that were cut.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Statements:
         verdicts: Sequence[Verdict],
         *,
         keys_by_settings: bool,
+        rejected_bytes_max: int,
         run_id: str | None = None,
     ) -> None:
         self._cursor = connection.cursor(row_factory=tuple_row)
@@ -81,7 +84,8 @@ class Statements:
         self._verdicts = verdicts
         self._keys_by_settings = keys_by_settings
         self._run_id = run_id
-        self.misses = 0
+        self._rejected_bytes_max = rejected_bytes_max
+        self.misses = self.cut = 0
         self._settlements: dict[int, Settlement] = {}
         self._left: set[int] = set()
 
@@ -263,6 +267,8 @@ class Statements:
         }
         if new:
             columns = rejection_columns(list(new.values()), self._proven_tenant)
+            held = self._cursor.execute(self._sql["rejection_room"], columns).fetchall()
+            self.cut = make_fit(columns, held, self._rejected_bytes_max)
             self._cursor.execute(self._sql["insert_rejections"], columns)
             self._settle_inserted(new, Outcome.REJECTED)
 

@@ -79,8 +79,10 @@ class Store:
     With `alone`, no other store saves while this one does, be it a redelivery or not. With
     `keys_by_settings`, settings take part in the keys of messages. `judge_unread` gives the verdict on a
     suspect that must not be read any more, by what is noted of it. With a `run_id` it is noted which messages
-    that run has stored.
+    that run has stored. Beyond `rejected_bytes_max` of a holder's open rejections new ones are cut.
     """
+
+    rejected_bytes_max = 2**62
 
     def __init__(
         self,
@@ -334,7 +336,7 @@ class Store:
         """Save in one transaction; None, and nothing saved, if the verdicts don't hold any more."""
         connection = self._open()
         with self._deadline.over(connection), connection.transaction():
-            settlements, misses = None, 0
+            settlements, misses, cut = None, 0, 0
             if self._hold(connection, verdicts):
                 statements = Statements(
                     connection,
@@ -344,9 +346,11 @@ class Store:
                     # What is said of a queue gives keys too, and may have been something else.
                     keys_by_settings=self._keys_by_settings or self._queues_said,
                     run_id=self._run_id,
+                    rejected_bytes_max=self.rejected_bytes_max,
                 )
-                settlements, misses = statements.save(), statements.misses
+                settlements, misses, cut = statements.save(), statements.misses, statements.cut
         metrics.meter_misses.inc(misses)
+        metrics.rejections_cut.inc(cut)
         # Only here, behind the block whose end is the COMMIT, may settlements leave the store.
         return settlements
 

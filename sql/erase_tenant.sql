@@ -95,6 +95,9 @@ SELECT count(*) AS rejections FROM gone;
 BEGIN;
 DELETE FROM tenant_reader WHERE tenant_id = :'tenant';
 DELETE FROM api_key WHERE tenant_id = :'tenant';
+-- An account of nothing, under its name.
+DELETE FROM rejection_room
+WHERE holder = 'tenant ' || :'tenant' OR starts_with(holder, 'claimed ' || :'tenant' || ' by ');
 -- What it discarded claimed the tenant, and is gone.
 DELETE FROM rejection_rule WHERE tenant_id = :'tenant';
 -- Its own schemas and meters, and those event types that nobody else has any for: their names may be its secrets too.

@@ -149,6 +149,9 @@ def log_in(database_url: str) -> Iterator[LogIn]:
             made.append(login)
             for group in groups:
                 admin.execute(f"GRANT {group} TO {login}")
+            if "processor_tenant_reader" in groups:
+                admin.execute(f"ALTER ROLE {login} CONNECTION LIMIT 50")
+                admin.execute(f"ALTER ROLE {login} SET temp_file_limit = '1GB'")
             parts = urlsplit(database_url)
             return parts._replace(netloc=f"{login}:secret@{parts.hostname}:{parts.port}").geturl()
 

@@ -16,12 +16,14 @@ from processor.check.keys import look_at_keys
 from processor.check.meters import look_at_meters
 from processor.check.queue_rules import look_at_queue_rules
 from processor.check.roles import look_at_roles, missing_rights, wanted_by
+from processor.check.storage import look_at_storage
 from processor.check.usable import look_at_schemas
 from processor.connection import Deadline
 from processor.errors import StoreFault, StoreUnavailable
 from processor.model import QueueRules
 from processor.queries import queries
 from processor.sqlstates import name_of
+from processor.storage_alarm import Limits
 
 VERSION_MIN = 15
 _VERSION_STEP = 10_000
@@ -42,6 +44,7 @@ class SaidBySettings:
     queue: str | None = None
     bindings: Bindings = UNBOUND
     rules: Mapping[str, QueueRules] = field(default_factory=dict)
+    storage: Limits | None = None
 
 
 NOTHING_SAID = SaidBySettings()
@@ -104,6 +107,8 @@ def _look(connection: Connection, open_connection: Open, said: SaidBySettings, n
             yield _registry(connection)
             yield look_at_schemas(connection)
             yield from look_at_meters(connection)
+            if said.storage is not None:
+                yield from look_at_storage(connection, said.storage)
             yield look_at_keys(connection)
             registered = _registered(connection)
             yield judge_binding(said.bindings, registered)

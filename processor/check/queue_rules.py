@@ -9,6 +9,7 @@ from processor import reader
 from processor.bindings import Bindings
 from processor.check import Finding, listed, tell
 from processor.model import QueueRules
+from processor.rights import shown
 
 
 def look_at_queue_rules(
@@ -45,6 +46,13 @@ def _judge(
         "mapped": ", ".join(sorted(row["mapping"] or ())),
         "tenants": listed(sorted(tenants)),
         "event type": row["event_type"],
+        "event types": listed(sorted(row["event_types"] or ())),
+        "producers": listed(list(map(shown, row["producers"] or ()))),
+        "refuses": " and ".join(
+            words
+            for column, words in (("may_void", "voids"), ("may_correct", "negative amounts"))
+            if not row[column]
+        ),
         "registers tenants, an hour": row["registers_max"] if row["registers_tenants"] else None,
     }
     found = "; ".join(f"{what}: {value}" for what, value in parts.items() if value)

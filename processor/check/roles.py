@@ -56,6 +56,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "attempt": ("SELECT", "INSERT", *update_of("attempts hangs noted_at"), "DELETE"),
         "unsettled": ("SELECT", "INSERT", *update_of("delivery_id noted_at"), "DELETE"),
         "run_message": ("SELECT", "INSERT", "DELETE"),
+        "rejection_room": ("SELECT",),
         "rejection_rule": ("SELECT",),
         "registry_lock": ("DELETE",),
     },
@@ -86,6 +87,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "attempt": ("SELECT",),
         "unsettled": ("SELECT",),
         "run_message": ("SELECT",),
+        "rejection_room": ("SELECT",),
         "rejection_rule": ("SELECT",),
         "retention_floor": ("SELECT",),
     },
@@ -174,7 +176,7 @@ Held = Mapping[str, Mapping[str, set[str]]]
 
 
 _FUNCTIONS_TO_SAVE = (
-    ("registry_version_held(boolean,boolean)", "EXECUTE"),
+    ("registry_version_held(boolean,boolean,boolean)", "EXECUTE"),
     ("register_tenants(text,text[],bigint)", "EXECUTE"),
     ("pg_logical_emit_message", "EXECUTE"),
 )

@@ -4,9 +4,8 @@ import click
 
 from processor import reader, registry
 from processor.cli.output import json_option, moment_of, print_json, print_rows
-from processor.errors import SettingsError
-from processor.rights import VOID, Rights, shown
-from processor.setting_values import identifier, producer
+from processor.cli.rights import producers_option, rights_of, types_option, words_of
+from processor.rights import Rights
 from processor.settings import Settings
 from processor.terminal import say
 from processor.wiring import database
@@ -20,18 +19,8 @@ def key() -> None:
 @key.command("add")
 @click.argument("tenant_id")
 @click.option("--name", default="", help="What the key is for, or who holds it.")
-@click.option(
-    "--event-types", "types", metavar="A,B", multiple=True, help="The event types that it may send."
-)
-@click.option(
-    "--producer",
-    "producers",
-    metavar="NAME",
-    multiple=True,
-    help="The producer that its events are of, and no other; repeatable. NAME* stands for all that begin "
-    "with NAME, such as the sources of CloudEvents, '\"\"' for events that name none. With one NAME alone an "
-    "event that names no producer is of that one.",
-)
+@types_option
+@producers_option
 @click.option(
     "--may-void", is_flag=True, help="Let it cancel messages of its producers by events of type void."
 )
@@ -58,7 +47,8 @@ def key_add(
     A tenant may have several, so that a new one can be brought out before the old one is revoked. What a key
     may do stays as it was when it was added.
     """  # noqa: D301 - click's mark for lines to be left as they are
-    rights = _rights(types, producers, may_void=may_void, may_correct=may_correct)
+    said = rights_of(types, producers) | {"may_void": may_void, "may_correct": may_correct}
+    rights = Rights.of(said)
     with database(Settings.load()) as connection:
         key_id, text = registry.add_key(connection, tenant_id, name, rights)
         wide, unknown = reader.around_key(connection, key_id)
@@ -79,7 +69,7 @@ def key_add(
     for note in notes:
         say(f"note: {note}", err=True)
     if as_json:
-        print_json({"key_id": key_id, "tenant_id": tenant_id, "name": name, "key": text} | _said(rights))
+        print_json({"key_id": key_id, "tenant_id": tenant_id, "name": name, "key": text} | said)
         return
     # On the two outputs, so that a script can take the key alone.
     say(text)
@@ -114,41 +104,16 @@ def key_revoke(key_id: str) -> None:
     say(f"key of tenant {tenant_id} is revoked since {moment_of(revoked_at)}")
 
 
-def _rights(
-    types: tuple[str, ...], producers: tuple[str, ...], *, may_void: bool, may_correct: bool
-) -> Rights:
-    names = [name.strip() for text in types for name in text.split(",")]
-    if VOID in names:
-        raise SettingsError(f"--event-types: {VOID} is a right of its own; expected --may-void")
-    if not all(names):
-        raise SettingsError("--event-types: expected names with commas between them")
-    try:
-        for name in names:
-            identifier(name, "event type")
-        own = tuple(dict.fromkeys(map(producer, producers)))
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
-    return Rights(frozenset(names) if types else None, own or None, may_void, may_correct)
-
-
-def _said(rights: Rights) -> dict[str, object]:
-    return {
-        "event_types": None if rights.event_types is None else sorted(rights.event_types),
-        "producers": rights.producers,
-        "may_void": rights.may_void,
-        "may_correct": rights.may_correct,
-    }
-
-
 def _cells(row: reader.Row) -> reader.Row:
     """Give a row of the list as people read it."""
+    types, producers = words_of(row)
     back = [word for word, column in (("void", "may_void"), ("correct", "may_correct")) if row[column]]
     return {
         "key_id": row["key_id"],
         "tenant_id": row["tenant_id"],
         "name": row["name"],
-        "event_types": "any" if row["event_types"] is None else ", ".join(row["event_types"]),
-        "producers": "any" if row["producers"] is None else ", ".join(map(shown, row["producers"])),
+        "event_types": types or "any",
+        "producers": producers or "any",
         "may": ", ".join(back) or None,
         "created_at": row["created_at"],
         "revoked_at": row["revoked_at"],

@@ -6,6 +6,7 @@ import click
 
 from processor import mapping, reader
 from processor.cli.output import json_option, print_json, print_rows
+from processor.cli.rights import producers_option, rights_of, types_option, words_of
 from processor.errors import SettingsError
 from processor.escaping import escaped
 from processor.queue_rules import NOTHING_SAID, nothing_said, remove_queue, require_name, set_queue
@@ -20,6 +21,10 @@ _UNSET = {
     "tenants": ("tenants",),
     "event-type": ("event_type",),
     "register": ("registers_tenants", "registers_max"),
+    "event-types": ("event_types",),
+    "producer": ("producers",),
+    "no-void": ("may_void",),
+    "no-correct": ("may_correct",),
 }
 
 _NOTHING = "no rules"
@@ -53,6 +58,12 @@ def queue() -> None:
 @click.option("--tenants", metavar="A,B", help="The tenants whose events the queue may carry.")
 @click.option("--tenant", metavar="A", help="The one tenant whose events it carries, which need not name it.")
 @click.option("--event-type", metavar="TYPE", help="The type of its events, which need not name it.")
+@types_option
+@producers_option
+@click.option("--no-void", is_flag=True, help="Let it carry no events of type void.")
+@click.option(
+    "--no-correct", is_flag=True, help="Let it carry no negative amounts for meters that take them."
+)
 @click.option("--register", type=click.Choice(["tenants"]), help="Register unknown tenants of valid events.")
 @click.option(
     "--register-max",
@@ -70,6 +81,10 @@ def queue_set(
     tenants: str | None,
     tenant: str | None,
     event_type: str | None,
+    types: tuple[str, ...],
+    producers: tuple[str, ...],
+    no_void: bool,
+    no_correct: bool,
     register: str | None,
     register_max: int | None,
     unsets: tuple[str, ...],
@@ -77,6 +92,7 @@ def queue_set(
     """Set rules of the queue NAME; the others stay as they are.
 
     \b
+    processor queue set acme --tenant acme --producer acme-app --no-void
     processor queue set events --map tenant_id=/client_id \\
       --map event_type=/event_type --map payload=/message
     processor queue set pulses --tenant acme --event-type pulse
@@ -91,28 +107,18 @@ def queue_set(
     registers its tenant.
     """  # noqa: D301 - click's mark for lines to be left as they are
     require_name(name)
-    if tenant is not None and tenants is not None:
-        raise click.UsageError("expected --tenant or --tenants, not both")
-    try:
-        bound = (
-            frozenset([tenant]) if tenant is not None else None if tenants is None else tenants_of(tenants)
-        )
-    except ValueError as error:
-        raise SettingsError(f"--tenants: {error}") from None
     given: dict[str, Any] = {
         "unwrap": unwrap,
         "mapping": mapping.parse(maps) or None,
-        "tenants": None if bound is None else sorted(bound),
+        "tenants": _tenants(tenant, tenants),
         "event_type": event_type,
         "registers_tenants": None if register is None else True,
         "registers_max": register_max,
+        "may_void": False if no_void else None,
+        "may_correct": False if no_correct else None,
+        **rights_of(types, producers),
     }
-    changes = {column: value for column, value in given.items() if value is not None}
-    for option in unsets:
-        for column in _UNSET[option]:
-            if column in changes:
-                raise click.UsageError(f"--unset {option} contradicts what else is given")
-            changes[column] = NOTHING_SAID[column]
+    changes = _changes(given, unsets)
     if not changes:
         raise click.UsageError("no rule is given; name an option, see --help")
     with database(Settings.load()) as connection:
@@ -162,6 +168,27 @@ def queue_remove(name: str) -> None:
     say(f"queue {name}: {_NOTHING}")
 
 
+def _tenants(tenant: str | None, tenants: str | None) -> list[str] | None:
+    if tenant is not None and tenants is not None:
+        raise click.UsageError("expected --tenant or --tenants, not both")
+    if tenant is not None:
+        return [tenant]
+    try:
+        return None if tenants is None else sorted(tenants_of(tenants))
+    except ValueError as error:
+        raise SettingsError(f"--tenants: {error}") from None
+
+
+def _changes(given: dict[str, Any], unsets: tuple[str, ...]) -> dict[str, Any]:
+    changes = {column: value for column, value in given.items() if value is not None}
+    for option in unsets:
+        for column in _UNSET[option]:
+            if column in changes:
+                raise click.UsageError(f"--unset {option} contradicts what else is given")
+            changes[column] = NOTHING_SAID[column]
+    return changes
+
+
 def _notes(row: dict[str, Any], unknown: dict[str, Any]) -> list[str]:
     """Say what of a queue's rules holds for nothing yet; `unknown` is what the registry does not know."""
     notes = []
@@ -182,7 +209,12 @@ def _notes(row: dict[str, Any], unknown: dict[str, Any]) -> list[str]:
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     fields = row["mapping"] or {}
+    types, producers = words_of(row)
     return row | {
+        "event_types": types,
+        "producers": producers,
+        "may_void": "yes" if row["may_void"] else "no",
+        "may_correct": "yes" if row["may_correct"] else "no",
         "mapping": " ".join(f"{name}={pointer}" for name, pointer in sorted(fields.items())) or None,
         "tenants": None if row["tenants"] is None else ", ".join(row["tenants"]),
         "registers_tenants": "yes" if row["registers_tenants"] else "no",
@@ -199,8 +231,15 @@ def _words(row: dict[str, Any]) -> str:
             ("mapping", "map"),
             ("tenants", "tenants"),
             ("event_type", "event type"),
+            ("event_types", "event types"),
+            ("producers", "producers"),
         )
         if shown[column] is not None
+    ]
+    parts += [
+        words
+        for column, words in (("may_void", "no voids"), ("may_correct", "no negative amounts"))
+        if not row[column]
     ]
     if row["registers_tenants"]:
         parts.append(f"registers tenants, at most {row['registers_max']} an hour")

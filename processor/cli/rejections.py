@@ -14,7 +14,7 @@ from processor.errors import NotFound, Reason
 from processor.escaping import escaped
 from processor.reject_alarm import words
 from processor.settings import Settings
-from processor.sources.quarantine import Selection, discard
+from processor.sources.quarantine import QuarantineSource, Selection, discard
 from processor.terminal import say
 from processor.wiring import commands, database, reject_alarm_limits
 
@@ -95,9 +95,10 @@ def rejection_show(rejection_id: int, as_json: bool) -> None:
         click.echo(f"{name:17} {'-' if value is None else escaped(str(value))}")
     say("detail")
     print_json(detail)
-    say(f"body ({len(body)} bytes)")
+    whole = "" if row["body_bytes"] is None else f", the first of {row['body_bytes']}"
+    say(f"body ({len(body)} bytes{whole})")
     say(bytes(body).decode("utf-8", "surrogateescape"))
-    if row["status"] == "open" or _is_ruled(row):
+    if row["body_bytes"] is None and (row["status"] == "open" or _is_ruled(row)):
         kept = "" if row["status"] == "open" else "While it is kept, a day at least. "
         say(f"\n{kept}Once the cause is mended: processor rejection replay {rejection_id}")
 
@@ -162,9 +163,12 @@ def rejection_replay(
     closed = [row for row in _named(rejection_ids) if row["status"] != "open" and not _is_ruled(row)]
     settings = Settings.load()
     outcomes, left_out = commands.replay(settings, selection, dry_run=dry_run, forced=force)
+    with database(settings) as connection:
+        cut = QuarantineSource(connection, selection).count_cut()
     if as_json:
-        print_json({"dry_run": dry_run, "outcomes": outcomes, "left_out": left_out})
-    elif not outcomes and not left_out:
+        more = {"cut": cut} if cut else {}
+        print_json({"dry_run": dry_run, "outcomes": outcomes, "left_out": left_out} | more)
+    elif not outcomes and not left_out and not cut:
         say("no open rejections are selected")
     else:
         say(("would be: " if dry_run else "") + _summary(outcomes))
@@ -176,7 +180,13 @@ def rejection_replay(
             "before, it would count twice. If it was not: --force",
             err=True,
         )
-    refused = left_out or any(outcome in _REASONS for outcome in outcomes)
+    if cut:
+        say(
+            f"processor: {cut} rejection(s) keep the head of their body alone, since there was no room "
+            "(STORAGE_REJECTED_BYTES), and can't be replayed: have them sent again, then discard these",
+            err=True,
+        )
+    refused = left_out or cut or any(outcome in _REASONS for outcome in outcomes)
     raise SystemExit(Exit.FAILED if closed or (refused and not dry_run) else Exit.FINE)
 
 

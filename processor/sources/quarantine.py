@@ -73,6 +73,11 @@ class QuarantineSource:
         row = self._connection.execute(queries("rejections")["count_aged"], self._parameters()).fetchone()
         return 0 if row is None else int(row[0])
 
+    def count_cut(self) -> int:
+        """Count the selected open rejections of which the head is kept alone; they are not handed over."""
+        row = self._connection.execute(queries("rejections")["count_cut"], self._parameters()).fetchone()
+        return 0 if row is None else int(row[0])
+
     def _parameters(self) -> dict[str, Any]:
         return self._selection.parameters() | {"key_days": self._key_days}
 

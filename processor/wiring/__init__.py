@@ -19,6 +19,7 @@ from processor.routing_keys import RoutingKeys
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sqlstates import Remedy, name_of, remedy
+from processor.storage_alarm import Limits as StorageLimits
 from processor.store import Judge, Store
 from processor.suspects import SuspectLimits
 
@@ -89,7 +90,7 @@ def make_store(
         # SQS has a redrive policy of its own, which knows what its receives were.
         receive_count_max=None if settings.source_url is None else settings.receive_count_max,
     )
-    return Store(
+    store = Store(
         lambda: connect(dsn, timeout_s=timeout_s),
         judge,
         patience,
@@ -100,6 +101,8 @@ def make_store(
         judge_unread=suspects.unread,
         run_id=run_id,
     )
+    store.rejected_bytes_max = settings.storage_rejected_bytes
+    return store
 
 
 def reject_alarm_limits(settings: Settings) -> Limits:
@@ -107,3 +110,8 @@ def reject_alarm_limits(settings: Settings) -> Limits:
     return Limits(
         settings.reject_alarm_share, settings.reject_alarm_count_min, settings.reject_alarm_window_s
     )
+
+
+def storage_limits(settings: Settings) -> StorageLimits:
+    """Give what counts as much of the disk."""
+    return StorageLimits(settings.storage_rejected_bytes, settings.storage_alarm_bytes)

@@ -25,7 +25,7 @@ from processor.pipeline import once
 from processor.settings import Settings, names
 from processor.sources.quarantine import QuarantineSource, Selection, take_back
 from processor.sources.sqs import SqsSource, sqs_client
-from processor.wiring import database, make_schemas, make_store, rules_of_settings
+from processor.wiring import database, make_schemas, make_store, rules_of_settings, storage_limits
 from processor.wiring.sources import check_source, source_depth
 
 _REPLAY_SIZE = 100
@@ -269,7 +269,9 @@ def _check_database(settings: Settings, bindings: Bindings) -> list[Finding]:
     # Not prepared for saving: the settings of such a session are ours, and we ask for those it came with.
     named = settings.sqs_queue_url is not None or settings.source_url is not None
     queue = settings.queue_name() if named else None
-    said = SaidBySettings(queue, bindings, rules_of_settings(settings) if named else {})
+    said = SaidBySettings(
+        queue, bindings, rules_of_settings(settings) if named else {}, storage_limits(settings)
+    )
     return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s, said=said)
 
 

@@ -29,10 +29,11 @@ from processor.reject_alarm import RejectAlarm
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources import RunningSource
+from processor.storage_alarm import StorageAlarm
 from processor.store import Store
 from processor.supervisor import Supervisor, Worker, alone
 from processor.tally import Tally
-from processor.wiring import database, make_schemas, make_store, reject_alarm_limits
+from processor.wiring import database, make_schemas, make_store, reject_alarm_limits, storage_limits
 from processor.wiring.sources import open_source
 
 log = structlog.get_logger(__name__)
@@ -110,7 +111,7 @@ def run(
     )
     probes.start()
     log.info("started", queue=settings.queue_name(), http_port=probes.port, core=core)
-    watcher = _DepthWatcher(source, alarm)
+    watcher = _DepthWatcher(source, alarm, _storage_alarm(settings))
     worker.follow(stops.gently, stops.now)
     try:
         beginning.require_migrations()
@@ -196,6 +197,11 @@ class _Beginning:
         return found
 
 
+def _storage_alarm(settings: Settings) -> StorageAlarm:
+    dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
+    return StorageAlarm(lambda: connect(dsn, timeout_s=timeout_s), storage_limits(settings))
+
+
 def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
     wait_s: float = settings.receive_wait_s
     address = settings.source_address()
@@ -219,11 +225,12 @@ def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
 
 
 class _DepthWatcher:
-    """Tells the metrics how deep the queue is, now and then, and lets alarms end while nothing comes."""
+    """Tells the metrics how deep the queue is, now and then; alarms begin and end while nothing comes."""
 
-    def __init__(self, source: RunningSource, alarm: RejectAlarm) -> None:
+    def __init__(self, source: RunningSource, alarm: RejectAlarm, storage: StorageAlarm) -> None:
         self._source = source
         self._alarm = alarm
+        self._storage = storage
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="depth", daemon=True)
 
@@ -242,6 +249,7 @@ class _DepthWatcher:
             except (SourceUnavailable, SourceFault, SettingsError) as error:
                 # A fault is said, and ended by, whoever works with the queue; this one only looks.
                 log.debug("depth_unknown", trouble=str(error))
+            self._storage.look()
             if self._stop.wait(_DEPTH_EVERY_S):
                 return
 

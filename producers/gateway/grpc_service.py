@@ -199,7 +199,7 @@ class IngestService:
                 first,
                 following,
                 lambda reads: take(self._intake, reads, call.caller),
-                partial(self._intake.do, call.caller),
+                partial(self._do, call.caller),
                 call.idempotency_key,
             )
             if isinstance(found, Refusal):
@@ -291,12 +291,19 @@ class IngestService:
         """Read the one message of a unary call."""
         data = await self._first(call, context)
         try:
-            found = await self._intake.do(call.caller, len(data), lambda: read(kind.FromString(data)))
+            found = await self._do(call.caller, len(data), lambda: read(kind.FromString(data)))
         except DecodeError:
             await _refuse(context, unreadable(kind))
         if isinstance(found, Refusal):
             await _refuse(context, found)
         return found
+
+    async def _do(self, caller: Caller, weight: int, work: Callable[[], T]) -> T | Refusal:
+        """Do work on a message of so many bytes, which are charged."""
+        if owing := self._intake.owing(caller):
+            return owing
+        self._intake.charge(caller, weight)
+        return await self._intake.do(caller, weight, work)
 
     async def _first(self, call: _Call, context: _Context) -> bytes:
         """Give the first message of a call, which has to be there in time."""
@@ -335,7 +342,7 @@ class IngestService:
             # It came in just before, and was not among those that the stop has told.
             stream.end()
         try:
-            await stream.run(lambda: _next(context), partial(self._intake.do, call.caller))
+            await stream.run(lambda: _next(context), partial(self._do, call.caller))
         finally:
             self._streams.discard(stream)
 

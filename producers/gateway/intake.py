@@ -39,6 +39,7 @@ class QueueIntake:
         quotas: Quotas,
         senders: Sending,
         effort: Effort,
+        byte_quotas: Quotas,
         *,
         linger_s: float,
         waiting_max: int,
@@ -48,6 +49,7 @@ class QueueIntake:
         self._quotas = quotas
         self._senders = senders
         self._effort = effort
+        self._byte_quotas = byte_quotas
         self._linger_s = linger_s
         self._waiting_max = waiting_max
         self._timeout_s = timeout_s
@@ -75,8 +77,13 @@ class QueueIntake:
         self._effort.close()
 
     def owing(self, caller: Caller) -> Refusal | None:
-        """Say that a caller has used more CPU time than it may."""
-        return self._effort.owing(caller.holder)
+        """Say that a caller has sent more bytes, or used more CPU time, than it may."""
+        return self._owing_bytes(caller.tenant_id) or self._effort.owing(caller.holder)
+
+    def charge(self, caller: Caller, size_bytes: int) -> None:
+        """Charge bytes to the tenant of a key; without keys those of each event are, to whom it names."""
+        if caller.tenant_id is not None:
+            self._byte_quotas.charge(caller.tenant_id, size_bytes)
 
     async def do(self, caller: Caller, weight: int, work: Callable[[], T]) -> T | Refusal:
         """Do work of so many bytes for a caller, beside the loop where it may be dear."""
@@ -99,12 +106,14 @@ class QueueIntake:
             work = lambda some=some: [read(item, caller, trace) for item in some]  # noqa: E731
             found = await self._effort.do(caller.holder, weight, work)
             for event in [found] * len(some) if isinstance(found, Refusal) else found:
-                self._enter(event, gather, request, place)
+                self._enter(event, caller, gather, request, place)
                 place += 1
         await gather.words(request)
         return self._counted([word for word in request.words if word is not None])
 
-    def _enter(self, event: Event | Refusal, gather: Gather, request: Request, place: int) -> None:
+    def _enter(
+        self, event: Event | Refusal, caller: Caller, gather: Gather, request: Request, place: int
+    ) -> None:
         if isinstance(event, Refusal):
             request.give(place, event)
         elif not gather.take_place(request.holder):
@@ -113,8 +122,19 @@ class QueueIntake:
             gather.give_place(request.holder)
             words = "the tenant sends more than it may"
             request.give(place, Refusal(Why.OVER_QUOTA, words, retry_after_s=retry_after_s))
+        elif owing := None if caller.tenant_id else self._owing_bytes(event.tenant_id):
+            gather.give_place(request.holder)
+            request.give(place, owing)
         else:
+            if caller.tenant_id is None:
+                self._byte_quotas.charge(event.tenant_id, event.size_bytes)
             gather.add(event, request, place)
+
+    def _owing_bytes(self, tenant_id: str | None) -> Refusal | None:
+        if tenant_id is None or (retry_after_s := self._byte_quotas.debt_s(tenant_id)) is None:
+            return None
+        words = "the tenant sends more bytes than it may (GATEWAY_TENANT_BYTES)"
+        return Refusal(Why.OVER_QUOTA, words, retry_after_s=retry_after_s)
 
     async def ready(self) -> str:
         """Say in words what is in the way of taking anything now; empty when nothing is."""

@@ -97,7 +97,10 @@ class Intake(Protocol):
     """Takes items to the queue; all of it on one event loop."""
 
     def owing(self, caller: Caller) -> Refusal | None:
-        """Say that a caller has used more CPU time than it may; asked before anything of it is read."""
+        """Say that a caller has sent or used more than it may; asked before anything of it is read."""
+
+    def charge(self, caller: Caller, size_bytes: int) -> None:
+        """Charge so many bytes to a caller, before they are read where it says how many come."""
 
     async def do(self, caller: Caller, weight: int, work: Callable[[], T]) -> T | Refusal:
         """Do work of so many bytes for a caller, beside the loop where it may be dear; see `Effort.do`."""

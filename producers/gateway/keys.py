@@ -152,14 +152,7 @@ class DatabaseKeys:
         return ""
 
     def _rights(self, row: Mapping[str, Any]) -> Rights:
-        event_types, producers = row["event_types"], row["producers"]
-        return Rights(
-            None if event_types is None else frozenset(event_types),
-            None if producers is None else tuple(producers),
-            row["may_void"],
-            row["may_correct"],
-            (*self._reserved, *(row["reserved"] or ())),
-        )
+        return Rights.of(row, (*self._reserved, *(row["reserved"] or ())))
 
     def _let_go(self) -> None:
         if self._connection is not None:

@@ -49,6 +49,7 @@ def open_intake(settings: Settings) -> QueueIntake:
         ),
         senders,
         Effort(settings.gateway_tenant_cpu),
+        Quotas(settings.gateway_tenant_bytes),
         linger_s=settings.gateway_linger_ms / 1000,
         waiting_max=settings.gateway_waiting_max,
         timeout_s=settings.gateway_timeout_s,

@@ -200,3 +200,6 @@ BEGIN
     GRANT UPDATE (delivery_id, noted_at) ON unsettled TO processor_writer;
   END IF;
 END $$;
+
+-- It takes each table alone for a moment; all who save would wait behind it for a reader who stays.
+ALTER FUNCTION put_up_tenant_walls() SET lock_timeout = '2s';

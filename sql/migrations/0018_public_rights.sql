@@ -57,7 +57,7 @@ BEGIN
     END LOOP;
   END LOOP;
   IF may_change_database THEN
-    -- An audit, a rebuild and a reconciling put what they compare into temporary tables.
+    -- An audit and a rebuild put what they compare into temporary tables.
     FOR role_name IN SELECT rolname FROM pg_roles
       WHERE rolname IN ('processor_writer', 'processor_reader', 'processor_biller')
         OR oid = (SELECT relowner FROM pg_class WHERE oid = 'message'::regclass)

@@ -33,26 +33,35 @@ SELECT tenant_id, name, status, created_at, registered_by FROM tenant ORDER BY t
 INSERT INTO queue (queue) VALUES (%(queue)s) ON CONFLICT ON CONSTRAINT queue_pkey DO NOTHING
 
 -- lock_queue: What is said of a queue, and stays until the end of this transaction.
-SELECT unwrap, mapping, tenants, event_type, registers_tenants, registers_max FROM queue WHERE queue = %(queue)s FOR UPDATE
+SELECT
+  unwrap, mapping, tenants, event_type, registers_tenants, registers_max, event_types, producers, may_void, may_correct
+FROM queue
+WHERE queue = %(queue)s
+FOR UPDATE
 
 -- set_queue: Say this of a queue.
 UPDATE queue
 SET unwrap = %(unwrap)s, mapping = %(mapping)s::jsonb, tenants = %(tenants)s, event_type = %(event_type)s,
-  registers_tenants = %(registers_tenants)s, registers_max = %(registers_max)s
+  registers_tenants = %(registers_tenants)s, registers_max = %(registers_max)s, event_types = %(event_types)s,
+  producers = %(producers)s, may_void = %(may_void)s, may_correct = %(may_correct)s
 WHERE queue = %(queue)s
 
 -- empty_queue: Say nothing of a queue any more.
 UPDATE queue
-SET unwrap = NULL, mapping = NULL, tenants = NULL, event_type = NULL, registers_tenants = false, registers_max = DEFAULT
-WHERE queue = %(queue)s AND (unwrap, mapping, tenants, event_type, registers_tenants, registers_max)
-  IS DISTINCT FROM (NULL, NULL, NULL, NULL, false, 1000)
+SET unwrap = NULL, mapping = NULL, tenants = NULL, event_type = NULL, registers_tenants = false, registers_max = DEFAULT,
+  event_types = NULL, producers = NULL, may_void = true, may_correct = true
+WHERE queue = %(queue)s
+  AND (unwrap, mapping, tenants, event_type, registers_tenants, registers_max, event_types, producers, may_void, may_correct)
+    IS DISTINCT FROM (NULL, NULL, NULL, NULL, false, 1000, NULL, NULL, true, true)
 
 -- list_queues: What is said of queues, or of one.
-SELECT queue, unwrap, mapping, tenants, event_type, registers_tenants, registers_max, registered_at
+SELECT
+  queue, unwrap, mapping, tenants, event_type, registers_tenants, registers_max, event_types, producers, may_void,
+  may_correct, registered_at
 FROM queue
 WHERE (%(queue)s::text IS NULL OR queue = %(queue)s)
-  AND (unwrap, mapping, tenants, event_type, registers_tenants, registers_max)
-    IS DISTINCT FROM (NULL, NULL, NULL, NULL, false, 1000)
+  AND (unwrap, mapping, tenants, event_type, registers_tenants, registers_max, event_types, producers, may_void, may_correct)
+    IS DISTINCT FROM (NULL, NULL, NULL, NULL, false, 1000, NULL, NULL, true, true)
 ORDER BY queue
 
 -- unknown_of_queue: Those tenants of a queue's rules that are not registered, and whether no schema is of its event type.

@@ -14,13 +14,26 @@ WHERE (status = 'open' OR status = 'discarded' AND rule_id IS NOT NULL AND rejec
   AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
   AND (%(key_days)s::int IS NULL OR NOT rejection_is_aged(rejection, %(key_days)s::int))
+  AND body_bytes IS NULL
 ORDER BY rejection_id
 LIMIT %(limit)s
+
+-- count_cut: How many of the selected open rejections keep the head of their body alone.
+SELECT count(*)
+FROM rejection
+WHERE status = 'open' AND body_bytes IS NOT NULL
+  AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
+  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
+  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
+  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
 
 -- count_aged: How many of the selected open rejections are aged, where keys live for so many days.
 SELECT count(*)
 FROM rejection
-WHERE status = 'open' AND rejection_is_aged(rejection, %(key_days)s::int)
+WHERE status = 'open' AND body_bytes IS NULL AND rejection_is_aged(rejection, %(key_days)s::int)
   AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
   AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
   AND (%(queue)s::text IS NULL OR queue = %(queue)s)
@@ -47,7 +60,7 @@ LIMIT %(limit)s
 -- show: One rejection, whole.
 SELECT rejection_id, queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
   sent_at, receive_count, coalesce(first_rejected_at, rejected_at) AS first_rejected_at, rejected_at, status,
-  replay_count, closed_at, sender_id, bound_tenant_id, rule_id
+  replay_count, closed_at, sender_id, bound_tenant_id, rule_id, body_bytes, encode(body_sha256, 'hex') AS body_sha256
 FROM rejection WHERE rejection_id = %(rejection_id)s
 
 -- stats: Rejections by status, reason, tenant and event type, most first.

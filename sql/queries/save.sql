@@ -4,7 +4,7 @@
 -- of the document as NULL, and is made one again.
 
 -- hold_registry: Keep the registry as it is until the commit, and say which version that is, and whether anything is or was said of a queue.
-SELECT registry_version_held(true, true) AS version, EXISTS (SELECT FROM queue) AS queues_said
+SELECT registry_version_held(true, true, true) AS version, EXISTS (SELECT FROM queue) AS queues_said
 
 -- hold_registry_alone: Wait until no save is under way, and keep others from beginning until the commit.
 LOCK TABLE registry_lock IN EXCLUSIVE MODE
@@ -28,7 +28,9 @@ WHERE status = 'active'
 SELECT rule_id, reason, queue, tenant_id, event_type, conditions FROM rejection_rule WHERE retired_at IS NULL ORDER BY rule_id
 
 -- registry_queues: What is said of queues.
-SELECT queue, unwrap, mapping, tenants, event_type, registers_tenants FROM queue
+SELECT
+  queue, unwrap, mapping, tenants, event_type, registers_tenants, event_types, producers, may_void, may_correct
+FROM queue
 
 -- register_tenants: Register those of the names that are unknown, in a transaction of its own, as far as the queue may; gives those that were registered.
 SELECT register_tenants(%(queue)s, %(names)s, %(version)s)
@@ -245,22 +247,42 @@ WHERE (
     SELECT 1 FROM message
     WHERE message.delivery_id = incoming.delivery_id AND message.queue = incoming.queue LIMIT 1) IS NOT NULL
 
+-- rejection_room: On whose account rejections would be, in their order, and what is kept for each already. A claim counts for who is registered; a session's name is its user's choice, and so left out.
+SELECT holder, coalesce((SELECT sum(bytes) FROM rejection_room WHERE rejection_room.holder = laid.holder), 0)::bigint
+FROM (
+  SELECT position, CASE
+    WHEN bound_tenant_id IS NOT NULL THEN 'tenant ' || bound_tenant_id
+    WHEN (SELECT 1 FROM tenant WHERE tenant.tenant_id = incoming.tenant_id LIMIT 1) IS NOT NULL
+      THEN 'claimed ' || tenant_id || ' by ' || source
+    ELSE 'by ' || source
+  END AS holder
+  FROM (
+    SELECT *, coalesce('sender ' || split_part(sender_id, ':', 1), 'queue ' || queue) AS source
+    FROM ROWS FROM (unnest(
+      %(queue)b::text[], %(tenant_id)b::text[], %(sender_id)b::text[], %(bound_tenant_id)b::text[]
+    )) WITH ORDINALITY AS given (queue, tenant_id, sender_id, bound_tenant_id, position)
+  ) AS incoming
+) AS laid
+ORDER BY position
+
 -- insert_rejections: Keep what can't be a message, whole, discarded where a rule says so; a delivery that has an outcome already is not given back.
 INSERT INTO rejection (
   queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count, sender_id, bound_tenant_id, rule_id, status, closed_at)
+  sent_at, receive_count, sender_id, bound_tenant_id, holder, kept_bytes, body_bytes, body_sha256,
+  rule_id, status, closed_at)
 SELECT
   queue, delivery_id, reason, detail::jsonb, body, attributes::jsonb, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count, sender_id, bound_tenant_id,
+  sent_at, receive_count, sender_id, bound_tenant_id, holder, kept_bytes, body_bytes, body_sha256,
   rule_id, CASE WHEN rule_id IS NULL THEN 'open' ELSE 'discarded' END, CASE WHEN rule_id IS NOT NULL THEN now() END
 FROM unnest(
   %(queue)b::text[], %(delivery_id)b::text[], %(reason)b::text[], %(detail)b::text[], %(body)b::bytea[],
   %(attributes)b::text[], %(tenant_id)b::text[], %(event_type)b::text[], %(message_id)b::text[],
   %(producer)b::text[], %(sent_at)b::timestamptz[], %(receive_count)b::int[],
-  %(sender_id)b::text[], %(bound_tenant_id)b::text[], %(rule_id)b::bigint[]
+  %(sender_id)b::text[], %(bound_tenant_id)b::text[], %(holder)b::text[], %(kept_bytes)b::bigint[],
+  %(body_bytes)b::bigint[], %(body_sha256)b::bytea[], %(rule_id)b::bigint[]
 ) AS incoming (
   queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
-  sent_at, receive_count, sender_id, bound_tenant_id, rule_id)
+  sent_at, receive_count, sender_id, bound_tenant_id, holder, kept_bytes, body_bytes, body_sha256, rule_id)
 WHERE (
     SELECT 1 FROM duplicate
     WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NULL

@@ -178,11 +178,12 @@ def test_a_role_that_may_only_read_lacks_rights(stranger_url: str, db: Db) -> No
 def test_one_missing_right_is_named(stranger_url: str, db: Db) -> None:
     db.execute("GRANT processor_writer TO stranger")
     assert look_at_database(stranger_url)["rights"].fine
-    db.execute("REVOKE ALL ON FUNCTION registry_version_held(boolean, boolean) FROM PUBLIC, processor_writer")
+    function = "registry_version_held(boolean, boolean, boolean)"
+    db.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC, processor_writer".encode())
 
     assert (
         look_at_database(stranger_url)["rights"].found
-        == "lacking: EXECUTE on registry_version_held(boolean,boolean)"
+        == "lacking: EXECUTE on registry_version_held(boolean,boolean,boolean)"
     )
 
 

@@ -77,7 +77,7 @@ def test_nothing_is_left_of_an_erased_tenant_but_how_much_there_was(
     assert set(_traces(db)) == {
         "message", "duplicate", "rejection", "tenant", "event_type", "event_schema", "tenant_reader",
         "meter", "total", "meter_miss", "voided", "usage_line", "usage_removal", "usage_batch", "api_key",
-        "rejection_rule",
+        "rejection_rule", "rejection_room",
     }  # fmt: skip
     registry.set_tenant_status(db, "acme", "suspended")
 

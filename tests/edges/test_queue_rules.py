@@ -104,6 +104,10 @@ def test_what_is_named_changes_and_the_rest_stays_and_each_can_be_unset(command:
         "event_type": "pulse",
         "registers_tenants": True,
         "registers_max": 7,
+        "event_types": None,
+        "producers": None,
+        "may_void": True,
+        "may_correct": True,
         "registered_at": None,
     }
     for option, line in (

@@ -220,7 +220,8 @@ def test_a_reader_cannot_borrow_the_owners_rights(db: Db, database_url: str) -> 
     ).fetchall()
     assert sorted(paths) == [
         ("registry_changed", ["search_path=public, pg_temp"]),
-        # Without an argument and with one, for older code, and with two.
+        # Without an argument, with one and with two, for older code, and with three.
+        ("registry_version_held", ["search_path=public, pg_temp"]),
         ("registry_version_held", ["search_path=public, pg_temp"]),
         ("registry_version_held", ["search_path=public, pg_temp"]),
         ("registry_version_held", ["search_path=public, pg_temp"]),

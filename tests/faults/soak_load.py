@@ -31,7 +31,7 @@ _LOOK_EVERY = 2000
 _PAUSE_S = 0.05
 
 
-class _Client:
+class LeanClient:
     """What the publisher needs of boto3, at a fraction of its price: the senders are not what is tried."""
 
     def __init__(self, endpoint_url: str) -> None:
@@ -49,7 +49,7 @@ class _Client:
 
 def send(endpoint_url: str, queue_url: str, count: int, seed: int, folder: Path) -> None:
     """Send `count` messages; leaves DIR/manifest.jsonl and DIR/sums.json."""
-    client, sent, accepted = _Client(endpoint_url), Sent(), 0
+    client, sent, accepted = LeanClient(endpoint_url), Sent(), 0
     plan = Plan(
         events=count, seed=seed, tenants=SAMPLE_TENANTS, invalid=0.08, duplicates=0.05, since=load_since()
     )
@@ -76,14 +76,14 @@ def send(endpoint_url: str, queue_url: str, count: int, seed: int, folder: Path)
     )
 
 
-def _paced(client: _Client, queue_url: str, messages: Iterator[Outgoing]) -> Iterator[Outgoing]:
+def _paced(client: LeanClient, queue_url: str, messages: Iterator[Outgoing]) -> Iterator[Outgoing]:
     for number, message in enumerate(messages):
         while number % _LOOK_EVERY == 0 and _depth(client, queue_url) > BACKLOG_MAX:
             time.sleep(_PAUSE_S)
         yield message
 
 
-def _depth(client: _Client, queue_url: str) -> int:
+def _depth(client: LeanClient, queue_url: str) -> int:
     counts = client.ask("GetQueueAttributes", QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
     return int(counts["ApproximateNumberOfMessages"])
 

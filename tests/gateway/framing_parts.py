@@ -1,6 +1,7 @@
 """Raw requests that were made to be read in two ways, and what is to be answered to each of them."""
 
 PULSE = b'{"tenant_id": "acme", "product_sku": "disk", "used_amount": 1.5, "use_unity": "GB"}'
+ALIVE = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n"
 
 

@@ -34,6 +34,7 @@ class PlainIntake:
     items: list[Item] = field(default_factory=list)
     callers: list[Caller] = field(default_factory=list)
     debt: Refusal | None = None
+    charged_bytes: int = 0
     waiting: int = 0
     waiting_most: int = 0
     cancelled: int = 0
@@ -47,6 +48,9 @@ class PlainIntake:
 
     async def do(self, caller: Caller, weight: int, work: Callable[[], Result]) -> Result | Refusal:
         return await self.finish(caller, weight, work)
+
+    def charge(self, caller: Caller, size_bytes: int) -> None:  # noqa: ARG002 - whoever calls
+        self.charged_bytes += size_bytes
 
     async def finish(self, caller: Caller, weight: int, work: Callable[[], Result]) -> Result:  # noqa: ARG002
         return work()

@@ -43,6 +43,20 @@ def test_an_event_goes_in_and_its_ids_come_back(loop: Loop) -> None:
     assert intake.items == [Item(b'{"total": 12.50}', named)]
 
 
+def test_the_bytes_of_each_message_are_charged(loop: Loop) -> None:
+    intake, event = PlainIntake(), an_event(7)
+    batch = pb.IngestBatchRequest(items=[event])
+
+    with a_door(loop, intake) as door:
+        door.stub.Ingest(event, timeout=WAIT_S)
+        door.stub.IngestBatch(batch, timeout=WAIT_S)
+        list(door.stub.IngestStream(streamed(iter([event] * 3)), timeout=WAIT_S))
+        door.stub.IngestUpload(streamed(iter([event] * 3)), timeout=WAIT_S)
+
+    # A message of a stream is written as one of a batch.
+    assert intake.charged_bytes == event.ByteSize() + 7 * batch.ByteSize()
+
+
 def test_a_stream_answers_each_event_by_its_place(loop: Loop) -> None:
     intake = PlainIntake(lambda item: Refusal(Why.MALFORMED, "no") if item.body == b"x" else None)
     sent = [an_event(0), a_raw(b"x"), an_event(2)]

@@ -13,6 +13,7 @@ import pytest
 
 from processor.devstack.sqs import EmbeddedSqs
 from producers.gateway.http.framing import HEAD_BYTES_MAX
+from producers.gateway.http.protocol import GuardedProtocol
 from tests.gateway.http_rig import PROBLEM, Gateway, a_gateway, a_pulse, a_request, settings_of
 from tests.rig import wait_until
 
@@ -288,7 +289,7 @@ def test_requests_one_after_the_other_are_answered_in_order(gateway: Gateway) ->
 
 def test_a_connection_with_endless_requests_in_a_row_is_ended(impatient: Gateway) -> None:
     """They wait unread while nobody reads the answers."""
-    many = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n" * 2000
+    many = b"GET /docs HTTP/1.1\r\nhost: a\r\n\r\n" * 2000
     with impatient.raw() as client, pytest.raises(OSError, match=r"reset|Broken pipe"):
         client.send(*[many] * 200)
 
@@ -374,6 +375,22 @@ def test_the_longest_idle_connection_makes_room_for_a_new_one(gateway: Gateway) 
     assert answers == [202, 202]
 
 
+def test_clients_that_read_no_answer_to_what_needs_no_key_shut_nobody_out(gateway: Gateway) -> None:
+    readers = [gateway.raw() for _ in range(18)]
+    for reader in readers:
+        reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.send(b"GET /docs HTTP/1.1\r\nhost: a\r\n\r\n" * 200)
+    protocols = gateway.server.server_state.connections
+    wait_until(
+        lambda: sum(one.flow.write_paused for one in protocols if isinstance(one, GuardedProtocol)) == 18,
+        "all of them are in the middle of an answer",
+    )
+
+    assert gateway.post("/ingest", a_pulse()).status_code == 202
+    for reader in readers:
+        reader.socket.close()
+
+
 def test_connections_that_come_one_after_the_other_and_say_nothing_shut_nobody_out(gateway: Gateway) -> None:
     open_ones = [gateway.raw() for _ in range(100)]
 
@@ -406,8 +423,8 @@ def test_what_is_held_is_given_back_whatever_came_of_it(gateway: Gateway) -> Non
     for body in (PULSE, b"{", b" " * 30_000):
         gateway.post("/ingest", body)
     with gateway.raw() as client:
-        client.send(a_request(b"{", length=100))
-        wait_until(lambda: (places.taken, room.taken) == (1, 1), "one byte is held")
+        client.send(a_request(b"{" * 5000, length=6000))
+        wait_until(lambda: (places.taken, room.taken) == (1, 5000), "what came of a body is held")
     with gateway.raw() as client:
         client.send(b"POST /ing")
         wait_until(lambda: (places.taken, room.taken) == (0, 9), "what is no head yet is held")

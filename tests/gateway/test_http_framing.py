@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from processor.devstack.sqs import EmbeddedSqs
 from producers.gateway.http.framing import HEAD_BYTES_MAX, Framing, Unreadable
 from tests.gateway.framing_parts import (
+    ALIVE,
     BROKEN_BODIES,
     REFUSED,
     SMUGGLED,
@@ -20,8 +21,6 @@ from tests.gateway.framing_parts import (
     in_chunks,
 )
 from tests.gateway.http_rig import Gateway, a_gateway, settings_of
-
-ALIVE = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n"
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,9 +10,11 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from processor.check.roles import look_at_roles
 from tests.builders import a_delivery
 from tests.faults.scenarios import ALL
-from tests.fix_database import Saver
+from tests.fix_check import problems
+from tests.fix_database import LogIn, Saver, login_of
 from tests.journeys import dev
 
 # `processor dev` wants the port that awslocal looks at, and there is one.
@@ -105,6 +108,7 @@ def test_a_tenants_reader_is_let_in_sees_its_rows_and_is_let_out(
     saver.save(a_delivery(), a_delivery(tenant_id="globex"))
 
     db.execute(let_in.encode())
+    found = {finding.what: finding for finding in look_at_roles(db, "postgres", superuser=True)}
     parts = urlsplit(database_url)
     url = parts._replace(netloc=f"acme_reader:change%20me@{parts.hostname}:{parts.port}").geturl()
     try:
@@ -117,6 +121,31 @@ def test_a_tenants_reader_is_let_in_sees_its_rows_and_is_let_out(
 
     assert counts == [1]
     assert nothing == []
+    assert problems(found) == set()
+    assert found["tenant limits"].found == "set for each tenant reader"
+
+
+def test_what_the_page_says_against_a_tenants_login_works(log_in: LogIn, db: psycopg.Connection[Any]) -> None:
+    give_back, end = _blocks("What a tenant's login could do to the others")
+    application, tenant = log_in(name="application"), log_in("processor_tenant_reader", name="idler")
+    warden = log_in("pg_signal_backend", "pg_read_all_stats", name="warden")
+
+    words = {"DATABASE events": f"DATABASE {db.info.dbname}", "application": login_of(application)}
+    db.execute(re.sub("|".join(words), lambda found: words[found[0]], give_back).encode())
+    with psycopg.connect(application) as session:
+        session.execute("SELECT pg_advisory_lock(1)")
+        session.execute("CREATE TEMPORARY TABLE its_own ()")
+    with (
+        closing(psycopg.connect(tenant)) as idle,
+        psycopg.connect(warden, autocommit=True) as watching,
+    ):
+        idle.execute("SELECT FROM message")
+        assert watching.execute(end.encode()).fetchall() == []
+        ended = watching.execute(end.replace("1 minute", "0 s").encode()).fetchall()
+        with pytest.raises(psycopg.OperationalError):
+            idle.execute("SELECT FROM message")
+
+    assert ended == [(True,)]
 
 
 @pytest.mark.parametrize(

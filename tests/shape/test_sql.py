@@ -43,6 +43,7 @@ TABLES = (
     "unsettled",
     "run_message",
     "rejection_rule",
+    "rejection_room",
     "registry_lock",
     "books_lock",
     "window_lock",
@@ -60,6 +61,7 @@ COLUMNS = {
     "tenant": "tenant_id name status created_at registered_by?",
     "queue": """
         queue unwrap? mapping? tenants? event_type? registers_tenants registers_max registered_at
+        event_types? producers? may_void may_correct
     """,
     "event_type": "event_type description created_at id_scope",
     "event_schema": "schema_id event_type tenant_id? version definition published_at",
@@ -71,8 +73,9 @@ COLUMNS = {
     "rejection": """
         rejection_id queue delivery_id reason detail body attributes tenant_id? event_type? message_id?
         producer? sent_at receive_count rejected_at status replay_count closed_at? sender_id? bound_tenant_id?
-        first_rejected_at? rule_id?
+        first_rejected_at? rule_id? holder? kept_bytes? body_bytes? body_sha256?
     """,
+    "rejection_room": "holder slot bytes row_count",
     "rejection_rule": """
         rule_id reason queue? tenant_id? event_type? conditions added_at retired_at? removed_count
         removed_last_at?
@@ -128,6 +131,7 @@ KEYS = {
     "duplicate_pkey": "PRIMARY KEY (queue, delivery_id)",
     "rejection_pkey": "PRIMARY KEY (rejection_id)",
     "rejection_delivery_key": "UNIQUE (queue, delivery_id)",
+    "rejection_room_pkey": "PRIMARY KEY (holder, slot)",
     "rejection_rule_pkey": "PRIMARY KEY (rule_id)",
     "rejection_rule_fkey": "FOREIGN KEY (rule_id) REFERENCES rejection_rule(rule_id)",
     "removal_pkey": "PRIMARY KEY (tenant_id, outcome, day)",

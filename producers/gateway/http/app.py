@@ -24,7 +24,7 @@ from processor.wire import PULSE
 from producers.gateway.effort import ITEM
 from producers.gateway.http import Limits, measures, reading
 from producers.gateway.http.answers import ACCEPTED, answer_all, answer_one
-from producers.gateway.http.heads import credentials_of, fields_of, trace_of
+from producers.gateway.http.heads import Body, credentials_of, fields_of, trace_of
 from producers.gateway.http.openapi import describe, handshake, operation
 from producers.gateway.http.places import Stay, holder_of, visitor_of
 from producers.gateway.http.problems import (
@@ -35,7 +35,7 @@ from producers.gateway.http.problems import (
     problem_of,
 )
 from producers.gateway.http.reading import Message, Receive, Scope, Send
-from producers.gateway.items import Intake, Item, Keys, Refusal, Taken, Why, Word
+from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Taken, Why, Word
 from producers.gateway.shares import Shares
 
 log = structlog.get_logger(__name__)
@@ -123,15 +123,7 @@ class Taking:
         if owing := self._intake.owing(caller):
             raise Refused(problem_of(owing))
         announced = reading.announced_body(fields, self._limits)
-        body = await reading.read_body(scope, receive, announced, self._limits, held)
-        measures.body_bytes.inc(len(body))
-        if announced.encoding:
-            unpack = partial(reading.unpacked, body, announced.encoding, self._limits)
-            plain = await self._intake.do(caller, self._limits.body_bytes_max, unpack)
-            if isinstance(plain, Refusal):
-                raise Refused(problem_of(plain))
-            held.add(len(plain))
-            body = plain
+        body = await self._body(scope, receive, caller, announced, held)
         take_apart = partial(
             reading.items_of, body, announced, fields, headers, self._limits, self._event_type
         )
@@ -149,6 +141,31 @@ class Taking:
             words = await self._intake.take(found, caller) if found else []
             weight, answer = len(body) + ITEM * len(found), partial(self._answer_all, found, words)
         return await self._intake.finish(caller, weight, answer)
+
+    async def _body(
+        self, scope: Scope, receive: Receive, caller: Caller, announced: Body, held: Stay
+    ) -> bytes:
+        """Read the body, unpacked, and charge all of it to its caller."""
+        if announced.length is not None:
+            self._intake.charge(caller, announced.length)
+        charge = partial(self._charge, caller)
+        body = await reading.read_body(scope, receive, announced, self._limits, held, charge)
+        measures.body_bytes.inc(len(body))
+        if not announced.encoding:
+            return body
+        unpack = partial(reading.unpacked, body, announced.encoding, self._limits)
+        plain = await self._intake.do(caller, self._limits.body_bytes_max, unpack)
+        if isinstance(plain, Refusal):
+            raise Refused(problem_of(plain))
+        held.add(len(plain))
+        self._intake.charge(caller, len(plain) - len(body))
+        return plain
+
+    def _charge(self, caller: Caller, size_bytes: int) -> None:
+        """Charge a part of a body that did not say its length. Raises Refused for a tenant that owes."""
+        self._intake.charge(caller, size_bytes)
+        if owing := self._intake.owing(caller):
+            raise Refused(problem_of(owing))
 
     def _answer_one(self, item: Item, word: Word) -> Answer:
         return answer_one(self._said(item, word), self._taken_status)

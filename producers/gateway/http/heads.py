@@ -74,8 +74,10 @@ def _media_type_of(content_type: bytes) -> str:
     """Read a Content-Type; senders have a few of them, and send them with every event."""
     text = content_type.decode("latin-1")
     media_type = text.partition(";")[0].strip().lower()
-    charset = _CHARSET.search(text)
-    if charset and charset[1].lower() not in ("utf-8", "utf8"):
+    charsets = _CHARSET.findall(text)
+    if len(charsets) > 1:
+        raise refused("malformed", "the Content-Type names a charset twice; name it once")
+    if charsets and charsets[0].lower() not in ("utf-8", "utf8"):
         raise refused("unsupported_media_type", "the charset is not utf-8; expected JSON in UTF-8")
     if not media_type:
         raise refused("unsupported_media_type", "there is no Content-Type; expected application/json")

@@ -25,6 +25,9 @@ from producers.gateway.shares import Shares, holder_of
 _FRAMING = 16
 """What chunks and their extensions may add to a body: sixteen times its limit."""
 
+_WAKE_BYTES = 4096
+"""So much of a body is gathered before its reader hears of it, as each time costs what many bytes do."""
+
 _REASONS = {
     400: b"Bad Request",
     408: b"Request Timeout",
@@ -219,7 +222,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
         cycle.more_body = not self._whole
-        cycle.message_event.set()
+        if self._whole or len(cycle.body) >= _WAKE_BYTES:
+            cycle.message_event.set()
 
     def _hold(self, size_bytes: int) -> bool:
         """Hold so many bytes that can't be read on yet; False if there is no room for them."""

@@ -39,10 +39,18 @@ class Disconnected(Exception):
     """The client went away before its request was there."""
 
 
-async def read_body(scope: Scope, receive: Receive, announced: Body, limits: Limits, held: Stay) -> bytes:
+async def read_body(
+    scope: Scope,
+    receive: Receive,
+    announced: Body,
+    limits: Limits,
+    held: Stay,
+    charge: Callable[[int], None],
+) -> bytes:
     """Read the body to its end. Raises Refused beyond the limit, which is where reading stops.
 
-    What was read counts as `held`, whatever comes of it, until that ends.
+    `charge` is told of each part of a body that did not say its length. What was read counts as `held`,
+    whatever comes of it, until that ends.
     """
     message = await receive()
     chunks: list[bytes] = []
@@ -53,6 +61,8 @@ async def read_body(scope: Scope, receive: Receive, announced: Body, limits: Lim
         if size > limits.body_bytes_max:
             raise too_large(limits)
         held.add(len(chunk))
+        if announced.length is None and chunk:
+            charge(len(chunk))
         chunks.append(chunk)
         if not message.get("more_body"):
             break

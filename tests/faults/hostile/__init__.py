@@ -14,13 +14,14 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where everything answers, what key and login the tenant `mallory` has, and from where it comes."""
+    """Where everything answers, what key and logins the tenant `mallory` has, and from where it comes."""
 
     http: int
     grpc: int
     key: str
     queue_url: str
     database_url: str
+    other_database_url: str
     addresses: tuple[str, ...] = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5")
 
 

@@ -9,13 +9,13 @@ import psycopg
 from tests.faults.hostile import Target
 
 
-async def _sessions(target: Target, number: int, *statements: str, hold: bool = False) -> None:
+async def _sessions(url: str, number: int, *statements: str, hold: bool = False) -> None:
     """Run these on so many connections, again and again; `hold`: once, in a transaction that stays open."""
 
     async def one() -> None:
         while True:
             with contextlib.suppress(psycopg.Error):
-                connection = await psycopg.AsyncConnection.connect(target.database_url, autocommit=not hold)
+                connection = await psycopg.AsyncConnection.connect(url, autocommit=not hold)
                 async with connection:
                     # What follows then is a part of this transaction, and keeps its locks.
                     await connection.execute("SELECT 1")
@@ -55,7 +55,7 @@ async def psql_locks(target: Target) -> None:
         # The server's own, too: whoever may lock one of those stops more than us.
         tables = [name for (name,) in await cursor.fetchall()]
     await _sessions(
-        target,
+        target.database_url,
         1,
         "SET statement_timeout = 0",
         "SET lock_timeout = '100ms'",
@@ -70,10 +70,12 @@ async def psql_locks(target: Target) -> None:
 async def psql_bulk(target: Target) -> None:
     """Large objects, WAL and temporary tables, megabytes of each at a time."""
     await asyncio.gather(
-        _sessions(target, 1, "SELECT lo_from_bytea(0, convert_to(repeat('x', 4000000), 'UTF8'))"),
-        _sessions(target, 1, "SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000))"),
         _sessions(
-            target,
+            target.database_url, 1, "SELECT lo_from_bytea(0, convert_to(repeat('x', 4000000), 'UTF8'))"
+        ),
+        _sessions(target.database_url, 1, "SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000))"),
+        _sessions(
+            target.database_url,
             1,
             "CREATE TEMPORARY TABLE IF NOT EXISTS bulk (x text)",
             "INSERT INTO bulk SELECT repeat('x', 1000) FROM generate_series(1, 2000)",
@@ -85,7 +87,7 @@ async def psql_bulk(target: Target) -> None:
 async def psql_heavy(target: Target) -> None:
     """Questions without end, without bounds: four at once."""
     await _sessions(
-        target,
+        target.database_url,
         4,
         "SET statement_timeout = 0",
         "SET work_mem = '1GB'",
@@ -94,5 +96,5 @@ async def psql_heavy(target: Target) -> None:
 
 
 async def psql_connections(target: Target) -> None:
-    """As many connections as there are."""
-    await _sessions(target, 60, "SELECT pg_sleep(3600)")
+    """As many connections as there are, by a login of its own: the other has work for its own."""
+    await _sessions(target.other_database_url, 60, "SELECT pg_sleep(3600)")

@@ -1,0 +1,72 @@
+"""What new rejections keep where their holder has no room left: the head of the body, its length and digest.
+
+    rows of insert_rejections, what each holder keeps ─▶ the rows as they are, or cut
+
+A holder is whoever a rejection can be laid to, see the column `holder`. What is small stays whole.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from processor.errors import Reason
+
+HEAD_BYTES = 1024
+WHOLE_BYTES_MAX = 2 * HEAD_BYTES
+"""A rejection of no more stays whole whatever its holder keeps: to cut it would save little."""
+
+_WORDS = (
+    "; its sender or tenant keeps as much in open rejections as may be (STORAGE_REJECTED_BYTES), so the head "
+    "of this one is kept alone: it can't be replayed; discard the others, and have it sent again"
+)
+
+Columns = dict[str, list[Any]]
+
+
+def make_fit(columns: Columns, held: Sequence[tuple[str, int]], bytes_max: int) -> int:
+    """Add the columns of the account, and cut what finds no room; gives how many were cut.
+
+    `held` has for each row its holder and what that one keeps already.
+    """
+    kept = dict(held)
+    columns |= {"holder": [], "kept_bytes": [], "body_bytes": [], "body_sha256": []}
+    cut = 0
+    for place, (holder, _) in enumerate(held):
+        size, body = _size(columns, place), columns["body"][place]
+        # An import takes from the dead-letter queue what nobody has read; there would be no other copy.
+        small = size <= WHOLE_BYTES_MAX or columns["reason"][place] == Reason.DEAD_LETTERED
+        whole = small or kept[holder] + size <= bytes_max
+        columns["body_bytes"].append(None if whole else len(body))
+        columns["body_sha256"].append(None if whole else sha256(body).digest())
+        if not whole:
+            cut += 1
+            columns["body"][place] = body[:HEAD_BYTES]
+            columns["attributes"][place] = _head_of(columns["attributes"][place])
+            columns["detail"][place] = _short(columns["detail"][place])
+            size = _size(columns, place)
+        columns["holder"].append(holder)
+        columns["kept_bytes"].append(size)
+        kept[holder] += size
+    return cut
+
+
+def _size(columns: Mapping[str, Sequence[Any]], place: int) -> int:
+    texts = len(columns["attributes"][place].encode()) + len(columns["detail"][place].encode())
+    return len(columns["body"][place]) + texts
+
+
+def _head_of(attributes: str) -> str:
+    """Keep the attributes that have room, in their order."""
+    found: dict[str, Any] = {}
+    room = HEAD_BYTES
+    for name, value in json.loads(attributes).items():
+        room -= len(json.dumps({name: value}))
+        if room >= 0:
+            found[name] = value
+    return json.dumps(found)
+
+
+def _short(detail: str) -> str:
+    said: dict[str, Any] = json.loads(detail)
+    return json.dumps({"message": f"{said.get('message', '')}{_WORDS}", "errors_left_out": "errors" in said})

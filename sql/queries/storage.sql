@@ -1,0 +1,26 @@
+-- Who keeps much of the disk, for the alarm and for `processor check`. Bounded: the accounts are few, messages are a sample.
+
+-- bound: Let no statement of this transaction take longer.
+SELECT set_config('statement_timeout', %(timeout_ms)s, true)
+
+-- full_holders: Holders whose open rejections keep so much, most first.
+SELECT holder, sum(bytes)::bigint AS held
+FROM rejection_room
+GROUP BY holder HAVING sum(bytes) >= %(bytes)s
+ORDER BY held DESC, holder
+LIMIT %(holders_max)s
+
+-- pages: How many pages the table of messages has.
+SELECT pg_relation_size('message') / current_setting('block_size')::int
+
+-- large_tenants: Tenants whose messages take so much, as a share of the pages tells; what is stored beside the row is counted as it is there.
+SELECT tenant_id, held
+FROM (
+  SELECT tenant_id,
+    (sum(200 + pg_column_size(payload) + coalesce(pg_column_size(context), 0)) * 100 / %(percent)s::float8)::bigint AS held
+  FROM message TABLESAMPLE SYSTEM (%(percent)s::float8)
+  GROUP BY tenant_id
+) AS sampled
+WHERE held >= %(bytes)s
+ORDER BY held DESC, tenant_id
+LIMIT 1000
