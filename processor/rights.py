@@ -65,8 +65,10 @@ class Ground:
     def scope_of(self, producer: str) -> str | None:
         """Give the event type with an id scope in whose stored producers this name would stand."""
         first, slash, _ = producer.partition("/")
+        if not slash or not self.scopes:
+            return None
         event_type = unquote(first)
-        return event_type if slash and event_type in self.scopes else None
+        return event_type if event_type in self.scopes else None
 
     def sender_of(self, stored: str) -> str | None:
         """Give the producer that an event named which is stored with this one; None: no event is."""
@@ -112,13 +114,14 @@ class Rights:
     def of(cls, row: Mapping[str, Any], reserved: tuple[str, ...] = ()) -> "Rights":
         """Read the columns of a key or a queue."""
         event_types, producers = row["event_types"], row["producers"]
-        return cls(
+        found = cls(
             None if event_types is None else frozenset(event_types),
             None if producers is None else tuple(producers),
             row["may_void"],
             row["may_correct"],
             reserved,
         )
+        return EVERYTHING if found == EVERYTHING else found
 
     @property
     def implied(self) -> str:
@@ -134,8 +137,7 @@ class Rights:
 
     def complete(self, envelope: Envelope) -> Envelope:
         """Give the event with the producer that goes without saying, also that of what it voids."""
-        implied = self.implied
-        if not implied:
+        if self.producers is None or not (implied := self.implied):
             return envelope
         if not envelope.producer:
             envelope = replace(envelope, producer=implied)
@@ -147,6 +149,8 @@ class Rights:
 
     def denial(self, envelope: Envelope, ground: Ground) -> Denied | None:
         """Say why the sender may not send a completed event; None: it may."""
+        if self is EVERYTHING:
+            return None
         return self._type(envelope) or self._producer(envelope, ground) or self._taking_back(envelope, ground)
 
     def _type(self, envelope: Envelope) -> Denied | None:
@@ -211,7 +215,7 @@ class Rights:
 
 
 EVERYTHING = Rights()
-"""Of a sender of whom nothing is said."""
+"""Of a sender of whom nothing is said; always this very value, as every event of such a one asks for it."""
 
 NEITHER = Rights(may_void=False, may_correct=False)
 """Of a key of which nothing is said: it takes nothing back."""

@@ -21,7 +21,7 @@ from processor.amounts import Amount, amounts_of, find_misfit
 from processor.bindings import UNBOUND, Bindings, no_right
 from processor.decoding import NO_RULES, Decoder
 from processor.errors import Reason, SettingsError
-from processor.exact_numbers import LENGTH_MIN, too_many_to_compare
+from processor.exact_numbers import comparison_trouble
 from processor.id_scope import IdScope, Unscoped
 from processor.model import (
     Delivery,
@@ -53,7 +53,6 @@ bad items take up to 0.3 s, 1 MiB of them took 2.6 GB and 18 s.
 """
 
 _SEARCHED_DEPTH_MAX = 8
-_UNIQUE = '"uniqueItems"'
 
 _Refusal: TypeAlias = tuple[Reason, dict[str, Any]]
 
@@ -277,14 +276,8 @@ class Schemas:
                 "errors": [],
                 "error_count": 0,
             }
-        if _UNIQUE in schema.definition and len(envelope.payload) >= LENGTH_MIN:
-            count = too_many_to_compare(envelope.payload_value)
-            if count is not None:
-                words = (
-                    f"{count} numbers of the payload are beyond 64 bits, too many to be compared each with "
-                    "each, as uniqueItems in the schema asks; send them in quotes, or with fewer digits"
-                )
-                return Reason.UNSTORABLE, {"message": words}
+        if words := comparison_trouble(schema.definition, envelope.payload, envelope.payload_value):
+            return Reason.UNSTORABLE, {"message": words}
         try:
             if validator.is_valid(envelope.payload_value):
                 return None

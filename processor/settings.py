@@ -141,7 +141,6 @@ class Settings(BaseSettings):
     gateway_tenant_burst: int | None = Field(None, ge=1, le=10_000_000)
     gateway_tenant_rates: Annotated[Mapping[str, float] | None, NoDecode] = None
     gateway_key: SecretStr | None = None
-
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -26,7 +26,11 @@ OF_THE_SERVER: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "pg_logical_emit_message": ("EXECUTE",),
     },
     "processor_reader": {"database": ("TEMPORARY",)},
-    "processor_biller": {"database": ("TEMPORARY",), "pg_advisory_*": ("EXECUTE",)},
+    "processor_biller": {
+        "database": ("TEMPORARY",),
+        "pg_advisory_*": ("EXECUTE",),
+        "pg_logical_emit_message": ("EXECUTE",),
+    },
     "processor_retention": {"pg_advisory_*": ("EXECUTE",)},
 }
 """Which of these a group role may have.

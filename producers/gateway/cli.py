@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from processor import logs
+from processor.cores import settle_down
 from processor.errors import SettingsError
 from processor.settings import Settings
 
@@ -137,4 +138,6 @@ def _run(server: str, json_logs: bool | None, **given: Any) -> None:  # noqa: AN
             f"the package {error.name} is not installed; expected what the gateway runs on; "
             "run: pip install 'sqs-event-processor[gateway]'"
         ) from None
+    # A collection stops all threads, and while one large body is read there were a hundred of them.
+    settle_down("off", 0)
     run(settings)

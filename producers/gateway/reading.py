@@ -26,6 +26,7 @@ from processor.wire import (
     NOTHING_IMPLIED,
     TRACE_NAMES,
     Attribute,
+    Claimed,
     Envelope,
     Identifier,
     Malformed,
@@ -126,6 +127,10 @@ class Reading:
         """Read an item; without a tenant it is `tenant_id`'s."""
         body = item.body
         attributes: Mapping[str, Attribute] = item.attributes
+        beside_bytes = sum(map(len, attributes)) + sum(map(len, attributes.values()))
+        if beside_bytes > self._body_bytes_max:
+            words = f"{beside_bytes} bytes stand beside the body; at most {self._body_bytes_max} are taken"
+            return Malformed(Reason.TOO_LARGE, {"message": words}, Claimed())
         if attributes or body.startswith(BEFORE_JSON):
             # No sender speaks as one of our sources: their names mean something where nothing else does.
             unpacked = unpack(body, from_outside(attributes), self._body_bytes_max)

@@ -39,13 +39,13 @@ BEGIN
     IF has_function_privilege('public', kept.function::oid, 'EXECUTE') THEN
       EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', kept.function);
     END IF;
-    -- Releases before this one take advisory locks as these roles. A save that found a message stored already writes
-    -- an empty WAL message, so that its COMMIT waits for the standby.
+    -- Releases before this one take advisory locks as these roles. A save that found a message stored already, and
+    -- a hand-over that found a batch, write an empty WAL message, so that their COMMIT waits for the standby.
     FOR role_name IN SELECT rolname FROM pg_roles
       WHERE (kept.family = 'pg_advisory_*' AND rolname IN ('processor_writer', 'processor_biller', 'processor_retention'))
         OR (kept.family = 'pg_logical_emit_message' AND oid IN (
           SELECT grantee FROM pg_class CROSS JOIN LATERAL aclexplode(relacl)
-          WHERE pg_class.oid = 'message'::regclass AND privilege_type = 'INSERT'))
+          WHERE pg_class.oid IN ('message'::regclass, 'usage_line'::regclass) AND privilege_type = 'INSERT'))
     LOOP
       EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', kept.function, role_name);
     END LOOP;

@@ -1,9 +1,6 @@
 -- What a key may send, and a queue carry: event types, producers, and whether it may void or correct what counts. Keys
 -- and queues that exist go on to do what they could; keys that are added from now on may neither void nor correct unless that is said.
 
--- It waits for saves and gateways that read these tables: rather fail than make others wait for long, and be run again.
-SET LOCAL lock_timeout = '10s';
-
 ALTER TABLE api_key
   ADD COLUMN event_types text[] NULL,
   ADD COLUMN producers   text[] NULL,

@@ -2,9 +2,6 @@
 -- a rejection keeps the head of its body, with its length and digest. The account is made by triggers, so that it is
 -- right whoever closes, removes or erases rows.
 
--- Rather fail than make others wait for long, and be run again.
-SET LOCAL lock_timeout = '10s';
-
 ALTER TABLE rejection
   ADD COLUMN holder text COLLATE "C" NULL,
   ADD COLUMN kept_bytes bigint NULL,

@@ -86,6 +86,19 @@ def test_what_a_queue_may_not_carry_is_kept_with_the_right_that_is_missing(saver
     )
 
 
+def test_a_queue_of_which_no_right_is_said_carries_what_it_carried(saver: Saver, db: Db) -> None:
+    registry.publish_schema(db, "created", {}, id_scope=["/user_id"])
+    set_queue(db, OWN, {"tenants": ["acme"]})
+
+    found = saver.outcomes(
+        by(OWN, a_pulse(-1, producer="created/ada")),
+        by(OWN, a_void("p-1")),
+        a_pulse(1, producer="created/ada"),
+    )
+
+    assert found == ["stored"] * 3
+
+
 def test_a_right_that_is_taken_between_verdict_and_save_is_not_there(saver: Saver, db: Db) -> None:
     set_queue(db, OWN, {"tenants": ["acme"]})
     saver.store.load_registry()

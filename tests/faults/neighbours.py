@@ -67,7 +67,7 @@ class Neighbour:
         """Send no more; the last one is tried until it is taken, or so long."""
         self._stop.set()
         self._thread.join(wait_s)
-        if self._door is not None:
+        if self._door is not None and not self._thread.is_alive():
             self._door.close()
 
     def _send(self) -> None:

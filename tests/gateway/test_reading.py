@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from processor.wire import Envelope, decode
-from producers.gateway.items import Caller, Item, Refusal
+from producers.gateway.items import Caller, Item, Refusal, Why
 from producers.gateway.reading import Reading, trace_of
 from tests.spine.test_strict_json import few, separators, text_of, values
 
@@ -134,6 +135,15 @@ beside = st.dictionaries(names | speaking, names | st.sampled_from(["1.0", "gzip
 @given(st.binary(max_size=200) | values.map(text_of).map(str.encode), beside, st.none() | names)
 def test_whatever_comes_gets_a_word(body: bytes, attributes: dict[str, str], key: str | None) -> None:
     READING.read(Item(body, attributes, key), Caller("acme"), {})
+
+
+def test_a_flood_beside_a_body_is_refused_before_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producers.gateway.reading.from_outside", lambda _: pytest.fail("looked at"))
+
+    found = READING.read(Item(b"1", {f"k{number}": "v" for number in range(BODY_BYTES_MAX)}), Caller(), {})
+
+    assert isinstance(found, Refusal)
+    assert found.why is Why.TOO_LARGE
 
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -326,6 +326,17 @@ MIGRATIONS_WITH_ADVISORY = range(17)
 """Those up to the one that replaced these locks; it waits for saves of older code by the old one."""
 
 
+def test_no_migration_waits_longer_for_a_lock_than_migrate_lets_it() -> None:
+    """All who save wait behind it. The first sixteen were applied before there was a bound for all."""
+    longer = {
+        path.name
+        for path in (sql_folder() / "migrations").glob("*.sql")
+        if int(path.name[:4]) > 15 and "SET LOCAL lock_timeout" in path.read_text(encoding="utf-8")
+    }
+
+    assert longer == set()
+
+
 def test_no_lock_is_one_that_anybody_may_take(db: Db) -> None:
     """Whoever may connect can take an advisory lock, and would keep all from saving."""
     texts = {

@@ -23,7 +23,8 @@ async def _sessions(url: str, number: int, *statements: str, hold: bool = False)
                         for statement in statements:
                             await _tried(connection, statement)
                         await asyncio.sleep(3600 if hold else 0.01)
-            await asyncio.sleep(0.2)
+            # PostgreSQL forks for each try, which nothing in it bounds: held connections are the attack.
+            await asyncio.sleep(2)
 
     await asyncio.gather(*(one() for _ in range(number)))
 

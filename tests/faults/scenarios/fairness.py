@@ -129,7 +129,8 @@ def _settle(field: Field) -> None:
         ports["grpc"],
         keys[_MALLORY],
         queue_url,
-        *(field.postgres.url(DATABASE, login) for login in _LOGINS),
+        field.postgres.url(DATABASE, _LOGINS[0]),
+        field.postgres.url(DATABASE, _LOGINS[1]),
     )
     _TOWNS[id(field)] = _Town(target, _neighbours(field, target, keys))
     field.cleanup.callback(lambda: _TOWNS.pop(id(field)))
@@ -162,6 +163,11 @@ def _neighbours(field: Field, target: Target, keys: dict[str, str]) -> list[Neig
     ]
     field.load.more_manifests += [one.manifest for one in made]
     return made
+
+
+def _chosen() -> list[str]:
+    """Name the attacks to try: all, or what FAIRNESS_ATTACKS has."""
+    return os.environ.get("FAIRNESS_ATTACKS", "").split() or list(ATTACKS)
 
 
 # ── phases ────────────────────────────────────────────────────────────────────────────────────────────
@@ -241,14 +247,11 @@ HEADING = (
 
 
 def one_after_the_other(field: Field) -> None:
-    """Let each attack go on by itself for some seconds, after a calm phase of its own; shows figures.
-
-    FAIRNESS_ATTACKS names the attacks to try, where that is not all of them.
-    """
+    """Let each attack go on by itself for some seconds, after a calm phase of its own; shows figures."""
     town = _TOWNS[id(field)]
     click.echo(HEADING)
     with _served_all_the_time(field, town):
-        for name in os.environ.get("FAIRNESS_ATTACKS", "").split() or list(ATTACKS):
+        for name in _chosen():
             calm = [_phase(field, 5)]
             with field.fault(), _attacked(field, town.target, [name]):
                 field.pause(_ONSET_S, _ONSET_S)
@@ -260,7 +263,7 @@ def one_after_the_other(field: Field) -> None:
 def all_at_once(field: Field) -> None:
     """Let all attacks go on together for a minute, in rounds with a calm phase before each."""
     town = _TOWNS[id(field)]
-    together = [name for name in ATTACKS if name not in _FOR_A_REPLICA]
+    together = [name for name in _chosen() if name not in _FOR_A_REPLICA]
     calm, hostile = [], []
     with _served_all_the_time(field, town):
         for _ in range(field.rounds):
