@@ -15,8 +15,8 @@ from grpc_health.v1.health_pb2 import DESCRIPTOR, HealthCheckRequest
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
+from producers.gateway.grpc_ends import abort, client_is_gone
 from producers.gateway.grpc_front import Front
-from producers.gateway.grpc_service import abort, client_is_gone
 from producers.gateway.shares import Shares
 
 CALLS_MAX, WATCHES_MAX = 1000, 100

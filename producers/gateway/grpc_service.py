@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from processor.wire import TRACE_NAMES
 from producers.gateway import grpc_measures
 from producers.gateway.effort import ITEM
+from producers.gateway.grpc_ends import abort, client_is_gone
 from producers.gateway.grpc_front import Front, Pipe
 from producers.gateway.grpc_items import (
     STATUS,
@@ -356,26 +357,6 @@ async def _next(context: _Context) -> bytes | None:
 async def _refuse(context: _Context, refusal: Refusal, *, by_field: bool = False) -> NoReturn:
     words = status_words(refusal)
     await abort(context, STATUS[refusal.why], words, trailing(refusal, by_field=by_field))
-
-
-async def abort(
-    context: _Context, code: grpc.StatusCode, words: str, metadata: tuple[tuple[str, str | bytes], ...] = ()
-) -> NoReturn:
-    """End a call with this status; where its client has gone in the meantime, quietly."""
-    try:
-        await context.abort(code, words, metadata)
-    except grpc.aio.AbortError:
-        raise
-    except grpc.aio.BaseError:
-        # gRPC would log each with a traceback, as often as a client likes.
-        raise asyncio.CancelledError from None
-
-
-def client_is_gone(error: BaseException) -> bool:
-    """Say whether this is what gRPC raises when the other side has ended a call, or broken its rules."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(client_is_gone(one) for one in error.exceptions)
-    return isinstance(error, grpc.aio.BaseError | asyncio.CancelledError)
 
 
 def _fault(error: BaseException) -> str:

@@ -82,7 +82,7 @@ def attack(port: int, said: bytes, number: int = 0) -> None:
     """Say it, from another address each time: from one alone it would come at a pace."""
     with raw.a_connection(port, address=f"127.0.3.{1 + number}") as connection:
         connection.sendall(said)
-        connection.settimeout(0.02)
+        connection.settimeout(0.5 if number == 0 else 0.02)
         try:
             while connection.recv(65_536):
                 pass
