@@ -13,11 +13,10 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.gateway import grpc_open, grpc_places, grpc_service
+from producers.gateway import grpc_front, grpc_open, grpc_places, grpc_service
 from producers.gateway.grpc_places import FRAMES_AT_ONCE, Frames
 from producers.gateway.items import Caller, Refusal, Why
 from producers.gateway.protos import ingest_pb2 as pb
-from producers.gateway.shares import Shares
 from tests.gateway import raw_http2 as raw
 from tests.gateway.grpc_parts import (
     WAIT_S,
@@ -219,13 +218,15 @@ def test_a_large_first_message_waits_for_no_second_of_its_own(
     assert call(sent, metadata=[("x-api-key", "acme")], timeout=WAIT_S)
 
 
-def test_what_waits_for_its_turn_is_bounded_in_bytes(
-    loop: Loop, door: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_waits_for_its_turn_is_bounded_in_bytes(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     some_frames(monkeypatch)
-    monkeypatch.setattr(door.server.front, "early", Shares(900_000))
+    monkeypatch.setattr(grpc_front, "EARLY_BYTES_MAX", 900_000)
 
-    with contextlib.ExitStack() as attack, a_neighbour(door):
+    with (
+        a_door(loop, PlainIntake(), TwoKeys()) as door,
+        contextlib.ExitStack() as attack,
+        a_neighbour(door),
+    ):
         for _ in range(20):
             connection = attack.enter_context(raw.a_connection(door.port))
             connection.settimeout(0.2)
