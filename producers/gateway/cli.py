@@ -1,5 +1,6 @@
 """The commands `producers gateway …`: one for each door, which end by 0 when they are told to stop."""
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -110,6 +111,8 @@ def grpc(host: str | None, port: int | None, json_logs: bool | None, compat: str
     Exit codes: 0 told to stop   1 failed   2 bad usage or settings (a port that is taken, too)
                 4 what it needs can't be reached
     """  # noqa: D301 - click's mark for lines to be left as they are
+    # Its C core reads this when it is loaded, and writes past all logs, as often as a client likes.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     _run(
         "producers.gateway.grpc_server",
         json_logs,

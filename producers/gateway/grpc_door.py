@@ -3,19 +3,21 @@
 import asyncio
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2
 
 from processor.deaths import watch
-from processor.errors import SettingsError
+from producers.gateway.grpc_front import Front
+from producers.gateway.grpc_open import CALLS_MAX, WATCHES_MAX, OpenCalls
 from producers.gateway.grpc_service import SERVICE, Bounds, IngestService
 from producers.gateway.grpc_usage import SERVICE as USAGE_SERVICE
 from producers.gateway.items import Intake, Keys
 
 HEALTH_EVERY_S, HEALTH_TIMEOUT_S = 1.0, 5.0
-OTHER_CALLS_MAX = 100
-"""Calls for health and reflection beside those that send events: a full gateway still tells its health."""
+CONNECTIONS_MAX = 1000
+"""Connections without a setting; each may have many calls."""
+
+STREAMS_MAX = 100
+"""Calls of one connection at once; a client's further ones wait with the client."""
 
 LAST_WORDS_S = 0.5
 """How long the status of the last call may take to leave once its handler is done."""
@@ -31,30 +33,35 @@ class GrpcDoor:
     """
 
     def __init__(
-        self, intake: Intake, keys: Keys, bounds: Bounds, *, host: str, port: int, serves_usage: bool = False
+        self,
+        intake: Intake,
+        keys: Keys,
+        bounds: Bounds,
+        *,
+        host: str,
+        port: int,
+        connections_max: int = CONNECTIONS_MAX,
+        serves_usage: bool = False,
     ) -> None:
         self._intake = intake
         self._keys = keys
-        self._service = IngestService(intake, keys, bounds)
-        self._health = health.HealthServicer()
-        self._server = grpc.aio.server(
-            options=_options(bounds), maximum_concurrent_rpcs=bounds.calls_max + OTHER_CALLS_MAX
-        )
-        self._server.add_generic_rpc_handlers((self._service.handler(),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._names = [SERVICE]
-        if serves_usage:
-            self._server.add_generic_rpc_handlers((self._service.usage_handler(),))
-            self._names.append(USAGE_SERVICE)
-        others = (health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection((*self._names, *others), self._server)
-        self.port = self._listen(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        self.front = Front(host, port, connections_max, bounds.read_timeout_s)
+        self.port = self.front.port
+        self.service = IngestService(intake, keys, bounds, self.front)
+        self._names = [SERVICE, USAGE_SERVICE] if serves_usage else [SERVICE]
+        self._open = OpenCalls(self.front, self._names)
+        # We count by tenant and address; this bound asks for neither, and lies above.
+        self._server = grpc.aio.server(options=_options(bounds), maximum_concurrent_rpcs=_calls_max(bounds))
+        usage = (self.service.usage_handler(),) if serves_usage else ()
+        self._server.add_generic_rpc_handlers((self.service.handler(), *usage, self._open))
+        self._server.add_insecure_port(f"unix:{self.front.behind}")
         self.trouble = "starting"
 
     async def start(self) -> None:
         """Begin to answer."""
         await self._tell("starting")
         await self._server.start()
+        await self.front.start()
         self._looking = asyncio.create_task(self._keep_looking(), name="health")
         watch(self._looking)
 
@@ -64,21 +71,14 @@ class GrpcDoor:
         self._looking.cancel()
         # Whatever it ended by: a task that has died is told of elsewhere.
         await asyncio.wait([self._looking])
-        await self._health.enter_graceful_shutdown()
+        self.front.stop()
+        await self._open.health.enter_graceful_shutdown()
         closing = asyncio.create_task(self._server.stop(grace_s))
-        await self._service.stop(grace_s)
+        await self.service.stop(grace_s)
         # Who watches our health would else hold us for all of the grace.
         await self._server.stop(LAST_WORDS_S)
         await closing
-
-    def _listen(self, address: str) -> int:
-        try:
-            return self._server.add_insecure_port(address)
-        except RuntimeError:
-            raise SettingsError(
-                f"GATEWAY_GRPC_PORT: {address} can't be listened on; set GATEWAY_HOST to an address of this "
-                "machine and GATEWAY_GRPC_PORT to a free port, or to 0 for any"
-            ) from None
+        await self.front.close()
 
     async def _keep_looking(self) -> None:
         while True:
@@ -98,16 +98,17 @@ class GrpcDoor:
         said = health_pb2.HealthCheckResponse
         status = said.NOT_SERVING if trouble else said.SERVING
         for name in ("", *self._names):
-            await self._health.set(name, status)
+            await self._open.health.set(name, status)
+
+
+def _calls_max(bounds: Bounds) -> int:
+    return 4 * (bounds.calls_max + CALLS_MAX + WATCHES_MAX)
 
 
 def _options(bounds: Bounds) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", bounds.message_bytes_max),
-        # Two servers on one port would share its connections in silence.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_concurrent_streams", bounds.calls_max + OTHER_CALLS_MAX),
-        ("grpc.max_allowed_incoming_connections", bounds.calls_max + OTHER_CALLS_MAX),
+        ("grpc.max_concurrent_streams", STREAMS_MAX),
         ("grpc.server_handshake_timeout_ms", int(bounds.read_timeout_s * 1000)),
         # Who vanished without a word is found out, and holds its place no longer.
         ("grpc.keepalive_time_ms", _MINUTE_MS),

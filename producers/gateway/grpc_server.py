@@ -1,18 +1,22 @@
 """Runs the gRPC door: the intake and the keys behind it, probes beside it, and an orderly end."""
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import structlog
 import uvloop
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # of gRPC's own, without types
 
 from processor.deaths import ended_by_a_dead_thread
 from processor.probes import Probes
 from processor.settings import Settings
-from producers.gateway.grpc_door import OTHER_CALLS_MAX, GrpcDoor
+from producers.gateway.grpc_door import CONNECTIONS_MAX, GrpcDoor
+from producers.gateway.grpc_front import FILES_PER_CONNECTION
 from producers.gateway.grpc_service import Bounds
 from producers.gateway.open_files import connections_within
 from producers.gateway.opening import open_intake, open_keys
@@ -25,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 def run(settings: Settings) -> None:
     """Run the door of these settings until it is told to stop. Raises SettingsError for what can't work."""
-    connections_within(settings.gateway_requests_max + OTHER_CALLS_MAX)
+    quieten_grpc()
     with (
         ended_by_a_dead_thread(settings.stop_timeout_s),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
@@ -35,12 +39,15 @@ def run(settings: Settings) -> None:
 
 async def _run(settings: Settings) -> None:
     intake, keys = open_intake(settings), open_keys(settings)
+    wanted = max(settings.gateway_requests_max, CONNECTIONS_MAX)
+    found = connections_within(FILES_PER_CONNECTION * wanted) // FILES_PER_CONNECTION
     door = GrpcDoor(
         intake,
         keys,
         bounds_of(settings),
         host=settings.gateway_host,
         port=settings.gateway_grpc_port,
+        connections_max=max(1, found),
         serves_usage=settings.gateway_compat == "usage-service",
     )
     # By the time that anything may have to wait, a port that is taken has been told.
@@ -72,6 +79,28 @@ async def _run(settings: Settings) -> None:
             await keys.close()
             probes.stop()
     log.info("gateway_stopped", door="grpc")
+
+
+def quieten_grpc() -> None:
+    """Let gRPC tell what kind of error a call ended by, and nothing of what was sent.
+
+    It quotes metadata, keys among them, and prints tracebacks of what any client can do.
+    """
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_by_kind)
+    # In the few places where it prints a traceback it has logged it before.
+    cygrpc.traceback = SimpleNamespace(
+        print_exc=lambda: None, format_exception=lambda error: [type(error).__name__]
+    )
+
+
+def _by_kind(record: logging.LogRecord) -> bool:
+    kind = record.exc_info[0] if record.exc_info else None
+    record.msg, record.args = (
+        "gRPC ended a call by itself: %s",
+        (kind.__name__ if kind else record.levelname,),
+    )
+    record.exc_info = record.exc_text = None
+    return True
 
 
 def bounds_of(settings: Settings) -> Bounds:

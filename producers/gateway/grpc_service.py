@@ -1,17 +1,16 @@
 """The methods of the gRPC door: calls in, words out; all meaning is in the intake behind them.
 
-call ─▶ a free place? ─▶ who calls? ─▶ in debt? ─▶ read ─▶ Intake.take ─▶ reply, or status and metadata
+call ─▶ who calls? ─▶ in debt? ─▶ a place of the tenant's share ─▶ read ─▶ Intake.take ─▶ reply, or status
 """
 
 import asyncio
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
-from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -20,6 +19,8 @@ from google.protobuf.message import DecodeError
 from processor.wire import TRACE_NAMES
 from producers.gateway import grpc_measures
 from producers.gateway.effort import ITEM
+from producers.gateway.grpc_ends import abort, client_is_gone
+from producers.gateway.grpc_front import Front, Pipe
 from producers.gateway.grpc_items import (
     STATUS,
     Read,
@@ -31,12 +32,12 @@ from producers.gateway.grpc_items import (
     trailing,
     unreadable,
 )
-from producers.gateway.grpc_streams import Answered, Stream, take
+from producers.gateway.grpc_streams import FULL, Answered, Stream, take
 from producers.gateway.grpc_usage import UsageHandler, take_usage
 from producers.gateway.items import Caller, Intake, Keys, Refusal, Why
 from producers.gateway.protos import ingest_pb2 as pb
 from producers.gateway.protos import usage_pb2 as usage_pb
-from producers.gateway.shares import holder_of
+from producers.gateway.shares import Shares
 
 SERVICE = str(pb.DESCRIPTOR.services_by_name["Ingest"].full_name)
 
@@ -56,8 +57,6 @@ _STOPPING = Refusal(
     Why.UNAVAILABLE,
     "the gateway is stopping; what has no result has not been read: send it again, on a new connection",
 )
-_FULL = Refusal(Why.OVER_QUOTA, "the gateway has as much to do as it takes; come again", retry_after_s=1)
-
 _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
 _Request = TypeVar("_Request", pb.IngestRequest, pb.IngestBatchRequest)
@@ -75,12 +74,13 @@ class Bounds:
 
 @dataclass(slots=True)
 class _Call:
-    """What the metadata of a call say, and how much of the room for messages it holds."""
+    """What the metadata of a call say, who calls, and how much of the tenant's room for messages it holds."""
 
     authorization: str | None
     idempotency_key: str | None
     trace: dict[str, str]
-    address: Hashable = None
+    address: Hashable
+    caller: Caller = field(default_factory=Caller)
     held_bytes: int = 0
 
     def key_of(self, place: int) -> str | None:
@@ -96,16 +96,18 @@ class IngestService:
     message has a time-out, and a place that is counted.
     """
 
-    def __init__(self, intake: Intake, keys: Keys, bounds: Bounds) -> None:
+    def __init__(self, intake: Intake, keys: Keys, bounds: Bounds, front: Front) -> None:
         self._intake = intake
         self._keys = keys
         self._bounds = bounds
+        self._front = front
+        self.places = Shares(bounds.calls_max)
+        self.room = Shares(MESSAGES_HELD_MAX * bounds.message_bytes_max)
         self._streams: set[Stream] = set()
         self._stopping = False
-        self._calls = self._held_bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        grpc_measures.in_flight.set_function(lambda: self._calls)
+        grpc_measures.in_flight.set_function(lambda: self.places.taken)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Give what a server needs to call us."""
@@ -125,11 +127,10 @@ class IngestService:
     async def ingest(self, _messages: object, context: _Context) -> pb.IngestReply:
         """Take one event; a refusal ends the call with its status."""
         async with self._place("Ingest", context) as call:
-            caller = await self._known(call, context)
             read = await self._read(
-                pb.IngestRequest, lambda event: read_event(event, call.idempotency_key), caller, call, context
+                pb.IngestRequest, lambda event: read_event(event, call.idempotency_key), call, context
             )
-            [word] = await take(self._intake, [read], caller)
+            [word] = await take(self._intake, [read], call.caller)
             if isinstance(word, Refusal):
                 await _refuse(context, word, by_field=read.by_field)
             return pb.IngestReply(taken=taken(word))
@@ -137,13 +138,12 @@ class IngestService:
     async def ingest_batch(self, _messages: object, context: _Context) -> pb.IngestBatchReply:
         """Take several events, and give a result for each in order."""
         async with self._place("IngestBatch", context) as call:
-            caller = await self._known(call, context)
             reads = await self._read(
-                pb.IngestBatchRequest, lambda request: self._events(request, call), caller, call, context
+                pb.IngestBatchRequest, lambda request: self._events(request, call), call, context
             )
-            words_on_all = await take(self._intake, reads, caller)
+            words_on_all = await take(self._intake, reads, call.caller)
             reply = lambda: pb.IngestBatchReply(results=Results().of_all(words_on_all, reads))  # noqa: E731
-            return await self._intake.finish(caller, ITEM * len(reads), reply)
+            return await self._intake.finish(call.caller, ITEM * len(reads), reply)
 
     async def ingest_stream(self, _messages: object, context: _Context) -> None:
         """Take events as they come, and write results as they can."""
@@ -195,13 +195,12 @@ class IngestService:
             return data
 
         async with self._place("Consume", context) as call:
-            caller = await self._known(call, context)
             first = await self._first(call, context)
             found = await take_usage(
                 first,
                 following,
-                lambda reads: take(self._intake, reads, caller),
-                partial(self._do, caller),
+                lambda reads: take(self._intake, reads, call.caller),
+                partial(self._do, call.caller),
                 call.idempotency_key,
             )
             if isinstance(found, Refusal):
@@ -218,19 +217,18 @@ class IngestService:
 
     @asynccontextmanager
     async def _place(self, method: str, context: _Context) -> AsyncIterator[_Call]:
-        """Hold one of the places for calls; a call that finds none is refused before it is read."""
-        self._calls += 1
-        self._idle.clear()
-        status, call = "UNKNOWN", None
+        """Hold one of the tenant's places for calls; what has no key or finds no place is refused unread."""
+        status, call, pipe = "UNKNOWN", None, self._front.pipe_of(context.peer())
         try:
             if self._stopping:
                 await _refuse(context, _STOPPING)
-            if self._calls > self._bounds.calls_max:
-                await _refuse(context, _FULL)
-            said = _call(context)
-            if isinstance(said, Refusal):
-                await _refuse(context, said)
-            call = said
+            call = await self._known(context, pipe)
+            if not self.places.take(call.caller.holder):
+                call = None
+                await _refuse(context, FULL)
+            self._idle.clear()
+            if pipe is not None:
+                pipe.calls += 1
             yield call
             status = "OK"
         except grpc.aio.AbortError:
@@ -240,25 +238,38 @@ class IngestService:
             status = "CANCELLED"
             raise
         except Exception as error:  # noqa: BLE001 - nothing may reach gRPC, which logs it and tells the caller
-            status = "INTERNAL"
-            # Without its text and its trace, which may have the event in them.
-            log.error("call_failed", method=method, error=_fault(error))  # noqa: TRY400
-            await context.abort(grpc.StatusCode.INTERNAL, "a fault of the gateway; send it again")
+            status = "CANCELLED" if client_is_gone(error) else "INTERNAL"
+            if status == "INTERNAL":
+                # Without its text and its trace, which may have the event in them.
+                log.error("call_failed", method=method, error=_fault(error))  # noqa: TRY400
+            await abort(context, grpc.StatusCode.INTERNAL, "a fault of the gateway; send it again")
         finally:
             grpc_measures.calls.labels(method=method, status=status).inc()
-            self._calls -= 1
-            self._held_bytes -= call.held_bytes if call is not None else 0
-            if not self._calls:
-                self._idle.set()
+            if call is not None:
+                self._leave(call, pipe)
 
-    async def _known(self, call: _Call, context: _Context) -> Caller:
-        """Give who calls, if that may; before this nothing of a message is awaited."""
+    def _leave(self, call: _Call, pipe: Pipe | None) -> None:
+        self.places.give_back(call.caller.holder)
+        if call.held_bytes:
+            self.room.give_back(call.caller.holder, call.held_bytes)
+        if pipe is not None:
+            pipe.calls -= 1
+        if not self.places.taken:
+            self._idle.set()
+
+    async def _known(self, context: _Context, pipe: Pipe | None) -> _Call:
+        call = _call(context, None if pipe is None else pipe.address)
+        if isinstance(call, Refusal):
+            await _refuse(context, call)
         caller = await self._caller(call)
         if isinstance(caller, Refusal):
             await _refuse(context, caller)
         if owing := self._intake.owing(caller):
             await _refuse(context, owing)
-        return caller
+        call.caller = caller
+        if pipe is not None:
+            pipe.known(call.caller.holder)
+        return call
 
     async def _caller(self, call: _Call) -> Caller | Refusal:
         caller = await self._keys.caller(call.authorization)
@@ -275,14 +286,13 @@ class IngestService:
         self,
         kind: type[_Request],
         read: Callable[[_Request], T | Refusal],
-        caller: Caller,
         call: _Call,
         context: _Context,
     ) -> T:
         """Read the one message of a unary call."""
         data = await self._first(call, context)
         try:
-            found = await self._do(caller, len(data), lambda: read(kind.FromString(data)))
+            found = await self._do(call.caller, len(data), lambda: read(kind.FromString(data)))
         except DecodeError:
             await _refuse(context, unreadable(kind))
         if isinstance(found, Refusal):
@@ -303,29 +313,37 @@ class IngestService:
                 data = await _next(context)
         except TimeoutError:
             words = f"the message was not there within {self._bounds.read_timeout_s:g} s"
-            await context.abort(
-                grpc.StatusCode.DEADLINE_EXCEEDED, f"{words} (GATEWAY_READ_TIMEOUT_S); nothing was taken"
+            await abort(
+                context,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                f"{words} (GATEWAY_READ_TIMEOUT_S); nothing was taken",
             )
         if data is None:
             await _refuse(context, Refusal(Why.MALFORMED, "the call came to its end without a message"))
+        if not self.room.take(call.caller.holder, len(data)):
+            await _refuse(context, FULL)
         call.held_bytes = len(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > MESSAGES_HELD_MAX * self._bounds.message_bytes_max:
-            await _refuse(context, _FULL)
         return data
 
     def _stream(self, call: _Call, answer: Callable[[Answered], Awaitable[None]]) -> Stream:
-        return Stream(self._intake, lambda: self._caller(call), answer, call.key_of, self._bounds.items_max)
+        return Stream(
+            self._intake,
+            lambda: self._caller(call),
+            answer,
+            call.key_of,
+            self._bounds.items_max,
+            self.room,
+            call.caller.holder,
+        )
 
     async def _run(self, call: _Call, stream: Stream, context: _Context) -> None:
-        """Check who calls before anything is read, then let the stream come to its end."""
-        caller = await self._known(call, context)
+        """Let the stream come to its end."""
         self._streams.add(stream)
         if self._stopping:
             # It came in just before, and was not among those that the stop has told.
             stream.end()
         try:
-            await stream.run(lambda: _next(context), partial(self._do, caller))
+            await stream.run(lambda: _next(context), partial(self._do, call.caller))
         finally:
             self._streams.discard(stream)
 
@@ -338,7 +356,7 @@ async def _next(context: _Context) -> bytes | None:
 
 async def _refuse(context: _Context, refusal: Refusal, *, by_field: bool = False) -> NoReturn:
     words = status_words(refusal)
-    await context.abort(STATUS[refusal.why], words, trailing(refusal, by_field=by_field))
+    await abort(context, STATUS[refusal.why], words, trailing(refusal, by_field=by_field))
 
 
 def _fault(error: BaseException) -> str:
@@ -349,7 +367,7 @@ def _fault(error: BaseException) -> str:
     return " ".join([type(error).__name__, *(f"{Path(one.filename).name}:{one.lineno}" for one in last)])
 
 
-def _call(context: _Context) -> _Call | Refusal:
+def _call(context: _Context, address: Hashable) -> _Call | Refusal:
     named: dict[str, str] = {}
     for name, value in context.invocation_metadata() or ():
         if isinstance(value, bytes):
@@ -365,10 +383,5 @@ def _call(context: _Context) -> _Call | Refusal:
         named.get("x-api-key") or named.get("authorization"),
         key,
         {name: named[name] for name in TRACE_NAMES if name in named},
-        holder_of(_host(context.peer())),
+        address,
     )
-
-
-def _host(peer: str) -> str:
-    """Take the address out of gRPC's word for it, such as ipv6:%5B::1%5D:50051."""
-    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")

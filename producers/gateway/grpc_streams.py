@@ -6,7 +6,7 @@ Who does not read the answers gets no room, and is then not read either: that is
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -14,8 +14,9 @@ from typing import TypeAlias
 from google.protobuf.message import DecodeError
 
 from producers.gateway.grpc_items import Read, read_event, too_many_items, unreadable
-from producers.gateway.items import Caller, Intake, Item, Refusal, Word
+from producers.gateway.items import Caller, Intake, Item, Refusal, Why, Word
 from producers.gateway.protos import ingest_pb2 as pb
+from producers.gateway.shares import Shares
 
 WINDOW_ITEMS, WINDOW_BYTES = 256, 4 * 1024 * 1024
 """What a stream may have without an answer until it is read no further; its last message may go beyond."""
@@ -25,6 +26,10 @@ CHUNK_ITEMS = 10
 
 LINGER_S = 0.001
 """How long an event waits for others of its stream, while some are on their way already."""
+
+FULL = Refusal(
+    Why.OVER_QUOTA, "the gateway has as much to do for this tenant as it takes; come again", retry_after_s=1
+)
 
 
 Do: TypeAlias = Callable[[int, Callable[[], list[Read]]], Awaitable[list[Read] | Refusal]]
@@ -52,6 +57,7 @@ class Stream:
 
     `check` says, now and again, who calls; `key_of` gives the idempotency key of an event by its place.
     `answer` hands words back: never twice at once, and not before it returns is there room for more.
+    What it holds is taken from the share that `holder` has of `room`; events beyond that are refused.
     """
 
     def __init__(
@@ -61,7 +67,11 @@ class Stream:
         answer: Callable[[Answered], Awaitable[None]],
         key_of: Callable[[int], str | None],
         items_max: int,
+        room: Shares,
+        holder: Hashable,
     ) -> None:
+        self._room = room
+        self._holder = holder
         self._intake = intake
         self._check = check
         self._answer = answer
@@ -89,6 +99,13 @@ class Stream:
 
         `do` does work of so many bytes, such as to read a message.
         """
+        try:
+            await self._run(next_message, do)
+        finally:
+            if self._window.size_bytes:
+                self._room.give_back(self._holder, self._window.size_bytes)
+
+    async def _run(self, next_message: Callable[[], Awaitable[bytes | None]], do: Do) -> None:
         reader = asyncio.create_task(self._read(next_message, do))
         ended = asyncio.create_task(self._ended.wait())
         async with asyncio.TaskGroup() as self._takes:
@@ -128,6 +145,8 @@ class Stream:
 
     def _arrive(self, reads: Sequence[Read], first: int, size_bytes: int) -> None:
         idle = not self._window.items
+        if not self._room.take(self._holder, size_bytes):
+            reads, size_bytes = [Read(FULL)] * len(reads), 0
         self._window.enter(len(reads), size_bytes)
         for sequence, read in enumerate(reads, first):
             # The bytes of a message leave the window with its last event.
@@ -160,7 +179,10 @@ class Stream:
             words = await take(self._intake, [one.read for one in arrived], caller)
         async with self._answering:
             await self._answer(Answered(arrived, words))
-        self._window.leave(len(arrived), sum(one.size_bytes for one in arrived))
+        size_bytes = sum(one.size_bytes for one in arrived)
+        self._window.leave(len(arrived), size_bytes)
+        if size_bytes:
+            self._room.give_back(self._holder, size_bytes)
 
 
 async def take(intake: Intake, reads: list[Read], caller: Caller) -> list[Word]:
@@ -174,20 +196,20 @@ class _Window:
     """Counts what has no answer."""
 
     def __init__(self) -> None:
-        self.items = self._bytes = 0
+        self.items = self.size_bytes = 0
         self._left = asyncio.Event()
 
     def enter(self, items: int, size_bytes: int) -> None:
         self.items += items
-        self._bytes += size_bytes
+        self.size_bytes += size_bytes
 
     def leave(self, items: int, size_bytes: int) -> None:
         self.items -= items
-        self._bytes -= size_bytes
+        self.size_bytes -= size_bytes
         self._left.set()
 
     async def room(self) -> None:
         """Wait until there is room for one message more."""
-        while self.items >= WINDOW_ITEMS or self._bytes >= WINDOW_BYTES:
+        while self.items >= WINDOW_ITEMS or self.size_bytes >= WINDOW_BYTES:
             self._left.clear()
             await self._left.wait()

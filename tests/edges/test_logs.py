@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 
 from processor.escaping import escaped
+from processor.logs import LINES_MAX, LINES_S, Limiter
 
 HOSTILE = [
     "\n",
@@ -133,3 +137,66 @@ def test_a_log_that_can_not_be_written_stops_nothing() -> None:
         )
 
     assert done.stdout == "at the end\n"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def written(limiter: Limiter, event: str, times: int = 1) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for _ in range(times):
+        with suppress(structlog.DropEvent):
+            found.append(dict(limiter.of_ours(None, "info", {"event": event})))
+    return found
+
+
+def test_of_one_event_so_many_lines_are_written_and_the_next_says_how_many_were_not() -> None:
+    clock = Clock()
+    limiter = Limiter(clock)
+
+    flood = written(limiter, "refused", 10_000)
+    other = written(limiter, "another")
+    clock.now = LINES_S
+    after = written(limiter, "refused", 2)
+
+    assert flood == [{"event": "refused"}] * LINES_MAX
+    assert other == [{"event": "another"}]
+    assert after == [{"event": "refused", "left_out": 10_000 - LINES_MAX}, {"event": "refused"}]
+
+
+def test_each_delivery_has_its_line_where_that_was_asked_for() -> None:
+    assert len(written(Limiter(), "delivery", 100)) == 100
+
+
+def test_events_without_end_are_bounded_too() -> None:
+    limiter = Limiter(Clock())
+
+    assert sum(len(written(limiter, f"made-up-{number}")) for number in range(5000)) < 1100
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_flood_of_lines_of_a_library_is_counted(log_format: str) -> None:
+    program = f"""
+import logging
+from processor import logs
+logs.configure("{log_format}", "DEBUG")
+def shout(number):
+    try:
+        raise ValueError(number)
+    except ValueError:
+        logging.getLogger("asyncio").exception("Task exception %d was never retrieved", number)
+for number in range(1000):
+    shout(number)
+logs.LINES_S = 0
+shout(1000)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True
+    ).stderr
+
+    assert said.count("ValueError") <= 3 * (LINES_MAX + 1)
+    assert f"left out: {1000 - LINES_MAX} lines like this" in said

@@ -144,6 +144,10 @@ class Door:
         return IngestStub(self.channel)
 
     @property
+    def port(self) -> int:
+        return self.server.port
+
+    @property
     def target(self) -> str:
         return f"127.0.0.1:{self.server.port}"
 
@@ -160,12 +164,24 @@ class Door:
 
 @contextmanager
 def a_door(
-    loop: Loop, intake: Intake, keys: Keys | None = None, *, serves_usage: bool = False, **bounds: float
+    loop: Loop,
+    intake: Intake,
+    keys: Keys | None = None,
+    *,
+    connections_max: int = 1000,
+    serves_usage: bool = False,
+    **bounds: float,
 ) -> Iterator[Door]:
     async def opened() -> GrpcDoor:
         chosen = replace(BOUNDS, **bounds)  # type: ignore[arg-type]  # numbers, whichever
         server = GrpcDoor(
-            intake, keys or PlainKeys(), chosen, host="127.0.0.1", port=0, serves_usage=serves_usage
+            intake,
+            keys or PlainKeys(),
+            chosen,
+            host="127.0.0.1",
+            port=0,
+            connections_max=connections_max,
+            serves_usage=serves_usage,
         )
         await server.start()
         return server

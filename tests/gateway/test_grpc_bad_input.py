@@ -39,7 +39,7 @@ def loop() -> Iterator[Loop]:
 
 def calls_of(door: Door) -> int:
     """How many calls hold a place."""
-    return door.server._service._calls
+    return door.server.service.places.taken
 
 
 @pytest.mark.parametrize("method", ["Ingest", "IngestBatch"])
@@ -160,7 +160,7 @@ def test_a_call_that_is_cancelled_leaves_nothing_behind(loop: Loop, method: str)
 
         wait_until(lambda: calls_of(door) == 0, "its place is free", wait_s=WAIT_S)
         assert intake.waiting == 0
-        assert not door.server._service._streams
+        assert not door.server.service._streams
 
 
 def test_a_message_that_never_comes_to_its_end_has_a_time_out(loop: Loop) -> None:
@@ -229,7 +229,7 @@ def test_the_bytes_of_all_messages_together_are_bounded(loop: Loop, monkeypatch:
         assert held.result(WAIT_S)
         assert refusal_of(refused.value).code == pb.CODE_OVER_QUOTA
         assert answer_of(door, "Ingest", [large])
-        assert door.server._service._held_bytes == 0
+        assert door.server.service.room.taken == 0
 
 
 def test_of_a_stream_no_more_than_a_window_is_without_an_answer(loop: Loop) -> None:
@@ -266,8 +266,8 @@ def test_who_reads_no_answers_is_not_read_either(loop: Loop) -> None:
 
     with a_door(loop, intake) as door:
         replies = door.stub.IngestStream(streamed(an_event(n) for n in range(20_000)), timeout=WAIT_S)
-        wait_until(lambda: bool(door.server._service._streams), "it has begun", wait_s=WAIT_S)
-        [stream] = door.server._service._streams
+        wait_until(lambda: bool(door.server.service._streams), "it has begun", wait_s=WAIT_S)
+        [stream] = door.server.service._streams
         wait_until(lambda: stream._window.items == WINDOW_ITEMS, "the window is full", wait_s=WAIT_S)
         taken = len(intake.items)
         replies.cancel()

@@ -236,7 +236,7 @@ def test_a_stream_that_dies_has_put_on_the_queue_all_that_it_was_answered(
         replies = door.stub.IngestStream(streamed(an_event(n) for n in range(2000)), timeout=WAIT_S)
         answered = {one.result.taken.message_id for _ in range(5) for one in next(replies).results}
         door.channel.close()
-        wait_until(lambda: door.server._service._calls == 0, "it is gone", wait_s=WAIT_S)
+        wait_until(lambda: door.server.service.places.taken == 0, "it is gone", wait_s=WAIT_S)
     process_all(source, saver)
 
     rows = {row[0] for row in db.execute("SELECT message_id FROM message")}

@@ -45,7 +45,8 @@ def test_the_code_has_every_field_of_the_proto_by_its_number(file: str, pb: Any)
 
 def test_every_method_is_served() -> None:
     service: Any = pb.DESCRIPTOR.services_by_name["Ingest"]
-    handler: Any = IngestService(PlainIntake(), PlainKeys(), BOUNDS).handler()
+    no_front: Any = None
+    handler: Any = IngestService(PlainIntake(), PlainKeys(), BOUNDS, no_front).handler()
 
     assert set(handler._method_handlers) == {f"/{SERVICE}/{method.name}" for method in service.methods}
 

@@ -110,7 +110,7 @@ def collect(replies: Any, into: list[int]) -> None:
 
 def begin_to_stop(door: Door, grace_s: float = WAIT_S) -> "Future[None]":
     stopping = asyncio.run_coroutine_threadsafe(door.server.stop(grace_s), door.loop._loop)
-    wait_until(lambda: door.server._service._stopping, "it stops", wait_s=WAIT_S)
+    wait_until(lambda: door.server.service._stopping, "it stops", wait_s=WAIT_S)
     return stopping
 
 
