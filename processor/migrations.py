@@ -23,6 +23,9 @@ _LOCK_WAIT_MS = 2000
 """Whoever saves waits behind us while we wait. So we let them go first, and begin the migration again."""
 
 _LOCK_TRIES = 3
+_LOCK_SINCE = 16
+"""The migration that made the lock."""
+
 _BREAKS = "-- breaks older code:"
 
 
@@ -154,15 +157,18 @@ def _apply(connection: psycopg.Connection[Any], migration: Migration) -> bool:
 
 def _run(connection: psycopg.Connection[Any], migration: Migration) -> bool:
     sql = queries("migrations")
-    begun = bool(_applied(connection))
+    applied = _applied(connection)
+    begun = bool(applied)
     try:
         with connection.transaction():
-            if begun:
+            if _LOCK_SINCE in applied:
                 # Behind another process that migrates, for as long as that takes: nobody else can lock this.
                 connection.execute(sql["lock"])
-                if migration.number in _applied(connection):
-                    return False
             connection.execute(sql["bound_wait"], {"wait_ms": str(_LOCK_WAIT_MS)})
+            if begun and _LOCK_SINCE not in applied:
+                connection.execute(sql["lock_at_first"])
+            if begun and migration.number in _applied(connection):
+                return False
             connection.execute(migration.text.encode())
             connection.execute(
                 sql["note"],
