@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from processor.check.roles import look_at_roles
 from processor.devstack.binaries import find_binaries, server_account
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.migrations import migrate
@@ -172,3 +173,39 @@ def test_an_owner_who_is_no_superuser_is_told_what_is_left_and_goes_on(tmp_path:
             owner.execute("SELECT pg_advisory_lock(1), lo_creat(-1)")
             owner.execute("CREATE TEMPORARY TABLE its_own ()")
         assert told == []
+
+
+def test_an_owner_who_may_make_no_schema_is_told_so_and_goes_on(tmp_path: Path) -> None:
+    """The tables that are only locked stay beside the others, until somebody makes a schema for them."""
+    with EmbeddedPostgres(tmp_path / "server", fsync=False) as server:
+        with psycopg.connect(server.url(), autocommit=True) as admin:
+            admin.execute("CREATE ROLE modest LOGIN PASSWORD 'secret'")
+            admin.execute("CREATE DATABASE modest")
+        told: list[str] = []
+        url = server.url("modest", "modest", "secret")
+        with psycopg.connect(server.url("modest"), autocommit=True) as admin:
+            admin.execute("GRANT USAGE, CREATE ON SCHEMA public TO modest")
+        with psycopg.connect(url, autocommit=True) as owner:
+            owner.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+            migrate(owner)
+            statement = "CREATE SCHEMA public_locks AUTHORIZATION modest"
+            assert [words for words in told if statement in words]
+            assert "tables that are only locked" in _every_login(owner)
+            owner.execute("SELECT registry_version_held(true, true, true), take_lock('books_lock', false)")
+
+            with psycopg.connect(server.url("modest"), autocommit=True) as admin:
+                admin.execute("CREATE SCHEMA public_locks")
+                owner.execute("SELECT put_up_tenant_walls()")
+                # A schema of somebody else would come before ours in functions with the owner's rights.
+                assert owner.execute("SELECT to_regclass('registry_lock')").fetchone() == ("registry_lock",)
+                admin.execute("ALTER SCHEMA public_locks OWNER TO modest")
+            owner.execute("SELECT put_up_tenant_walls()")
+
+            assert owner.execute("SELECT to_regclass('registry_lock')").fetchone() == (None,)
+            assert "only locked" not in _every_login(owner)
+            owner.execute("SELECT registry_version_held(true, true, true), take_lock('books_lock', false)")
+
+
+def _every_login(owner: Db) -> str:
+    findings = {finding.what: finding for finding in look_at_roles(owner, "modest", superuser=False)}
+    return findings["every login"].found
