@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +19,9 @@ from tests.fix_database import LogIn, login_of
 
 Db = psycopg.Connection[Any]
 
-KEPT = r"^(lo|pg_(try_)?advisory)_|^lo(read|write)$|notify|emit|export_snapshot|current_xact_id$|txid_current$"
+KEPT = (
+    r"^(lo|pg_(try_)?advisory)_|^lo(read|write)$|notify|emit|export_snapshot|current_xact_id$|txid_current$"
+)
 """By this a function of the server is taken for one that could stop others: wider than the migration's."""
 
 HARMLESS = {"pg_notification_queue_usage"}
@@ -40,7 +42,7 @@ ATTACKS = [
     "SELECT pg_try_advisory_xact_lock_shared(1, 1)",
     "SELECT pg_notify('x', 'x')",
     "SELECT pg_export_snapshot()",
-    "DO $$ BEGIN LOOP PERFORM 1; COMMIT; END LOOP; END $$",
+    "DO $$ BEGIN FOR i IN 1..9 LOOP COMMIT; END LOOP; END $$",
     "DO $$ BEGIN RAISE LOG 'x'; END $$",
     "CREATE FUNCTION filler() RETURNS int LANGUAGE plpgsql AS 'BEGIN END'",
     "SELECT txid_current()",
@@ -100,6 +102,33 @@ def test_a_limit_of_a_superuser_outlives_what_the_role_resets(log_in: LogIn, db:
             tenant.execute("SELECT DISTINCT repeat('x', 100) || n FROM generate_series(1, 100000) AS n")
 
 
+def test_a_login_whose_messages_are_not_logged_fills_no_log(tmp_path: Path) -> None:
+    """By the recipe for tenants' logins; none of what it tries is a matter of rights."""
+    with EmbeddedPostgres(tmp_path / "server", fsync=False) as server:
+        with psycopg.connect(server.url(), autocommit=True) as admin:
+            admin.execute("CREATE ROLE loud LOGIN PASSWORD 'secret'")
+            _make_noise(server.url("postgres", "loud", "secret"), "heard")
+            admin.execute("ALTER ROLE loud SET log_min_messages = 'panic'")
+            _make_noise(server.url("postgres", "loud", "secret"), "unheard")
+        log = (tmp_path / "server" / "server.log").read_text()
+
+    assert log.count("aheard") > 3
+    assert "aunheard" not in log
+
+
+def _make_noise(url: str, word: str) -> None:
+    with psycopg.connect(url, autocommit=True) as loud:
+        for setting in ("log_min_messages = 'debug5'", "log_min_error_statement = 'debug5'"):
+            with suppress(psycopg.errors.InsufficientPrivilege):
+                loud.execute(f"ALTER ROLE CURRENT_USER SET {setting}".encode())
+        for kind in ("parse", "rewritten", "plan"):
+            loud.execute(f"SET debug_print_{kind} = on".encode())
+        loud.execute(f'SELECT 1 AS "a{word}"'.encode())
+        for wrong in (f"SELECT a{word}", f"SELECT 'a{word}'::int", f"a{word}"):
+            with pytest.raises(psycopg.Error):
+                loud.execute(wrong.encode())
+
+
 def test_one_role_may_be_given_a_right_back(log_in: LogIn, db: Db) -> None:
     url = log_in(name="application")
     db.execute(f"GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO {login_of(url)}".encode())
@@ -134,8 +163,14 @@ def test_a_dump_keeps_what_was_taken_but_on_the_database_itself(
                 timeout=60,
             )
             with psycopg.connect(stranger, autocommit=True) as connection:
-                with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                    connection.execute("SELECT lo_creat(-1)")
+                for attack, words in (
+                    ("SELECT lo_creat(-1)", "function lo_creat"),
+                    ("DO $$ BEGIN END $$", "language plpgsql"),
+                    ("PREPARE p AS DELETE FROM public_locks.registry_lock", "schema public_locks"),
+                    ("COMMENT ON TABLE message IS 'x'", "COMMENT is refused"),
+                ):
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege, match=words):
+                        connection.execute(attack)
                 connection.execute("CREATE TEMPORARY TABLE filler ()")
             with psycopg.connect(restored, autocommit=True) as owner:
                 assert owner.execute("SELECT put_up_tenant_walls()").fetchone() == (True,)
