@@ -4,7 +4,7 @@ A session may change most settings for itself, `statement_timeout` and `work_mem
 what was taken from PUBLIC, CONNECTION LIMIT, and settings of superusers such as `temp_file_limit`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from processor.check import Finding, judge, listed, tell
@@ -60,7 +60,13 @@ def every_login(rights: str, *, let_in: bool) -> Finding:
     return tell(what, rights, note=True, advice=f"before a tenant is let in: {advice}")
 
 
-def tenant_limits(logins: Sequence[Mapping[str, Any]]) -> Finding:
+def limits_of(logins: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Judge the limits of tenants' logins, and say into which other databases they get."""
+    yield _tenant_limits(logins)
+    yield _other_databases(logins)
+
+
+def _tenant_limits(logins: Sequence[Mapping[str, Any]]) -> Finding:
     """Judge whether a tenant's login could take all connections, or fill the disk by sorting or by logs."""
     free = {
         "CONNECTION LIMIT": [login["role"] for login in logins if not login["connections"]],
@@ -77,8 +83,8 @@ def tenant_limits(logins: Sequence[Mapping[str, Any]]) -> Finding:
     )
 
 
-def other_databases(logins: Sequence[Mapping[str, Any]]) -> Finding:
-    """Say into which other databases tenants' logins get: DDL waits there for locks that are the server's."""
+def _other_databases(logins: Sequence[Mapping[str, Any]]) -> Finding:
+    # DDL waits there for locks that are the server's.
     names = sorted({name for login in logins for name in login["other_databases"]})
     return tell(
         "tenant databases",

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from processor.check import Finding, judge, listed, tell
-from processor.check.limits import OF_THE_SERVER, SERVER, every_login, other_databases, tenant_limits
+from processor.check.limits import OF_THE_SERVER, SERVER, every_login, limits_of
 from processor.connection import hidden_relations
 from processor.queries import queries
 
@@ -174,7 +174,6 @@ Connection = psycopg.Connection[Any]
 Held = Mapping[str, Mapping[str, set[str]]]
 """Role → relation → privileges; CREATE on the schema and EXECUTE on functions stand among the relations."""
 
-
 _FUNCTIONS_TO_SAVE = (
     ("registry_version_held(boolean,boolean,boolean)", "EXECUTE"),
     ("register_tenants(text,text[],bigint)", "EXECUTE"),
@@ -208,7 +207,6 @@ TO_SAVE = (
     *_FUNCTIONS_TO_SAVE,
 )
 """The rights without which nothing can be saved: relation (or function) and privilege."""
-
 
 _FUNCTIONS = {
     "processor_writer": _FUNCTIONS_TO_SAVE,
@@ -261,9 +259,7 @@ def look_at_roles(connection: Connection, login: str, *, superuser: bool) -> Ite
     yield tell("login", f"{login}: everything, as a superuser" if superuser else _words(held.get(login, {})))
     yield _sight(connection)
     yield _tenant_readers(readers, held)
-    logins = _rows(connection, "tenant_limits")
-    yield tenant_limits(logins)
-    yield other_databases(logins)
+    yield from limits_of(_rows(connection, "tenant_limits"))
     yield _walls(connection, present)
 
 
