@@ -16,6 +16,9 @@ from msgspec import Struct
 from producers.gateway.http.problems import Headers, Problem
 
 HEAD_BYTES_MAX = 64 * 1024
+FIELDS_MAX = 128
+
+_EMPTY_LINES_MAX = 2
 
 _SIZE_LINE_BYTES_MAX = 1024
 _CHUNKS_MAX = 1024
@@ -28,7 +31,6 @@ _REQUEST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/(\d\.\d)" % _TOKEN)
 _LINE_BEGINNING = re.compile(rb"(?:%b)?(?: [!-~]*(?: [HTP/.\d]*)?)?\r?" % _TOKEN)
 _FIELDS = re.compile(rb"(?:%b:%b\r\n)*+" % (_TOKEN, _TEXT))
 _BROKEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
-_EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;%b)?\r\n" % _TEXT)
 
 _SIZE_BEGINNING = re.compile(rb"[0-9A-Fa-f]{0,16}(?:[ \t]*(?:;%b)?)\r?" % _TEXT)
@@ -65,7 +67,7 @@ class Framing:
 
     def __init__(self) -> None:
         self._rest = b""
-        self._searched = 0
+        self._searched = self._empty_lines = 0
         self._left: int | None = 0
         self._chunks = _Chunks()
 
@@ -80,9 +82,12 @@ class Framing:
 
     def head(self) -> Head | None:
         """Give the next head; None: it is not there yet. Raises Unreadable."""
-        if self._rest.startswith(b"\r\n"):
-            # RFC 9112 2.2: an empty line before a request is nobody's.
-            self._rest = self._rest[_EMPTY_LINES.match(self._rest).end() :]  # type: ignore[union-attr]  # it matches
+        # RFC 9112 2.2: an empty line before a request is nobody's. A few, as each of them costs time.
+        while self._rest.startswith(b"\r\n"):
+            self._empty_lines += 1
+            if self._empty_lines > _EMPTY_LINES_MAX:
+                raise Unreadable("too many empty lines before it")
+            self._rest = self._rest[2:]
         rest = self._rest
         end = rest.find(b"\r\n\r\n", self._searched)
         if not 0 <= end <= HEAD_BYTES_MAX - 4:
@@ -90,7 +95,8 @@ class Framing:
             self._searched = max(0, len(rest) - 3)
             return None
         head = head_of(rest[: end + 2])
-        self._rest, self._searched = rest[end + 4 :], 0
+        self._rest = rest[end + 4 :]
+        self._searched = self._empty_lines = 0
         self._left = head.length
         if self._left is None:
             self._chunks = _Chunks()
@@ -116,6 +122,8 @@ def head_of(text: bytes) -> Head:
     method, target, version = _request_line(line)
     if not _FIELDS.fullmatch(fields):
         raise Unreadable("expected lines of a name, a colon and a value, each ended by CR and LF")
+    if fields.count(b"\r\n") > FIELDS_MAX:
+        raise Unreadable(f"the head has more than {FIELDS_MAX} fields", "head_too_large", 431)
     parts = [field.partition(b":") for field in fields.split(b"\r\n")[:-1]]
     headers = [(name.lower(), value.strip(b" \t")) for name, _, value in parts]
     found = dict(headers)
