@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 class _Known:
     tenant_id: str
     digest: bytes
+    rounds: int
     suspended: bool
     rights: Rights
 
@@ -89,7 +90,8 @@ class DatabaseKeys:
             return _UNKNOWN
         found = known.get(key.key_id)
         # Compared even if there is none, and in constant time: how long it takes tells nothing of either.
-        same = hmac.compare_digest(key.digest, found.digest if found is not None else _NO_DIGEST)
+        known_by = (found.rounds, found.digest) if found is not None else (1, _NO_DIGEST)
+        same = hmac.compare_digest(key.digests[known_by[0] - 1], known_by[1])
         if found is None or not same:
             return _UNKNOWN
         if found.suspended:
@@ -145,7 +147,11 @@ class DatabaseKeys:
         self._ground = ground
         self._known = {
             row["key_id"]: _Known(
-                row["tenant_id"], bytes(row["digest"]), bool(row["suspended"]), self._rights(row)
+                row["tenant_id"],
+                bytes(row["digest"]),
+                row["digest_rounds"],
+                bool(row["suspended"]),
+                self._rights(row),
             )
             for row in rows
         }
