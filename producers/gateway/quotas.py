@@ -59,6 +59,16 @@ class Quotas:
             now = self._clock()
             self._put(tenant_id, self._tokens(tenant_id, rate, now) - amount, now)
 
+    def wait_s(self, tenant_id: Hashable, most_s: float) -> float:
+        """Charge one, and say in how many seconds it is paid; nobody comes to owe more than `most_s`."""
+        rate = self._rates.get(tenant_id, self._rate)
+        if rate is None:
+            return 0.0
+        now = self._clock()
+        tokens = max(self._tokens(tenant_id, rate, now) - 1, -most_s * rate)
+        self._put(tenant_id, tokens, now)
+        return max(0.0, -tokens / rate)
+
     def level(self, tenant_id: Hashable) -> float:
         """Say which part of what may come at once is left to a tenant, below 0 if it owes some."""
         rate = self._rates.get(tenant_id, self._rate)
@@ -68,9 +78,10 @@ class Quotas:
 
     def debt_s(self, tenant_id: Hashable) -> int | None:
         """Say in how many seconds a tenant owes nothing that it was charged; None: it owes nothing."""
-        rate = self._rates.get(tenant_id, self._rate)
-        if rate is None or tenant_id not in self._buckets:
+        known = self._buckets.get(tenant_id)
+        if known is None or known[0] >= 0:
             return None
+        rate = self._rates.get(tenant_id, self._rate) or 0.0
         tokens = self._tokens(tenant_id, rate, self._clock())
         return max(1, math.ceil(-tokens / rate)) if tokens < 0 else None
 
