@@ -21,13 +21,15 @@ from producers.gateway.http.heads import Body, credentials_of, fields_of, trace_
 from producers.gateway.http.pages import Pages
 from producers.gateway.http.places import Pace, Stay, holder_of
 from producers.gateway.http.problems import Answer, Headers, Refused, problem, problem_of
-from producers.gateway.http.reading import Receive, Scope, Send
+from producers.gateway.http.reading import Found, Receive, Scope, Send
 from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Taken, Why, Word
 from producers.gateway.shares import Shares
 
 log = structlog.get_logger(__name__)
 
 INGEST, EVENTS = "/ingest", "/v1/events"
+_HEADERS_FEW = 32
+
 _GONE = 499
 """What proxies call a client that went away before there was an answer."""
 
@@ -102,7 +104,11 @@ class Taking:
         take_apart = partial(
             reading.items_of, body, announced, fields, headers, self._limits, self._event_type
         )
-        found = await self._intake.do(caller, len(body), take_apart)
+        if body[:1] == b"{" and len(headers) < _HEADERS_FEW:
+            # One event, of which nothing is read here.
+            found: Found | Refusal = take_apart()
+        else:
+            found = await self._intake.do(caller, len(body), take_apart)
         if isinstance(found, Refusal):
             raise Refused(problem_of(found))
         if b"traceparent" in fields:

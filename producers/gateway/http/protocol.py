@@ -139,7 +139,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     async def waits(self, seconds: float) -> None:
-        """Stand among those that may be evicted, keep nothing of the body, and wait: so long, or till lost."""
+        """May be evicted from now on, keeps nothing of the body, and waits so long, or until it is lost."""
         self.visitors.rests(self)
         self._is_read = False
         self.cycle.body.clear()
