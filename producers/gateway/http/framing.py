@@ -10,6 +10,7 @@ had asked.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -29,7 +30,7 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TEXT = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
 _REQUEST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/(\d\.\d)" % _TOKEN)
 _LINE_BEGINNING = re.compile(rb"(?:%b)?(?: [!-~]*(?: [HTP/.\d]*)?)?\r?" % _TOKEN)
-_FIELDS = re.compile(rb"(?:%b:%b\r\n)*+" % (_TOKEN, _TEXT))
+_FIELDS = re.compile(rb"(?:%b+:%b+\r\n)*+" % (_TOKEN, _TEXT))
 _BROKEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;%b)?\r\n" % _TEXT)
 
@@ -134,7 +135,7 @@ def head_of(text: bytes) -> Head:
                 found[of_framing] = b", ".join([value for name, value in headers if name == of_framing])
     is_new = version == "1.1"
     host, connection = found.get(b"host"), found.get(b"connection")
-    if is_new if host is None else not _HOST.fullmatch(host):
+    if is_new if host is None else not _is_host(host):
         raise Unreadable("expected one Host header that names a host")
     return Head(
         method.decode(),
@@ -148,6 +149,12 @@ def head_of(text: bytes) -> Head:
     )
 
 
+@lru_cache(maxsize=64)
+def _is_host(text: bytes) -> bool:
+    return _HOST.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=64)
 def _request_line(line: bytes) -> tuple[bytes, bytes, str]:
     matched = _REQUEST_LINE.fullmatch(line)
     if matched is None:
@@ -163,7 +170,7 @@ def _path_of(method: bytes, target: bytes) -> bytes:
     if target == b"*" and method == b"OPTIONS":
         return target
     absolute = _ABSOLUTE.fullmatch(target)
-    if absolute is None or method == b"CONNECT" or not _HOST.fullmatch(absolute[1]):
+    if absolute is None or method == b"CONNECT" or not _is_host(absolute[1]):
         raise Unreadable("its target is no path")
     rest = absolute[2]
     return rest if rest.startswith(b"/") else b"/" + rest
