@@ -147,6 +147,17 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION remove_rejections(tid, tid, timestamptz, timestamptz, int) IS 'The same of rejections that were closed before a moment (NULL: never), or discarded by a rule before another (NULL: never). Open ones stay.';
 
+-- A replay says again whose a rejection is, by the bindings of today.
+CREATE FUNCTION rejection_unbound() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW.bound_tenant_id IS DISTINCT FROM OLD.bound_tenant_id THEN
+    NEW.bound_tenant_id := NULL;
+  END IF;
+  RETURN NEW;
+END $$;
+COMMENT ON FUNCTION rejection_unbound() IS 'Shows a rejection to no other tenant than the one that it was proven to be from when it came: another one becomes NULL.';
+CREATE TRIGGER rejection_unbound BEFORE UPDATE OF bound_tenant_id ON rejection FOR EACH ROW EXECUTE FUNCTION rejection_unbound();
+
 DO $$
 DECLARE
   one record;

@@ -107,6 +107,7 @@ COLUMNS = {
     "usage_place": "is_current place reason noted_at first_at",
     "api_key": """
         key_id tenant_id name digest created_at revoked_at? event_types? producers? may_void may_correct
+        digest_rounds
     """,
     "attempt": "queue delivery_id attempts hangs noted_at",
     "unsettled": "queue delivery_id noted_at",
