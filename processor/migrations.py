@@ -22,6 +22,7 @@ _FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
 _LOCK_WAIT_MS = 2000
 """Whoever saves waits behind us while we wait. So we let them go first, and begin the migration again."""
 
+_FIRST_WAIT_MS = 60_000
 _LOCK_TRIES = 3
 _LOCK_SINCE = 16
 """The migration that made the lock."""
@@ -164,9 +165,10 @@ def _run(connection: psycopg.Connection[Any], migration: Migration) -> bool:
             if _LOCK_SINCE in applied:
                 # Behind another process that migrates, for as long as that takes: nobody else can lock this.
                 connection.execute(sql["lock"])
-            connection.execute(sql["bound_wait"], {"wait_ms": str(_LOCK_WAIT_MS)})
-            if begun and _LOCK_SINCE not in applied:
+            elif begun:
+                connection.execute(sql["bound_wait"], {"wait_ms": str(_FIRST_WAIT_MS)})
                 connection.execute(sql["lock_at_first"])
+            connection.execute(sql["bound_wait"], {"wait_ms": str(_LOCK_WAIT_MS)})
             if begun and migration.number in _applied(connection):
                 return False
             connection.execute(migration.text.encode())
@@ -179,7 +181,7 @@ def _run(connection: psycopg.Connection[Any], migration: Migration) -> bool:
                     "breaks_older_code": migration.breaks_older_code,
                 },
             )
-    except (psycopg.errors.DuplicateTable, psycopg.errors.UniqueViolation):
+    except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
         # The first of all makes the table that is locked, and only one of two can.
         if begun or not _applied(connection):
             raise
