@@ -170,6 +170,18 @@ def test_a_migration_that_meets_a_table_in_use_says_so_and_is_run_again(
     assert migrate(db) == ["9000_locks"]
 
 
+def test_no_login_keeps_others_from_being_the_one_who_migrates(log_in: LogIn, db: Db, folder: Path) -> None:
+    (folder / "9000_more.sql").write_text("-- More.\nCREATE TABLE more ();")
+    with psycopg.connect(log_in()) as stranger:
+        stranger.execute("PREPARE p AS DELETE FROM migration")
+        for table in ("public_locks.migrate_lock", "migrate_lock"):
+            with pytest.raises(psycopg.Error), stranger.transaction():
+                stranger.execute(f"PREPARE q AS DELETE FROM {table}".encode())
+
+        db.execute("SET lock_timeout = '1s'")
+        assert migrate(db) == ["9000_more"]
+
+
 def test_a_reader_who_stays_keeps_a_migration_waiting_and_no_save(
     saver: Saver, log_in: LogIn, database_url: str, db: Db, folder: Path
 ) -> None:
