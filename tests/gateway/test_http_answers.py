@@ -261,6 +261,8 @@ _REFUSED: list[tuple[str, bytes, dict[str, str], int, str]] = [
     ("/ingest", b"{}", {"content-type": "application/cloudevents+json"}, 422, "invalid"),
     ("/ingest", b"{}", {"content-type": "application/json; charset=latin-1"}, 415, "unsupported_media_type"),
     ("/ingest", b"{}", {"content-type": "application/json; charset=utf-8; charset=utf-7"}, 400, "malformed"),
+    ("/ingest", b"{}", {"content-type": 'application/json; v="1;"; V=2'}, 400, "malformed"),
+    ("/ingest", b"{}", {"content-type": 'application/json; v="; charset=utf-16"'}, 422, "invalid"),
     ("/ingest", gzip.compress(bytes(10**7), mtime=0), {"content-encoding": "gzip"}, 413, "too_large"),
     ("/ingest", gzip.compress(b"{}", mtime=0)[:-3], {"content-encoding": "gzip"}, 400, "malformed"),
     ("/ingest", b"{}", {"content-encoding": "gzip"}, 400, "malformed"),
