@@ -35,7 +35,7 @@ EARLY_BYTES_MAX = 64 * 1024 * 1024
 _EARLY_OF_ONE = 64 * 1024
 """More of one connection is not read. Less is, so that its end is seen."""
 
-_FRAMES_PER_CONNECTION = 10
+_FRAMES_PER_CONNECTION = 3
 """What a connection costs beside its frames."""
 
 _BYTES_PER_FRAME = 4096

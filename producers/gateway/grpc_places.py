@@ -11,7 +11,7 @@ from producers.gateway.shares import Shares
 if TYPE_CHECKING:
     from producers.gateway.grpc_front import Pipe
 
-FIRST_FRAMES, FIRST_FRAMES_PER_S = 20, 3000
+FIRST_FRAMES, FIRST_FRAMES_PER_S = 20, 1500
 """So many frames of a connection are its first, of HTTP/2; some six make a first call.
 
 Of these so many come in a second, and as many at once, from one address without a key.
@@ -20,7 +20,7 @@ Of these so many come in a second, and as many at once, from one address without
 FRAMES_PER_S, FRAMES_AT_ONCE, FRAMES_IN_TURN = 100, 200, 20
 """Those of connections that have sent more, and shown no key."""
 
-FRAMES_OF_ALL_PER_S = 6000
+FRAMES_OF_ALL_PER_S = 3000
 """Those of all addresses together, so that many addresses stop none that has shown a key."""
 
 _EVERY_S = 0.01
@@ -161,12 +161,13 @@ class Meter:
             budget.left(frames)
 
     def _next(self) -> Stage | None:
-        # Half of what there is for all is kept for addresses that have taken little within a minute.
+        # Half of what there is for all is kept for first frames, of addresses that have taken few within a minute.
         quiet = max(0.0, self._of_a_minute.left()) / FIRST_FRAMES_PER_S
-        if self._of_all.left() <= FRAMES_OF_ALL_PER_S / 2 * (1 - quiet):
-            return None
-        stages = (stage for stage in Stage if self._waiting[stage] and self._budgets[stage].left() > 0)
-        return next(stages, None)
+        kept, of_all = FRAMES_OF_ALL_PER_S / 2, self._of_all.left()
+        for stage, waiting in self._waiting.items():
+            if waiting and self._budgets[stage].left() > 0:
+                return stage if of_all > (kept if stage is Stage.SUSPECT else kept * (1 - quiet)) else None
+        return None
 
     def _go(self) -> None:
         if self._going:
