@@ -11,7 +11,7 @@ from producers.gateway.shares import Shares
 if TYPE_CHECKING:
     from producers.gateway.grpc_front import Pipe
 
-FIRST_FRAMES, FIRST_FRAMES_PER_S = 20, 1500
+FIRST_FRAMES, FIRST_FRAMES_PER_S = 20, 3000
 """So many frames of a connection are its first, of HTTP/2; some six make a first call.
 
 Of these so many come in a second, and as many at once, from one address without a key.
@@ -161,7 +161,7 @@ class Meter:
             budget.left(frames)
 
     def _next(self) -> Stage | None:
-        # Half of what there is for all is kept for first frames, of addresses that have taken few within a minute.
+        # Half of what there is for all is kept for first frames of who has taken few within a minute.
         quiet = max(0.0, self._of_a_minute.left()) / FIRST_FRAMES_PER_S
         kept, of_all = FRAMES_OF_ALL_PER_S / 2, self._of_all.left()
         for stage, waiting in self._waiting.items():
