@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_who_asks_without_a_key_too_often_waits_and_neither_keys_nor_probes_do(
         assert [other.send(a_post_of("acme")).answer()[0] for _ in range(3)] == [202] * 3
         assert other.send(ALIVE).answer()[0] == 200
         wait_until(lambda: len(gateway.server.server_state.tasks) == 1, "the second one waits")
-        second.socket.setblocking(False)
+        second.socket.settimeout(0)
         with pytest.raises(BlockingIOError):
             second.socket.recv(1)
 
@@ -60,8 +61,10 @@ def test_the_body_of_who_waits_without_a_key_is_nobodys(gateway: Gateway) -> Non
     body_bytes = 50_000
     with gateway.raw() as client:
         client.send(KEYLESS["404"]).answer()
-        client.send(a_request(bytes(body_bytes), length=2 * body_bytes))
-        [connection] = gateway.server.server_state.connections
+        client.send(a_request(b"", length=2 * body_bytes))
+        connection: Any = next(iter(gateway.server.server_state.connections))
+        wait_until(lambda: connection._gone is not None, "it waits")
+        client.send(bytes(body_bytes))
         wait_until(lambda: connection._bytes >= body_bytes, "it came")
 
         assert len(connection.cycle.body) == 0
