@@ -6,6 +6,7 @@ OPTIONS ─▶ the handshake of web hooks      anything else ─▶ 404, 405
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import orjson
@@ -18,7 +19,7 @@ from producers.gateway.http.reading import Scope
 from producers.gateway.items import Intake, Keys
 from producers.gateway.quotas import Quotas
 
-_AT_ONCE = 5
+AT_ONCE = 5
 """So often one after the other something shared is made anew, after it was left alone."""
 
 _NO_SCRIPT = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
@@ -27,9 +28,11 @@ _NO_SCRIPT = (b"content-security-policy", b"default-src 'none'; style-src 'unsaf
 class Shared:
     """An answer that is made once a second at most, over time, and given to all who ask meanwhile."""
 
-    def __init__(self, make: Callable[[], Awaitable[Answer]]) -> None:
+    def __init__(
+        self, make: Callable[[], Awaitable[Answer]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._make = make
-        self._quotas = Quotas(1.0, burst=_AT_ONCE)
+        self._quotas = Quotas(1.0, burst=AT_ONCE, clock=clock)
         self._making: asyncio.Future[Answer] | None = None
 
     async def get(self) -> Answer:
