@@ -303,6 +303,14 @@ def test_a_request_without_a_content_type_is_refused(gateway: Gateway) -> None:
     assert "application/json" in problem["detail"]
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.json"])
+def test_a_probe_may_ask_for_the_head_alone(gateway: Gateway, path: str) -> None:
+    answer = gateway.client.head(path)
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer.headers["content-length"]) > 0
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "TRACE"])
 def test_another_method_is_told_which_one_is_taken(gateway: Gateway, method: str) -> None:
     answer = gateway.client.request(method, "/ingest")

@@ -1,7 +1,7 @@
 """What is answered to whoever asks without a key: from bytes made beforehand, or made once for all who ask.
 
-GET  ─▶ /docs, /openapi.json, /livez ─▶ bytes
-   └──▶ /readyz, /metrics ─▶ Shared: once a second
+GET, HEAD ─▶ /docs, /openapi.json, /livez ─▶ bytes
+   └───────▶ /readyz, /metrics ─▶ Shared: once a second
 OPTIONS ─▶ the handshake of web hooks      anything else ─▶ 404, 405
 """
 
@@ -66,14 +66,14 @@ class Pages:
         """Answer one request."""
         path, method = scope["path"], scope["method"]
         allowed = self.methods.get(path)
-        if method == "GET" == allowed:
+        if allowed == "GET" and method in ("GET", "HEAD"):
             return self._fixed.get(path) or await self._shared[path].get()
         if method == "OPTIONS" and allowed == "POST":
             return self._handshake(scope)
         if allowed is None:
             words = f"events go to POST {' or POST '.join(self._takings)}; /docs says how"
             return problem("not_found", words).as_response()
-        allow = ((b"allow", allowed.encode()),)
+        allow = ((b"allow", b"GET, HEAD" if allowed == "GET" else allowed.encode()),)
         words = f"this path takes {allowed} alone"
         return problem("method_not_allowed", words, headers=allow).as_response()
 
