@@ -64,7 +64,7 @@ class Quotas:
             return
         # As above, without a call: each request comes here a few times.
         tokens, room = known[0] + (now - known[1]) * rate, self._room(rate)
-        self._buckets[tenant_id] = ((min(room, tokens)) - amount, now)
+        self._buckets[tenant_id] = (min(room, tokens) - amount, now)
 
     def wait_s(self, tenant_id: Hashable, most_s: float) -> float:
         """Charge one, and say in how many seconds it is paid; nobody comes to owe more than `most_s`."""

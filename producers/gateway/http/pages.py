@@ -1,11 +1,12 @@
 """What is answered to whoever asks without a key: from bytes made beforehand, or made once for all who ask.
 
-GET  ─▶ /docs, /openapi.json, /livez ─▶ bytes
-   └──▶ /readyz, /metrics ─▶ Shared: once a second
+GET, HEAD ─▶ /docs, /openapi.json, /livez ─▶ bytes
+   └───────▶ /readyz, /metrics ─▶ Shared: once a second
 OPTIONS ─▶ the handshake of web hooks      anything else ─▶ 404, 405
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import orjson
@@ -18,7 +19,7 @@ from producers.gateway.http.reading import Scope
 from producers.gateway.items import Intake, Keys
 from producers.gateway.quotas import Quotas
 
-_AT_ONCE = 5
+AT_ONCE = 5
 """So often one after the other something shared is made anew, after it was left alone."""
 
 _NO_SCRIPT = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
@@ -27,9 +28,11 @@ _NO_SCRIPT = (b"content-security-policy", b"default-src 'none'; style-src 'unsaf
 class Shared:
     """An answer that is made once a second at most, over time, and given to all who ask meanwhile."""
 
-    def __init__(self, make: Callable[[], Awaitable[Answer]]) -> None:
+    def __init__(
+        self, make: Callable[[], Awaitable[Answer]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._make = make
-        self._quotas = Quotas(1.0, burst=_AT_ONCE)
+        self._quotas = Quotas(1.0, burst=AT_ONCE, clock=clock)
         self._making: asyncio.Future[Answer] | None = None
 
     async def get(self) -> Answer:
@@ -63,14 +66,14 @@ class Pages:
         """Answer one request."""
         path, method = scope["path"], scope["method"]
         allowed = self.methods.get(path)
-        if method == "GET" == allowed:
+        if allowed == "GET" and method in ("GET", "HEAD"):
             return self._fixed.get(path) or await self._shared[path].get()
         if method == "OPTIONS" and allowed == "POST":
             return self._handshake(scope)
         if allowed is None:
             words = f"events go to POST {' or POST '.join(self._takings)}; /docs says how"
             return problem("not_found", words).as_response()
-        allow = ((b"allow", allowed.encode()),)
+        allow = ((b"allow", b"GET, HEAD" if allowed == "GET" else allowed.encode()),)
         words = f"this path takes {allowed} alone"
         return problem("method_not_allowed", words, headers=allow).as_response()
 

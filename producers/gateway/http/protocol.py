@@ -127,8 +127,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._go_on()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn's gives None
-        """Stay for the answers to whoever has said all; go where nothing was asked."""
-        if self._ended or not self._is_answering:
+        """Stay for the answers to whoever has said all; go where nothing was asked, or no answer is due."""
+        if self._ended or not self._is_answering or self._gone is not None:
             return None
         self._has_finished = True
         self._wait()
@@ -146,6 +146,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if seconds:
             self._gone = self.loop.create_future()
             await asyncio.wait((self._gone,), timeout=seconds)
+            self._gone = None
 
     def pause_writing(self) -> None:
         """Give the client a bounded time to read."""
