@@ -16,9 +16,6 @@ HEALTH_EVERY_S, HEALTH_TIMEOUT_S = 1.0, 5.0
 CONNECTIONS_MAX = 1000
 """Connections without a setting; each may have many calls."""
 
-STREAMS_MAX = 100
-"""Calls of one connection at once; a client's further ones wait with the client."""
-
 LAST_WORDS_S = 0.5
 """How long the status of the last call may take to leave once its handler is done."""
 
@@ -108,7 +105,11 @@ def _calls_max(bounds: Bounds) -> int:
 def _options(bounds: Bounds) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", bounds.message_bytes_max),
-        ("grpc.max_concurrent_streams", STREAMS_MAX),
+        # Whoever has too many calls is to be told so by us. A client of gRPC loses calls where it comes to
+        # the first of these, and beyond the others (1,000 by themselves) gRPC cancels calls, whose ever.
+        ("grpc.max_concurrent_streams", _calls_max(bounds)),
+        ("grpc.server.max_pending_requests", _calls_max(bounds)),
+        ("grpc.server.max_pending_requests_hard_limit", _calls_max(bounds)),
         ("grpc.server_handshake_timeout_ms", int(bounds.read_timeout_s * 1000)),
         # Who vanished without a word is found out, and holds its place no longer.
         ("grpc.keepalive_time_ms", _MINUTE_MS),

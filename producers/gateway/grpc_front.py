@@ -15,7 +15,16 @@ from contextlib import suppress
 from itertools import count
 
 from processor.errors import SettingsError
-from producers.gateway.grpc_places import FRAMES_IN_TURN, FRAMES_OF_ALL_PER_S, Budget, Frames, Meter, Places
+from producers.gateway.grpc_places import (
+    FIRST_FRAMES,
+    FRAMES_IN_TURN,
+    FRAMES_OF_ALL_PER_S,
+    Budget,
+    Frames,
+    Meter,
+    Places,
+    Stage,
+)
 from producers.gateway.shares import Shares, holder_of
 
 FILES_PER_CONNECTION = 3
@@ -23,7 +32,10 @@ FILES_PER_CONNECTION = 3
 EARLY_BYTES_MAX = 64 * 1024 * 1024
 """Bytes that wait for their turn."""
 
-_FRAMES_PER_CONNECTION = 10
+_EARLY_OF_ONE = 64 * 1024
+"""More of one connection is not read. Less is, so that its end is seen."""
+
+_FRAMES_PER_CONNECTION = 3
 """What a connection costs beside its frames."""
 
 _BYTES_PER_FRAME = 4096
@@ -132,8 +144,9 @@ class Pipe(asyncio.Protocol):
         self._silent: asyncio.TimerHandle | None = None
         self._outside: asyncio.Transport | None = None
         self._reaching: asyncio.Task[None] | None = None
-        self._waits = self._full = False
+        self._full = False
         self._early = bytearray()
+        self._first = FIRST_FRAMES
         self.inside: asyncio.Transport | None = None
         self.address: Hashable = None
         self.holder: Hashable = None
@@ -174,26 +187,23 @@ class Pipe(asyncio.Protocol):
         self._ask()
 
     def _ask(self) -> None:
-        if self._early and not self._waits:
-            self._waits = True
-            self._front.meter_of(self.address).ask(self)
+        if self._early and self.is_stranger:
+            if self._reaching is None:
+                self._front.meter_of(self.address).ask(self, Stage.NEW)
+            elif self.inside is not None:
+                stage = Stage.IN if self._first else Stage.SUSPECT
+                self._front.meter_of(self.address).ask(self, stage)
         self._flow()
 
     def turn(self) -> float:
         """Hand some frames on, and say what they cost."""
-        self._waits = False
-        if (
-            self.holder is None
-            or not self.is_stranger
-            or (self._reaching is not None and self.inside is None)
-        ):
-            return 0.0
-        frames, size_bytes = self._frames.some(self._early, FRAMES_IN_TURN)
+        frames, size_bytes = self._frames.some(self._early, self._first or FRAMES_IN_TURN)
+        self._first = max(0, self._first - frames)
         cost = frames + size_bytes / _BYTES_PER_FRAME
-        if self._reaching is None:
+        if self.inside is None:
             cost += _FRAMES_PER_CONNECTION
             self._reaching = self._loop.create_task(self._reach(self._out_of_early(size_bytes)))
-        elif self.inside is not None:
+        else:
             self.inside.write(self._out_of_early(size_bytes))
         self._paid += cost
         self._ask()
@@ -213,7 +223,9 @@ class Pipe(asyncio.Protocol):
         if self.inside is not None and self._early:
             self.inside.write(self._out_of_early(len(self._early)))
         self._flow()
-        self._front.meter_of(self.address).give_back(self._paid)
+        meter = self._front.meter_of(self.address)
+        meter.leave(self)
+        meter.give_back(self._paid)
 
     def full(self, *, full: bool) -> None:
         """Read no further while gRPC takes no more."""
@@ -223,7 +235,7 @@ class Pipe(asyncio.Protocol):
     def _flow(self) -> None:
         if self._outside is None or self._outside.is_closing():
             return
-        if self._full or self._early:
+        if self._full or len(self._early) > _EARLY_OF_ONE:
             self._outside.pause_reading()
         else:
             self._outside.resume_reading()
@@ -273,6 +285,7 @@ class Pipe(asyncio.Protocol):
             self._silent.cancel()
             self._silent = None
         self._front.forget(self)
+        self._front.meter_of(self.address).leave(self)
         self._out_of_early(len(self._early))
         for transport in (self.inside, self._outside):
             if transport is not None:

@@ -1,8 +1,9 @@
 """What connections of the gRPC door may have: places, and without a key so many frames in a second."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from producers.gateway.shares import Shares
@@ -10,11 +11,20 @@ from producers.gateway.shares import Shares
 if TYPE_CHECKING:
     from producers.gateway.grpc_front import Pipe
 
+FIRST_FRAMES, FIRST_FRAMES_PER_S = 20, 3000
+"""So many frames of a connection are its first, of HTTP/2; some six make a first call.
+
+Of these so many come in a second, and as many at once, from one address without a key.
+"""
+
 FRAMES_PER_S, FRAMES_AT_ONCE, FRAMES_IN_TURN = 100, 200, 20
-"""Frames of HTTP/2 that come from one address without a key; some six make a first call."""
+"""Those of connections that have sent more, and shown no key."""
 
 FRAMES_OF_ALL_PER_S = 3000
 """Those of all addresses together, so that many addresses stop none that has shown a key."""
+
+_EVERY_S = 0.01
+"""How often is looked whether somebody may go on."""
 
 _PREFACE_BYTES, _HEAD_BYTES = 24, 9
 
@@ -100,55 +110,79 @@ class Budget:
         return self._left
 
 
+class Stage(IntEnum):
+    """How far a connection without a key has come; those that have come in are to get through first."""
+
+    IN = 0
+    NEW = 1
+    SUSPECT = 2
+    """It has sent its first frames."""
+
+
 class Meter:
-    """Lets frames of those in that have one address and no key: within budgets, and each in turn."""
+    """Lets frames of those in that have one address and no key: within budgets, first come first served."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, of_all: Budget) -> None:
         self._loop = loop
-        self._budgets = (
-            Budget(FRAMES_PER_S, FRAMES_AT_ONCE, loop.time),
-            Budget(FRAMES_AT_ONCE / 60, FRAMES_AT_ONCE, loop.time),
-            of_all,
-        )
-        self._waiting: deque[Pipe] = deque()
+        first = Budget(FIRST_FRAMES_PER_S, FIRST_FRAMES_PER_S, loop.time)
+        self._budgets = {
+            Stage.IN: first,
+            Stage.NEW: first,
+            Stage.SUSPECT: Budget(FRAMES_PER_S, FRAMES_AT_ONCE, loop.time),
+        }
+        self._of_a_minute = Budget(FIRST_FRAMES_PER_S / 60, FIRST_FRAMES_PER_S, loop.time)
+        self._of_all = of_all
+        self._waiting: dict[Stage, OrderedDict[Pipe, None]] = {stage: OrderedDict() for stage in Stage}
         self._timer: asyncio.TimerHandle | None = None
         self._going = False
 
     @property
     def idle(self) -> bool:
         """Whether it is as a new one."""
-        return not self._waiting and self._budgets[1].left() >= FRAMES_AT_ONCE
+        return self._timer is None and self._of_a_minute.left() >= FIRST_FRAMES_PER_S
 
-    def ask(self, pipe: "Pipe") -> None:
+    def ask(self, pipe: "Pipe", stage: Stage) -> None:
         """Call `turn` of this connection when it may go on, which gives what it took."""
-        self._waiting.append(pipe)
-        if self._timer is None and not self._going:
-            self._go()
+        self._waiting[stage][pipe] = None
+        self._go()
+
+    def leave(self, pipe: "Pipe") -> None:
+        """Forget that it waits."""
+        for waiting in self._waiting.values():
+            waiting.pop(pipe, None)
 
     def give_back(self, frames: float) -> None:
         """Give back what one has taken that has shown a key since."""
-        for budget in self._budgets:
-            budget.left(-frames)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._go()
+        self._pay(Stage.NEW, -frames)
+        self._go()
 
-    def _may_go(self) -> bool:
-        now, of_a_minute, of_all = (budget.left() for budget in self._budgets)
-        # Half of what there is for all is kept for addresses that have taken little within a minute.
-        quiet = max(0.0, of_a_minute) / FRAMES_AT_ONCE
-        return now > 0 and of_all > FRAMES_OF_ALL_PER_S / 2 * (1 - quiet)
+    def _pay(self, stage: Stage, frames: float) -> None:
+        for budget in (self._budgets[stage], self._of_a_minute, self._of_all):
+            budget.left(frames)
+
+    def _next(self) -> Stage | None:
+        # Half of what there is for all is kept for first frames of who has taken few within a minute.
+        quiet = max(0.0, self._of_a_minute.left()) / FIRST_FRAMES_PER_S
+        kept, of_all = FRAMES_OF_ALL_PER_S / 2, self._of_all.left()
+        for stage, waiting in self._waiting.items():
+            if waiting and self._budgets[stage].left() > 0:
+                return stage if of_all > (kept if stage is Stage.SUSPECT else kept * (1 - quiet)) else None
+        return None
 
     def _go(self) -> None:
-        self._timer, self._going = None, True
-        while self._waiting and self._may_go():
+        if self._going:
+            return
+        self._going = True
+        while (stage := self._next()) is not None:
             # Which may ask again.
-            taken = self._waiting.popleft().turn()
-            for budget in self._budgets:
-                budget.left(taken)
+            self._pay(stage, self._waiting[stage].popitem(last=False)[0].turn())
         self._going = False
-        if self._waiting:
-            self._timer = self._loop.call_later(1 / FRAMES_PER_S, self._go)
+        if self._timer is None and any(self._waiting.values()):
+            self._timer = self._loop.call_later(_EVERY_S, self._again)
+
+    def _again(self) -> None:
+        self._timer = None
+        self._go()
 
 
 class Frames:

@@ -264,11 +264,11 @@ class IngestService:
         caller = await self._caller(call)
         if isinstance(caller, Refusal):
             await _refuse(context, caller)
-        if owing := self._intake.owing(caller):
-            await _refuse(context, owing)
         call.caller = caller
         if pipe is not None:
-            pipe.known(call.caller.holder)
+            pipe.known(caller.holder)
+        if owing := self._intake.owing(caller):
+            await _refuse(context, owing)
         return call
 
     async def _caller(self, call: _Call) -> Caller | Refusal:

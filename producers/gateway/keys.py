@@ -19,7 +19,7 @@ from processor.api_keys import EXPECTED, read_key
 from processor.connection import Deadline, connect, require_all_rows
 from processor.errors import ProcessorError
 from processor.reader import known_keys
-from processor.rights import EVERYTHING, NO_GROUND, Rights
+from processor.rights import EVERYTHING, Rights
 from producers.gateway.items import Caller, Refusal, Why
 
 STALE_AFTER_S = 60.0
@@ -38,11 +38,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    tenant_id: str
+    caller: Caller
     digest: bytes
     rounds: int
     suspended: bool
-    rights: Rights
 
 
 class DatabaseKeys:
@@ -61,7 +60,6 @@ class DatabaseKeys:
         self._reserved = tuple(reserved)
         self._clock = clock
         self._known: Mapping[str, _Known] | None = None
-        self._ground = NO_GROUND
         self._read_at = 0.0
         self._trouble = ""
         self._stop = threading.Event()
@@ -96,7 +94,7 @@ class DatabaseKeys:
             return _UNKNOWN
         if found.suspended:
             return _SUSPENDED
-        return Caller(found.tenant_id, rights=found.rights, ground=self._ground)
+        return found.caller
 
     async def ready(self) -> str:
         """Say in words what is in the way of knowing keys; empty when nothing is."""
@@ -143,15 +141,12 @@ class DatabaseKeys:
         except psycopg.Error as error:
             self._let_go()
             return f"the database went away: {error.sqlstate or type(error).__name__}"
-        # First: whoever is new must not be judged on a ground that is older than its key.
-        self._ground = ground
         self._known = {
             row["key_id"]: _Known(
-                row["tenant_id"],
+                Caller(row["tenant_id"], rights=self._rights(row), ground=ground),
                 bytes(row["digest"]),
                 row["digest_rounds"],
                 bool(row["suspended"]),
-                self._rights(row),
             )
             for row in rows
         }

@@ -182,7 +182,10 @@ BEGIN
   END LOOP;
 
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_retention') THEN
-    REVOKE DELETE ON message, duplicate, rejection, registry_lock FROM processor_retention;
+    REVOKE DELETE ON message, duplicate, rejection FROM processor_retention;
+    EXECUTE format('REVOKE DELETE ON %I.registry_lock FROM processor_retention', (
+      SELECT nspname FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
+      WHERE relname = 'registry_lock' AND nspname IN (current_schema(), locks_schema())));
     REVOKE INSERT, UPDATE ON removal, usage_removal FROM processor_retention;
     REVOKE UPDATE (removed_count, removed_last_at) ON rejection_rule FROM processor_retention;
     REVOKE EXECUTE ON FUNCTION registry_lock_key() FROM processor_retention;
@@ -211,6 +214,8 @@ BEGIN
     GRANT UPDATE (delivery_id, noted_at) ON unsettled TO processor_writer;
   END IF;
 END $$;
+
+SELECT keep_locks_apart();
 
 -- It takes each table alone for a moment; all who save would wait behind it for a reader who stays.
 ALTER FUNCTION put_up_tenant_walls() SET lock_timeout = '2s';

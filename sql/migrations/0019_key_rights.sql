@@ -86,6 +86,7 @@ BEGIN
   EXECUTE format('ALTER FUNCTION api_key_stays() SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION registry_version_held(boolean, boolean) SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION registry_version_held(boolean, boolean, boolean) SET search_path = %I, pg_temp', current_schema());
+  PERFORM keep_locks_apart();
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_writer') THEN
     GRANT EXECUTE ON FUNCTION registry_version_held(boolean, boolean, boolean) TO processor_writer;
   END IF;

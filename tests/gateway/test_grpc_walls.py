@@ -1,8 +1,10 @@
 """What stands between those who have no key, or one tenant, and all others of the gRPC door."""
 
+import asyncio
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.gateway import grpc_front, grpc_open, grpc_places, grpc_service
-from producers.gateway.grpc_places import FRAMES_AT_ONCE, Frames
+from producers.gateway.grpc_places import (
+    FIRST_FRAMES,
+    FIRST_FRAMES_PER_S,
+    FRAMES_AT_ONCE,
+    Budget,
+    Frames,
+    Meter,
+    Stage,
+)
 from producers.gateway.items import Caller, Refusal, Why
 from producers.gateway.protos import ingest_pb2 as pb
 from tests.gateway import raw_http2 as raw
@@ -184,8 +194,108 @@ def test_a_flood_without_a_key_comes_in_at_a_pace(
             with contextlib.suppress(BlockingIOError):
                 connection.send(sent)
         wait_until(lambda: sum(passed) > FRAMES_AT_ONCE / 2, "some came in", wait_s=WAIT_S)
-    # And the neighbour's: seven first calls.
-    assert sum(passed) <= FRAMES_AT_ONCE + grpc_places.FRAMES_IN_TURN + 7 * 20
+    # The first ones of each, and of the neighbour's seven calls.
+    assert sum(passed) <= FRAMES_AT_ONCE + grpc_places.FRAMES_IN_TURN + (5 + 7) * FIRST_FRAMES
+
+
+@pytest.mark.parametrize("keys", [TwoKeys(), PlainKeys()], ids=["keys", "keys are off"])
+def test_any_number_of_new_channels_is_answered_as_each_that_has_shown_its_key_makes_room(
+    loop: Loop, keys: PlainKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_places, "FIRST_FRAMES_PER_S", 50)
+
+    async def answered(target: str) -> None:
+        async with grpc.aio.insecure_channel(target, (("grpc.use_local_subchannel_pool", 1),)) as channel:
+            call: Any = channel.unary_unary(raw.INGEST)
+            await call(an_event().SerializeToString(), metadata=[("x-api-key", "acme")], timeout=WAIT_S)
+
+    with a_door(loop, PlainIntake(), keys, calls_max=1000) as door:
+        asyncio.run(_all(answered(door.target) for _ in range(300)))
+
+
+def test_of_connections_that_have_ended_nothing_waits_for_its_turn(
+    loop: Loop, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_places, "FIRST_FRAMES_PER_S", 20)
+    said = b"".join(raw.a_call(raw.INGEST, stream, b"") for stream in range(1, 99, 2))
+
+    with contextlib.ExitStack() as storm:
+        for _ in range(300):
+            storm.enter_context(raw.a_connection(door.port, address="127.0.0.1")).sendall(said)
+        wait_until(lambda: held(door) == 300, "all are here", wait_s=WAIT_S)
+
+    wait_until(lambda: held(door) == 0, "all are gone", wait_s=WAIT_S)
+    ingested(door.channel)
+
+
+class _Hand:
+    """A clock that is set by hand, and no timer."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, _delay_s: float, _callback: object) -> None:
+        return None
+
+
+class _Waiter:
+    """A connection that sends so many frames."""
+
+    def __init__(self, meter: Meter, got: list[str], name: str, frames: float) -> None:
+        self._meter, self._got, self._name, self._frames = meter, got, name, frames
+
+    def ask(self, stage: Stage) -> None:
+        self._meter.ask(self, stage)  # type: ignore[arg-type]  # as much of one as is asked
+
+    def turn(self) -> float:
+        self._got.append(self._name)
+        return self._frames
+
+
+def test_who_came_first_has_the_first_turn_and_suspects_take_none_of_newcomers() -> None:
+    hand, got = _Hand(), list[str]()
+    of_all = Budget(grpc_places.FRAMES_OF_ALL_PER_S, grpc_places.FRAMES_OF_ALL_PER_S, hand.time)
+    meter = Meter(hand, of_all)  # type: ignore[arg-type]  # as much of a loop as is used
+    waiter = partial(_Waiter, meter, got)
+    waiter("suspect", FRAMES_AT_ONCE).ask(Stage.SUSPECT)
+    waiter("second suspect", 1).ask(Stage.SUSPECT)
+    waiter("flood", FIRST_FRAMES_PER_S).ask(Stage.NEW)
+    assert got == ["suspect", "flood"]
+
+    waiter("large", 2 * FRAMES_AT_ONCE).ask(Stage.NEW)
+    waiter("third", 1).ask(Stage.NEW)
+    waiter("one that is in", 1).ask(Stage.IN)
+    gone = waiter("gone", 1)
+    gone.ask(Stage.NEW)
+    meter.leave(gone)  # type: ignore[arg-type]
+    hand.now += 1
+    meter.give_back(0)
+    assert got[2:] == ["one that is in", "large", "third", "second suspect"]
+
+
+def test_a_key_counts_as_shown_whatever_its_tenant_owes(loop: Loop) -> None:
+    intake = PlainIntake(debt=Refusal(Why.OVER_QUOTA, "later", retry_after_s=1))
+    with a_door(loop, intake, TwoKeys()) as door:
+        with pytest.raises(grpc.RpcError):
+            ingested(door.channel)
+        assert [pipe.is_stranger for pipe in door.server.front._pipes.values()] == [False]
+
+
+def test_a_connection_has_as_many_calls_as_its_tenant(loop: Loop) -> None:
+    async def answered(target: str) -> None:
+        async with grpc.aio.insecure_channel(target) as channel:
+            call: Any = channel.unary_unary(raw.INGEST)
+            sent = an_event().SerializeToString()
+            await _all(call(sent, metadata=[("x-api-key", "acme")], timeout=60) for _ in range(3000))
+
+    with a_door(loop, PlainIntake(), TwoKeys(), calls_max=4000) as door:
+        asyncio.run(answered(door.target))
+
+
+async def _all(calls: Iterable[Awaitable[object]]) -> None:
+    await asyncio.gather(*calls)
 
 
 def test_who_has_shown_a_key_waits_for_no_turn(
