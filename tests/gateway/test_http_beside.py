@@ -269,7 +269,7 @@ def test_a_byte_order_mark_is_no_part_of_a_body(gateway: Gateway) -> None:
 
 def test_a_pulse_that_goes_on_as_a_pulse_keeps_the_version_of_its_schema(gateway: Gateway) -> None:
     """No native event could have `payload` in its context."""
-    answer = gateway.post("/ingest", a_pulse() | {"payload": 1, "schema_version": 3, "event_type": "pulse"})
+    answer = gateway.post("/ingest", a_pulse() | {"payload": 1, "schema_version": 3})
 
     assert answer.status_code == 202, answer.text
     [found] = envelopes(gateway)
