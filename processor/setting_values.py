@@ -51,6 +51,10 @@ def producers_of(text: str) -> tuple[str, ...]:
 def producer(name: str) -> str:
     """Read a producer's name, or what all names of some begin with and a `*`. Raises ValueError, in words."""
     name = "" if name == UNNAMED else name
+    if name != name.strip() or "*" in name[:-1]:
+        raise ValueError(
+            f"{name[:64]!r} is no producer; expected no white space around it, and a * at its end alone"
+        )
     try:
         return _PRODUCER.validate_python(name)
     except ValidationError:

@@ -4,7 +4,7 @@ import click
 
 from processor import reader, registry
 from processor.cli.output import json_option, moment_of, print_json, print_rows
-from processor.cli.rights import producers_option, rights_of, types_option, words_of
+from processor.cli.rights import notes_of, producers_option, rights_of, types_option, words_of
 from processor.rights import Rights
 from processor.settings import Settings
 from processor.terminal import say
@@ -49,10 +49,11 @@ def key_add(
     """  # noqa: D301 - click's mark for lines to be left as they are
     said = rights_of(types, producers) | {"may_void": may_void, "may_correct": may_correct}
     rights = Rights.of(said)
-    with database(Settings.load()) as connection:
+    settings = Settings.load()
+    with database(settings) as connection:
         key_id, text = registry.add_key(connection, tenant_id, name, rights)
         wide, unknown = reader.around_key(connection, key_id)
-    notes = []
+    notes = notes_of(rights.producers, settings.reserved_producers)
     if rights.producers is None:
         notes.append(
             "without --producer this key can use the producer of the platform's own events for this tenant: "

@@ -6,7 +6,7 @@ import click
 
 from processor import mapping, reader
 from processor.cli.output import json_option, print_json, print_rows
-from processor.cli.rights import producers_option, rights_of, types_option, words_of
+from processor.cli.rights import notes_of, producers_option, rights_of, types_option, words_of
 from processor.errors import SettingsError
 from processor.escaping import escaped
 from processor.queue_rules import NOTHING_SAID, nothing_said, remove_queue, require_name, set_queue
@@ -121,10 +121,12 @@ def queue_set(
     changes = _changes(given, unsets)
     if not changes:
         raise click.UsageError("no rule is given; name an option, see --help")
-    with database(Settings.load()) as connection:
+    settings = Settings.load()
+    with database(settings) as connection:
         set_queue(connection, name, changes)
         rows = reader.queues(connection, name)
         notes = _notes(rows[0], reader.unknown_of_queue(connection, name)) if rows else []
+        notes += notes_of(changes.get("producers"), settings.reserved_producers)
     say(f"queue {name}: {_words(rows[0]) if rows else _NOTHING}")
     for note in notes:
         say(f"note: {note}", err=True)
@@ -204,6 +206,8 @@ def _notes(row: dict[str, Any], unknown: dict[str, Any]) -> list[str]:
             f"no schema of event type {row['event_type']!r} yet: its events are rejected until there is one "
             "(processor schema publish)"
         )
+    if row["event_types"] is not None and row["event_type"] not in (None, *row["event_types"]):
+        notes.append(f"it carries {row['event_type']!r} alone, which it may not carry: --event-types")
     return notes
 
 

@@ -1,13 +1,14 @@
 """What a sender may send, as options of commands have it."""
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
 
 from processor.errors import SettingsError
 from processor.rights import VOID, shown
-from processor.setting_values import identifier, producer
+from processor.setting_values import identifier, producer, producers_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,6 +40,20 @@ def rights_of(types: tuple[str, ...], producers: tuple[str, ...]) -> dict[str, A
     except ValueError as error:
         raise SettingsError(str(error)) from None
     return {"event_types": names or None, "producers": own or None}
+
+
+def notes_of(producers: Iterable[str] | None, reserved: str) -> list[str]:
+    """Say which patterns among producers cover the platform's own; `reserved` is RESERVED_PRODUCERS."""
+    notes = []
+    for name in producers or ():
+        if name.endswith("*"):
+            found = [shown(one) for one in (*producers_of(reserved), "") if one.startswith(name[:-1])]
+            if found:
+                notes.append(
+                    f"--producer {shlex.quote(name)} covers {', '.join(found)} too: ids of such events can "
+                    "be taken; name less to prevent it"
+                )
+    return notes
 
 
 def words_of(row: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from processor.errors import SettingsError
+from processor.escaping import json_escaped
 
 SUFFIX = ".json"
 
@@ -72,7 +73,8 @@ class Replacement:
         with under_way.open("x", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
             file.write("{")
             for key, value in entries:
-                file.write(f"{',' if count else ''}\n  {json.dumps(key, ensure_ascii=False)}: {value}")
+                name = json_escaped(json.dumps(key, ensure_ascii=False))
+                file.write(f"{',' if count else ''}\n  {name}: {value}")
                 count += 1
             file.write("\n}\n" if count else "}\n")
             file.flush()

@@ -267,6 +267,15 @@ def test_a_byte_order_mark_is_no_part_of_a_body(gateway: Gateway) -> None:
     assert [event["payload"] for event in gateway.queued()] == [a_pulse(), a_pulse(), {"n": 1}]
 
 
+def test_a_pulse_that_goes_on_as_a_pulse_keeps_the_version_of_its_schema(gateway: Gateway) -> None:
+    """No native event could have `payload` in its context."""
+    answer = gateway.post("/ingest", a_pulse() | {"payload": 1, "schema_version": 3})
+
+    assert answer.status_code == 202, answer.text
+    [found] = envelopes(gateway)
+    assert (found.event_type, found.schema_version, found.context) == ("pulse", 3, '{"payload": 1}')
+
+
 # ── the rule, whatever stands there ───────────────────────────────────────────────────────────────────
 
 _values = st.sampled_from(["acme", "globex", "1", "2026-11-29T03:00:00Z", "2026-11-29T04:00:00+01:00", "7.5"])

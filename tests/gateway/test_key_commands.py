@@ -97,6 +97,27 @@ def test_a_key_that_may_use_any_producer_says_so_and_what_prevents_it(command: C
         assert f"processor key revoke {key_id}" in own.stderr
 
 
+@pytest.mark.parametrize(
+    ("pattern", "covered"),
+    [("*", 'platform, platform/*, ""'), ("p*", "platform, platform/*"), ("platform/*", "platform/*")],
+)
+def test_a_pattern_that_covers_the_platforms_own_producers_says_so(
+    command: Command, pattern: str, covered: str
+) -> None:
+    said = command("add", "acme", "--producer", pattern).stderr
+
+    assert f"covers {covered} too" in said
+    assert "covers" not in command("add", "acme", "--producer", "platform", "--producer", "till*").stderr
+
+
+@pytest.mark.parametrize("name", ["*x", "a*b", "**", " platform", "platform "])
+def test_a_producer_that_reads_as_a_pattern_and_is_none_is_refused(command: Command, name: str) -> None:
+    added = command("add", "acme", "--producer", name)
+
+    assert added.exit_code != FINE
+    assert "a * at its end alone" in added.stderr
+
+
 def test_a_key_is_revoked_by_its_id_or_by_itself_and_for_ever(command: Command, db: Db) -> None:
     first, second = command("add", "acme").stdout.strip(), command("add", "acme").stdout.strip()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from processor.errors import SettingsError
+from processor.escaping import is_plain
 from processor.usage.count_files import Replacement, file_name, require_writable
 
 ODD = [
@@ -96,6 +97,18 @@ def test_a_file_is_a_json_object_whatever_the_users_are_called(tmp_path: Path) -
 
     assert json.loads((tmp_path / "new" / "deep" / "created.json").read_text("utf-8")) == dict(counts)
     assert (tmp_path / "new" / "deep" / "deleted.json").read_text("utf-8") == "{}\n"
+
+
+def test_a_file_of_counts_has_nothing_that_a_terminal_obeys_or_hides(tmp_path: Path) -> None:
+    odd = "a\x9b31m\x7f\u202e\u2028\u3164\ufe0f\U000e0100\udc80é\U0001f980"
+    with Replacement(tmp_path) as files:
+        files.write("created.json", [(odd, 1)])
+        files.put_in_place()
+
+    written = (tmp_path / "created.json").read_text(encoding="utf-8")
+    assert json.loads(written) == {odd: 1}
+    assert is_plain(written.replace("\n", ""))
+    assert "é\U0001f980" in written
 
 
 def test_what_fails_half_way_leaves_the_old_files_and_nothing_else(tmp_path: Path) -> None:
