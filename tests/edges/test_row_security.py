@@ -241,6 +241,21 @@ def test_a_tenant_changes_nothing_and_gets_nowhere(acme: Db) -> None:
             acme.execute(statement.encode())
 
 
+@pytest.mark.parametrize("role", RIGHTS)
+def test_no_member_of_a_group_takes_walls_down_by_dropping_what_the_group_has(
+    acme: Db, db: Db, log_in: LogIn, role: str
+) -> None:
+    """PostgreSQL asks who drops for no right on the table from whose policies it takes the group."""
+    walls = "SELECT polname, polroles FROM pg_policy ORDER BY polrelid, polname"
+    before = db.execute(walls).fetchall()
+
+    with closing(connect(log_in(role))) as member, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        member.execute(f"DROP OWNED BY {role}".encode())
+
+    assert db.execute(walls).fetchall() == before
+    assert owners(acme, "message") == {"acme"}
+
+
 def test_only_the_owner_puts_up_walls(db: Db) -> None:
     """Who is not the owner of the tables would get nowhere with it anyway."""
     question = "SELECT has_function_privilege('public', 'put_up_tenant_walls()', 'EXECUTE')"
