@@ -1,8 +1,11 @@
 """What an API key looks like, and how it is known without being kept.
 
-    ep_<key id>_<secret>        the key id names a row of api_key; of the secret that row has the SHA-256
+    ep_<key id>_<secret>        the key id names a row of api_key; of the secret that row has a digest
 
-One round of SHA-256 is enough here: a secret of 256 random bits can't be guessed, however fast one tries.
+    api_key.digest_rounds       1: SHA-256, of keys from before there were rights
+                                2: SHA-256 of that, so that a gateway which knows no rights knows no such key
+
+SHA-256 is enough here: a secret of 256 random bits can't be guessed, however fast one tries.
 """
 
 import re
@@ -17,10 +20,10 @@ EXPECTED = "ep_<key id>_<secret>, as `processor key add` printed it"
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key apart: what names it, and the digest by which it is known. The secret is in neither."""
+    """A key apart: what names it, and its digests after one round and two. The secret is in none of them."""
 
     key_id: str
-    digest: bytes
+    digests: tuple[bytes, bytes]
 
 
 def new_key() -> tuple[str, ApiKey]:
@@ -34,4 +37,7 @@ def new_key() -> tuple[str, ApiKey]:
 def read_key(text: str) -> ApiKey | None:
     """Take a key apart; None: it is none."""
     found = _KEY.fullmatch(text)
-    return None if found is None else ApiKey(found[1], sha256(found[2].encode()).digest())
+    if found is None:
+        return None
+    once = sha256(found[2].encode()).digest()
+    return ApiKey(found[1], (once, sha256(once).digest()))

@@ -306,6 +306,6 @@ def _check(version: object, content_type: object, event: Mapping[str, Any]) -> N
         raise _Fault(
             "datacontenttype: expected application/json, or JSON by another name (text/json, */*+json)", event
         )
-    charset = _CHARSET.search(content_type)
-    if charset is not None and charset[1].lower() not in _UTF8:
-        raise _Fault(f"datacontenttype: the charset {charset[1][:64]!r} is not taken; expected utf-8", event)
+    for charset in _CHARSET.findall(content_type):
+        if charset.lower() not in _UTF8:
+            raise _Fault(f"datacontenttype: the charset {charset[:64]!r} is not taken; expected utf-8", event)

@@ -1,7 +1,7 @@
 """What a terminal or a reader of lines would obey, or not show, is written out. The one place that knows it.
 
-C0, DEL and C1 controls, line separators, bidi and other format characters, odd spaces,
-surrogates, private use, unassigned: whatever Python calls not printable
+C0, DEL and C1 controls, line separators, bidi and other format characters, odd spaces, surrogates, private
+use, unassigned: whatever Python calls not printable. And what it calls printable, and nobody sees.
 """
 
 import io
@@ -15,23 +15,35 @@ _LIKE_AN_ESCAPE = re.compile(
 _TO_LOOK_AT = re.compile(r"[^\n\x20-\x7e]")
 _OF_A_SCREEN = re.compile(r"(\x1b\[[0-9;?]*[A-Za-z])")
 
+_UNSEEN = re.compile(
+    # Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties.txt, but for the unprintable.
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
+    # Drawn as nothing: a braille cell without dots, a filler of Khitan, a note without a head.
+    "\u2800\U00016fe4\U0001d159]"
+)
+
+
+def is_plain(text: str) -> bool:
+    """Say whether all of a text can be printed, and seen."""
+    return text.isprintable() and (text.isascii() or _UNSEEN.search(text) is None)
+
 
 def escaped(text: str, keep: str = "") -> str:
     r"""Write what must not be printed as \xHH, \uHHHH or \UHHHHHHHH; what is in `keep` stays.
 
     A `\` of the text itself is doubled where it would read as one of these, and nowhere else.
     """
-    if text.isprintable() and "\\" not in text:
+    if is_plain(text) and "\\" not in text:
         return text
 
     def doubled(found: re.Match[str]) -> str:
         behind = found[2]
         shown = behind if len(behind) == 1 else chr(int(behind[1:], 16))
-        plain = shown.isprintable() or (len(behind) == 1 and shown in keep)
+        plain = is_plain(shown) or (len(behind) == 1 and shown in keep)
         return found[0] if plain else found[1] * 2 + behind
 
     return "".join(
-        each if each.isprintable() or each in keep else _written(each)
+        each if is_plain(each) or each in keep else _written(each)
         for each in _LIKE_AN_ESCAPE.sub(doubled, text)
     )
 
@@ -44,7 +56,7 @@ def printable(text: str) -> str:
 def json_escaped(document: str) -> str:
     """Escape within the strings of a JSON document, as JSON does it, so that its value stays what it was."""
     return _TO_LOOK_AT.sub(
-        lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], document
+        lambda found: found[0] if is_plain(found[0]) else json.dumps(found[0])[1:-1], document
     )
 
 
@@ -63,7 +75,7 @@ class Output(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Write it, what must not be printed as an escape."""
-        if not text.isprintable():
+        if not is_plain(text):
             super().write("".join(_guarded(text, screen=self.isatty())))
         else:
             super().write(text)
@@ -76,7 +88,7 @@ def _guarded(text: str, *, screen: bool) -> Iterator[str]:
         if place % 2:
             yield part
         else:
-            yield from (each if each.isprintable() or each in keep else _written(each) for each in part)
+            yield from (each if is_plain(each) or each in keep else _written(each) for each in part)
 
 
 def _written(character: str) -> str:

@@ -22,7 +22,11 @@ _FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
 _LOCK_WAIT_MS = 2000
 """Whoever saves waits behind us while we wait. So we let them go first, and begin the migration again."""
 
+_FIRST_WAIT_MS = 60_000
 _LOCK_TRIES = 3
+_LOCK_SINCE = 16
+"""The migration that made the lock."""
+
 _BREAKS = "-- breaks older code:"
 
 
@@ -154,15 +158,19 @@ def _apply(connection: psycopg.Connection[Any], migration: Migration) -> bool:
 
 def _run(connection: psycopg.Connection[Any], migration: Migration) -> bool:
     sql = queries("migrations")
-    begun = bool(_applied(connection))
+    applied = _applied(connection)
+    begun = bool(applied)
     try:
         with connection.transaction():
-            if begun:
+            if _LOCK_SINCE in applied:
                 # Behind another process that migrates, for as long as that takes: nobody else can lock this.
                 connection.execute(sql["lock"])
-                if migration.number in _applied(connection):
-                    return False
+            elif begun:
+                connection.execute(sql["bound_wait"], {"wait_ms": str(_FIRST_WAIT_MS)})
+                connection.execute(sql["lock_at_first"])
             connection.execute(sql["bound_wait"], {"wait_ms": str(_LOCK_WAIT_MS)})
+            if begun and migration.number in _applied(connection):
+                return False
             connection.execute(migration.text.encode())
             connection.execute(
                 sql["note"],
@@ -173,7 +181,7 @@ def _run(connection: psycopg.Connection[Any], migration: Migration) -> bool:
                     "breaks_older_code": migration.breaks_older_code,
                 },
             )
-    except (psycopg.errors.DuplicateTable, psycopg.errors.UniqueViolation):
+    except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
         # The first of all makes the table that is locked, and only one of two can.
         if begun or not _applied(connection):
             raise

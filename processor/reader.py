@@ -48,8 +48,8 @@ def around_key(connection: Connection, key_id: str) -> tuple[list[str], list[str
 def known_keys(connection: Connection) -> tuple[list[Row], Ground]:
     """Give the API keys in force, and by what of the registry it is judged what they send.
 
-    A key has key_id, tenant_id, digest, suspended (whether its tenant is), and what it may send; `reserved`
-    are the producers that it may not use where its own are NULL.
+    A key has key_id, tenant_id, digest, digest_rounds, suspended (whether its tenant is), and what it may
+    send; `reserved` are the producers that it may not use where its own are NULL.
     """
     sql = queries("keys")
     ground = Ground.of(

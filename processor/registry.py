@@ -60,7 +60,7 @@ def add_key(
         "key_id": key.key_id,
         "tenant_id": tenant_id,
         "name": name,
-        "digest": key.digest,
+        "digest": key.digests[1],
         "event_types": None if rights.event_types is None else sorted(rights.event_types),
         "producers": None if rights.producers is None else list(rights.producers),
         "may_void": rights.may_void,

@@ -198,12 +198,16 @@ def says_its_type(value: object) -> bool:
 _OWN = {name: name for name in NAMES}
 _BESIDE = Form(AttributeFields, _OWN)
 _NATIVE = Form(Fields, _OWN | {"message_id": "id"}, frozenset((*_OWN, "id", "payload")) - {"message_id"})
+_BESIDES = ("id", "producer", "occurred_at", "schema_version")
+"""What a pulse may name of itself, under the names of the native format."""
+
 _PULSE = Form(
     Fields,
     _NATIVE.names,
     frozenset(("tenant_id", "tenant", "product_sku", "used_amount", "use_unity", "use_unit"))
-    | {"id", "producer", "occurred_at"},
+    | {"event_type", *_BESIDES},
 )
+_QUOTED_MAX = 64
 
 
 def _from_native(document: Document, beside: Beside) -> Envelope | Malformed:
@@ -214,6 +218,13 @@ def _from_native(document: Document, beside: Beside) -> Envelope | Malformed:
 def _from_pulse(document: Document, beside: Beside) -> Envelope | Malformed:
     fields = document.value
     texts = document.member_texts
+    if fields.get("event_type") not in (None, PULSE):
+        return invalid(
+            f"the body is a pulse by product_sku and used_amount, and names the event_type "
+            f"{str(fields['event_type'])[:_QUOTED_MAX]!r}, which is not {PULSE!r}; leave event_type out, or "
+            "send the event with a payload",
+            claimed_of(fields, beside),
+        )
     pulse, members = {}, {}
     for name, other_name in (
         ("tenant_id", "tenant"),
@@ -235,5 +246,5 @@ def _from_pulse(document: Document, beside: Beside) -> Envelope | Malformed:
         # A pulse's payload has the tenant in it, wherever it is named.
         pulse["tenant_id"], members["tenant_id"] = tenant_id, quoted(tenant_id)
     envelope = {"tenant_id": pulse.get("tenant_id"), "event_type": PULSE}
-    envelope |= {name: fields[name] for name in ("id", "producer", "occurred_at") if name in fields}
+    envelope |= {name: fields[name] for name in _BESIDES if name in fields}
     return make(_PULSE, envelope, (object_text(members) or "{}", pulse), document, beside)

@@ -29,7 +29,7 @@ END $$;
 BEGIN;
 -- Whoever removes old messages or rebuilds totals works by what it saw a moment ago: let it end, and none begin before
 -- messages and totals are gone, both.
-LOCK TABLE books_lock IN EXCLUSIVE MODE;
+SELECT take_lock('books_lock', true) AS books \gset
 WITH gone AS (
   DELETE FROM message WHERE tenant_id = :'tenant'
   RETURNING (stored_at AT TIME ZONE 'UTC')::date AS day

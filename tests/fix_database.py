@@ -25,7 +25,7 @@ _numbers = itertools.count(1)
 
 REGISTRY_WAITS = """
     SELECT 1 FROM pg_locks
-    WHERE NOT granted AND relation = 'registry_lock'::regclass
+    WHERE NOT granted AND relation = 'public_locks.registry_lock'::regclass
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 """Gives a row while somebody waits for the registry's lock, in this database."""
@@ -152,6 +152,7 @@ def log_in(database_url: str) -> Iterator[LogIn]:
             if "processor_tenant_reader" in groups:
                 admin.execute(f"ALTER ROLE {login} CONNECTION LIMIT 50")
                 admin.execute(f"ALTER ROLE {login} SET temp_file_limit = '1GB'")
+                admin.execute(f"ALTER ROLE {login} SET log_min_messages = 'panic'")
             parts = urlsplit(database_url)
             return parts._replace(netloc=f"{login}:secret@{parts.hostname}:{parts.port}").geturl()
 

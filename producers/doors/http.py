@@ -9,6 +9,7 @@ An array of texts that are no JSON would be no JSON either, and one bad text mus
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from processor.bounds import NOT_READABLE, wait_s_of
 from processor.errors import SettingsError
+from processor.whole_answers import read_whole, want_whole_answers
 from producers.doors import WAIT_S_MAX, Answer, CallFailed
 from producers.outgoing import Outgoing
 
@@ -51,6 +53,7 @@ class HttpDoor:
             retries=False,
             timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
         )
+        want_whole_answers(self._pool)
 
     @property
     def name(self) -> str:
@@ -110,12 +113,11 @@ class HttpDoor:
             response = self._pool.urlopen(
                 "POST", self._path, body=body, headers=self._headers, redirect=False, preload_content=False
             )
-            # As it came: what is packed may become of any size.
-            text = response.read(ANSWER_BYTES_MAX + 1, decode_content=False)
+            text = read_whole(response, ANSWER_BYTES_MAX)
             if len(text) > ANSWER_BYTES_MAX:
                 response.close()
             response.release_conn()
-        except (HTTPError, *NOT_READABLE) as error:
+        except (HTTPError, HTTPException, *NOT_READABLE) as error:
             raise CallFailed(type(error).__name__, f"no answer from {self._name}", outage=True) from error
         try:
             said = orjson.loads(text)

@@ -14,8 +14,6 @@ from processor.settings import Settings
 
 _EXTRA = frozenset(
     (
-        "fastapi",
-        "starlette",
         "uvicorn",
         "uvloop",
         "httptools",

@@ -52,13 +52,25 @@ class Effort:
         words = "reading what the tenant sends takes more CPU time than it may (GATEWAY_TENANT_CPU)"
         return Refusal(Why.OVER_QUOTA, words, retry_after_s=retry_after_s)
 
+    def is_light(self, holder: Hashable, weight: int) -> bool:
+        """Say whether work of so many bytes may be done `here`."""
+        return weight <= LIGHT and self._quotas.has(holder, _THRIFTY)
+
+    def here(self, holder: Hashable, work: Callable[..., T], *arguments: object) -> T:
+        """Do work on the loop, and charge what it took."""
+        began_at = time.thread_time()
+        try:
+            return work(*arguments)
+        finally:
+            self._quotas.charge(holder, time.thread_time() - began_at)
+
     async def do(self, holder: Hashable, weight: int, work: Callable[[], T]) -> T | Refusal:
         """Do work of so many bytes, and give what it gave; a refusal, undone, if the holder owes too much.
 
         What it raises is raised here. It has to be safe in a thread.
         """
-        if self._is_light(holder, weight):
-            return self._here(holder, work)
+        if self.is_light(holder, weight):
+            return self.here(holder, work)
         await self._turn(holder)
         if refusal := self.owing(holder):
             self._next()
@@ -67,8 +79,8 @@ class Effort:
 
     async def finish(self, holder: Hashable, weight: int, work: Callable[[], T]) -> T:
         """Do what has to be done whatever its holder owes: it follows from what was done already."""
-        if self._is_light(holder, weight):
-            return self._here(holder, work)
+        if self.is_light(holder, weight):
+            return self.here(holder, work)
         await self._turn(holder)
         return await self._beside(holder, work)
 
@@ -76,16 +88,6 @@ class Effort:
         """End the thread; nothing may be done any more."""
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _is_light(self, holder: Hashable, weight: int) -> bool:
-        return weight <= LIGHT and self._quotas.level(holder) >= _THRIFTY
-
-    def _here(self, holder: Hashable, work: Callable[[], T]) -> T:
-        began_at = time.thread_time()
-        try:
-            return work()
-        finally:
-            self._quotas.charge(holder, time.thread_time() - began_at)
 
     async def _turn(self, holder: Hashable) -> None:
         if not self._busy:

@@ -102,6 +102,10 @@ class QueueIntake:
         trace = trace_of(caller) if caller.trace else {}
         read = self._reading.read
         place = 0
+        if len(items) == 1 and self._effort.is_light(request.holder, weight_of(items[0])):
+            event = self._effort.here(request.holder, read, items[0], caller, trace)
+            self._enter(event, caller, gather, request, 0)
+            items = []
         for weight, some in _stretches(items):
             work = lambda some=some: [read(item, caller, trace) for item in some]  # noqa: E731
             found = await self._effort.do(caller.holder, weight, work)

@@ -19,7 +19,7 @@ from processor.api_keys import EXPECTED, read_key
 from processor.connection import Deadline, connect, require_all_rows
 from processor.errors import ProcessorError
 from processor.reader import known_keys
-from processor.rights import EVERYTHING, NO_GROUND, Rights
+from processor.rights import EVERYTHING, Rights
 from producers.gateway.items import Caller, Refusal, Why
 
 STALE_AFTER_S = 60.0
@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    tenant_id: str
+    caller: Caller
     digest: bytes
+    rounds: int
     suspended: bool
-    rights: Rights
 
 
 class DatabaseKeys:
@@ -60,7 +60,6 @@ class DatabaseKeys:
         self._reserved = tuple(reserved)
         self._clock = clock
         self._known: Mapping[str, _Known] | None = None
-        self._ground = NO_GROUND
         self._read_at = 0.0
         self._trouble = ""
         self._stop = threading.Event()
@@ -89,12 +88,13 @@ class DatabaseKeys:
             return _UNKNOWN
         found = known.get(key.key_id)
         # Compared even if there is none, and in constant time: how long it takes tells nothing of either.
-        same = hmac.compare_digest(key.digest, found.digest if found is not None else _NO_DIGEST)
+        known_by = (found.rounds, found.digest) if found is not None else (1, _NO_DIGEST)
+        same = hmac.compare_digest(key.digests[known_by[0] - 1], known_by[1])
         if found is None or not same:
             return _UNKNOWN
         if found.suspended:
             return _SUSPENDED
-        return Caller(found.tenant_id, rights=found.rights, ground=self._ground)
+        return found.caller
 
     async def ready(self) -> str:
         """Say in words what is in the way of knowing keys; empty when nothing is."""
@@ -141,11 +141,12 @@ class DatabaseKeys:
         except psycopg.Error as error:
             self._let_go()
             return f"the database went away: {error.sqlstate or type(error).__name__}"
-        # First: whoever is new must not be judged on a ground that is older than its key.
-        self._ground = ground
         self._known = {
             row["key_id"]: _Known(
-                row["tenant_id"], bytes(row["digest"]), bool(row["suspended"]), self._rights(row)
+                Caller(row["tenant_id"], rights=self._rights(row), ground=ground),
+                bytes(row["digest"]),
+                row["digest_rounds"],
+                bool(row["suspended"]),
             )
             for row in rows
         }

@@ -55,9 +55,35 @@ class Quotas:
     def charge(self, tenant_id: Hashable, amount: float) -> None:
         """Take off what was used, be there so much or not."""
         rate = self._rates.get(tenant_id, self._rate)
-        if rate is not None:
-            now = self._clock()
+        if rate is None:
+            return
+        now = self._clock()
+        known = self._buckets.get(tenant_id)
+        if known is None or now - self._swept_at >= _SWEEP_EVERY_S:
             self._put(tenant_id, self._tokens(tenant_id, rate, now) - amount, now)
+            return
+        # As above, without a call: each request comes here a few times.
+        tokens, room = known[0] + (now - known[1]) * rate, self._room(rate)
+        self._buckets[tenant_id] = (min(room, tokens) - amount, now)
+
+    def wait_s(self, tenant_id: Hashable, most_s: float) -> float:
+        """Charge one, and say in how many seconds it is paid; nobody comes to owe more than `most_s`."""
+        rate = self._rates.get(tenant_id, self._rate)
+        if rate is None:
+            return 0.0
+        now = self._clock()
+        tokens = max(self._tokens(tenant_id, rate, now) - 1, -most_s * rate)
+        self._put(tenant_id, tokens, now)
+        return max(0.0, -tokens / rate)
+
+    def has(self, tenant_id: Hashable, part: float) -> bool:
+        """Say whether at least this part of what may come at once is left to a tenant."""
+        known = self._buckets.get(tenant_id)
+        if known is None:
+            return True
+        rate = self._rates.get(tenant_id, self._rate)
+        # There may be more by now, but not less.
+        return rate is None or known[0] >= part * self._room(rate) or self.level(tenant_id) >= part
 
     def level(self, tenant_id: Hashable) -> float:
         """Say which part of what may come at once is left to a tenant, below 0 if it owes some."""
@@ -68,9 +94,10 @@ class Quotas:
 
     def debt_s(self, tenant_id: Hashable) -> int | None:
         """Say in how many seconds a tenant owes nothing that it was charged; None: it owes nothing."""
-        rate = self._rates.get(tenant_id, self._rate)
-        if rate is None or tenant_id not in self._buckets:
+        known = self._buckets.get(tenant_id)
+        if known is None or known[0] >= 0:
             return None
+        rate = self._rates.get(tenant_id, self._rate) or 0.0
         tokens = self._tokens(tenant_id, rate, self._clock())
         return max(1, math.ceil(-tokens / rate)) if tokens < 0 else None
 

@@ -24,7 +24,7 @@ _CLOUDEVENT = frozenset(
 )
 _PULSE = frozenset(
     ("tenant_id", "tenant", "product_sku", "used_amount", "use_unity", "use_unit", "specversion")
-) | {"id", "producer", "occurred_at"}
+) | {"id", "producer", "occurred_at", "event_type", "schema_version"}
 
 # What it is made of has been read within the limits that are set.
 _DEPTH_MAX, _VALUES_MAX = 1000, 2 * BATCH_BYTES_MAX
@@ -89,6 +89,8 @@ def _pulse(envelope: Envelope, message_id: str, members: Mapping[str, str]) -> s
         texts["producer"] = _quoted(envelope.producer)
     if envelope.occurred_at is not None:
         texts["occurred_at"] = _quoted(_time(envelope))
+    if envelope.schema_version is not None:
+        texts["schema_version"] = str(envelope.schema_version)
     return _object({**texts, **members})
 
 

@@ -1,5 +1,6 @@
 -- Locks that need a right. Whoever may connect can take any advisory lock, and so could keep all others from saving;
--- a lock on a table can be taken only by a role with a right on that table.
+-- a lock on a table can be taken only by a role with a right on that table. PREPARE takes it before it asks for that
+-- right, but finds no table in a schema that the role may not use: so these tables have a schema of their own.
 
 -- No save of older code is under way once this is ours. Rather fail than make others wait for long, and be run again.
 SELECT pg_advisory_xact_lock(registry_lock_key());
@@ -15,6 +16,8 @@ CREATE TABLE batch_lock ();
 COMMENT ON TABLE batch_lock IS 'Always empty. The lock on it is held by the one transaction that puts lines into batches.';
 CREATE TABLE newcomer_lock ();
 COMMENT ON TABLE newcomer_lock IS 'Always empty. The lock on it is held by the one transaction that registers tenants by their events.';
+CREATE TABLE migrate_lock ();
+COMMENT ON TABLE migrate_lock IS 'Always empty. The lock on it is held by the one transaction that applies a migration.';
 
 -- To our group roles, and to roles that somebody made instead of them.
 DO $$
@@ -38,6 +41,56 @@ BEGIN
     EXECUTE format('GRANT DELETE ON %I TO %s', one.lock_table, one.role_name);
   END LOOP;
 END $$;
+
+CREATE FUNCTION take_lock(lock_table text, waits boolean) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  EXECUTE format('LOCK TABLE %I IN EXCLUSIVE MODE', lock_table) || CASE WHEN waits THEN '' ELSE ' NOWAIT' END;
+END $$;
+COMMENT ON FUNCTION take_lock(text, boolean) IS 'Takes one of the tables that are only locked, alone, until the end of this transaction, with the rights of the caller; without waits an error where another holds it.';
+
+CREATE FUNCTION locks_schema() RETURNS name LANGUAGE sql STABLE AS $$ SELECT (left(current_schema(), 57) || '_locks')::name $$;
+COMMENT ON FUNCTION locks_schema() IS 'The schema of the tables that are only locked, where keep_locks_apart() could make it.';
+
+-- A function, because it has to be run again where the schema could not be made by us, and by migrations with a new
+-- function that locks. A schema of somebody else is not put into the path of our functions: they have our rights.
+CREATE FUNCTION keep_locks_apart() RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  owner oid := (SELECT relowner FROM pg_class WHERE oid = 'migration'::regclass);
+  one record;
+BEGIN
+  IF to_regnamespace(quote_ident(locks_schema())) IS NULL AND has_database_privilege(current_database(), 'CREATE') THEN
+    EXECUTE format('CREATE SCHEMA %I AUTHORIZATION %s', locks_schema(), owner::regrole);
+  END IF;
+  IF owner IS DISTINCT FROM (SELECT nspowner FROM pg_namespace WHERE nspname = locks_schema()) THEN
+    RAISE NOTICE 'every login can hold the tables that are only locked: have CREATE SCHEMA % AUTHORIZATION % run by who may, then SELECT put_up_tenant_walls()',
+      quote_ident(locks_schema()), owner::regrole;
+    RETURN false;
+  END IF;
+  EXECUTE format('COMMENT ON SCHEMA %I IS %L', locks_schema(), 'Tables that are only locked. Only roles that may lock one may use it.');
+  EXECUTE format('REVOKE ALL ON SCHEMA %I FROM PUBLIC', locks_schema());
+  FOR one IN
+    SELECT relname FROM pg_class
+    WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind = 'r' AND relnatts = 0 AND relname LIKE '%\_lock'
+  LOOP
+    EXECUTE format('ALTER TABLE %I SET SCHEMA %I', one.relname, locks_schema());
+  END LOOP;
+  FOR one IN
+    SELECT DISTINCT acl.grantee::regrole AS role_name
+    FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) AS acl
+    WHERE relnamespace = to_regnamespace(quote_ident(locks_schema())) AND acl.grantee NOT IN (0, relowner)
+  LOOP
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', locks_schema(), one.role_name);
+  END LOOP;
+  FOR one IN
+    SELECT oid::regprocedure AS locks FROM pg_proc
+    WHERE pronamespace = to_regnamespace(quote_ident(current_schema())) AND prosrc ~ 'LOCK TABL[E]'
+  LOOP
+    EXECUTE format('ALTER FUNCTION %s SET search_path = %I, %I, pg_temp', one.locks, locks_schema(), current_schema());
+  END LOOP;
+  RETURN true;
+END $$;
+COMMENT ON FUNCTION keep_locks_apart() IS 'Puts the tables that are only locked into a schema of their own, and that schema into the path of the functions that lock them; false, with a notice: there is none, and this role may not make it. For the owner of the tables, or a superuser; harmless to repeat.';
+REVOKE EXECUTE ON FUNCTION keep_locks_apart() FROM PUBLIC;
 
 -- For processors of the release before: they ask for an advisory lock on this key to keep all others out.
 CREATE OR REPLACE FUNCTION registry_lock_key() RETURNS bigint LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
@@ -154,7 +207,8 @@ BEGIN
   -- CREATE OR REPLACE forgets it.
   FOREACH replaced IN ARRAY ARRAY[
     'registry_lock_key()', 'registry_version_held(boolean, boolean)', 'registry_changed()', 'event_type_id_scope_stays()',
-    'meter_begins_or_ends()', 'register_tenants(text, text[], bigint)']::regprocedure[]
+    'meter_begins_or_ends()', 'register_tenants(text, text[], bigint)', 'take_lock(text, boolean)', 'locks_schema()',
+    'keep_locks_apart()']::regprocedure[]
   LOOP
     EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', replaced, current_schema());
   END LOOP;
@@ -163,6 +217,9 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION registry_lock_key() FROM processor_biller;
   END IF;
 END $$;
+-- Behind nobody's open transaction for long: all who save would wait as well.
+ALTER FUNCTION keep_locks_apart() SET lock_timeout = '2s';
+SELECT keep_locks_apart();
 
 -- A save that has waited for the lock above holds the old one alone. It sees another version, ends and begins anew.
 UPDATE registry SET version = version + 1;

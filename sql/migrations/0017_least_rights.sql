@@ -147,6 +147,17 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION remove_rejections(tid, tid, timestamptz, timestamptz, int) IS 'The same of rejections that were closed before a moment (NULL: never), or discarded by a rule before another (NULL: never). Open ones stay.';
 
+-- A replay says again whose a rejection is, by the bindings of today.
+CREATE FUNCTION rejection_unbound() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW.bound_tenant_id IS DISTINCT FROM OLD.bound_tenant_id THEN
+    NEW.bound_tenant_id := NULL;
+  END IF;
+  RETURN NEW;
+END $$;
+COMMENT ON FUNCTION rejection_unbound() IS 'Shows a rejection to no other tenant than the one that it was proven to be from when it came: another one becomes NULL.';
+CREATE TRIGGER rejection_unbound BEFORE UPDATE OF bound_tenant_id ON rejection FOR EACH ROW EXECUTE FUNCTION rejection_unbound();
+
 DO $$
 DECLARE
   one record;
@@ -171,7 +182,10 @@ BEGIN
   END LOOP;
 
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_retention') THEN
-    REVOKE DELETE ON message, duplicate, rejection, registry_lock FROM processor_retention;
+    REVOKE DELETE ON message, duplicate, rejection FROM processor_retention;
+    EXECUTE format('REVOKE DELETE ON %I.registry_lock FROM processor_retention', (
+      SELECT nspname FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
+      WHERE relname = 'registry_lock' AND nspname IN (current_schema(), locks_schema())));
     REVOKE INSERT, UPDATE ON removal, usage_removal FROM processor_retention;
     REVOKE UPDATE (removed_count, removed_last_at) ON rejection_rule FROM processor_retention;
     REVOKE EXECUTE ON FUNCTION registry_lock_key() FROM processor_retention;
@@ -200,6 +214,8 @@ BEGIN
     GRANT UPDATE (delivery_id, noted_at) ON unsettled TO processor_writer;
   END IF;
 END $$;
+
+SELECT keep_locks_apart();
 
 -- It takes each table alone for a moment; all who save would wait behind it for a reader who stays.
 ALTER FUNCTION put_up_tenant_walls() SET lock_timeout = '2s';

@@ -1,5 +1,6 @@
 -- A tenant's login, and any login that may connect, could fill the disk by large objects, WAL messages and temporary
--- tables, and hold advisory locks. Putting up the tenants' walls takes these rights from PUBLIC, too.
+-- tables, hold advisory locks, use up transaction ids in a loop, and wait for any lock by DDL, which is waited for before
+-- any right is asked for. Putting up the tenants' walls takes these rights from PUBLIC, too.
 
 CREATE FUNCTION functions_kept_from_public() RETURNS TABLE (family text, function oid) LANGUAGE sql STABLE AS $$
   SELECT CASE
@@ -10,9 +11,41 @@ CREATE FUNCTION functions_kept_from_public() RETURNS TABLE (family text, functio
   FROM pg_catalog.pg_proc
   WHERE pronamespace = 'pg_catalog'::regnamespace
     -- Exporting a snapshot makes a file; the others speak for themselves.
-    AND proname ~ '^(pg_(try_)?advisory_.*|lo_.*|loread|lowrite|pg_logical_emit_message|pg_notify|pg_export_snapshot)$'
+    AND proname ~ '^(pg_(try_)?advisory_.*|lo_.*|loread|lowrite|pg_logical_emit_message|pg_notify|pg_export_snapshot|pg_current_xact_id|txid_current)$'
 $$;
-COMMENT ON FUNCTION functions_kept_from_public() IS 'The functions of the server by which any login could fill the disk or hold locks, and the family that each is named by.';
+COMMENT ON FUNCTION functions_kept_from_public() IS 'The functions of the server by which any login could fill the disk, hold locks or use up transaction ids, and the family that each is named by.';
+
+-- The function of an event trigger runs as whoever runs the DDL, superusers too: so the superuser makes it, and owns it.
+CREATE FUNCTION keep_ddl_from_strangers() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = current_user AND rolsuper) THEN
+    CREATE OR REPLACE FUNCTION refuse_ddl_of_strangers() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $wall$
+    DECLARE
+      is_tenant boolean := coalesce(pg_has_role(to_regrole('processor_tenant_reader')::oid, 'USAGE'), false);
+    BEGIN
+      IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+        OR EXISTS (SELECT FROM pg_class WHERE relname = 'tenant_reader' AND relpersistence <> 't' AND pg_has_role(relowner, 'USAGE')) THEN
+        RETURN;
+      END IF;
+      IF NOT is_tenant AND (
+        has_database_privilege(current_database(), 'CREATE')
+        OR EXISTS (SELECT FROM pg_namespace WHERE nspname !~ '^pg_' AND has_schema_privilege(oid, 'CREATE'))
+        OR EXISTS (SELECT FROM pg_class WHERE relpersistence <> 't' AND pg_has_role(relowner, 'USAGE'))
+        OR (has_database_privilege(current_database(), 'TEMPORARY') AND tg_tag ~ '^(CREATE|DROP) (TABLE|SEQUENCE|VIEW|INDEX)|^SELECT INTO')) THEN
+        RETURN;
+      END IF;
+      RAISE EXCEPTION '% is refused: % may make nothing here', tg_tag, current_user
+        USING ERRCODE = 'insufficient_privilege', HINT = 'PostgreSQL would wait for locks before it asks for rights';
+    END $wall$;
+    COMMENT ON FUNCTION refuse_ddl_of_strangers() IS 'Refuses DDL of tenants'' logins, and of whoever owns nothing here and may make no more than temporary tables.';
+    ALTER FUNCTION refuse_ddl_of_strangers() OWNER TO CURRENT_USER;
+    IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'processor_ddl') THEN
+      CREATE EVENT TRIGGER processor_ddl ON ddl_command_start EXECUTE FUNCTION refuse_ddl_of_strangers();
+    END IF;
+  END IF;
+  RETURN EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'processor_ddl' AND evtenabled <> 'D');
+END $$;
+COMMENT ON FUNCTION keep_ddl_from_strangers() IS 'Has DDL refused of logins that may make nothing, before it waits for a lock; false: that takes a superuser, and this role is none.';
 
 -- Each right is taken only while PUBLIC has it, and only by who may: others would get a warning for each function.
 CREATE FUNCTION keep_rights_from_public() RETURNS boolean LANGUAGE plpgsql AS $$
@@ -40,9 +73,13 @@ BEGIN
       EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', kept.function);
     END IF;
     -- Releases before this one take advisory locks as these roles. A save that found a message stored already, and
-    -- a hand-over that found a batch, write an empty WAL message, so that their COMMIT waits for the standby.
+    -- a hand-over that found a batch, write an empty WAL message, so that their COMMIT waits for the standby. A save
+    -- asks which messages are its own.
     FOR role_name IN SELECT rolname FROM pg_roles
       WHERE (kept.family = 'pg_advisory_*' AND rolname IN ('processor_writer', 'processor_biller', 'processor_retention'))
+        OR (kept.family = 'pg_current_xact_id' AND oid IN (
+          SELECT grantee FROM pg_class CROSS JOIN LATERAL aclexplode(relacl)
+          WHERE pg_class.oid = 'message'::regclass AND privilege_type = 'INSERT'))
         OR (kept.family = 'pg_logical_emit_message' AND oid IN (
           SELECT grantee FROM pg_class CROSS JOIN LATERAL aclexplode(relacl)
           WHERE pg_class.oid IN ('message'::regclass, 'usage_line'::regclass) AND privilege_type = 'INSERT'))
@@ -54,6 +91,18 @@ BEGIN
         UNION SELECT datdba FROM pg_database WHERE datname = current_database())
     LOOP
       EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', kept.function, role_name);
+    END LOOP;
+  END LOOP;
+  -- Nobody needs one to run functions: only to write some, and for DO, by which any login could loop.
+  FOR kept IN SELECT lanname FROM pg_language WHERE lanpltrusted AND lanispl AND pg_has_role(lanowner, 'USAGE') LOOP
+    IF has_language_privilege('public', kept.lanname, 'USAGE') THEN
+      EXECUTE format('REVOKE USAGE ON LANGUAGE %I FROM PUBLIC', kept.lanname);
+    END IF;
+    FOR role_name IN SELECT rolname FROM pg_roles WHERE NOT rolsuper AND oid IN (
+        SELECT relowner FROM pg_class WHERE oid = 'message'::regclass
+        UNION SELECT datdba FROM pg_database WHERE datname = current_database())
+    LOOP
+      EXECUTE format('GRANT USAGE ON LANGUAGE %I TO %I', kept.lanname, role_name);
     END LOOP;
   END LOOP;
   IF may_change_database THEN
@@ -70,6 +119,9 @@ BEGIN
     WHERE has_database_privilege('public', current_database(), privilege)
     UNION SELECT 'CREATE on schema ' || current_schema()
     WHERE has_schema_privilege('public', current_schema(), 'CREATE')
+    UNION SELECT 'USAGE on language ' || lanname FROM pg_language
+    WHERE lanpltrusted AND lanispl AND has_language_privilege('public', oid, 'USAGE')
+    UNION SELECT 'locks by DDL' WHERE NOT keep_ddl_from_strangers()
     UNION SELECT family FROM functions_kept_from_public()
     WHERE has_function_privilege('public', function, 'EXECUTE')) AS rights_left (right_left);
   IF remaining IS NOT NULL THEN
@@ -84,6 +136,7 @@ COMMENT ON FUNCTION put_up_row_walls() IS 'The part of put_up_tenant_walls() tha
 
 CREATE FUNCTION put_up_tenant_walls() RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
+  PERFORM keep_locks_apart();
   PERFORM keep_rights_from_public();
   RETURN put_up_row_walls();
 END $$;
@@ -93,9 +146,9 @@ DO $$
 DECLARE
   function_name text;
 BEGIN
-  FOREACH function_name IN ARRAY ARRAY['keep_rights_from_public', 'put_up_tenant_walls', 'functions_kept_from_public'] LOOP
+  FOREACH function_name IN ARRAY ARRAY['keep_rights_from_public', 'put_up_tenant_walls', 'functions_kept_from_public', 'keep_ddl_from_strangers'] LOOP
     EXECUTE format('ALTER FUNCTION %I() SET search_path = %I, pg_temp', function_name, current_schema());
   END LOOP;
 END $$;
-REVOKE EXECUTE ON FUNCTION keep_rights_from_public(), put_up_tenant_walls() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION keep_rights_from_public(), keep_ddl_from_strangers(), put_up_tenant_walls() FROM PUBLIC;
 SELECT put_up_tenant_walls();

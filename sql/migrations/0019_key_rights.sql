@@ -6,6 +6,8 @@ ALTER TABLE api_key
   ADD COLUMN producers   text[] NULL,
   ADD COLUMN may_void    boolean NOT NULL DEFAULT true,
   ADD COLUMN may_correct boolean NOT NULL DEFAULT true,
+  ADD COLUMN digest_rounds smallint NOT NULL DEFAULT 1,
+  ADD CONSTRAINT api_key_digest_rounds_known CHECK (digest_rounds IN (1, 2)),
   ADD CONSTRAINT api_key_event_types_named CHECK (cardinality(event_types) BETWEEN 1 AND 100
     AND array_ndims(event_types) = 1 AND array_position(event_types, NULL) IS NULL),
   ADD CONSTRAINT api_key_producers_named CHECK (cardinality(producers) BETWEEN 1 AND 100
@@ -15,6 +17,8 @@ COMMENT ON COLUMN api_key.event_types IS 'The event types that it may send, besi
 COMMENT ON COLUMN api_key.producers IS 'As which producers it may send, and whose messages it may void: a name with * at its end stands for all that begin so, the empty name for events that name no producer. NULL: any that is not reserved, by RESERVED_PRODUCERS or by a key of the tenant that is in force, is older and names it.';
 COMMENT ON COLUMN api_key.may_void IS 'Whether it may send events of type void, which cancel what another message of its producers had counted.';
 COMMENT ON COLUMN api_key.may_correct IS 'Whether it may send negative amounts where a meter adds them (meter.allows_corrections).';
+COMMENT ON COLUMN api_key.digest_rounds IS 'How often the secret went through SHA-256: once in keys of releases that know no rights, twice in all others, which such releases therefore take for wrong ones.';
+COMMENT ON COLUMN api_key.digest IS 'SHA-256 of the secret half, or of that once more (digest_rounds). The secret has 256 random bits, so that nobody can guess it from this.';
 
 CREATE OR REPLACE FUNCTION api_key_stays() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -82,6 +86,7 @@ BEGIN
   EXECUTE format('ALTER FUNCTION api_key_stays() SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION registry_version_held(boolean, boolean) SET search_path = %I, pg_temp', current_schema());
   EXECUTE format('ALTER FUNCTION registry_version_held(boolean, boolean, boolean) SET search_path = %I, pg_temp', current_schema());
+  PERFORM keep_locks_apart();
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_writer') THEN
     GRANT EXECUTE ON FUNCTION registry_version_held(boolean, boolean, boolean) TO processor_writer;
   END IF;

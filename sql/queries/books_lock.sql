@@ -7,7 +7,7 @@ FROM pg_settings
 WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')
 
 -- lock: Be the one at work, until the transaction ends; an error if another is.
-LOCK TABLE books_lock IN EXCLUSIVE MODE NOWAIT
+SELECT take_lock('books_lock', false)
 
 -- is_held: An error if the session that holds the lock was ended.
 SELECT 1

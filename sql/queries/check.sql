@@ -32,7 +32,10 @@ WHERE NOT coalesce(
     WHEN wanted.privilege = 'EXECUTE' THEN has_function_privilege(to_regprocedure(wanted.relation)::oid, 'EXECUTE')
     WHEN wanted.privilege LIKE 'UPDATE (%%' THEN has_column_privilege(
       to_regclass(wanted.relation)::oid, substring(wanted.privilege FROM '\((.*)\)'), 'UPDATE')
-    ELSE has_table_privilege(to_regclass(wanted.relation)::oid, wanted.privilege)
+    ELSE (
+      SELECT bool_and(has_table_privilege(oid, wanted.privilege) AND has_schema_privilege(relnamespace, 'USAGE'))
+      FROM pg_class
+      WHERE oid = to_regclass(wanted.relation) OR (relname = wanted.relation AND relnamespace = to_regnamespace(quote_ident(left(current_schema(), 57) || '_locks'))))
   END, false)
 ORDER BY relation, privilege
 
@@ -97,11 +100,21 @@ SELECT DISTINCT role, relation, privilege
 FROM unnest(%(roles)s::text[]) AS role
 CROSS JOIN unnest(%(relations)s::text[]) AS relation
 CROSS JOIN unnest(%(privileges)s::text[]) AS privilege
+JOIN pg_class ON pg_class.oid = to_regclass(relation) OR (relname = relation AND relnamespace = to_regnamespace(quote_ident(left(current_schema(), 57) || '_locks')))
 WHERE CASE
   WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
-  WHEN privilege IN ('SELECT', 'INSERT', 'REFERENCES')
-    THEN has_any_column_privilege(role, to_regclass(relation)::oid, privilege)
-  ELSE has_table_privilege(role, to_regclass(relation)::oid, privilege)
+  WHEN privilege IN ('SELECT', 'INSERT', 'REFERENCES') THEN has_any_column_privilege(role, pg_class.oid, privilege)
+  ELSE has_table_privilege(role, pg_class.oid, privilege)
+END
+UNION ALL
+SELECT DISTINCT role, 'schema ' || nspname, 'USAGE'
+FROM unnest(%(roles)s::text[]) AS role
+JOIN pg_namespace ON pg_namespace.oid = to_regnamespace(quote_ident(left(current_schema(), 57) || '_locks'))
+WHERE CASE
+  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  -- Who may lock one of its tables has to find them.
+  ELSE has_schema_privilege(role, pg_namespace.oid, 'USAGE') AND NOT EXISTS (
+    SELECT FROM pg_class WHERE relnamespace = pg_namespace.oid AND has_table_privilege(role, pg_class.oid, 'DELETE'))
 END
 UNION ALL
 SELECT DISTINCT role, relation, format('UPDATE (%%s)', attname)
@@ -124,7 +137,7 @@ SELECT DISTINCT role, name, 'EXECUTE'
 FROM unnest(%(roles)s::text[]) AS role
 CROSS JOIN (VALUES
   ('registry_changed()'), ('meter_begins_or_ends()'), ('pulse_lines_stay_clear()'), ('put_up_tenant_walls()'),
-  ('put_up_row_walls()'), ('keep_rights_from_public()'),
+  ('put_up_row_walls()'), ('keep_rights_from_public()'), ('keep_locks_apart()'), ('keep_ddl_from_strangers()'),
   ('register_tenants(text,text[],bigint)'), ('registry_lock_key()'),
   ('remove_messages(tid[],timestamptz,timestamptz)'), ('remove_duplicates(tid,tid,timestamptz,integer)'),
   ('remove_rejections(tid,tid,timestamptz,timestamptz,integer)')
@@ -154,6 +167,20 @@ WHERE CASE
   WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
   ELSE has_function_privilege(role, function, 'EXECUTE')
 END
+UNION
+SELECT role, 'language ' || lanname, 'USAGE'
+FROM unnest(%(roles)s::text[]) AS role
+JOIN pg_language ON lanpltrusted AND lanispl
+WHERE CASE
+  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  ELSE has_language_privilege(role, lanname, 'USAGE')
+END
+UNION
+SELECT 'public', 'all tables (by DDL)', 'LOCK'
+WHERE NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'processor_ddl' AND evtenabled <> 'D')
+UNION
+SELECT 'public', 'tables that are only locked', 'LOCK'
+WHERE to_regclass('registry_lock') IS NOT NULL
 
 -- tenant_limits: The logins that read for a tenant, and which limits that they can't lift themselves are set for each. A role's own setting counts before the database's, and that before the server's.
 SELECT
@@ -167,7 +194,18 @@ SELECT
     ORDER BY setrole = 0, setdatabase = 0
     LIMIT 1),
     (SELECT CASE WHEN source LIKE '%%user' OR source LIKE 'database%%' OR source = 'session' THEN boot_val ELSE setting END
-    FROM pg_settings WHERE name = 'temp_file_limit')) <> '-1' AS temporary_files
+    FROM pg_settings WHERE name = 'temp_file_limit')) <> '-1' AS temporary_files,
+  coalesce(
+    (SELECT split_part(setting, '=', 2)
+    FROM pg_db_role_setting CROSS JOIN LATERAL unnest(setconfig) AS setting
+    WHERE setting LIKE 'log_min_messages=%%' AND setrole IN (member.oid, 0)
+      AND setdatabase IN ((SELECT oid FROM pg_database WHERE datname = current_database()), 0)
+    ORDER BY setrole = 0, setdatabase = 0
+    LIMIT 1), 'warning') IN ('fatal', 'panic') AS unlogged,
+  ARRAY(
+    SELECT datname FROM pg_database
+    WHERE datallowconn AND datname <> current_database() AND has_database_privilege(member.oid, pg_database.oid, 'CONNECT')
+    ORDER BY datname)::text[] AS other_databases
 FROM pg_roles AS member
 WHERE member.rolcanlogin AND NOT member.rolsuper
   AND pg_has_role(member.oid, to_regrole('processor_tenant_reader')::oid, 'USAGE')

@@ -16,7 +16,7 @@ VALUES (usage_place_now(), 'first')
 ON CONFLICT ON CONSTRAINT usage_place_pkey DO NOTHING
 
 -- wait_for_turn: Be the one who makes batches, until the commit.
-LOCK TABLE batch_lock IN EXCLUSIVE MODE
+SELECT take_lock('batch_lock', true)
 
 -- choose_lines: Lock the oldest lines that are in no batch yet, of the meters that are handed over; of each meter as many as fit a batch, which is no loss, since others who make batches wait for this one anyway.
 SELECT

@@ -1,8 +1,8 @@
 -- API keys, by which a gateway knows who sends. Of a key only a digest is here.
 
 -- add_key: Add a key to a tenant.
-INSERT INTO api_key (key_id, tenant_id, name, digest, event_types, producers, may_void, may_correct)
-VALUES (%(key_id)s, %(tenant_id)s, %(name)s, %(digest)s, %(event_types)s, %(producers)s, %(may_void)s, %(may_correct)s)
+INSERT INTO api_key (key_id, tenant_id, name, digest, digest_rounds, event_types, producers, may_void, may_correct)
+VALUES (%(key_id)s, %(tenant_id)s, %(name)s, %(digest)s, 2, %(event_types)s, %(producers)s, %(may_void)s, %(may_correct)s)
 
 -- around_key: The older keys of its tenant in force that may use any producer, and those of its event types that have no schema.
 SELECT
@@ -33,7 +33,7 @@ ORDER BY tenant_id, created_at, key_id
 
 -- known_keys: The keys in force and what they may send, and whether their tenants are suspended. What an older key of the tenant names is reserved for it; whatever is added later takes nothing from a key.
 SELECT
-  key_id, api_key.tenant_id, digest, status = 'suspended' AS suspended, event_types, producers, may_void, may_correct,
+  key_id, api_key.tenant_id, digest, digest_rounds, status = 'suspended' AS suspended, event_types, producers, may_void, may_correct,
   CASE WHEN producers IS NULL THEN ARRAY(
     SELECT DISTINCT named
     FROM api_key AS older CROSS JOIN LATERAL unnest(older.producers) AS named

@@ -1,6 +1,9 @@
 -- What `processor migrate` asks and notes.
 
 -- lock: Let one process migrate at a time, until the commit.
+SELECT take_lock('migrate_lock', true)
+
+-- lock_at_first: The same, before there is a table for it: this one any login can hold, too.
 LOCK TABLE migration IN EXCLUSIVE MODE
 
 -- bound_wait: Wait for each of the locks below no longer than this: all who come later wait as well.
@@ -12,7 +15,8 @@ FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE locktype IN ('relation', 'advisory') AND granted AND pid <> pg_backend_pid()
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND (locktype = 'advisory' OR relation IN (
-    SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(current_schema()))))
+    SELECT oid FROM pg_class WHERE relnamespace IN (
+      to_regnamespace(quote_ident(current_schema())), to_regnamespace(quote_ident(left(current_schema(), 57) || '_locks')))))
 ORDER BY pid
 LIMIT 5
 

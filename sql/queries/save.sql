@@ -7,7 +7,7 @@
 SELECT registry_version_held(true, true, true) AS version, EXISTS (SELECT FROM queue) AS queues_said
 
 -- hold_registry_alone: Wait until no save is under way, and keep others from beginning until the commit.
-LOCK TABLE registry_lock IN EXCLUSIVE MODE
+SELECT take_lock('registry_lock', true)
 
 -- registry_tenants: Every tenant and whether it is suspended.
 SELECT tenant_id, status = 'suspended' AS suspended FROM tenant

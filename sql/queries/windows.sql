@@ -3,10 +3,10 @@
 -- the second must see what was committed while the first one waited.
 
 -- take_turn: Be the one who closes, until the commit; an error if another is at it.
-LOCK TABLE window_lock IN EXCLUSIVE MODE NOWAIT
+SELECT take_lock('window_lock', false)
 
 -- wait_for_turn: Be the one who closes, until the commit.
-LOCK TABLE window_lock IN EXCLUSIVE MODE
+SELECT take_lock('window_lock', true)
 
 -- count_due: How many slots are to be closed now.
 SELECT count(*)

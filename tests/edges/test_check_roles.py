@@ -37,7 +37,7 @@ def test_what_is_listed_is_what_the_migrations_granted(database_url: str, db: Db
         "  SELECT grantor, grantee, format('%%s (%%s)', privilege_type, attname), is_grantable"
         "  FROM pg_attribute CROSS JOIN LATERAL aclexplode(attacl) AS rights"
         "  WHERE attrelid = pg_class.oid) AS granted"
-        " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
+        " WHERE relnamespace::regnamespace::text ~ '^public' AND relkind IN ('r', 'v')"
         " AND grantee::regrole::text = ANY (%s)",
         [[*RIGHTS]],
     ).fetchall()
@@ -47,7 +47,8 @@ def test_what_is_listed_is_what_the_migrations_granted(database_url: str, db: Db
     }
     assert set(granted) == expected
     relations = db.execute(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
+        "SELECT relname FROM pg_class"
+        " WHERE relnamespace::regnamespace::text ~ '^public' AND relkind IN ('r', 'v')"
     ).fetchall()
     assert {name for (name,) in relations} == set(RELATIONS)
     assert _wrong(look_at_database(database_url)) == set()
@@ -108,9 +109,23 @@ EXCESSES = [
         "EXECUTE on",
     ),
     ("GRANT UPDATE ON message TO PUBLIC", "public", "UPDATE on message"),
-    ("GRANT DELETE ON registry_lock TO PUBLIC", "public", "DELETE on registry_lock"),
-    ("GRANT DELETE ON registry_lock TO processor_biller", "role processor_biller", "DELETE on registry_lock"),
-    ("GRANT DELETE ON newcomer_lock TO processor_writer", "role processor_writer", "DELETE on newcomer_lock"),
+    ("GRANT USAGE ON SCHEMA public_locks TO PUBLIC", "public", "USAGE on schema public_locks"),
+    (
+        "GRANT USAGE ON SCHEMA public_locks TO processor_reader",
+        "role processor_reader",
+        "USAGE on schema public_locks",
+    ),
+    ("GRANT DELETE ON public_locks.registry_lock TO PUBLIC", "public", "DELETE on registry_lock"),
+    (
+        "GRANT DELETE ON public_locks.registry_lock TO processor_biller",
+        "role processor_biller",
+        "DELETE on registry_lock",
+    ),
+    (
+        "GRANT DELETE ON public_locks.newcomer_lock TO processor_writer",
+        "role processor_writer",
+        "DELETE on newcomer_lock",
+    ),
     ("GRANT DELETE ON message TO processor_retention", "role processor_retention", "DELETE on message"),
     (
         "GRANT UPDATE (value, trouble) ON usage_line TO processor_biller",
@@ -176,6 +191,8 @@ OPEN_TO_EVERYBODY = [
     "GRANT EXECUTE ON FUNCTION pg_try_advisory_lock_shared(bigint) TO {role}",
     "GRANT EXECUTE ON FUNCTION pg_notify(text, text) TO {role}",
     "GRANT EXECUTE ON FUNCTION pg_export_snapshot() TO {role}",
+    "GRANT EXECUTE ON FUNCTION pg_current_xact_id() TO {role}",
+    "GRANT USAGE ON LANGUAGE plpgsql TO {role}",
 ]
 
 
@@ -205,9 +222,13 @@ def test_a_tenants_login_without_limits_is_named(db: Db, log_in: LogIn) -> None:
     db.execute(f"ALTER ROLE {login} RESET ALL")
     findings = _after(db, "SELECT")
     assert problems(findings) == {"tenant limits"}
-    assert findings["tenant limits"].found == f"no CONNECTION LIMIT: {login}; no temp_file_limit: {login}"
+    assert findings["tenant limits"].found == (
+        f"no CONNECTION LIMIT: {login}; no temp_file_limit: {login}; no log_min_messages: {login}"
+    )
 
     db.execute(f"ALTER ROLE {login} CONNECTION LIMIT 5")
+    assert not _after(db, f"ALTER ROLE {login} SET temp_file_limit = '1GB'")["tenant limits"].fine
+    db.execute(f"ALTER ROLE {login} SET log_min_messages = 'panic'")
     for place in (
         f"ROLE {login}",
         f"DATABASE {db.info.dbname}",
@@ -217,6 +238,21 @@ def test_a_tenants_login_without_limits_is_named(db: Db, log_in: LogIn) -> None:
     lifted = f"ALTER ROLE {login} SET temp_file_limit = -1"
     of_database = f"ALTER DATABASE {db.info.dbname} SET temp_file_limit = '1GB'"
     assert not _after(db, f"{of_database}; {lifted}")["tenant limits"].fine
+
+
+def test_other_databases_that_a_tenants_login_gets_into_are_named(db: Db, log_in: LogIn) -> None:
+    assert "tenant databases" in _after(db, "SELECT")
+    log_in(TENANT_READER)
+
+    assert "postgres" in _after(db, "SELECT")["tenant databases"].found
+    closed = "DO $$ DECLARE one name; BEGIN FOR one IN SELECT datname FROM pg_database LOOP"
+    closed += " EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', one); END LOOP; END $$"
+    assert _after(db, closed)["tenant databases"].found == "this one alone"
+
+
+def test_ddl_that_nobody_refuses_is_named(db: Db) -> None:
+    for change in ("DROP EVENT TRIGGER processor_ddl", "ALTER EVENT TRIGGER processor_ddl DISABLE"):
+        assert _after(db, change)["every login"].found == "LOCK on all tables (by DDL)"
 
 
 HOLES = [

@@ -91,6 +91,20 @@ def test_nobody_else_removes(log_in: LogIn, role: str) -> None:
 
 
 @pytest.mark.usefixtures("aged")
+def test_a_stolen_writer_shows_no_rejection_to_another_tenant(log_in: LogIn, db: Db) -> None:
+    db.execute("ALTER TABLE rejection DISABLE TRIGGER rejection_unbound")
+    db.execute("UPDATE rejection SET bound_tenant_id = 'acme'")
+    db.execute("ALTER TABLE rejection ENABLE TRIGGER rejection_unbound")
+    with connect(log_in("processor_writer")) as one:
+        shown = []
+        for tenant in ("acme", "globex", "globex"):
+            one.execute("UPDATE rejection SET bound_tenant_id = %s", [tenant])
+            shown.append(one.execute("SELECT bound_tenant_id FROM rejection").fetchall())
+
+    assert shown == [[("acme",)], [(None,)], [(None,)]]
+
+
+@pytest.mark.usefixtures("aged")
 def test_the_owner_says_how_young_may_go(log_in: LogIn, db: Db) -> None:
     ages, url = Ages(message=20, duplicate=20, rejection=20, key=20), log_in("processor_retention")
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import psycopg
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processor import registry
@@ -31,9 +31,20 @@ Db = psycopg.Connection[Any]
 CONTROLS = "".join(map(chr, (*range(1, 32), *range(0x7F, 0xA0)))) + "\x1b[2J\x1b]0;owned\x07"
 HIDDEN = (
     "\u00ad\u061c\u200b\u200d\u200e\u200f\u2028\u2029\u202a\u202e\u2060\u2066\u2069\ufeff\ufff9"
-    "\u00a0\u3000\ue000\uffff\U000e0001\U000e0041\U000f0000\U0010ffff\\x1b\\u202e\\"
+    "\u2800\u3164\ufe0f\U000e0100\u00a0\u3000\ue000\uffff\U000e0001\U000e0041\U000f0000\U0010ffff\\x1b\\u202e\\"
 )
 ID = f"id{HIDDEN}"
+
+IGNORABLE = """
+    00AD 034F 061C 115F..1160 17B4..17B5 180B..180F 200B..200F 202A..202E 2060..206F 3164 FE00..FE0F FEFF FFA0
+    FFF0..FFF8 1BCA0..1BCA3 1D173..1D17A E0000..E0FFF 2800 16FE4 1D159
+"""
+"""Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties.txt, and three that are drawn blank."""
+UNSEEN = {
+    chr(code)
+    for ends in (each.split("..") for each in IGNORABLE.split())
+    for code in range(int(ends[0], 16), int(ends[-1], 16) + 1)
+}
 
 ASKED = [
     "check",
@@ -120,8 +131,12 @@ def asked(tmp_path: Any) -> list[list[str]]:
     return [shlex.split(words.format(**given_words)) for words in ASKED]
 
 
+def _is_seen(character: str) -> bool:
+    return character.isprintable() and character not in UNSEEN
+
+
 def assert_plain(text: str) -> None:
-    found = {each for each in text if not each.isprintable() and each != "\n"}
+    found = {each for each in text if not _is_seen(each) and each != "\n"}
     assert found == set(), ascii(text)[:2000]
 
 
@@ -153,7 +168,7 @@ def test_no_command_prints_what_a_terminal_obeys(
                 assert json.loads(answer.out) is not None
 
     # Else nothing of it was printed, and nothing is proved.
-    assert {"\\x9b", "\\u202e", "\\U000e0041", "\\\\x1b", "\\u009b"} <= set(
+    assert {"\\x9b", "\\u202e", "\\u3164", "\\U000e0100", "\\U000e0041", "\\\\x1b", "\\u009b"} <= set(
         re.findall(r"\\+(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})", seen)
     )
 
@@ -186,13 +201,14 @@ def test_json_has_the_very_value(processor: Command, db: Db) -> None:
 
 
 @given(text=st.text() | st.text(alphabet="\\xuU0123456789abf\x1b\x9b\u202e\n") | st.text(CONTROLS + HIDDEN))
+@example(text="".join(UNSEEN) + "\\" + "".join(f"\\U{ord(each):08x}" for each in UNSEEN))
 def test_an_escaped_text_can_be_read_back(text: str) -> None:
     for written, keep in ((escaped(text), ""), (printable(text), "\n\t")):
-        assert all(each.isprintable() or each in keep for each in written)
+        assert all(_is_seen(each) or each in keep for each in written)
         assert _read_back(written) == text
     document = json.dumps({"a": text, text: "b"}, ensure_ascii=False)
     assert json.loads(json_escaped(document)) == json.loads(document)
-    assert json_escaped(document).isprintable()
+    assert all(map(_is_seen, json_escaped(document)))
 
 
 def _read_back(written: str) -> str:
@@ -201,7 +217,7 @@ def _read_back(written: str) -> str:
     def one(found: re.Match[str]) -> str:
         slashes, digits = len(found[1]), found[2]
         shown = chr(int(digits[1:], 16))
-        if shown.isprintable():
+        if _is_seen(shown):
             return found[0]
         return "\\" * (slashes // 2) + (shown if slashes % 2 else digits)
 

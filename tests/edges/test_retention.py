@@ -320,7 +320,7 @@ def test_a_stop_ends_after_the_step_under_way(db: Db) -> None:
 
 def test_a_second_one_at_the_same_time_says_so(database_url: str, db: Db) -> None:
     with psycopg.connect(database_url) as other:
-        other.execute("LOCK TABLE books_lock IN EXCLUSIVE MODE")
+        other.execute("LOCK TABLE public_locks.books_lock IN EXCLUSIVE MODE")
 
         with pytest.raises(Busy, match="another"):
             run(db)

@@ -430,7 +430,7 @@ def test_keys_that_live_shorter_than_the_queue_may_hold_are_remarked_on(command:
 
 def test_a_second_apply_at_the_same_time_is_exit_code_1(command: Command, database_url: str) -> None:
     with psycopg.connect(database_url) as other:
-        other.execute("LOCK TABLE books_lock IN EXCLUSIVE MODE")
+        other.execute("LOCK TABLE public_locks.books_lock IN EXCLUSIVE MODE")
         result = command("retention apply --message-days 40")
 
     assert (result.exit_code, result.stdout) == (1, "")

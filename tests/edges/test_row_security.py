@@ -341,7 +341,8 @@ def test_a_login_with_grants_of_its_own_sees_all_rows_and_saves(
     db.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {login_of(url)}")
     db.execute(f"GRANT INSERT ON message, duplicate, rejection, voided, total, meter_miss TO {login_of(url)}")
     db.execute(f"GRANT UPDATE ON rejection, total, meter_miss TO {login_of(url)}")
-    db.execute(f"GRANT DELETE ON registry_lock TO {login_of(url)}")
+    db.execute(f"GRANT DELETE ON public_locks.registry_lock TO {login_of(url)}")
+    db.execute("SELECT put_up_tenant_walls()")
     event = an_event(id="o-2")
 
     with closing(a_bound_saver(url, Bindings())) as saver:

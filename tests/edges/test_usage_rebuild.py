@@ -276,7 +276,7 @@ def test_a_rebuild_whose_lock_was_lost_adds_nothing_more(
         if added == 2:
             db.execute(
                 "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks"
-                " WHERE relation = 'books_lock'::regclass AND database ="
+                " WHERE relation = 'public_locks.books_lock'::regclass AND database ="
                 " (SELECT oid FROM pg_database WHERE datname = current_database())"
             )
 
@@ -290,7 +290,7 @@ def test_a_rebuild_whose_lock_was_lost_adds_nothing_more(
 @pytest.mark.usefixtures("metered")
 def test_one_rebuild_is_at_work_at_a_time_and_none_beside_retention(database_url: str, db: Db) -> None:
     with psycopg.connect(database_url) as other:
-        other.execute("LOCK TABLE books_lock IN EXCLUSIVE MODE")
+        other.execute("LOCK TABLE public_locks.books_lock IN EXCLUSIVE MODE")
 
         with pytest.raises(Busy, match="let it end first"):
             rebuild(db, PULSE)

@@ -46,6 +46,9 @@ TAKEN = {
 """What is one request, answered by 202, after which the connection goes on."""
 
 REFUSED = {
+    "three empty lines before": (b"\r\n" * 3 + a_whole_post(), 400),
+    "nothing but empty lines": (b"\r\n" * 30_000, 400),
+    "129 fields": (a_post(*[b"a: b"] * 127, b"host: a"), 431),
     "no host": (a_post(b"content-length: 2", body=b"{}"), 400),
     "two hosts": (a_post(b"host: a", b"host: b"), 400),
     "two equal hosts": (a_post(b"host: a", b"Host: a"), 400),

@@ -33,6 +33,10 @@ def head(path: str | bytes, **more: str | bytes) -> bytes:
     return b"".join(b"\x00" + _text(name) + _text(value) for name, value in names.items())
 
 
+NO_WINDOW = frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0))
+"""What lets no byte of an answer out."""
+
+
 def message(data: bytes = b"", *, announced: int | None = None, packed: bool = False) -> bytes:
     size = len(data) if announced is None else announced
     return bytes((packed,)) + struct.pack(">I", size) + data

@@ -39,6 +39,12 @@ ATTACKS = {
     "too much for health": raw.a_call(raw.CHECK)
     + raw.frame(raw.DATA, 0, 1, raw.message(announced=2**31 - 1)),
     "a stream that is left": raw.a_call(raw.STREAM) + raw.frame(raw.DATA, 0, 1, raw.message(announced=9)),
+    "an answer of health that is not read": raw.NO_WINDOW + raw.a_call(raw.CHECK, 1, raw.message()),
+    "a watch that is not read": raw.NO_WINDOW + raw.a_call(raw.WATCH, 1, raw.message()),
+    "a reflection that is not read": raw.NO_WINDOW + raw.a_call(raw.REFLECTION, 1, raw.message(b":\0")),
+    "an answer of a stream that is not read": raw.NO_WINDOW
+    + raw.a_call(raw.STREAM)
+    + raw.frame(raw.DATA, 0, 1, raw.message(b"\n\0")),
     "an unknown method": raw.a_call("/secret/Secret", 1, b""),
     "no HTTP/2": b"GET /secret HTTP/1.1\r\n\r\n",
 }

@@ -261,6 +261,8 @@ _REFUSED: list[tuple[str, bytes, dict[str, str], int, str]] = [
     ("/ingest", b"{}", {"content-type": "application/cloudevents+json"}, 422, "invalid"),
     ("/ingest", b"{}", {"content-type": "application/json; charset=latin-1"}, 415, "unsupported_media_type"),
     ("/ingest", b"{}", {"content-type": "application/json; charset=utf-8; charset=utf-7"}, 400, "malformed"),
+    ("/ingest", b"{}", {"content-type": 'application/json; v="1;"; V=2'}, 400, "malformed"),
+    ("/ingest", b"{}", {"content-type": 'application/json; v="; charset=utf-16"'}, 422, "invalid"),
     ("/ingest", gzip.compress(bytes(10**7), mtime=0), {"content-encoding": "gzip"}, 413, "too_large"),
     ("/ingest", gzip.compress(b"{}", mtime=0)[:-3], {"content-encoding": "gzip"}, 400, "malformed"),
     ("/ingest", b"{}", {"content-encoding": "gzip"}, 400, "malformed"),
@@ -299,6 +301,14 @@ def test_a_request_without_a_content_type_is_refused(gateway: Gateway) -> None:
 
     assert status == 415
     assert "application/json" in problem["detail"]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.json"])
+def test_a_probe_may_ask_for_the_head_alone(gateway: Gateway, path: str) -> None:
+    answer = gateway.client.head(path)
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer.headers["content-length"]) > 0
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "TRACE"])

@@ -274,7 +274,16 @@ _headers = st.dictionaries(st.sampled_from(sorted(NAMES)), _values, max_size=4)
 _own = {"tenant_id": _values, "id": _values, "producer": _values, "occurred_at": _values}
 _bodies = st.one_of(
     st.fixed_dictionaries({"event_type": _values, "payload": _values}, optional=_own),
-    st.fixed_dictionaries({"product_sku": _values, "used_amount": st.just(1)}, optional=_own),
+    st.fixed_dictionaries(
+        {"product_sku": _values, "used_amount": st.just(1)},
+        optional=_own
+        | {
+            "event_type": st.sampled_from(["pulse", "void"]),
+            "schema_version": st.just(1),
+            # No context of a native event.
+            "payload": _values,
+        },
+    ),
     st.fixed_dictionaries({"n": _values}),
 )
 

@@ -17,7 +17,7 @@ class Client:
     def evict(self) -> None:
         self._log.append(self)
 
-    def rests(self) -> None:
+    async def waits(self, seconds: float) -> None:
         """Not asked here."""
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -29,9 +30,11 @@ from tests.gateway.taking import (
     taken,
     words,
 )
+from tests.rig import wait_until
 
 ANYBODY = Caller()
 TIMEOUT_S = 0.3
+WAIT_S = 30.0
 SEND = "SendMessageBatch"
 
 
@@ -145,13 +148,11 @@ def test_without_a_yes_that_names_it_no_event_is_acknowledged(
     fault: str, client: str, behind: Settings, proxy: HttpProxy
 ) -> None:
     proxy.fault = forever(NO_YES[fault])
-    began = time.monotonic()
 
     refusal = refused(take(behind, sqs_client=client))
 
     assert refusal.why is Why.UNAVAILABLE
     assert refusal.retry_after_s == 1
-    assert time.monotonic() - began < TIMEOUT_S + 5
 
 
 @pytest.mark.parametrize("fault", NO_YES)
@@ -185,23 +186,27 @@ def test_an_event_of_which_sqs_has_another_digest_is_sent_again(
 def test_a_queue_that_hangs_is_waited_for_no_longer_than_it_may_take(
     behind: Settings, proxy: HttpProxy
 ) -> None:
+    answered = threading.Event()
+    in_time: list[bool] = []
+
     def hang(call: Call, forward: Forward) -> Answer | None:
-        time.sleep(3 * TIMEOUT_S)
+        in_time.append(answered.wait(WAIT_S))
         return None
 
     proxy.fault = forever(hang)
-    began = time.monotonic()
 
-    async def work() -> tuple[Any, float]:
+    async def work() -> Any:
         async with an_intake(behind) as intake:
             word = refused(await intake.take([an_item()], ANYBODY))
-            return word, time.monotonic() - began
+            answered.set()
+            return word
 
-    word, took_s = run(work())
+    word = run(work())
 
     assert word.why is Why.UNAVAILABLE
     assert "may be on it all the same" in word.detail
-    assert TIMEOUT_S <= took_s < TIMEOUT_S + 0.5
+    wait_until(lambda: bool(in_time), "the queue hung", wait_s=WAIT_S)
+    assert all(in_time)
 
 
 # ── who is at fault ───────────────────────────────────────────────────────────────────────────────────
@@ -308,7 +313,8 @@ def test_a_fifo_queue_knows_the_very_same_event_and_no_other(
 def test_a_missing_queue_is_said_at_once_and_logged_once(
     client: str, queue_settings: Settings, queue_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    changes = {"sqs_queue_url": queue_url + "-gone", "sqs_client": client}
+    # Longer than anybody waits for this test.
+    changes = {"sqs_queue_url": queue_url + "-gone", "sqs_client": client, "gateway_timeout_s": 300}
 
     async def work() -> tuple[list[Any], str]:
         async with an_intake(queue_settings, **changes) as intake:
@@ -317,12 +323,10 @@ def test_a_missing_queue_is_said_at_once_and_logged_once(
             found = [*await intake.take([an_item()], ANYBODY), *await intake.take([an_item()], ANYBODY)]
             return found, await intake.ready()
 
-    began = time.monotonic()
     with caplog.at_level(logging.INFO):
-        found, ready = run(work())
+        found, ready = run(asyncio.wait_for(work(), WAIT_S))
 
     assert words(found) == ["unavailable"] * 2
-    assert time.monotonic() - began < queue_settings.gateway_timeout_s
     assert "see SQS_QUEUE_URL" in ready
     [record] = [record for record in caplog.records if record.name.startswith("producers.gateway")]
     assert record.levelno == logging.ERROR

@@ -71,6 +71,16 @@ def test_it_says_in_how_many_seconds_there_is_room_again(clock: Clock) -> None:
     assert quota.take("acme") is None
 
 
+def test_who_may_wait_is_told_how_long_and_never_longer_than_so(clock: Clock) -> None:
+    quota = Quotas(2, burst=1, clock=clock)
+
+    assert [quota.wait_s("acme", 1.25) for _ in range(5)] == [0.0, 0.5, 1.0, 1.25, 1.25]
+    clock.now_s += 1.25
+    assert quota.wait_s("acme", 1.25) == 0.5
+    assert quota.wait_s("globex", 1.25) == 0.0
+    assert Quotas(None, clock=clock).wait_s("acme", 1.25) == 0.0
+
+
 def test_what_is_refused_costs_nothing(clock: Clock) -> None:
     quota = Quotas(1, burst=1, clock=clock)
     assert taken(quota, "acme", 50) == 1

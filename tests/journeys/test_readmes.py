@@ -126,7 +126,7 @@ def test_a_tenants_reader_is_let_in_sees_its_rows_and_is_let_out(
 
 
 def test_what_the_page_says_against_a_tenants_login_works(log_in: LogIn, db: psycopg.Connection[Any]) -> None:
-    give_back, end = _blocks("What a tenant's login could do to the others")
+    give_back, no_way, end = _blocks("What a tenant's login could do to the others")
     application, tenant = log_in(name="application"), log_in("processor_tenant_reader", name="idler")
     warden = log_in("pg_signal_backend", "pg_read_all_stats", name="warden")
 
@@ -135,6 +135,9 @@ def test_what_the_page_says_against_a_tenants_login_works(log_in: LogIn, db: psy
     with psycopg.connect(application) as session:
         session.execute("SELECT pg_advisory_lock(1)")
         session.execute("CREATE TEMPORARY TABLE its_own ()")
+        session.execute("DO $$ BEGIN END $$")
+    with db.transaction(force_rollback=True):
+        db.execute(no_way.encode())
     with (
         closing(psycopg.connect(tenant)) as idle,
         psycopg.connect(warden, autocommit=True) as watching,

@@ -192,7 +192,7 @@ def test_a_supervisor_that_is_killed_takes_its_workers_with_it(rig: Rig) -> None
 
 def test_a_stop_while_the_registry_is_locked_ends_at_once_and_the_cause_shows(rig: Rig) -> None:
     with psycopg.connect(rig.stack.database_url) as holder:
-        holder.execute("LOCK TABLE registry_lock IN EXCLUSIVE MODE")
+        holder.execute("LOCK TABLE public_locks.registry_lock IN EXCLUSIVE MODE")
         processor = rig.start_processor()
         wait_until(lambda: "starting; the database" in rig.ready()[1], "/readyz says what is waited for")
 

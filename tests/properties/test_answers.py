@@ -166,6 +166,40 @@ def test_a_sink_says_what_it_likes_and_gets_an_answer(server: ScriptedServer, sa
     assert isinstance(answer, Accepted | AcceptedInPart | Refused | InTrouble)
 
 
+LENGTHS = (b"abc", b"-5", b"+2", b"2_0", b"2.0", b"9" * 5000, b"\xb2", b"\xd9\xa2", b"", b"2, 3", b"0x2")
+NO_WHOLE_ANSWERS = [
+    *(said(200, b"Content-Length: " + length, body=b"OK") for length in LENGTHS),
+    said(200, b"Content-Length: 2", b"Content-Length: 3", body=b"OK"),
+    said(200, b"Content-Length: 3", body=b"OK"),
+    said(200, b"Transfer-Encoding: chunked, chunked", body=b"OK"),
+    said(200, b"Transfer-Encoding: gzip", body=b"OK"),
+    said(200, b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked", body=b"OK"),
+]
+
+
+@pytest.mark.parametrize("answer", NO_WHOLE_ANSWERS)
+def test_an_answer_whose_end_is_not_known_is_none(server: ScriptedServer, answer: bytes) -> None:
+    """To nobody who asks: nothing of it counts."""
+    server.say(answer)
+
+    sink = HttpSink(server.url, token=None, timeout_s=5).send(b"[]", key="k", line_keys=["one"])
+    assert isinstance(sink, InTrouble)
+    assert sink.status is None
+
+    door = HttpDoor(server.url)
+    with pytest.raises(CallFailed) as failed:
+        door.send({0: Outgoing("{}")})
+    door.close()
+    assert failed.value.outage
+
+    endpoint = Endpoint(server.url, connect_timeout_s=5, read_timeout_s=5, ca_file="")
+    with pytest.raises(HttpTrouble):
+        endpoint.post([], b"")
+    endpoint.close()
+    assert asyncio.run(whether_posted(server.url)) is False
+    assert isinstance(asyncio.run(what_load_heard(server.url)), str)
+
+
 def test_a_chunk_of_less_than_nothing_is_not_read(server: ScriptedServer) -> None:
     server.say(said(200, b"Transfer-Encoding: chunked", body=b"-1\r\n" + b"x" * 32_000_000))
 
@@ -222,15 +256,15 @@ def test_what_answers_as_sqs_says_what_it_likes(server: ScriptedServer, said: by
     client.close()
     # Else every example keeps its sockets.
     server.hang_up()
-    assert asyncio.run(posted(server.url))
+    assert asyncio.run(whether_posted(server.url)) in (True, False)
 
 
-async def posted(url: str) -> bool:
+async def whether_posted(url: str) -> bool:
     endpoint = AsyncEndpoint(url, connect_timeout_s=5, read_timeout_s=5, ca_file="")
     try:
         await endpoint.post([], b"")
     except HttpTrouble:
-        pass
+        return False
     finally:
         endpoint.close()
     return True
@@ -271,6 +305,17 @@ def test_check_reads_any_date_of_the_queue(server: ScriptedServer, date: str) ->
     assert findings
 
 
+async def what_load_heard(url: str) -> object:
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    heard = Heard()
+    connection = await Target.of(url, "/ingest", None).connect(heard)
+    connection.ask("m", b"{}")
+    ended = await asyncio.wait_for(heard.ended, 10)
+    assert faults == []
+    return ended
+
+
 class Heard:
     """Notes how a request ended."""
 
@@ -290,19 +335,9 @@ class Heard:
 @example(said=FAR)
 @example(said=UPGRADE)
 def test_a_gateway_says_what_it_likes_to_the_load_producer(server: ScriptedServer, said: bytes) -> None:
-    async def ask() -> object:
-        faults: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
-        heard = Heard()
-        connection = await Target.of(server.url, "/ingest", None).connect(heard)
-        connection.ask("m", b"{}")
-        ended = await asyncio.wait_for(heard.ended, 10)
-        assert faults == []
-        return ended
-
     server.say(said)
 
-    assert asyncio.run(ask())
+    assert asyncio.run(what_load_heard(server.url))
 
 
 class Refusing(IngestServicer):

@@ -326,6 +326,22 @@ def test_a_pulse_may_have_an_id_a_producer_and_a_time() -> None:
     assert found.context is None
 
 
+@pytest.mark.parametrize("other", ["VOID", "order.created", "Pulse", "", 7, {}])
+def test_a_pulse_that_names_another_event_type_is_refused(other: object) -> None:
+    said = malformed(a_pulse(event_type=other)).detail["message"]
+
+    assert "product_sku" in said
+    assert repr(str(other)) in said
+    assert "'pulse'" in said
+
+
+def test_a_pulse_may_name_its_type_and_the_version_of_its_schema() -> None:
+    found = envelope(a_pulse(event_type="pulse", schema_version=3))
+
+    assert (found.event_type, found.schema_version, found.context) == ("pulse", 3, None)
+    assert json.loads(found.payload) == a_pulse()
+
+
 def test_a_pulse_without_a_tenant_is_refused_and_one_without_a_unit_is_left_to_the_schema() -> None:
     assert pointers(malformed(a_pulse(tenant_id=...))) == ["/tenant_id"]
     assert json.loads(envelope(a_pulse(use_unity=...)).payload).keys() == {

@@ -6,22 +6,22 @@ from typing import Any
 import orjson
 
 from processor.escaping import json_bytes_escaped
-from producers.gateway.http.problems import STATUSES, Headers, Problem, problem_of
+from producers.gateway.http.problems import STATUSES, Answer, Problem, problem_of
 from producers.gateway.items import Taken, Word
 
 ACCEPTED, NO_CONTENT, SOME = 202, 204, 207
 
-_NOTHING: tuple[int, Headers, bytes] = (NO_CONTENT, [], b"")
+_NOTHING: Answer = (NO_CONTENT, [], b"")
 
 
-def answer_one(word: Word, taken_status: int = ACCEPTED) -> tuple[int, Headers, bytes]:
+def answer_one(word: Word, taken_status: int = ACCEPTED) -> Answer:
     """Answer a request that brought one event by itself; `taken_status` 204: without a body."""
     if isinstance(word, Taken):
         return _NOTHING if taken_status == NO_CONTENT else _json(taken_status, _taken(word))
     return problem_of(word).as_response()
 
 
-def answer_all(words: Sequence[Word], taken_status: int = ACCEPTED) -> tuple[int, Headers, bytes]:
+def answer_all(words: Sequence[Word], taken_status: int = ACCEPTED) -> Answer:
     """Answer an array: `taken_status` if all were taken, 207 if some, else what all share, or 422."""
     items = [_item(index, word) for index, word in enumerate(words)]
     taken = sum(isinstance(word, Taken) for word in words)
@@ -57,6 +57,6 @@ def _taken(word: Taken) -> dict[str, Any]:
     }
 
 
-def _json(status: int, value: dict[str, Any]) -> tuple[int, Headers, bytes]:
+def _json(status: int, value: dict[str, Any]) -> Answer:
     body = json_bytes_escaped(orjson.dumps(value))
     return status, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))], body

@@ -10,12 +10,16 @@ had asked.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 
 from producers.gateway.http.problems import Headers, Problem
 
 HEAD_BYTES_MAX = 64 * 1024
+FIELDS_MAX = 128
+
+_EMPTY_LINES_MAX = 2
 
 _SIZE_LINE_BYTES_MAX = 1024
 _CHUNKS_MAX = 1024
@@ -26,9 +30,8 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TEXT = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
 _REQUEST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/(\d\.\d)" % _TOKEN)
 _LINE_BEGINNING = re.compile(rb"(?:%b)?(?: [!-~]*(?: [HTP/.\d]*)?)?\r?" % _TOKEN)
-_FIELDS = re.compile(rb"(?:%b:%b\r\n)*+" % (_TOKEN, _TEXT))
+_FIELDS = re.compile(rb"(?:%b+:%b+\r\n)*+" % (_TOKEN, _TEXT))
 _BROKEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
-_EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;%b)?\r\n" % _TEXT)
 
 _SIZE_BEGINNING = re.compile(rb"[0-9A-Fa-f]{0,16}(?:[ \t]*(?:;%b)?)\r?" % _TEXT)
@@ -65,7 +68,7 @@ class Framing:
 
     def __init__(self) -> None:
         self._rest = b""
-        self._searched = 0
+        self._searched = self._empty_lines = 0
         self._left: int | None = 0
         self._chunks = _Chunks()
 
@@ -80,9 +83,12 @@ class Framing:
 
     def head(self) -> Head | None:
         """Give the next head; None: it is not there yet. Raises Unreadable."""
-        if self._rest.startswith(b"\r\n"):
-            # RFC 9112 2.2: an empty line before a request is nobody's.
-            self._rest = self._rest[_EMPTY_LINES.match(self._rest).end() :]  # type: ignore[union-attr]  # it matches
+        # RFC 9112 2.2: an empty line before a request is nobody's. A few, as each of them costs time.
+        while self._rest.startswith(b"\r\n"):
+            self._empty_lines += 1
+            if self._empty_lines > _EMPTY_LINES_MAX:
+                raise Unreadable("too many empty lines before it")
+            self._rest = self._rest[2:]
         rest = self._rest
         end = rest.find(b"\r\n\r\n", self._searched)
         if not 0 <= end <= HEAD_BYTES_MAX - 4:
@@ -90,7 +96,8 @@ class Framing:
             self._searched = max(0, len(rest) - 3)
             return None
         head = head_of(rest[: end + 2])
-        self._rest, self._searched = rest[end + 4 :], 0
+        self._rest = rest[end + 4 :]
+        self._searched = self._empty_lines = 0
         self._left = head.length
         if self._left is None:
             self._chunks = _Chunks()
@@ -116,6 +123,8 @@ def head_of(text: bytes) -> Head:
     method, target, version = _request_line(line)
     if not _FIELDS.fullmatch(fields):
         raise Unreadable("expected lines of a name, a colon and a value, each ended by CR and LF")
+    if fields.count(b"\r\n") > FIELDS_MAX:
+        raise Unreadable(f"the head has more than {FIELDS_MAX} fields", "head_too_large", 431)
     parts = [field.partition(b":") for field in fields.split(b"\r\n")[:-1]]
     headers = [(name.lower(), value.strip(b" \t")) for name, _, value in parts]
     found = dict(headers)
@@ -126,7 +135,7 @@ def head_of(text: bytes) -> Head:
                 found[of_framing] = b", ".join([value for name, value in headers if name == of_framing])
     is_new = version == "1.1"
     host, connection = found.get(b"host"), found.get(b"connection")
-    if is_new if host is None else not _HOST.fullmatch(host):
+    if is_new if host is None else not _is_host(host):
         raise Unreadable("expected one Host header that names a host")
     return Head(
         method.decode(),
@@ -140,6 +149,12 @@ def head_of(text: bytes) -> Head:
     )
 
 
+@lru_cache(maxsize=64)
+def _is_host(text: bytes) -> bool:
+    return _HOST.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=64)
 def _request_line(line: bytes) -> tuple[bytes, bytes, str]:
     matched = _REQUEST_LINE.fullmatch(line)
     if matched is None:
@@ -155,7 +170,7 @@ def _path_of(method: bytes, target: bytes) -> bytes:
     if target == b"*" and method == b"OPTIONS":
         return target
     absolute = _ABSOLUTE.fullmatch(target)
-    if absolute is None or method == b"CONNECT" or not _HOST.fullmatch(absolute[1]):
+    if absolute is None or method == b"CONNECT" or not _is_host(absolute[1]):
         raise Unreadable("its target is no path")
     rest = absolute[2]
     return rest if rest.startswith(b"/") else b"/" + rest

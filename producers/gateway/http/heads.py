@@ -24,7 +24,7 @@ _ONCE = (b"content-type", b"content-encoding", b"authorization", b"x-api-key", b
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _ENCODINGS = {b"": "", b"identity": "", b"gzip": "gzip", b"x-gzip": "gzip", b"deflate": "deflate"}
 _JSON_TYPE = re.compile(r"(?:application|text)/(?:[a-z0-9!#$&^_.+-]+\+)?json", re.ASCII)
-_CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
+_PARAMETER = re.compile(r';\s*([^=;"\s]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\s]*)')
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE = re.compile(rb"[\x20-\x7e]{1,512}")
 _QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
@@ -74,10 +74,11 @@ def _media_type_of(content_type: bytes) -> str:
     """Read a Content-Type; senders have a few of them, and send them with every event."""
     text = content_type.decode("latin-1")
     media_type = text.partition(";")[0].strip().lower()
-    charsets = _CHARSET.findall(text)
-    if len(charsets) > 1:
-        raise refused("malformed", "the Content-Type names a charset twice; name it once")
-    if charsets and charsets[0].lower() not in ("utf-8", "utf8"):
+    given = [(name.lower(), value.strip('"').lower()) for name, value in _PARAMETER.findall(text)]
+    parameters = dict(given)
+    if len(parameters) < len(given):
+        raise refused("malformed", "the Content-Type names a parameter twice; name it once")
+    if parameters.get("charset", "utf-8") not in ("utf-8", "utf8"):
         raise refused("unsupported_media_type", "the charset is not utf-8; expected JSON in UTF-8")
     if not media_type:
         raise refused("unsupported_media_type", "there is no Content-Type; expected application/json")

@@ -41,6 +41,8 @@ class Pulse(BaseModel):
     id: Annotated[Name | None, Field(description="Its own id, before any Idempotency-Key.")] = None
     producer: str | None = None
     occurred_at: Annotated[str | None, Field(description="RFC 3339, with a zone.")] = None
+    schema_version: int | None = None
+    event_type: Literal["pulse"] | None = None
 
 
 class NativeEvent(BaseModel):

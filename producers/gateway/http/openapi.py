@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from fastapi import FastAPI, Response
-from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from producers.gateway.http.docs_page import docs_page
@@ -40,9 +38,9 @@ _TEXTS = {
         "Native events, CloudEvents and pulses, one or an array. CloudEvents in binary mode have their "  # noqa: ISC004
         "attributes in `ce-` headers, and their data is the body; beside a batch these headers are refused.",
     ),
-    "/livez": ("Does the process answer?", ""),
+    "/livez": ("Does the process answer?", "Say that the process answers."),
     "/readyz": ("Would events be taken now?", "Not if the queue or the keys can't be reached."),
-    "/metrics": ("Metrics for Prometheus", ""),
+    "/metrics": ("Metrics for Prometheus", "Give the metrics in Prometheus's text format."),
 }
 
 _PROBLEMS = {
@@ -62,79 +60,68 @@ _FROM_ARRAYS = (400, 403, 413, 422, 429, 503)
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 
 
-def operation(path: str) -> dict[str, Any]:
-    """Give what FastAPI's `add_api_route` is to say of a path."""
-    summary, description = _TEXTS[path]
-    shared = {
-        "summary": summary,
-        "description": description,
-        "operation_id": path.strip("/").replace("/", "_"),
-    }
-    if path in ("/ingest", "/v1/events"):
-        extra = {
-            "requestBody": {"required": True, "content": _request_content(path)},
-            "parameters": [*_PARAMETERS, *_BINARY],
-            "security": [{"bearer": []}, {"header": []}],
-        }
-        return shared | {"status_code": 202, "responses": _taking_responses(path), "openapi_extra": extra}
-    return shared | {"responses": _probe_responses(path)}
-
-
-def handshake(path: str) -> dict[str, Any]:
-    """Give what `add_api_route` is to say of the question of a sender of web hooks on a path."""
-    return {
-        "summary": "May web hooks be sent here?",
-        "description": "As CloudEvents says of web hooks. The question needs no key; each delivery does.",
-        "operation_id": f"{path.strip('/').replace('/', '_')}_handshake",
-        "responses": {
-            200: {"description": "Yes, if `WebHook-Allowed-Origin` is there.", "headers": _ALLOWED}
-        },
-        "openapi_extra": {"parameters": _ASKED},
-    }
-
-
-def describe(app: FastAPI) -> dict[str, Any]:
-    """Let the application give its document at /openapi.json and as a page at /docs; gives it here, too."""
-    made = get_openapi(
-        title="Event gateway",
-        version="1",
-        description=INTRODUCTION,
-        routes=app.routes,
-        openapi_version="3.1.0",
-    )
+def described(takings: tuple[str, ...]) -> dict[str, Any]:
+    """Give the document; `takings` are the paths that take events."""
     _, definitions = models_json_schema(
         [(model, "serialization") for model in MODELS], ref_template="#/components/schemas/{model}"
     )
-    # FastAPI's own pair describes answers that this door never gives.
-    made["components"] = {
-        "schemas": definitions["$defs"],
-        "securitySchemes": {
-            "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer ep_…`"},
-            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Event gateway", "description": INTRODUCTION, "version": "1"},
+        "paths": {
+            path: {"post": _taking(path), "options": _handshake(path)}
+            if path in takings
+            else {"get": _probe(path)}
+            for path in _TEXTS
+        },
+        "components": {
+            "schemas": definitions["$defs"],
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer ep_…`"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
         },
     }
-    for item in made["paths"].values():
-        for described in item.values():
-            _without_fastapis_own(described)
-    page = docs_page(made, _PROBLEMS)
-
-    async def docs() -> Response:
-        return Response(
-            page,
-            media_type="text/html",
-            headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"},
-        )
-
-    app.openapi = lambda: made  # type: ignore[method-assign]  # as FastAPI's own pages tell to do
-    app.add_api_route("/docs", docs, methods=["GET"], include_in_schema=False)
-    return made
 
 
-def _without_fastapis_own(described: dict[str, Any]) -> None:
-    for answer in described["responses"].values():
-        content = answer.get("content", {})
-        if content.get("application/json", ...) == {"schema": {}}:
-            del content["application/json"]
+def page_of(document: dict[str, Any]) -> bytes:
+    """Give the document as a page for people."""
+    return docs_page(document, _PROBLEMS)
+
+
+def _operation(name: str, texts: tuple[str, str], responses: dict[str, Any]) -> dict[str, Any]:
+    summary, description = texts
+    return {"summary": summary, "description": description, "operationId": name, "responses": responses}
+
+
+def _name(path: str) -> str:
+    return path.strip("/").replace("/", "_")
+
+
+def _operations(path: str) -> dict[str, Any]:
+    return {"post": _taking(path), "options": _handshake(path)}
+
+
+def _taking(path: str) -> dict[str, Any]:
+    return _operation(_name(path), _TEXTS[path], _taking_responses(path)) | {
+        "requestBody": {"required": True, "content": _request_content(path)},
+        "parameters": [*_PARAMETERS, *_BINARY],
+        "security": [{"bearer": []}, {"header": []}],
+    }
+
+
+def _handshake(path: str) -> dict[str, Any]:
+    """Describe the question of a sender of web hooks on a path."""
+    texts = (
+        "May web hooks be sent here?",
+        "As CloudEvents says of web hooks. The question needs no key; each delivery does.",
+    )
+    yes = {"description": "Yes, if `WebHook-Allowed-Origin` is there.", "headers": _ALLOWED}
+    return _operation(f"{_name(path)}_handshake", texts, {"200": yes}) | {"parameters": _ASKED}
+
+
+def _probe(path: str) -> dict[str, Any]:
+    return _operation(_name(path), _TEXTS[path], _probe_responses(path))
 
 
 def _ref(name: str) -> dict[str, str]:
@@ -173,31 +160,31 @@ def _request_content(path: str) -> dict[str, Any]:
     }
 
 
-def _taking_responses(path: str) -> dict[int | str, dict[str, Any]]:
+def _taking_responses(path: str) -> dict[str, dict[str, Any]]:
     words = {"anyOf": [_ref("Accepted"), _ref("Items")]}
-    found: dict[int | str, dict[str, Any]] = {
-        202: {
+    found: dict[str, dict[str, Any]] = {
+        "202": {
             "description": "SQS has accepted all of it.",
             "content": {"application/json": {"schema": words}},
         },
-        207: {
+        "207": {
             "description": "Some of the events were taken; `items` says which.",
             "content": {"application/json": {"schema": _ref("Items")}},
         },
     }
     if path == "/ingest":
-        found[204] = {"description": "As 202, with `GATEWAY_ANSWER=204`."}
+        found["204"] = {"description": "As 202, with `GATEWAY_ANSWER=204`."}
     for status, description in _PROBLEMS.items():
         schema: dict[str, Any] = _ref("Problem")
         if status in _FROM_ARRAYS:
             schema = {"anyOf": [_ref("NoneTaken"), schema]}
-        found[status] = {
+        found[str(status)] = {
             "description": description,
             "content": {"application/problem+json": {"schema": schema}},
         }
         if status in (429, 503):
-            found[status]["headers"] = _RETRY_AFTER
-    found[405] = _problem("Not by this method.")
+            found[str(status)]["headers"] = _RETRY_AFTER
+    found["405"] = _problem("Not by this method.")
     return found
 
 
@@ -205,19 +192,19 @@ def _problem(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/problem+json": {"schema": _ref("Problem")}}}
 
 
-def _probe_responses(path: str) -> dict[int | str, dict[str, Any]]:
+def _probe_responses(path: str) -> dict[str, dict[str, Any]]:
     if path == "/metrics":
         text = {"text/plain": {"schema": {"type": "string"}}}
-        found: dict[int | str, dict[str, Any]] = {200: {"description": "The metrics.", "content": text}}
+        found: dict[str, dict[str, Any]] = {"200": {"description": "The metrics.", "content": text}}
     elif path == "/livez":
-        found = {200: {"description": "Yes.", "content": {"application/json": {"schema": _ref("Alive")}}}}
+        found = {"200": {"description": "Yes.", "content": {"application/json": {"schema": _ref("Alive")}}}}
     else:
         content = {"application/json": {"schema": _ref("Ready")}}
         found = {
-            200: {"description": "Yes.", "content": content},
-            503: {"description": "No; `trouble` says why.", "content": content},
+            "200": {"description": "Yes.", "content": content},
+            "503": {"description": "No; `trouble` says why.", "content": content},
         }
-    return found | {405: _problem("Not by this method.")}
+    return found | {"405": _problem("Not by this method.")}
 
 
 def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:  # noqa: ANN401 - words of JSON Schema

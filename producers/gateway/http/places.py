@@ -9,6 +9,7 @@ from collections.abc import Hashable, MutableMapping
 from typing import Any, Protocol
 
 from producers.gateway.http.problems import RETRY_AFTER_S, refused
+from producers.gateway.quotas import Quotas
 from producers.gateway.shares import Shares
 
 CONNECTION = "connection"
@@ -16,6 +17,13 @@ CONNECTION = "connection"
 
 _AT_ONCE = 128
 """Room is made for this part of all connections at once, as to look who holds most takes time."""
+
+_KEYLESS_PER_S, _KEYLESS_AT_ONCE = 500, 100
+"""Requests without a key from one address, each of which costs about 0.1 ms: a twentieth of a core."""
+
+_PROBES = ("/livez", "/readyz")
+_WAITS_S, _PROBE_WAITS_S = 5.0, 0.5
+"""Nobody waits longer: behind a proxy all come from one address, and a probe is given up after a second."""
 
 
 class Visitor(Protocol):
@@ -26,8 +34,8 @@ class Visitor(Protocol):
     def evict(self) -> None:
         """End, at once."""
 
-    def rests(self) -> None:
-        """Hear that its request needs no key, so that it may be evicted all the same."""
+    async def waits(self, seconds: float) -> None:
+        """Hear that its request has no key: it may be evicted, its body is nobody's, and it waits so long."""
 
 
 class Visitors:
@@ -124,6 +132,20 @@ class Stay:
         if self._bytes:
             self._room.give_back(self._holder, self._bytes)
         self._is_in, self._bytes = False, 0
+
+
+class Pace:
+    """How fast one address may ask without a key: who asks faster waits for the answer, be it what it may."""
+
+    def __init__(self) -> None:
+        self._quotas = Quotas(_KEYLESS_PER_S, burst=_KEYLESS_AT_ONCE)
+
+    async def wait(self, scope: MutableMapping[str, Any]) -> None:
+        """Charge one request to where it comes from, and wait until that is paid, though not for ever."""
+        if (visitor := visitor_of(scope)) is not None:
+            is_probe = scope["path"] in _PROBES
+            most_s = _PROBE_WAITS_S if is_probe else _WAITS_S
+            await visitor.waits(self._quotas.wait_s((visitor.holder, is_probe), most_s))
 
 
 def visitor_of(scope: MutableMapping[str, Any]) -> Visitor | None:

@@ -13,6 +13,7 @@ from processor.escaping import json_bytes_escaped
 from producers.gateway.items import Refusal
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
+Answer: TypeAlias = tuple[int, Headers, bytes]
 
 PROBLEM_TYPE = b"application/problem+json"
 
@@ -84,7 +85,7 @@ class Problem:
             found["retry_after_s"] = self.retry_after_s
         return found | dict(self.members)
 
-    def as_response(self) -> tuple[int, Headers, bytes]:
+    def as_response(self) -> Answer:
         """Give status, headers and body."""
         body = json_bytes_escaped(orjson.dumps(self.as_dict()))
         headers = [(b"content-type", PROBLEM_TYPE), (b"content-length", b"%d" % len(body)), *self.headers]

@@ -13,13 +13,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from producers.gateway.http import Limits
 from producers.gateway.http.framing import HEAD_BYTES_MAX, Framing, Head, Unreadable
 from producers.gateway.http.places import CONNECTION, Visitors
 from producers.gateway.http.problems import Problem, problem
-from producers.gateway.http.reading import CUT, LATE
+from producers.gateway.http.reading import CUT, LATE, Message
 from producers.gateway.shares import Shares, holder_of
 
 _FRAMING = 16
@@ -35,6 +35,34 @@ _REASONS = {
     501: b"Not Implemented",
     505: b"HTTP Version Not Supported",
 }
+
+
+class Cycle(RequestResponseCycle):
+    """uvicorn's, but for answers that are whole, which go out in one write."""
+
+    _start: Message
+
+    async def send(self, message: Message) -> None:  # type: ignore[override]  # uvicorn's are TypedDicts
+        """Send an answer, of which the application gives first the head and then all of the body."""
+        if message["type"] == "http.response.start":
+            self.response_started, self._start = True, message
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        parts = [STATUS_LINE[self._start["status"]]]
+        for name, value in (*self.default_headers, *self._start["headers"]):
+            parts += (name, b": ", value, b"\r\n")
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts += (b"\r\n", b"" if self.scope["method"] == "HEAD" else message["body"])
+        self.transport.write(b"".join(parts))
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -56,6 +84,9 @@ class GuardedProtocol(HttpToolsProtocol):
         # Nothing more is read for what it says.
         self._ended = False
         self._has_finished = False
+        # Somebody wants the body of the request.
+        self._is_read = True
+        self._gone: asyncio.Future[None] | None = None
         self._bytes = 0
         self._bytes_max = HEAD_BYTES_MAX + _FRAMING * self.limits.body_bytes_max
 
@@ -78,6 +109,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._disarm()
         self.visitors.leave(self)
         self._hold(0)
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
         super().connection_lost(exc)
         # uvicorn forgets its own only on some ways out.
         self._unset_keepalive_if_required()
@@ -94,8 +127,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._go_on()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn's gives None
-        """Stay for the answers to whoever has said all; go where nothing was asked."""
-        if self._ended or not self._is_answering:
+        """Stay for the answers to whoever has said all; go where nothing was asked, or no answer is due."""
+        if self._ended or not self._is_answering or self._gone is not None:
             return None
         self._has_finished = True
         self._wait()
@@ -105,9 +138,15 @@ class GuardedProtocol(HttpToolsProtocol):
         """End, as others need the place more."""
         self.transport.abort()
 
-    def rests(self) -> None:
-        """Stand among those that may be evicted."""
+    async def waits(self, seconds: float) -> None:
+        """May be evicted from now on, keeps nothing of the body, and waits so long, or until it is lost."""
         self.visitors.rests(self)
+        self._is_read = False
+        self.cycle.body.clear()
+        if seconds:
+            self._gone = self.loop.create_future()
+            await asyncio.wait((self._gone,), timeout=seconds)
+            self._gone = None
 
     def pause_writing(self) -> None:
         """Give the client a bounded time to read."""
@@ -120,7 +159,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         # With it go the head and what is left of the body.
         self.cycle = self.scope = None  # type: ignore[assignment]  # as uvicorn begins
-        self.rests()
+        self.visitors.rests(self)
         if self.transport.is_closing():
             # What it wrote last is to be read, or not, within a bound.
             self._arm()
@@ -178,7 +217,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _begin(self, head: Head) -> None:
         # Not counted is what came in one piece with a request's first byte, 256 KiB at the most.
-        self._whole, self._bytes = False, 0
+        self._whole, self._is_read, self._bytes = False, True, 0
         path, _, query = head.target.partition(b"?")
         text = path.decode("ascii")
         self.scope = {
@@ -196,7 +235,7 @@ class GuardedProtocol(HttpToolsProtocol):
             "headers": head.headers,
             "state": self.app_state | {CONNECTION: self},
         }
-        self.cycle = RequestResponseCycle(
+        self.cycle = Cycle(
             scope=self.scope,
             transport=self.transport,
             flow=self.flow,
@@ -214,10 +253,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._start_asgi_task(self.cycle, self.app)
 
     def _take(self, piece: bytes) -> None:
-        if not self._is_answering:
+        cycle = self.cycle
+        if cycle is None or not self._is_read:
             # Answered before it was there.
             return
-        cycle = self.cycle
         cycle.body += piece
         if len(cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()

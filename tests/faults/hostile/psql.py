@@ -64,6 +64,9 @@ async def psql_locks(target: Target) -> None:
         *(f"SELECT pg_advisory_xact_lock({key})" for key in _KEYS),
         *(f"LOCK TABLE {table} IN {mode} MODE" for table in tables for mode in _MODES),
         *(f"SELECT FROM {table} FOR KEY SHARE" for table in tables),
+        # These wait for a lock, or hold it, before any right is asked for.
+        *(f"PREPARE p{number} AS DELETE FROM {table}" for number, table in enumerate(tables)),
+        *(f"CREATE RULE x AS ON INSERT TO {table} DO NOTHING" for table in tables),
         hold=True,
     )
 

@@ -163,7 +163,8 @@ def _file_of(field: Field, here: HandOver) -> str:
 def _reconcile(field: Field, here: HandOver, word: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "processor", "usage", "reconcile", word],
-        env=dict(here.dispatchers.environment),
+        # It writes what the sink has into our lines, which is the owner's.
+        env={**here.dispatchers.environment, "DATABASE_URL": field.postgres.url(DATABASE)},
         capture_output=True,
         text=True,
         check=False,

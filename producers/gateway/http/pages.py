@@ -1,0 +1,100 @@
+"""What is answered to whoever asks without a key: from bytes made beforehand, or made once for all who ask.
+
+GET, HEAD ─▶ /docs, /openapi.json, /livez ─▶ bytes
+   └───────▶ /readyz, /metrics ─▶ Shared: once a second
+OPTIONS ─▶ the handshake of web hooks      anything else ─▶ 404, 405
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from producers.gateway.http import Limits
+from producers.gateway.http.openapi import described, page_of
+from producers.gateway.http.problems import Answer, problem
+from producers.gateway.http.reading import Scope
+from producers.gateway.items import Intake, Keys
+from producers.gateway.quotas import Quotas
+
+AT_ONCE = 5
+"""So often one after the other something shared is made anew, after it was left alone."""
+
+_NO_SCRIPT = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
+
+
+class Shared:
+    """An answer that is made once a second at most, over time, and given to all who ask meanwhile."""
+
+    def __init__(
+        self, make: Callable[[], Awaitable[Answer]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._make = make
+        self._quotas = Quotas(1.0, burst=AT_ONCE, clock=clock)
+        self._making: asyncio.Future[Answer] | None = None
+
+    async def get(self) -> Answer:
+        """Give the answer, as it is now or was when it was made last."""
+        making = self._making
+        if making is None or (making.done() and self._quotas.take(None) is None):
+            making = self._making = asyncio.ensure_future(self._make())
+        # Who goes away takes it from nobody else.
+        return making.result() if making.done() else await asyncio.shield(making)
+
+
+class Pages:
+    """Everything but the taking of events. `methods` says by which methods a path may be asked."""
+
+    def __init__(self, intake: Intake, keys: Keys, limits: Limits, takings: tuple[str, ...]) -> None:
+        self.document = described(takings)
+        self.methods = dict.fromkeys(takings, "POST")
+        self._fixed = {
+            "/livez": _answer(b'{"alive":true}', b"application/json"),
+            "/openapi.json": _answer(orjson.dumps(self.document), b"application/json"),
+            "/docs": _answer(page_of(self.document), b"text/html; charset=utf-8", _NO_SCRIPT),
+        }
+        self._shared = {"/readyz": Shared(self._readyz), "/metrics": Shared(self._metrics)}
+        self._takings = takings
+        self._intake = intake
+        self._keys = keys
+        self._rate = b"*" if limits.rate is None else b"%d" % max(1, int(limits.rate * 60))
+        self.methods |= dict.fromkeys((*self._fixed, *self._shared), "GET")
+
+    async def answer(self, scope: Scope) -> Answer:
+        """Answer one request."""
+        path, method = scope["path"], scope["method"]
+        allowed = self.methods.get(path)
+        if allowed == "GET" and method in ("GET", "HEAD"):
+            return self._fixed.get(path) or await self._shared[path].get()
+        if method == "OPTIONS" and allowed == "POST":
+            return self._handshake(scope)
+        if allowed is None:
+            words = f"events go to POST {' or POST '.join(self._takings)}; /docs says how"
+            return problem("not_found", words).as_response()
+        allow = ((b"allow", b"GET, HEAD" if allowed == "GET" else allowed.encode()),)
+        words = f"this path takes {allowed} alone"
+        return problem("method_not_allowed", words, headers=allow).as_response()
+
+    def _handshake(self, scope: Scope) -> Answer:
+        """Say that events may be sent, to a sender of web hooks that asks before it does."""
+        headers = [(b"allow", b"POST, OPTIONS"), (b"content-length", b"0")]
+        if origin := dict(scope["headers"]).get(b"webhook-request-origin"):
+            headers += [(b"webhook-allowed-origin", origin), (b"webhook-allowed-rate", self._rate)]
+        return 200, headers, b""
+
+    async def _readyz(self) -> Answer:
+        """Say whether events would be taken now, and if not, what is in the way."""
+        trouble = "; ".join(filter(None, (await self._intake.ready(), await self._keys.ready())))
+        body = orjson.dumps({"ready": not trouble, "trouble": trouble})
+        return _answer(body, b"application/json", status=503 if trouble else 200)
+
+    async def _metrics(self) -> Answer:
+        """Give the metrics in Prometheus's text format."""
+        return _answer(generate_latest(), CONTENT_TYPE_LATEST.encode())
+
+
+def _answer(body: bytes, media_type: bytes, *headers: tuple[bytes, bytes], status: int = 200) -> Answer:
+    length = b"%d" % len(body)
+    return status, [(b"content-type", media_type), (b"content-length", length), *headers], body
