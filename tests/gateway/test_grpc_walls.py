@@ -20,6 +20,7 @@ from producers.gateway.grpc_places import (
     FIRST_FRAMES,
     FIRST_FRAMES_PER_S,
     FRAMES_AT_ONCE,
+    FRAMES_OF_ALL_PER_S,
     Budget,
     Frames,
     Meter,
@@ -254,9 +255,10 @@ class _Waiter:
         return self._frames
 
 
-def test_who_came_first_has_the_first_turn_and_suspects_take_none_of_newcomers() -> None:
+@pytest.mark.parametrize("of_all_at_once", [FRAMES_OF_ALL_PER_S, 10 * FRAMES_OF_ALL_PER_S])
+def test_who_came_first_has_the_first_turn_and_suspects_take_none_of_newcomers(of_all_at_once: int) -> None:
     hand, got = _Hand(), list[str]()
-    of_all = Budget(grpc_places.FRAMES_OF_ALL_PER_S, grpc_places.FRAMES_OF_ALL_PER_S, hand.time)
+    of_all = Budget(FRAMES_OF_ALL_PER_S, of_all_at_once, hand.time)
     meter = Meter(hand, of_all)  # type: ignore[arg-type]  # as much of a loop as is used
     waiter = partial(_Waiter, meter, got)
     waiter("suspect", FRAMES_AT_ONCE).ask(Stage.SUSPECT)
