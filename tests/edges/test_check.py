@@ -50,6 +50,7 @@ def test_a_good_setup_is_fine_and_needs_no_advice(writer_url: str, settings: Set
         "login",
         "row-level security",
         "tenant readers",
+        "tenant databases",
         "tenant limits",
         "tenant walls",
         "registry",
