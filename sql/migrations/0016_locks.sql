@@ -45,6 +45,10 @@ END $$;
 CREATE FUNCTION take_lock(lock_table text, waits boolean) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   EXECUTE format('LOCK TABLE %I IN EXCLUSIVE MODE', lock_table) || CASE WHEN waits THEN '' ELSE ' NOWAIT' END;
+EXCEPTION
+  -- Of a schema that the caller may not use nothing is found.
+  WHEN undefined_table THEN
+    RAISE EXCEPTION 'permission denied to lock %', lock_table USING ERRCODE = 'insufficient_privilege';
 END $$;
 COMMENT ON FUNCTION take_lock(text, boolean) IS 'Takes one of the tables that are only locked, alone, until the end of this transaction, with the rights of the caller; without waits an error where another holds it.';
 

@@ -197,7 +197,7 @@ def test_a_reader_may_verify_and_a_biller_may_rebuild(
 
     assert run("usage", "verify", url=reader).code == PROBLEM_FOUND
     refused = run("usage", "rebuild", "--meter", "pulse", url=reader)
-    assert (refused.code, "may not do this" in refused.error) == (FAILED, True)
+    assert (refused.code, "may not do this" in refused.error) == (FAILED, True), refused.error
     assert run("usage", "rebuild", "--meter", "pulse", url=biller).code == FINE
     assert run("usage", "verify", url=biller).code == FINE
     assert run("usage", "query", "--json", url=reader).json[0]["value"] == "0.1"

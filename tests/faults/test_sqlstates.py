@@ -129,7 +129,8 @@ def test_a_missing_privilege_is_a_fault(make_saver: MakeSaver, db: Db) -> None:
     saver = make_saver()
     saver.store._open().execute("SET ROLE processor_reader")
 
-    with pytest.raises(StoreFault, match="42501"):
+    # A table in a schema that the role may not use is none.
+    with pytest.raises(StoreFault, match=r"42501|42P01"):
         saver.save(a_delivery())
 
     assert books(db) == {"message": 0, "duplicate": 0, "rejection": 0}

@@ -116,11 +116,11 @@ def test_a_connection_that_sends_empty_lines_between_requests_is_ended(impatient
         trickle = threading.Thread(target=_trickle, args=(client.socket, b"\r\n", stop), daemon=True)
         trickle.start()
 
-        ended = client.closed()
+        status, ended = client.answer()[0], client.closed()
         stop.set()
         trickle.join()
 
-    assert ended
+    assert (status, ended) == (400, True)
 
 
 def test_a_client_that_reads_nothing_is_ended(impatient: Gateway) -> None:
