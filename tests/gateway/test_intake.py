@@ -161,10 +161,6 @@ def test_an_id_is_the_events_own_or_the_key_of_the_request_or_made(queue_setting
     [
         (A_CLOUDEVENT.replace(b"region", b"payload"), "payload"),
         (A_CLOUDEVENT.replace(b"region", b"producer"), "producer"),
-        (
-            b'{"tenant_id": "acme", "product_sku": "a", "used_amount": 1, "schema_version": 2}',
-            "schema_version",
-        ),
     ],
 )
 def test_a_name_that_means_something_else_in_a_native_event_goes_on_in_another_format(
