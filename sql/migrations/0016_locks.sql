@@ -77,7 +77,9 @@ BEGIN
     WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind = 'r' AND relnatts = 0 AND relname LIKE '%\_lock'
   LOOP
     -- Left behind where somebody dropped our schema alone, to begin anew.
-    EXECUTE format('DROP TABLE IF EXISTS %I.%I', locks_schema(), one.relname);
+    IF to_regclass(format('%I.%I', locks_schema(), one.relname)) IS NOT NULL THEN
+      EXECUTE format('DROP TABLE %I.%I', locks_schema(), one.relname);
+    END IF;
     EXECUTE format('ALTER TABLE %I SET SCHEMA %I', one.relname, locks_schema());
   END LOOP;
   FOR one IN
