@@ -163,7 +163,7 @@ class Settlement(Struct, frozen=True, gc=False):
 class EventSchema:
     """One version of the JSON Schema of an event type; `tenant_id` None means shared.
 
-    `definition` is its JSON text.
+    `definition` is its JSON text, complete. `formats` is "assert" or "annotate".
     """
 
     schema_id: int
@@ -171,6 +171,7 @@ class EventSchema:
     tenant_id: str | None
     version: int
     definition: str
+    formats: str = "assert"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from processor.errors import NotFound, Reason, SettingsError
 from processor.noise import expected
 from processor.queries import queries
 from processor.rights import NEITHER, Rights
-from processor.validators import compile_schema
+from processor.validation.compiling import compile_schema
+from processor.validation.schema_text import schema_text
 
 _NO_JSON = (Reason.NOT_UTF8, Reason.NOT_JSON, Reason.TOO_LARGE)
 _NAME_MAX = 256
@@ -159,22 +160,25 @@ def publish_schema(
     definition: Any,  # noqa: ANN401 - any JSON value
     tenant_id: str | None = None,
     id_scope: Sequence[str] = (),
+    *,
+    formats: str = "assert",
 ) -> int:
     """Publish the next version of an event type's schema, and the event type itself where it is new.
 
-    `id_scope` says within which values of the payload, by JSON pointers, an id is unique; empty: as it was,
-    of a new event type within tenant and producer.
+    `formats` "annotate" takes `format` as a note. `id_scope` says within which values of the payload,
+    by JSON pointers, an id is unique; empty: as it was, of a new event type within tenant and producer.
 
     Gives the version. Raises SettingsError where the definition is no usable JSON Schema, the event type
     no usable name or the scope another than that of an event type with a schema, NotFound where there is no
     such tenant.
     """
-    compile_schema(definition)
+    compile_schema(definition, formats=formats)
     sql = queries("registry")
     parameters = {
         "event_type": event_type,
         "tenant_id": tenant_id,
-        "definition": orjson.dumps(definition).decode(),
+        "definition": schema_text(definition),
+        "formats": formats,
         "id_scope": list(id_scope),
         "description": str(definition.get("description", ""))[:1000] if isinstance(definition, dict) else "",
     }

@@ -10,18 +10,12 @@ database per event: `Store.save` compares versions, and installs a newer registr
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias
-
-import jsonschema_rs
-import orjson
-import structlog
 
 from processor import metrics, noise
 from processor.amounts import Amount, amounts_of, find_misfit
 from processor.bindings import UNBOUND, Bindings, no_right
 from processor.decoding import NO_RULES, Decoder
-from processor.errors import Reason, SettingsError
-from processor.exact_numbers import comparison_trouble
+from processor.errors import Reason
 from processor.id_scope import IdScope, Unscoped
 from processor.model import (
     Delivery,
@@ -37,24 +31,9 @@ from processor.plain_names import EXPECTED, is_plain
 from processor.rights import VOID, Ground
 from processor.routing_keys import RoutingKeys
 from processor.strict_json import VALUES_MAX
-from processor.validators import compile_schema
+from processor.validation.judging import Judging, Refusal, one_violation
 from processor.voids import find_void_misfit
-from processor.wire import ERRORS_MAX, PULSE, Claimed, Envelope, Malformed, derived_id, pointer
-
-log = structlog.get_logger(__name__)
-
-_MESSAGE_MAX = 180
-
-ERRORS_PAYLOAD_MAX = 8 * 1024
-"""Characters of a payload whose errors are all looked for, up to this many.
-
-The validator gives them all or one, at some 7 KB and 50 µs each, and one item may break many rules: 8 KiB of
-bad items take up to 0.3 s, 1 MiB of them took 2.6 GB and 18 s.
-"""
-
-_SEARCHED_DEPTH_MAX = 8
-
-_Refusal: TypeAlias = tuple[Reason, dict[str, Any]]
+from processor.wire import PULSE, Claimed, Envelope, Malformed, derived_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +113,7 @@ class Schemas:
         self._bindings = bindings
         self._said = said
         self._lookup = _Lookup.of(Registry(0, {}, ()), said)
-        self._compiled: dict[tuple[int, str], jsonschema_rs.Draft202012Validator | str] = {}
+        self._judging = Judging()
 
     @property
     def version(self) -> int:
@@ -143,8 +122,7 @@ class Schemas:
 
     def install(self, registry: Registry) -> None:
         """Answer from this registry from now on; verdicts name its version."""
-        live = {(schema.schema_id, schema.definition) for schema in registry.schemas}
-        self._compiled = {key: known for key, known in list(self._compiled.items()) if key in live}
+        self._judging.install(registry.schemas)
         # One assignment: a thread in the middle of a verdict keeps the lookup that it began with.
         self._lookup = _Lookup.of(registry, self._said)
 
@@ -179,7 +157,7 @@ class Schemas:
         refusal = self._bindings.refusal(delivery, envelope.tenant_id, rules.tenants) or no_right(
             rules.rights, delivery.queue, envelope, lookup.ground
         )
-        found: EventSchema | _Refusal
+        found: EventSchema | Refusal
         newcomer = None
         if refusal:
             found = Reason.ENVELOPE_INVALID, refusal
@@ -223,7 +201,7 @@ class Schemas:
 
     def _judge_newcomer(
         self, lookup: _Lookup, queue: str, envelope: Envelope, unscoped: Unscoped | None
-    ) -> tuple[_Refusal, str | None]:
+    ) -> tuple[Refusal, str | None]:
         """Refuse an event of a tenant that is not there yet; the second names one that may be registered."""
         tenant_id, found = envelope.tenant_id, self._fit(lookup, envelope, unscoped)
         if isinstance(found, EventSchema) and not is_plain(tenant_id):
@@ -241,7 +219,7 @@ class Schemas:
         words = f"no tenant {tenant_id!r}, and no valid event to register it by: {found[1]['message']}"
         return (Reason.UNKNOWN_TENANT, {"message": words}), None
 
-    def _fit(self, lookup: _Lookup, envelope: Envelope, unscoped: Unscoped | None) -> EventSchema | _Refusal:
+    def _fit(self, lookup: _Lookup, envelope: Envelope, unscoped: Unscoped | None) -> EventSchema | Refusal:
         """Give the schema by which an event of a tenant is valid, or why there is none."""
         tenant_id, event_type = envelope.tenant_id, envelope.event_type
         versions = lookup.applicable(event_type, tenant_id)
@@ -260,71 +238,11 @@ class Schemas:
                 "message": f"event type {event_type!r} has no schema version {envelope.schema_version} "
                 f"for tenant {tenant_id!r}; there is {known}"
             }
-        trouble = self._violations(schema, envelope) or _misfit(lookup, schema, envelope)
+        trouble = self._judging.trouble(schema, envelope) or _misfit(lookup, schema, envelope)
         if trouble is None and unscoped is not None:
-            violation = _one_violation(schema, unscoped.pointer, "id_scope", unscoped.message)
+            violation = one_violation(schema, unscoped.pointer, "id_scope", unscoped.message)
             return Reason.SCHEMA_VIOLATION, violation
         return trouble or schema
-
-    def _violations(self, schema: EventSchema, envelope: Envelope) -> _Refusal | None:
-        validator = self._validator(schema)
-        which = {"schema_id": schema.schema_id, "schema_version": schema.version}
-        if isinstance(validator, str):
-            return Reason.SCHEMA_VIOLATION, which | {
-                "message": f"version {schema.version} of the schema can't be used; publish a corrected one, "
-                f"then replay: {validator}",
-                "errors": [],
-                "error_count": 0,
-            }
-        if words := comparison_trouble(schema.definition, envelope.payload, envelope.payload_value):
-            return Reason.UNSTORABLE, {"message": words}
-        try:
-            if validator.is_valid(envelope.payload_value):
-                return None
-            found = _errors(validator, envelope)
-        except ValueError as error:
-            # Lone surrogates are legal JSON, but UTF-8, and so no validator and no table, can carry them.
-            return Reason.UNSTORABLE, {"message": f"the payload can't be read as Unicode text: {error}"}
-        errors = [
-            {
-                "pointer": pointer(error.instance_path),
-                "rule": pointer(error.schema_path),
-                "message": error.message,
-            }
-            for error in found[:ERRORS_MAX]
-        ]
-        if not errors:
-            return Reason.SCHEMA_VIOLATION, which | {
-                "message": "the payload breaks its schema; it is too long and too deep to search for where",
-                "errors": [],
-                "error_count": None,
-            }
-        first = errors[0]
-        if len(envelope.payload) > ERRORS_PAYLOAD_MAX:
-            count, rest = None, " (a payload this long is searched for its first error only)"
-        else:
-            count, rest = len(found), f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        return Reason.SCHEMA_VIOLATION, which | {
-            "message": f"{first['pointer'] or 'the payload'}: {first['message']}"[:_MESSAGE_MAX] + rest,
-            "errors": errors,
-            "error_count": count,
-        }
-
-    def _validator(self, schema: EventSchema) -> jsonschema_rs.Draft202012Validator | str:
-        # Compiling costs 5 ms, a thousand times a validation. The definition is part of the key, because
-        # psql can change a row that should have been a new version.
-        key = (schema.schema_id, schema.definition)
-        known = self._compiled.get(key)
-        if known is None:
-            try:
-                known = compile_schema(orjson.loads(schema.definition))
-            except (SettingsError, orjson.JSONDecodeError) as error:
-                known = str(error)
-                log.error(  # noqa: TRY400 - not a crash: the traceback would say nothing more
-                    "schema_unusable", schema_id=schema.schema_id, event_type=schema.event_type
-                )
-            self._compiled[key] = known
-        return known
 
 
 _PUBLISH = {name: f"processor schema publish {name} --sample {name}" for name in (PULSE, VOID)}
@@ -337,7 +255,7 @@ def _producer(scope: IdScope, envelope: Envelope) -> tuple[str, Unscoped | None]
     return (envelope.producer, producer) if isinstance(producer, Unscoped) else (producer, None)
 
 
-def _tenant_trouble(lookup: _Lookup, tenant_id: str) -> _Refusal | None:
+def _tenant_trouble(lookup: _Lookup, tenant_id: str) -> Refusal | None:
     suspended = lookup.registry.suspended.get(tenant_id)
     if suspended is None:
         words = f"no tenant {tenant_id!r}; add it (processor tenant add), then replay"
@@ -348,7 +266,7 @@ def _tenant_trouble(lookup: _Lookup, tenant_id: str) -> _Refusal | None:
     return None
 
 
-def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> _Refusal | None:
+def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> Refusal | None:
     """Refuse a number that a meter can't add, and a void that names no message, as the schema should have."""
     amounts = lookup.amounts.get(envelope.event_type)
     found = amounts and find_misfit(amounts, envelope.tenant_id, envelope.payload_value)
@@ -356,43 +274,4 @@ def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> _Refusa
         found = find_void_misfit(envelope.payload_value)
     if not found:
         return None
-    return Reason.SCHEMA_VIOLATION, _one_violation(schema, found.pointer, found.rule, found.message)
-
-
-def _one_violation(schema: EventSchema, pointer: str, rule: str, message: str) -> dict[str, Any]:
-    return {
-        "schema_id": schema.schema_id,
-        "schema_version": schema.version,
-        "message": message,
-        "errors": [{"pointer": pointer, "rule": rule, "message": message}],
-        "error_count": 1,
-    }
-
-
-def _errors(
-    validator: jsonschema_rs.Draft202012Validator, envelope: Envelope
-) -> list[jsonschema_rs.ValidationError]:
-    if len(envelope.payload) <= ERRORS_PAYLOAD_MAX:
-        return list(validator.iter_errors(envelope.payload_value))
-    if _is_deep(envelope.payload_value):
-        return []
-    try:
-        validator.validate(envelope.payload_value)
-    except jsonschema_rs.ValidationError as error:
-        return [error]
-    return []
-
-
-def _is_deep(value: Any) -> bool:  # noqa: ANN401 - any JSON value
-    # At each level the search looks at all that is below once more, and copies it: 60 levels took 3 s.
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(_SEARCHED_DEPTH_MAX):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
-    return True
+    return Reason.SCHEMA_VIOLATION, one_violation(schema, found.pointer, found.rule, found.message)

@@ -6,13 +6,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
 import psycopg
 
 from processor.check import Finding, judge, listed
 from processor.errors import SettingsError
 from processor.queries import queries
-from processor.validators import compile_schema
+from processor.validation.compiling import compile_schema
+from processor.validation.schema_text import schema_value
 
 
 def look_at_schemas(connection: psycopg.Connection[Any]) -> Finding:
@@ -29,10 +29,10 @@ def look_at_schemas(connection: psycopg.Connection[Any]) -> Finding:
 
 
 def _name_if_unusable(row: Sequence[Any]) -> str | None:
-    _, event_type, tenant_id, version, definition = row
+    _, event_type, tenant_id, version, definition, formats = row
     try:
-        compile_schema(orjson.loads(definition))
-    except (SettingsError, orjson.JSONDecodeError):
+        compile_schema(schema_value(definition), formats=formats)
+    except SettingsError:
         whose = "" if tenant_id is None else f" of {tenant_id}"
         return f"{event_type} version {version}{whose}"
     return None

@@ -3,7 +3,6 @@
 from typing import Any, BinaryIO, TextIO
 
 import click
-import orjson
 
 from processor import reader
 from processor import registry as registry_changes
@@ -14,6 +13,7 @@ from processor.errors import SettingsError
 from processor.plain_names import is_plain, quoted
 from processor.settings import Settings
 from processor.terminal import say
+from processor.validation.schema_text import schema_value
 from processor.wiring import database
 
 
@@ -164,10 +164,13 @@ def schema_show(event_type: str, tenant_id: str | None, version: int | None, as_
 
 
 def _json_of(file: BinaryIO) -> Any:  # noqa: ANN401 - any JSON value
+    name = getattr(file, "name", "the input")
     try:
-        return orjson.loads(file.read())
-    except orjson.JSONDecodeError as error:
-        raise SettingsError(f"{getattr(file, 'name', 'the input')}: not JSON: {error}") from None
+        return schema_value(file.read().decode())
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{name}: not UTF-8: {error.reason} at byte {error.start}") from None
+    except SettingsError as error:
+        raise SettingsError(f"{name}: {error}") from None
 
 
 COMMANDS = [tenant, schema]

@@ -20,8 +20,8 @@ UPDATE event_type SET id_scope = %(id_scope)s WHERE event_type = %(event_type)s 
 SET CONSTRAINTS event_type_id_scope_stays IMMEDIATE
 
 -- publish_schema: Publish the next version of an event type's schema, shared or a tenant's own.
-INSERT INTO event_schema (event_type, tenant_id, version, definition)
-SELECT %(event_type)s, %(tenant_id)s, coalesce(max(version), 0) + 1, %(definition)s::jsonb
+INSERT INTO event_schema (event_type, tenant_id, version, definition, formats)
+SELECT %(event_type)s, %(tenant_id)s, coalesce(max(version), 0) + 1, %(definition)s::jsonb, %(formats)s
 FROM event_schema
 WHERE event_type = %(event_type)s AND tenant_id IS NOT DISTINCT FROM %(tenant_id)s
 RETURNING version

@@ -13,7 +13,7 @@ SELECT take_lock('registry_lock', true)
 SELECT tenant_id, status = 'suspended' AS suspended FROM tenant
 
 -- registry_schemas: Every version of every schema, the definition as text.
-SELECT schema_id, event_type, tenant_id, version, definition::text AS definition FROM event_schema
+SELECT schema_id, event_type, tenant_id, version, definition::text AS definition, formats FROM event_schema
 
 -- registry_id_scopes: The event types whose ids are unique within some values of the payload alone.
 SELECT event_type, id_scope FROM event_type WHERE id_scope <> '{}'

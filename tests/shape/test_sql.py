@@ -64,8 +64,8 @@ COLUMNS = {
         queue unwrap? mapping? tenants? event_type? registers_tenants registers_max registered_at
         event_types? producers? may_void may_correct
     """,
-    "event_type": "event_type description created_at id_scope",
-    "event_schema": "schema_id event_type tenant_id? version definition published_at",
+    "event_type": "event_type description created_at id_scope compat",
+    "event_schema": "schema_id event_type tenant_id? version definition published_at formats",
     "message": """
         tenant_id message_id producer event_type schema_id occurred_at? sent_at stored_at payload context?
         queue delivery_id receive_count occurred_at_rest?

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from processor.errors import Reason, SettingsError
 from processor.model import EventSchema, Registry, Rejection
-from processor.schema_budget import NANOSECONDS_MAX, budget_trouble
 from processor.schemas import Schemas
-from processor.validators import compile_schema
+from processor.validation.budget import NANOSECONDS_MAX, budget_trouble
+from processor.validation.compiling import compile_schema
 from tests.builders import a_delivery
 
 Schema = dict[str, Any]

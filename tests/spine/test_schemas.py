@@ -11,8 +11,9 @@ import pytest
 
 from processor.errors import Reason, SettingsError
 from processor.model import EventSchema, Message, Registry, Rejection
-from processor.schemas import ERRORS_PAYLOAD_MAX, Schemas
-from processor.validators import compile_schema
+from processor.schemas import Schemas
+from processor.validation.compiling import compile_schema
+from processor.validation.judging import ERRORS_PAYLOAD_MAX
 from tests.builders import ORDER_SCHEMA, a_body, a_delivery
 
 NOTHING_FITS: dict[str, Any] = {"not": {}}
@@ -322,7 +323,7 @@ def test_nothing_is_ever_fetched_for_a_schema(definition: dict[str, Any], web: t
     url, asked = web
     there = json.loads(json.dumps(definition).replace("WEB", url))
 
-    with pytest.raises(SettingsError, match="not a usable JSON Schema 2020-12"):
+    with pytest.raises(SettingsError, match="not a usable JSON Schema"):
         compile_schema(there)
 
     assert asked == []
@@ -340,7 +341,6 @@ def test_nothing_is_ever_fetched_for_a_schema(definition: dict[str, Any], web: t
         ({"$ref": "#/nope"}, "leads to no schema"),
         ({"$ref": "file:///etc/passwd"}, "is somewhere else; nothing is fetched"),
         ({"$schema": "file:///etc/passwd"}, "$schema"),
-        ({"$schema": "http://json-schema.org/draft-07/schema#"}, "$schema"),
         ({"$schema": 1}, "$schema"),
         ({"pattern": "("}, "at /pattern"),
         ({"pattern": "(?=look)ahead"}, "at /pattern"),
@@ -350,7 +350,7 @@ def test_nothing_is_ever_fetched_for_a_schema(definition: dict[str, Any], web: t
     ],
 )
 def test_an_unusable_schema_is_refused_in_words(definition: Any, words: str) -> None:
-    with pytest.raises(SettingsError, match="not a usable JSON Schema 2020-12") as caught:
+    with pytest.raises(SettingsError, match="not a usable JSON Schema") as caught:
         compile_schema(definition)
 
     assert words in str(caught.value)

@@ -14,10 +14,9 @@ from functools import cached_property
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-import orjson
-
-from processor.schema_costs import cost_ns, pattern_trouble
 from processor.strict_json import VALUES_MAX
+from processor.validation.costs import cost_ns, pattern_trouble
+from processor.validation.schema_text import schema_text
 
 BYTES_MAX = 128 * 1024
 DEPTH_MAX = 64
@@ -71,7 +70,7 @@ class _Trouble(Exception):
 
 
 def _check(definition: dict[str, Any] | bool) -> None:
-    size_bytes = len(orjson.dumps(definition))
+    size_bytes = len(schema_text(definition))
     if size_bytes > BYTES_MAX:
         raise _Trouble(f"the schema has {size_bytes} bytes; at most {BYTES_MAX} are taken")
     if isinstance(definition, dict):
