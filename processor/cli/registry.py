@@ -1,19 +1,16 @@
-"""Who may send what: processor tenant, processor schema."""
+"""Whose events are taken: processor tenant."""
 
-from typing import Any, BinaryIO, TextIO
+from typing import TextIO
 
 import click
 
 from processor import reader
 from processor import registry as registry_changes
-from processor.cli.output import json_option, print_json, print_rows
-from processor.devstack.seed import sample as sample_of
-from processor.devstack.seed import samples
+from processor.cli.output import json_option, print_rows
 from processor.errors import SettingsError
 from processor.plain_names import is_plain, quoted
 from processor.settings import Settings
 from processor.terminal import say
-from processor.validation.schema_text import schema_value
 from processor.wiring import database
 
 
@@ -89,88 +86,4 @@ def tenant_resume(tenant_id: str) -> None:
     )
 
 
-@click.group()
-def schema() -> None:
-    """Event schemas: publish, list, show. A published version is never changed; publish the next one."""
-
-
-@schema.command("publish")
-@click.argument("event_type")
-@click.argument("file", type=click.File("rb"), required=False)
-@click.option(
-    "--sample", type=click.Choice(samples()), help="Publish this sample schema of ours, instead of FILE."
-)
-@click.option("--tenant", "tenant_id", help="Publish it for this tenant alone; without it, for all tenants.")
-@click.option(
-    "--id-scope",
-    "id_scope",
-    metavar="POINTER",
-    multiple=True,
-    help="Ids are unique within this value of the payload alone, such as /user_id; repeatable.",
-)
-def schema_publish(
-    event_type: str,
-    file: BinaryIO | None,
-    sample: str | None,
-    tenant_id: str | None,
-    id_scope: tuple[str, ...],
-) -> None:
-    """Publish FILE (or -), or a sample, as the next version of an event type's JSON Schema.
-
-    The event type is added where it is new.
-
-    The id of an event is unique within its tenant and producer. Where producers number their events anew for
-    each user, say so with the first schema: with --id-scope /user_id the same id of two users, or of two
-    event types, is two messages. The scope can't be changed later, since messages are known by it.
-    """
-    if file is not None and sample is None:
-        definition = _json_of(file)
-    elif sample is not None and file is None:
-        definition = sample_of(sample)
-    else:
-        raise click.UsageError(f"expected either FILE or --sample NAME, one of {', '.join(samples())}")
-    with database(Settings.load()) as connection:
-        version = registry_changes.publish_schema(connection, event_type, definition, tenant_id, id_scope)
-    say(f"published version {version} of {event_type} ({tenant_id or 'shared'})")
-
-
-@schema.command("list")
-@click.option("--event-type", help="Only of this event type.")
-@json_option
-def schema_list(event_type: str | None, as_json: bool) -> None:
-    """List the versions of all schemas."""
-    with database(Settings.load()) as connection:
-        rows = reader.schemas(connection, event_type)
-    if not as_json:
-        rows = [row | {"id_scope": " ".join(row["id_scope"]) or None} for row in rows]
-    which = f" of event type {event_type!r}" if event_type else ""
-    print_rows(
-        rows,
-        as_json=as_json,
-        empty=f"no schemas{which}; publish one: processor schema publish EVENT_TYPE FILE",
-    )
-
-
-@schema.command("show")
-@click.argument("event_type")
-@click.option("--tenant", "tenant_id", help="The tenant's own; without it, the shared one.")
-@click.option("--version", type=click.IntRange(1, 2**31 - 1), help="The latest if not given.")
-@json_option
-def schema_show(event_type: str, tenant_id: str | None, version: int | None, as_json: bool) -> None:
-    """Print the definition of one version; with --json everything that is known of it."""
-    with database(Settings.load()) as connection:
-        row = reader.schema(connection, event_type, tenant_id, version)
-    print_json(row if as_json else row["definition"])
-
-
-def _json_of(file: BinaryIO) -> Any:  # noqa: ANN401 - any JSON value
-    name = getattr(file, "name", "the input")
-    try:
-        return schema_value(file.read().decode())
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{name}: not UTF-8: {error.reason} at byte {error.start}") from None
-    except SettingsError as error:
-        raise SettingsError(f"{name}: {error}") from None
-
-
-COMMANDS = [tenant, schema]
+COMMANDS = [tenant]

@@ -70,8 +70,8 @@ def dialect_of(definition: Any) -> Dialect:  # noqa: ANN401 - any JSON value
         if plain.endswith(_IGLU):
             return DRAFT_4
     raise SettingsError(
-        f"not a usable JSON Schema: $schema: {str(named)[:_SHOWN_MAX]!r} is no draft that is known here; expected one of "
-        + ", ".join(dialect.uri for dialect in DIALECTS)
+        f"not a usable JSON Schema: $schema: {str(named)[:_SHOWN_MAX]!r} is no draft that is known here; "
+        "expected one of " + ", ".join(dialect.uri for dialect in DIALECTS)
     )
 
 

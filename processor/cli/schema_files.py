@@ -1,0 +1,37 @@
+"""How a command is given a schema: a file or standard input, and the options that say how to read it."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, BinaryIO, TypeVar
+
+import click
+
+from processor.errors import SettingsError
+from processor.validation.preparing import FORMATS, HowToRead, prepare
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def schema_options(command: _Command) -> _Command:
+    """Give a command the options of `HowToRead`, as its argument `how`."""
+
+    @click.option(
+        "--formats",
+        type=click.Choice(FORMATS),
+        default=FORMATS[0],
+        help="assert: a value that is not of its format breaks the schema. annotate: formats are notes.",
+    )
+    @wraps(command)
+    def given(*, formats: str, **rest: Any) -> Any:  # noqa: ANN401 - what the command takes and gives
+        return command(**rest, how=HowToRead(formats=formats))
+
+    return given  # type: ignore[return-value]  # the options are parameters of the command
+
+
+def read_schema(file: BinaryIO, how: HowToRead) -> Any:  # noqa: ANN401 - any JSON value
+    """Read the schema of a file, complete. Raises SettingsError, which names the file."""
+    name = getattr(file, "name", "the input")
+    try:
+        return prepare(file.read(), how)
+    except SettingsError as error:
+        raise SettingsError(f"{name}: {error}") from None
