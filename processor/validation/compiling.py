@@ -17,8 +17,8 @@ def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs
     """Compile a JSON Schema by the draft that its `$schema` names; `formats` is "assert" or "annotate".
 
     Raises SettingsError where it is no valid schema of its draft, has a `$ref` to somewhere else (nothing is
-    ever fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where it is
-    too long or too deep.
+    ever fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where it
+    is too long or too deep.
     """
     if not isinstance(definition, dict | bool):
         # The library would read a text as a schema in JSON.
@@ -39,7 +39,7 @@ def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs
         raise SettingsError(f"not a usable JSON Schema {dialect.name}: at {where}: {error.message}") from None
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - as below
         # The library's panics are no Exception.
         raise SettingsError(f"not a usable JSON Schema {dialect.name}: {error}") from None
 
