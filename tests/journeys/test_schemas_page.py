@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from tests.journeys import dev
 
@@ -54,7 +54,7 @@ def test_the_page_prints_what_it_shows(tmp_path: Path) -> None:
 
 
 def test_the_ci_runs_what_the_page_has_typed() -> None:
-    [workflow] = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+    [workflow] = [YAML(typ="safe").load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
     [job] = workflow["jobs"].values()
 
     [install, command] = [step["run"] for step in job["steps"] if "run" in step]
