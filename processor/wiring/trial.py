@@ -2,21 +2,28 @@
 
 body, attributes ─▶ Schemas, by the settings and what is said of the queue ─▶ envelope and verdict
                        └─ with a database by its registry, without one by the form alone
+
+And a schema before it is published, on what is stored and what was rejected.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
+
 from processor import migrations
 from processor.columns import storable_text
+from processor.connection import require_all_rows
 from processor.errors import Reason, SettingsError
 from processor.mapping import parse
-from processor.model import Delivery, Message, QueueRules, Registry
+from processor.model import Delivery, EventSchema, Message, QueueRules, Registry
 from processor.queries import queries
 from processor.queue_rules import require_name
+from processor.registry import require_publishable
 from processor.registry_rows import read_registry
+from processor.schema_trial import Report, planned, try_out
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.wire import Attribute, Malformed
@@ -56,7 +63,10 @@ class Trial:
             queue = settings.queue_name()
         self.queue = queue or _NO_QUEUE
         self._schemas: Schemas = make_schemas(settings)
-        registry = Registry(0, {}, ()) if self.by_form else _registry(settings)
+        registry = Registry(0, {}, ())
+        if not self.by_form:
+            with database(settings) as connection:
+                registry = _registry(connection)
         known = registry.queues.get(self.queue, QueueRules())
         self.has_rules = known != QueueRules()
         rules = said.rules().over(known)
@@ -77,11 +87,35 @@ class Trial:
         return _row(verdict.reason.value, verdict.detail["message"], found)
 
 
-def _registry(settings: Settings) -> Registry:
+def _registry(connection: psycopg.Connection[Any]) -> Registry:
+    migrations.require_current(connection)
+    with connection.transaction():
+        return read_registry(connection, queries("save"), version=0)
+
+
+def try_schema(
+    settings: Settings,
+    schema: EventSchema,
+    id_scope: Sequence[str],
+    *,
+    against: Sequence[str],
+    since: datetime | None,
+    limit: int,
+    on_batch: Callable[[str, int], object],
+) -> Report:
+    """Try a schema on what is there, as the next version of its event type; nothing is published.
+
+    Raises what `publish_schema` would raise, and as `database` and `try_out` do.
+    """
     with database(settings) as connection:
-        migrations.require_current(connection)
-        with connection.transaction():
-            return read_registry(connection, queries("save"), version=0)
+        registry = _registry(connection)
+        require_all_rows(connection)
+        require_publishable(connection, schema, id_scope)
+        now, then = make_schemas(settings), make_schemas(settings)
+        now.install(registry)
+        asked, registry = planned(registry, schema, id_scope, since, limit)
+        then.install(registry)
+        return try_out(connection, asked, then, now, against=against, on_batch=on_batch)
 
 
 _FIELDS = ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "payload", "context")
