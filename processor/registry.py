@@ -20,8 +20,6 @@ from processor.validation.schema_text import schema_text, schema_value
 _NO_JSON = (Reason.NOT_UTF8, Reason.NOT_JSON, Reason.TOO_LARGE)
 _NAME_MAX = 256
 _CONDITIONS_BYTES_MAX = 4096
-_SCOPE_MAX = 4
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _POINTER = re.compile(r"(/([^/~]|~[01])*)+")
 
 
@@ -211,25 +209,26 @@ def require_publishable(
     """Raise what `publish_schema` would raise for this schema, and change nothing; a reader may ask it."""
     event_type, tenant_id = schema.event_type, schema.tenant_id
     compile_schema(schema_value(schema.definition), formats=schema.formats)
-    parameters = {"event_type": event_type, "tenant_id": tenant_id, "definition": schema.definition}
+    parameters = {
+        "event_type": event_type,
+        "tenant_id": tenant_id,
+        "definition": schema.definition,
+        "id_scope": list(id_scope),
+    }
     try:
         row = connection.execute(queries("schema_trial")["publishable"], parameters).fetchone()
     except (psycopg.DataError, UnicodeEncodeError) as error:
         raise _not_taken(event_type, getattr(error, "sqlstate", None)) from None
     assert row is not None  # noqa: S101 - a SELECT of one row
-    _, tenant_known, has_schema, known_scope = row
+    is_taken, tenant_known, scope_fits, scope_stays = row
+    if not is_taken:
+        raise _not_taken(event_type, psycopg.errors.CheckViolation.sqlstate)
+    if not scope_fits:
+        raise _no_scope(id_scope)
+    if scope_stays:
+        raise _scope_stays(event_type)
     if not tenant_known:
         raise _no_tenant(tenant_id)
-    if not 0 < len(event_type) <= _NAME_MAX or _CONTROL.search(event_type):
-        raise _not_taken(event_type, psycopg.errors.CheckViolation.sqlstate)
-    if len(id_scope) > _SCOPE_MAX or not all(_is_scope(pointer) for pointer in id_scope):
-        raise _no_scope(id_scope)
-    if id_scope and has_schema and list(id_scope) != known_scope:
-        raise _scope_stays(event_type)
-
-
-def _is_scope(pointer: str) -> bool:
-    return len(pointer) <= _NAME_MAX and _POINTER.fullmatch(pointer) is not None
 
 
 def _no_tenant(tenant_id: str | None) -> NotFound:

@@ -254,7 +254,9 @@ def _payloads(connection: Connection, keys: Sequence[Row]) -> Iterator[Row]:
     """Give the messages of these keys, in their order, a few at a time."""
     for start in range(0, len(keys), _ROWS_PAGE):
         part = keys[start : start + _ROWS_PAGE]
-        columns = {f"{name}s": [key[name] for key in part] for name in ("tenant_id", "message_id", "producer")}
+        columns = {
+            f"{name}s": [key[name] for key in part] for name in ("tenant_id", "message_id", "producer")
+        }
         rows = _rows(connection, "stored_payloads", columns)
         yield from sorted(
             rows,
@@ -327,9 +329,7 @@ def _deliveries(connection: Connection, ids: Sequence[int]) -> Iterator[Delivery
 @contextmanager
 def _brief(connection: Connection) -> Iterator[None]:
     with connection.transaction():
-        connection.execute(
-            queries("schema_trial")["keep_brief"], {"timeout_ms": str(_STATEMENT_S * 1000)}
-        )
+        connection.execute(queries("schema_trial")["keep_brief"], {"timeout_ms": str(_STATEMENT_S * 1000)})
         yield
 
 

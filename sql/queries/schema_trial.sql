@@ -8,12 +8,16 @@ SELECT
   set_config('enable_seqscan', 'off', true),
   set_config('jit', 'off', true)
 
--- publishable: What else than the schema itself keeps it from being published; it is read as the table would read it.
+-- publishable: Whether the tables would take a schema, asked by their own rules: its text, tenant, name and scope of ids.
 SELECT
-  jsonb_typeof(%(definition)s::jsonb) AS kind,
+  %(definition)s::jsonb IS NOT NULL AND char_length(%(event_type)s) BETWEEN 1 AND 256
+    AND %(event_type)s !~ '[\u0001-\u001f\u007f-\u009f]' AS is_taken,
   %(tenant_id)s::text IS NULL OR EXISTS (SELECT FROM tenant WHERE tenant_id = %(tenant_id)s) AS tenant_known,
-  EXISTS (SELECT FROM event_schema WHERE event_type = %(event_type)s) AS has_schema,
-  coalesce((SELECT id_scope FROM event_type WHERE event_type = %(event_type)s), '{}') AS id_scope
+  cardinality(%(id_scope)s::text[]) <= 4
+    AND coalesce((SELECT bool_and(json_pointer_fits(pointer)) FROM unnest(%(id_scope)s::text[]) AS pointer), true) AS scope_fits,
+  cardinality(%(id_scope)s::text[]) > 0
+    AND EXISTS (SELECT FROM event_schema WHERE event_type = %(event_type)s)
+    AND EXISTS (SELECT FROM event_type WHERE event_type = %(event_type)s AND id_scope <> %(id_scope)s::text[]) AS scope_stays
 
 -- estimate_stored: How many messages the planner expects, without reading them.
 EXPLAIN (FORMAT JSON)
