@@ -118,7 +118,7 @@ class Report:
 def planned(
     registry: Registry, schema: EventSchema, id_scope: Sequence[str], since: datetime | None, limit: int
 ) -> tuple[Asked, Registry]:
-    """Give what is asked, and the registry as it would be with this schema as the next version of its type."""
+    """Give what is asked, and the registry as it would be with this schema as the next version."""
     same = [known for known in registry.schemas if known.event_type == schema.event_type]
     version = max((known.version for known in same if known.tenant_id == schema.tenant_id), default=0) + 1
     schema = replace(schema, version=version)
@@ -141,7 +141,8 @@ def try_out(
 ) -> Report:
     """Judge what is there by the registry that `then` has; `now` has that of today. Changes nothing.
 
-    `against` names "stored", "rejected" or both. Raises StoreUnavailable where the tables are too slow to read.
+    `against` names "stored", "rejected" or both. Raises StoreUnavailable where the tables are too
+    slow to read.
     """
     report = Report(asked)
     try:

@@ -186,7 +186,7 @@ class Schemas:
         return self._rejected(lookup, delivery, Malformed(reason, detail, claimed), newcomer)
 
     def refusal(self, envelope: Envelope) -> Refusal | None:
-        """Say why an event that was stored would be rejected for its payload, whoever sent it; None: it fits."""
+        """Say why a stored event would be rejected for its payload, whoever sent it; None: it fits."""
         # Its id has its scope already, which no later version of a schema changes.
         found = self._fit(self._lookup, envelope, None)
         return None if isinstance(found, EventSchema) else found

@@ -19,7 +19,7 @@ from processor.wiring import database
 
 @click.group()
 def schema() -> None:
-    """Event schemas: test, publish, list, show. A published version is never changed; publish the next one."""
+    """Event schemas. A published version is never changed; publish the next one."""
 
 
 schema.add_command(schema_test)
@@ -32,9 +32,7 @@ schema.add_command(schema_test)
     "--sample", type=click.Choice(samples()), help="Publish this sample schema of ours, instead of FILE."
 )
 @schema_options
-@click.option(
-    "--dry-run", is_flag=True, help="Publish nothing: try it on what is there, as schema test does."
-)
+@click.option("--dry-run", is_flag=True, help="Publish nothing: try it, as schema test does.")
 @click.option("--tenant", "tenant_id", help="Publish it for this tenant alone; without it, for all tenants.")
 @click.option(
     "--id-scope",
