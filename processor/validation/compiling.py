@@ -5,9 +5,8 @@ from typing import Any
 import jsonschema_rs
 
 from processor.errors import SettingsError
-from processor.validation.budget import budget_trouble
+from processor.json_pointer import pointer
 from processor.validation.dialects import dialect_of
-from processor.wire import pointer
 
 _REGEX_BYTES_MAX = 2 * 1024 * 1024
 
@@ -26,10 +25,8 @@ def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs
     if isinstance(definition, dict):
         definition = definition | {"$schema": dialect.uri}
     try:
-        # By its form first, which the budget relies on, and compiled last: compiling follows references too.
+        # By its form first: compiling follows references too.
         jsonschema_rs.meta.validate(definition)
-        if (trouble := budget_trouble(definition)) is not None:
-            raise SettingsError(f"not a usable JSON Schema {dialect.name}: {trouble}")
         return dialect.validator(
             definition,
             validate_formats=formats == "assert",
