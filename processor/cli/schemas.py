@@ -3,10 +3,12 @@
 from typing import BinaryIO
 
 import click
+import msgspec
 
 from processor import reader
 from processor import registry as registry_changes
-from processor.cli.output import json_option, print_json, print_rows
+from processor.cli.output import json_option, json_text, print_json, print_json_text, print_rows
+from processor.cli.schema_infer import schema_infer
 from processor.cli.schema_trial import run_trial, schema_test
 from processor.devstack.seed import sample as sample_of
 from processor.devstack.seed import samples
@@ -23,6 +25,7 @@ def schema() -> None:
 
 
 schema.add_command(schema_test)
+schema.add_command(schema_infer)
 
 
 @schema.command("publish")
@@ -105,7 +108,10 @@ def schema_show(event_type: str, tenant_id: str | None, version: int | None, as_
     """Print the definition of one version; with --json everything that is known of it."""
     with database(Settings.load()) as connection:
         row = reader.schema(connection, event_type, tenant_id, version)
-    print_json(row if as_json else row["definition"])
+    definition = row["definition"]
+    if as_json:
+        definition = json_text(row | {"definition": msgspec.Raw(definition.encode())})
+    print_json_text(definition)
 
 
 COMMANDS = [schema]
