@@ -232,7 +232,7 @@ def test_payloads_without_an_envelope_are_judged_as_they_are(order: Path) -> Non
 def test_every_place_is_told_in_lines_of_80_columns_and_in_json(tmp_path: Path) -> None:
     schema = tmp_path / "s.json"
     schema.write_text('{"additionalProperties": {"type": "integer"}}')
-    payload = json.dumps({f"name-{number:02}": "\x1b[2J" + "long " * 80 for number in range(14)}).encode()
+    payload = json.dumps({f"name-{number:02}\a": "\x1b[2J" + "long " * 80 for number in range(14)}).encode()
 
     told = validate(payload, f"--schema={schema}", "--bare")
 
@@ -241,7 +241,7 @@ def test_every_place_is_told_in_lines_of_80_columns_and_in_json(tmp_path: Path) 
     assert "  and 4 more" in lines
     assert all(len(line) <= 80 and line.isprintable() for line in lines)
     (row,) = rows(validate(payload, f"--schema={schema}", "--bare", "--json"))
-    assert [error["pointer"] for error in row["errors"]] == [f"/name-{number:02}" for number in range(14)]
+    assert [error["pointer"] for error in row["errors"]] == [f"/name-{number:02}\a" for number in range(14)]
     assert row["error_count"] == 14
     large = validate(b'{"a": 0.5, "b": "' + b"x" * 9000 + b'"}', f"--schema={schema}", "--bare")
     assert large.output.splitlines()[2] == "  a payload this long is searched for its first error only"
