@@ -2,23 +2,30 @@
 
 body, attributes ─▶ Schemas, by the settings and what is said of the queue ─▶ envelope and verdict
                        └─ with a database by its registry, with files by their schemas, else by the form alone
+
+And a schema before it is published, on what is stored and what was rejected.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
+
 from processor import migrations
 from processor.columns import storable_text
+from processor.connection import require_all_rows
 from processor.devstack.seed import sample
 from processor.errors import Reason, SettingsError
 from processor.mapping import parse
 from processor.model import Delivery, EventSchema, Message, QueueRules, Registry
 from processor.queries import queries
 from processor.queue_rules import require_name
+from processor.registry import require_publishable
 from processor.registry_rows import read_registry
 from processor.rights import VOID
+from processor.schema_trial import Report, planned, try_out
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.validation.compiling import compile_schema
@@ -97,7 +104,10 @@ class Trial:
         self.queue = queue or _NO_QUEUE
         self._given = given
         self._schemas: Schemas = make_schemas(settings)
-        registry = Registry(0, {}, ()) if self.by_form or given is not None else _registry(settings)
+        registry = Registry(0, {}, ())
+        if not self.by_form and given is None:
+            with database(settings) as connection:
+                registry = _registry(connection)
         known = registry.queues.get(self.queue, QueueRules())
         self.has_rules = known != QueueRules()
         self._queues = {**registry.queues, self.queue: said.rules().over(known)}
@@ -124,11 +134,35 @@ class Trial:
         return _row(verdict.reason.value, message, found, errors, verdict.detail.get("error_count", 0))
 
 
-def _registry(settings: Settings) -> Registry:
+def _registry(connection: psycopg.Connection[Any]) -> Registry:
+    migrations.require_current(connection)
+    with connection.transaction():
+        return read_registry(connection, queries("save"), version=0)
+
+
+def try_schema(
+    settings: Settings,
+    schema: EventSchema,
+    id_scope: Sequence[str],
+    *,
+    against: Sequence[str],
+    since: datetime | None,
+    limit: int,
+    on_batch: Callable[[str, int], object],
+) -> Report:
+    """Try a schema on what is there, as the next version of its event type; nothing is published.
+
+    Raises what `publish_schema` would raise, and as `database` and `try_out` do.
+    """
     with database(settings) as connection:
-        migrations.require_current(connection)
-        with connection.transaction():
-            return read_registry(connection, queries("save"), version=0)
+        registry = _registry(connection)
+        require_all_rows(connection)
+        require_publishable(connection, schema, id_scope)
+        now, then = make_schemas(settings), make_schemas(settings)
+        now.install(registry)
+        asked, registry = planned(registry, schema, id_scope, since, limit)
+        then.install(registry)
+        return try_out(connection, asked, then, now, against=against, on_batch=on_batch)
 
 
 _FIELDS = ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "payload", "context")
