@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import psycopg
@@ -34,10 +35,14 @@ EXAMPLES_MAX = 5
 LIMIT = 100_000
 """As many of each are looked at, unless more are asked for: some seconds, however large the table is."""
 
-_KEYS_PAGE, _ROWS_PAGE = 10_000, 100
+_KEYS_PAGE, _BODIES_PAGE = 10_000, 100
+_PAYLOADS_PAGE, _PAYLOADS_BYTES_MAX = 500, 1024 * 1024
+"""Of one question. The bytes are those of compressed payloads, which may be many times as long."""
+
 _STATEMENT_S = 60
 _QUICK_S = 2.0
 _SPAN, _SPAN_MIN = timedelta(minutes=1), timedelta(milliseconds=1)
+_KEY = ("stored_at", "tenant_id", "message_id", "producer")
 _EVER = datetime(1, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
@@ -156,7 +161,8 @@ def try_out(
         report.stopped = True
     except psycopg.errors.QueryCanceled:
         raise StoreUnavailable(
-            f"the database took longer than {_STATEMENT_S} s to read a part of its table; say --since"
+            f"the database took longer than {_STATEMENT_S} s to look through a part of its tables; try it "
+            "again when there is less to do, or for one tenant (--tenant)"
         ) from None
     return report
 
@@ -210,7 +216,7 @@ def _judge_stored(report: Report, found: Stored, schemas: Schemas, row: Row) -> 
         reason, detail = refusal
         first = next(iter(detail.get("errors", ())), {"pointer": None, "rule": None})
         found.examples.append(
-            {name: row[name] for name in ("tenant_id", "message_id", "producer", "stored_at")}
+            {name: row[name] for name in (*_KEY[1:], _KEY[0])}
             | {"reason": reason.value, "message": detail["message"]}
             | {"pointer": first["pointer"], "rule": first["rule"]}
         )
@@ -227,20 +233,23 @@ def _stored_keys(connection: Connection, asked: Asked) -> Iterator[list[Row]]:
     while high[0] > floor:
         low = floor if edge - floor <= span else edge - span
         size, began = min(_KEYS_PAGE, left + 1), time.monotonic()
-        rows = _page_of_keys(connection, asked, low, high, size)
-        if rows:
-            yield rows
-            left -= len(rows)
+        try:
+            rows = _page_of_keys(connection, asked, low, high, size)
+        except psycopg.errors.QueryCanceled:
+            span /= 16
+            if span < _SPAN_MIN:
+                raise
+            continue
+        took_s = time.monotonic() - began
+        yield rows
+        left -= len(rows)
         if len(rows) == size:
-            last = rows[-1]
-            newest = min(high[0], edge)
-            high = (last["stored_at"], last["tenant_id"], last["message_id"], last["producer"])
+            newest, high = min(high[0], edge), itemgetter(*_KEY)(rows[-1])
             edge = high[0]
             span = max(2 * (newest - edge), _SPAN_MIN)
         else:
             high, edge = (low, "", "", ""), low
-            if time.monotonic() - began < _QUICK_S:
-                span *= 4
+            span *= 4 if took_s < _QUICK_S else 1
 
 
 def _page_of_keys(
@@ -253,17 +262,23 @@ def _page_of_keys(
 
 def _payloads(connection: Connection, keys: Sequence[Row]) -> Iterator[Row]:
     """Give the messages of these keys, in their order, a few at a time."""
-    for start in range(0, len(keys), _ROWS_PAGE):
-        part = keys[start : start + _ROWS_PAGE]
-        columns = {
-            f"{name}s": [key[name] for key in part] for name in ("tenant_id", "message_id", "producer")
-        }
+    for part in _parts(keys):
+        columns = {f"{name}s": [key[name] for key in part] for name in _KEY[1:]}
         rows = _rows(connection, "stored_payloads", columns)
-        yield from sorted(
-            rows,
-            key=lambda row: (row["stored_at"], row["tenant_id"], row["message_id"], row["producer"]),
-            reverse=True,
-        )
+        yield from sorted(rows, key=itemgetter(*_KEY), reverse=True)
+
+
+def _parts(keys: Sequence[Row]) -> Iterator[list[Row]]:
+    part: list[Row] = []
+    size_bytes = 0
+    for key in keys:
+        if part and (len(part) == _PAYLOADS_PAGE or size_bytes + key["size_bytes"] > _PAYLOADS_BYTES_MAX):
+            yield part
+            part, size_bytes = [], 0
+        part.append(key)
+        size_bytes += key["size_bytes"]
+    if part:
+        yield part
 
 
 # ── open rejections ───────────────────────────────────────────────────────────────────────────────────
@@ -317,10 +332,10 @@ def _reason(schemas: Schemas, delivery: Delivery) -> str | None:
 
 
 def _deliveries(connection: Connection, ids: Sequence[int]) -> Iterator[Delivery]:
-    for start in range(0, len(ids), _ROWS_PAGE):
-        selection = Selection(rejection_ids=ids[start : start + _ROWS_PAGE])
+    for start in range(0, len(ids), _BODIES_PAGE):
+        selection = Selection(rejection_ids=ids[start : start + _BODIES_PAGE])
         with _brief(connection):
-            deliveries = QuarantineSource(connection, selection).receive(_ROWS_PAGE, 0)
+            deliveries = QuarantineSource(connection, selection).receive(_BODIES_PAGE, 0)
         yield from deliveries
 
 
