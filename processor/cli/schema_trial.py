@@ -10,13 +10,13 @@ from processor.cli.errors import Exit
 from processor.cli.moments import Since
 from processor.cli.output import json_option, moment_of, print_json, print_table
 from processor.cli.progress import Progress
-from processor.cli.schema_files import read_schema, schema_options
 from processor.escaping import escaped
 from processor.model import EventSchema
 from processor.schema_trial import LIMIT, Rejected, Report, Stored
 from processor.settings import Settings
 from processor.terminal import fit, say
 from processor.validation.preparing import HowToRead
+from processor.validation.schema_files import read_schema, schema_options
 from processor.validation.schema_text import schema_text
 from processor.wiring.trial import try_schema
 

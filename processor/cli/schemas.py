@@ -7,13 +7,13 @@ import click
 from processor import reader
 from processor import registry as registry_changes
 from processor.cli.output import json_option, print_json, print_rows
-from processor.cli.schema_files import read_schema, schema_options
 from processor.cli.schema_trial import run_trial, schema_test
 from processor.devstack.seed import sample as sample_of
 from processor.devstack.seed import samples
 from processor.settings import Settings
 from processor.terminal import say
 from processor.validation.preparing import HowToRead
+from processor.validation.schema_files import read_schema, schema_options
 from processor.wiring import database
 
 

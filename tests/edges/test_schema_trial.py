@@ -8,10 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
-from tests.builders import ORDER_SCHEMA, a_delivery
+from tests.builders import a_delivery
 from tests.edges.test_cli import FINE, PROBLEM_FOUND, Answer, run  # noqa: F401 - a fixture
-from tests.fix_database import MakeSaver, Saver, books
+from tests.fix_database import Saver
 
 Db = psycopg.Connection[Any]
 Try = Callable[..., Answer]
