@@ -41,7 +41,7 @@ _PAYLOADS_PAGE, _PAYLOADS_BYTES_MAX = 500, 1024 * 1024
 
 _STATEMENT_S = 60
 _QUICK_S = 2.0
-_SPAN, _SPAN_MIN = timedelta(minutes=1), timedelta(milliseconds=1)
+_SPAN, _SPAN_TRIED, _SPAN_MIN = timedelta(minutes=1), timedelta(seconds=1), timedelta(milliseconds=1)
 _KEY = ("stored_at", "tenant_id", "message_id", "producer")
 _EVER = datetime(1, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
@@ -72,12 +72,14 @@ class Asked:
 class Stored:
     """What would become of stored messages; `is_all` says that none was left out for the limit.
 
-    `unread` of them can't be read as JSON, as no processor stores it. `examples` are the newest that would be
-    rejected. `about` is how many there are, by the planner's estimate.
+    Of those that would be rejected, `rejected_already` would be so by the registry of today too. `unread` of
+    them can't be read as JSON, as no processor stores it. `examples` are the newest that would be rejected.
+    `about` is how many there are, by the planner's estimate.
     """
 
     judged: int = 0
     rejected: int = 0
+    rejected_already: int = 0
     unread: int = 0
     examples: list[Row] = field(default_factory=list)
     about: int = 0
@@ -153,7 +155,7 @@ def try_out(
     try:
         if "stored" in against:
             report.stored = Stored()
-            _try_stored(connection, report, report.stored, then, on_batch)
+            _try_stored(connection, report, report.stored, (then, now), on_batch)
         if "rejected" in against:
             report.rejected = Rejected()
             _try_rejected(connection, report, report.rejected, (then, now), on_batch)
@@ -174,7 +176,7 @@ def _try_stored(
     connection: Connection,
     report: Report,
     found: Stored,
-    schemas: Schemas,
+    judges: tuple[Schemas, Schemas],
     on_batch: Callable[[str, int], object],
 ) -> None:
     began = time.monotonic()
@@ -186,7 +188,7 @@ def _try_stored(
     left = report.asked.limit
     for keys in _stored_keys(connection, report.asked):
         for row in _payloads(connection, keys[:left]):
-            _judge_stored(report, found, schemas, row)
+            _judge_stored(report, found, judges, row)
         left -= len(keys)
         found.seconds = time.monotonic() - began
         on_batch("stored", found.judged)
@@ -195,7 +197,7 @@ def _try_stored(
     found.is_all = True
 
 
-def _judge_stored(report: Report, found: Stored, schemas: Schemas, row: Row) -> None:
+def _judge_stored(report: Report, found: Stored, judges: tuple[Schemas, Schemas], row: Row) -> None:
     event_type, text = report.asked.schema.event_type, row["payload"]
     counts = report.of(row["tenant_id"])
     found.judged += 1
@@ -207,10 +209,12 @@ def _judge_stored(report: Report, found: Stored, schemas: Schemas, row: Row) -> 
         return
     # It need not name a version: nobody keeps whether it did.
     envelope = Envelope(row["tenant_id"], event_type, None, "", None, None, text, value, None)
-    refusal = schemas.refusal(envelope)
+    then, now = judges
+    refusal = then.refusal(envelope)
     if refusal is None:
         return
     found.rejected += 1
+    found.rejected_already += now.refusal(envelope) is not None
     counts["stored_rejected"] += 1
     if len(found.examples) < EXAMPLES_MAX:
         reason, detail = refusal
@@ -237,7 +241,7 @@ def _stored_keys(connection: Connection, asked: Asked) -> Iterator[list[Row]]:
             rows = _page_of_keys(connection, asked, low, high, size)
         except psycopg.errors.QueryCanceled:
             span /= 16
-            if span < _SPAN_MIN:
+            if span < _SPAN_TRIED:
                 raise
             continue
         took_s = time.monotonic() - began

@@ -137,6 +137,7 @@ def _as_dict(report: Report) -> dict[str, Any]:
         and {
             "judged": stored.judged,
             "would_be_rejected": stored.rejected,
+            "rejected_already": stored.rejected_already,
             "unreadable": stored.unread,
             "is_all": stored.is_all,
             "estimated_count": stored.judged if stored.is_all else max(stored.about, stored.judged),
@@ -188,6 +189,8 @@ def _of_stored(found: Stored) -> Iterator[str]:
         yield "stored messages: none of this type" if found.is_all else "stored messages: none was judged"
         return
     yield f"stored messages: {found.rejected:,} of {_part(found)} would be rejected"
+    if found.rejected_already:
+        yield f"  {found.rejected_already:,} of these would be rejected by what is published now, too"
     if found.unread:
         yield f"  {found.unread:,} can't be read: no processor stored them so"
     for row in found.examples:
