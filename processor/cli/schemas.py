@@ -8,6 +8,7 @@ from processor import reader
 from processor import registry as registry_changes
 from processor.cli.output import json_option, print_json, print_rows
 from processor.cli.schema_files import read_schema, schema_options
+from processor.cli.schema_lint import check_by_linter, schema_lint
 from processor.devstack.seed import sample as sample_of
 from processor.devstack.seed import samples
 from processor.settings import Settings
@@ -18,7 +19,7 @@ from processor.wiring import database
 
 @click.group()
 def schema() -> None:
-    """Event schemas: publish, list, show. A published version is never changed; publish the next one."""
+    """Event schemas: publish, list, show, lint. A published version never changes; publish the next one."""
 
 
 @schema.command("publish")
@@ -29,6 +30,11 @@ def schema() -> None:
 )
 @schema_options
 @click.option("--tenant", "tenant_id", help="Publish it for this tenant alone; without it, for all tenants.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Publish nothing where `schema lint` has a warning; the exit code is 3 then.",
+)
 @click.option(
     "--id-scope",
     "id_scope",
@@ -42,6 +48,7 @@ def schema_publish(
     file: BinaryIO | None,
     sample: str | None,
     how: HowToRead,
+    strict: bool,
     tenant_id: str | None,
     id_scope: tuple[str, ...],
 ) -> None:
@@ -59,6 +66,7 @@ def schema_publish(
         definition = sample_of(sample)
     else:
         raise click.UsageError(f"expected either FILE or --sample NAME, one of {', '.join(samples())}")
+    check_by_linter(definition, how, strict=strict)
     with database(Settings.load()) as connection:
         version = registry_changes.publish_schema(
             connection, event_type, definition, tenant_id, id_scope, formats=how.formats
@@ -94,5 +102,7 @@ def schema_show(event_type: str, tenant_id: str | None, version: int | None, as_
         row = reader.schema(connection, event_type, tenant_id, version)
     print_json(row if as_json else row["definition"])
 
+
+schema.add_command(schema_lint)
 
 COMMANDS = [schema]
