@@ -7,7 +7,7 @@ import click
 
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
-from processor.cli.schema_files import read_schema, schema_options
+from processor.validation.schema_files import read_schema, schema_options
 from processor.terminal import fit, say
 from processor.validation.compiling import compile_schema
 from processor.validation.linting import Remark, lint

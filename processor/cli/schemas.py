@@ -7,19 +7,24 @@ import click
 from processor import reader
 from processor import registry as registry_changes
 from processor.cli.output import json_option, print_json, print_rows
-from processor.cli.schema_files import read_schema, schema_options
 from processor.cli.schema_lint import check_by_linter, schema_lint
+from processor.cli.schema_trial import run_trial, schema_test
 from processor.devstack.seed import sample as sample_of
 from processor.devstack.seed import samples
 from processor.settings import Settings
 from processor.terminal import say
 from processor.validation.preparing import HowToRead
+from processor.validation.schema_files import read_schema, schema_options
 from processor.wiring import database
 
 
 @click.group()
 def schema() -> None:
-    """Event schemas: publish, list, show, lint. A published version never changes; publish the next one."""
+    """Event schemas. A published version is never changed; publish the next one."""
+
+
+schema.add_command(schema_lint)
+schema.add_command(schema_test)
 
 
 @schema.command("publish")
@@ -29,6 +34,7 @@ def schema() -> None:
     "--sample", type=click.Choice(samples()), help="Publish this sample schema of ours, instead of FILE."
 )
 @schema_options
+@click.option("--dry-run", is_flag=True, help="Publish nothing: try it, as schema test does.")
 @click.option("--tenant", "tenant_id", help="Publish it for this tenant alone; without it, for all tenants.")
 @click.option(
     "--strict",
@@ -42,6 +48,7 @@ def schema() -> None:
     multiple=True,
     help="Ids are unique within this value of the payload alone, such as /user_id; repeatable.",
 )
+@json_option
 def schema_publish(
     event_type: str,
     *,
@@ -49,8 +56,10 @@ def schema_publish(
     sample: str | None,
     how: HowToRead,
     strict: bool,
+    dry_run: bool,
     tenant_id: str | None,
     id_scope: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Publish FILE (or -), or a sample, as the next version of an event type's JSON Schema.
 
@@ -67,11 +76,16 @@ def schema_publish(
     else:
         raise click.UsageError(f"expected either FILE or --sample NAME, one of {', '.join(samples())}")
     check_by_linter(definition, how, strict=strict)
+    if dry_run:
+        run_trial(event_type, definition, how=how, tenant_id=tenant_id, id_scope=id_scope, as_json=as_json)
     with database(Settings.load()) as connection:
         version = registry_changes.publish_schema(
             connection, event_type, definition, tenant_id, id_scope, formats=how.formats
         )
-    say(f"published version {version} of {event_type} ({tenant_id or 'shared'})")
+    if as_json:
+        print_json({"event_type": event_type, "tenant_id": tenant_id, "version": version})
+    else:
+        say(f"published version {version} of {event_type} ({tenant_id or 'shared'})")
 
 
 @schema.command("list")
@@ -102,7 +116,5 @@ def schema_show(event_type: str, tenant_id: str | None, version: int | None, as_
         row = reader.schema(connection, event_type, tenant_id, version)
     print_json(row if as_json else row["definition"])
 
-
-schema.add_command(schema_lint)
 
 COMMANDS = [schema]
