@@ -9,6 +9,7 @@ from processor import reader
 from processor import registry as registry_changes
 from processor.cli.output import json_option, json_text, print_json, print_json_text, print_rows
 from processor.cli.schema_infer import schema_infer
+from processor.cli.schema_lint import check_by_linter, schema_lint
 from processor.cli.schema_trial import run_trial, schema_test
 from processor.devstack.seed import sample as sample_of
 from processor.devstack.seed import samples
@@ -24,6 +25,7 @@ def schema() -> None:
     """Event schemas. A published version is never changed; publish the next one."""
 
 
+schema.add_command(schema_lint)
 schema.add_command(schema_test)
 schema.add_command(schema_infer)
 
@@ -38,6 +40,11 @@ schema.add_command(schema_infer)
 @click.option("--dry-run", is_flag=True, help="Publish nothing: try it, as schema test does.")
 @click.option("--tenant", "tenant_id", help="Publish it for this tenant alone; without it, for all tenants.")
 @click.option(
+    "--strict",
+    is_flag=True,
+    help="Publish nothing where `schema lint` has a warning; the exit code is 3 then.",
+)
+@click.option(
     "--id-scope",
     "id_scope",
     metavar="POINTER",
@@ -51,6 +58,7 @@ def schema_publish(
     file: BinaryIO | None,
     sample: str | None,
     how: HowToRead,
+    strict: bool,
     dry_run: bool,
     tenant_id: str | None,
     id_scope: tuple[str, ...],
@@ -70,6 +78,7 @@ def schema_publish(
         definition = sample_of(sample)
     else:
         raise click.UsageError(f"expected either FILE or --sample NAME, one of {', '.join(samples())}")
+    check_by_linter(definition, how, strict=strict)
     if dry_run:
         run_trial(event_type, definition, how=how, tenant_id=tenant_id, id_scope=id_scope, as_json=as_json)
     with database(Settings.load()) as connection:

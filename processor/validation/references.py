@@ -10,6 +10,7 @@ import jsonschema_rs
 from processor.errors import SettingsError
 from processor.json_pointer import follow, steps
 from processor.validation.dialects import KEYWORDS, Dialect, metaschema_uri
+from processor.validation.form_faults import form_fault
 from processor.validation.subschemas import TOP, Subschema, as_uri, is_place, joined, subschemas
 
 _WORDS = ("$ref", "$dynamicRef", "$recursiveRef")
@@ -39,6 +40,10 @@ class Document:
         self._places: dict[str, Subschema] = {}
         self._order: list[Subschema] = []
         self._add(subschemas(self.definition, dialect, base))
+
+    def places(self) -> Sequence[Subschema]:
+        """Give every schema that is known by now, outer before inner."""
+        return self._order
 
     def references(self) -> Iterator[Reference]:
         """Give every reference in turn, also of what stands where no schema was expected, once referred to."""
@@ -139,7 +144,7 @@ def _check_form(schema: dict[str, Any] | bool, dialect: Dialect, at: str) -> Non
         jsonschema_rs.meta.validate(schema | {"$schema": dialect.uri})
     except jsonschema_rs.ValidationError as error:
         where = at + "".join(f"/{step}" for step in error.instance_path)
-        raise SettingsError(f"at {where}: {error.message}, and a reference leads there") from None
+        raise SettingsError(f"at {where}: {form_fault(error, dialect)}; a reference leads there") from None
 
 
 def trouble(reference: Reference, words: str) -> SettingsError:
