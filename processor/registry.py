@@ -13,7 +13,7 @@ from processor.errors import NotFound, Reason, SettingsError
 from processor.noise import expected
 from processor.queries import queries
 from processor.rights import NEITHER, Rights
-from processor.validation.compiling import compile_schema
+from processor.validation.judge import require_usable
 from processor.validation.schema_text import schema_text
 
 _NO_JSON = (Reason.NOT_UTF8, Reason.NOT_JSON, Reason.TOO_LARGE)
@@ -172,12 +172,13 @@ def publish_schema(
     no usable name or the scope another than that of an event type with a schema, NotFound where there is no
     such tenant.
     """
-    compile_schema(definition, formats=formats)
+    text = schema_text(definition)
+    require_usable(text, formats)
     sql = queries("registry")
     parameters = {
         "event_type": event_type,
         "tenant_id": tenant_id,
-        "definition": schema_text(definition),
+        "definition": text,
         "formats": formats,
         "id_scope": list(id_scope),
         "description": str(definition.get("description", ""))[:1000] if isinstance(definition, dict) else "",
