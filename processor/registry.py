@@ -14,8 +14,8 @@ from processor.model import EventSchema
 from processor.noise import expected
 from processor.queries import queries
 from processor.rights import NEITHER, Rights
-from processor.validation.compiling import compile_schema
-from processor.validation.schema_text import schema_text, schema_value
+from processor.validation.judge import require_usable
+from processor.validation.schema_text import schema_text
 
 _NO_JSON = (Reason.NOT_UTF8, Reason.NOT_JSON, Reason.TOO_LARGE)
 _NAME_MAX = 256
@@ -173,12 +173,13 @@ def publish_schema(
     no usable name or the scope another than that of an event type with a schema, NotFound where there is no
     such tenant.
     """
-    compile_schema(definition, formats=formats)
+    text = schema_text(definition)
+    require_usable(text, formats)
     sql = queries("registry")
     parameters = {
         "event_type": event_type,
         "tenant_id": tenant_id,
-        "definition": schema_text(definition),
+        "definition": text,
         "formats": formats,
         "id_scope": list(id_scope),
         "description": str(definition.get("description", ""))[:1000] if isinstance(definition, dict) else "",
@@ -208,7 +209,7 @@ def require_publishable(
 ) -> None:
     """Raise what `publish_schema` would raise for this schema, and change nothing; a reader may ask it."""
     event_type, tenant_id = schema.event_type, schema.tenant_id
-    compile_schema(schema_value(schema.definition), formats=schema.formats)
+    require_usable(schema.definition, schema.formats)
     parameters = {
         "event_type": event_type,
         "tenant_id": tenant_id,
