@@ -5,10 +5,11 @@ from typing import Any
 import jsonschema_rs
 
 from processor.errors import SettingsError
-from processor.validation.budget import budget_trouble
 from processor.validation.dialects import dialect_of
+from processor.validation.schema_text import DEPTH_MAX, schema_text
 from processor.wire import pointer
 
+BYTES_MAX = 4 * 1024 * 1024
 _REGEX_BYTES_MAX = 2 * 1024 * 1024
 
 
@@ -16,20 +17,17 @@ def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs
     """Compile a JSON Schema by the draft that its `$schema` names; `formats` is "assert" or "annotate".
 
     Raises SettingsError where it is no valid schema of its draft, has a `$ref` to somewhere else (nothing is
-    ever fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where a
-    validation could take too long.
+    ever fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where it
+    is too long or too deep.
     """
     if not isinstance(definition, dict | bool):
         # The library would read a text as a schema in JSON.
         raise SettingsError("not a usable JSON Schema: expected an object, true or false")
     dialect = dialect_of(definition)
-    if isinstance(definition, dict):
-        definition = definition | {"$schema": dialect.uri}
     try:
-        # By its form first, which the budget relies on, and compiled last: compiling follows references too.
-        jsonschema_rs.meta.validate(definition)
-        if (trouble := budget_trouble(definition)) is not None:
-            raise SettingsError(f"not a usable JSON Schema {dialect.name}: {trouble}")
+        _check_size(definition)
+        if isinstance(definition, dict):
+            definition = definition | {"$schema": dialect.uri}
         return dialect.validator(
             definition,
             validate_formats=formats == "assert",
@@ -39,5 +37,23 @@ def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs
     except jsonschema_rs.ValidationError as error:
         where = pointer(error.instance_path) or "(root)"
         raise SettingsError(f"not a usable JSON Schema {dialect.name}: at {where}: {error.message}") from None
-    except (jsonschema_rs.ReferencingError, ValueError, TypeError) as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - as below
+        # The library's panics are no Exception.
         raise SettingsError(f"not a usable JSON Schema {dialect.name}: {error}") from None
+
+
+def _check_size(definition: dict[str, Any] | bool) -> None:
+    level: list[Any] = [definition]
+    for _ in range(DEPTH_MAX + 1):
+        level = [
+            child
+            for value in level
+            if isinstance(value, dict | list)
+            for child in (value.values() if isinstance(value, dict) else value)
+        ]
+    if level:
+        raise ValueError(f"nested deeper than {DEPTH_MAX} levels")
+    if (size_bytes := len(schema_text(definition).encode())) > BYTES_MAX:
+        raise ValueError(f"{size_bytes} bytes; at most {BYTES_MAX} are taken")

@@ -1,5 +1,6 @@
 """The drafts of JSON Schema that a schema may be written in, told by its `$schema`."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,7 @@ DRAFT_2020 = Dialect(
 )
 DIALECTS = (DRAFT_4, DRAFT_6, DRAFT_7, DRAFT_2019, DRAFT_2020)
 
-_IGLU = "com.snowplowanalytics.self-desc/schema/jsonschema/1-0-0"
+_IGLU = re.compile(r"(.*/|iglu:)com\.snowplowanalytics\.self-desc/schema/jsonschema/1-0-\d+")
 """Snowplow's self-describing schemas: draft-04 with a `self` that says which schema this is."""
 
 
@@ -67,7 +68,7 @@ def dialect_of(definition: Any) -> Dialect:  # noqa: ANN401 - any JSON value
         for dialect in DIALECTS:
             if plain == _plain(dialect.uri):
                 return dialect
-        if plain.endswith(_IGLU):
+        if _IGLU.fullmatch(plain):
             return DRAFT_4
     raise SettingsError(
         f"not a usable JSON Schema: $schema: {str(named)[:_SHOWN_MAX]!r} is no draft that is known here; "
