@@ -9,6 +9,7 @@ import orjson
 import psycopg
 
 from processor.api_keys import new_key
+from processor.compat import require_compatible
 from processor.errors import NotFound, Reason, SettingsError
 from processor.noise import expected
 from processor.queries import queries
@@ -162,23 +163,28 @@ def publish_schema(
     id_scope: Sequence[str] = (),
     *,
     formats: str = "assert",
+    compat: str | None = None,
+    breaking: bool = False,
 ) -> int:
     """Publish the next version of an event type's schema, and the event type itself where it is new.
 
     `formats` "annotate" takes `format` as a note. `id_scope` says within which values of the payload,
     by JSON pointers, an id is unique; empty: as it was, of a new event type within tenant and producer.
+    `compat` is what this version and the next are held to; None: as it was. `breaking` lets this one pass.
 
     Gives the version. Raises SettingsError where the definition is no usable JSON Schema, the event type
-    no usable name or the scope another than that of an event type with a schema, NotFound where there is no
-    such tenant.
+    no usable name, the scope another than that of an event type with a schema, or where the version breaks
+    what the event type promises; NotFound where there is no such tenant.
     """
     compile_schema(definition, formats=formats)
     sql = queries("registry")
+    text = schema_text(definition)
     parameters = {
         "event_type": event_type,
         "tenant_id": tenant_id,
-        "definition": schema_text(definition),
+        "definition": text,
         "formats": formats,
+        "compat": compat,
         "id_scope": list(id_scope),
         "description": str(definition.get("description", ""))[:1000] if isinstance(definition, dict) else "",
     }
@@ -189,6 +195,10 @@ def publish_schema(
             if id_scope:
                 connection.execute(sql["scope_ids"], parameters)
                 connection.execute(sql["settle_id_scope"])
+            if compat is not None:
+                connection.execute(sql["promise_compat"], parameters)
+            if not breaking:
+                require_compatible(connection, event_type, tenant_id, text, formats)
             row = connection.execute(sql["publish_schema"], parameters).fetchone()
     except psycopg.errors.ForeignKeyViolation:
         raise NotFound(f"no tenant {tenant_id!r}; add it first: processor tenant add {tenant_id}") from None

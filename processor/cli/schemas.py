@@ -7,18 +7,20 @@ import click
 from processor import reader
 from processor import registry as registry_changes
 from processor.cli.output import json_option, print_json, print_rows
+from processor.cli.schema_diff import schema_diff
 from processor.cli.schema_files import read_schema, schema_options
 from processor.devstack.seed import sample as sample_of
 from processor.devstack.seed import samples
 from processor.settings import Settings
 from processor.terminal import say
+from processor.validation.comparing import COMPATS
 from processor.validation.preparing import HowToRead
 from processor.wiring import database
 
 
 @click.group()
 def schema() -> None:
-    """Event schemas: publish, list, show. A published version is never changed; publish the next one."""
+    """Event schemas: publish, compare, list. A published version is never changed; publish the next one."""
 
 
 @schema.command("publish")
@@ -36,6 +38,12 @@ def schema() -> None:
     multiple=True,
     help="Ids are unique within this value of the payload alone, such as /user_id; repeatable.",
 )
+@click.option(
+    "--compat",
+    type=click.Choice(COMPATS),
+    help="What is asked of this version and all next ones of the event type; none at first.",
+)
+@click.option("--breaking", is_flag=True, help="Publish this version though it breaks what --compat asks.")
 def schema_publish(
     event_type: str,
     *,
@@ -44,6 +52,8 @@ def schema_publish(
     how: HowToRead,
     tenant_id: str | None,
     id_scope: tuple[str, ...],
+    compat: str | None,
+    breaking: bool,
 ) -> None:
     """Publish FILE (or -), or a sample, as the next version of an event type's JSON Schema.
 
@@ -52,6 +62,12 @@ def schema_publish(
     The id of an event is unique within its tenant and producer. Where producers number their events anew for
     each user, say so with the first schema: with --id-scope /user_id the same id of two users, or of two
     event types, is two messages. The scope can't be changed later, since messages are known by it.
+
+    With --compat backward a version must take every payload that the one before took (producers of the old
+    version go on unharmed); with forward it takes none that the one before refused (consumers of the old
+    version see nothing new); with full both. It is kept with the event type. A version that breaks it, or
+    can't be proven to keep it, is refused unless --breaking says that this is meant. A tenant's first own
+    version is compared with the latest shared one. What is put in by psql is not compared.
     """
     if file is not None and sample is None:
         definition = read_schema(file, how)
@@ -61,7 +77,14 @@ def schema_publish(
         raise click.UsageError(f"expected either FILE or --sample NAME, one of {', '.join(samples())}")
     with database(Settings.load()) as connection:
         version = registry_changes.publish_schema(
-            connection, event_type, definition, tenant_id, id_scope, formats=how.formats
+            connection,
+            event_type,
+            definition,
+            tenant_id,
+            id_scope,
+            formats=how.formats,
+            compat=compat,
+            breaking=breaking,
         )
     say(f"published version {version} of {event_type} ({tenant_id or 'shared'})")
 
@@ -94,5 +117,7 @@ def schema_show(event_type: str, tenant_id: str | None, version: int | None, as_
         row = reader.schema(connection, event_type, tenant_id, version)
     print_json(row if as_json else row["definition"])
 
+
+schema.add_command(schema_diff)
 
 COMMANDS = [schema]

@@ -19,19 +19,16 @@ from processor.validation.conjunctions import Document
 from processor.validation.differences import differences, text
 from processor.validation.payloads import payloads
 
-COMPATS = ("none", "backward", "forward", "full")
 _PAYLOADS_MAX = 3000
 
 Answer: TypeAlias = Literal["yes", "no", "unknown"]
-Definition: TypeAlias = dict[str, Any] | bool
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
-    """A schema as it is judged by, and what people call it."""
+class Asked:
+    """A schema, and how it takes formats: "assert" or "annotate"."""
 
-    name: str
-    definition: Definition
+    definition: dict[str, Any] | bool
     formats: str = "assert"
 
 
@@ -43,13 +40,13 @@ class Verdict:
     example: str | None = None
 
 
-def takes_all(taker: Version, taken: Version) -> Verdict:
+def takes_all(taker: Asked, taken: Asked) -> Verdict:
     """Say whether a schema takes every payload that another takes."""
-    try:
-        judges = [compile_schema(one.definition, formats=one.formats) for one in (taken, taker)]
-    except SettingsError:
-        return Verdict("yes" if not _usable(taken) else "no")
-    if (example := _example(taker, taken, *judges)) is not None:
+    takes, may_refuse = _compiled(taken), _compiled(taker)
+    if takes is None or may_refuse is None:
+        # Whatever is judged by a schema that can't be used is refused.
+        return Verdict("yes" if takes is None else "no")
+    if (example := _example(taker, taken, takes, may_refuse)) is not None:
         return Verdict("no", example)
     answer = _proof(taker, taken)
     if answer == "unknown":
@@ -58,17 +55,15 @@ def takes_all(taker: Version, taken: Version) -> Verdict:
     return Verdict(answer)
 
 
-def _usable(version: Version) -> bool:
-    """Say whether a schema can be used; all events are refused by one that can't be."""
+def _compiled(asked: Asked) -> jsonschema_rs.Validator | None:
     try:
-        compile_schema(version.definition, formats=version.formats)
+        return compile_schema(asked.definition, formats=asked.formats)
     except SettingsError:
-        return False
-    return True
+        return None
 
 
 def _example(
-    taker: Version, taken: Version, takes: jsonschema_rs.Validator, may_refuse: jsonschema_rs.Validator
+    taker: Asked, taken: Asked, takes: jsonschema_rs.Validator, may_refuse: jsonschema_rs.Validator
 ) -> str | None:
     first = Document(taken.definition, formats=taken.formats == "assert")
     second = Document(taker.definition, formats=taker.formats == "assert")
@@ -80,12 +75,19 @@ def _example(
     return min(found, key=len, default=None)
 
 
-def _proof(taker: Version, taken: Version) -> Answer:
+def _proof(taker: Asked, taken: Asked) -> Answer:
     try:
         whole, part = (
             jsonschema_rs.canonicalize(one.definition, validate_formats=one.formats == "assert", offline=True)
             for one in (taker, taken)
         )
-        return str(whole.covers(part))
-    except Exception:
+        covers = whole.covers(part)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # noqa: BLE001 - the library's panics are no Exception
         return "unknown"
+    known: dict[jsonschema_rs.canonical.Containment, Answer] = {
+        jsonschema_rs.canonical.Containment.YES: "yes",
+        jsonschema_rs.canonical.Containment.NO: "no",
+    }
+    return known.get(covers, "unknown")

@@ -70,7 +70,12 @@ def differences(
         )
         return comparing.compare("", [comparing.old.root], [comparing.new.root], 0)
     except (jsonschema_rs.ReferencingError, SettingsError, ValueError, TypeError, AttributeError) as error:
-        return [_change("", f"the schemas can't be compared word by word: {error}")]
+        return [incomparable(str(error))]
+
+
+def incomparable(why: str) -> Difference:
+    """Say that two schemas can't be compared word by word."""
+    return _change("", f"the versions can't be compared word by word: {why}")
 
 
 def _narrow(pointer: str, words: str) -> Difference:
