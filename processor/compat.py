@@ -33,15 +33,21 @@ def version(
 
 
 def require_compatible(
-    connection: psycopg.Connection[Any], event_type: str, tenant_id: str | None, definition: str, formats: str
+    connection: psycopg.Connection[Any],
+    event_type: str,
+    tenant_id: str | None,
+    definition: str,
+    formats: str,
+    compat: str | None = None,
 ) -> None:
-    """Compare what is to be published with the version that it follows, by what the event type promises.
+    """Compare what is to be published with the version that it follows, by what the event type asks.
 
-    Raises SettingsError where a promise is broken, or can't be proven to be kept. The caller holds the event
-    type's lock, so that no other version comes between.
+    `compat` is asked instead, where it is given. Raises SettingsError where this is broken, or can't be proven
+    to be kept. Who publishes holds the event type's lock, so that no other version comes between.
     """
-    row = connection.execute(queries("registry")["compat"], {"event_type": event_type}).fetchone()
-    compat = row[0] if row else "none"
+    if compat is None:
+        row = connection.execute(queries("registry")["compat"], {"event_type": event_type}).fetchone()
+        compat = row[0] if row else "none"
     old = latest(connection, event_type, tenant_id) if compat != "none" else None
     if old is None:
         return

@@ -8,13 +8,13 @@ import psycopg
 
 from processor import compat
 from processor.cli.output import json_option, print_json
-from processor.cli.schema_files import read_schema, schema_options
 from processor.errors import NotFound
 from processor.escaping import escaped
 from processor.settings import Settings
 from processor.validation.comparing import Version, compare
 from processor.validation.compiling import compile_schema
 from processor.validation.preparing import HowToRead
+from processor.validation.schema_files import read_schema, schema_options
 from processor.validation.schema_text import schema_text
 from processor.wiring import database
 

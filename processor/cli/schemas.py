@@ -8,19 +8,24 @@ from processor import reader
 from processor import registry as registry_changes
 from processor.cli.output import json_option, print_json, print_rows
 from processor.cli.schema_diff import schema_diff
-from processor.cli.schema_files import read_schema, schema_options
+from processor.cli.schema_trial import run_trial, schema_test
 from processor.devstack.seed import sample as sample_of
 from processor.devstack.seed import samples
 from processor.settings import Settings
 from processor.terminal import say
 from processor.validation.comparing import COMPATS
 from processor.validation.preparing import HowToRead
+from processor.validation.schema_files import read_schema, schema_options
 from processor.wiring import database
 
 
 @click.group()
 def schema() -> None:
-    """Event schemas: publish, compare, list. A published version is never changed; publish the next one."""
+    """Event schemas. A published version is never changed; publish the next one."""
+
+
+schema.add_command(schema_test)
+schema.add_command(schema_diff)
 
 
 @schema.command("publish")
@@ -30,6 +35,7 @@ def schema() -> None:
     "--sample", type=click.Choice(samples()), help="Publish this sample schema of ours, instead of FILE."
 )
 @schema_options
+@click.option("--dry-run", is_flag=True, help="Publish nothing: try it, as schema test does.")
 @click.option("--tenant", "tenant_id", help="Publish it for this tenant alone; without it, for all tenants.")
 @click.option(
     "--id-scope",
@@ -44,16 +50,19 @@ def schema() -> None:
     help="What is asked of this version and all next ones of the event type; none at first.",
 )
 @click.option("--breaking", is_flag=True, help="Publish this version though it breaks what --compat asks.")
+@json_option
 def schema_publish(
     event_type: str,
     *,
     file: BinaryIO | None,
     sample: str | None,
     how: HowToRead,
+    dry_run: bool,
     tenant_id: str | None,
     id_scope: tuple[str, ...],
     compat: str | None,
     breaking: bool,
+    as_json: bool,
 ) -> None:
     """Publish FILE (or -), or a sample, as the next version of an event type's JSON Schema.
 
@@ -75,6 +84,16 @@ def schema_publish(
         definition = sample_of(sample)
     else:
         raise click.UsageError(f"expected either FILE or --sample NAME, one of {', '.join(samples())}")
+    if dry_run:
+        run_trial(
+            event_type,
+            definition,
+            how=how,
+            tenant_id=tenant_id,
+            id_scope=id_scope,
+            compat="none" if breaking else compat,
+            as_json=as_json,
+        )
     with database(Settings.load()) as connection:
         version = registry_changes.publish_schema(
             connection,
@@ -86,7 +105,10 @@ def schema_publish(
             compat=compat,
             breaking=breaking,
         )
-    say(f"published version {version} of {event_type} ({tenant_id or 'shared'})")
+    if as_json:
+        print_json({"event_type": event_type, "tenant_id": tenant_id, "version": version})
+    else:
+        say(f"published version {version} of {event_type} ({tenant_id or 'shared'})")
 
 
 @schema.command("list")
@@ -117,7 +139,5 @@ def schema_show(event_type: str, tenant_id: str | None, version: int | None, as_
         row = reader.schema(connection, event_type, tenant_id, version)
     print_json(row if as_json else row["definition"])
 
-
-schema.add_command(schema_diff)
 
 COMMANDS = [schema]

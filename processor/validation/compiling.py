@@ -5,9 +5,9 @@ from typing import Any
 import jsonschema_rs
 
 from processor.errors import SettingsError
+from processor.json_pointer import pointer
 from processor.validation.dialects import dialect_of
 from processor.validation.schema_text import DEPTH_MAX, schema_text
-from processor.wire import pointer
 
 BYTES_MAX = 4 * 1024 * 1024
 _REGEX_BYTES_MAX = 2 * 1024 * 1024
