@@ -146,6 +146,7 @@ def try_schema(
     schema: EventSchema,
     id_scope: Sequence[str],
     *,
+    compat: str | None,
     against: Sequence[str],
     since: datetime | None,
     limit: int,
@@ -158,7 +159,7 @@ def try_schema(
     with database(settings) as connection:
         registry = _registry(connection)
         require_all_rows(connection)
-        require_publishable(connection, schema, id_scope)
+        require_publishable(connection, schema, id_scope, compat)
         now, then = make_schemas(settings), make_schemas(settings)
         now.install(registry)
         asked, registry = planned(registry, schema, id_scope, since, limit)
