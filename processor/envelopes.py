@@ -27,6 +27,7 @@ from processor.beside import (
     number_in_text,
 )
 from processor.errors import Reason
+from processor.json_pointer import pointer
 from processor.rfc3339 import moment_of, rest_of
 from processor.strict_json import Document
 
@@ -225,11 +226,6 @@ def object_text(member_texts: Mapping[str, str]) -> str | None:
     if not member_texts:
         return None
     return "{" + ", ".join(f"{quoted(name)}: {text}" for name, text in member_texts.items()) + "}"
-
-
-def pointer(path: "list[str | int] | tuple[str | int, ...]") -> str:
-    """Write a path into a JSON value as RFC 6901 does; the empty path, the whole value, is ''."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def invalid(message: str, claimed: Claimed) -> Malformed:

@@ -13,6 +13,11 @@ def steps(pointer: str) -> tuple[str, ...]:
     return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
 
 
+def pointer(path: Sequence[str | int]) -> str:
+    """Write a path into a JSON value; the empty path, the whole value, is ''."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
 def follow(value: Any, path: Sequence[str]) -> Any:  # noqa: ANN401 - any JSON value
     """Give what the steps lead to; None where they lead nowhere, as where they lead to null."""
     for step in path:

@@ -27,10 +27,9 @@ from processor.envelopes import (
     invalid,
     make,
     object_text,
-    pointer,
 )
 from processor.errors import Reason, SettingsError
-from processor.json_pointer import steps
+from processor.json_pointer import pointer, steps
 from processor.rfc3339 import moment_of
 from processor.strict_json import DIGITS_MAX, Document, JsonFault, elements, read
 from processor.wire import binary_fault, read_body

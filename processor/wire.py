@@ -33,9 +33,9 @@ from processor.envelopes import (
     invalid,
     make,
     object_text,
-    pointer,
 )
 from processor.errors import Reason
+from processor.json_pointer import pointer
 from processor.strict_json import VALUES_MAX, Document, JsonFault, read
 
 __all__ = [

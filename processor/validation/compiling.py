@@ -5,10 +5,11 @@ from typing import Any
 import jsonschema_rs
 
 from processor.errors import SettingsError
-from processor.validation.dialects import Dialect, dialect_of
+from processor.json_pointer import pointer
+from processor.validation.dialects import DRAFT_2020, Dialect, dialect_of
+from processor.validation.form_faults import form_fault
 from processor.validation.references import Document, missing
 from processor.validation.schema_text import DEPTH_MAX, schema_text
-from processor.wire import pointer
 
 BYTES_MAX = 4 * 1024 * 1024
 _REGEX_BYTES_MAX = 2 * 1024 * 1024
@@ -21,7 +22,7 @@ def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs
     ever fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where it is
     too long or too deep.
     """
-    name = ""
+    name, dialect = "", DRAFT_2020
     try:
         if not isinstance(definition, dict | bool):
             # The library would read a text as a schema in JSON.
@@ -30,7 +31,7 @@ def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs
         name = f" {dialect.name}"
         return _compiled(definition, dialect, formats)
     except jsonschema_rs.ValidationError as error:
-        trouble = f"at {pointer(error.instance_path) or '(root)'}: {error.message}"
+        trouble = f"at {pointer(error.instance_path) or '(root)'}: {form_fault(error, dialect)}"
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 - the library's panics are no Exception

@@ -1,33 +1,37 @@
 """Whether a payload is valid by the schema of its event type, and where it is not.
 
+payload ─▶ cheap by its length and the schema's price? ─▶ valid ─▶ no trouble
+               └─ no, or not valid, or anything else ─▶ judge process ─▶ the verdict
+
 A schema that can't be used, as psql may have put one in, makes its events rejections and nothing else.
 """
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jsonschema_rs
 import structlog
 
-from processor.errors import Reason, SettingsError
+from processor import metrics
+from processor.errors import Reason
 from processor.model import EventSchema
 from processor.validation.compiling import compile_schema
-from processor.validation.exact_numbers import comparison_trouble
+from processor.validation.judge import JudgeProcess, shared
+from processor.validation.judge_frames import Broken, Unreadable, Unusable, Valid
 from processor.validation.schema_text import schema_value
-from processor.wire import ERRORS_MAX, Envelope, pointer
+from processor.wire import Envelope
 
 log = structlog.get_logger(__name__)
 
+INLINE_NS_MAX = 20_000_000
+"""What judging may cost where it holds the interpreter, by an estimate that is seldom too small."""
+
+_UNUSUAL = re.compile(r"[0-9.]{17}|[0-9][eE][-+]?[0-9]{2}")
+"""Numbers that take exact arithmetic: of many digits, or of large exponents. It may find what is none."""
+
 _MESSAGE_MAX = 180
-
-ERRORS_PAYLOAD_MAX = 8 * 1024
-"""Characters of a payload whose errors are all looked for, up to this many.
-
-The validator gives them all or one, at some 7 KB and 50 µs each, and one item may break many rules: 8 KiB of
-bad items take up to 0.3 s, 1 MiB of them took 2.6 GB and 18 s.
-"""
-
-_SEARCHED_DEPTH_MAX = 8
 
 Refusal: TypeAlias = tuple[Reason, dict[str, Any]]
 """Why an event is rejected: the reason, and the detail of the rejection."""
@@ -35,77 +39,116 @@ Refusal: TypeAlias = tuple[Reason, dict[str, Any]]
 _Key: TypeAlias = tuple[int, str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a schema: why it can't be used, or the validator and prices by which it is cheap."""
+
+    words: str | None = None
+    validator: jsonschema_rs.Validator | None = None
+    price_ns: int = 0
+    price_unusual_ns: int | None = None
+
+    def is_cheap(self, text: str) -> bool:
+        """Say whether it may be judged here."""
+        pairs = len(text) / 2
+        if self.validator is None or pairs * self.price_ns > INLINE_NS_MAX:
+            return False
+        unusual_ns = self.price_unusual_ns
+        return (unusual_ns is not None and pairs * unusual_ns <= INLINE_NS_MAX) or not _UNUSUAL.search(text)
+
+
 class Judging:
     """Judges payloads by the schemas that were last installed. Safe to share between threads."""
 
-    def __init__(self) -> None:
-        self._compiled: dict[_Key, jsonschema_rs.Validator | str] = {}
+    def __init__(self, process: JudgeProcess | None = None) -> None:
+        self._process = process or shared()
+        self._known: dict[_Key, _Known] = {}
+        self._named: dict[_Key, tuple[str, str]] = {}
+        """What the metric names."""
 
     def install(self, schemas: Sequence[EventSchema]) -> None:
         """Forget what was compiled of schemas that are there no more."""
         live = {_key(schema) for schema in schemas}
-        self._compiled = {key: known for key, known in list(self._compiled.items()) if key in live}
+        self._known = {key: known for key, known in list(self._known.items()) if key in live}
+        for key in self._named.keys() - live:
+            metrics.schema_unusable.remove(*self._named.pop(key))
 
     def trouble(self, schema: EventSchema, envelope: Envelope) -> Refusal | None:
-        """Say why the payload of an event breaks a schema; None: it is valid."""
-        validator = self._validator(schema)
-        which = {"schema_id": schema.schema_id, "schema_version": schema.version}
-        if isinstance(validator, str):
-            return Reason.SCHEMA_VIOLATION, which | {
+        """Say why the payload of an event breaks a schema; None: it is valid. Raises Stopped."""
+        known = self._known.get(_key(schema)) or self._look_at(schema)
+        if known.words is not None:
+            return Reason.SCHEMA_VIOLATION, _which(schema) | {
                 "message": f"version {schema.version} of the schema can't be used; publish a corrected one, "
-                f"then replay: {validator}",
+                f"then replay: {known.words}",
                 "errors": [],
                 "error_count": 0,
             }
-        if words := comparison_trouble(schema.definition, envelope.payload, envelope.payload_value):
-            return Reason.UNSTORABLE, {"message": words}
-        try:
-            if validator.is_valid(envelope.payload_value):
-                return None
-            found = _errors(validator, envelope)
-        except ValueError as error:
-            # Lone surrogates are legal JSON, but UTF-8, and so no validator and no table, can carry them.
-            return Reason.UNSTORABLE, {"message": f"the payload can't be read as Unicode text: {error}"}
-        errors = [
-            {
-                "pointer": pointer(error.instance_path),
-                "rule": pointer(error.schema_path),
-                "message": error.message,
+        if known.validator is not None and known.is_cheap(envelope.payload):
+            try:
+                if known.validator.is_valid(envelope.payload_value):
+                    return None
+            except BaseException as error:
+                # A panic in Rust is no Exception. Whatever it was, the judge process is asked again.
+                if isinstance(error, KeyboardInterrupt | SystemExit):
+                    raise
+        return self._refusal(schema, envelope)
+
+    def _refusal(self, schema: EventSchema, envelope: Envelope) -> Refusal | None:
+        answer = self._process.judge((schema.definition, schema.formats), envelope.payload)
+        if isinstance(answer, Valid):
+            return None
+        if isinstance(answer, Unreadable):
+            return Reason.UNSTORABLE, {
+                "message": f"the payload can't be read as Unicode text: {answer.words}"
             }
-            for error in found[:ERRORS_MAX]
-        ]
+        if isinstance(answer, Broken):
+            log.error("judging_failed", schema_id=schema.schema_id, event_type=schema.event_type)
+            self._name(schema)
+            return Reason.UNSTORABLE, _which(schema) | {
+                "message": f"the payload can't be judged by version {schema.version} of the schema: "
+                f"{answer.words}; mend the schema or the payload, then replay"
+            }
+        errors = [{"pointer": at, "rule": rule, "message": message} for at, rule, message in answer.errors]
         if not errors:
-            return Reason.SCHEMA_VIOLATION, which | {
-                "message": "the payload breaks its schema; it is too long and too deep to search for where",
+            return Reason.SCHEMA_VIOLATION, _which(schema) | {
+                "message": "the payload breaks its schema; it would take too long to search for where",
                 "errors": [],
                 "error_count": None,
             }
-        first = errors[0]
-        if len(envelope.payload) > ERRORS_PAYLOAD_MAX:
-            count, rest = None, " (a payload this long is searched for its first error only)"
+        if answer.count is None:
+            rest = " (a payload this long is searched for its first error only)"
         else:
-            count, rest = len(found), f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        return Reason.SCHEMA_VIOLATION, which | {
+            rest = f" (and {answer.count - 1} more)" if answer.count > 1 else ""
+        first = errors[0]
+        return Reason.SCHEMA_VIOLATION, _which(schema) | {
             "message": f"{first['pointer'] or 'the payload'}: {first['message']}"[:_MESSAGE_MAX] + rest,
             "errors": errors,
-            "error_count": count,
+            "error_count": answer.count,
         }
 
-    def _validator(self, schema: EventSchema) -> jsonschema_rs.Validator | str:
-        # Compiling costs 5 ms, a thousand times a validation. The definition is part of the key, because
-        # psql can change a row that should have been a new version.
-        key = _key(schema)
-        known = self._compiled.get(key)
-        if known is None:
-            try:
-                known = compile_schema(schema_value(schema.definition), formats=schema.formats)
-            except SettingsError as error:
-                known = str(error)
-                log.error(  # noqa: TRY400 - not a crash: the traceback would say nothing more
-                    "schema_unusable", schema_id=schema.schema_id, event_type=schema.event_type
-                )
-            self._compiled[key] = known
+    def _look_at(self, schema: EventSchema) -> _Known:
+        """Have the judge process compile a schema; do it here as well where payloads may be judged here."""
+        found = self._process.compile((schema.definition, schema.formats))
+        if isinstance(found, Unusable):
+            known = _Known(found.words)
+            log.error("schema_unusable", schema_id=schema.schema_id, event_type=schema.event_type)
+            self._name(schema)
+        elif found.price_ns is None:
+            known = _Known()
+        else:
+            validator = compile_schema(schema_value(schema.definition), formats=schema.formats)
+            known = _Known(None, validator, found.price_ns, found.price_unusual_ns)
+        # The definition is part of the key, because psql can change what should have been a new version.
+        self._known[_key(schema)] = known
         return known
+
+    def _name(self, schema: EventSchema) -> None:
+        labels = self._named[_key(schema)] = schema.event_type, str(schema.version)
+        metrics.schema_unusable.labels(*labels).set(1)
+
+
+def _which(schema: EventSchema) -> dict[str, Any]:
+    return {"schema_id": schema.schema_id, "schema_version": schema.version}
 
 
 def _key(schema: EventSchema) -> _Key:
@@ -121,30 +164,3 @@ def one_violation(schema: EventSchema, at: str, rule: str, message: str) -> dict
         "errors": [{"pointer": at, "rule": rule, "message": message}],
         "error_count": 1,
     }
-
-
-def _errors(validator: jsonschema_rs.Validator, envelope: Envelope) -> list[jsonschema_rs.ValidationError]:
-    if len(envelope.payload) <= ERRORS_PAYLOAD_MAX:
-        return list(validator.iter_errors(envelope.payload_value))
-    if _is_deep(envelope.payload_value):
-        return []
-    try:
-        validator.validate(envelope.payload_value)
-    except jsonschema_rs.ValidationError as error:
-        return [error]
-    return []
-
-
-def _is_deep(value: Any) -> bool:  # noqa: ANN401 - any JSON value
-    # At each level the search looks at all that is below once more, and copies it: 60 levels took 3 s.
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(_SEARCHED_DEPTH_MAX):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
-    return True

@@ -11,6 +11,7 @@ import jsonschema_rs
 from processor.errors import SettingsError
 from processor.json_pointer import follow, steps
 from processor.validation.dialects import KEYWORDS, Dialect, metaschema_uri
+from processor.validation.form_faults import form_fault
 from processor.validation.subschemas import TOP, Subschema, as_uri, is_place, joined, subschemas
 
 _WORDS = ("$ref", "$dynamicRef", "$recursiveRef")
@@ -41,6 +42,10 @@ class Document:
         self._unread: deque[Subschema] = deque()
         self._add(subschemas(self.definition, dialect, base))
 
+    def places(self) -> Sequence[Subschema]:
+        """Give every schema that is known by now, outer before inner."""
+        return self._order
+
     def references(self) -> Iterator[Reference]:
         """Give every reference once, also of what stands where no schema was expected, once referred to."""
         while self._unread:
@@ -68,7 +73,9 @@ class Document:
         is_pointer = not fragment or fragment.startswith("/")
         starts = self.resources[uri] if is_pointer else self._anchors.get((uri, fragment), [])
         if len(starts) > 1 and any(self._at(start) != self._at(starts[0]) for start in starts):
-            raise trouble(by, f"leads to {' and '.join(start or '(root)' for start in starts)}, which have one name")
+            raise trouble(
+                by, f"leads to {' and '.join(start or '(root)' for start in starts)}, which have one name"
+            )
         at = starts[0] + (fragment if is_pointer else "") if starts else ""
         schema = self._at(at)
         if not starts or not isinstance(schema, dict | bool):
@@ -131,7 +138,9 @@ def _check_id(own: str, place: Subschema) -> None:
     try:
         urlsplit(own)
     except ValueError as error:
-        raise SettingsError(f"at {place.at or '(root)'}: {place.dialect.id_word}: {own!r} is no URI: {error}") from None
+        raise SettingsError(
+            f"at {place.at or '(root)'}: {place.dialect.id_word}: {own!r} is no URI: {error}"
+        ) from None
 
 
 def _check_form(schema: dict[str, Any] | bool, dialect: Dialect, at: str) -> None:
@@ -141,7 +150,7 @@ def _check_form(schema: dict[str, Any] | bool, dialect: Dialect, at: str) -> Non
         jsonschema_rs.meta.validate(schema | {"$schema": dialect.uri})
     except jsonschema_rs.ValidationError as error:
         where = at + "".join(f"/{step}" for step in error.instance_path)
-        raise SettingsError(f"at {where}: {error.message}, and a reference leads there") from None
+        raise SettingsError(f"at {where}: {form_fault(error, dialect)}; a reference leads there") from None
 
 
 def trouble(reference: Reference, words: str) -> SettingsError:
