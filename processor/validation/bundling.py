@@ -74,7 +74,9 @@ class _Given:
             has_name = isinstance(own, str) and not own.startswith("#") and not is_place(own)
             self.uri = joined(self.location, own)[0] if has_name else self.location
             self.verbatim = joined(TOP, own)[0] if has_name else self.location
-            self.document = Document(self.definition, named, self.uri)
+            # Where an id stands beside a $ref that makes it nothing, people mean it all the same.
+            counts = isinstance(own, str) and own_uri(self.definition, named, self.location) is not None
+            self.document = Document(self.definition, named, self.location if counts else self.uri)
         return self.document
 
 
