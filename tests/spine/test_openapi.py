@@ -20,7 +20,7 @@ MONEY = {
 }
 
 
-def an_openapi(version: str = "3.0.3", **schemas: Any) -> dict[str, Any]:
+def an_openapi(version: str = "3.0.3", /, **schemas: Any) -> dict[str, Any]:
     return {
         "openapi": version,
         "info": {"title": "Shop", "version": "1"},
