@@ -162,11 +162,15 @@ def try_out(
     except KeyboardInterrupt:
         report.stopped = True
     except psycopg.errors.QueryCanceled:
-        raise StoreUnavailable(
-            f"the database took longer than {_STATEMENT_S} s to look through a part of its tables; try it "
-            "again when there is less to do, or for one tenant (--tenant)"
-        ) from None
+        raise _too_slow() from None
     return report
+
+
+def _too_slow() -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the database took longer than {_STATEMENT_S} s to look through a part of its tables; try it "
+        "again when there is less to do, or for one tenant (--tenant)"
+    )
 
 
 # ── stored messages ───────────────────────────────────────────────────────────────────────────────────
@@ -224,6 +228,19 @@ def _judge_stored(report: Report, found: Stored, judges: tuple[Schemas, Schemas]
             | {"reason": reason.value, "message": detail["message"]}
             | {"pointer": first["pointer"], "rule": first["rule"]}
         )
+
+
+def stored_texts(connection: Connection, asked: Asked) -> Iterator[str]:
+    """Give the payloads of the messages that are asked for, newest first. Raises as `try_out` does."""
+    left = asked.limit
+    try:
+        for keys in _stored_keys(connection, asked):
+            yield from (row["payload"] for row in _payloads(connection, keys[:left]))
+            left -= len(keys)
+            if left <= 0:
+                return
+    except psycopg.errors.QueryCanceled:
+        raise _too_slow() from None
 
 
 def _stored_keys(connection: Connection, asked: Asked) -> Iterator[list[Row]]:
