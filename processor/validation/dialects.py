@@ -99,10 +99,20 @@ def _words() -> Iterator[tuple[str, Keyword]]:
         | dict.fromkeys(("additionalProperties", "propertyNames", "contentSchema"), "one")
         | dict.fromkeys(("unevaluatedItems", "unevaluatedProperties"), "one")
     )
-    notes = (
-        "title description default examples $comment readOnly writeOnly deprecated "
-        "contentMediaType contentEncoding contentSchema $vocabulary"
-    ).split()
+    notes = [
+        "title",
+        "description",
+        "default",
+        "examples",
+        "$comment",
+        "readOnly",
+        "writeOnly",
+        "deprecated",
+        "contentMediaType",
+        "contentEncoding",
+        "contentSchema",
+        "$vocabulary",
+    ]
     for first, last, words in (
         (
             0,

@@ -148,9 +148,9 @@ def test_a_sample_that_psql_changed_is_published_again(run: Command, db: Db, dat
 
 
 def test_a_schema_is_proposed_from_stored_messages_and_takes_them(
-    run: Command,
+    run: Command,  # noqa: F811
     saver: Saver,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     saver.save(*(a_delivery(payload={"total": number, "code": "a"}) for number in range(30)))
     saver.save(a_delivery(tenant_id="globex", payload={"total": 1.5}))
@@ -203,11 +203,11 @@ def test_a_schema_is_proposed_from_a_file_of_events(run: Command, tmp_path: Path
     ],
 )
 def test_what_nothing_can_be_proposed_from_is_said(
-    run: Command,
+    run: Command,  # noqa: F811
     words: str,
     stdin: str,
     code: int,
-    said: str,  # noqa: F811
+    said: str,
 ) -> None:
     answer = run("schema", "infer", *words.split(), stdin=stdin.encode())
 
