@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from processor.errors import SettingsError
 from processor.validation.compiling import compile_schema
 from processor.validation.dialects import DRAFT_4, DRAFT_7, DRAFT_2019, DRAFT_2020
-from processor.validation.openapi import schema_within
+from processor.validation.openapi import referable, schema_within
 from processor.validation.preparing import HowToRead, prepare
 
 MONEY = {
@@ -515,6 +515,23 @@ def test_a_schema_of_descriptions_of_apis_is_a_schema() -> None:
             "/$defs/O",
         ),
         ({"x": [{"items": {"$ref": "#/x/1"}}, {"type": "string"}]}, "/x/0"),
+        (
+            {
+                "$defs": {
+                    "O": {"$id": "https://e.com/o", "$schema": DRAFT_7.uri, "items": [{"type": "string"}]}
+                }
+            },
+            "/$defs/O",
+        ),
+        (
+            {
+                "$defs": {
+                    "O": {"allOf": [{"$ref": "#/$defs/P"}]},
+                    "P": {"$id": "https://e.com/o", "$schema": DRAFT_7.uri, "items": [{"type": "string"}]},
+                }
+            },
+            "/$defs/O",
+        ),
         ({"items": {"type": "string"}}, ""),
     ],
 )
@@ -582,3 +599,36 @@ def test_what_is_taken_out_judges_as_it_did_in_its_document(schemas: Any, name: 
     assert DRAFT_2020.validator(taken({"$defs": schemas}, pointer), offline=True).is_valid(
         payload
     ) == there.is_valid(payload)
+
+
+# ── referred to by others ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_description_that_others_refer_to_keeps_its_places_in_words_of_json_schema() -> None:
+    money = {"type": "string", "nullable": True}
+    document = an_openapi(
+        A={"properties": {"b": {"$ref": "#/components/schemas/B", "nullable": True}}}, B=money
+    )
+
+    found = referable(document)
+
+    assert found == {
+        "$schema": DRAFT_2020.uri,
+        "components": {
+            "schemas": {
+                "A": {"properties": {"b": {"$ref": "#/components/schemas/B"}}},
+                "B": {"type": ["string", "null"]},
+            }
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("document", "uri"), [(ASYNC, DRAFT_7.uri), (an_openapi("3.1.0", A={}), DRAFT_2020.uri)]
+)
+def test_a_description_that_others_refer_to_names_its_draft(document: Any, uri: str) -> None:
+    assert referable(document) == document | {"$schema": uri}
+
+
+def test_a_schema_that_others_refer_to_stays_as_it_is() -> None:
+    assert referable({"$defs": {"A": {"nullable": True}}}) == {"$defs": {"A": {"nullable": True}}}
