@@ -7,8 +7,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from processor.devstack.seed import seed
+from processor.errors import SettingsError
+from processor.validation.schema_text import schema_text, schema_value
 from tests.builders import a_delivery
 from tests.edges.test_cli import FAILED, FINE, USAGE, Command, run  # noqa: F401 - a fixture
 from tests.fix_database import Saver, count
@@ -221,3 +225,34 @@ def test_a_number_of_a_definition_is_never_rounded(run: Command) -> None:  # noq
     assert json.loads(run("schema", "show", "x").out, parse_float=Decimal)["maximum"] == Decimal(
         "99999999999999999.99"
     )
+
+
+@given(
+    st.from_regex(r"\A-?(0|[1-9][0-9]{0,3})(\.[0-9]{1,4})?(e[+-]?(0|[1-9][0-9]{0,2}))?\Z")
+    | st.tuples(
+        st.sampled_from(["", "-"]),
+        st.sampled_from(["0", "1", "1.7", "9"]),
+        st.integers(0, 1010).map(lambda count: "7" * count),
+        st.integers(-1010, 310),
+    ).map(
+        lambda parts: (
+            f"{parts[0]}{parts[1]}{'' if '.' in parts[1] or not parts[2] else '.'}{parts[2]}e{parts[3]}"
+        )
+    )
+    | st.sampled_from(
+        [str(2**1024 - 2**970), str(10**308), f"-{10**308}", f"0.{'1' * 998}", f"-0.{'1' * 997}"]
+    )
+)
+@example(digits="1e308")
+@example(digits="-1.7976931348623157e308")
+@example(digits=f"-1.{'7' * 990}e-9")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_number_that_is_taken_is_taken_again_as_postgresql_writes_it(db: Db, digits: str) -> None:
+    try:
+        value = schema_value(digits)
+    except SettingsError:
+        return
+
+    [(written,)] = db.execute("SELECT %s::jsonb::text", (schema_text(value),)).fetchall()
+
+    assert Decimal(str(schema_value(written))) == Decimal(str(value)) == Decimal(digits)
