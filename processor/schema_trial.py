@@ -168,7 +168,8 @@ def try_out(
 
 def _too_slow() -> StoreUnavailable:
     return StoreUnavailable(
-        f"the database took longer than {_STATEMENT_S} s to read a part of its table; say --since"
+        f"the database took longer than {_STATEMENT_S} s to look through a part of its tables; try it "
+        "again when there is less to do, or for one tenant (--tenant)"
     )
 
 
