@@ -29,7 +29,7 @@ _FORMAT_NS = 1_000
 _UNIQUE_NS = 10_000
 """An element is hashed once for each list around it."""
 
-_STEP_NS, _MATCH_NS = 50, 300
+_STEP_NS, _MATCH_NS = 15, 300
 _DIGITS_MAX, _EXPONENT_MAX = 30, 40
 """Of a number in the schema; arithmetic with others is dear."""
 
