@@ -9,7 +9,9 @@ import orjson
 import psycopg
 
 from processor.api_keys import new_key
+from processor.compat import require_compatible
 from processor.errors import NotFound, Reason, SettingsError
+from processor.model import EventSchema
 from processor.noise import expected
 from processor.queries import queries
 from processor.rights import NEITHER, Rights
@@ -162,24 +164,29 @@ def publish_schema(
     id_scope: Sequence[str] = (),
     *,
     formats: str = "assert",
+    compat: str | None = None,
+    breaking: bool = False,
 ) -> int:
     """Publish the next version of an event type's schema, and the event type itself where it is new.
 
     `formats` "annotate" takes `format` as a note. `id_scope` says within which values of the payload,
     by JSON pointers, an id is unique; empty: as it was, of a new event type within tenant and producer.
+    `compat` is what this version and the next are held to; None: as it was. `breaking` lets this one pass.
 
     Gives the version. Raises SettingsError where the definition is no usable JSON Schema, the event type
-    no usable name or the scope another than that of an event type with a schema, NotFound where there is no
-    such tenant.
+    no usable name, the scope another than that of an event type with a schema, or where the version breaks
+    what the event type promises; NotFound where there is no such tenant.
     """
     text = schema_text(definition)
     require_usable(text, formats)
     sql = queries("registry")
+    text = schema_text(definition)
     parameters = {
         "event_type": event_type,
         "tenant_id": tenant_id,
         "definition": text,
         "formats": formats,
+        "compat": compat,
         "id_scope": list(id_scope),
         "description": str(definition.get("description", ""))[:1000] if isinstance(definition, dict) else "",
     }
@@ -190,24 +197,79 @@ def publish_schema(
             if id_scope:
                 connection.execute(sql["scope_ids"], parameters)
                 connection.execute(sql["settle_id_scope"])
+            if compat is not None:
+                connection.execute(sql["promise_compat"], parameters)
+            asked = "none" if breaking else compat
+            require_compatible(connection, event_type, tenant_id, text, formats, asked)
             row = connection.execute(sql["publish_schema"], parameters).fetchone()
     except psycopg.errors.ForeignKeyViolation:
-        raise NotFound(f"no tenant {tenant_id!r}; add it first: processor tenant add {tenant_id}") from None
+        raise _no_tenant(tenant_id) from None
     except psycopg.errors.IntegrityConstraintViolation:
-        raise SettingsError(
-            f"event type {event_type!r} has a schema already, and maybe messages that are known by the scope "
-            "that its ids have (processor schema show); leave --id-scope out, or publish under a new name"
-        ) from None
+        raise _scope_stays(event_type) from None
     except (psycopg.errors.CheckViolation, psycopg.DataError, UnicodeEncodeError) as error:
         if isinstance(error, psycopg.Error) and error.diag.constraint_name == "event_type_id_scope_fit":
-            raise SettingsError(
-                f"--id-scope {' '.join(id_scope)[:200]}: expected at most 4 JSON pointers of at most 256 "
-                "characters, such as /user_id"
-            ) from None
-        raise SettingsError(
-            f"the database does not take event type {event_type[:64]!r} with this schema "
-            f"({getattr(error, 'sqlstate', None) or 'text'}); expected 1 to 256 characters without control "
-            "characters, and a definition without \\u0000"
-        ) from None
+            raise _no_scope(id_scope) from None
+        raise _not_taken(event_type, getattr(error, "sqlstate", None)) from None
     assert row is not None  # noqa: S101 - INSERT ... RETURNING of one row
     return int(row[0])
+
+
+def require_publishable(
+    connection: psycopg.Connection[Any],
+    schema: EventSchema,
+    id_scope: Sequence[str],
+    compat: str | None = None,
+) -> None:
+    """Raise what `publish_schema` would raise for this schema, and change nothing; a reader may ask it.
+
+    `compat` is what the schema is held to: "none" to nothing; None: to what the event type asks.
+    """
+    event_type, tenant_id = schema.event_type, schema.tenant_id
+    require_usable(schema.definition, schema.formats)
+    parameters = {
+        "event_type": event_type,
+        "tenant_id": tenant_id,
+        "definition": schema.definition,
+        "id_scope": list(id_scope),
+    }
+    try:
+        row = connection.execute(queries("schema_trial")["publishable"], parameters).fetchone()
+    except (psycopg.DataError, UnicodeEncodeError) as error:
+        raise _not_taken(event_type, getattr(error, "sqlstate", None)) from None
+    assert row is not None  # noqa: S101 - a SELECT of one row
+    is_taken, tenant_known, scope_fits, scope_stays = row
+    if not is_taken:
+        raise _not_taken(event_type, psycopg.errors.CheckViolation.sqlstate)
+    if not scope_fits:
+        raise _no_scope(id_scope)
+    if scope_stays:
+        raise _scope_stays(event_type)
+    if not tenant_known:
+        raise _no_tenant(tenant_id)
+    require_compatible(connection, event_type, tenant_id, schema.definition, schema.formats, compat)
+
+
+def _no_tenant(tenant_id: str | None) -> NotFound:
+    return NotFound(f"no tenant {tenant_id!r}; add it first: processor tenant add {tenant_id}")
+
+
+def _scope_stays(event_type: str) -> SettingsError:
+    return SettingsError(
+        f"event type {event_type!r} has a schema already, and maybe messages that are known by the scope "
+        "that its ids have (processor schema show); leave --id-scope out, or publish under a new name"
+    )
+
+
+def _no_scope(id_scope: Sequence[str]) -> SettingsError:
+    return SettingsError(
+        f"--id-scope {' '.join(id_scope)[:200]}: expected at most 4 JSON pointers of at most 256 "
+        "characters, such as /user_id"
+    )
+
+
+def _not_taken(event_type: str, sqlstate: str | None) -> SettingsError:
+    return SettingsError(
+        f"the database does not take event type {event_type[:64]!r} with this schema "
+        f"({sqlstate or 'text'}); expected 1 to 256 characters without control characters, and a definition "
+        "without \\u0000"
+    )

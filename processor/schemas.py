@@ -191,6 +191,12 @@ class Schemas:
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)
         return self._rejected(lookup, delivery, Malformed(reason, detail, claimed), newcomer)
 
+    def refusal(self, envelope: Envelope) -> Refusal | None:
+        """Say why a stored event would be rejected for its payload, whoever sent it; None: it fits."""
+        # Its id has its scope already, which no later version of a schema changes.
+        found = self._fit(self._lookup, envelope, None)
+        return None if isinstance(found, EventSchema) else found
+
     def _rejected(
         self, lookup: _Lookup, delivery: Delivery, why: Malformed, newcomer: str | None = None
     ) -> Rejection:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_LENGTH = re.compile(r"([0-9]{1,8})([smhd])")
 
 
 class Moment(click.ParamType[datetime]):
@@ -36,7 +37,7 @@ class Length(click.ParamType[timedelta]):
         """Read the length, or fail with the form that is expected."""
         if isinstance(value, timedelta):
             return value
-        found = re.fullmatch(r"([0-9]{1,8})([smhd])", value)
+        found = _LENGTH.fullmatch(value)
         if not found:
             self.fail(f"{value!r} is no length of time; expected such as 90s, 15m, 1h or 92d", param, ctx)
         return timedelta(**{_UNITS[found[2]]: int(found[1])})
@@ -55,3 +56,15 @@ class Limit(click.ParamType[timedelta | None]):
     ) -> timedelta | None:
         """Read the length; `none` is None."""
         return None if value in (None, "none") else Length().convert(value, param, ctx)
+
+
+class Since(click.ParamType[datetime]):
+    """A time, or how long ago it was."""
+
+    name = "time|length"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
+        """Read either; a length is counted back from now."""
+        if isinstance(value, str) and _LENGTH.fullmatch(value):
+            return datetime.now(UTC) - Length().convert(value, param, ctx)
+        return Moment().convert(value, param, ctx)

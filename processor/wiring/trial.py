@@ -1,25 +1,36 @@
 """A trial: which envelope a message would become, and what would become of it, before it is on a queue.
 
 body, attributes ─▶ Schemas, by the settings and what is said of the queue ─▶ envelope and verdict
-                       └─ with a database by its registry, without one by the form alone
+                       └─ with a database by its registry, with files by their schemas, else by the form alone
+
+And a schema before it is published, on what is stored and what was rejected.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
+
 from processor import migrations
 from processor.columns import storable_text
+from processor.connection import require_all_rows
+from processor.devstack.seed import sample
 from processor.errors import Reason, SettingsError
 from processor.mapping import parse
-from processor.model import Delivery, Message, QueueRules, Registry
+from processor.model import Delivery, EventSchema, Message, QueueRules, Registry
 from processor.queries import queries
 from processor.queue_rules import require_name
+from processor.registry import require_publishable
 from processor.registry_rows import read_registry
+from processor.rights import VOID
+from processor.schema_trial import Asked, Report, planned, stored_texts, try_out
 from processor.schemas import Schemas
 from processor.settings import Settings
-from processor.wire import Attribute, Malformed
+from processor.validation.compiling import compile_schema
+from processor.validation.schema_text import schema_text
+from processor.wire import PULSE, Attribute, Claimed, Envelope, Malformed
 from processor.wiring import database, make_schemas
 
 STORED, READ = "stored", "read"
@@ -43,52 +54,151 @@ class Said:
         return QueueRules(self.unwrap, parse(self.maps) or None, tenants, self.event_type)
 
 
-class Trial:
-    """Tries messages of one queue. Raises SettingsError where settings contradict, and as `database` does."""
+class GivenSchemas:
+    """Schemas by event type, where there is no registry; that of None is for every type but voids.
 
-    def __init__(self, settings: Settings, queue: str | None, said: Said) -> None:
-        self.by_form = settings.database_url is None
-        if queue is not None and self.by_form:
+    Pulses and voids have our samples where nothing else is given for them. Raises SettingsError for a schema
+    that can't be used.
+    """
+
+    def __init__(self, given: Mapping[str | None, Any], formats: str) -> None:
+        for event_type, definition in given.items():
+            try:
+                compile_schema(definition, formats=formats)
+            except SettingsError as error:
+                whose = "the schema given" if event_type is None else f"the schema of {event_type!r}"
+                raise SettingsError(f"{whose}: {error}") from None
+        ours = {name: sample(name) for name in (PULSE, VOID) if name == VOID or None not in given}
+        self._schemas: dict[str | None, EventSchema] = {
+            event_type: EventSchema(number, event_type or "", None, 1, schema_text(definition), formats)
+            for number, (event_type, definition) in enumerate([*ours.items(), *given.items()])
+        }
+
+    def registry(self, found: Envelope | Claimed) -> Registry:
+        """Give the registry for one event: it knows its tenant, and its schema in the version it names."""
+        event_type, version = found.event_type, getattr(found, "schema_version", None)
+        tenants = {} if found.tenant_id is None else {found.tenant_id: False}
+        schemas = tuple(self._schemas.values())
+        schema = self._schemas.get(event_type) or self._schemas.get(None)
+        if event_type is not None and schema is not None:
+            # Beside all the others, of which what was compiled is forgotten otherwise.
+            schemas = (*schemas, replace(schema, event_type=event_type, version=version or 1))
+        return Registry(0, tenants, schemas)
+
+
+class Trial:
+    """Tries messages of one queue. Raises SettingsError where settings contradict, and as `database` does.
+
+    With schemas that are given no registry is read: then any tenant is taken for one that is known.
+    """
+
+    def __init__(
+        self, settings: Settings, queue: str | None, said: Said, given: GivenSchemas | None = None
+    ) -> None:
+        self.by_form = settings.database_url is None and given is None
+        if queue is not None and settings.database_url is None:
             raise SettingsError("--queue: the rules of a queue are in the database; set DATABASE_URL too")
         if queue is not None:
             require_name(queue)
         if queue is None and (settings.sqs_queue_url is not None or settings.source_url is not None):
             queue = settings.queue_name()
         self.queue = queue or _NO_QUEUE
+        self._given = given
         self._schemas: Schemas = make_schemas(settings)
-        registry = Registry(0, {}, ()) if self.by_form else _registry(settings)
+        registry = Registry(0, {}, ())
+        if not self.by_form and given is None:
+            with database(settings) as connection:
+                registry = _registry(connection)
         known = registry.queues.get(self.queue, QueueRules())
         self.has_rules = known != QueueRules()
-        rules = said.rules().over(known)
-        self._schemas.install(replace(registry, queues={**registry.queues, self.queue: rules}))
+        self._queues = {**registry.queues, self.queue: said.rules().over(known)}
+        self._schemas.install(replace(registry, queues=self._queues))
 
     def judge(self, body: bytes, attributes: Mapping[str, Attribute]) -> dict[str, Any]:
         """Give the verdict on one message, and its envelope's fields; `payload` and `context` are texts."""
         now = datetime.now(UTC)
         delivery = Delivery(self.queue, _NO_QUEUE, body, "", 1, now, now, attributes)
-        envelope, verdict = self._schemas.read(delivery), self._schemas.validate(delivery)
+        envelope = self._schemas.read(delivery)
         found = envelope.claimed if isinstance(envelope, Malformed) else envelope
+        if self._given is not None:
+            self._schemas.install(replace(self._given.registry(found), queues=self._queues))
+        verdict = self._schemas.validate(delivery)
         if isinstance(verdict, Message):
             return _row(STORED, None, found)
         if verdict.newcomer is not None:
             return _row(STORED, f"registers tenant {verdict.newcomer}", found)
         if self.by_form and verdict.reason is Reason.UNKNOWN_TENANT:
             return _row(READ, None, found)
-        return _row(verdict.reason.value, verdict.detail["message"], found)
+        message, errors = verdict.detail["message"], verdict.detail.get("errors", [])
+        if self._given is not None and verdict.reason is Reason.UNKNOWN_EVENT_TYPE:
+            message = f"no schema is given for event type {found.event_type!r}; expected --schema TYPE=FILE"
+        return _row(verdict.reason.value, message, found, errors, verdict.detail.get("error_count", 0))
 
 
-def _registry(settings: Settings) -> Registry:
+def _registry(connection: psycopg.Connection[Any]) -> Registry:
+    migrations.require_current(connection)
+    with connection.transaction():
+        return read_registry(connection, queries("save"), version=0)
+
+
+def try_schema(
+    settings: Settings,
+    schema: EventSchema,
+    id_scope: Sequence[str],
+    *,
+    compat: str | None,
+    against: Sequence[str],
+    since: datetime | None,
+    limit: int,
+    on_batch: Callable[[str, int], object],
+) -> Report:
+    """Try a schema on what is there, as the next version of its event type; nothing is published.
+
+    Raises what `publish_schema` would raise, and as `database` and `try_out` do.
+    """
+    with database(settings) as connection:
+        registry = _registry(connection)
+        require_all_rows(connection)
+        require_publishable(connection, schema, id_scope, compat)
+        now, then = make_schemas(settings), make_schemas(settings)
+        now.install(registry)
+        asked, registry = planned(registry, schema, id_scope, since, limit)
+        then.install(registry)
+        return try_out(connection, asked, then, now, against=against, on_batch=on_batch)
+
+
+def each_stored(
+    settings: Settings,
+    event_type: str,
+    tenant_id: str | None,
+    since: datetime | None,
+    limit: int,
+    take: Callable[[str], object],
+) -> None:
+    """Hand the payloads of the newest stored messages of a type, or of one tenant's, to `take`, as texts.
+
+    Raises as `database` and `stored_texts` do.
+    """
     with database(settings) as connection:
         migrations.require_current(connection)
-        with connection.transaction():
-            return read_registry(connection, queries("save"), version=0)
+        require_all_rows(connection)
+        which = EventSchema(0, event_type, tenant_id, 0, "")
+        for text in stored_texts(connection, Asked(which, since=since, limit=limit)):
+            take(text)
 
 
 _FIELDS = ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "payload", "context")
 
 
-def _row(verdict: str, message: str | None, found: object) -> dict[str, Any]:
+def _row(
+    verdict: str,
+    message: str | None,
+    found: object,
+    errors: Sequence[Mapping[str, Any]] = (),
+    error_count: int | None = 0,
+) -> dict[str, Any]:
     row = {"verdict": verdict, "message": message} | {name: getattr(found, name, None) for name in _FIELDS}
-    return {
+    texts = {
         name: storable_text(value, None) if isinstance(value, str) else value for name, value in row.items()
     }
+    return texts | {"errors": list(errors), "error_count": error_count}

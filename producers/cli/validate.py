@@ -1,7 +1,8 @@
 """The command `producers validate`: what would become of messages, told before anything is sent."""
 
 import textwrap
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 import orjson
@@ -10,15 +11,39 @@ from processor.errors import SettingsError
 from processor.escaping import escaped, json_escaped
 from processor.settings import UNWRAPS, Settings
 from processor.terminal import say
+from processor.validation.preparing import HowToRead
+from processor.validation.schema_files import schema_options
+from producers.given_schemas import read_given
 
 EXIT_BAD = 3
 _BYTES_MAX = 64 * 1024 * 1024
 _WIDTH, _INDENT = 80, 2
 _GOOD = ("stored", "read")
+_FIELDS = ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "payload", "context")
+_ERRORS_MAX, _ERROR_MAX = 10, 240
+_SEVERAL = 2
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_ANY = "any"
 
 
 @click.command()
-@click.argument("file", type=click.File("rb"))
+@click.argument(
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+)
+@click.option(
+    "--schema",
+    "schemas",
+    metavar="[TYPE=]FILE",
+    multiple=True,
+    help="Judge by this schema, offline: of one event type, or of all; or a directory with a "
+    "TYPE.schema.json for each. Repeatable.",
+)
+@schema_options
+@click.option("--bare", is_flag=True, help="Each message is the payload alone, without an envelope.")
 @click.option("--queue", metavar="NAME", help="Read them by the rules of this queue (processor queue).")
 @click.option(
     "--map", "maps", metavar="FIELD=/POINTER", multiple=True, help="Where bodies have FIELD; repeatable."
@@ -36,7 +61,10 @@ _GOOD = ("stored", "read")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each message.")
 def validate(
     *,
-    file: BinaryIO,
+    files: tuple[str, ...],
+    schemas: tuple[str, ...],
+    how: HowToRead,
+    bare: bool,
     queue: str | None,
     maps: tuple[str, ...],
     unwrap: str | None,
@@ -47,36 +75,73 @@ def validate(
 ) -> None:
     """Tell what would become of each message of FILE (- is standard input). Nothing is sent or saved.
 
-    FILE has one message a line, or is one JSON document. Each message is read as the processor would read it:
-    by the options here, then by the queue's rules in the registry, then by the settings. With DATABASE_URL it
-    is judged by the registry's tenants and schemas too; without, by its form alone. A duplicate or an
-    id_conflict shows only when a message is saved.
+    FILE has one message a line, or is one JSON document. Exit code 3 if any message would be rejected.
+
+    With --schema the messages are judged by schemas in files: no database, no settings, no network. Any
+    tenant is taken for one that is known, and a schema for whatever version an event names. Pulses and voids
+    are judged by our samples, where no schema is given for them.
+
+    \b
+    producers validate events.ndjson --schema order.created=order.json
+    producers validate payloads.ndjson --schema order.json --bare
+
+    Without --schema each message is read as the processor would read it: by the options here, then by the
+    queue's rules in the registry, then by the settings. With DATABASE_URL it is judged by the registry's
+    tenants and schemas too; without, by its form alone.
 
     \b
     producers validate events.ndjson --map tenant_id=/client_id \\
       --map event_type=/event_type --map payload=/message
 
-    Exit code 3 if any message would be rejected.
+    A duplicate or an id_conflict shows only when a message is saved.
     """  # noqa: D301 - click's mark for lines to be left as they are
     # Nothing else of this program knows of a database, so that it starts as fast without.
-    from processor.wiring.trial import Said, Trial  # noqa: PLC0415
+    from processor.wiring.trial import GivenSchemas, Said, Trial  # noqa: PLC0415
 
+    given = read_given(schemas, how)
+    if given and queue is not None:
+        raise SettingsError("--queue and --schema: a queue's rules are in the database; give one of the two")
+    if bare:
+        maps, tenant, event_type = _of_bare(maps, tenant, event_type, given)
+    said = Said(maps, unwrap, tenant, event_type)
+    if given:
+        trial = Trial(Settings.model_construct(), None, said, GivenSchemas(given, how.formats))
+    else:
+        trial = Trial(Settings.load(), queue, said)
     beside = dict(_named(attribute) for attribute in attributes)
-    trial = Trial(Settings.load(), queue, Said(maps, unwrap, tenant, event_type))
-    messages, bad = _messages(file), 0
-    for place, body in messages:
+    count = bad = 0
+    for place, body in _messages(files):
         row = {"message_at": place} | trial.judge(body, beside)
-        bad += row["verdict"] not in _GOOD
-        click.echo(_json(row) if as_json else _words(row))
+        count, bad = count + 1, bad + (row["verdict"] not in _GOOD)
+        click.echo(_json(row) if as_json else _words(row, () if given else _FIELDS))
     if not as_json:
-        known = (
-            "by their form alone, since DATABASE_URL is not set"
-            if trial.by_form
-            else f"on queue {trial.queue}"
-            + ("" if trial.has_rules else ", which has no rules in the registry")
-        )
-        say(f"{len(messages)} message(s), {len(messages) - bad} good, {bad} bad; {known}")
+        if given:
+            known = "by the schemas given, any tenant taken as known"
+        elif trial.by_form:
+            known = "by their form alone, since DATABASE_URL is not set"
+        else:
+            no_rules = "" if trial.has_rules else ", which has no rules in the registry"
+            known = f"on queue {trial.queue}{no_rules}"
+        say(f"{count} message(s), {count - bad} good, {bad} bad; {known}")
     raise SystemExit(EXIT_BAD if bad else 0)
+
+
+def _of_bare(
+    maps: tuple[str, ...], tenant: str | None, event_type: str | None, given: Mapping[str | None, Any]
+) -> tuple[tuple[str, ...], str, str]:
+    """Give the mapping, the tenant and the event type by which payloads without envelopes are read."""
+    if maps:
+        raise SettingsError(
+            "--bare and --map: a bare payload has no fields to be mapped; give one of the two"
+        )
+    if given:
+        tenant = tenant or _ANY
+        if event_type is None and (None in given or len(given) == 1):
+            event_type = next(iter(given)) or _ANY
+    if tenant is None or event_type is None:
+        wanted = "--event-type TYPE" if given else "--schema FILE, or --event-type TYPE and --tenant NAME"
+        raise SettingsError(f"--bare: a payload alone does not say what it is; expected {wanted} too")
+    return ("payload=",), tenant, event_type
 
 
 def _named(attribute: str) -> tuple[str, str]:
@@ -86,22 +151,31 @@ def _named(attribute: str) -> tuple[str, str]:
     return name, value
 
 
-def _messages(file: BinaryIO) -> list[tuple[str, bytes]]:
-    """Give the bodies of a file with where each stands: the lines, or the whole if that is one document."""
-    text = file.read(_BYTES_MAX + 1)
-    if len(text) > _BYTES_MAX:
-        raise SettingsError(f"the file has more than {_BYTES_MAX} bytes; expected a sample of what is sent")
-    lines = [
-        (f"line {number}", line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()
-    ]
-    if len(lines) > 1 and _is_json(text):
-        return [("document", text)]
-    return lines
+def _messages(files: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Give the bodies of files with where each stands: the lines, or the whole if that is one document."""
+    for name in files:
+        with click.open_file(name, "rb") as file:
+            text = file.read(_BYTES_MAX + 1)
+        where = f"{name} " if len(files) > 1 else ""
+        if len(text) > _BYTES_MAX:
+            raise SettingsError(f"{name}: more than {_BYTES_MAX} bytes; expected a sample of what is sent")
+        if _is_document(text):
+            yield f"{where}document", text
+            continue
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                yield f"{where}line {number}", line
 
 
-def _is_json(text: bytes) -> bool:
+def _is_document(text: bytes) -> bool:
+    """Say whether several lines are one message: they are JSON, or begin like some that was indented."""
+    lines = text.removeprefix(_BYTE_ORDER_MARK).strip().splitlines()
+    if len(lines) < _SEVERAL:
+        return False
+    if lines[0].strip() in (b"{", b"["):
+        return True
     try:
-        orjson.loads(text)
+        orjson.loads(b"\n".join(lines))
     except orjson.JSONDecodeError:
         return False
     return True
@@ -114,16 +188,29 @@ def _json(row: dict[str, Any]) -> str:
     return json_escaped(orjson.dumps(row | parts).decode())
 
 
-def _words(row: dict[str, Any]) -> str:
-    """Say it in lines of 80 columns: the verdict, why, and the envelope."""
+def _words(row: dict[str, Any], fields: Sequence[str]) -> str:
+    """Say it in lines of 80 columns: the verdict, why, and these fields of the envelope."""
     lines = [f"{row['message_at']}: {row['verdict']}"]
-    if row["message"]:
-        lines += textwrap.wrap(escaped(row["message"]), _WIDTH - _INDENT)
-    for name in ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "payload", "context"):
+    for words in _why(row):
+        lines += textwrap.wrap(escaped(words), _WIDTH - _INDENT)
+    for name in fields:
         if row[name] not in (None, ""):
             line = f"{name:12}{escaped(str(row[name]))}"
             lines.append(line if len(line) <= _WIDTH - _INDENT else line[: _WIDTH - _INDENT - 3] + "...")
     return f"\n{' ' * _INDENT}".join(lines)
+
+
+def _why(row: dict[str, Any]) -> list[str]:
+    """Give the places at which a payload breaks its schema; else the one sentence that there is, if any."""
+    if row["verdict"] != "schema_violation" or not row["errors"]:
+        return [row["message"]] if row["message"] else []
+    shown, count = row["errors"][:_ERRORS_MAX], row["error_count"]
+    words = [f"{error['pointer'] or 'the payload'}: {error['message']}"[:_ERROR_MAX] for error in shown]
+    if count is None:
+        words.append("a payload this long is searched for its first error only")
+    elif count > len(shown):
+        words.append(f"and {count - len(shown)} more")
+    return words
 
 
 COMMANDS = (validate,)

@@ -159,6 +159,7 @@ def test_what_the_page_says_against_a_tenants_login_works(log_in: LogIn, db: psy
         "deployments/README.md",
         "producers/README.md",
         "docs/counter.md",
+        "docs/schemas.md",
         "docs/threat-model.md",
         "deployments/coming-from.md",
         "CONTRIBUTING.md",

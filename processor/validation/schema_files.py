@@ -8,6 +8,7 @@ import click
 
 from processor.errors import SettingsError
 from processor.validation.preparing import FORMATS, HowToRead, prepare
+from processor.validation.schema_text import FILE_BYTES_MAX
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -21,9 +22,14 @@ def schema_options(command: _Command) -> _Command:
         default=FORMATS[0],
         help="assert: a value that is not of its format breaks the schema. annotate: formats are notes.",
     )
+    @click.option(
+        "--pointer",
+        metavar="POINTER",
+        help="The schema stands here in FILE, such as /components/schemas/Order of an OpenAPI document.",
+    )
     @wraps(command)
-    def given(*, formats: str, **rest: Any) -> Any:  # noqa: ANN401 - what the command takes and gives
-        return command(**rest, how=HowToRead(formats=formats))
+    def given(*, formats: str, pointer: str | None, **rest: Any) -> Any:  # noqa: ANN401 - what the command takes and gives
+        return command(**rest, how=HowToRead(formats=formats, pointer=pointer))
 
     return given  # type: ignore[return-value]  # the options are parameters of the command
 
@@ -32,6 +38,6 @@ def read_schema(file: BinaryIO, how: HowToRead) -> Any:  # noqa: ANN401 - any JS
     """Read the schema of a file, complete. Raises SettingsError, which names the file."""
     name = getattr(file, "name", "the input")
     try:
-        return prepare(file.read(), how)
+        return prepare(file.read(FILE_BYTES_MAX + 1), how, name)
     except SettingsError as error:
         raise SettingsError(f"{name}: {error}") from None

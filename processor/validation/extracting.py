@@ -1,0 +1,251 @@
+"""One schema of a document made complete by itself: what it refers to comes along, below its definitions.
+
+#/components/schemas/Money ─▶ #/$defs/Money        what it refers to in turn, too
+OpenAPI 3.0's own words ─▶ those of 2020-12        nullable, exclusiveMinimum: true
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import quote, unquote, urldefrag, urljoin
+
+from processor import json_pointer
+from processor.errors import SettingsError
+from processor.wire import pointer as written
+
+Path: TypeAlias = tuple[str, ...]
+
+MAPS = ("properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions")
+_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
+_ONES = (
+    "not",
+    "if",
+    "then",
+    "else",
+    "items",
+    "additionalItems",
+    "contains",
+    "additionalProperties",
+    "unevaluatedProperties",
+    "unevaluatedItems",
+    "propertyNames",
+    "contentSchema",
+)
+_LEFT_BEHIND = ("$defs", "definitions", "$id", "id", "$schema", "$anchor")
+"""What is referred to comes along by its path."""
+
+_DYNAMIC = ("$dynamicRef", "$recursiveRef")
+_NOTES_OF_APIS = ("discriminator", "xml", "externalDocs")
+_DATA = ("example", "examples", "default", "enum", "const")
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_STEPS_MAX = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What sort of document schemas stand in, and so what their words mean."""
+
+    name: str
+    schema: str | None = None
+    """The `$schema` of what is taken out."""
+
+    definitions: str = "$defs"
+    is_api: bool = True
+    is_openapi_30: bool = False
+    """Also of Swagger 2.0: a dialect of its own, which is translated to 2020-12."""
+
+    id_word: str = "$id"
+
+
+def extracted(document: Any, path: Path, kind: Kind) -> Any:  # noqa: ANN401 - any JSON value
+    """Give the schema at a path of a document, with all of the document that it refers to.
+
+    A reference to another document stays. Raises SettingsError where one leads nowhere in this one.
+    """
+    if not path and not kind.is_api:
+        return document
+    try:
+        return _Extract(document, kind).schema(path)
+    except _Dynamic:
+        return _as_part(document, path, kind)
+
+
+class _Dynamic(Exception):
+    """A reference leads to wherever whoever came there came from, so that no path can be written for it."""
+
+
+def _as_part(document: dict[str, Any], path: Path, kind: Kind) -> dict[str, Any]:
+    """Give a schema that refers to a path of the document, which it holds whole."""
+    whole = {kind.id_word: "urn:document"} | document
+    head = {"$schema": kind.schema} if kind.schema else {}
+    reference = {"$ref": f"{whole[kind.id_word].removesuffix('#')}#{quote(written(path))}"}
+    return head | reference | {kind.definitions: {"document": whole}}
+
+
+class _Extract:
+    def __init__(self, document: Any, kind: Kind) -> None:  # noqa: ANN401 - any JSON value
+        self._document = document
+        self._kind = kind
+        self._resources: dict[str, Path] = {"": ()}
+        """Where each `$id` stands, by its whole address."""
+        self._bases: dict[Path, str] = {(): ""}
+        self._anchors: dict[tuple[str, str], Path] = {}
+        self._look_for_ids(document)
+        self._names: dict[Path, str] = {}
+        self._pending: list[Path] = []
+
+    def schema(self, path: Path) -> Any:  # noqa: ANN401 - any JSON value
+        path = self._end_of(path)
+        self._names[path] = ""
+        root = self._taken(self._at(path), path)
+        if not isinstance(root, dict):
+            return root
+        definitions: dict[str, Any] = {}
+        while self._pending:
+            wanted = self._pending.pop()
+            definitions[self._names[wanted]] = self._taken(self._at(wanted), wanted)
+        head = {"$schema": self._kind.schema} if self._kind.schema else {}
+        tail = {self._kind.definitions: dict(sorted(definitions.items()))} if definitions else {}
+        return head | root | tail
+
+    def _end_of(self, path: Path) -> Path:
+        """Follow what is a reference and nothing else, so that what comes out says what it is on top."""
+        for _ in range(_STEPS_MAX):
+            schema = self._at(path)
+            if not isinstance(schema, dict) or not isinstance(schema.get("$ref"), str):
+                break
+            if len(schema) > 1 and not self._kind.is_openapi_30:
+                break
+            target = self._target(schema["$ref"], path)
+            if isinstance(target, str):
+                break
+            path = target
+        return path
+
+    def _at(self, path: Path) -> Any:  # noqa: ANN401 - any JSON value
+        schema = json_pointer.follow(self._document, path)
+        if not isinstance(schema, dict | bool):
+            raise SettingsError(f"$ref to '#{written(path)}', where {self._kind.name} has no schema")
+        return schema
+
+    def _taken(self, schema: Any, path: Path) -> Any:  # noqa: ANN401 - any JSON value
+        if not isinstance(schema, dict):
+            return schema
+        if self._kind.is_openapi_30 and isinstance(schema.get("$ref"), str):
+            # What stands beside a reference is nothing there.
+            return {"$ref": self._reference(schema["$ref"], path)}
+        members: dict[str, Any] = {}
+        for word, value in schema.items():
+            if word in _DYNAMIC and not self._kind.is_openapi_30:
+                raise _Dynamic
+            if word == "$ref" and isinstance(value, str):
+                members[word] = self._reference(value, path)
+            elif word not in _LEFT_BEHIND:
+                members[word] = self._word(word, value, (*path, word))
+        if self._kind.is_api:
+            members = _without_notes(members)
+        return _from_openapi_30(members) if self._kind.is_openapi_30 else members
+
+    def _word(self, word: str, value: Any, path: Path) -> Any:  # noqa: ANN401 - any JSON value
+        match value:
+            case dict() if word in _ONES:
+                return self._taken(value, path)
+            case list() if word in _LISTS:
+                return [self._taken(part, (*path, str(place))) for place, part in enumerate(value)]
+            case dict() if word in MAPS:
+                return {name: self._taken(part, (*path, name)) for name, part in value.items()}
+            case _:
+                return value
+
+    def _reference(self, reference: str, path: Path) -> str:
+        target = self._target(reference, path)
+        if isinstance(target, str):
+            return target
+        if target not in self._names:
+            self._names[target] = self._name(target)
+            self._pending.append(target)
+        name = self._names[target]
+        return f"#/{self._kind.definitions}/{name}" if name else "#"
+
+    def _target(self, reference: str, path: Path) -> Path | str:
+        """Give where a reference leads to; a text, where it leads to another document."""
+        base = next(self._bases[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self._bases)
+        whole, fragment = urldefrag(reference)
+        whole = urljoin(base, whole) if whole else base
+        if whole not in self._resources:
+            return f"{whole}#{fragment}" if fragment else whole
+        fragment = unquote(fragment)
+        if not fragment or fragment.startswith("/"):
+            return self._resources[whole] + json_pointer.steps(fragment)
+        if (whole, fragment) not in self._anchors:
+            raise SettingsError(f"at {written(path) or '(root)'}: $ref {reference!r} leads nowhere")
+        return self._anchors[whole, fragment]
+
+    def _look_for_ids(self, document: Any) -> None:  # noqa: ANN401 - any JSON value
+        pending: list[tuple[Path, Any, str]] = [((), document, "")]
+        while pending:
+            path, value, base = pending.pop()
+            if isinstance(value, dict):
+                base = self._look_at(path, value, base)
+            pending += [((*path, step), part, base) for step, part in _parts(value)]
+
+    def _look_at(self, path: Path, schema: dict[str, Any], base: str) -> str:
+        named = schema.get(self._kind.id_word)
+        # Up to draft-07 a reference is alone, whatever stands beside it.
+        if isinstance(named, str) and ("$ref" not in schema or self._kind.definitions == "$defs"):
+            whole, fragment = urldefrag(named)
+            if whole:
+                base = urljoin(base, whole)
+                self._resources[base] = self._resources.get(base, path)
+                self._bases[path] = base
+            elif fragment and not fragment.startswith("/"):
+                self._anchors[base, fragment] = path
+        for word in ("$anchor", "$dynamicAnchor"):
+            if isinstance(schema.get(word), str):
+                self._anchors[base, schema[word]] = path
+        return base
+
+    def _name(self, path: Path) -> str:
+        wanted = _NO_NAME.sub("_", path[-1]) or "_"
+        name, number, others = wanted, 2, set(self._names.values())
+        while name in others:
+            name, number = f"{wanted}_{number}", number + 1
+        return name
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - any JSON value
+    match value:
+        case dict():
+            yield from ((name, part) for name, part in value.items() if name not in _DATA)
+        case list():
+            yield from ((str(place), part) for place, part in enumerate(value))
+
+
+def _without_notes(schema: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what the standards of APIs add for people and generators; what is an example stays one."""
+    kept = {word: value for word, value in schema.items() if word not in (*_NOTES_OF_APIS, "example")}
+    if "example" in schema and "examples" not in schema:
+        kept["examples"] = [schema["example"]]
+    return kept
+
+
+def _from_openapi_30(schema: dict[str, Any]) -> dict[str, Any]:
+    """Say in words of 2020-12 what a schema of OpenAPI 3.0 means by its own."""
+    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if isinstance(says := schema.get(exclusive), bool):
+            del schema[exclusive]
+            if says and bound in schema:
+                schema[exclusive] = schema.pop(bound)
+    says_so = [schema.pop(word, None) is True for word in ("nullable", "x-nullable")]
+    return _or_null(schema) if any(says_so) else schema
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    kind = schema.get("type")
+    if not isinstance(kind, str) or schema.keys() & {"allOf", "anyOf", "oneOf", "not", "const"}:
+        return {"anyOf": [schema, {"type": "null"}]} if schema else schema
+    wider = schema | {"type": [kind, "null"]}
+    if isinstance(values := schema.get("enum"), list) and None not in values:
+        wider["enum"] = [*values, None]
+    return wider
