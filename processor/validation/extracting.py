@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urldefrag, urljoin
 
 from processor import json_pointer
 from processor.errors import SettingsError
-from processor.wire import pointer as written
+from processor.json_pointer import pointer as written
 
 Path: TypeAlias = tuple[str, ...]
 

@@ -12,9 +12,9 @@ from urllib.parse import unquote
 
 from processor import json_pointer
 from processor.errors import SettingsError
+from processor.json_pointer import pointer as written
 from processor.validation.dialects import DIALECTS, DRAFT_4, DRAFT_6, DRAFT_7, DRAFT_2020, dialect_of
 from processor.validation.extracting import MAPS, Kind, Path, extracted
-from processor.wire import pointer as written
 
 _SHOWN_MAX = 5
 _NEAR = 0.5

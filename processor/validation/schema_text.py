@@ -13,7 +13,7 @@ import msgspec
 
 from processor import strict_json
 from processor.errors import SettingsError
-from processor.wire import pointer
+from processor.json_pointer import pointer
 
 FILE_BYTES_MAX = 32 * 1024 * 1024
 """Descriptions of large interfaces have 10 MiB; what is stored is one schema of them."""
