@@ -7,11 +7,11 @@ import click
 
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
-from processor.validation.schema_files import read_schema, schema_options
 from processor.terminal import fit, say
 from processor.validation.compiling import compile_schema
 from processor.validation.linting import Remark, lint
 from processor.validation.preparing import HowToRead
+from processor.validation.schema_files import read_schema, schema_options
 
 _SHOWN_MAX = 20
 
