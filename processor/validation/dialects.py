@@ -99,13 +99,31 @@ def _words() -> Iterator[tuple[str, Keyword]]:
         | dict.fromkeys(("additionalProperties", "propertyNames", "contentSchema"), "one")
         | dict.fromkeys(("unevaluatedItems", "unevaluatedProperties"), "one")
     )
-    notes = (
-        "title description default examples $comment readOnly writeOnly deprecated "
-        "contentMediaType contentEncoding contentSchema $vocabulary"
-    ).split()
+    notes = [
+        "title",
+        "description",
+        "default",
+        "examples",
+        "$comment",
+        "readOnly",
+        "writeOnly",
+        "deprecated",
+        "contentMediaType",
+        "contentEncoding",
+        "contentSchema",
+        "$vocabulary",
+    ]
     for first, last, words in (
-        (0, 4, "$schema $ref title description default type enum multipleOf maximum minimum maxLength minLength"),
-        (0, 4, "exclusiveMaximum exclusiveMinimum pattern format items maxItems minItems uniqueItems required"),
+        (
+            0,
+            4,
+            "$schema $ref title description default type enum multipleOf maximum minimum maxLength minLength",
+        ),
+        (
+            0,
+            4,
+            "exclusiveMaximum exclusiveMinimum pattern format items maxItems minItems uniqueItems required",
+        ),
         (0, 4, "maxProperties minProperties properties patternProperties additionalProperties"),
         (0, 4, "allOf anyOf oneOf not"),
         (0, 0, "id"),

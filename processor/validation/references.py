@@ -71,7 +71,9 @@ class Document:
         is_pointer = not fragment or fragment.startswith("/")
         starts = self.resources[uri] if is_pointer else self._anchors.get((uri, fragment), [])
         if len(starts) > 1 and any(self._at(start) != self._at(starts[0]) for start in starts):
-            raise trouble(by, f"leads to {' and '.join(start or '(root)' for start in starts)}, which have one name")
+            raise trouble(
+                by, f"leads to {' and '.join(start or '(root)' for start in starts)}, which have one name"
+            )
         at = starts[0] + (fragment if is_pointer else "") if starts else ""
         schema = self._at(at)
         if not starts or not isinstance(schema, dict | bool):
@@ -134,7 +136,9 @@ def _check_id(own: str, place: Subschema) -> None:
     try:
         urlsplit(own)
     except ValueError as error:
-        raise SettingsError(f"at {place.at or '(root)'}: {place.dialect.id_word}: {own!r} is no URI: {error}") from None
+        raise SettingsError(
+            f"at {place.at or '(root)'}: {place.dialect.id_word}: {own!r} is no URI: {error}"
+        ) from None
 
 
 def _check_form(schema: dict[str, Any] | bool, dialect: Dialect, at: str) -> None:

@@ -48,7 +48,9 @@ def subschemas(
         if own is not None or here == "":
             draft = named
         yield Subschema(here, found, own or outer, draft, is_resource=own is not None)
-        pending += reversed([(place, part, own or outer, draft) for place, part in _parts(here, found, draft)])
+        pending += reversed(
+            [(place, part, own or outer, draft) for place, part in _parts(here, found, draft)]
+        )
 
 
 def own_uri(schema: dict[str, Any], dialect: Dialect, base: str) -> str | None:

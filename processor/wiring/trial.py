@@ -25,7 +25,7 @@ from processor.queue_rules import require_name
 from processor.registry import require_publishable
 from processor.registry_rows import read_registry
 from processor.rights import VOID
-from processor.schema_trial import Report, planned, try_out
+from processor.schema_trial import Asked, Report, planned, stored_texts, try_out
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.validation.compiling import compile_schema
@@ -77,12 +77,13 @@ class GivenSchemas:
     def registry(self, found: Envelope | Claimed) -> Registry:
         """Give the registry for one event: it knows its tenant, and its schema in the version it names."""
         event_type, version = found.event_type, getattr(found, "schema_version", None)
+        tenants = {} if found.tenant_id is None else {found.tenant_id: False}
+        schemas = tuple(self._schemas.values())
         schema = self._schemas.get(event_type) or self._schemas.get(None)
-        if found.tenant_id is None or event_type is None or schema is None:
-            schemas: tuple[EventSchema, ...] = ()
-        else:
-            schemas = (replace(schema, event_type=event_type, version=version or 1),)
-        return Registry(0, {} if found.tenant_id is None else {found.tenant_id: False}, schemas)
+        if event_type is not None and schema is not None:
+            # Beside all the others, of which what was compiled is forgotten otherwise.
+            schemas = (*schemas, replace(schema, event_type=event_type, version=version or 1))
+        return Registry(0, tenants, schemas)
 
 
 class Trial:
@@ -145,6 +146,7 @@ def try_schema(
     schema: EventSchema,
     id_scope: Sequence[str],
     *,
+    compat: str | None,
     against: Sequence[str],
     since: datetime | None,
     limit: int,
@@ -157,12 +159,32 @@ def try_schema(
     with database(settings) as connection:
         registry = _registry(connection)
         require_all_rows(connection)
-        require_publishable(connection, schema, id_scope)
+        require_publishable(connection, schema, id_scope, compat)
         now, then = make_schemas(settings), make_schemas(settings)
         now.install(registry)
         asked, registry = planned(registry, schema, id_scope, since, limit)
         then.install(registry)
         return try_out(connection, asked, then, now, against=against, on_batch=on_batch)
+
+
+def each_stored(
+    settings: Settings,
+    event_type: str,
+    tenant_id: str | None,
+    since: datetime | None,
+    limit: int,
+    take: Callable[[str], object],
+) -> None:
+    """Hand the payloads of the newest stored messages of a type, or of one tenant's, to `take`, as texts.
+
+    Raises as `database` and `stored_texts` do.
+    """
+    with database(settings) as connection:
+        migrations.require_current(connection)
+        require_all_rows(connection)
+        which = EventSchema(0, event_type, tenant_id, 0, "")
+        for text in stored_texts(connection, Asked(which, since=since, limit=limit)):
+            take(text)
 
 
 _FIELDS = ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "payload", "context")
