@@ -140,6 +140,7 @@ def _as_dict(report: Report) -> dict[str, Any]:
             "rejected_already": stored.rejected_already,
             "unreadable": stored.unread,
             "is_all": stored.is_all,
+            "back_to": stored.reached,
             "estimated_count": stored.judged if stored.is_all else max(stored.about, stored.judged),
             "seconds": round(stored.seconds, 3),
             "examples": stored.examples,
@@ -207,6 +208,9 @@ def _of_stored(found: Stored) -> Iterator[str]:
 def _part(found: Stored) -> str:
     if found.is_all:
         return f"{found.judged:,}"
+    if found.reached is not None:
+        words = f"back to {moment_of(found.reached)}; to look further back took too long"
+        return f"the newest {found.judged:,} ({words})"
     if found.about > found.judged:
         return f"the newest {found.judged:,} (of some {found.about:,}, by estimate)"
     return f"the newest {found.judged:,} (there are more)"
