@@ -1,6 +1,8 @@
 """The page of schemas, typed word for word beside `processor dev`: it prints what the page shows."""
 
+import contextlib
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -28,29 +30,42 @@ def pattern(shown: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"^\\\.\\\.\\\.\\\n", "(.*\n)*", text, flags=re.MULTILINE))
 
 
-def test_the_page_prints_what_it_shows(tmp_path: Path) -> None:
-    # Standard error in its place among what is printed.
-    script = "exec 2>&1; cd shop; set -a; . ../dev.env; set +a\n"
-    (tmp_path / "shop").mkdir()
+def on_a_screen(script: str, directory: Path) -> tuple[int, str]:
+    """Run it in a terminal of 80 columns; gives its exit code and what stands on the screen."""
     environment = dev.environment() | {
         "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}",
         "COLUMNS": "80",
+        "TERM": "dumb",
     }
+    ours, its = pty.openpty()
+    with subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=its,
+        stderr=its,
+    ) as running:
+        os.close(its)
+        shown = b""
+        # Linux says by an error that nobody has the other end any more.
+        with contextlib.suppress(OSError), open(ours, "rb", buffering=0) as screen:
+            while part := screen.read(4096):
+                shown += part
+    lines = shown.decode().replace("\r\n", "\n").split("\n")
+    return running.returncode, "\n".join(line.rstrip() for line in lines)
+
+
+def test_the_page_prints_what_it_shows(tmp_path: Path) -> None:
+    settings = "cd shop; set -a; . ../dev.env; set +a\n"
+    (tmp_path / "shop").mkdir()
 
     with dev.running(tmp_path):
         for typed, shown in BLOCK.findall(PAGE):
-            done = subprocess.run(
-                ["bash", "-c", script + typed],
-                cwd=tmp_path,
-                env=environment,
-                stdout=subprocess.PIPE,
-                text=True,
-                check=False,
-                timeout=60,
-            )
-            assert done.returncode == int((EXIT_CODE.findall(typed) or [0])[-1]), typed + done.stdout
-            printed = MOMENT.sub("MOMENT", done.stdout)
-            assert pattern(shown).fullmatch(printed), f"{typed}\n{done.stdout}\nshown:\n{shown}"
+            code, printed = on_a_screen(settings + typed, tmp_path)
+            assert code == int((EXIT_CODE.findall(typed) or [0])[-1]), f"{typed}\n{printed}"
+            same = pattern(shown).fullmatch(MOMENT.sub("MOMENT", printed))
+            assert same, f"{typed}\n{printed}\nshown:\n{shown}"
 
 
 def test_the_ci_runs_what_the_page_has_typed() -> None:
