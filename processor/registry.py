@@ -9,13 +9,14 @@ import orjson
 import psycopg
 
 from processor.api_keys import new_key
+from processor.compat import require_compatible
 from processor.errors import NotFound, Reason, SettingsError
 from processor.model import EventSchema
 from processor.noise import expected
 from processor.queries import queries
 from processor.rights import NEITHER, Rights
-from processor.validation.compiling import compile_schema
-from processor.validation.schema_text import schema_text, schema_value
+from processor.validation.judge import require_usable
+from processor.validation.schema_text import schema_text
 
 _NO_JSON = (Reason.NOT_UTF8, Reason.NOT_JSON, Reason.TOO_LARGE)
 _NAME_MAX = 256
@@ -163,23 +164,29 @@ def publish_schema(
     id_scope: Sequence[str] = (),
     *,
     formats: str = "assert",
+    compat: str | None = None,
+    breaking: bool = False,
 ) -> int:
     """Publish the next version of an event type's schema, and the event type itself where it is new.
 
     `formats` "annotate" takes `format` as a note. `id_scope` says within which values of the payload,
     by JSON pointers, an id is unique; empty: as it was, of a new event type within tenant and producer.
+    `compat` is what this version and the next are held to; None: as it was. `breaking` lets this one pass.
 
     Gives the version. Raises SettingsError where the definition is no usable JSON Schema, the event type
-    no usable name or the scope another than that of an event type with a schema, NotFound where there is no
-    such tenant.
+    no usable name, the scope another than that of an event type with a schema, or where the version breaks
+    what the event type promises; NotFound where there is no such tenant.
     """
-    compile_schema(definition, formats=formats)
+    text = schema_text(definition)
+    require_usable(text, formats)
     sql = queries("registry")
+    text = schema_text(definition)
     parameters = {
         "event_type": event_type,
         "tenant_id": tenant_id,
-        "definition": schema_text(definition),
+        "definition": text,
         "formats": formats,
+        "compat": compat,
         "id_scope": list(id_scope),
         "description": str(definition.get("description", ""))[:1000] if isinstance(definition, dict) else "",
     }
@@ -190,6 +197,10 @@ def publish_schema(
             if id_scope:
                 connection.execute(sql["scope_ids"], parameters)
                 connection.execute(sql["settle_id_scope"])
+            if compat is not None:
+                connection.execute(sql["promise_compat"], parameters)
+            asked = "none" if breaking else compat
+            require_compatible(connection, event_type, tenant_id, text, formats, asked)
             row = connection.execute(sql["publish_schema"], parameters).fetchone()
     except psycopg.errors.ForeignKeyViolation:
         raise _no_tenant(tenant_id) from None
@@ -204,11 +215,17 @@ def publish_schema(
 
 
 def require_publishable(
-    connection: psycopg.Connection[Any], schema: EventSchema, id_scope: Sequence[str]
+    connection: psycopg.Connection[Any],
+    schema: EventSchema,
+    id_scope: Sequence[str],
+    compat: str | None = None,
 ) -> None:
-    """Raise what `publish_schema` would raise for this schema, and change nothing; a reader may ask it."""
+    """Raise what `publish_schema` would raise for this schema, and change nothing; a reader may ask it.
+
+    `compat` is what the schema is held to: "none" to nothing; None: to what the event type asks.
+    """
     event_type, tenant_id = schema.event_type, schema.tenant_id
-    compile_schema(schema_value(schema.definition), formats=schema.formats)
+    require_usable(schema.definition, schema.formats)
     parameters = {
         "event_type": event_type,
         "tenant_id": tenant_id,
@@ -229,6 +246,7 @@ def require_publishable(
         raise _scope_stays(event_type)
     if not tenant_known:
         raise _no_tenant(tenant_id)
+    require_compatible(connection, event_type, tenant_id, schema.definition, schema.formats, compat)
 
 
 def _no_tenant(tenant_id: str | None) -> NotFound:

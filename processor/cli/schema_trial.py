@@ -93,6 +93,7 @@ def run_trial(
     how: HowToRead,
     tenant_id: str | None,
     id_scope: Sequence[str] = (),
+    compat: str | None = "none",
     against: Sequence[str] = _AGAINST,
     since: datetime | None = None,
     limit: int = LIMIT,
@@ -104,6 +105,7 @@ def run_trial(
         Settings.load(),
         EventSchema(0, event_type, tenant_id, 0, schema_text(definition), how.formats),
         id_scope,
+        compat=compat,
         against=against,
         since=since,
         limit=limit,
@@ -137,6 +139,7 @@ def _as_dict(report: Report) -> dict[str, Any]:
         and {
             "judged": stored.judged,
             "would_be_rejected": stored.rejected,
+            "rejected_already": stored.rejected_already,
             "unreadable": stored.unread,
             "is_all": stored.is_all,
             "estimated_count": stored.judged if stored.is_all else max(stored.about, stored.judged),
@@ -170,8 +173,8 @@ def _print(report: Report) -> None:
     if report.rejected is not None:
         for line in _of_rejected(report.rejected):
             say(fit(line, "  "))
-    tenants = [tenant_id for tenant_id in _tenants(report) if _changes(report, tenant_id)]
-    if len(report.tenants) > 1 and tenants:
+    tenants = _tenants(report)
+    if len(tenants) > 1:
         rows = [_tenant_row(report, tenant_id) for tenant_id in tenants[:_LISTED_MAX]]
         click.echo()
         print_table(
@@ -188,6 +191,8 @@ def _of_stored(found: Stored) -> Iterator[str]:
         yield "stored messages: none of this type" if found.is_all else "stored messages: none was judged"
         return
     yield f"stored messages: {found.rejected:,} of {_part(found)} would be rejected"
+    if found.rejected_already:
+        yield f"  {found.rejected_already:,} of these would be rejected by what is published now, too"
     if found.unread:
         yield f"  {found.unread:,} can't be read: no processor stored them so"
     for row in found.examples:
@@ -198,13 +203,15 @@ def _of_stored(found: Stored) -> Iterator[str]:
     if found.rejected > len(found.examples):
         yield f"  ... and {found.rejected - len(found.examples):,} more"
     if found.seconds > 1:
-        yield f"  {found.judged / found.seconds:,.0f} a second"
+        yield f"  judged in {found.seconds:.1f} s, {found.judged / found.seconds:,.0f} a second"
 
 
 def _part(found: Stored) -> str:
     if found.is_all:
         return f"{found.judged:,}"
-    return f"the newest {found.judged:,} (of some {max(found.about, found.judged):,}, by estimate)"
+    if found.about > found.judged:
+        return f"the newest {found.judged:,} (of some {found.about:,}, by estimate)"
+    return f"the newest {found.judged:,} (there are more)"
 
 
 def _of_rejected(found: Rejected) -> Iterator[str]:
@@ -233,10 +240,6 @@ def _tenants(report: Report) -> list[str | None]:
 def _changed(report: Report, tenant_id: str | None) -> tuple[int, int]:
     counts = report.tenants[tenant_id]
     return counts["stored_rejected"], counts["rejected_passing"]
-
-
-def _changes(report: Report, tenant_id: str | None) -> bool:
-    return any(_changed(report, tenant_id))
 
 
 def _tenant_row(report: Report, tenant_id: str | None) -> dict[str, Any]:

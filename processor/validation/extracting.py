@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from urllib.parse import unquote, urldefrag, urljoin
+from urllib.parse import quote, unquote, urldefrag, urljoin
 
 from processor import json_pointer
 from processor.errors import SettingsError
@@ -35,7 +35,7 @@ _ONES = (
 _LEFT_BEHIND = ("$defs", "definitions", "$id", "id", "$schema", "$anchor")
 """What is referred to comes along by its path."""
 
-_REFERENCES = ("$ref", "$recursiveRef")
+_DYNAMIC = ("$dynamicRef", "$recursiveRef")
 _NOTES_OF_APIS = ("discriminator", "xml", "externalDocs")
 _DATA = ("example", "examples", "default", "enum", "const")
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
@@ -63,7 +63,24 @@ def extracted(document: Any, path: Path, kind: Kind) -> Any:  # noqa: ANN401 - a
 
     A reference to another document stays. Raises SettingsError where one leads nowhere in this one.
     """
-    return _Extract(document, kind).schema(path)
+    if not path and not kind.is_api:
+        return document
+    try:
+        return _Extract(document, kind).schema(path)
+    except _Dynamic:
+        return _as_part(document, path, kind)
+
+
+class _Dynamic(Exception):
+    """A reference leads to wherever whoever came there came from, so that no path can be written for it."""
+
+
+def _as_part(document: dict[str, Any], path: Path, kind: Kind) -> dict[str, Any]:
+    """Give a schema that refers to a path of the document, which it holds whole."""
+    whole = {kind.id_word: "urn:document"} | document
+    head = {"$schema": kind.schema} if kind.schema else {}
+    reference = {"$ref": f"{whole[kind.id_word].removesuffix('#')}#{quote(written(path))}"}
+    return head | reference | {kind.definitions: {"document": whole}}
 
 
 class _Extract:
@@ -120,8 +137,10 @@ class _Extract:
             return {"$ref": self._reference(schema["$ref"], path)}
         members: dict[str, Any] = {}
         for word, value in schema.items():
-            if word in _REFERENCES and isinstance(value, str):
-                members["$ref"] = self._reference(value, path)
+            if word in _DYNAMIC and not self._kind.is_openapi_30:
+                raise _Dynamic
+            if word == "$ref" and isinstance(value, str):
+                members[word] = self._reference(value, path)
             elif word not in _LEFT_BEHIND:
                 members[word] = self._word(word, value, (*path, word))
         if self._kind.is_api:
@@ -173,7 +192,8 @@ class _Extract:
 
     def _look_at(self, path: Path, schema: dict[str, Any], base: str) -> str:
         named = schema.get(self._kind.id_word)
-        if isinstance(named, str):
+        # Up to draft-07 a reference is alone, whatever stands beside it.
+        if isinstance(named, str) and ("$ref" not in schema or self._kind.definitions == "$defs"):
             whole, fragment = urldefrag(named)
             if whole:
                 base = urljoin(base, whole)

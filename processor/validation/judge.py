@@ -119,16 +119,17 @@ class JudgeProcess:
         key, compiled = self._compile(schema)
         if isinstance(compiled, Unusable):
             return Broken(compiled.words)
-        reply = self._ask(Judge(key, payload))
+        reply: Answer | Invalid = self._ask(Judge(key, payload))
         if not isinstance(reply, Invalid):
             return reply
         try:
-            return self._answer()
+            found: Found = self._answer()
         except _Ended as ended:
             if ended.from_outside:
                 raise
             # The verdict is there; where it is not valid was too much to ask.
             return Found([], None)
+        return found
 
     def _outlast(self, ask: Callable[[], T], cpu_s: float) -> T | Broken:
         """Ask in turn with the others, until there is an answer or it is known that there is none."""

@@ -72,12 +72,9 @@ def main() -> None:
                 reply = _compile(request, validators)
             else:
                 reply = _judge(request, validators[request.key])
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is an answer
-            reply = Broken(_words(error))
-        except BaseException as error:  # noqa: BLE001 - a panic in Rust
-            _send(Broken(_words(error)))
-            # It may have left anything behind in the library.
-            return
+        except BaseException as error:  # noqa: BLE001 - a panic in Rust is no Exception
+            # It may have left anything behind in the library: our worker ends us when it reads this.
+            reply = Broken(f"{type(error).__name__}: {str(error)[:200]}")
         signal.setitimer(signal.ITIMER_PROF, 0)
         _send(reply)
 
@@ -116,10 +113,6 @@ def _judge(request: Judge, validator: jsonschema_rs.Validator) -> Reply:
 
 def _told(error: jsonschema_rs.ValidationError) -> tuple[str, str, str]:
     return pointer(error.instance_path), pointer(error.schema_path), error.message
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error)[:200]}"
 
 
 def _limit_ourselves() -> None:

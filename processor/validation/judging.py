@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import jsonschema_rs
 import structlog
 
+from processor import metrics
 from processor.errors import Reason
 from processor.model import EventSchema
 from processor.validation.compiling import compile_schema
@@ -62,11 +63,15 @@ class Judging:
     def __init__(self, process: JudgeProcess | None = None) -> None:
         self._process = process or shared()
         self._known: dict[_Key, _Known] = {}
+        self._named: dict[_Key, tuple[str, str]] = {}
+        """What the metric names."""
 
     def install(self, schemas: Sequence[EventSchema]) -> None:
         """Forget what was compiled of schemas that are there no more."""
         live = {_key(schema) for schema in schemas}
         self._known = {key: known for key, known in list(self._known.items()) if key in live}
+        for key in self._named.keys() - live:
+            metrics.schema_unusable.remove(*self._named.pop(key))
 
     def trouble(self, schema: EventSchema, envelope: Envelope) -> Refusal | None:
         """Say why the payload of an event breaks a schema; None: it is valid. Raises Stopped."""
@@ -98,6 +103,7 @@ class Judging:
             }
         if isinstance(answer, Broken):
             log.error("judging_failed", schema_id=schema.schema_id, event_type=schema.event_type)
+            self._name(schema)
             return Reason.UNSTORABLE, _which(schema) | {
                 "message": f"the payload can't be judged by version {schema.version} of the schema: "
                 f"{answer.words}; mend the schema or the payload, then replay"
@@ -126,6 +132,7 @@ class Judging:
         if isinstance(found, Unusable):
             known = _Known(found.words)
             log.error("schema_unusable", schema_id=schema.schema_id, event_type=schema.event_type)
+            self._name(schema)
         elif found.price_ns is None:
             known = _Known()
         else:
@@ -134,6 +141,10 @@ class Judging:
         # The definition is part of the key, because psql can change what should have been a new version.
         self._known[_key(schema)] = known
         return known
+
+    def _name(self, schema: EventSchema) -> None:
+        labels = self._named[_key(schema)] = schema.event_type, str(schema.version)
+        metrics.schema_unusable.labels(*labels).set(1)
 
 
 def _which(schema: EventSchema) -> dict[str, Any]:

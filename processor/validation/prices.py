@@ -132,6 +132,8 @@ class _Prices:
             return
         if not isinstance(schema, dict) or schema.keys() & _DEAR_WORDS:
             raise _Dear
+        if "$schema" in schema and node is not self._root:
+            raise _Dear
         if isinstance(schema.get(self._id), str):
             resolver = resolver.lookup(schema[self._id]).resolver
         node.own_ns += self._own_ns(schema)

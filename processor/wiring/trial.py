@@ -25,7 +25,7 @@ from processor.queue_rules import require_name
 from processor.registry import require_publishable
 from processor.registry_rows import read_registry
 from processor.rights import VOID
-from processor.schema_trial import Report, planned, try_out
+from processor.schema_trial import Asked, Report, planned, stored_texts, try_out
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.validation.compiling import compile_schema
@@ -146,6 +146,7 @@ def try_schema(
     schema: EventSchema,
     id_scope: Sequence[str],
     *,
+    compat: str | None,
     against: Sequence[str],
     since: datetime | None,
     limit: int,
@@ -158,12 +159,32 @@ def try_schema(
     with database(settings) as connection:
         registry = _registry(connection)
         require_all_rows(connection)
-        require_publishable(connection, schema, id_scope)
+        require_publishable(connection, schema, id_scope, compat)
         now, then = make_schemas(settings), make_schemas(settings)
         now.install(registry)
         asked, registry = planned(registry, schema, id_scope, since, limit)
         then.install(registry)
         return try_out(connection, asked, then, now, against=against, on_batch=on_batch)
+
+
+def each_stored(
+    settings: Settings,
+    event_type: str,
+    tenant_id: str | None,
+    since: datetime | None,
+    limit: int,
+    take: Callable[[str], object],
+) -> None:
+    """Hand the payloads of the newest stored messages of a type, or of one tenant's, to `take`, as texts.
+
+    Raises as `database` and `stored_texts` do.
+    """
+    with database(settings) as connection:
+        migrations.require_current(connection)
+        require_all_rows(connection)
+        which = EventSchema(0, event_type, tenant_id, 0, "")
+        for text in stored_texts(connection, Asked(which, since=since, limit=limit)):
+            take(text)
 
 
 _FIELDS = ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "payload", "context")

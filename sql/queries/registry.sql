@@ -26,6 +26,21 @@ FROM event_schema
 WHERE event_type = %(event_type)s AND tenant_id IS NOT DISTINCT FROM %(tenant_id)s
 RETURNING version
 
+-- promise_compat: Choose what is asked of an event type's next versions.
+UPDATE event_type SET compat = %(compat)s WHERE event_type = %(event_type)s AND compat <> %(compat)s
+
+-- compat: What is asked of an event type's next version.
+SELECT compat FROM event_type WHERE event_type = %(event_type)s
+
+-- compared_schema: One version of a schema, a tenant's own or shared; without a version the latest that applies to the tenant.
+SELECT version, tenant_id, definition::text, formats
+FROM event_schema
+WHERE event_type = %(event_type)s
+  AND (tenant_id IS NOT DISTINCT FROM %(tenant_id)s OR tenant_id IS NULL AND %(version)s::int IS NULL)
+  AND (%(version)s::int IS NULL OR version = %(version)s)
+ORDER BY tenant_id NULLS LAST, version DESC
+LIMIT 1
+
 -- list_tenants: Every tenant, and the queue by which it was registered.
 SELECT tenant_id, name, status, created_at, registered_by FROM tenant ORDER BY tenant_id
 
@@ -76,13 +91,13 @@ FROM queue
 WHERE queue = %(queue)s
 
 -- list_schemas: Every version of every schema, without the definitions.
-SELECT event_type, tenant_id, version, schema_id, published_at, id_scope
+SELECT event_type, tenant_id, version, schema_id, published_at, id_scope, formats, compat
 FROM event_schema JOIN event_type USING (event_type)
 WHERE (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
 ORDER BY event_type, tenant_id NULLS FIRST, version
 
--- show_schema: One version of a schema; without a version the latest.
-SELECT event_type, tenant_id, version, schema_id, published_at, id_scope, definition
+-- show_schema: One version of a schema, the definition as text; without a version the latest.
+SELECT event_type, tenant_id, version, schema_id, published_at, id_scope, formats, compat, definition::text AS definition
 FROM event_schema JOIN event_type USING (event_type)
 WHERE event_type = %(event_type)s AND tenant_id IS NOT DISTINCT FROM %(tenant_id)s
   AND (%(version)s::int IS NULL OR version = %(version)s)

@@ -1,0 +1,93 @@
+"""Whether one schema takes every payload that another takes, and a payload that shows where it does not.
+
+    a payload that was found, and judged by both  ─▶ no
+    else what the library can prove               ─▶ yes or no
+    else the differences of their structure       ─▶ yes, where none narrows
+                                                  ─▶ unknown
+
+A payload is the best answer: people see at once what breaks, and no proof has to be believed.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import jsonschema_rs
+
+from processor.errors import SettingsError
+from processor.validation.compiling import compile_schema
+from processor.validation.conjunctions import Document
+from processor.validation.differences import differences, text
+from processor.validation.payloads import payloads
+
+_PAYLOADS_MAX = 3000
+
+Answer: TypeAlias = Literal["yes", "no", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A schema, and how it takes formats: "assert" or "annotate"."""
+
+    definition: dict[str, Any] | bool
+    formats: str = "assert"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether one takes all that the other takes; `example` is a payload, as JSON, that it does not take."""
+
+    answer: Answer
+    example: str | None = None
+
+
+def takes_all(taker: Asked, taken: Asked) -> Verdict:
+    """Say whether a schema takes every payload that another takes."""
+    takes, may_refuse = _compiled(taken), _compiled(taker)
+    if takes is None or may_refuse is None:
+        # Whatever is judged by a schema that can't be used is refused.
+        return Verdict("yes" if takes is None else "no")
+    if (example := _example(taker, taken, takes, may_refuse)) is not None:
+        return Verdict("no", example)
+    answer = _proof(taker, taken)
+    if answer == "unknown":
+        found = differences(taken.definition, taker.definition, formats=(taken.formats, taker.formats))
+        answer = "unknown" if any(one.narrows for one in found) else "yes"
+    return Verdict(answer)
+
+
+def _compiled(asked: Asked) -> jsonschema_rs.Validator | None:
+    try:
+        return compile_schema(asked.definition, formats=asked.formats)
+    except SettingsError:
+        return None
+
+
+def _example(
+    taker: Asked, taken: Asked, takes: jsonschema_rs.Validator, may_refuse: jsonschema_rs.Validator
+) -> str | None:
+    first = Document(taken.definition, formats=taken.formats == "assert")
+    second = Document(taker.definition, formats=taker.formats == "assert")
+    found = [
+        text(value)
+        for value in payloads(first, second, _PAYLOADS_MAX)
+        if takes.is_valid(value) and not may_refuse.is_valid(value)
+    ]
+    return min(found, key=len, default=None)
+
+
+def _proof(taker: Asked, taken: Asked) -> Answer:
+    try:
+        whole, part = (
+            jsonschema_rs.canonicalize(one.definition, validate_formats=one.formats == "assert", offline=True)
+            for one in (taker, taken)
+        )
+        covers = whole.covers(part)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # noqa: BLE001 - the library's panics are no Exception
+        return "unknown"
+    known: dict[jsonschema_rs.canonical.Containment, Answer] = {
+        jsonschema_rs.canonical.Containment.YES: "yes",
+        jsonschema_rs.canonical.Containment.NO: "no",
+    }
+    return known.get(covers, "unknown")

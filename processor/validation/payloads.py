@@ -1,0 +1,174 @@
+"""Payloads that a schema may take: ordinary ones, and ones at the edges of what another schema takes.
+
+Nothing is promised of one of them: who needs to know asks the validators.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from processor.validation.conjunctions import Conjunction, Document, Node
+from processor.validation.differences import bound, limit, types_of, values_of
+
+_DEPTH_MAX = 8
+_VALUES_MAX = 40
+_LONG = 300
+_SAMPLES = (
+    "x",
+    "",
+    "2024-05-01T12:00:00Z",
+    "2024-05-01",
+    "12:00:00Z",
+    "P1D",
+    "a@example.com",
+    "example.com",
+    "192.0.2.1",
+    "2001:db8::1",
+    "https://example.com/",
+    "0d0a7f3e-5b1c-4f5e-9c1a-2b3c4d5e6f70",
+    "/a",
+    "A1",
+    "EUR",
+    "1",
+    "é",
+)
+_NUMBERS = (1, 0, -1, 0.5, 100, 1000000000000)
+
+
+def payloads(document: Document, other: Document, count_max: int) -> Iterator[Any]:
+    """Give payloads of a schema, with values at the bounds of both; at most so many."""
+    making = _Making(document, other)
+    return islice(making.values([document.root], [other.root], 0), count_max)
+
+
+class _Making:
+    def __init__(self, document: Document, other: Document) -> None:
+        self.document = document
+        self.other = other
+
+    def values(self, mine: Sequence[Node], others: Sequence[Node], depth: int) -> Iterator[Any]:
+        """Give values; the first is the most ordinary one."""
+        asked, beside = self.document.conjunction(mine), self.other.conjunction(others)
+        if asked.refuses or depth > _DEPTH_MAX:
+            return
+        branches = [
+            node.within(one)
+            for word in ("anyOf", "oneOf")
+            for node in asked.nodes(word)
+            for one in node.schema
+        ]
+        if branches:
+            # One of each is enough: what has several lists of them is asked for the first of each other.
+            for branch in branches:
+                yield from self._plain(self.document.conjunction([*mine, branch]), beside, depth)
+        else:
+            yield from self._plain(asked, beside, depth)
+
+    def _plain(self, asked: Conjunction, beside: Conjunction, depth: int) -> Iterator[Any]:
+        if (known := values_of(asked)) is not None:
+            yield from known.values()
+            return
+        types = types_of(asked)
+        if "object" in types:
+            yield from self._objects(asked, beside, depth)
+        if "array" in types:
+            yield from self._arrays(asked, beside, depth)
+        if "string" in types:
+            yield from _strings(asked, beside)
+        if "integer" in types:
+            yield from (
+                number for number in _numbers(asked, beside) if "number" in types or number == int(number)
+            )
+        if "boolean" in types:
+            yield from (True, False)
+        if "null" in types:
+            yield None
+
+    def _objects(self, asked: Conjunction, beside: Conjunction, depth: int) -> Iterator[Any]:
+        required = {name for names in asked.all("required") for name in names}
+        names = dict.fromkeys(
+            [
+                *asked.names(),
+                *required,
+                *beside.names(),
+                *(name for names in beside.all("required") for name in names),
+            ]
+        )
+        members: dict[str, list[Any]] = {}
+        for name in names:
+            found = self.values(asked.member(name), beside.member(name), depth + 1)
+            members[name] = list(islice(found, _VALUES_MAX))
+        least = {name: members[name][0] for name in names if name in required and members[name]}
+        most = {name: values[0] for name, values in members.items() if values}
+        yield least
+        yield most
+        for name, values in members.items():
+            yield {key: value for key, value in most.items() if key != name}
+            for value in values:
+                yield least | {name: value}
+        for more in self.values(asked.member_matching(set()), beside.member_matching(set()), depth + 1):
+            yield least | {"other": more}
+            break
+
+    def _arrays(self, asked: Conjunction, beside: Conjunction, depth: int) -> Iterator[Any]:
+        length = max(
+            (len(prefix) for part in (asked, beside) for prefix in part.all("prefixItems")), default=0
+        )
+        places = [
+            list(islice(self.values(asked.item(at), beside.item(at), depth + 1), _VALUES_MAX))
+            for at in range(length + 1)
+        ]
+        lengths = {0, 1, 2, length, length + 1}
+        for part in (asked, beside):
+            lengths |= {
+                int(found) + more
+                for found in (bound(part, "minItems", max), bound(part, "maxItems", min))
+                if found is not None
+                for more in (-1, 0, 1)
+            }
+        for count in sorted(lengths):
+            if 0 <= count <= _LONG:
+                chosen = [places[min(at, length)] for at in range(count)]
+                if all(chosen):
+                    yield [values[0] for values in chosen]
+                    # Each another, as uniqueItems asks.
+                    yield [values[at % len(values)] for at, values in enumerate(chosen)]
+        for at, values in enumerate(places):
+            before = [found[0] for found in places[:at] if found]
+            for value in values:
+                yield [*before, value]
+
+
+def _strings(asked: Conjunction, beside: Conjunction) -> Iterator[str]:
+    lengths = {
+        int(found) + more
+        for part in (asked, beside)
+        for found in (bound(part, "minLength", max), bound(part, "maxLength", min))
+        if found is not None
+        for more in (-1, 0, 1)
+    }
+    least = int(bound(asked, "minLength", max) or 0)
+    for word in ("examples", "default"):
+        for said in asked.all(word):
+            yield from (
+                value for value in (said if isinstance(said, list) else [said]) if isinstance(value, str)
+            )
+    if 1 < least <= _LONG:
+        yield "x" * least
+    yield from _SAMPLES
+    yield from ("x" * length for length in sorted({*lengths, _LONG}) if 0 <= length <= _LONG)
+    if (known := values_of(beside)) is not None:
+        yield from (value for value in known.values() if isinstance(value, str))
+
+
+def _numbers(asked: Conjunction, beside: Conjunction) -> Iterator[Any]:
+    bounds = [
+        found[0]
+        for part in (asked, beside)
+        for side in ("minimum", "maximum")
+        if (found := limit(part, side)) is not None
+    ]
+    steps = [*asked.all("multipleOf"), *beside.all("multipleOf")]
+    yield from steps
+    yield from (number + more for number in bounds for more in (0, 1, -1))
+    yield from _NUMBERS
