@@ -12,9 +12,9 @@ from urllib.parse import quote, unquote
 
 from processor import json_pointer
 from processor.errors import SettingsError
+from processor.json_pointer import pointer as written
 from processor.validation.dialects import DRAFT_2020, Dialect, dialect_of
 from processor.validation.subschemas import TOP, joined, own_uri
-from processor.wire import pointer as written
 
 Path: TypeAlias = tuple[str, ...]
 

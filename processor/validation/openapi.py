@@ -12,9 +12,9 @@ from urllib.parse import unquote
 
 from processor import json_pointer
 from processor.errors import SettingsError
+from processor.json_pointer import pointer as written
 from processor.validation.dialects import DRAFT_7, KEYWORDS, dialect_named, dialect_of
 from processor.validation.extracting import Kind, Path, extracted, translated
-from processor.wire import pointer as written
 
 _SHOWN_MAX = 5
 _NEAR = 0.5
