@@ -71,9 +71,9 @@ class _Given:
                 raise SettingsError(self.fault)
             named = dialect_of(self.definition, dialect)
             own = self.definition.get(named.id_word) if isinstance(self.definition, dict) else None
-            has_name = isinstance(own, str) and not own.startswith("#") and not is_place(own)
-            self.uri = joined(self.location, own)[0] if has_name else self.location
-            self.verbatim = joined(TOP, own)[0] if has_name else self.location
+            self.uri = self.verbatim = self.location
+            if isinstance(own, str) and not own.startswith("#") and not is_place(own):
+                self.uri, self.verbatim = joined(self.location, own)[0], joined(TOP, own)[0]
             # Where an id stands beside a $ref that makes it nothing, people mean it all the same.
             counts = isinstance(own, str) and own_uri(self.definition, named, self.location) is not None
             self.document = Document(self.definition, named, self.location if counts else self.uri)

@@ -91,14 +91,12 @@ class Keyword:
 
 
 def _words() -> Iterator[tuple[str, Keyword]]:
-    of_kind: dict[str, Kind] = (
-        dict.fromkeys(("allOf", "anyOf", "oneOf", "prefixItems"), "list")
-        | dict.fromkeys(("$defs", "definitions", "dependencies", "dependentSchemas"), "map")
-        | dict.fromkeys(("properties", "patternProperties"), "map")
-        | dict.fromkeys(("not", "if", "then", "else", "items", "additionalItems", "contains"), "one")
-        | dict.fromkeys(("additionalProperties", "propertyNames", "contentSchema"), "one")
-        | dict.fromkeys(("unevaluatedItems", "unevaluatedProperties"), "one")
-    )
+    of_kind: dict[str, Kind] = dict.fromkeys(("allOf", "anyOf", "oneOf", "prefixItems"), "list")
+    of_kind |= dict.fromkeys(("$defs", "definitions", "dependencies", "dependentSchemas"), "map")
+    of_kind |= dict.fromkeys(("properties", "patternProperties"), "map")
+    of_kind |= dict.fromkeys(("not", "if", "then", "else", "items", "additionalItems", "contains"), "one")
+    of_kind |= dict.fromkeys(("additionalProperties", "propertyNames", "contentSchema"), "one")
+    of_kind |= dict.fromkeys(("unevaluatedItems", "unevaluatedProperties"), "one")
     notes = [
         "title",
         "description",
@@ -153,7 +151,7 @@ def dialect_of(
     unnamed: Dialect = DRAFT_2020,
     at: str = "",
 ) -> Dialect:
-    """Give the draft that a schema names, `unnamed` where it names none. Raises SettingsError for any other."""
+    """Give the draft that a schema names, `unnamed` where none. Raises SettingsError for any other."""
     if not isinstance(definition, dict) or "$schema" not in definition:
         return unnamed
     named = definition["$schema"]
