@@ -110,10 +110,10 @@ def _place(document: Any, path: Path, kind: Kind) -> tuple[Path, Kind]:  # noqa:
         raise SettingsError(
             f"--pointer {written(asked)}: no schema is there; {_advice(document, written(asked))}"
         )
-    return path, kind if form is None else _of_format(str(form), kind)
+    return path, kind if form is None else _of_format(written(asked), str(form), kind)
 
 
-def _of_format(form: str, kind: Kind) -> Kind:
+def _of_format(pointer: str, form: str, kind: Kind) -> Kind:
     """Give by which words the payload of an AsyncAPI message is to be read."""
     plain, _, version = form.partition(";")
     version = version.rpartition("=")[2].strip()
@@ -123,7 +123,9 @@ def _of_format(form: str, kind: Kind) -> Kind:
         return _openapi({"openapi": version})
     if plain.startswith("application/schema+"):
         return Kind(kind.name, dialect_named(version) or kind.dialect)
-    raise SettingsError(f"its schemaFormat is {form[:80]!r}; expected one of JSON Schema")
+    raise SettingsError(
+        f"--pointer {pointer}: its schemaFormat is {form[:80]!r}; expected JSON Schema, or that of OpenAPI 3.0"
+    )
 
 
 def _is_schema(path: Path) -> bool:
