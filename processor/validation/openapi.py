@@ -124,7 +124,7 @@ def _of_format(pointer: str, form: str, kind: Kind) -> Kind:
     if plain.startswith("application/schema+"):
         return Kind(kind.name, dialect_named(version) or kind.dialect)
     raise SettingsError(
-        f"--pointer {pointer}: its schemaFormat is {form[:80]!r}; expected JSON Schema, or that of OpenAPI 3.0"
+        f"--pointer {pointer}: its schemaFormat is {form[:80]!r}; expected that of JSON Schema"
     )
 
 
