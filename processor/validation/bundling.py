@@ -85,7 +85,9 @@ class _Given:
             has_name = isinstance(own, str) and not own.startswith("#") and not is_place(own)
             self.uri = joined(self.location, own)[0] if has_name else self.location
             self.verbatim = joined(TOP, own)[0] if has_name else self.location
-            self.document = Document(self.definition, named, self.uri)
+            # Where an id stands beside a $ref that makes it nothing, people mean it all the same.
+            counts = isinstance(own, str) and own_uri(self.definition, named, self.location) is not None
+            self.document = Document(self.definition, named, self.location if counts else self.uri)
         return self.document
 
 
@@ -217,10 +219,10 @@ def _as_resource(schema: Any, dialect: Dialect, uri: str) -> dict[str, Any]:  # 
 
 
 def _path_from(base: str, uri: str) -> str | None:
-    """Give the path from one URI to another of the same host, as between files; None: they have no such host."""
+    """Give the path from one URI to another of the same host, as between files; None: they share none."""
     host, path = _host_and_path(base)
     other, wanted = _host_and_path(uri)
-    return os.path.relpath(wanted, os.path.dirname(path)) if host == other and path and wanted else None
+    return os.path.relpath(wanted, Path(path).parent) if host == other and path and wanted else None
 
 
 def _host_and_path(uri: str) -> tuple[str, str]:

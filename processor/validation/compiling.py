@@ -26,7 +26,7 @@ def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs
     try:
         if not isinstance(definition, dict | bool):
             # The library would read a text as a schema in JSON.
-            raise SettingsError("expected an object, true or false")  # noqa: TRY301 - its beginning comes below
+            raise SettingsError("expected an object, true or false")  # noqa: TRY301 - see below
         dialect = dialect_of(definition)
         name = f" {dialect.name}"
         return _compiled(definition, dialect, formats)

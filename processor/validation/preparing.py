@@ -52,6 +52,7 @@ def _in_draft(schema: dict[str, Any], draft: Dialect) -> dict[str, Any]:
         return {"$schema": draft.uri, **schema}
     if (named := dialect_of(schema)) is not draft:
         raise SettingsError(
-            f"its $schema says {named.name}, and --draft says {draft.name}; leave --draft out, or correct $schema"
+            f"its $schema says {named.name}, and --draft says {draft.name}; leave --draft out, "
+            "or correct $schema"
         )
     return schema

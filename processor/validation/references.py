@@ -132,8 +132,8 @@ def _check_id(own: str, place: Subschema) -> None:
     fragment = own.partition("#")[2]
     if fragment and place.dialect.is_modern:
         raise SettingsError(
-            f"at {place.at or '(root)'}: $id: {own!r} has a fragment, which no $id of {place.dialect.name} may "
-            f'have; write "$anchor": "{fragment}" for a name within the schema'
+            f"at {place.at or '(root)'}: $id: {own!r} has a fragment, which no $id of {place.dialect.name} "
+            f'may have; write "$anchor": "{fragment}" for a name within the schema'
         )
     try:
         urlsplit(own)
@@ -160,7 +160,7 @@ def trouble(reference: Reference, words: str) -> SettingsError:
 
 
 def missing(absent: Sequence[tuple[str, Reference]]) -> str:
-    """Say which documents are not there, and how to give them; with each reference comes what has it, or ""."""
+    """Say which documents are not there, and how to give them; each reference comes with what has it, or ""."""
     places: dict[str, list[str]] = {}
     for holder, reference in absent:
         place = f"{holder} {reference.place.at}".strip() or "(root)"
