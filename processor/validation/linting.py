@@ -27,7 +27,7 @@ from processor.validation.words import Words, asks
 Level: TypeAlias = Literal["warning", "note"]
 
 _BRANCHES_MAX = 16
-_CANONICAL_BYTES_MAX = 24 * 1024
+_CANONICAL_BYTES_MAX = 16 * 1024
 """What has more schemas below oneOf, if and the like, or more bytes, isn't searched for contradictions.
 
 The library takes seconds for it: 10 s for a public schema of 31 KB with 30 of them.

@@ -130,6 +130,8 @@ FINE = [
     *({"type": "string", "pattern": each} for each in ("^a$", "^(?:a|b)$", "(^a$)|(^b$)")),
     *({"type": "string", "pattern": each} for each in ("^a.*", ".+", "(?i)^a$")),
     {"type": "string", "not": {"pattern": "secret"}},
+    # Refused on purpose.
+    CLOSED | {"properties": {"a": {"not": {}}, "b": False}},
     # Draft by draft.
     DRAFT_4 | {"type": "number", "minimum": 0, "exclusiveMinimum": True},
     DRAFT_7 | {"type": "array", "items": [{"type": "string"}], "additionalItems": False},
@@ -147,6 +149,15 @@ def test_what_is_in_order_is_passed_over(schema: Any) -> None:
 @pytest.mark.parametrize("name", samples())
 def test_our_samples_have_no_warnings(name: str) -> None:
     assert [each for each in lint(sample(name)) if each.level == "warning"] == []
+
+
+def test_what_can_not_be_is_said_where_it_stands_and_not_of_all_around_it() -> None:
+    inner = CLOSED | {"properties": {"b": {"type": "string", "const": 1}}, "required": ["b"]}
+    schema = CLOSED | {"properties": {"a": inner}}
+
+    found = [each.pointer for each in lint(schema) if each.kind == "allows nothing"]
+
+    assert found == ["/properties/a/properties/b"]
 
 
 def test_what_is_odd_at_many_places_is_said_once() -> None:
@@ -208,12 +219,13 @@ def test_what_is_offered_in_place_of_look_around_takes_the_same_texts() -> None:
         pattern = "^" + "".join(
             chance.choices(["(?=.*a)", "(?!b)", "(?!a|1)", "(?=a|b)"], k=chance.randrange(3))
         )
-        pattern += chance.choice(["", ".*", "[a-z]+", "a?b?1?", "(?:a|b)*"])
+        pattern += chance.choice(["", ".*", "[a-z]+", "a?b?1?", "(?:a|b)*", "a?(?!b).?"])
         pattern += chance.choice(["", "$", "(?<!a)$", "(?<=b|1)$", ".*$"])
-        if "(?" not in pattern.replace("(?:", ""):
-            continue
+        pattern += chance.choice(["", "", "", "|b"])
         words = patterns.refusal(pattern).partition("write instead ")[2]
-        offered += bool(words)
+        if not words:
+            continue
+        offered += 1
         asked = jsonschema_rs.Draft202012Validator(
             {"pattern": pattern}, pattern_options=jsonschema_rs.FancyRegexOptions()
         )
