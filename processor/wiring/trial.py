@@ -28,7 +28,7 @@ from processor.rights import VOID
 from processor.schema_trial import Asked, Report, planned, stored_texts, try_out
 from processor.schemas import Schemas
 from processor.settings import Settings
-from processor.validation.compiling import compile_schema
+from processor.validation.judge import require_usable
 from processor.validation.schema_text import schema_text
 from processor.wire import PULSE, Attribute, Claimed, Envelope, Malformed
 from processor.wiring import database, make_schemas
@@ -64,7 +64,7 @@ class GivenSchemas:
     def __init__(self, given: Mapping[str | None, Any], formats: str) -> None:
         for event_type, definition in given.items():
             try:
-                compile_schema(definition, formats=formats)
+                require_usable(schema_text(definition), formats)
             except SettingsError as error:
                 whose = "the schema given" if event_type is None else f"the schema of {event_type!r}"
                 raise SettingsError(f"{whose}: {error}") from None
