@@ -69,7 +69,7 @@ def _found(document: Document, definition: Any) -> Iterator[_Found]:  # noqa: AN
         re.search(r"/(?:(?:any|one)Of/[0-9]+|if|not)$", place.at) is not None for place, _ in places
     )
     yield from _of_the_whole(definition, branches)
-    words = Words()
+    words = Words(names_draft=isinstance(definition, dict) and "$schema" in definition)
     for place, schema in places:
         if place.at or not _is_openapi(definition):
             yield from words.remarks(place, same_value.within)

@@ -20,6 +20,7 @@ from processor.validation.linting import lint
 DRAFT_4 = {"$schema": "http://json-schema.org/draft-04/schema#"}
 DRAFT_7 = {"$schema": "http://json-schema.org/draft-07/schema#"}
 NULL = {"type": "null"}
+DRAFT_2020 = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 CLOSED = {"type": "object", "additionalProperties": False}
 
 
@@ -38,7 +39,21 @@ WARNED = [
     ({"items": {"regex": "a"}}, "/items/regex", "begin it with x-"),
     ({"$ref": "#/$defs/a", "$defs": {"a": {"typ": "string"}}}, "/$defs/a/typ", '"type"'),
     # Words of other drafts, and of OpenAPI.
-    ({"additionalItems": False, "prefixItems": [{}]}, "/additionalItems", "draft-04 to 2019-09"),
+    # Of an older one above all where no draft is named.
+    (
+        {"additionalItems": False, "prefixItems": [{}]},
+        "/additionalItems",
+        "draft-04 to 2019-09, without effect",
+    ),
+    (
+        {"$ref": "#/definitions/a", "definitions": {"a": {"type": "string"}}},
+        "/definitions",
+        'or write "$defs"',
+    ),
+    ({"type": "object", "dependencies": {"a": ["b"]}}, "/dependencies", 'or write "dependentRequired"'),
+    ({"type": "object", "id": "https://example.com/a"}, "/id", 'or write "$id"'),
+    ({"$recursiveRef": "#", "type": "null"}, "/$recursiveRef", 'or write "$dynamicRef"'),
+    (DRAFT_2020 | {"additionalItems": False, "type": "array"}, "/additionalItems", "draft-04 to 2019-09"),
     (DRAFT_7 | {"prefixItems": [{"type": "string"}]}, "/prefixItems", 'a list below "items"'),
     (DRAFT_4 | {"const": 1}, "/const", 'an "enum" of one value'),
     ({"type": "integer", "divisibleBy": 2}, "/divisibleBy", '"multipleOf"'),
@@ -100,7 +115,7 @@ NOTED = [
     ({"type": "string", "enum": ["a", "a"]}, "/enum", "twice"),
     ({"type": "string", "default": 1}, "/default", "default has 1"),
     ({"type": "string", "$defs": {"a": {}}}, "/$defs/a", 'nothing refers to "a"'),
-    ({"type": "object", "dependencies": {"a": ["b"]}}, "/dependencies", "taken all the same"),
+    (DRAFT_2020 | {"type": "object", "dependencies": {"a": ["b"]}}, "/dependencies", "taken all the same"),
     ({"type": "string", "x-a": 1, "tsType": "A"}, "/x-a", '"x-a", "tsType"'),
     (DRAFT_4 | {"type": "string", "self": {"vendor": "acme"}}, "/self", '"self"'),
     (CLOSED | {"name": "Order"}, "/name", '"name"'),
@@ -137,7 +152,7 @@ FINE = [
     DRAFT_7 | {"type": "array", "items": [{"type": "string"}], "additionalItems": False},
     {"type": "array", "prefixItems": [{"type": "string"}], "items": False},
     {"type": ["string", "null"], "minLength": 1, "maxLength": 1},
-    {"$ref": "#/definitions/a", "definitions": {"a": {"type": "string"}}},
+    DRAFT_2020 | {"$ref": "#/definitions/a", "definitions": {"a": {"type": "string"}}},
 ]  # fmt: skip
 
 
