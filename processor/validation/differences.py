@@ -438,9 +438,10 @@ def _sets(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
 
 def _multiple(before: Any, after: Any) -> Difference:  # noqa: ANN401 - numbers
     words = f"multipleOf {_shown(before)} → {_shown(after)}"
-    if Fraction(after) % Fraction(before) == 0:
+    first, then = Fraction(str(before)), Fraction(str(after))
+    if then % first == 0:
         return _narrow("", words)
-    if Fraction(before) % Fraction(after) == 0:
+    if first % then == 0:
         return _widen("", words)
     return _change("", words)
 
