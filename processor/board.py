@@ -8,7 +8,8 @@ whatever state the worker is in.
 
 import mmap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from struct import Struct
 from typing import Protocol
@@ -122,6 +123,24 @@ class Row:
                 words[turn_word] = 0
 
         return watched
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Say that the calling thread waits, for as long as it may, and does not judge."""
+        words, thread_id = self._words, threading.get_native_id()
+        turns = [
+            self._word_of(slot) + _TURN
+            for slot in range(self._slots_taken)
+            if words[self._word_of(slot) + _THREAD] == thread_id
+        ]
+        numbers = [words[turn] for turn in turns]
+        for turn in turns:
+            words[turn] = 0
+        try:
+            yield
+        finally:
+            for turn, number in zip(turns, numbers, strict=True):
+                words[turn] = number
 
     # ── the supervisor ────────────────────────────────────────────────────────────────────────────────
 

@@ -1,6 +1,7 @@
 """What Prometheus is told. No label has values that a sender can make up.
 
-Outcomes and reasons come from fixed lists; tenants and event types are in the tables, not here.
+Outcomes and reasons come from fixed lists; tenants and event types are in the tables, not here, but for the
+few schemas that can't be used.
 """
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
@@ -60,6 +61,11 @@ storage_alarms = Gauge(
     "Holders of rejections near what they may keep, and tenants beyond STORAGE_ALARM_BYTES.",
 )
 registry_version = Gauge("processor_registry_version", "Version of the registry that verdicts are made with.")
+schema_unusable = Gauge(
+    "processor_schema_unusable",
+    "1 for a version of a schema that can't be used, or by which a payload could not be judged.",
+    ["event_type", "schema_version"],
+)
 tenants_registered = Counter(
     "processor_tenants_registered", "Tenants that were registered by an event, where their queue says so."
 )

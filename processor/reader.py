@@ -65,7 +65,7 @@ def schemas(connection: Connection, event_type: str | None) -> list[Row]:
 
 
 def schema(connection: Connection, event_type: str, tenant_id: str | None, version: int | None) -> Row:
-    """Give one version of a schema with its definition; None: the latest. Raises NotFound."""
+    """Give one version of a schema, its definition as JSON text; None: the latest. Raises NotFound."""
     parameters = {"event_type": event_type, "tenant_id": tenant_id, "version": version}
     rows = _rows(connection, "registry", "show_schema", parameters)
     if not rows:

@@ -15,8 +15,8 @@ from processor.model import EventSchema
 from processor.noise import expected
 from processor.queries import queries
 from processor.rights import NEITHER, Rights
-from processor.validation.compiling import compile_schema
-from processor.validation.schema_text import schema_text, schema_value
+from processor.validation.judge import require_usable
+from processor.validation.schema_text import schema_text
 
 _NO_JSON = (Reason.NOT_UTF8, Reason.NOT_JSON, Reason.TOO_LARGE)
 _NAME_MAX = 256
@@ -177,9 +177,9 @@ def publish_schema(
     no usable name, the scope another than that of an event type with a schema, or where the version breaks
     what the event type promises; NotFound where there is no such tenant.
     """
-    compile_schema(definition, formats=formats)
-    sql = queries("registry")
     text = schema_text(definition)
+    require_usable(text, formats)
+    sql = queries("registry")
     parameters = {
         "event_type": event_type,
         "tenant_id": tenant_id,
@@ -224,7 +224,7 @@ def require_publishable(
     `compat` is what the schema is held to: "none" to nothing; None: to what the event type asks.
     """
     event_type, tenant_id = schema.event_type, schema.tenant_id
-    compile_schema(schema_value(schema.definition), formats=schema.formats)
+    require_usable(schema.definition, schema.formats)
     parameters = {
         "event_type": event_type,
         "tenant_id": tenant_id,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import psycopg
@@ -34,10 +35,15 @@ EXAMPLES_MAX = 5
 LIMIT = 100_000
 """As many of each are looked at, unless more are asked for: some seconds, however large the table is."""
 
-_KEYS_PAGE, _ROWS_PAGE = 10_000, 100
+_KEYS_PAGE, _BODIES_PAGE = 10_000, 100
+_PAYLOADS_PAGE, _PAYLOADS_BYTES_MAX = 500, 1024 * 1024
+"""Of one question. The bytes are those of compressed payloads, which may be many times as long."""
+
 _STATEMENT_S = 60
+_SHORTER_TRIES = 4
 _QUICK_S = 2.0
 _SPAN, _SPAN_MIN = timedelta(minutes=1), timedelta(milliseconds=1)
+_KEY = ("stored_at", "tenant_id", "message_id", "producer")
 _EVER = datetime(1, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
@@ -67,15 +73,19 @@ class Asked:
 class Stored:
     """What would become of stored messages; `is_all` says that none was left out for the limit.
 
-    `unread` of them can't be read as JSON, as no processor stores it. `examples` are the newest that would be
-    rejected. `about` is how many there are, by the planner's estimate.
+    Of those that would be rejected, `rejected_already` would be so by the registry of today too. `unread` of
+    them can't be read as JSON, as no processor stores it. `examples` are the newest that would be rejected.
+    `about` is how many there are, by the planner's estimate. To look further back than `reached` took too
+    long; None: it did not.
     """
 
     judged: int = 0
     rejected: int = 0
+    rejected_already: int = 0
     unread: int = 0
     examples: list[Row] = field(default_factory=list)
     about: int = 0
+    reached: datetime | None = None
     is_all: bool = False
     seconds: float = 0.0
 
@@ -148,17 +158,22 @@ def try_out(
     try:
         if "stored" in against:
             report.stored = Stored()
-            _try_stored(connection, report, report.stored, then, on_batch)
+            _try_stored(connection, report, report.stored, (then, now), on_batch)
         if "rejected" in against:
             report.rejected = Rejected()
             _try_rejected(connection, report, report.rejected, (then, now), on_batch)
     except KeyboardInterrupt:
         report.stopped = True
     except psycopg.errors.QueryCanceled:
-        raise StoreUnavailable(
-            f"the database took longer than {_STATEMENT_S} s to read a part of its table; say --since"
-        ) from None
+        raise _too_slow() from None
     return report
+
+
+def _too_slow() -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the database took longer than {_STATEMENT_S} s to look through a part of its tables; try it "
+        "again when there is less to do, or for one tenant (--tenant)"
+    )
 
 
 # ── stored messages ───────────────────────────────────────────────────────────────────────────────────
@@ -168,7 +183,7 @@ def _try_stored(
     connection: Connection,
     report: Report,
     found: Stored,
-    schemas: Schemas,
+    judges: tuple[Schemas, Schemas],
     on_batch: Callable[[str, int], object],
 ) -> None:
     began = time.monotonic()
@@ -178,18 +193,18 @@ def _try_stored(
         ).fetchall()
     found.about = int(plan[0]["Plan"]["Plan Rows"])
     left = report.asked.limit
-    for keys in _stored_keys(connection, report.asked):
+    for keys in _stored_keys(connection, report.asked, found):
         for row in _payloads(connection, keys[:left]):
-            _judge_stored(report, found, schemas, row)
+            _judge_stored(report, found, judges, row)
         left -= len(keys)
         found.seconds = time.monotonic() - began
         on_batch("stored", found.judged)
         if left < 0:
             return
-    found.is_all = True
+    found.is_all = found.reached is None
 
 
-def _judge_stored(report: Report, found: Stored, schemas: Schemas, row: Row) -> None:
+def _judge_stored(report: Report, found: Stored, judges: tuple[Schemas, Schemas], row: Row) -> None:
     event_type, text = report.asked.schema.event_type, row["payload"]
     counts = report.of(row["tenant_id"])
     found.judged += 1
@@ -201,46 +216,69 @@ def _judge_stored(report: Report, found: Stored, schemas: Schemas, row: Row) -> 
         return
     # It need not name a version: nobody keeps whether it did.
     envelope = Envelope(row["tenant_id"], event_type, None, "", None, None, text, value, None)
-    refusal = schemas.refusal(envelope)
+    then, now = judges
+    refusal = then.refusal(envelope)
     if refusal is None:
         return
     found.rejected += 1
+    found.rejected_already += now.refusal(envelope) is not None
     counts["stored_rejected"] += 1
     if len(found.examples) < EXAMPLES_MAX:
         reason, detail = refusal
         first = next(iter(detail.get("errors", ())), {"pointer": None, "rule": None})
         found.examples.append(
-            {name: row[name] for name in ("tenant_id", "message_id", "producer", "stored_at")}
+            {name: row[name] for name in (*_KEY[1:], _KEY[0])}
             | {"reason": reason.value, "message": detail["message"]}
             | {"pointer": first["pointer"], "rule": first["rule"]}
         )
 
 
-def _stored_keys(connection: Connection, asked: Asked) -> Iterator[list[Row]]:
+def stored_texts(connection: Connection, asked: Asked) -> Iterator[str]:
+    """Give the payloads of the messages that are asked for, newest first. Raises as `try_out` does."""
+    left = asked.limit
+    try:
+        for keys in _stored_keys(connection, asked, Stored()):
+            yield from (row["payload"] for row in _payloads(connection, keys[:left]))
+            left -= len(keys)
+            if left <= 0:
+                return
+    except psycopg.errors.QueryCanceled:
+        raise _too_slow() from None
+
+
+def _stored_keys(connection: Connection, asked: Asked, found: Stored) -> Iterator[list[Row]]:
     """Give the keys of all messages that are asked for, newest first, and of one more beyond the limit.
 
     No index has the newest messages of a type. So this looks back over a span of time, and a longer one as
-    long as little was found in it and it was found quickly.
+    long as little was found in it and it was found quickly. Notes in `found` where that took too long.
     """
     floor, span, left = asked.since or _EVER[0], _SPAN, asked.limit
-    high, edge = (_EVER[1], "", "", ""), datetime.now(UTC)
+    start = edge = datetime.now(UTC)
+    tries = _SHORTER_TRIES
+    high = (_EVER[1], "", "", "")
     while high[0] > floor:
         low = floor if edge - floor <= span else edge - span
         size, began = min(_KEYS_PAGE, left + 1), time.monotonic()
-        rows = _page_of_keys(connection, asked, low, high, size)
-        if rows:
-            yield rows
-            left -= len(rows)
+        try:
+            rows = _page_of_keys(connection, asked, low, high, size)
+        except psycopg.errors.QueryCanceled:
+            if tries:
+                tries, span = tries - 1, span / 16
+                continue
+            if edge == start:
+                raise
+            found.reached = edge
+            return
+        took_s = time.monotonic() - began
+        yield rows
+        left -= len(rows)
         if len(rows) == size:
-            last = rows[-1]
-            newest = min(high[0], edge)
-            high = (last["stored_at"], last["tenant_id"], last["message_id"], last["producer"])
+            newest, high = min(high[0], edge), itemgetter(*_KEY)(rows[-1])
             edge = high[0]
             span = max(2 * (newest - edge), _SPAN_MIN)
         else:
             high, edge = (low, "", "", ""), low
-            if time.monotonic() - began < _QUICK_S:
-                span *= 4
+            span *= 4 if took_s < _QUICK_S else 1
 
 
 def _page_of_keys(
@@ -253,17 +291,23 @@ def _page_of_keys(
 
 def _payloads(connection: Connection, keys: Sequence[Row]) -> Iterator[Row]:
     """Give the messages of these keys, in their order, a few at a time."""
-    for start in range(0, len(keys), _ROWS_PAGE):
-        part = keys[start : start + _ROWS_PAGE]
-        columns = {
-            f"{name}s": [key[name] for key in part] for name in ("tenant_id", "message_id", "producer")
-        }
+    for part in _parts(keys):
+        columns = {f"{name}s": [key[name] for key in part] for name in _KEY[1:]}
         rows = _rows(connection, "stored_payloads", columns)
-        yield from sorted(
-            rows,
-            key=lambda row: (row["stored_at"], row["tenant_id"], row["message_id"], row["producer"]),
-            reverse=True,
-        )
+        yield from sorted(rows, key=itemgetter(*_KEY), reverse=True)
+
+
+def _parts(keys: Sequence[Row]) -> Iterator[list[Row]]:
+    part: list[Row] = []
+    size_bytes = 0
+    for key in keys:
+        if part and (len(part) == _PAYLOADS_PAGE or size_bytes + key["size_bytes"] > _PAYLOADS_BYTES_MAX):
+            yield part
+            part, size_bytes = [], 0
+        part.append(key)
+        size_bytes += key["size_bytes"]
+    if part:
+        yield part
 
 
 # ── open rejections ───────────────────────────────────────────────────────────────────────────────────
@@ -317,10 +361,10 @@ def _reason(schemas: Schemas, delivery: Delivery) -> str | None:
 
 
 def _deliveries(connection: Connection, ids: Sequence[int]) -> Iterator[Delivery]:
-    for start in range(0, len(ids), _ROWS_PAGE):
-        selection = Selection(rejection_ids=ids[start : start + _ROWS_PAGE])
+    for start in range(0, len(ids), _BODIES_PAGE):
+        selection = Selection(rejection_ids=ids[start : start + _BODIES_PAGE])
         with _brief(connection):
-            deliveries = QuarantineSource(connection, selection).receive(_ROWS_PAGE, 0)
+            deliveries = QuarantineSource(connection, selection).receive(_BODIES_PAGE, 0)
         yield from deliveries
 
 

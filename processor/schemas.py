@@ -31,6 +31,7 @@ from processor.plain_names import EXPECTED, is_plain
 from processor.rights import VOID, Ground
 from processor.routing_keys import RoutingKeys
 from processor.strict_json import VALUES_MAX
+from processor.validation.judge import JudgeProcess
 from processor.validation.judging import Judging, Refusal, one_violation
 from processor.voids import find_void_misfit
 from processor.wire import PULSE, Claimed, Envelope, Malformed, derived_id
@@ -96,6 +97,7 @@ class Schemas:
     """Validates deliveries against the registry that was last installed. Safe to share between threads.
 
     `said` has what the settings say of queues, by name; what the registry says of one goes before it.
+    `process` judges what is dear; None: the one that is shared by all who have none of their own.
     """
 
     def __init__(
@@ -108,12 +110,13 @@ class Schemas:
         said: Mapping[str, QueueRules] = MappingProxyType({}),
         routing_keys: RoutingKeys | None = None,
         routed_queue: str | None = None,
+        process: JudgeProcess | None = None,
     ) -> None:
         self._decoder = Decoder(body_bytes_max, json_depth_max, json_values_max, routing_keys, routed_queue)
         self._bindings = bindings
         self._said = said
         self._lookup = _Lookup.of(Registry(0, {}, ()), said)
-        self._judging = Judging()
+        self._judging = Judging(process)
 
     @property
     def version(self) -> int:
@@ -138,7 +141,10 @@ class Schemas:
         return self._read(delivery, self._lookup.rules_of(delivery.queue))
 
     def validate(self, delivery: Delivery) -> Verdict:
-        """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises."""
+        """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises.
+
+        Raises Stopped where it waits for the judge process when we are told to stop.
+        """
         lookup = self._lookup
         rules = lookup.rules_of(delivery.queue)
         envelope = self._read(delivery, rules)

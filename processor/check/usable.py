@@ -11,8 +11,7 @@ import psycopg
 from processor.check import Finding, judge, listed
 from processor.errors import SettingsError
 from processor.queries import queries
-from processor.validation.compiling import compile_schema
-from processor.validation.schema_text import schema_value
+from processor.validation.judge import require_usable
 
 
 def look_at_schemas(connection: psycopg.Connection[Any]) -> Finding:
@@ -31,7 +30,7 @@ def look_at_schemas(connection: psycopg.Connection[Any]) -> Finding:
 def _name_if_unusable(row: Sequence[Any]) -> str | None:
     _, event_type, tenant_id, version, definition, formats = row
     try:
-        compile_schema(schema_value(definition), formats=formats)
+        require_usable(definition, formats)
     except SettingsError:
         whose = "" if tenant_id is None else f" of {tenant_id}"
         return f"{event_type} version {version}{whose}"

@@ -1,5 +1,6 @@
 """Errors of ours as one line and an exit code; anything else is a bug, and shows its traceback."""
 
+import sys
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -8,6 +9,7 @@ import click
 
 from processor.errors import ProcessorError, SettingsError, Stopped, Unavailable
 from processor.escaping import escaped
+from processor.terminal import fit
 
 
 class Exit(IntEnum):
@@ -50,5 +52,6 @@ def _tell(ctx: click.Context, error: ProcessorError) -> Exit:
             code = Exit.UNREACHABLE
         case _:
             code = Exit.FAILED
-    click.echo(f"{ctx.info_name}: {escaped(str(error))}", err=True)
+    line = f"{ctx.info_name}: {escaped(str(error))}"
+    click.echo(fit(line, "  ") if sys.stderr.isatty() else line, err=True)
     return code

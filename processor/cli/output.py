@@ -3,11 +3,13 @@
 import base64
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from processor.escaping import escaped, json_escaped
 from processor.terminal import print_cells, say
@@ -21,6 +23,19 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Print one JSON value, indented; moments in RFC 3339, bytes as base64. No terminal obeys it."""
     # Not by orjson, which knows no whole number beyond 64 bits; the tables do.
     click.echo(json_escaped(json.dumps(value, default=_json_default, indent=2, ensure_ascii=False)))
+
+
+def print_json_text(text: str) -> None:
+    """Print a JSON text, indented, and with every digit that it has. No terminal obeys it."""
+    with suppress(RecursionError):
+        text = msgspec.json.format(text, indent=2)
+    click.echo(json_escaped(text))
+
+
+def json_text(row: Mapping[str, Any]) -> str:
+    """Write a row as JSON, as `print_json` writes values; what is msgspec.Raw stays as it is."""
+    moments = {name: _json_default(value) for name, value in row.items() if isinstance(value, datetime)}
+    return msgspec.json.encode({**row, **moments}).decode()
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) -> None:

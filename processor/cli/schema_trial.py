@@ -139,8 +139,10 @@ def _as_dict(report: Report) -> dict[str, Any]:
         and {
             "judged": stored.judged,
             "would_be_rejected": stored.rejected,
+            "rejected_already": stored.rejected_already,
             "unreadable": stored.unread,
             "is_all": stored.is_all,
+            "back_to": stored.reached,
             "estimated_count": stored.judged if stored.is_all else max(stored.about, stored.judged),
             "seconds": round(stored.seconds, 3),
             "examples": stored.examples,
@@ -170,10 +172,10 @@ def _print(report: Report) -> None:
         for line in _of_stored(report.stored):
             say(fit(line, "  "))
     if report.rejected is not None:
-        for line in _of_rejected(report.rejected):
+        for line in _of_rejected(report.rejected, schema):
             say(fit(line, "  "))
-    tenants = [tenant_id for tenant_id in _tenants(report) if _changes(report, tenant_id)]
-    if len(report.tenants) > 1 and tenants:
+    tenants = _tenants(report)
+    if len(tenants) > 1:
         rows = [_tenant_row(report, tenant_id) for tenant_id in tenants[:_LISTED_MAX]]
         click.echo()
         print_table(
@@ -190,6 +192,8 @@ def _of_stored(found: Stored) -> Iterator[str]:
         yield "stored messages: none of this type" if found.is_all else "stored messages: none was judged"
         return
     yield f"stored messages: {found.rejected:,} of {_part(found)} would be rejected"
+    if found.rejected_already:
+        yield f"  {found.rejected_already:,} of these would be rejected by what is published now, too"
     if found.unread:
         yield f"  {found.unread:,} can't be read: no processor stored them so"
     for row in found.examples:
@@ -200,24 +204,32 @@ def _of_stored(found: Stored) -> Iterator[str]:
     if found.rejected > len(found.examples):
         yield f"  ... and {found.rejected - len(found.examples):,} more"
     if found.seconds > 1:
-        yield f"  {found.judged / found.seconds:,.0f} a second"
+        yield f"  judged in {found.seconds:.1f} s, {found.judged / found.seconds:,.0f} a second"
 
 
 def _part(found: Stored) -> str:
     if found.is_all:
         return f"{found.judged:,}"
-    return f"the newest {found.judged:,} (of some {max(found.about, found.judged):,}, by estimate)"
+    if found.reached is not None:
+        words = f"back to {moment_of(found.reached)}; to look further back took too long"
+        return f"the newest {found.judged:,} ({words})"
+    if found.about > found.judged:
+        return f"the newest {found.judged:,} (of some {found.about:,}, by estimate)"
+    return f"the newest {found.judged:,} (there are more)"
 
 
-def _of_rejected(found: Rejected) -> Iterator[str]:
+def _of_rejected(found: Rejected, schema: EventSchema) -> Iterator[str]:
     yield ""
     if not found.judged + found.cut:
         yield "open rejections: none of this type" if found.is_all else "open rejections: none was judged"
         return
     part = f"{found.judged:,}" if found.is_all else f"the newest {found.judged:,}"
     yield f"open rejections: {found.passing:,} of {part} would pass"
+    if found.passing:
+        whose = "" if schema.tenant_id is None else f" --tenant {schema.tenant_id}"
+        yield f"  once it is published: processor rejection replay --event-type {schema.event_type}{whose}"
     if found.passing_already:
-        yield f"  {found.passing_already:,} of these pass without it, too: processor rejection replay"
+        yield f"  {found.passing_already:,} of these pass without it, too"
     if found.reasons:
         words = ", ".join(f"{count:,} {reason}" for reason, count in found.reasons.most_common())
         yield f"  still rejected: {words}"
@@ -235,10 +247,6 @@ def _tenants(report: Report) -> list[str | None]:
 def _changed(report: Report, tenant_id: str | None) -> tuple[int, int]:
     counts = report.tenants[tenant_id]
     return counts["stored_rejected"], counts["rejected_passing"]
-
-
-def _changes(report: Report, tenant_id: str | None) -> bool:
-    return any(_changed(report, tenant_id))
 
 
 def _tenant_row(report: Report, tenant_id: str | None) -> dict[str, Any]:

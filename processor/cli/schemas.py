@@ -3,11 +3,14 @@
 from typing import BinaryIO
 
 import click
+import msgspec
 
 from processor import reader
 from processor import registry as registry_changes
-from processor.cli.output import json_option, print_json, print_rows
+from processor.cli.output import json_option, json_text, print_json, print_json_text, print_rows
 from processor.cli.schema_diff import schema_diff
+from processor.cli.schema_infer import schema_infer
+from processor.cli.schema_lint import check_by_linter, schema_lint
 from processor.cli.schema_trial import run_trial, schema_test
 from processor.devstack.seed import sample as sample_of
 from processor.devstack.seed import samples
@@ -24,7 +27,9 @@ def schema() -> None:
     """Event schemas. A published version is never changed; publish the next one."""
 
 
+schema.add_command(schema_lint)
 schema.add_command(schema_test)
+schema.add_command(schema_infer)
 schema.add_command(schema_diff)
 
 
@@ -37,6 +42,11 @@ schema.add_command(schema_diff)
 @schema_options
 @click.option("--dry-run", is_flag=True, help="Publish nothing: try it, as schema test does.")
 @click.option("--tenant", "tenant_id", help="Publish it for this tenant alone; without it, for all tenants.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Publish nothing where `schema lint` has a warning; the exit code is 3 then.",
+)
 @click.option(
     "--id-scope",
     "id_scope",
@@ -57,6 +67,7 @@ def schema_publish(
     file: BinaryIO | None,
     sample: str | None,
     how: HowToRead,
+    strict: bool,
     dry_run: bool,
     tenant_id: str | None,
     id_scope: tuple[str, ...],
@@ -84,6 +95,7 @@ def schema_publish(
         definition = sample_of(sample)
     else:
         raise click.UsageError(f"expected either FILE or --sample NAME, one of {', '.join(samples())}")
+    check_by_linter(definition, how, strict=strict)
     if dry_run:
         run_trial(
             event_type,
@@ -137,7 +149,10 @@ def schema_show(event_type: str, tenant_id: str | None, version: int | None, as_
     """Print the definition of one version; with --json everything that is known of it."""
     with database(Settings.load()) as connection:
         row = reader.schema(connection, event_type, tenant_id, version)
-    print_json(row if as_json else row["definition"])
+    definition = row["definition"]
+    if as_json:
+        definition = json_text(row | {"definition": msgspec.Raw(definition.encode())})
+    print_json_text(definition)
 
 
 COMMANDS = [schema]

@@ -4,7 +4,6 @@ samples/<event_type>.schema.json             for every tenant
 samples/<tenant>/<event_type>.schema.json    one tenant's own, which replaces the shared one for it
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import psycopg
 
 from processor.queries import queries
 from processor.registry import add_tenant, publish_schema
+from processor.validation.schema_text import schema_text, schema_value
 
 SAMPLES = Path(__file__).with_name("samples")
 SUFFIX = ".schema.json"
@@ -54,7 +54,7 @@ def samples() -> list[str]:
 
 def sample(name: str) -> Any:  # noqa: ANN401 - a JSON schema
     """Give the definition of one of them."""
-    return json.loads((SAMPLES / f"{name}{SUFFIX}").read_text(encoding="utf-8"))
+    return schema_value((SAMPLES / f"{name}{SUFFIX}").read_text(encoding="utf-8"))
 
 
 def seed(database_url: str) -> None:
@@ -79,9 +79,10 @@ def seed(database_url: str) -> None:
 
 def _publish(connection: psycopg.Connection[Any], path: Path, tenant_id: str | None) -> None:
     event_type = path.name.removesuffix(SUFFIX)
-    definition = json.loads(path.read_text(encoding="utf-8"))
+    definition = schema_value(path.read_text(encoding="utf-8"))
     latest = connection.execute(
-        queries("devstack")["latest_definition"], {"event_type": event_type, "tenant_id": tenant_id}
+        queries("devstack")["latest_definition"],
+        {"event_type": event_type, "tenant_id": tenant_id, "definition": schema_text(definition)},
     ).fetchone()
-    if latest is None or latest[0] != definition:
+    if latest is None or not latest[0]:
         publish_schema(connection, event_type, definition, tenant_id)

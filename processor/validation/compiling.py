@@ -6,7 +6,9 @@ import jsonschema_rs
 
 from processor.errors import SettingsError
 from processor.json_pointer import pointer
-from processor.validation.dialects import dialect_of
+from processor.validation.dialects import DRAFT_2020, Dialect, dialect_of
+from processor.validation.form_faults import form_fault
+from processor.validation.references import Document, missing
 from processor.validation.schema_text import DEPTH_MAX, schema_text
 
 BYTES_MAX = 4 * 1024 * 1024
@@ -17,41 +19,49 @@ def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs
     """Compile a JSON Schema by the draft that its `$schema` names; `formats` is "assert" or "annotate".
 
     Raises SettingsError where it is no valid schema of its draft, has a `$ref` to somewhere else (nothing is
-    ever fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where it
-    is too long or too deep.
+    ever fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where it is
+    too long or too deep.
     """
-    if not isinstance(definition, dict | bool):
-        # The library would read a text as a schema in JSON.
-        raise SettingsError("not a usable JSON Schema: expected an object, true or false")
-    dialect = dialect_of(definition)
+    name, dialect = "", DRAFT_2020
     try:
-        _check_size(definition)
-        if isinstance(definition, dict):
-            definition = definition | {"$schema": dialect.uri}
-        return dialect.validator(
-            definition,
-            validate_formats=formats == "assert",
-            offline=True,
-            pattern_options=jsonschema_rs.RegexOptions(size_limit=_REGEX_BYTES_MAX),
-        )
+        if not isinstance(definition, dict | bool):
+            # The library would read a text as a schema in JSON.
+            raise SettingsError("expected an object, true or false")  # noqa: TRY301 - its beginning comes below
+        dialect = dialect_of(definition)
+        name = f" {dialect.name}"
+        return _compiled(definition, dialect, formats)
     except jsonschema_rs.ValidationError as error:
-        where = pointer(error.instance_path) or "(root)"
-        raise SettingsError(f"not a usable JSON Schema {dialect.name}: at {where}: {error.message}") from None
+        trouble = f"at {pointer(error.instance_path) or '(root)'}: {form_fault(error, dialect)}"
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # noqa: BLE001 - as below
-        # The library's panics are no Exception.
-        raise SettingsError(f"not a usable JSON Schema {dialect.name}: {error}") from None
+    except BaseException as error:  # noqa: BLE001 - the library's panics are no Exception
+        trouble = str(error) or type(error).__name__
+    raise SettingsError(f"not a usable JSON Schema{name}: {trouble}")
+
+
+def _compiled(definition: dict[str, Any] | bool, dialect: Dialect, formats: str) -> jsonschema_rs.Validator:
+    _check_size(definition)
+    document = Document(definition, dialect)
+    if others := document.foreign():
+        raise SettingsError(missing([("", other) for other in others]))
+    schema = document.definition
+    return dialect.validator(
+        schema | {"$schema": dialect.uri} if isinstance(schema, dict) else schema,
+        validate_formats=formats == "assert",
+        offline=True,
+        pattern_options=jsonschema_rs.RegexOptions(size_limit=_REGEX_BYTES_MAX),
+    )
 
 
 def _check_size(definition: dict[str, Any] | bool) -> None:
     level: list[Any] = [definition]
-    for _ in range(DEPTH_MAX + 1):
+    for _ in range(DEPTH_MAX):
         level = [
             child
             for value in level
             if isinstance(value, dict | list)
             for child in (value.values() if isinstance(value, dict) else value)
+            if isinstance(child, dict | list)
         ]
     if level:
         raise ValueError(f"nested deeper than {DEPTH_MAX} levels")

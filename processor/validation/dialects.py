@@ -1,8 +1,10 @@
-"""The drafts of JSON Schema that a schema may be written in, told by its `$schema`."""
+"""The drafts of JSON Schema: told by `$schema` or by name, and the words that each of them knows."""
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
 
 import jsonschema_rs
 
@@ -20,6 +22,26 @@ class Dialect:
     validator: type[jsonschema_rs.Validator]
     number: int
     """What the library calls it."""
+
+    @property
+    def id_word(self) -> str:
+        """The word that names a schema."""
+        return "id" if self is DRAFT_4 else "$id"
+
+    @property
+    def defs_word(self) -> str:
+        """The word that holds schemas to be referred to."""
+        return "$defs" if self.is_modern else "definitions"
+
+    @property
+    def is_modern(self) -> bool:
+        """Whether words beside `$ref` count."""
+        return self in (DRAFT_2019, DRAFT_2020)
+
+    def holds(self, word: str) -> "Kind | None":
+        """Say how schemas stand below a word; None: none do."""
+        known = KEYWORDS.get(word)
+        return known.kind if known and (self in known.drafts or word in _JUDGED_BY_ALL) else None
 
 
 DRAFT_4 = Dialect(
@@ -54,14 +76,82 @@ DRAFT_2020 = Dialect(
 )
 DIALECTS = (DRAFT_4, DRAFT_6, DRAFT_7, DRAFT_2019, DRAFT_2020)
 
+Kind: TypeAlias = Literal["one", "list", "map"]
+"""A schema stands below the word, a list of them, or a map of them by name; a word may also hold another kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyword:
+    """A word of JSON Schema: the drafts that know it, and how schemas stand below it."""
+
+    drafts: tuple[Dialect, ...]
+    kind: Kind | None = None
+    annotates: bool = False
+    """It says something to people, and nothing to the validator."""
+
+
+def _words() -> Iterator[tuple[str, Keyword]]:
+    of_kind: dict[str, Kind] = (
+        dict.fromkeys(("allOf", "anyOf", "oneOf", "prefixItems"), "list")
+        | dict.fromkeys(("$defs", "definitions", "dependencies", "dependentSchemas"), "map")
+        | dict.fromkeys(("properties", "patternProperties"), "map")
+        | dict.fromkeys(("not", "if", "then", "else", "items", "additionalItems", "contains"), "one")
+        | dict.fromkeys(("additionalProperties", "propertyNames", "contentSchema"), "one")
+        | dict.fromkeys(("unevaluatedItems", "unevaluatedProperties"), "one")
+    )
+    notes = [
+        "title",
+        "description",
+        "default",
+        "examples",
+        "$comment",
+        "readOnly",
+        "writeOnly",
+        "deprecated",
+        "contentMediaType",
+        "contentEncoding",
+        "contentSchema",
+        "$vocabulary",
+    ]
+    for first, last, words in (
+        (
+            0,
+            4,
+            "$schema $ref title description default type enum multipleOf maximum minimum maxLength minLength",
+        ),
+        (
+            0,
+            4,
+            "exclusiveMaximum exclusiveMinimum pattern format items maxItems minItems uniqueItems required",
+        ),
+        (0, 4, "maxProperties minProperties properties patternProperties additionalProperties"),
+        (0, 4, "allOf anyOf oneOf not"),
+        (0, 0, "id"),
+        (1, 4, "$id const contains propertyNames examples"),
+        (2, 4, "$comment if then else readOnly writeOnly contentMediaType contentEncoding"),
+        (0, 2, "definitions dependencies"),
+        (0, 3, "additionalItems"),
+        (3, 4, "$anchor $defs $vocabulary deprecated contentSchema dependentRequired dependentSchemas"),
+        (3, 4, "maxContains minContains unevaluatedItems unevaluatedProperties"),
+        (3, 3, "$recursiveRef $recursiveAnchor"),
+        (4, 4, "$dynamicRef $dynamicAnchor prefixItems"),
+    ):
+        for word in words.split():
+            yield word, Keyword(DIALECTS[first : last + 1], of_kind.get(word), annotates=word in notes)
+
+
+KEYWORDS: Mapping[str, Keyword] = MappingProxyType(dict(_words()))
+_JUDGED_BY_ALL = ("definitions", "dependencies")
+"""Later drafts call these otherwise, and still keep them."""
+
 _IGLU = re.compile(r"(.*/|iglu:)com\.snowplowanalytics\.self-desc/schema/jsonschema/1-0-\d+")
 """Snowplow's self-describing schemas: draft-04 with a `self` that says which schema this is."""
 
 
-def dialect_of(definition: Any) -> Dialect:  # noqa: ANN401 - any JSON value
-    """Give the draft that a schema names, 2020-12 where it names none. Raises SettingsError for any other."""
+def dialect_of(definition: Any, unnamed: Dialect = DRAFT_2020, at: str = "") -> Dialect:  # noqa: ANN401 - any JSON value
+    """Give the draft that a schema names, `unnamed` where it names none. Raises SettingsError for any other."""
     if not isinstance(definition, dict) or "$schema" not in definition:
-        return DRAFT_2020
+        return unnamed
     named = definition["$schema"]
     if isinstance(named, str):
         plain = _plain(named)
@@ -70,11 +160,35 @@ def dialect_of(definition: Any) -> Dialect:  # noqa: ANN401 - any JSON value
                 return dialect
         if _IGLU.fullmatch(plain):
             return DRAFT_4
+    where = f"at {at}: " if at else ""
     raise SettingsError(
-        f"not a usable JSON Schema: $schema: {str(named)[:_SHOWN_MAX]!r} is no draft that is known here; "
+        f"{where}$schema: {str(named)[:_SHOWN_MAX]!r} is no draft that is known here; "
         "expected one of " + ", ".join(dialect.uri for dialect in DIALECTS)
     )
 
 
+def dialect_named(name: str) -> Dialect | None:
+    """Give the draft that people call so: 7, 07, draft-07, draft7, 2019-09, 2020; None: there is none."""
+    said = re.fullmatch(r"(?:draft)?[-_/ ]?([\d-]+)", name.strip().lower())
+    digits = said[1].replace("-", "").lstrip("0") if said else ""
+    for dialect in DIALECTS:
+        known = re.sub(r"\D", "", dialect.name).lstrip("0")
+        if digits and digits in (known, known[:4]):
+            return dialect
+    return None
+
+
+def metaschema_uri(uri: str) -> str | None:
+    """Give the URI under which the library has the schema of a draft's schemas; None: it is another's."""
+    whole, _, fragment = uri.partition("#")
+    plain = _plain(whole)
+    for dialect in DIALECTS:
+        own = _plain(dialect.uri)
+        if plain == own or (dialect.is_modern and plain.startswith(own.removesuffix("schema") + "meta/")):
+            scheme = dialect.uri.partition("://")[0]
+            return f"{scheme}://{plain}#{fragment}"
+    return None
+
+
 def _plain(uri: str) -> str:
-    return uri.removesuffix("#").removeprefix("http://").removeprefix("https://")
+    return uri.strip().removesuffix("#").removeprefix("http://").removeprefix("https://")

@@ -97,6 +97,21 @@ class JudgeProcess:
         # What this process, and no earlier one, has compiled, and its key there.
         self._compiled: dict[Schema, tuple[int, Usable | Unusable]] = {}
 
+    @property
+    def pid(self) -> int | None:
+        """The process that runs, or has run last; None: none was needed."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no process although one is needed, in words; empty when all is well."""
+        return self._patience.trouble
+
+    def close(self) -> None:
+        """End the process; another is started when it is needed."""
+        with self._turn():
+            self._drop()
+
     def compile(self, schema: Schema) -> Usable | Unusable:
         """Try whether a schema can be used. Raises Stopped."""
         found = self._outlast(lambda: self._compile(schema)[1], COMPILE_CPU_S)
@@ -119,16 +134,17 @@ class JudgeProcess:
         key, compiled = self._compile(schema)
         if isinstance(compiled, Unusable):
             return Broken(compiled.words)
-        reply = self._ask(Judge(key, payload))
+        reply: Answer | Invalid = self._ask(Judge(key, payload))
         if not isinstance(reply, Invalid):
             return reply
         try:
-            return self._answer()
+            found: Found = self._answer()
         except _Ended as ended:
             if ended.from_outside:
                 raise
             # The verdict is there; where it is not valid was too much to ask.
             return Found([], None)
+        return found
 
     def _outlast(self, ask: Callable[[], T], cpu_s: float) -> T | Broken:
         """Ask in turn with the others, until there is an answer or it is known that there is none."""

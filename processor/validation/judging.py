@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import jsonschema_rs
 import structlog
 
+from processor import metrics
 from processor.errors import Reason
 from processor.model import EventSchema
 from processor.validation.compiling import compile_schema
@@ -24,8 +25,8 @@ from processor.wire import Envelope
 
 log = structlog.get_logger(__name__)
 
-INLINE_NS_MAX = 20_000_000
-"""What judging may cost where it holds the interpreter, by an estimate that is seldom too small."""
+INLINE_NS_MAX = 50_000_000
+"""What judging may cost where it holds the interpreter, by estimate; no pair was found that took a third."""
 
 _UNUSUAL = re.compile(r"[0-9.]{17}|[0-9][eE][-+]?[0-9]{2}")
 """Numbers that take exact arithmetic: of many digits, or of large exponents. It may find what is none."""
@@ -39,7 +40,7 @@ _Key: TypeAlias = tuple[int, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class Known:
     """What is known of a schema: why it can't be used, or the validator and prices by which it is cheap."""
 
     words: str | None = None
@@ -61,12 +62,16 @@ class Judging:
 
     def __init__(self, process: JudgeProcess | None = None) -> None:
         self._process = process or shared()
-        self._known: dict[_Key, _Known] = {}
+        self._known: dict[_Key, Known] = {}
+        self._named: dict[_Key, tuple[str, str]] = {}
+        """What the metric names."""
 
     def install(self, schemas: Sequence[EventSchema]) -> None:
         """Forget what was compiled of schemas that are there no more."""
         live = {_key(schema) for schema in schemas}
         self._known = {key: known for key, known in list(self._known.items()) if key in live}
+        for key in self._named.keys() - live:
+            metrics.schema_unusable.remove(*self._named.pop(key))
 
     def trouble(self, schema: EventSchema, envelope: Envelope) -> Refusal | None:
         """Say why the payload of an event breaks a schema; None: it is valid. Raises Stopped."""
@@ -98,6 +103,7 @@ class Judging:
             }
         if isinstance(answer, Broken):
             log.error("judging_failed", schema_id=schema.schema_id, event_type=schema.event_type)
+            self._name(schema)
             return Reason.UNSTORABLE, _which(schema) | {
                 "message": f"the payload can't be judged by version {schema.version} of the schema: "
                 f"{answer.words}; mend the schema or the payload, then replay"
@@ -120,20 +126,25 @@ class Judging:
             "error_count": answer.count,
         }
 
-    def _look_at(self, schema: EventSchema) -> _Known:
+    def _look_at(self, schema: EventSchema) -> Known:
         """Have the judge process compile a schema; do it here as well where payloads may be judged here."""
         found = self._process.compile((schema.definition, schema.formats))
         if isinstance(found, Unusable):
-            known = _Known(found.words)
+            known = Known(found.words)
             log.error("schema_unusable", schema_id=schema.schema_id, event_type=schema.event_type)
+            self._name(schema)
         elif found.price_ns is None:
-            known = _Known()
+            known = Known()
         else:
             validator = compile_schema(schema_value(schema.definition), formats=schema.formats)
-            known = _Known(None, validator, found.price_ns, found.price_unusual_ns)
+            known = Known(None, validator, found.price_ns, found.price_unusual_ns)
         # The definition is part of the key, because psql can change what should have been a new version.
         self._known[_key(schema)] = known
         return known
+
+    def _name(self, schema: EventSchema) -> None:
+        labels = self._named[_key(schema)] = schema.event_type, str(schema.version)
+        metrics.schema_unusable.labels(*labels).set(1)
 
 
 def _which(schema: EventSchema) -> dict[str, Any]:

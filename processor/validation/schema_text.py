@@ -13,8 +13,7 @@ import msgspec
 
 from processor import strict_json
 from processor.errors import SettingsError
-from processor.validation.yaml_text import YamlFault, yaml_value
-from processor.wire import pointer
+from processor.json_pointer import pointer
 
 FILE_BYTES_MAX = 32 * 1024 * 1024
 """Descriptions of large interfaces have 10 MiB; what is stored is one schema of them."""
@@ -34,13 +33,16 @@ def file_value(data: bytes, name: str = "") -> Any:  # noqa: ANN401 - any JSON v
 
     Raises SettingsError, which says what is wrong and where.
     """
-    text = _text(data)
+    text = file_text(data, FILE_BYTES_MAX, "a JSON Schema, in JSON or YAML")
     try:
         return schema_value(text)
     except SettingsError as fault:
         named_yaml = name.lower().endswith(_YAML)
         if not named_yaml and (name.lower().endswith(_JSON) or text.lstrip()[:1] in ("{", "[")):
             raise
+        # Every process reads schemas, and nearly none a file in YAML.
+        from processor.validation.yaml_text import YamlFault, yaml_value  # noqa: PLC0415
+
         try:
             value = yaml_value(text, DEPTH_MAX, VALUES_MAX)
         except YamlFault as yaml_fault:
@@ -60,17 +62,21 @@ def schema_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return strict_json.read(text, DEPTH_MAX, VALUES_MAX).value
     except strict_json.JsonFault as fault:
-        raise SettingsError(f"not JSON that can be used: {_placed(text, str(fault))}") from None
+        raise SettingsError(f"not JSON that can be used: {_placed(text, without_settings(fault))}") from None
 
 
 def schema_text(definition: Any) -> str:  # noqa: ANN401 - any JSON value
-    """Write a schema as JSON, with every digit of its numbers."""
-    return _encode(definition).decode()
+    """Write a schema as JSON, with every digit of its numbers. Raises SettingsError for half a character."""
+    try:
+        return _encode(definition).decode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(f"not a usable JSON Schema: it is no Unicode text: {error}") from None
 
 
-def _text(data: bytes) -> str:
-    if len(data) > FILE_BYTES_MAX:
-        raise SettingsError(f"more than {FILE_BYTES_MAX} bytes; expected one schema, or one document of them")
+def file_text(data: bytes, bytes_max: int, expected: str) -> str:
+    """Give the text of a file, without a byte order mark. Raises SettingsError."""
+    if len(data) > bytes_max:
+        raise SettingsError(f"more than {bytes_max} bytes; expected {expected}")
     if data.startswith(_OTHER_ENCODINGS) or b"\0" in data[:4]:
         raise SettingsError("not UTF-8, but UTF-16 or UTF-32 by its first bytes; save it as UTF-8")
     try:
@@ -78,12 +84,16 @@ def _text(data: bytes) -> str:
     except UnicodeDecodeError as error:
         raise SettingsError(f"not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from None
     if not text.strip():
-        raise SettingsError("empty; expected a JSON Schema, in JSON or YAML")
+        raise SettingsError(f"empty; expected {expected}")
     return text
 
 
+def without_settings(fault: strict_json.JsonFault) -> str:
+    """Give the words of a fault; the limits of events are settings, and those of files are not."""
+    return _SETTING.sub("", str(fault))
+
+
 def _placed(text: str, words: str) -> str:
-    words = _SETTING.sub("", words)
     if found := _CHARACTER.search(words):
         before = text[: int(found[1])]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")

@@ -22,6 +22,7 @@ from processor.sqlstates import Remedy, name_of, remedy
 from processor.storage_alarm import Limits as StorageLimits
 from processor.store import Judge, Store
 from processor.suspects import SuspectLimits
+from processor.validation.judge import JudgeProcess
 
 _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 
@@ -56,8 +57,11 @@ def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
         connection.close()
 
 
-def make_schemas(settings: Settings) -> Schemas:
-    """Make a validator that knows no registry yet. Raises SettingsError where settings contradict."""
+def make_schemas(settings: Settings, process: JudgeProcess | None = None) -> Schemas:
+    """Make a validator that knows no registry yet. Raises SettingsError where settings contradict.
+
+    `process` judges what is dear; None: the one that is shared by all who have none of their own.
+    """
     routing_keys = RoutingKeys.of(settings)
     address = settings.source_address()
     routed = routing_keys is not None and address is not None and address.kind == "rabbitmq"
@@ -69,6 +73,7 @@ def make_schemas(settings: Settings) -> Schemas:
         routing_keys=routing_keys,
         routed_queue=settings.queue_name() if routed else None,
         said=rules_of_settings(settings),
+        process=process,
     )
 
 

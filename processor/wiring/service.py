@@ -33,6 +33,7 @@ from processor.storage_alarm import StorageAlarm
 from processor.store import Store
 from processor.supervisor import Supervisor, Worker, alone
 from processor.tally import Tally
+from processor.validation.judge import JudgeProcess
 from processor.wiring import database, make_schemas, make_store, reject_alarm_limits, storage_limits
 from processor.wiring.sources import open_source
 
@@ -85,7 +86,7 @@ def run(
     core = settle_down(settings.keep_to_one_core, worker.place)
     patience = partial(Patience, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
     database_patience, queue_patience = patience("database"), patience("queue")
-    schemas = make_schemas(settings)
+    schemas = make_schemas(settings, JudgeProcess(stop=stops.now, at_rest=worker.row.at_rest))
     judge = Watched(schemas, worker.row)
     open_store = partial(make_store, settings, judge, database_patience, run_id=extra.run_id)
     forgetter = Forgetter(open_store, settings.queue_name())

@@ -25,10 +25,10 @@ from processor.queue_rules import require_name
 from processor.registry import require_publishable
 from processor.registry_rows import read_registry
 from processor.rights import VOID
-from processor.schema_trial import Report, planned, try_out
+from processor.schema_trial import Asked, Report, planned, stored_texts, try_out
 from processor.schemas import Schemas
 from processor.settings import Settings
-from processor.validation.compiling import compile_schema
+from processor.validation.judge import require_usable
 from processor.validation.schema_text import schema_text
 from processor.wire import PULSE, Attribute, Claimed, Envelope, Malformed
 from processor.wiring import database, make_schemas
@@ -64,7 +64,7 @@ class GivenSchemas:
     def __init__(self, given: Mapping[str | None, Any], formats: str) -> None:
         for event_type, definition in given.items():
             try:
-                compile_schema(definition, formats=formats)
+                require_usable(schema_text(definition), formats)
             except SettingsError as error:
                 whose = "the schema given" if event_type is None else f"the schema of {event_type!r}"
                 raise SettingsError(f"{whose}: {error}") from None
@@ -77,12 +77,13 @@ class GivenSchemas:
     def registry(self, found: Envelope | Claimed) -> Registry:
         """Give the registry for one event: it knows its tenant, and its schema in the version it names."""
         event_type, version = found.event_type, getattr(found, "schema_version", None)
+        tenants = {} if found.tenant_id is None else {found.tenant_id: False}
+        schemas = tuple(self._schemas.values())
         schema = self._schemas.get(event_type) or self._schemas.get(None)
-        if found.tenant_id is None or event_type is None or schema is None:
-            schemas: tuple[EventSchema, ...] = ()
-        else:
-            schemas = (replace(schema, event_type=event_type, version=version or 1),)
-        return Registry(0, {} if found.tenant_id is None else {found.tenant_id: False}, schemas)
+        if event_type is not None and schema is not None:
+            # Beside all the others, of which what was compiled is forgotten otherwise.
+            schemas = (*schemas, replace(schema, event_type=event_type, version=version or 1))
+        return Registry(0, tenants, schemas)
 
 
 class Trial:
@@ -164,6 +165,26 @@ def try_schema(
         asked, registry = planned(registry, schema, id_scope, since, limit)
         then.install(registry)
         return try_out(connection, asked, then, now, against=against, on_batch=on_batch)
+
+
+def each_stored(
+    settings: Settings,
+    event_type: str,
+    tenant_id: str | None,
+    since: datetime | None,
+    limit: int,
+    take: Callable[[str], object],
+) -> None:
+    """Hand the payloads of the newest stored messages of a type, or of one tenant's, to `take`, as texts.
+
+    Raises as `database` and `stored_texts` do.
+    """
+    with database(settings) as connection:
+        migrations.require_current(connection)
+        require_all_rows(connection)
+        which = EventSchema(0, event_type, tenant_id, 0, "")
+        for text in stored_texts(connection, Asked(which, since=since, limit=limit)):
+            take(text)
 
 
 _FIELDS = ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "payload", "context")

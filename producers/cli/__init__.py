@@ -8,7 +8,7 @@ import click
 
 from processor.errors import ProcessorError, SettingsError, Unavailable
 from processor.escaping import escaped
-from processor.terminal import HelpFormatter
+from processor.terminal import HelpFormatter, fit
 from producers.cli import fake, load, send, validate
 from producers.cli.sending import EXIT_REFUSED
 from producers.gateway.cli import gateway
@@ -25,7 +25,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ProcessorError as error:
-            click.echo(f"producers: {escaped(str(error))}", err=True)
+            line = f"producers: {escaped(str(error))}"
+            click.echo(fit(line, "  ") if sys.stderr.isatty() else line, err=True)
             if isinstance(error, SettingsError):
                 ctx.exit(EXIT_USAGE)
             ctx.exit(EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_REFUSED)

@@ -36,8 +36,8 @@ SELECT tenant_id, group_by ->> 'product_sku', group_by ->> 'use_unity',
   FROM usage
  WHERE event_type = 'pulse' AND group_by ?& '{product_sku,use_unity}' AND revision > 0;
 
--- latest_definition: The newest schema of an event type, shared (no tenant) or one tenant's own.
-SELECT definition
+-- latest_definition: Whether the newest schema of an event type, shared (no tenant) or one tenant's own, is this one.
+SELECT definition = %(definition)s::jsonb AS is_this
   FROM event_schema
  WHERE event_type = %(event_type)s AND tenant_id IS NOT DISTINCT FROM %(tenant_id)s
  ORDER BY version DESC

@@ -50,7 +50,7 @@ ORDER BY missed.messages DESC, missed.tenant_id, reason, schema_id
 LIMIT %(kept)s
 
 -- latest_schemas: The schemas by which the payloads that a meter counts are validated now.
-SELECT DISTINCT ON (tenant_id) tenant_id, version, definition
+SELECT DISTINCT ON (tenant_id) tenant_id, version, definition::text AS definition
 FROM event_schema
 WHERE event_type = %(event_type)s
   AND (%(tenant_id)s::text IS NULL OR tenant_id IS NOT DISTINCT FROM (

@@ -91,13 +91,13 @@ FROM queue
 WHERE queue = %(queue)s
 
 -- list_schemas: Every version of every schema, without the definitions.
-SELECT event_type, tenant_id, version, schema_id, published_at, id_scope, compat
+SELECT event_type, tenant_id, version, schema_id, published_at, id_scope, formats, compat
 FROM event_schema JOIN event_type USING (event_type)
 WHERE (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
 ORDER BY event_type, tenant_id NULLS FIRST, version
 
--- show_schema: One version of a schema; without a version the latest.
-SELECT event_type, tenant_id, version, schema_id, published_at, id_scope, compat, definition
+-- show_schema: One version of a schema, the definition as text; without a version the latest.
+SELECT event_type, tenant_id, version, schema_id, published_at, id_scope, formats, compat, definition::text AS definition
 FROM event_schema JOIN event_type USING (event_type)
 WHERE event_type = %(event_type)s AND tenant_id IS NOT DISTINCT FROM %(tenant_id)s
   AND (%(version)s::int IS NULL OR version = %(version)s)

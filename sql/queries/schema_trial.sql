@@ -25,8 +25,8 @@ SELECT FROM message
 WHERE event_type = %(event_type)s AND stored_at >= %(since)s
   AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s) AND tenant_id <> ALL (%(without)s::text[])
 
--- stored_keys: The keys of the newest messages of a span of time, below one key; the span lets the index leave most of a large table out.
-SELECT tenant_id, message_id, producer, stored_at
+-- stored_keys: The keys of the newest messages of a span of time, below one key, and what their payloads take, compressed; the span lets the index leave most of a large table out.
+SELECT tenant_id, message_id, producer, stored_at, pg_column_size(payload) AS size_bytes
 FROM message
 WHERE event_type = %(event_type)s AND stored_at >= %(low)s AND stored_at <= %(high)s
   AND (stored_at, tenant_id, message_id, producer) < (%(high)s, %(high_tenant_id)s, %(high_message_id)s, %(high_producer)s)

@@ -10,6 +10,8 @@ from click.testing import CliRunner, Result
 
 from processor import registry
 from processor.queue_rules import set_queue
+from processor.validation import judging
+from processor.validation.compiling import compile_schema
 from producers.cli import main
 from tests.builders import a_body
 from tests.fix_database import count
@@ -232,7 +234,7 @@ def test_payloads_without_an_envelope_are_judged_as_they_are(order: Path) -> Non
 def test_every_place_is_told_in_lines_of_80_columns_and_in_json(tmp_path: Path) -> None:
     schema = tmp_path / "s.json"
     schema.write_text('{"additionalProperties": {"type": "integer"}}')
-    payload = json.dumps({f"name-{number:02}": "\x1b[2J" + "long " * 80 for number in range(14)}).encode()
+    payload = json.dumps({f"name-{number:02}\a": "\x1b[2J" + "long " * 80 for number in range(14)}).encode()
 
     told = validate(payload, f"--schema={schema}", "--bare")
 
@@ -241,7 +243,7 @@ def test_every_place_is_told_in_lines_of_80_columns_and_in_json(tmp_path: Path) 
     assert "  and 4 more" in lines
     assert all(len(line) <= 80 and line.isprintable() for line in lines)
     (row,) = rows(validate(payload, f"--schema={schema}", "--bare", "--json"))
-    assert [error["pointer"] for error in row["errors"]] == [f"/name-{number:02}" for number in range(14)]
+    assert [error["pointer"] for error in row["errors"]] == [f"/name-{number:02}\a" for number in range(14)]
     assert row["error_count"] == 14
     large = validate(b'{"a": 0.5, "b": "' + b"x" * 9000 + b'"}', f"--schema={schema}", "--bare")
     assert large.output.splitlines()[2] == "  a payload this long is searched for its first error only"
@@ -316,3 +318,45 @@ def test_schemas_that_can_not_be_meant_are_refused(
     assert refused.exit_code == 2
     assert words in refused.stderr
     assert refused.stdout == ""
+
+
+def test_a_schema_within_a_document_is_named_behind_a_hash(tmp_path: Path) -> None:
+    api = tmp_path / "api.yaml"
+    api.write_text(
+        "openapi: 3.0.3\ninfo: {title: E, version: '1'}\npaths: {}\ncomponents:\n  schemas:\n"
+        f"    Order: {json.dumps(json.loads(ORDER))}\n    Payment: {{type: object, required: [paid]}}\n"
+    )
+    schemas = [
+        f"--schema={event_type}={api}#/components/schemas/{name}"
+        for event_type, name in (("order.created", "Order"), ("order.paid", "Payment"))
+    ]
+
+    told = rows(validate(EVENTS, *schemas, "--json"))
+
+    assert [row["verdict"] for row in told][:2] == ["stored", "schema_violation"]
+    assert told[5]["errors"][0]["message"] == '"paid" is a required property'
+    hash_in_its_name = tmp_path / "order#1.json"
+    hash_in_its_name.write_text(ORDER)
+    assert verdicts(validate(EVENTS, f"--schema={hash_in_its_name}", "--json"))[0] == "stored"
+    refused = validate(EVENTS, f"--schema=order.created={api}#/components/schemas/Ordre")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "nothing is there" in refused.stderr
+
+
+def test_each_schema_is_compiled_once_whichever_events_come_in_turn(
+    order: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[object] = []
+
+    def count(definition: Any, *, formats: str) -> Any:
+        compiled.append(definition)
+        return compile_schema(definition, formats=formats)
+
+    monkeypatch.setattr(judging, "compile_schema", count)
+    event = EVENTS.splitlines()[0]
+    events = [event, event.replace(b"created", b"paid")] * 3
+
+    told = validate(b"\n".join(events), f"--schema=order.created={order}", f"--schema={order}")
+
+    assert told.exit_code == 0
+    assert len(compiled) == 2

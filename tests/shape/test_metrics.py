@@ -14,8 +14,9 @@ from producers.gateway import metrics as gateway_metrics
 
 TOP = Path(__file__).parents[2]
 RUNBOOK = TOP / "deployments" / "README.md"
-LABELS = {"outcome", "reason", "state", "operation", "remedy", "word"}
-"""Each has values from a list of ours. What a sender may choose would let it grow the series at will."""
+LABELS = {"outcome", "reason", "state", "operation", "remedy", "word", "event_type", "schema_version"}
+"""Each has values from a list of ours, or from the registry. What a sender may choose would let it grow the
+series at will."""
 
 Metric = Counter | Gauge | Histogram
 

@@ -1,0 +1,159 @@
+"""The words of a schema that its draft doesn't know: typos, and those of other drafts, OpenAPI and tools."""
+
+from collections.abc import Collection, Iterator
+from typing import Any, Literal, TypeAlias
+
+from processor.validation.dialects import DRAFT_2020, KEYWORDS, Dialect
+from processor.validation.form_faults import nearest, shown
+from processor.validation.subschemas import Subschema, escaped
+
+_Found: TypeAlias = tuple[Literal["warning", "note"], str, str, str]
+
+_NAMES_MAX = 8
+_LOOKED_UP_MAX = 200
+"""Unknown words whose nearest is looked for; each costs a millisecond."""
+
+_OPENAPI = {
+    "nullable": "",
+    "discriminator": '; write "const" for the member in each schema of the "oneOf"',
+}
+_TOOLS = """
+    self example xml externalDocs tsType tsEnumNames tsImport goJSONSchema javaType javaName javaInterfaces
+    existingJavaType javaEnumNames enumNames enumDescriptions markdownDescription markdownEnumDescriptions
+    defaultSnippets errorMessage patternErrorMessage deprecationMessage doNotSuggest suggestSortText
+    allowComments allowTrailingCommas fileMatch comment propertyOrder options links media version
+"""
+_OF_TOOLS = frozenset(_TOOLS.split())
+_STARTS = ("x-", "x_", "$$", "_", "//", "@", "#", "intellij", "vscode", "meta:", "xdm:")
+_ASK_NOTHING = (
+    "$schema",
+    "id",
+    "$id",
+    "$anchor",
+    "$dynamicAnchor",
+    "$recursiveAnchor",
+    "$defs",
+    "definitions",
+)
+_OLDER = {
+    "divisibleBy": "multipleOf",
+    "disallow": "not",
+    "extends": "allOf",
+}
+_INSTEAD = {
+    "additionalItems": '"items", beside "prefixItems"',
+    "prefixItems": 'a list below "items"',
+    "$recursiveRef": '"$dynamicRef"',
+    "$recursiveAnchor": '"$dynamicAnchor"',
+    "$dynamicRef": '"$ref"',
+    "$anchor": 'a "$id" that begins with #',
+    "dependentRequired": '"dependencies"',
+    "dependentSchemas": '"dependencies"',
+    "const": 'an "enum" of one value',
+    "if": '"anyOf" of the cases',
+}
+
+
+def asks(word: str) -> bool:
+    """Say whether a word of some draft asks something of a payload."""
+    return word in KEYWORDS and not KEYWORDS[word].annotates and word not in _ASK_NOTHING
+
+
+class Words:
+    """Looks at the words of one schema after another."""
+
+    def __init__(self) -> None:
+        self._looked_up: set[str] = set()
+        self._of_tools: dict[str, str] = {}
+        """Each word, and where it was first seen."""
+
+    def remarks(self, place: Subschema, within: Collection[str]) -> Iterator[_Found]:
+        """Give level, kind, pointer and message for each word that the draft of a schema doesn't know.
+
+        What is `within` holds schemas that something refers to.
+        """
+        for word, value in place.schema.items() if isinstance(place.schema, dict) else ():
+            known = KEYWORDS.get(word)
+            at = f"{place.at}/{escaped(word)}"
+            if (known and place.dialect in known.drafts) or at in within:
+                continue
+            if known and not known.annotates and word not in _ASK_NOTHING and word not in ("then", "else"):
+                yield _of_other_drafts(word, place.dialect, at)
+            elif known or self._is_of_tools(word, value, place):
+                self._of_tools.setdefault(word, at)
+            elif word in _OPENAPI:
+                yield "warning", "openapi", at, _openapi(word, place.schema)
+            elif word in _OLDER:
+                message = f'"{word}" is a word of draft-03, without effect; write "{_OLDER[word]}"'
+                yield "warning", "other draft", at, message
+            else:
+                yield (
+                    "warning",
+                    "unknown word",
+                    at,
+                    f"unknown word {shown(word)}, without effect; {self._instead(word, value, place)}",
+                )
+
+    def of_tools(self) -> Iterator[_Found]:
+        """Give one remark for the words that say something to tools, and nothing of payloads."""
+        if self._of_tools:
+            names = [shown(word) for word in self._of_tools]
+            more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
+            message = f"without effect on payloads: {', '.join(names[:_NAMES_MAX])}{more}"
+            yield "note", "annotation", next(iter(self._of_tools.values())), message
+
+    def _is_of_tools(self, word: str, value: Any, place: Subschema) -> bool:  # noqa: ANN401 - any JSON value
+        return (
+            word in _OF_TOOLS
+            or word.startswith(_STARTS)
+            or ":" in word
+            # What names or dates the whole.
+            or (place.at == "" and isinstance(value, str) and not self._near(word, place))
+            or (word == "nullable" and (value is False or _takes_null(place.schema)))
+        )
+
+    def _instead(self, word: str, value: Any, place: Subschema) -> str:  # noqa: ANN401 - any JSON value
+        if near := self._near(word, place):
+            return f'did you mean "{near}"?'
+        if isinstance(value, dict) and isinstance(value.get("type"), str | list):
+            return 'if a member is called so, write it below "properties"'
+        return "correct it, or begin it with x- if it is a note for people or tools"
+
+    def _near(self, word: str, place: Subschema) -> str | None:
+        if word not in self._looked_up and len(self._looked_up) >= _LOOKED_UP_MAX:
+            return None
+        self._looked_up.add(word)
+        return nearest(word, [name for name, known in KEYWORDS.items() if place.dialect in known.drafts])
+
+
+def _takes_null(schema: dict[str, Any] | bool) -> bool:
+    if not isinstance(schema, dict):
+        return schema
+    types, cases = schema.get("type"), schema.get("anyOf")
+    return (isinstance(types, list) and "null" in types) or (
+        isinstance(cases, list) and {"type": "null"} in cases
+    )
+
+
+def _of_other_drafts(word: str, dialect: Dialect, at: str) -> _Found:
+    if dialect.holds(word):
+        return "note", "other draft", at, f'"{word}" is a word of {_span(word)}; it is taken all the same'
+    instead = f"write {_INSTEAD[word]}, or name" if word in _INSTEAD else "name"
+    message = f'"{word}" is a word of {_span(word)}, without effect in {dialect.name}'
+    return "warning", "other draft", at, f"{message}; {instead} the draft, by $schema or --draft"
+
+
+def _span(word: str) -> str:
+    drafts = KEYWORDS[word].drafts
+    if drafts[-1] is DRAFT_2020:
+        return drafts[0].name if len(drafts) == 1 else f"{drafts[0].name} and later"
+    return drafts[0].name if len(drafts) == 1 else f"{drafts[0].name} to {drafts[-1].name}"
+
+
+def _openapi(word: str, schema: dict[str, Any] | bool) -> str:
+    if word != "nullable":
+        return f'"{word}" is a word of OpenAPI, without effect{_OPENAPI[word]}'
+    types = schema.get("type") if isinstance(schema, dict) else None
+    listed = [*(types if isinstance(types, list) else [types]), "null"]
+    instead = f'"type": {shown(listed)}' if types else '"anyOf": [{…}, {"type": "null"}]'
+    return f'"nullable" is a word of OpenAPI 3.0, without effect: null is refused; write {instead}'
