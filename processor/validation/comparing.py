@@ -8,7 +8,8 @@ import msgspec
 
 from processor.validation.comparison_process import CPU_S, Pair
 from processor.validation.compatibility import Verdict
-from processor.validation.differences import Difference, incomparable
+from processor.validation.differences import incomparable
+from processor.validation.plain_words import Difference
 
 COMPATS = ("none", "backward", "forward", "full")
 COMMAND = [sys.executable, "-m", "processor.validation.comparison_process"]

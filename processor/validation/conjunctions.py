@@ -154,7 +154,7 @@ class Document:
         if key not in self._found:
             found = node.resolver.lookup(reference)
             # A part of a bundle may be of another draft.
-            dialect = next(dialect for dialect in DIALECTS if dialect.number == found.draft)
+            dialect = next((known for known in DIALECTS if known.number == found.draft), node.dialect)
             self._found[key] = Node(found.contents, found.resolver, dialect)
         return self._found[key]
 
