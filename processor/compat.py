@@ -42,8 +42,8 @@ def require_compatible(
 ) -> None:
     """Compare what is to be published with the version that it follows, by what the event type asks.
 
-    `compat` is asked instead, where it is given. Raises SettingsError where this is broken, or can't be proven
-    to be kept. Who publishes holds the event type's lock, so that no other version comes between.
+    `compat` is asked instead, where it is given. Raises SettingsError where this is broken, or can't be
+    proven to be kept. Who publishes holds the event type's lock, so that no other version comes between.
     """
     if compat is None:
         row = connection.execute(queries("registry")["compat"], {"event_type": event_type}).fetchone()

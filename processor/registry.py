@@ -180,7 +180,6 @@ def publish_schema(
     text = schema_text(definition)
     require_usable(text, formats)
     sql = queries("registry")
-    text = schema_text(definition)
     parameters = {
         "event_type": event_type,
         "tenant_id": tenant_id,

@@ -40,8 +40,9 @@ _PAYLOADS_PAGE, _PAYLOADS_BYTES_MAX = 500, 1024 * 1024
 """Of one question. The bytes are those of compressed payloads, which may be many times as long."""
 
 _STATEMENT_S = 60
+_SHORTER_TRIES = 4
 _QUICK_S = 2.0
-_SPAN, _SPAN_TRIED, _SPAN_MIN = timedelta(minutes=1), timedelta(seconds=1), timedelta(milliseconds=1)
+_SPAN, _SPAN_MIN = timedelta(minutes=1), timedelta(milliseconds=1)
 _KEY = ("stored_at", "tenant_id", "message_id", "producer")
 _EVER = datetime(1, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
@@ -74,7 +75,8 @@ class Stored:
 
     Of those that would be rejected, `rejected_already` would be so by the registry of today too. `unread` of
     them can't be read as JSON, as no processor stores it. `examples` are the newest that would be rejected.
-    `about` is how many there are, by the planner's estimate.
+    `about` is how many there are, by the planner's estimate. To look further back than `reached` took too
+    long; None: it did not.
     """
 
     judged: int = 0
@@ -83,6 +85,7 @@ class Stored:
     unread: int = 0
     examples: list[Row] = field(default_factory=list)
     about: int = 0
+    reached: datetime | None = None
     is_all: bool = False
     seconds: float = 0.0
 
@@ -168,7 +171,8 @@ def try_out(
 
 def _too_slow() -> StoreUnavailable:
     return StoreUnavailable(
-        f"the database took longer than {_STATEMENT_S} s to read a part of its table; say --since"
+        f"the database took longer than {_STATEMENT_S} s to look through a part of its tables; try it "
+        "again when there is less to do, or for one tenant (--tenant)"
     )
 
 
@@ -189,7 +193,7 @@ def _try_stored(
         ).fetchall()
     found.about = int(plan[0]["Plan"]["Plan Rows"])
     left = report.asked.limit
-    for keys in _stored_keys(connection, report.asked):
+    for keys in _stored_keys(connection, report.asked, found):
         for row in _payloads(connection, keys[:left]):
             _judge_stored(report, found, judges, row)
         left -= len(keys)
@@ -197,7 +201,7 @@ def _try_stored(
         on_batch("stored", found.judged)
         if left < 0:
             return
-    found.is_all = True
+    found.is_all = found.reached is None
 
 
 def _judge_stored(report: Report, found: Stored, judges: tuple[Schemas, Schemas], row: Row) -> None:
@@ -233,7 +237,7 @@ def stored_texts(connection: Connection, asked: Asked) -> Iterator[str]:
     """Give the payloads of the messages that are asked for, newest first. Raises as `try_out` does."""
     left = asked.limit
     try:
-        for keys in _stored_keys(connection, asked):
+        for keys in _stored_keys(connection, asked, Stored()):
             yield from (row["payload"] for row in _payloads(connection, keys[:left]))
             left -= len(keys)
             if left <= 0:
@@ -242,24 +246,29 @@ def stored_texts(connection: Connection, asked: Asked) -> Iterator[str]:
         raise _too_slow() from None
 
 
-def _stored_keys(connection: Connection, asked: Asked) -> Iterator[list[Row]]:
+def _stored_keys(connection: Connection, asked: Asked, found: Stored) -> Iterator[list[Row]]:
     """Give the keys of all messages that are asked for, newest first, and of one more beyond the limit.
 
     No index has the newest messages of a type. So this looks back over a span of time, and a longer one as
-    long as little was found in it and it was found quickly.
+    long as little was found in it and it was found quickly. Notes in `found` where that took too long.
     """
     floor, span, left = asked.since or _EVER[0], _SPAN, asked.limit
-    high, edge = (_EVER[1], "", "", ""), datetime.now(UTC)
+    start = edge = datetime.now(UTC)
+    tries = _SHORTER_TRIES
+    high = (_EVER[1], "", "", "")
     while high[0] > floor:
         low = floor if edge - floor <= span else edge - span
         size, began = min(_KEYS_PAGE, left + 1), time.monotonic()
         try:
             rows = _page_of_keys(connection, asked, low, high, size)
         except psycopg.errors.QueryCanceled:
-            span /= 16
-            if span < _SPAN_TRIED:
+            if tries:
+                tries, span = tries - 1, span / 16
+                continue
+            if edge == start:
                 raise
-            continue
+            found.reached = edge
+            return
         took_s = time.monotonic() - began
         yield rows
         left -= len(rows)

@@ -274,7 +274,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > _EXPONENT_MAX:
+    # 1e308 has one more, and comes so from PostgreSQL.
+    if len(digits) > _EXPONENT_MAX and (len(digits) > _EXPONENT_MAX + 2 or math.isinf(float(digits))):
         raise JsonFault(f"a whole number of {len(digits)} digits; at most {_EXPONENT_MAX} are taken")
     return int(digits)
 
@@ -286,17 +287,18 @@ def _decimal(digits: str) -> Decimal:
         number = Decimal(digits)
         # Nearly every number, and all that a text can have very many of. What is not asked follows from it.
         if (
-            len(digits) <= DIGITS_MAX - _EXPONENT_MAX
+            len(digits) < DIGITS_MAX - _EXPONENT_MAX - 2
             and -_EXPONENT_MAX <= (place := number.adjusted()) <= _EXPONENT_MAX
             and (place < _EXPONENT_MAX or not math.isinf(float(digits)))
         ):
             return number
     except InvalidOperation:
         number = None
-    # The exponent as written is bounded for zero too: PostgreSQL writes 0e-999999 out digit by digit.
+    # The exponent as written is bounded for zero too: PostgreSQL writes 0e-999999 out digit by digit. What it
+    # writes is to be read again.
     if (
         number is None
-        or abs(int(number.as_tuple().exponent)) > DIGITS_MAX
+        or number.is_signed() + max(number.adjusted(), 0) + 2 - int(number.as_tuple().exponent) > DIGITS_MAX
         or abs(number.adjusted()) > _EXPONENT_MAX
         or math.isinf(float(number))
     ):

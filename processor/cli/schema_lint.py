@@ -14,6 +14,7 @@ from processor.validation.preparing import HowToRead
 from processor.validation.schema_files import read_schema, schema_options
 
 _SHOWN_MAX = 20
+_POINTER_MAX = 200
 
 
 @click.command("lint")
@@ -38,14 +39,11 @@ def schema_lint(file: BinaryIO, *, how: HowToRead, as_json: bool) -> None:
 
 def check_by_linter(definition: Any, how: HowToRead, *, strict: bool) -> None:  # noqa: ANN401 - any JSON value
     """Say the warnings of a schema that is to be published; with `strict` and a warning, end with code 3."""
-    remarks = _remarks(definition, how)
-    warnings = _warnings(remarks)
+    warnings = _warnings(_remarks(definition, how))
     _say_all(warnings, err=True)
     if warnings and strict:
-        say(f"nothing was published: {_counted(remarks)}, and --strict was given", err=True)
+        say(f"nothing was published: {_number(len(warnings), 'warning')}, and --strict was given", err=True)
         raise SystemExit(Exit.PROBLEM_FOUND)
-    if len(remarks) > len(warnings):
-        say(f"{_counted(remarks)}; processor schema lint shows them all", err=True)
 
 
 def _remarks(definition: Any, how: HowToRead) -> list[Remark]:  # noqa: ANN401 - any JSON value
@@ -60,7 +58,8 @@ def _warnings(remarks: list[Remark]) -> list[Remark]:
 def _say_all(remarks: list[Remark], *, err: bool = False) -> None:
     for remark in remarks[:_SHOWN_MAX]:
         more = f" (and at {_number(remark.places - 1, 'other place')})" if remark.places > 1 else ""
-        line = f"{remark.level}: at {remark.pointer or '(root)'}: {remark.message}{more}"
+        at = remark.pointer if len(remark.pointer) <= _POINTER_MAX else f"{remark.pointer[:_POINTER_MAX]}…"
+        line = f"{remark.level}: at {at or '(root)'}: {remark.message}{more}"
         say(fit(line, "  "), err=err)
     if len(remarks) > _SHOWN_MAX:
         say(f"… and {len(remarks) - _SHOWN_MAX} more; processor schema lint --json shows them all", err=err)

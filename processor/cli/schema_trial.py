@@ -142,6 +142,7 @@ def _as_dict(report: Report) -> dict[str, Any]:
             "rejected_already": stored.rejected_already,
             "unreadable": stored.unread,
             "is_all": stored.is_all,
+            "back_to": stored.reached,
             "estimated_count": stored.judged if stored.is_all else max(stored.about, stored.judged),
             "seconds": round(stored.seconds, 3),
             "examples": stored.examples,
@@ -171,7 +172,7 @@ def _print(report: Report) -> None:
         for line in _of_stored(report.stored):
             say(fit(line, "  "))
     if report.rejected is not None:
-        for line in _of_rejected(report.rejected):
+        for line in _of_rejected(report.rejected, schema):
             say(fit(line, "  "))
     tenants = _tenants(report)
     if len(tenants) > 1:
@@ -209,20 +210,26 @@ def _of_stored(found: Stored) -> Iterator[str]:
 def _part(found: Stored) -> str:
     if found.is_all:
         return f"{found.judged:,}"
+    if found.reached is not None:
+        words = f"back to {moment_of(found.reached)}; to look further back took too long"
+        return f"the newest {found.judged:,} ({words})"
     if found.about > found.judged:
         return f"the newest {found.judged:,} (of some {found.about:,}, by estimate)"
     return f"the newest {found.judged:,} (there are more)"
 
 
-def _of_rejected(found: Rejected) -> Iterator[str]:
+def _of_rejected(found: Rejected, schema: EventSchema) -> Iterator[str]:
     yield ""
     if not found.judged + found.cut:
         yield "open rejections: none of this type" if found.is_all else "open rejections: none was judged"
         return
     part = f"{found.judged:,}" if found.is_all else f"the newest {found.judged:,}"
     yield f"open rejections: {found.passing:,} of {part} would pass"
+    if found.passing:
+        whose = "" if schema.tenant_id is None else f" --tenant {schema.tenant_id}"
+        yield f"  once it is published: processor rejection replay --event-type {schema.event_type}{whose}"
     if found.passing_already:
-        yield f"  {found.passing_already:,} of these pass without it, too: processor rejection replay"
+        yield f"  {found.passing_already:,} of these pass without it, too"
     if found.reasons:
         words = ", ".join(f"{count:,} {reason}" for reason, count in found.reasons.most_common())
         yield f"  still rejected: {words}"

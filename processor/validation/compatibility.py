@@ -48,7 +48,7 @@ def takes_all(taker: Asked, taken: Asked) -> Verdict:
         return Verdict("yes" if takes is None else "no")
     if (example := _example(taker, taken, takes, may_refuse)) is not None:
         return Verdict("no", example)
-    answer = _proof(taker, taken)
+    answer = proof(taker, taken)
     if answer == "unknown":
         found = differences(taken.definition, taker.definition, formats=(taken.formats, taker.formats))
         answer = "unknown" if any(one.narrows for one in found) else "yes"
@@ -75,7 +75,8 @@ def _example(
     return min(found, key=len, default=None)
 
 
-def _proof(taker: Asked, taken: Asked) -> Answer:
+def proof(taker: Asked, taken: Asked) -> Answer:
+    """Say what the library can prove of it."""
     try:
         whole, part = (
             jsonschema_rs.canonicalize(one.definition, validate_formats=one.formats == "assert", offline=True)

@@ -43,7 +43,7 @@ def _compiled(definition: dict[str, Any] | bool, dialect: Dialect, formats: str)
     _check_size(definition)
     document = Document(definition, dialect)
     if others := document.foreign():
-        raise SettingsError(missing(others))
+        raise SettingsError(missing([("", other) for other in others]))
     schema = document.definition
     return dialect.validator(
         schema | {"$schema": dialect.uri} if isinstance(schema, dict) else schema,
@@ -55,12 +55,13 @@ def _compiled(definition: dict[str, Any] | bool, dialect: Dialect, formats: str)
 
 def _check_size(definition: dict[str, Any] | bool) -> None:
     level: list[Any] = [definition]
-    for _ in range(DEPTH_MAX + 1):
+    for _ in range(DEPTH_MAX):
         level = [
             child
             for value in level
             if isinstance(value, dict | list)
             for child in (value.values() if isinstance(value, dict) else value)
+            if isinstance(child, dict | list)
         ]
     if level:
         raise ValueError(f"nested deeper than {DEPTH_MAX} levels")

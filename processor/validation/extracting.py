@@ -6,32 +6,18 @@ OpenAPI 3.0's own words ─▶ those of 2020-12        nullable, exclusiveMinimu
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
-from urllib.parse import quote, unquote, urldefrag, urljoin
+from urllib.parse import quote, unquote
 
 from processor import json_pointer
 from processor.errors import SettingsError
-from processor.wire import pointer as written
+from processor.json_pointer import pointer as written
+from processor.validation.dialects import DRAFT_2020, Dialect, dialect_of
+from processor.validation.subschemas import TOP, joined, own_uri
 
 Path: TypeAlias = tuple[str, ...]
 
-MAPS = ("properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions")
-_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
-_ONES = (
-    "not",
-    "if",
-    "then",
-    "else",
-    "items",
-    "additionalItems",
-    "contains",
-    "additionalProperties",
-    "unevaluatedProperties",
-    "unevaluatedItems",
-    "propertyNames",
-    "contentSchema",
-)
 _LEFT_BEHIND = ("$defs", "definitions", "$id", "id", "$schema", "$anchor")
 """What is referred to comes along by its path."""
 
@@ -47,15 +33,19 @@ class Kind:
     """What sort of document schemas stand in, and so what their words mean."""
 
     name: str
-    schema: str | None = None
-    """The `$schema` of what is taken out."""
-
-    definitions: str = "$defs"
+    dialect: Dialect = DRAFT_2020
     is_api: bool = True
     is_openapi_30: bool = False
     """Also of Swagger 2.0: a dialect of its own, which is translated to 2020-12."""
 
-    id_word: str = "$id"
+    schema: str | None = None
+    """The `$schema` that stands there; a document that is no description of an API may have none."""
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """Give how a schema of it begins."""
+        named = self.schema or (self.dialect.uri if self.is_api else None)
+        return {} if named is None else {"$schema": named}
 
 
 def extracted(document: Any, path: Path, kind: Kind) -> Any:  # noqa: ANN401 - any JSON value
@@ -65,31 +55,45 @@ def extracted(document: Any, path: Path, kind: Kind) -> Any:  # noqa: ANN401 - a
     """
     if not path and not kind.is_api:
         return document
+    target = json_pointer.follow(document, path)
+    if isinstance(target, dict) and "$schema" in target and not kind.is_openapi_30:
+        kind = replace(kind, dialect=dialect_of(target), schema=target["$schema"])
     try:
         return _Extract(document, kind).schema(path)
-    except _Dynamic:
+    except _Inseparable:
         return _as_part(document, path, kind)
 
 
-class _Dynamic(Exception):
-    """A reference leads to wherever whoever came there came from, so that no path can be written for it."""
+def translated(document: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    """Give the description of an API as a document that schemas may refer to, each where it was."""
+    if not kind.is_openapi_30:
+        return kind.head | document
+    found: dict[str, Any] = {
+        name: document[name] for name in ("components", "definitions") if name in document
+    }
+    return kind.head | _InPlace(document, kind).translated(found)
+
+
+class _Inseparable(Exception):
+    """A reference leads to where whoever follows it came from, or a part is of another draft."""
 
 
 def _as_part(document: dict[str, Any], path: Path, kind: Kind) -> dict[str, Any]:
     """Give a schema that refers to a path of the document, which it holds whole."""
-    whole = {kind.id_word: "urn:document"} | document
-    head = {"$schema": kind.schema} if kind.schema else {}
-    reference = {"$ref": f"{whole[kind.id_word].removesuffix('#')}#{quote(written(path))}"}
-    return head | reference | {kind.definitions: {"document": whole}}
+    whole = {kind.dialect.id_word: "urn:document"} | document
+    reference = {"$ref": f"{whole[kind.dialect.id_word].removesuffix('#')}#{quote(written(path))}"}
+    return kind.head | reference | {kind.dialect.defs_word: {"document": whole}}
 
 
 class _Extract:
+    _left_behind: tuple[str, ...] = _LEFT_BEHIND
+
     def __init__(self, document: Any, kind: Kind) -> None:  # noqa: ANN401 - any JSON value
         self._document = document
         self._kind = kind
-        self._resources: dict[str, Path] = {"": ()}
+        self._resources: dict[str, Path] = {TOP: ()}
         """Where each `$id` stands, by its whole address."""
-        self._bases: dict[Path, str] = {(): ""}
+        self._bases: dict[Path, str] = {(): TOP}
         self._anchors: dict[tuple[str, str], Path] = {}
         self._look_for_ids(document)
         self._names: dict[Path, str] = {}
@@ -105,9 +109,8 @@ class _Extract:
         while self._pending:
             wanted = self._pending.pop()
             definitions[self._names[wanted]] = self._taken(self._at(wanted), wanted)
-        head = {"$schema": self._kind.schema} if self._kind.schema else {}
-        tail = {self._kind.definitions: dict(sorted(definitions.items()))} if definitions else {}
-        return head | root | tail
+        tail = {self._kind.dialect.defs_word: dict(sorted(definitions.items()))} if definitions else {}
+        return self._kind.head | root | tail
 
     def _end_of(self, path: Path) -> Path:
         """Follow what is a reference and nothing else, so that what comes out says what it is on top."""
@@ -137,23 +140,27 @@ class _Extract:
             return {"$ref": self._reference(schema["$ref"], path)}
         members: dict[str, Any] = {}
         for word, value in schema.items():
-            if word in _DYNAMIC and not self._kind.is_openapi_30:
-                raise _Dynamic
+            if not self._kind.is_openapi_30 and (word in _DYNAMIC or self._is_of_another(word, schema)):
+                raise _Inseparable
             if word == "$ref" and isinstance(value, str):
                 members[word] = self._reference(value, path)
-            elif word not in _LEFT_BEHIND:
+            elif word not in self._left_behind:
                 members[word] = self._word(word, value, (*path, word))
         if self._kind.is_api:
             members = _without_notes(members)
         return _from_openapi_30(members) if self._kind.is_openapi_30 else members
 
+    def _is_of_another(self, word: str, schema: dict[str, Any]) -> bool:
+        return word == "$schema" and dialect_of(schema) is not self._kind.dialect
+
     def _word(self, word: str, value: Any, path: Path) -> Any:  # noqa: ANN401 - any JSON value
+        kind = self._kind.dialect.holds(word)
         match value:
-            case dict() if word in _ONES:
+            case dict() if kind == "one":
                 return self._taken(value, path)
-            case list() if word in _LISTS:
+            case list() if kind == "list" or word == "items":
                 return [self._taken(part, (*path, str(place))) for place, part in enumerate(value)]
-            case dict() if word in MAPS:
+            case dict() if kind == "map":
                 return {name: self._taken(part, (*path, name)) for name, part in value.items()}
             case _:
                 return value
@@ -166,15 +173,14 @@ class _Extract:
             self._names[target] = self._name(target)
             self._pending.append(target)
         name = self._names[target]
-        return f"#/{self._kind.definitions}/{name}" if name else "#"
+        return f"#/{self._kind.dialect.defs_word}/{name}" if name else "#"
 
     def _target(self, reference: str, path: Path) -> Path | str:
         """Give where a reference leads to; a text, where it leads to another document."""
         base = next(self._bases[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self._bases)
-        whole, fragment = urldefrag(reference)
-        whole = urljoin(base, whole) if whole else base
+        whole, fragment = joined(base, reference)
         if whole not in self._resources:
-            return f"{whole}#{fragment}" if fragment else whole
+            return reference if base == TOP else f"{whole}#{fragment}" if fragment else whole
         fragment = unquote(fragment)
         if not fragment or fragment.startswith("/"):
             return self._resources[whole] + json_pointer.steps(fragment)
@@ -183,7 +189,7 @@ class _Extract:
         return self._anchors[whole, fragment]
 
     def _look_for_ids(self, document: Any) -> None:  # noqa: ANN401 - any JSON value
-        pending: list[tuple[Path, Any, str]] = [((), document, "")]
+        pending: list[tuple[Path, Any, str]] = [((), document, TOP)]
         while pending:
             path, value, base = pending.pop()
             if isinstance(value, dict):
@@ -191,16 +197,12 @@ class _Extract:
             pending += [((*path, step), part, base) for step, part in _parts(value)]
 
     def _look_at(self, path: Path, schema: dict[str, Any], base: str) -> str:
-        named = schema.get(self._kind.id_word)
-        # Up to draft-07 a reference is alone, whatever stands beside it.
-        if isinstance(named, str) and ("$ref" not in schema or self._kind.definitions == "$defs"):
-            whole, fragment = urldefrag(named)
-            if whole:
-                base = urljoin(base, whole)
-                self._resources[base] = self._resources.get(base, path)
-                self._bases[path] = base
-            elif fragment and not fragment.startswith("/"):
-                self._anchors[base, fragment] = path
+        dialect = self._kind.dialect
+        if (own := own_uri(schema, dialect, base)) is not None:
+            base = self._bases[path] = own
+            self._resources.setdefault(own, path)
+        elif isinstance(name := schema.get(dialect.id_word), str) and name.startswith("#"):
+            self._anchors[base, name[1:]] = path
         for word in ("$anchor", "$dynamicAnchor"):
             if isinstance(schema.get(word), str):
                 self._anchors[base, schema[word]] = path
@@ -212,6 +214,27 @@ class _Extract:
         while name in others:
             name, number = f"{wanted}_{number}", number + 1
         return name
+
+
+class _InPlace(_Extract):
+    """Translates words alone: all schemas stay, and references lead where they led."""
+
+    _left_behind = ()
+
+    def translated(self, found: dict[str, Any]) -> dict[str, Any]:
+        components = found.get("components")
+        if isinstance(components, dict):
+            found = found | {"components": components | self._maps(components, "schemas")}
+        return found | self._maps(found, "definitions")
+
+    def _maps(self, within: dict[str, Any], name: str) -> dict[str, Any]:
+        schemas = within.get(name)
+        if not isinstance(schemas, dict):
+            return {}
+        return {name: {one: self._taken(schema, ()) for one, schema in schemas.items()}}
+
+    def _reference(self, reference: str, path: Path) -> str:  # noqa: ARG002 - as above
+        return reference
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - any JSON value

@@ -97,6 +97,21 @@ class JudgeProcess:
         # What this process, and no earlier one, has compiled, and its key there.
         self._compiled: dict[Schema, tuple[int, Usable | Unusable]] = {}
 
+    @property
+    def pid(self) -> int | None:
+        """The process that runs, or has run last; None: none was needed."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no process although one is needed, in words; empty when all is well."""
+        return self._patience.trouble
+
+    def close(self) -> None:
+        """End the process; another is started when it is needed."""
+        with self._turn():
+            self._drop()
+
     def compile(self, schema: Schema) -> Usable | Unusable:
         """Try whether a schema can be used. Raises Stopped."""
         found = self._outlast(lambda: self._compile(schema)[1], COMPILE_CPU_S)

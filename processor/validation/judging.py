@@ -25,8 +25,8 @@ from processor.wire import Envelope
 
 log = structlog.get_logger(__name__)
 
-INLINE_NS_MAX = 20_000_000
-"""What judging may cost where it holds the interpreter, by an estimate that is seldom too small."""
+INLINE_NS_MAX = 50_000_000
+"""What judging may cost where it holds the interpreter, by estimate; no pair was found that took a third."""
 
 _UNUSUAL = re.compile(r"[0-9.]{17}|[0-9][eE][-+]?[0-9]{2}")
 """Numbers that take exact arithmetic: of many digits, or of large exponents. It may find what is none."""
@@ -40,7 +40,7 @@ _Key: TypeAlias = tuple[int, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class Known:
     """What is known of a schema: why it can't be used, or the validator and prices by which it is cheap."""
 
     words: str | None = None
@@ -62,7 +62,7 @@ class Judging:
 
     def __init__(self, process: JudgeProcess | None = None) -> None:
         self._process = process or shared()
-        self._known: dict[_Key, _Known] = {}
+        self._known: dict[_Key, Known] = {}
         self._named: dict[_Key, tuple[str, str]] = {}
         """What the metric names."""
 
@@ -126,18 +126,18 @@ class Judging:
             "error_count": answer.count,
         }
 
-    def _look_at(self, schema: EventSchema) -> _Known:
+    def _look_at(self, schema: EventSchema) -> Known:
         """Have the judge process compile a schema; do it here as well where payloads may be judged here."""
         found = self._process.compile((schema.definition, schema.formats))
         if isinstance(found, Unusable):
-            known = _Known(found.words)
+            known = Known(found.words)
             log.error("schema_unusable", schema_id=schema.schema_id, event_type=schema.event_type)
             self._name(schema)
         elif found.price_ns is None:
-            known = _Known()
+            known = Known()
         else:
             validator = compile_schema(schema_value(schema.definition), formats=schema.formats)
-            known = _Known(None, validator, found.price_ns, found.price_unusual_ns)
+            known = Known(None, validator, found.price_ns, found.price_unusual_ns)
         # The definition is part of the key, because psql can change what should have been a new version.
         self._known[_key(schema)] = known
         return known

@@ -26,8 +26,12 @@ from processor.validation.words import Words, asks
 
 Level: TypeAlias = Literal["warning", "note"]
 
-_BRANCHES_MAX = 32
-"""Schemas below oneOf, if and the like. With more, the library may take seconds to find contradictions."""
+_BRANCHES_MAX = 16
+_CANONICAL_BYTES_MAX = 24 * 1024
+"""What has more schemas below oneOf, if and the like, or more bytes, isn't searched for contradictions.
+
+The library takes seconds for it: 10 s for a public schema of 31 KB with 30 of them.
+"""
 _OWN_BYTES_MAX = 64 * 1024
 
 _NAMES_MAX = 5
@@ -79,7 +83,8 @@ def _is_openapi(definition: Any) -> bool:  # noqa: ANN401 - any JSON value
 
 
 def _of_the_whole(definition: Any, branches: int) -> Iterator[_Found]:  # noqa: ANN401 - any JSON value
-    kind, little = _kind(definition, branches)
+    is_small = branches <= _BRANCHES_MAX and len(schema_text(definition)) <= _CANONICAL_BYTES_MAX
+    kind, little = _kind(definition, is_small=is_small)
     if _is_openapi(definition) and kind == "true":
         inside = follow(definition, ("components", "schemas")) or definition.get("definitions")
         names = ", ".join(list(inside)[:_NAMES_MAX]) if isinstance(inside, dict) else ""
@@ -94,16 +99,16 @@ def _of_the_whole(definition: Any, branches: int) -> Iterator[_Found]:  # noqa: 
         yield "note", "forbids little", "", "any object passes, whatever is in it"
     if definition is False:
         yield "warning", "allows nothing", "", "no payload can pass"
-    elif branches <= _BRANCHES_MAX:
+    elif is_small:
         for at, why in _impossible(definition):
-            yield "warning", "allows nothing", at, f"no value can pass: {why}"
+            yield "warning", "allows nothing", at, why
 
 
-def _kind(definition: Any, branches: int) -> tuple[str, bool]:  # noqa: ANN401 - any JSON value
+def _kind(definition: Any, *, is_small: bool) -> tuple[str, bool]:  # noqa: ANN401 - any JSON value
     """Give "true" where any payload passes, and whether any object does."""
     if isinstance(definition, dict) and not any(asks(word) for word in definition):
         return "true", False
-    if branches > _BRANCHES_MAX:
+    if not is_small:
         return "", False
     try:
         canonical = jsonschema_rs.canonicalize(definition)
@@ -119,12 +124,18 @@ def _impossible(definition: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 -
     except (ValueError, jsonschema_rs.ReferencingError):
         return
     for at, reason in found.items():
+        if at and any(each.startswith(f"{at}/") for each in found):
+            # For the sake of what stands in it.
+            continue
         if isinstance(reason, UnsatisfiableReason.Conflict):
-            words = [word for cause in reason.causes for word in cause.keywords or [cause.pointer]]
-            yield at, f"{' and '.join(words[:_NAMES_MAX])} contradict each other"
+            causes = reason.causes
         elif isinstance(reason, UnsatisfiableReason.Empty):
-            what = reason.cause.keywords or [reason.cause.pointer]
-            yield at, f"{' and '.join(what[:_NAMES_MAX])} can't be met"
+            causes = [reason.cause]
+        else:
+            continue
+        words = [word for cause in causes for word in cause.keywords]
+        if words != ["not"]:
+            yield at, f"no value can pass: {' and '.join(words[:_NAMES_MAX]) or 'what is asked'} can't be met"
 
 
 _BOUNDS = (
@@ -141,8 +152,8 @@ _ASKED_OF = {
     "string": "minLength maxLength pattern",
     "number": "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf",
     "array": "items prefixItems additionalItems unevaluatedItems minItems maxItems uniqueItems contains",
-    "object": "properties patternProperties additionalProperties unevaluatedProperties required minProperties "
-    "maxProperties propertyNames dependentRequired dependentSchemas",
+    "object": "properties patternProperties additionalProperties unevaluatedProperties required "
+    "minProperties maxProperties propertyNames dependentRequired dependentSchemas",
 }
 _TYPE_OF = {word: type_ for type_, words in _ASKED_OF.items() for word in words.split()}
 _LOCAL = {"type", "enum", "const", "format"} | {word for word in _TYPE_OF if KEYWORDS[word].kind is None}

@@ -12,9 +12,9 @@ from urllib.parse import unquote
 
 from processor import json_pointer
 from processor.errors import SettingsError
-from processor.validation.dialects import DIALECTS, DRAFT_4, DRAFT_6, DRAFT_7, DRAFT_2020, dialect_of
-from processor.validation.extracting import MAPS, Kind, Path, extracted
-from processor.wire import pointer as written
+from processor.json_pointer import pointer as written
+from processor.validation.dialects import DRAFT_7, KEYWORDS, dialect_named, dialect_of
+from processor.validation.extracting import Kind, Path, extracted, translated
 
 _SHOWN_MAX = 5
 _NEAR = 0.5
@@ -24,6 +24,7 @@ _COLLECTIONS: tuple[Path, ...] = (
     ("$defs",),
     ("components", "messages"),
 )
+_MAPS = ("schemas", *(word for word, known in KEYWORDS.items() if known.kind == "map"))
 _HOLDERS = ("payload", "schema")
 """In a message and in what OpenAPI calls a media type, the schema stands below this."""
 
@@ -48,6 +49,12 @@ def schema_within(document: Any, pointer: str | None) -> Any:  # noqa: ANN401 - 
     return document
 
 
+def referable(document: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Give a document as others may refer to it: the description of an API in words of JSON Schema."""
+    kind = _kind(document)
+    return translated(document, kind) if kind.is_api else document
+
+
 def _kind(document: Any) -> Kind:  # noqa: ANN401 - any JSON value
     if not isinstance(document, dict):
         return Kind("the document", is_api=False)
@@ -55,31 +62,19 @@ def _kind(document: Any) -> Kind:  # noqa: ANN401 - any JSON value
         if "openapi" in document:
             return _openapi(document)
         if "swagger" in document:
-            return Kind("a Swagger document", DRAFT_2020.uri, is_openapi_30=True)
+            return Kind("a Swagger document", is_openapi_30=True)
         if "asyncapi" in document:
-            return Kind("an AsyncAPI document", DRAFT_7.uri, "definitions")
-    named = document.get("$schema")
-    dialect = dialect_of(document)
-    return Kind(
-        "the document",
-        named if isinstance(named, str) else None,
-        _definitions(dialect.uri),
-        is_api=False,
-        id_word="id" if dialect is DRAFT_4 else "$id",
-    )
+            return Kind("an AsyncAPI document", DRAFT_7)
+    return Kind("the document", dialect_of(document), is_api=False, schema=document.get("$schema"))
 
 
 def _openapi(document: dict[str, Any]) -> Kind:
     if str(document["openapi"]).startswith("3.0"):
-        return Kind("an OpenAPI document", DRAFT_2020.uri, is_openapi_30=True)
+        return Kind("an OpenAPI document", is_openapi_30=True)
     named = document.get("jsonSchemaDialect")
     if not isinstance(named, str) or named.startswith("https://spec.openapis.org/"):
-        named = DRAFT_2020.uri
-    return Kind("an OpenAPI document", named, _definitions(named))
-
-
-def _definitions(uri: str) -> str:
-    return "definitions" if dialect_of({"$schema": uri}) in (DRAFT_4, DRAFT_6, DRAFT_7) else "$defs"
+        return Kind("an OpenAPI document")
+    return Kind("an OpenAPI document", dialect_of({"$schema": named}))
 
 
 def _steps(document: Any, pointer: str) -> Path:  # noqa: ANN401 - any JSON value
@@ -122,8 +117,7 @@ def _of_format(form: str, kind: Kind) -> Kind:
     if plain.startswith("application/vnd.oai.openapi"):
         return _openapi({"openapi": version})
     if plain.startswith("application/schema+"):
-        uri = next((one.uri for one in DIALECTS if version in (one.name, one.uri)), kind.schema or "")
-        return Kind(kind.name, uri, _definitions(uri))
+        return Kind(kind.name, dialect_named(version) or kind.dialect)
     raise SettingsError(f"its schemaFormat is {form[:80]!r}; expected one of JSON Schema")
 
 
@@ -136,7 +130,7 @@ def _is_schema(path: Path) -> bool:
 
 def _is_map(path: Path) -> bool:
     """Say whether a path ends with a word whose value is a map of schemas by name."""
-    return bool(path) and path[-1] in (*MAPS, "schemas") and not _is_map(path[:-1])
+    return bool(path) and path[-1] in _MAPS and not _is_map(path[:-1])
 
 
 def _advice(document: Any, wanted: str) -> str:  # noqa: ANN401 - any JSON value

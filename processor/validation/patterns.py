@@ -6,7 +6,7 @@ Look-around and back-references need an engine that goes back, for which a short
 import json
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jsonschema_rs
 
@@ -80,7 +80,7 @@ def refusal(pattern: str, *, of_names: bool = False) -> str:
     return f"the pattern {_shown(pattern)} is no regular expression of ECMA-262"
 
 
-def remarks(pattern: str) -> Iterator[tuple[str, str]]:
+def remarks(pattern: str) -> Iterator[tuple[Literal["warning", "note"], str]]:
     """Give what is odd about a pattern that is taken: "warning" or "note", and what to do."""
     if re.fullmatch(r"/.*/[gimsuy]*", pattern, re.DOTALL) and len(pattern) > 1:
         yield "warning", "the slashes are part of the pattern; leave them out"

@@ -13,7 +13,10 @@ from typing import Any
 
 from jsonschema_rs import ReferencingError, Registry, Resolver
 
-from processor.validation.dialects import DRAFT_4, dialect_of
+from processor.errors import SettingsError
+from processor.validation.dialects import dialect_of
+from processor.validation.references import Document
+from processor.validation.subschemas import TOP
 
 _PRICE_NS_MAX = 1_000_000
 _NODES_MAX = 5_000
@@ -29,12 +32,11 @@ _FORMAT_NS = 1_000
 _UNIQUE_NS = 10_000
 """An element is hashed once for each list around it."""
 
-_STEP_NS, _MATCH_NS = 50, 300
+_STEP_NS, _MATCH_NS = 15, 300
 _DIGITS_MAX, _EXPONENT_MAX = 30, 40
 """Of a number in the schema; arithmetic with others is dear."""
 
 _REPETITION = re.compile(r"(.)\{(?:[0-9]*,)?([0-9]+)")
-_BASE = "json-schema:///"
 
 _DEAR_WORDS = frozenset(
     ("unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef", "contentMediaType")
@@ -52,6 +54,12 @@ class _Dear(Exception):
     """It costs more than is asked for, or nobody can tell."""
 
 
+_NOT_SEEN_THROUGH = (
+    *(_Dear, ReferencingError, SettingsError),
+    *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
+)
+
+
 def price_of(definition: Any, *, unusual: bool = False) -> int | None:  # noqa: ANN401 - any JSON value
     """Give nanoseconds for each two bytes of a payload, at the most; None: too many, or nobody can tell.
 
@@ -59,7 +67,7 @@ def price_of(definition: Any, *, unusual: bool = False) -> int | None:  # noqa: 
     """
     try:
         return _Prices(definition, unusual=unusual).highest()
-    except (_Dear, ReferencingError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except _NOT_SEEN_THROUGH:
         return None
 
 
@@ -83,12 +91,15 @@ class _Prices:
     def __init__(self, definition: Any, *, unusual: bool) -> None:  # noqa: ANN401 - any JSON value
         dialect = dialect_of(definition)
         self._unusual = unusual
-        self._id = "id" if dialect is DRAFT_4 else "$id"
+        self._id = dialect.id_word
         self._nodes: list[_Node] = []
         self._referred: dict[tuple[str, str], _Node] = {}
         self._pending: list[tuple[_Node, Any, Resolver]] = []
-        registry = Registry([(_BASE, definition)], draft=dialect.number)
-        self._root = self._node(definition, registry.resolver(_BASE))
+        document = Document(definition, dialect)
+        if document.foreign():
+            raise _Dear
+        registry = Registry([(TOP, document.definition)], draft=dialect.number)
+        self._root = self._node(document.definition, registry.resolver(TOP))
         while self._pending:
             self._look_at(*self._pending.pop())
 

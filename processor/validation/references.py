@@ -1,5 +1,6 @@
 """What the references of a schema lead to: a place within it, a schema of schemas, or another document."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -38,7 +39,7 @@ class Document:
         """The places of the schemas that have such an id. More than one: the id is of no use."""
         self._anchors: dict[tuple[str, str], list[str]] = {}
         self._places: dict[str, Subschema] = {}
-        self._order: list[Subschema] = []
+        self._unread: deque[Subschema] = deque()
         self._add(subschemas(self.definition, dialect, base))
 
     def places(self) -> Sequence[Subschema]:
@@ -46,8 +47,9 @@ class Document:
         return self._order
 
     def references(self) -> Iterator[Reference]:
-        """Give every reference in turn, also of what stands where no schema was expected, once referred to."""
-        for place in self._order:
+        """Give every reference once, also of what stands where no schema was expected, once referred to."""
+        while self._unread:
+            place = self._unread.popleft()
             if isinstance(place.schema, bool):
                 continue
             for word in _WORDS:
@@ -93,7 +95,7 @@ class Document:
     def _add(self, found: Iterator[Subschema]) -> None:
         for place in found:
             self._places[place.at] = place
-            self._order.append(place)
+            self._unread.append(place)
             if isinstance(place.schema, dict):
                 self._name(place, place.schema)
 
@@ -157,11 +159,12 @@ def trouble(reference: Reference, words: str) -> SettingsError:
     return SettingsError(f"at {place}: {reference.word}: {reference.text!r} {words}")
 
 
-def missing(others: Sequence[Reference]) -> str:
-    """Say which documents are not there, and how to give them."""
+def missing(absent: Sequence[tuple[str, Reference]]) -> str:
+    """Say which documents are not there, and how to give them; with each reference comes what has it, or ""."""
     places: dict[str, list[str]] = {}
-    for other in others:
-        places.setdefault(other.uri.removeprefix(TOP), []).append(other.place.at or "(root)")
+    for holder, reference in absent:
+        place = f"{holder} {reference.place.at}".strip() or "(root)"
+        places.setdefault(reference.uri.removeprefix(TOP), []).append(place)
     named = "; ".join(
         f"{uri} (at {at[0]}{f' and {len(at) - 1} more' if len(at) > 1 else ''})" for uri, at in places.items()
     )

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import click
 
 from processor.errors import SettingsError
+from processor.validation.dialects import DIALECTS, Dialect, dialect_named
 from processor.validation.preparing import FORMATS, HowToRead, prepare
 from processor.validation.schema_text import FILE_BYTES_MAX
 
@@ -27,11 +29,36 @@ def schema_options(command: _Command) -> _Command:
         metavar="POINTER",
         help="The schema stands here in FILE, such as /components/schemas/Order of an OpenAPI document.",
     )
+    @click.option(
+        "--draft",
+        metavar="DRAFT",
+        callback=_draft,
+        help="The draft of a schema that names none by $schema: 4, 6, 7, 2019-09 or 2020-12, which it is else.",
+    )
+    @click.option(
+        "--with",
+        "others",
+        metavar="FILE|DIR",
+        type=click.Path(exists=True, path_type=Path),
+        multiple=True,
+        help="A document that the schema refers to by $id or path, or a directory of them; repeatable.",
+    )
     @wraps(command)
-    def given(*, formats: str, pointer: str | None, **rest: Any) -> Any:  # noqa: ANN401 - what the command takes and gives
-        return command(**rest, how=HowToRead(formats=formats, pointer=pointer))
+    def given(
+        *, formats: str, pointer: str | None, draft: Dialect | None, others: tuple[Path, ...], **rest: Any
+    ) -> Any:  # noqa: ANN401 - what the command takes and gives
+        return command(**rest, how=HowToRead(formats=formats, pointer=pointer, draft=draft, others=others))
 
     return given  # type: ignore[return-value]  # the options are parameters of the command
+
+
+def _draft(_context: click.Context, _option: click.Parameter, value: str | None) -> Dialect | None:
+    if value is None:
+        return None
+    if (known := dialect_named(value)) is None:
+        names = ", ".join(dialect.name for dialect in DIALECTS)
+        raise click.BadParameter(f"{value!r} is no draft that is known here; expected one of {names}")
+    return known
 
 
 def read_schema(file: BinaryIO, how: HowToRead) -> Any:  # noqa: ANN401 - any JSON value

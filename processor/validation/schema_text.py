@@ -13,7 +13,7 @@ import msgspec
 
 from processor import strict_json
 from processor.errors import SettingsError
-from processor.wire import pointer
+from processor.json_pointer import pointer
 
 FILE_BYTES_MAX = 32 * 1024 * 1024
 """Descriptions of large interfaces have 10 MiB; what is stored is one schema of them."""
@@ -66,8 +66,11 @@ def schema_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def schema_text(definition: Any) -> str:  # noqa: ANN401 - any JSON value
-    """Write a schema as JSON, with every digit of its numbers."""
-    return _encode(definition).decode()
+    """Write a schema as JSON, with every digit of its numbers. Raises SettingsError for half a character."""
+    try:
+        return _encode(definition).decode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(f"not a usable JSON Schema: it is no Unicode text: {error}") from None
 
 
 def file_text(data: bytes, bytes_max: int, expected: str) -> str:

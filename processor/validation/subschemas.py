@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urldefrag, urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from processor.validation.dialects import Dialect, dialect_of
 
@@ -71,7 +71,7 @@ def is_place(own: str) -> bool:
 
 def joined(base: str, reference: str) -> tuple[str, str]:
     """Give the URI that a reference leads to from a base, and the fragment behind it."""
-    whole, fragment = urldefrag(as_uri(reference))
+    whole, _, fragment = as_uri(reference).partition("#")
     try:
         if not whole or urlsplit(whole).scheme:
             return whole or base, fragment

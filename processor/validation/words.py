@@ -109,7 +109,7 @@ class Words:
             or ":" in word
             # What names or dates the whole.
             or (place.at == "" and isinstance(value, str) and not self._near(word, place))
-            or (word == "nullable" and (value is False or "null" in str(place.schema)))
+            or (word == "nullable" and (value is False or _takes_null(place.schema)))
         )
 
     def _instead(self, word: str, value: Any, place: Subschema) -> str:  # noqa: ANN401 - any JSON value
@@ -124,6 +124,15 @@ class Words:
             return None
         self._looked_up.add(word)
         return nearest(word, [name for name, known in KEYWORDS.items() if place.dialect in known.drafts])
+
+
+def _takes_null(schema: dict[str, Any] | bool) -> bool:
+    if not isinstance(schema, dict):
+        return schema
+    types, cases = schema.get("type"), schema.get("anyOf")
+    return (isinstance(types, list) and "null" in types) or (
+        isinstance(cases, list) and {"type": "null"} in cases
+    )
 
 
 def _of_other_drafts(word: str, dialect: Dialect, at: str) -> _Found:

@@ -145,14 +145,16 @@ def _scalar(event: Any) -> Any:  # noqa: ANN401 - any JSON value
         return text
     if text in _CONSTANTS:
         return _CONSTANTS[text]
-    if (found := _BASES.fullmatch(text)) and len(text) <= _BASED_MAX:
+    if found := _BASES.fullmatch(text):
+        if len(text) > _BASED_MAX:
+            raise YamlFault(f"a number of {len(text)} characters{_at(event.start_mark)}")
         return _number(event, str(int(found[1], 8) if found[1] else int(found[2], 16)))
     if found := _NUMBER.fullmatch(text):
         sign, whole, part, exponent = found.groups()
         return _number(
             event, sign.replace("+", "") + (whole or "0") + (f".{part}" if part else "") + (exponent or "")
         )
-    if found or _NO_NUMBER.fullmatch(text):
+    if _NO_NUMBER.fullmatch(text):
         raise YamlFault(f"{text[:40]} is not a JSON number{_at(event.start_mark)}")
     _check_tag(event, "str")
     return text

@@ -125,6 +125,7 @@ def test_json_has_all_that_was_found(trial: Try, saver: Saver) -> None:
             "rejected_already": 0,
             "unreadable": 0,
             "is_all": True,
+            "back_to": None,
             "estimated_count": 4,
         },
         "rejected": {
@@ -388,7 +389,8 @@ def test_open_rejections_go_through_the_whole_reading_and_are_counted_by_what_be
     assert told.code == FINE
     assert [line.rstrip() for line in told.out.splitlines()[2:]] == [
         "open rejections: 4 of 7 would pass",
-        "  1 of these pass without it, too: processor rejection replay",
+        "  once it is published: processor rejection replay --event-type order.created",
+        "  1 of these pass without it, too",
         "  still rejected: 1 schema_violation, 1 unknown_schema_version, 1 unknown_tenant",
         "",
         "tenant id       open rejections  would pass",
@@ -426,7 +428,8 @@ def test_of_a_new_event_type_the_rejections_are_judged_by_the_scope_of_ids_that_
 
     assert told.code == FINE
     assert "stored messages: none of this type\n" in told.out
-    assert "open rejections: 1 of 2 would pass\n  still rejected: 1 schema_violation\n" in told.out
+    assert "open rejections: 1 of 2 would pass\n" in told.out
+    assert "\n  still rejected: 1 schema_violation\n" in told.out
     assert (
         "open rejections: 2 of 2 would pass\n" in run("schema", "publish", "created", file, "--dry-run").out
     )
@@ -523,6 +526,27 @@ def test_what_takes_too_long_is_asked_of_a_shorter_span(
     assert (report.stored.judged, report.stored.rejected, report.stored.is_all) == (2, 1, True)
     assert spans[0] < spans[1]
     assert spans[3] < spans[4]
+
+
+def test_where_it_takes_too_long_to_look_further_back_is_said(
+    trial: Try, saver: Saver, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert(db, [("acme", "old", "2020-01-01", '{"total": 9}')])
+    saver.save(*totals(1, 9))
+    page, edge = schema_trial._page_of_keys, datetime(2026, 1, 1, tzinfo=UTC)
+
+    def slow(connection: Db, asked: Any, low: datetime, high: Any, size: int) -> list[dict[str, Any]]:
+        if low < edge:
+            raise psycopg.errors.QueryCanceled
+        return page(connection, asked, low, high, size)
+
+    monkeypatch.setattr(schema_trial, "_page_of_keys", slow)
+
+    told = trial(SMALL)
+
+    assert told.code == PROBLEM_FOUND
+    assert "stored messages: 1 of the newest 2 (back to 2026-" in told.out
+    assert "Z; to look further back took too long) would be rejected\n" in told.out
 
 
 def test_ctrl_c_ends_it_with_what_was_found_until_then(

@@ -1,4 +1,4 @@
-"""Numbers that the validator compares each with each are counted before it does."""
+"""Numbers that only exact arithmetic can tell apart are told apart, and are no trouble where nothing asks."""
 
 import json
 from typing import Any
@@ -39,17 +39,8 @@ PLAIN = {
 }
 
 
-@pytest.mark.parametrize("name", DEAR)
-def test_too_many_numbers_beyond_64_bits_are_not_compared(name: str) -> None:
-    found = judged(DEAR[name])
-
-    assert isinstance(found, Rejection)
-    assert found.reason is Reason.UNSTORABLE
-    assert "numbers of the payload are beyond 64 bits" in found.detail["message"]
-
-
 @pytest.mark.parametrize("name", PLAIN)
-def test_all_others_are(name: str) -> None:
+def test_some_hundred_numbers_are_compared_each_with_each(name: str) -> None:
     assert not isinstance(judged(PLAIN[name]), Rejection)
     twice = judged([*PLAIN[name], PLAIN[name][0]])
     assert isinstance(twice, Rejection)
