@@ -44,7 +44,7 @@ class Document:
 
     def places(self) -> Sequence[Subschema]:
         """Give every schema that is known by now, outer before inner."""
-        return self._order
+        return list(self._places.values())
 
     def references(self) -> Iterator[Reference]:
         """Give every reference once, also of what stands where no schema was expected, once referred to."""

@@ -184,6 +184,11 @@ def test_anchors_aliases_and_merges_stand_for_what_they_name() -> None:
 LAUGHS = "a0: &a0 [lol]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 60))
 
 
+MAPPED_LAUGHS = "a0: &a0 {b: lol}\n" + "".join(
+    f"a{n}: &a{n} {{{', '.join(f'k{k}: *a{n - 1}' for k in range(9))}}}\n" for n in range(1, 60)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -217,6 +222,7 @@ LAUGHS = "a0: &a0 [lol]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 
         ("<<: 1", "<< merges no mapping"),
         ("a: \x07", "unacceptable character"),
         (LAUGHS, "more than 1000000 values at line"),
+        (MAPPED_LAUGHS, "more than 1000000 values at line"),
     ],
 )
 def test_what_is_refused_in_yaml_is_said_and_where(text: str, words: str) -> None:
