@@ -44,6 +44,7 @@ def _compiled(definition: dict[str, Any] | bool, dialect: Dialect, formats: str)
     document = Document(definition, dialect)
     if others := document.foreign():
         raise SettingsError(missing([("", other) for other in others]))
+    document.flatten()
     schema = document.definition
     return dialect.validator(
         schema | {"$schema": dialect.uri} if isinstance(schema, dict) else schema,
