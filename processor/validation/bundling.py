@@ -14,6 +14,7 @@ from typing import Any
 
 from processor.errors import SettingsError
 from processor.validation.dialects import KEYWORDS, Dialect, dialect_of, metaschema_uri
+from processor.validation.openapi import referable
 from processor.validation.references import Document, Reference, missing, trouble
 from processor.validation.schema_text import FILE_BYTES_MAX, file_value
 from processor.validation.subschemas import TOP, as_uri, is_place, joined, own_uri
@@ -23,16 +24,25 @@ _SUFFIXES = (".json", ".yaml", ".yml")
 _KEPT_BESIDE_REF = ("definitions", "title", "description", "$comment")
 
 
-def bundled(definition: Any, at: Path, dialect: Dialect, paths: Sequence[Path]) -> Any:  # noqa: ANN401 - any JSON value
+def bundled(
+    definition: Any,  # noqa: ANN401 - any JSON value
+    at: Path,
+    dialect: Dialect,
+    paths: Sequence[Path],
+    whole: Any = None,  # noqa: ANN401 - as above
+) -> Any:  # noqa: ANN401 - as above
     """Give a schema with all that it refers to in it; `at` is its file, to which paths are relative.
 
+    `whole` is the document that the schema was taken out of, to which other documents may refer back.
     `paths` are files and directories with other documents; those that name no draft are read by `dialect`.
     Raises SettingsError where a document is missing, which names them all, or where two have one name.
     """
     files = [(file, is_named) for file, is_named in _files(paths) if file.absolute() != at.absolute()]
     top = Path(os.path.commonpath([at.absolute().parent, *(file.absolute().parent for file, _ in files)]))
-    root = _Given(at, _location(at, top), definition)
-    others = [_Given.of(file, _location(file, top), is_named) for file, is_named in files]
+    location = _location(at, top)
+    root = _Given(at, location if whole is None else f"{location}.part", definition)
+    others = [] if whole is None else [_Given(at, location, referable(whole))]
+    others += [_Given.of(file, _location(file, top), is_named) for file, is_named in files]
     return _Bundle(root, others, dialect).schema()
 
 
@@ -56,7 +66,8 @@ class _Given:
         """Read a file. Raises SettingsError where it was named itself."""
         try:
             with file.open("rb") as data:
-                return cls(file, location, file_value(data.read(FILE_BYTES_MAX + 1), file.name))
+                value = file_value(data.read(FILE_BYTES_MAX + 1), file.name)
+            return cls(file, location, referable(value))
         except (OSError, SettingsError) as error:
             if is_named:
                 raise SettingsError(f"--with {file}: {error}") from None
