@@ -148,7 +148,7 @@ def test_a_bundle_judges_as_the_library_does_with_the_documents_beside_it(
     tmp_path: Path, data: st.DataObject
 ) -> None:
     uris = [f"https://e/{name}" for name in "abcd"]
-    documents = {}
+    documents: dict[str, Any] = {}
     for uri in uris:
         refs = data.draw(
             st.lists(st.sampled_from([*uris[uris.index(uri) + 1 :], f"{uri}#/$defs/k"]), max_size=2)
@@ -157,7 +157,8 @@ def test_a_bundle_judges_as_the_library_does_with_the_documents_beside_it(
             "$defs": {"k": data.draw(_KINDS)},
             "properties": {"a": {"allOf": [{"$ref": r} for r in refs]}},
         }
-        documents[uri] = data.draw(_KINDS) | {"$id": uri} | (part if refs else {"$defs": part["$defs"]})
+        kind: dict[str, Any] = data.draw(_KINDS)
+        documents[uri] = kind | {"$id": uri} | (part if refs else {"$defs": part["$defs"]})
         put(tmp_path / f"{uri[-1]}.json", documents[uri])
     root = put(tmp_path / "root.json", {"$ref": "https://e/a"})
     beside = jsonschema_rs.validator_for(

@@ -80,6 +80,12 @@ def test_ids_that_only_repeat_their_place_break_nothing(uri: str | None, own: st
     assert (validator.is_valid({"x": ["a"]}), validator.is_valid({"x": [1]})) == (True, False)
 
 
+def test_such_ids_break_nothing_beside_dynamic_references_either() -> None:
+    schema = {"$dynamicAnchor": "a", "type": "array", "items": {"$id": "#/items", "$dynamicRef": "#a"}}
+
+    assert not compile_schema(schema).is_valid([1])
+
+
 @pytest.mark.parametrize("name", ["A<B>", "My Type", "a|b", "a[]", "Tür", "100%", "a%3Cb"])
 def test_names_that_no_uri_may_have_can_be_referred_to_as_they_are_written(name: str) -> None:
     written = name.replace("a%3Cb", "a<b")
