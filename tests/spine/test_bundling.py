@@ -139,7 +139,9 @@ def test_the_part_that_a_pointer_names_is_a_schema_whatever_its_document_is(tmp_
         bundle(root, tmp_path)
 
 
-_KINDS = st.sampled_from([{"type": "string"}, {"type": "integer"}, {"minimum": 2}, {"required": ["a"]}])
+_KINDS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{"type": "string"}, {"type": "integer"}, {"minimum": 2}, {"required": ["a"]}]
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
@@ -157,8 +159,7 @@ def test_a_bundle_judges_as_the_library_does_with_the_documents_beside_it(
             "$defs": {"k": data.draw(_KINDS)},
             "properties": {"a": {"allOf": [{"$ref": r} for r in refs]}},
         }
-        kind: dict[str, Any] = data.draw(_KINDS)
-        documents[uri] = kind | {"$id": uri} | (part if refs else {"$defs": part["$defs"]})
+        documents[uri] = data.draw(_KINDS) | {"$id": uri} | (part if refs else {"$defs": part["$defs"]})
         put(tmp_path / f"{uri[-1]}.json", documents[uri])
     root = put(tmp_path / "root.json", {"$ref": "https://e/a"})
     beside = jsonschema_rs.validator_for(
