@@ -8,9 +8,11 @@ import msgspec
 
 from processor.validation.comparison_process import CPU_S, Pair
 from processor.validation.compatibility import Verdict
-from processor.validation.differences import Difference, incomparable
+from processor.validation.differences import incomparable
+from processor.validation.plain_words import Difference
 
 COMPATS = ("none", "backward", "forward", "full")
+COMMAND = [sys.executable, "-m", "processor.validation.comparison_process"]
 _WAIT_S = 6 * CPU_S
 """By the clock, on a machine that has other work."""
 
@@ -49,10 +51,9 @@ class Comparison:
 def compare(old: Version, new: Version) -> Comparison:
     """Compare two versions; what can't be known in time is unknown. Raises nothing."""
     pair = Pair((old.definition, old.formats), (new.definition, new.formats))
-    command = [sys.executable, "-m", "processor.validation.comparison_process"]
     try:
         done = subprocess.run(  # noqa: S603 - a program of ours
-            command, input=msgspec.json.encode(pair), capture_output=True, timeout=_WAIT_S, check=False
+            COMMAND, input=msgspec.json.encode(pair), capture_output=True, timeout=_WAIT_S, check=False
         )
         lines = done.stdout.splitlines()
     except subprocess.TimeoutExpired as late:

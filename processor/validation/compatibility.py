@@ -16,8 +16,10 @@ import jsonschema_rs
 from processor.errors import SettingsError
 from processor.validation.compiling import compile_schema
 from processor.validation.conjunctions import Document
-from processor.validation.differences import differences, text
+from processor.validation.dialects import dialect_of
+from processor.validation.differences import differences
 from processor.validation.payloads import payloads
+from processor.validation.plain_words import text
 
 _PAYLOADS_MAX = 3000
 
@@ -78,17 +80,20 @@ def _example(
 def proof(taker: Asked, taken: Asked) -> Answer:
     """Say what the library can prove of it."""
     try:
-        whole, part = (
-            jsonschema_rs.canonicalize(one.definition, validate_formats=one.formats == "assert", offline=True)
-            for one in (taker, taken)
-        )
+        whole, part = (_canonical(one) for one in (taker, taken))
         covers = whole.covers(part)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:  # noqa: BLE001 - the library's panics are no Exception
+    except ValueError:
         return "unknown"
     known: dict[jsonschema_rs.canonical.Containment, Answer] = {
         jsonschema_rs.canonical.Containment.YES: "yes",
         jsonschema_rs.canonical.Containment.NO: "no",
     }
     return known.get(covers, "unknown")
+
+
+def _canonical(asked: Asked) -> jsonschema_rs.CanonicalSchema:
+    definition = asked.definition
+    if isinstance(definition, dict):
+        # Some drafts have names of their own, which the library does not know.
+        definition = definition | {"$schema": dialect_of(definition).uri}
+    return jsonschema_rs.canonicalize(definition, validate_formats=asked.formats == "assert", offline=True)

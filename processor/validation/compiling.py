@@ -26,7 +26,7 @@ def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs
     try:
         if not isinstance(definition, dict | bool):
             # The library would read a text as a schema in JSON.
-            raise SettingsError("expected an object, true or false")  # noqa: TRY301 - its beginning comes below
+            raise SettingsError("expected an object, true or false")  # noqa: TRY301 - see below
         dialect = dialect_of(definition)
         name = f" {dialect.name}"
         return _compiled(definition, dialect, formats)
@@ -44,6 +44,7 @@ def _compiled(definition: dict[str, Any] | bool, dialect: Dialect, formats: str)
     document = Document(definition, dialect)
     if others := document.foreign():
         raise SettingsError(missing([("", other) for other in others]))
+    document.flatten()
     schema = document.definition
     return dialect.validator(
         schema | {"$schema": dialect.uri} if isinstance(schema, dict) else schema,

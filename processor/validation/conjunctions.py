@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import jsonschema_rs
@@ -77,7 +77,13 @@ class Document:
         """The schema itself. Raises ReferencingError where its ids can't be read."""
         base = _BASE
         registry = jsonschema_rs.Registry([(base, self._definition)], draft=self.dialect.number)
-        return self._entered(Node(self._definition, registry.resolver(base), self.dialect))
+        root = self._entered(Node(self._definition, registry.resolver(base), self.dialect))
+        self._found[root.resolver.base_uri, "#"] = root
+        return root
+
+    @cached_property
+    def _is_dynamic(self) -> bool:
+        return any(word in str(self._definition) for word in DYNAMIC)
 
     def conjunction(self, nodes: Sequence[Node]) -> "Conjunction":
         """Give all that several subschemas ask of one value. Raises ReferencingError."""
@@ -107,7 +113,7 @@ class Document:
         Raises ValueError where that took too much in all.
         """
         texts: dict[str, Any] = {}
-        if any(word in str(self._definition) for word in DYNAMIC):
+        if self._is_dynamic:
             texts["all"] = self._definition
         pending = [("", self._entered(node))]
         while pending:
@@ -148,7 +154,7 @@ class Document:
         if key not in self._found:
             found = node.resolver.lookup(reference)
             # A part of a bundle may be of another draft.
-            dialect = next(dialect for dialect in DIALECTS if dialect.number == found.draft)
+            dialect = next((known for known in DIALECTS if known.number == found.draft), node.dialect)
             self._found[key] = Node(found.contents, found.resolver, dialect)
         return self._found[key]
 
@@ -183,10 +189,7 @@ class Conjunction:
 
     def member(self, name: str) -> list[Node]:
         """Give what is asked of the member of a name."""
-        matching = {
-            pattern for pattern in self.patterns() if jsonschema_rs.is_valid({"pattern": pattern}, name)
-        }
-        return self.member_matching(matching, name)
+        return self.member_matching({at for at in self.patterns() if _matches(at, name)}, name)
 
     def patterns(self) -> frozenset[str]:
         """Give the patterns of names by which members are described."""
@@ -247,6 +250,11 @@ def _together(words: Words, first: str, *others: str) -> Words:
     """Take words that belong together out, as one; they do nothing without their first."""
     found = {word: words.pop(word) for word in (first, *others) if word in words}
     return {first: found} if first in found else {}
+
+
+@lru_cache(maxsize=10_000)
+def _matches(pattern: str, name: str) -> bool:
+    return jsonschema_rs.is_valid({"pattern": pattern}, name)
 
 
 def _only_refers(node: Node) -> bool:

@@ -8,10 +8,10 @@ from itertools import islice
 from typing import Any
 
 from processor.validation.conjunctions import Conjunction, Document, Node
-from processor.validation.differences import bound, limit, types_of, values_of
+from processor.validation.plain_words import bound, limit, types_of, values_of
 
-_DEPTH_MAX = 8
-_VALUES_MAX = 40
+_PLACES_MAX = 5000
+_VALUES_MAX = 100
 _LONG = 300
 _SAMPLES = (
     "x",
@@ -38,18 +38,27 @@ _NUMBERS = (1, 0, -1, 0.5, 100, 1000000000000)
 def payloads(document: Document, other: Document, count_max: int) -> Iterator[Any]:
     """Give payloads of a schema, with values at the bounds of both; at most so many."""
     making = _Making(document, other)
-    return islice(making.values([document.root], [other.root], 0), count_max)
+    return islice(making.values([document.root], [other.root]), count_max)
 
 
 class _Making:
     def __init__(self, document: Document, other: Document) -> None:
         self.document = document
         self.other = other
+        self._known: dict[tuple[frozenset[int], frozenset[int]], list[Any]] = {}
 
-    def values(self, mine: Sequence[Node], others: Sequence[Node], depth: int) -> Iterator[Any]:
+    def some(self, mine: Sequence[Node], others: Sequence[Node]) -> list[Any]:
+        """Give values of a member or item; none of what is being made further up, nor beyond a bound."""
+        key = (frozenset(id(node.schema) for node in mine), frozenset(id(node.schema) for node in others))
+        if key not in self._known and len(self._known) < _PLACES_MAX:
+            self._known[key] = []
+            self._known[key] = list(islice(self.values(mine, others), _VALUES_MAX))
+        return self._known.get(key, [])
+
+    def values(self, mine: Sequence[Node], others: Sequence[Node]) -> Iterator[Any]:
         """Give values; the first is the most ordinary one."""
         asked, beside = self.document.conjunction(mine), self.other.conjunction(others)
-        if asked.refuses or depth > _DEPTH_MAX:
+        if asked.refuses:
             return
         branches = [
             node.within(one)
@@ -57,22 +66,19 @@ class _Making:
             for node in asked.nodes(word)
             for one in node.schema
         ]
-        if branches:
-            # One of each is enough: what has several lists of them is asked for the first of each other.
-            for branch in branches:
-                yield from self._plain(self.document.conjunction([*mine, branch]), beside, depth)
-        else:
-            yield from self._plain(asked, beside, depth)
+        # Of several lists of branches one at a time is enough.
+        for more in [[branch] for branch in branches] or [[]]:
+            yield from self._plain(self.document.conjunction([*mine, *more]), beside)
 
-    def _plain(self, asked: Conjunction, beside: Conjunction, depth: int) -> Iterator[Any]:
+    def _plain(self, asked: Conjunction, beside: Conjunction) -> Iterator[Any]:
         if (known := values_of(asked)) is not None:
             yield from known.values()
             return
         types = types_of(asked)
         if "object" in types:
-            yield from self._objects(asked, beside, depth)
+            yield from self._objects(asked, beside)
         if "array" in types:
-            yield from self._arrays(asked, beside, depth)
+            yield from self._arrays(asked, beside)
         if "string" in types:
             yield from _strings(asked, beside)
         if "integer" in types:
@@ -84,7 +90,7 @@ class _Making:
         if "null" in types:
             yield None
 
-    def _objects(self, asked: Conjunction, beside: Conjunction, depth: int) -> Iterator[Any]:
+    def _objects(self, asked: Conjunction, beside: Conjunction) -> Iterator[Any]:
         required = {name for names in asked.all("required") for name in names}
         names = dict.fromkeys(
             [
@@ -94,10 +100,7 @@ class _Making:
                 *(name for names in beside.all("required") for name in names),
             ]
         )
-        members: dict[str, list[Any]] = {}
-        for name in names:
-            found = self.values(asked.member(name), beside.member(name), depth + 1)
-            members[name] = list(islice(found, _VALUES_MAX))
+        members = {name: self.some(asked.member(name), beside.member(name)) for name in names}
         least = {name: members[name][0] for name in names if name in required and members[name]}
         most = {name: values[0] for name, values in members.items() if values}
         yield least
@@ -106,18 +109,14 @@ class _Making:
             yield {key: value for key, value in most.items() if key != name}
             for value in values:
                 yield least | {name: value}
-        for more in self.values(asked.member_matching(set()), beside.member_matching(set()), depth + 1):
+        for more in self.some(asked.member_matching(set()), beside.member_matching(set()))[:1]:
             yield least | {"other": more}
-            break
 
-    def _arrays(self, asked: Conjunction, beside: Conjunction, depth: int) -> Iterator[Any]:
+    def _arrays(self, asked: Conjunction, beside: Conjunction) -> Iterator[Any]:
         length = max(
             (len(prefix) for part in (asked, beside) for prefix in part.all("prefixItems")), default=0
         )
-        places = [
-            list(islice(self.values(asked.item(at), beside.item(at), depth + 1), _VALUES_MAX))
-            for at in range(length + 1)
-        ]
+        places = [self.some(asked.item(at), beside.item(at)) for at in range(length + 1)]
         lengths = {0, 1, 2, length, length + 1}
         for part in (asked, beside):
             lengths |= {

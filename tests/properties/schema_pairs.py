@@ -47,7 +47,7 @@ def a_payload(chance: random.Random, depth: int = 3) -> Any:
 def a_schema(chance: random.Random, dialect: Dialect) -> dict[str, Any]:
     word = "definitions" if dialect in OLD else "$defs"
     making = _Making(chance, dialect, f"#/{word}/")
-    schema = making.schema(3)
+    schema: dict[str, Any] = making.schema(3)
     schema[word] = {name: making.schema(2) for name in "mn"}
     return {"$schema": dialect.uri} | schema
 

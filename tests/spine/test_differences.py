@@ -1,0 +1,342 @@
+"""What a version of a schema changes, in words, and what is said of payloads by it."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from processor.validation import comparing, comparison_process
+from processor.validation.comparing import Version, compare
+from processor.validation.compatibility import Asked, Verdict, takes_all
+from processor.validation.differences import differences
+from processor.validation.schema_text import schema_text, schema_value
+
+D4 = "http://json-schema.org/draft-04/schema#"
+D7 = "http://json-schema.org/draft-07/schema#"
+D2019 = "https://json-schema.org/draft/2019-09/schema"
+UNTOLD = "whether it narrows can't be told"
+
+
+def a(name: str, schema: Any, **more: Any) -> dict[str, Any]:
+    return {"properties": {name: schema}} | more
+
+
+def closed(**members: Any) -> dict[str, Any]:
+    return {"properties": members, "additionalProperties": False}
+
+
+# old, new, what is said of the new one, what is said the other way round
+CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
+    "the same": ({"type": "string"}, {"type": ["string"]}, [], []),
+    "anything": (True, {}, [], []),
+    "required": (
+        {},
+        {"required": ["total"]},
+        ["narrows /total: is now required"],
+        ["widens /total: is no longer required"],
+    ),
+    "a type": (
+        a("n", {"type": ["integer", "null"]}),
+        a("n", {"type": "number"}),
+        ["narrows /n: type integer or null → number", "widens /n: type integer or null → number"],
+        ["narrows /n: type number → integer or null", "widens /n: type number → integer or null"],
+    ),
+    "a maximum of items": (
+        {"items": a("price", {"maximum": 100})},
+        {"items": a("price", {"maximum": 50})},
+        ["narrows /*/price: maximum 100 → 50"],
+        ["widens /*/price: maximum 50 → 100"],
+    ),
+    "every digit": (
+        {"maximum": schema_value("0.1234567890123456789")},
+        {"maximum": schema_value("0.1234567890123456788")},
+        ["narrows (root): maximum 0.1234567890123456789 → 0.1234567890123456788"],
+        ["widens (root): maximum 0.1234567890123456788 → 0.1234567890123456789"],
+    ),
+    "an excluded bound": (
+        {"minimum": 0},
+        {"exclusiveMinimum": 0},
+        ["narrows (root): minimum 0 → 0 (excluded)"],
+        ["widens (root): minimum 0 (excluded) → 0"],
+    ),
+    "values": (
+        {"enum": ["a", "b"]},
+        {"enum": ["b", "c"]},
+        ['removes (root): the value "a"', 'adds (root): the value "c"'],
+        ['removes (root): the value "c"', 'adds (root): the value "a"'],
+    ),
+    "a member of a closed schema": (
+        closed(id={}),
+        closed(id={}, note={"type": "string"}),
+        ["adds /note: is new: string"],
+        ["removes /note: is no longer taken"],
+    ),
+    "a member of an open schema": (
+        a("id", {}),
+        {"properties": {"id": {}, "note": {"type": "string"}}},
+        ["adds /note: is new: string; anything was taken there before"],
+        ["removes /note: is no longer described; anything is taken there now"],
+    ),
+    "closing": (
+        a("id", {}),
+        closed(id={}),
+        ["narrows (root): members that are not described are no longer taken (additionalProperties)"],
+        ["widens (root): members that are not described are taken now (additionalProperties)"],
+    ),
+    "needed beside another": (
+        {},
+        {"dependentRequired": {"card": ["address"]}},
+        ["narrows /address: is now required where there is /card"],
+        ["widens /address: is no longer required where there is /card"],
+    ),
+    "needed beside another, in older words": (
+        {"$schema": D7},
+        {"$schema": D7, "dependencies": {"card": ["address"]}},
+        ["narrows /address: is now required where there is /card"],
+        ["widens /address: is no longer required where there is /card"],
+    ),
+    "a schema needed beside another": (
+        {"dependentSchemas": {"card": True}},
+        {"dependentSchemas": {"card": {"required": ["address"]}}},
+        [f"changes (root): dependentSchemas changed; {UNTOLD}"],
+        [f"changes (root): dependentSchemas changed; {UNTOLD}"],
+    ),
+    "a place in a list": (
+        {"prefixItems": [{}, {"type": "number"}]},
+        {"prefixItems": [{}, {"type": "integer"}]},
+        ["narrows /1: type number → integer"],
+        ["widens /1: type integer → number"],
+    ),
+    "a place in a list, in older words": (
+        {"$schema": D2019, "items": [{"type": "number"}], "additionalItems": True},
+        {"$schema": D2019, "items": [{"type": "number"}], "additionalItems": False},
+        ["removes /*: is no longer taken"],
+        ["adds /*: is taken now: anything"],
+    ),
+    "a pattern": (
+        {"pattern": "^a"},
+        {"pattern": "^b"},
+        [f'changes (root): pattern "^a" → "^b"; {UNTOLD}'],
+        [f'changes (root): pattern "^b" → "^a"; {UNTOLD}'],
+    ),
+    "a multiple": (
+        {"multipleOf": schema_value("0.01")},
+        {"multipleOf": schema_value("0.1")},
+        ["narrows (root): multipleOf 0.01 → 0.1"],
+        ["widens (root): multipleOf 0.1 → 0.01"],
+    ),
+    "a branch": (
+        {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        {"anyOf": [{"type": "null"}, {"type": "string"}, {"type": "boolean"}]},
+        ["adds (root): a branch of anyOf: boolean"],
+        ["removes (root): a branch of anyOf: boolean"],
+    ),
+    "within a branch": (
+        {"anyOf": [{"type": "string"}, {"maximum": 9}]},
+        {"anyOf": [{"type": "string"}, {"maximum": 5}]},
+        ["narrows (root): maximum 9 → 5"],
+        ["widens (root): maximum 5 → 9"],
+    ),
+    "several branches": (
+        {"anyOf": [{"type": "string"}, {"maximum": 9}]},
+        {"anyOf": [{"minimum": 1}, {"maximum": 5}]},
+        [f"changes (root): anyOf changed; {UNTOLD}"],
+        [f"changes (root): anyOf changed; {UNTOLD}"],
+    ),
+    "two lists of branches": (
+        {"allOf": [{"anyOf": [{"minimum": 1}]}, {"anyOf": [{"maximum": 5}]}]},
+        {"allOf": [{"anyOf": [{"minimum": 2}]}, {"anyOf": [{"maximum": 6}]}]},
+        [f"changes (root): several anyOf changed; {UNTOLD}"],
+        [f"changes (root): several anyOf changed; {UNTOLD}"],
+    ),
+    "what narrows where it widens": (
+        {"not": {"minimum": 5}},
+        {"not": {"minimum": 6}},
+        [f"changes (root): not changed; {UNTOLD}"],
+        [f"changes (root): not changed; {UNTOLD}"],
+    ),
+    "then": (
+        {"if": {"required": ["a"]}, "then": {}},
+        {"if": {"required": ["a"]}, "then": {"required": ["b"]}},
+        ["narrows /b: is now required"],
+        ["widens /b: is no longer required"],
+    ),
+    "then of nothing": ({"then": {"required": ["b"]}}, {}, [], []),
+    "cases that change places": (
+        {"allOf": [{"if": a("a", {}), "then": a("b", {})}, {"if": a("c", {}), "then": a("d", {})}]},
+        {"allOf": [{"if": a("a", {}), "then": a("d", {})}, {"if": a("c", {}), "then": a("b", {})}]},
+        [f"changes (root): if, then or else changed; {UNTOLD}"],
+        [f"changes (root): if, then or else changed; {UNTOLD}"],
+    ),
+    "parts": (
+        {"allOf": [{"required": ["a"]}, {"$ref": "#/$defs/b"}], "$defs": {"b": {"required": ["b"]}}},
+        {"required": ["b", "a"]},
+        [],
+        [],
+    ),
+    "what a name stands for": (
+        {"$defs": {"m": {"maxLength": 9}}} | a("x", {"$ref": "#/$defs/m"}),
+        {"$defs": {"n": {"$anchor": "m", "maxLength": 8}}} | a("x", {"$ref": "#m"}),
+        ["narrows /x: maxLength 9 → 8"],
+        ["widens /x: maxLength 8 → 9"],
+    ),
+    "an embedded schema": (
+        {
+            "$defs": {
+                "m": {"$id": "https://example.com/m", "$ref": "#/$defs/n", "$defs": {"n": {"minimum": 1}}}
+            }
+        }
+        | a("x", {"$ref": "https://example.com/m"}),
+        a("x", {"minimum": 2}),
+        ["narrows /x: minimum 1 → 2"],
+        ["widens /x: minimum 2 → 1"],
+    ),
+    "what refers to itself": (
+        a("x", {"type": "integer"}, additionalProperties={"$ref": "#"}),
+        a("x", {"type": "number"}, additionalProperties={"$ref": "#"}),
+        ["widens /x: type integer → number", "widens /*/x: type integer → number"],
+        ["narrows /x: type number → integer", "narrows /*/x: type number → integer"],
+    ),
+    "beside a reference": (
+        {"$schema": D7, "$ref": "#/definitions/m", "maximum": 3, "definitions": {"m": {}}},
+        {"$ref": "#/$defs/m", "maximum": 3, "$defs": {"m": {}}},
+        ["narrows (root): maximum none → 3"],
+        ["widens (root): maximum 3 → none"],
+    ),
+    "the same in another draft": (
+        {"$schema": D4, "minimum": 0, "exclusiveMinimum": True, "id": "https://example.com/a", "const": 1},
+        {"exclusiveMinimum": 0, "$id": "https://example.com/a"},
+        [],
+        [],
+    ),
+    "an integer of another draft": (
+        {"$schema": D7, "type": "integer"},
+        {"$schema": D4, "type": "integer"},
+        [f"changes (root): 1.0 is an integer, but not in draft-04; {UNTOLD}"],
+        [f"changes (root): 1.0 is an integer, but not in draft-04; {UNTOLD}"],
+    ),
+    "notes": (
+        a("x", {"title": "one", "maximum": 1}),
+        a("x", {"title": "two", "maximum": 1}),
+        ["notes /x: title, description or another note changed"],
+        ["notes /x: title, description or another note changed"],
+    ),
+    "values that look like schemas": (
+        {"const": {"$ref": "#/nowhere", "$id": "x y"}, "oneOf": [{"enum": [{"id": "/", "$ref": "nope"}]}]},
+        {"const": {"$ref": "#/nowhere", "$id": "x y"}, "oneOf": [{"enum": [{"id": "/", "$ref": "nope"}]}]},
+        [],
+        [],
+    ),
+    "odd names": (
+        {"required": ["a/b"]},
+        {"required": ["c~d"]},
+        ["narrows /c~0d: is now required", "widens /a~1b: is no longer required"],
+        ["narrows /a~1b: is now required", "widens /c~0d: is no longer required"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_difference_is_said_in_words_and_so_is_its_contrary(case: str) -> None:
+    old, new, forth, back = CASES[case]
+
+    assert [f"{one.kind} {one}" for one in differences(old, new)] == forth
+    assert [f"{one.kind} {one}" for one in differences(new, old)] == back
+
+
+@pytest.mark.parametrize(
+    "word", ["unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "oneOf", "contains", "propertyNames"]
+)
+def test_what_can_t_be_told_may_narrow_and_may_widen(word: str) -> None:
+    value: Any = {"oneOf": [{"type": "string"}], "$dynamicRef": "#a"}.get(word, {"type": "string"})
+    anchors = {"$defs": {"a": {"$dynamicAnchor": "a"}}}
+
+    found = differences(anchors, anchors | {word: value})
+
+    assert any(one.narrows for one in found)
+    assert any(one.widens for one in found)
+
+
+def test_a_change_of_what_dynamic_references_lead_to_is_never_passed_over() -> None:
+    def schema(maximum: int) -> dict[str, Any]:
+        tree = {"$id": "tree", "$dynamicAnchor": "node", **a("x", {"$dynamicRef": "#node"})}
+        return {
+            "$id": "https://example.com/",
+            "$dynamicAnchor": "node",
+            "$defs": {"tree": tree},
+            "$ref": "tree",
+            "maximum": maximum,
+        }
+
+    assert any(one.narrows for one in differences(schema(9), schema(8)))
+
+
+def test_formats_differ_where_they_are_asserted_and_were_notes() -> None:
+    date = {"format": "date"}
+
+    assert differences(date, date) == []
+    assert differences(date, {}, formats=("annotate", "annotate")) == []
+    [found] = differences(date, date, formats=("annotate", "assert"))
+    assert (found.kind, found.words) == ("narrows", 'format "date" is new')
+
+
+@pytest.mark.parametrize(
+    "bad", [{"$ref": "#/nowhere"}, {"properties": 1}, {"$schema": "x"}, {"required": 1}, {"maximum": "x"}]
+)
+def test_what_can_t_be_followed_is_a_difference(bad: Any) -> None:
+    for pair in ((bad, {"required": ["a"]}), ({"required": ["a"]}, bad)):
+        found = differences(*pair)
+
+        assert any(one.narrows for one in found)
+        assert any(one.widens for one in found)
+
+
+def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None:
+    found = differences({}, {"required": [f"m{number}" for number in range(1000)]})
+
+    assert len(found) == 201
+    assert (found[-1].words, found[-1].narrows, found[-1].widens) == ("and 800 differences more", True, False)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        ({"type": "string"}, {"type": "string", "pattern": "^a"}, Verdict("no", '""')),
+        (a("n", {"maximum": 100}), a("n", {"maximum": 50}), Verdict("no", '{"n":99}')),
+        ({"type": "object"}, closed(), Verdict("no", '{"other":{}}')),
+        ({"pattern": "^ab"}, {"pattern": "^a"}, Verdict("unknown")),
+        ({"maximum": 1}, {"maximum": 2}, Verdict("yes")),
+        # What can't be used refuses all.
+        ({"type": "nope"}, {}, Verdict("yes")),
+        ({}, {"type": "nope"}, Verdict("no")),
+    ],
+)
+def test_a_payload_shows_what_is_lost(old: Any, new: Any, verdict: Verdict) -> None:
+    assert takes_all(Asked(new), Asked(old)) == verdict
+
+
+def version(definition: Any) -> Version:
+    return Version("it", schema_text(definition), "assert")
+
+
+def test_a_comparison_that_dies_says_what_it_knew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the library's stack overflows: the process is gone, and what it wrote before is there."""
+    dies = "import os, sys; sys.stdout.write('[]\\n'); sys.stdout.flush(); os.abort()"
+    monkeypatch.setattr(comparing, "COMMAND", [sys.executable, "-c", dies])
+    found = compare(version({}), version({}))
+    assert (found.backward, found.forward) == (Verdict("yes"), Verdict("yes"))
+
+    monkeypatch.setattr(comparing, "COMMAND", [sys.executable, "-c", "import os; os.abort()"])
+    found = compare(version({}), version({}))
+    assert (found.backward, found.forward) == (Verdict("unknown"), Verdict("unknown"))
+    assert "can't be compared" in found.differences[0].words
+
+
+def test_a_comparison_takes_no_more_cpu_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = (
+        f"import {comparison_process.__name__} as process; process.CPU_S = 1; "
+        "process.differences = lambda *_, **__: [0 for _ in iter(int, 1)]; process.main()"
+    )
+    monkeypatch.setattr(comparing, "COMMAND", [sys.executable, "-c", endless])
+
+    assert compare(version({}), version({})).backward == Verdict("unknown")
