@@ -19,8 +19,8 @@ def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs
     """Compile a JSON Schema by the draft that its `$schema` names; `formats` is "assert" or "annotate".
 
     Raises SettingsError where it is no valid schema of its draft, has a `$ref` to somewhere else (nothing is
-    ever fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where it is
-    too long or too deep.
+    ever fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where
+    it is too long or too deep.
     """
     name, dialect = "", DRAFT_2020
     try:

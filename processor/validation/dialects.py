@@ -153,7 +153,7 @@ def dialect_of(
     unnamed: Dialect = DRAFT_2020,
     at: str = "",
 ) -> Dialect:
-    """Give the draft that a schema names, `unnamed` where it names none. Raises SettingsError for any other."""
+    """Give the draft that a schema names, else `unnamed`. Raises SettingsError for any other."""
     if not isinstance(definition, dict) or "$schema" not in definition:
         return unnamed
     named = definition["$schema"]

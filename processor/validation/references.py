@@ -189,7 +189,7 @@ def trouble(reference: Reference, words: str) -> SettingsError:
 
 
 def missing(absent: Sequence[tuple[str, Reference]]) -> str:
-    """Say which documents are not there, and how to give them; each reference comes with what has it, or ""."""
+    """Say which documents are not there, and how to give them; each comes with what has it, or ""."""
     places: dict[str, list[str]] = {}
     for holder, reference in absent:
         place = f"{holder} {reference.place.at}".strip() or "(root)"
