@@ -11,8 +11,8 @@ import jsonschema_rs
 from processor.errors import SettingsError
 from processor.json_pointer import follow, steps
 from processor.validation.dialects import KEYWORDS, Dialect, metaschema_uri
-from processor.validation.form_faults import form_fault
-from processor.validation.subschemas import TOP, Subschema, as_uri, is_place, joined, subschemas
+from processor.validation.form_faults import form_fault, nearest
+from processor.validation.subschemas import TOP, Subschema, as_uri, escaped, is_place, joined, subschemas
 
 _WORDS = ("$ref", "$dynamicRef", "$recursiveRef")
 _NAMES = ("$schema", "$anchor", "$dynamicAnchor")
@@ -102,7 +102,7 @@ class Document:
         at = starts[0] + (fragment if is_pointer else "") if starts else ""
         schema = self._at(at)
         if not starts or not isinstance(schema, dict | bool):
-            raise trouble(by, "leads to no schema")
+            raise trouble(by, f"leads to no schema; {self._near(at)}")
         if at not in self._places:
             outer = at
             while outer not in self._places:
@@ -111,6 +111,12 @@ class Document:
             _check_form(schema, near.dialect, at)
             self._add(subschemas(schema, near.dialect, near.base, at))
         return at
+
+    def _near(self, at: str) -> str:
+        outer, _, name = at.rpartition("/")
+        inside = self._at(outer) if at else None
+        near = nearest(name, list(inside)[:1000], 0.7) if isinstance(inside, dict) else None
+        return f"did you mean {outer}/{escaped(near)}?" if near else "correct it, or write the schema there"
 
     def _at(self, at: str) -> Any:  # noqa: ANN401 - any JSON value
         return follow(self.definition, steps(at))

@@ -197,6 +197,8 @@ REFUSED = [
     (DRAFT_4 | {"properties": {"a": True}}, "draft-04 knows no true as a schema; write {}"),
     ({"items": [{}]}, 'write "prefixItems"'),
     ({"properties": {"a": "strng"}}, '{"type": "string"}'),
+    ({"$ref": "#/$defs/moeny", "$defs": {"money": {}}}, "leads to no schema; did you mean /$defs/money?"),
+    ({"$ref": "#/$defs/a"}, "correct it, or write the schema there"),
     ({"required": ["a", "a"]}, "the same value twice"),
     ({"allOf": []}, "at least one entry"),
     ({"minLength": "3"}, 'at /minLength: expected integer, found "3"'),
