@@ -94,7 +94,9 @@ class _Bundle:
         absent: list[tuple[str, Reference]] = []
         rewritten = False
         # A reference may lead to a new place in a document that was looked through before.
-        while found := [(given, each) for given in self._reached for each in given.read(self._dialect).references()]:
+        while found := [
+            (given, each) for given in self._reached for each in given.read(self._dialect).references()
+        ]:
             for given, reference in found:
                 try:
                     target = self._target(given, reference)
@@ -195,7 +197,9 @@ def _as_resource(schema: Any, dialect: Dialect, uri: str) -> dict[str, Any]:  # 
         schema = {} if schema else {"not": {}}
     if "$ref" in schema and not dialect.is_modern:
         # Nothing else counts beside a reference there, an id neither.
-        rest = {word: value for word, value in schema.items() if word not in KEYWORDS or word in _KEPT_BESIDE_REF}
+        rest = {
+            word: value for word, value in schema.items() if word not in KEYWORDS or word in _KEPT_BESIDE_REF
+        }
         schema = rest | {"allOf": [{"$ref": schema["$ref"]}]}
     head = {"$schema": dialect.uri, dialect.id_word: uri}
     return head | {word: value for word, value in schema.items() if word not in head}
@@ -215,7 +219,9 @@ def _host_and_path(uri: str) -> tuple[str, str]:
 
 
 def _location(file: Path, top: Path) -> str:
-    return TOP + as_uri(Path(os.path.relpath(file.absolute(), top)).as_posix().replace("%", "%25").replace("#", "%23"))
+    return TOP + as_uri(
+        Path(os.path.relpath(file.absolute(), top)).as_posix().replace("%", "%25").replace("#", "%23")
+    )
 
 
 def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
@@ -231,5 +237,7 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
                 if name.lower().endswith(_SUFFIXES):
                     count += 1
                     if count > FILES_MAX:
-                        raise SettingsError(f"--with {path}: more than {FILES_MAX} files; name a smaller directory")
+                        raise SettingsError(
+                            f"--with {path}: more than {FILES_MAX} files; name a smaller directory"
+                        )
                     yield Path(directory, name), False
