@@ -207,21 +207,23 @@ def _try_stored(
 def _judge_stored(report: Report, found: Stored, judges: tuple[Schemas, Schemas], row: Row) -> None:
     event_type, text = report.asked.schema.event_type, row["payload"]
     counts = report.of(row["tenant_id"])
-    found.judged += 1
-    counts["stored"] += 1
+    then, now = judges
+    refusal = None
     try:
         value = read(text, len(text), len(text)).value
     except JsonFault:
         found.unread += 1
-        return
-    # It need not name a version: nobody keeps whether it did.
-    envelope = Envelope(row["tenant_id"], event_type, None, "", None, None, text, value, None)
-    then, now = judges
-    refusal = then.refusal(envelope)
+    else:
+        # It need not name a version: nobody keeps whether it did.
+        envelope = Envelope(row["tenant_id"], event_type, None, "", None, None, text, value, None)
+        refusal = then.refusal(envelope)
+        found.rejected_already += refusal is not None and now.refusal(envelope) is not None
+    # Counted once it is judged, since Ctrl-C may come at any time.
+    found.judged += 1
+    counts["stored"] += 1
     if refusal is None:
         return
     found.rejected += 1
-    found.rejected_already += now.refusal(envelope) is not None
     counts["stored_rejected"] += 1
     if len(found.examples) < EXAMPLES_MAX:
         reason, detail = refusal
@@ -343,15 +345,16 @@ def _try_rejected(
 def _judge_rejected(
     counts: Counter[str], found: Rejected, judges: tuple[Schemas, Schemas], delivery: Delivery
 ) -> None:
+    then, now = judges
+    reason = _reason(then, delivery)
+    found.passing_already += reason is None and _reason(now, delivery) is None
     found.judged += 1
     counts["rejected"] += 1
-    then, now = judges
-    if (reason := _reason(then, delivery)) is not None:
+    if reason is not None:
         found.reasons[reason] += 1
         return
     found.passing += 1
     counts["rejected_passing"] += 1
-    found.passing_already += _reason(now, delivery) is None
 
 
 def _reason(schemas: Schemas, delivery: Delivery) -> str | None:

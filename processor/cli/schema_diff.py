@@ -11,6 +11,7 @@ from processor.cli.output import json_option, print_json
 from processor.errors import NotFound
 from processor.escaping import escaped
 from processor.settings import Settings
+from processor.terminal import fit
 from processor.validation.comparing import Version, compare
 from processor.validation.compiling import compile_schema
 from processor.validation.preparing import HowToRead
@@ -64,11 +65,11 @@ def schema_diff(
         return
     click.echo(escaped(f"{event_type}: {before.name} → {after.name}"))
     for one in found.differences:
-        click.echo(escaped(f"  {one.kind:8} {one}"))
+        click.echo(fit(escaped(f"  {one.kind:8} {one}"), " " * 11))
     if not found.differences:
         click.echo("  no difference")
     for name, verdict in verdicts.items():
-        click.echo(escaped(f"{name}: {compat.told(name, verdict, before.name, after.name)}"))
+        click.echo(fit(escaped(f"{name}: {compat.told(name, verdict, before.name, after.name)}"), "  "))
 
 
 def _version(

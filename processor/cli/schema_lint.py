@@ -7,11 +7,13 @@ import click
 
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
+from processor.escaping import escaped
 from processor.terminal import fit, say
-from processor.validation.compiling import compile_schema
+from processor.validation.judge import require_usable
 from processor.validation.linting import Remark, lint
 from processor.validation.preparing import HowToRead
 from processor.validation.schema_files import read_schema, schema_options
+from processor.validation.schema_text import schema_text
 
 _SHOWN_MAX = 20
 _POINTER_MAX = 200
@@ -47,7 +49,7 @@ def check_by_linter(definition: Any, how: HowToRead, *, strict: bool) -> None:  
 
 
 def _remarks(definition: Any, how: HowToRead) -> list[Remark]:  # noqa: ANN401 - any JSON value
-    compile_schema(definition, formats=how.formats)
+    require_usable(schema_text(definition), how.formats)
     return lint(definition)
 
 
@@ -60,7 +62,7 @@ def _say_all(remarks: list[Remark], *, err: bool = False) -> None:
         more = f" (and at {_number(remark.places - 1, 'other place')})" if remark.places > 1 else ""
         at = remark.pointer if len(remark.pointer) <= _POINTER_MAX else f"{remark.pointer[:_POINTER_MAX]}…"
         line = f"{remark.level}: at {at or '(root)'}: {remark.message}{more}"
-        say(fit(line, "  "), err=err)
+        click.echo(fit(escaped(line), "  "), err=err)
     if len(remarks) > _SHOWN_MAX:
         say(f"… and {len(remarks) - _SHOWN_MAX} more; processor schema lint --json shows them all", err=err)
 

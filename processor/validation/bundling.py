@@ -14,6 +14,7 @@ from typing import Any
 
 from processor.errors import SettingsError
 from processor.validation.dialects import KEYWORDS, Dialect, dialect_of, metaschema_uri
+from processor.validation.openapi import referable
 from processor.validation.references import Document, Reference, missing, trouble
 from processor.validation.schema_text import FILE_BYTES_MAX, file_value
 from processor.validation.subschemas import TOP, as_uri, is_place, joined, own_uri
@@ -23,16 +24,25 @@ _SUFFIXES = (".json", ".yaml", ".yml")
 _KEPT_BESIDE_REF = ("definitions", "title", "description", "$comment")
 
 
-def bundled(definition: Any, at: Path, dialect: Dialect, paths: Sequence[Path]) -> Any:  # noqa: ANN401 - any JSON value
+def bundled(
+    definition: Any,  # noqa: ANN401 - any JSON value
+    at: Path,
+    dialect: Dialect,
+    paths: Sequence[Path],
+    whole: Any = None,  # noqa: ANN401 - as above
+) -> Any:  # noqa: ANN401 - as above
     """Give a schema with all that it refers to in it; `at` is its file, to which paths are relative.
 
+    `whole` is the document that the schema was taken out of, to which other documents may refer back.
     `paths` are files and directories with other documents; those that name no draft are read by `dialect`.
     Raises SettingsError where a document is missing, which names them all, or where two have one name.
     """
     files = [(file, is_named) for file, is_named in _files(paths) if file.absolute() != at.absolute()]
     top = Path(os.path.commonpath([at.absolute().parent, *(file.absolute().parent for file, _ in files)]))
-    root = _Given(at, _location(at, top), definition)
-    others = [_Given.of(file, _location(file, top), is_named) for file, is_named in files]
+    location = _location(at, top)
+    root = _Given(at, location if whole is None else f"{location}.part", definition)
+    others = [] if whole is None else [_Given(at, location, referable(whole))]
+    others += [_Given.of(file, _location(file, top), is_named) for file, is_named in files]
     return _Bundle(root, others, dialect).schema()
 
 
@@ -56,7 +66,8 @@ class _Given:
         """Read a file. Raises SettingsError where it was named itself."""
         try:
             with file.open("rb") as data:
-                return cls(file, location, file_value(data.read(FILE_BYTES_MAX + 1), file.name))
+                value = file_value(data.read(FILE_BYTES_MAX + 1), file.name)
+            return cls(file, location, referable(value))
         except (OSError, SettingsError) as error:
             if is_named:
                 raise SettingsError(f"--with {file}: {error}") from None
@@ -74,7 +85,9 @@ class _Given:
             has_name = isinstance(own, str) and not own.startswith("#") and not is_place(own)
             self.uri = joined(self.location, own)[0] if has_name else self.location
             self.verbatim = joined(TOP, own)[0] if has_name else self.location
-            self.document = Document(self.definition, named, self.uri)
+            # Where an id stands beside a $ref that makes it nothing, people mean it all the same.
+            counts = isinstance(own, str) and own_uri(self.definition, named, self.location) is not None
+            self.document = Document(self.definition, named, self.location if counts else self.uri)
         return self.document
 
 
@@ -206,10 +219,10 @@ def _as_resource(schema: Any, dialect: Dialect, uri: str) -> dict[str, Any]:  # 
 
 
 def _path_from(base: str, uri: str) -> str | None:
-    """Give the path from one URI to another of the same host, as between files; None: they have no such host."""
+    """Give the path from one URI to another of the same host, as between files; None: they share none."""
     host, path = _host_and_path(base)
     other, wanted = _host_and_path(uri)
-    return os.path.relpath(wanted, os.path.dirname(path)) if host == other and path and wanted else None
+    return os.path.relpath(wanted, Path(path).parent) if host == other and path and wanted else None
 
 
 def _host_and_path(uri: str) -> tuple[str, str]:

@@ -19,14 +19,14 @@ def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs
     """Compile a JSON Schema by the draft that its `$schema` names; `formats` is "assert" or "annotate".
 
     Raises SettingsError where it is no valid schema of its draft, has a `$ref` to somewhere else (nothing is
-    ever fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where it is
-    too long or too deep.
+    ever fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where
+    it is too long or too deep.
     """
     name, dialect = "", DRAFT_2020
     try:
         if not isinstance(definition, dict | bool):
             # The library would read a text as a schema in JSON.
-            raise SettingsError("expected an object, true or false")  # noqa: TRY301 - its beginning comes below
+            raise SettingsError("expected an object, true or false")  # noqa: TRY301 - see below
         dialect = dialect_of(definition)
         name = f" {dialect.name}"
         return _compiled(definition, dialect, formats)
@@ -44,6 +44,7 @@ def _compiled(definition: dict[str, Any] | bool, dialect: Dialect, formats: str)
     document = Document(definition, dialect)
     if others := document.foreign():
         raise SettingsError(missing([("", other) for other in others]))
+    document.flatten()
     schema = document.definition
     return dialect.validator(
         schema | {"$schema": dialect.uri} if isinstance(schema, dict) else schema,

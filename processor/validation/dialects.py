@@ -77,7 +77,7 @@ DRAFT_2020 = Dialect(
 DIALECTS = (DRAFT_4, DRAFT_6, DRAFT_7, DRAFT_2019, DRAFT_2020)
 
 Kind: TypeAlias = Literal["one", "list", "map"]
-"""A schema stands below the word, a list of them, or a map of them by name; a word may also hold another kind."""
+"""A schema stands below the word, a list of them, or a map of them by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +148,12 @@ _IGLU = re.compile(r"(.*/|iglu:)com\.snowplowanalytics\.self-desc/schema/jsonsch
 """Snowplow's self-describing schemas: draft-04 with a `self` that says which schema this is."""
 
 
-def dialect_of(definition: Any, unnamed: Dialect = DRAFT_2020, at: str = "") -> Dialect:  # noqa: ANN401 - any JSON value
-    """Give the draft that a schema names, `unnamed` where it names none. Raises SettingsError for any other."""
+def dialect_of(
+    definition: Any,  # noqa: ANN401 - any JSON value
+    unnamed: Dialect = DRAFT_2020,
+    at: str = "",
+) -> Dialect:
+    """Give the draft that a schema names, else `unnamed`. Raises SettingsError for any other."""
     if not isinstance(definition, dict) or "$schema" not in definition:
         return unnamed
     named = definition["$schema"]

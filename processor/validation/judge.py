@@ -94,6 +94,7 @@ class JudgeProcess:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
+        self._come = bytearray()
         # What this process, and no earlier one, has compiled, and its key there.
         self._compiled: dict[Schema, tuple[int, Usable | Unusable]] = {}
 
@@ -218,6 +219,7 @@ class JudgeProcess:
         if self._process is not None:
             self._end()
         self._process = None
+        self._come.clear()
         self._compiled.clear()
 
     def _ask(self, request: Request) -> Any:  # noqa: ANN401 - a reply to this request
@@ -242,15 +244,16 @@ class JudgeProcess:
 
     def _read(self, size: int) -> bytes:
         assert self._process is not None and self._process.stdout is not None  # noqa: S101, PT018 - as above
-        pipe, parts = self._process.stdout.fileno(), []
-        while size:
+        pipe = self._process.stdout.fileno()
+        while len(self._come) < size:
             self._wait_for(pipe, select.POLLIN)
-            part = os.read(pipe, min(size, _PART_BYTES))
+            part = os.read(pipe, _PART_BYTES)
             if not part:
                 raise _Ended(self._process.wait())
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+            self._come += part
+        data = bytes(self._come[:size])
+        del self._come[:size]
+        return data
 
     def _wait_for(self, pipe: int, event: int) -> None:
         give_up_at = time.monotonic() + _SILENCE_S_MAX

@@ -76,6 +76,8 @@ def main() -> None:
                 reply = _compile(request, validators)
             else:
                 reply = _judge(request, validators[request.key])
+        except MemoryError:
+            reply = Broken(f"it takes more than {MEMORY_BYTES_MAX >> 20} MiB of memory")
         except BaseException as error:  # noqa: BLE001 - a panic in Rust is no Exception
             # It may have left anything behind in the library: our worker ends us when it reads this.
             reply = Broken(f"{type(error).__name__}: {str(error)[:200]}")

@@ -50,7 +50,8 @@ class Known:
 
     def is_cheap(self, text: str) -> bool:
         """Say whether it may be judged here."""
-        pairs = len(text) / 2
+        # Two bytes each; a character beyond ASCII has up to four.
+        pairs = len(text) * (0.5 if text.isascii() else 2)
         if self.validator is None or pairs * self.price_ns > INLINE_NS_MAX:
             return False
         unusual_ns = self.price_unusual_ns

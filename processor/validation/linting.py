@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeAlias
 import jsonschema_rs
 from jsonschema_rs.canonical import MultiTypeView, UnsatisfiableReason, find_unsatisfiable
 
-from processor.json_pointer import follow
 from processor.validation import patterns
 from processor.validation.dialects import KEYWORDS, Dialect, dialect_of
 from processor.validation.form_faults import TYPES, nearest, shown
@@ -27,7 +26,7 @@ from processor.validation.words import Words, asks
 Level: TypeAlias = Literal["warning", "note"]
 
 _BRANCHES_MAX = 16
-_CANONICAL_BYTES_MAX = 24 * 1024
+_CANONICAL_BYTES_MAX = 16 * 1024
 """What has more schemas below oneOf, if and the like, or more bytes, isn't searched for contradictions.
 
 The library takes seconds for it: 10 s for a public schema of 31 KB with 30 of them.
@@ -69,31 +68,18 @@ def _found(document: Document, definition: Any) -> Iterator[_Found]:  # noqa: AN
         re.search(r"/(?:(?:any|one)Of/[0-9]+|if|not)$", place.at) is not None for place, _ in places
     )
     yield from _of_the_whole(definition, branches)
-    words = Words()
+    words = Words(names_draft=isinstance(definition, dict) and "$schema" in definition)
     for place, schema in places:
-        if place.at or not _is_openapi(definition):
-            yield from words.remarks(place, same_value.within)
+        yield from words.remarks(place, same_value.within)
         yield from _of_a_place(place, schema)
     yield from words.of_tools()
     yield from same_value.remarks()
 
 
-def _is_openapi(definition: Any) -> bool:  # noqa: ANN401 - any JSON value
-    return isinstance(definition, dict) and bool({"openapi", "swagger", "asyncapi"} & definition.keys())
-
-
 def _of_the_whole(definition: Any, branches: int) -> Iterator[_Found]:  # noqa: ANN401 - any JSON value
     is_small = branches <= _BRANCHES_MAX and len(schema_text(definition)) <= _CANONICAL_BYTES_MAX
     kind, little = _kind(definition, is_small=is_small)
-    if _is_openapi(definition) and kind == "true":
-        inside = follow(definition, ("components", "schemas")) or definition.get("definitions")
-        names = ", ".join(list(inside)[:_NAMES_MAX]) if isinstance(inside, dict) else ""
-        message = (
-            "a description of an API is no schema, and any payload passes; take the schema out of it by "
-            f"--pointer /components/schemas/NAME{f' ({names})' if names else ''}"
-        )
-        yield "warning", "forbids nothing", "", message
-    elif kind == "true":
+    if kind == "true":
         yield "warning", "forbids nothing", "", "any payload passes: say what is expected, at least a type"
     elif little:
         yield "note", "forbids little", "", "any object passes, whatever is in it"

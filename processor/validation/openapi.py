@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from processor import json_pointer
 from processor.errors import SettingsError
 from processor.json_pointer import pointer as written
-from processor.validation.dialects import DRAFT_7, KEYWORDS, dialect_named, dialect_of
+from processor.validation.dialects import DRAFT_7, DRAFT_2020, KEYWORDS, Dialect, dialect_named, dialect_of
 from processor.validation.extracting import Kind, Path, extracted, translated
 
 _SHOWN_MAX = 5
@@ -31,13 +31,18 @@ _HOLDERS = ("payload", "schema")
 _STEPS_MAX = 50
 
 
-def schema_within(document: Any, pointer: str | None) -> Any:  # noqa: ANN401 - any JSON value
+def schema_within(
+    document: Any,  # noqa: ANN401 - any JSON value
+    pointer: str | None,
+    unnamed: Dialect = DRAFT_2020,
+) -> Any:  # noqa: ANN401 - as above
     """Give the schema at a pointer of a document, complete; without a pointer the document is the schema.
 
+    A document that is no description of an API, and names no draft, is read by `unnamed`.
     Raises SettingsError where there is none, or where the description of an API is taken for a schema; it
     names the schemas there are.
     """
-    kind = _kind(document)
+    kind = _kind(document, unnamed)
     if pointer is not None:
         path, kind = _place(document, _steps(document, pointer), kind)
         return extracted(document, path, kind)
@@ -55,7 +60,7 @@ def referable(document: Any) -> Any:  # noqa: ANN401 - any JSON value
     return translated(document, kind) if kind.is_api else document
 
 
-def _kind(document: Any) -> Kind:  # noqa: ANN401 - any JSON value
+def _kind(document: Any, unnamed: Dialect = DRAFT_2020) -> Kind:  # noqa: ANN401 - any JSON value
     if not isinstance(document, dict):
         return Kind("the document", is_api=False)
     if "info" in document or "components" in document or "paths" in document:
@@ -65,7 +70,7 @@ def _kind(document: Any) -> Kind:  # noqa: ANN401 - any JSON value
             return Kind("a Swagger document", is_openapi_30=True)
         if "asyncapi" in document:
             return Kind("an AsyncAPI document", DRAFT_7)
-    return Kind("the document", dialect_of(document), is_api=False, schema=document.get("$schema"))
+    return Kind("the document", dialect_of(document, unnamed), is_api=False, schema=document.get("$schema"))
 
 
 def _openapi(document: dict[str, Any]) -> Kind:
@@ -105,10 +110,10 @@ def _place(document: Any, path: Path, kind: Kind) -> tuple[Path, Kind]:  # noqa:
         raise SettingsError(
             f"--pointer {written(asked)}: no schema is there; {_advice(document, written(asked))}"
         )
-    return path, kind if form is None else _of_format(str(form), kind)
+    return path, kind if form is None else _of_format(written(asked), str(form), kind)
 
 
-def _of_format(form: str, kind: Kind) -> Kind:
+def _of_format(pointer: str, form: str, kind: Kind) -> Kind:
     """Give by which words the payload of an AsyncAPI message is to be read."""
     plain, _, version = form.partition(";")
     version = version.rpartition("=")[2].strip()
@@ -118,7 +123,9 @@ def _of_format(form: str, kind: Kind) -> Kind:
         return _openapi({"openapi": version})
     if plain.startswith("application/schema+"):
         return Kind(kind.name, dialect_named(version) or kind.dialect)
-    raise SettingsError(f"its schemaFormat is {form[:80]!r}; expected one of JSON Schema")
+    raise SettingsError(
+        f"--pointer {pointer}: its schemaFormat is {form[:80]!r}; expected that of JSON Schema"
+    )
 
 
 def _is_schema(path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from processor.errors import SettingsError
 from processor.validation.bundling import bundled
-from processor.validation.dialects import Dialect, dialect_of
+from processor.validation.dialects import DRAFT_2020, Dialect, dialect_of
 from processor.validation.openapi import schema_within
 from processor.validation.schema_text import file_value
 
@@ -31,7 +31,8 @@ class HowToRead:
 
 def prepare(data: bytes, how: HowToRead, name: str = "") -> Any:  # noqa: ANN401 - any JSON value
     """Give the schema that a file of this name holds, as it is to be stored. Raises SettingsError."""
-    schema = schema_within(file_value(data, name), how.pointer)
+    document = file_value(data, name)
+    schema = schema_within(document, how.pointer, how.draft or DRAFT_2020)
     if not isinstance(schema, dict):
         return schema
     draft = ""
@@ -40,7 +41,8 @@ def prepare(data: bytes, how: HowToRead, name: str = "") -> Any:  # noqa: ANN401
             schema = _in_draft(schema, how.draft)
         dialect = dialect_of(schema)
         draft = f" {dialect.name}"
-        return bundled(schema, Path(name), dialect, how.others)
+        whole = document if how.pointer and how.others else None
+        return bundled(schema, Path(name), dialect, how.others, whole)
     except SettingsError as error:
         raise SettingsError(f"not a usable JSON Schema{draft}: {error}") from None
 
@@ -50,6 +52,7 @@ def _in_draft(schema: dict[str, Any], draft: Dialect) -> dict[str, Any]:
         return {"$schema": draft.uri, **schema}
     if (named := dialect_of(schema)) is not draft:
         raise SettingsError(
-            f"its $schema says {named.name}, and --draft says {draft.name}; leave --draft out, or correct $schema"
+            f"its $schema says {named.name}, and --draft says {draft.name}; leave --draft out, "
+            "or correct $schema"
         )
     return schema

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import jsonschema_rs
 
@@ -15,6 +15,7 @@ from processor.validation.form_faults import form_fault
 from processor.validation.subschemas import TOP, Subschema, as_uri, is_place, joined, subschemas
 
 _WORDS = ("$ref", "$dynamicRef", "$recursiveRef")
+_NAMES = ("$schema", "$anchor", "$dynamicAnchor")
 
 
 class Reference(NamedTuple):
@@ -40,6 +41,7 @@ class Document:
         self._anchors: dict[tuple[str, str], list[str]] = {}
         self._places: dict[str, Subschema] = {}
         self._unread: deque[Subschema] = deque()
+        self._followed: list[tuple[Reference, str]] = []
         self._add(subschemas(self.definition, dialect, base))
 
     def places(self) -> Sequence[Subschema]:
@@ -62,10 +64,31 @@ class Document:
         others = []
         for reference in self.references():
             if reference.uri in self.resources:
-                self.target(reference.uri, reference.fragment, reference)
+                self._followed.append((reference, self.target(reference.uri, reference.fragment, reference)))
             elif metaschema_uri(reference.uri) is None:
                 others.append(reference)
         return others
+
+    def flatten(self) -> None:
+        """Write each reference as a pointer from the top, without inner names, where that means the same.
+
+        The library compiles what a reference to another resource leads to anew for each way there, of which
+        an ordinary bundle of 150 documents has more than any memory holds. Called after `foreign`.
+        """
+        dialects = {place.dialect.name for place in self._places.values()}
+        if len(self.resources) == 1 or len(dialects) > 1:
+            return
+        if any(reference.word != "$ref" for reference, _ in self._followed):
+            # These are followed by names, from wherever they were reached.
+            return
+        for reference, at in self._followed:
+            if isinstance(reference.place.schema, dict):
+                pointer = quote(at, safe="!$&'()*+,;=:@/?~", errors="surrogatepass")
+                reference.place.schema["$ref"] = f"#{pointer}"
+        for place in self._places.values():
+            if place.at and isinstance(place.schema, dict):
+                for word in (place.dialect.id_word, *_NAMES):
+                    place.schema.pop(word, None)
 
     def target(self, uri: str, fragment: str, by: Reference) -> str:
         """Give the place of what a reference leads to, which is a schema. Raises SettingsError."""
@@ -132,8 +155,8 @@ def _check_id(own: str, place: Subschema) -> None:
     fragment = own.partition("#")[2]
     if fragment and place.dialect.is_modern:
         raise SettingsError(
-            f"at {place.at or '(root)'}: $id: {own!r} has a fragment, which no $id of {place.dialect.name} may "
-            f'have; write "$anchor": "{fragment}" for a name within the schema'
+            f"at {place.at or '(root)'}: $id: {own!r} has a fragment, which no $id of {place.dialect.name} "
+            f'may have; write "$anchor": "{fragment}" for a name within the schema'
         )
     try:
         urlsplit(own)
@@ -160,7 +183,7 @@ def trouble(reference: Reference, words: str) -> SettingsError:
 
 
 def missing(absent: Sequence[tuple[str, Reference]]) -> str:
-    """Say which documents are not there, and how to give them; with each reference comes what has it, or ""."""
+    """Say which documents are not there, and how to give them; each comes with what has it, or ""."""
     places: dict[str, list[str]] = {}
     for holder, reference in absent:
         place = f"{holder} {reference.place.at}".strip() or "(root)"

@@ -5,7 +5,7 @@ from typing import Any
 
 from processor import strict_json
 from processor.errors import SettingsError
-from processor.validation.schema_text import file_text, without_settings
+from processor.validation.schema_text import file_text, require_texts, without_settings
 
 BYTES_MAX = 64 * 1024 * 1024
 _DEPTH_MAX = 128
@@ -39,6 +39,8 @@ def _parts(text: str) -> list[tuple[str, str]]:
 def sample(text: str) -> Any:  # noqa: ANN401 - any JSON value
     """Read one sample. Raises SettingsError."""
     try:
-        return strict_json.read(text, _DEPTH_MAX, len(text)).value
+        value = strict_json.read(text, _DEPTH_MAX, len(text)).value
     except strict_json.JsonFault as fault:
         raise SettingsError(f"not JSON that can be used: {without_settings(fault)}") from None
+    require_texts(text, value)
+    return value

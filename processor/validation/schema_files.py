@@ -33,7 +33,7 @@ def schema_options(command: _Command) -> _Command:
         "--draft",
         metavar="DRAFT",
         callback=_draft,
-        help="The draft of a schema that names none by $schema: 4, 6, 7, 2019-09 or 2020-12, which it is else.",
+        help="The draft of a schema without $schema: 4, 6, 7, 2019-09 or 2020-12, which it is else.",
     )
     @click.option(
         "--with",
@@ -45,8 +45,13 @@ def schema_options(command: _Command) -> _Command:
     )
     @wraps(command)
     def given(
-        *, formats: str, pointer: str | None, draft: Dialect | None, others: tuple[Path, ...], **rest: Any
-    ) -> Any:  # noqa: ANN401 - what the command takes and gives
+        *,
+        formats: str,
+        pointer: str | None,
+        draft: Dialect | None,
+        others: tuple[Path, ...],
+        **rest: Any,  # noqa: ANN401 - what the command takes
+    ) -> Any:  # noqa: ANN401 - what the command gives
         return command(**rest, how=HowToRead(formats=formats, pointer=pointer, draft=draft, others=others))
 
     return given  # type: ignore[return-value]  # the options are parameters of the command

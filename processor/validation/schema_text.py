@@ -24,7 +24,9 @@ _BYTE_ORDER_MARK = "\ufeff"
 _OTHER_ENCODINGS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _JSON, _YAML = (".json",), (".yaml", ".yml")
 _CHARACTER = re.compile(r"at character (\d+)")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SETTING = re.compile(r" \(JSON_\w+\)")
+_Path: TypeAlias = tuple[str | int, ...]
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -34,11 +36,16 @@ def file_value(data: bytes, name: str = "") -> Any:  # noqa: ANN401 - any JSON v
     Raises SettingsError, which says what is wrong and where.
     """
     text = file_text(data, FILE_BYTES_MAX, "a JSON Schema, in JSON or YAML")
+    value = _file_value(text, name.lower())
+    require_texts(text, value)
+    return value
+
+
+def _file_value(text: str, name: str) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return schema_value(text)
     except SettingsError as fault:
-        named_yaml = name.lower().endswith(_YAML)
-        if not named_yaml and (name.lower().endswith(_JSON) or text.lstrip()[:1] in ("{", "[")):
+        if not name.endswith(_YAML) and (name.endswith(_JSON) or text.lstrip()[:1] in ("{", "[")):
             raise
         # Every process reads schemas, and nearly none a file in YAML.
         from processor.validation.yaml_text import YamlFault, yaml_value  # noqa: PLC0415
@@ -47,10 +54,27 @@ def file_value(data: bytes, name: str = "") -> Any:  # noqa: ANN401 - any JSON v
             value = yaml_value(text, DEPTH_MAX, VALUES_MAX)
         except YamlFault as yaml_fault:
             raise SettingsError(f"not YAML that can be used: {yaml_fault}") from None
-        if not named_yaml and not isinstance(value, dict | list):
+        if not name.endswith(_YAML) and not isinstance(value, dict | list):
             # Nearly any text is a text in YAML.
             raise fault from None
         return value
+
+
+def require_texts(text: str, value: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Raise SettingsError where a value read from a text has one that no table can hold."""
+    pending: list[tuple[_Path, Any]] = [((), value)] if "\\" in text else []
+    while pending:
+        path, found = pending.pop()
+        texts = found if isinstance(found, dict) else (found,)
+        if any(isinstance(one, str) and _UNSTORABLE.search(one) for one in texts):
+            raise SettingsError(
+                f"at {pointer(path) or '(root)'}: a text with U+0000, or with half a character"
+            )
+        match found:
+            case dict():
+                pending += [((*path, name), member) for name, member in found.items()]
+            case list():
+                pending += [((*path, place), element) for place, element in enumerate(found)]
 
 
 def schema_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
@@ -100,9 +124,6 @@ def _placed(text: str, words: str) -> str:
         return _CHARACTER.sub(f"at line {line}, column {column}", words)
     path = _first_fault(text)
     return words if path is None else f"at {pointer(path) or '(root)'}: {words}"
-
-
-_Path: TypeAlias = tuple[str | int, ...]
 
 
 class _Fault:

@@ -41,6 +41,9 @@ _OLDER = {
     "extends": "allOf",
 }
 _INSTEAD = {
+    "id": '"$id"',
+    "definitions": '"$defs"',
+    "dependencies": '"dependentRequired" or "dependentSchemas"',
     "additionalItems": '"items", beside "prefixItems"',
     "prefixItems": 'a list below "items"',
     "$recursiveRef": '"$dynamicRef"',
@@ -60,9 +63,10 @@ def asks(word: str) -> bool:
 
 
 class Words:
-    """Looks at the words of one schema after another."""
+    """Looks at the words of one schema after another; the whole may have named its draft, or not."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, names_draft: bool) -> None:
+        self._names_draft = names_draft
         self._looked_up: set[str] = set()
         self._of_tools: dict[str, str] = {}
         """Each word, and where it was first seen."""
@@ -75,9 +79,13 @@ class Words:
         for word, value in place.schema.items() if isinstance(place.schema, dict) else ():
             known = KEYWORDS.get(word)
             at = f"{place.at}/{escaped(word)}"
-            if (known and place.dialect in known.drafts) or at in within:
+            if known and place.dialect in known.drafts:
                 continue
-            if known and not known.annotates and word not in _ASK_NOTHING and word not in ("then", "else"):
+            if known and not self._names_draft and known.drafts[-1] is not DRAFT_2020:
+                yield _older(word, place.dialect, at)
+            elif at in within:
+                continue
+            elif known and not known.annotates and word not in _ASK_NOTHING and word not in ("then", "else"):
                 yield _of_other_drafts(word, place.dialect, at)
             elif known or self._is_of_tools(word, value, place):
                 self._of_tools.setdefault(word, at)
@@ -132,6 +140,18 @@ def _takes_null(schema: dict[str, Any] | bool) -> bool:
     types, cases = schema.get("type"), schema.get("anyOf")
     return (isinstance(types, list) and "null" in types) or (
         isinstance(cases, list) and {"type": "null"} in cases
+    )
+
+
+def _older(word: str, dialect: Dialect, at: str) -> _Found:
+    # Without a draft's name, such a word may tell that another was meant.
+    effect = "taken all the same" if dialect.holds(word) else f"without effect in {dialect.name}"
+    message = f'"{word}" is a word of {_span(word)}, {effect}'
+    return (
+        "warning",
+        "other draft",
+        at,
+        f"{message}; name the draft, by $schema or --draft, or write {_INSTEAD[word]}",
     )
 
 

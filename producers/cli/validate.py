@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
@@ -14,6 +14,9 @@ from processor.terminal import say
 from processor.validation.preparing import HowToRead
 from processor.validation.schema_files import schema_options
 from producers.given_schemas import read_given
+
+if TYPE_CHECKING:
+    from processor.wiring.trial import Trial
 
 EXIT_BAD = 3
 _BYTES_MAX = 64 * 1024 * 1024
@@ -49,7 +52,7 @@ _ANY = "any"
     "--map", "maps", metavar="FIELD=/POINTER", multiple=True, help="Where bodies have FIELD; repeatable."
 )
 @click.option("--unwrap", type=click.Choice(UNWRAPS), help="Whose envelopes to take off, the outer first.")
-@click.option("--tenant", metavar="NAME", help="The one tenant whose events the queue carries.")
+@click.option("--tenant", "tenant_id", metavar="NAME", help="The one tenant whose events the queue carries.")
 @click.option("--event-type", metavar="TYPE", help="The type of its events, which need not name it.")
 @click.option(
     "--attribute",
@@ -66,12 +69,9 @@ def validate(
     how: HowToRead,
     bare: bool,
     queue: str | None,
-    maps: tuple[str, ...],
-    unwrap: str | None,
-    tenant: str | None,
-    event_type: str | None,
     attributes: tuple[str, ...],
     as_json: bool,
+    **said: Any,  # noqa: ANN401 - the fields of Said
 ) -> None:
     """Tell what would become of each message of FILE (- is standard input). Nothing is sent or saved.
 
@@ -95,53 +95,65 @@ def validate(
 
     A duplicate or an id_conflict shows only when a message is saved.
     """  # noqa: D301 - click's mark for lines to be left as they are
-    # Nothing else of this program knows of a database, so that it starts as fast without.
-    from processor.wiring.trial import GivenSchemas, Said, Trial  # noqa: PLC0415
-
-    given = read_given(schemas, how)
-    if given and queue is not None:
-        raise SettingsError("--queue and --schema: a queue's rules are in the database; give one of the two")
-    if bare:
-        maps, tenant, event_type = _of_bare(maps, tenant, event_type, given)
-    said = Said(maps, unwrap, tenant, event_type)
-    if given:
-        trial = Trial(Settings.model_construct(), None, said, GivenSchemas(given, how.formats))
-    else:
-        trial = Trial(Settings.load(), queue, said)
     beside = dict(_named(attribute) for attribute in attributes)
+    trial, known = _trial(read_given(schemas, how), how, queue, bare=bare, **said)
     count = bad = 0
     for place, body in _messages(files):
         row = {"message_at": place} | trial.judge(body, beside)
         count, bad = count + 1, bad + (row["verdict"] not in _GOOD)
-        click.echo(_json(row) if as_json else _words(row, () if given else _FIELDS))
+        click.echo(_json(row) if as_json else _words(row, () if schemas else _FIELDS))
     if not as_json:
-        if given:
-            known = "by the schemas given, any tenant taken as known"
-        elif trial.by_form:
-            known = "by their form alone, since DATABASE_URL is not set"
-        else:
-            no_rules = "" if trial.has_rules else ", which has no rules in the registry"
-            known = f"on queue {trial.queue}{no_rules}"
         say(f"{count} message(s), {count - bad} good, {bad} bad; {known}")
     raise SystemExit(EXIT_BAD if bad else 0)
 
 
+def _trial(
+    given: Mapping[str | None, Any],
+    how: HowToRead,
+    queue: str | None,
+    *,
+    bare: bool,
+    **said: Any,  # noqa: ANN401 - the fields of Said
+) -> tuple["Trial", str]:
+    """Make what tries the messages, and say what they are tried by."""
+    # Nothing else of this program knows of a database, so that it starts as fast without.
+    from processor.wiring.trial import GivenSchemas, Said, Trial  # noqa: PLC0415
+
+    if given and queue is not None:
+        raise SettingsError("--queue and --schema: a queue's rules are in the database; give one of the two")
+    if bare:
+        said |= _of_bare(given, **said)
+    if given:
+        trial = Trial(Settings.model_construct(), None, Said(**said), GivenSchemas(given, how.formats))
+        return trial, "by the schemas given, any tenant taken as known"
+    trial = Trial(Settings.load(), queue, Said(**said))
+    if trial.by_form:
+        return trial, "by their form alone, since DATABASE_URL is not set"
+    no_rules = "" if trial.has_rules else ", which has no rules in the registry"
+    return trial, f"on queue {trial.queue}{no_rules}"
+
+
 def _of_bare(
-    maps: tuple[str, ...], tenant: str | None, event_type: str | None, given: Mapping[str | None, Any]
-) -> tuple[tuple[str, ...], str, str]:
-    """Give the mapping, the tenant and the event type by which payloads without envelopes are read."""
+    given: Mapping[str | None, Any],
+    *,
+    maps: tuple[str, ...],
+    tenant_id: str | None,
+    event_type: str | None,
+    **_rest: object,
+) -> dict[str, Any]:
+    """Say how payloads without envelopes are read: each is a whole body, of this tenant and event type."""
     if maps:
         raise SettingsError(
             "--bare and --map: a bare payload has no fields to be mapped; give one of the two"
         )
     if given:
-        tenant = tenant or _ANY
+        tenant_id = tenant_id or _ANY
         if event_type is None and (None in given or len(given) == 1):
             event_type = next(iter(given)) or _ANY
-    if tenant is None or event_type is None:
+    if tenant_id is None or event_type is None:
         wanted = "--event-type TYPE" if given else "--schema FILE, or --event-type TYPE and --tenant NAME"
         raise SettingsError(f"--bare: a payload alone does not say what it is; expected {wanted} too")
-    return ("payload=",), tenant, event_type
+    return {"maps": ("payload=",), "tenant_id": tenant_id, "event_type": event_type}
 
 
 def _named(attribute: str) -> tuple[str, str]:

@@ -12,10 +12,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from processor.validation.schema_text import schema_text
 from tests.brokers import require
 
 LOCK = Path(__file__).parents[2] / "requirements" / "development.txt"
 FETCH_S = 300
+REMOTE = "http://localhost:1234/"
+"""Where the suite says that its other documents are."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,22 @@ class Suite:
         for file in sorted((self.folder / "tests" / draft / part).glob("*.json")):
             for group in json.loads(file.read_text(encoding="utf-8"), parse_float=Decimal):
                 yield Group(f"{file.stem}: {group['description']}", group["schema"], group["tests"])
+
+    def remotes(self, draft: str, into: Path) -> None:
+        """Write the documents that a draft refers to; each says by its id from where it would be fetched."""
+        remotes = self.folder / "remotes"
+        others = {path.name for path in (self.folder / "tests").iterdir()} - {draft}
+        for file in sorted(remotes.rglob("*.json")):
+            path = file.relative_to(remotes)
+            document = json.loads(file.read_text(encoding="utf-8"), parse_float=Decimal)
+            if path.parts[0] not in others:
+                word = "id" if draft == "draft4" else "$id"
+                named = (
+                    {word: f"{REMOTE}{path.as_posix()}"} | document
+                    if isinstance(document, dict)
+                    else document
+                )
+                (into / "-".join(path.parts)).write_text(schema_text(named), encoding="utf-8")
 
 
 def fetch(folder: Path) -> Suite:

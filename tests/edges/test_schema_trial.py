@@ -51,6 +51,7 @@ def totals(*values: Any, **changes: Any) -> list[Any]:
 def look(url: str, definition: Any, **changes: Any) -> Report:
     """Try a schema of order.created without the command."""
     arguments: dict[str, Any] = {
+        "compat": None,
         "against": ("stored", "rejected"),
         "since": None,
         "limit": schema_trial.LIMIT,
@@ -199,13 +200,14 @@ def test_only_tenants_to_which_it_would_apply_are_judged(trial: Try, saver: Save
 def test_messages_of_a_suspended_tenant_are_judged_and_its_rejections_stay(
     trial: Try, saver: Saver, db: Db
 ) -> None:
-    saver.save(*totals(9))
+    saver.save(*totals(1, 9))
     registry.set_tenant_status(db, "acme", "suspended")
     saver.save(*totals(1))
 
     told = trial(SMALL)
 
     assert told.code == PROBLEM_FOUND
+    assert "stored messages: 1 of 2 would be rejected\n" in told.out
     assert "open rejections: 0 of 1 would pass\n  still rejected: 1 tenant_suspended\n" in told.out
 
 
@@ -342,9 +344,8 @@ def test_a_page_of_keys_is_found_by_the_index_and_a_payload_by_its_key(db: Db) -
     db.execute(
         "INSERT INTO message (tenant_id, message_id, event_type, schema_id, sent_at, stored_at, payload,"
         " queue, delivery_id, receive_count) SELECT 'acme', 'm' || i, 'order.created', 1, now(),"
-        " now() - i * interval '1 minute', '{}', 'q', 'd' || i, 1 FROM generate_series(20000, 1, -1) AS i"
+        " now() - i * interval '1 minute', '{}', 'q', 'd' || i, 1 FROM generate_series(200, 1, -1) AS i"
     )
-    db.execute("VACUUM ANALYZE message")
 
     def plan(name: str, **parameters: Any) -> str:
         with schema_trial._brief(db):
@@ -480,6 +481,8 @@ def test_a_role_that_may_read_is_enough_and_nothing_is_written(
     before = db.execute("SELECT version FROM registry").fetchall(), books(db)
 
     told = trial(SMALL, url=log_in("processor_reader"))
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), schema_trial._brief(db):
+        db.execute("DELETE FROM message")
 
     assert told.code == PROBLEM_FOUND
     assert "stored messages: 1 of 2 would be rejected\n" in told.out

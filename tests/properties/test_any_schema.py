@@ -3,11 +3,10 @@
 import json
 import random
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import check_jsonschema
-import jsonschema_specifications
 from hypothesis import settings
 
 from processor.model import EventSchema, Message, Registry, Rejection
@@ -16,8 +15,8 @@ from processor.validation.dialects import DIALECTS, KEYWORDS
 from tests.builders import a_delivery
 
 SAMPLES = Path(__file__).parents[2] / "processor" / "devstack" / "samples"
-VENDORED = Path(check_jsonschema.__file__).parent / "builtin_schemas" / "vendor"
-DRAFTS = Path(jsonschema_specifications.__file__).parent / "schemas"
+VENDORED = Path(str(files("check_jsonschema"))) / "builtin_schemas" / "vendor"
+DRAFTS = Path(str(files("jsonschema_specifications"))) / "schemas"
 BYTES_MAX = 40_000
 WORDS = [*KEYWORDS, "x"]
 ODD: list[Any] = [

@@ -118,6 +118,7 @@ def test_the_samples_of_a_file_are_its_lines_its_elements_or_the_whole(text: str
         (b'[{"a": 1},', "line 1: not JSON that can be used"),
         (b"[1, 1e999]", "element 1: not JSON that can be used: the number 1e999 is out of range"),
         (b'"\xff"', "not UTF-8"),
+        (rb'{"a": "\ud800"}', "line 1: at /a: a text with U+0000, or with half a character"),
         ("1".encode("utf-16"), "not UTF-8, but UTF-16"),
         (b"[" * 200 + b"]" * 200, "nested deeper than 128 levels"),
     ],

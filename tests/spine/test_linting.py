@@ -20,6 +20,7 @@ from processor.validation.linting import lint
 DRAFT_4 = {"$schema": "http://json-schema.org/draft-04/schema#"}
 DRAFT_7 = {"$schema": "http://json-schema.org/draft-07/schema#"}
 NULL = {"type": "null"}
+DRAFT_2020 = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 CLOSED = {"type": "object", "additionalProperties": False}
 
 
@@ -38,13 +39,26 @@ WARNED = [
     ({"items": {"regex": "a"}}, "/items/regex", "begin it with x-"),
     ({"$ref": "#/$defs/a", "$defs": {"a": {"typ": "string"}}}, "/$defs/a/typ", '"type"'),
     # Words of other drafts, and of OpenAPI.
-    ({"additionalItems": False, "prefixItems": [{}]}, "/additionalItems", "draft-04 to 2019-09"),
+    # Of an older one above all where no draft is named.
+    (
+        {"additionalItems": False, "prefixItems": [{}]},
+        "/additionalItems",
+        "draft-04 to 2019-09, without effect",
+    ),
+    (
+        {"$ref": "#/definitions/a", "definitions": {"a": {"type": "string"}}},
+        "/definitions",
+        'or write "$defs"',
+    ),
+    ({"type": "object", "dependencies": {"a": ["b"]}}, "/dependencies", 'or write "dependentRequired"'),
+    ({"type": "object", "id": "https://example.com/a"}, "/id", 'or write "$id"'),
+    ({"$recursiveRef": "#", "type": "null"}, "/$recursiveRef", 'or write "$dynamicRef"'),
+    (DRAFT_2020 | {"additionalItems": False, "type": "array"}, "/additionalItems", "draft-04 to 2019-09"),
     (DRAFT_7 | {"prefixItems": [{"type": "string"}]}, "/prefixItems", 'a list below "items"'),
     (DRAFT_4 | {"const": 1}, "/const", 'an "enum" of one value'),
     ({"type": "integer", "divisibleBy": 2}, "/divisibleBy", '"multipleOf"'),
     ({"type": "string", "nullable": True}, "/nullable", '"type": ["string","null"]'),
     ({"oneOf": [{"type": "object"}], "discriminator": {}}, "/discriminator", '"const"'),
-    ({"openapi": "3.1.0", "paths": {}, "components": {"schemas": {"E": {}}}}, "", "schemas/NAME (E)"),
     # All or nothing.
     (True, "", "any payload passes"),
     ({"title": "Order", "x-owner": "me"}, "", "any payload passes"),
@@ -100,7 +114,7 @@ NOTED = [
     ({"type": "string", "enum": ["a", "a"]}, "/enum", "twice"),
     ({"type": "string", "default": 1}, "/default", "default has 1"),
     ({"type": "string", "$defs": {"a": {}}}, "/$defs/a", 'nothing refers to "a"'),
-    ({"type": "object", "dependencies": {"a": ["b"]}}, "/dependencies", "taken all the same"),
+    (DRAFT_2020 | {"type": "object", "dependencies": {"a": ["b"]}}, "/dependencies", "taken all the same"),
     ({"type": "string", "x-a": 1, "tsType": "A"}, "/x-a", '"x-a", "tsType"'),
     (DRAFT_4 | {"type": "string", "self": {"vendor": "acme"}}, "/self", '"self"'),
     (CLOSED | {"name": "Order"}, "/name", '"name"'),
@@ -130,12 +144,14 @@ FINE = [
     *({"type": "string", "pattern": each} for each in ("^a$", "^(?:a|b)$", "(^a$)|(^b$)")),
     *({"type": "string", "pattern": each} for each in ("^a.*", ".+", "(?i)^a$")),
     {"type": "string", "not": {"pattern": "secret"}},
+    # Refused on purpose.
+    CLOSED | {"properties": {"a": {"not": {}}, "b": False}},
     # Draft by draft.
     DRAFT_4 | {"type": "number", "minimum": 0, "exclusiveMinimum": True},
     DRAFT_7 | {"type": "array", "items": [{"type": "string"}], "additionalItems": False},
     {"type": "array", "prefixItems": [{"type": "string"}], "items": False},
     {"type": ["string", "null"], "minLength": 1, "maxLength": 1},
-    {"$ref": "#/definitions/a", "definitions": {"a": {"type": "string"}}},
+    DRAFT_2020 | {"$ref": "#/definitions/a", "definitions": {"a": {"type": "string"}}},
 ]  # fmt: skip
 
 
@@ -147,6 +163,15 @@ def test_what_is_in_order_is_passed_over(schema: Any) -> None:
 @pytest.mark.parametrize("name", samples())
 def test_our_samples_have_no_warnings(name: str) -> None:
     assert [each for each in lint(sample(name)) if each.level == "warning"] == []
+
+
+def test_what_can_not_be_is_said_where_it_stands_and_not_of_all_around_it() -> None:
+    inner = CLOSED | {"properties": {"b": {"type": "string", "const": 1}}, "required": ["b"]}
+    schema = CLOSED | {"properties": {"a": inner}}
+
+    found = [each.pointer for each in lint(schema) if each.kind == "allows nothing"]
+
+    assert found == ["/properties/a/properties/b"]
 
 
 def test_what_is_odd_at_many_places_is_said_once() -> None:
@@ -208,12 +233,13 @@ def test_what_is_offered_in_place_of_look_around_takes_the_same_texts() -> None:
         pattern = "^" + "".join(
             chance.choices(["(?=.*a)", "(?!b)", "(?!a|1)", "(?=a|b)"], k=chance.randrange(3))
         )
-        pattern += chance.choice(["", ".*", "[a-z]+", "a?b?1?", "(?:a|b)*"])
+        pattern += chance.choice(["", ".*", "[a-z]+", "a?b?1?", "(?:a|b)*", "a?(?!b).?"])
         pattern += chance.choice(["", "$", "(?<!a)$", "(?<=b|1)$", ".*$"])
-        if "(?" not in pattern.replace("(?:", ""):
-            continue
+        pattern += chance.choice(["", "", "", "|b"])
         words = patterns.refusal(pattern).partition("write instead ")[2]
-        offered += bool(words)
+        if not words:
+            continue
+        offered += 1
         asked = jsonschema_rs.Draft202012Validator(
             {"pattern": pattern}, pattern_options=jsonschema_rs.FancyRegexOptions()
         )

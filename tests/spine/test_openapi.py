@@ -1,6 +1,7 @@
 """One schema taken out of a description of an API, or of a document of definitions, complete by itself."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -632,3 +633,51 @@ def test_a_description_that_others_refer_to_names_its_draft(document: Any, uri: 
 
 def test_a_schema_that_others_refer_to_stays_as_it_is() -> None:
     assert referable({"$defs": {"A": {"nullable": True}}}) == {"$defs": {"A": {"nullable": True}}}
+
+
+SHOP = """
+openapi: 3.0.3
+info: {title: Shop, version: "1"}
+paths: {}
+components:
+  schemas:
+    Order:
+      type: object
+      properties:
+        total: {$ref: 'common/money.yaml#/components/schemas/Money'}
+        code: {$ref: 'common/code.json'}
+        back: {$ref: 'common/money.yaml#/components/schemas/Back'}
+    Local: {type: object, properties: {x: {type: string, nullable: true}}}
+"""
+COMMON = """
+openapi: 3.0.3
+info: {title: Common, version: "1"}
+paths: {}
+components:
+  schemas:
+    Money: {type: number, minimum: 0, exclusiveMinimum: true, nullable: true}
+    Back: {type: object, properties: {local: {$ref: '../shop.yaml#/components/schemas/Local'}}}
+"""
+
+
+def test_descriptions_of_apis_may_refer_to_each_other(tmp_path: Path) -> None:
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "money.yaml").write_text(COMMON)
+    (tmp_path / "common" / "code.json").write_text('{"type": "string", "maxLength": 2}')
+    how = HowToRead(pointer="/components/schemas/Order", others=(tmp_path / "common",))
+
+    schema = prepare(SHOP.encode(), how, str(tmp_path / "shop.yaml"))
+
+    good = [{"total": 1}, {"total": None}, {"code": "ab"}, {"back": {"local": {"x": None}}}]
+    bad = [{"total": 0}, {"code": "abc"}, {"back": {"local": {"x": 1}}}]
+    assert verdicts(schema, *good, *bad) == [True] * len(good) + [False] * len(bad)
+
+
+def test_a_definition_is_taken_out_by_the_words_of_its_draft() -> None:
+    words = {"items": [{"type": "string"}], "additionalItems": {"$ref": "#/definitions/M"}}
+    document = {"definitions": {"O": words, "M": {"type": "integer"}}}
+    how = HowToRead(pointer="/definitions/O", draft=DRAFT_7)
+
+    schema = prepare(json.dumps(document).encode(), how)
+
+    assert verdicts(schema, ["a", 1], ["a", "b"]) == [True, False]

@@ -80,6 +80,24 @@ def test_what_is_refused_in_json_is_said_and_where(text: str, words: str) -> Non
     assert "JSON_" not in said
 
 
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (r'{"const": "\u0000"}', "/const"),
+        (r'{"a": [1, "\ud800"]}', "/a/1"),
+        (r'{"a": {"x\udc00": 1}}', "/a"),
+        (r'{"\u0000": 1}', "(root)"),
+        ('const: "a\\0"', "/const"),
+    ],
+)
+def test_a_text_that_nothing_can_hold_is_refused_with_its_place(text: str, where: str) -> None:
+    assert refusal(text.encode()) == f"at {where}: a text with U+0000, or with half a character"
+
+
+def test_a_character_of_two_halves_is_whole() -> None:
+    assert file_value(rb'{"const": "\ud83d\ude00", "a": "\\u0000"}') == {"const": "😀", "a": r"\u0000"}
+
+
 # ── bytes ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
