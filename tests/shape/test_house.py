@@ -103,7 +103,6 @@ def test_a_file_tells_one_story_and_says_which(path: Path) -> None:
 
 SWALLOWS = {
     "processor/pipeline.py",
-    "processor/validation/compatibility.py",
     "processor/validation/compiling.py",
     "processor/validation/judge_process.py",
     "processor/validation/judging.py",
