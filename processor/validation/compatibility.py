@@ -15,7 +15,7 @@ import jsonschema_rs
 
 from processor.errors import SettingsError
 from processor.validation.compiling import compile_schema
-from processor.validation.conjunctions import Document
+from processor.validation.conjunctions import UNTRANSLATED, Document
 from processor.validation.dialects import dialect_of
 from processor.validation.differences import differences
 from processor.validation.payloads import payloads
@@ -80,9 +80,12 @@ def _example(
 def proof(taker: Asked, taken: Asked) -> Answer:
     """Say what the library can prove of it."""
     try:
-        whole, part = (_canonical(one) for one in (taker, taken))
+        whole, part = (
+            jsonschema_rs.canonicalize(definition, validate_formats=one.formats == "assert", offline=True)
+            for one, definition in zip((taker, taken), _definitions(taker, taken), strict=True)
+        )
         covers = whole.covers(part)
-    except ValueError:
+    except (ValueError, jsonschema_rs.ReferencingError):
         return "unknown"
     known: dict[jsonschema_rs.canonical.Containment, Answer] = {
         jsonschema_rs.canonical.Containment.YES: "yes",
@@ -91,9 +94,15 @@ def proof(taker: Asked, taken: Asked) -> Answer:
     return known.get(covers, "unknown")
 
 
-def _canonical(asked: Asked) -> jsonschema_rs.CanonicalSchema:
-    definition = asked.definition
-    if isinstance(definition, dict):
-        # Some drafts have names of their own, which the library does not know.
-        definition = definition | {"$schema": dialect_of(definition).uri}
-    return jsonschema_rs.canonicalize(definition, validate_formats=asked.formats == "assert", offline=True)
+def _definitions(*both: Asked) -> list[dict[str, Any] | bool]:
+    """Give both as the library can compare them: of one draft, by the name that it knows."""
+    dialects = {dialect_of(one.definition) for one in both}
+    if len(dialects) == 1:
+        named = {"$schema": dialects.pop().uri}
+        whole = [one.definition for one in both]
+        return [definition | named if isinstance(definition, dict) else definition for definition in whole]
+    documents = [Document(one.definition, formats=one.formats == "assert") for one in both]
+    bundles: list[dict[str, Any] | bool] = [document.bundled(document.root) for document in documents]
+    if any(UNTRANSLATED in str(bundle) for bundle in bundles):
+        raise ValueError("no draft says both")
+    return bundles

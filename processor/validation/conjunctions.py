@@ -4,49 +4,20 @@ The five drafts spell some words in different ways; all are given as 2020-12 spe
 resolved by the library, so embedded `$id`s, anchors and bundles mean what they mean to the validator.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import jsonschema_rs
 
-from processor.validation.dialects import (
-    DIALECTS,
-    DRAFT_4,
-    DRAFT_6,
-    DRAFT_7,
-    DRAFT_2019,
-    DRAFT_2020,
-    Dialect,
-    dialect_of,
-)
+from processor.validation.dialects import DIALECTS, DRAFT_4, DRAFT_2020, Dialect, dialect_of
+from processor.validation.spelling import BEFORE_2019, DYNAMIC, LISTS, MAPS, ONES, PLAIN, Words, modern
 
 _BASE = "json-schema:///schema"
-_BEFORE_2019 = (DRAFT_4, DRAFT_6, DRAFT_7)
-_COUNTS = ("minContains", "maxContains")
-_SINCE_6 = ("const", "contains", "propertyNames")
-_SINCE_7 = ("if", "then", "else")
-_SINCE_2019 = (
-    *_COUNTS,
-    *("dependentRequired", "dependentSchemas", "unevaluatedItems"),
-    *("unevaluatedProperties", "$recursiveRef", "$dynamicRef", "prefixItems"),
-)
-# Notes alone, since 2019-09.
-_UNTIL_7 = ("contentEncoding", "contentMediaType")
-_UNREAD: Mapping[str, tuple[str, ...]] = {
-    DRAFT_4.name: (*_SINCE_6, *_SINCE_7, *_SINCE_2019, *_UNTIL_7),
-    DRAFT_6.name: (*_SINCE_7, *_SINCE_2019),
-    DRAFT_7.name: _SINCE_2019,
-    DRAFT_2019.name: ("prefixItems", "$dynamicRef", *_UNTIL_7),
-    DRAFT_2020.name: ("$recursiveRef", *_UNTIL_7),
-}
+UNTRANSLATED = "x-untranslated"
 _WALKED_MAX = 1_000_000
-DYNAMIC = ("$dynamicRef", "$recursiveRef")
-
-Words: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,56 +69,69 @@ class Document:
             if not isinstance(node.schema, dict) or id(node.schema) in seen:
                 continue
             seen.add(id(node.schema))
-            words = modern(node.schema, node.dialect)
-            if not self.formats:
-                words.pop("format", None)
+            words = self._words(node)
             parts.append((node, words))
             pending += [node.within(branch) for branch in reversed(words.pop("allOf", ()))]
             if isinstance(reference := words.pop("$ref", None), str):
                 pending.append(self._target(node, reference))
         return Conjunction(parts, refuses)
 
-    def whole(self, node: Node) -> str:
-        """Give a subschema and all that it refers to, as text that is equal for what means the same.
+    def whole(self, node: Node, words: Words | None = None) -> str:
+        """Give a subschema, or some of its words, and all that it refers to, as text.
 
-        Raises ValueError where that took too much in all.
+        Equal texts mean the same, of another draft too. Raises ValueError where that took too much in all.
         """
-        texts: dict[str, Any] = {}
-        if self._is_dynamic:
-            texts["all"] = self._definition
-        pending = [("", self._entered(node))]
-        while pending:
-            name, at = pending.pop()
-            if name in texts:
-                continue
-            texts[name] = at.schema
-            for place, reference in self._references(at):
-                try:
-                    target = self._target(place, reference)
-                except jsonschema_rs.ReferencingError:
-                    # It looks like a reference, and stands in a value, such as an example.
-                    continue
-                pending.append((f"{target.resolver.base_uri} {reference}", target))
-        return str(jsonschema_rs.canonical.json.to_string([self.dialect.name, self.formats, texts]))
+        return str(jsonschema_rs.canonical.json.to_string(self.bundled(node, words)))
 
-    def _references(self, node: Node) -> list[tuple[Node, str]]:
-        """Find what looks like a reference below a subschema, and where each leads from."""
-        found = []
-        pending = [node]
-        while pending:
-            self._walked += 1
-            if self._walked > _WALKED_MAX:
-                raise ValueError("too much refers to too much")
-            at = pending.pop()
-            if isinstance(at.schema, dict):
-                with suppress(jsonschema_rs.ReferencingError):
-                    at = self._entered(at)
-                if isinstance(reference := at.schema.get("$ref"), str):
-                    found.append((at, reference))
-                pending += [at.within(value) for value in at.schema.values()]
-            elif isinstance(at.schema, list):
-                pending += [at.within(value) for value in at.schema]
-        return found
+    def bundled(self, node: Node, words: Words | None = None) -> dict[str, Any]:
+        """Give a subschema and all that it refers to as one schema of 2020-12, without notes.
+
+        What 2020-12 can't say stands below UNTRANSLATED.
+        """
+        found = [node]
+        parts = [self._spelled(node, found) if words is None else self._spelled_words(node, words, found)]
+        while len(parts) < len(found):
+            parts.append(self._spelled(found[len(parts)], found))
+        definitions = {str(at): part for at, part in enumerate(parts)}
+        whole = {"$schema": DRAFT_2020.uri, "$ref": "#/$defs/0", "$defs": definitions}
+        return whole | ({UNTRANSLATED: self._definition} if self._is_dynamic else {})
+
+    def _spelled(self, node: Node, found: list[Node]) -> Any:  # noqa: ANN401 - any JSON value
+        self._walked += 1
+        if self._walked > _WALKED_MAX:
+            raise ValueError("too much refers to too much")
+        node = self._entered(node)
+        if not isinstance(node.schema, dict):
+            return node.schema
+        return self._spelled_words(node, self._words(node), found)
+
+    def _spelled_words(self, node: Node, words: Words, found: list[Node]) -> dict[str, Any]:
+        """Spell words that are modern already; what is referred to is added to `found`."""
+        spelled: dict[str, Any] = {}
+        for together in ("if", "contains"):
+            words = words | words.get(together, {})
+        for word, value in words.items():
+            if word in ONES:
+                spelled[word] = self._spelled(node.within(value), found)
+            elif word in LISTS:
+                spelled[word] = [self._spelled(node.within(one), found) for one in value]
+            elif word in MAPS:
+                spelled[word] = {name: self._spelled(node.within(one), found) for name, one in value.items()}
+            elif word == "$ref":
+                spelled[word] = f"#/$defs/{_place_of(self._target(node, value), found)}"
+            elif word in PLAIN:
+                spelled[word] = value
+        # 1.0 is no integer in draft-04, and what the others say by these words is something else.
+        says_otherwise = words.keys() & {"unevaluatedItems", "contentMediaType", "contentEncoding"}
+        if says_otherwise or (node.dialect is DRAFT_4 and "integer" in str(words.get("type"))):
+            spelled[UNTRANSLATED] = node.dialect.name
+        return spelled
+
+    def _words(self, node: Node) -> Words:
+        words = modern(node.schema, node.dialect)
+        if not self.formats:
+            words.pop("format", None)
+        return words
 
     def _target(self, node: Node, reference: str) -> Node:
         key = (node.resolver.base_uri, reference)
@@ -221,35 +205,12 @@ class Conjunction:
         return found
 
 
-def modern(schema: Mapping[str, Any], dialect: Dialect) -> Words:
-    """Give the words that a draft reads in a schema, as 2020-12 spells them; what is below them stays.
-
-    `if` has `then` and `else` within it here, and `contains` its counts.
-    """
-    words = dict(schema)
-    if dialect in _BEFORE_2019 and isinstance(words.get("$ref"), str):
-        return {"$ref": words["$ref"]}
-    for word in _UNREAD[dialect.name]:
-        words.pop(word, None)
-    if dialect is DRAFT_4:
-        for word, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
-            if words.pop(exclusive, False) is True and word in words:
-                words[exclusive] = words.pop(word)
-    rest = words.pop("additionalItems", None)
-    if isinstance(words.get("items"), list):
-        words["prefixItems"] = words.pop("items")
-        if rest is not None:
-            words["items"] = rest
-    for name, needed in words.pop("dependencies", {}).items():
-        word = "dependentRequired" if isinstance(needed, list) else "dependentSchemas"
-        words[word] = words.get(word, {}) | {name: needed}
-    return words | _together(words, "if", "then", "else") | _together(words, "contains", *_COUNTS)
-
-
-def _together(words: Words, first: str, *others: str) -> Words:
-    """Take words that belong together out, as one; they do nothing without their first."""
-    found = {word: words.pop(word) for word in (first, *others) if word in words}
-    return {first: found} if first in found else {}
+def _place_of(target: Node, found: list[Node]) -> int:
+    for at, one in enumerate(found):
+        if one.schema is target.schema:
+            return at
+    found.append(target)
+    return len(found) - 1
 
 
 @lru_cache(maxsize=10_000)
@@ -258,4 +219,4 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _only_refers(node: Node) -> bool:
-    return node.dialect in _BEFORE_2019 and isinstance(node.schema.get("$ref"), str)
+    return node.dialect in BEFORE_2019 and isinstance(node.schema.get("$ref"), str)

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema_rs
 
 from processor.errors import SettingsError
-from processor.validation.conjunctions import DYNAMIC, Conjunction, Document, Node
+from processor.validation.conjunctions import Conjunction, Document, Node
 from processor.validation.plain_words import (
     Difference,
     change,
@@ -22,6 +22,7 @@ from processor.validation.plain_words import (
     summary,
     widen,
 )
+from processor.validation.spelling import DYNAMIC
 
 _DEPTH_MAX = 64
 _COMPARED_MAX = 20_000
@@ -96,7 +97,7 @@ class _Comparing:
         yield from self._branches(old, new, depth)
         yield from self._cases(old, new, depth)
         for word in _OPAQUE:
-            if self._texts(self.old, old.nodes(word)) != self._texts(self.new, new.nodes(word)):
+            if self._words(self.old, old, word) != self._words(self.new, new, word):
                 yield change("", f"{word} changed")
         for word in _UNEVALUATED:
             # What it is asked of depends on every other word.
@@ -142,7 +143,8 @@ class _Comparing:
         """Compare what is asked of members that no name describes, by the patterns that their names match."""
         patterns = old.patterns() | new.patterns()
         if old.patterns() != new.patterns() or len(patterns) > _PATTERNS_MAX:
-            if self._texts(self.old, _members(old)) != self._texts(self.new, _members(new)):
+            words = ("properties", "patternProperties", "additionalProperties")
+            if self._words(self.old, old, *words) != self._words(self.new, new, *words):
                 yield change("", "patternProperties changed")
             return
         for length in range(len(patterns) + 1):
@@ -190,9 +192,9 @@ class _Comparing:
 
     def _cases(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
         """Compare `then` and `else`, where each is asked in the same case as before."""
-        olds, news = old.nodes("if"), new.nodes("if")
-        if self._texts(self.old, olds) == self._texts(self.new, news):
+        if self._words(self.old, old, "if") == self._words(self.new, new, "if"):
             return
+        olds, news = old.nodes("if"), new.nodes("if")
         if len(olds) == len(news) == 1:
             [before], [after] = olds, news
             if self.old.whole(_below(before, "if")) == self.new.whole(_below(after, "if")):
@@ -203,6 +205,14 @@ class _Comparing:
 
     def _texts(self, document: Document, nodes: Iterable[Node]) -> list[str]:
         return sorted(document.whole(node) for node in nodes)
+
+    def _words(self, document: Document, conjunction: Conjunction, *words: str) -> list[str]:
+        """Give what each part says by these words, as texts."""
+        said = [
+            (node, {word: value for word, value in part.items() if word in words})
+            for node, part in conjunction.parts
+        ]
+        return sorted(document.whole(node, some) for node, some in said if some)
 
     def _left(
         self, olds: list[list[Node]], news: list[list[Node]]
@@ -222,14 +232,6 @@ def _lists(conjunction: Conjunction, word: str) -> list[list[Node]]:
 
 def _below(node: Node, word: str) -> Node:
     return node.within(node.schema.get(word, True))
-
-
-def _members(conjunction: Conjunction) -> list[Node]:
-    """Give what each part says of members, as one value each."""
-    words = ("properties", "patternProperties", "additionalProperties")
-    return [
-        node.within({word: said[word] for word in words if word in said}) for node, said in conjunction.parts
-    ]
 
 
 def _required(conjunction: Conjunction) -> set[str]:

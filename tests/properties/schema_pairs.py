@@ -121,7 +121,7 @@ class _Making:
             case 5:
                 schema["pattern"] = chance.choice(("^a", "b", "^a?$", "c$"))
             case _:
-                schema["format"] = chance.choice(("date", "email"))
+                schema["format"] = chance.choice(("date", "email", "uuid"))
 
     def _numbers(self, schema: dict[str, Any], _: int) -> None:
         chance = self.chance

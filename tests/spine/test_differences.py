@@ -215,6 +215,18 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
         [f"changes (root): 1.0 is an integer, but not in draft-04; {UNTOLD}"],
         [f"changes (root): 1.0 is an integer, but not in draft-04; {UNTOLD}"],
     ),
+    "the same branches in another draft, under other names": (
+        {"$schema": D7, "oneOf": [{"$ref": "#/definitions/m"}], "definitions": {"m": {"items": [{}, False]}}},
+        {"oneOf": [{"$ref": "#/$defs/n"}], "$defs": {"n": {"title": "n", "prefixItems": [{}, False]}}},
+        [],
+        [],
+    ),
+    "a format that an older draft does not look at": (
+        {"$schema": D7, "format": "uuid"},
+        {"format": "uuid"},
+        ['narrows (root): format "uuid" is new'],
+        ['widens (root): format "uuid" is gone'],
+    ),
     "notes": (
         a("x", {"title": "one", "maximum": 1}),
         a("x", {"title": "two", "maximum": 1}),

@@ -1,0 +1,92 @@
+"""The words of a schema as 2020-12 spells them; those that its draft does not read are left out."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from processor.validation.dialects import DRAFT_4, DRAFT_6, DRAFT_7, DRAFT_2019, DRAFT_2020, Dialect
+
+BEFORE_2019 = (DRAFT_4, DRAFT_6, DRAFT_7)
+_COUNTS = ("minContains", "maxContains")
+_SINCE_6 = ("const", "contains", "propertyNames")
+_SINCE_7 = ("if", "then", "else")
+_SINCE_2019 = (
+    *_COUNTS,
+    *("dependentRequired", "dependentSchemas", "unevaluatedItems"),
+    *("unevaluatedProperties", "$recursiveRef", "$dynamicRef", "prefixItems"),
+)
+# Notes alone, since 2019-09.
+_UNTIL_7 = ("contentEncoding", "contentMediaType")
+_UNREAD: Mapping[str, tuple[str, ...]] = {
+    DRAFT_4.name: (*_SINCE_6, *_SINCE_7, *_SINCE_2019, *_UNTIL_7),
+    DRAFT_6.name: (*_SINCE_7, *_SINCE_2019),
+    DRAFT_7.name: _SINCE_2019,
+    DRAFT_2019.name: ("prefixItems", "$dynamicRef", *_UNTIL_7),
+    DRAFT_2020.name: ("$recursiveRef", *_UNTIL_7),
+}
+DYNAMIC = ("$dynamicRef", "$recursiveRef")
+_BAD = "\x00 [not~ {"
+"""A text that is of no format."""
+
+ONES = (
+    "not",
+    "if",
+    "then",
+    "else",
+    "items",
+    "contains",
+    "additionalProperties",
+    "propertyNames",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+)
+LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+MAPS = ("properties", "patternProperties", "dependentSchemas")
+PLAIN = (
+    *("type", "enum", "const", "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"),
+    *("maxLength", "minLength", "pattern", "maxItems", "minItems", "uniqueItems", "maxProperties"),
+    *("minProperties", "required", "dependentRequired", "format", "contentEncoding", "contentMediaType"),
+    *_COUNTS,
+    *DYNAMIC,
+)
+
+Words: TypeAlias = dict[str, Any]
+
+
+def modern(schema: Mapping[str, Any], dialect: Dialect) -> Words:
+    """Give the words that a draft reads in a schema, as 2020-12 spells them; what is below them stays.
+
+    `if` has `then` and `else` within it here, and `contains` its counts.
+    """
+    words = dict(schema)
+    if dialect in BEFORE_2019 and isinstance(words.get("$ref"), str):
+        return {"$ref": words["$ref"]}
+    for word in _UNREAD[dialect.name]:
+        words.pop(word, None)
+    if isinstance(words.get("format"), str) and not _looks_at(dialect, words["format"]):
+        del words["format"]
+    if dialect is DRAFT_4:
+        for word, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+            if words.pop(exclusive, False) is True and word in words:
+                words[exclusive] = words.pop(word)
+    rest = words.pop("additionalItems", None)
+    if isinstance(words.get("items"), list):
+        words["prefixItems"] = words.pop("items")
+        if rest is not None:
+            words["items"] = rest
+    for name, needed in words.pop("dependencies", {}).items():
+        word = "dependentRequired" if isinstance(needed, list) else "dependentSchemas"
+        words[word] = words.get(word, {}) | {name: needed}
+    return words | _together(words, "if", "then", "else") | _together(words, "contains", *_COUNTS)
+
+
+def _together(words: Words, first: str, *others: str) -> Words:
+    """Take words that belong together out, as one; they do nothing without their first."""
+    found = {word: words.pop(word) for word in (first, *others) if word in words}
+    return {first: found} if first in found else {}
+
+
+@lru_cache(maxsize=1000)
+def _looks_at(dialect: Dialect, format_name: str) -> bool:
+    """Say whether a draft asserts a format; many have none that is called so."""
+    return not dialect.validator({"format": format_name}, validate_formats=True).is_valid(_BAD)
