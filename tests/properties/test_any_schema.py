@@ -65,20 +65,22 @@ def mutated(rng: Rng, seed: Any, others: list[Any]) -> Any:
     found = copied(seed)
     for _ in range(rng.choice([1, 1, 1, 2, 4])):
         if not (all_places := list(places(found))):
-            return rng.choice(ODD)
+            return copied(rng.choice(ODD))
         at, key = rng.choice(all_places)
         # What is a schema at one place is none at another.
         other, place = rng.choice(all_places if rng.random() < 0.5 else list(places(rng.choice(others))))
         at[key] = rng.choice(
             [
                 at[key],
-                rng.choice(ODD),
+                copied(rng.choice(ODD)),
                 copied(other[place]),
                 {rng.choice(REFERENCES): pointer_into(rng, found)},
             ]
         )
         if isinstance(at, dict):
-            at[rng.choice([key, *rng.sample(WORDS, 2)])] = rng.choice([at[key], at.pop(key), rng.choice(ODD)])
+            at[rng.choice([key, *rng.sample(WORDS, 2)])] = rng.choice(
+                [copied(at[key]), at.pop(key), copied(rng.choice(ODD))]
+            )
         if isinstance(found, dict) and rng.random() < 0.2:
             found["$schema"] = rng.choice(DIALECTS).uri
     return found
