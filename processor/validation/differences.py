@@ -12,13 +12,13 @@ from typing import Any
 import jsonschema_rs
 
 from processor.errors import SettingsError
+from processor.json_pointer import pointer
 from processor.validation.conjunctions import Conjunction, Document, Node
 from processor.validation.plain_words import (
     Difference,
     change,
     narrow,
     plain_differences,
-    step,
     summary,
     widen,
 )
@@ -72,16 +72,16 @@ class _Comparing:
         self._compared: dict[tuple[frozenset[int], frozenset[int]], list[Difference]] = {}
         self._alive: list[Node] = []
 
-    def compare(self, pointer: str, olds: list[Node], news: list[Node], depth: int) -> list[Difference]:
+    def compare(self, at: str, olds: list[Node], news: list[Node], depth: int) -> list[Difference]:
         """Compare what is asked of one value. What is still being compared further up gives nothing here."""
         key = (frozenset(id(node.schema) for node in olds), frozenset(id(node.schema) for node in news))
         if key not in self._compared:
             if depth > _DEPTH_MAX or len(self._compared) > _COMPARED_MAX:
-                return [change(pointer, "too much to be compared")]
+                return [change(at, "too much to be compared")]
             self._compared[key] = []
             self._alive += [*olds, *news]
             self._compared[key] = _bounded(list(self._differences(olds, news, depth)))
-        return [replace(one, pointer=pointer + one.pointer) for one in self._compared[key]]
+        return [replace(one, pointer=at + one.pointer) for one in self._compared[key]]
 
     def _differences(self, olds: list[Node], news: list[Node], depth: int) -> Iterator[Difference]:
         old, new = self.old.conjunction(olds), self.new.conjunction(news)
@@ -111,14 +111,14 @@ class _Comparing:
     def _members(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
         required = _required(old), _required(new)
         for name in sorted(required[1] - required[0]):
-            yield narrow(step(name), "is now required")
+            yield narrow(pointer([name]), "is now required")
         for name in sorted(required[0] - required[1]):
-            yield widen(step(name), "is no longer required")
+            yield widen(pointer([name]), "is no longer required")
         described = old.names(), new.names()
         for name in dict.fromkeys([*described[1], *described[0]]):
             found = self.compare("", old.member(name), new.member(name), depth + 1)
             if name in described[0] and name in described[1]:
-                yield from (replace(one, pointer=step(name) + one.pointer) for one in found)
+                yield from (replace(one, pointer=pointer([name]) + one.pointer) for one in found)
             else:
                 yield self._described(name, old, new, found)
         yield from self._others(old, new, depth)
@@ -133,11 +133,11 @@ class _Comparing:
                 words += (
                     "; anything was taken there before" if not old.member(name) else "; narrower than before"
                 )
-            return Difference(step(name), "adds", words, narrows, widens)
+            return Difference(pointer([name]), "adds", words, narrows, widens)
         words = "is no longer described" if not narrows else "is no longer taken"
         if widens and not new.member(name):
             words += "; anything is taken there now"
-        return Difference(step(name), "removes", words, narrows, widens)
+        return Difference(pointer([name]), "removes", words, narrows, widens)
 
     def _others(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
         """Compare what is asked of members that no name describes, by the patterns that their names match."""
@@ -158,7 +158,7 @@ class _Comparing:
                 elif not matching and closed == (True, False):
                     yield widen("", "members that are not described are taken now (additionalProperties)")
                 else:
-                    at = step(" and ".join(matching) or "*")
+                    at = pointer([" and ".join(matching) or "*"])
                     yield from self.compare(at, olds, news, depth + 1)
 
     def _items(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:

@@ -14,13 +14,14 @@ from typing import Any, Literal, TypeAlias
 import jsonschema_rs
 from jsonschema_rs.canonical import MultiTypeView, UnsatisfiableReason, find_unsatisfiable
 
+from processor.json_pointer import pointer
 from processor.validation import patterns
 from processor.validation.dialects import KEYWORDS, Dialect, dialect_of
 from processor.validation.form_faults import TYPES, nearest, shown
 from processor.validation.references import Document
 from processor.validation.same_value import SameValue
 from processor.validation.schema_text import schema_text
-from processor.validation.subschemas import Subschema, escaped
+from processor.validation.subschemas import Subschema
 from processor.validation.words import Words, asks
 
 Level: TypeAlias = Literal["warning", "note"]
@@ -207,7 +208,7 @@ def _of_the_patterns(at: str, schema: dict[str, Any]) -> Iterator[_Found]:
         return
     found = [(f"{at}/pattern", schema.get("pattern"))]
     if isinstance(schema.get("patternProperties"), dict):
-        found += [(f"{at}/patternProperties/{escaped(each)}", each) for each in schema["patternProperties"]]
+        found += [(at + pointer(["patternProperties", each]), each) for each in schema["patternProperties"]]
     for where, pattern in found:
         if isinstance(pattern, str):
             for level, message in patterns.remarks(pattern):

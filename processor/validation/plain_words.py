@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import jsonschema_rs
 
+from processor.json_pointer import pointer
 from processor.validation.conjunctions import Conjunction
 from processor.validation.dialects import DRAFT_4
 
@@ -33,19 +34,19 @@ class Difference:
         return f"{self.pointer or '(root)'}: {self.words}"
 
 
-def narrow(pointer: str, words: str) -> Difference:
+def narrow(at: str, words: str) -> Difference:
     """Say that less is taken."""
-    return Difference(pointer, "narrows", words, narrows=True)
+    return Difference(at, "narrows", words, narrows=True)
 
 
-def widen(pointer: str, words: str) -> Difference:
+def widen(at: str, words: str) -> Difference:
     """Say that more is taken."""
-    return Difference(pointer, "widens", words, widens=True)
+    return Difference(at, "widens", words, widens=True)
 
 
-def change(pointer: str, words: str) -> Difference:
+def change(at: str, words: str) -> Difference:
     """Say what may take less, more, or both."""
-    return Difference(pointer, "changes", f"{words}; {_UNTOLD}", narrows=True, widens=True)
+    return Difference(at, "changes", f"{words}; {_UNTOLD}", narrows=True, widens=True)
 
 
 def plain_differences(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
@@ -54,11 +55,6 @@ def plain_differences(old: Conjunction, new: Conjunction) -> Iterator[Difference
     yield from _values(old, new)
     yield from _bounds(old, new)
     yield from _sets(old, new)
-
-
-def step(name: str) -> str:
-    """Write the step to a member as a JSON pointer does."""
-    return "/" + name.replace("~", "~0").replace("/", "~1")
 
 
 def text(value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -212,9 +208,9 @@ def _sets(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
         for part in (old, new)
     ]
     for name, needed in sorted(needs[1] - needs[0]):
-        yield narrow(step(needed), f"is now required where there is {step(name)}")
+        yield narrow(pointer([needed]), f"is now required where there is {pointer([name])}")
     for name, needed in sorted(needs[0] - needs[1]):
-        yield widen(step(needed), f"is no longer required where there is {step(name)}")
+        yield widen(pointer([needed]), f"is no longer required where there is {pointer([name])}")
 
 
 def _multiple(before: Any, after: Any) -> Difference:  # noqa: ANN401 - numbers

@@ -9,10 +9,10 @@ from urllib.parse import quote, unquote, urlsplit
 import jsonschema_rs
 
 from processor.errors import SettingsError
-from processor.json_pointer import follow, steps
+from processor.json_pointer import follow, pointer, steps
 from processor.validation.dialects import KEYWORDS, Dialect, metaschema_uri
 from processor.validation.form_faults import form_fault, nearest
-from processor.validation.subschemas import TOP, Subschema, as_uri, escaped, is_place, joined, subschemas
+from processor.validation.subschemas import TOP, Subschema, as_uri, is_place, joined, subschemas
 
 _WORDS = ("$ref", "$dynamicRef", "$recursiveRef")
 _NAMES = ("$schema", "$anchor", "$dynamicAnchor")
@@ -83,8 +83,8 @@ class Document:
             return
         for reference, at in self._followed:
             if isinstance(reference.place.schema, dict):
-                pointer = quote(at, safe="!$&'()*+,;=:@/?~", errors="surrogatepass")
-                reference.place.schema["$ref"] = f"#{pointer}"
+                fragment = quote(at, safe="!$&'()*+,;=:@/?~", errors="surrogatepass")
+                reference.place.schema["$ref"] = f"#{fragment}"
         for place in self._places.values():
             if place.at and isinstance(place.schema, dict):
                 for word in (place.dialect.id_word, *_NAMES):
@@ -116,7 +116,7 @@ class Document:
         outer, _, name = at.rpartition("/")
         inside = self._at(outer) if at else None
         near = nearest(name, list(inside)[:1000], 0.7) if isinstance(inside, dict) else None
-        return f"did you mean {outer}/{escaped(near)}?" if near else "correct it, or write the schema there"
+        return f"did you mean {outer}{pointer([near])}?" if near else "correct it, or write the schema there"
 
     def _at(self, at: str) -> Any:  # noqa: ANN401 - any JSON value
         return follow(self.definition, steps(at))
@@ -178,8 +178,9 @@ def _check_form(schema: dict[str, Any] | bool, dialect: Dialect, at: str) -> Non
     try:
         jsonschema_rs.meta.validate(schema | {"$schema": dialect.uri})
     except jsonschema_rs.ValidationError as error:
-        where = at + "".join(f"/{step}" for step in error.instance_path)
-        raise SettingsError(f"at {where}: {form_fault(error, dialect)}; a reference leads there") from None
+        raise SettingsError(
+            f"at {at}{pointer(error.instance_path)}: {form_fault(error, dialect)}; a reference leads there"
+        ) from None
 
 
 def trouble(reference: Reference, words: str) -> SettingsError:

@@ -10,13 +10,12 @@ from typing import Any, Literal, TypeAlias
 
 import jsonschema_rs
 
+from processor.json_pointer import pointer
 from processor.validation.form_faults import nearest, shown
 from processor.validation.references import Document
-from processor.validation.subschemas import Subschema, escaped
+from processor.validation.subschemas import Subschema, parts
 
-_ONE = ("if", "then", "else")
-_LISTS = ("allOf", "anyOf", "oneOf")
-_MAPS = ("dependentSchemas", "dependencies")
+_SAME = ("if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas", "dependencies")
 _NEAREST_MAX = 100
 _NAMES_MAX = 5
 
@@ -74,8 +73,9 @@ class SameValue:
     def _link(self, document: Document) -> list[str]:
         unknown = []
         for place in document.places():
-            for at in _same(place):
-                self._join(place.at, at)
+            for path, _ in parts(place.schema, place.dialect) if isinstance(place.schema, dict) else ():
+                if path[0] in _SAME:
+                    self._join(place.at, place.at + pointer(path))
         for reference in document.references():
             at = reference.place.at
             if reference.uri in document.resources:
@@ -113,17 +113,6 @@ class SameValue:
         for each in path:
             self._above[each] = at
         return at
-
-
-def _same(place: Subschema) -> Iterator[str]:
-    schema = place.schema if isinstance(place.schema, dict) else {}
-    yield from (f"{place.at}/{word}" for word in _ONE if word in schema)
-    for word in _LISTS:
-        if isinstance(schema.get(word), list):
-            yield from (f"{place.at}/{word}/{i}" for i in range(len(schema[word])))
-    for word in _MAPS:
-        if isinstance(schema.get(word), dict):
-            yield from (f"{place.at}/{word}/{escaped(name)}" for name in schema[word])
 
 
 def _describe(group: _Group, place: Subschema, schema: dict[str, Any]) -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterator
 from typing import Any, Literal, TypeAlias
 
+from processor.json_pointer import pointer
 from processor.validation.dialects import DRAFT_2020, KEYWORDS, Dialect
 from processor.validation.form_faults import nearest, shown
-from processor.validation.subschemas import Subschema, escaped
+from processor.validation.subschemas import Subschema
 
 _Found: TypeAlias = tuple[Literal["warning", "note"], str, str, str]
 
@@ -78,7 +79,7 @@ class Words:
         """
         for word, value in place.schema.items() if isinstance(place.schema, dict) else ():
             known = KEYWORDS.get(word)
-            at = f"{place.at}/{escaped(word)}"
+            at = place.at + pointer([word])
             if known and place.dialect in known.drafts:
                 continue
             if known and not self._names_draft and known.drafts[-1] is not DRAFT_2020:
