@@ -12,8 +12,9 @@ from typing import Any
 
 import jsonschema_rs
 
-from processor.validation.dialects import DIALECTS, DRAFT_4, DRAFT_2020, Dialect, dialect_of
-from processor.validation.spelling import BEFORE_2019, DYNAMIC, LISTS, MAPS, ONES, PLAIN, Words, modern
+from processor.validation.dialects import DIALECTS, DRAFT_4, DRAFT_2020, Dialect, asks, dialect_of
+from processor.validation.spelling import CONTENT, DYNAMIC, Words, modern
+from processor.validation.subschemas import rebuilt
 
 _BASE = "json-schema:///schema"
 UNTRANSLATED = "x-untranslated"
@@ -111,16 +112,12 @@ class Document:
         for together in ("if", "contains"):
             words = words | words.get(together, {})
         for word, value in words.items():
-            if word in ONES:
-                spelled[word] = self._spelled(node.within(value), found)
-            elif word in LISTS:
-                spelled[word] = [self._spelled(node.within(one), found) for one in value]
-            elif word in MAPS:
-                spelled[word] = {name: self._spelled(node.within(one), found) for name, one in value.items()}
-            elif word == "$ref":
+            if word == "$ref":
                 spelled[word] = f"#/$defs/{_place_of(self._target(node, value), found)}"
-            elif word in PLAIN:
-                spelled[word] = value
+            elif asks(word) or word in CONTENT:
+                spelled[word] = rebuilt(
+                    word, value, DRAFT_2020, lambda part, *_: self._spelled(node.within(part), found)
+                )
         # 1.0 is no integer in draft-04, and what the others say by these words is something else.
         says_otherwise = words.keys() & {"unevaluatedItems", "contentMediaType", "contentEncoding"}
         if says_otherwise or (node.dialect is DRAFT_4 and "integer" in str(words.get("type"))):
@@ -144,8 +141,7 @@ class Document:
 
     def _entered(self, node: Node) -> Node:
         """Give a subschema with the base that its own `$id` makes."""
-        word = "id" if node.dialect is DRAFT_4 else "$id"
-        own = node.schema.get(word) if isinstance(node.schema, dict) else None
+        own = node.schema.get(node.dialect.id_word) if isinstance(node.schema, dict) else None
         if not isinstance(own, str) or own.startswith("#") or _only_refers(node):
             return node
         target = self._target(node, own)
@@ -219,4 +215,4 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _only_refers(node: Node) -> bool:
-    return node.dialect in BEFORE_2019 and isinstance(node.schema.get("$ref"), str)
+    return not node.dialect.is_modern and isinstance(node.schema.get("$ref"), str)

@@ -16,13 +16,13 @@ from jsonschema_rs.canonical import MultiTypeView, UnsatisfiableReason, find_uns
 
 from processor.json_pointer import pointer
 from processor.validation import patterns
-from processor.validation.dialects import KEYWORDS, Dialect, dialect_of
+from processor.validation.dialects import KEYWORDS, Dialect, asks, dialect_of
 from processor.validation.form_faults import TYPES, nearest, shown
 from processor.validation.references import Document
 from processor.validation.same_value import SameValue
 from processor.validation.schema_text import schema_text
 from processor.validation.subschemas import Subschema
-from processor.validation.words import Words, asks
+from processor.validation.words import Words
 
 Level: TypeAlias = Literal["warning", "note"]
 
@@ -160,7 +160,6 @@ _FORMATS = (
     *("uri", "uri-reference", "iri", "iri-reference", "uri-template", "uuid", "json-pointer"),
     *("relative-json-pointer", "regex"),
 )
-_BESIDE_REF = ("$ref", "$schema", "$id", "id", "$comment", "definitions", "$defs", "$anchor")
 
 
 def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[_Found]:
@@ -176,7 +175,7 @@ def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[_Found]:
     yield from _of_the_type(at, schema)
     if "$ref" in schema and not place.dialect.is_modern:
         for word in schema:
-            if word in KEYWORDS and word not in _BESIDE_REF and not KEYWORDS[word].annotates:
+            if asks(word) and word != "$ref":
                 yield (
                     "warning",
                     "beside $ref",

@@ -26,16 +26,6 @@ _TOOLS = """
 """
 _OF_TOOLS = frozenset(_TOOLS.split())
 _STARTS = ("x-", "x_", "$$", "_", "//", "@", "#", "intellij", "vscode", "meta:", "xdm:")
-_ASK_NOTHING = (
-    "$schema",
-    "id",
-    "$id",
-    "$anchor",
-    "$dynamicAnchor",
-    "$recursiveAnchor",
-    "$defs",
-    "definitions",
-)
 _OLDER = {
     "divisibleBy": "multipleOf",
     "disallow": "not",
@@ -56,11 +46,6 @@ _INSTEAD = {
     "const": 'an "enum" of one value',
     "if": '"anyOf" of the cases',
 }
-
-
-def asks(word: str) -> bool:
-    """Say whether a word of some draft asks something of a payload."""
-    return word in KEYWORDS and not KEYWORDS[word].annotates and word not in _ASK_NOTHING
 
 
 class Words:
@@ -86,7 +71,7 @@ class Words:
                 yield _older(word, place.dialect, at)
             elif at in within:
                 continue
-            elif known and not known.annotates and word not in _ASK_NOTHING and word not in ("then", "else"):
+            elif known and known.asks and word not in ("then", "else"):
                 yield _of_other_drafts(word, place.dialect, at)
             elif known or self._is_of_tools(word, value, place):
                 self._of_tools.setdefault(word, at)
