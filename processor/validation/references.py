@@ -40,6 +40,7 @@ class Document:
         """The places of the schemas that have such an id. More than one: the id is of no use."""
         self._anchors: dict[tuple[str, str], list[str]] = {}
         self._places: dict[str, Subschema] = {}
+        self._by_schema: dict[int, Subschema] = {}
         self._unread: deque[Subschema] = deque()
         self._followed: list[tuple[Reference, str]] = []
         self._add(subschemas(self.definition, dialect, base))
@@ -47,6 +48,14 @@ class Document:
     def places(self) -> Sequence[Subschema]:
         """Give every schema that is known by now, outer before inner."""
         return list(self._places.values())
+
+    def place(self, at: str) -> Subschema:
+        """Give the schema at a place that is known."""
+        return self._places[at]
+
+    def place_of(self, schema: Any) -> Subschema | None:  # noqa: ANN401 - any JSON value
+        """Give where an object of the definition stands as a schema; None: it is none, or true or false."""
+        return self._by_schema.get(id(schema))
 
     def references(self) -> Iterator[Reference]:
         """Give every reference once, also of what stands where no schema was expected, once referred to."""
@@ -64,7 +73,7 @@ class Document:
         others = []
         for reference in self.references():
             if reference.uri in self.resources:
-                self._followed.append((reference, self.target(reference.uri, reference.fragment, reference)))
+                self._followed.append((reference, self.target(reference)))
             elif metaschema_uri(reference.uri) is None:
                 others.append(reference)
         return others
@@ -90,9 +99,12 @@ class Document:
                 for word in (place.dialect.id_word, *_NAMES):
                     place.schema.pop(word, None)
 
-    def target(self, uri: str, fragment: str, by: Reference) -> str:
-        """Give the place of what a reference leads to, which is a schema. Raises SettingsError."""
-        fragment = unquote(fragment, errors="surrogatepass")
+    def target(self, by: Reference, uri: str | None = None) -> str:
+        """Give the place of what a reference leads to, which is a schema; `uri` is said in place of its own.
+
+        Raises SettingsError.
+        """
+        uri, fragment = by.uri if uri is None else uri, unquote(by.fragment, errors="surrogatepass")
         is_pointer = not fragment or fragment.startswith("/")
         starts = self.resources[uri] if is_pointer else self._anchors.get((uri, fragment), [])
         if len(starts) > 1 and any(self._at(start) != self._at(starts[0]) for start in starts):
@@ -126,6 +138,7 @@ class Document:
             self._places[place.at] = place
             self._unread.append(place)
             if isinstance(place.schema, dict):
+                self._by_schema.setdefault(id(place.schema), place)
                 self._name(place, place.schema)
 
     def _name(self, place: Subschema, schema: dict[str, Any]) -> None:

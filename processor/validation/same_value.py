@@ -79,7 +79,7 @@ class SameValue:
         for reference in document.references():
             at = reference.place.at
             if reference.uri in document.resources:
-                target = document.target(reference.uri, reference.fragment, reference)
+                target = document.target(reference)
                 self._join(at, target)
                 while target and target not in self.within:
                     self.within.add(target)

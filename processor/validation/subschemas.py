@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -25,6 +25,10 @@ class Subschema:
     dialect: Dialect
     is_resource: bool = False
     """Whether it has an id of its own, which is its base."""
+
+    def within(self, schema: Any) -> "Subschema":  # noqa: ANN401 - any JSON value
+        """Give a part of this one, as it is read here."""
+        return replace(self, schema=schema)
 
 
 def subschemas(
