@@ -162,7 +162,7 @@ class Conjunction:
 
     def member(self, name: str) -> list[Subschema]:
         """Give what is asked of the member of a name."""
-        return self.member_matching({at for at in self.patterns() if _matches(at, name)}, name)
+        return self.member_matching({at for at in self.patterns() if matches(at, name)}, name)
 
     def patterns(self) -> frozenset[str]:
         """Give the patterns of names by which members are described."""
@@ -203,5 +203,6 @@ def _place_of(target: Subschema, found: list[Subschema]) -> int:
 
 
 @lru_cache(maxsize=10_000)
-def _matches(pattern: str, name: str) -> bool:
+def matches(pattern: str, name: str) -> bool:
+    """Say whether a pattern is somewhere in a name."""
     return jsonschema_rs.is_valid({"pattern": pattern}, name)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
@@ -37,6 +38,15 @@ class Dialect:
     def is_modern(self) -> bool:
         """Whether words beside `$ref` count."""
         return self in (DRAFT_2019, DRAFT_2020)
+
+    @lru_cache(maxsize=1000)  # noqa: B019 - there are five of us
+    def knows_format(self, name: str) -> bool:
+        """Say whether a format is asserted; many drafts have none that is called so."""
+        try:
+            self.validator({"format": name}, validate_formats=True, ignore_unknown_formats=False)
+        except jsonschema_rs.ValidationError:
+            return False
+        return True
 
     def reads(self, word: str) -> bool:
         """Say whether a word means anything in this draft."""

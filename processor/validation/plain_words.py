@@ -10,12 +10,13 @@ import jsonschema_rs
 from processor.json_pointer import pointer
 from processor.validation.conjunctions import Conjunction
 from processor.validation.dialects import DRAFT_4
+from processor.validation.form_faults import TYPES
+from processor.validation.wording import listed, shortened
 
 Kind: TypeAlias = Literal["adds", "removes", "narrows", "widens", "changes", "notes"]
 
 _UNTOLD = "whether it narrows can't be told"
-_SHOWN_MAX = 60
-_TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
+_TYPES = frozenset(TYPES)
 _LOW = ("minLength", "minItems", "minProperties")
 _HIGH = ("maxLength", "maxItems", "maxProperties")
 
@@ -63,8 +64,7 @@ def text(value: Any) -> str:  # noqa: ANN401 - any JSON value
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    written = text(value)
-    return written if len(written) <= _SHOWN_MAX else written[: _SHOWN_MAX - 1] + "…"
+    return shortened(text(value))
 
 
 def types_of(conjunction: Conjunction) -> frozenset[str]:
@@ -137,9 +137,7 @@ def _values(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
 
 
 def _listed(values: dict[str, Any]) -> str:
-    texts = [_shown(value) for value in values.values()]
-    more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""  # noqa: PLR2004 - enough to recognise them by
-    return (", ".join(texts[:5]) or "no value") + more
+    return listed([_shown(value) for value in values.values()]) or "no value"
 
 
 def bound(conjunction: Conjunction, word: str, choose: Callable[..., Any]) -> Any:  # noqa: ANN401 - a number

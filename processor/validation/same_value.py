@@ -6,20 +6,17 @@ An author may name a member in one of them, and require it in another; only all 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
-
-import jsonschema_rs
+from typing import Any
 
 from processor.json_pointer import pointer
-from processor.validation.form_faults import nearest, shown
+from processor.validation.conjunctions import matches
 from processor.validation.references import Document
 from processor.validation.subschemas import Subschema, parts
+from processor.validation.wording import listed, nearest, shown
+from processor.validation.words import Found
 
 _SAME = ("if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas", "dependencies")
 _NEAREST_MAX = 100
-_NAMES_MAX = 5
-
-_Found: TypeAlias = tuple[Literal["warning", "note"], str, str, str]
 
 
 @dataclass(slots=True)
@@ -54,7 +51,7 @@ class SameValue:
         for at in unknown:
             self._groups[self._top(at)].is_known = False
 
-    def remarks(self) -> Iterator[_Found]:
+    def remarks(self) -> Iterator[Found]:
         """Give level, kind, pointer and message of what is odd about them."""
         for group in self._groups.values():
             if group.is_known:
@@ -90,7 +87,7 @@ class SameValue:
                 unknown.append(at)
         return unknown
 
-    def _unused(self) -> Iterator[_Found]:
+    def _unused(self) -> Iterator[Found]:
         holders = {f"{place.at}/{word}" for place in self._places for word in ("$defs", "definitions")}
         unused = [
             place.at
@@ -98,9 +95,8 @@ class SameValue:
             if place.at.rpartition("/")[0] in holders and place.at not in self.within
         ]
         if unused:
-            names = [shown(at.rpartition("/")[2]) for at in unused]
-            more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
-            yield "note", "unused", unused[0], f"nothing refers to {', '.join(names[:_NAMES_MAX])}{more}"
+            names = listed([shown(at.rpartition("/")[2]) for at in unused])
+            yield "note", "unused", unused[0], f"nothing refers to {names}"
 
     def _join(self, one: str, other: str) -> None:
         self._above[self._top(other)] = self._top(one)
@@ -130,7 +126,7 @@ def _keys(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
     yield from value if isinstance(value, dict) else ()
 
 
-def _required(group: _Group) -> Iterator[_Found]:
+def _required(group: _Group) -> Iterator[Found]:
     if group.holds_any:
         return
     looked_up = 0
@@ -138,7 +134,11 @@ def _required(group: _Group) -> Iterator[_Found]:
         schema = place.schema if isinstance(place.schema, dict) else {}
         required = schema.get("required")
         for name in required if isinstance(required, list) else ():
-            if not isinstance(name, str) or name in group.names or _matches(name, group.patterns):
+            if (
+                not isinstance(name, str)
+                or name in group.names
+                or any(matches(each, name) for each in group.patterns)
+            ):
                 continue
             looked_up += 1
             near = nearest(name, sorted(group.names), 0.7) if looked_up <= _NEAREST_MAX else None
@@ -151,11 +151,7 @@ def _required(group: _Group) -> Iterator[_Found]:
             yield "warning", "required", f"{place.at}/required", message
 
 
-def _matches(name: str, found: set[str]) -> bool:
-    return any(jsonschema_rs.is_valid({"pattern": each}, name) for each in found)
-
-
-def _untyped(group: _Group) -> Iterator[_Found]:
+def _untyped(group: _Group) -> Iterator[Found]:
     if group.is_typed:
         return
     for word, type_ in (("properties", "object"), ("required", "object"), ("items", "array")):

@@ -1,7 +1,6 @@
 """The words of a schema as 2020-12 spells them; those that its draft does not read are left out."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 from processor.validation.dialects import DRAFT_4, DRAFT_6, DRAFT_7, Dialect, asks
@@ -11,9 +10,6 @@ CONTENT = ("contentEncoding", "contentMediaType")
 """Notes alone, but in two drafts."""
 
 DYNAMIC = ("$dynamicRef", "$recursiveRef")
-_BAD = "\x00 [not~ {"
-"""A text that is of no format."""
-
 Words: TypeAlias = dict[str, Any]
 
 
@@ -27,7 +23,7 @@ def modern(schema: Mapping[str, Any], dialect: Dialect) -> Words:
     words = {word: value for word, value in schema.items() if dialect.reads(word) or not asks(word)}
     for word in CONTENT if dialect not in (DRAFT_6, DRAFT_7) else ():
         words.pop(word, None)
-    if isinstance(words.get("format"), str) and not _looks_at(dialect, words["format"]):
+    if isinstance(words.get("format"), str) and not dialect.knows_format(words["format"]):
         del words["format"]
     if dialect is DRAFT_4:
         for word, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
@@ -48,9 +44,3 @@ def _together(words: Words, first: str, *others: str) -> Words:
     """Take words that belong together out, as one; they do nothing without their first."""
     found = {word: words.pop(word) for word in (first, *others) if word in words}
     return {first: found} if first in found else {}
-
-
-@lru_cache(maxsize=1000)
-def _looks_at(dialect: Dialect, format_name: str) -> bool:
-    """Say whether a draft asserts a format; many have none that is called so."""
-    return not dialect.validator({"format": format_name}, validate_formats=True).is_valid(_BAD)

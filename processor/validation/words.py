@@ -5,10 +5,12 @@ from typing import Any, Literal, TypeAlias
 
 from processor.json_pointer import pointer
 from processor.validation.dialects import DRAFT_2020, KEYWORDS, Dialect
-from processor.validation.form_faults import nearest, shown
 from processor.validation.subschemas import Subschema
+from processor.validation.wording import listed, nearest, shown
 
-_Found: TypeAlias = tuple[Literal["warning", "note"], str, str, str]
+Level: TypeAlias = Literal["warning", "note"]
+Found: TypeAlias = tuple[Level, str, str, str]
+"""Level, kind, pointer and message of something odd."""
 
 _NAMES_MAX = 8
 _LOOKED_UP_MAX = 200
@@ -57,7 +59,7 @@ class Words:
         self._of_tools: dict[str, str] = {}
         """Each word, and where it was first seen."""
 
-    def remarks(self, place: Subschema, within: Collection[str]) -> Iterator[_Found]:
+    def remarks(self, place: Subschema, within: Collection[str]) -> Iterator[Found]:
         """Give level, kind, pointer and message for each word that the draft of a schema doesn't know.
 
         What is `within` holds schemas that something refers to.
@@ -88,13 +90,12 @@ class Words:
                     f"unknown word {shown(word)}, without effect; {self._instead(word, value, place)}",
                 )
 
-    def of_tools(self) -> Iterator[_Found]:
+    def of_tools(self) -> Iterator[Found]:
         """Give one remark for the words that say something to tools, and nothing of payloads."""
         if self._of_tools:
-            names = [shown(word) for word in self._of_tools]
-            more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
-            message = f"without effect on payloads: {', '.join(names[:_NAMES_MAX])}{more}"
-            yield "note", "annotation", next(iter(self._of_tools.values())), message
+            names = listed([shown(word) for word in self._of_tools], _NAMES_MAX)
+            first = next(iter(self._of_tools.values()))
+            yield "note", "annotation", first, f"without effect on payloads: {names}"
 
     def _is_of_tools(self, word: str, value: Any, place: Subschema) -> bool:  # noqa: ANN401 - any JSON value
         return (
@@ -129,7 +130,7 @@ def _takes_null(schema: dict[str, Any] | bool) -> bool:
     )
 
 
-def _older(word: str, dialect: Dialect, at: str) -> _Found:
+def _older(word: str, dialect: Dialect, at: str) -> Found:
     # Without a draft's name, such a word may tell that another was meant.
     effect = "taken all the same" if dialect.holds(word) else f"without effect in {dialect.name}"
     message = f'"{word}" is a word of {_span(word)}, {effect}'
@@ -141,7 +142,7 @@ def _older(word: str, dialect: Dialect, at: str) -> _Found:
     )
 
 
-def _of_other_drafts(word: str, dialect: Dialect, at: str) -> _Found:
+def _of_other_drafts(word: str, dialect: Dialect, at: str) -> Found:
     if dialect.holds(word):
         return "note", "other draft", at, f'"{word}" is a word of {_span(word)}; it is taken all the same'
     instead = f"write {_INSTEAD[word]}, or name" if word in _INSTEAD else "name"
