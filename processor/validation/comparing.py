@@ -15,7 +15,7 @@ import msgspec
 
 from processor.validation.compatibility import Asked, Verdict, takes_all
 from processor.validation.differences import differences, incomparable
-from processor.validation.plain_words import Difference
+from processor.validation.plain_differences import Difference
 from processor.validation.schema_text import schema_value
 
 CPU_S = 10

@@ -19,7 +19,7 @@ from processor.validation.conjunctions import UNTRANSLATED, ModernSchema
 from processor.validation.dialects import dialect_of
 from processor.validation.differences import differences
 from processor.validation.payloads import payloads
-from processor.validation.plain_words import text
+from processor.validation.plain_differences import text
 
 _PAYLOADS_MAX = 3000
 

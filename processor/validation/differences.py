@@ -14,7 +14,7 @@ import jsonschema_rs
 from processor.errors import SettingsError
 from processor.json_pointer import pointer
 from processor.validation.conjunctions import Conjunction, ModernSchema
-from processor.validation.plain_words import (
+from processor.validation.plain_differences import (
     Difference,
     change,
     narrow,

@@ -21,8 +21,8 @@ from processor.validation.references import Document
 from processor.validation.same_value import SameValue
 from processor.validation.schema_text import schema_text
 from processor.validation.subschemas import Subschema
+from processor.validation.unknown_words import Found, Level, UnknownWords
 from processor.validation.wording import nearest, shown
-from processor.validation.words import Found, Level, Words
 
 _BRANCHES_MAX = 16
 _CANONICAL_BYTES_MAX = 16 * 1024
@@ -63,7 +63,7 @@ def _found(document: Document, definition: Any) -> Iterator[Found]:  # noqa: ANN
         re.search(r"/(?:(?:any|one)Of/[0-9]+|if|not)$", place.at) is not None for place, _ in places
     )
     yield from _of_the_whole(definition, branches)
-    words = Words(names_draft=isinstance(definition, dict) and "$schema" in definition)
+    words = UnknownWords(names_draft=isinstance(definition, dict) and "$schema" in definition)
     for place, schema in places:
         yield from words.remarks(place, same_value.within)
         yield from _of_a_place(place, schema)

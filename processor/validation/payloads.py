@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from processor.validation.conjunctions import Conjunction, ModernSchema
-from processor.validation.plain_words import bound, limit, types_of, values_of
+from processor.validation.plain_differences import bound, limit, types_of, values_of
 from processor.validation.subschemas import Subschema
 
 _PLACES_MAX = 5000
