@@ -4,6 +4,7 @@
     ├── SettingsError          a setting, file or argument is wrong: say so and exit 2
     ├── NotFound               what was asked for is not there: say so and exit 1
     ├── MigrationsPending      the database is behind the code: say which command to run, exit 1
+    ├── Incompatible           a schema breaks what its event type promises: say so and exit 3
     ├── Busy                   somebody else is doing it at this moment: say so and exit 1
     ├── Unavailable            an outage: nothing is lost; wait it out, or exit 4
     │   ├── SourceUnavailable
@@ -49,6 +50,10 @@ class NotFound(ProcessorError):
 
 class MigrationsPending(ProcessorError):
     """The database lacks migrations that this code needs."""
+
+
+class Incompatible(ProcessorError):
+    """A version of a schema breaks what its event type promises, or can't be proven to keep it."""
 
 
 class Busy(ProcessorError):
