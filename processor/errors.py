@@ -10,6 +10,7 @@
     │   ├── SourceUnavailable
     │   └── StoreUnavailable
     ├── Stopped                told to stop before all was done: say what is left and exit 4; nothing is lost
+    ├── MustWait               a verdict takes time: ask again where others don't wait for it
     ├── SourceFault            the queue refuses who we are, and no waiting mends it: say so and exit 1
     └── StoreFault             a bug or a missing right of ours: stop and shout, never blame a tenant
 
@@ -74,6 +75,10 @@ class StoreUnavailable(Unavailable):
 
 class Stopped(ProcessorError):
     """We were told to stop during an outage, or with work left. What we held stays in the queue."""
+
+
+class MustWait(ProcessorError):
+    """There is no verdict without a wait for the judge process, and whoever asked may not wait."""
 
 
 class SourceFault(ProcessorError):
