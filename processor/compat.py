@@ -9,6 +9,7 @@ from processor.errors import Incompatible, NotFound
 from processor.queries import queries
 from processor.validation.comparing import Comparison, Version, compare
 from processor.validation.compatibility import Verdict
+from processor.validation.wording import shortened
 
 _TOLD_MAX = 10
 _EXAMPLE_MAX = 200
@@ -63,7 +64,7 @@ def told(promise: str, verdict: Verdict, old: str, new: str) -> str:
         case "yes":
             return f"yes: {taker} takes all that {taken} takes"
         case "no" if verdict.example is not None:
-            return f"no: {taker} refuses {_cut(verdict.example)}, which {taken} takes"
+            return f"no: {taker} refuses {shortened(verdict.example, _EXAMPLE_MAX)}, which {taken} takes"
         case "no":
             return f"no: {taker} refuses payloads that {taken} takes"
         case _:
@@ -103,7 +104,3 @@ def _version(
         return None
     whose = f"{row[1]}'s" if row[1] else "the shared"
     return Version(f"{whose} version {row[0]}", row[2], row[3])
-
-
-def _cut(example: str) -> str:
-    return example if len(example) <= _EXAMPLE_MAX else example[: _EXAMPLE_MAX - 1] + "…"

@@ -14,6 +14,7 @@ from processor.validation.linting import Remark, lint
 from processor.validation.preparing import HowToRead
 from processor.validation.schema_files import read_schema, schema_options
 from processor.validation.schema_text import schema_text
+from processor.validation.wording import shortened
 
 _SHOWN_MAX = 20
 _POINTER_MAX = 200
@@ -60,9 +61,8 @@ def _warnings(remarks: list[Remark]) -> list[Remark]:
 def _say_all(remarks: list[Remark], *, err: bool = False) -> None:
     for remark in remarks[:_SHOWN_MAX]:
         more = f" (and at {_number(remark.places - 1, 'other place')})" if remark.places > 1 else ""
-        at = remark.pointer if len(remark.pointer) <= _POINTER_MAX else f"{remark.pointer[:_POINTER_MAX]}…"
-        line = f"{remark.level}: at {at or '(root)'}: {remark.message}{more}"
-        click.echo(fit(escaped(line), "  "), err=err)
+        at = shortened(remark.pointer, _POINTER_MAX) or "(root)"
+        click.echo(fit(escaped(f"{remark.level}: at {at}: {remark.message}{more}"), "  "), err=err)
     if len(remarks) > _SHOWN_MAX:
         say(f"… and {len(remarks) - _SHOWN_MAX} more; processor schema lint --json shows them all", err=err)
 

@@ -18,6 +18,7 @@ from processor.terminal import fit, say
 from processor.validation.preparing import HowToRead
 from processor.validation.schema_files import read_schema, schema_options
 from processor.validation.schema_text import schema_text
+from processor.validation.wording import listed
 from processor.wiring.trial import try_schema
 
 _AGAINST = ("stored", "rejected")
@@ -166,8 +167,7 @@ def _print(report: Report) -> None:
     whose = "shared" if schema.tenant_id is None else f"tenant {schema.tenant_id}"
     say(f"{schema.event_type}, version {schema.version} to be ({whose}); nothing is published")
     if own := report.asked.without:
-        names = ", ".join(own[:3]) + (f" and {len(own) - 3} more" if len(own) > 3 else "")  # noqa: PLR2004
-        say(fit(f"it would not apply to {names}: there are schemas of their own"))
+        say(fit(f"it would not apply to {listed(own, 3)}: there are schemas of their own"))
     if report.stored is not None:
         for line in _of_stored(report.stored):
             say(fit(line, "  "))

@@ -128,7 +128,7 @@ class _Bundle:
         """Follow a reference, and write it anew where it leads to another document; None: there is none."""
         own = given.read(self._dialect)
         if reference.uri in own.resources:
-            own.target(reference.uri, reference.fragment, reference)
+            own.target(reference)
             if given is self._root and reference.uri == given.uri and not reference.text.startswith("#"):
                 self._is_referred_back = True
             return given
@@ -139,7 +139,7 @@ class _Bundle:
             return None
         document = found.read(self._dialect)
         uri = reference.uri if reference.uri in document.resources else found.uri
-        document.target(uri, reference.fragment, reference)
+        document.target(reference, uri)
         schema = reference.place.schema
         if isinstance(schema, dict):
             schema[reference.word] = uri + (f"#{reference.fragment}" if reference.fragment else "")

@@ -15,7 +15,7 @@ import jsonschema_rs
 
 from processor.errors import SettingsError
 from processor.validation.compiling import compile_schema
-from processor.validation.conjunctions import UNTRANSLATED, Document
+from processor.validation.conjunctions import UNTRANSLATED, ModernSchema
 from processor.validation.dialects import dialect_of
 from processor.validation.differences import differences
 from processor.validation.payloads import payloads
@@ -67,8 +67,8 @@ def _compiled(asked: Asked) -> jsonschema_rs.Validator | None:
 def _example(
     taker: Asked, taken: Asked, takes: jsonschema_rs.Validator, may_refuse: jsonschema_rs.Validator
 ) -> str | None:
-    first = Document(taken.definition, formats=taken.formats == "assert")
-    second = Document(taker.definition, formats=taker.formats == "assert")
+    first = ModernSchema(taken.definition, formats=taken.formats == "assert")
+    second = ModernSchema(taker.definition, formats=taker.formats == "assert")
     found = [
         text(value)
         for value in payloads(first, second, _PAYLOADS_MAX)
@@ -101,7 +101,7 @@ def _definitions(*both: Asked) -> list[dict[str, Any] | bool]:
         named = {"$schema": dialects.pop().uri}
         whole = [one.definition for one in both]
         return [definition | named if isinstance(definition, dict) else definition for definition in whole]
-    documents = [Document(one.definition, formats=one.formats == "assert") for one in both]
+    documents = [ModernSchema(one.definition, formats=one.formats == "assert") for one in both]
     bundles: list[dict[str, Any] | bool] = [document.bundled(document.root) for document in documents]
     if any(UNTRANSLATED in str(bundle) for bundle in bundles):
         raise ValueError("no draft says both")

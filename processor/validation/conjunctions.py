@@ -1,64 +1,50 @@
 """What a schema asks of one value: its own words, those of `allOf` and of what `$ref` names, in one spelling.
 
-The five drafts spell some words in different ways; all are given as 2020-12 spells them. References are
-resolved by the library, so embedded `$id`s, anchors and bundles mean what they mean to the validator.
+The five drafts spell some words in different ways; all are given as 2020-12 spells them.
 """
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
 import jsonschema_rs
 
-from processor.validation.dialects import DIALECTS, DRAFT_4, DRAFT_2020, Dialect, dialect_of
-from processor.validation.spelling import BEFORE_2019, DYNAMIC, LISTS, MAPS, ONES, PLAIN, Words, modern
+from processor.validation.dialects import DRAFT_4, DRAFT_2020, Dialect, asks, dialect_of
+from processor.validation.references import Document, Reference
+from processor.validation.spelling import CONTENT, DYNAMIC, Words, modern
+from processor.validation.subschemas import TOP, Subschema, joined, rebuilt
 
-_BASE = "json-schema:///schema"
 UNTRANSLATED = "x-untranslated"
 _WALKED_MAX = 1_000_000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Node:
-    """One subschema, and where its references lead from."""
+class ModernSchema:
+    """A whole schema, as 2020-12 spells it. What is looked up stays, so that one subschema is one object.
 
-    schema: Any
-    resolver: jsonschema_rs.Resolver
-    dialect: Dialect
-
-    def within(self, schema: Any) -> "Node":  # noqa: ANN401 - any JSON value
-        """Give a subschema of this one."""
-        return Node(schema, self.resolver, self.dialect)
-
-
-class Document:
-    """A whole schema. What is looked up stays in memory, so that one subschema is one object."""
+    Raises SettingsError where a reference leads to no schema.
+    """
 
     def __init__(self, definition: dict[str, Any] | bool, *, formats: bool) -> None:
-        self.dialect = dialect_of(definition)
-        self.formats = formats
+        self._document = Document(definition, dialect_of(definition))
+        self._formats = formats
         self._definition = definition
-        self._found: dict[tuple[str, str], Node] = {}
+        self._of_drafts: dict[str, Subschema] = {}
         self._walked = 0
 
-    @cached_property
-    def root(self) -> Node:
-        """The schema itself. Raises ReferencingError where its ids can't be read."""
-        base = _BASE
-        registry = jsonschema_rs.Registry([(base, self._definition)], draft=self.dialect.number)
-        root = self._entered(Node(self._definition, registry.resolver(base), self.dialect))
-        self._found[root.resolver.base_uri, "#"] = root
-        return root
+    @property
+    def root(self) -> Subschema:
+        """The schema itself."""
+        return self._document.place("")
 
     @cached_property
     def _is_dynamic(self) -> bool:
         return any(word in str(self._definition) for word in DYNAMIC)
 
-    def conjunction(self, nodes: Sequence[Node]) -> "Conjunction":
+    def conjunction(self, nodes: Sequence[Subschema]) -> "Conjunction":
         """Give all that several subschemas ask of one value. Raises ReferencingError."""
-        parts: list[tuple[Node, Words]] = []
+        parts: list[tuple[Subschema, Words]] = []
         seen: set[int] = set()
         refuses = False
         pending = list(reversed(nodes))
@@ -69,21 +55,21 @@ class Document:
             if not isinstance(node.schema, dict) or id(node.schema) in seen:
                 continue
             seen.add(id(node.schema))
-            words = self._words(node)
+            words = self._words(node.schema, node.dialect)
             parts.append((node, words))
             pending += [node.within(branch) for branch in reversed(words.pop("allOf", ()))]
             if isinstance(reference := words.pop("$ref", None), str):
                 pending.append(self._target(node, reference))
         return Conjunction(parts, refuses)
 
-    def whole(self, node: Node, words: Words | None = None) -> str:
+    def whole(self, node: Subschema, words: Words | None = None) -> str:
         """Give a subschema, or some of its words, and all that it refers to, as text.
 
         Equal texts mean the same, of another draft too. Raises ValueError where that took too much in all.
         """
         return str(jsonschema_rs.canonical.json.to_string(self.bundled(node, words)))
 
-    def bundled(self, node: Node, words: Words | None = None) -> dict[str, Any]:
+    def bundled(self, node: Subschema, words: Words | None = None) -> dict[str, Any]:
         """Give a subschema and all that it refers to as one schema of 2020-12, without notes.
 
         What 2020-12 can't say stands below UNTRANSLATED.
@@ -96,90 +82,93 @@ class Document:
         whole = {"$schema": DRAFT_2020.uri, "$ref": "#/$defs/0", "$defs": definitions}
         return whole | ({UNTRANSLATED: self._definition} if self._is_dynamic else {})
 
-    def _spelled(self, node: Node, found: list[Node]) -> Any:  # noqa: ANN401 - any JSON value
+    def _spelled(self, node: Subschema, found: list[Subschema]) -> Any:  # noqa: ANN401 - any JSON value
         self._walked += 1
         if self._walked > _WALKED_MAX:
             raise ValueError("too much refers to too much")
         node = self._entered(node)
         if not isinstance(node.schema, dict):
             return node.schema
-        return self._spelled_words(node, self._words(node), found)
+        return self._spelled_words(node, self._words(node.schema, node.dialect), found)
 
-    def _spelled_words(self, node: Node, words: Words, found: list[Node]) -> dict[str, Any]:
+    def _spelled_words(self, node: Subschema, words: Words, found: list[Subschema]) -> dict[str, Any]:
         """Spell words that are modern already; what is referred to is added to `found`."""
         spelled: dict[str, Any] = {}
         for together in ("if", "contains"):
             words = words | words.get(together, {})
         for word, value in words.items():
-            if word in ONES:
-                spelled[word] = self._spelled(node.within(value), found)
-            elif word in LISTS:
-                spelled[word] = [self._spelled(node.within(one), found) for one in value]
-            elif word in MAPS:
-                spelled[word] = {name: self._spelled(node.within(one), found) for name, one in value.items()}
-            elif word == "$ref":
+            if word == "$ref":
                 spelled[word] = f"#/$defs/{_place_of(self._target(node, value), found)}"
-            elif word in PLAIN:
-                spelled[word] = value
+            elif asks(word) or word in CONTENT:
+                spelled[word] = rebuilt(
+                    word, value, DRAFT_2020, lambda part, *_: self._spelled(node.within(part), found)
+                )
         # 1.0 is no integer in draft-04, and what the others say by these words is something else.
         says_otherwise = words.keys() & {"unevaluatedItems", "contentMediaType", "contentEncoding"}
         if says_otherwise or (node.dialect is DRAFT_4 and "integer" in str(words.get("type"))):
             spelled[UNTRANSLATED] = node.dialect.name
         return spelled
 
-    def _words(self, node: Node) -> Words:
-        words = modern(node.schema, node.dialect)
-        if not self.formats:
+    def _words(self, schema: dict[str, Any], dialect: Dialect) -> Words:
+        words = modern(schema, dialect)
+        if not self._formats:
             words.pop("format", None)
         return words
 
-    def _target(self, node: Node, reference: str) -> Node:
-        key = (node.resolver.base_uri, reference)
-        if key not in self._found:
-            found = node.resolver.lookup(reference)
-            # A part of a bundle may be of another draft.
-            dialect = next((known for known in DIALECTS if known.number == found.draft), node.dialect)
-            self._found[key] = Node(found.contents, found.resolver, dialect)
-        return self._found[key]
+    def _target(self, node: Subschema, text: str) -> Subschema:
+        reference = Reference(node, "$ref", text, *joined(node.base, text))
+        if reference.uri in self._document.resources:
+            return self._document.place(self._document.target(reference))
+        uri = f"{reference.uri}#{reference.fragment}"
+        if uri not in self._of_drafts:
+            # The library has the schemas of drafts at hand where something refers to them.
+            registry = jsonschema_rs.Registry([(TOP, {"$ref": uri})], draft=node.dialect.number)
+            schema = registry.resolver(TOP).lookup(uri).contents
+            dialect = dialect_of(schema, node.dialect)
+            self._of_drafts[uri] = replace(node.within(schema), base=reference.uri, dialect=dialect)
+        return self._of_drafts[uri]
 
-    def _entered(self, node: Node) -> Node:
+    def _entered(self, node: Subschema) -> Subschema:
         """Give a subschema with the base that its own `$id` makes."""
-        word = "id" if node.dialect is DRAFT_4 else "$id"
-        own = node.schema.get(word) if isinstance(node.schema, dict) else None
-        if not isinstance(own, str) or own.startswith("#") or _only_refers(node):
-            return node
-        target = self._target(node, own)
-        return Node(node.schema, target.resolver, target.dialect)
+        return self._document.place_of(node.schema) or node
 
 
 @dataclass(frozen=True, slots=True)
 class Conjunction:
     """All that is asked of one value: the subschemas with their words, and whether one is `false`."""
 
-    parts: list[tuple[Node, Words]]
+    parts: list[tuple[Subschema, Words]]
     refuses: bool
 
     def all(self, word: str) -> list[Any]:
         """Give what each part says by a word, where it says anything."""
         return [words[word] for _, words in self.parts if word in words]
 
-    def nodes(self, word: str) -> list[Node]:
-        """Give the subschemas that stand directly below a word."""
-        return [node.within(words[word]) for node, words in self.parts if word in words]
+    def branches(self, word: str) -> list[list[Subschema]]:
+        """Give each list of subschemas that stands below a word."""
+        return [[node.within(one) for one in words[word]] for node, words in self.parts if word in words]
+
+    def cases(self) -> list[list[Subschema]]:
+        """Give each `if` with its `then` and `else`."""
+        return [
+            [node.within(words["if"].get(word, True)) for word in ("if", "then", "else")]
+            for node, words in self.parts
+            if "if" in words
+        ]
 
     def names(self) -> list[str]:
         """Give the members that are described, in their order."""
         return list(dict.fromkeys(name for properties in self.all("properties") for name in properties))
 
-    def member(self, name: str) -> list[Node]:
+    def member(self, name: str) -> list[Subschema]:
         """Give what is asked of the member of a name."""
-        return self.member_matching({at for at in self.patterns() if _matches(at, name)}, name)
+        return self.member_matching({at for at in self.patterns() if matches(at, name)}, name)
 
     def patterns(self) -> frozenset[str]:
         """Give the patterns of names by which members are described."""
         return frozenset(pattern for patterns in self.all("patternProperties") for pattern in patterns)
 
-    def member_matching(self, patterns: AbstractSet[str], name: str | None = None) -> list[Node]:
+    def member_matching(self, patterns: AbstractSet[str], name: str | None = None) -> list[Subschema]:
         """Give what is asked of a member whose name matches just these patterns; None: an unknown name."""
         found = []
         for node, words in self.parts:
@@ -193,7 +182,7 @@ class Conjunction:
             found += [node.within(schema) for schema in mine]
         return found
 
-    def item(self, at: int) -> list[Node]:
+    def item(self, at: int) -> list[Subschema]:
         """Give what is asked of the item at a place."""
         found = []
         for node, words in self.parts:
@@ -205,7 +194,7 @@ class Conjunction:
         return found
 
 
-def _place_of(target: Node, found: list[Node]) -> int:
+def _place_of(target: Subschema, found: list[Subschema]) -> int:
     for at, one in enumerate(found):
         if one.schema is target.schema:
             return at
@@ -214,9 +203,6 @@ def _place_of(target: Node, found: list[Node]) -> int:
 
 
 @lru_cache(maxsize=10_000)
-def _matches(pattern: str, name: str) -> bool:
+def matches(pattern: str, name: str) -> bool:
+    """Say whether a pattern is somewhere in a name."""
     return jsonschema_rs.is_valid({"pattern": pattern}, name)
-
-
-def _only_refers(node: Node) -> bool:
-    return node.dialect in BEFORE_2019 and isinstance(node.schema.get("$ref"), str)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
@@ -38,29 +39,32 @@ class Dialect:
         """Whether words beside `$ref` count."""
         return self in (DRAFT_2019, DRAFT_2020)
 
+    @lru_cache(maxsize=1000)  # noqa: B019 - there are five of us
+    def knows_format(self, name: str) -> bool:
+        """Say whether a format is asserted; many drafts have none that is called so."""
+        try:
+            self.validator({"format": name}, validate_formats=True, ignore_unknown_formats=False)
+        except jsonschema_rs.ValidationError:
+            return False
+        return True
+
+    def reads(self, word: str) -> bool:
+        """Say whether a word means anything in this draft."""
+        return word in KEYWORDS and (self in KEYWORDS[word].drafts or word in _JUDGED_BY_ALL)
+
     def holds(self, word: str) -> "Kind | None":
         """Say how schemas stand below a word; None: none do."""
-        known = KEYWORDS.get(word)
-        return known.kind if known and (self in known.drafts or word in _JUDGED_BY_ALL) else None
+        return KEYWORDS[word].kind if self.reads(word) else None
 
 
 DRAFT_4 = Dialect(
-    "draft-04",
-    "http://json-schema.org/draft-04/schema#",
-    jsonschema_rs.Draft4Validator,
-    jsonschema_rs.Draft4,
+    "draft-04", "http://json-schema.org/draft-04/schema#", jsonschema_rs.Draft4Validator, jsonschema_rs.Draft4
 )
 DRAFT_6 = Dialect(
-    "draft-06",
-    "http://json-schema.org/draft-06/schema#",
-    jsonschema_rs.Draft6Validator,
-    jsonschema_rs.Draft6,
+    "draft-06", "http://json-schema.org/draft-06/schema#", jsonschema_rs.Draft6Validator, jsonschema_rs.Draft6
 )
 DRAFT_7 = Dialect(
-    "draft-07",
-    "http://json-schema.org/draft-07/schema#",
-    jsonschema_rs.Draft7Validator,
-    jsonschema_rs.Draft7,
+    "draft-07", "http://json-schema.org/draft-07/schema#", jsonschema_rs.Draft7Validator, jsonschema_rs.Draft7
 )
 DRAFT_2019 = Dialect(
     "2019-09",
@@ -85,62 +89,60 @@ class Keyword:
     """A word of JSON Schema: the drafts that know it, and how schemas stand below it."""
 
     drafts: tuple[Dialect, ...]
-    kind: Kind | None = None
-    annotates: bool = False
+    kind: Kind | None
+    annotates: bool
     """It says something to people, and nothing to the validator."""
+    asks: bool
+    """It asks something of a payload."""
 
 
-def _words() -> Iterator[tuple[str, Keyword]]:
-    of_kind: dict[str, Kind] = dict.fromkeys(("allOf", "anyOf", "oneOf", "prefixItems"), "list")
-    of_kind |= dict.fromkeys(("$defs", "definitions", "dependencies", "dependentSchemas"), "map")
-    of_kind |= dict.fromkeys(("properties", "patternProperties"), "map")
-    of_kind |= dict.fromkeys(("not", "if", "then", "else", "items", "additionalItems", "contains"), "one")
-    of_kind |= dict.fromkeys(("additionalProperties", "propertyNames", "contentSchema"), "one")
-    of_kind |= dict.fromkeys(("unevaluatedItems", "unevaluatedProperties"), "one")
-    notes = [
-        "title",
-        "description",
-        "default",
-        "examples",
-        "$comment",
-        "readOnly",
-        "writeOnly",
-        "deprecated",
-        "contentMediaType",
-        "contentEncoding",
-        "contentSchema",
-        "$vocabulary",
-    ]
-    for first, last, words in (
-        (
-            0,
-            4,
-            "$schema $ref title description default type enum multipleOf maximum minimum maxLength minLength",
-        ),
-        (
-            0,
-            4,
-            "exclusiveMaximum exclusiveMinimum pattern format items maxItems minItems uniqueItems required",
-        ),
-        (0, 4, "maxProperties minProperties properties patternProperties additionalProperties"),
-        (0, 4, "allOf anyOf oneOf not"),
-        (0, 0, "id"),
-        (1, 4, "$id const contains propertyNames examples"),
-        (2, 4, "$comment if then else readOnly writeOnly contentMediaType contentEncoding"),
-        (0, 2, "definitions dependencies"),
-        (0, 3, "additionalItems"),
-        (3, 4, "$anchor $defs $vocabulary deprecated contentSchema dependentRequired dependentSchemas"),
-        (3, 4, "maxContains minContains unevaluatedItems unevaluatedProperties"),
-        (3, 3, "$recursiveRef $recursiveAnchor"),
-        (4, 4, "$dynamicRef $dynamicAnchor prefixItems"),
-    ):
+_OF_KIND: Mapping[Kind, str] = {
+    "one": "not if then else items additionalItems unevaluatedItems contains contentSchema propertyNames "
+    "additionalProperties unevaluatedProperties",
+    "list": "allOf anyOf oneOf prefixItems",
+    "map": "$defs definitions dependencies dependentSchemas properties patternProperties",
+}
+_NOTES = """
+    title description default examples $comment readOnly writeOnly deprecated contentMediaType contentEncoding
+    contentSchema $vocabulary
+"""
+_NAMES = "$schema id $id $anchor $dynamicAnchor $recursiveAnchor $defs definitions"
+_KNOWN = (
+    (0, 4, "$schema $ref title description default type enum multipleOf maximum minimum maxLength minLength"),
+    (0, 4, "exclusiveMaximum exclusiveMinimum pattern format items maxItems minItems uniqueItems required"),
+    (0, 4, "maxProperties minProperties properties patternProperties additionalProperties"),
+    (0, 4, "allOf anyOf oneOf not"),
+    (0, 0, "id"),
+    (1, 4, "$id const contains propertyNames examples"),
+    (2, 4, "$comment if then else readOnly writeOnly contentMediaType contentEncoding"),
+    (0, 2, "definitions dependencies"),
+    (0, 3, "additionalItems"),
+    (3, 4, "$anchor $defs $vocabulary deprecated contentSchema dependentRequired dependentSchemas"),
+    (3, 4, "maxContains minContains unevaluatedItems unevaluatedProperties"),
+    (3, 3, "$recursiveRef $recursiveAnchor"),
+    (4, 4, "$dynamicRef $dynamicAnchor prefixItems"),
+)
+"""The first and the last draft that know a word."""
+
+
+def _keywords() -> Iterator[tuple[str, Keyword]]:
+    notes, names = _NOTES.split(), _NAMES.split()
+    kinds = {word: kind for kind, words in _OF_KIND.items() for word in words.split()}
+    for first, last, words in _KNOWN:
         for word in words.split():
-            yield word, Keyword(DIALECTS[first : last + 1], of_kind.get(word), annotates=word in notes)
+            drafts, annotates = DIALECTS[first : last + 1], word in notes
+            yield word, Keyword(drafts, kinds.get(word), annotates, asks=not annotates and word not in names)
 
 
-KEYWORDS: Mapping[str, Keyword] = MappingProxyType(dict(_words()))
+KEYWORDS: Mapping[str, Keyword] = MappingProxyType(dict(_keywords()))
 _JUDGED_BY_ALL = ("definitions", "dependencies")
 """Later drafts call these otherwise, and still keep them."""
+
+
+def asks(word: str) -> bool:
+    """Say whether a word of some draft asks something of a payload."""
+    return word in KEYWORDS and KEYWORDS[word].asks
+
 
 _IGLU = re.compile(r"(.*/|iglu:)com\.snowplowanalytics\.self-desc/schema/jsonschema/1-0-\d+")
 """Snowplow's self-describing schemas: draft-04 with a `self` that says which schema this is."""

@@ -12,17 +12,18 @@ from typing import Any
 import jsonschema_rs
 
 from processor.errors import SettingsError
-from processor.validation.conjunctions import Conjunction, Document, Node
+from processor.json_pointer import pointer
+from processor.validation.conjunctions import Conjunction, ModernSchema
 from processor.validation.plain_words import (
     Difference,
     change,
     narrow,
     plain_differences,
-    step,
     summary,
     widen,
 )
 from processor.validation.spelling import DYNAMIC
+from processor.validation.subschemas import Subschema
 
 _DEPTH_MAX = 64
 _COMPARED_MAX = 20_000
@@ -53,7 +54,8 @@ def differences(
     """
     try:
         comparing = _Comparing(
-            Document(old, formats=formats[0] == "assert"), Document(new, formats=formats[1] == "assert")
+            ModernSchema(old, formats=formats[0] == "assert"),
+            ModernSchema(new, formats=formats[1] == "assert"),
         )
         return comparing.compare("", [comparing.old.root], [comparing.new.root], 0)
     except (jsonschema_rs.ReferencingError, SettingsError, ValueError, TypeError, AttributeError) as error:
@@ -66,24 +68,22 @@ def incomparable(why: str) -> Difference:
 
 
 class _Comparing:
-    def __init__(self, old: Document, new: Document) -> None:
+    def __init__(self, old: ModernSchema, new: ModernSchema) -> None:
         self.old = old
         self.new = new
         self._compared: dict[tuple[frozenset[int], frozenset[int]], list[Difference]] = {}
-        self._alive: list[Node] = []
 
-    def compare(self, pointer: str, olds: list[Node], news: list[Node], depth: int) -> list[Difference]:
+    def compare(self, at: str, olds: list[Subschema], news: list[Subschema], depth: int) -> list[Difference]:
         """Compare what is asked of one value. What is still being compared further up gives nothing here."""
         key = (frozenset(id(node.schema) for node in olds), frozenset(id(node.schema) for node in news))
         if key not in self._compared:
             if depth > _DEPTH_MAX or len(self._compared) > _COMPARED_MAX:
-                return [change(pointer, "too much to be compared")]
+                return [change(at, "too much to be compared")]
             self._compared[key] = []
-            self._alive += [*olds, *news]
             self._compared[key] = _bounded(list(self._differences(olds, news, depth)))
-        return [replace(one, pointer=pointer + one.pointer) for one in self._compared[key]]
+        return [replace(one, pointer=at + one.pointer) for one in self._compared[key]]
 
-    def _differences(self, olds: list[Node], news: list[Node], depth: int) -> Iterator[Difference]:
+    def _differences(self, olds: list[Subschema], news: list[Subschema], depth: int) -> Iterator[Difference]:
         old, new = self.old.conjunction(olds), self.new.conjunction(news)
         if old.refuses or new.refuses:
             if not old.refuses:
@@ -111,14 +111,14 @@ class _Comparing:
     def _members(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
         required = _required(old), _required(new)
         for name in sorted(required[1] - required[0]):
-            yield narrow(step(name), "is now required")
+            yield narrow(pointer([name]), "is now required")
         for name in sorted(required[0] - required[1]):
-            yield widen(step(name), "is no longer required")
+            yield widen(pointer([name]), "is no longer required")
         described = old.names(), new.names()
         for name in dict.fromkeys([*described[1], *described[0]]):
             found = self.compare("", old.member(name), new.member(name), depth + 1)
             if name in described[0] and name in described[1]:
-                yield from (replace(one, pointer=step(name) + one.pointer) for one in found)
+                yield from (replace(one, pointer=pointer([name]) + one.pointer) for one in found)
             else:
                 yield self._described(name, old, new, found)
         yield from self._others(old, new, depth)
@@ -133,11 +133,11 @@ class _Comparing:
                 words += (
                     "; anything was taken there before" if not old.member(name) else "; narrower than before"
                 )
-            return Difference(step(name), "adds", words, narrows, widens)
+            return Difference(pointer([name]), "adds", words, narrows, widens)
         words = "is no longer described" if not narrows else "is no longer taken"
         if widens and not new.member(name):
             words += "; anything is taken there now"
-        return Difference(step(name), "removes", words, narrows, widens)
+        return Difference(pointer([name]), "removes", words, narrows, widens)
 
     def _others(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
         """Compare what is asked of members that no name describes, by the patterns that their names match."""
@@ -158,7 +158,7 @@ class _Comparing:
                 elif not matching and closed == (True, False):
                     yield widen("", "members that are not described are taken now (additionalProperties)")
                 else:
-                    at = step(" and ".join(matching) or "*")
+                    at = pointer([" and ".join(matching) or "*"])
                     yield from self.compare(at, olds, news, depth + 1)
 
     def _items(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
@@ -169,7 +169,7 @@ class _Comparing:
 
     def _branches(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
         """Compare `anyOf`: a branch more takes more, and so does a wider branch."""
-        gone, come = self._left(_lists(old, "anyOf"), _lists(new, "anyOf"))
+        gone, come = self._left(old.branches("anyOf"), new.branches("anyOf"))
         if not gone and not come:
             return
         if not gone or not come:
@@ -194,29 +194,29 @@ class _Comparing:
         """Compare `then` and `else`, where each is asked in the same case as before."""
         if self._words(self.old, old, "if") == self._words(self.new, new, "if"):
             return
-        olds, news = old.nodes("if"), new.nodes("if")
+        olds, news = old.cases(), new.cases()
         if len(olds) == len(news) == 1:
             [before], [after] = olds, news
-            if self.old.whole(_below(before, "if")) == self.new.whole(_below(after, "if")):
-                for word in ("then", "else"):
-                    yield from self.compare("", [_below(before, word)], [_below(after, word)], depth + 1)
+            if self.old.whole(before[0]) == self.new.whole(after[0]):
+                for first, then in zip(before[1:], after[1:], strict=True):
+                    yield from self.compare("", [first], [then], depth + 1)
                 return
         yield change("", "if, then or else changed")
 
-    def _texts(self, document: Document, nodes: Iterable[Node]) -> list[str]:
-        return sorted(document.whole(node) for node in nodes)
+    def _texts(self, schema: ModernSchema, nodes: Iterable[Subschema]) -> list[str]:
+        return sorted(schema.whole(node) for node in nodes)
 
-    def _words(self, document: Document, conjunction: Conjunction, *words: str) -> list[str]:
+    def _words(self, schema: ModernSchema, conjunction: Conjunction, *words: str) -> list[str]:
         """Give what each part says by these words, as texts."""
         said = [
             (node, {word: value for word, value in part.items() if word in words})
             for node, part in conjunction.parts
         ]
-        return sorted(document.whole(node, some) for node, some in said if some)
+        return sorted(schema.whole(node, some) for node, some in said if some)
 
     def _left(
-        self, olds: list[list[Node]], news: list[list[Node]]
-    ) -> tuple[list[list[Node]], list[list[Node]]]:
+        self, olds: list[list[Subschema]], news: list[list[Subschema]]
+    ) -> tuple[list[list[Subschema]], list[list[Subschema]]]:
         """Take away what both have, and give what only one has."""
         before = [[self.old.whole(node) for node in nodes] for nodes in olds]
         after = [[self.new.whole(node) for node in nodes] for nodes in news]
@@ -224,14 +224,6 @@ class _Comparing:
             [nodes for nodes, texts in zip(olds, before, strict=True) if texts not in after],
             [nodes for nodes, texts in zip(news, after, strict=True) if texts not in before],
         )
-
-
-def _lists(conjunction: Conjunction, word: str) -> list[list[Node]]:
-    return [[node.within(branch) for branch in node.schema] for node in conjunction.nodes(word)]
-
-
-def _below(node: Node, word: str) -> Node:
-    return node.within(node.schema.get(word, True))
 
 
 def _required(conjunction: Conjunction) -> set[str]:

@@ -14,7 +14,7 @@ from processor import json_pointer
 from processor.errors import SettingsError
 from processor.json_pointer import pointer as written
 from processor.validation.dialects import DRAFT_2020, Dialect, dialect_of
-from processor.validation.subschemas import TOP, joined, own_uri
+from processor.validation.subschemas import TOP, joined, own_uri, rebuilt
 
 Path: TypeAlias = tuple[str, ...]
 
@@ -145,7 +145,7 @@ class _Extract:
             if word == "$ref" and isinstance(value, str):
                 members[word] = self._reference(value, path)
             elif word not in self._left_behind:
-                members[word] = self._word(word, value, (*path, word))
+                members[word] = self._word(word, value, path)
         if self._kind.is_api:
             members = _without_notes(members)
         return _from_openapi_30(members) if self._kind.is_openapi_30 else members
@@ -154,16 +154,10 @@ class _Extract:
         return word == "$schema" and dialect_of(schema) is not self._kind.dialect
 
     def _word(self, word: str, value: Any, path: Path) -> Any:  # noqa: ANN401 - any JSON value
-        kind = self._kind.dialect.holds(word)
-        match value:
-            case dict() if kind == "one":
-                return self._taken(value, path)
-            case list() if kind == "list" or word == "items":
-                return [self._taken(part, (*path, str(place))) for place, part in enumerate(value)]
-            case dict() if kind == "map":
-                return {name: self._taken(part, (*path, name)) for name, part in value.items()}
-            case _:
-                return value
+        def taken(part: Any, *steps: str | int) -> Any:  # noqa: ANN401 - any JSON value
+            return self._taken(part, (*path, word, *map(str, steps)))
+
+        return rebuilt(word, value, self._kind.dialect, taken)
 
     def _reference(self, reference: str, path: Path) -> str:
         target = self._target(reference, path)

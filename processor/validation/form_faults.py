@@ -1,7 +1,6 @@
 """What is wrong with the form of a schema, in words that say what to write."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import jsonschema_rs
@@ -9,6 +8,7 @@ import jsonschema_rs
 from processor.validation import patterns
 from processor.validation.dialects import DRAFT_4, Dialect
 from processor.validation.schema_text import schema_text
+from processor.validation.wording import nearest, shortened, shown
 
 TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 _OTHER_NAMES = {
@@ -21,7 +21,6 @@ _OTHER_NAMES = {
     "null": "none nil undefined void",
 }
 _FORMATS = ("uuid", "date", "time", "date-time", "email", "uri")
-_SHOWN_MAX = 60
 _WORDS_MAX = 200
 
 
@@ -39,23 +38,6 @@ def form_fault(error: jsonschema_rs.ValidationError, dialect: Dialect) -> str:
     if kind in ("Type", "AnyOf") and (words := _shape_fault(path, word, inside, value, dialect)):
         return words
     return _said(error, kind, word)
-
-
-def nearest(text: str, known: Sequence[str], cutoff: float = 0.8) -> str | None:
-    """Give the known word that somebody may have meant, or None; `cutoff` says how alike, up to 1."""
-    plain = {_plain(word): word for word in known}
-    close = get_close_matches(_plain(text[:_SHOWN_MAX]), plain, n=1, cutoff=cutoff)
-    return plain[close[0]] if close else None
-
-
-def shown(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    """Write a value of a schema as JSON, cut where it is long."""
-    text = schema_text(value)
-    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "…"
-
-
-def _plain(word: str) -> str:
-    return word.lower().replace("-", "").replace("_", "").replace("$", "")
 
 
 def _type_fault(value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -125,4 +107,4 @@ def _said(error: jsonschema_rs.ValidationError, kind: str, word: str) -> str:
     if kind == "MinItems":
         return f"expected at least one entry; leave {shown(word)} out where there is none"
     text = error.message.replace(schema_text(value), shown(value))
-    return text if len(text) <= _WORDS_MAX else text[:_WORDS_MAX] + "…"
+    return shortened(text, _WORDS_MAX)

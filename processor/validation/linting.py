@@ -8,22 +8,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import jsonschema_rs
 from jsonschema_rs.canonical import MultiTypeView, UnsatisfiableReason, find_unsatisfiable
 
+from processor.json_pointer import pointer
 from processor.validation import patterns
-from processor.validation.dialects import KEYWORDS, Dialect, dialect_of
-from processor.validation.form_faults import TYPES, nearest, shown
+from processor.validation.dialects import KEYWORDS, asks, dialect_of
+from processor.validation.form_faults import TYPES
 from processor.validation.references import Document
 from processor.validation.same_value import SameValue
 from processor.validation.schema_text import schema_text
-from processor.validation.subschemas import Subschema, escaped
-from processor.validation.words import Words, asks
-
-Level: TypeAlias = Literal["warning", "note"]
+from processor.validation.subschemas import Subschema
+from processor.validation.wording import nearest, shown
+from processor.validation.words import Found, Level, Words
 
 _BRANCHES_MAX = 16
 _CANONICAL_BYTES_MAX = 16 * 1024
@@ -48,10 +47,6 @@ class Remark:
     places: int = 1
 
 
-_Found: TypeAlias = tuple[Level, str, str, str]
-"""Level, kind, pointer and message."""
-
-
 def lint(definition: Any) -> list[Remark]:  # noqa: ANN401 - any JSON value
     """Give what is odd about a schema that `compile_schema` takes, warnings first."""
     remarks: dict[tuple[str, str, str], Remark] = {}
@@ -61,7 +56,7 @@ def lint(definition: Any) -> list[Remark]:  # noqa: ANN401 - any JSON value
     return sorted(remarks.values(), key=lambda remark: remark.level != "warning")
 
 
-def _found(document: Document, definition: Any) -> Iterator[_Found]:  # noqa: ANN401 - any JSON value
+def _found(document: Document, definition: Any) -> Iterator[Found]:  # noqa: ANN401 - any JSON value
     same_value = SameValue(document)
     places = [(place, place.schema) for place in document.places() if isinstance(place.schema, dict)]
     branches = sum(
@@ -76,7 +71,7 @@ def _found(document: Document, definition: Any) -> Iterator[_Found]:  # noqa: AN
     yield from same_value.remarks()
 
 
-def _of_the_whole(definition: Any, branches: int) -> Iterator[_Found]:  # noqa: ANN401 - any JSON value
+def _of_the_whole(definition: Any, branches: int) -> Iterator[Found]:  # noqa: ANN401 - any JSON value
     is_small = branches <= _BRANCHES_MAX and len(schema_text(definition)) <= _CANONICAL_BYTES_MAX
     kind, little = _kind(definition, is_small=is_small)
     if kind == "true":
@@ -159,10 +154,9 @@ _FORMATS = (
     *("uri", "uri-reference", "iri", "iri-reference", "uri-template", "uuid", "json-pointer"),
     *("relative-json-pointer", "regex"),
 )
-_BESIDE_REF = ("$ref", "$schema", "$id", "id", "$comment", "definitions", "$defs", "$anchor")
 
 
-def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[_Found]:
+def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[Found]:
     at = place.at
     for least, most in _BOUNDS:
         if _is_number(schema.get(least)) and _is_number(schema.get(most)) and schema[least] > schema[most]:
@@ -175,7 +169,7 @@ def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[_Found]:
     yield from _of_the_type(at, schema)
     if "$ref" in schema and not place.dialect.is_modern:
         for word in schema:
-            if word in KEYWORDS and word not in _BESIDE_REF and not KEYWORDS[word].annotates:
+            if asks(word) and word != "$ref":
                 yield (
                     "warning",
                     "beside $ref",
@@ -191,7 +185,7 @@ def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[_Found]:
             yield "warning", "misplaced", f"{at}/properties/{word}", message
 
 
-def _of_the_type(at: str, schema: dict[str, Any]) -> Iterator[_Found]:
+def _of_the_type(at: str, schema: dict[str, Any]) -> Iterator[Found]:
     types = schema.get("type")
     named = {types} if isinstance(types, str) else set(types) if isinstance(types, list) else set(TYPES)
     named |= {"number"} if "integer" in named else set()
@@ -201,20 +195,20 @@ def _of_the_type(at: str, schema: dict[str, Any]) -> Iterator[_Found]:
             yield "warning", "no effect", f"{at}/{word}", message
 
 
-def _of_the_patterns(at: str, schema: dict[str, Any]) -> Iterator[_Found]:
+def _of_the_patterns(at: str, schema: dict[str, Any]) -> Iterator[Found]:
     if at.endswith("/not"):
         # What must be nowhere in a text is looked for anywhere.
         return
     found = [(f"{at}/pattern", schema.get("pattern"))]
     if isinstance(schema.get("patternProperties"), dict):
-        found += [(f"{at}/patternProperties/{escaped(each)}", each) for each in schema["patternProperties"]]
+        found += [(at + pointer(["patternProperties", each]), each) for each in schema["patternProperties"]]
     for where, pattern in found:
         if isinstance(pattern, str):
             for level, message in patterns.remarks(pattern):
                 yield level, "pattern", where, message
 
 
-def _of_the_values(place: Subschema, schema: dict[str, Any]) -> Iterator[_Found]:
+def _of_the_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Found]:
     at = place.at
     enum = schema.get("enum")
     if isinstance(enum, list):
@@ -222,7 +216,7 @@ def _of_the_values(place: Subschema, schema: dict[str, Any]) -> Iterator[_Found]
         if len(set(texts)) < len(texts):
             yield "note", "enum", f"{at}/enum", "enum names a value twice"
     name = schema.get("format")
-    if isinstance(name, str) and not _knows_format(name, place.dialect):
+    if isinstance(name, str) and not place.dialect.knows_format(name):
         near = nearest(name, _FORMATS, 0.85)
         level: Level = "warning" if near and near != name else "note"
         said = f'; did you mean "{near}"?' if level == "warning" else "; later drafts have it" if near else ""
@@ -231,7 +225,7 @@ def _of_the_values(place: Subschema, schema: dict[str, Any]) -> Iterator[_Found]
     yield from _of_the_own_values(place, schema)
 
 
-def _of_the_own_values(place: Subschema, schema: dict[str, Any]) -> Iterator[_Found]:
+def _of_the_own_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Found]:
     examples = schema.get("examples")
     own: list[tuple[Level, str, Any]] = [("warning", "enum", value) for value in _listed(schema.get("enum"))]
     own += [("warning", "const", schema["const"])] if "const" in schema else []
@@ -267,12 +261,3 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - any JSON value
 
 def _is_number(value: Any) -> bool:  # noqa: ANN401 - any JSON value
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-
-
-@lru_cache(maxsize=1000)
-def _knows_format(name: str, dialect: Dialect) -> bool:
-    try:
-        dialect.validator({"format": name}, validate_formats=True, ignore_unknown_formats=False)
-    except jsonschema_rs.ValidationError:
-        return False
-    return True

@@ -15,6 +15,7 @@ from processor.errors import SettingsError
 from processor.json_pointer import pointer as written
 from processor.validation.dialects import DRAFT_7, DRAFT_2020, KEYWORDS, Dialect, dialect_named, dialect_of
 from processor.validation.extracting import Kind, Path, extracted, translated
+from processor.validation.wording import listed
 
 _SHOWN_MAX = 5
 _NEAR = 0.5
@@ -153,8 +154,7 @@ def _advice(document: Any, wanted: str) -> str:  # noqa: ANN401 - any JSON value
 def _some(pointers: Sequence[str]) -> str:
     if not pointers:
         return "/components/schemas/NAME (none was found)"
-    more = len(pointers) - _SHOWN_MAX
-    return ", ".join(pointers[:_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
+    return listed(pointers, _SHOWN_MAX)
 
 
 def _pointers(document: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value

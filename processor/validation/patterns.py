@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple
 
 import jsonschema_rs
 
+from processor.validation.wording import shortened
+
 LARGEST_BYTES = 64 * 1024 * 1024
-_SHOWN_MAX = 60
 _INSTEAD_MAX = 400
 _GROUPS_MAX = 100
 
@@ -70,14 +71,14 @@ def refusal(pattern: str, *, of_names: bool = False) -> str:
                 return f"{_place(pattern, token)} is {what}; {instead}"
     if _is_too_large(pattern):
         return (
-            f"the pattern {_shown(pattern)} is too large with its repetitions written out; "
+            f"the pattern {shortened(pattern)} is too large with its repetitions written out; "
             "say how long a text is by minLength and maxLength, and repeat less"
         )
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        return f"the pattern {_shown(pattern)} is no regular expression: {error}"
-    return f"the pattern {_shown(pattern)} is no regular expression of ECMA-262"
+        return f"the pattern {shortened(pattern)} is no regular expression: {error}"
+    return f"the pattern {shortened(pattern)} is no regular expression of ECMA-262"
 
 
 def remarks(pattern: str) -> Iterator[tuple[Literal["warning", "note"], str]]:
@@ -88,7 +89,7 @@ def remarks(pattern: str) -> Iterator[tuple[Literal["warning", "note"], str]]:
         if token.kind == "set" and "[:" in token.text:
             yield (
                 "warning",
-                f"{_shown(token.text)} is no class of characters here; write a-z, 0-9 and the like",
+                f"{shortened(token.text)} is no class of characters here; write a-z, 0-9 and the like",
             )
         elif token.text in (r"\<", r"\>"):
             yield (
@@ -209,8 +210,4 @@ def _is_too_large(pattern: str) -> bool:
 
 
 def _place(pattern: str, token: _Token) -> str:
-    return f"{_shown(token.text)} at character {token.start + 1} of the pattern {_shown(pattern)}"
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "…"
+    return f"{shortened(token.text)} at character {token.start + 1} of the pattern {shortened(pattern)}"

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from processor.validation.conjunctions import Conjunction, Document, Node
+from processor.validation.conjunctions import Conjunction, ModernSchema
 from processor.validation.plain_words import bound, limit, types_of, values_of
+from processor.validation.subschemas import Subschema
 
 _PLACES_MAX = 5000
 _VALUES_MAX = 100
@@ -35,19 +36,19 @@ _SAMPLES = (
 _NUMBERS = (1, 0, -1, 0.5, 100, 1000000000000)
 
 
-def payloads(document: Document, other: Document, count_max: int) -> Iterator[Any]:
+def payloads(schema: ModernSchema, other: ModernSchema, count_max: int) -> Iterator[Any]:
     """Give payloads of a schema, with values at the bounds of both; at most so many."""
-    making = _Making(document, other)
-    return islice(making.values([document.root], [other.root]), count_max)
+    making = _Making(schema, other)
+    return islice(making.values([schema.root], [other.root]), count_max)
 
 
 class _Making:
-    def __init__(self, document: Document, other: Document) -> None:
-        self.document = document
+    def __init__(self, schema: ModernSchema, other: ModernSchema) -> None:
+        self.schema = schema
         self.other = other
         self._known: dict[tuple[frozenset[int], frozenset[int]], list[Any]] = {}
 
-    def some(self, mine: Sequence[Node], others: Sequence[Node]) -> list[Any]:
+    def some(self, mine: Sequence[Subschema], others: Sequence[Subschema]) -> list[Any]:
         """Give values of a member or item; none of what is being made further up, nor beyond a bound."""
         key = (frozenset(id(node.schema) for node in mine), frozenset(id(node.schema) for node in others))
         if key not in self._known and len(self._known) < _PLACES_MAX:
@@ -55,20 +56,15 @@ class _Making:
             self._known[key] = list(islice(self.values(mine, others), _VALUES_MAX))
         return self._known.get(key, [])
 
-    def values(self, mine: Sequence[Node], others: Sequence[Node]) -> Iterator[Any]:
+    def values(self, mine: Sequence[Subschema], others: Sequence[Subschema]) -> Iterator[Any]:
         """Give values; the first is the most ordinary one."""
-        asked, beside = self.document.conjunction(mine), self.other.conjunction(others)
+        asked, beside = self.schema.conjunction(mine), self.other.conjunction(others)
         if asked.refuses:
             return
-        branches = [
-            node.within(one)
-            for word in ("anyOf", "oneOf")
-            for node in asked.nodes(word)
-            for one in node.schema
-        ]
+        branches = [one for word in ("anyOf", "oneOf") for each in asked.branches(word) for one in each]
         # Of several lists of branches one at a time is enough.
         for more in [[branch] for branch in branches] or [[]]:
-            yield from self._plain(self.document.conjunction([*mine, *more]), beside)
+            yield from self._plain(self.schema.conjunction([*mine, *more]), beside)
 
     def _plain(self, asked: Conjunction, beside: Conjunction) -> Iterator[Any]:
         if (known := values_of(asked)) is not None:

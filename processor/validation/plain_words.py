@@ -7,14 +7,16 @@ from typing import Any, Literal, TypeAlias
 
 import jsonschema_rs
 
+from processor.json_pointer import pointer
 from processor.validation.conjunctions import Conjunction
 from processor.validation.dialects import DRAFT_4
+from processor.validation.form_faults import TYPES
+from processor.validation.wording import listed, shortened
 
 Kind: TypeAlias = Literal["adds", "removes", "narrows", "widens", "changes", "notes"]
 
 _UNTOLD = "whether it narrows can't be told"
-_SHOWN_MAX = 60
-_TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
+_TYPES = frozenset(TYPES)
 _LOW = ("minLength", "minItems", "minProperties")
 _HIGH = ("maxLength", "maxItems", "maxProperties")
 
@@ -33,19 +35,19 @@ class Difference:
         return f"{self.pointer or '(root)'}: {self.words}"
 
 
-def narrow(pointer: str, words: str) -> Difference:
+def narrow(at: str, words: str) -> Difference:
     """Say that less is taken."""
-    return Difference(pointer, "narrows", words, narrows=True)
+    return Difference(at, "narrows", words, narrows=True)
 
 
-def widen(pointer: str, words: str) -> Difference:
+def widen(at: str, words: str) -> Difference:
     """Say that more is taken."""
-    return Difference(pointer, "widens", words, widens=True)
+    return Difference(at, "widens", words, widens=True)
 
 
-def change(pointer: str, words: str) -> Difference:
+def change(at: str, words: str) -> Difference:
     """Say what may take less, more, or both."""
-    return Difference(pointer, "changes", f"{words}; {_UNTOLD}", narrows=True, widens=True)
+    return Difference(at, "changes", f"{words}; {_UNTOLD}", narrows=True, widens=True)
 
 
 def plain_differences(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
@@ -56,19 +58,13 @@ def plain_differences(old: Conjunction, new: Conjunction) -> Iterator[Difference
     yield from _sets(old, new)
 
 
-def step(name: str) -> str:
-    """Write the step to a member as a JSON pointer does."""
-    return "/" + name.replace("~", "~0").replace("/", "~1")
-
-
 def text(value: Any) -> str:  # noqa: ANN401 - any JSON value
     """Write a value so that equal values have one text."""
     return str(jsonschema_rs.canonical.json.to_string(value))
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    written = text(value)
-    return written if len(written) <= _SHOWN_MAX else written[: _SHOWN_MAX - 1] + "…"
+    return shortened(text(value))
 
 
 def types_of(conjunction: Conjunction) -> frozenset[str]:
@@ -141,9 +137,7 @@ def _values(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
 
 
 def _listed(values: dict[str, Any]) -> str:
-    texts = [_shown(value) for value in values.values()]
-    more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""  # noqa: PLR2004 - enough to recognise them by
-    return (", ".join(texts[:5]) or "no value") + more
+    return listed([_shown(value) for value in values.values()]) or "no value"
 
 
 def bound(conjunction: Conjunction, word: str, choose: Callable[..., Any]) -> Any:  # noqa: ANN401 - a number
@@ -212,9 +206,9 @@ def _sets(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
         for part in (old, new)
     ]
     for name, needed in sorted(needs[1] - needs[0]):
-        yield narrow(step(needed), f"is now required where there is {step(name)}")
+        yield narrow(pointer([needed]), f"is now required where there is {pointer([name])}")
     for name, needed in sorted(needs[0] - needs[1]):
-        yield widen(step(needed), f"is no longer required where there is {step(name)}")
+        yield widen(pointer([needed]), f"is no longer required where there is {pointer([name])}")
 
 
 def _multiple(before: Any, after: Any) -> Difference:  # noqa: ANN401 - numbers

@@ -9,10 +9,11 @@ from urllib.parse import quote, unquote, urlsplit
 import jsonschema_rs
 
 from processor.errors import SettingsError
-from processor.json_pointer import follow, steps
+from processor.json_pointer import follow, pointer, steps
 from processor.validation.dialects import KEYWORDS, Dialect, metaschema_uri
-from processor.validation.form_faults import form_fault, nearest
-from processor.validation.subschemas import TOP, Subschema, as_uri, escaped, is_place, joined, subschemas
+from processor.validation.form_faults import form_fault
+from processor.validation.subschemas import TOP, Subschema, as_uri, is_place, joined, subschemas
+from processor.validation.wording import nearest
 
 _WORDS = ("$ref", "$dynamicRef", "$recursiveRef")
 _NAMES = ("$schema", "$anchor", "$dynamicAnchor")
@@ -40,6 +41,7 @@ class Document:
         """The places of the schemas that have such an id. More than one: the id is of no use."""
         self._anchors: dict[tuple[str, str], list[str]] = {}
         self._places: dict[str, Subschema] = {}
+        self._by_schema: dict[int, Subschema] = {}
         self._unread: deque[Subschema] = deque()
         self._followed: list[tuple[Reference, str]] = []
         self._add(subschemas(self.definition, dialect, base))
@@ -47,6 +49,14 @@ class Document:
     def places(self) -> Sequence[Subschema]:
         """Give every schema that is known by now, outer before inner."""
         return list(self._places.values())
+
+    def place(self, at: str) -> Subschema:
+        """Give the schema at a place that is known."""
+        return self._places[at]
+
+    def place_of(self, schema: Any) -> Subschema | None:  # noqa: ANN401 - any JSON value
+        """Give where an object of the definition stands as a schema; None: it is none, or true or false."""
+        return self._by_schema.get(id(schema))
 
     def references(self) -> Iterator[Reference]:
         """Give every reference once, also of what stands where no schema was expected, once referred to."""
@@ -64,7 +74,7 @@ class Document:
         others = []
         for reference in self.references():
             if reference.uri in self.resources:
-                self._followed.append((reference, self.target(reference.uri, reference.fragment, reference)))
+                self._followed.append((reference, self.target(reference)))
             elif metaschema_uri(reference.uri) is None:
                 others.append(reference)
         return others
@@ -83,16 +93,19 @@ class Document:
             return
         for reference, at in self._followed:
             if isinstance(reference.place.schema, dict):
-                pointer = quote(at, safe="!$&'()*+,;=:@/?~", errors="surrogatepass")
-                reference.place.schema["$ref"] = f"#{pointer}"
+                fragment = quote(at, safe="!$&'()*+,;=:@/?~", errors="surrogatepass")
+                reference.place.schema["$ref"] = f"#{fragment}"
         for place in self._places.values():
             if place.at and isinstance(place.schema, dict):
                 for word in (place.dialect.id_word, *_NAMES):
                     place.schema.pop(word, None)
 
-    def target(self, uri: str, fragment: str, by: Reference) -> str:
-        """Give the place of what a reference leads to, which is a schema. Raises SettingsError."""
-        fragment = unquote(fragment, errors="surrogatepass")
+    def target(self, by: Reference, uri: str | None = None) -> str:
+        """Give the place of what a reference leads to, which is a schema; `uri` is said in place of its own.
+
+        Raises SettingsError.
+        """
+        uri, fragment = by.uri if uri is None else uri, unquote(by.fragment, errors="surrogatepass")
         is_pointer = not fragment or fragment.startswith("/")
         starts = self.resources[uri] if is_pointer else self._anchors.get((uri, fragment), [])
         if len(starts) > 1 and any(self._at(start) != self._at(starts[0]) for start in starts):
@@ -116,7 +129,7 @@ class Document:
         outer, _, name = at.rpartition("/")
         inside = self._at(outer) if at else None
         near = nearest(name, list(inside)[:1000], 0.7) if isinstance(inside, dict) else None
-        return f"did you mean {outer}/{escaped(near)}?" if near else "correct it, or write the schema there"
+        return f"did you mean {outer}{pointer([near])}?" if near else "correct it, or write the schema there"
 
     def _at(self, at: str) -> Any:  # noqa: ANN401 - any JSON value
         return follow(self.definition, steps(at))
@@ -126,6 +139,7 @@ class Document:
             self._places[place.at] = place
             self._unread.append(place)
             if isinstance(place.schema, dict):
+                self._by_schema.setdefault(id(place.schema), place)
                 self._name(place, place.schema)
 
     def _name(self, place: Subschema, schema: dict[str, Any]) -> None:
@@ -178,8 +192,9 @@ def _check_form(schema: dict[str, Any] | bool, dialect: Dialect, at: str) -> Non
     try:
         jsonschema_rs.meta.validate(schema | {"$schema": dialect.uri})
     except jsonschema_rs.ValidationError as error:
-        where = at + "".join(f"/{step}" for step in error.instance_path)
-        raise SettingsError(f"at {where}: {form_fault(error, dialect)}; a reference leads there") from None
+        raise SettingsError(
+            f"at {at}{pointer(error.instance_path)}: {form_fault(error, dialect)}; a reference leads there"
+        ) from None
 
 
 def trouble(reference: Reference, words: str) -> SettingsError:

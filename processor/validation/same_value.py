@@ -6,21 +6,17 @@ An author may name a member in one of them, and require it in another; only all 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-import jsonschema_rs
-
-from processor.validation.form_faults import nearest, shown
+from processor.json_pointer import pointer
+from processor.validation.conjunctions import matches
 from processor.validation.references import Document
-from processor.validation.subschemas import Subschema, escaped
+from processor.validation.subschemas import Subschema, parts
+from processor.validation.wording import listed, nearest, shown
+from processor.validation.words import Found
 
-_ONE = ("if", "then", "else")
-_LISTS = ("allOf", "anyOf", "oneOf")
-_MAPS = ("dependentSchemas", "dependencies")
+_SAME = ("if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas", "dependencies")
 _NEAREST_MAX = 100
-_NAMES_MAX = 5
-
-_Found: TypeAlias = tuple[Literal["warning", "note"], str, str, str]
 
 
 @dataclass(slots=True)
@@ -55,7 +51,7 @@ class SameValue:
         for at in unknown:
             self._groups[self._top(at)].is_known = False
 
-    def remarks(self) -> Iterator[_Found]:
+    def remarks(self) -> Iterator[Found]:
         """Give level, kind, pointer and message of what is odd about them."""
         for group in self._groups.values():
             if group.is_known:
@@ -74,12 +70,13 @@ class SameValue:
     def _link(self, document: Document) -> list[str]:
         unknown = []
         for place in document.places():
-            for at in _same(place):
-                self._join(place.at, at)
+            for path, _ in parts(place.schema, place.dialect) if isinstance(place.schema, dict) else ():
+                if path[0] in _SAME:
+                    self._join(place.at, place.at + pointer(path))
         for reference in document.references():
             at = reference.place.at
             if reference.uri in document.resources:
-                target = document.target(reference.uri, reference.fragment, reference)
+                target = document.target(reference)
                 self._join(at, target)
                 while target and target not in self.within:
                     self.within.add(target)
@@ -90,7 +87,7 @@ class SameValue:
                 unknown.append(at)
         return unknown
 
-    def _unused(self) -> Iterator[_Found]:
+    def _unused(self) -> Iterator[Found]:
         holders = {f"{place.at}/{word}" for place in self._places for word in ("$defs", "definitions")}
         unused = [
             place.at
@@ -98,9 +95,8 @@ class SameValue:
             if place.at.rpartition("/")[0] in holders and place.at not in self.within
         ]
         if unused:
-            names = [shown(at.rpartition("/")[2]) for at in unused]
-            more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
-            yield "note", "unused", unused[0], f"nothing refers to {', '.join(names[:_NAMES_MAX])}{more}"
+            names = listed([shown(at.rpartition("/")[2]) for at in unused])
+            yield "note", "unused", unused[0], f"nothing refers to {names}"
 
     def _join(self, one: str, other: str) -> None:
         self._above[self._top(other)] = self._top(one)
@@ -113,17 +109,6 @@ class SameValue:
         for each in path:
             self._above[each] = at
         return at
-
-
-def _same(place: Subschema) -> Iterator[str]:
-    schema = place.schema if isinstance(place.schema, dict) else {}
-    yield from (f"{place.at}/{word}" for word in _ONE if word in schema)
-    for word in _LISTS:
-        if isinstance(schema.get(word), list):
-            yield from (f"{place.at}/{word}/{i}" for i in range(len(schema[word])))
-    for word in _MAPS:
-        if isinstance(schema.get(word), dict):
-            yield from (f"{place.at}/{word}/{escaped(name)}" for name in schema[word])
 
 
 def _describe(group: _Group, place: Subschema, schema: dict[str, Any]) -> None:
@@ -141,7 +126,7 @@ def _keys(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
     yield from value if isinstance(value, dict) else ()
 
 
-def _required(group: _Group) -> Iterator[_Found]:
+def _required(group: _Group) -> Iterator[Found]:
     if group.holds_any:
         return
     looked_up = 0
@@ -149,7 +134,11 @@ def _required(group: _Group) -> Iterator[_Found]:
         schema = place.schema if isinstance(place.schema, dict) else {}
         required = schema.get("required")
         for name in required if isinstance(required, list) else ():
-            if not isinstance(name, str) or name in group.names or _matches(name, group.patterns):
+            if (
+                not isinstance(name, str)
+                or name in group.names
+                or any(matches(each, name) for each in group.patterns)
+            ):
                 continue
             looked_up += 1
             near = nearest(name, sorted(group.names), 0.7) if looked_up <= _NEAREST_MAX else None
@@ -162,11 +151,7 @@ def _required(group: _Group) -> Iterator[_Found]:
             yield "warning", "required", f"{place.at}/required", message
 
 
-def _matches(name: str, found: set[str]) -> bool:
-    return any(jsonschema_rs.is_valid({"pattern": each}, name) for each in found)
-
-
-def _untyped(group: _Group) -> Iterator[_Found]:
+def _untyped(group: _Group) -> Iterator[Found]:
     if group.is_typed:
         return
     for word, type_ in (("properties", "object"), ("required", "object"), ("items", "array")):

@@ -1,55 +1,15 @@
 """The words of a schema as 2020-12 spells them; those that its draft does not read are left out."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, TypeAlias
 
-from processor.validation.dialects import DRAFT_4, DRAFT_6, DRAFT_7, DRAFT_2019, DRAFT_2020, Dialect
+from processor.validation.dialects import DRAFT_4, DRAFT_6, DRAFT_7, Dialect, asks
 
-BEFORE_2019 = (DRAFT_4, DRAFT_6, DRAFT_7)
 _COUNTS = ("minContains", "maxContains")
-_SINCE_6 = ("const", "contains", "propertyNames")
-_SINCE_7 = ("if", "then", "else")
-_SINCE_2019 = (
-    *_COUNTS,
-    *("dependentRequired", "dependentSchemas", "unevaluatedItems"),
-    *("unevaluatedProperties", "$recursiveRef", "$dynamicRef", "prefixItems"),
-)
-# Notes alone, since 2019-09.
-_UNTIL_7 = ("contentEncoding", "contentMediaType")
-_UNREAD: Mapping[str, tuple[str, ...]] = {
-    DRAFT_4.name: (*_SINCE_6, *_SINCE_7, *_SINCE_2019, *_UNTIL_7),
-    DRAFT_6.name: (*_SINCE_7, *_SINCE_2019),
-    DRAFT_7.name: _SINCE_2019,
-    DRAFT_2019.name: ("prefixItems", "$dynamicRef", *_UNTIL_7),
-    DRAFT_2020.name: ("$recursiveRef", *_UNTIL_7),
-}
+CONTENT = ("contentEncoding", "contentMediaType")
+"""Notes alone, but in two drafts."""
+
 DYNAMIC = ("$dynamicRef", "$recursiveRef")
-_BAD = "\x00 [not~ {"
-"""A text that is of no format."""
-
-ONES = (
-    "not",
-    "if",
-    "then",
-    "else",
-    "items",
-    "contains",
-    "additionalProperties",
-    "propertyNames",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-)
-LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
-MAPS = ("properties", "patternProperties", "dependentSchemas")
-PLAIN = (
-    *("type", "enum", "const", "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"),
-    *("maxLength", "minLength", "pattern", "maxItems", "minItems", "uniqueItems", "maxProperties"),
-    *("minProperties", "required", "dependentRequired", "format", "contentEncoding", "contentMediaType"),
-    *_COUNTS,
-    *DYNAMIC,
-)
-
 Words: TypeAlias = dict[str, Any]
 
 
@@ -58,12 +18,12 @@ def modern(schema: Mapping[str, Any], dialect: Dialect) -> Words:
 
     `if` has `then` and `else` within it here, and `contains` its counts.
     """
-    words = dict(schema)
-    if dialect in BEFORE_2019 and isinstance(words.get("$ref"), str):
-        return {"$ref": words["$ref"]}
-    for word in _UNREAD[dialect.name]:
+    if not dialect.is_modern and isinstance(schema.get("$ref"), str):
+        return {"$ref": schema["$ref"]}
+    words = {word: value for word, value in schema.items() if dialect.reads(word) or not asks(word)}
+    for word in CONTENT if dialect not in (DRAFT_6, DRAFT_7) else ():
         words.pop(word, None)
-    if isinstance(words.get("format"), str) and not _looks_at(dialect, words["format"]):
+    if isinstance(words.get("format"), str) and not dialect.knows_format(words["format"]):
         del words["format"]
     if dialect is DRAFT_4:
         for word, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
@@ -84,9 +44,3 @@ def _together(words: Words, first: str, *others: str) -> Words:
     """Take words that belong together out, as one; they do nothing without their first."""
     found = {word: words.pop(word) for word in (first, *others) if word in words}
     return {first: found} if first in found else {}
-
-
-@lru_cache(maxsize=1000)
-def _looks_at(dialect: Dialect, format_name: str) -> bool:
-    """Say whether a draft asserts a format; many have none that is called so."""
-    return not dialect.validator({"format": format_name}, validate_formats=True).is_valid(_BAD)

@@ -1,11 +1,12 @@
 """Every schema within a schema: where it stands, what it is called by, and by which draft it is read."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
+from processor.json_pointer import pointer
 from processor.validation.dialects import Dialect, dialect_of
 
 TOP = "json-schema:///"
@@ -24,6 +25,10 @@ class Subschema:
     dialect: Dialect
     is_resource: bool = False
     """Whether it has an id of its own, which is its base."""
+
+    def within(self, schema: Any) -> "Subschema":  # noqa: ANN401 - any JSON value
+        """Give a part of this one, as it is read here."""
+        return replace(self, schema=schema)
 
 
 def subschemas(
@@ -49,8 +54,34 @@ def subschemas(
             draft = named
         yield Subschema(here, found, own or outer, draft, is_resource=own is not None)
         pending += reversed(
-            [(place, part, own or outer, draft) for place, part in _parts(here, found, draft)]
+            [(here + pointer(path), part, own or outer, draft) for path, part in parts(found, draft)]
         )
+
+
+def parts(schema: dict[str, Any], dialect: Dialect) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Give what stands directly below the words of a schema that hold some, and its path from there."""
+    for word, value in schema.items():
+        kind = dialect.holds(word)
+        if isinstance(value, list) and (kind == "list" or word == "items"):
+            yield from (((word, place), part) for place, part in enumerate(value))
+        elif isinstance(value, dict) and kind == "map":
+            yield from (((word, name), part) for name, part in value.items())
+        elif kind == "one":
+            yield (word,), value
+
+
+def rebuilt(word: str, value: Any, dialect: Dialect, part_of: Callable[..., Any]) -> Any:  # noqa: ANN401 - any JSON value
+    """Give the value of a word anew, each part of it as `part_of(part, *its steps from there)` gives it."""
+    kind = dialect.holds(word)
+    match value:
+        case dict() if kind == "one":
+            return part_of(value)
+        case list() if kind == "list" or word == "items":
+            return [part_of(part, place) for place, part in enumerate(value)]
+        case dict() if kind == "map":
+            return {name: part_of(part, name) for name, part in value.items()}
+        case _:
+            return value
 
 
 def own_uri(schema: dict[str, Any], dialect: Dialect, base: str) -> str | None:
@@ -94,21 +125,3 @@ def as_uri(text: str) -> str:
 
 
 _OF_URIS = "%!$&'()*+,;=:@/?-._~"
-
-
-def _parts(at: str, schema: dict[str, Any], dialect: Dialect) -> Iterator[tuple[str, Any]]:
-    for word, value in schema.items():
-        kind = dialect.holds(word)
-        if kind is None:
-            continue
-        if isinstance(value, list) and (kind == "list" or word == "items"):
-            yield from ((f"{at}/{word}/{i}", part) for i, part in enumerate(value))
-        elif isinstance(value, dict) and kind == "map":
-            yield from ((f"{at}/{word}/{escaped(name)}", part) for name, part in value.items())
-        elif kind == "one":
-            yield f"{at}/{word}", value
-
-
-def escaped(step: str) -> str:
-    """Write a member's name as a step of a JSON pointer."""
-    return step.replace("~", "~0").replace("/", "~1")

@@ -3,11 +3,14 @@
 from collections.abc import Collection, Iterator
 from typing import Any, Literal, TypeAlias
 
+from processor.json_pointer import pointer
 from processor.validation.dialects import DRAFT_2020, KEYWORDS, Dialect
-from processor.validation.form_faults import nearest, shown
-from processor.validation.subschemas import Subschema, escaped
+from processor.validation.subschemas import Subschema
+from processor.validation.wording import listed, nearest, shown
 
-_Found: TypeAlias = tuple[Literal["warning", "note"], str, str, str]
+Level: TypeAlias = Literal["warning", "note"]
+Found: TypeAlias = tuple[Level, str, str, str]
+"""Level, kind, pointer and message of something odd."""
 
 _NAMES_MAX = 8
 _LOOKED_UP_MAX = 200
@@ -25,16 +28,6 @@ _TOOLS = """
 """
 _OF_TOOLS = frozenset(_TOOLS.split())
 _STARTS = ("x-", "x_", "$$", "_", "//", "@", "#", "intellij", "vscode", "meta:", "xdm:")
-_ASK_NOTHING = (
-    "$schema",
-    "id",
-    "$id",
-    "$anchor",
-    "$dynamicAnchor",
-    "$recursiveAnchor",
-    "$defs",
-    "definitions",
-)
 _OLDER = {
     "divisibleBy": "multipleOf",
     "disallow": "not",
@@ -57,11 +50,6 @@ _INSTEAD = {
 }
 
 
-def asks(word: str) -> bool:
-    """Say whether a word of some draft asks something of a payload."""
-    return word in KEYWORDS and not KEYWORDS[word].annotates and word not in _ASK_NOTHING
-
-
 class Words:
     """Looks at the words of one schema after another; the whole may have named its draft, or not."""
 
@@ -71,21 +59,21 @@ class Words:
         self._of_tools: dict[str, str] = {}
         """Each word, and where it was first seen."""
 
-    def remarks(self, place: Subschema, within: Collection[str]) -> Iterator[_Found]:
+    def remarks(self, place: Subschema, within: Collection[str]) -> Iterator[Found]:
         """Give level, kind, pointer and message for each word that the draft of a schema doesn't know.
 
         What is `within` holds schemas that something refers to.
         """
         for word, value in place.schema.items() if isinstance(place.schema, dict) else ():
             known = KEYWORDS.get(word)
-            at = f"{place.at}/{escaped(word)}"
+            at = place.at + pointer([word])
             if known and place.dialect in known.drafts:
                 continue
             if known and not self._names_draft and known.drafts[-1] is not DRAFT_2020:
                 yield _older(word, place.dialect, at)
             elif at in within:
                 continue
-            elif known and not known.annotates and word not in _ASK_NOTHING and word not in ("then", "else"):
+            elif known and known.asks and word not in ("then", "else"):
                 yield _of_other_drafts(word, place.dialect, at)
             elif known or self._is_of_tools(word, value, place):
                 self._of_tools.setdefault(word, at)
@@ -102,13 +90,12 @@ class Words:
                     f"unknown word {shown(word)}, without effect; {self._instead(word, value, place)}",
                 )
 
-    def of_tools(self) -> Iterator[_Found]:
+    def of_tools(self) -> Iterator[Found]:
         """Give one remark for the words that say something to tools, and nothing of payloads."""
         if self._of_tools:
-            names = [shown(word) for word in self._of_tools]
-            more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
-            message = f"without effect on payloads: {', '.join(names[:_NAMES_MAX])}{more}"
-            yield "note", "annotation", next(iter(self._of_tools.values())), message
+            names = listed([shown(word) for word in self._of_tools], _NAMES_MAX)
+            first = next(iter(self._of_tools.values()))
+            yield "note", "annotation", first, f"without effect on payloads: {names}"
 
     def _is_of_tools(self, word: str, value: Any, place: Subschema) -> bool:  # noqa: ANN401 - any JSON value
         return (
@@ -143,7 +130,7 @@ def _takes_null(schema: dict[str, Any] | bool) -> bool:
     )
 
 
-def _older(word: str, dialect: Dialect, at: str) -> _Found:
+def _older(word: str, dialect: Dialect, at: str) -> Found:
     # Without a draft's name, such a word may tell that another was meant.
     effect = "taken all the same" if dialect.holds(word) else f"without effect in {dialect.name}"
     message = f'"{word}" is a word of {_span(word)}, {effect}'
@@ -155,7 +142,7 @@ def _older(word: str, dialect: Dialect, at: str) -> _Found:
     )
 
 
-def _of_other_drafts(word: str, dialect: Dialect, at: str) -> _Found:
+def _of_other_drafts(word: str, dialect: Dialect, at: str) -> Found:
     if dialect.holds(word):
         return "note", "other draft", at, f'"{word}" is a word of {_span(word)}; it is taken all the same'
     instead = f"write {_INSTEAD[word]}, or name" if word in _INSTEAD else "name"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from processor.errors import SettingsError
 from processor.validation.compatibility import Asked, proof, takes_all
 from processor.validation.compiling import compile_schema
-from processor.validation.conjunctions import Document
+from processor.validation.conjunctions import ModernSchema
 from processor.validation.dialects import DIALECTS
 from processor.validation.differences import differences
 from processor.validation.payloads import payloads
@@ -49,7 +49,7 @@ def test_no_payload_disproves_a_yes(seed: int) -> None:
     if takes is None or may_refuse is None:
         event("one of them can't be used")
         return
-    first, second = (Document(one.definition, formats=one.formats == "assert") for one in (old, new))
+    first, second = (ModernSchema(one.definition, formats=one.formats == "assert") for one in (old, new))
     tried: list[Any] = [a_payload(chance) for _ in range(100)]
     tried += [*payloads(first, second, 300), *payloads(second, first, 300)]
 
