@@ -16,7 +16,7 @@ import jsonschema_rs
 import structlog
 
 from processor import metrics
-from processor.errors import Reason
+from processor.errors import MustWait, Reason
 from processor.model import EventSchema
 from processor.validation.compiling import compile_schema
 from processor.validation.judge import JudgeProcess, shared
@@ -89,9 +89,16 @@ class Judging:
         for key in self._named.keys() - live:
             metrics.schema_unusable.remove(*self._named.pop(key))
 
-    def trouble(self, schema: EventSchema, envelope: Envelope) -> Refusal | None:
-        """Say why the payload of an event breaks a schema; None: it is valid. Raises Stopped."""
-        known = self._known.get(_key(schema)) or self._look_at(schema)
+    def trouble(self, schema: EventSchema, envelope: Envelope, *, may_wait: bool = True) -> Refusal | None:
+        """Say why the payload of an event breaks a schema; None: it is valid.
+
+        Raises Stopped, and MustWait where this takes the judge process and may not wait for it.
+        """
+        known = self._known.get(_key(schema))
+        if known is None:
+            if not may_wait:
+                raise MustWait
+            known = self._look_at(schema)
         if known.words is not None:
             return Reason.SCHEMA_VIOLATION, _which(schema) | {
                 "message": f"version {schema.version} of the schema can't be used; publish a corrected one, "
@@ -110,6 +117,8 @@ class Judging:
                 # A panic in Rust is no Exception. Whatever it was, the judge process is asked again.
                 if isinstance(error, KeyboardInterrupt | SystemExit):
                     raise
+        if not may_wait:
+            raise MustWait
         return self._refusal(schema, envelope)
 
     def _refusal(self, schema: EventSchema, envelope: Envelope) -> Refusal | None:
