@@ -45,7 +45,7 @@ class Judge(Protocol):
     @property
     def version(self) -> int: ...  # noqa: D102
     def install(self, registry: Registry) -> None: ...  # noqa: D102
-    def validate(self, delivery: Delivery) -> Verdict: ...  # noqa: D102
+    def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict: ...  # noqa: D102
     def proven_tenant(self, delivery: Delivery) -> str | None: ...  # noqa: D102
 
 
@@ -102,7 +102,7 @@ class Row:
         """Whether a second stop has come."""
         return bool(self._words[_STOP_NOW])
 
-    def watched(self, validate: Callable[[Delivery], Verdict]) -> Callable[[Delivery], Verdict]:
+    def watched(self, validate: Callable[..., Verdict]) -> Callable[..., Verdict]:
         """Give the same function, which says what it judges; for the calling thread alone."""
         with self._taking:
             slot = self._slots_taken
@@ -112,13 +112,13 @@ class Row:
         memory, turn_at = self._memory, self._start + turn_word * _WORD_BYTES
         number = 0
 
-        def watched(delivery: Delivery) -> Verdict:
+        def watched(delivery: Delivery, *, may_wait: bool = True) -> Verdict:
             nonlocal number
             number += 1
             # In one call, since every message pays for it.
             _write_turn(memory, turn_at, number, delivery.delivery_id.encode())
             try:
-                return validate(delivery)
+                return validate(delivery, may_wait=may_wait)
             finally:
                 words[turn_word] = 0
 

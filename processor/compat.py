@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 
-from processor.errors import NotFound, SettingsError
+from processor.errors import Incompatible, NotFound
 from processor.queries import queries
 from processor.validation.comparing import Comparison, Version, compare
 from processor.validation.compatibility import Verdict
@@ -43,7 +43,7 @@ def require_compatible(
 ) -> None:
     """Compare what is to be published with the version that it follows, by what the event type asks.
 
-    `compat` is asked instead, where it is given. Raises SettingsError where this is broken, or can't be
+    `compat` is asked instead, where it is given. Raises Incompatible where this is broken, or can't be
     proven to be kept. Who publishes holds the event type's lock, so that no other version comes between.
     """
     if compat is None:
@@ -54,7 +54,7 @@ def require_compatible(
         return
     found = compare(old, Version("the new version", definition, formats))
     if broken := found.broken(compat):
-        raise SettingsError(_refusal(event_type, compat, old, found, broken))
+        raise Incompatible(_refusal(event_type, compat, old, found, broken))
 
 
 def told(promise: str, verdict: Verdict, old: str, new: str) -> str:

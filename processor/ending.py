@@ -11,6 +11,11 @@ from processor.patience import Patience
 _COUNT_S_MAX = 3.0
 """For how long a queue is asked what it still has; an orchestrator waits for us meanwhile."""
 
+GIVE_UP_S = 1.0
+"""For how long the workers of one kind are waited for together, once told to give up."""
+
+_JOIN_TICK_S = 0.2
+
 _LATE_S = 2.0
 """How much later than its wait a receive may come back before the queue counts as silent."""
 
@@ -75,3 +80,13 @@ def _moment(at: float | None) -> str:
         return "the start"
     moment = datetime.now(UTC) - timedelta(seconds=time.monotonic() - at)
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def join_all(workers: Sequence[threading.Thread], give_up: threading.Event) -> None:
+    """Wait for workers to end; once told to give up, only for as long as workers need to notice."""
+    for worker in workers:
+        while worker.is_alive() and not give_up.is_set():
+            worker.join(_JOIN_TICK_S)
+    give_up_at = time.monotonic() + GIVE_UP_S
+    for worker in workers:
+        worker.join(max(0.0, give_up_at - time.monotonic()))

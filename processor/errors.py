@@ -4,11 +4,13 @@
     ├── SettingsError          a setting, file or argument is wrong: say so and exit 2
     ├── NotFound               what was asked for is not there: say so and exit 1
     ├── MigrationsPending      the database is behind the code: say which command to run, exit 1
+    ├── Incompatible           a schema breaks what its event type promises: say so and exit 3
     ├── Busy                   somebody else is doing it at this moment: say so and exit 1
     ├── Unavailable            an outage: nothing is lost; wait it out, or exit 4
     │   ├── SourceUnavailable
     │   └── StoreUnavailable
     ├── Stopped                told to stop before all was done: say what is left and exit 4; nothing is lost
+    ├── MustWait               a verdict takes time: ask again where others don't wait for it
     ├── SourceFault            the queue refuses who we are, and no waiting mends it: say so and exit 1
     └── StoreFault             a bug or a missing right of ours: stop and shout, never blame a tenant
 
@@ -51,6 +53,10 @@ class MigrationsPending(ProcessorError):
     """The database lacks migrations that this code needs."""
 
 
+class Incompatible(ProcessorError):
+    """A version of a schema breaks what its event type promises, or can't be proven to keep it."""
+
+
 class Busy(ProcessorError):
     """Somebody else is doing this at the moment, and two at once would be of no use."""
 
@@ -69,6 +75,10 @@ class StoreUnavailable(Unavailable):
 
 class Stopped(ProcessorError):
     """We were told to stop during an outage, or with work left. What we held stays in the queue."""
+
+
+class MustWait(ProcessorError):
+    """There is no verdict without a wait for the judge process, and whoever asked may not wait."""
 
 
 class SourceFault(ProcessorError):

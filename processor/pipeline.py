@@ -1,7 +1,7 @@
 """The running pipeline: receive, validate, save, settle, in workers that pass the same values on.
 
     receivers ─▶ verdicts (bounded by Held) ─▶ writers ══COMMIT══▶ settlements ─▶ settlers
-        ▲                                                                            │
+        ▲  └─▶ what takes time ─▶ judge ─▶ verdicts                                  │
         └──────────── heartbeat keeps what is held invisible to others ◀─────────────┘
 
 In one thread, and in the same order, this is `once`. The rest of the file only overlaps the waiting.
@@ -19,8 +19,8 @@ import structlog
 
 from processor import metrics
 from processor.batches import Batches
-from processor.ending import left_behind
-from processor.errors import SourceUnavailable, Stopped
+from processor.ending import join_all, left_behind
+from processor.errors import MustWait, SourceUnavailable, Stopped
 from processor.held import Held
 from processor.idle import Alone, Company, Idleness
 from processor.limits import Limits
@@ -33,9 +33,6 @@ log = structlog.get_logger(__name__)
 
 _TICK_S = 0.2
 _CALL_SIZE_MAX = 10  # deliveries in one call to the queue, of whichever kind
-
-_GIVE_UP_S = 1.0
-"""For how long the workers of one kind are waited for together, once told to give up."""
 
 _SUSPECT_HOLD_S_MAX = 5
 """How soon a delivery comes back that has killed us; as long again as it may take, it is extended."""
@@ -53,7 +50,7 @@ OnCommit: TypeAlias = Callable[[Sequence[Verdict], Sequence[Settlement]], object
 class Validator(Protocol):
     """What the pipeline asks of the schemas."""
 
-    def validate(self, delivery: Delivery) -> Verdict: ...  # noqa: D102
+    def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict: ...  # noqa: D102
 
 
 class Store(Protocol):
@@ -111,6 +108,7 @@ class Pipeline:
         self._batches = Batches(
             size_max=limits.batch_size_max, bytes_max=limits.batch_bytes_max, linger_s=limits.linger_s
         )
+        self._unjudged: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._settlements: queue.SimpleQueue[list[Settlement] | None] = queue.SimpleQueue()
         self._workers: list[threading.Thread] = []
         self._failure: BaseException | None = None
@@ -140,13 +138,14 @@ class Pipeline:
             self._worker(f"receiver-{place}", lambda place=place: self._receive(place))  # type: ignore[misc]
             for place in range(self._limits.receivers)
         ]
+        judge = self._worker("judge", self._judge)
         writers = [
             self._worker(f"writer-{place}", lambda store=store: self._write(store))  # type: ignore[misc]
             for place, store in enumerate(self._stores)
         ]
         settlers = [self._worker(f"settler-{place}", self._settle) for place in range(self._limits.settlers)]
         heartbeat = self._worker("heartbeat", self._keep)
-        workers = [*receivers, *writers, *settlers, heartbeat]
+        workers = [*receivers, judge, *writers, *settlers, heartbeat]
         if idleness is not None:
             workers.append(self._worker("idleness", lambda: self._look_at(idleness)))
         for worker in workers:
@@ -155,7 +154,7 @@ class Pipeline:
         while not (stop.is_set() or self._failure or (idleness is not None and idleness.reached.is_set())):
             stop.wait(_TICK_S)
             self._observe()
-        given_back = self._wind_up(receivers, writers, settlers, heartbeat)
+        given_back = self._wind_up(receivers, judge, writers, settlers, heartbeat)
         if isinstance(self._failure, Exception):
             raise self._failure
         if self._failure is not None:
@@ -207,6 +206,7 @@ class Pipeline:
     def _wind_up(
         self,
         receivers: Sequence[threading.Thread],
+        judge: threading.Thread,
         writers: Sequence[threading.Thread],
         settlers: Sequence[threading.Thread],
         heartbeat: threading.Thread,
@@ -223,13 +223,15 @@ class Pipeline:
         hard_stop.start()
         if self._failure is not None:
             self._give_up.set()
-        _join(receivers, self._give_up)
+        join_all(receivers, self._give_up)
+        self._unjudged.put(None)
+        join_all([judge], self._give_up)
         for _ in writers:
             self._batches.end()
-        _join(writers, self._give_up)
+        join_all(writers, self._give_up)
         for _ in settlers:
             self._settlements.put(None)
-        _join(settlers, self._give_up)
+        join_all(settlers, self._give_up)
         hard_stop.cancel()
         self._finished.set()
         heartbeat.join(_TICK_S * 5)
@@ -311,13 +313,24 @@ class Pipeline:
             return deliveries
         metrics.received.inc(len(deliveries))
         self.held.add(deliveries)
-        self._batches.put(
-            # A suspect is not even looked at beside others: reading it may be what kills us.
-            [delivery if delivery.suspect else self._validator.validate(delivery) for delivery in deliveries],
-            # A group's later ones, at another writer, could be committed before its earlier ones.
-            together=deliveries[0].group is not None,
-        )
+        # A group's later ones, at another writer, could be committed before its earlier ones.
+        together = deliveries[0].group is not None
+        items: list[Verdict | Delivery] = []
+        for delivery in deliveries:
+            try:
+                # A suspect is not even looked at beside others: reading it may be what kills us.
+                items.append(
+                    delivery if delivery.suspect else self._validator.validate(delivery, may_wait=together)
+                )
+            except MustWait:
+                self._unjudged.put(delivery)
+        self._batches.put(items, together=together)
         return deliveries
+
+    def _judge(self) -> None:
+        """Judge what takes time, one after the other, so that nothing that is judged at once waits for it."""
+        while (delivery := self._unjudged.get()) is not None:
+            self._batches.put([self._validator.validate(delivery)])
 
     def _write(self, store: Store) -> None:
         last = False
@@ -385,13 +398,3 @@ class Pipeline:
     def _keep(self) -> None:
         while not self._finished.wait(min(_TICK_S, self._limits.visibility_timeout_s / 3)):
             self.held.keep(self._source.extend, hold_s_max=self._limits.hold_s_max, stop=self._finished)
-
-
-def _join(workers: Sequence[threading.Thread], give_up: threading.Event) -> None:
-    """Wait for workers to end; once told to give up, only for as long as workers need to notice."""
-    for worker in workers:
-        while worker.is_alive() and not give_up.is_set():
-            worker.join(_TICK_S)
-    give_up_at = time.monotonic() + _GIVE_UP_S
-    for worker in workers:
-        worker.join(max(0.0, give_up_at - time.monotonic()))

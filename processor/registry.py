@@ -174,8 +174,8 @@ def publish_schema(
     `compat` is what this version and the next are held to; None: as it was. `breaking` lets this one pass.
 
     Gives the version. Raises SettingsError where the definition is no usable JSON Schema, the event type
-    no usable name, the scope another than that of an event type with a schema, or where the version breaks
-    what the event type promises; NotFound where there is no such tenant.
+    no usable name, or the scope another than that of an event type with a schema; Incompatible where the
+    version breaks what the event type promises; NotFound where there is no such tenant.
     """
     text = schema_text(definition)
     require_usable(text, formats)

@@ -140,18 +140,18 @@ class Schemas:
         """Read one delivery, and judge no more than its form."""
         return self._read(delivery, self._lookup.rules_of(delivery.queue))
 
-    def validate(self, delivery: Delivery) -> Verdict:
+    def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict:
         """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises.
 
-        Raises Stopped where it waits for the judge process when we are told to stop.
+        Raises Stopped where it waits for the judge process when we are told to stop, and MustWait where it
+        would have to wait for that process but may not.
         """
         lookup = self._lookup
         rules = lookup.rules_of(delivery.queue)
         envelope = self._read(delivery, rules)
         if isinstance(envelope, Malformed):
             return self._rejected(lookup, delivery, envelope)
-        if envelope.message_id is None and not delivery.named:
-            metrics.unnamed.inc()
+        is_unnamed = envelope.message_id is None and not delivery.named
         envelope = rules.rights.complete(envelope)
         # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
         message_id = envelope.message_id or derived_id(delivery.queue, delivery.delivery_id)
@@ -168,9 +168,15 @@ class Schemas:
         if refusal:
             found = Reason.ENVELOPE_INVALID, refusal
         elif rules.registers_tenants and envelope.tenant_id not in lookup.registry.suspended:
-            found, newcomer = self._judge_newcomer(lookup, delivery.queue, envelope, unscoped)
+            found, newcomer = self._judge_newcomer(
+                lookup, delivery.queue, envelope, unscoped, may_wait=may_wait
+            )
         else:
-            found = _tenant_trouble(lookup, envelope.tenant_id) or self._fit(lookup, envelope, unscoped)
+            found = _tenant_trouble(lookup, envelope.tenant_id) or self._fit(
+                lookup, envelope, unscoped, may_wait=may_wait
+            )
+        if is_unnamed:
+            metrics.unnamed.inc()
         if isinstance(found, EventSchema):
             return Message(
                 delivery,
@@ -194,7 +200,7 @@ class Schemas:
     def refusal(self, envelope: Envelope) -> Refusal | None:
         """Say why a stored event would be rejected for its payload, whoever sent it; None: it fits."""
         # Its id has its scope already, which no later version of a schema changes.
-        found = self._fit(self._lookup, envelope, None)
+        found = self._fit(self._lookup, envelope, None, may_wait=True)
         return None if isinstance(found, EventSchema) else found
 
     def _rejected(
@@ -212,10 +218,16 @@ class Schemas:
         return self._bindings.proven(delivery, self._lookup.rules_of(delivery.queue).tenants)
 
     def _judge_newcomer(
-        self, lookup: _Lookup, queue: str, envelope: Envelope, unscoped: Unscoped | None
+        self,
+        lookup: _Lookup,
+        queue: str,
+        envelope: Envelope,
+        unscoped: Unscoped | None,
+        *,
+        may_wait: bool,
     ) -> tuple[Refusal, str | None]:
         """Refuse an event of a tenant that is not there yet; the second names one that may be registered."""
-        tenant_id, found = envelope.tenant_id, self._fit(lookup, envelope, unscoped)
+        tenant_id, found = envelope.tenant_id, self._fit(lookup, envelope, unscoped, may_wait=may_wait)
         if isinstance(found, EventSchema) and not is_plain(tenant_id):
             words = (
                 f"no tenant {tenant_id!r}, and no queue registers one of such a name: {EXPECTED}; mend it at "
@@ -231,7 +243,9 @@ class Schemas:
         words = f"no tenant {tenant_id!r}, and no valid event to register it by: {found[1]['message']}"
         return (Reason.UNKNOWN_TENANT, {"message": words}), None
 
-    def _fit(self, lookup: _Lookup, envelope: Envelope, unscoped: Unscoped | None) -> EventSchema | Refusal:
+    def _fit(
+        self, lookup: _Lookup, envelope: Envelope, unscoped: Unscoped | None, *, may_wait: bool
+    ) -> EventSchema | Refusal:
         """Give the schema by which an event of a tenant is valid, or why there is none."""
         tenant_id, event_type = envelope.tenant_id, envelope.event_type
         versions = lookup.applicable(event_type, tenant_id)
@@ -250,7 +264,9 @@ class Schemas:
                 "message": f"event type {event_type!r} has no schema version {envelope.schema_version} "
                 f"for tenant {tenant_id!r}; there is {known}"
             }
-        trouble = self._judging.trouble(schema, envelope) or _misfit(lookup, schema, envelope)
+        trouble = self._judging.trouble(schema, envelope, may_wait=may_wait) or _misfit(
+            lookup, schema, envelope
+        )
         if trouble is None and unscoped is not None:
             violation = one_violation(schema, unscoped.pointer, "id_scope", unscoped.message)
             return Reason.SCHEMA_VIOLATION, violation

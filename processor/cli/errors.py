@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from processor.errors import ProcessorError, SettingsError, Stopped, Unavailable
+from processor.errors import Incompatible, ProcessorError, SettingsError, Stopped, Unavailable
 from processor.escaping import escaped
 from processor.terminal import fit
 
@@ -48,6 +48,8 @@ def _tell(ctx: click.Context, error: ProcessorError) -> Exit:
     match error:
         case SettingsError():
             code = Exit.USAGE
+        case Incompatible():
+            code = Exit.PROBLEM_FOUND
         case Unavailable() | Stopped():
             code = Exit.UNREACHABLE
         case _:

@@ -3,6 +3,9 @@
 worker threads ─▶ one lock ─▶ pipe ─▶ judge process       its end: by SIGPROF ─▶ it took too long
                                                           by SIGKILL, or never begun ─▶ outage: again
                                                           by anything else, twice ─▶ the library's fault
+
+A process that has reported a fault is ended. So the second time is in one that knows this schema alone:
+nothing that was compiled or judged before is part of an answer.
 """
 
 import os
@@ -44,7 +47,10 @@ _KILLS_MAX = 5
 """A payload at which it was killed from outside so often is what it is killed for: for want of memory."""
 
 _FAULTS_MAX = 2
-"""One may be the machine's."""
+"""One may be the machine's, or that of what the process had compiled before."""
+
+_SCHEMAS_MAX, _TEXT_MAX = 500, 16 * 1024 * 1024
+"""Schemas, and characters of their texts, that a process keeps compiled: some 25 bytes of memory each."""
 
 _TICK_S = 0.2
 _PART_BYTES = 1024 * 1024
@@ -74,6 +80,14 @@ class _Ended(Exception):
     def from_outside(self) -> bool:
         """Whether somebody else has killed it: an operator, or a system that is short of memory."""
         return self.code in (-signal.SIGKILL, -signal.SIGTERM)
+
+
+class _Failed(_Ended):
+    """The judge process has reported a fault. Nobody knows what else broke in it: it is to be ended."""
+
+    def __init__(self, words: str) -> None:
+        Exception.__init__(self, words)
+        self.code = 0
 
 
 class JudgeProcess:
@@ -126,9 +140,11 @@ class JudgeProcess:
         if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
             self._start()
         if schema not in self._compiled:
+            text = len(schema[0]) + sum(len(definition) for definition, _ in self._compiled)
+            if self._compiled and (len(self._compiled) >= _SCHEMAS_MAX or text > _TEXT_MAX):
+                self._start()
             key = len(self._compiled)
-            reply = self._ask(Compile(key, *schema))
-            self._compiled[schema] = key, Unusable(reply.words) if isinstance(reply, Broken) else reply
+            self._compiled[schema] = key, self._ask(Compile(key, *schema))
         return self._compiled[schema]
 
     def _judge(self, schema: Schema, payload: str) -> Answer:
@@ -144,6 +160,7 @@ class JudgeProcess:
             if ended.from_outside:
                 raise
             # The verdict is there; where it is not valid was too much to ask.
+            self._drop()
             return Found([], None)
         return found
 
@@ -163,6 +180,8 @@ class JudgeProcess:
                     kills += ended.from_outside
                     faults += not ended.from_outside
                     if kills >= _KILLS_MAX or faults >= _FAULTS_MAX:
+                        if isinstance(ended, _Failed):
+                            return Broken(str(ended))
                         times = kills + faults
                         return Broken(f"the process that judges it has ended {times} times, at last {ended}")
                     if ended.from_outside:
@@ -238,8 +257,7 @@ class JudgeProcess:
         (size,) = LENGTH.unpack(self._read(LENGTH.size))
         reply = decode_reply(self._read(size))
         if isinstance(reply, Broken):
-            # Nobody knows what else broke.
-            self._drop()
+            raise _Failed(reply.words)
         return reply
 
     def _read(self, size: int) -> bytes:

@@ -56,6 +56,9 @@ ERRORS_PAYLOAD_MAX = 8 * 1024
 """Characters of a payload whose errors are all searched for, up to this many: the library gives all or one,
 at some 7 KB and 50 µs each, and one item may break many rules."""
 
+_WORDS_MAX = 1_000
+"""Characters of what an error says: it may quote a constant of the schema, or a name in it, of megabytes."""
+
 _PROBES: tuple[Any, ...] = (None, True, 0, 0.5, "", [], {}, [[]], [{}], {"a": {}})
 """Whatever a schema leads to must stand these: the library looks at some of it at its first use only."""
 
@@ -108,21 +111,28 @@ def _judge(request: Judge, validator: jsonschema_rs.Validator) -> Reply:
         if validator.is_valid(value):
             return Valid()
         _send(Invalid())
-        if len(request.payload) <= ERRORS_PAYLOAD_MAX:
-            errors = list(validator.iter_errors(value))
-            return Found([_told(error) for error in errors[:ERRORS_MAX]], len(errors))
-        try:
-            validator.validate(value)
-        except jsonschema_rs.ValidationError as error:
-            return Found([_told(error)], None)
     except ValueError as error:
         # Lone surrogates are legal JSON, but UTF-8, and so no validator and no table, can carry them.
         return Unreadable(str(error))
+    return find_errors(validator, value, len(request.payload))
+
+
+def find_errors(validator: jsonschema_rs.Validator, value: Any, characters: int) -> Found:  # noqa: ANN401 - any JSON value
+    """Search for where a payload of so many characters, which is not valid, breaks its schema."""
+    if characters <= ERRORS_PAYLOAD_MAX:
+        errors = list(validator.iter_errors(value))
+        return Found([_told(error) for error in errors[:ERRORS_MAX]], len(errors))
+    try:
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        return Found([_told(error)], None)
     return Found([], None)
 
 
 def _told(error: jsonschema_rs.ValidationError) -> tuple[str, str, str]:
-    return pointer(error.instance_path), pointer(error.schema_path), error.message
+    told = pointer(error.instance_path), pointer(error.schema_path), error.message
+    at, rule, message = (words if len(words) <= _WORDS_MAX else words[:_WORDS_MAX] + "…" for words in told)
+    return at, rule, message
 
 
 def _limit_ourselves() -> None:

@@ -1,7 +1,8 @@
 """Whether a payload is valid by the schema of its event type, and where it is not.
 
 payload ─▶ cheap by its length and the schema's price? ─▶ valid ─▶ no trouble
-               └─ no, or not valid, or anything else ─▶ judge process ─▶ the verdict
+               │                                       └▶ not valid, and cheap to search? ─▶ its errors
+               └─ no, or anything else ─▶ judge process ─▶ the verdict
 
 A schema that can't be used, as psql may have put one in, makes its events rejections and nothing else.
 """
@@ -15,11 +16,12 @@ import jsonschema_rs
 import structlog
 
 from processor import metrics
-from processor.errors import Reason
+from processor.errors import MustWait, Reason
 from processor.model import EventSchema
 from processor.validation.compiling import compile_schema
 from processor.validation.judge import JudgeProcess, shared
-from processor.validation.judge_frames import Broken, Unreadable, Unusable, Valid
+from processor.validation.judge_frames import Broken, Found, Unreadable, Unusable, Valid
+from processor.validation.judge_process import find_errors
 from processor.validation.schema_text import schema_value
 from processor.wire import Envelope
 
@@ -27,6 +29,12 @@ log = structlog.get_logger(__name__)
 
 INLINE_NS_MAX = 50_000_000
 """What judging may cost where it holds the interpreter, by estimate; no pair was found that took a third."""
+
+_ERRORS_TIMES = 50
+"""How much more the search for all errors may cost than the verdict,"""
+
+_ERRORS_PAYLOAD_MAX, _ERRORS_SCHEMA_MAX = 2 * 1024, 16 * 1024
+"""where each error quotes no more than so many characters."""
 
 _UNUSUAL = re.compile(r"[0-9.]{17}|[0-9][eE][-+]?[0-9]{2}")
 """Numbers that take exact arithmetic: of many digits, or of large exponents. It may find what is none."""
@@ -47,15 +55,22 @@ class Known:
     validator: jsonschema_rs.Validator | None = None
     price_ns: int = 0
     price_unusual_ns: int | None = None
+    quotes_little: bool = False
+    """Whether what an error quotes of the schema is short."""
 
-    def is_cheap(self, text: str) -> bool:
+    def is_cheap(self, text: str, ns_max: float = INLINE_NS_MAX) -> bool:
         """Say whether it may be judged here."""
         # Two bytes each; a character beyond ASCII has up to four.
         pairs = len(text) * (0.5 if text.isascii() else 2)
-        if self.validator is None or pairs * self.price_ns > INLINE_NS_MAX:
+        if self.validator is None or pairs * self.price_ns > ns_max:
             return False
         unusual_ns = self.price_unusual_ns
-        return (unusual_ns is not None and pairs * unusual_ns <= INLINE_NS_MAX) or not _UNUSUAL.search(text)
+        return (unusual_ns is not None and pairs * unusual_ns <= ns_max) or not _UNUSUAL.search(text)
+
+    def is_cheap_to_search(self, text: str) -> bool:
+        """Say whether its errors may be searched for here."""
+        short = self.quotes_little and len(text) <= _ERRORS_PAYLOAD_MAX
+        return short and self.is_cheap(text, INLINE_NS_MAX / _ERRORS_TIMES)
 
 
 class Judging:
@@ -74,9 +89,16 @@ class Judging:
         for key in self._named.keys() - live:
             metrics.schema_unusable.remove(*self._named.pop(key))
 
-    def trouble(self, schema: EventSchema, envelope: Envelope) -> Refusal | None:
-        """Say why the payload of an event breaks a schema; None: it is valid. Raises Stopped."""
-        known = self._known.get(_key(schema)) or self._look_at(schema)
+    def trouble(self, schema: EventSchema, envelope: Envelope, *, may_wait: bool = True) -> Refusal | None:
+        """Say why the payload of an event breaks a schema; None: it is valid.
+
+        Raises Stopped, and MustWait where this takes the judge process and may not wait for it.
+        """
+        known = self._known.get(_key(schema))
+        if known is None:
+            if not may_wait:
+                raise MustWait
+            known = self._look_at(schema)
         if known.words is not None:
             return Reason.SCHEMA_VIOLATION, _which(schema) | {
                 "message": f"version {schema.version} of the schema can't be used; publish a corrected one, "
@@ -88,10 +110,15 @@ class Judging:
             try:
                 if known.validator.is_valid(envelope.payload_value):
                     return None
+                if known.is_cheap_to_search(envelope.payload):
+                    found = find_errors(known.validator, envelope.payload_value, len(envelope.payload))
+                    return _violation(schema, found)
             except BaseException as error:
                 # A panic in Rust is no Exception. Whatever it was, the judge process is asked again.
                 if isinstance(error, KeyboardInterrupt | SystemExit):
                     raise
+        if not may_wait:
+            raise MustWait
         return self._refusal(schema, envelope)
 
     def _refusal(self, schema: EventSchema, envelope: Envelope) -> Refusal | None:
@@ -109,23 +136,7 @@ class Judging:
                 "message": f"the payload can't be judged by version {schema.version} of the schema: "
                 f"{answer.words}; mend the schema or the payload, then replay"
             }
-        errors = [{"pointer": at, "rule": rule, "message": message} for at, rule, message in answer.errors]
-        if not errors:
-            return Reason.SCHEMA_VIOLATION, _which(schema) | {
-                "message": "the payload breaks its schema; it would take too long to search for where",
-                "errors": [],
-                "error_count": None,
-            }
-        if answer.count is None:
-            rest = " (a payload this long is searched for its first error only)"
-        else:
-            rest = f" (and {answer.count - 1} more)" if answer.count > 1 else ""
-        first = errors[0]
-        return Reason.SCHEMA_VIOLATION, _which(schema) | {
-            "message": f"{first['pointer'] or 'the payload'}: {first['message']}"[:_MESSAGE_MAX] + rest,
-            "errors": errors,
-            "error_count": answer.count,
-        }
+        return _violation(schema, answer)
 
     def _look_at(self, schema: EventSchema) -> Known:
         """Have the judge process compile a schema; do it here as well where payloads may be judged here."""
@@ -138,7 +149,8 @@ class Judging:
             known = Known()
         else:
             validator = compile_schema(schema_value(schema.definition), formats=schema.formats)
-            known = Known(None, validator, found.price_ns, found.price_unusual_ns)
+            quotes_little = len(schema.definition) <= _ERRORS_SCHEMA_MAX
+            known = Known(None, validator, found.price_ns, found.price_unusual_ns, quotes_little)
         # The definition is part of the key, because psql can change what should have been a new version.
         self._known[_key(schema)] = known
         return known
@@ -146,6 +158,26 @@ class Judging:
     def _name(self, schema: EventSchema) -> None:
         labels = self._named[_key(schema)] = schema.event_type, str(schema.version)
         metrics.schema_unusable.labels(*labels).set(1)
+
+
+def _violation(schema: EventSchema, found: Found) -> Refusal:
+    errors = [{"pointer": at, "rule": rule, "message": message} for at, rule, message in found.errors]
+    if not errors:
+        return Reason.SCHEMA_VIOLATION, _which(schema) | {
+            "message": "the payload breaks its schema; it would take too long to search for where",
+            "errors": [],
+            "error_count": None,
+        }
+    if found.count is None:
+        rest = " (a payload this long is searched for its first error only)"
+    else:
+        rest = f" (and {found.count - 1} more)" if found.count > 1 else ""
+    first = errors[0]
+    return Reason.SCHEMA_VIOLATION, _which(schema) | {
+        "message": f"{first['pointer'] or 'the payload'}: {first['message']}"[:_MESSAGE_MAX] + rest,
+        "errors": errors,
+        "error_count": found.count,
+    }
 
 
 def _which(schema: EventSchema) -> dict[str, Any]:

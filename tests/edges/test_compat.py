@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from processor import reader, registry
 from processor.cli import cli
-from processor.errors import SettingsError
+from processor.errors import Incompatible
 from tests.fix_database import count
 
 Db = psycopg.Connection[Any]
@@ -77,7 +77,7 @@ def test_a_version_is_held_to_what_its_event_type_promises(
     if not broken:
         assert registry.publish_schema(db, "order.lost", definition) == 2
         return
-    with pytest.raises(SettingsError, match="not published") as refused:
+    with pytest.raises(Incompatible, match="not published") as refused:
         registry.publish_schema(db, "order.lost", definition)
     assert [word for word in ("backward: no", "forward: no") if word in str(refused.value)] == [
         f"{word}: no" for word in broken
@@ -91,7 +91,7 @@ def test_a_refusal_names_what_narrows_and_a_payload_that_would_be_refused(run: R
 
     refused = run("schema", "publish", "order.lost", "-", stdin=NARROWER)
 
-    assert refused.exit_code == 2
+    assert refused.exit_code == 3
     assert refused.stdout == ""
     assert refused.stderr == (
         "processor: not published: event type 'order.lost' asks for --compat backward; backward: no: the new "
@@ -107,7 +107,7 @@ def test_a_refusal_names_what_narrows_and_a_payload_that_would_be_refused(run: R
 def test_what_can_t_be_proven_is_refused_too(db: Db) -> None:
     registry.publish_schema(db, "order.lost", UNTOLD[0], compat="backward")
 
-    with pytest.raises(SettingsError, match=r"it can't be proven that .* pattern .* can't be told"):
+    with pytest.raises(Incompatible, match=r"it can't be proven that .* pattern .* can't be told"):
         registry.publish_schema(db, "order.lost", UNTOLD[1])
 
     assert registry.publish_schema(db, "order.lost", UNTOLD[1], breaking=True) == 2
@@ -116,7 +116,7 @@ def test_what_can_t_be_proven_is_refused_too(db: Db) -> None:
 def test_a_promise_holds_for_the_version_that_makes_it(db: Db) -> None:
     registry.publish_schema(db, "order.lost", V1)
 
-    with pytest.raises(SettingsError, match="--compat backward"):
+    with pytest.raises(Incompatible, match="--compat backward"):
         registry.publish_schema(db, "order.lost", NARROWER, compat="backward")
     assert compat_of(db) == "none"
 
@@ -129,10 +129,10 @@ def test_a_promise_holds_for_the_version_that_makes_it(db: Db) -> None:
 def test_a_tenant_s_first_version_is_compared_with_the_shared_one_and_the_next_with_its_own(db: Db) -> None:
     registry.publish_schema(db, "order.lost", V1, compat="backward")
 
-    with pytest.raises(SettingsError, match="the shared version 1"):
+    with pytest.raises(Incompatible, match="the shared version 1"):
         registry.publish_schema(db, "order.lost", NARROWER, "acme")
     registry.publish_schema(db, "order.lost", WIDER, "acme")
-    with pytest.raises(SettingsError, match="acme's version 1"):
+    with pytest.raises(Incompatible, match="acme's version 1"):
         registry.publish_schema(db, "order.lost", V1, "acme")
 
     # Another tenant's and the shared one go on from where they are.
@@ -144,7 +144,7 @@ def test_formats_that_are_asserted_from_now_on_narrow(db: Db) -> None:
     date = {"type": "string", "format": "date"}
     registry.publish_schema(db, "order.lost", date, formats="annotate", compat="full")
 
-    with pytest.raises(SettingsError, match=r'backward: no: .*: format "date" is new'):
+    with pytest.raises(Incompatible, match=r'backward: no: .*: format "date" is new'):
         registry.publish_schema(db, "order.lost", date)
     assert registry.publish_schema(db, "order.lost", date, formats="annotate") == 2
 
@@ -169,7 +169,7 @@ def test_two_publishers_at_once_are_compared_one_after_the_other(database_url: s
             start.wait()
             try:
                 return str(registry.publish_schema(connection, "order.lost", definition))
-            except SettingsError as error:
+            except Incompatible as error:
                 return str(error)
 
     with ThreadPoolExecutor(2) as pool:

@@ -58,8 +58,8 @@ class Otherwise(Schemas):
         super().__init__(body_bytes_max=1024 * 1024, json_depth_max=64)
         self._change = change
 
-    def validate(self, delivery: Delivery) -> Verdict:
-        verdict = super().validate(delivery)
+    def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict:
+        verdict = super().validate(delivery, may_wait=may_wait)
         return self._change(verdict) if isinstance(verdict, Message) else verdict
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -21,6 +22,7 @@ from processor.errors import Reason, SettingsError, Stopped
 from processor.hangs import HangWatch
 from processor.model import EventSchema, Message, Registry, Rejection, Verdict
 from processor.schemas import Schemas
+from processor.validation import judging as judging_module
 from processor.validation.judge import Answer, JudgeProcess, require_usable
 from processor.validation.judge_frames import Broken, Found, Unusable, Usable, Valid
 from processor.validation.judge_process import JUDGE_CPU_S
@@ -155,6 +157,70 @@ def test_the_next_payload_is_judged_by_a_new_process() -> None:
     assert process.judge(UNIQUE, "[1,1]") == Found([("", "/uniqueItems", "[1,1] has non-unique elements")], 1)
 
 
+LONG = "x" * 100_000
+
+
+def test_an_error_quotes_no_megabytes_of_its_schema() -> None:
+    process = JudgeProcess()
+    names = {LONG: {"properties": {LONG: {"const": LONG}}}}
+
+    found = process.judge(a_schema({"items": {"const": LONG}}), json.dumps([1] * 50))
+    below = process.judge(a_schema({"properties": names}), json.dumps({LONG: {LONG: 1}}))
+
+    assert isinstance(found, Found)
+    assert isinstance(below, Found)
+    assert (len(found.errors), found.count) == (50, 50)
+    for answer in (found, below):
+        assert all(len(words) < 2_000 for error in answer.errors for words in error)
+
+
+def test_what_is_not_valid_is_a_violation_even_where_the_search_for_its_place_takes_all_memory() -> None:
+    before = named()
+
+    verdict = judged(a_schema({"items": {"const": LONG * 10}}), json.dumps([1] * 2_000))
+
+    assert isinstance(verdict, Rejection)
+    assert verdict.reason is Reason.SCHEMA_VIOLATION
+    assert (verdict.detail["errors"], verdict.detail["error_count"]) == ([], None)
+    assert named() == before
+
+
+INVALID: list[tuple[Any, Any]] = [
+    ({"required": ["a", "b"], "properties": {"c": {"type": "string"}}}, {"c": 1}),
+    ({"items": {"minimum": 3}}, [1, 2, 3, "a"] * 30),
+    (
+        {"$defs": {"a/b": {"const": LONG[:3_000]}}, "properties": {"~": {"$ref": "#/$defs/a~1b"}}},
+        {"~": LONG[:900]},
+    ),
+    ({"additionalProperties": False, "not": {}}, {"\u00e9": [{}]}),
+]
+
+
+def test_errors_that_are_cheap_to_find_are_found_without_the_process_and_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for definition, payload in INVALID:
+        process = JudgeProcess()
+        judge = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64, process=process)
+        judge.install(
+            Registry(1, {"acme": False}, (EventSchema(1, "order.created", None, 1, *a_schema(definition)),))
+        )
+        judge.validate(a_delivery(payload=payload))
+        process.close()
+
+        here = judge.validate(a_delivery(payload=payload))
+        assert process.pid is None
+        with monkeypatch.context() as patch:
+            patch.setattr(judging_module, "_ERRORS_PAYLOAD_MAX", 0)
+            there = judge.validate(a_delivery(payload=payload))
+        assert process.pid is not None
+
+        assert isinstance(here, Rejection)
+        assert isinstance(there, Rejection)
+        assert here.detail["errors"]
+        assert (here.reason, here.detail) == (there.reason, there.detail)
+
+
 # ── what a schema is ──────────────────────────────────────────────────────────────────────────────────
 
 MANY_PATTERNS = {"anyOf": [{"pattern": rf"[\w\W]{{200}}{i}"} for i in range(8_000)]}
@@ -165,6 +231,34 @@ def test_a_schema_that_takes_too_much_to_compile_is_unusable_and_the_next_is_not
 
     assert isinstance(process.compile(a_schema(MANY_PATTERNS)), Unusable)
     assert isinstance(process.compile(a_schema({})), Usable)
+
+
+def a_large_one(number: int) -> Schema:
+    """Of 10 KB, and some 200 MB when it is compiled."""
+    return a_schema({"anyOf": [{"pattern": rf"[\w\W]{{200}}{number}x{i}"} for i in range(400)]})
+
+
+def test_what_was_compiled_before_is_no_part_of_an_answer() -> None:
+    """More than the process may have of memory, and each is fine by itself."""
+    process = JudgeProcess()
+
+    for number in range(12):
+        assert isinstance(process.compile(a_large_one(number)), Usable)
+        assert process.judge(UNIQUE, "[1,2]") == Valid()
+        assert process.judge(a_large_one(0), '"a"') == Found(ANY, 400)
+
+
+def test_a_process_keeps_no_more_schemas_than_a_bound() -> None:
+    process, pids = JudgeProcess(), set()
+
+    for number in range(600):
+        assert process.judge(a_schema({"const": number}), str(number)) == Valid()
+        pids.add(process.pid)
+    for number in range(12):
+        assert process.judge(a_schema({"const": number, "$comment": LONG * 20}), str(number)) == Valid()
+        pids.add(process.pid)
+
+    assert len(pids) == 4
 
 
 def test_a_schema_that_takes_for_ever_is_refused_before_it_is_published() -> None:

@@ -54,9 +54,9 @@ def test_judging_that_takes_longer_than_a_transaction_may_is_not_done_in_one(
     database_url: str, db: Db
 ) -> None:
     class SlowSchemas(Schemas):
-        def validate(self, delivery: Delivery) -> Verdict:
+        def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict:
             time.sleep(0.3)
-            return super().validate(delivery)
+            return super().validate(delivery, may_wait=may_wait)
 
     schemas = SlowSchemas(body_bytes_max=1024 * 1024, json_depth_max=64)
     patience = Patience("database", wait_s_max=0.1, stop=threading.Event())

@@ -28,7 +28,7 @@ Db = psycopg.Connection[Any]
 class Untouchable(Schemas):
     """Dies of whatever it is given to read."""
 
-    def validate(self, delivery: Delivery) -> Message | Rejection:
+    def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Message | Rejection:  # noqa: ARG002
         raise AssertionError(f"{delivery.delivery_id} was read")
 
 

@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from hypothesis import settings
 
 from processor import strict_json
 from processor.errors import SettingsError
 from processor.validation.compiling import compile_schema
+from processor.validation.judge_process import find_errors
 from processor.validation.judging import INLINE_NS_MAX, Known
 from processor.validation.prices import price_of
 
@@ -128,11 +130,11 @@ FRAMES: list[Callable[[str, int], str]] = [
 ]
 
 
-def longest(known: Known, frame: Callable[[str, int], str], unit: str) -> str | None:
+def longest(is_cheap: Callable[[str], bool], frame: Callable[[str, int], str], unit: str) -> str | None:
     """Give the longest payload of a shape that is judged in the worker; None: none is."""
     for size in (BODY_BYTES_MAX >> shift for shift in range(14)):
         text = frame(unit, max(1, size // (len(unit) + 6)))
-        if len(text) <= BODY_BYTES_MAX and known.is_cheap(text):
+        if len(text) <= BODY_BYTES_MAX and is_cheap(text):
             try:
                 strict_json.check_limits(text, 64)
             except strict_json.JsonFault:
@@ -141,8 +143,11 @@ def longest(known: Known, frame: Callable[[str, int], str], unit: str) -> str | 
     return None
 
 
-def cost_ns(definition: Any, frame: Callable[[str, int], str], unit: str) -> int | None:
-    """Measure the thread's own CPU time, which other processes don't lengthen; None: not judged here."""
+def cost_ns(definition: Any, frame: Callable[[str, int], str], unit: str, *, search: bool) -> int | None:
+    """Measure the thread's own CPU time, which other processes don't lengthen; None: not judged here.
+
+    `search` says that the errors are searched for, too.
+    """
     try:
         validator = compile_schema(definition)
     except SettingsError:
@@ -150,13 +155,14 @@ def cost_ns(definition: Any, frame: Callable[[str, int], str], unit: str) -> int
     price_ns = price_of(definition)
     if price_ns is None:
         return None
-    known = Known(None, validator, price_ns, price_of(definition, unusual=True))
-    text = longest(known, frame, unit)
+    known = Known(None, validator, price_ns, price_of(definition, unusual=True), quotes_little=True)
+    text = longest(known.is_cheap_to_search if search else known.is_cheap, frame, unit)
     if text is None:
         return None
     value = strict_json.read(text, 64).value
     began = time.thread_time_ns()
-    validator.is_valid(value)
+    if not validator.is_valid(value) and search:
+        find_errors(validator, value, len(text))
     return time.thread_time_ns() - began
 
 
@@ -170,13 +176,14 @@ def pairs(rng: Rng, count: int) -> Iterator[tuple[Any, Callable[[str, int], str]
         yield a_schema(rng), rng.choice(FRAMES), a_unit(rng)
 
 
-def test_no_pair_costs_much_more_than_its_estimate() -> None:
+@pytest.mark.parametrize("search", [False, True])
+def test_no_pair_costs_much_more_than_its_estimate(*, search: bool) -> None:
     examples, tried = settings.default.max_examples, 0  # type: ignore[union-attr]
     for definition, frame, unit in pairs(Rng(examples), examples * 3):
-        cost = cost_ns(definition, frame, unit)
+        cost = cost_ns(definition, frame, unit, search=search)
         if cost is not None and cost > MARGIN * INLINE_NS_MAX:
             # Once more: the first may have met a machine that was short of memory.
-            cost = cost_ns(definition, frame, unit)
+            cost = cost_ns(definition, frame, unit, search=search)
         tried += cost is not None
 
         assert cost is None or cost <= MARGIN * INLINE_NS_MAX, (cost, json.dumps(definition), unit)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from processor.errors import SourceUnavailable, StoreFault, StoreUnavailable
+from processor.errors import MustWait, SourceUnavailable, StoreFault, StoreUnavailable
 from processor.model import Delivery, Verdict
 from processor.schemas import Schemas
 from processor.sources.memory import MemorySource
@@ -173,6 +173,29 @@ def test_an_idle_queue_is_asked_by_one_receiver() -> None:
     assert source.asking == {"receiver-0"}
 
 
+def test_what_takes_time_to_judge_holds_up_nothing_that_is_judged_at_once() -> None:
+    """More of it than there are receivers, and all of it before the rest."""
+    harness = Harness(receivers=3)
+    dear = {harness.source.send(a_body()) for _ in range(20)}
+    harness.send(50)
+
+    class DearSchemas(Schemas):
+        def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict:
+            if delivery.delivery_id in dear:
+                if not may_wait:
+                    raise MustWait
+                until(lambda: len(harness.store.saved) >= 50)
+            return super().validate(delivery, may_wait=may_wait)
+
+    harness.pipeline._validator = DearSchemas(body_bytes_max=1024, json_depth_max=64)
+
+    tally = harness.run_until_idle()
+
+    assert tally.outcomes == {"stored": 70}
+    assert {delivery.delivery_id for delivery in harness.store.saved[:50]}.isdisjoint(dear)
+    assert harness.pipeline.held.size == 0
+
+
 def test_a_suspect_is_not_even_read_before_what_came_with_it_is_saved() -> None:
     """Reading it may be what killed the process twice; on its third receive nothing else hangs on it."""
     source = MemorySource()
@@ -184,10 +207,10 @@ def test_a_suspect_is_not_even_read_before_what_came_with_it_is_saved() -> None:
     saved_when_read = []
 
     class WatchedSchemas(Schemas):
-        def validate(self, delivery: Delivery) -> Verdict:
+        def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict:
             if delivery.delivery_id == suspect:
                 saved_when_read.append(len(harness.store.saved))
-            return super().validate(delivery)
+            return super().validate(delivery, may_wait=may_wait)
 
     harness.pipeline._validator = WatchedSchemas(body_bytes_max=1024, json_depth_max=64)
 
@@ -215,10 +238,10 @@ def test_a_suspect_that_kills_the_process_comes_back_before_what_was_held_beside
     harness.send(9)
 
     class DeadlySchemas(Schemas):
-        def validate(self, delivery: Delivery) -> Verdict:
+        def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict:
             if delivery.delivery_id == suspect:
                 raise SystemExit("killed")
-            return super().validate(delivery)
+            return super().validate(delivery, may_wait=may_wait)
 
     harness.pipeline._validator = DeadlySchemas(body_bytes_max=1024, json_depth_max=64)
     with pytest.raises(RuntimeError):
