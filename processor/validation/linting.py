@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import product
 from typing import Any
 
 import jsonschema_rs
@@ -120,14 +121,8 @@ def _impossible(definition: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 -
 
 
 _BOUNDS = (
-    ("minimum", "maximum"),
-    ("exclusiveMinimum", "exclusiveMaximum"),
-    ("exclusiveMinimum", "maximum"),
-    ("minimum", "exclusiveMaximum"),
-    ("minLength", "maxLength"),
-    ("minItems", "maxItems"),
-    ("minProperties", "maxProperties"),
-    ("minContains", "maxContains"),
+    *product(("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")),
+    *((f"min{what}", f"max{what}") for what in ("Length", "Items", "Properties", "Contains")),
 )
 _ASKED_OF = {
     "string": "minLength maxLength pattern",
@@ -148,22 +143,16 @@ def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[Found]:
     at = place.at
     for least, most in _BOUNDS:
         if _is_number(schema.get(least)) and _is_number(schema.get(most)) and schema[least] > schema[most]:
-            yield (
-                "warning",
-                "contradiction",
-                f"{at}/{least}",
-                f"{least} is above {most}: no value can be both",
-            )
+            message = f"{least} is above {most}: no value can be both"
+            yield "warning", "contradiction", f"{at}/{least}", message
     yield from _of_the_type(at, schema)
     if "$ref" in schema and not place.dialect.is_modern:
         for word in schema:
             if asks(word) and word != "$ref":
-                yield (
-                    "warning",
-                    "beside $ref",
-                    f"{at}/{word}",
-                    f'{word} beside $ref has no effect in {place.dialect.name}: write both below "allOf"',
+                message = (
+                    f'{word} beside $ref has no effect in {place.dialect.name}: write both below "allOf"'
                 )
+                yield "warning", "beside $ref", f"{at}/{word}", message
     yield from _of_the_patterns(at, schema)
     yield from _of_the_values(place, schema)
     members = schema.get("properties")
@@ -214,10 +203,9 @@ def _of_the_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Found]:
 
 
 def _of_the_own_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Found]:
-    examples = schema.get("examples")
     own: list[tuple[Level, str, Any]] = [("warning", "enum", value) for value in _listed(schema.get("enum"))]
     own += [("warning", "const", schema["const"])] if "const" in schema else []
-    own += [("warning", "examples", value) for value in _listed(examples)]
+    own += [("warning", "examples", value) for value in _listed(schema.get("examples"))]
     own += [("note", "default", schema["default"])] if "default" in schema else []
     if not own or not schema.keys() & (_LOCAL - {"enum", "const"}):
         return

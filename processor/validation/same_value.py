@@ -17,6 +17,7 @@ from processor.validation.wording import listed, nearest, shown
 
 _SAME = ("if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas", "dependencies")
 _NEAREST_MAX = 100
+_DESCRIBE = 'describe it below "properties", or correct the name'
 
 
 @dataclass(slots=True)
@@ -59,12 +60,8 @@ class SameValue:
                 yield from _untyped(group)
         top = self._groups[self._top("")]
         if top.names and top.is_open and not top.holds_any:
-            yield (
-                "note",
-                "open",
-                "",
-                'members that no property describes pass; write "additionalProperties": false to refuse them',
-            )
+            advice = 'write "additionalProperties": false to refuse them'
+            yield "note", "open", "", f"members that no property describes pass; {advice}"
         yield from self._unused()
 
     def _link(self, document: Document) -> list[str]:
@@ -142,12 +139,8 @@ def _required(group: _Group) -> Iterator[Found]:
                 continue
             looked_up += 1
             near = nearest(name, sorted(group.names), 0.7) if looked_up <= _NEAREST_MAX else None
-            said = (
-                f"; is {shown(near)} meant?"
-                if near
-                else '; describe it below "properties", or correct the name'
-            )
-            message = f"{shown(name)} is required, and no property describes it{said}"
+            advice = f"is {shown(near)} meant?" if near else _DESCRIBE
+            message = f"{shown(name)} is required, and no property describes it; {advice}"
             yield "warning", "required", f"{place.at}/required", message
 
 

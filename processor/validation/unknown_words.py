@@ -16,10 +16,7 @@ _NAMES_MAX = 8
 _LOOKED_UP_MAX = 200
 """Unknown words whose nearest is looked for; each costs a millisecond."""
 
-_OPENAPI = {
-    "nullable": "",
-    "discriminator": '; write "const" for the member in each schema of the "oneOf"',
-}
+_OPENAPI = ("nullable", "discriminator")
 _TOOLS = """
     self example xml externalDocs tsType tsEnumNames tsImport goJSONSchema javaType javaName javaInterfaces
     existingJavaType javaEnumNames enumNames enumDescriptions markdownDescription markdownEnumDescriptions
@@ -28,11 +25,7 @@ _TOOLS = """
 """
 _OF_TOOLS = frozenset(_TOOLS.split())
 _STARTS = ("x-", "x_", "$$", "_", "//", "@", "#", "intellij", "vscode", "meta:", "xdm:")
-_OLDER = {
-    "divisibleBy": "multipleOf",
-    "disallow": "not",
-    "extends": "allOf",
-}
+_OLDER = {"divisibleBy": "multipleOf", "disallow": "not", "extends": "allOf"}
 _INSTEAD = {
     "id": '"$id"',
     "definitions": '"$defs"',
@@ -83,12 +76,8 @@ class UnknownWords:
                 message = f'"{word}" is a word of draft-03, without effect; write "{_OLDER[word]}"'
                 yield "warning", "other draft", at, message
             else:
-                yield (
-                    "warning",
-                    "unknown word",
-                    at,
-                    f"unknown word {shown(word)}, without effect; {self._instead(word, value, place)}",
-                )
+                instead = self._instead(word, value, place)
+                yield "warning", "unknown word", at, f"unknown word {shown(word)}, without effect; {instead}"
 
     def of_tools(self) -> Iterator[Found]:
         """Give one remark for the words that say something to tools, and nothing of payloads."""
@@ -133,13 +122,8 @@ def _takes_null(schema: dict[str, Any] | bool) -> bool:
 def _older(word: str, dialect: Dialect, at: str) -> Found:
     # Without a draft's name, such a word may tell that another was meant.
     effect = "taken all the same" if dialect.holds(word) else f"without effect in {dialect.name}"
-    message = f'"{word}" is a word of {_span(word)}, {effect}'
-    return (
-        "warning",
-        "other draft",
-        at,
-        f"{message}; name the draft, by $schema or --draft, or write {_INSTEAD[word]}",
-    )
+    advice = f"name the draft, by $schema or --draft, or write {_INSTEAD[word]}"
+    return "warning", "other draft", at, f'"{word}" is a word of {_span(word)}, {effect}; {advice}'
 
 
 def _of_other_drafts(word: str, dialect: Dialect, at: str) -> Found:
@@ -158,8 +142,9 @@ def _span(word: str) -> str:
 
 
 def _openapi(word: str, schema: dict[str, Any] | bool) -> str:
-    if word != "nullable":
-        return f'"{word}" is a word of OpenAPI, without effect{_OPENAPI[word]}'
+    if word == "discriminator":
+        instead = 'write "const" for the member in each schema of the "oneOf"'
+        return f'"{word}" is a word of OpenAPI, without effect; {instead}'
     types = schema.get("type") if isinstance(schema, dict) else None
     listed = [*(types if isinstance(types, list) else [types]), "null"]
     instead = f'"type": {shown(listed)}' if types else '"anyOf": [{…}, {"type": "null"}]'
