@@ -12,7 +12,7 @@ from processor.json_pointer import pointer
 from processor.validation.conjunctions import matches
 from processor.validation.references import Document
 from processor.validation.subschemas import Subschema, parts
-from processor.validation.unknown_words import Found
+from processor.validation.unknown_words import Oddity
 from processor.validation.wording import listed, nearest, shown
 
 _SAME = ("if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas", "dependencies")
@@ -52,7 +52,7 @@ class SameValue:
         for at in unknown:
             self._groups[self._top(at)].is_known = False
 
-    def remarks(self) -> Iterator[Found]:
+    def remarks(self) -> Iterator[Oddity]:
         """Give level, kind, pointer and message of what is odd about them."""
         for group in self._groups.values():
             if group.is_known:
@@ -84,7 +84,7 @@ class SameValue:
                 unknown.append(at)
         return unknown
 
-    def _unused(self) -> Iterator[Found]:
+    def _unused(self) -> Iterator[Oddity]:
         holders = {f"{place.at}/{word}" for place in self._places for word in ("$defs", "definitions")}
         unused = [
             place.at
@@ -123,7 +123,7 @@ def _keys(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
     yield from value if isinstance(value, dict) else ()
 
 
-def _required(group: _Group) -> Iterator[Found]:
+def _required(group: _Group) -> Iterator[Oddity]:
     if group.holds_any:
         return
     looked_up = 0
@@ -144,7 +144,7 @@ def _required(group: _Group) -> Iterator[Found]:
             yield "warning", "required", f"{place.at}/required", message
 
 
-def _untyped(group: _Group) -> Iterator[Found]:
+def _untyped(group: _Group) -> Iterator[Oddity]:
     if group.is_typed:
         return
     for word, type_ in (("properties", "object"), ("required", "object"), ("items", "array")):

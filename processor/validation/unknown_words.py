@@ -9,7 +9,7 @@ from processor.validation.subschemas import Subschema
 from processor.validation.wording import listed, nearest, shown
 
 Level: TypeAlias = Literal["warning", "note"]
-Found: TypeAlias = tuple[Level, str, str, str]
+Oddity: TypeAlias = tuple[Level, str, str, str]
 """Level, kind, pointer and message of something odd."""
 
 _NAMES_MAX = 8
@@ -52,7 +52,7 @@ class UnknownWords:
         self._of_tools: dict[str, str] = {}
         """Each word, and where it was first seen."""
 
-    def remarks(self, place: Subschema, within: Collection[str]) -> Iterator[Found]:
+    def remarks(self, place: Subschema, within: Collection[str]) -> Iterator[Oddity]:
         """Give level, kind, pointer and message for each word that the draft of a schema doesn't know.
 
         What is `within` holds schemas that something refers to.
@@ -79,7 +79,7 @@ class UnknownWords:
                 instead = self._instead(word, value, place)
                 yield "warning", "unknown word", at, f"unknown word {shown(word)}, without effect; {instead}"
 
-    def of_tools(self) -> Iterator[Found]:
+    def of_tools(self) -> Iterator[Oddity]:
         """Give one remark for the words that say something to tools, and nothing of payloads."""
         if self._of_tools:
             names = listed([shown(word) for word in self._of_tools], _NAMES_MAX)
@@ -119,14 +119,14 @@ def _takes_null(schema: dict[str, Any] | bool) -> bool:
     )
 
 
-def _older(word: str, dialect: Dialect, at: str) -> Found:
+def _older(word: str, dialect: Dialect, at: str) -> Oddity:
     # Without a draft's name, such a word may tell that another was meant.
     effect = "taken all the same" if dialect.holds(word) else f"without effect in {dialect.name}"
     advice = f"name the draft, by $schema or --draft, or write {_INSTEAD[word]}"
     return "warning", "other draft", at, f'"{word}" is a word of {_span(word)}, {effect}; {advice}'
 
 
-def _of_other_drafts(word: str, dialect: Dialect, at: str) -> Found:
+def _of_other_drafts(word: str, dialect: Dialect, at: str) -> Oddity:
     if dialect.holds(word):
         return "note", "other draft", at, f'"{word}" is a word of {_span(word)}; it is taken all the same'
     instead = f"write {_INSTEAD[word]}, or name" if word in _INSTEAD else "name"
