@@ -8,6 +8,7 @@ import pytest
 from processor.validation import comparing
 from processor.validation.comparing import Version, compare
 from processor.validation.compatibility import Compared, Verdict, takes_all
+from processor.validation.dialects import DIALECTS, Dialect
 from processor.validation.differences import differences
 from processor.validation.schema_text import schema_text, schema_value
 
@@ -267,6 +268,17 @@ def test_what_can_t_be_told_may_narrow_and_may_widen(word: str) -> None:
 
     assert any(one.narrows for one in found)
     assert any(one.widens for one in found)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_what_refers_to_the_schema_of_a_draft_is_compared(dialect: Dialect) -> None:
+    def schema(**members: Any) -> Any:
+        return {"$schema": dialect.uri, "properties": {"schema": {"$ref": dialect.uri}, **members}}
+
+    [found] = differences(schema(a={}), schema(a={"type": "null"}))
+
+    assert (found.pointer, found.narrows, found.widens) == ("/a", True, False)
+    assert differences(schema(), {"$schema": dialect.uri, "properties": {"schema": {}}})
 
 
 def test_a_change_of_what_dynamic_references_lead_to_is_never_passed_over() -> None:
