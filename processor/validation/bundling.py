@@ -137,7 +137,10 @@ class _Bundle:
         found = self._found(reference.uri, reference) or self._near(given, reference)
         if found is None:
             return None
-        document = found.read(self._dialect)
+        try:
+            document = found.read(self._dialect)
+        except SettingsError as error:
+            raise trouble(reference, f"leads to {found.file}, which can't be used: {error}") from None
         uri = reference.uri if reference.uri in document.resources else found.uri
         document.target(reference, uri)
         schema = reference.place.schema
