@@ -250,7 +250,8 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
         for directory, inner, names in os.walk(path):
             inner.sort()
             for name in sorted(names):
-                if name.lower().endswith(_SUFFIXES):
+                # A pipe without a writer would be waited for without end.
+                if name.lower().endswith(_SUFFIXES) and Path(directory, name).is_file():
                     count += 1
                     if count > FILES_MAX:
                         raise SettingsError(

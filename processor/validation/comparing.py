@@ -1,18 +1,27 @@
-"""Two versions of a schema compared, in a process of its own with a bound on its CPU time."""
+"""Two versions of a schema compared, in a process of its own, which they may cost time, memory or its end.
 
+    compare() ─▶ stdin: both ─▶ under the kernel's CPU limit ─▶ stdout: differences, then one verdict a line
+
+What was written before its end counts: the library for proofs is young, and an overflowing stack ends it all.
+"""
+
+import resource
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
 
-from processor.validation.comparison_process import CPU_S, Pair
-from processor.validation.compatibility import Verdict
-from processor.validation.differences import incomparable
-from processor.validation.plain_words import Difference
+from processor.validation.compatibility import Asked, Verdict, takes_all
+from processor.validation.differences import differences, incomparable
+from processor.validation.plain_differences import Difference
+from processor.validation.schema_text import schema_value
 
+CPU_S = 10
+MEMORY_BYTES_MAX = 2 * 1024 * 1024 * 1024
 COMPATS = ("none", "backward", "forward", "full")
-COMMAND = [sys.executable, "-m", "processor.validation.comparison_process"]
+COMMAND = [sys.executable, "-m", "processor.validation.comparing"]
 _WAIT_S = 6 * CPU_S
 """By the clock, on a machine that has other work."""
 
@@ -50,10 +59,9 @@ class Comparison:
 
 def compare(old: Version, new: Version) -> Comparison:
     """Compare two versions; what can't be known in time is unknown. Raises nothing."""
-    pair = Pair((old.definition, old.formats), (new.definition, new.formats))
     try:
         done = subprocess.run(  # noqa: S603 - a program of ours
-            COMMAND, input=msgspec.json.encode(pair), capture_output=True, timeout=_WAIT_S, check=False
+            COMMAND, input=msgspec.json.encode((old, new)), capture_output=True, timeout=_WAIT_S, check=False
         )
         lines = done.stdout.splitlines()
     except subprocess.TimeoutExpired as late:
@@ -66,3 +74,26 @@ def compare(old: Version, new: Version) -> Comparison:
     by_words = [any(one.narrows for one in found), any(one.widens for one in found)]
     verdicts += [Verdict("unknown" if may else "yes") for may in by_words[len(verdicts) :]]
     return Comparison(found, *verdicts)
+
+
+def main() -> None:
+    """Read a pair of versions, and write what is known of it, as it becomes known."""
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError, ValueError):
+        # Not everywhere.
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+    pair = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[Version, Version])
+    old, new = (Asked(schema_value(version.definition), version.formats) for version in pair)
+    _write(differences(old.definition, new.definition, formats=(old.formats, new.formats)))
+    _write(takes_all(new, old))
+    _write(takes_all(old, new))
+
+
+def _write(value: object) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -35,6 +35,10 @@ class Asked:
     definition: dict[str, Any] | bool
     formats: str = "assert"
 
+    def modern(self) -> ModernSchema:
+        """Give it as 2020-12 spells it."""
+        return ModernSchema(self.definition, formats=self.formats == "assert")
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -69,11 +73,9 @@ def _compiled(asked: Asked) -> jsonschema_rs.Validator | None:
 def _example(
     taker: Asked, taken: Asked, takes: jsonschema_rs.Validator, may_refuse: jsonschema_rs.Validator
 ) -> str | None:
-    first = ModernSchema(taken.definition, formats=taken.formats == "assert")
-    second = ModernSchema(taker.definition, formats=taker.formats == "assert")
     found = [
         text
-        for text, value in _sent(payloads(first, second, _PAYLOADS_MAX))
+        for text, value in _sent(payloads(taken.modern(), taker.modern(), _PAYLOADS_MAX))
         if takes.is_valid(value) and not may_refuse.is_valid(value)
     ]
     return min(found, key=len, default=None)
@@ -111,8 +113,8 @@ def _definitions(*both: Asked) -> list[dict[str, Any] | bool]:
         named = {"$schema": dialects.pop().uri}
         whole = [one.definition for one in both]
         return [definition | named if isinstance(definition, dict) else definition for definition in whole]
-    documents = [ModernSchema(one.definition, formats=one.formats == "assert") for one in both]
-    bundles: list[dict[str, Any] | bool] = [document.bundled(document.root) for document in documents]
+    schemas = [one.modern() for one in both]
+    bundles: list[dict[str, Any] | bool] = [schema.bundled(schema.root) for schema in schemas]
     if any(UNTRANSLATED in str(bundle) for bundle in bundles):
         raise ValueError("no draft says both")
     return bundles

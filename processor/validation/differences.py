@@ -13,7 +13,7 @@ from processor.errors import SettingsError
 from processor.json_pointer import pointer
 from processor.validation.compiling import compile_schema
 from processor.validation.conjunctions import Conjunction, ModernSchema
-from processor.validation.plain_words import (
+from processor.validation.plain_differences import (
     Difference,
     change,
     narrow,
@@ -28,15 +28,8 @@ _DEPTH_MAX = 64
 _COMPARED_MAX = 20_000
 _TOLD_MAX = 200
 _NOTES = (
-    "title",
-    "description",
-    "default",
-    "examples",
-    "example",
-    "$comment",
-    "deprecated",
-    "readOnly",
-    "writeOnly",
+    *("title", "description", "default", "examples", "example", "$comment"),
+    *("deprecated", "readOnly", "writeOnly"),
 )
 _OPAQUE = ("oneOf", "not", "contains", "propertyNames", "dependentSchemas", *DYNAMIC)
 _PATTERNS_MAX = 4

@@ -29,7 +29,7 @@ _STEPS_MAX = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class DocumentKind:
     """What sort of document schemas stand in, and so what their words mean."""
 
     name: str
@@ -48,7 +48,7 @@ class Kind:
         return {} if named is None else {"$schema": named}
 
 
-def extracted(document: Any, path: Path, kind: Kind) -> Any:  # noqa: ANN401 - any JSON value
+def extracted(document: Any, path: Path, kind: DocumentKind) -> Any:  # noqa: ANN401 - any JSON value
     """Give the schema at a path of a document, with all of the document that it refers to.
 
     A reference to another document stays. Raises SettingsError where one leads nowhere in this one.
@@ -64,7 +64,7 @@ def extracted(document: Any, path: Path, kind: Kind) -> Any:  # noqa: ANN401 - a
         return _as_part(document, path, kind)
 
 
-def translated(document: dict[str, Any], kind: Kind) -> dict[str, Any]:
+def translated(document: dict[str, Any], kind: DocumentKind) -> dict[str, Any]:
     """Give the description of an API as a document that schemas may refer to, each where it was."""
     if not kind.is_openapi_30:
         return kind.head | document
@@ -78,7 +78,7 @@ class _Inseparable(Exception):
     """A reference leads to where whoever follows it came from, or a part is of another draft."""
 
 
-def _as_part(document: dict[str, Any], path: Path, kind: Kind) -> dict[str, Any]:
+def _as_part(document: dict[str, Any], path: Path, kind: DocumentKind) -> dict[str, Any]:
     """Give a schema that refers to a path of the document, which it holds whole."""
     whole = {kind.dialect.id_word: "urn:document"} | document
     reference = {"$ref": f"{whole[kind.dialect.id_word].removesuffix('#')}#{quote(written(path))}"}
@@ -88,7 +88,7 @@ def _as_part(document: dict[str, Any], path: Path, kind: Kind) -> dict[str, Any]
 class _Extract:
     _left_behind: tuple[str, ...] = _LEFT_BEHIND
 
-    def __init__(self, document: Any, kind: Kind) -> None:  # noqa: ANN401 - any JSON value
+    def __init__(self, document: Any, kind: DocumentKind) -> None:  # noqa: ANN401 - any JSON value
         self._document = document
         self._kind = kind
         self._resources: dict[str, Path] = {TOP: ()}

@@ -21,8 +21,8 @@ from processor.validation.references import Document
 from processor.validation.same_value import SameValue
 from processor.validation.schema_text import schema_text
 from processor.validation.subschemas import Subschema
+from processor.validation.unknown_words import Found, Level, UnknownWords
 from processor.validation.wording import nearest, shown
-from processor.validation.words import Found, Level, Words
 
 _BRANCHES_MAX = 16
 _CANONICAL_BYTES_MAX = 16 * 1024
@@ -63,7 +63,7 @@ def _found(document: Document, definition: Any) -> Iterator[Found]:  # noqa: ANN
         re.search(r"/(?:(?:any|one)Of/[0-9]+|if|not)$", place.at) is not None for place, _ in places
     )
     yield from _of_the_whole(definition, branches)
-    words = Words(names_draft=isinstance(definition, dict) and "$schema" in definition)
+    words = UnknownWords(names_draft=isinstance(definition, dict) and "$schema" in definition)
     for place, schema in places:
         yield from words.remarks(place, same_value.within)
         yield from _of_a_place(place, schema)
@@ -138,22 +138,10 @@ _ASKED_OF = {
 }
 _TYPE_OF = {word: type_ for type_, words in _ASKED_OF.items() for word in words.split()}
 _LOCAL = {"type", "enum", "const", "format"} | {word for word in _TYPE_OF if KEYWORDS[word].kind is None}
-_FORMATS = (
-    *(
-        "date",
-        "date-time",
-        "time",
-        "duration",
-        "email",
-        "idn-email",
-        "hostname",
-        "idn-hostname",
-        "ipv4",
-        "ipv6",
-    ),
-    *("uri", "uri-reference", "iri", "iri-reference", "uri-template", "uuid", "json-pointer"),
-    *("relative-json-pointer", "regex"),
-)
+_FORMATS = """
+    date date-time time duration email idn-email hostname idn-hostname ipv4 ipv6 uri uri-reference iri
+    iri-reference uri-template uuid json-pointer relative-json-pointer regex
+"""
 
 
 def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[Found]:
@@ -217,7 +205,7 @@ def _of_the_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Found]:
             yield "note", "enum", f"{at}/enum", "enum names a value twice"
     name = schema.get("format")
     if isinstance(name, str) and not place.dialect.knows_format(name):
-        near = nearest(name, _FORMATS, 0.85)
+        near = nearest(name, _FORMATS.split(), 0.85)
         level: Level = "warning" if near and near != name else "note"
         said = f'; did you mean "{near}"?' if level == "warning" else "; later drafts have it" if near else ""
         message = f"the format {shown(name)} is none of {place.dialect.name}, and isn't looked at{said}"

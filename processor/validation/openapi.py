@@ -14,7 +14,7 @@ from processor import json_pointer
 from processor.errors import SettingsError
 from processor.json_pointer import pointer as written
 from processor.validation.dialects import DRAFT_7, DRAFT_2020, KEYWORDS, Dialect, dialect_named, dialect_of
-from processor.validation.extracting import Kind, Path, extracted, translated
+from processor.validation.extracting import DocumentKind, Path, extracted, translated
 from processor.validation.wording import listed
 
 _SHOWN_MAX = 5
@@ -61,26 +61,28 @@ def referable(document: Any) -> Any:  # noqa: ANN401 - any JSON value
     return translated(document, kind) if kind.is_api else document
 
 
-def _kind(document: Any, unnamed: Dialect = DRAFT_2020) -> Kind:  # noqa: ANN401 - any JSON value
+def _kind(document: Any, unnamed: Dialect = DRAFT_2020) -> DocumentKind:  # noqa: ANN401 - any JSON value
     if not isinstance(document, dict):
-        return Kind("the document", is_api=False)
+        return DocumentKind("the document", is_api=False)
     if "info" in document or "components" in document or "paths" in document:
         if "openapi" in document:
             return _openapi(document)
         if "swagger" in document:
-            return Kind("a Swagger document", is_openapi_30=True)
+            return DocumentKind("a Swagger document", is_openapi_30=True)
         if "asyncapi" in document:
-            return Kind("an AsyncAPI document", DRAFT_7)
-    return Kind("the document", dialect_of(document, unnamed), is_api=False, schema=document.get("$schema"))
+            return DocumentKind("an AsyncAPI document", DRAFT_7)
+    return DocumentKind(
+        "the document", dialect_of(document, unnamed), is_api=False, schema=document.get("$schema")
+    )
 
 
-def _openapi(document: dict[str, Any]) -> Kind:
+def _openapi(document: dict[str, Any]) -> DocumentKind:
     if str(document["openapi"]).startswith("3.0"):
-        return Kind("an OpenAPI document", is_openapi_30=True)
+        return DocumentKind("an OpenAPI document", is_openapi_30=True)
     named = document.get("jsonSchemaDialect")
     if not isinstance(named, str) or named.startswith("https://spec.openapis.org/"):
-        return Kind("an OpenAPI document")
-    return Kind("an OpenAPI document", dialect_of({"$schema": named}))
+        return DocumentKind("an OpenAPI document")
+    return DocumentKind("an OpenAPI document", dialect_of({"$schema": named}))
 
 
 def _steps(document: Any, pointer: str) -> Path:  # noqa: ANN401 - any JSON value
@@ -91,7 +93,7 @@ def _steps(document: Any, pointer: str) -> Path:  # noqa: ANN401 - any JSON valu
     return path
 
 
-def _place(document: Any, path: Path, kind: Kind) -> tuple[Path, Kind]:  # noqa: ANN401 - any JSON value
+def _place(document: Any, path: Path, kind: DocumentKind) -> tuple[Path, DocumentKind]:  # noqa: ANN401 - any JSON value
     """Give where the schema stands that a path means, and by which words it is to be read."""
     asked, form = path, None
     for _ in range(_STEPS_MAX):
@@ -114,7 +116,7 @@ def _place(document: Any, path: Path, kind: Kind) -> tuple[Path, Kind]:  # noqa:
     return path, kind if form is None else _of_format(written(asked), str(form), kind)
 
 
-def _of_format(pointer: str, form: str, kind: Kind) -> Kind:
+def _of_format(pointer: str, form: str, kind: DocumentKind) -> DocumentKind:
     """Give by which words the payload of an AsyncAPI message is to be read."""
     plain, _, version = form.partition(";")
     version = version.rpartition("=")[2].strip()
@@ -123,7 +125,7 @@ def _of_format(pointer: str, form: str, kind: Kind) -> Kind:
     if plain.startswith("application/vnd.oai.openapi"):
         return _openapi({"openapi": version})
     if plain.startswith("application/schema+"):
-        return Kind(kind.name, dialect_named(version) or kind.dialect)
+        return DocumentKind(kind.name, dialect_named(version) or kind.dialect)
     raise SettingsError(
         f"--pointer {pointer}: its schemaFormat is {form[:80]!r}; expected that of JSON Schema"
     )

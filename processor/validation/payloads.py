@@ -8,30 +8,16 @@ from itertools import islice
 from typing import Any
 
 from processor.validation.conjunctions import Conjunction, ModernSchema
-from processor.validation.plain_words import bound, limit, types_of, values_of
+from processor.validation.plain_differences import bound, limit, types_of, values_of
 from processor.validation.subschemas import Subschema
 
 _PLACES_MAX = 5000
 _VALUES_MAX = 100
 _LONG = 300
 _SAMPLES = (
-    "x",
-    "",
-    "2024-05-01T12:00:00Z",
-    "2024-05-01",
-    "12:00:00Z",
-    "P1D",
-    "a@example.com",
-    "example.com",
-    "192.0.2.1",
-    "2001:db8::1",
-    "https://example.com/",
-    "0d0a7f3e-5b1c-4f5e-9c1a-2b3c4d5e6f70",
-    "/a",
-    "A1",
-    "EUR",
-    "1",
-    "é",
+    *("x", "", "2024-05-01T12:00:00Z", "2024-05-01", "12:00:00Z", "P1D", "a@example.com", "example.com"),
+    *("192.0.2.1", "2001:db8::1", "https://example.com/", "0d0a7f3e-5b1c-4f5e-9c1a-2b3c4d5e6f70", "/a"),
+    *("A1", "EUR", "1", "é"),
 )
 _NUMBERS = (1, 0, -1, 0.5, 100, 1000000000000)
 

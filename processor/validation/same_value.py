@@ -12,8 +12,8 @@ from processor.json_pointer import pointer
 from processor.validation.conjunctions import matches
 from processor.validation.references import Document
 from processor.validation.subschemas import Subschema, parts
+from processor.validation.unknown_words import Found
 from processor.validation.wording import listed, nearest, shown
-from processor.validation.words import Found
 
 _SAME = ("if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas", "dependencies")
 _NEAREST_MAX = 100

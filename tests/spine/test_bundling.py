@@ -1,6 +1,7 @@
 """A bundle is complete in itself, keeps every digit, and judges as its documents do beside one another."""
 
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,14 @@ def test_a_document_is_found_by_its_path_and_no_place_of_the_machine_is_stored(t
 
     assert (valid(whole, {"total": 1}), valid(whole, {"total": "1"})) == (True, False)
     assert str(tmp_path) not in schema_text(whole)
+
+
+def test_a_pipe_in_a_directory_is_passed_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    put(tmp_path / "money.json", {"type": "number"})
+    root = put(tmp_path / "order.json", {"$ref": "money.json"})
+
+    assert "number" in schema_text(bundle(root, tmp_path))
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)

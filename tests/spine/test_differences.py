@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from processor.validation import comparing, comparison_process
+from processor.validation import comparing
 from processor.validation.comparing import Version, compare
 from processor.validation.compatibility import Asked, Verdict, takes_all
 from processor.validation.dialects import DIALECTS, Dialect
@@ -391,7 +391,7 @@ def test_a_comparison_that_dies_says_what_it_knew(monkeypatch: pytest.MonkeyPatc
 
 def test_a_comparison_takes_no_more_cpu_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = (
-        f"import {comparison_process.__name__} as process; process.CPU_S = 1; "
+        f"import {comparing.__name__} as process; process.CPU_S = 1; "
         "process.differences = lambda *_, **__: [0 for _ in iter(int, 1)]; process.main()"
     )
     monkeypatch.setattr(comparing, "COMMAND", [sys.executable, "-c", endless])

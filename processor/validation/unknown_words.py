@@ -50,7 +50,7 @@ _INSTEAD = {
 }
 
 
-class Words:
+class UnknownWords:
     """Looks at the words of one schema after another; the whole may have named its draft, or not."""
 
     def __init__(self, *, names_draft: bool) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import jsonschema_rs
 
@@ -12,8 +12,6 @@ from processor.validation.conjunctions import Conjunction
 from processor.validation.dialects import DRAFT_4
 from processor.validation.form_faults import TYPES
 from processor.validation.wording import listed, shortened
-
-Kind: TypeAlias = Literal["adds", "removes", "narrows", "widens", "changes", "notes"]
 
 _UNTOLD = "whether it narrows can't be told"
 _TYPES = frozenset(TYPES)
@@ -26,7 +24,7 @@ class Difference:
     """One difference at one place of a payload; `narrows`: payloads taken before may be refused by it."""
 
     pointer: str
-    kind: Kind
+    kind: Literal["adds", "removes", "narrows", "widens", "changes", "notes"]
     words: str
     narrows: bool = False
     widens: bool = False
