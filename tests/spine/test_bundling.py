@@ -112,6 +112,29 @@ def test_all_documents_that_are_missing_are_named_at_once_and_how_to_give_them(t
     assert "--with FILE" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"type": "string"', "line 1"),
+        ('{"$schema": "nope"}', "'nope'"),
+        ('"text"', "expected a JSON Schema"),
+        ('{"$id": "https://e/a#b"}', "has a fragment"),
+    ],
+)
+def test_a_document_of_a_directory_that_can_t_be_used_is_named(tmp_path: Path, text: str, words: str) -> None:
+    broken = put(tmp_path / "broken.json", text)
+    between = put(tmp_path / "between.json", {"items": {"$ref": "broken.json"}})
+    for name, holder in (("root.json", ""), ("far.json", str(between))):
+        ref = "between.json" if holder else "broken.json"
+        root = put(tmp_path / name, {"items": {"$ref": ref}})
+
+        with pytest.raises(SettingsError, match=words) as refused:
+            bundle(root, tmp_path)
+
+        assert f"{holder}: at /items: $ref" in f": {refused.value}".replace(": :", ":")
+        assert f"leads to {broken}, which can't be used: " in str(refused.value)
+
+
 def test_two_documents_of_one_id_are_refused_where_they_differ(tmp_path: Path) -> None:
     for place, kind in (("a", "string"), ("b", "integer")):
         put(tmp_path / place / "m.json", {"$id": "https://e/m", "type": kind})
