@@ -112,13 +112,13 @@ class Row:
         memory, turn_at = self._memory, self._start + turn_word * _WORD_BYTES
         number = 0
 
-        def watched(delivery: Delivery, *, may_wait: bool = True) -> Verdict:
+        def watched(delivery: Delivery, **how: bool) -> Verdict:
             nonlocal number
             number += 1
             # In one call, since every message pays for it.
             _write_turn(memory, turn_at, number, delivery.delivery_id.encode())
             try:
-                return validate(delivery, may_wait=may_wait)
+                return validate(delivery, **how)
             finally:
                 words[turn_word] = 0
 

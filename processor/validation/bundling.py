@@ -14,7 +14,8 @@ from typing import Any
 
 from processor.errors import SettingsError
 from processor.validation.dialects import KEYWORDS, Dialect, dialect_of, metaschema_uri
-from processor.validation.openapi import referable
+from processor.validation.extracting import translated_part
+from processor.validation.openapi import is_openapi_30, referable
 from processor.validation.references import Document, Reference, missing, trouble
 from processor.validation.schema_text import FILE_BYTES_MAX, file_value
 from processor.validation.subschemas import TOP, as_uri, is_place, joined, own_uri
@@ -40,8 +41,9 @@ def bundled(
     files = [(file, is_named) for file, is_named in _files(paths) if file.absolute() != at.absolute()]
     top = Path(os.path.commonpath([at.absolute().parent, *(file.absolute().parent for file, _ in files)]))
     location = _location(at, top)
-    root = _Given(at, location if whole is None else f"{location}.part", definition)
-    others = [] if whole is None else [_Given(at, location, referable(whole))]
+    words = is_openapi_30(whole)
+    root = _Given(at, location if whole is None else f"{location}.part", definition, is_openapi_30=words)
+    others = [] if whole is None else [_Given(at, location, referable(whole), is_openapi_30=words)]
     others += [_Given.of(file, _location(file, top), is_named) for file, is_named in files]
     return _Bundle(root, others, dialect).schema()
 
@@ -53,6 +55,9 @@ class _Given:
     file: Path
     location: str
     definition: Any
+    is_openapi_30: bool | None = None
+    """Whether it has the words of OpenAPI 3.0; None: it does not say, so those of what refers to it."""
+
     fault: str | None = None
     """Why it can't be used, which matters once it is referred to."""
 
@@ -67,11 +72,17 @@ class _Given:
         try:
             with file.open("rb") as data:
                 value = file_value(data.read(FILE_BYTES_MAX + 1), file.name)
-            return cls(file, location, referable(value))
+            return cls(file, location, referable(value), is_openapi_30=is_openapi_30(value))
         except (OSError, SettingsError) as error:
             if is_named:
                 raise SettingsError(f"--with {file}: {error}") from None
-            return cls(file, location, None, str(error))
+            return cls(file, location, None, fault=str(error))
+
+    def read_as_openapi_30(self) -> None:
+        """Take it for a part of such a document, where it does not say what it is."""
+        if self.is_openapi_30 is None:
+            self.is_openapi_30, self.document = True, None
+            self.definition = translated_part(self.definition)
 
     def read(self, dialect: Dialect) -> Document:
         """Give what it holds as a document. Raises SettingsError where it can't be used."""
@@ -137,7 +148,12 @@ class _Bundle:
         found = self._found(reference.uri, reference) or self._near(given, reference)
         if found is None:
             return None
-        document = found.read(self._dialect)
+        if given.is_openapi_30 and found not in self._reached:
+            found.read_as_openapi_30()
+        try:
+            document = found.read(self._dialect)
+        except SettingsError as error:
+            raise trouble(reference, f"leads to {found.file}, which can't be used: {error}") from None
         uri = reference.uri if reference.uri in document.resources else found.uri
         document.target(reference, uri)
         schema = reference.place.schema
@@ -247,7 +263,8 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
         for directory, inner, names in os.walk(path):
             inner.sort()
             for name in sorted(names):
-                if name.lower().endswith(_SUFFIXES):
+                # A pipe without a writer would be waited for without end.
+                if name.lower().endswith(_SUFFIXES) and Path(directory, name).is_file():
                     count += 1
                     if count > FILES_MAX:
                         raise SettingsError(

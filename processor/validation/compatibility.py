@@ -8,6 +8,8 @@
 A payload is the best answer: people see at once what breaks, and no proof has to be believed.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -19,7 +21,7 @@ from processor.validation.conjunctions import UNTRANSLATED, ModernSchema
 from processor.validation.dialects import dialect_of
 from processor.validation.differences import differences
 from processor.validation.payloads import payloads
-from processor.validation.plain_differences import text
+from processor.validation.schema_text import schema_text, schema_value
 
 _PAYLOADS_MAX = 3000
 
@@ -72,11 +74,19 @@ def _example(
     taker: Compared, taken: Compared, takes: jsonschema_rs.Validator, may_refuse: jsonschema_rs.Validator
 ) -> str | None:
     found = [
-        text(value)
-        for value in payloads(taken.modern(), taker.modern(), _PAYLOADS_MAX)
+        text
+        for text, value in _sent(payloads(taken.modern(), taker.modern(), _PAYLOADS_MAX))
         if takes.is_valid(value) and not may_refuse.is_valid(value)
     ]
     return min(found, key=len, default=None)
+
+
+def _sent(values: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Give payloads as people would send them, and as they are then read; others are left out."""
+    for value in values:
+        text = schema_text(value)
+        with suppress(SettingsError):
+            yield text, schema_value(text)
 
 
 def proof(taker: Compared, taken: Compared) -> Answer:

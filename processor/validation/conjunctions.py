@@ -12,9 +12,9 @@ from typing import Any
 import jsonschema_rs
 
 from processor.validation.dialects import DRAFT_4, DRAFT_2020, Dialect, asks, dialect_of
-from processor.validation.references import Document, Reference
+from processor.validation.references import Document, Reference, schema_of_draft
 from processor.validation.spelling import CONTENT, DYNAMIC, Words, modern
-from processor.validation.subschemas import TOP, Subschema, joined, rebuilt
+from processor.validation.subschemas import Subschema, joined, rebuilt
 
 UNTRANSLATED = "x-untranslated"
 _WALKED_MAX = 1_000_000
@@ -43,7 +43,7 @@ class ModernSchema:
         return any(word in str(self._definition) for word in DYNAMIC)
 
     def conjunction(self, nodes: Sequence[Subschema]) -> "Conjunction":
-        """Give all that several subschemas ask of one value. Raises ReferencingError."""
+        """Give all that several subschemas ask of one value. Raises SettingsError."""
         parts: list[tuple[Subschema, Words]] = []
         seen: set[int] = set()
         refuses = False
@@ -121,9 +121,7 @@ class ModernSchema:
             return self._document.place(self._document.target(reference))
         uri = f"{reference.uri}#{reference.fragment}"
         if uri not in self._of_drafts:
-            # The library has the schemas of drafts at hand where something refers to them.
-            registry = jsonschema_rs.Registry([(TOP, {"$ref": uri})], draft=node.dialect.number)
-            schema = registry.resolver(TOP).lookup(uri).contents
+            schema = schema_of_draft(reference)
             dialect = dialect_of(schema, node.dialect)
             self._of_drafts[uri] = replace(node.within(schema), base=reference.uri, dialect=dialect)
         return self._of_drafts[uri]

@@ -9,10 +9,9 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-import jsonschema_rs
-
 from processor.errors import SettingsError
 from processor.json_pointer import pointer
+from processor.validation.compiling import compile_schema
 from processor.validation.conjunctions import Conjunction, ModernSchema
 from processor.validation.plain_differences import (
     Difference,
@@ -51,13 +50,21 @@ def differences(
             ModernSchema(new, formats=formats[1] == "assert"),
         )
         return comparing.compare("", [comparing.old.root], [comparing.new.root], 0)
-    except (jsonschema_rs.ReferencingError, SettingsError, ValueError, TypeError, AttributeError) as error:
-        return [incomparable(str(error))]
+    except Exception:  # noqa: BLE001 - what can't be used may end in anything
+        return [incomparable(_trouble(old) or _trouble(new) or "they ask for too much")]
 
 
 def incomparable(why: str) -> Difference:
     """Say that two schemas can't be compared word by word."""
     return change("", f"the versions can't be compared word by word: {why}")
+
+
+def _trouble(definition: dict[str, Any] | bool) -> str | None:
+    try:
+        compile_schema(definition)
+    except SettingsError as error:
+        return str(error)
+    return None
 
 
 class _Comparing:

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 from processor import json_pointer
 from processor.errors import SettingsError
 from processor.json_pointer import pointer as written
-from processor.validation.dialects import DRAFT_2020, Dialect, dialect_of
+from processor.validation.dialects import DRAFT_2020, KEYWORDS, Dialect, asks, dialect_of
 from processor.validation.spelling import DYNAMIC, exclude_by_number
 from processor.validation.subschemas import TOP, joined, own_uri, rebuilt
 
@@ -24,6 +24,7 @@ _LEFT_BEHIND = ("$defs", "definitions", "$id", "id", "$schema", "$anchor")
 
 _NOTES_OF_APIS = ("discriminator", "xml", "externalDocs")
 _DATA = ("example", "examples", "default", "enum", "const")
+MAPS = ("schemas", *(word for word, known in KEYWORDS.items() if known.kind == "map"))
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _STEPS_MAX = 50
 
@@ -71,7 +72,29 @@ def translated(document: dict[str, Any], kind: DocumentKind) -> dict[str, Any]:
     found: dict[str, Any] = {
         name: document[name] for name in ("components", "definitions") if name in document
     }
-    return kind.head | _InPlace(document, kind).translated(found)
+    return {**kind.head, **translated_part(found)}
+
+
+def translated_part(value: Any, *, is_map: bool = False) -> Any:  # noqa: ANN401 - any JSON value
+    """Give a part of a document of OpenAPI 3.0, each schema where it was, in words of 2020-12.
+
+    A part may be a schema, a map of some by name, or hold some anywhere; `is_map`: its members are names.
+    """
+    if isinstance(value, list):
+        return [translated_part(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if not is_map and isinstance(value.get("$ref"), str):
+        return {"$ref": value["$ref"]}
+    found = {
+        word: part
+        if word in _DATA and not is_map
+        else translated_part(part, is_map=word in MAPS and not is_map)
+        for word, part in value.items()
+    }
+    if is_map or not any(asks(word) for word in value):
+        return found
+    return _from_openapi_30(_without_notes(found))
 
 
 class _Inseparable(Exception):
@@ -86,8 +109,6 @@ def _as_part(document: dict[str, Any], path: Path, kind: DocumentKind) -> dict[s
 
 
 class _Extract:
-    _left_behind: tuple[str, ...] = _LEFT_BEHIND
-
     def __init__(self, document: Any, kind: DocumentKind) -> None:  # noqa: ANN401 - any JSON value
         self._document = document
         self._kind = kind
@@ -144,7 +165,7 @@ class _Extract:
                 raise _Inseparable
             if word == "$ref" and isinstance(value, str):
                 members[word] = self._reference(value, path)
-            elif word not in self._left_behind:
+            elif word not in _LEFT_BEHIND:
                 members[word] = self._word(word, value, path)
         if self._kind.is_api:
             members = _without_notes(members)
@@ -208,27 +229,6 @@ class _Extract:
         while name in others:
             name, number = f"{wanted}_{number}", number + 1
         return name
-
-
-class _InPlace(_Extract):
-    """Translates words alone: all schemas stay, and references lead where they led."""
-
-    _left_behind = ()
-
-    def translated(self, found: dict[str, Any]) -> dict[str, Any]:
-        components = found.get("components")
-        if isinstance(components, dict):
-            found = found | {"components": components | self._maps(components, "schemas")}
-        return found | self._maps(found, "definitions")
-
-    def _maps(self, within: dict[str, Any], name: str) -> dict[str, Any]:
-        schemas = within.get(name)
-        if not isinstance(schemas, dict):
-            return {}
-        return {name: {one: self._taken(schema, ()) for one, schema in schemas.items()}}
-
-    def _reference(self, reference: str, path: Path) -> str:  # noqa: ARG002 - as above
-        return reference
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - any JSON value

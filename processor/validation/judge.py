@@ -73,7 +73,9 @@ class _Ended(Exception):
     """The judge process has ended before its answer; the code is as subprocess gives it."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"of {signal.Signals(-code).name}" if code < 0 else f"with code {code}")
+        super().__init__(
+            f"it has ended {f'of {signal.Signals(-code).name}' if code < 0 else f'with code {code}'}"
+        )
         self.code = code
 
     @property
@@ -82,12 +84,8 @@ class _Ended(Exception):
         return self.code in (-signal.SIGKILL, -signal.SIGTERM)
 
 
-class _Failed(_Ended):
+class _Failed(Exception):
     """The judge process has reported a fault. Nobody knows what else broke in it: it is to be ended."""
-
-    def __init__(self, words: str) -> None:
-        Exception.__init__(self, words)
-        self.code = 0
 
 
 class JudgeProcess:
@@ -105,7 +103,7 @@ class JudgeProcess:
         self._stop = stop or threading.Event()
         self._at_rest = at_rest
         self._patience = Patience("judge process", wait_s_max=_WAIT_S_MAX, stop=self._stop)
-        self._lock = threading.Lock()
+        self._next, self._lock = threading.Lock(), threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._come = bytearray()
@@ -130,7 +128,12 @@ class JudgeProcess:
     def compile(self, schema: Schema) -> Usable | Unusable:
         """Try whether a schema can be used. Raises Stopped."""
         found = self._outlast(lambda: self._compile(schema)[1], COMPILE_CPU_S)
-        return Unusable(found.words) if isinstance(found, Broken) else found
+        if isinstance(found, Broken):
+            return Unusable(
+                f"not a usable JSON Schema: {found.words}; make it smaller: fewer references that lead to "
+                "others, fewer and shorter repetitions in patterns"
+            )
+        return found
 
     def judge(self, schema: Schema, payload: str) -> Answer:
         """Judge a payload by a schema that can be used. Raises Stopped."""
@@ -156,8 +159,8 @@ class JudgeProcess:
             return reply
         try:
             found: Found = self._answer()
-        except _Ended as ended:
-            if ended.from_outside:
+        except (_Failed, _Ended) as ended:
+            if isinstance(ended, _Ended) and ended.from_outside:
                 raise
             # The verdict is there; where it is not valid was too much to ask.
             self._drop()
@@ -174,26 +177,33 @@ class JudgeProcess:
                 try:
                     with self._turn():
                         return ask()
+                except _Failed as failed:
+                    faults += 1
+                    if faults >= _FAULTS_MAX:
+                        return Broken(str(failed))
                 except _Ended as ended:
                     if ended.code == -signal.SIGPROF:
                         return Broken(f"it takes longer than {cpu_s:g} s of CPU time")
                     kills += ended.from_outside
                     faults += not ended.from_outside
                     if kills >= _KILLS_MAX or faults >= _FAULTS_MAX:
-                        if isinstance(ended, _Failed):
-                            return Broken(str(ended))
-                        times = kills + faults
-                        return Broken(f"the process that judges it has ended {times} times, at last {ended}")
+                        return Broken(
+                            f"the process that judges it fails {kills + faults} times: at last {ended}"
+                        )
                     if ended.from_outside:
-                        raise JudgeUnavailable(f"it has ended {ended}") from None
+                        raise JudgeUnavailable(str(ended)) from None
 
         with self._at_rest():
             return self._patience(attempt)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        while not self._lock.acquire(timeout=_TICK_S):
-            self._check_stop()
+        # Whoever waits is next: else one that comes again at once could be first each time.
+        self._acquire(self._next)
+        try:
+            self._acquire(self._lock)
+        finally:
+            self._next.release()
         try:
             yield
         except BaseException:
@@ -202,6 +212,10 @@ class JudgeProcess:
             raise
         finally:
             self._lock.release()
+
+    def _acquire(self, lock: threading.Lock) -> None:
+        while not lock.acquire(timeout=_TICK_S):
+            self._check_stop()
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
@@ -232,7 +246,7 @@ class JudgeProcess:
         try:
             self._answer()
         except _Ended as ended:
-            raise JudgeUnavailable(f"it has ended {ended} before it began") from None
+            raise JudgeUnavailable(f"{ended} before it began") from None
 
     def _drop(self) -> None:
         if self._process is not None:
@@ -280,7 +294,7 @@ class JudgeProcess:
         while not poll.poll(_TICK_S * 1000):
             self._check_stop()
             if time.monotonic() >= give_up_at:
-                raise _Ended(-signal.SIGKILL)
+                raise JudgeUnavailable(f"it has not answered for {_SILENCE_S_MAX:g} s")
 
 
 @cache

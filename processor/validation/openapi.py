@@ -13,8 +13,8 @@ from urllib.parse import unquote
 from processor import json_pointer
 from processor.errors import SettingsError
 from processor.json_pointer import pointer as written
-from processor.validation.dialects import DRAFT_7, DRAFT_2020, KEYWORDS, Dialect, dialect_named, dialect_of
-from processor.validation.extracting import DocumentKind, Path, extracted, translated
+from processor.validation.dialects import DRAFT_7, DRAFT_2020, Dialect, dialect_named, dialect_of
+from processor.validation.extracting import MAPS, DocumentKind, Path, extracted, translated
 from processor.validation.wording import listed
 
 _SHOWN_MAX = 5
@@ -25,7 +25,6 @@ _COLLECTIONS: tuple[Path, ...] = (
     ("$defs",),
     ("components", "messages"),
 )
-_MAPS = ("schemas", *(word for word, known in KEYWORDS.items() if known.kind == "map"))
 _HOLDERS = ("payload", "schema")
 """In a message and in what OpenAPI calls a media type, the schema stands below this."""
 
@@ -59,6 +58,12 @@ def referable(document: Any) -> Any:  # noqa: ANN401 - any JSON value
     """Give a document as others may refer to it: the description of an API in words of JSON Schema."""
     kind = _kind(document)
     return translated(document, kind) if kind.is_api else document
+
+
+def is_openapi_30(document: Any) -> bool | None:  # noqa: ANN401 - any JSON value
+    """Say whether a document has the words of OpenAPI 3.0 or Swagger; None: it does not say."""
+    kind = _kind(document)
+    return kind.is_openapi_30 if kind.is_api or kind.schema is not None else None
 
 
 def _kind(document: Any, unnamed: Dialect = DRAFT_2020) -> DocumentKind:  # noqa: ANN401 - any JSON value
@@ -140,7 +145,7 @@ def _is_schema(path: Path) -> bool:
 
 def _is_map(path: Path) -> bool:
     """Say whether a path ends with a word whose value is a map of schemas by name."""
-    return bool(path) and path[-1] in _MAPS and not _is_map(path[:-1])
+    return bool(path) and path[-1] in MAPS and not _is_map(path[:-1])
 
 
 def _advice(document: Any, wanted: str) -> str:  # noqa: ANN401 - any JSON value

@@ -77,6 +77,8 @@ class Document:
                 self._followed.append((reference, self.target(reference)))
             elif metaschema_uri(reference.uri) is None:
                 others.append(reference)
+            else:
+                schema_of_draft(reference)
         return others
 
     def flatten(self) -> None:
@@ -161,6 +163,22 @@ class Document:
         for name in _anchors(schema, place.dialect):
             if place.at not in (places := self._anchors.setdefault((place.base, name), [])):
                 places.append(place.at)
+
+
+def schema_of_draft(by: Reference) -> Any:  # noqa: ANN401 - any JSON value
+    """Give what a reference to the schemas of drafts leads to; the library has them at hand.
+
+    Raises SettingsError where it leads to none of them.
+    """
+    uri = f"{by.uri}#{by.fragment}"
+    registry = jsonschema_rs.Registry([(TOP, {"$ref": uri})], draft=by.place.dialect.number)
+    try:
+        return registry.resolver(TOP).lookup(uri).contents
+    except (jsonschema_rs.ReferencingError, ValueError):
+        raise trouble(
+            by,
+            f"leads to none of the schemas of {by.place.dialect.name}; correct it, or write the schema there",
+        ) from None
 
 
 def _anchors(schema: dict[str, Any], dialect: Dialect) -> Iterator[str]:

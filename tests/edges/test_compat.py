@@ -185,7 +185,7 @@ def test_a_diff_says_what_changed_between_two_versions(run: Run, db: Db) -> None
 
     told = run("schema", "diff", "order.lost", "1", "2")
 
-    example = '{"id":"x","note":"","total":100}'
+    example = '{"id":"x","total":100,"note":""}'
     assert told.exit_code == 0
     assert told.stdout.splitlines() == [
         "order.lost: the shared version 1 → the shared version 2",

@@ -1,6 +1,7 @@
 """A bundle is complete in itself, keeps every digit, and judges as its documents do beside one another."""
 
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def test_a_document_is_found_by_its_path_and_no_place_of_the_machine_is_stored(t
     assert str(tmp_path) not in schema_text(whole)
 
 
+def test_a_pipe_in_a_directory_is_passed_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    put(tmp_path / "money.json", {"type": "number"})
+    root = put(tmp_path / "order.json", {"$ref": "money.json"})
+
+    assert "number" in schema_text(bundle(root, tmp_path))
+
+
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_documents_refer_to_each_other_and_back(tmp_path: Path, dialect: Dialect) -> None:
     put(tmp_path / "line.json", {"type": "object", "properties": {"parent": {"$ref": "order.json"}}})
@@ -101,6 +110,29 @@ def test_all_documents_that_are_missing_are_named_at_once_and_how_to_give_them(t
     for words in ("not a usable JSON Schema 2020-12: ", "3 documents", "e/first", "second.json", "e/third"):
         assert words in str(caught.value)
     assert "--with FILE" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"type": "string"', "line 1"),
+        ('{"$schema": "nope"}', "'nope'"),
+        ('"text"', "expected a JSON Schema"),
+        ('{"$id": "https://e/a#b"}', "has a fragment"),
+    ],
+)
+def test_a_document_of_a_directory_that_can_t_be_used_is_named(tmp_path: Path, text: str, words: str) -> None:
+    broken = put(tmp_path / "broken.json", text)
+    between = put(tmp_path / "between.json", {"items": {"$ref": "broken.json"}})
+    for name, holder in (("root.json", ""), ("far.json", str(between))):
+        ref = "between.json" if holder else "broken.json"
+        root = put(tmp_path / name, {"items": {"$ref": ref}})
+
+        with pytest.raises(SettingsError, match=words) as refused:
+            bundle(root, tmp_path)
+
+        assert f"{holder}: at /items: $ref" in f": {refused.value}".replace(": :", ":")
+        assert f"leads to {broken}, which can't be used: " in str(refused.value)
 
 
 def test_two_documents_of_one_id_are_refused_where_they_differ(tmp_path: Path) -> None:

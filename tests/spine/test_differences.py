@@ -1,6 +1,8 @@
 """What a version of a schema changes, in words, and what is said of payloads by it."""
 
 import sys
+from copy import deepcopy
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -315,6 +317,42 @@ def test_what_can_t_be_followed_is_a_difference(bad: Any) -> None:
         assert any(one.widens for one in found)
 
 
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"$ref": "other.json"}, "it refers to a document that is not given"),
+        ({"properties": 1}, "at /properties: "),
+        ({"$ref": D7 + "/definitions/nope"}, "at (root): $ref: 'http://json-schema.org/draft-07/schema#/def"),
+    ],
+)
+def test_what_can_t_be_followed_is_said_as_publish_would_say_it(bad: Any, words: str) -> None:
+    for pair in ((bad, {"required": ["a"]}), ({"required": ["a"]}, bad)):
+        [found] = differences(*pair)
+
+        start = "the versions can't be compared word by word: not a usable JSON Schema 2020-12: "
+        assert found.words.startswith(start + words)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize(
+    "own", ["common/label.json", "/common/label.json", "label.json", "https://e/a/b.json"]
+)
+def test_a_schema_is_the_same_as_itself_whatever_its_id(dialect: Dialect, own: str) -> None:
+    part = {dialect.id_word: "part/one.json", "type": "string"}
+    label = {
+        "$schema": dialect.uri,
+        dialect.id_word: own,
+        "properties": {"a": {"oneOf": [{"$ref": "part/one.json"}, {"$ref": "#/definitions/p"}]}},
+        "required": ["a", "b"],
+        "definitions": {"p": part},
+    }
+    wider = label | {"required": ["a"]}
+
+    assert differences(label, deepcopy(label)) == []
+    assert takes_all(Compared(label), Compared(deepcopy(label))) == Verdict("yes")
+    assert takes_all(Compared(wider), Compared(label)) == Verdict("yes")
+
+
 def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None:
     found = differences({}, {"required": [f"m{number}" for number in range(1000)]})
 
@@ -330,6 +368,12 @@ def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None
         ({"type": "object"}, closed(), Verdict("no", '{"other":{}}')),
         ({"pattern": "^ab"}, {"pattern": "^a"}, Verdict("unknown")),
         ({"maximum": 1}, {"maximum": 2}, Verdict("yes")),
+        # 1000.0 is an integer, and none in draft-04.
+        (
+            {"$schema": D4, "type": "number", "multipleOf": 3, "maximum": Decimal("1000.0")},
+            {"$schema": D4, "type": "integer", "multipleOf": 3, "maximum": Decimal("1000.0")},
+            Verdict("no", "999.0"),
+        ),
         # What can't be used refuses all.
         ({"type": "nope"}, {}, Verdict("yes")),
         ({}, {"type": "nope"}, Verdict("no")),

@@ -673,6 +673,55 @@ def test_descriptions_of_apis_may_refer_to_each_other(tmp_path: Path) -> None:
     assert verdicts(schema, *good, *bad) == [True] * len(good) + [False] * len(bad)
 
 
+SPLIT = {
+    "one.yaml": "{type: number, nullable: true, minimum: 0, exclusiveMinimum: true, xml: {name: a}}",
+    "many.yaml": "{Money: {type: number, nullable: true}, Fee: {$ref: '#/Money', maximum: 1}}",
+    "common.yaml": "components: {schemas: {Money: {type: number, nullable: true}}}",
+    "deep/order.json": """{"type": "object", "properties": {
+        "nullable": {"type": "string", "nullable": true},
+        "example": {"type": "string", "nullable": true},
+        "default": {"$ref": "../one.yaml"}}}""",
+    "enum.yaml": "{enum: [{type: number, nullable: true}]}",
+    "other.json": """{"$schema": "http://json-schema.org/draft-07/schema#", "type": "number",
+        "nullable": true, "exclusiveMinimum": 0}""",
+}
+
+
+@pytest.mark.parametrize("head", [{"openapi": "3.0.3"}, {"swagger": "2.0"}])
+@pytest.mark.parametrize(
+    ("reference", "valid", "invalid"),
+    [
+        ("one.yaml", [None, 1], [0, "a"]),
+        ("many.yaml#/Money", [None, 1], ["a"]),
+        ("many.yaml#/Fee", [None, 2], ["a"]),
+        ("common.yaml#/components/schemas/Money", [None, 1], ["a"]),
+        (
+            "deep/order.json",
+            [{"nullable": None, "example": None, "default": None}, {"default": 1}],
+            [{"nullable": 1}, {"example": 1}, {"default": 0}],
+        ),
+        ("enum.yaml", [{"type": "number", "nullable": True}], [None, 1]),
+        ("other.json", [1], [None, 0]),
+    ],
+)
+def test_what_a_description_in_several_files_refers_to_has_its_words(
+    tmp_path: Path, head: Any, reference: str, valid: Any, invalid: Any
+) -> None:
+    for name, text in SPLIT.items():
+        (tmp_path / "schemas" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "schemas" / name).write_text(text)
+    schemas = {"Order": {"type": "object", "properties": {"x": {"$ref": f"schemas/{reference}"}}}}
+    api = head | {"info": {}, "paths": {}, "components": {"schemas": schemas}, "definitions": schemas}
+    pointer = "/definitions/Order" if "swagger" in head else "/components/schemas/Order"
+    how = HowToRead(pointer=pointer, others=(tmp_path / "schemas",))
+
+    schema = prepare(json.dumps(api).encode(), how, str(tmp_path / "api.json"))
+
+    payloads = [{"x": value} for value in (*valid, *invalid)]
+    assert verdicts(schema, *payloads) == [True] * len(valid) + [False] * len(invalid)
+    assert "xml" not in str(schema)
+
+
 def test_a_definition_is_taken_out_by_the_words_of_its_draft() -> None:
     words = {"items": [{"type": "string"}], "additionalItems": {"$ref": "#/definitions/M"}}
     document = {"definitions": {"O": words, "M": {"type": "integer"}}}
