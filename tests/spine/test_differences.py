@@ -41,8 +41,8 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
     "a type": (
         a("n", {"type": ["integer", "null"]}),
         a("n", {"type": "number"}),
-        ["narrows /n: type integer or null → number", "widens /n: type integer or null → number"],
-        ["narrows /n: type number → integer or null", "widens /n: type number → integer or null"],
+        ["changes /n: type integer or null → number"],
+        ["changes /n: type number → integer or null"],
     ),
     "a maximum of items": (
         {"items": a("price", {"maximum": 100})},
@@ -55,6 +55,47 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
         {"maximum": schema_value("0.1234567890123456788")},
         ["narrows (root): maximum 0.1234567890123456789 → 0.1234567890123456788"],
         ["widens (root): maximum 0.1234567890123456788 → 0.1234567890123456789"],
+    ),
+    "what is asked of another type": (
+        closed(a={"type": "number", "maximum": 1, "multipleOf": 2})
+        | {"type": "object", "required": ["a"], "minProperties": 1, "dependentRequired": {"a": ["b"]}},
+        {
+            "type": ["string", "array"],
+            **dict.fromkeys(("minLength", "maxLength", "minItems"), 3),
+            "pattern": "^a",
+            "format": "date",
+            "items": {"type": "null"},
+            "uniqueItems": True,
+        },
+        ["changes (root): type object → array or string"],
+        ["changes (root): type array or string → object"],
+    ),
+    "what is asked of a fraction": (
+        {"enum": [0.5], "maximum": 1},
+        {"enum": [0.5], "maximum": 0, "multipleOf": 1},
+        ["narrows (root): maximum 1 → 0", "narrows (root): multipleOf 1 is new"],
+        ["widens (root): maximum 0 → 1", "widens (root): multipleOf 1 is gone"],
+    ),
+    "digits beyond a float": (
+        {"minimum": 0.1, "maximum": 0.1},
+        {
+            "minimum": schema_value("0.10000000000000000001"),
+            "maximum": schema_value("0.10000000000000000001"),
+        },
+        [
+            "narrows (root): minimum 0.1 → 0.10000000000000000001",
+            "widens (root): maximum 0.1 → 0.10000000000000000001",
+        ],
+        [
+            "widens (root): minimum 0.10000000000000000001 → 0.1",
+            "narrows (root): maximum 0.10000000000000000001 → 0.1",
+        ],
+    ),
+    "more digits than are computed with": (
+        {"maximum": schema_value("0.12345678901234567890123456789012")},
+        {"maximum": schema_value("0.12345678901234567890123456789011")},
+        ["narrows (root): maximum 0.12345678901234567890123456789012 → 0.12345678901234567890123456789011"],
+        ["widens (root): maximum 0.12345678901234567890123456789011 → 0.12345678901234567890123456789012"],
     ),
     "an excluded bound": (
         {"minimum": 0},
