@@ -1,4 +1,4 @@
-"""Two versions of a schema compared, in a process of its own, which they may cost time, memory or its end.
+"""Two versions of a schema compared, in a process of its own with bounds on its CPU time and memory.
 
     compare() ─▶ stdin: both ─▶ under the kernel's CPU limit ─▶ stdout: differences, then one verdict a line
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from processor.validation.compatibility import Asked, Verdict, takes_all
+from processor.validation.compatibility import Compared, Verdict, takes_all
 from processor.validation.differences import differences, incomparable
 from processor.validation.plain_differences import Difference
 from processor.validation.schema_text import schema_value
@@ -84,7 +84,7 @@ def main() -> None:
         # Not everywhere.
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     pair = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[Version, Version])
-    old, new = (Asked(schema_value(version.definition), version.formats) for version in pair)
+    old, new = (Compared(schema_value(version.definition), version.formats) for version in pair)
     _write(differences(old.definition, new.definition, formats=(old.formats, new.formats)))
     _write(takes_all(new, old))
     _write(takes_all(old, new))

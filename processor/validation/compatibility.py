@@ -29,8 +29,8 @@ Answer: TypeAlias = Literal["yes", "no", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A schema, and how it takes formats: "assert" or "annotate"."""
+class Compared:
+    """A schema that is compared, and how it takes formats: "assert" or "annotate"."""
 
     definition: dict[str, Any] | bool
     formats: str = "assert"
@@ -48,7 +48,7 @@ class Verdict:
     example: str | None = None
 
 
-def takes_all(taker: Asked, taken: Asked) -> Verdict:
+def takes_all(taker: Compared, taken: Compared) -> Verdict:
     """Say whether a schema takes every payload that another takes."""
     takes, may_refuse = _compiled(taken), _compiled(taker)
     if takes is None or may_refuse is None:
@@ -63,7 +63,7 @@ def takes_all(taker: Asked, taken: Asked) -> Verdict:
     return Verdict(answer)
 
 
-def _compiled(asked: Asked) -> jsonschema_rs.Validator | None:
+def _compiled(asked: Compared) -> jsonschema_rs.Validator | None:
     try:
         return compile_schema(asked.definition, formats=asked.formats)
     except SettingsError:
@@ -71,7 +71,7 @@ def _compiled(asked: Asked) -> jsonschema_rs.Validator | None:
 
 
 def _example(
-    taker: Asked, taken: Asked, takes: jsonschema_rs.Validator, may_refuse: jsonschema_rs.Validator
+    taker: Compared, taken: Compared, takes: jsonschema_rs.Validator, may_refuse: jsonschema_rs.Validator
 ) -> str | None:
     found = [
         text
@@ -89,7 +89,7 @@ def _sent(values: Iterable[Any]) -> Iterator[tuple[str, Any]]:
             yield text, schema_value(text)
 
 
-def proof(taker: Asked, taken: Asked) -> Answer:
+def proof(taker: Compared, taken: Compared) -> Answer:
     """Say what the library can prove of it."""
     try:
         whole, part = (
@@ -106,7 +106,7 @@ def proof(taker: Asked, taken: Asked) -> Answer:
     return known.get(covers, "unknown")
 
 
-def _definitions(*both: Asked) -> list[dict[str, Any] | bool]:
+def _definitions(*both: Compared) -> list[dict[str, Any] | bool]:
     """Give both as the library can compare them: of one draft, by the name that it knows."""
     dialects = {dialect_of(one.definition) for one in both}
     if len(dialects) == 1:

@@ -60,7 +60,7 @@ class ModernSchema:
             pending += [node.within(branch) for branch in reversed(words.pop("allOf", ()))]
             if isinstance(reference := words.pop("$ref", None), str):
                 pending.append(self._target(node, reference))
-        return Conjunction(parts, refuses)
+        return Conjunction(self, nodes, parts, refuses)
 
     def whole(self, node: Subschema, words: Words | None = None) -> str:
         """Give a subschema, or some of its words, and all that it refers to, as text.
@@ -135,12 +135,27 @@ class ModernSchema:
 class Conjunction:
     """All that is asked of one value: the subschemas with their words, and whether one is `false`."""
 
+    schema: ModernSchema
+    nodes: Sequence[Subschema]
     parts: list[tuple[Subschema, Words]]
     refuses: bool
 
     def all(self, word: str) -> list[Any]:
         """Give what each part says by a word, where it says anything."""
         return [words[word] for _, words in self.parts if word in words]
+
+    def texts(self, *words: str) -> list[str]:
+        """Give what each part says by these words, and all that they refer to, as texts."""
+        said = [(node, {word: part[word] for word in words if word in part}) for node, part in self.parts]
+        return sorted(self.schema.whole(node, some) for node, some in said if some)
+
+    def whole(self) -> list[str]:
+        """Give all of it as texts."""
+        return sorted(map(self.schema.whole, self.nodes))
+
+    def required(self) -> set[str]:
+        """Give the members that must be there."""
+        return {name for names in self.all("required") for name in names}
 
     def branches(self, word: str) -> list[list[Subschema]]:
         """Give each list of subschemas that stands below a word."""

@@ -39,7 +39,7 @@ class Dialect:
         """Whether words beside `$ref` count."""
         return self in (DRAFT_2019, DRAFT_2020)
 
-    @lru_cache(maxsize=1000)  # noqa: B019 - there are five of us
+    @lru_cache(maxsize=1000)  # noqa: B019 - the five dialects live as long as the process
     def knows_format(self, name: str) -> bool:
         """Say whether a format is asserted; many drafts have none that is called so."""
         try:

@@ -4,7 +4,7 @@ Both schemas are walked side by side, by what they ask of one value (`conjunctio
 from their structure is said to be changed, and counts as narrower and as wider: no difference is left out.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -98,13 +98,11 @@ class _Comparing:
         yield from self._branches(old, new, depth)
         yield from self._cases(old, new, depth)
         for word in _OPAQUE:
-            if self._words(self.old, old, word) != self._words(self.new, new, word):
+            if old.texts(word) != new.texts(word):
                 yield change("", f"{word} changed")
         for word in _UNEVALUATED:
             # What it is asked of depends on every other word.
-            if (old.all(word) or new.all(word)) and self._texts(self.old, olds) != self._texts(
-                self.new, news
-            ):
+            if (old.all(word) or new.all(word)) and old.whole() != new.whole():
                 yield change("", f"{word} stands beside what changed")
         if [old.all(word) for word in _NOTES] != [new.all(word) for word in _NOTES]:
             yield Difference("", "notes", "title, description or another note changed")
@@ -112,7 +110,7 @@ class _Comparing:
     def _members(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
         if not both_take(old, new, "object"):
             return
-        required = _required(old), _required(new)
+        required = old.required(), new.required()
         for name in sorted(required[1] - required[0]):
             yield narrow(pointer([name]), "is now required")
         for name in sorted(required[0] - required[1]):
@@ -147,7 +145,7 @@ class _Comparing:
         patterns = old.patterns() | new.patterns()
         if old.patterns() != new.patterns() or len(patterns) > _PATTERNS_MAX:
             words = ("properties", "patternProperties", "additionalProperties")
-            if self._words(self.old, old, *words) != self._words(self.new, new, *words):
+            if old.texts(*words) != new.texts(*words):
                 yield change("", "patternProperties changed")
             return
         for length in range(len(patterns) + 1):
@@ -197,7 +195,7 @@ class _Comparing:
 
     def _cases(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
         """Compare `then` and `else`, where each is asked in the same case as before."""
-        if self._words(self.old, old, "if") == self._words(self.new, new, "if"):
+        if old.texts("if") == new.texts("if"):
             return
         olds, news = old.cases(), new.cases()
         if len(olds) == len(news) == 1:
@@ -207,17 +205,6 @@ class _Comparing:
                     yield from self.compare("", [first], [then], depth + 1)
                 return
         yield change("", "if, then or else changed")
-
-    def _texts(self, schema: ModernSchema, nodes: Iterable[Subschema]) -> list[str]:
-        return sorted(schema.whole(node) for node in nodes)
-
-    def _words(self, schema: ModernSchema, conjunction: Conjunction, *words: str) -> list[str]:
-        """Give what each part says by these words, as texts."""
-        said = [
-            (node, {word: value for word, value in part.items() if word in words})
-            for node, part in conjunction.parts
-        ]
-        return sorted(schema.whole(node, some) for node, some in said if some)
 
     def _left(
         self, olds: list[list[Subschema]], news: list[list[Subschema]]
@@ -229,10 +216,6 @@ class _Comparing:
             [nodes for nodes, texts in zip(olds, before, strict=True) if texts not in after],
             [nodes for nodes, texts in zip(news, after, strict=True) if texts not in before],
         )
-
-
-def _required(conjunction: Conjunction) -> set[str]:
-    return {name for names in conjunction.all("required") for name in names}
 
 
 def _bounded(found: list[Difference]) -> list[Difference]:

@@ -14,6 +14,7 @@ from processor import json_pointer
 from processor.errors import SettingsError
 from processor.json_pointer import pointer as written
 from processor.validation.dialects import DRAFT_2020, KEYWORDS, Dialect, asks, dialect_of
+from processor.validation.spelling import exclude_by_number
 from processor.validation.subschemas import TOP, joined, own_uri, rebuilt
 
 Path: TypeAlias = tuple[str, ...]
@@ -249,11 +250,7 @@ def _without_notes(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _from_openapi_30(schema: dict[str, Any]) -> dict[str, Any]:
     """Say in words of 2020-12 what a schema of OpenAPI 3.0 means by its own."""
-    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-        if isinstance(says := schema.get(exclusive), bool):
-            del schema[exclusive]
-            if says and bound in schema:
-                schema[exclusive] = schema.pop(bound)
+    exclude_by_number(schema)
     says_so = [schema.pop(word, None) is True for word in ("nullable", "x-nullable")]
     return _or_null(schema) if any(says_so) else schema
 

@@ -103,7 +103,7 @@ class JudgeProcess:
         self._stop = stop or threading.Event()
         self._at_rest = at_rest
         self._patience = Patience("judge process", wait_s_max=_WAIT_S_MAX, stop=self._stop)
-        self._lock = threading.Lock()
+        self._next, self._lock = threading.Lock(), threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._come = bytearray()
@@ -198,8 +198,12 @@ class JudgeProcess:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        while not self._lock.acquire(timeout=_TICK_S):
-            self._check_stop()
+        # Whoever waits is next: else one that comes again at once could be first each time.
+        self._acquire(self._next)
+        try:
+            self._acquire(self._lock)
+        finally:
+            self._next.release()
         try:
             yield
         except BaseException:
@@ -208,6 +212,10 @@ class JudgeProcess:
             raise
         finally:
             self._lock.release()
+
+    def _acquire(self, lock: threading.Lock) -> None:
+        while not lock.acquire(timeout=_TICK_S):
+            self._check_stop()
 
     def _check_stop(self) -> None:
         if self._stop.is_set():

@@ -92,13 +92,10 @@ class Judging:
     def trouble(self, schema: EventSchema, envelope: Envelope, *, may_wait: bool = True) -> Refusal | None:
         """Say why the payload of an event breaks a schema; None: it is valid.
 
-        Raises Stopped, and MustWait where this takes the judge process and may not wait for it.
+        Raises Stopped, and MustWait where the judge process has to judge, and this may not wait for it.
         """
-        known = self._known.get(_key(schema))
-        if known is None:
-            if not may_wait:
-                raise MustWait
-            known = self._look_at(schema)
+        # This wait is once for each schema; else the first events by one would be behind all that is dear.
+        known = self._known.get(_key(schema)) or self._look_at(schema)
         if known.words is not None:
             return Reason.SCHEMA_VIOLATION, _which(schema) | {
                 "message": f"version {schema.version} of the schema can't be used; publish a corrected one, "

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import product
 from typing import Any
 
 import jsonschema_rs
@@ -21,7 +22,7 @@ from processor.validation.references import Document
 from processor.validation.same_value import SameValue
 from processor.validation.schema_text import schema_text
 from processor.validation.subschemas import Subschema
-from processor.validation.unknown_words import Found, Level, UnknownWords
+from processor.validation.unknown_words import Level, Oddity, UnknownWords
 from processor.validation.wording import nearest, shown
 
 _BRANCHES_MAX = 16
@@ -56,7 +57,7 @@ def lint(definition: Any) -> list[Remark]:  # noqa: ANN401 - any JSON value
     return sorted(remarks.values(), key=lambda remark: remark.level != "warning")
 
 
-def _found(document: Document, definition: Any) -> Iterator[Found]:  # noqa: ANN401 - any JSON value
+def _found(document: Document, definition: Any) -> Iterator[Oddity]:  # noqa: ANN401 - any JSON value
     same_value = SameValue(document)
     places = [(place, place.schema) for place in document.places() if isinstance(place.schema, dict)]
     branches = sum(
@@ -71,7 +72,7 @@ def _found(document: Document, definition: Any) -> Iterator[Found]:  # noqa: ANN
     yield from same_value.remarks()
 
 
-def _of_the_whole(definition: Any, branches: int) -> Iterator[Found]:  # noqa: ANN401 - any JSON value
+def _of_the_whole(definition: Any, branches: int) -> Iterator[Oddity]:  # noqa: ANN401 - any JSON value
     is_small = branches <= _BRANCHES_MAX and len(schema_text(definition)) <= _CANONICAL_BYTES_MAX
     kind, little = _kind(definition, is_small=is_small)
     if kind == "true":
@@ -120,14 +121,8 @@ def _impossible(definition: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 -
 
 
 _BOUNDS = (
-    ("minimum", "maximum"),
-    ("exclusiveMinimum", "exclusiveMaximum"),
-    ("exclusiveMinimum", "maximum"),
-    ("minimum", "exclusiveMaximum"),
-    ("minLength", "maxLength"),
-    ("minItems", "maxItems"),
-    ("minProperties", "maxProperties"),
-    ("minContains", "maxContains"),
+    *product(("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")),
+    *((f"min{what}", f"max{what}") for what in ("Length", "Items", "Properties", "Contains")),
 )
 _ASKED_OF = {
     "string": "minLength maxLength pattern",
@@ -144,26 +139,20 @@ _FORMATS = """
 """
 
 
-def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[Found]:
+def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
     at = place.at
     for least, most in _BOUNDS:
         if _is_number(schema.get(least)) and _is_number(schema.get(most)) and schema[least] > schema[most]:
-            yield (
-                "warning",
-                "contradiction",
-                f"{at}/{least}",
-                f"{least} is above {most}: no value can be both",
-            )
+            message = f"{least} is above {most}: no value can be both"
+            yield "warning", "contradiction", f"{at}/{least}", message
     yield from _of_the_type(at, schema)
     if "$ref" in schema and not place.dialect.is_modern:
         for word in schema:
             if asks(word) and word != "$ref":
-                yield (
-                    "warning",
-                    "beside $ref",
-                    f"{at}/{word}",
-                    f'{word} beside $ref has no effect in {place.dialect.name}: write both below "allOf"',
+                message = (
+                    f'{word} beside $ref has no effect in {place.dialect.name}: write both below "allOf"'
                 )
+                yield "warning", "beside $ref", f"{at}/{word}", message
     yield from _of_the_patterns(at, schema)
     yield from _of_the_values(place, schema)
     members = schema.get("properties")
@@ -173,7 +162,7 @@ def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[Found]:
             yield "warning", "misplaced", f"{at}/properties/{word}", message
 
 
-def _of_the_type(at: str, schema: dict[str, Any]) -> Iterator[Found]:
+def _of_the_type(at: str, schema: dict[str, Any]) -> Iterator[Oddity]:
     types = schema.get("type")
     named = {types} if isinstance(types, str) else set(types) if isinstance(types, list) else set(TYPES)
     named |= {"number"} if "integer" in named else set()
@@ -183,7 +172,7 @@ def _of_the_type(at: str, schema: dict[str, Any]) -> Iterator[Found]:
             yield "warning", "no effect", f"{at}/{word}", message
 
 
-def _of_the_patterns(at: str, schema: dict[str, Any]) -> Iterator[Found]:
+def _of_the_patterns(at: str, schema: dict[str, Any]) -> Iterator[Oddity]:
     if at.endswith("/not"):
         # What must be nowhere in a text is looked for anywhere.
         return
@@ -196,7 +185,7 @@ def _of_the_patterns(at: str, schema: dict[str, Any]) -> Iterator[Found]:
                 yield level, "pattern", where, message
 
 
-def _of_the_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Found]:
+def _of_the_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
     at = place.at
     enum = schema.get("enum")
     if isinstance(enum, list):
@@ -213,11 +202,10 @@ def _of_the_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Found]:
     yield from _of_the_own_values(place, schema)
 
 
-def _of_the_own_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Found]:
-    examples = schema.get("examples")
+def _of_the_own_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
     own: list[tuple[Level, str, Any]] = [("warning", "enum", value) for value in _listed(schema.get("enum"))]
     own += [("warning", "const", schema["const"])] if "const" in schema else []
-    own += [("warning", "examples", value) for value in _listed(examples)]
+    own += [("warning", "examples", value) for value in _listed(schema.get("examples"))]
     own += [("note", "default", schema["default"])] if "default" in schema else []
     if not own or not schema.keys() & (_LOCAL - {"enum", "const"}):
         return

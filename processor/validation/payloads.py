@@ -73,15 +73,8 @@ class _Making:
             yield None
 
     def _objects(self, asked: Conjunction, beside: Conjunction) -> Iterator[Any]:
-        required = {name for names in asked.all("required") for name in names}
-        names = dict.fromkeys(
-            [
-                *asked.names(),
-                *required,
-                *beside.names(),
-                *(name for names in beside.all("required") for name in names),
-            ]
-        )
+        required = asked.required()
+        names = dict.fromkeys([*asked.names(), *required, *beside.names(), *beside.required()])
         members = {name: self.some(asked.member(name), beside.member(name)) for name in names}
         least = {name: members[name][0] for name in names if name in required and members[name]}
         most = {name: values[0] for name, values in members.items() if values}
@@ -99,15 +92,7 @@ class _Making:
             (len(prefix) for part in (asked, beside) for prefix in part.all("prefixItems")), default=0
         )
         places = [self.some(asked.item(at), beside.item(at)) for at in range(length + 1)]
-        lengths = {0, 1, 2, length, length + 1}
-        for part in (asked, beside):
-            lengths |= {
-                int(found) + more
-                for found in (bound(part, "minItems", max), bound(part, "maxItems", min))
-                if found is not None
-                for more in (-1, 0, 1)
-            }
-        for count in sorted(lengths):
+        for count in sorted({0, 1, 2, length, length + 1} | _lengths("Items", asked, beside)):
             if 0 <= count <= _LONG:
                 chosen = [places[min(at, length)] for at in range(count)]
                 if all(chosen):
@@ -120,14 +105,18 @@ class _Making:
                 yield [*before, value]
 
 
-def _strings(asked: Conjunction, beside: Conjunction) -> Iterator[str]:
-    lengths = {
+def _lengths(what: str, *conjunctions: Conjunction) -> set[int]:
+    """Give the lengths at the bounds of "Items" or "Length", and beside them."""
+    return {
         int(found) + more
-        for part in (asked, beside)
-        for found in (bound(part, "minLength", max), bound(part, "maxLength", min))
+        for part in conjunctions
+        for found in (bound(part, f"min{what}", max), bound(part, f"max{what}", min))
         if found is not None
         for more in (-1, 0, 1)
     }
+
+
+def _strings(asked: Conjunction, beside: Conjunction) -> Iterator[str]:
     least = int(bound(asked, "minLength", max) or 0)
     for word in ("examples", "default"):
         for said in asked.all(word):
@@ -137,7 +126,9 @@ def _strings(asked: Conjunction, beside: Conjunction) -> Iterator[str]:
     if 1 < least <= _LONG:
         yield "x" * least
     yield from _SAMPLES
-    yield from ("x" * length for length in sorted({*lengths, _LONG}) if 0 <= length <= _LONG)
+    yield from (
+        "x" * length for length in sorted(_lengths("Length", asked, beside) | {_LONG}) if 0 <= length <= _LONG
+    )
     if (known := values_of(beside)) is not None:
         yield from (value for value in known.values() if isinstance(value, str))
 

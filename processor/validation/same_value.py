@@ -12,11 +12,12 @@ from processor.json_pointer import pointer
 from processor.validation.conjunctions import matches
 from processor.validation.references import Document
 from processor.validation.subschemas import Subschema, parts
-from processor.validation.unknown_words import Found
+from processor.validation.unknown_words import Oddity
 from processor.validation.wording import listed, nearest, shown
 
 _SAME = ("if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas", "dependencies")
 _NEAREST_MAX = 100
+_DESCRIBE = 'describe it below "properties", or correct the name'
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class SameValue:
         for at in unknown:
             self._groups[self._top(at)].is_known = False
 
-    def remarks(self) -> Iterator[Found]:
+    def remarks(self) -> Iterator[Oddity]:
         """Give level, kind, pointer and message of what is odd about them."""
         for group in self._groups.values():
             if group.is_known:
@@ -59,12 +60,8 @@ class SameValue:
                 yield from _untyped(group)
         top = self._groups[self._top("")]
         if top.names and top.is_open and not top.holds_any:
-            yield (
-                "note",
-                "open",
-                "",
-                'members that no property describes pass; write "additionalProperties": false to refuse them',
-            )
+            advice = 'write "additionalProperties": false to refuse them'
+            yield "note", "open", "", f"members that no property describes pass; {advice}"
         yield from self._unused()
 
     def _link(self, document: Document) -> list[str]:
@@ -87,7 +84,7 @@ class SameValue:
                 unknown.append(at)
         return unknown
 
-    def _unused(self) -> Iterator[Found]:
+    def _unused(self) -> Iterator[Oddity]:
         holders = {f"{place.at}/{word}" for place in self._places for word in ("$defs", "definitions")}
         unused = [
             place.at
@@ -126,7 +123,7 @@ def _keys(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
     yield from value if isinstance(value, dict) else ()
 
 
-def _required(group: _Group) -> Iterator[Found]:
+def _required(group: _Group) -> Iterator[Oddity]:
     if group.holds_any:
         return
     looked_up = 0
@@ -142,16 +139,12 @@ def _required(group: _Group) -> Iterator[Found]:
                 continue
             looked_up += 1
             near = nearest(name, sorted(group.names), 0.7) if looked_up <= _NEAREST_MAX else None
-            said = (
-                f"; is {shown(near)} meant?"
-                if near
-                else '; describe it below "properties", or correct the name'
-            )
-            message = f"{shown(name)} is required, and no property describes it{said}"
+            advice = f"is {shown(near)} meant?" if near else _DESCRIBE
+            message = f"{shown(name)} is required, and no property describes it; {advice}"
             yield "warning", "required", f"{place.at}/required", message
 
 
-def _untyped(group: _Group) -> Iterator[Found]:
+def _untyped(group: _Group) -> Iterator[Oddity]:
     if group.is_typed:
         return
     for word, type_ in (("properties", "object"), ("required", "object"), ("items", "array")):

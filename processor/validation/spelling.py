@@ -26,9 +26,7 @@ def modern(schema: Mapping[str, Any], dialect: Dialect) -> Words:
     if isinstance(words.get("format"), str) and not dialect.knows_format(words["format"]):
         del words["format"]
     if dialect is DRAFT_4:
-        for word, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
-            if words.pop(exclusive, False) is True and word in words:
-                words[exclusive] = words.pop(word)
+        exclude_by_number(words)
     rest = words.pop("additionalItems", None)
     if isinstance(words.get("items"), list):
         words["prefixItems"] = words.pop("items")
@@ -38,6 +36,15 @@ def modern(schema: Mapping[str, Any], dialect: Dialect) -> Words:
         word = "dependentRequired" if isinstance(needed, list) else "dependentSchemas"
         words[word] = words.get(word, {}) | {name: needed}
     return words | _together(words, "if", "then", "else") | _together(words, "contains", *_COUNTS)
+
+
+def exclude_by_number(words: Words) -> None:
+    """Write excluded bounds as numbers, in place; draft-04 and OpenAPI 3.0 have a boolean beside each."""
+    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if isinstance(says := words.get(exclusive), bool):
+            del words[exclusive]
+            if says and bound in words:
+                words[exclusive] = words.pop(bound)
 
 
 def _together(words: Words, first: str, *others: str) -> Words:

@@ -9,17 +9,14 @@ from processor.validation.subschemas import Subschema
 from processor.validation.wording import listed, nearest, shown
 
 Level: TypeAlias = Literal["warning", "note"]
-Found: TypeAlias = tuple[Level, str, str, str]
+Oddity: TypeAlias = tuple[Level, str, str, str]
 """Level, kind, pointer and message of something odd."""
 
 _NAMES_MAX = 8
 _LOOKED_UP_MAX = 200
 """Unknown words whose nearest is looked for; each costs a millisecond."""
 
-_OPENAPI = {
-    "nullable": "",
-    "discriminator": '; write "const" for the member in each schema of the "oneOf"',
-}
+_OPENAPI = ("nullable", "discriminator")
 _TOOLS = """
     self example xml externalDocs tsType tsEnumNames tsImport goJSONSchema javaType javaName javaInterfaces
     existingJavaType javaEnumNames enumNames enumDescriptions markdownDescription markdownEnumDescriptions
@@ -28,11 +25,7 @@ _TOOLS = """
 """
 _OF_TOOLS = frozenset(_TOOLS.split())
 _STARTS = ("x-", "x_", "$$", "_", "//", "@", "#", "intellij", "vscode", "meta:", "xdm:")
-_OLDER = {
-    "divisibleBy": "multipleOf",
-    "disallow": "not",
-    "extends": "allOf",
-}
+_OLDER = {"divisibleBy": "multipleOf", "disallow": "not", "extends": "allOf"}
 _INSTEAD = {
     "id": '"$id"',
     "definitions": '"$defs"',
@@ -59,7 +52,7 @@ class UnknownWords:
         self._of_tools: dict[str, str] = {}
         """Each word, and where it was first seen."""
 
-    def remarks(self, place: Subschema, within: Collection[str]) -> Iterator[Found]:
+    def remarks(self, place: Subschema, within: Collection[str]) -> Iterator[Oddity]:
         """Give level, kind, pointer and message for each word that the draft of a schema doesn't know.
 
         What is `within` holds schemas that something refers to.
@@ -83,14 +76,10 @@ class UnknownWords:
                 message = f'"{word}" is a word of draft-03, without effect; write "{_OLDER[word]}"'
                 yield "warning", "other draft", at, message
             else:
-                yield (
-                    "warning",
-                    "unknown word",
-                    at,
-                    f"unknown word {shown(word)}, without effect; {self._instead(word, value, place)}",
-                )
+                instead = self._instead(word, value, place)
+                yield "warning", "unknown word", at, f"unknown word {shown(word)}, without effect; {instead}"
 
-    def of_tools(self) -> Iterator[Found]:
+    def of_tools(self) -> Iterator[Oddity]:
         """Give one remark for the words that say something to tools, and nothing of payloads."""
         if self._of_tools:
             names = listed([shown(word) for word in self._of_tools], _NAMES_MAX)
@@ -130,19 +119,14 @@ def _takes_null(schema: dict[str, Any] | bool) -> bool:
     )
 
 
-def _older(word: str, dialect: Dialect, at: str) -> Found:
+def _older(word: str, dialect: Dialect, at: str) -> Oddity:
     # Without a draft's name, such a word may tell that another was meant.
     effect = "taken all the same" if dialect.holds(word) else f"without effect in {dialect.name}"
-    message = f'"{word}" is a word of {_span(word)}, {effect}'
-    return (
-        "warning",
-        "other draft",
-        at,
-        f"{message}; name the draft, by $schema or --draft, or write {_INSTEAD[word]}",
-    )
+    advice = f"name the draft, by $schema or --draft, or write {_INSTEAD[word]}"
+    return "warning", "other draft", at, f'"{word}" is a word of {_span(word)}, {effect}; {advice}'
 
 
-def _of_other_drafts(word: str, dialect: Dialect, at: str) -> Found:
+def _of_other_drafts(word: str, dialect: Dialect, at: str) -> Oddity:
     if dialect.holds(word):
         return "note", "other draft", at, f'"{word}" is a word of {_span(word)}; it is taken all the same'
     instead = f"write {_INSTEAD[word]}, or name" if word in _INSTEAD else "name"
@@ -158,8 +142,9 @@ def _span(word: str) -> str:
 
 
 def _openapi(word: str, schema: dict[str, Any] | bool) -> str:
-    if word != "nullable":
-        return f'"{word}" is a word of OpenAPI, without effect{_OPENAPI[word]}'
+    if word == "discriminator":
+        instead = 'write "const" for the member in each schema of the "oneOf"'
+        return f'"{word}" is a word of OpenAPI, without effect; {instead}'
     types = schema.get("type") if isinstance(schema, dict) else None
     listed = [*(types if isinstance(types, list) else [types]), "null"]
     instead = f'"type": {shown(listed)}' if types else '"anyOf": [{…}, {"type": "null"}]'

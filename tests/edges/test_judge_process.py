@@ -17,7 +17,7 @@ import pytest
 
 from processor import metrics
 from processor.board import Board, Watched
-from processor.errors import Reason, SettingsError, Stopped
+from processor.errors import MustWait, Reason, SettingsError, Stopped
 from processor.hangs import HangWatch
 from processor.model import EventSchema, Message, Registry, Rejection, Verdict
 from processor.schemas import Schemas
@@ -25,7 +25,7 @@ from processor.validation import judge as judge_module
 from processor.validation.judge import Answer, JudgeProcess, require_usable
 from processor.validation.judge_frames import Broken, Found, Unusable, Usable, Valid
 from processor.validation.judge_process import JUDGE_CPU_S
-from tests.builders import a_body, a_delivery
+from tests.builders import ORDER_SCHEMA, a_body, a_delivery
 
 Schema = tuple[str, str]
 MARGIN = 5
@@ -146,6 +146,26 @@ def test_what_is_not_valid_is_a_violation_even_where_the_search_for_its_place_en
     assert isinstance(verdict, Rejection)
     assert verdict.reason is Reason.SCHEMA_VIOLATION
     assert (verdict.detail["errors"], verdict.detail["error_count"]) == ([], None)
+
+
+def test_who_may_not_wait_waits_for_no_payload_but_for_a_schema_that_is_met_first() -> None:
+    """Else the first event by it would be behind all the dear ones."""
+    judge = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64, process=JudgeProcess())
+    schemas = [a_schema(ORDER_SCHEMA), UNIQUE]
+    judge.install(
+        Registry(
+            1,
+            {"acme": False},
+            tuple(EventSchema(at, f"kind-{at}", None, 1, *schema) for at, schema in enumerate(schemas)),
+        )
+    )
+    dear = a_body(event_type="kind-1", payload=[10**29 + number for number in range(2_000)])
+
+    assert isinstance(judge.validate(a_delivery(event_type="kind-0"), may_wait=False), Message)
+    invalid = judge.validate(a_delivery(event_type="kind-0", payload={}), may_wait=False)
+    assert isinstance(invalid, Rejection)
+    with pytest.raises(MustWait):
+        judge.validate(a_delivery(body=dear), may_wait=False)
 
 
 def test_the_next_payload_is_judged_by_a_new_process() -> None:

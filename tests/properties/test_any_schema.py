@@ -18,6 +18,8 @@ SAMPLES = Path(__file__).parents[2] / "processor" / "devstack" / "samples"
 VENDORED = Path(str(files("check_jsonschema"))) / "builtin_schemas" / "vendor"
 DRAFTS = Path(str(files("jsonschema_specifications"))) / "schemas"
 BYTES_MAX = 40_000
+PLACES_MAX = 100_000
+"""In what was made of one: more, and something holds itself. A search without that bound took all memory."""
 WORDS = [*KEYWORDS, "x"]
 ODD: list[Any] = [
     None,
@@ -52,10 +54,12 @@ def seeds() -> list[Any]:
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Give every container and key in it, top down."""
-    pending = [value]
+    pending, seen = [value], 0
     while pending:
         at = pending.pop()
         keys = at if isinstance(at, dict) else range(len(at)) if isinstance(at, list) else ()
+        seen += len(keys)
+        assert seen < PLACES_MAX, "it has grown without end"
         for key in keys:
             yield at, key
             pending.append(at[key])

@@ -12,7 +12,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from processor.errors import SettingsError
-from processor.validation.compatibility import Asked, proof, takes_all
+from processor.validation.compatibility import Compared, proof, takes_all
 from processor.validation.compiling import compile_schema
 from processor.validation.conjunctions import ModernSchema
 from processor.validation.dialects import DIALECTS
@@ -23,17 +23,17 @@ from tests.properties.schema_pairs import a_payload, a_schema, changed
 FORMATS = ("assert", "assert", "annotate")
 
 
-def a_pair(chance: random.Random) -> tuple[Asked, Asked]:
+def a_pair(chance: random.Random) -> tuple[Compared, Compared]:
     dialect = chance.choice(DIALECTS)
     old = a_schema(chance, dialect)
     new = changed(chance, old, dialect)
     if chance.random() < 0.2:
         # The same words, by the rules of another draft.
         new["$schema"] = chance.choice(DIALECTS).uri
-    return Asked(old, chance.choice(FORMATS)), Asked(new, chance.choice(FORMATS))
+    return Compared(old, chance.choice(FORMATS)), Compared(new, chance.choice(FORMATS))
 
 
-def compiled(asked: Asked) -> jsonschema_rs.Validator | None:
+def compiled(asked: Compared) -> jsonschema_rs.Validator | None:
     try:
         return compile_schema(asked.definition, formats=asked.formats)
     except SettingsError:

@@ -9,7 +9,7 @@ import pytest
 
 from processor.validation import comparing
 from processor.validation.comparing import Version, compare
-from processor.validation.compatibility import Asked, Verdict, takes_all
+from processor.validation.compatibility import Compared, Verdict, takes_all
 from processor.validation.dialects import DIALECTS, Dialect
 from processor.validation.differences import differences
 from processor.validation.schema_text import schema_text, schema_value
@@ -379,8 +379,8 @@ def test_a_schema_is_the_same_as_itself_whatever_its_id(dialect: Dialect, own: s
     wider = label | {"required": ["a"]}
 
     assert differences(label, deepcopy(label)) == []
-    assert takes_all(Asked(label), Asked(deepcopy(label))) == Verdict("yes")
-    assert takes_all(Asked(wider), Asked(label)) == Verdict("yes")
+    assert takes_all(Compared(label), Compared(deepcopy(label))) == Verdict("yes")
+    assert takes_all(Compared(wider), Compared(label)) == Verdict("yes")
 
 
 def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None:
@@ -410,7 +410,7 @@ def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None
     ],
 )
 def test_a_payload_shows_what_is_lost(old: Any, new: Any, verdict: Verdict) -> None:
-    assert takes_all(Asked(new), Asked(old)) == verdict
+    assert takes_all(Compared(new), Compared(old)) == verdict
 
 
 def version(definition: Any) -> Version:
