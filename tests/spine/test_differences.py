@@ -383,6 +383,47 @@ def test_a_schema_is_the_same_as_itself_whatever_its_id(dialect: Dialect, own: s
     assert takes_all(Compared(wider), Compared(label)) == Verdict("yes")
 
 
+TREE = {"properties": {"next": {"$ref": "#/$defs/tree"}, "money": {"$ref": "#/$defs/money"}}}
+PARTS: dict[str, Any] = {"money": {"type": "number"}, "text": {"type": "string"}, "tree": TREE}
+SAME: list[dict[str, Any]] = [
+    {"text": {"$ref": "#/$defs/text"}, "money": {"$ref": "#/$defs/money"}, "tree": {"$ref": "#/$defs/tree"}},
+    {"tree": {"$ref": "#/$defs/t"}, "money": {"$ref": "#/$defs/a"}, "text": {"$ref": "#/$defs/b"}},
+    {"money": {"type": "number"}, "text": {"$ref": "https://e/text"}, "tree": {"$ref": "#/$defs/unrolled"}},
+]
+DEFINITIONS: list[dict[str, Any]] = [
+    PARTS,
+    {
+        "a": {"$ref": "#/$defs/money"},
+        "money": {"type": "number"},
+        "b": {"type": "string"},
+        "t": {"properties": {"money": {"$ref": "#/$defs/a"}, "next": {"$ref": "#/$defs/t"}}},
+    },
+    {
+        **PARTS,
+        "text": {"$id": "https://e/text", "type": "string"},
+        "unrolled": {"properties": {"next": {"$ref": "#/$defs/tree"}, "money": {"type": "number"}}},
+    },
+]
+
+
+@pytest.mark.parametrize("word", ["oneOf", "not", "contains", "anyOf", "propertyNames", "if"])
+@pytest.mark.parametrize("old", range(3))
+@pytest.mark.parametrize("new", range(3))
+def test_names_and_places_of_parts_are_no_difference_and_what_they_say_is(
+    old: int, new: int, word: str
+) -> None:
+    def schema(which: int, definitions: dict[str, Any]) -> dict[str, Any]:
+        part = {"properties": SAME[which]}
+        return {word: [part] if word.endswith("Of") else part, "then": False, "$defs": definitions}
+
+    other = deepcopy(DEFINITIONS[new])
+    changed = next(iter(part for part in other.values() if "properties" in part))
+    changed["properties"]["next"] = {"type": "null"}
+
+    assert differences(schema(old, DEFINITIONS[old]), schema(new, DEFINITIONS[new])) == []
+    assert differences(schema(old, DEFINITIONS[old]), schema(new, other)) != []
+
+
 def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None:
     found = differences({}, {"required": [f"m{number}" for number in range(1000)]})
 
