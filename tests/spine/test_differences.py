@@ -336,11 +336,22 @@ def test_formats_differ_where_they_are_asserted_and_were_notes() -> None:
     assert (found.kind, found.words) == ("narrows", 'format "date" is new')
 
 
+GOOD = {"required": ["a"], "minimum": 1, "multipleOf": 2}
+
+
 @pytest.mark.parametrize(
-    "bad", [{"$ref": "#/nowhere"}, {"properties": 1}, {"$schema": "x"}, {"required": 1}, {"maximum": "x"}]
+    "bad",
+    [
+        {"$ref": "#/nowhere"},
+        {"properties": 1},
+        {"$schema": "x"},
+        {"required": 1},
+        {"maximum": "x"},
+        {"multipleOf": 0},
+    ],
 )
 def test_what_can_t_be_followed_is_a_difference(bad: Any) -> None:
-    for pair in ((bad, {"required": ["a"]}), ({"required": ["a"]}, bad)):
+    for pair in ((bad, GOOD), (GOOD, bad)):
         found = differences(*pair)
 
         assert any(one.narrows for one in found)
