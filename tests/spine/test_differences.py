@@ -456,6 +456,17 @@ def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None
             {"$schema": D4, "type": "integer", "multipleOf": 3, "maximum": Decimal("1000.0")},
             Verdict("no", "999.0"),
         ),
+        ({"type": "number"}, {"type": "number", "multipleOf": 0.01}, Verdict("no", "0.005")),
+        (
+            {"type": "number", "minimum": 10},
+            {"type": "number", "minimum": 10, "multipleOf": 0.5},
+            Verdict("no", "10.25"),
+        ),
+        (
+            {"patternProperties": {"^a": {}}, "additionalProperties": False, "type": "object"},
+            {"patternProperties": {"^ab": {}}, "additionalProperties": False, "type": "object"},
+            Verdict("no", '{"a":1}'),
+        ),
         # What can't be used refuses all.
         ({"type": "nope"}, {}, Verdict("yes")),
         ({}, {"type": "nope"}, Verdict("no")),
