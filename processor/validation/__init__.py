@@ -16,7 +16,8 @@ A schema's way, from a file to verdicts:
 
     linting           what is odd: unknown_words, same_value (what is asked of one value), patterns
 
-    conjunctions      ModernSchema: what is asked of one value, as 2020-12 spells it (spelling)
+    conjunctions      ModernSchema: what is asked of one value, as 2020-12 spells it (spelling),
+                      and compared with another whatever its parts are called (normal_form)
     differences       what a version changes, in words; plain_differences where no schema stands below
     compatibility     whether one takes all that another takes; payloads shows one that it does not
     comparing         both of them in a process of its own

@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema_rs
 
 from processor.validation.dialects import DRAFT_4, DRAFT_2020, Dialect, asks, dialect_of
+from processor.validation.normal_form import normal_text
 from processor.validation.references import Document, Reference, schema_of_draft
 from processor.validation.spelling import CONTENT, DYNAMIC, Words, modern
 from processor.validation.subschemas import Subschema, joined, rebuilt
@@ -67,7 +68,9 @@ class ModernSchema:
 
         Equal texts mean the same, of another draft too. Raises ValueError where that took too much in all.
         """
-        return str(jsonschema_rs.canonical.json.to_string(self.bundled(node, words)))
+        whole = self.bundled(node, words)
+        also = jsonschema_rs.canonical.json.to_string(whole.get(UNTRANSLATED))
+        return normal_text(list(whole["$defs"].values())) + also
 
     def bundled(self, node: Subschema, words: Words | None = None) -> dict[str, Any]:
         """Give a subschema and all that it refers to as one schema of 2020-12, without notes.

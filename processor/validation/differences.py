@@ -15,6 +15,7 @@ from processor.validation.compiling import compile_schema
 from processor.validation.conjunctions import Conjunction, ModernSchema
 from processor.validation.plain_differences import (
     Difference,
+    both_take,
     change,
     narrow,
     plain_differences,
@@ -50,7 +51,8 @@ def differences(
             ModernSchema(new, formats=formats[1] == "assert"),
         )
         return comparing.compare("", [comparing.old.root], [comparing.new.root], 0)
-    except Exception:  # noqa: BLE001 - what can't be used may end in anything
+    except (ArithmeticError, AttributeError, LookupError, SettingsError, TypeError, ValueError):
+        # A schema that can't be used may have any value for a word.
         return [incomparable(_trouble(old) or _trouble(new) or "they ask for too much")]
 
 
@@ -107,6 +109,8 @@ class _Comparing:
             yield Difference("", "notes", "title, description or another note changed")
 
     def _members(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
+        if not both_take(old, new, "object"):
+            return
         required = old.required(), new.required()
         for name in sorted(required[1] - required[0]):
             yield narrow(pointer([name]), "is now required")
@@ -160,6 +164,8 @@ class _Comparing:
                     yield from self.compare(at, olds, news, depth + 1)
 
     def _items(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
+        if not both_take(old, new, "array"):
+            return
         length = max((len(prefix) for part in (old, new) for prefix in part.all("prefixItems")), default=0)
         for at in range(length):
             yield from self.compare(f"/{at}", old.item(at), new.item(at), depth + 1)

@@ -3,7 +3,10 @@
 None of them is sure to be taken; only the validators tell.
 """
 
+import re
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -19,6 +22,7 @@ _SAMPLES = (
     *("192.0.2.1", "2001:db8::1", "https://example.com/", "0d0a7f3e-5b1c-4f5e-9c1a-2b3c4d5e6f70", "/a"),
     *("A1", "EUR", "1", "é"),
 )
+_LITERAL = re.compile(r"\^?([\w-]{1,9})")
 _NUMBERS = (1, 0, -1, 0.5, 100, 1000000000000)
 
 
@@ -75,6 +79,7 @@ class _Making:
     def _objects(self, asked: Conjunction, beside: Conjunction) -> Iterator[Any]:
         required = asked.required()
         names = dict.fromkeys([*asked.names(), *required, *beside.names(), *beside.required()])
+        names |= dict.fromkeys(_names(asked.patterns() | beside.patterns()))
         members = {name: self.some(asked.member(name), beside.member(name)) for name in names}
         least = {name: members[name][0] for name in names if name in required and members[name]}
         most = {name: values[0] for name, values in members.items() if values}
@@ -133,6 +138,13 @@ def _strings(asked: Conjunction, beside: Conjunction) -> Iterator[str]:
         yield from (value for value in known.values() if isinstance(value, str))
 
 
+def _names(patterns: AbstractSet[str]) -> Iterator[str]:
+    """Give names that patterns begin with, and shorter ones, which they may leave out."""
+    for pattern in sorted(patterns):
+        if found := _LITERAL.match(pattern):
+            yield from (found[1][:length] for length in range(len(found[1]), 0, -1))
+
+
 def _numbers(asked: Conjunction, beside: Conjunction) -> Iterator[Any]:
     bounds = [
         found[0]
@@ -142,5 +154,7 @@ def _numbers(asked: Conjunction, beside: Conjunction) -> Iterator[Any]:
     ]
     steps = [*asked.all("multipleOf"), *beside.all("multipleOf")]
     yield from steps
+    # What no step leads to, from wherever may be asked.
+    yield from (Decimal(str(start)) + Decimal(str(step)) / 2 for step in steps for start in (0, *bounds))
     yield from (number + more for number in bounds for more in (0, 1, -1))
     yield from _NUMBERS

@@ -17,6 +17,14 @@ _UNTOLD = "whether it narrows can't be told"
 _TYPES = frozenset(TYPES)
 _LOW = ("minLength", "minItems", "minProperties")
 _HIGH = ("maxLength", "maxItems", "maxProperties")
+_SETS = ("multipleOf", "pattern", "format", "contentEncoding", "contentMediaType", "uniqueItems")
+_TYPE_OF = {
+    **dict.fromkeys(("minItems", "maxItems", "uniqueItems"), "array"),
+    **dict.fromkeys(("minProperties", "maxProperties"), "object"),
+    **dict.fromkeys(("minLength", "maxLength", *_SETS[1:-1]), "string"),
+    "multipleOf": "number",
+}
+"""The only values of which these ask anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +113,12 @@ def values_of(conjunction: Conjunction) -> dict[str, Any] | None:
 
 def _types(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
     before, after = types_of(old), types_of(new)
-    if before - after:
-        yield narrow("", f"type {_named(before)} → {_named(after)}")
-    if after - before:
-        yield widen("", f"type {_named(before)} → {_named(after)}")
+    if before != after:
+        words = f"type {_named(before)} → {_named(after)}"
+        if before - after and after - before:
+            yield Difference("", "changes", words, narrows=True, widens=True)
+        else:
+            yield (narrow if before - after else widen)("", words)
     drafts = {node.dialect is DRAFT_4 for part in (old, new) for node, words in part.parts if "type" in words}
     if "integer" in before & after and not {"number"} & before & after and len(drafts) > 1:
         yield change("", "1.0 is an integer, but not in draft-04")
@@ -149,25 +159,35 @@ def limit(conjunction: Conjunction, side: str) -> tuple[Any, bool] | None:
     found += [(value, True) for value in conjunction.all("exclusive" + side.capitalize())]
     # Of two equal bounds the one that excludes itself counts.
     sign = 1 if side == "minimum" else -1
-    return max(found, key=lambda one: (sign * one[0], one[1]), default=None)
+    return max(found, key=lambda one: (sign * _exact(one[0]), one[1]), default=None)
+
+
+def _exact(number: Any) -> Fraction:  # noqa: ANN401 - a number
+    """Give a number as it is written, of which a float is not always the nearest to itself alone."""
+    return Fraction(str(number))
+
+
+def both_take(old: Conjunction, new: Conjunction, kind: str) -> bool:
+    """Say whether values of a type may be taken by both; what is asked of others is no difference."""
+    common = types_of(old) & types_of(new)
+    return kind in common or (kind == "number" and "integer" in common)
 
 
 def _bounds(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
-    for word in _LOW:
+    for word in (word for word in _LOW if both_take(old, new, _TYPE_OF[word])):
         before, after = bound(old, word, max) or 0, bound(new, word, max) or 0
         if before != after:
             yield (narrow if after > before else widen)("", f"{word} {before} → {after}")
-    for word in _HIGH:
+    for word in (word for word in _HIGH if both_take(old, new, _TYPE_OF[word])):
         before, after = bound(old, word, min), bound(new, word, min)
         if before != after:
             lower = before is None or (after is not None and after < before)
             yield (narrow if lower else widen)("", f"{word} {_or_none(before)} → {_or_none(after)}")
-    for side, sign in (("minimum", 1), ("maximum", -1)):
+    for side, sign in (("minimum", 1), ("maximum", -1)) if both_take(old, new, "number") else ():
         first, then = limit(old, side), limit(new, side)
-        if first != then:
-            narrower = first is None or (
-                then is not None and (sign * then[0], then[1]) > (sign * first[0], first[1])
-            )
+        before, after = ((sign * _exact(one[0]), one[1]) if one else None for one in (first, then))
+        if before != after:
+            narrower = before is None or (after is not None and after > before)
             words = f"{side} {_limit_shown(first)} → {_limit_shown(then)}"
             yield (narrow if narrower else widen)("", words)
 
@@ -182,7 +202,7 @@ def _limit_shown(found: tuple[Any, bool] | None) -> str:
 
 def _sets(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
     """Compare words of which each asks something by itself."""
-    for word in ("multipleOf", "pattern", "format", "contentEncoding", "contentMediaType", "uniqueItems"):
+    for word in (word for word in _SETS if both_take(old, new, _TYPE_OF[word])):
         before, after = ({text(value): value for value in part.all(word)} for part in (old, new))
         gone = [_shown(before[key]) for key in before if key not in after and before[key] is not False]
         come = [_shown(after[key]) for key in after if key not in before and after[key] is not False]
@@ -194,6 +214,8 @@ def _sets(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
             yield narrow("", f"{word} {', '.join(come)} is new")
         elif gone:
             yield widen("", f"{word} {', '.join(gone)} is gone")
+    if not both_take(old, new, "object"):
+        return
     needs = [
         {
             (name, needed)
@@ -211,7 +233,7 @@ def _sets(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
 
 def _multiple(before: Any, after: Any) -> Difference:  # noqa: ANN401 - numbers
     words = f"multipleOf {_shown(before)} → {_shown(after)}"
-    first, then = Fraction(str(before)), Fraction(str(after))
+    first, then = _exact(before), _exact(after)
     if then % first == 0:
         return narrow("", words)
     if first % then == 0:

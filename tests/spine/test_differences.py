@@ -41,8 +41,8 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
     "a type": (
         a("n", {"type": ["integer", "null"]}),
         a("n", {"type": "number"}),
-        ["narrows /n: type integer or null → number", "widens /n: type integer or null → number"],
-        ["narrows /n: type number → integer or null", "widens /n: type number → integer or null"],
+        ["changes /n: type integer or null → number"],
+        ["changes /n: type number → integer or null"],
     ),
     "a maximum of items": (
         {"items": a("price", {"maximum": 100})},
@@ -55,6 +55,47 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
         {"maximum": schema_value("0.1234567890123456788")},
         ["narrows (root): maximum 0.1234567890123456789 → 0.1234567890123456788"],
         ["widens (root): maximum 0.1234567890123456788 → 0.1234567890123456789"],
+    ),
+    "what is asked of another type": (
+        closed(a={"type": "number", "maximum": 1, "multipleOf": 2})
+        | {"type": "object", "required": ["a"], "minProperties": 1, "dependentRequired": {"a": ["b"]}},
+        {
+            "type": ["string", "array"],
+            **dict.fromkeys(("minLength", "maxLength", "minItems"), 3),
+            "pattern": "^a",
+            "format": "date",
+            "items": {"type": "null"},
+            "uniqueItems": True,
+        },
+        ["changes (root): type object → array or string"],
+        ["changes (root): type array or string → object"],
+    ),
+    "what is asked of a fraction": (
+        {"enum": [0.5], "maximum": 1},
+        {"enum": [0.5], "maximum": 0, "multipleOf": 1},
+        ["narrows (root): maximum 1 → 0", "narrows (root): multipleOf 1 is new"],
+        ["widens (root): maximum 0 → 1", "widens (root): multipleOf 1 is gone"],
+    ),
+    "digits beyond a float": (
+        {"minimum": 0.1, "maximum": 0.1},
+        {
+            "minimum": schema_value("0.10000000000000000001"),
+            "maximum": schema_value("0.10000000000000000001"),
+        },
+        [
+            "narrows (root): minimum 0.1 → 0.10000000000000000001",
+            "widens (root): maximum 0.1 → 0.10000000000000000001",
+        ],
+        [
+            "widens (root): minimum 0.10000000000000000001 → 0.1",
+            "narrows (root): maximum 0.10000000000000000001 → 0.1",
+        ],
+    ),
+    "more digits than are computed with": (
+        {"maximum": schema_value("0.12345678901234567890123456789012")},
+        {"maximum": schema_value("0.12345678901234567890123456789011")},
+        ["narrows (root): maximum 0.12345678901234567890123456789012 → 0.12345678901234567890123456789011"],
+        ["widens (root): maximum 0.12345678901234567890123456789011 → 0.12345678901234567890123456789012"],
     ),
     "an excluded bound": (
         {"minimum": 0},
@@ -306,11 +347,22 @@ def test_formats_differ_where_they_are_asserted_and_were_notes() -> None:
     assert (found.kind, found.words) == ("narrows", 'format "date" is new')
 
 
+GOOD = {"required": ["a"], "minimum": 1, "multipleOf": 2}
+
+
 @pytest.mark.parametrize(
-    "bad", [{"$ref": "#/nowhere"}, {"properties": 1}, {"$schema": "x"}, {"required": 1}, {"maximum": "x"}]
+    "bad",
+    [
+        {"$ref": "#/nowhere"},
+        {"properties": 1},
+        {"$schema": "x"},
+        {"required": 1},
+        {"maximum": "x"},
+        {"multipleOf": 0},
+    ],
 )
 def test_what_can_t_be_followed_is_a_difference(bad: Any) -> None:
-    for pair in ((bad, {"required": ["a"]}), ({"required": ["a"]}, bad)):
+    for pair in ((bad, GOOD), (GOOD, bad)):
         found = differences(*pair)
 
         assert any(one.narrows for one in found)
@@ -353,6 +405,47 @@ def test_a_schema_is_the_same_as_itself_whatever_its_id(dialect: Dialect, own: s
     assert takes_all(Compared(wider), Compared(label)) == Verdict("yes")
 
 
+TREE = {"properties": {"next": {"$ref": "#/$defs/tree"}, "money": {"$ref": "#/$defs/money"}}}
+PARTS: dict[str, Any] = {"money": {"type": "number"}, "text": {"type": "string"}, "tree": TREE}
+SAME: list[dict[str, Any]] = [
+    {"text": {"$ref": "#/$defs/text"}, "money": {"$ref": "#/$defs/money"}, "tree": {"$ref": "#/$defs/tree"}},
+    {"tree": {"$ref": "#/$defs/t"}, "money": {"$ref": "#/$defs/a"}, "text": {"$ref": "#/$defs/b"}},
+    {"money": {"type": "number"}, "text": {"$ref": "https://e/text"}, "tree": {"$ref": "#/$defs/unrolled"}},
+]
+DEFINITIONS: list[dict[str, Any]] = [
+    PARTS,
+    {
+        "a": {"$ref": "#/$defs/money"},
+        "money": {"type": "number"},
+        "b": {"type": "string"},
+        "t": {"properties": {"money": {"$ref": "#/$defs/a"}, "next": {"$ref": "#/$defs/t"}}},
+    },
+    {
+        **PARTS,
+        "text": {"$id": "https://e/text", "type": "string"},
+        "unrolled": {"properties": {"next": {"$ref": "#/$defs/tree"}, "money": {"type": "number"}}},
+    },
+]
+
+
+@pytest.mark.parametrize("word", ["oneOf", "not", "contains", "anyOf", "propertyNames", "if"])
+@pytest.mark.parametrize("old", range(3))
+@pytest.mark.parametrize("new", range(3))
+def test_names_and_places_of_parts_are_no_difference_and_what_they_say_is(
+    old: int, new: int, word: str
+) -> None:
+    def schema(which: int, definitions: dict[str, Any]) -> dict[str, Any]:
+        part = {"properties": SAME[which]}
+        return {word: [part] if word.endswith("Of") else part, "then": False, "$defs": definitions}
+
+    other = deepcopy(DEFINITIONS[new])
+    changed = next(iter(part for part in other.values() if "properties" in part))
+    changed["properties"]["next"] = {"type": "null"}
+
+    assert differences(schema(old, DEFINITIONS[old]), schema(new, DEFINITIONS[new])) == []
+    assert differences(schema(old, DEFINITIONS[old]), schema(new, other)) != []
+
+
 def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None:
     found = differences({}, {"required": [f"m{number}" for number in range(1000)]})
 
@@ -373,6 +466,17 @@ def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None
             {"$schema": D4, "type": "number", "multipleOf": 3, "maximum": Decimal("1000.0")},
             {"$schema": D4, "type": "integer", "multipleOf": 3, "maximum": Decimal("1000.0")},
             Verdict("no", "999.0"),
+        ),
+        ({"type": "number"}, {"type": "number", "multipleOf": 0.01}, Verdict("no", "0.005")),
+        (
+            {"type": "number", "minimum": 10},
+            {"type": "number", "minimum": 10, "multipleOf": 0.5},
+            Verdict("no", "10.25"),
+        ),
+        (
+            {"patternProperties": {"^a": {}}, "additionalProperties": False, "type": "object"},
+            {"patternProperties": {"^ab": {}}, "additionalProperties": False, "type": "object"},
+            Verdict("no", '{"a":1}'),
         ),
         # What can't be used refuses all.
         ({"type": "nope"}, {}, Verdict("yes")),
