@@ -51,6 +51,10 @@ ASKED = [
     "tenant list",
     "schema list",
     "schema show {id}",
+    "schema lint {schema}",
+    "schema diff {id} 1 {schema}",
+    "schema test {id} {schema}",
+    "schema infer {id} --from stored",
     "queue list",
     "queue show {id}",
     "key list",
@@ -118,6 +122,8 @@ def _filled(db: Db, saver: Saver, pulses: None) -> None:
 @pytest.fixture
 def asked(tmp_path: Any) -> list[list[str]]:
     manifest, lines = tmp_path / "manifest.jsonl", tmp_path / "lines.jsonl"
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps({CONTROLS: HIDDEN, "required": [ID], "properties": {ID: {"maximum": 0}}}))
     manifest.write_text(
         json.dumps({"state": "intended", "tenant_id": ID, "message_id": CONTROLS, "payload_sha256": "0" * 64})
         + "\n"
@@ -127,6 +133,7 @@ def asked(tmp_path: Any) -> list[list[str]]:
         "id": shlex.quote(ID),
         "manifest": shlex.quote(str(manifest)),
         "lines": shlex.quote(str(lines)),
+        "schema": shlex.quote(str(schema)),
     }
     return [shlex.split(words.format(**given_words)) for words in ASKED]
 
