@@ -14,7 +14,7 @@ from processor import json_pointer
 from processor.errors import SettingsError
 from processor.json_pointer import pointer as written
 from processor.validation.dialects import DRAFT_2020, KEYWORDS, Dialect, asks, dialect_of
-from processor.validation.spelling import exclude_by_number
+from processor.validation.spelling import DYNAMIC, exclude_by_number
 from processor.validation.subschemas import TOP, joined, own_uri, rebuilt
 
 Path: TypeAlias = tuple[str, ...]
@@ -22,7 +22,6 @@ Path: TypeAlias = tuple[str, ...]
 _LEFT_BEHIND = ("$defs", "definitions", "$id", "id", "$schema", "$anchor")
 """What is referred to comes along by its path."""
 
-_DYNAMIC = ("$dynamicRef", "$recursiveRef")
 _NOTES_OF_APIS = ("discriminator", "xml", "externalDocs")
 _DATA = ("example", "examples", "default", "enum", "const")
 MAPS = ("schemas", *(word for word, known in KEYWORDS.items() if known.kind == "map"))
@@ -162,7 +161,7 @@ class _Extract:
             return {"$ref": self._reference(schema["$ref"], path)}
         members: dict[str, Any] = {}
         for word, value in schema.items():
-            if not self._kind.is_openapi_30 and (word in _DYNAMIC or self._is_of_another(word, schema)):
+            if not self._kind.is_openapi_30 and (word in DYNAMIC or self._is_of_another(word, schema)):
                 raise _Inseparable
             if word == "$ref" and isinstance(value, str):
                 members[word] = self._reference(value, path)

@@ -35,11 +35,13 @@ class Usable(Struct, frozen=True, tag=True):
     """The schema compiles.
 
     Judging by it costs at most so many nanoseconds for two bytes of a payload; the second is for one that may
-    have numbers of many digits or large exponents. None: too dear, or nobody can tell.
+    have numbers of many digits or large exponents. A value has at most so many errors. None: too many, or
+    nobody can tell.
     """
 
     price_ns: int | None
     price_unusual_ns: int | None
+    errors_max: int | None
 
 
 class Unusable(Struct, frozen=True, tag=True):

@@ -37,7 +37,7 @@ from processor.validation.judge_frames import (
     decode_request,
     frame,
 )
-from processor.validation.prices import price_of
+from processor.validation.prices import errors_of, price_of
 from processor.validation.schema_text import schema_value
 
 JUDGE_CPU_S = 1.0
@@ -100,8 +100,8 @@ def _compile(request: Compile, validators: dict[int, jsonschema_rs.Validator]) -
         validator.is_valid(probe)
     validators[request.key] = validator
     if is_large:
-        return Usable(None, None)
-    return Usable(price_of(definition), price_of(definition, unusual=True))
+        return Usable(None, None, None)
+    return Usable(price_of(definition), price_of(definition, unusual=True), errors_of(definition))
 
 
 def _judge(request: Judge, validator: jsonschema_rs.Validator) -> Reply:

@@ -30,11 +30,11 @@ log = structlog.get_logger(__name__)
 INLINE_NS_MAX = 50_000_000
 """What judging may cost where it holds the interpreter, by estimate; no pair was found that took a third."""
 
-_ERRORS_TIMES = 50
-"""How much more the search for all errors may cost than the verdict,"""
+_ERRORS_MAX = 1_500
+"""How many errors may be searched for here: some 25 µs each,"""
 
 _ERRORS_PAYLOAD_MAX, _ERRORS_SCHEMA_MAX = 2 * 1024, 16 * 1024
-"""where each error quotes no more than so many characters."""
+"""where each quotes no more than so many characters."""
 
 _UNUSUAL = re.compile(r"[0-9.]{17}|[0-9][eE][-+]?[0-9]{2}")
 """Numbers that take exact arithmetic: of many digits, or of large exponents. It may find what is none."""
@@ -55,22 +55,24 @@ class Known:
     validator: jsonschema_rs.Validator | None = None
     price_ns: int = 0
     price_unusual_ns: int | None = None
-    quotes_little: bool = False
-    """Whether what an error quotes of the schema is short."""
+    errors_max: int | None = None
+    """Of one value; None: too many to search for."""
 
-    def is_cheap(self, text: str, ns_max: float = INLINE_NS_MAX) -> bool:
+    def is_cheap(self, text: str) -> bool:
         """Say whether it may be judged here."""
         # Two bytes each; a character beyond ASCII has up to four.
         pairs = len(text) * (0.5 if text.isascii() else 2)
-        if self.validator is None or pairs * self.price_ns > ns_max:
+        if self.validator is None or pairs * self.price_ns > INLINE_NS_MAX:
             return False
         unusual_ns = self.price_unusual_ns
-        return (unusual_ns is not None and pairs * unusual_ns <= ns_max) or not _UNUSUAL.search(text)
+        return (unusual_ns is not None and pairs * unusual_ns <= INLINE_NS_MAX) or not _UNUSUAL.search(text)
 
-    def is_cheap_to_search(self, text: str) -> bool:
-        """Say whether its errors may be searched for here."""
-        short = self.quotes_little and len(text) <= _ERRORS_PAYLOAD_MAX
-        return short and self.is_cheap(text, INLINE_NS_MAX / _ERRORS_TIMES)
+    def has_few_errors(self, text: str) -> bool:
+        """Say whether the errors of what is judged here may be searched for here."""
+        if self.errors_max is None or len(text) > _ERRORS_PAYLOAD_MAX:
+            return False
+        values = 1 + text.count(",") + text.count("[") + text.count("{")
+        return values * self.errors_max <= _ERRORS_MAX
 
 
 class Judging:
@@ -107,7 +109,7 @@ class Judging:
             try:
                 if known.validator.is_valid(envelope.payload_value):
                     return None
-                if known.is_cheap_to_search(envelope.payload):
+                if known.has_few_errors(envelope.payload):
                     found = find_errors(known.validator, envelope.payload_value, len(envelope.payload))
                     return _violation(schema, found)
             except BaseException as error:
@@ -146,8 +148,8 @@ class Judging:
             known = Known()
         else:
             validator = compile_schema(schema_value(schema.definition), formats=schema.formats)
-            quotes_little = len(schema.definition) <= _ERRORS_SCHEMA_MAX
-            known = Known(None, validator, found.price_ns, found.price_unusual_ns, quotes_little)
+            errors_max = found.errors_max if len(schema.definition) <= _ERRORS_SCHEMA_MAX else None
+            known = Known(None, validator, found.price_ns, found.price_unusual_ns, errors_max)
         # The definition is part of the key, because psql can change what should have been a new version.
         self._known[_key(schema)] = known
         return known

@@ -87,15 +87,11 @@ def remarks(pattern: str) -> Iterator[tuple[Literal["warning", "note"], str]]:
         yield "warning", "the slashes are part of the pattern; leave them out"
     for token in _tokens(pattern):
         if token.kind == "set" and "[:" in token.text:
-            yield (
-                "warning",
-                f"{shortened(token.text)} is no class of characters here; write a-z, 0-9 and the like",
-            )
+            what = "no class of characters here; write a-z, 0-9 and the like"
+            yield "warning", f"{shortened(token.text)} is {what}"
         elif token.text in (r"\<", r"\>"):
-            yield (
-                "warning",
-                f"{token.text} is the edge of a word here; write {token.text[1]} for the character",
-            )
+            what = f"the edge of a word here; write {token.text[1]} for the character"
+            yield "warning", f"{token.text} is {what}"
     ends = _ends(pattern)
     if ends == {(False, False)} and not re.fullmatch(r"\.|\\[A-Z]|\[[^\]]*\]|\[\^[^\]]*\]\+?|\\S\+", pattern):
         yield "warning", "the pattern has no ^ and no $: it is looked for anywhere in the text; write ^(?:…)$"

@@ -1,6 +1,6 @@
 """Payloads that a schema may take: ordinary ones, and ones at the edges of what another schema takes.
 
-Nothing is promised of one of them: who needs to know asks the validators.
+None of them is sure to be taken; only the validators tell.
 """
 
 import re

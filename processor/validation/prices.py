@@ -44,6 +44,9 @@ _DEAR_WORDS = frozenset(
 _DEAR_FORMATS = ("regex", "uri-template")
 _COMPARED = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _SIZED = ("properties", "required", "dependentRequired", "dependentSchemas", "dependencies", "type")
+_NAMING = ("required", "dependentRequired", "dependencies")
+"""An error for each name."""
+
 _SAME = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
 _ONE_OF_THEM = ("properties", "additionalProperties", "items", "prefixItems", "additionalItems")
 _EACH_OF_THEM = ("patternProperties", "propertyNames", "contains")
@@ -71,6 +74,14 @@ def price_of(definition: Any, *, unusual: bool = False) -> int | None:  # noqa: 
         return None
 
 
+def errors_of(definition: Any) -> int | None:  # noqa: ANN401 - any JSON value
+    """Give how many errors a value can be charged with, at the most; None: too many, or nobody can tell."""
+    try:
+        return _Errors(definition, unusual=False).highest()
+    except _NOT_SEEN_THROUGH:
+        return None
+
+
 @dataclass(slots=True, eq=False)
 class _Node:
     own_ns: int = 0
@@ -88,6 +99,8 @@ class _Node:
 
 
 class _Prices:
+    _word_ns = _WORD_NS
+
     def __init__(self, definition: Any, *, unusual: bool) -> None:  # noqa: ANN401 - any JSON value
         dialect = dialect_of(definition)
         self._unusual = unusual
@@ -138,7 +151,7 @@ class _Prices:
         return self._nodes[-1]
 
     def _look_at(self, node: _Node, schema: Any, resolver: Resolver) -> None:  # noqa: ANN401 - any JSON value
-        node.own_ns = _WORD_NS
+        node.own_ns = self._word_ns
         if isinstance(schema, bool):
             return
         if not isinstance(schema, dict) or schema.keys() & _DEAR_WORDS:
@@ -205,6 +218,15 @@ class _Prices:
         if len(number.as_tuple().digits) > _DIGITS_MAX or abs(number.adjusted()) > _EXPONENT_MAX:
             raise _Dear
         return _NUMBER_UNUSUAL_NS if self._unusual else _NUMBER_NS
+
+
+class _Errors(_Prices):
+    """Counts errors where `_Prices` counts nanoseconds."""
+
+    _word_ns = 1
+
+    def _own_ns(self, schema: dict[str, Any]) -> int:
+        return len(schema) + sum(_size(schema.get(word)) for word in _NAMING)
 
 
 def _add_up(node: _Node, order: list[_Node]) -> None:

@@ -17,7 +17,7 @@ from processor.errors import SettingsError
 from processor.validation.compiling import compile_schema
 from processor.validation.judge_process import find_errors
 from processor.validation.judging import INLINE_NS_MAX, Known
-from processor.validation.prices import price_of
+from processor.validation.prices import errors_of, price_of
 
 MARGIN = 2
 """What was found took a third of its estimate at the most; a busy machine counts more for the same."""
@@ -32,6 +32,17 @@ FORMATS = ["date-time", "email", "uri", "uuid", "ipv6", "hostname", "idn-hostnam
 
 TRUE = {"maxLength": 10**6}
 """Of anything here, and not as easily seen as `true`."""
+
+FALSE: list[tuple[Any, str]] = [
+    ({"required": [f"a{number}" for number in range(20)]}, "{}"),
+    ({"maxItems": 0}, "1"),
+    ({"type": "string"}, "1"),
+    ({"const": 7}, "1.5"),
+    ({"anyOf": [{"required": NAMES}] * 3}, "{}"),
+    ({"maxLength": 0}, '"a"'),
+    (False, "1"),
+]
+"""Each is an error, or many."""
 
 Rng = random.Random
 
@@ -155,8 +166,8 @@ def cost_ns(definition: Any, frame: Callable[[str, int], str], unit: str, *, sea
     price_ns = price_of(definition)
     if price_ns is None:
         return None
-    known = Known(None, validator, price_ns, price_of(definition, unusual=True), quotes_little=True)
-    text = longest(known.is_cheap_to_search if search else known.is_cheap, frame, unit)
+    known = Known(None, validator, price_ns, price_of(definition, unusual=True), errors_of(definition))
+    text = longest(known.has_few_errors if search else known.is_cheap, frame, unit)
     if text is None:
         return None
     value = strict_json.read(text, 64).value
@@ -172,6 +183,10 @@ def pairs(rng: Rng, count: int) -> Iterator[tuple[Any, Callable[[str, int], str]
         for atom in ATOMS:
             asked = [{"anyOf": [{word: make(rng)}, TRUE]} for _ in range(rng.choice([1, 4, 20]))]
             yield {"items": {"allOf": asked}, "$defs": {"a": {}, "b": {}}}, FRAMES[0], atom
+    for times in (1, 5, 20, 100):
+        for asked, atom in FALSE:
+            for frame in FRAMES:
+                yield {"allOf": [asked] * times, "items": {"$ref": "#"}, "$defs": {}}, frame, atom
     for _ in range(count):
         yield a_schema(rng), rng.choice(FRAMES), a_unit(rng)
 

@@ -313,6 +313,17 @@ def test_what_can_t_be_told_may_narrow_and_may_widen(word: str) -> None:
     assert any(one.widens for one in found)
 
 
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_what_refers_to_the_schema_of_a_draft_is_compared(dialect: Dialect) -> None:
+    def schema(**members: Any) -> Any:
+        return {"$schema": dialect.uri, "properties": {"schema": {"$ref": dialect.uri}, **members}}
+
+    [found] = differences(schema(a={}), schema(a={"type": "null"}))
+
+    assert (found.pointer, found.narrows, found.widens) == ("/a", True, False)
+    assert differences(schema(), {"$schema": dialect.uri, "properties": {"schema": {}}})
+
+
 def test_a_change_of_what_dynamic_references_lead_to_is_never_passed_over() -> None:
     def schema(maximum: int) -> dict[str, Any]:
         tree = {"$id": "tree", "$dynamicAnchor": "node", **a("x", {"$dynamicRef": "#node"})}
