@@ -10,6 +10,7 @@ from processor.cli.errors import Exit
 from processor.cli.moments import Since
 from processor.cli.output import json_option, moment_of, print_json, print_table
 from processor.cli.progress import Progress
+from processor.errors import Incompatible
 from processor.escaping import escaped
 from processor.model import EventSchema
 from processor.schema_trial import LIMIT, Rejected, Report, Stored
@@ -100,22 +101,35 @@ def run_trial(
     limit: int = LIMIT,
     as_json: bool,
 ) -> NoReturn:
-    """Try a schema, print what was found, and end with the exit code of that."""
+    """Try a schema, print what was found, and end with the exit code of that.
+
+    Raises Incompatible after that, where it breaks what `compat` asks.
+    """
     progress = Progress()
-    report = try_schema(
-        Settings.load(),
-        EventSchema(0, event_type, tenant_id, 0, schema_text(definition), how.formats),
-        id_scope,
-        compat=compat,
-        against=against,
-        since=since,
-        limit=limit,
-        on_batch=lambda what, count: progress.say(f"{count:,} {_WHAT[what]} judged"),
-    )
+
+    def tried(compat: str | None) -> Report:
+        return try_schema(
+            Settings.load(),
+            EventSchema(0, event_type, tenant_id, 0, schema_text(definition), how.formats),
+            id_scope,
+            compat=compat,
+            against=against,
+            since=since,
+            limit=limit,
+            on_batch=lambda what, count: progress.say(f"{count:,} {_WHAT[what]} judged"),
+        )
+
+    broken_promise = None
+    try:
+        report = tried(compat)
+    except Incompatible as refusal:
+        report, broken_promise = tried("none"), refusal
     if as_json:
         print_json(_as_dict(report))
     else:
         _print(report)
+    if broken_promise is not None:
+        raise broken_promise
     if report.stopped:
         say("stopped; this is what was judged until then", err=True)
     broken = report.stored is not None and report.stored.rejected > 0

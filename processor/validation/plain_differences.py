@@ -11,7 +11,7 @@ from processor.json_pointer import pointer
 from processor.validation.conjunctions import Conjunction
 from processor.validation.dialects import DRAFT_4
 from processor.validation.form_faults import TYPES
-from processor.validation.wording import listed, shortened
+from processor.validation.wording import listed, shown
 
 _UNTOLD = "whether it narrows can't be told"
 _TYPES = frozenset(TYPES)
@@ -67,10 +67,6 @@ def plain_differences(old: Conjunction, new: Conjunction) -> Iterator[Difference
 def text(value: Any) -> str:  # noqa: ANN401 - any JSON value
     """Write a value so that equal values have one text."""
     return str(jsonschema_rs.canonical.json.to_string(value))
-
-
-def _shown(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    return shortened(text(value))
 
 
 def types_of(conjunction: Conjunction) -> frozenset[str]:
@@ -145,7 +141,7 @@ def _values(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
 
 
 def _listed(values: dict[str, Any]) -> str:
-    return listed([_shown(value) for value in values.values()]) or "no value"
+    return listed([shown(value) for value in values.values()]) or "no value"
 
 
 def bound(conjunction: Conjunction, word: str, choose: Callable[..., Any]) -> Any:  # noqa: ANN401 - a number
@@ -193,19 +189,19 @@ def _bounds(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
 
 
 def _or_none(value: Any) -> str:  # noqa: ANN401 - a number or None
-    return "none" if value is None else _shown(value)
+    return "none" if value is None else shown(value)
 
 
 def _limit_shown(found: tuple[Any, bool] | None) -> str:
-    return "none" if found is None else _shown(found[0]) + (" (excluded)" if found[1] else "")
+    return "none" if found is None else shown(found[0]) + (" (excluded)" if found[1] else "")
 
 
 def _sets(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
     """Compare words of which each asks something by itself."""
     for word in (word for word in _SETS if both_take(old, new, _TYPE_OF[word])):
         before, after = ({text(value): value for value in part.all(word)} for part in (old, new))
-        gone = [_shown(before[key]) for key in before if key not in after and before[key] is not False]
-        come = [_shown(after[key]) for key in after if key not in before and after[key] is not False]
+        gone = [shown(before[key]) for key in before if key not in after and before[key] is not False]
+        come = [shown(after[key]) for key in after if key not in before and after[key] is not False]
         if word == "multipleOf" and len(before) == len(after) == 1 and gone and come:
             yield _multiple(*before.values(), *after.values())
         elif gone and come:
@@ -232,7 +228,7 @@ def _sets(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
 
 
 def _multiple(before: Any, after: Any) -> Difference:  # noqa: ANN401 - numbers
-    words = f"multipleOf {_shown(before)} → {_shown(after)}"
+    words = f"multipleOf {shown(before)} → {shown(after)}"
     first, then = _exact(before), _exact(after)
     if then % first == 0:
         return narrow("", words)

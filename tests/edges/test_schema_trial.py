@@ -592,6 +592,23 @@ def test_a_dry_run_says_the_same_and_publishes_nothing(
     }
 
 
+def test_a_dry_run_says_beside_the_trial_what_the_event_type_promises(
+    run: Command, trial: Try, saver: Saver, db: Db
+) -> None:
+    saver.save(*totals(1, 9), a_delivery(payload={}))
+    tried = trial(SMALL)
+    file = next(Path.cwd().glob("schema.json"))
+    command = ["schema", "publish", "order.created", file, "--compat", "full"]
+
+    dry, real = run(*command, "--dry-run"), run(*command)
+
+    assert (dry.code, dry.out) == (PROBLEM_FOUND, tried.out)
+    assert "asks for --compat full" in dry.error
+    assert (real.code, real.error) == (PROBLEM_FOUND, dry.error)
+    assert run(*command, "--dry-run", "--breaking") == tried
+    assert run(*command, "--dry-run", "--json").json["version"] == 2
+
+
 REFUSED: dict[str, tuple[str, str, list[str]]] = {
     "unusable": ("order.created", '{"type": "nonsense"}', []),
     "no schema": ("order.created", "[1]", []),

@@ -76,6 +76,12 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
         ["narrows (root): maximum 1 → 0", "narrows (root): multipleOf 1 is new"],
         ["widens (root): maximum 0 → 1", "widens (root): multipleOf 1 is gone"],
     ),
+    "a number as it is written": (
+        {"minimum": 1e-300, "enum": [1e300, 2]},
+        {"minimum": schema_value("2E-300"), "enum": [1e300]},
+        ["removes (root): the value 2", "narrows (root): minimum 1e-300 → 2E-300"],
+        ["adds (root): the value 2", "widens (root): minimum 2E-300 → 1e-300"],
+    ),
     "digits beyond a float": (
         {"minimum": 0.1, "maximum": 0.1},
         {
