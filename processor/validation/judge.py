@@ -158,7 +158,7 @@ class JudgeProcess:
         if not isinstance(reply, Invalid):
             return reply
         try:
-            found: Found = self._answer()
+            found: Found | Unreadable = self._answer()
         except (_Failed, _Ended) as ended:
             if isinstance(ended, _Ended) and ended.from_outside:
                 raise

@@ -111,10 +111,10 @@ def _judge(request: Judge, validator: jsonschema_rs.Validator) -> Reply:
         if validator.is_valid(value):
             return Valid()
         _send(Invalid())
+        return find_errors(validator, value, len(request.payload))
     except ValueError as error:
         # Lone surrogates are legal JSON, but UTF-8, and so no validator and no table, can carry them.
         return Unreadable(str(error))
-    return find_errors(validator, value, len(request.payload))
 
 
 def find_errors(validator: jsonschema_rs.Validator, value: Any, characters: int) -> Found:  # noqa: ANN401 - any JSON value

@@ -450,7 +450,7 @@ ODD = "\udcff"
 )
 def test_an_argument_that_is_no_utf_8_is_refused(run: Command, arguments: list[str], code: int) -> None:
     # What Python makes of the byte FF on its command line.
-    answer = run(*arguments, stdin=b"{}")
+    answer = run(*arguments, stdin=b'{"type": "string"}')
 
     assert (answer.code, answer.out, answer.error.count("\n")) == (code, "", 1)
 
