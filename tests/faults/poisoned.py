@@ -17,10 +17,10 @@ def arm() -> None:
     """Make the process die of reading POISON."""
     validate = Schemas.validate
 
-    def dying(schemas: Schemas, delivery: Delivery) -> Verdict:
+    def dying(schemas: Schemas, delivery: Delivery, **how: bool) -> Verdict:
         if POISON in delivery.body:
             os.kill(os.getpid(), signal.SIGKILL)
-        return validate(schemas, delivery)
+        return validate(schemas, delivery, **how)
 
     setattr(Schemas, "validate", dying)  # noqa: B010 - by name, because mypy knows it is a method
 
