@@ -40,10 +40,10 @@ def arm(how: str) -> None:
     """Make the process hang at reading POISON."""
     validate = Schemas.validate
 
-    def hanging(schemas: Schemas, delivery: Delivery, **how: bool) -> Verdict:
+    def hanging(schemas: Schemas, delivery: Delivery, **more: bool) -> Verdict:
         if POISON in delivery.body:
             WAYS[how]()
-        return validate(schemas, delivery, **how)
+        return validate(schemas, delivery, **more)
 
     setattr(Schemas, "validate", hanging)  # noqa: B010 - by name, because mypy knows it is a method
 
