@@ -233,6 +233,8 @@ class JudgeProcess:
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                # A panic writes there, and quotes what it was at. Ours may be closed.
+                stderr=subprocess.DEVNULL,
                 env=environment | {"PYTHONPATH": path},
                 # Else a Ctrl-C at our terminal would be one at its.
                 start_new_session=True,

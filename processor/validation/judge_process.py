@@ -143,8 +143,6 @@ def _limit_ourselves() -> None:
     with suppress(OSError):
         # Where memory is short, we are what a machine can do without.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    # A panic writes there, and quotes what it was at.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _read(size: int) -> bytes:
