@@ -23,6 +23,7 @@ RUN = [
     "deadline",
     "depth",
     "receiver-0",
+    "judge",
     "writer-0",
     "settler-0",
     "heartbeat",
