@@ -8,6 +8,7 @@ A schema that can't be used, as psql may have put one in, makes its events rejec
 """
 
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -83,13 +84,17 @@ class Judging:
         self._known: dict[_Key, Known] = {}
         self._named: dict[_Key, tuple[str, str]] = {}
         """What the metric names."""
+        self._naming = threading.Lock()
 
     def install(self, schemas: Sequence[EventSchema]) -> None:
         """Forget what was compiled of schemas that are there no more."""
         live = {_key(schema) for schema in schemas}
         self._known = {key: known for key, known in list(self._known.items()) if key in live}
-        for key in self._named.keys() - live:
-            metrics.schema_unusable.remove(*self._named.pop(key))
+        # Each writer installs, and a tenant's own version may have the number of a shared one.
+        with self._naming:
+            gone = {key: self._named.pop(key) for key in self._named.keys() - live}
+            for labels in set(gone.values()) - set(self._named.values()):
+                metrics.schema_unusable.remove(*labels)
 
     def trouble(self, schema: EventSchema, envelope: Envelope, *, may_wait: bool = True) -> Refusal | None:
         """Say why the payload of an event breaks a schema; None: it is valid.
@@ -155,8 +160,10 @@ class Judging:
         return known
 
     def _name(self, schema: EventSchema) -> None:
-        labels = self._named[_key(schema)] = schema.event_type, str(schema.version)
-        metrics.schema_unusable.labels(*labels).set(1)
+        labels = schema.event_type, str(schema.version)
+        with self._naming:
+            self._named[_key(schema)] = labels
+            metrics.schema_unusable.labels(*labels).set(1)
 
 
 def _violation(schema: EventSchema, found: Found) -> Refusal:
@@ -189,9 +196,7 @@ def _key(schema: EventSchema) -> _Key:
 
 def one_violation(schema: EventSchema, at: str, rule: str, message: str) -> dict[str, Any]:
     """Give the detail of a rejection for one fault that was found beside the schema's own rules."""
-    return {
-        "schema_id": schema.schema_id,
-        "schema_version": schema.version,
+    return _which(schema) | {
         "message": message,
         "errors": [{"pointer": at, "rule": rule, "message": message}],
         "error_count": 1,

@@ -296,6 +296,20 @@ def test_a_schema_that_can_not_be_used_is_named_by_the_metric_until_it_is_gone()
     assert ("order.odd", "3") not in named()
 
 
+def test_a_shared_schema_stays_named_when_a_tenants_own_of_its_version_is_gone() -> None:
+    judge = Schemas(body_bytes_max=1024, json_depth_max=64)
+    shared = EventSchema(8, "order.twice", None, 1, '{"type": "nope"}')
+    own = EventSchema(9, "order.twice", "acme", 1, '{"type": "nope"}')
+    judge.install(Registry(1, {"acme": False, "globex": False}, (shared, own)))
+    for tenant_id in ("acme", "globex"):
+        judge.validate(a_delivery(event_type="order.twice", tenant_id=tenant_id))
+
+    judge.install(Registry(2, {"acme": False, "globex": False}, (shared,)))
+    assert ("order.twice", "1") in named()
+    judge.install(Registry(3, {"acme": False}, ()))
+    assert ("order.twice", "1") not in named()
+
+
 def named() -> set[tuple[str, str]]:
     [family] = metrics.schema_unusable.collect()
     return {(sample.labels["event_type"], sample.labels["schema_version"]) for sample in family.samples}
