@@ -73,9 +73,9 @@ setup: .venv/.ready
 # Writes requirements/ anew from pyproject.toml, for every platform. What is there keeps its version while pyproject.toml
 # allows it; `make lock UPGRADE=--upgrade` takes the newest.
 lock: .venv/.tools
-	@$(LOCK) $(UPGRADE) pyproject.toml $(DOORS) --extra devstack --extra test --extra load \
+	@$(LOCK) $(UPGRADE) pyproject.toml $(DOORS) --extra devstack --extra docs --extra test --extra load \
 	  --output-file requirements/load.txt
-	@$(LOCK) --constraint requirements/load.txt pyproject.toml $(DOORS) --extra devstack --extra test \
+	@$(LOCK) --constraint requirements/load.txt pyproject.toml $(DOORS) --extra devstack --extra docs --extra test \
 	  --output-file requirements/development.txt
 	@$(LOCK) --constraint requirements/load.txt pyproject.toml $(DOORS) --output-file requirements/doors.txt
 	@$(LOCK) --constraint requirements/load.txt pyproject.toml --output-file requirements/runtime.txt
@@ -97,9 +97,10 @@ proto: .venv/.tools
 audit-dependencies: .venv/.tools
 	@$(TOOLS)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements/load.txt -r requirements/build.txt
 
-# These two stay out of .venv itself, which holds nothing but what requirements/ names.
-.venv/.tools: .venv/.ready
-	@$(BIN)/python -m venv --clear .venv/tools
+# These two stay out of .venv itself, which holds nothing but what requirements/ names. They don't need it either: `make lock`
+# works while what is locked does not fit pyproject.toml.
+.venv/.tools:
+	@$(PYTHON) -m venv --clear .venv/tools
 	@$(TOOLS)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14' 'pip-audit>=2.10,<3'
 	@touch $@
 
