@@ -10,7 +10,7 @@ LOCK := $(TOOLS)/uv pip compile --quiet --universal --python-version 3.11 --gene
 DOORS := --extra gateway --extra kafka --extra rabbitmq
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-build-isolation
 
-.PHONY: demo test bench chaos soak growth check audit setup lock proto audit-dependencies clean
+.PHONY: demo test bench chaos soak growth check audit docs site setup lock proto audit-dependencies clean
 
 demo: setup
 	@$(BIN)/python -m processor demo
@@ -37,6 +37,16 @@ check: setup audit
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(MAKE) --no-print-directory site
+
+# Writes the made pages of docs/reference anew, then builds the site into site/.
+docs: setup
+	@$(BIN)/python -m tests.reference
+	@$(MAKE) --no-print-directory site
+
+# Some seconds, offline. The tests check every link: tests/shape/test_links.py.
+site: setup
+	@$(BIN)/zensical build --strict
 
 # Static, and offline: what can do harm in Python (ruff's S, which `check` has too), the Dockerfile and shell scripts.
 audit: setup
@@ -105,4 +115,4 @@ audit-dependencies: .venv/.tools
 	@touch $@
 
 clean:
-	rm -rf .venv .processor
+	rm -rf .venv .processor site .cache

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +45,7 @@ class Installation:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """The wheel, installed by pip into an empty environment that borrows the installed dependencies.
 
     A `.pth` file appends our site-packages. Python reads no `.pth` file there, so the editable
@@ -65,7 +64,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation
     _run(*pip, wheel, cwd=elsewhere)
     [packages] = environment.glob("lib/python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-    yield Installation(wheel, environment / "bin", elsewhere)
+    return Installation(wheel, environment / "bin", elsewhere)
 
 
 def test_every_file_comes_from_the_wheel(installed: Installation) -> None:

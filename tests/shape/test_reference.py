@@ -1,0 +1,74 @@
+"""The reference says what the code says: made pages are up to date, and written ones name everything."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg
+import pytest
+
+from processor.cli import cli as processor
+from processor.cli.errors import Exit
+from processor.settings import Settings
+from producers.cli import main as producers
+from tests.reference import FOLDER
+from tests.reference.commands import commands_page, tree
+from tests.reference.settings import TEMPLATE, settings_page
+from tests.reference.tables import tables_page
+
+PATHS = {
+    context.command_path
+    for name, root in (("processor", processor), ("producers", producers))
+    for context in tree(root, click.Context(root, info_name=name))
+}
+
+
+def _page(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def test_the_page_of_commands_is_up_to_date() -> None:
+    assert _page("commands.md") == commands_page(), "run `make docs`"
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    assert _page("settings.md") == settings_page(), "run `make docs`"
+
+
+@pytest.mark.skipif(
+    "DATABASE_URL_TEST" in os.environ, reason="another PostgreSQL may spell constraints otherwise"
+)
+def test_the_page_of_tables_is_up_to_date(db: psycopg.Connection[Any]) -> None:
+    assert _page("tables.md") == tables_page(db), "run `make docs`"
+
+
+def test_every_setting_and_every_command_has_a_heading() -> None:
+    headings = set(re.findall(r"^#+ (.+)$", _page("settings.md") + _page("commands.md"), re.MULTILINE))
+
+    assert {name.upper() for name in Settings.model_fields} <= headings
+    assert headings >= PATHS
+
+
+def test_each_section_of_the_template_names_the_commands_that_read_it() -> None:
+    template = TEMPLATE.read_text(encoding="utf-8")
+    sections = re.findall(r"^# ── .*\n# Read by: ", template, re.MULTILINE)
+    named = re.findall(
+        r"`((?:processor|producers) [a-z ]+)`", "".join(re.findall(r"# Read by: .*(?:\n# .*)*", template))
+    )
+
+    assert len(sections) == template.count("# ── ")
+    assert named
+    assert set(named) <= PATHS
+
+
+def test_the_page_of_exit_codes_has_each_code() -> None:
+    rows = re.findall(r"^\| (\d+) \|", _page("exit-codes.md"), re.MULTILINE)
+
+    assert [int(code) for code in rows] == [*Exit, 130, 143]
+
+
+@pytest.mark.parametrize("page", sorted(FOLDER.glob("*.md")), ids=lambda page: page.name)
+def test_the_page_is_in_the_table_of_contents(page: Path) -> None:
+    assert page.name == "README.md" or f"({page.name})" in _page("README.md")
