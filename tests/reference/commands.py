@@ -28,6 +28,7 @@ def commands_page() -> str:
         MARK.format(source="the commands' own help"),
         "# Commands\n",
         "`--help` prints the same. See also [settings](settings.md) and [exit codes](exit-codes.md).\n",
+        "In a checkout `. .venv/bin/activate` puts both commands on the PATH.\n",
     ]
     for name, root in (("processor", processor), ("producers", producers)):
         for context in tree(root, click.Context(root, info_name=name)):

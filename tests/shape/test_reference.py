@@ -13,6 +13,8 @@ from processor.cli import cli as processor
 from processor.cli.errors import Exit
 from processor.settings import Settings
 from producers.cli import main as producers
+from producers.gateway.http.problems import STATUSES
+from producers.gateway.protos import ingest_pb2
 from tests.reference import FOLDER
 from tests.reference.commands import commands_page, tree
 from tests.reference.settings import TEMPLATE, settings_page
@@ -67,6 +69,19 @@ def test_the_page_of_exit_codes_has_each_code() -> None:
     rows = re.findall(r"^\| (\d+) \|", _page("exit-codes.md"), re.MULTILINE)
 
     assert [int(code) for code in rows] == [*Exit, 130, 143]
+
+
+def test_the_page_of_the_gateways_has_each_code_status_method_and_route() -> None:
+    page = _page("http-and-grpc.md")
+    services = [ingest_pb2.DESCRIPTOR.services_by_name["Ingest"]]
+    words = {*STATUSES, *(method.name for service in services for method in service.methods)}
+
+    assert [word for word in words if f"`{word}`" not in page] == []
+    assert [
+        code
+        for code, status in STATUSES.items()
+        if not re.search(rf"^\| [^|]*{status}[^|]* \| [^|]*`{code}`", page, re.M)
+    ] == []
 
 
 @pytest.mark.parametrize("page", sorted(FOLDER.glob("*.md")), ids=lambda page: page.name)
