@@ -66,8 +66,8 @@ def _plain(comment: str | None) -> str:
 
 def migrated_tables_page(folder: Path) -> str:
     """Write the page by a PostgreSQL that lives in `folder` for as long as that takes."""
-    from processor.devstack.postgres import EmbeddedPostgres  # noqa: PLC0415
-    from processor.migrations import migrate  # noqa: PLC0415
+    from processor.database.migrations import migrate  # noqa: PLC0415
+    from processor.devstack.servers.postgres import EmbeddedPostgres  # noqa: PLC0415
 
     with (
         EmbeddedPostgres(folder, fsync=False, max_connections=10, passwords=False) as server,

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
-from processor import metrics
+from processor.database.sqlstates import Remedy
 from processor.errors import Reason
 from processor.model import Outcome
-from processor.sqlstates import Remedy
-from producers.gateway import grpc_measures
+from processor.runtime import metrics as grpc_measures
 from producers.gateway import metrics as gateway_metrics
+from producers.gateway.grpc import metrics as grpc_measures
 from producers.gateway.http import measures
 
 TOP = Path(__file__).parents[2]

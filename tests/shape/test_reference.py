@@ -14,7 +14,7 @@ from processor.cli.errors import Exit
 from processor.settings import Settings
 from producers.cli import main as producers
 from producers.gateway.http.problems import STATUSES
-from producers.gateway.protos import ingest_pb2
+from producers.protos import ingest_pb2
 from tests.reference import FOLDER
 from tests.reference.commands import commands_page, tree
 from tests.reference.settings import TEMPLATE, settings_page
