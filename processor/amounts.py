@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from processor.json_pointer import follow, steps
 from processor.model import Meter
+from processor.wire.json_pointer import follow, steps
 
 AMOUNT_LIMIT = Decimal(10) ** 38
 """Amounts are smaller than this, on both sides of zero."""

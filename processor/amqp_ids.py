@@ -19,7 +19,7 @@ from hashlib import sha256
 from operator import itemgetter
 from typing import Any
 
-from processor.beside import (
+from processor.wire.beside import (
     AMQP_MESSAGE_ID,
     AMQP_TIMESTAMP,
     AMQP_USER_ID,
@@ -31,7 +31,7 @@ from processor.beside import (
     no_identifier,
     of_the_transport,
 )
-from processor.bounds import moment_of
+from processor.wire.bounds import moment_of
 
 DELIVERY_ID_LENGTH_MAX = 200
 HAND_OVER_LENGTH = 12

@@ -30,8 +30,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from processor.errors import SettingsError
-from processor.manifest import Line, payload_digest, read_manifest
 from processor.queries import queries
+from processor.wire.manifest import Line, payload_digest, read_manifest
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = dict[str, Any]

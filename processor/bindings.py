@@ -15,9 +15,9 @@ from typing import Any
 
 from processor.errors import SettingsError
 from processor.model import Delivery
-from processor.rights import Ground, Rights
 from processor.settings import Settings
-from processor.wire import Envelope
+from processor.wire.formats import Envelope
+from processor.wire.sender_rights import Ground, Rights
 
 ANY_SENDER = "*"
 """The entry of SENDER_TENANTS that holds for every sender without one of its own."""

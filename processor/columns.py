@@ -12,7 +12,7 @@ import orjson
 
 from processor.amqp_ids import HAND_OVER_LENGTH
 from processor.model import Delivery, Message, Rejection
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 
 TEXT_LENGTH_MAX = 256
 """Characters kept of any text that a rejection quotes."""

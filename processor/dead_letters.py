@@ -20,7 +20,7 @@ from processor.model import Delivery, Message, Registry, Rejection, Settlement, 
 from processor.refusals import UNREADABLE
 from processor.schemas import Schemas
 from processor.sources import Source
-from processor.wire import Claimed
+from processor.wire.formats import Claimed
 
 log = structlog.get_logger(__name__)
 

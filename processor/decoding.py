@@ -13,17 +13,17 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
-from processor.beside import ROUTING_KEY, Attribute, Beside, free_name
-from processor.envelopes import claimed_of, object_text
 from processor.errors import Reason
 from processor.mapping import decode_mapped
 from processor.model import Delivery, QueueRules
 from processor.routing_keys import RoutingKeys
-from processor.strict_json import VALUES_MAX, read
 from processor.unpacking import BEFORE_JSON, unpack
 from processor.unwrapping import Unwrapped, Unwrapper, eventbridge, refused, s3, sns
 from processor.unwrapping.shapes import NO_TENANT, pointer_words, shape_words
-from processor.wire import NOTHING_IMPLIED, Claimed, Envelope, Foreign, Malformed, decode, read_body
+from processor.wire.beside import ROUTING_KEY, Attribute, Beside, free_name
+from processor.wire.envelope import claimed_of, object_text
+from processor.wire.formats import NOTHING_IMPLIED, Claimed, Envelope, Foreign, Malformed, decode, read_body
+from processor.wire.strict_json import VALUES_MAX, read
 
 UNWRAPPERS: Mapping[str, Unwrapper] = {
     "sns": sns.unwrap,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from processor.json_pointer import follow, steps
-from processor.wire import IDENTIFIER_LENGTH_MAX, Envelope
+from processor.wire.formats import IDENTIFIER_LENGTH_MAX, Envelope
+from processor.wire.json_pointer import follow, steps
 
 
 @dataclass(frozen=True, slots=True)

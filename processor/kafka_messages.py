@@ -5,11 +5,11 @@ from datetime import datetime
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
-from processor.beside import free_name, speaks
-from processor.bounds import moment_of
 from processor.kafka_client import delivery_id
 from processor.kafka_partitions import Record
-from processor.wire import Attribute
+from processor.wire.beside import free_name, speaks
+from processor.wire.bounds import moment_of
+from processor.wire.formats import Attribute
 
 if TYPE_CHECKING:
     from confluent_kafka import Message

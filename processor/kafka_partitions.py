@@ -18,9 +18,9 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from processor.bounds import COUNT_MAX, count_of
 from processor.model import SUSPECT_RECEIVE_COUNT
-from processor.wire import Attribute
+from processor.wire.bounds import COUNT_MAX, count_of
+from processor.wire.formats import Attribute
 
 _METADATA_LENGTH_MAX = 200
 

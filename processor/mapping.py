@@ -15,9 +15,10 @@ from decimal import Context, Decimal
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
-from processor import bounds, cloudevents
-from processor.beside import NAMES, NOTHING_BESIDE, Attribute, Beside, complete, number_in_text
-from processor.envelopes import (
+from processor.errors import Reason, SettingsError
+from processor.wire import bounds, cloudevents
+from processor.wire.beside import NAMES, NOTHING_BESIDE, Attribute, Beside, complete, number_in_text
+from processor.wire.envelope import (
     Claimed,
     Envelope,
     Fields,
@@ -28,11 +29,10 @@ from processor.envelopes import (
     make,
     object_text,
 )
-from processor.errors import Reason, SettingsError
-from processor.json_pointer import pointer, steps
-from processor.rfc3339 import moment_of
-from processor.strict_json import DIGITS_MAX, Document, JsonFault, elements, read
-from processor.wire import binary_fault, read_body
+from processor.wire.formats import binary_fault, read_body
+from processor.wire.json_pointer import pointer, steps
+from processor.wire.rfc3339 import moment_of
+from processor.wire.strict_json import DIGITS_MAX, Document, JsonFault, elements, read
 
 _FIELDS = ("tenant_id", "event_type", "id", "producer", "occurred_at", "schema_version")
 _PAYLOADS = ("payload", "payload_json")

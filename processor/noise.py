@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
-from processor.json_pointer import follow, steps
 from processor.model import Rejection, RejectionRule
+from processor.wire.json_pointer import follow, steps
 
 Rules: TypeAlias = Mapping[str, tuple[RejectionRule, ...]]
 """Those in force, by their reason."""

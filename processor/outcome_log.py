@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import structlog
 
 from processor.model import Rejection, Settlement, Verdict
-from processor.wire import IDENTIFIER_LENGTH_MAX
+from processor.wire.formats import IDENTIFIER_LENGTH_MAX
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from psycopg.rows import dict_row
 from processor.errors import NotFound
 from processor.queries import queries
 from processor.reject_alarm import NOT_COUNTED, Limits, Pair
-from processor.rights import Ground
+from processor.wire.sender_rights import Ground
 
 _LATEST_MAX = 100_000
 """As many of the latest rejections are looked at; of more within the window, the rest is not counted."""

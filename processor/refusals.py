@@ -2,11 +2,11 @@
 
 import psycopg
 
-from processor.beside import AMQP_TIMESTAMP
 from processor.errors import Reason
 from processor.model import Message, Rejection, Verdict
 from processor.sqlstates import name_of
-from processor.wire import Claimed
+from processor.wire.beside import AMQP_TIMESTAMP
+from processor.wire.formats import Claimed
 
 UNREADABLE = (Reason.TOO_LARGE, Reason.NOT_UTF8, Reason.NOT_JSON, Reason.ENVELOPE_INVALID)
 """Reasons to reject by which a message's key is not known for certain."""

@@ -8,15 +8,15 @@ from typing import Any
 import orjson
 import psycopg
 
-from processor.api_keys import new_key
 from processor.compat import require_compatible
 from processor.errors import NotFound, Reason, SettingsError
 from processor.model import EventSchema
 from processor.noise import expected
 from processor.queries import queries
-from processor.rights import NEITHER, Rights
 from processor.validation.judge import require_usable
 from processor.validation.schema_text import schema_text
+from processor.wire.api_key import new_key
+from processor.wire.sender_rights import NEITHER, Rights
 
 _NO_JSON = (Reason.NOT_UTF8, Reason.NOT_JSON, Reason.TOO_LARGE)
 _NAME_MAX = 256

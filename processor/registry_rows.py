@@ -7,7 +7,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from processor.model import EventSchema, Meter, QueueRules, Registry, RejectionRule
-from processor.rights import Rights
+from processor.wire.sender_rights import Rights
 
 
 def read_registry(connection: psycopg.Connection[Any], sql: Mapping[str, str], version: int) -> Registry:

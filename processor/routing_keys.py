@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from processor.cloudevents import is_binary
 from processor.errors import Reason, SettingsError
 from processor.settings import Settings
-from processor.strict_json import Document, JsonFault, read
-from processor.wire import Attribute, Claimed, Malformed
+from processor.wire.cloudevents import is_binary
+from processor.wire.formats import Attribute, Claimed, Malformed
+from processor.wire.strict_json import Document, JsonFault, read
 
 _TENANT, _TYPE, _PRODUCER = _OWN = ("tenant_id", "event_type", "producer")
 """The names in a template that are the event's own; any other is a member of its payload."""

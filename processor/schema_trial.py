@@ -25,8 +25,8 @@ from processor.model import Delivery, EventSchema, Message, Registry
 from processor.queries import queries
 from processor.schemas import Schemas
 from processor.sources.quarantine import QuarantineSource, Selection
-from processor.strict_json import JsonFault, read
-from processor.wire import Envelope
+from processor.wire.formats import Envelope
+from processor.wire.strict_json import JsonFault, read
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = dict[str, Any]

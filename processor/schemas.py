@@ -28,13 +28,13 @@ from processor.model import (
     Verdict,
 )
 from processor.plain_names import EXPECTED, is_plain
-from processor.rights import VOID, Ground
 from processor.routing_keys import RoutingKeys
-from processor.strict_json import VALUES_MAX
 from processor.validation.judge import JudgeProcess
 from processor.validation.judging import Judging, Refusal, one_violation
 from processor.voids import find_void_misfit
-from processor.wire import PULSE, Claimed, Envelope, Malformed, derived_id
+from processor.wire.formats import PULSE, Claimed, Envelope, Malformed, derived_id
+from processor.wire.sender_rights import VOID, Ground
+from processor.wire.strict_json import VALUES_MAX
 
 
 @dataclass(frozen=True, slots=True)

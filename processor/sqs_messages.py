@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from processor.beside import from_outside
-from processor.bounds import count_of
 from processor.model import Delivery
-from processor.wire import Attribute
+from processor.wire.beside import from_outside
+from processor.wire.bounds import count_of
+from processor.wire.formats import Attribute
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import MessageSystemAttributeNameType

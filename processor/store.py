@@ -35,10 +35,10 @@ from processor.patience import Patience
 from processor.queries import queries
 from processor.refusals import blames_content, too_slow, unstorable
 from processor.registry_rows import read_registry
-from processor.rights import VOID
 from processor.sqlstates import Remedy, name_of, remedy
 from processor.statements import KeyVanished, Statements, let_settle
 from processor.turns import Turn, turns
+from processor.wire.sender_rights import VOID
 
 log = structlog.get_logger(__name__)
 

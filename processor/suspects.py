@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from processor.errors import Reason
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Rejection, Tries
-from processor.wire import Claimed
+from processor.wire.formats import Claimed
 
 HANGS_MAX = 2
 """At so many a delivery is put aside: one may be the machine's fault, and each costs a worker."""

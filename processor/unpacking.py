@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from processor.beside import SCHEMA_ID, Attribute, Beside, add_ours, content_encodings
-from processor.envelopes import Malformed, claimed_of, invalid
 from processor.errors import Reason
+from processor.wire.beside import SCHEMA_ID, Attribute, Beside, add_ours, content_encodings
+from processor.wire.envelope import Malformed, claimed_of, invalid
 
 Unpacked: TypeAlias = tuple[bytes, Mapping[str, Attribute]]
 

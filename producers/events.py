@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from processor.manifest import payload_digest
+from processor.wire.manifest import payload_digest
 from producers.outgoing import Outgoing
 
 Payload: TypeAlias = dict[str, Any]

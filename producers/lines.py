@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from processor.errors import SettingsError
-from processor.manifest import payload_digest, read_exactly, value_digest
+from processor.wire.manifest import payload_digest, read_exactly, value_digest
 from producers.outgoing import Outgoing
 from producers.publish import BATCH_BYTES_MAX
 

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from processor.errors import SourceUnavailable
-from processor.manifest import Line, ManifestWriter
+from processor.wire.manifest import Line, ManifestWriter
 from producers.load_client import Connection, Reply, Target
 from producers.load_pulses import Plan, Pulse, timetable
 from producers.load_report import LoadTally

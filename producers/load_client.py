@@ -15,8 +15,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
-from processor.bounds import wait_s_of
 from processor.errors import SettingsError
+from processor.wire.bounds import wait_s_of
 from producers.doors import WAIT_S_MAX
 
 REPLY_BYTES_MAX = 1024 * 1024

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from processor.errors import ProcessorError, SourceUnavailable
-from processor.manifest import Line, ManifestWriter, State
+from processor.wire.manifest import Line, ManifestWriter, State
 from producers.doors import UNAVAILABLE, Answer, CallFailed, Door
 from producers.outgoing import Outgoing
 

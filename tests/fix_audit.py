@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from processor.audit import Report, audit
-from processor.manifest import Line, ManifestWriter, State, payload_digest
 from processor.model import Delivery
+from processor.wire.manifest import Line, ManifestWriter, State, payload_digest
 
 
 def wrong(report: Report) -> dict[str, int]:

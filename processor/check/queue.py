@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from processor.aws_advice import advice
-from processor.bounds import NOT_READABLE, http_date
 from processor.check import Finding, judge, tell
 from processor.check.clock import Now, compare_clock, utc_now
 from processor.settings import Settings
+from processor.wire.bounds import NOT_READABLE, http_date
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

@@ -9,7 +9,7 @@ from processor import reader
 from processor.bindings import Bindings
 from processor.check import Finding, listed, tell
 from processor.model import QueueRules
-from processor.rights import shown
+from processor.wire.sender_rights import shown
 
 
 def look_at_queue_rules(

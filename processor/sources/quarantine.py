@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from processor.errors import SourceUnavailable
 from processor.model import Delivery, Settlement
 from processor.queries import queries
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 
 
 @dataclass(frozen=True, slots=True)

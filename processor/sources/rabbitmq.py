@@ -24,11 +24,11 @@ from processor import metrics
 from processor.addresses import SourceAddress
 from processor.amqp_ids import attributes_of, delivery_base, hand_over
 from processor.amqp_link import FAILED, Ended, Link, connection_parameters, count_waiting, ended
-from processor.bounds import moment_of
 from processor.errors import ProcessorError, SourceUnavailable
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Settlement
 from processor.settings import Settings
 from processor.source_refusal import SourceRefusal
+from processor.wire.bounds import moment_of
 
 log = structlog.get_logger(__name__)
 

@@ -11,13 +11,13 @@ import structlog
 
 from processor import metrics
 from processor.aws_advice import with_advice
-from processor.bounds import NOT_READABLE
 from processor.errors import SettingsError, SourceUnavailable
 from processor.lean_sqs import HotCalls
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
 from processor.source_refusal import SourceRefusal
 from processor.sqs_messages import MOVED_FROM, name_in, read_messages
+from processor.wire.bounds import NOT_READABLE
 
 if TYPE_CHECKING:
     from botocore.session import Session

@@ -9,11 +9,11 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from processor.beside import no_identifier
-from processor.envelopes import invalid
-from processor.rfc3339 import moment_of
-from processor.strict_json import Document
-from processor.wire import IDENTIFIER_LENGTH_MAX, Attribute, Claimed, Malformed
+from processor.wire.beside import no_identifier
+from processor.wire.envelope import invalid
+from processor.wire.formats import IDENTIFIER_LENGTH_MAX, Attribute, Claimed, Malformed
+from processor.wire.rfc3339 import moment_of
+from processor.wire.strict_json import Document
 
 NOTHING: Mapping[str, str] = {}
 NO_ATTRIBUTES: Mapping[str, Attribute] = {}

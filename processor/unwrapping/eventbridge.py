@@ -7,11 +7,11 @@ Its words fill what the detail leaves open: the detail may be an envelope itself
 
 from typing import Any
 
-from processor.beside import from_outside
-from processor.envelopes import object_text
-from processor.strict_json import Document
 from processor.unwrapping import NO_ATTRIBUTES, Unwrapped, identifier, moment, refused
-from processor.wire import Claimed, Malformed, says_its_type
+from processor.wire.beside import from_outside
+from processor.wire.envelope import object_text
+from processor.wire.formats import Claimed, Malformed, says_its_type
+from processor.wire.strict_json import Document
 
 _NAMES = {"id": "message_id", "source": "producer", "detail-type": "event_type"}
 _SPOKEN_FOR = frozenset((*_NAMES, "time", "detail"))

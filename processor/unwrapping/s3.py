@@ -9,9 +9,9 @@ S3 sends one event, which may be twice.
 from hashlib import sha256
 from typing import Any
 
-from processor.strict_json import Document, elements
 from processor.unwrapping import Unwrapped, identifier, moment, refused
-from processor.wire import Claimed, Malformed
+from processor.wire.formats import Claimed, Malformed
+from processor.wire.strict_json import Document, elements
 
 TEST_EVENT = "s3:TestEvent"
 TEST_EVENT_WORDS = (

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from processor.unwrapping.s3 import TEST_EVENT_WORDS
-from processor.wire import says_its_type
+from processor.wire.formats import says_its_type
 
 _POINTER = re.compile(
     rb'\s*+\[\s*+"(?:software\.amazon\.payloadoffloading\.PayloadS3Pointer|'

@@ -10,10 +10,10 @@ import base64
 import binascii
 from typing import Any
 
-from processor.beside import from_outside
-from processor.strict_json import Document
 from processor.unwrapping import NOTHING, Unwrapped, identifier, moment, refused
-from processor.wire import Attribute, Malformed, derived_id
+from processor.wire.beside import from_outside
+from processor.wire.formats import Attribute, Malformed, derived_id
+from processor.wire.strict_json import Document
 
 _EXPECTED = (
     "expected an SNS notification, as UNWRAP=sns says of this queue: a JSON object with Type "

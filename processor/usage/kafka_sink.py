@@ -13,8 +13,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from processor.addresses import SourceAddress
 from processor.kafka_client import configuration, name_of
-from processor.strict_json import elements
 from processor.usage.sink import Accepted, AcceptedInPart, Answer, InTrouble
+from processor.wire.strict_json import elements
 
 _DEPTH_MAX = 16
 _OF_THE_LINE = frozenset({"MSG_SIZE_TOO_LARGE", "INVALID_RECORD", "INVALID_MSG"})

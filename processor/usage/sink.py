@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from processor.bounds import NOT_READABLE, wait_s_of
 from processor.whole_answers import WholeHTTP, WholeHTTPS, read_whole
+from processor.wire.bounds import NOT_READABLE, wait_s_of
 
 ANSWER_BYTES_MAX = 64 * 1024
 ANSWER_BYTES_PER_LINE = 512

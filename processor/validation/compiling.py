@@ -5,11 +5,11 @@ from typing import Any
 import jsonschema_rs
 
 from processor.errors import SettingsError
-from processor.json_pointer import pointer
 from processor.validation.dialects import DRAFT_2020, Dialect, dialect_of
 from processor.validation.form_faults import form_fault
 from processor.validation.references import Document, missing
 from processor.validation.schema_text import DEPTH_MAX, schema_text
+from processor.wire.json_pointer import pointer
 
 BYTES_MAX = 4 * 1024 * 1024
 _REGEX_BYTES_MAX = 2 * 1024 * 1024

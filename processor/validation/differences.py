@@ -10,7 +10,6 @@ from itertools import combinations
 from typing import Any
 
 from processor.errors import SettingsError
-from processor.json_pointer import pointer
 from processor.validation.compiling import compile_schema
 from processor.validation.conjunctions import Conjunction, ModernSchema
 from processor.validation.plain_differences import (
@@ -24,6 +23,7 @@ from processor.validation.plain_differences import (
 )
 from processor.validation.spelling import DYNAMIC
 from processor.validation.subschemas import Subschema
+from processor.wire.json_pointer import pointer
 
 _DEPTH_MAX = 64
 _COMPARED_MAX = 20_000

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
 
-from processor import json_pointer
 from processor.errors import SettingsError
-from processor.json_pointer import pointer as written
 from processor.validation.dialects import DRAFT_2020, KEYWORDS, Dialect, asks, dialect_of
 from processor.validation.spelling import DYNAMIC, exclude_by_number
 from processor.validation.subschemas import TOP, joined, own_uri, rebuilt
+from processor.wire import json_pointer
+from processor.wire.json_pointer import pointer as written
 
 Path: TypeAlias = tuple[str, ...]
 

@@ -17,9 +17,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from processor import strict_json
 from processor.errors import SettingsError
-from processor.json_pointer import pointer
 from processor.validation.compiling import compile_schema
 from processor.validation.judge_frames import (
     LENGTH,
@@ -39,6 +37,8 @@ from processor.validation.judge_frames import (
 )
 from processor.validation.prices import errors_of, price_of
 from processor.validation.schema_text import schema_value
+from processor.wire import strict_json
+from processor.wire.json_pointer import pointer
 
 JUDGE_CPU_S = 1.0
 """CPU time for one payload: its reading, the verdict, and the search for where it breaks its schema."""

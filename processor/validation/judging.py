@@ -24,7 +24,7 @@ from processor.validation.judge import JudgeProcess, shared
 from processor.validation.judge_frames import Broken, Found, Unreadable, Unusable, Valid
 from processor.validation.judge_process import find_errors
 from processor.validation.schema_text import schema_value
-from processor.wire import Envelope
+from processor.wire.formats import Envelope
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,6 @@ from typing import Any
 import jsonschema_rs
 from jsonschema_rs.canonical import MultiTypeView, UnsatisfiableReason, find_unsatisfiable
 
-from processor.json_pointer import pointer
 from processor.validation import patterns
 from processor.validation.dialects import KEYWORDS, asks, dialect_of
 from processor.validation.form_faults import TYPES
@@ -24,6 +23,7 @@ from processor.validation.schema_text import schema_text
 from processor.validation.subschemas import Subschema
 from processor.validation.unknown_words import Level, Oddity, UnknownWords
 from processor.validation.wording import nearest, shown
+from processor.wire.json_pointer import pointer
 
 _BRANCHES_MAX = 16
 _CANONICAL_BYTES_MAX = 16 * 1024

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from processor import json_pointer
 from processor.errors import SettingsError
-from processor.json_pointer import pointer as written
 from processor.validation.dialects import DRAFT_7, DRAFT_2020, Dialect, dialect_named, dialect_of
 from processor.validation.extracting import MAPS, DocumentKind, Path, extracted, translated
 from processor.validation.wording import listed
+from processor.wire import json_pointer
+from processor.wire.json_pointer import pointer as written
 
 _SHOWN_MAX = 5
 _NEAR = 0.5

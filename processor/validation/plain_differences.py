@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import jsonschema_rs
 
-from processor.json_pointer import pointer
 from processor.validation.conjunctions import Conjunction
 from processor.validation.dialects import DRAFT_4
 from processor.validation.form_faults import TYPES
 from processor.validation.wording import listed, shown
+from processor.wire.json_pointer import pointer
 
 _UNTOLD = "whether it narrows can't be told"
 _TYPES = frozenset(TYPES)

@@ -9,11 +9,11 @@ from urllib.parse import quote, unquote, urlsplit
 import jsonschema_rs
 
 from processor.errors import SettingsError
-from processor.json_pointer import follow, pointer, steps
 from processor.validation.dialects import KEYWORDS, Dialect, metaschema_uri
 from processor.validation.form_faults import form_fault
 from processor.validation.subschemas import TOP, Subschema, as_uri, is_place, joined, subschemas
 from processor.validation.wording import nearest
+from processor.wire.json_pointer import follow, pointer, steps
 
 _WORDS = ("$ref", "$dynamicRef", "$recursiveRef")
 _NAMES = ("$schema", "$anchor", "$dynamicAnchor")

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from processor.json_pointer import pointer
 from processor.validation.conjunctions import matches
 from processor.validation.references import Document
 from processor.validation.subschemas import Subschema, parts
 from processor.validation.unknown_words import Oddity
 from processor.validation.wording import listed, nearest, shown
+from processor.wire.json_pointer import pointer
 
 _SAME = ("if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas", "dependencies")
 _NEAREST_MAX = 100

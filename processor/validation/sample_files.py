@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from processor import strict_json
 from processor.errors import SettingsError
 from processor.validation.schema_text import file_text, require_texts, without_settings
+from processor.wire import strict_json
 
 BYTES_MAX = 64 * 1024 * 1024
 _DEPTH_MAX = 128

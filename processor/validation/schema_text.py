@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from processor import strict_json
 from processor.errors import SettingsError
-from processor.json_pointer import pointer
+from processor.wire import strict_json
+from processor.wire.json_pointer import pointer
 
 FILE_BYTES_MAX = 32 * 1024 * 1024
 """Descriptions of large interfaces have 10 MiB; what is stored is one schema of them."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from processor.json_pointer import pointer
 from processor.validation.dialects import Dialect, dialect_of
+from processor.wire.json_pointer import pointer
 
 TOP = "json-schema:///"
 """The URI of a schema that says none, as the library has it."""

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterator
 from typing import Any, Literal, TypeAlias
 
-from processor.json_pointer import pointer
 from processor.validation.dialects import DRAFT_2020, KEYWORDS, Dialect
 from processor.validation.subschemas import Subschema
 from processor.validation.wording import listed, nearest, shown
+from processor.wire.json_pointer import pointer
 
 Level: TypeAlias = Literal["warning", "note"]
 Oddity: TypeAlias = tuple[Level, str, str, str]

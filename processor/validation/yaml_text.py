@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from processor import strict_json
+from processor.wire import strict_json
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"

@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from processor.errors import ProcessorError
-from processor.manifest import ManifestWriter
 from processor.settings import Settings
 from processor.terminal import say
+from processor.wire.manifest import ManifestWriter
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
 from producers.cli.sending import EXIT_REFUSED
 from producers.load import Effort, Load

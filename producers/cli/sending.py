@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from processor.errors import ProcessorError
-from processor.manifest import ManifestWriter
 from processor.settings import Settings
 from processor.terminal import say
+from processor.wire.manifest import ManifestWriter
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
 from producers.doors.opening import DOORS, open_door
 from producers.outgoing import Outgoing

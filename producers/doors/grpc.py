@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import grpc
 
-from processor.bounds import wait_s_of
 from processor.errors import SettingsError
+from processor.wire.bounds import wait_s_of
 from producers.doors import WAIT_S_MAX, Answer, CallFailed
 from producers.gateway.protos import ingest_pb2 as pb
 from producers.gateway.protos.ingest_pb2_grpc import IngestStub

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from botocore.parsers import ResponseParserError
 
-from processor.bounds import NOT_READABLE
+from processor.wire.bounds import NOT_READABLE
 from producers.doors import Answer, CallFailed
 from producers.outgoing import Outgoing
 from producers.session import CALL_FAILED, blame

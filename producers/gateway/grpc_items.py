@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from processor.escaping import escaped
-from processor.wire import pointer
+from processor.wire.formats import pointer
 from producers.gateway.items import Item, Refusal, Taken, Why, Word
 from producers.gateway.protos import ingest_pb2 as pb
 

@@ -16,7 +16,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from processor.wire import TRACE_NAMES
+from processor.wire.formats import TRACE_NAMES
 from producers.gateway import grpc_measures
 from producers.gateway.effort import ITEM
 from producers.gateway.grpc_ends import abort, client_is_gone

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from processor.beside import content_encodings
+from processor.wire.beside import content_encodings
 from producers.gateway import metrics
 from producers.gateway.effort import ATTRIBUTE, ITEM, Effort
 from producers.gateway.gather import FULL, Gather, Request

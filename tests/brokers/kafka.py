@@ -27,7 +27,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from processor.addresses import source_address
 from processor.devstack.children import free_port
 from processor.kafka_client import configuration, delivery_id
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 from tests.brokers import require
 
 TOPICS = itertools.count(1)

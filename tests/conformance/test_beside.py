@@ -13,7 +13,7 @@ import pytest
 
 from processor import registry
 from processor.queue_rules import set_queue
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 from tests.conformance import test_source
 from tests.conformance.test_source import PATIENCE_S, Queue, name_of
 from tests.fix_database import Saver, books

@@ -21,7 +21,7 @@ from processor.sources import RunningSource
 from processor.sources.kafka import KafkaSource
 from processor.sources.rabbitmq import RabbitMqSource
 from processor.sources.sqs import SqsSource
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 from tests.brokers.kafka import Mock, Sender, Tansu, tansu
 from tests.brokers.rabbitmq import Broker, RabbitQueue
 from tests.conformance.test_source import (

@@ -31,7 +31,7 @@ from processor.sources.memory import MemorySource
 from processor.sources.quarantine import QuarantineSource, Selection
 from processor.sources.rabbitmq import RabbitMqSource
 from processor.sources.sqs import SqsSource
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 from tests.brokers.kafka import Mock, send_with_header
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.builders import a_body

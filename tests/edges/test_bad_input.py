@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from processor import registry
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 from tests.builders import a_body, a_delivery
 from tests.fix_database import Saver, books
 from tests.fix_readers import ReadBack

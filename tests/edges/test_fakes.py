@@ -11,11 +11,11 @@ import pytest
 
 import processor.devstack
 from processor.errors import Reason, SettingsError
-from processor.manifest import payload_digest
 from processor.model import Delivery, EventSchema, Message, Registry, Rejection
 from processor.schemas import Schemas
 from processor.settings import MIB
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
+from processor.wire.manifest import payload_digest
 from producers.events import COUNTED, EVENT_TYPES, Form
 from producers.fake import SAMPLE_TENANTS, Plan, fake_messages, sample_tenants
 from producers.faults import FAULT_KINDS

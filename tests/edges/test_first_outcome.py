@@ -21,7 +21,7 @@ from processor.queries import queries
 from processor.schemas import Schemas
 from processor.store import Judge, Store
 from processor.suspects import SuspectLimits
-from processor.wire import Claimed
+from processor.wire.formats import Claimed
 from tests.builders import a_body, a_delivery
 from tests.fix_database import REGISTRY_WAITS, Saver
 from tests.rig import wait_until

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from processor.errors import SettingsError, SourceUnavailable
-from processor.manifest import payload_digest
+from processor.wire.manifest import payload_digest
 from producers.doors import Answer, CallFailed
 from producers.doors.http import HttpDoor
 from producers.events import Event, Form, encode

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from processor.bounds import COUNT_MAX
 from processor.kafka_partitions import Mark, Partition, Record
+from processor.wire.bounds import COUNT_MAX
 
 NOW = datetime.now(UTC)
 

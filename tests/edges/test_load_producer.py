@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from processor.errors import SettingsError, SourceUnavailable
-from processor.manifest import ManifestWriter, payload_digest, read_manifest
+from processor.wire.manifest import ManifestWriter, payload_digest, read_manifest
 from producers.cli import main
 from producers.load import Effort, Load
 from producers.load_client import Target

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
-from processor.manifest import Line, ManifestWriter, read_manifest
+from processor.wire.manifest import Line, ManifestWriter, read_manifest
 from producers.doors.sqs import SqsDoor
 from producers.outgoing import Outgoing
 from producers.publish import BATCH_BYTES_MAX, Accepted, Publisher, Receipt, Refused

@@ -21,7 +21,7 @@ from processor.errors import Reason
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Rejection
 from processor.sources.quarantine import QuarantineSource, Selection
 from processor.sources.rabbitmq import RabbitMqSource, _acknowledgements
-from processor.wire import Claimed
+from processor.wire.formats import Claimed
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.builders import a_body
 from tests.conformance.test_source import settled

@@ -19,10 +19,10 @@ from processor.audit import audit
 from processor.devstack.children import free_port
 from processor.devstack.seed import seed
 from processor.errors import SettingsError, SourceFault, SourceUnavailable
-from processor.manifest import ManifestWriter
 from processor.settings import Settings
 from processor.source_refusal import REFUSED_S_MAX
 from processor.sources.rabbitmq import RabbitMqSource, queue_depth
+from processor.wire.manifest import ManifestWriter
 from producers.doors.amqp import AmqpDoor
 from producers.fake import Plan, fake_messages
 from producers.publish import Accepted, Publisher

@@ -20,7 +20,7 @@ from processor.errors import Reason
 from processor.model import Delivery, Outcome, Rejection, Settlement
 from processor.sources.rabbitmq import RabbitMqSource
 from processor.statements import SETTLED_WITHIN_S
-from processor.wire import Claimed
+from processor.wire.formats import Claimed
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.edges.test_rabbitmq import take
 from tests.edges.test_rabbitmq_outages import processor

@@ -15,7 +15,7 @@ from processor.errors import Stopped
 from processor.patience import Patience
 from processor.schemas import Schemas
 from processor.store import Store
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 from tests.builders import a_delivery, an_event
 from tests.fix_database import MakeSaver, Saver, books
 

@@ -16,7 +16,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from processor.errors import ProcessorError
-from processor.manifest import Line, ManifestWriter, payload_digest
+from processor.wire.manifest import Line, ManifestWriter, payload_digest
 from producers.doors import CallFailed, Door
 from producers.outgoing import Outgoing
 

@@ -17,7 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from processor.manifest import ManifestWriter
+from processor.wire.manifest import ManifestWriter
 from producers.doors.sqs import SqsDoor
 from producers.fake import SAMPLE_TENANTS, Plan, fake_messages
 from producers.outgoing import Outgoing

@@ -14,7 +14,7 @@ from typing import Any
 
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import ProcessorError
-from processor.manifest import ManifestWriter
+from processor.wire.manifest import ManifestWriter
 from producers.doors import Door
 from producers.doors.sqs import SqsDoor
 from producers.fake import SAMPLE_TENANTS, Plan, fake_messages

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from processor.devstack.sink import Receiver
-from processor.manifest import Line, ManifestWriter
+from processor.wire.manifest import Line, ManifestWriter
 from tests.faults.field import DATABASE, Field, open_field
 from tests.faults.oracle import Judgement, judge
 from tests.faults.sink_books import sink_differences

@@ -17,10 +17,10 @@ from processor.audit import audit
 from processor.devstack.children import free_port
 from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
-from processor.manifest import ManifestWriter
 from processor.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs import SqsSource
+from processor.wire.manifest import ManifestWriter
 from producers.doors import UNAVAILABLE, Answer, CallFailed
 from producers.doors.grpc import GrpcDoor as Sender
 from producers.fake import Plan, fake_messages

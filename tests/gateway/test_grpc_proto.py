@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from processor.wire import TRACE_NAMES
+from processor.wire.formats import TRACE_NAMES
 from producers.gateway import protos
 from producers.gateway.grpc_items import STATUS
 from producers.gateway.grpc_service import SERVICE, IngestService

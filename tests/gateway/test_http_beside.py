@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.beside import NAMES
 from processor.devstack.sqs import EmbeddedSqs
-from processor.wire import Envelope, decode
+from processor.wire.beside import NAMES
+from processor.wire.formats import Envelope, decode
 from tests.gateway.http_rig import JSON, Gateway, a_gateway, a_pulse, settings_of
 from tests.spine.test_strict_json import few
 

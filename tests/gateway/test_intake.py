@@ -13,7 +13,7 @@ from processor.devstack.sqs import EmbeddedSqs
 from processor.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs import SqsSource
-from processor.wire import Envelope, decode
+from processor.wire.formats import Envelope, decode
 from producers.gateway.effort import ITEM
 from producers.gateway.gather import Gather
 from producers.gateway.intake import BREATH_WEIGHT, QueueIntake

@@ -19,8 +19,8 @@ from processor.addresses import source_address
 from processor.audit import audit
 from processor.devstack.seed import seed
 from processor.kafka_client import an_onlooker
-from processor.manifest import Line, ManifestWriter, State
 from processor.sources.kafka import queue_depth
+from processor.wire.manifest import Line, ManifestWriter, State
 from producers.doors.kafka import KafkaDoor
 from producers.fake import Plan, fake_messages
 from producers.outgoing import Outgoing

@@ -18,7 +18,6 @@ from botocore.credentials import ReadOnlyCredentials
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from processor.bounds import http_date, wait_s_of
 from processor.check.queue import check_queue
 from processor.errors import SettingsError, SourceFault, SourceUnavailable
 from processor.lean_sqs.client import LeanSqs
@@ -27,6 +26,7 @@ from processor.lean_sqs.signature import Signer
 from processor.settings import Settings
 from processor.sources.sqs import SqsSource
 from processor.usage.sink import Accepted, AcceptedInPart, HttpSink, InTrouble, Refused
+from processor.wire.bounds import http_date, wait_s_of
 from producers.doors import CallFailed
 from producers.doors.grpc import GrpcDoor
 from producers.doors.http import HttpDoor

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from processor import registry
 from processor.cli import cli
 from processor.model import Delivery, Outcome, Settlement
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 from tests.builders import a_delivery
 from tests.fix_database import Saver, books
 from tests.fix_readers import ReadBack

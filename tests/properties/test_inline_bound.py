@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from processor import strict_json
 from processor.errors import SettingsError
 from processor.validation.compiling import compile_schema
 from processor.validation.judge_process import find_errors
 from processor.validation.judging import INLINE_NS_MAX, Known
 from processor.validation.prices import errors_of, price_of
+from processor.wire import strict_json
 
 MARGIN = 2
 """What was found took a third of its estimate at the most; a busy machine counts more for the same."""

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from pika import ConnectionParameters
 from pika.spec import Basic, BasicProperties
 
-from processor import beside
 from processor.addresses import source_address
-from processor.bounds import COUNT_MAX
 from processor.kafka_messages import record_of
 from processor.kafka_partitions import Mark, Partition
 from processor.model import Delivery
 from processor.sources.rabbitmq import RabbitMqSource
 from processor.sqs_messages import read_messages
+from processor.wire import beside
+from processor.wire.bounds import COUNT_MAX
 from tests.builders import a_body
 from tests.fix_database import Saver, books
 

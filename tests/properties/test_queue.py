@@ -14,7 +14,7 @@ from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
 from processor.model import Settlement
 from processor.sources.sqs import SqsSource
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 from tests.fix_database import Saver
 from tests.properties.anything import Sending, sendings
 from tests.properties.test_deliveries import exact, has_odd_text, payload_of

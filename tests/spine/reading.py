@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from processor.wire import Attribute, Envelope, Malformed, decode
+from processor.wire.formats import Attribute, Envelope, Malformed, decode
 
 LIMIT = 1024 * 1024
 

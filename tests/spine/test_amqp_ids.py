@@ -21,7 +21,7 @@ from processor.amqp_ids import (
     delivery_base,
     hand_over,
 )
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 
 HEADERS: Mapping[str, Attribute] = {"a": "1", "b": b"2"}
 

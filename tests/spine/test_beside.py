@@ -9,7 +9,7 @@ from pika import BasicProperties
 
 from processor.amqp_ids import attributes_of
 from processor.errors import Reason
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 from tests.builders import an_event
 from tests.spine.reading import BY_ATTRIBUTES, a_cloudevent, a_pulse, envelope, malformed, pointers
 

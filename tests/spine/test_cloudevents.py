@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from processor.errors import Reason
-from processor.wire import Attribute, Claimed
+from processor.wire.formats import Attribute, Claimed
 from tests.builders import an_event
 from tests.spine.reading import BY_ATTRIBUTES, a_cloudevent, a_pulse, envelope, malformed
 

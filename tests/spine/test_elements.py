@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.strict_json import JsonFault, elements, read
+from processor.wire.strict_json import JsonFault, elements, read
 from tests.spine.test_strict_json import DEPTH_MAX, few, separators, text_of, values
 
 

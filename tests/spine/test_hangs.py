@@ -4,7 +4,7 @@ from processor.board import Board, Row
 from processor.errors import Reason
 from processor.hangs import CpuTimes, HangWatch
 from processor.model import Delivery, Rejection, Verdict
-from processor.wire import Claimed
+from processor.wire.formats import Claimed
 from tests.builders import a_delivery
 
 

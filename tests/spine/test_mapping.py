@@ -7,8 +7,8 @@ import pytest
 
 from processor.errors import SettingsError
 from processor.mapping import decode_mapped, parse
-from processor.strict_json import read
-from processor.wire import Attribute, Envelope, Malformed
+from processor.wire.formats import Attribute, Envelope, Malformed
+from processor.wire.strict_json import read
 
 APP = {"tenant_id": "/client_id", "event_type": "/event_type", "payload": "/message"}
 """As the event process app has it."""

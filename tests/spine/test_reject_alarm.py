@@ -11,7 +11,7 @@ from processor.errors import Reason
 from processor.model import EventSchema, Message, Outcome, Registry, Rejection, Settlement, Verdict
 from processor.reject_alarm import Limits, RejectAlarm, replay_command, words
 from processor.schemas import Schemas
-from processor.wire import Claimed
+from processor.wire.formats import Claimed
 from tests.builders import a_delivery
 
 LIMITS = Limits(share=0.2, count_min=10, window_s=100)

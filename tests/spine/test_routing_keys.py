@@ -10,7 +10,7 @@ from processor.errors import SettingsError
 from processor.model import QueueRules
 from processor.routing_keys import RoutingKeys
 from processor.settings import Settings
-from processor.wire import Attribute, Envelope, Malformed, decode
+from processor.wire.formats import Attribute, Envelope, Malformed, decode
 from tests.builders import QUEUE, a_delivery
 from tests.spine.reading import a_cloudevent
 

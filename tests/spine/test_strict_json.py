@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.strict_json import JsonFault, _read_exactly, _read_plain, read
+from processor.wire.strict_json import JsonFault, _read_exactly, _read_plain, read
 
 DEPTH_MAX = 64
 
@@ -263,7 +263,7 @@ def test_as_many_levels_as_the_limit_are_taken_and_one_less_is_not(
 
 def test_many_short_numbers_are_each_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """`isinf` stands for what a number of ordinary size need not be asked: it was most of what one costs."""
-    monkeypatch.setattr("processor.strict_json.math.isinf", lambda _: pytest.fail("asked"))
+    monkeypatch.setattr("processor.wire.strict_json.math.isinf", lambda _: pytest.fail("asked"))
 
     found = read("[1.50, -1e-300, 1.0e307, 0.00, 0e300, 1e-308]", DEPTH_MAX)
 
@@ -350,7 +350,7 @@ def test_what_stands_in_strings_is_not_counted() -> None:
 
 
 def test_too_many_values_are_refused_before_they_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("processor.strict_json._read_plain", lambda _: pytest.fail("parsed"))
+    monkeypatch.setattr("processor.wire.strict_json._read_plain", lambda _: pytest.fail("parsed"))
 
     fault = fault_of("[" + "0," * 100_000 + "0]")
 

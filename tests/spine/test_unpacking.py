@@ -14,7 +14,7 @@ import pytest
 from processor.decoding import NO_RULES, Decoder
 from processor.errors import Reason
 from processor.unpacking import unpack
-from processor.wire import Attribute, Envelope, Malformed
+from processor.wire.formats import Attribute, Envelope, Malformed
 from tests.builders import a_body, a_delivery
 
 LIMIT = 10_000

@@ -14,7 +14,7 @@ from processor.model import Delivery, EventSchema, Message, QueueRules, Registry
 from processor.schemas import Schemas
 from processor.unwrapping.s3 import TEST_EVENT_WORDS
 from processor.unwrapping.shapes import _SHAPES, _UNMISTAKABLE, NO_TENANT, pointer_words, shape_words
-from processor.wire import Attribute, Envelope, Malformed
+from processor.wire.formats import Attribute, Envelope, Malformed
 from tests.builders import SENT_AT, a_delivery, an_event
 from tests.spine.reading import a_cloudevent, a_pulse
 

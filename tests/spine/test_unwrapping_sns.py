@@ -11,7 +11,7 @@ from processor.errors import Reason
 from processor.model import EventSchema, Message, QueueRules, Registry, Rejection, Verdict
 from processor.schemas import Schemas
 from processor.settings import Settings
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 from processor.wiring import make_schemas
 from tests.builders import SENT_AT, a_delivery, an_event
 

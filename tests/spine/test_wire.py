@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from processor.errors import Reason
-from processor.wire import Claimed, Envelope
+from processor.wire.formats import Claimed, Envelope
 from tests.builders import an_event
 from tests.spine.reading import (
     BY_ATTRIBUTES,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from processor.errors import Reason
 from processor.model import EventSchema, Message, Registry, Rejection
 from processor.settings import Settings
-from processor.wire import Attribute, Claimed, Malformed, derived_id
+from processor.wire.formats import Attribute, Claimed, Malformed, derived_id
 from processor.wiring import make_schemas
 from tests.builders import a_delivery, an_event
 from tests.spine.reading import (

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from processor.manifest import ManifestWriter
 from processor.sources.sqs import SqsSource
+from processor.wire.manifest import ManifestWriter
 from producers.doors.sqs import SqsDoor
 from producers.outgoing import Outgoing
 from producers.publish import Accepted, Publisher

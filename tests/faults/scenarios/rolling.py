@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 
-from processor.manifest import ManifestWriter
+from processor.wire.manifest import ManifestWriter
 from producers.publish import Accepted, Publisher
 from tests.faults.extra_events import an_extra_event
 from tests.faults.field import DATABASE, SETTINGS, Field, ScenarioFailed

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from processor.manifest import Line, ManifestWriter
+from processor.wire.manifest import Line, ManifestWriter
 from tests.brokers.kafka import send_with_header
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.faults.field import Field, ScenarioFailed

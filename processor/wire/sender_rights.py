@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 from msgspec.structs import replace
 
-from processor.envelopes import Envelope
-from processor.json_pointer import follow, steps
+from processor.wire.envelope import Envelope
+from processor.wire.json_pointer import follow, steps
 
 VOID = "void"
 """The event type that cancels another message: whatever a meter had counted of that one is taken away."""

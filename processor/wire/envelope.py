@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from msgspec import Struct
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from processor.beside import (
+from processor.errors import Reason
+from processor.wire.beside import (
     AMQP_MESSAGE_ID,
     NOTHING_BESIDE,
     Beside,
@@ -26,10 +27,9 @@ from processor.beside import (
     no_identifier,
     number_in_text,
 )
-from processor.errors import Reason
-from processor.json_pointer import pointer
-from processor.rfc3339 import moment_of, rest_of
-from processor.strict_json import Document
+from processor.wire.json_pointer import pointer
+from processor.wire.rfc3339 import moment_of, rest_of
+from processor.wire.strict_json import Document
 
 IDENTIFIER_LENGTH_MAX = 256
 """Characters in a tenant, producer, event type or message id."""

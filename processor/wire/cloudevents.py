@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TypeAlias
 
-from processor.beside import (
+from processor.wire.beside import (
     NAMES,
     Attribute,
     Beside,
@@ -26,10 +26,10 @@ from processor.beside import (
     number_in_text,
     of_an_event,
 )
-from processor.envelopes import CloudEventFields, Envelope, Form, Malformed, claimed_of, invalid, make
-from processor.rfc3339 import moment_of, rest_of
-from processor.strict_json import Document, JsonFault
-from processor.strict_json import read as read_json
+from processor.wire.envelope import CloudEventFields, Envelope, Form, Malformed, claimed_of, invalid, make
+from processor.wire.rfc3339 import moment_of, rest_of
+from processor.wire.strict_json import Document, JsonFault
+from processor.wire.strict_json import read as read_json
 
 _FORM = Form(
     CloudEventFields,

@@ -17,9 +17,10 @@ from json.encoder import encode_basestring_ascii as quoted
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from processor import cloudevents
-from processor.beside import NAMES, NOTHING_BESIDE, Attribute, Beside, binary_name
-from processor.envelopes import (
+from processor.errors import Reason
+from processor.wire import cloudevents
+from processor.wire.beside import NAMES, NOTHING_BESIDE, Attribute, Beside, binary_name
+from processor.wire.envelope import (
     ERRORS_MAX,
     IDENTIFIER_LENGTH_MAX,
     AttributeFields,
@@ -34,9 +35,8 @@ from processor.envelopes import (
     make,
     object_text,
 )
-from processor.errors import Reason
-from processor.json_pointer import pointer
-from processor.strict_json import VALUES_MAX, Document, JsonFault, read
+from processor.wire.json_pointer import pointer
+from processor.wire.strict_json import VALUES_MAX, Document, JsonFault, read
 
 __all__ = [
     "ERRORS_MAX",
