@@ -14,7 +14,8 @@ from types import MappingProxyType
 from processor import metrics, noise
 from processor.amounts import Amount, amounts_of, find_misfit
 from processor.bindings import UNBOUND, Bindings, no_right
-from processor.decoding import NO_RULES, Decoder
+from processor.decoding.decoder import NO_RULES, Decoder
+from processor.decoding.routing_keys import RoutingKeys
 from processor.errors import Reason
 from processor.id_scope import IdScope, Unscoped
 from processor.model import (
@@ -28,7 +29,6 @@ from processor.model import (
     Verdict,
 )
 from processor.plain_names import EXPECTED, is_plain
-from processor.routing_keys import RoutingKeys
 from processor.validation.judge import JudgeProcess
 from processor.validation.judging import Judging, Refusal, one_violation
 from processor.voids import find_void_misfit

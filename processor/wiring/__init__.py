@@ -11,11 +11,11 @@ import psycopg
 
 from processor.bindings import Bindings
 from processor.connection import connect, while_server_answers
+from processor.decoding.routing_keys import RoutingKeys
 from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
 from processor.model import QueueRules
 from processor.patience import Patience
 from processor.reject_alarm import Limits
-from processor.routing_keys import RoutingKeys
 from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sqlstates import Remedy, name_of, remedy

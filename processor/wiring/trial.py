@@ -16,9 +16,9 @@ import psycopg
 from processor import migrations
 from processor.columns import storable_text
 from processor.connection import require_all_rows
+from processor.decoding.mapping import parse
 from processor.devstack.seed import sample
 from processor.errors import Reason, SettingsError
-from processor.mapping import parse
 from processor.model import Delivery, EventSchema, Message, QueueRules, Registry
 from processor.queries import queries
 from processor.queue_rules import require_name

@@ -17,8 +17,8 @@ from msgspec import Struct, structs
 from msgspec.structs import replace
 from pydantic import TypeAdapter, ValidationError
 
+from processor.decoding.unpacking import BEFORE_JSON, unpack
 from processor.errors import Reason
-from processor.unpacking import BEFORE_JSON, unpack
 from processor.wire.beside import from_outside
 from processor.wire.formats import (
     FORMATS,

@@ -112,7 +112,7 @@ def test_no_body_is_read_before_it_is_judged(
 ) -> None:
     """What kills or hangs its reader is behind the receive limit, and not on the thread of the broker."""
     readers: set[str] = set()
-    for place in ("processor.routing_keys.read", "processor.wire.formats.read"):
+    for place in ("processor.decoding.routing_keys.read", "processor.wire.formats.read"):
         monkeypatch.setattr(place, lambda *_: readers.add(threading.current_thread().name))
     rabbitmq_queue.put(BODY)
     source = a_rabbitmq_source(rabbitmq_queue, routing_key="<event_type>", routing_key_tenant="acme")

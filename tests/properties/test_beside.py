@@ -15,7 +15,7 @@ from pika import ConnectionParameters
 from pika.spec import Basic, BasicProperties
 
 from processor.addresses import source_address
-from processor.decoding import Decoder
+from processor.decoding.decoder import Decoder
 from processor.errors import Reason
 from processor.kafka_messages import record_of
 from processor.model import Delivery, QueueRules

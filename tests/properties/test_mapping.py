@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.mapping import decode_mapped
+from processor.decoding.mapping import decode_mapped
 from processor.wire.formats import Envelope, Malformed, pointer
 from processor.wire.json_pointer import steps
 from processor.wire.strict_json import JsonFault, read

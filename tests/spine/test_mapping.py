@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from processor.decoding.mapping import decode_mapped, parse
 from processor.errors import SettingsError
-from processor.mapping import decode_mapped, parse
 from processor.wire.formats import Attribute, Envelope, Malformed
 from processor.wire.strict_json import read
 
@@ -249,7 +249,7 @@ def test_however_many_paths_lead_through_a_value_it_is_read_once(monkeypatch: py
         read_lengths.append(len(text))
         return read(text, *limits)
 
-    monkeypatch.setattr("processor.mapping.read", counting)
+    monkeypatch.setattr("processor.decoding.mapping.read", counting)
     inner = '{"who": "acme", "type": "t", "id": "1", "by": "shop", "data": {"n": 1.50}}'
     names = {"tenant_id": "who", "event_type": "type", "id": "id", "producer": "by", "payload": "data"}
 

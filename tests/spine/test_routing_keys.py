@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from processor.decoding import Decoder
+from processor.decoding.decoder import Decoder
+from processor.decoding.routing_keys import RoutingKeys
 from processor.errors import SettingsError
 from processor.model import QueueRules
-from processor.routing_keys import RoutingKeys
 from processor.settings import Settings
 from processor.wire.formats import Attribute, Envelope, Malformed, decode
 from tests.builders import QUEUE, a_delivery

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from processor.decoding import NO_RULES, Decoder
+from processor.decoding.decoder import NO_RULES, Decoder
+from processor.decoding.unpacking import unpack
 from processor.errors import Reason
-from processor.unpacking import unpack
 from processor.wire.formats import Attribute, Envelope, Malformed
 from tests.builders import a_body, a_delivery
 

@@ -5,8 +5,8 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from processor.decoding.unpacking import BEFORE_JSON, unpack
 from processor.errors import Reason
-from processor.unpacking import BEFORE_JSON, unpack
 from processor.wire.formats import Malformed, pointer
 from processor.wire.strict_json import JsonFault, elements, read
 from producers.gateway.http import Limits, cloudevents

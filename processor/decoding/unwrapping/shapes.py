@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from processor.unwrapping.s3 import TEST_EVENT_WORDS
+from processor.decoding.unwrapping.s3 import TEST_EVENT_WORDS
 from processor.wire.formats import says_its_type
 
 _POINTER = re.compile(

@@ -10,7 +10,7 @@ import base64
 import binascii
 from typing import Any
 
-from processor.unwrapping import NOTHING, Unwrapped, identifier, moment, refused
+from processor.decoding.unwrapping import NOTHING, Unwrapped, identifier, moment, refused
 from processor.wire.beside import from_outside
 from processor.wire.formats import Attribute, Malformed, derived_id
 from processor.wire.strict_json import Document

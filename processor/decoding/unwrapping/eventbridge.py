@@ -7,7 +7,7 @@ Its words fill what the detail leaves open: the detail may be an envelope itself
 
 from typing import Any
 
-from processor.unwrapping import NO_ATTRIBUTES, Unwrapped, identifier, moment, refused
+from processor.decoding.unwrapping import NO_ATTRIBUTES, Unwrapped, identifier, moment, refused
 from processor.wire.beside import from_outside
 from processor.wire.envelope import object_text
 from processor.wire.formats import Claimed, Malformed, says_its_type

@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
+from processor.decoding.mapping import decode_mapped
+from processor.decoding.routing_keys import RoutingKeys
+from processor.decoding.unpacking import BEFORE_JSON, unpack
+from processor.decoding.unwrapping import Unwrapped, Unwrapper, eventbridge, refused, s3, sns
+from processor.decoding.unwrapping.shapes import NO_TENANT, pointer_words, shape_words
 from processor.errors import Reason
-from processor.mapping import decode_mapped
 from processor.model import Delivery, QueueRules
-from processor.routing_keys import RoutingKeys
-from processor.unpacking import BEFORE_JSON, unpack
-from processor.unwrapping import Unwrapped, Unwrapper, eventbridge, refused, s3, sns
-from processor.unwrapping.shapes import NO_TENANT, pointer_words, shape_words
 from processor.wire.beside import ROUTING_KEY, Attribute, Beside, free_name
 from processor.wire.envelope import claimed_of, object_text
 from processor.wire.formats import NOTHING_IMPLIED, Claimed, Envelope, Foreign, Malformed, decode, read_body

@@ -9,7 +9,7 @@ S3 sends one event, which may be twice.
 from hashlib import sha256
 from typing import Any
 
-from processor.unwrapping import Unwrapped, identifier, moment, refused
+from processor.decoding.unwrapping import Unwrapped, identifier, moment, refused
 from processor.wire.formats import Claimed, Malformed
 from processor.wire.strict_json import Document, elements
 
