@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Protocol
 
-from processor.amqp_ids import base_of
+from processor.brokers.rabbitmq_ids import base_of
 from processor.model import Delivery, Registry, Verdict
 
 _WORD_BYTES = 8

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from processor.amqp_ids import HAND_OVER_LENGTH
+from processor.brokers.rabbitmq_ids import HAND_OVER_LENGTH
 from processor.model import Delivery, Message, Rejection
 from processor.wire.formats import Attribute
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from processor.aws_hosts import AWS_DOMAINS
+from processor.brokers.aws_hosts import AWS_DOMAINS
 from processor.errors import SettingsError
 from processor.settings import Settings
 

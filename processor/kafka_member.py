@@ -17,12 +17,12 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from processor import metrics
-from processor.addresses import SourceAddress
+from processor.brokers.kafka import NO_TOPIC, REFUSED, configuration, forgotten, name_of, place
+from processor.brokers.source_refusal import SourceRefusal
+from processor.brokers.source_url import SourceAddress
 from processor.errors import ProcessorError, SettingsError, StoreUnavailable
-from processor.kafka_client import NO_TOPIC, REFUSED, configuration, forgotten, name_of, place
 from processor.kafka_messages import record_of
 from processor.kafka_partitions import Mark, Partition
-from processor.source_refusal import SourceRefusal
 
 log = structlog.get_logger(__name__)
 

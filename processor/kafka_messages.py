@@ -5,7 +5,7 @@ from datetime import datetime
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
-from processor.kafka_client import delivery_id
+from processor.brokers.kafka import delivery_id
 from processor.kafka_partitions import Record
 from processor.wire.beside import free_name, speaks
 from processor.wire.bounds import moment_of

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
-from processor.amqp_ids import base_of
+from processor.brokers.rabbitmq_ids import base_of
 from processor.errors import Reason
 from processor.wire.formats import Attribute, Claimed
 from processor.wire.sender_rights import EVERYTHING, Ground, Rights

@@ -8,7 +8,7 @@ import orjson
 import psycopg
 from psycopg.rows import dict_row
 
-from processor.addresses import source_address
+from processor.brokers.source_url import source_address
 from processor.errors import NotFound, SettingsError
 from processor.queries import queries
 

@@ -14,7 +14,7 @@ from botocore.exceptions import (
 )
 from localstack_client.session import Session
 
-from processor.aws_advice import with_advice
+from processor.brokers.aws_advice import with_advice
 from processor.errors import SettingsError
 from processor.settings import Settings
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from processor.addresses import source_address
+from processor.brokers.source_url import source_address
 from processor.sources.kafka import KafkaSource
 from tests.brokers.kafka import Mock
 

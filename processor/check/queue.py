@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from processor.aws_advice import advice
+from processor.brokers.aws_advice import advice
 from processor.check import Finding, judge, tell
 from processor.check.clock import Now, compare_clock, utc_now
 from processor.settings import Settings

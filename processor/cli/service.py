@@ -9,7 +9,7 @@ from uuid import uuid4
 import click
 
 from processor import logs, migrations
-from processor.addresses import with_password_of
+from processor.brokers.source_url import with_password_of
 from processor.check import summed_up
 from processor.cli.errors import Exit, exit_code_of
 from processor.cli.output import json_option, print_json, print_table

@@ -12,9 +12,9 @@ from typing import Self
 from confluent_kafka import KafkaException
 
 from processor import metrics
-from processor.addresses import SourceAddress
+from processor.brokers.kafka import an_onlooker, lag_of, name_of
+from processor.brokers.source_url import SourceAddress
 from processor.errors import SettingsError, SourceUnavailable
-from processor.kafka_client import an_onlooker, lag_of, name_of
 from processor.kafka_member import TICK_S, Member
 from processor.kafka_partitions import Partition, Record
 from processor.model import Delivery, Settlement

@@ -21,13 +21,13 @@ from pika import ConnectionParameters
 from pika.spec import Basic, BasicProperties
 
 from processor import metrics
-from processor.addresses import SourceAddress
-from processor.amqp_ids import attributes_of, delivery_base, hand_over
-from processor.amqp_link import FAILED, Ended, Link, connection_parameters, count_waiting, ended
+from processor.brokers.rabbitmq import FAILED, Ended, Link, connection_parameters, count_waiting, ended
+from processor.brokers.rabbitmq_ids import attributes_of, delivery_base, hand_over
+from processor.brokers.source_refusal import SourceRefusal
+from processor.brokers.source_url import SourceAddress
 from processor.errors import ProcessorError, SourceUnavailable
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Settlement
 from processor.settings import Settings
-from processor.source_refusal import SourceRefusal
 from processor.wire.bounds import moment_of
 
 log = structlog.get_logger(__name__)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 
 from processor import metrics
-from processor.aws_advice import with_advice
+from processor.brokers.aws_advice import with_advice
+from processor.brokers.fast_sqs import HotCalls
+from processor.brokers.source_refusal import SourceRefusal
 from processor.errors import SettingsError, SourceUnavailable
-from processor.lean_sqs import HotCalls
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
-from processor.source_refusal import SourceRefusal
 from processor.sqs_messages import MOVED_FROM, name_in, read_messages
 from processor.wire.bounds import NOT_READABLE
 
@@ -334,7 +334,7 @@ def _demand_json(parsed_response: Any, response_dict: Any, **_: Any) -> None:  #
 
 def _lean_calls(session: "Session", client: "SQSClient") -> HotCalls:
     """Give the lean calls where the configuration is plain; else boto3's, and say why in the log."""
-    from processor.lean_sqs.plain_case import lean_sqs, oddity  # noqa: PLC0415 - with the driver
+    from processor.brokers.fast_sqs.plain_case import lean_sqs, oddity  # noqa: PLC0415 - with the driver
 
     why_not = oddity(session, client)
     if why_not is not None:

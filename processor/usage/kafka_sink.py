@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from processor.addresses import SourceAddress
-from processor.kafka_client import configuration, name_of
+from processor.brokers.kafka import configuration, name_of
+from processor.brokers.source_url import SourceAddress
 from processor.usage.sink import Accepted, AcceptedInPart, Answer, InTrouble
 from processor.wire.strict_json import elements
 

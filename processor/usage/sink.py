@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from processor.whole_answers import WholeHTTP, WholeHTTPS, read_whole
+from processor.brokers.http_answers import WholeHTTP, WholeHTTPS, read_whole
 from processor.wire.bounds import NOT_READABLE, wait_s_of
 
 ANSWER_BYTES_MAX = 64 * 1024

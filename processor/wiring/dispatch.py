@@ -11,7 +11,7 @@ import psycopg
 import structlog
 
 from processor import metrics, migrations
-from processor.addresses import source_address
+from processor.brokers.source_url import source_address
 from processor.check.roles import RIGHTS, missing_rights, update_of
 from processor.connection import Deadline, connect
 from processor.errors import SettingsError, Stopped, StoreFault, StoreUnavailable, Unavailable

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
-from processor.addresses import Kind, SourceAddress
+from processor.brokers.source_url import Kind, SourceAddress
 from processor.check import Finding
 from processor.errors import SettingsError
 from processor.retention import forgotten_before

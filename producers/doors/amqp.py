@@ -7,9 +7,9 @@ import pika
 import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 
-from processor.addresses import source_address
-from processor.amqp_ids import attributes_of, delivery_base
-from processor.amqp_link import FAILED, connection_parameters, ended
+from processor.brokers.rabbitmq import FAILED, connection_parameters, ended
+from processor.brokers.rabbitmq_ids import attributes_of, delivery_base
+from processor.brokers.source_url import source_address
 from processor.errors import SettingsError
 from producers.doors import Answer, CallFailed
 from producers.outgoing import Outgoing

@@ -18,8 +18,8 @@ import urllib3
 from pydantic import SecretStr
 from urllib3.exceptions import HTTPError
 
+from processor.brokers.http_answers import read_whole, want_whole_answers
 from processor.errors import SettingsError
-from processor.whole_answers import read_whole, want_whole_answers
 from processor.wire.bounds import NOT_READABLE, wait_s_of
 from producers.doors import WAIT_S_MAX, Answer, CallFailed
 from producers.outgoing import Outgoing

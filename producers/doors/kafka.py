@@ -7,9 +7,9 @@ from typing import Any
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Message, Producer
 
-from processor.addresses import source_address
+from processor.brokers.kafka import NO_TOPIC, REFUSED, configuration, delivery_id, name_of, place
+from processor.brokers.source_url import source_address
 from processor.errors import SettingsError
-from processor.kafka_client import NO_TOPIC, REFUSED, configuration, delivery_id, name_of, place
 from producers.doors import Answer, CallFailed
 from producers.outgoing import Outgoing
 

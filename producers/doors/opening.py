@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from importlib import import_module
 
-from processor.addresses import SourceAddress, source_address
+from processor.brokers.source_url import SourceAddress, source_address
 from processor.errors import SettingsError
 from processor.settings import Settings
 from producers.doors import Door

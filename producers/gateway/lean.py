@@ -15,9 +15,9 @@ from typing import Any
 
 import orjson
 
+from processor.brokers.fast_sqs.http import HttpTimeout, HttpTrouble
+from processor.brokers.fast_sqs.signature import Signer
 from processor.deaths import watch
-from processor.lean_sqs.http import HttpTimeout, HttpTrouble
-from processor.lean_sqs.signature import Signer
 from producers.doors import Answer
 from producers.doors.sqs import SqsDoor
 from producers.gateway.posting import Endpoint

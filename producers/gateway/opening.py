@@ -9,9 +9,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import where
 
-from processor.aws_advice import with_advice
+from processor.brokers.aws_advice import with_advice
+from processor.brokers.fast_sqs.plain_case import oddity, signer_of
 from processor.errors import SettingsError
-from processor.lean_sqs.plain_case import oddity, signer_of
 from processor.setting_values import producers_of
 from processor.settings import Settings
 from producers.doors.sqs import SqsDoor

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from processor.lean_sqs.http import Answer, HttpTimeout, HttpTrouble, ReadingAnswer, post_request
+from processor.brokers.fast_sqs.http import Answer, HttpTimeout, HttpTrouble, ReadingAnswer, post_request
 
 
 class Endpoint:

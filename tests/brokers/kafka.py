@@ -24,9 +24,9 @@ import pytest
 from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # without __all__
 
-from processor.addresses import source_address
+from processor.brokers.kafka import configuration, delivery_id
+from processor.brokers.source_url import source_address
 from processor.devstack.children import free_port
-from processor.kafka_client import configuration, delivery_id
 from processor.wire.formats import Attribute
 from tests.brokers import require
 

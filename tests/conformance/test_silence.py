@@ -11,12 +11,12 @@ from typing import cast
 
 import pytest
 
-from processor.addresses import source_address
-from processor.amqp_link import connection_parameters
+from processor.brokers.rabbitmq import connection_parameters
+from processor.brokers.source_refusal import REFUSED_S_MAX
+from processor.brokers.source_url import source_address
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
 from processor.settings import Settings
-from processor.source_refusal import REFUSED_S_MAX
 from processor.sources import RunningSource
 from processor.sources.kafka import KafkaSource
 from processor.sources.rabbitmq import RabbitMqSource

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from pika import BasicProperties
 
-from processor.amqp_ids import attributes_of, base_of, delivery_base
+from processor.brokers.rabbitmq_ids import attributes_of, base_of, delivery_base
 from processor.devstack.children import free_port
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import SourceUnavailable

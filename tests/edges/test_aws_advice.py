@@ -8,7 +8,7 @@ import pytest
 import structlog
 from click.testing import CliRunner
 
-from processor.aws_advice import advice
+from processor.brokers.aws_advice import advice
 from processor.cli import cli as processor_cli
 from producers.cli import main as producers_cli
 from tests.scripted_server import ScriptedServer, an_error

@@ -15,10 +15,10 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from processor.addresses import source_address
 from processor.audit import audit
+from processor.brokers.kafka import an_onlooker
+from processor.brokers.source_url import source_address
 from processor.errors import Reason, SettingsError, SourceFault, SourceUnavailable, StoreUnavailable
-from processor.kafka_client import an_onlooker
 from processor.limits import Limits
 from processor.model import Delivery, Outcome, Rejection, Settlement, Verdict
 from processor.patience import Patience

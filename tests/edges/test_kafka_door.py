@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 import pytest
 from confluent_kafka import TopicPartition
 
-from processor.addresses import source_address
+from processor.brokers.kafka import an_onlooker
+from processor.brokers.source_url import source_address
 from processor.check import Finding
 from processor.check.kafka import check_kafka
 from processor.errors import SettingsError
-from processor.kafka_client import an_onlooker
 from processor.settings import Settings
 from processor.sources.kafka import KafkaSource
 from producers.doors import CallFailed

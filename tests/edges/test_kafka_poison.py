@@ -7,8 +7,8 @@ from typing import Any
 
 import psycopg
 
-from processor.addresses import source_address
-from processor.kafka_client import an_onlooker, lag_of
+from processor.brokers.kafka import an_onlooker, lag_of
+from processor.brokers.source_url import source_address
 from tests.brokers.kafka import Mock
 from tests.builders import a_body
 from tests.faults.poisoned import POISON

@@ -7,8 +7,8 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from processor.addresses import source_address
-from processor.kafka_client import configuration
+from processor.brokers.kafka import configuration
+from processor.brokers.source_url import source_address
 from processor.usage.kafka_sink import KafkaSink
 from processor.usage.sink import Accepted, AcceptedInPart, InTrouble
 from tests.brokers.kafka import Mock, Tansu

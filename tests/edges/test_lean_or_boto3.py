@@ -10,9 +10,9 @@ import pytest
 from botocore.credentials import RefreshableCredentials
 from structlog.testing import capture_logs
 
+from processor.brokers.fast_sqs.client import LeanSqs
+from processor.brokers.fast_sqs.plain_case import oddity
 from processor.errors import SourceUnavailable
-from processor.lean_sqs.client import LeanSqs
-from processor.lean_sqs.plain_case import oddity
 from processor.settings import Settings
 from processor.sources import sqs
 from processor.sources.sqs import SqsSource

@@ -9,7 +9,7 @@ from botocore.credentials import Credentials, ReadOnlyCredentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.lean_sqs.signature import Signer
+from processor.brokers.fast_sqs.signature import Signer
 
 keys = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
 moments = st.datetimes(datetime(2020, 1, 1), datetime(2099, 12, 31)).map(lambda at: at.replace(tzinfo=UTC))  # noqa: DTZ001

@@ -16,7 +16,7 @@ import pytest
 from kombu.connection import Connection
 
 from processor import metrics, reader, registry
-from processor.amqp_ids import base_of
+from processor.brokers.rabbitmq_ids import base_of
 from processor.errors import Reason
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Rejection
 from processor.sources.quarantine import QuarantineSource, Selection

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.amqp_ids import base_of
+from processor.brokers.rabbitmq_ids import base_of
 from processor.check import Finding
 from processor.devstack.children import free_port
 from processor.errors import SettingsError

@@ -12,15 +12,15 @@ import pytest
 from pika.channel import Channel
 from pika.connection import Connection
 
-from processor import amqp_link
-from processor.addresses import SourceAddress
-from processor.amqp_link import connection_parameters
 from processor.audit import audit
+from processor.brokers import rabbitmq
+from processor.brokers.rabbitmq import connection_parameters
+from processor.brokers.source_refusal import REFUSED_S_MAX
+from processor.brokers.source_url import SourceAddress
 from processor.devstack.children import free_port
 from processor.devstack.seed import seed
 from processor.errors import SettingsError, SourceFault, SourceUnavailable
 from processor.settings import Settings
-from processor.source_refusal import REFUSED_S_MAX
 from processor.sources.rabbitmq import RabbitMqSource, queue_depth
 from processor.wire.manifest import ManifestWriter
 from producers.doors.amqp import AmqpDoor
@@ -167,7 +167,7 @@ def test_a_broker_that_lets_us_in_and_never_answers_for_the_queue_is_left(
 ) -> None:
     """As one does that has just started, now and then."""
     for bound in ("STACK_TIMEOUT_S", "CONNECT_TIMEOUT_S"):
-        monkeypatch.setattr(amqp_link, bound, 1)
+        monkeypatch.setattr(rabbitmq, bound, 1)
     with monkeypatch.context() as unanswered:
         unanswered.setattr(Channel, "basic_consume", lambda *_, **__: None)
         unanswered.setattr(Connection, "close", lambda *_, **__: None)

@@ -13,7 +13,7 @@ from types import FrameType
 import boto3  # noqa: F401
 import botocore.session  # noqa: F401
 
-import processor.lean_sqs.plain_case  # noqa: F401
+import processor.brokers.fast_sqs.plain_case  # noqa: F401
 from processor.cli import main
 
 

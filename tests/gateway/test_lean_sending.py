@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from processor.lean_sqs.http import Answer, HttpTimeout, HttpTrouble
+from processor.brokers.fast_sqs.http import Answer, HttpTimeout, HttpTrouble
 from processor.settings import Settings
 from producers.gateway import lean
 from producers.gateway.items import Caller

@@ -18,11 +18,11 @@ from botocore.credentials import ReadOnlyCredentials
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from processor.brokers.fast_sqs.client import LeanSqs
+from processor.brokers.fast_sqs.http import Endpoint, HttpTrouble
+from processor.brokers.fast_sqs.signature import Signer
 from processor.check.queue import check_queue
 from processor.errors import SettingsError, SourceFault, SourceUnavailable
-from processor.lean_sqs.client import LeanSqs
-from processor.lean_sqs.http import Endpoint, HttpTrouble
-from processor.lean_sqs.signature import Signer
 from processor.settings import Settings
 from processor.sources.sqs import SqsSource
 from processor.usage.sink import Accepted, AcceptedInPart, HttpSink, InTrouble, Refused

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from pika import ConnectionParameters
 from pika.spec import Basic, BasicProperties
 
-from processor.addresses import source_address
+from processor.brokers.source_url import source_address
 from processor.decoding.decoder import Decoder
 from processor.errors import Reason
 from processor.kafka_messages import record_of

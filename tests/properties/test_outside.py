@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pika import ConnectionParameters
 from pika.spec import Basic, BasicProperties
 
-from processor.addresses import source_address
+from processor.brokers.source_url import source_address
 from processor.kafka_messages import record_of
 from processor.kafka_partitions import Mark, Partition
 from processor.model import Delivery

@@ -13,7 +13,7 @@ from producers.cli import main as producers_cli
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "processor").rglob("*.py")) + sorted((ROOT / "producers").rglob("*.py"))
 DELETES = {"delete_message", "delete_message_batch", "purge_queue", "delete_queue"}
-HOT_CALLS = ("processor/lean_sqs/__init__.py", "processor/lean_sqs/client.py")
+HOT_CALLS = ("processor/brokers/fast_sqs/__init__.py", "processor/brokers/fast_sqs/client.py")
 """Who makes the calls for `settle` in boto3's place; that nobody else asks for one is what counts."""
 
 FILE_LINES_MAX = 400

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties
 
-import processor.amqp_link  # noqa: F401 - mends how pika reads tables
-from processor.amqp_ids import (
+import processor.brokers.rabbitmq  # noqa: F401 - mends how pika reads tables
+from processor.brokers.rabbitmq_ids import (
     DELIVERY_ID_LENGTH_MAX,
     Unreadable,
     attributes_of,

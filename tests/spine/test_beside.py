@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pika import BasicProperties
 
-from processor.amqp_ids import attributes_of
+from processor.brokers.rabbitmq_ids import attributes_of
 from processor.errors import Reason
 from processor.wire.formats import Attribute
 from tests.builders import an_event

@@ -16,9 +16,9 @@ import orjson
 import structlog
 from botocore.exceptions import ReadTimeoutError
 
-from processor.lean_sqs import HotCalls
-from processor.lean_sqs.http import Endpoint, HttpTimeout, HttpTrouble
-from processor.lean_sqs.signature import Signer
+from processor.brokers.fast_sqs import HotCalls
+from processor.brokers.fast_sqs.http import Endpoint, HttpTimeout, HttpTrouble
+from processor.brokers.fast_sqs.signature import Signer
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from processor.addresses import SourceAddress
+from processor.brokers.source_url import SourceAddress
 
 SILENCE_S_MAX = 10
 """For how long a request may stay without an answer before the broker counts as away."""

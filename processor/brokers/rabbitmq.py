@@ -22,8 +22,8 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
 
-from processor.addresses import SourceAddress
-from processor.amqp_ids import Unreadable
+from processor.brokers.rabbitmq_ids import Unreadable
+from processor.brokers.source_url import SourceAddress
 
 CONNECT_TIMEOUT_S = 5
 STACK_TIMEOUT_S = 10

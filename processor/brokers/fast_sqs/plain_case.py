@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 from botocore.httpsession import where
 from botocore.utils import get_environ_proxies
 
-from processor.lean_sqs.client import LeanSqs
-from processor.lean_sqs.http import Endpoint
-from processor.lean_sqs.signature import Signer
+from processor.brokers.fast_sqs.client import LeanSqs
+from processor.brokers.fast_sqs.http import Endpoint
+from processor.brokers.fast_sqs.signature import Signer
 
 if TYPE_CHECKING:
     from botocore.session import Session
