@@ -20,7 +20,7 @@ from processor.devstack.postgres import EmbeddedPostgres
 from processor.devstack.sqs import EmbeddedSqs
 from processor.migrations import migrate
 from processor.settings import Settings
-from processor.sources.sqs import sqs_client
+from processor.sources.sqs.source import sqs_client
 from tests.builders import ORDER_SCHEMA
 
 

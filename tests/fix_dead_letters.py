@@ -15,7 +15,7 @@ import structlog
 from processor.audit import audit
 from processor.devstack.sqs import EmbeddedSqs
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from processor.wiring import commands
 from tests.rig import wait_until
 

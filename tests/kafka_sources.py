@@ -3,7 +3,7 @@
 from typing import Any
 
 from processor.brokers.source_url import source_address
-from processor.sources.kafka import KafkaSource
+from processor.sources.kafka.source import KafkaSource
 from tests.brokers.kafka import Mock
 
 SESSION_S = 2.0

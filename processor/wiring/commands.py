@@ -24,7 +24,7 @@ from processor.patience import Patience
 from processor.pipeline import once
 from processor.settings import Settings, names
 from processor.sources.quarantine import QuarantineSource, Selection, take_back
-from processor.sources.sqs import SqsSource, sqs_client
+from processor.sources.sqs.source import SqsSource, sqs_client
 from processor.wiring import database, make_schemas, make_store, rules_of_settings, storage_limits
 from processor.wiring.sources import check_source, source_depth
 

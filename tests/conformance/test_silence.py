@@ -18,9 +18,9 @@ from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
 from processor.settings import Settings
 from processor.sources import RunningSource
-from processor.sources.kafka import KafkaSource
-from processor.sources.rabbitmq import RabbitMqSource
-from processor.sources.sqs import SqsSource
+from processor.sources.kafka.source import KafkaSource
+from processor.sources.rabbitmq.source import RabbitMqSource
+from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Attribute
 from tests.brokers.kafka import Mock, Sender, Tansu, tansu
 from tests.brokers.rabbitmq import Broker, RabbitQueue

@@ -26,11 +26,11 @@ from processor.errors import SourceUnavailable
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Outcome, Settlement
 from processor.settings import Settings
 from processor.sources import Source
-from processor.sources.kafka import KafkaSource
+from processor.sources.kafka.source import KafkaSource
 from processor.sources.memory import MemorySource
 from processor.sources.quarantine import QuarantineSource, Selection
-from processor.sources.rabbitmq import RabbitMqSource
-from processor.sources.sqs import SqsSource
+from processor.sources.rabbitmq.source import RabbitMqSource
+from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Attribute
 from tests.brokers.kafka import Mock, send_with_header
 from tests.brokers.rabbitmq import RabbitQueue

@@ -13,7 +13,7 @@ from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import SettingsError
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from processor.wiring import make_schemas
 from processor.wiring.commands import replay, run_check
 from tests.builders import QUEUE, a_delivery, an_event

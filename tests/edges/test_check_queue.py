@@ -11,7 +11,7 @@ from processor.check.queue import check_queue, judge_visibility
 from processor.devstack.children import free_port
 from processor.devstack.sqs import EmbeddedSqs
 from processor.settings import Settings
-from processor.sources.sqs import sqs_client
+from processor.sources.sqs.source import sqs_client
 from processor.wiring.commands import run_check
 from tests.fix_check import look_at_queue, problems, with_changes
 

@@ -25,7 +25,7 @@ from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import StoreUnavailable
 from processor.patience import Patience
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from processor.usage.count_files import Replacement
 from processor.usage.counter import Selection
 from processor.wiring import make_schemas, make_store

@@ -12,7 +12,7 @@ from processor.devstack.sqs import EmbeddedSqs
 from processor.model import Delivery
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from processor.wiring import commands
 from tests.builders import a_body, a_delivery
 from tests.fix_check import with_changes

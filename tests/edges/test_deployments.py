@@ -15,7 +15,7 @@ from processor.check.queue import check_queue
 from processor.devstack.binaries import find_binaries, server_account
 from processor.devstack.sqs import EmbeddedSqs
 from processor.settings import Settings
-from processor.sources.sqs import sqs_client
+from processor.sources.sqs.source import sqs_client
 
 Db = psycopg.Connection[Any]
 SCRIPTS = Path(__file__).parents[2] / "deployments" / "compose"

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from processor.devstack.sqs import EmbeddedSqs
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from producers.doors.sqs import SqsDoor
 from producers.outgoing import Outgoing
 from producers.publish import Accepted, Publisher

@@ -24,7 +24,7 @@ from processor.model import Delivery, Outcome, Rejection, Settlement, Verdict
 from processor.patience import Patience
 from processor.pipeline import Pipeline
 from processor.queue_rules import remove_queue, set_queue
-from processor.sources.kafka import KafkaSource
+from processor.sources.kafka.source import KafkaSource
 from tests import fix_database
 from tests.brokers.kafka import Mock
 from tests.builders import a_body
@@ -418,7 +418,7 @@ def test_nothing_is_called_empty_before_kafka_has_said_so(kafka: Mock, open_sour
 def test_a_member_that_has_lost_its_partitions_has_nothing_to_say_of_them(
     kafka: Mock, open_source: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("processor.sources.kafka._ANSWER_S_MAX", 1)
+    monkeypatch.setattr("processor.sources.kafka.source._ANSWER_S_MAX", 1)
     topic = kafka.topic()
     source = open_source(topic)
     wait_until(lambda: source._member().assigned, "it is a member")

@@ -11,7 +11,7 @@ from processor.check import Finding
 from processor.check.kafka import check_kafka
 from processor.errors import SettingsError
 from processor.settings import Settings
-from processor.sources.kafka import KafkaSource
+from processor.sources.kafka.source import KafkaSource
 from producers.doors import CallFailed
 from producers.doors.kafka import KafkaDoor
 from producers.outgoing import Outgoing

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from processor.kafka_partitions import Mark, Partition, Record
+from processor.sources.kafka.partitions import Mark, Partition, Record
 from processor.wire.bounds import COUNT_MAX
 
 NOW = datetime.now(UTC)

@@ -14,8 +14,8 @@ from processor.brokers.fast_sqs.client import LeanSqs
 from processor.brokers.fast_sqs.plain_case import oddity
 from processor.errors import SourceUnavailable
 from processor.settings import Settings
-from processor.sources import sqs
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs import source as sqs
+from processor.sources.sqs.source import SqsSource
 from tests.scripted_server import ScriptedServer, an_answer, an_error
 
 LOCAL = "http://127.0.0.1:4566"

@@ -20,7 +20,7 @@ from processor.brokers.rabbitmq_ids import base_of
 from processor.errors import Reason
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Rejection
 from processor.sources.quarantine import QuarantineSource, Selection
-from processor.sources.rabbitmq import RabbitMqSource, _acknowledgements
+from processor.sources.rabbitmq.source import RabbitMqSource, _acknowledgements
 from processor.wire.formats import Claimed
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.builders import a_body

@@ -21,7 +21,7 @@ from processor.devstack.children import free_port
 from processor.devstack.seed import seed
 from processor.errors import SettingsError, SourceFault, SourceUnavailable
 from processor.settings import Settings
-from processor.sources.rabbitmq import RabbitMqSource, queue_depth
+from processor.sources.rabbitmq.source import RabbitMqSource, queue_depth
 from processor.wire.manifest import ManifestWriter
 from producers.doors.amqp import AmqpDoor
 from producers.fake import Plan, fake_messages

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from processor import registry
 from processor.errors import Reason
 from processor.model import Delivery, Outcome, Rejection, Settlement
-from processor.sources.rabbitmq import RabbitMqSource
+from processor.sources.rabbitmq.source import RabbitMqSource
 from processor.statements import SETTLED_WITHIN_S
 from processor.wire.formats import Claimed
 from tests.brokers.rabbitmq import RabbitQueue

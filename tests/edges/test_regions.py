@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from processor.cli import cli as processor_cli
 from processor.errors import SettingsError
 from processor.settings import Settings
-from processor.sources.sqs import sqs_client
+from processor.sources.sqs.source import sqs_client
 from producers.cli import main as producers_cli
 from producers.gateway.opening import open_intake
 from producers.session import open_client

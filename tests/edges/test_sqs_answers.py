@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import SourceUnavailable
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from tests.scripted_server import ScriptedServer, an_answer
 
 pytestmark = pytest.mark.parametrize("sqs_client", ["lean", "boto3"])

@@ -10,8 +10,8 @@ from botocore.stub import ANY, Stubber
 
 from processor.errors import SourceFault, SourceUnavailable
 from processor.model import Delivery, Outcome, Settlement
-from processor.sources import sqs
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs import source as sqs
+from processor.sources.sqs.source import SqsSource
 
 URL = "https://sqs.eu-central-1.amazonaws.com/1/events"
 

@@ -20,7 +20,7 @@ from processor.connection import connect
 from processor.errors import SourceUnavailable, StoreFault, StoreUnavailable
 from processor.patience import Patience
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from processor.wiring import make_schemas, make_store
 from tests.builders import a_delivery
 from tests.scripted_server import ScriptedServer, an_answer

@@ -15,8 +15,8 @@ import psycopg
 from processor.cli import main
 from processor.queries import queries
 from processor.schemas import Schemas
-from processor.sources.rabbitmq import RabbitMqSource
-from processor.sources.sqs import SqsSource
+from processor.sources.rabbitmq.source import RabbitMqSource
+from processor.sources.sqs.source import SqsSource
 
 NOTHING_COMMITTED = [
     "before receive",

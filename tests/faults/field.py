@@ -18,7 +18,7 @@ from processor.devstack.seed import seed as seed_registry
 from processor.devstack.sink import Receiver
 from processor.devstack.sqs import EmbeddedSqs
 from processor.migrations import migrate
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from tests.brokers.rabbitmq import Broker
 from tests.faults.fleet import Fleet
 from tests.faults.http_proxy import HttpProxy

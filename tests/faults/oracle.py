@@ -13,7 +13,7 @@ import psycopg
 from processor.audit import audit
 from processor.devstack.sink import Receiver
 from processor.devstack.sqs import EmbeddedSqs
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from tests.faults.http_proxy import Minutes
 from tests.faults.pulses import Key, differences
 from tests.faults.sink_books import sink_differences

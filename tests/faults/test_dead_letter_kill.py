@@ -12,7 +12,7 @@ import pytest
 from processor.audit import audit
 from processor.devstack.sqs import EmbeddedSqs
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from tests.builders import a_body
 from tests.fix_database import books
 from tests.fix_dead_letters import bring, environment_of, kill

@@ -14,7 +14,7 @@ import pytest
 
 from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from tests.builders import a_body
 from tests.faults.hanging import POISON
 from tests.fix_database import books

@@ -18,7 +18,7 @@ from processor import registry
 from processor.audit import audit
 from processor.devstack.sqs import EmbeddedSqs
 from processor.queue_rules import set_queue
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from processor.usage.verify import verify
 from tests.builders import a_body
 from tests.faults.dying import COMMITTED, NOTHING_COMMITTED

@@ -10,7 +10,7 @@ import pytest
 
 from processor import registry
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from producers.gateway.items import Caller, Refusal
 from producers.gateway.protos import ingest_pb2 as pb
 from tests.fix_database import Saver

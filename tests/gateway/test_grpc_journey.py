@@ -19,7 +19,7 @@ from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
 from processor.pipeline import once
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from processor.wire.manifest import ManifestWriter
 from producers.doors import UNAVAILABLE, Answer, CallFailed
 from producers.doors.grpc import GrpcDoor as Sender

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from processor import registry
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from producers.gateway.grpc_streams import WINDOW_ITEMS
 from producers.gateway.grpc_usage import SERVICE
 from producers.gateway.items import Item, Refusal, Why

@@ -16,7 +16,7 @@ from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
 from processor.pipeline import once
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from tests.fix_database import Saver
 from tests.gateway.http_rig import JSON, Gateway, a_gateway, a_pulse
 from tests.rig import wait_until

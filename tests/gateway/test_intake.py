@@ -12,7 +12,7 @@ from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
 from processor.pipeline import once
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Envelope, decode
 from producers.gateway.effort import ITEM
 from producers.gateway.gather import Gather

@@ -15,7 +15,7 @@ from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
 from processor.pipeline import once
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from processor.wire.sender_rights import Rights
 from producers.gateway.grpc_usage import SERVICE
 from producers.gateway.protos import ingest_pb2 as pb

@@ -19,7 +19,7 @@ from processor.audit import audit
 from processor.brokers.kafka import an_onlooker
 from processor.brokers.source_url import source_address
 from processor.devstack.seed import seed
-from processor.sources.kafka import queue_depth
+from processor.sources.kafka.source import queue_depth
 from processor.wire.manifest import Line, ManifestWriter, State
 from producers.doors.kafka import KafkaDoor
 from producers.fake import Plan, fake_messages

@@ -17,10 +17,10 @@ from pika.spec import Basic, BasicProperties
 from processor.brokers.source_url import source_address
 from processor.decoding.decoder import Decoder
 from processor.errors import Reason
-from processor.kafka_messages import record_of
 from processor.model import Delivery, QueueRules
-from processor.sources.rabbitmq import RabbitMqSource
-from processor.sqs_messages import read_messages
+from processor.sources.kafka.records import record_of
+from processor.sources.rabbitmq.source import RabbitMqSource
+from processor.sources.sqs.messages import read_messages
 from processor.wire.beside import OURS
 from processor.wire.formats import Attribute, Envelope, Malformed
 from processor.wire.rfc3339 import moment_of

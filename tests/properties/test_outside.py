@@ -11,11 +11,11 @@ from pika import ConnectionParameters
 from pika.spec import Basic, BasicProperties
 
 from processor.brokers.source_url import source_address
-from processor.kafka_messages import record_of
-from processor.kafka_partitions import Mark, Partition
 from processor.model import Delivery
-from processor.sources.rabbitmq import RabbitMqSource
-from processor.sqs_messages import read_messages
+from processor.sources.kafka.partitions import Mark, Partition
+from processor.sources.kafka.records import record_of
+from processor.sources.rabbitmq.source import RabbitMqSource
+from processor.sources.sqs.messages import read_messages
 from processor.wire import beside
 from processor.wire.bounds import COUNT_MAX
 from tests.builders import a_body

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
 from processor.model import Settlement
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Attribute
 from tests.fix_database import Saver
 from tests.properties.anything import Sending, sendings

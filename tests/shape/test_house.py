@@ -53,7 +53,7 @@ def _deleting() -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
 def test_one_function_deletes_from_the_queue_and_takes_settlements_alone() -> None:
     [(path, function)] = _deleting()
 
-    assert (path, function.name) == ("processor/sources/sqs.py", "settle")
+    assert (path, function.name) == ("processor/sources/sqs/source.py", "settle")
     [_, argument] = function.args.args
     assert argument.annotation is not None
     assert ast.unparse(argument.annotation) == "Sequence[Settlement]"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from processor.wire.manifest import ManifestWriter
 from producers.doors.sqs import SqsDoor
 from producers.outgoing import Outgoing

@@ -16,7 +16,7 @@ from processor.brokers.source_refusal import SourceRefusal
 from processor.errors import SettingsError, SourceUnavailable
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
-from processor.sqs_messages import MOVED_FROM, name_in, read_messages
+from processor.sources.sqs.messages import MOVED_FROM, name_in, read_messages
 from processor.wire.bounds import NOT_READABLE
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from processor.brokers.kafka import delivery_id
-from processor.kafka_partitions import Record
+from processor.sources.kafka.partitions import Record
 from processor.wire.beside import free_name, speaks
 from processor.wire.bounds import moment_of
 from processor.wire.formats import Attribute

@@ -15,10 +15,10 @@ from processor import metrics
 from processor.brokers.kafka import an_onlooker, lag_of, name_of
 from processor.brokers.source_url import SourceAddress
 from processor.errors import SettingsError, SourceUnavailable
-from processor.kafka_member import TICK_S, Member
-from processor.kafka_partitions import Partition, Record
 from processor.model import Delivery, Settlement
 from processor.settings import Settings
+from processor.sources.kafka.group_member import TICK_S, Member
+from processor.sources.kafka.partitions import Partition, Record
 
 SESSION_S_MIN = 6
 """The shortest session that a broker of Kafka takes unless it is told otherwise."""

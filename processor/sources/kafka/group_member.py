@@ -21,8 +21,8 @@ from processor.brokers.kafka import NO_TOPIC, REFUSED, configuration, forgotten,
 from processor.brokers.source_refusal import SourceRefusal
 from processor.brokers.source_url import SourceAddress
 from processor.errors import ProcessorError, SettingsError, StoreUnavailable
-from processor.kafka_messages import record_of
-from processor.kafka_partitions import Mark, Partition
+from processor.sources.kafka.partitions import Mark, Partition
+from processor.sources.kafka.records import record_of
 
 log = structlog.get_logger(__name__)
 
