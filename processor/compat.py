@@ -7,9 +7,9 @@ import psycopg
 
 from processor.errors import Incompatible, NotFound
 from processor.queries import queries
-from processor.validation.comparing import Comparison, Version, compare
-from processor.validation.compatibility import Verdict
-from processor.validation.wording import shortened
+from processor.schemas.compare.comparing import Comparison, Version, compare
+from processor.schemas.compare.compatibility import Verdict
+from processor.schemas.wording import shortened
 
 _TOLD_MAX = 10
 _EXAMPLE_MAX = 200

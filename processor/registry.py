@@ -13,8 +13,8 @@ from processor.errors import NotFound, Reason, SettingsError
 from processor.model import EventSchema
 from processor.noise import expected
 from processor.queries import queries
-from processor.validation.judge import require_usable
-from processor.validation.schema_text import schema_text
+from processor.schemas.judge.client import require_usable
+from processor.schemas.schema_text import schema_text
 from processor.wire.api_key import new_key
 from processor.wire.sender_rights import NEITHER, Rights
 

@@ -29,8 +29,8 @@ from processor.model import (
     Verdict,
 )
 from processor.plain_names import EXPECTED, is_plain
-from processor.validation.judge import JudgeProcess
-from processor.validation.judging import Judging, Refusal, one_violation
+from processor.schemas.judge.client import JudgeProcess
+from processor.schemas.judge.judging import Judging, Refusal, one_violation
 from processor.voids import find_void_misfit
 from processor.wire.formats import PULSE, Claimed, Envelope, Malformed, derived_id
 from processor.wire.sender_rights import VOID, Ground

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from processor.errors import SettingsError
-from processor.validation.preparing import HowToRead
-from processor.validation.schema_files import read_schema
+from processor.schemas.documents.preparing import HowToRead
+from processor.schemas.documents.schema_files import read_schema
 
 SUFFIXES = (".schema.json", ".schema.yaml", ".schema.yml")
 

@@ -11,7 +11,7 @@ import psycopg
 from processor.check import Finding, judge, listed
 from processor.errors import SettingsError
 from processor.queries import queries
-from processor.validation.judge import require_usable
+from processor.schemas.judge.client import require_usable
 
 
 def look_at_schemas(connection: psycopg.Connection[Any]) -> Finding:

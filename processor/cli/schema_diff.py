@@ -10,13 +10,13 @@ from processor import compat
 from processor.cli.output import json_option, print_json
 from processor.errors import NotFound
 from processor.escaping import escaped
+from processor.schemas.compare.comparing import Version, compare
+from processor.schemas.compiling import compile_schema
+from processor.schemas.documents.preparing import HowToRead
+from processor.schemas.documents.schema_files import read_schema, schema_options
+from processor.schemas.schema_text import schema_text
 from processor.settings import Settings
 from processor.terminal import fit
-from processor.validation.comparing import Version, compare
-from processor.validation.compiling import compile_schema
-from processor.validation.preparing import HowToRead
-from processor.validation.schema_files import read_schema, schema_options
-from processor.validation.schema_text import schema_text
 from processor.wiring import database
 
 

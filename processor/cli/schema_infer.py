@@ -10,9 +10,9 @@ import click
 from processor.cli.moments import Since
 from processor.cli.output import print_json
 from processor.errors import NotFound, SettingsError
+from processor.schemas.sample_files import BYTES_MAX, sample, samples_of
 from processor.settings import Settings
 from processor.terminal import fit, say
-from processor.validation.sample_files import BYTES_MAX, sample, samples_of
 from processor.wire.json_pointer import follow, steps
 from processor.wiring.trial import each_stored
 
@@ -66,7 +66,7 @@ def schema_infer(
     is said where all texts have it (date-time, date, uuid). What values may be is for you to say.
     """  # noqa: D301 - click's mark for lines to be left as they are
     # No other command needs what it is made with.
-    from processor.validation.inferring import Inferring  # noqa: PLC0415
+    from processor.schemas.inferring import Inferring  # noqa: PLC0415
 
     found = Inferring()
     whole_events = False

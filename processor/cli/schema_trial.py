@@ -14,12 +14,12 @@ from processor.errors import Incompatible
 from processor.escaping import escaped
 from processor.model import EventSchema
 from processor.schema_trial import LIMIT, Rejected, Report, Stored
+from processor.schemas.documents.preparing import HowToRead
+from processor.schemas.documents.schema_files import read_schema, schema_options
+from processor.schemas.schema_text import schema_text
+from processor.schemas.wording import listed
 from processor.settings import Settings
 from processor.terminal import fit, say
-from processor.validation.preparing import HowToRead
-from processor.validation.schema_files import read_schema, schema_options
-from processor.validation.schema_text import schema_text
-from processor.validation.wording import listed
 from processor.wiring.trial import try_schema
 
 _AGAINST = ("stored", "rejected")

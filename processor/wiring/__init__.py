@@ -17,12 +17,12 @@ from processor.model import QueueRules
 from processor.patience import Patience
 from processor.reject_alarm import Limits
 from processor.schemas import Schemas
+from processor.schemas.judge.client import JudgeProcess
 from processor.settings import Settings
 from processor.sqlstates import Remedy, name_of, remedy
 from processor.storage_alarm import Limits as StorageLimits
 from processor.store import Judge, Store
 from processor.suspects import SuspectLimits
-from processor.validation.judge import JudgeProcess
 
 _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 

@@ -9,10 +9,10 @@ import orjson
 
 from processor.errors import SettingsError
 from processor.escaping import escaped, json_escaped
+from processor.schemas.documents.preparing import HowToRead
+from processor.schemas.documents.schema_files import schema_options
 from processor.settings import UNWRAPS, Settings
 from processor.terminal import say
-from processor.validation.preparing import HowToRead
-from processor.validation.schema_files import schema_options
 from producers.given_schemas import read_given
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from processor.validation.schema_text import schema_text
+from processor.schemas.schema_text import schema_text
 from tests.brokers import require
 
 LOCK = Path(__file__).parents[2] / "requirements" / "development.txt"

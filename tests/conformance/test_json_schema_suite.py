@@ -12,9 +12,9 @@ import pytest
 from processor import registry
 from processor.errors import Reason, SettingsError
 from processor.model import Message
-from processor.validation.dialects import DIALECTS, Dialect
-from processor.validation.preparing import HowToRead, prepare
-from processor.validation.schema_text import schema_text
+from processor.schemas.dialects import DIALECTS, Dialect
+from processor.schemas.documents.preparing import HowToRead, prepare
+from processor.schemas.schema_text import schema_text
 from tests.builders import a_delivery
 from tests.conformance.json_schema_suite import REMOTE, Group, Suite, fetch
 from tests.fix_database import MakeSaver

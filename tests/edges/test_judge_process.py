@@ -21,10 +21,10 @@ from processor.errors import MustWait, Reason, SettingsError, Stopped
 from processor.hangs import HangWatch
 from processor.model import EventSchema, Message, Registry, Rejection, Verdict
 from processor.schemas import Schemas
-from processor.validation import judge as judge_module
-from processor.validation.judge import Answer, JudgeProcess, require_usable
-from processor.validation.judge_frames import Broken, Found, Unusable, Usable, Valid
-from processor.validation.judge_process import JUDGE_CPU_S
+from processor.schemas.judge import client as judge_module
+from processor.schemas.judge.client import Answer, JudgeProcess, require_usable
+from processor.schemas.judge.frames import Broken, Found, Unusable, Usable, Valid
+from processor.schemas.judge.process import JUDGE_CPU_S
 from tests.builders import ORDER_SCHEMA, a_body, a_delivery
 
 Schema = tuple[str, str]
@@ -449,7 +449,7 @@ def test_it_knows_no_secrets_and_no_signal_of_our_terminal_reaches_it(
 
 _WORKER = """
 import time
-from processor.validation.judge import JudgeProcess
+from processor.schemas.judge.client import JudgeProcess
 process = JudgeProcess()
 process.judge(("{}", "assert"), "[]")
 print(process.pid, flush=True)

@@ -13,7 +13,7 @@ import pytest
 
 from processor import reader, registry
 from processor.errors import NotFound, SettingsError
-from processor.validation.schema_text import schema_value
+from processor.schemas.schema_text import schema_value
 from tests.builders import ORDER_SCHEMA, a_delivery
 from tests.fix_database import Saver, count
 

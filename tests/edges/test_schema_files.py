@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from processor.devstack.seed import seed
 from processor.errors import SettingsError
-from processor.validation.schema_text import schema_text, schema_value
+from processor.schemas.schema_text import schema_text, schema_value
 from tests.builders import a_delivery
 from tests.edges.test_cli import FAILED, FINE, USAGE, Command, run  # noqa: F401 - a fixture
 from tests.fix_database import Saver, count

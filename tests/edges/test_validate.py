@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from processor import registry
 from processor.queue_rules import set_queue
-from processor.validation import judging
-from processor.validation.compiling import compile_schema
+from processor.schemas.compiling import compile_schema
+from processor.schemas.judge import judging
 from producers.cli import main
 from tests.builders import a_body
 from tests.fix_database import count

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from processor.validation.dialects import DRAFT_4, DRAFT_6, DRAFT_7, DRAFT_2019, Dialect
+from processor.schemas.dialects import DRAFT_4, DRAFT_6, DRAFT_7, DRAFT_2019, Dialect
 
 NAMES = ("a", "b", "c", "x-a")
 SCALARS: tuple[Any, ...] = (

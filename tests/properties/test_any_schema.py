@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from processor.model import EventSchema, Message, Registry, Rejection
 from processor.schemas import Schemas
-from processor.validation.dialects import DIALECTS, KEYWORDS
+from processor.schemas.dialects import DIALECTS, KEYWORDS
 from tests.builders import a_delivery
 
 SAMPLES = Path(__file__).parents[2] / "processor" / "devstack" / "samples"

@@ -12,12 +12,12 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from processor.errors import SettingsError
-from processor.validation.compatibility import Compared, proof, takes_all
-from processor.validation.compiling import compile_schema
-from processor.validation.conjunctions import ModernSchema
-from processor.validation.dialects import DIALECTS
-from processor.validation.differences import differences
-from processor.validation.payloads import payloads
+from processor.schemas.compare.compatibility import Compared, proof, takes_all
+from processor.schemas.compare.conjunctions import ModernSchema
+from processor.schemas.compare.differences import differences
+from processor.schemas.compare.payloads import payloads
+from processor.schemas.compiling import compile_schema
+from processor.schemas.dialects import DIALECTS
 from tests.properties.schema_pairs import a_payload, a_schema, changed
 
 FORMATS = ("assert", "assert", "annotate")

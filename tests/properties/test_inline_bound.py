@@ -13,10 +13,10 @@ import pytest
 from hypothesis import settings
 
 from processor.errors import SettingsError
-from processor.validation.compiling import compile_schema
-from processor.validation.judge_process import find_errors
-from processor.validation.judging import INLINE_NS_MAX, Known
-from processor.validation.prices import errors_of, price_of
+from processor.schemas.compiling import compile_schema
+from processor.schemas.judge.judging import INLINE_NS_MAX, Known
+from processor.schemas.judge.prices import errors_of, price_of
+from processor.schemas.judge.process import find_errors
 from processor.wire import strict_json
 
 MARGIN = 2

@@ -103,9 +103,9 @@ def test_a_file_tells_one_story_and_says_which(path: Path) -> None:
 
 SWALLOWS = {
     "processor/pipeline.py",
-    "processor/validation/compiling.py",
-    "processor/validation/judge_process.py",
-    "processor/validation/judging.py",
+    "processor/schemas/compiling.py",
+    "processor/schemas/judge/process.py",
+    "processor/schemas/judge/judging.py",
 }
 """The top of a worker, and where the library meets a schema, whose panics are no Exception."""
 

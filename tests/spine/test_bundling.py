@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processor.errors import SettingsError
-from processor.validation.compiling import compile_schema
-from processor.validation.dialects import DIALECTS, Dialect
-from processor.validation.preparing import HowToRead, prepare
-from processor.validation.schema_text import schema_text, schema_value
+from processor.schemas.compiling import compile_schema
+from processor.schemas.dialects import DIALECTS, Dialect
+from processor.schemas.documents.preparing import HowToRead, prepare
+from processor.schemas.schema_text import schema_text, schema_value
 
 
 def put(file: Path, content: Any) -> Path:

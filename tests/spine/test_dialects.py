@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from processor.errors import SettingsError
-from processor.validation.compiling import compile_schema
-from processor.validation.dialects import DIALECTS, DRAFT_4, DRAFT_2020, dialect_named, dialect_of
-from processor.validation.preparing import HowToRead, prepare
+from processor.schemas.compiling import compile_schema
+from processor.schemas.dialects import DIALECTS, DRAFT_4, DRAFT_2020, dialect_named, dialect_of
+from processor.schemas.documents.preparing import HowToRead, prepare
 
 IGLU = "iglucentral.com/schemas/com.snowplowanalytics.self-desc/schema/jsonschema/1-0-"
 FOUR, SIX, SEVEN, NINETEEN, TWENTY = (dialect.uri for dialect in DIALECTS)

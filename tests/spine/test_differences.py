@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from processor.validation import comparing
-from processor.validation.comparing import Version, compare
-from processor.validation.compatibility import Compared, Verdict, takes_all
-from processor.validation.dialects import DIALECTS, Dialect
-from processor.validation.differences import differences
-from processor.validation.schema_text import schema_text, schema_value
+from processor.schemas.compare import comparing
+from processor.schemas.compare.comparing import Version, compare
+from processor.schemas.compare.compatibility import Compared, Verdict, takes_all
+from processor.schemas.compare.differences import differences
+from processor.schemas.dialects import DIALECTS, Dialect
+from processor.schemas.schema_text import schema_text, schema_value
 
 D4 = "http://json-schema.org/draft-04/schema#"
 D7 = "http://json-schema.org/draft-07/schema#"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from processor.validation.compiling import compile_schema
-from processor.validation.dialects import DRAFT_4, DRAFT_7, DRAFT_2020, Dialect
-from processor.validation.references import Document
+from processor.schemas.compiling import compile_schema
+from processor.schemas.dialects import DRAFT_4, DRAFT_7, DRAFT_2020, Dialect
+from processor.schemas.references import Document
 
 DOCUMENTS = 40
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.errors import SettingsError
-from processor.validation.compiling import compile_schema
-from processor.validation.inferring import Inferring
-from processor.validation.sample_files import sample, samples_of
+from processor.schemas.compiling import compile_schema
+from processor.schemas.inferring import Inferring
+from processor.schemas.sample_files import sample, samples_of
 
 TEXTS = st.text(max_size=5) | st.sampled_from(
     ["2026-01-01T00:00:00Z", "2026-01-01", "6f1b1d4e-7d0b-4d6c-9a4e-3d6f2f7f0a11", "2026-13-01", "$ref", ""]

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.errors import SettingsError
-from processor.validation.compiling import compile_schema
-from processor.validation.dialects import DRAFT_4, DRAFT_7, DRAFT_2019, DRAFT_2020
-from processor.validation.openapi import referable, schema_within
-from processor.validation.preparing import HowToRead, prepare
+from processor.schemas.compiling import compile_schema
+from processor.schemas.dialects import DRAFT_4, DRAFT_7, DRAFT_2019, DRAFT_2020
+from processor.schemas.documents.openapi import referable, schema_within
+from processor.schemas.documents.preparing import HowToRead, prepare
 
 MONEY = {
     "type": "object",

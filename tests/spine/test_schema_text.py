@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.errors import SettingsError
-from processor.validation.compiling import compile_schema
-from processor.validation.preparing import HowToRead, prepare
-from processor.validation.schema_text import FILE_BYTES_MAX, file_value, schema_text, schema_value
+from processor.schemas.compiling import compile_schema
+from processor.schemas.documents.preparing import HowToRead, prepare
+from processor.schemas.schema_text import FILE_BYTES_MAX, file_value, schema_text, schema_value
 
 LONG = "9" * 300
 
