@@ -18,8 +18,8 @@ from msgspec.structs import replace
 from processor.errors import Reason, SettingsError, SourceUnavailable
 from processor.model import Delivery, Message, Registry, Rejection, Settlement, Verdict
 from processor.refusals import UNREADABLE
-from processor.schemas import Schemas
 from processor.sources import Source
+from processor.validation.validator import Schemas
 from processor.wire.formats import Claimed
 
 log = structlog.get_logger(__name__)

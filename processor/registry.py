@@ -11,10 +11,10 @@ import psycopg
 from processor.compat import require_compatible
 from processor.errors import NotFound, Reason, SettingsError
 from processor.model import EventSchema
-from processor.noise import expected
 from processor.queries import queries
 from processor.schemas.judge.client import require_usable
 from processor.schemas.schema_text import schema_text
+from processor.validation.known_noise import expected
 from processor.wire.api_key import new_key
 from processor.wire.sender_rights import NEITHER, Rights
 

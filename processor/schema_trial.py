@@ -23,8 +23,8 @@ from psycopg.rows import dict_row
 from processor.errors import StoreUnavailable
 from processor.model import Delivery, EventSchema, Message, Registry
 from processor.queries import queries
-from processor.schemas import Schemas
 from processor.sources.quarantine import QuarantineSource, Selection
+from processor.validation.validator import Schemas
 from processor.wire.formats import Envelope
 from processor.wire.strict_json import JsonFault, read
 

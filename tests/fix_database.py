@@ -12,13 +12,13 @@ import psycopg
 import pytest
 
 from processor import registry
-from processor.bindings import UNBOUND, Bindings
 from processor.connection import connect
 from processor.migrations import migrate
 from processor.model import Delivery, Settlement
 from processor.patience import Patience
-from processor.schemas import Schemas
 from processor.store import Store
+from processor.validation.tenant_bindings import UNBOUND, Bindings
+from processor.validation.validator import Schemas
 from tests.builders import ORDER_SCHEMA
 
 _numbers = itertools.count(1)

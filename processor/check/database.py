@@ -8,7 +8,6 @@ import psycopg
 from psycopg.rows import dict_row
 
 from processor import migrations
-from processor.bindings import UNBOUND, Bindings
 from processor.check import Finding, judge, listed, tell
 from processor.check.binding import judge_binding
 from processor.check.clock import Now, compare_clock, utc_now
@@ -24,6 +23,7 @@ from processor.model import QueueRules
 from processor.queries import queries
 from processor.sqlstates import name_of
 from processor.storage_alarm import Limits
+from processor.validation.tenant_bindings import UNBOUND, Bindings
 
 VERSION_MIN = 15
 _VERSION_STEP = 10_000

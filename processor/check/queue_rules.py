@@ -6,9 +6,9 @@ from typing import Any
 import psycopg
 
 from processor import reader
-from processor.bindings import Bindings
 from processor.check import Finding, listed, tell
 from processor.model import QueueRules
+from processor.validation.tenant_bindings import Bindings
 from processor.wire.sender_rights import shown
 
 

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from processor import exposure, migrations, retention
 from processor.audit import Report, audit
-from processor.bindings import UNBOUND, Bindings
 from processor.check import Finding, judge, not_set, tell
 from processor.check.database import SaidBySettings, check_database
 from processor.check.queue import check_queue
@@ -25,6 +24,7 @@ from processor.pipeline import once
 from processor.settings import Settings, names
 from processor.sources.quarantine import QuarantineSource, Selection, take_back
 from processor.sources.sqs.source import SqsSource, sqs_client
+from processor.validation.tenant_bindings import UNBOUND, Bindings
 from processor.wiring import database, make_schemas, make_store, rules_of_settings, storage_limits
 from processor.wiring.sources import check_source, source_depth
 

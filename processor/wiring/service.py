@@ -26,7 +26,6 @@ from processor.pipeline import Pipeline
 from processor.probes import Probes
 from processor.queries import queries
 from processor.reject_alarm import RejectAlarm
-from processor.schemas import Schemas
 from processor.schemas.judge.client import JudgeProcess
 from processor.settings import Settings
 from processor.sources import RunningSource
@@ -34,6 +33,7 @@ from processor.storage_alarm import StorageAlarm
 from processor.store import Store
 from processor.supervisor import Supervisor, Worker, alone
 from processor.tally import Tally
+from processor.validation.validator import Schemas
 from processor.wiring import database, make_schemas, make_store, reject_alarm_limits, storage_limits
 from processor.wiring.sources import open_source
 

@@ -25,10 +25,10 @@ from processor.queue_rules import require_name
 from processor.registry import require_publishable
 from processor.registry_rows import read_registry
 from processor.schema_trial import Asked, Report, planned, stored_texts, try_out
-from processor.schemas import Schemas
 from processor.schemas.judge.client import require_usable
 from processor.schemas.schema_text import schema_text
 from processor.settings import Settings
+from processor.validation.validator import Schemas
 from processor.wire.formats import PULSE, Attribute, Claimed, Envelope, Malformed
 from processor.wire.sender_rights import VOID
 from processor.wiring import database, make_schemas

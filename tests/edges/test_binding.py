@@ -8,12 +8,12 @@ import psycopg
 import pytest
 
 from processor import registry
-from processor.bindings import Bindings
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import SettingsError
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.sources.sqs.source import SqsSource
+from processor.validation.tenant_bindings import Bindings
 from processor.wiring import make_schemas
 from processor.wiring.commands import replay, run_check
 from tests.builders import QUEUE, a_delivery, an_event

@@ -12,9 +12,9 @@ from processor.cli import cli
 from processor.connection import connect
 from processor.devstack.children import free_port
 from processor.patience import Patience
-from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.store import Store
+from processor.validation.validator import Schemas
 from processor.wiring.commands import run_check
 from tests.builders import a_delivery
 from tests.fix_check import with_changes

@@ -9,10 +9,10 @@ import pytest
 
 from processor import registry
 from processor.audit import audit
-from processor.bindings import Bindings
 from processor.devstack.binaries import find_binaries, server_account
 from processor.queries import sql_folder
 from processor.sources.quarantine import Selection, discard
+from processor.validation.tenant_bindings import Bindings
 from tests.builders import QUEUE, a_delivery, an_event
 from tests.fix_audit import Audited, Producer
 from tests.fix_database import Saver, a_bound_saver, books, count

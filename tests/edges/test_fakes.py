@@ -12,8 +12,8 @@ import pytest
 import processor.devstack
 from processor.errors import Reason, SettingsError
 from processor.model import Delivery, EventSchema, Message, Registry, Rejection
-from processor.schemas import Schemas
 from processor.settings import MIB
+from processor.validation.validator import Schemas
 from processor.wire.formats import Attribute
 from processor.wire.manifest import payload_digest
 from producers.events import COUNTED, EVENT_TYPES, Form

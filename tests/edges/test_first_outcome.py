@@ -18,9 +18,9 @@ from processor.errors import Reason
 from processor.model import Delivery, Message, Rejection, Tries, Verdict
 from processor.patience import Patience
 from processor.queries import queries
-from processor.schemas import Schemas
 from processor.store import Judge, Store
-from processor.suspects import SuspectLimits
+from processor.validation.receive_limit import SuspectLimits
+from processor.validation.validator import Schemas
 from processor.wire.formats import Claimed
 from tests.builders import a_body, a_delivery
 from tests.fix_database import REGISTRY_WAITS, Saver

@@ -20,11 +20,11 @@ from processor.board import Board, Watched
 from processor.errors import MustWait, Reason, SettingsError, Stopped
 from processor.hangs import HangWatch
 from processor.model import EventSchema, Message, Registry, Rejection, Verdict
-from processor.schemas import Schemas
 from processor.schemas.judge import client as judge_module
 from processor.schemas.judge.client import Answer, JudgeProcess, require_usable
 from processor.schemas.judge.frames import Broken, Found, Unusable, Usable, Valid
 from processor.schemas.judge.process import JUDGE_CPU_S
+from processor.validation.validator import Schemas
 from tests.builders import ORDER_SCHEMA, a_body, a_delivery
 
 Schema = tuple[str, str]
@@ -449,7 +449,7 @@ def test_it_knows_no_secrets_and_no_signal_of_our_terminal_reaches_it(
 
 _WORKER = """
 import time
-from processor.schemas.judge.client import JudgeProcess
+from processor.validation.validator.judge.client import JudgeProcess
 process = JudgeProcess()
 process.judge(("{}", "assert"), "[]")
 print(process.pid, flush=True)

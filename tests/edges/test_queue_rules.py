@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from processor import registry
-from processor.bindings import Bindings
 from processor.cli import cli
 from processor.connection import connect
 from processor.devstack.sqs import EmbeddedSqs
 from processor.queue_rules import set_queue
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
+from processor.validation.tenant_bindings import Bindings
 from processor.wiring.commands import replay, run_check
 from processor.wiring.service import Stops, run
 from tests.builders import QUEUE, a_delivery

@@ -20,11 +20,11 @@ from processor.patience import Patience
 from processor.pipeline import once
 from processor.queue_rules import remove_queue, set_queue
 from processor.retention import Ages, apply, plan
-from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection, discard
 from processor.sources.sqs.source import SqsSource
 from processor.store import Store
+from processor.validation.validator import Schemas
 from processor.wiring.dispatch import TO_DISPATCH
 from processor.wiring.service import Stops, run
 from tests.builders import a_delivery, an_event

@@ -7,10 +7,10 @@ import psycopg
 import pytest
 
 from processor import reader
-from processor.bindings import Bindings
 from processor.check.roles import RIGHTS
 from processor.connection import connect, hidden_relations
 from processor.sources.quarantine import Selection
+from processor.validation.tenant_bindings import Bindings
 from tests.builders import a_delivery, an_event
 from tests.fix_database import LogIn, a_bound_saver, books, count, login_of
 from tests.fix_tenants import OWNERS, drop_wall, let_make_temporary, map_tenants, owners

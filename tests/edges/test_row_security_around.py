@@ -13,13 +13,13 @@ import pytest
 
 from processor import registry
 from processor.audit import audit
-from processor.bindings import Bindings
 from processor.devstack.binaries import find_binaries, server_account
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.errors import StoreFault
 from processor.migrations import migrate
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
+from processor.validation.tenant_bindings import Bindings
 from processor.wiring.commands import apply_retention, plan_retention, replay, run_audit
 from processor.wiring.service import Stops, run
 from tests.builders import a_delivery

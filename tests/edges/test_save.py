@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from processor import registry
 from processor.model import Message, Registry, Rejection
-from processor.schemas import Schemas
+from processor.validation.validator import Schemas
 from tests.builders import a_delivery, an_event
 from tests.fix_database import REGISTRY_WAITS, MakeSaver, Saver, books
 

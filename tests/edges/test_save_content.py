@@ -13,8 +13,8 @@ from processor import registry
 from processor.connection import connect
 from processor.errors import Stopped
 from processor.patience import Patience
-from processor.schemas import Schemas
 from processor.store import Store
+from processor.validation.validator import Schemas
 from processor.wire.formats import Attribute
 from tests.builders import a_delivery, an_event
 from tests.fix_database import MakeSaver, Saver, books

@@ -13,8 +13,8 @@ from processor.devstack.postgres import EmbeddedPostgres
 from processor.migrations import migrate
 from processor.model import Delivery, Settlement, Verdict
 from processor.patience import Patience
-from processor.schemas import Schemas
 from processor.store import Store
+from processor.validation.validator import Schemas
 from tests.builders import ORDER_SCHEMA, a_delivery
 from tests.fix_database import REGISTRY_WAITS, MakeSaver, Saver, books, count
 

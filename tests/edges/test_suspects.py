@@ -7,16 +7,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.bindings import UNBOUND
 from processor.connection import connect
 from processor.errors import Reason
 from processor.model import Delivery, Message, Registry, Rejection, Tries
 from processor.patience import Patience
-from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.store import Store
-from processor.suspects import SuspectLimits
+from processor.validation.receive_limit import SuspectLimits
+from processor.validation.tenant_bindings import UNBOUND
+from processor.validation.validator import Schemas
 from processor.wiring import commands
 from tests.builders import a_body, a_delivery
 from tests.fix_database import books

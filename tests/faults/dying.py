@@ -14,9 +14,9 @@ import psycopg
 
 from processor.cli import main
 from processor.queries import queries
-from processor.schemas import Schemas
 from processor.sources.rabbitmq.source import RabbitMqSource
 from processor.sources.sqs.source import SqsSource
+from processor.validation.validator import Schemas
 
 NOTHING_COMMITTED = [
     "before receive",

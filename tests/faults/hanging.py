@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from processor.cli import main
 from processor.model import Delivery, Verdict
-from processor.schemas import Schemas
+from processor.validation.validator import Schemas
 
 POISON = b"hangs"
 

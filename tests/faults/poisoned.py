@@ -8,7 +8,7 @@ import signal
 
 from processor.cli import main
 from processor.model import Delivery, Verdict
-from processor.schemas import Schemas
+from processor.validation.validator import Schemas
 
 POISON = b"poison"
 

@@ -16,8 +16,8 @@ from processor.limits import Limits
 from processor.model import Settlement
 from processor.patience import Patience
 from processor.pipeline import Pipeline
-from processor.schemas import Schemas
 from processor.store import Store
+from processor.validation.validator import Schemas
 from tests.builders import a_body, a_delivery
 from tests.fix_database import MakeSaver, Saver, books
 from tests.rig import wait_until

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processor import registry
-from processor.amounts import text_amount
 from processor.model import Message, Rejection
+from processor.validation.meter_amounts import text_amount
 from tests.builders import a_delivery
 from tests.fix_database import Saver
 from tests.fix_meters import add_meter

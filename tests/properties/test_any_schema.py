@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import settings
 
 from processor.model import EventSchema, Message, Registry, Rejection
-from processor.schemas import Schemas
 from processor.schemas.dialects import DIALECTS, KEYWORDS
+from processor.validation.validator import Schemas
 from tests.builders import a_delivery
 
 SAMPLES = Path(__file__).parents[2] / "processor" / "devstack" / "samples"

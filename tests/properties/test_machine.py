@@ -26,10 +26,10 @@ from processor.audit import audit
 from processor.connection import connect
 from processor.model import Delivery, Settlement, Verdict
 from processor.patience import Patience
-from processor.schemas import Schemas
 from processor.sources.memory import MemorySource
 from processor.sources.quarantine import QuarantineSource, Selection, discard
 from processor.store import Store
+from processor.validation.validator import Schemas
 from tests.builders import ORDER_SCHEMA
 from tests.fix_meters import add_meter, differences
 from tests.properties.ledger import GARBAGE, POISON, SIZE_MAX, Event, Ledger, Meter, Place

@@ -7,10 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.bindings import Bindings
 from processor.decoding.unwrapping.shapes import shape_words
 from processor.model import EventSchema, Message, QueueRules, Registry, Rejection, RejectionRule
-from processor.schemas import Schemas
+from processor.validation.tenant_bindings import Bindings
+from processor.validation.validator import Schemas
 from processor.wire.formats import Attribute
 from processor.wire.strict_json import JsonFault, read
 from tests.builders import SENT_AT, a_delivery

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from processor.batches import Batches, Item
 from processor.model import Delivery
-from processor.schemas import Schemas
+from processor.validation.validator import Schemas
 from tests.builders import a_delivery
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from processor.bindings import UNBOUND, Bindings
 from processor.errors import Reason
 from processor.model import Delivery, Message, Registry, Rejection, Verdict
-from processor.schemas import Schemas
+from processor.validation.tenant_bindings import UNBOUND, Bindings
+from processor.validation.validator import Schemas
 from tests.builders import QUEUE, a_delivery
 from tests.spine.reading import a_cloudevent, a_pulse
 from tests.spine.test_schemas import a_schema

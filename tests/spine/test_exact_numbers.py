@@ -7,7 +7,7 @@ import pytest
 
 from processor.errors import Reason
 from processor.model import EventSchema, Registry, Rejection, Verdict
-from processor.schemas import Schemas
+from processor.validation.validator import Schemas
 from tests.builders import a_body, a_delivery
 
 UNIQUE = {"properties": {"numbers": {"items": {"uniqueItems": True}}}}

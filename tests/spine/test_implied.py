@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from processor.bindings import Bindings
 from processor.errors import Reason
 from processor.model import Message, QueueRules, Registry, Rejection, Verdict
-from processor.schemas import Schemas
+from processor.validation.tenant_bindings import Bindings
+from processor.validation.validator import Schemas
 from tests.builders import QUEUE, a_delivery, an_event
 from tests.spine.reading import a_cloudevent, a_pulse, envelope, malformed
 from tests.spine.test_schemas import a_schema

@@ -11,9 +11,9 @@ import pytest
 
 from processor.errors import Reason, SettingsError
 from processor.model import EventSchema, Message, Registry, Rejection
-from processor.schemas import Schemas
 from processor.schemas.compiling import compile_schema
 from processor.schemas.judge.process import ERRORS_PAYLOAD_MAX
+from processor.validation.validator import Schemas
 from tests.builders import ORDER_SCHEMA, a_body, a_delivery
 
 NOTHING_FITS: dict[str, Any] = {"not": {}}

@@ -9,8 +9,8 @@ import pytest
 
 from processor.errors import Reason
 from processor.model import EventSchema, Message, QueueRules, Registry, Rejection, Verdict
-from processor.schemas import Schemas
 from processor.settings import Settings
+from processor.validation.validator import Schemas
 from processor.wire.formats import Attribute
 from processor.wiring import make_schemas
 from tests.builders import SENT_AT, a_delivery, an_event

@@ -10,9 +10,9 @@ from processor.limits import Limits
 from processor.model import Delivery, Outcome, Registry, Settlement, Verdict
 from processor.patience import Patience
 from processor.pipeline import Pipeline
-from processor.schemas import Schemas
 from processor.sources.memory import MemorySource
 from processor.tally import Tally
+from processor.validation.validator import Schemas
 from tests.builders import a_body
 
 

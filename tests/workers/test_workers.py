@@ -7,8 +7,8 @@ import pytest
 
 from processor.errors import MustWait, SourceUnavailable, StoreFault, StoreUnavailable
 from processor.model import Delivery, Verdict
-from processor.schemas import Schemas
 from processor.sources.memory import MemorySource
+from processor.validation.validator import Schemas
 from tests.builders import a_body
 from tests.workers.harness import (
     Harness,

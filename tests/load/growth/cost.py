@@ -11,8 +11,8 @@ from typing import Any
 from processor.connection import connect
 from processor.model import Verdict
 from processor.patience import Patience
-from processor.schemas import Schemas
 from processor.store import Store
+from processor.validation.validator import Schemas
 from tests.load.growth.fill import Grown
 from tests.load.growth.meter import Cost, measured
 from tests.load.growth.samples import Ids, deliveries

@@ -11,13 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from processor import metrics, noise
-from processor.amounts import Amount, amounts_of, find_misfit
-from processor.bindings import UNBOUND, Bindings, no_right
+from processor import metrics
 from processor.decoding.decoder import NO_RULES, Decoder
 from processor.decoding.routing_keys import RoutingKeys
 from processor.errors import Reason
-from processor.id_scope import IdScope, Unscoped
 from processor.model import (
     Delivery,
     EventSchema,
@@ -28,10 +25,14 @@ from processor.model import (
     Rejection,
     Verdict,
 )
-from processor.plain_names import EXPECTED, is_plain
 from processor.schemas.judge.client import JudgeProcess
 from processor.schemas.judge.judging import Judging, Refusal, one_violation
-from processor.voids import find_void_misfit
+from processor.validation import known_noise as noise
+from processor.validation.id_scope import IdScope, Unscoped
+from processor.validation.meter_amounts import Amount, amounts_of, find_misfit
+from processor.validation.plain_names import EXPECTED, is_plain
+from processor.validation.tenant_bindings import UNBOUND, Bindings, no_right
+from processor.validation.void_targets import find_void_misfit
 from processor.wire.formats import PULSE, Claimed, Envelope, Malformed, derived_id
 from processor.wire.sender_rights import VOID, Ground
 from processor.wire.strict_json import VALUES_MAX

@@ -5,7 +5,7 @@ The same limits stand in the statement that cancels (sql/queries/save.sql): a te
 
 from typing import Any
 
-from processor.amounts import Misfit
+from processor.validation.meter_amounts import Misfit
 
 _CHARS_MAX = 256
 
