@@ -29,8 +29,8 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg.rows import dict_row
 
+from processor.database.queries import queries
 from processor.errors import SettingsError
-from processor.queries import queries
 from processor.wire.manifest import Line, payload_digest, read_manifest
 
 Connection: TypeAlias = psycopg.Connection[Any]

@@ -5,8 +5,8 @@ from typing import Any
 
 import psycopg
 
+from processor.database.queries import queries
 from processor.errors import Incompatible, NotFound
-from processor.queries import queries
 from processor.schemas.compare.comparing import Comparison, Version, compare
 from processor.schemas.compare.compatibility import Verdict
 from processor.schemas.wording import shortened

@@ -9,8 +9,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from processor.brokers.source_url import source_address
+from processor.database.queries import queries
 from processor.errors import NotFound, SettingsError
-from processor.queries import queries
 
 NOTHING_SAID: Mapping[str, Any] = {
     "unwrap": None,

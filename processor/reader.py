@@ -5,8 +5,8 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg.rows import dict_row
 
+from processor.database.queries import queries
 from processor.errors import NotFound
-from processor.queries import queries
 from processor.reject_alarm import NOT_COUNTED, Limits, Pair
 from processor.wire.sender_rights import Ground
 

@@ -2,9 +2,9 @@
 
 import psycopg
 
+from processor.database.sqlstates import name_of
 from processor.errors import Reason
 from processor.model import Message, Rejection, Verdict
-from processor.sqlstates import name_of
 from processor.wire.beside import AMQP_TIMESTAMP
 from processor.wire.formats import Claimed
 

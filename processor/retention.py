@@ -25,9 +25,9 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg.rows import dict_row
 
-from processor.books_lock import books_held
+from processor.database.books_lock import books_held
+from processor.database.queries import queries
 from processor.errors import SettingsError
-from processor.queries import queries
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = dict[str, Any]

@@ -20,9 +20,9 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg.rows import dict_row
 
+from processor.database.queries import queries
 from processor.errors import StoreUnavailable
 from processor.model import Delivery, EventSchema, Message, Registry
-from processor.queries import queries
 from processor.sources.quarantine import QuarantineSource, Selection
 from processor.validation.validator import Schemas
 from processor.wire.formats import Envelope

@@ -16,8 +16,8 @@ import psycopg
 import structlog
 
 from processor import metrics
+from processor.database.queries import queries
 from processor.errors import StoreUnavailable
-from processor.queries import queries
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,9 @@ from msgspec.structs import replace
 
 from processor import metrics
 from processor.columns import messages_document
-from processor.connection import Deadline
+from processor.database.connection import Deadline
+from processor.database.queries import queries
+from processor.database.sqlstates import Remedy, name_of, remedy
 from processor.errors import StoreFault, StoreUnavailable
 from processor.model import (
     Delivery,
@@ -32,10 +34,8 @@ from processor.model import (
 )
 from processor.newcomers import register_newcomers
 from processor.patience import Patience
-from processor.queries import queries
 from processor.refusals import blames_content, too_slow, unstorable
 from processor.registry_rows import read_registry
-from processor.sqlstates import Remedy, name_of, remedy
 from processor.statements import KeyVanished, Statements, let_settle
 from processor.turns import Turn, turns
 from processor.wire.sender_rights import VOID

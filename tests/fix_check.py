@@ -15,10 +15,10 @@ from processor.check import Finding
 from processor.check.clock import Now, utc_now
 from processor.check.database import check_database
 from processor.check.queue import check_queue
-from processor.connection import connect
+from processor.database.connection import connect
+from processor.database.migrations import migrate
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.devstack.sqs import EmbeddedSqs
-from processor.migrations import migrate
 from processor.settings import Settings
 from processor.sources.sqs.source import sqs_client
 from tests.builders import ORDER_SCHEMA

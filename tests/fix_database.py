@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from processor import registry
-from processor.connection import connect
-from processor.migrations import migrate
+from processor.database.connection import connect
+from processor.database.migrations import migrate
 from processor.model import Delivery, Settlement
 from processor.patience import Patience
 from processor.store import Store

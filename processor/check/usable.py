@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 
 from processor.check import Finding, judge, listed
+from processor.database.queries import queries
 from processor.errors import SettingsError
-from processor.queries import queries
 from processor.schemas.judge.client import require_usable
 
 

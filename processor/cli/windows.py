@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import click
 
-from processor import migrations
 from processor.cli.output import json_option, print_json
 from processor.cli.usage import usage
+from processor.database import migrations
 from processor.settings import Settings
 from processor.terminal import say
 from processor.usage.windows import Closed, Reopened, close_ended, reopen

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from processor.database.queries import queries
 from processor.devstack.sink import Books, Group
 from processor.devstack.stack import program, shell_path
 from processor.errors import Reason
-from processor.queries import queries
 from processor.terminal import print_fitting
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from processor.queries import queries
+from processor.database.queries import queries
 from processor.registry import add_tenant, publish_schema
 from processor.schemas.schema_text import schema_text, schema_value
 

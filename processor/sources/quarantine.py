@@ -12,9 +12,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from processor.database.queries import queries
 from processor.errors import SourceUnavailable
 from processor.model import Delivery, Settlement
-from processor.queries import queries
 from processor.wire.formats import Attribute
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import psycopg
 
-from processor.queries import queries
+from processor.database.queries import queries
 from processor.usage.lines import Line, LineId, batch_key
 from processor.usage.place import require_place
 

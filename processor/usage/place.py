@@ -11,8 +11,8 @@ from typing import Any
 
 import psycopg
 
+from processor.database.queries import queries
 from processor.errors import StoreUnavailable
-from processor.queries import queries
 
 
 def require_place(connection: psycopg.Connection[Any]) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from processor.database.queries import queries
 from processor.errors import Busy, SettingsError
-from processor.queries import queries
 from processor.usage import batches
 from processor.usage.lines import LineId
 from processor.usage.selection import Connection, Row, digits, moment

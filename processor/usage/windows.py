@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 import psycopg
 
+from processor.database.queries import queries
 from processor.errors import NotFound, SettingsError
-from processor.queries import queries
 
 Connection: TypeAlias = psycopg.Connection[Any]
 

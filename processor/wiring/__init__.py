@@ -9,7 +9,8 @@ from typing import Any
 
 import psycopg
 
-from processor.connection import connect, while_server_answers
+from processor.database.connection import connect, while_server_answers
+from processor.database.sqlstates import Remedy, name_of, remedy
 from processor.decoding.routing_keys import RoutingKeys
 from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
 from processor.model import QueueRules
@@ -17,7 +18,6 @@ from processor.patience import Patience
 from processor.reject_alarm import Limits
 from processor.schemas.judge.client import JudgeProcess
 from processor.settings import Settings
-from processor.sqlstates import Remedy, name_of, remedy
 from processor.storage_alarm import Limits as StorageLimits
 from processor.store import Judge, Store
 from processor.validation.receive_limit import SuspectLimits

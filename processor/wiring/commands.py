@@ -9,12 +9,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from processor import exposure, migrations, retention
+from processor import exposure, retention
 from processor.audit import Report, audit
 from processor.check import Finding, judge, not_set, tell
 from processor.check.database import SaidBySettings, check_database
 from processor.check.queue import check_queue
-from processor.connection import connect, require_all_rows
+from processor.database import migrations
+from processor.database.connection import connect, require_all_rows
 from processor.dead_letters import DeadLetterJudge, bring_in, look
 from processor.errors import NotFound, SettingsError, Stopped, StoreUnavailable
 from processor.foreign_settings import said_elsewhere

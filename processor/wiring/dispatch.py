@@ -10,16 +10,17 @@ from urllib.parse import urlsplit
 import psycopg
 import structlog
 
-from processor import metrics, migrations
+from processor import metrics
 from processor.brokers.source_url import source_address
 from processor.check.roles import RIGHTS, missing_rights, update_of
-from processor.connection import Deadline, connect
+from processor.database import migrations
+from processor.database.connection import Deadline, connect
+from processor.database.queries import queries
+from processor.database.sqlstates import Remedy, name_of, remedy
 from processor.errors import SettingsError, Stopped, StoreFault, StoreUnavailable, Unavailable
 from processor.patience import Patience
 from processor.probes import Probes
-from processor.queries import queries
 from processor.settings import Settings
-from processor.sqlstates import Remedy, name_of, remedy
 from processor.usage.batches import Waiting
 from processor.usage.dispatcher import Dispatcher, Limits, Tally
 from processor.usage.export import export, require_new

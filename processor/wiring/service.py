@@ -10,11 +10,13 @@ from typing import Any
 import psycopg
 import structlog
 
-from processor import metrics, migrations
+from processor import metrics
 from processor.board import Watched
 from processor.check.roles import TO_SAVE, missing_rights
-from processor.connection import Deadline, connect
 from processor.cores import settle_down
+from processor.database import migrations
+from processor.database.connection import Deadline, connect
+from processor.database.queries import queries
 from processor.deaths import ended_by_a_dead_thread
 from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stopped, StoreFault
 from processor.forgetter import Forgetter
@@ -24,7 +26,6 @@ from processor.outcome_log import log_outcomes
 from processor.patience import Patience
 from processor.pipeline import Pipeline
 from processor.probes import Probes
-from processor.queries import queries
 from processor.reject_alarm import RejectAlarm
 from processor.schemas.judge.client import JudgeProcess
 from processor.settings import Settings

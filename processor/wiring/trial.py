@@ -13,14 +13,14 @@ from typing import Any
 
 import psycopg
 
-from processor import migrations
 from processor.columns import storable_text
-from processor.connection import require_all_rows
+from processor.database import migrations
+from processor.database.connection import require_all_rows
+from processor.database.queries import queries
 from processor.decoding.mapping import parse
 from processor.devstack.seed import sample
 from processor.errors import Reason, SettingsError
 from processor.model import Delivery, EventSchema, Message, QueueRules, Registry
-from processor.queries import queries
 from processor.queue_rules import require_name
 from processor.registry import require_publishable
 from processor.registry_rows import read_registry

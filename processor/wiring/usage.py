@@ -6,8 +6,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from processor import migrations
-from processor.connection import require_all_rows
+from processor.database import migrations
+from processor.database.connection import require_all_rows
 from processor.errors import SettingsError
 from processor.settings import Settings
 from processor.usage.query import totals

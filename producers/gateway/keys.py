@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-from processor.connection import Deadline, connect, require_all_rows
+from processor.database.connection import Deadline, connect, require_all_rows
 from processor.errors import ProcessorError
 from processor.reader import known_keys
 from processor.wire.api_key import EXPECTED, read_key

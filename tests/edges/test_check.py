@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from processor.cli import cli
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.devstack.children import free_port
 from processor.patience import Patience
 from processor.settings import Settings

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from processor.check.database import check_database, judge_version
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.devstack.children import free_port
 from tests.fix_check import look_at_database, problems, url_as
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from processor import connection as module
-from processor.connection import Deadline, connect
+from processor.database import connection as module
+from processor.database.connection import Deadline, connect
 from processor.errors import StoreFault, StoreUnavailable
 from processor.settings import Settings
 from processor.wiring import database

@@ -9,8 +9,8 @@ import pytest
 
 from processor import registry
 from processor.audit import audit
+from processor.database.queries import sql_folder
 from processor.devstack.binaries import find_binaries, server_account
-from processor.queries import sql_folder
 from processor.sources.quarantine import Selection, discard
 from processor.validation.tenant_bindings import Bindings
 from tests.builders import QUEUE, a_delivery, an_event

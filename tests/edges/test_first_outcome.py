@@ -13,11 +13,11 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from processor.connection import connect
+from processor.database.connection import connect
+from processor.database.queries import queries
 from processor.errors import Reason
 from processor.model import Delivery, Message, Rejection, Tries, Verdict
 from processor.patience import Patience
-from processor.queries import queries
 from processor.store import Judge, Store
 from processor.validation.receive_limit import SuspectLimits
 from processor.validation.validator import Schemas

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.errors import SettingsError
 from processor.retention import Ages, apply
 from processor.sources.quarantine import Selection, discard

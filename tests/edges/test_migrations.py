@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from processor import migrations
-from processor.connection import connect
+from processor.database import migrations
+from processor.database.connection import connect
+from processor.database.migrations import known_migrations, migrate, require_current, state
+from processor.database.queries import sql_folder
 from processor.devstack.binaries import find_binaries, server_account
 from processor.errors import MigrationsPending, StoreFault, StoreUnavailable
-from processor.migrations import known_migrations, migrate, require_current, state
-from processor.queries import sql_folder
 from tests.builders import a_delivery
 from tests.fix_database import LogIn, Saver, login_of
 from tests.rig import wait_until

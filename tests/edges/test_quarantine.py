@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from processor import registry
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.errors import SourceUnavailable
 from processor.model import Settlement
 from processor.pipeline import once

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from processor import registry
 from processor.cli import cli
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.devstack.sqs import EmbeddedSqs
 from processor.queue_rules import set_queue
 from processor.settings import Settings

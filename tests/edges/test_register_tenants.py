@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from processor import reader, registry
 from processor.cli import cli
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.queue_rules import set_queue
 from processor.settings import Settings
 from processor.sources.quarantine import Selection

@@ -15,9 +15,9 @@ import pytest
 
 from processor import retention
 from processor.audit import audit
-from processor.connection import connect
+from processor.database.connection import connect
+from processor.database.queries import queries
 from processor.errors import Busy, StoreFault
-from processor.queries import queries
 from processor.retention import Ages, Step, apply, plan
 from processor.sources.quarantine import Selection, discard
 from tests.builders import a_delivery, an_event

@@ -12,10 +12,10 @@ from pydantic import SecretStr
 from processor import reader, registry
 from processor.audit import audit
 from processor.check.roles import RIGHTS, TO_SAVE, missing_rights, wanted_by
-from processor.connection import connect
+from processor.database.connection import connect
+from processor.database.migrations import require_current
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import StoreFault
-from processor.migrations import require_current
 from processor.patience import Patience
 from processor.pipeline import once
 from processor.queue_rules import remove_queue, set_queue

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from processor import registry
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.model import Delivery
 from processor.patience import Patience
 from processor.settings import Settings

@@ -8,7 +8,7 @@ import pytest
 
 from processor import reader
 from processor.check.roles import RIGHTS
-from processor.connection import connect, hidden_relations
+from processor.database.connection import connect, hidden_relations
 from processor.sources.quarantine import Selection
 from processor.validation.tenant_bindings import Bindings
 from tests.builders import a_delivery, an_event

@@ -13,10 +13,10 @@ import pytest
 
 from processor import registry
 from processor.audit import audit
+from processor.database.migrations import migrate
 from processor.devstack.binaries import find_binaries, server_account
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.errors import StoreFault
-from processor.migrations import migrate
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.validation.tenant_bindings import Bindings

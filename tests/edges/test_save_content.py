@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from processor import registry
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.errors import Stopped
 from processor.patience import Patience
 from processor.store import Store

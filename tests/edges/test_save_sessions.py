@@ -8,9 +8,9 @@ import psycopg
 import pytest
 
 from processor import registry
-from processor.connection import connect
+from processor.database.connection import connect
+from processor.database.migrations import migrate
 from processor.devstack.postgres import EmbeddedPostgres
-from processor.migrations import migrate
 from processor.model import Delivery, Settlement, Verdict
 from processor.patience import Patience
 from processor.store import Store

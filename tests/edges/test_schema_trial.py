@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from processor import registry, schema_trial
-from processor.connection import connect
+from processor.database.connection import connect
+from processor.database.queries import queries
 from processor.errors import StoreUnavailable
 from processor.model import EventSchema
-from processor.queries import queries
 from processor.queue_rules import set_queue
 from processor.schema_trial import Report
 from processor.settings import Settings

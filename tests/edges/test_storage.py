@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from processor import registry
 from processor.check.storage import look_at_storage
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.errors import Reason
 from processor.rejection_room import HEAD_BYTES, WHOLE_BYTES_MAX, make_fit
 from processor.storage_alarm import Limits, StorageAlarm, find_large

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.errors import Reason
 from processor.model import Delivery, Message, Registry, Rejection, Tries
 from processor.patience import Patience

@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from processor import registry
-from processor.connection import connect
+from processor.database.connection import connect
 from tests.builders import a_delivery
 from tests.fix_database import Saver
 from tests.fix_usage import Command, a_pulse, a_void

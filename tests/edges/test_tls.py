@@ -16,7 +16,7 @@ import psycopg
 import pytest
 import trustme
 
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.errors import SourceUnavailable, StoreFault, StoreUnavailable
 from processor.patience import Patience
 from processor.settings import Settings

@@ -13,7 +13,7 @@ import pytest
 
 from processor import registry
 from processor.check.meters import look_at_meters
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.model import Delivery
 from processor.sources.quarantine import QuarantineSource, Selection
 from tests.builders import a_delivery

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.queries import queries
+from processor.database.queries import queries
 from processor.usage import windows
 from processor.usage.dispatcher import Dispatcher, Limits
 from processor.usage.sink import HttpSink

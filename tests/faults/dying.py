@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from processor.cli import main
-from processor.queries import queries
+from processor.database.queries import queries
 from processor.sources.rabbitmq.source import RabbitMqSource
 from processor.sources.sqs.source import SqsSource
 from processor.validation.validator import Schemas

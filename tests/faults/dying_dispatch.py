@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from processor.cli import main
-from processor.queries import queries
+from processor.database.queries import queries
 from processor.usage.sink import HttpSink
 from tests.faults.dying import die, dying_at
 

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.connection import Deadline, connect
+from processor.database.connection import Deadline, connect
 from processor.errors import StoreFault
 from processor.limits import Limits
 from processor.model import Settlement

@@ -19,7 +19,7 @@ from typing import Self
 
 import psycopg
 
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.model import Delivery
 from processor.patience import Patience

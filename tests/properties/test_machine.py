@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from processor import registry, retention
 from processor.audit import audit
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.model import Delivery, Settlement, Verdict
 from processor.patience import Patience
 from processor.sources.memory import MemorySource

@@ -7,9 +7,9 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
 from processor import metrics
+from processor.database.sqlstates import Remedy
 from processor.errors import Reason
 from processor.model import Outcome
-from processor.sqlstates import Remedy
 from producers.gateway import metrics as gateway_metrics
 
 TOP = Path(__file__).parents[2]

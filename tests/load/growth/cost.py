@@ -8,7 +8,7 @@ from dataclasses import asdict
 from itertools import product
 from typing import Any
 
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.model import Verdict
 from processor.patience import Patience
 from processor.store import Store

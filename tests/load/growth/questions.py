@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from processor.queries import sql_folder
+from processor.database.queries import sql_folder
 from tests.load.growth.named import named
 from tests.load.growth.server import Connection, GrowthServer, literal
 

@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from processor.connection import connect
+from processor.database.connection import connect
+from processor.database.queries import queries
 from processor.errors import Busy
-from processor.queries import queries
 
 
 @contextmanager

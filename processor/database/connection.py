@@ -12,9 +12,9 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from processor.database.queries import queries
+from processor.database.sqlstates import Remedy, name_of, remedy
 from processor.errors import StoreFault, StoreUnavailable
-from processor.queries import queries
-from processor.sqlstates import Remedy, name_of, remedy
 
 _CONNECT_TIMEOUT_S = 10
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import psycopg
 
+from processor.database.queries import queries, sql_folder
 from processor.errors import MigrationsPending, StoreFault, StoreUnavailable
-from processor.queries import queries, sql_folder
 
 _FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
 _LOCK_WAIT_MS = 2000
