@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from processor.model import Delivery, Verdict
-from processor.turns import Turn, turns
+from processor.store.save_order import Turn, turns
 
 Item: TypeAlias = Verdict | Delivery
 """A verdict, or a suspect delivery that has none yet."""

@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from processor.errors import Reason, SettingsError, SourceUnavailable
 from processor.model import Delivery, Message, Registry, Rejection, Settlement, Verdict
-from processor.refusals import UNREADABLE
 from processor.sources import Source
+from processor.store.database_rejections import UNREADABLE
 from processor.validation.validator import Schemas
 from processor.wire.formats import Claimed
 

@@ -16,7 +16,7 @@ from processor.database.connection import connect
 from processor.database.migrations import migrate
 from processor.model import Delivery, Settlement
 from processor.patience import Patience
-from processor.store import Store
+from processor.store.store import Store
 from processor.validation.tenant_bindings import UNBOUND, Bindings
 from processor.validation.validator import Schemas
 from tests.builders import ORDER_SCHEMA

@@ -19,7 +19,7 @@ from processor.reject_alarm import Limits
 from processor.schemas.judge.client import JudgeProcess
 from processor.settings import Settings
 from processor.storage_alarm import Limits as StorageLimits
-from processor.store import Judge, Store
+from processor.store.store import Judge, Store
 from processor.validation.receive_limit import SuspectLimits
 from processor.validation.tenant_bindings import Bindings
 from processor.validation.validator import Schemas

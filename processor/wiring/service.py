@@ -31,7 +31,7 @@ from processor.schemas.judge.client import JudgeProcess
 from processor.settings import Settings
 from processor.sources import RunningSource
 from processor.storage_alarm import StorageAlarm
-from processor.store import Store
+from processor.store.store import Store
 from processor.supervisor import Supervisor, Worker, alone
 from processor.tally import Tally
 from processor.validation.validator import Schemas

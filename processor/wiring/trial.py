@@ -13,7 +13,6 @@ from typing import Any
 
 import psycopg
 
-from processor.columns import storable_text
 from processor.database import migrations
 from processor.database.connection import require_all_rows
 from processor.database.queries import queries
@@ -23,11 +22,12 @@ from processor.errors import Reason, SettingsError
 from processor.model import Delivery, EventSchema, Message, QueueRules, Registry
 from processor.queue_rules import require_name
 from processor.registry import require_publishable
-from processor.registry_rows import read_registry
 from processor.schema_trial import Asked, Report, planned, stored_texts, try_out
 from processor.schemas.judge.client import require_usable
 from processor.schemas.schema_text import schema_text
 from processor.settings import Settings
+from processor.store.registry_rows import read_registry
+from processor.store.rows import storable_text
 from processor.validation.validator import Schemas
 from processor.wire.formats import PULSE, Attribute, Claimed, Envelope, Malformed
 from processor.wire.sender_rights import VOID

@@ -13,7 +13,7 @@ from processor.database.connection import connect
 from processor.devstack.children import free_port
 from processor.patience import Patience
 from processor.settings import Settings
-from processor.store import Store
+from processor.store.store import Store
 from processor.validation.validator import Schemas
 from processor.wiring.commands import run_check
 from tests.builders import a_delivery

@@ -18,7 +18,7 @@ from processor.database.queries import queries
 from processor.errors import Reason
 from processor.model import Delivery, Message, Rejection, Tries, Verdict
 from processor.patience import Patience
-from processor.store import Judge, Store
+from processor.store.store import Judge, Store
 from processor.validation.receive_limit import SuspectLimits
 from processor.validation.validator import Schemas
 from processor.wire.formats import Claimed

@@ -19,7 +19,7 @@ from processor import registry
 from processor.errors import Reason
 from processor.model import Delivery, Outcome, Rejection, Settlement
 from processor.sources.rabbitmq.source import RabbitMqSource
-from processor.statements import SETTLED_WITHIN_S
+from processor.store.save_statements import SETTLED_WITHIN_S
 from processor.wire.formats import Claimed
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.edges.test_rabbitmq import take

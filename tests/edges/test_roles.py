@@ -23,7 +23,7 @@ from processor.retention import Ages, apply, plan
 from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection, discard
 from processor.sources.sqs.source import SqsSource
-from processor.store import Store
+from processor.store.store import Store
 from processor.validation.validator import Schemas
 from processor.wiring.dispatch import TO_DISPATCH
 from processor.wiring.service import Stops, run

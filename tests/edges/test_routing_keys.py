@@ -13,7 +13,7 @@ from processor.model import Delivery
 from processor.patience import Patience
 from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection
-from processor.store import Store
+from processor.store.store import Store
 from processor.wiring import make_schemas
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.builders import a_body

@@ -13,7 +13,7 @@ from processor import registry
 from processor.database.connection import connect
 from processor.errors import Stopped
 from processor.patience import Patience
-from processor.store import Store
+from processor.store.store import Store
 from processor.validation.validator import Schemas
 from processor.wire.formats import Attribute
 from tests.builders import a_delivery, an_event

@@ -13,7 +13,7 @@ from processor.database.migrations import migrate
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.model import Delivery, Settlement, Verdict
 from processor.patience import Patience
-from processor.store import Store
+from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.builders import ORDER_SCHEMA, a_delivery
 from tests.fix_database import REGISTRY_WAITS, MakeSaver, Saver, books, count

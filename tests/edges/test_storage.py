@@ -14,8 +14,8 @@ from processor import registry
 from processor.check.storage import look_at_storage
 from processor.database.connection import connect
 from processor.errors import Reason
-from processor.rejection_room import HEAD_BYTES, WHOLE_BYTES_MAX, make_fit
 from processor.storage_alarm import Limits, StorageAlarm, find_large
+from processor.store.rejection_room import HEAD_BYTES, WHOLE_BYTES_MAX, make_fit
 from tests.builders import a_delivery
 from tests.fix_database import Saver, a_bound_saver
 from tests.fix_usage import Command

@@ -13,7 +13,7 @@ from processor.model import Delivery, Message, Registry, Rejection, Tries
 from processor.patience import Patience
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
-from processor.store import Store
+from processor.store.store import Store
 from processor.validation.receive_limit import SuspectLimits
 from processor.validation.tenant_bindings import UNBOUND
 from processor.validation.validator import Schemas

@@ -16,7 +16,7 @@ from processor.limits import Limits
 from processor.model import Settlement
 from processor.patience import Patience
 from processor.pipeline import Pipeline
-from processor.store import Store
+from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.builders import a_body, a_delivery
 from tests.fix_database import MakeSaver, Saver, books

@@ -24,7 +24,7 @@ from processor.devstack.postgres import EmbeddedPostgres
 from processor.model import Delivery
 from processor.patience import Patience
 from processor.retention import Ages, apply
-from processor.store import Store
+from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.load.events import body, template
 from tests.load.ground import furnish

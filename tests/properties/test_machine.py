@@ -28,7 +28,7 @@ from processor.model import Delivery, Settlement, Verdict
 from processor.patience import Patience
 from processor.sources.memory import MemorySource
 from processor.sources.quarantine import QuarantineSource, Selection, discard
-from processor.store import Store
+from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.builders import ORDER_SCHEMA
 from tests.fix_meters import add_meter, differences

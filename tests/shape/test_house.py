@@ -84,10 +84,10 @@ def test_only_the_store_makes_settlements() -> None:
         if isinstance(node, ast.Call) and _mentions(node.func) & {"Settlement"}
     }
 
-    assert makers == {"processor/statements.py"}
+    assert makers == {"processor/store/save_statements.py"}
     # And only the store runs those statements, within the transaction that it commits.
     users = {path.relative_to(ROOT).as_posix() for path in FILES if _mentions(_tree(path)) & {"Statements"}}
-    assert users - makers == {"processor/store.py"}
+    assert users - makers == {"processor/store/store.py"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())

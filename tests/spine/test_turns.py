@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.turns import Turn, turns
+from processor.store.save_order import Turn, turns
 
 kinds = st.sampled_from(list(Turn))
 groups = st.sampled_from([None, None, "a", "b"])

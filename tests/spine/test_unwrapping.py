@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from processor.columns import TEXT_LENGTH_MAX
 from processor.decoding.decoder import Decoder
 from processor.decoding.unwrapping.s3 import TEST_EVENT_WORDS
 from processor.decoding.unwrapping.shapes import _SHAPES, _UNMISTAKABLE, NO_TENANT, pointer_words, shape_words
 from processor.errors import Reason
 from processor.model import Delivery, EventSchema, Message, QueueRules, Registry, Rejection, Verdict
+from processor.store.rows import TEXT_LENGTH_MAX
 from processor.validation.tenant_bindings import UNBOUND, Bindings
 from processor.validation.validator import Schemas
 from processor.wire.formats import Attribute, Envelope, Malformed

@@ -12,7 +12,11 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from processor.columns import (
+from processor.errors import Reason
+from processor.model import Delivery, Message, Outcome, Rejection, Settlement, Verdict
+from processor.store.database_rejections import id_conflict, may_be_stored
+from processor.store.rejection_room import make_fit
+from processor.store.rows import (
     beginning,
     claims,
     detail_json,
@@ -20,10 +24,6 @@ from processor.columns import (
     messages_document,
     rejection_columns,
 )
-from processor.errors import Reason
-from processor.model import Delivery, Message, Outcome, Rejection, Settlement, Verdict
-from processor.refusals import id_conflict, may_be_stored
-from processor.rejection_room import make_fit
 
 SETTLED_WITHIN_S = 2.0
 """How soon after a commit its acknowledgement has arrived and is known to have, unless something ended."""

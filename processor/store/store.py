@@ -18,7 +18,6 @@ import structlog
 from msgspec.structs import replace
 
 from processor import metrics
-from processor.columns import messages_document
 from processor.database.connection import Deadline
 from processor.database.queries import queries
 from processor.database.sqlstates import Remedy, name_of, remedy
@@ -32,12 +31,13 @@ from processor.model import (
     Tries,
     Verdict,
 )
-from processor.newcomers import register_newcomers
 from processor.patience import Patience
-from processor.refusals import blames_content, too_slow, unstorable
-from processor.registry_rows import read_registry
-from processor.statements import KeyVanished, Statements, let_settle
-from processor.turns import Turn, turns
+from processor.store.database_rejections import blames_content, too_slow, unstorable
+from processor.store.new_tenants import register_newcomers
+from processor.store.registry_rows import read_registry
+from processor.store.rows import messages_document
+from processor.store.save_order import Turn, turns
+from processor.store.save_statements import KeyVanished, Statements, let_settle
 from processor.wire.sender_rights import VOID
 
 log = structlog.get_logger(__name__)
