@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from processor.errors import ProcessorError
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 
 _COUNT_S_MAX = 3.0
 """For how long a queue is asked what it still has; an orchestrator waits for us meanwhile."""

@@ -17,7 +17,6 @@ from typing import Protocol, TypeAlias
 
 import structlog
 
-from processor import metrics
 from processor.batches import Batches
 from processor.ending import join_all, left_behind
 from processor.errors import MustWait, SourceUnavailable, Stopped
@@ -25,7 +24,8 @@ from processor.held import Held
 from processor.idle import Alone, Company, Idleness
 from processor.limits import Limits
 from processor.model import Delivery, Settlement, Verdict
-from processor.patience import Patience
+from processor.runtime import metrics
+from processor.runtime.outages import Patience
 from processor.sources import RunningSource, Source
 from processor.tally import Tally, count_outcomes
 

@@ -17,9 +17,9 @@ from typing import TypeAlias
 
 import structlog
 
-from processor import metrics
 from processor.errors import Reason
 from processor.model import Message, Outcome, Rejection, Settlement, Verdict
+from processor.runtime import metrics
 
 log = structlog.get_logger(__name__)
 

@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 import psycopg
 import structlog
 
-from processor import metrics
 from processor.database.queries import queries
 from processor.errors import StoreUnavailable
+from processor.runtime import metrics
 
 log = structlog.get_logger(__name__)
 

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from processor import metrics
 from processor.model import Settlement
+from processor.runtime import metrics
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from processor import registry
 from processor.database.connection import connect
 from processor.database.migrations import migrate
 from processor.model import Delivery, Settlement
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.store.store import Store
 from processor.validation.tenant_bindings import UNBOUND, Bindings
 from processor.validation.validator import Schemas

@@ -5,7 +5,6 @@
 
 import click
 
-from processor import logs
 from processor.cli import (
     books,
     counter,
@@ -27,8 +26,9 @@ from processor.cli import (
     windows,
 )
 from processor.cli.errors import Commands
-from processor.start import run
-from processor.terminal import HelpFormatter
+from processor.runtime import logs
+from processor.runtime.start import run
+from processor.runtime.terminal import HelpFormatter
 
 click.Context.formatter_class = HelpFormatter
 

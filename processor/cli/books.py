@@ -5,8 +5,8 @@ import click
 from processor import reader
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, print_table
+from processor.runtime.terminal import fit, say
 from processor.settings import Settings
-from processor.terminal import fit, say
 from processor.wiring import database
 
 

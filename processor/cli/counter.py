@@ -8,8 +8,8 @@ import click
 from processor.cli.meters import doubtful
 from processor.cli.output import json_option, print_rows
 from processor.cli.paths import NamedPath
+from processor.runtime.terminal import say
 from processor.settings import Settings
-from processor.terminal import say
 from processor.usage.counter import Selection
 from processor.usage.counter_setup import set_up
 from processor.wiring import counting, database

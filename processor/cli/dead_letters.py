@@ -7,8 +7,8 @@ import click
 from processor.cli.output import json_option, print_json, print_rows
 from processor.cli.progress import Progress
 from processor.cli.signals import stop_at_signals
+from processor.runtime.terminal import say
 from processor.settings import Settings
-from processor.terminal import say
 from processor.wiring import commands
 
 _SHOWN = (

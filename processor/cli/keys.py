@@ -5,8 +5,8 @@ import click
 from processor import reader, registry
 from processor.cli.output import json_option, moment_of, print_json, print_rows
 from processor.cli.rights import notes_of, producers_option, rights_of, types_option, words_of
+from processor.runtime.terminal import say
 from processor.settings import Settings
-from processor.terminal import say
 from processor.wire.sender_rights import Rights
 from processor.wiring import database
 

@@ -9,8 +9,8 @@ import click
 from processor.cli.moments import Length, Limit
 from processor.cli.output import json_option, print_json, print_rows
 from processor.errors import SettingsError
+from processor.runtime.terminal import say
 from processor.settings import Settings
-from processor.terminal import say
 from processor.usage import meters as usage_meters
 from processor.usage.doubts import Doubt
 from processor.usage.meters import Definition

@@ -6,8 +6,8 @@ import click
 
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
+from processor.runtime.terminal import fit, say
 from processor.settings import Settings
-from processor.terminal import fit, say
 from processor.wiring import commands
 
 

@@ -8,8 +8,8 @@ from processor import reader
 from processor import registry as registry_changes
 from processor.cli.output import json_option, print_rows
 from processor.errors import SettingsError
+from processor.runtime.terminal import say
 from processor.settings import Settings
-from processor.terminal import say
 from processor.validation.plain_names import is_plain, quoted
 from processor.wiring import database
 

@@ -10,8 +10,8 @@ from processor import registry as registry_changes
 from processor.cli.output import json_option, moment_of, print_rows
 from processor.errors import Reason
 from processor.queue_rules import require_name
+from processor.runtime.terminal import say
 from processor.settings import Settings
-from processor.terminal import say
 from processor.wiring import database
 
 _NEVER = (Reason.ID_CONFLICT, Reason.UNSTORABLE, Reason.DEAD_LETTERED)

@@ -11,11 +11,11 @@ from processor.cli.moments import Moment
 from processor.cli.output import json_option, moment_of, print_json, print_rows
 from processor.cli.rejection_rules import rule
 from processor.errors import NotFound, Reason
-from processor.escaping import escaped
 from processor.reject_alarm import words
+from processor.runtime.escaping import escaped
+from processor.runtime.terminal import say
 from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection, discard
-from processor.terminal import say
 from processor.wiring import commands, database, reject_alarm_limits
 
 _REASONS = frozenset(reason.value for reason in Reason)

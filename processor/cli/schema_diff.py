@@ -9,14 +9,14 @@ import psycopg
 from processor import compat
 from processor.cli.output import json_option, print_json
 from processor.errors import NotFound
-from processor.escaping import escaped
+from processor.runtime.escaping import escaped
+from processor.runtime.terminal import fit
 from processor.schemas.compare.comparing import Version, compare
 from processor.schemas.compiling import compile_schema
 from processor.schemas.documents.preparing import HowToRead
 from processor.schemas.documents.schema_files import read_schema, schema_options
 from processor.schemas.schema_text import schema_text
 from processor.settings import Settings
-from processor.terminal import fit
 from processor.wiring import database
 
 

@@ -10,9 +10,9 @@ import click
 from processor.cli.moments import Since
 from processor.cli.output import print_json
 from processor.errors import NotFound, SettingsError
+from processor.runtime.terminal import fit, say
 from processor.schemas.sample_files import BYTES_MAX, sample, samples_of
 from processor.settings import Settings
-from processor.terminal import fit, say
 from processor.wire.json_pointer import follow, steps
 from processor.wiring.trial import each_stored
 

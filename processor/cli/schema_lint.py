@@ -7,14 +7,14 @@ import click
 
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
-from processor.escaping import escaped
+from processor.runtime.escaping import escaped
+from processor.runtime.terminal import fit, say
 from processor.schemas.documents.preparing import HowToRead
 from processor.schemas.documents.schema_files import read_schema, schema_options
 from processor.schemas.judge.client import require_usable
 from processor.schemas.lint.linting import Remark, lint
 from processor.schemas.schema_text import schema_text
 from processor.schemas.wording import shortened
-from processor.terminal import fit, say
 
 _SHOWN_MAX = 20
 _POINTER_MAX = 200

@@ -14,11 +14,11 @@ from processor.cli.schema_lint import check_by_linter, schema_lint
 from processor.cli.schema_trial import run_trial, schema_test
 from processor.devstack.seed import sample as sample_of
 from processor.devstack.seed import samples
+from processor.runtime.terminal import say
 from processor.schemas.compare.comparing import COMPATS
 from processor.schemas.documents.preparing import HowToRead
 from processor.schemas.documents.schema_files import read_schema, schema_options
 from processor.settings import Settings
-from processor.terminal import say
 from processor.wiring import database
 
 

@@ -15,9 +15,9 @@ from processor.cli.errors import Exit
 from processor.cli.moments import Moment
 from processor.cli.output import json_option, print_json, print_rows, print_table
 from processor.errors import SettingsError
-from processor.escaping import escaped, json_escaped
+from processor.runtime.escaping import escaped, json_escaped
+from processor.runtime.terminal import fit, say
 from processor.settings import Settings
-from processor.terminal import fit, say
 from processor.usage.selection import Selection
 from processor.usage.verify import LISTED_MAX
 from processor.wiring import usage as wiring

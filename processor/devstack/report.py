@@ -14,7 +14,7 @@ from processor.database.queries import queries
 from processor.devstack.sink import Books, Group
 from processor.devstack.stack import program, shell_path
 from processor.errors import Reason
-from processor.terminal import print_fitting
+from processor.runtime.terminal import print_fitting
 
 
 class Report:

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import structlog
 
-from processor import metrics
 from processor.model import Rejection, Verdict
+from processor.runtime import metrics
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,6 @@ import psycopg
 import structlog
 from msgspec.structs import replace
 
-from processor import metrics
 from processor.database.connection import Deadline
 from processor.database.queries import queries
 from processor.database.sqlstates import Remedy, name_of, remedy
@@ -31,7 +30,8 @@ from processor.model import (
     Tries,
     Verdict,
 )
-from processor.patience import Patience
+from processor.runtime import metrics
+from processor.runtime.outages import Patience
 from processor.store.database_rejections import blames_content, too_slow, unstorable
 from processor.store.new_tenants import register_newcomers
 from processor.store.registry_rows import read_registry

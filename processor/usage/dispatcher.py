@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import psycopg
 import structlog
 
-from processor import metrics
+from processor.runtime import metrics
 from processor.usage import batches
 from processor.usage.batches import Batch, Waiting
 from processor.usage.lines import Amounts, array_of

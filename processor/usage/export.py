@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from processor.errors import SettingsError
-from processor.escaping import json_bytes_escaped
+from processor.runtime.escaping import json_bytes_escaped
 from processor.usage import batches
 from processor.usage.lines import Amounts
 

@@ -1,6 +1,6 @@
 """Names that nobody can take for another one, or overlook: what a queue may register a tenant by."""
 
-from processor import escaping
+from processor.runtime import escaping
 
 EXPECTED = "expected a letter or a digit, no blank at an end, nothing that can't be seen, and no - in front"
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from processor import metrics
 from processor.decoding.decoder import NO_RULES, Decoder
 from processor.decoding.routing_keys import RoutingKeys
 from processor.errors import Reason
@@ -25,6 +24,7 @@ from processor.model import (
     Rejection,
     Verdict,
 )
+from processor.runtime import metrics
 from processor.schemas.judge.client import JudgeProcess
 from processor.schemas.judge.judging import Judging, Refusal, one_violation
 from processor.validation import known_noise as noise

@@ -14,8 +14,8 @@ from processor.database.sqlstates import Remedy, name_of, remedy
 from processor.decoding.routing_keys import RoutingKeys
 from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
 from processor.model import QueueRules
-from processor.patience import Patience
 from processor.reject_alarm import Limits
+from processor.runtime.outages import Patience
 from processor.schemas.judge.client import JudgeProcess
 from processor.settings import Settings
 from processor.storage_alarm import Limits as StorageLimits

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import psycopg
 import structlog
 
-from processor import metrics
 from processor.brokers.source_url import source_address
 from processor.check.roles import RIGHTS, missing_rights, update_of
 from processor.database import migrations
@@ -18,8 +17,9 @@ from processor.database.connection import Deadline, connect
 from processor.database.queries import queries
 from processor.database.sqlstates import Remedy, name_of, remedy
 from processor.errors import SettingsError, Stopped, StoreFault, StoreUnavailable, Unavailable
-from processor.patience import Patience
-from processor.probes import Probes
+from processor.runtime import metrics
+from processor.runtime.outages import Patience
+from processor.runtime.probes import Probes
 from processor.settings import Settings
 from processor.usage.batches import Waiting
 from processor.usage.dispatcher import Dispatcher, Limits, Tally

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from processor.errors import ProcessorError
+from processor.runtime.terminal import say
 from processor.settings import Settings
-from processor.terminal import say
 from processor.wire.manifest import ManifestWriter
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
 from producers.cli.sending import EXIT_REFUSED

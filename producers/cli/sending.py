@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from processor.errors import ProcessorError
+from processor.runtime.terminal import say
 from processor.settings import Settings
-from processor.terminal import say
 from processor.wire.manifest import ManifestWriter
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
 from producers.doors.opening import DOORS, open_door

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from processor import logs
-from processor.cores import settle_down
 from processor.errors import SettingsError
+from processor.runtime import logs
+from processor.runtime.process_tuning import settle_down
 from processor.settings import Settings
 
 _EXTRA = frozenset(

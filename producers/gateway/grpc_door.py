@@ -5,7 +5,7 @@ import asyncio
 import grpc
 from grpc_health.v1 import health_pb2
 
-from processor.deaths import watch
+from processor.runtime.thread_deaths import watch
 from producers.gateway.grpc_front import Front
 from producers.gateway.grpc_open import CALLS_MAX, WATCHES_MAX, OpenCalls
 from producers.gateway.grpc_service import SERVICE, Bounds, IngestService

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import grpc
 from google.protobuf.message import Message
 
-from processor.escaping import escaped
+from processor.runtime.escaping import escaped
 from processor.wire.formats import pointer
 from producers.gateway.items import Item, Refusal, Taken, Why, Word
 from producers.gateway.protos import ingest_pb2 as pb

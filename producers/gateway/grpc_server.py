@@ -12,8 +12,8 @@ import structlog
 import uvloop
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # of gRPC's own, without types
 
-from processor.deaths import ended_by_a_dead_thread
-from processor.probes import Probes
+from processor.runtime.probes import Probes
+from processor.runtime.thread_deaths import ended_by_a_dead_thread
 from processor.settings import Settings
 from producers.gateway.grpc_door import CONNECTIONS_MAX, GrpcDoor
 from producers.gateway.grpc_front import FILES_PER_CONNECTION

@@ -17,7 +17,7 @@ import orjson
 
 from processor.brokers.fast_sqs.http import HttpTimeout, HttpTrouble
 from processor.brokers.fast_sqs.signature import Signer
-from processor.deaths import watch
+from processor.runtime.thread_deaths import watch
 from producers.doors import Answer
 from producers.doors.sqs import SqsDoor
 from producers.gateway.posting import Endpoint

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from processor.cli import cli
 from processor.database.connection import connect
 from processor.devstack.children import free_port
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.settings import Settings
 from processor.store.store import Store
 from processor.validation.validator import Schemas

@@ -23,7 +23,7 @@ from processor.devstack.children import free_port
 from processor.devstack.seed import seed
 from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import StoreUnavailable
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.usage.count_files import Replacement

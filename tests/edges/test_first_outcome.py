@@ -17,7 +17,7 @@ from processor.database.connection import connect
 from processor.database.queries import queries
 from processor.errors import Reason
 from processor.model import Delivery, Message, Rejection, Tries, Verdict
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.store.store import Judge, Store
 from processor.validation.receive_limit import SuspectLimits
 from processor.validation.validator import Schemas

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from processor import metrics
-from processor.board import Board, Watched
 from processor.errors import MustWait, Reason, SettingsError, Stopped
-from processor.hangs import HangWatch
 from processor.model import EventSchema, Message, Registry, Rejection, Verdict
+from processor.runtime import metrics
+from processor.runtime.hangs import HangWatch
+from processor.runtime.worker_board import Board, Watched
 from processor.schemas.judge import client as judge_module
 from processor.schemas.judge.client import Answer, JudgeProcess, require_usable
 from processor.schemas.judge.frames import Broken, Found, Unusable, Usable, Valid

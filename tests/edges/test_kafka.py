@@ -21,9 +21,9 @@ from processor.brokers.source_url import source_address
 from processor.errors import Reason, SettingsError, SourceFault, SourceUnavailable, StoreUnavailable
 from processor.limits import Limits
 from processor.model import Delivery, Outcome, Rejection, Settlement, Verdict
-from processor.patience import Patience
 from processor.pipeline import Pipeline
 from processor.queue_rules import remove_queue, set_queue
+from processor.runtime.outages import Patience
 from processor.sources.kafka.source import KafkaSource
 from tests import fix_database
 from tests.brokers.kafka import Mock

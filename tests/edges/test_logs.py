@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import structlog
 
-from processor.escaping import escaped
-from processor.logs import LINES_MAX, LINES_S, Limiter
+from processor.runtime.escaping import escaped
+from processor.runtime.logs import LINES_MAX, LINES_S, Limiter
 
 HOSTILE = [
     "\n",

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from processor import registry
 from processor.cli import cli as processor_cli
 from processor.devstack.report import Report
-from processor.terminal import print_cells
+from processor.runtime.terminal import print_cells
 from producers.cli import main as producers_cli
 from tests.builders import a_delivery
 from tests.edges.test_times import ASKED
@@ -50,7 +50,7 @@ def test_help_is_broken_between_words_alone(words: tuple[str, ...], width: int) 
 
 @pytest.fixture(autouse=True)
 def _somebody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("processor.terminal.is_watched", lambda: True)
+    monkeypatch.setattr("processor.runtime.terminal.is_watched", lambda: True)
 
 
 @pytest.fixture

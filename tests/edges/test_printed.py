@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from processor import registry
 from processor.cli import cli
-from processor.escaping import escaped, json_escaped, printable
+from processor.runtime.escaping import escaped, json_escaped, printable
 from producers.gateway.grpc_items import status_words
 from producers.gateway.http.problems import problem_of
 from producers.gateway.items import Refusal, Why
@@ -161,7 +161,7 @@ def test_no_command_prints_what_a_terminal_obeys(
     processor: Command, asked: list[list[str]], columns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if columns != "a pipe":
-        monkeypatch.setattr("processor.terminal.is_watched", lambda: True)
+        monkeypatch.setattr("processor.runtime.terminal.is_watched", lambda: True)
     seen = ""
 
     for words in asked:
@@ -234,7 +234,7 @@ def _read_back(written: str) -> str:
 CRASHING = """
 import logging, sys
 import click
-from processor.start import run
+from processor.runtime.start import run
 @click.command()
 def crash():
     text = {text!r}

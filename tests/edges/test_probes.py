@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from processor import metrics
 from processor.errors import SettingsError
-from processor.probes import Probes
+from processor.runtime import metrics
+from processor.runtime.probes import Probes
 
 
 @dataclass

@@ -336,7 +336,7 @@ def test_a_name_that_looks_like_another_one_or_like_nothing_is_left_to_people(
     added = CliRunner().invoke(cli, ["tenant", "add", "--", tenant_id])
     assert added.exit_code == 0, added.output
     assert saver.outcomes(a_delivery(tenant_id=tenant_id)) == ["stored"]
-    monkeypatch.setattr("processor.terminal.screen_width", lambda: 80)
+    monkeypatch.setattr("processor.runtime.terminal.screen_width", lambda: 80)
     listed = CliRunner().invoke(cli, ["tenant", "list"]).output
     assert ascii(tenant_id) in listed
     assert "'acme'" not in listed

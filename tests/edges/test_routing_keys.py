@@ -10,7 +10,7 @@ import pytest
 from processor import registry
 from processor.database.connection import connect
 from processor.model import Delivery
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection
 from processor.store.store import Store

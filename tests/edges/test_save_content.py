@@ -12,7 +12,7 @@ import pytest
 from processor import registry
 from processor.database.connection import connect
 from processor.errors import Stopped
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.store.store import Store
 from processor.validation.validator import Schemas
 from processor.wire.formats import Attribute

@@ -12,7 +12,7 @@ from processor.database.connection import connect
 from processor.database.migrations import migrate
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.model import Delivery, Settlement, Verdict
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.builders import ORDER_SCHEMA, a_delivery

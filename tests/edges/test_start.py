@@ -94,7 +94,7 @@ def _obeys_ctrl_c() -> None:
 
 @pytest.mark.parametrize("program", ["processor", "producers"])
 @pytest.mark.parametrize(
-    "at", ["processor.start", "click", "rich", "pydantic", "processor.settings", "boto3"]
+    "at", ["processor.runtime.start", "click", "rich", "pydantic", "processor.settings", "boto3"]
 )
 def test_a_ctrl_c_while_modules_are_imported_ends_it_silently(program: str, at: str) -> None:
     """The signal comes as the import of a module begins: an import hook sends it."""
@@ -121,7 +121,7 @@ def test_a_ctrl_c_while_modules_are_imported_ends_it_silently(program: str, at: 
     assert done.stderr == ""
     # Where a module is imported by none of the two, or later, the program ended by itself.
     assert done.returncode in (
-        (-signal.SIGINT,) if at in ("processor.start", "click") else (-signal.SIGINT, 0)
+        (-signal.SIGINT,) if at in ("processor.runtime.start", "click") else (-signal.SIGINT, 0)
     )
 
 

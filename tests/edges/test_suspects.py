@@ -10,7 +10,7 @@ import pytest
 from processor.database.connection import connect
 from processor.errors import Reason
 from processor.model import Delivery, Message, Registry, Rejection, Tries
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.store.store import Store

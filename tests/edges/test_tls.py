@@ -18,7 +18,7 @@ import trustme
 
 from processor.database.connection import connect
 from processor.errors import SourceUnavailable, StoreFault, StoreUnavailable
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.wiring import make_schemas, make_store

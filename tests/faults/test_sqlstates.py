@@ -14,8 +14,8 @@ from processor.database.connection import Deadline, connect
 from processor.errors import StoreFault
 from processor.limits import Limits
 from processor.model import Settlement
-from processor.patience import Patience
 from processor.pipeline import Pipeline
+from processor.runtime.outages import Patience
 from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.builders import a_body, a_delivery

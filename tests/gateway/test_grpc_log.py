@@ -12,7 +12,7 @@ from typing import IO
 import pytest
 
 from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
-from processor.logs import LINES_MAX
+from processor.runtime.logs import LINES_MAX
 from producers.doors.grpc import GrpcDoor as Sender
 from producers.outgoing import Outgoing
 from tests.gateway import raw_http2 as raw

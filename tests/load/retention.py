@@ -22,8 +22,8 @@ import psycopg
 from processor.database.connection import connect
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.model import Delivery
-from processor.patience import Patience
 from processor.retention import Ages, apply
+from processor.runtime.outages import Patience
 from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.load.events import body, template

@@ -25,7 +25,7 @@ from processor import registry, retention
 from processor.audit import audit
 from processor.database.connection import connect
 from processor.model import Delivery, Settlement, Verdict
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.sources.memory import MemorySource
 from processor.sources.quarantine import QuarantineSource, Selection, discard
 from processor.store.store import Store

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from processor.errors import SettingsError
-from processor.escaping import is_plain
+from processor.runtime.escaping import is_plain
 from processor.usage.count_files import Replacement, file_name, require_writable
 
 ODD = [

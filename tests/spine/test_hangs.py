@@ -1,9 +1,9 @@
 """When a worker hangs, and whose fault that is: seen from outside, by clocks that are given."""
 
-from processor.board import Board, Row
 from processor.errors import Reason
-from processor.hangs import CpuTimes, HangWatch
 from processor.model import Delivery, Rejection, Verdict
+from processor.runtime.hangs import CpuTimes, HangWatch
+from processor.runtime.worker_board import Board, Row
 from processor.wire.formats import Claimed
 from tests.builders import a_delivery
 

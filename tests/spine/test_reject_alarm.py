@@ -6,10 +6,10 @@ import pytest
 import structlog
 from msgspec.structs import replace
 
-from processor import metrics
 from processor.errors import Reason
 from processor.model import EventSchema, Message, Outcome, Registry, Rejection, Settlement, Verdict
 from processor.reject_alarm import Limits, RejectAlarm, replay_command, words
+from processor.runtime import metrics
 from processor.validation.validator import Schemas
 from processor.wire.formats import Claimed
 from tests.builders import a_delivery

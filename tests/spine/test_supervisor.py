@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from processor.supervisor import alone
+from processor.runtime.supervisor import alone
 
 _FRAME = """
 import os, signal, sys, threading, time
 from processor import logs, supervisor
-from processor.supervisor import Supervisor, Worker, die_of
+from processor.runtime.supervisor import Supervisor, Worker, die_of
 
 logs.configure("console", "INFO")
 supervisor._END_MARGIN_S = 0.3

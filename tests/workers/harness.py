@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from processor.errors import Stopped
 from processor.limits import Limits
 from processor.model import Delivery, Outcome, Registry, Settlement, Verdict
-from processor.patience import Patience
 from processor.pipeline import Pipeline
+from processor.runtime.outages import Patience
 from processor.sources.memory import MemorySource
 from processor.tally import Tally
 from processor.validation.validator import Schemas

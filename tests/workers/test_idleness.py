@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from processor.errors import SourceUnavailable, Stopped, StoreUnavailable
 from processor.model import Delivery, Outcome, Settlement
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.sources.memory import MemorySource
 from tests.workers.harness import Harness, StubStore, in_background, until
 

@@ -22,7 +22,7 @@ from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 from processor.errors import SettingsError, Stopped, Unavailable
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.schemas.judge.frames import (
     LENGTH,
     Broken,

@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 import jsonschema_rs
 import structlog
 
-from processor import metrics
 from processor.errors import MustWait, Reason
 from processor.model import EventSchema
+from processor.runtime import metrics
 from processor.schemas.compiling import compile_schema
 from processor.schemas.judge.client import JudgeProcess, shared
 from processor.schemas.judge.frames import Broken, Found, Unreadable, Unusable, Valid

@@ -16,11 +16,11 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from processor import metrics
 from processor.brokers.kafka import NO_TOPIC, REFUSED, configuration, forgotten, name_of, place
 from processor.brokers.source_refusal import SourceRefusal
 from processor.brokers.source_url import SourceAddress
 from processor.errors import ProcessorError, SettingsError, StoreUnavailable
+from processor.runtime import metrics
 from processor.sources.kafka.partitions import Mark, Partition
 from processor.sources.kafka.records import record_of
 

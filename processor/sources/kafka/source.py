@@ -11,11 +11,11 @@ from typing import Self
 
 from confluent_kafka import KafkaException
 
-from processor import metrics
 from processor.brokers.kafka import an_onlooker, lag_of, name_of
 from processor.brokers.source_url import SourceAddress
 from processor.errors import SettingsError, SourceUnavailable
 from processor.model import Delivery, Settlement
+from processor.runtime import metrics
 from processor.settings import Settings
 from processor.sources.kafka.group_member import TICK_S, Member
 from processor.sources.kafka.partitions import Partition, Record

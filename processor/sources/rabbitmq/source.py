@@ -20,13 +20,13 @@ import structlog
 from pika import ConnectionParameters
 from pika.spec import Basic, BasicProperties
 
-from processor import metrics
 from processor.brokers.rabbitmq import FAILED, Ended, Link, connection_parameters, count_waiting, ended
 from processor.brokers.rabbitmq_ids import attributes_of, delivery_base, hand_over
 from processor.brokers.source_refusal import SourceRefusal
 from processor.brokers.source_url import SourceAddress
 from processor.errors import ProcessorError, SourceUnavailable
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Settlement
+from processor.runtime import metrics
 from processor.settings import Settings
 from processor.wire.bounds import moment_of
 

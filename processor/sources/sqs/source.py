@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from processor import metrics
 from processor.brokers.aws_advice import with_advice
 from processor.brokers.fast_sqs import HotCalls
 from processor.brokers.source_refusal import SourceRefusal
 from processor.errors import SettingsError, SourceUnavailable
 from processor.model import Delivery, Settlement
+from processor.runtime import metrics
 from processor.settings import Settings
 from processor.sources.sqs.messages import MOVED_FROM, name_in, read_messages
 from processor.wire.bounds import NOT_READABLE

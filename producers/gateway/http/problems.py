@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from processor.escaping import json_bytes_escaped
+from processor.runtime.escaping import json_bytes_escaped
 from processor.wire.beside import NAMES
 from producers.gateway.items import Refusal
 

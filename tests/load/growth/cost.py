@@ -10,7 +10,7 @@ from typing import Any
 
 from processor.database.connection import connect
 from processor.model import Verdict
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.load.growth.fill import Grown

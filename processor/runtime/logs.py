@@ -17,7 +17,7 @@ from typing import Any, Literal, TextIO, cast
 
 import structlog
 
-from processor.escaping import escaped
+from processor.runtime.escaping import escaped
 
 _CONTINUED = "    | "
 """What each line of a traceback begins with, on a console: no event looks so."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
-from processor.escaping import Output
+from processor.runtime.escaping import Output
 
 if TYPE_CHECKING:
     import click

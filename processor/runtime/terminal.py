@@ -15,7 +15,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from processor.escaping import printable
+from processor.runtime.escaping import printable
 
 PROSE = frozenset({"found", "what to do", "message", "what", "name"})
 """Headings of columns that may be wrapped, between words. All others hold what people copy or compare."""

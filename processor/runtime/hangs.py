@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from processor.board import Row, Turn
+from processor.runtime.worker_board import Row, Turn
 
 
 @dataclass(frozen=True, slots=True)

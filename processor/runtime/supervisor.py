@@ -22,8 +22,8 @@ from typing import NoReturn, Protocol
 
 import structlog
 
-from processor.board import Board, Row
-from processor.hangs import HangWatch
+from processor.runtime.hangs import HangWatch
+from processor.runtime.worker_board import Board, Row
 
 log = structlog.get_logger(__name__)
 
