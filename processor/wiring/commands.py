@@ -20,7 +20,7 @@ from processor.dead_letters import DeadLetterJudge, bring_in, look
 from processor.errors import NotFound, SettingsError, Stopped, StoreUnavailable
 from processor.foreign_settings import said_elsewhere
 from processor.model import Rejection
-from processor.pipeline import once
+from processor.pipeline.pipeline import once
 from processor.runtime.outages import Patience
 from processor.settings import Settings, names
 from processor.sources.quarantine import QuarantineSource, Selection, take_back

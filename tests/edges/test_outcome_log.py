@@ -5,7 +5,7 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
-from processor.outcome_log import log_outcomes
+from processor.pipeline.outcome_log import log_outcomes
 from tests.builders import a_body, a_delivery
 from tests.fix_database import Saver
 

@@ -15,7 +15,7 @@ from processor import registry
 from processor.database.connection import connect
 from processor.errors import SourceUnavailable
 from processor.model import Settlement
-from processor.pipeline import once
+from processor.pipeline.pipeline import once
 from processor.sources.quarantine import QuarantineSource, Selection, discard
 from tests.builders import ORDER_SCHEMA, a_delivery, an_event
 from tests.fix_database import MakeSaver, Saver, books

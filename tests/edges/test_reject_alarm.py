@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from processor import reader, registry
 from processor.cli import cli
 from processor.devstack.sqs import EmbeddedSqs
-from processor.pipeline import once
+from processor.pipeline.pipeline import once
 from processor.reject_alarm import Limits
 from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection

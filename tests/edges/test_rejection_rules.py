@@ -12,10 +12,10 @@ from processor.audit import audit
 from processor.check.roles import RIGHTS
 from processor.cli import cli
 from processor.errors import NotFound, Reason, SettingsError
+from processor.pipeline.outcome_counts import count_outcomes
 from processor.reject_alarm import Limits, RejectAlarm
 from processor.retention import Ages, plan
 from processor.runtime.metrics import discarded_by_rule
-from processor.tally import count_outcomes
 from tests.builders import QUEUE, a_delivery
 from tests.edges.test_quarantine import outcomes as replayed
 from tests.edges.test_quarantine import replay

@@ -16,7 +16,7 @@ from processor.database.connection import connect
 from processor.database.migrations import require_current
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import StoreFault
-from processor.pipeline import once
+from processor.pipeline.pipeline import once
 from processor.queue_rules import remove_queue, set_queue
 from processor.retention import Ages, apply, plan
 from processor.runtime.outages import Patience

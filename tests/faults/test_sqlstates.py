@@ -12,9 +12,9 @@ import pytest
 
 from processor.database.connection import Deadline, connect
 from processor.errors import StoreFault
-from processor.limits import Limits
 from processor.model import Settlement
-from processor.pipeline import Pipeline
+from processor.pipeline.limits import Limits
+from processor.pipeline.pipeline import Pipeline
 from processor.runtime.outages import Patience
 from processor.store.store import Store
 from processor.validation.validator import Schemas

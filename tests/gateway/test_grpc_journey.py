@@ -17,7 +17,7 @@ from processor.audit import audit
 from processor.devstack.children import free_port
 from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
-from processor.pipeline import once
+from processor.pipeline.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.wire.manifest import ManifestWriter

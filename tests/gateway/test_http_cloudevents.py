@@ -14,7 +14,7 @@ from cloudevents.v1.http import CloudEvent as OldCloudEvent
 
 from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
-from processor.pipeline import once
+from processor.pipeline.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from tests.fix_database import Saver

@@ -10,7 +10,7 @@ import pytest
 
 from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
-from processor.pipeline import once
+from processor.pipeline.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Envelope, decode

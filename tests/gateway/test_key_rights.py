@@ -13,7 +13,7 @@ import pytest
 
 from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
-from processor.pipeline import once
+from processor.pipeline.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.wire.sender_rights import Rights

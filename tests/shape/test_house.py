@@ -102,7 +102,7 @@ def test_a_file_tells_one_story_and_says_which(path: Path) -> None:
 
 
 SWALLOWS = {
-    "processor/pipeline.py",
+    "processor/pipeline/pipeline.py",
     "processor/schemas/compiling.py",
     "processor/schemas/judge/process.py",
     "processor/schemas/judge/judging.py",

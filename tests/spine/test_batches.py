@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from processor.batches import Batches, Item
 from processor.model import Delivery
+from processor.pipeline.write_queue import Batches, Item
 from processor.validation.validator import Schemas
 from tests.builders import a_delivery
 

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from processor.held import Held
 from processor.model import Delivery
+from processor.pipeline.in_flight import Held
 from tests.builders import a_delivery
 
 
@@ -98,7 +98,7 @@ def test_only_one_asks_for_a_body_that_large(asking: ExitStack) -> None:
 def test_nothing_more_is_received_while_extensions_come_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a queue that is slow for a while brings all that is held again, and again."""
     now = [0.0]
-    monkeypatch.setattr("processor.held.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("processor.pipeline.in_flight.time.monotonic", lambda: now[0])
     buffer = held()
     buffer.add(bodies(20, 1))
     granted: list[int] = []

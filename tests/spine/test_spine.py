@@ -3,7 +3,7 @@
 import pytest
 
 from processor.errors import StoreUnavailable
-from processor.pipeline import once
+from processor.pipeline.pipeline import once
 from processor.sources.memory import MemorySource
 from tests.builders import a_body
 from tests.workers.harness import StubStore, schemas_of_acme

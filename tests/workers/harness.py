@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from processor.errors import Stopped
-from processor.limits import Limits
 from processor.model import Delivery, Outcome, Registry, Settlement, Verdict
-from processor.pipeline import Pipeline
+from processor.pipeline.limits import Limits
+from processor.pipeline.outcome_counts import Tally
+from processor.pipeline.pipeline import Pipeline
 from processor.runtime.outages import Patience
 from processor.sources.memory import MemorySource
-from processor.tally import Tally
 from processor.validation.validator import Schemas
 from tests.builders import a_body
 

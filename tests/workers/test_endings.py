@@ -8,7 +8,7 @@ import pytest
 
 from processor.errors import SourceUnavailable, StoreUnavailable
 from processor.model import Delivery
-from processor.pipeline import Pipeline
+from processor.pipeline.pipeline import Pipeline
 from processor.sources.memory import MemorySource
 from tests.workers.harness import Harness, StubStore, in_background, until, wait
 
@@ -153,7 +153,7 @@ def test_giving_back_takes_no_longer_than_an_orchestrator_waits(monkeypatch: pyt
             time.sleep(0.05 * len(deliveries))
             super().release(deliveries)
 
-    monkeypatch.setattr("processor.pipeline._RELEASE_S_MAX", 0.6)
+    monkeypatch.setattr("processor.pipeline.pipeline._RELEASE_S_MAX", 0.6)
     never = threading.Event()
     harness = Harness(StubStore(before_save=lambda: wait(never)), SlowSource(), stop_timeout_s=0.1)
     harness.send(200)

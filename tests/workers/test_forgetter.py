@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from processor.errors import Stopped
-from processor.forgetter import Forgetter
+from processor.pipeline.forgetter import Forgetter
 from tests.rig import wait_until
 
 

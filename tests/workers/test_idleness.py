@@ -182,7 +182,7 @@ class ProbedStore(StubStore):
 
 
 def test_an_idle_database_that_goes_away_shows_and_stops_receiving(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("processor.pipeline._PROBE_EVERY_S", 0.02)
+    monkeypatch.setattr("processor.pipeline.pipeline._PROBE_EVERY_S", 0.02)
     store = ProbedStore()
     harness = Harness(store)
     in_background(harness.run_until_stopped)
@@ -205,7 +205,7 @@ def test_an_idle_database_that_goes_away_shows_and_stops_receiving(monkeypatch: 
 
 
 def test_a_database_that_saves_all_the_time_is_not_asked_besides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("processor.pipeline._PROBE_EVERY_S", 60)
+    monkeypatch.setattr("processor.pipeline.pipeline._PROBE_EVERY_S", 60)
     store = ProbedStore()
     harness = Harness(store)
     harness.send(50)

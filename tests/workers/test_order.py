@@ -132,7 +132,7 @@ def test_no_delivery_is_given_back_before_the_later_ones_of_its_group(
             super().release(deliveries)
             given_back.extend(delivery.delivery_id for delivery in deliveries)
 
-    monkeypatch.setattr("processor.pipeline._RELEASE_S_MAX", 0.6)
+    monkeypatch.setattr("processor.pipeline.pipeline._RELEASE_S_MAX", 0.6)
     never = threading.Event()
     source = SlowSource()
     for number in range(95):

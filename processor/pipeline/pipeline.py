@@ -17,17 +17,17 @@ from typing import Protocol, TypeAlias
 
 import structlog
 
-from processor.batches import Batches
-from processor.ending import join_all, left_behind
 from processor.errors import MustWait, SourceUnavailable, Stopped
-from processor.held import Held
-from processor.idle import Alone, Company, Idleness
-from processor.limits import Limits
 from processor.model import Delivery, Settlement, Verdict
+from processor.pipeline.ending import join_all, left_behind
+from processor.pipeline.idleness import Alone, Company, Idleness
+from processor.pipeline.in_flight import Held
+from processor.pipeline.limits import Limits
+from processor.pipeline.outcome_counts import Tally, count_outcomes
+from processor.pipeline.write_queue import Batches
 from processor.runtime import metrics
 from processor.runtime.outages import Patience
 from processor.sources import RunningSource, Source
-from processor.tally import Tally, count_outcomes
 
 log = structlog.get_logger(__name__)
 
