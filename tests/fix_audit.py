@@ -8,8 +8,8 @@ from typing import Protocol
 import psycopg
 import pytest
 
-from processor.audit import Report, audit
 from processor.model import Delivery
+from processor.operations.audit import Report, audit
 from processor.wire.manifest import Line, ManifestWriter, State, payload_digest
 
 

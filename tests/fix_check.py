@@ -10,7 +10,6 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from processor import registry
 from processor.check import Finding
 from processor.check.clock import Now, utc_now
 from processor.check.database import check_database
@@ -19,6 +18,7 @@ from processor.database.connection import connect
 from processor.database.migrations import migrate
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.devstack.sqs import EmbeddedSqs
+from processor.operations import registry
 from processor.settings import Settings
 from processor.sources.sqs.source import sqs_client
 from tests.builders import ORDER_SCHEMA

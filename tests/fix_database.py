@@ -11,10 +11,10 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from processor import registry
 from processor.database.connection import connect
 from processor.database.migrations import migrate
 from processor.model import Delivery, Settlement
+from processor.operations import registry
 from processor.runtime.outages import Patience
 from processor.store.store import Store
 from processor.validation.tenant_bindings import UNBOUND, Bindings

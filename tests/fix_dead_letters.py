@@ -12,8 +12,8 @@ import psycopg
 import pytest
 import structlog
 
-from processor.audit import audit
 from processor.devstack.sqs import EmbeddedSqs
+from processor.operations.audit import audit
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.wiring import commands
@@ -25,7 +25,7 @@ Db = psycopg.Connection[Any]
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty queue is believed at once: there is but one server to ask."""
-    monkeypatch.setattr("processor.dead_letters._POLL_S", 0)
+    monkeypatch.setattr("processor.operations.dead_letters._POLL_S", 0)
     yield
     structlog.reset_defaults()
 

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
+from processor.operations import registry
 from processor.validation.tenant_bindings import Bindings
 from tests.builders import QUEUE, a_delivery, an_event
 from tests.fix_database import LogIn, a_bound_saver, login_of

@@ -14,9 +14,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from processor.audit import Report, audit
 from processor.devstack.children import free_port
 from processor.devstack.stack import BAD_SHARES, Stack
+from processor.operations.audit import Report, audit
 from processor.sources.sqs.source import SqsSource
 
 VISIBILITY_S = 3

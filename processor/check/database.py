@@ -22,7 +22,7 @@ from processor.database.queries import queries
 from processor.database.sqlstates import name_of
 from processor.errors import StoreFault, StoreUnavailable
 from processor.model import QueueRules
-from processor.storage_alarm import Limits
+from processor.operations.storage_alarm import Limits
 from processor.validation.tenant_bindings import UNBOUND, Bindings
 
 VERSION_MIN = 15

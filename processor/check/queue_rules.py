@@ -5,9 +5,9 @@ from typing import Any
 
 import psycopg
 
-from processor import reader
 from processor.check import Finding, listed, tell
 from processor.model import QueueRules
+from processor.operations import reader
 from processor.validation.tenant_bindings import Bindings
 from processor.wire.sender_rights import shown
 

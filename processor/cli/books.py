@@ -2,9 +2,9 @@
 
 import click
 
-from processor import reader
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, print_table
+from processor.operations import reader
 from processor.runtime.terminal import fit, say
 from processor.settings import Settings
 from processor.wiring import database

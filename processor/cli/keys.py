@@ -2,9 +2,9 @@
 
 import click
 
-from processor import reader, registry
 from processor.cli.output import json_option, moment_of, print_json, print_rows
 from processor.cli.rights import notes_of, producers_option, rights_of, types_option, words_of
+from processor.operations import reader, registry
 from processor.runtime.terminal import say
 from processor.settings import Settings
 from processor.wire.sender_rights import Rights

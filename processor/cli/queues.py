@@ -4,12 +4,12 @@ from typing import Any
 
 import click
 
-from processor import reader
 from processor.cli.output import json_option, print_json, print_rows
 from processor.cli.rights import notes_of, producers_option, rights_of, types_option, words_of
 from processor.decoding import mapping
 from processor.errors import SettingsError
-from processor.queue_rules import NOTHING_SAID, nothing_said, remove_queue, require_name, set_queue
+from processor.operations import reader
+from processor.operations.queue_rules import NOTHING_SAID, nothing_said, remove_queue, require_name, set_queue
 from processor.runtime.escaping import escaped
 from processor.runtime.terminal import say
 from processor.setting_values import tenants_of

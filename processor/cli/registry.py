@@ -4,10 +4,10 @@ from typing import TextIO
 
 import click
 
-from processor import reader
-from processor import registry as registry_changes
 from processor.cli.output import json_option, print_rows
 from processor.errors import SettingsError
+from processor.operations import reader
+from processor.operations import registry as registry_changes
 from processor.runtime.terminal import say
 from processor.settings import Settings
 from processor.validation.plain_names import is_plain, quoted

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from processor import reader
-from processor import registry as registry_changes
 from processor.cli.output import json_option, moment_of, print_rows
 from processor.errors import Reason
-from processor.queue_rules import require_name
+from processor.operations import reader
+from processor.operations import registry as registry_changes
+from processor.operations.queue_rules import require_name
 from processor.runtime.terminal import say
 from processor.settings import Settings
 from processor.wiring import database

@@ -5,13 +5,13 @@ from typing import Any, TypeVar
 
 import click
 
-from processor import reader
 from processor.cli.errors import Exit
 from processor.cli.moments import Moment
 from processor.cli.output import json_option, moment_of, print_json, print_rows
 from processor.cli.rejection_rules import rule
 from processor.errors import NotFound, Reason
-from processor.reject_alarm import words
+from processor.operations import reader
+from processor.operations.reject_alarm import words
 from processor.runtime.escaping import escaped
 from processor.runtime.terminal import say
 from processor.settings import Settings

@@ -10,7 +10,7 @@ import click
 from processor.cli.output import json_option, print_json, print_table
 from processor.cli.progress import Progress
 from processor.cli.signals import stop_at_signals
-from processor.retention import Ages, Step
+from processor.operations.retention import Ages, Step
 from processor.runtime.terminal import say
 from processor.settings import DAYS_MAX, KEY_DAYS_ADVISED, Settings
 from processor.wiring import commands

@@ -6,9 +6,9 @@ from typing import BinaryIO, cast
 import click
 import psycopg
 
-from processor import compat
 from processor.cli.output import json_option, print_json
 from processor.errors import NotFound
+from processor.operations import compat
 from processor.runtime.escaping import escaped
 from processor.runtime.terminal import fit
 from processor.schemas.compare.comparing import Version, compare

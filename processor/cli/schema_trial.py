@@ -12,9 +12,9 @@ from processor.cli.output import json_option, moment_of, print_json, print_table
 from processor.cli.progress import Progress
 from processor.errors import Incompatible
 from processor.model import EventSchema
+from processor.operations.schema_trial import LIMIT, Rejected, Report, Stored
 from processor.runtime.escaping import escaped
 from processor.runtime.terminal import fit, say
-from processor.schema_trial import LIMIT, Rejected, Report, Stored
 from processor.schemas.documents.preparing import HowToRead
 from processor.schemas.documents.schema_files import read_schema, schema_options
 from processor.schemas.schema_text import schema_text

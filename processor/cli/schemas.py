@@ -5,8 +5,6 @@ from typing import BinaryIO
 import click
 import msgspec
 
-from processor import reader
-from processor import registry as registry_changes
 from processor.cli.output import json_option, json_text, print_json, print_json_text, print_rows
 from processor.cli.schema_diff import schema_diff
 from processor.cli.schema_infer import schema_infer
@@ -14,6 +12,8 @@ from processor.cli.schema_lint import check_by_linter, schema_lint
 from processor.cli.schema_trial import run_trial, schema_test
 from processor.devstack.seed import sample as sample_of
 from processor.devstack.seed import samples
+from processor.operations import reader
+from processor.operations import registry as registry_changes
 from processor.runtime.terminal import say
 from processor.schemas.compare.comparing import COMPATS
 from processor.schemas.documents.preparing import HowToRead

@@ -14,11 +14,11 @@ from processor.database.sqlstates import Remedy, name_of, remedy
 from processor.decoding.routing_keys import RoutingKeys
 from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
 from processor.model import QueueRules
-from processor.reject_alarm import Limits
+from processor.operations.reject_alarm import Limits
+from processor.operations.storage_alarm import Limits as StorageLimits
 from processor.runtime.outages import Patience
 from processor.schemas.judge.client import JudgeProcess
 from processor.settings import Settings
-from processor.storage_alarm import Limits as StorageLimits
 from processor.store.store import Judge, Store
 from processor.validation.receive_limit import SuspectLimits
 from processor.validation.tenant_bindings import Bindings

@@ -9,17 +9,18 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from processor import exposure, retention
-from processor.audit import Report, audit
+from processor import exposure
 from processor.check import Finding, judge, not_set, tell
 from processor.check.database import SaidBySettings, check_database
 from processor.check.queue import check_queue
 from processor.database import migrations
 from processor.database.connection import connect, require_all_rows
-from processor.dead_letters import DeadLetterJudge, bring_in, look
 from processor.errors import NotFound, SettingsError, Stopped, StoreUnavailable
 from processor.foreign_settings import said_elsewhere
 from processor.model import Rejection
+from processor.operations import retention
+from processor.operations.audit import Report, audit
+from processor.operations.dead_letters import DeadLetterJudge, bring_in, look
 from processor.pipeline.pipeline import once
 from processor.runtime.outages import Patience
 from processor.settings import Settings, names

@@ -16,12 +16,13 @@ from processor.database.connection import Deadline, connect
 from processor.database.queries import queries
 from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stopped, StoreFault
 from processor.model import Settlement, Verdict
+from processor.operations.reject_alarm import RejectAlarm
+from processor.operations.storage_alarm import StorageAlarm
 from processor.pipeline.forgetter import Forgetter
 from processor.pipeline.limits import RECEIVE_SIZE_MAX, Limits
 from processor.pipeline.outcome_counts import Tally
 from processor.pipeline.outcome_log import log_outcomes
 from processor.pipeline.pipeline import Pipeline
-from processor.reject_alarm import RejectAlarm
 from processor.runtime import metrics
 from processor.runtime.outages import Patience
 from processor.runtime.probes import Probes
@@ -32,7 +33,6 @@ from processor.runtime.worker_board import Watched
 from processor.schemas.judge.client import JudgeProcess
 from processor.settings import Settings
 from processor.sources import RunningSource
-from processor.storage_alarm import StorageAlarm
 from processor.store.store import Store
 from processor.validation.validator import Schemas
 from processor.wiring import database, make_schemas, make_store, reject_alarm_limits, storage_limits

@@ -10,7 +10,7 @@ from functools import partial
 from processor.brokers.source_url import Kind, SourceAddress
 from processor.check import Finding
 from processor.errors import SettingsError
-from processor.retention import forgotten_before
+from processor.operations.retention import forgotten_before
 from processor.settings import Settings
 from processor.sources import RunningSource
 from processor.sources.sqs.source import SqsSource

@@ -20,9 +20,9 @@ from processor.decoding.mapping import parse
 from processor.devstack.seed import sample
 from processor.errors import Reason, SettingsError
 from processor.model import Delivery, EventSchema, Message, QueueRules, Registry
-from processor.queue_rules import require_name
-from processor.registry import require_publishable
-from processor.schema_trial import Asked, Report, planned, stored_texts, try_out
+from processor.operations.queue_rules import require_name
+from processor.operations.registry import require_publishable
+from processor.operations.schema_trial import Asked, Report, planned, stored_texts, try_out
 from processor.schemas.judge.client import require_usable
 from processor.schemas.schema_text import schema_text
 from processor.settings import Settings

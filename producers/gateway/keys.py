@@ -17,7 +17,7 @@ import psycopg
 
 from processor.database.connection import Deadline, connect, require_all_rows
 from processor.errors import ProcessorError
-from processor.reader import known_keys
+from processor.operations.reader import known_keys
 from processor.wire.api_key import EXPECTED, read_key
 from processor.wire.sender_rights import EVERYTHING, Rights
 from producers.gateway.items import Caller, Refusal, Why

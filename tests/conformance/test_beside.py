@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
-from processor.queue_rules import set_queue
+from processor.operations import registry
+from processor.operations.queue_rules import set_queue
 from processor.wire.formats import Attribute
 from tests.conformance import test_source
 from tests.conformance.test_source import PATIENCE_S, Queue, name_of

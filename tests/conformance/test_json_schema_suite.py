@@ -9,9 +9,9 @@ import orjson
 import psycopg
 import pytest
 
-from processor import registry
 from processor.errors import Reason, SettingsError
 from processor.model import Message
+from processor.operations import registry
 from processor.schemas.dialects import DIALECTS, Dialect
 from processor.schemas.documents.preparing import HowToRead, prepare
 from processor.schemas.schema_text import schema_text

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from processor.audit import audit
 from processor.cli import cli
 from processor.errors import SettingsError
+from processor.operations.audit import audit
 from processor.sources.quarantine import Selection, discard
 from tests.builders import a_delivery, an_event
 from tests.fix_audit import Audited, Producer, ids, wrong

@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.audit import LOOK_AGAIN_AFTER_S, audit
 from processor.errors import SettingsError
+from processor.operations.audit import LOOK_AGAIN_AFTER_S, audit
 from tests.builders import a_delivery
 from tests.fix_audit import Audited, Producer, ids, wrong
 from tests.fix_database import Saver

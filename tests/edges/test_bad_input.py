@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
+from processor.operations import registry
 from processor.wire.formats import Attribute
 from tests.builders import a_body, a_delivery
 from tests.fix_database import Saver, books

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import psycopg
 import pytest
 
-from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import SettingsError
+from processor.operations import registry
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.sources.sqs.source import SqsSource

@@ -4,9 +4,9 @@ from typing import Any
 
 import psycopg
 
-from processor import registry
 from processor.check import Finding
 from processor.check.meters import look_at_meters
+from processor.operations import registry
 from processor.usage.meters import allow_text_amounts
 from processor.usage.rebuild import rebuild
 from processor.usage.selection import Selection

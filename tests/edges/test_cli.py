@@ -14,9 +14,9 @@ import pytest
 import structlog
 from click.testing import CliRunner
 
-from processor import registry
 from processor.cli import cli
 from processor.devstack.children import free_port
+from processor.operations import registry
 from tests.builders import ORDER_SCHEMA, a_delivery, an_event
 from tests.fix_database import Saver, books, count
 

@@ -12,9 +12,9 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from processor import reader, registry
 from processor.cli import cli
 from processor.errors import Incompatible
+from processor.operations import reader, registry
 from tests.fix_database import count
 
 Db = psycopg.Connection[Any]

@@ -17,12 +17,12 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from processor import registry
 from processor.cli import cli
 from processor.devstack.children import free_port
 from processor.devstack.seed import seed
 from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import StoreUnavailable
+from processor.operations import registry
 from processor.runtime.outages import Patience
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource

@@ -10,9 +10,9 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from processor import registry
 from processor.cli import cli
 from processor.devstack.seed import samples, seed
+from processor.operations import registry
 from tests.builders import a_delivery
 from tests.fix_database import MakeSaver, count
 

@@ -16,10 +16,10 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from processor.cli import cli
-from processor.dead_letters import DeadLetterJudge, bring_in, look
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import NotFound, SettingsError, SourceUnavailable
 from processor.model import Delivery, Settlement
+from processor.operations.dead_letters import DeadLetterJudge, bring_in, look
 from processor.settings import Settings
 from processor.sources.memory import MemorySource
 from processor.wiring import commands

@@ -7,9 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.dead_letters import DeadLetterJudge
 from processor.devstack.sqs import EmbeddedSqs
 from processor.model import Delivery
+from processor.operations.dead_letters import DeadLetterJudge
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.sources.sqs.source import SqsSource

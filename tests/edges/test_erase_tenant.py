@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
-from processor.audit import audit
 from processor.database.queries import sql_folder
 from processor.devstack.binaries import find_binaries, server_account
+from processor.operations import registry
+from processor.operations.audit import audit
 from processor.sources.quarantine import Selection, discard
 from processor.validation.tenant_bindings import Bindings
 from tests.builders import QUEUE, a_delivery, an_event

@@ -15,14 +15,14 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from processor.audit import audit
 from processor.brokers.kafka import an_onlooker
 from processor.brokers.source_url import source_address
 from processor.errors import Reason, SettingsError, SourceFault, SourceUnavailable, StoreUnavailable
 from processor.model import Delivery, Outcome, Rejection, Settlement, Verdict
+from processor.operations.audit import audit
+from processor.operations.queue_rules import remove_queue, set_queue
 from processor.pipeline.limits import Limits
 from processor.pipeline.pipeline import Pipeline
-from processor.queue_rules import remove_queue, set_queue
 from processor.runtime.outages import Patience
 from processor.sources.kafka.source import KafkaSource
 from tests import fix_database

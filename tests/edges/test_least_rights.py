@@ -8,7 +8,7 @@ import pytest
 
 from processor.database.connection import connect
 from processor.errors import SettingsError
-from processor.retention import Ages, apply
+from processor.operations.retention import Ages, apply
 from processor.sources.quarantine import Selection, discard
 from tests.builders import a_delivery, an_event
 from tests.fix_database import LogIn, Saver, books

@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
 from processor.database.queries import sql_folder
 from processor.devstack.binaries import find_binaries, server_account
 from processor.devstack.sink import GOOD, Behaviour, Receiver
+from processor.operations import registry
 from tests.fix_database import Saver
 from tests.fix_meters import add_meter
 from tests.fix_usage import Answer, Command, HandOver, a_pulse, lines

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
+from processor.operations import registry
 from tests.builders import a_delivery
 from tests.edges.test_cli import FAILED, FINE, USAGE, Command, run
 from tests.fix_database import Saver, count

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from processor import registry
 from processor.cli import cli as processor_cli
 from processor.devstack.report import Report
+from processor.operations import registry
 from processor.runtime.terminal import print_cells
 from producers.cli import main as producers_cli
 from tests.builders import a_delivery

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from processor import registry
 from processor.cli import cli
+from processor.operations import registry
 from processor.runtime.escaping import escaped, json_escaped, printable
 from producers.gateway.grpc_items import status_words
 from producers.gateway.http.problems import problem_of

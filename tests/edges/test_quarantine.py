@@ -11,10 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
 from processor.database.connection import connect
 from processor.errors import SourceUnavailable
 from processor.model import Settlement
+from processor.operations import registry
 from processor.pipeline.pipeline import once
 from processor.sources.quarantine import QuarantineSource, Selection, discard
 from tests.builders import ORDER_SCHEMA, a_delivery, an_event

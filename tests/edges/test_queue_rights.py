@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
-from processor import registry
 from processor.cli import cli
 from processor.model import Delivery
-from processor.queue_rules import set_queue
+from processor.operations import registry
+from processor.operations.queue_rules import set_queue
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.wiring.commands import replay, run_check

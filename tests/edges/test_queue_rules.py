@@ -9,11 +9,11 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from processor import registry
 from processor.cli import cli
 from processor.database.connection import connect
 from processor.devstack.sqs import EmbeddedSqs
-from processor.queue_rules import set_queue
+from processor.operations import registry
+from processor.operations.queue_rules import set_queue
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.validation.tenant_bindings import Bindings

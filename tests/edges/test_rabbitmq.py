@@ -15,10 +15,10 @@ import psycopg
 import pytest
 from kombu.connection import Connection
 
-from processor import reader, registry
 from processor.brokers.rabbitmq_ids import base_of
 from processor.errors import Reason
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Rejection
+from processor.operations import reader, registry
 from processor.runtime import metrics
 from processor.sources.quarantine import QuarantineSource, Selection
 from processor.sources.rabbitmq.source import RabbitMqSource, _acknowledgements

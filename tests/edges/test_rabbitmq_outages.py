@@ -12,7 +12,6 @@ import pytest
 from pika.channel import Channel
 from pika.connection import Connection
 
-from processor.audit import audit
 from processor.brokers import rabbitmq
 from processor.brokers.rabbitmq import connection_parameters
 from processor.brokers.source_refusal import REFUSED_S_MAX
@@ -20,6 +19,7 @@ from processor.brokers.source_url import SourceAddress
 from processor.devstack.children import free_port
 from processor.devstack.seed import seed
 from processor.errors import SettingsError, SourceFault, SourceUnavailable
+from processor.operations.audit import audit
 from processor.settings import Settings
 from processor.sources.rabbitmq.source import RabbitMqSource, queue_depth
 from processor.wire.manifest import ManifestWriter

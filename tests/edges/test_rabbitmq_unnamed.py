@@ -15,9 +15,9 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from processor import registry
 from processor.errors import Reason
 from processor.model import Delivery, Outcome, Rejection, Settlement
+from processor.operations import registry
 from processor.sources.rabbitmq.source import RabbitMqSource
 from processor.store.save_statements import SETTLED_WITHIN_S
 from processor.wire.formats import Claimed

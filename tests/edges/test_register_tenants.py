@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 from structlog.testing import capture_logs
 
-from processor import reader, registry
 from processor.cli import cli
 from processor.database.connection import connect
-from processor.queue_rules import set_queue
+from processor.operations import reader, registry
+from processor.operations.queue_rules import set_queue
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.wiring.commands import replay

@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import reader, registry
 from processor.errors import NotFound, SettingsError
+from processor.operations import reader, registry
 from processor.schemas.schema_text import schema_value
 from tests.builders import ORDER_SCHEMA, a_delivery
 from tests.fix_database import Saver, count

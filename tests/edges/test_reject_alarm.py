@@ -13,11 +13,11 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from processor import reader, registry
 from processor.cli import cli
 from processor.devstack.sqs import EmbeddedSqs
+from processor.operations import reader, registry
+from processor.operations.reject_alarm import Limits
 from processor.pipeline.pipeline import once
-from processor.reject_alarm import Limits
 from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection
 from tests.builders import a_body, a_delivery
@@ -106,7 +106,7 @@ def test_more_than_can_be_counted_in_time_is_said_and_not_waited_for(
     saver: Saver, db: Db, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saver.save(*[a_bad_order() for _ in range(20)])
-    monkeypatch.setattr("processor.reader._COUNT_MS_MAX", 50)
+    monkeypatch.setattr("processor.operations.reader._COUNT_MS_MAX", 50)
 
     with psycopg.connect(database_url) as person:
         person.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")

@@ -7,14 +7,14 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from processor import reader, registry
-from processor.audit import audit
 from processor.check.roles import RIGHTS
 from processor.cli import cli
 from processor.errors import NotFound, Reason, SettingsError
+from processor.operations import reader, registry
+from processor.operations.audit import audit
+from processor.operations.reject_alarm import Limits, RejectAlarm
+from processor.operations.retention import Ages, plan
 from processor.pipeline.outcome_counts import count_outcomes
-from processor.reject_alarm import Limits, RejectAlarm
-from processor.retention import Ages, plan
 from processor.runtime.metrics import discarded_by_rule
 from tests.builders import QUEUE, a_delivery
 from tests.edges.test_quarantine import outcomes as replayed

@@ -13,12 +13,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import retention
-from processor.audit import audit
 from processor.database.connection import connect
 from processor.database.queries import queries
 from processor.errors import Busy, StoreFault
-from processor.retention import Ages, Step, apply, plan
+from processor.operations import retention
+from processor.operations.audit import audit
+from processor.operations.retention import Ages, Step, apply, plan
 from processor.sources.quarantine import Selection, discard
 from tests.builders import a_delivery, an_event
 from tests.fix_audit import wrong

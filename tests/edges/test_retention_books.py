@@ -9,11 +9,11 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from processor import registry
-from processor.audit import audit
 from processor.cli import cli
 from processor.model import Delivery
-from processor.retention import Ages
+from processor.operations import registry
+from processor.operations.audit import audit
+from processor.operations.retention import Ages
 from processor.sources.quarantine import QuarantineSource, Selection, discard
 from tests.builders import QUEUE, a_delivery, an_event
 from tests.edges.test_quarantine import replay

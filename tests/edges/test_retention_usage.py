@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
 from processor.database.connection import connect
 from processor.model import Delivery
-from processor.retention import Ages, apply
+from processor.operations import registry
+from processor.operations.retention import Ages, apply
 from tests.builders import a_delivery
 from tests.edges.test_retention import run
 from tests.fix_database import REGISTRY_WAITS, MakeSaver, Saver, count

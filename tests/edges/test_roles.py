@@ -9,16 +9,16 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from processor import reader, registry
-from processor.audit import audit
 from processor.check.roles import RIGHTS, TO_SAVE, missing_rights, wanted_by
 from processor.database.connection import connect
 from processor.database.migrations import require_current
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import StoreFault
+from processor.operations import reader, registry
+from processor.operations.audit import audit
+from processor.operations.queue_rules import remove_queue, set_queue
+from processor.operations.retention import Ages, apply, plan
 from processor.pipeline.pipeline import once
-from processor.queue_rules import remove_queue, set_queue
-from processor.retention import Ages, apply, plan
 from processor.runtime.outages import Patience
 from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection, discard

@@ -7,9 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
 from processor.database.connection import connect
 from processor.model import Delivery
+from processor.operations import registry
 from processor.runtime.outages import Patience
 from processor.settings import Settings
 from processor.sources.quarantine import QuarantineSource, Selection

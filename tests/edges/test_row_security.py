@@ -6,9 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import reader
 from processor.check.roles import RIGHTS
 from processor.database.connection import connect, hidden_relations
+from processor.operations import reader
 from processor.sources.quarantine import Selection
 from processor.validation.tenant_bindings import Bindings
 from tests.builders import a_delivery, an_event

@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from processor import registry
-from processor.audit import audit
 from processor.database.migrations import migrate
 from processor.devstack.binaries import find_binaries, server_account
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.errors import StoreFault
+from processor.operations import registry
+from processor.operations.audit import audit
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.validation.tenant_bindings import Bindings

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from processor import registry
 from processor.model import Message, Registry, Rejection
+from processor.operations import registry
 from processor.validation.validator import Schemas
 from tests.builders import a_delivery, an_event
 from tests.fix_database import REGISTRY_WAITS, MakeSaver, Saver, books

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
 from processor.database.connection import connect
 from processor.errors import Stopped
+from processor.operations import registry
 from processor.runtime.outages import Patience
 from processor.store.store import Store
 from processor.validation.validator import Schemas

@@ -7,11 +7,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
 from processor.database.connection import connect
 from processor.database.migrations import migrate
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.model import Delivery, Settlement, Verdict
+from processor.operations import registry
 from processor.runtime.outages import Patience
 from processor.store.store import Store
 from processor.validation.validator import Schemas

@@ -9,13 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry, schema_trial
 from processor.database.connection import connect
 from processor.database.queries import queries
 from processor.errors import StoreUnavailable
 from processor.model import EventSchema
-from processor.queue_rules import set_queue
-from processor.schema_trial import Report
+from processor.operations import registry, schema_trial
+from processor.operations.queue_rules import set_queue
+from processor.operations.schema_trial import Report
 from processor.settings import Settings
 from processor.wiring.trial import try_schema
 from tests.builders import ORDER_SCHEMA, a_delivery

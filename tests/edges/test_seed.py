@@ -5,8 +5,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
 from processor.devstack.seed import seed
+from processor.operations import registry
 
 Db = psycopg.Connection[Any]
 

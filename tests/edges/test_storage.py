@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from processor import registry
 from processor.check.storage import look_at_storage
 from processor.database.connection import connect
 from processor.errors import Reason
-from processor.storage_alarm import Limits, StorageAlarm, find_large
+from processor.operations import registry
+from processor.operations.storage_alarm import Limits, StorageAlarm, find_large
 from processor.store.rejection_room import HEAD_BYTES, WHOLE_BYTES_MAX, make_fit
 from tests.builders import a_delivery
 from tests.fix_database import Saver, a_bound_saver

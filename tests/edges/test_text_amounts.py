@@ -12,10 +12,10 @@ import structlog
 from click.testing import CliRunner, Result
 from prometheus_client import REGISTRY
 
-from processor import registry
 from processor.cli import cli
 from processor.devstack.sink import Receiver
 from processor.errors import NotFound, SettingsError
+from processor.operations import registry
 from processor.usage import meters
 from processor.usage.meters import Definition, allow_text_amounts
 from processor.usage.rebuild import rebuild

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from processor import registry
 from processor.database.connection import connect
+from processor.operations import registry
 from tests.builders import a_delivery
 from tests.fix_database import Saver
 from tests.fix_usage import Command, a_pulse, a_void

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from processor.devstack.sqs import EmbeddedSqs
-from processor.queue_rules import set_queue
+from processor.operations.queue_rules import set_queue
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.wiring import commands

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from processor import registry
-from processor.queue_rules import set_queue
+from processor.operations import registry
+from processor.operations.queue_rules import set_queue
 from processor.schemas.compiling import compile_schema
 from processor.schemas.judge import judging
 from producers.cli import main

@@ -11,10 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
 from processor.check.meters import look_at_meters
 from processor.database.connection import connect
 from processor.model import Delivery
+from processor.operations import registry
 from processor.sources.quarantine import QuarantineSource, Selection
 from tests.builders import a_delivery
 from tests.fix_database import REGISTRY_WAITS, MakeSaver, Saver, books

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import psycopg
 
-from processor.audit import audit
 from processor.devstack.sink import Receiver
 from processor.devstack.sqs import EmbeddedSqs
+from processor.operations.audit import audit
 from processor.sources.sqs.source import SqsSource
 from tests.faults.http_proxy import Minutes
 from tests.faults.pulses import Key, differences

@@ -15,10 +15,10 @@ from typing import Any
 
 import psycopg
 
-from processor.audit import Report, audit
 from processor.database.migrations import migrate
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.devstack.seed import seed as seed_registry
+from processor.operations.audit import Report, audit
 from tests.faults.oracle import sum_stored
 from tests.faults.pulses import differences
 from tests.faults.soak_load import expected_sums, expected_usage

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.audit import audit
 from processor.devstack.sqs import EmbeddedSqs
+from processor.operations.audit import audit
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from tests.builders import a_body

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
+from processor.operations import registry
 from processor.sources.sqs.source import SqsSource
 from tests.builders import a_body
 from tests.faults.hanging import POISON

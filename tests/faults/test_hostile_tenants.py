@@ -14,8 +14,8 @@ import httpx
 import psycopg
 import pytest
 
-from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
+from processor.operations import registry
 from processor.settings import Settings
 from producers.gateway.opening import open_intake
 from producers.gateway.protos import ingest_pb2 as pb

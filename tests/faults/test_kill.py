@@ -14,10 +14,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
-from processor.audit import audit
 from processor.devstack.sqs import EmbeddedSqs
-from processor.queue_rules import set_queue
+from processor.operations import registry
+from processor.operations.audit import audit
+from processor.operations.queue_rules import set_queue
 from processor.sources.sqs.source import SqsSource
 from processor.usage.verify import verify
 from tests.builders import a_body

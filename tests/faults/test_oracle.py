@@ -63,7 +63,7 @@ def db(field: Field) -> Iterator[Db]:
 @pytest.fixture
 def judged(field: Field, db: Db, monkeypatch: pytest.MonkeyPatch) -> Judge:
     # The second look is for queues whose counts lag behind; here everything has come to rest.
-    monkeypatch.setattr("processor.audit.LOOK_AGAIN_AFTER_S", 0)
+    monkeypatch.setattr("processor.operations.audit.LOOK_AGAIN_AFTER_S", 0)
     return lambda: judge(db, field.source(), field.load, field.queue.minutes)
 
 

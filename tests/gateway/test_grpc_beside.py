@@ -8,7 +8,7 @@ import grpc
 import psycopg
 import pytest
 
-from processor import registry
+from processor.operations import registry
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from producers.gateway.items import Caller, Refusal

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from processor import registry
-from processor.audit import audit
 from processor.devstack.children import free_port
 from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
+from processor.operations import registry
+from processor.operations.audit import audit
 from processor.pipeline.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource

@@ -12,7 +12,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from processor import registry
+from processor.operations import registry
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from producers.gateway.grpc_streams import WINDOW_ITEMS

@@ -16,9 +16,9 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from processor import registry
 from processor.devstack.children import free_port
 from processor.devstack.sqs import EmbeddedSqs
+from processor.operations import registry
 from processor.settings import Settings
 from producers.cli import main
 from tests.fix_dead_letters import environment_of

@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
+from processor.operations import registry
 from processor.pipeline.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource

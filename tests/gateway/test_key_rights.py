@@ -11,8 +11,8 @@ import httpx
 import psycopg
 import pytest
 
-from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
+from processor.operations import registry
 from processor.pipeline.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource

@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from processor import registry
 from processor.check.keys import look_at_keys
 from processor.check.roles import missing_rights, wanted_by
 from processor.database import migrations
 from processor.database.migrations import migrate
 from processor.database.queries import sql_folder
 from processor.errors import SettingsError
+from processor.operations import registry
 from processor.settings import Settings
 from processor.wire.api_key import new_key, read_key
 from processor.wire.sender_rights import EVERYTHING, NEITHER, Rights

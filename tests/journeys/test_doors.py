@@ -15,8 +15,8 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from processor.audit import Report
 from processor.devstack.children import free_port
+from processor.operations.audit import Report
 from producers.cli import main
 from tests.brokers.kafka import tansu
 from tests.brokers.rabbitmq import RabbitQueue

@@ -15,10 +15,10 @@ from typing import Any
 import psycopg
 from confluent_kafka import TopicPartition
 
-from processor.audit import audit
 from processor.brokers.kafka import an_onlooker
 from processor.brokers.source_url import source_address
 from processor.devstack.seed import seed
+from processor.operations.audit import audit
 from processor.sources.kafka.source import queue_depth
 from processor.wire.manifest import Line, ManifestWriter, State
 from producers.doors.kafka import KafkaDoor

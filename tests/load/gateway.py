@@ -20,8 +20,8 @@ from typing import Any
 
 import psycopg
 
-from processor import registry
 from processor.devstack.children import Child, free_port
+from processor.operations import registry
 from tests.load import events, measures
 from tests.load.contestants import Contestant, ours
 from tests.load.faults import AuditFailed, LoadError

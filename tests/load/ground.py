@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psycopg
 
-from processor import registry
 from processor.database.migrations import migrate
 from processor.devstack.children import port_is_free
 from processor.devstack.postgres import EmbeddedPostgres
+from processor.operations import registry
 from tests.load import events
 from tests.load.faults import LoadError
 from tests.load.queues import ROOT, Kind, QueueServer

@@ -22,7 +22,7 @@ import psycopg
 from processor.database.connection import connect
 from processor.devstack.postgres import EmbeddedPostgres
 from processor.model import Delivery
-from processor.retention import Ages, apply
+from processor.operations.retention import Ages, apply
 from processor.runtime.outages import Patience
 from processor.store.store import Store
 from processor.validation.validator import Schemas

@@ -10,7 +10,7 @@ from functools import partial
 
 import psycopg
 
-from processor import registry
+from processor.operations import registry
 from tests.load import events
 from tests.load.contestants import ours
 from tests.load.faults import LoadError

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from processor import registry
 from processor.model import Message, Rejection
+from processor.operations import registry
 from processor.validation.meter_amounts import text_amount
 from tests.builders import a_delivery
 from tests.fix_database import Saver

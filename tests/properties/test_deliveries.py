@@ -15,9 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from processor import registry
 from processor.cli import cli
 from processor.model import Delivery, Outcome, Settlement
+from processor.operations import registry
 from processor.wire.formats import Attribute
 from tests.builders import a_delivery
 from tests.fix_database import Saver, books

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from msgspec.structs import replace
 
-from processor import registry, retention
-from processor.audit import audit
 from processor.database.connection import connect
 from processor.model import Delivery, Settlement, Verdict
+from processor.operations import registry, retention
+from processor.operations.audit import audit
 from processor.runtime.outages import Patience
 from processor.sources.memory import MemorySource
 from processor.sources.quarantine import QuarantineSource, Selection, discard

@@ -10,9 +10,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor import registry
 from processor.devstack.sqs import EmbeddedSqs
 from processor.model import Settlement
+from processor.operations import registry
 from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Attribute
 from tests.fix_database import Saver

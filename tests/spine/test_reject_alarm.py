@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from processor.errors import Reason
 from processor.model import EventSchema, Message, Outcome, Registry, Rejection, Settlement, Verdict
-from processor.reject_alarm import Limits, RejectAlarm, replay_command, words
+from processor.operations.reject_alarm import Limits, RejectAlarm, replay_command, words
 from processor.runtime import metrics
 from processor.validation.validator import Schemas
 from processor.wire.formats import Claimed

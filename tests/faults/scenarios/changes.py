@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 
-from processor import registry
+from processor.operations import registry
 from tests.faults.field import DATABASE, Field, ScenarioFailed
 from tests.faults.outages import a_scenario, all_ready, works_again
 

@@ -22,7 +22,7 @@ import grpc
 from pydantic import SecretStr
 
 from processor.devstack.children import free_port
-from processor.registry import add_key, add_tenant, publish_schema
+from processor.operations.registry import add_key, add_tenant, publish_schema
 from producers.doors.grpc import GrpcDoor
 from producers.doors.http import HttpDoor
 from producers.doors.sqs import SqsDoor

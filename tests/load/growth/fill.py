@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from processor import registry
 from processor.database.migrations import migrate
+from processor.operations import registry
 from tests.load.growth.named import named
 from tests.load.growth.samples import EVENT_TYPES, SAMPLES, SCHEMA, TENANTS, Ids, samples
 from tests.load.growth.server import FILLING, Connection, GrowthServer

@@ -7,7 +7,7 @@ from psycopg.rows import dict_row
 
 from processor.database.queries import queries
 from processor.errors import NotFound
-from processor.reject_alarm import NOT_COUNTED, Limits, Pair
+from processor.operations.reject_alarm import NOT_COUNTED, Limits, Pair
 from processor.wire.sender_rights import Ground
 
 _LATEST_MAX = 100_000

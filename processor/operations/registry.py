@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 import psycopg
 
-from processor.compat import require_compatible
 from processor.database.queries import queries
 from processor.errors import NotFound, Reason, SettingsError
 from processor.model import EventSchema
+from processor.operations.compat import require_compatible
 from processor.schemas.judge.client import require_usable
 from processor.schemas.schema_text import schema_text
 from processor.validation.known_noise import expected
