@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
+from processor.check.exposure import require_unguessable
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
 from processor.cli.signals import stop_at_signals
-from processor.exposure import require_unguessable
 from processor.runtime import logs
 from processor.runtime.terminal import say
 from processor.runtime.thread_deaths import ended_by_a_dead_thread

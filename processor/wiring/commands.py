@@ -9,8 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from processor import exposure
-from processor.check import Finding, judge, not_set, tell
+from processor.check import Finding, exposure, judge, not_set, tell
 from processor.check.database import SaidBySettings, check_database
 from processor.check.queue import check_queue
 from processor.database import migrations

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from processor.exposure import key_trouble, password_trouble, unverified
+from processor.check.exposure import key_trouble, password_trouble, unverified
 from processor.settings import Settings
 
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/1/events"

@@ -9,9 +9,9 @@ import pytest
 
 from processor.brokers.rabbitmq_ids import base_of
 from processor.check import Finding
+from processor.check.exposure import require_unguessable
 from processor.devstack.children import free_port
 from processor.errors import SettingsError
-from processor.exposure import require_unguessable
 from processor.settings import Settings
 from processor.wiring.commands import list_dead_letters, run_audit, run_check
 from processor.wiring.sources import open_source
