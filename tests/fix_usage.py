@@ -17,10 +17,10 @@ from click.testing import CliRunner
 
 from processor.cli import cli
 from processor.devstack.sink import Receiver
+from processor.handover.batches import Waiting
+from processor.handover.dispatcher import Tally
 from processor.model import Delivery
 from processor.settings import Settings
-from processor.usage.batches import Waiting
-from processor.usage.dispatcher import Tally
 from processor.wiring import dispatch
 from tests.builders import a_delivery
 

@@ -9,12 +9,12 @@ from processor.check.exposure import require_unguessable
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
 from processor.cli.signals import stop_at_signals
+from processor.handover.batches import Waiting
+from processor.handover.dispatcher import Tally
 from processor.runtime import logs
 from processor.runtime.terminal import say
 from processor.runtime.thread_deaths import ended_by_a_dead_thread
 from processor.settings import Settings
-from processor.usage.batches import Waiting
-from processor.usage.dispatcher import Tally
 from processor.wiring import dispatch as wiring
 
 

@@ -7,10 +7,10 @@ import click
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
 from processor.cli.usage import usage
+from processor.handover.reconcile import FINDINGS, Choice, Reconciled
 from processor.runtime.escaping import escaped
 from processor.runtime.terminal import fit, say
 from processor.settings import Settings
-from processor.usage.reconcile import FINDINGS, Choice, Reconciled
 from processor.usage.selection import Row
 from processor.wiring import usage as wiring
 

@@ -7,9 +7,9 @@ import click
 from processor.cli.output import json_option, print_json
 from processor.cli.usage import usage
 from processor.database import migrations
+from processor.handover.windows import Closed, Reopened, close_ended, reopen
 from processor.runtime.terminal import say
 from processor.settings import Settings
-from processor.usage.windows import Closed, Reopened, close_ended, reopen
 from processor.wiring import database
 
 

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from processor.devstack.sink import GOOD, Behaviour, Receiver, group_of
-from processor.usage.windows import close_due
+from processor.handover.windows import close_due
 from tests.fix_database import Saver
 from tests.fix_usage import (
     HandOver,

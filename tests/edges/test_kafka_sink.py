@@ -9,8 +9,8 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from processor.brokers.kafka import configuration
 from processor.brokers.source_url import source_address
-from processor.usage.kafka_sink import KafkaSink
-from processor.usage.sink import Accepted, AcceptedInPart, InTrouble
+from processor.handover.kafka_sink import KafkaSink
+from processor.handover.sink import Accepted, AcceptedInPart, InTrouble
 from tests.brokers.kafka import Mock, Tansu
 from tests.fix_database import Saver
 from tests.fix_usage import Command, a_pulse, states

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from processor.devstack.sink import GOOD, Behaviour, Receiver
+from processor.handover.lines import LineId
 from processor.model import Delivery
-from processor.usage.lines import LineId
 from tests.fix_database import LogIn, Saver
 from tests.fix_restores import BackUp, counts, written_by_sink
 from tests.fix_usage import (

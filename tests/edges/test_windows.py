@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from processor.database.queries import queries
-from processor.usage import windows
-from processor.usage.dispatcher import Dispatcher, Limits
-from processor.usage.sink import HttpSink
-from processor.usage.windows import Closed, close_due
+from processor.handover import windows
+from processor.handover.dispatcher import Dispatcher, Limits
+from processor.handover.sink import HttpSink
+from processor.handover.windows import Closed, close_due
 from tests.fix_database import MakeSaver, Saver
 from tests.fix_usage import HOUR, Command, a_pulse, a_void, an_hour_ago, lines, states
 from tests.rig import wait_until

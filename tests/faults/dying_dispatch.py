@@ -12,7 +12,7 @@ import psycopg
 
 from processor.cli import main
 from processor.database.queries import queries
-from processor.usage.sink import HttpSink
+from processor.handover.sink import HttpSink
 from tests.faults.dying import die, dying_at
 
 _STEPS = ("close", "put_in_batch", "claim_batch", "send", "mark_lines", "finish_batch")

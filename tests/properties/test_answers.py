@@ -23,9 +23,9 @@ from processor.brokers.fast_sqs.http import Endpoint, HttpTrouble
 from processor.brokers.fast_sqs.signature import Signer
 from processor.check.queue import check_queue
 from processor.errors import SettingsError, SourceFault, SourceUnavailable
+from processor.handover.sink import Accepted, AcceptedInPart, HttpSink, InTrouble, Refused
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
-from processor.usage.sink import Accepted, AcceptedInPart, HttpSink, InTrouble, Refused
 from processor.wire.bounds import http_date, wait_s_of
 from producers.doors import CallFailed
 from producers.doors.grpc import GrpcDoor

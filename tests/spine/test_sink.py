@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from processor.usage.lines import Line, LineId, batch_key
-from processor.usage.sink import Accepted, AcceptedInPart, Answer, InTrouble, Refused, meaning
+from processor.handover.lines import Line, LineId, batch_key
+from processor.handover.sink import Accepted, AcceptedInPart, Answer, InTrouble, Refused, meaning
 
 KEYS = ["one", "two"]
 

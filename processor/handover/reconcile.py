@@ -19,10 +19,10 @@ from psycopg.rows import dict_row
 
 from processor.database.queries import queries
 from processor.errors import Busy, SettingsError
-from processor.usage import batches
-from processor.usage.lines import LineId
+from processor.handover import batches
+from processor.handover.lines import LineId
+from processor.handover.sink_lines import SinkLine
 from processor.usage.selection import Connection, Row, digits, moment
-from processor.usage.sink_lines import SinkLine
 
 _KEPT_MAX = 1000
 _STEP_SIZE = 10_000

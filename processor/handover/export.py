@@ -15,9 +15,9 @@ from typing import Any
 import psycopg
 
 from processor.errors import SettingsError
+from processor.handover import batches
+from processor.handover.lines import Amounts
 from processor.runtime.escaping import json_bytes_escaped
-from processor.usage import batches
-from processor.usage.lines import Amounts
 
 
 def export(connection: psycopg.Connection[Any], to: Path | None, amounts: Amounts) -> int:

@@ -17,13 +17,13 @@ from typing import Any, TypeAlias
 import psycopg
 import structlog
 
+from processor.handover import batches
+from processor.handover.batches import Batch, Waiting
+from processor.handover.lines import Amounts, array_of
+from processor.handover.place import require_place
+from processor.handover.sink import Accepted, AcceptedInPart, Answer, InTrouble, Refused, Sink
+from processor.handover.windows import close_due, count_due
 from processor.runtime import metrics
-from processor.usage import batches
-from processor.usage.batches import Batch, Waiting
-from processor.usage.lines import Amounts, array_of
-from processor.usage.place import require_place
-from processor.usage.sink import Accepted, AcceptedInPart, Answer, InTrouble, Refused, Sink
-from processor.usage.windows import close_due, count_due
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from processor.brokers.kafka import configuration, name_of
 from processor.brokers.source_url import SourceAddress
-from processor.usage.sink import Accepted, AcceptedInPart, Answer, InTrouble
+from processor.handover.sink import Accepted, AcceptedInPart, Answer, InTrouble
 from processor.wire.strict_json import elements
 
 _DEPTH_MAX = 16

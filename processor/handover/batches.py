@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 import psycopg
 
 from processor.database.queries import queries
-from processor.usage.lines import Line, LineId, batch_key
-from processor.usage.place import require_place
+from processor.handover.lines import Line, LineId, batch_key
+from processor.handover.place import require_place
 
 Connection: TypeAlias = psycopg.Connection[Any]
 
