@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import click
 
 from processor.cli.output import json_option, print_json
-from processor.cli.usage import usage
+from processor.cli.usage.totals import usage
 from processor.database import migrations
 from processor.handover.windows import Closed, Reopened, close_ended, reopen
 from processor.runtime.terminal import say

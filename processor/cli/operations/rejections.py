@@ -8,7 +8,7 @@ import click
 from processor.cli.errors import Exit
 from processor.cli.moments import Moment
 from processor.cli.output import json_option, moment_of, print_json, print_rows
-from processor.cli.rejection_rules import rule
+from processor.cli.registry.rejection_rules import rule
 from processor.errors import NotFound, Reason
 from processor.operations import reader
 from processor.operations.reject_alarm import words

@@ -6,10 +6,10 @@ import click
 import msgspec
 
 from processor.cli.output import json_option, json_text, print_json, print_json_text, print_rows
-from processor.cli.schema_diff import schema_diff
-from processor.cli.schema_infer import schema_infer
-from processor.cli.schema_lint import check_by_linter, schema_lint
-from processor.cli.schema_trial import run_trial, schema_test
+from processor.cli.registry.schema_diff import schema_diff
+from processor.cli.registry.schema_infer import schema_infer
+from processor.cli.registry.schema_lint import check_by_linter, schema_lint
+from processor.cli.registry.schema_trial import run_trial, schema_test
 from processor.devstack.seed import sample as sample_of
 from processor.devstack.seed import samples
 from processor.operations import reader

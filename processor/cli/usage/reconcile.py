@@ -6,7 +6,7 @@ import click
 
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
-from processor.cli.usage import usage
+from processor.cli.usage.totals import usage
 from processor.handover.reconcile import FINDINGS, Choice, Reconciled
 from processor.runtime.escaping import escaped
 from processor.runtime.terminal import fit, say

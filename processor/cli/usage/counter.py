@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from processor.cli.meters import doubtful
 from processor.cli.output import json_option, print_rows
 from processor.cli.paths import NamedPath
+from processor.cli.usage.meters import doubtful
 from processor.runtime.terminal import say
 from processor.settings import Settings
 from processor.usage.counter import Selection
