@@ -16,8 +16,8 @@ from processor.check.database import check_database
 from processor.check.queue import check_queue
 from processor.database.connection import connect
 from processor.database.migrations import migrate
-from processor.devstack.postgres import EmbeddedPostgres
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.postgres import EmbeddedPostgres
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import registry
 from processor.settings import Settings
 from processor.sources.sqs.source import sqs_client

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import structlog
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations.audit import audit
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource

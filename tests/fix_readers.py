@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import psycopg
 import pytest
 
-from processor.devstack.binaries import find_binaries, server_account
+from processor.devstack.servers.binaries import find_binaries, server_account
 from tests.fix_database import books
 
 ReadBack: TypeAlias = Callable[[], None]

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from processor.devstack.binaries import find_binaries, server_account
-from processor.devstack.sink import Receiver
+from processor.devstack.servers.binaries import find_binaries, server_account
+from processor.devstack.servers.sink import Receiver
 from tests.fix_usage import Answer, Command
 
 Restore = Callable[[], None]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from processor.devstack.postgres import EmbeddedPostgres
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.postgres import EmbeddedPostgres
+from processor.devstack.servers.sqs import EmbeddedSqs
 
 QUEUE_NUMBERS = itertools.count(1)
 

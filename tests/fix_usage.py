@@ -16,7 +16,7 @@ import structlog
 from click.testing import CliRunner
 
 from processor.cli import cli
-from processor.devstack.sink import Receiver
+from processor.devstack.servers.sink import Receiver
 from processor.handover.batches import Waiting
 from processor.handover.dispatcher import Tally
 from processor.model import Delivery

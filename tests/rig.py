@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from processor.devstack.children import free_port
+from processor.devstack.servers.children import free_port
 from processor.devstack.stack import BAD_SHARES, Stack
 from processor.operations.audit import Report, audit
 from processor.sources.sqs.source import SqsSource

@@ -11,9 +11,9 @@ from decimal import Decimal
 import psycopg
 
 from processor.database.queries import queries
-from processor.devstack.children import DevstackError, uninterrupted
 from processor.devstack.report import Report
-from processor.devstack.sink import Group, Receiver
+from processor.devstack.servers.children import DevstackError, uninterrupted
+from processor.devstack.servers.sink import Group, Receiver
 from processor.devstack.stack import Stack
 
 STEP_S = 0.37

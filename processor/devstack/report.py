@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from processor.database.queries import queries
-from processor.devstack.sink import Books, Group
+from processor.devstack.servers.sink import Books, Group
 from processor.devstack.stack import program, shell_path
 from processor.errors import Reason
 from processor.runtime.terminal import print_fitting

@@ -26,7 +26,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from processor.brokers.kafka import configuration, delivery_id
 from processor.brokers.source_url import source_address
-from processor.devstack.children import free_port
+from processor.devstack.servers.children import free_port
 from processor.wire.formats import Attribute
 from tests.brokers import require
 

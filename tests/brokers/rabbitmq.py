@@ -24,7 +24,7 @@ import pika.exceptions
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from processor.devstack.children import Child, free_port, spawn, uninterrupted
+from processor.devstack.servers.children import Child, free_port, spawn, uninterrupted
 from tests.brokers import require
 
 START_S = 60.0

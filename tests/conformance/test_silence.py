@@ -14,7 +14,7 @@ import pytest
 from processor.brokers.rabbitmq import connection_parameters
 from processor.brokers.source_refusal import REFUSED_S_MAX
 from processor.brokers.source_url import source_address
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
 from processor.settings import Settings
 from processor.sources import RunningSource

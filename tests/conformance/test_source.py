@@ -20,8 +20,8 @@ import pytest
 from pika import BasicProperties
 
 from processor.brokers.rabbitmq_ids import attributes_of, base_of, delivery_base
-from processor.devstack.children import free_port
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import SourceUnavailable
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Outcome, Settlement
 from processor.settings import Settings

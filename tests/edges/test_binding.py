@@ -7,7 +7,7 @@ from typing import Any, Literal
 import psycopg
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import SettingsError
 from processor.operations import registry
 from processor.settings import Settings

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from processor.cli import cli
 from processor.database.connection import connect
-from processor.devstack.children import free_port
+from processor.devstack.servers.children import free_port
 from processor.runtime.outages import Patience
 from processor.settings import Settings
 from processor.store.store import Store

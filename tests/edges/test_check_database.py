@@ -11,7 +11,7 @@ import pytest
 
 from processor.check.database import check_database, judge_version
 from processor.database.connection import connect
-from processor.devstack.children import free_port
+from processor.devstack.servers.children import free_port
 from tests.fix_check import look_at_database, problems, url_as
 
 pytestmark = pytest.mark.usefixtures("nothing_is_set")

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from processor.check.database import check_database
-from processor.devstack.children import free_port
+from processor.devstack.servers.children import free_port
 from tests.fix_check import look_at_database, problems
 
 pytestmark = pytest.mark.usefixtures("nothing_is_set")

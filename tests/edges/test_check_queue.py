@@ -8,8 +8,8 @@ import pytest
 from botocore.stub import Stubber
 
 from processor.check.queue import check_queue, judge_visibility
-from processor.devstack.children import free_port
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.settings import Settings
 from processor.sources.sqs.source import sqs_client
 from processor.wiring.commands import run_check

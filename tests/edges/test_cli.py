@@ -15,7 +15,7 @@ import structlog
 from click.testing import CliRunner
 
 from processor.cli import cli
-from processor.devstack.children import free_port
+from processor.devstack.servers.children import free_port
 from processor.operations import registry
 from tests.builders import ORDER_SCHEMA, a_delivery, an_event
 from tests.fix_database import Saver, books, count
@@ -488,7 +488,7 @@ def test_local_servers_that_are_not_installed_are_said_before_anything_happens(
 ) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else found(name))
-    monkeypatch.setattr("processor.devstack.binaries.SYSTEM", tmp_path)
+    monkeypatch.setattr("processor.devstack.servers.binaries.SYSTEM", tmp_path)
 
     answer = run(*words.split())
 

@@ -18,9 +18,9 @@ import structlog
 from click.testing import CliRunner, Result
 
 from processor.cli import cli
-from processor.devstack.children import free_port
 from processor.devstack.seed import seed
-from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import StoreUnavailable
 from processor.operations import registry
 from processor.runtime.outages import Patience

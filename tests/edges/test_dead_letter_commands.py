@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from processor.cli import cli
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import NotFound, SettingsError, SourceUnavailable
 from processor.model import Delivery, Settlement
 from processor.operations.dead_letters import DeadLetterJudge, bring_in, look

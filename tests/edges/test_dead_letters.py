@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.model import Delivery
 from processor.operations.dead_letters import DeadLetterJudge
 from processor.settings import Settings

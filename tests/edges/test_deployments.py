@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from processor.check.queue import check_queue
-from processor.devstack.binaries import find_binaries, server_account
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.binaries import find_binaries, server_account
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.settings import Settings
 from processor.sources.sqs.source import sqs_client
 

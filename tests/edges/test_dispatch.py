@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.devstack.sink import GOOD, Behaviour, Receiver, group_of
+from processor.devstack.servers.sink import GOOD, Behaviour, Receiver, group_of
 from processor.handover.windows import close_due
 from tests.fix_database import Saver
 from tests.fix_usage import (

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.devstack.sink import GOOD, Behaviour, Receiver
+from processor.devstack.servers.sink import GOOD, Behaviour, Receiver
 from tests.fix_database import LogIn, Saver
 from tests.fix_usage import (
     Command,

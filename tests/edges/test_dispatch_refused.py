@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import trustme
 
-from processor.devstack.sink import GOOD, Behaviour, Receiver
+from processor.devstack.servers.sink import GOOD, Behaviour, Receiver
 from tests.fix_database import Saver
 from tests.fix_usage import HandOver, a_pulse, assert_balanced, states, waiting_troubles
 from tests.scripted_server import CLOSE, SILENCE, ScriptedServer, an_answer

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from processor.database.queries import sql_folder
-from processor.devstack.binaries import find_binaries, server_account
+from processor.devstack.servers.binaries import find_binaries, server_account
 from processor.operations import registry
 from processor.operations.audit import audit
 from processor.sources.quarantine import Selection, discard

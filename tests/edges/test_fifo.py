@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from producers.doors.sqs import SqsDoor

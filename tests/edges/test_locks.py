@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.devstack.sink import Receiver
+from processor.devstack.servers.sink import Receiver
 from tests.builders import a_delivery, an_event
 from tests.fix_check import look_at_database
 from tests.fix_database import LogIn, MakeSaver, Saver, login_of

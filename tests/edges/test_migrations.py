@@ -17,7 +17,7 @@ from processor.database import migrations
 from processor.database.connection import connect
 from processor.database.migrations import known_migrations, migrate, require_current, state
 from processor.database.queries import sql_folder
-from processor.devstack.binaries import find_binaries, server_account
+from processor.devstack.servers.binaries import find_binaries, server_account
 from processor.errors import MigrationsPending, StoreFault, StoreUnavailable
 from tests.builders import a_delivery
 from tests.fix_database import LogIn, Saver, login_of

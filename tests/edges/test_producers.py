@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
 from processor.wire.manifest import Line, ManifestWriter, read_manifest
 from producers.doors.sqs import SqsDoor

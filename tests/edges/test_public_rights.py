@@ -13,8 +13,8 @@ from psycopg import sql
 
 from processor.check.roles import look_at_roles
 from processor.database.migrations import migrate
-from processor.devstack.binaries import find_binaries, server_account
-from processor.devstack.postgres import EmbeddedPostgres
+from processor.devstack.servers.binaries import find_binaries, server_account
+from processor.devstack.servers.postgres import EmbeddedPostgres
 from tests.fix_database import LogIn, login_of
 
 Db = psycopg.Connection[Any]

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from processor.cli import cli
 from processor.database.connection import connect
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import registry
 from processor.operations.queue_rules import set_queue
 from processor.settings import Settings

@@ -10,7 +10,7 @@ import pytest
 from processor.brokers.rabbitmq_ids import base_of
 from processor.check import Finding
 from processor.check.exposure import require_unguessable
-from processor.devstack.children import free_port
+from processor.devstack.servers.children import free_port
 from processor.errors import SettingsError
 from processor.settings import Settings
 from processor.wiring.commands import list_dead_letters, run_audit, run_check

@@ -16,8 +16,8 @@ from processor.brokers import rabbitmq
 from processor.brokers.rabbitmq import connection_parameters
 from processor.brokers.source_refusal import REFUSED_S_MAX
 from processor.brokers.source_url import SourceAddress
-from processor.devstack.children import free_port
 from processor.devstack.seed import seed
+from processor.devstack.servers.children import free_port
 from processor.errors import SettingsError, SourceFault, SourceUnavailable
 from processor.operations.audit import audit
 from processor.settings import Settings

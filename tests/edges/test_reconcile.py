@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.devstack.sink import GOOD, Behaviour, Receiver
+from processor.devstack.servers.sink import GOOD, Behaviour, Receiver
 from processor.handover.lines import LineId
 from processor.model import Delivery
 from tests.fix_database import LogIn, Saver

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from processor.database.queries import sql_folder
-from processor.devstack.binaries import find_binaries, server_account
-from processor.devstack.sink import Receiver
+from processor.devstack.servers.binaries import find_binaries, server_account
+from processor.devstack.servers.sink import Receiver
 from processor.operations import registry
 from tests.fix_database import Saver
 from tests.fix_meters import add_meter

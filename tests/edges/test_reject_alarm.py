@@ -14,7 +14,7 @@ import structlog
 from click.testing import CliRunner, Result
 
 from processor.cli import cli
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import reader, registry
 from processor.operations.reject_alarm import Limits
 from processor.pipeline.pipeline import once

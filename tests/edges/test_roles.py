@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from processor.check.roles import RIGHTS, TO_SAVE, missing_rights, wanted_by
 from processor.database.connection import connect
 from processor.database.migrations import require_current
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import StoreFault
 from processor.operations import reader, registry
 from processor.operations.audit import audit

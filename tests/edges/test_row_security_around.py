@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from processor.database.migrations import migrate
-from processor.devstack.binaries import find_binaries, server_account
-from processor.devstack.postgres import EmbeddedPostgres
+from processor.devstack.servers.binaries import find_binaries, server_account
+from processor.devstack.servers.postgres import EmbeddedPostgres
 from processor.errors import StoreFault
 from processor.operations import registry
 from processor.operations.audit import audit

@@ -9,7 +9,7 @@ import pytest
 
 from processor.database.connection import connect
 from processor.database.migrations import migrate
-from processor.devstack.postgres import EmbeddedPostgres
+from processor.devstack.servers.postgres import EmbeddedPostgres
 from processor.model import Delivery, Settlement, Verdict
 from processor.operations import registry
 from processor.runtime.outages import Patience

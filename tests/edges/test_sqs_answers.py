@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import SourceUnavailable
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from prometheus_client import REGISTRY
 
 from processor.cli import cli
-from processor.devstack.sink import Receiver
+from processor.devstack.servers.sink import Receiver
 from processor.errors import NotFound, SettingsError
 from processor.operations import registry
 from processor.usage import meters

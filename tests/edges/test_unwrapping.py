@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations.queue_rules import set_queue
 from processor.settings import Settings
 from processor.sources.quarantine import Selection

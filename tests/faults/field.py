@@ -13,11 +13,11 @@ from typing import Any
 import psycopg
 
 from processor.database.migrations import migrate
-from processor.devstack.children import free_port
-from processor.devstack.postgres import EmbeddedPostgres
 from processor.devstack.seed import seed as seed_registry
-from processor.devstack.sink import Receiver
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.postgres import EmbeddedPostgres
+from processor.devstack.servers.sink import Receiver
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.sources.sqs.source import SqsSource
 from tests.brokers.rabbitmq import Broker
 from tests.faults.fleet import Fleet

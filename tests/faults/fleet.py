@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from processor.devstack.children import free_port
+from processor.devstack.servers.children import free_port
 
 _END_S = 40.0
 _PAUSE_S = 0.05

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from processor.devstack.sink import GOOD, Receiver
+from processor.devstack.servers.sink import GOOD, Receiver
 from tests.faults.field import BILLING_LOGIN, Field, ScenarioFailed, environment
 from tests.faults.fleet import Fleet
 from tests.faults.sink_books import WAITING

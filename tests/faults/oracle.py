@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import psycopg
 
-from processor.devstack.sink import Receiver
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sink import Receiver
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations.audit import audit
 from processor.sources.sqs.source import SqsSource
 from tests.faults.http_proxy import Minutes

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from processor.devstack.children import DevstackError
+from processor.devstack.servers.children import DevstackError
 from tests.faults.field import Field, ScenarioFailed, open_field
 from tests.faults.fleet import Fleet
 from tests.faults.oracle import Judgement, judge

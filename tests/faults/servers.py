@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psycopg
 
-from processor.devstack.binaries import server_account
-from processor.devstack.children import free_port
-from processor.devstack.postgres import EmbeddedPostgres
+from processor.devstack.servers.binaries import server_account
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.postgres import EmbeddedPostgres
 from tests.faults.field import ScenarioFailed
 
 _END_S = 20.0

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import psycopg
 
-from processor.devstack.sink import DIGITS_MAX, Books, Request, amount_of, group_of
+from processor.devstack.servers.sink import DIGITS_MAX, Books, Request, amount_of, group_of
 
 Group: TypeAlias = tuple[str, ...]
 Count: TypeAlias = tuple[Decimal, int]

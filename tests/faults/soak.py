@@ -16,8 +16,8 @@ from typing import Any
 import psycopg
 
 from processor.database.migrations import migrate
-from processor.devstack.postgres import EmbeddedPostgres
 from processor.devstack.seed import seed as seed_registry
+from processor.devstack.servers.postgres import EmbeddedPostgres
 from processor.operations.audit import Report, audit
 from tests.faults.oracle import sum_stored
 from tests.faults.pulses import differences

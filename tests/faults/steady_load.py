@@ -12,7 +12,7 @@ from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import ProcessorError
 from processor.wire.manifest import ManifestWriter
 from producers.doors import Door

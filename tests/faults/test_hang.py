@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import registry
 from processor.sources.sqs.source import SqsSource
 from tests.builders import a_body

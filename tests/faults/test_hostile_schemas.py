@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from tests.builders import a_body
 from tests.fix_database import books
 from tests.fix_servers import QUEUE_NUMBERS

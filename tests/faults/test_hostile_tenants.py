@@ -14,7 +14,7 @@ import httpx
 import psycopg
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import registry
 from processor.settings import Settings
 from producers.gateway.opening import open_intake

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import registry
 from processor.operations.audit import audit
 from processor.operations.queue_rules import set_queue

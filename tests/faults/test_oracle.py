@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import psycopg
 import pytest
 
-from processor.devstack.sink import Receiver
+from processor.devstack.servers.sink import Receiver
 from processor.wire.manifest import Line, ManifestWriter
 from tests.faults.field import DATABASE, Field, open_field
 from tests.faults.oracle import Judgement, judge

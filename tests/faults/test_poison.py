@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.sources.sqs.source import SqsSource
 from tests.builders import a_body
 from tests.faults.poisoned import POISON

@@ -13,7 +13,7 @@ import httpx
 import uvicorn
 import uvloop
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.settings import Settings
 from producers.gateway.http.protocol import GuardedProtocol
 from producers.gateway.http.server import config_of, listen

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from processor.devstack.children import free_port
-from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
 from processor.operations import registry
 from processor.operations.audit import audit

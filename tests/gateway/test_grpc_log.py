@@ -11,7 +11,7 @@ from typing import IO
 
 import pytest
 
-from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
+from processor.devstack.servers.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.runtime.logs import LINES_MAX
 from producers.doors.grpc import GrpcDoor as Sender
 from producers.outgoing import Outgoing

@@ -22,7 +22,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
+from processor.devstack.servers.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import SettingsError
 from producers.cli import main
 from producers.doors.grpc import GrpcDoor as Sender

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from tests.gateway.http_rig import PROBLEM, Gateway, a_gateway, a_pulse, settings_of
 
 CLOUDEVENT = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from producers.gateway.items import Caller, Refusal, Why
 from tests.gateway.framing_parts import ALIVE
 from tests.gateway.http_rig import Gateway, Raw, a_gateway, a_pulse, a_request, settings_of

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.wire.beside import NAMES
 from processor.wire.formats import Envelope, decode
 from tests.gateway.http_rig import JSON, Gateway, a_gateway, a_pulse, settings_of

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 import httpx
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from producers.gateway.http.framing import HEAD_BYTES_MAX
 from producers.gateway.http.protocol import GuardedProtocol
 from tests.gateway.http_rig import PROBLEM, Gateway, a_gateway, a_pulse, a_request, settings_of

@@ -12,7 +12,7 @@ from cloudevents.core.v1.event import CloudEvent
 from cloudevents.v1 import conversion as old
 from cloudevents.v1.http import CloudEvent as OldCloudEvent
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import registry
 from processor.pipeline.pipeline import once
 from processor.settings import Settings

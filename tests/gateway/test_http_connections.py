@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from producers.gateway import open_files
 from tests.gateway.http_rig import a_pulse, a_request
 from tests.gateway.test_http_journey import a_command, without_keys

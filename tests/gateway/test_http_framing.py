@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from producers.gateway.http.framing import HEAD_BYTES_MAX, Framing, Unreadable
 from tests.gateway.framing_parts import (
     ALIVE,

@@ -16,8 +16,8 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from processor.devstack.children import free_port
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import registry
 from processor.settings import Settings
 from producers.cli import main

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 from structlog.testing import capture_logs
 
 from processor.devstack.seed import seed
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from producers.gateway.http import Limits, measures
 from producers.gateway.http.app import make_app
 from producers.gateway.http.problems import STATUSES, TITLES

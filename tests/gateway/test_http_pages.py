@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from producers.gateway.http import places
 from producers.gateway.http.pages import AT_ONCE, Shared
 from producers.gateway.http.problems import Answer

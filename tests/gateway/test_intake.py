@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import registry
 from processor.pipeline.pipeline import once
 from processor.settings import Settings

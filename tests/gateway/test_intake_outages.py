@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from processor.devstack.children import free_port
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.settings import Settings
 from producers.gateway.items import Caller, Why
 from tests.builders import an_event

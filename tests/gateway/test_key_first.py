@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from producers.gateway.effort import Effort
 from producers.gateway.http.app import EVENTS, INGEST
 from producers.gateway.items import Refusal, Why

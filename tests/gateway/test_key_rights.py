@@ -11,7 +11,7 @@ import httpx
 import psycopg
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import registry
 from processor.pipeline.pipeline import once
 from processor.settings import Settings

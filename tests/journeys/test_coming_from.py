@@ -15,9 +15,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.devstack.binaries import find_binaries
-from processor.devstack.children import free_port
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.binaries import find_binaries
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.sqs import EmbeddedSqs
 from tests.brokers.kafka import Tansu
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.fix_database import _at

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from processor.devstack.sink import Receiver
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sink import Receiver
+from processor.devstack.servers.sqs import EmbeddedSqs
 from tests.builders import a_body
 from tests.rig import wait_until
 

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from processor.devstack.children import free_port
-from processor.devstack.sink import GOOD, Behaviour, Receiver
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.sink import GOOD, Behaviour, Receiver
 from tests.faults.tcp_proxy import TcpProxy
 from tests.fix_database import Saver
 from tests.fix_usage import a_pulse, lines, states

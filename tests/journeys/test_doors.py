@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from processor.devstack.children import free_port
+from processor.devstack.servers.children import free_port
 from processor.operations.audit import Report
 from producers.cli import main
 from tests.brokers.kafka import tansu

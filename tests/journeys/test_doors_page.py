@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from processor.devstack.binaries import find_binaries
-from processor.devstack.children import free_port
+from processor.devstack.servers.binaries import find_binaries
+from processor.devstack.servers.children import free_port
 from tests.brokers.kafka import Mock
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.journeys import dev

@@ -20,8 +20,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from processor.database.sqlstates import Remedy
-from processor.devstack.children import free_port
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import Reason
 from processor.model import Outcome
 from tests.rig import wait_until

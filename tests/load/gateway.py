@@ -20,7 +20,7 @@ from typing import Any
 
 import psycopg
 
-from processor.devstack.children import Child, free_port
+from processor.devstack.servers.children import Child, free_port
 from processor.operations import registry
 from tests.load import events, measures
 from tests.load.contestants import Contestant, ours

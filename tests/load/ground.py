@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 
 from processor.database.migrations import migrate
-from processor.devstack.children import port_is_free
-from processor.devstack.postgres import EmbeddedPostgres
+from processor.devstack.servers.children import port_is_free
+from processor.devstack.servers.postgres import EmbeddedPostgres
 from processor.operations import registry
 from tests.load import events
 from tests.load.faults import LoadError

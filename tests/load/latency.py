@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from processor.devstack.children import spawn, uninterrupted
+from processor.devstack.servers.children import spawn, uninterrupted
 from tests.load import events
 from tests.load.contestants import Contestant
 from tests.load.faults import LoadError

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from processor.devstack.children import POLL_S, Child, free_port, spawn, uninterrupted
+from processor.devstack.servers.children import POLL_S, Child, free_port, spawn, uninterrupted
 from tests.load.events import TENANTS, body
 from tests.load.faults import LoadError
 from tests.load.node import FAUXQS, find_node

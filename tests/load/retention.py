@@ -20,7 +20,7 @@ from typing import Self
 import psycopg
 
 from processor.database.connection import connect
-from processor.devstack.postgres import EmbeddedPostgres
+from processor.devstack.servers.postgres import EmbeddedPostgres
 from processor.model import Delivery
 from processor.operations.retention import Ages, apply
 from processor.runtime.outages import Patience

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from processor.devstack.children import Child, spawn, uninterrupted
+from processor.devstack.servers.children import Child, spawn, uninterrupted
 from tests.load import events, measures
 from tests.load.contestants import Contestant
 from tests.load.faults import AuditFailed, LoadError

@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import psycopg
 
-from processor.devstack.children import Child, free_port
+from processor.devstack.servers.children import Child, free_port
 from producers.doors import Door
 from producers.doors.amqp import AmqpDoor
 from producers.doors.kafka import KafkaDoor

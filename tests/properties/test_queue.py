@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.model import Settlement
 from processor.operations import registry
 from processor.sources.sqs.source import SqsSource

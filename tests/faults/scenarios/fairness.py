@@ -21,7 +21,7 @@ import click
 import grpc
 from pydantic import SecretStr
 
-from processor.devstack.children import free_port
+from processor.devstack.servers.children import free_port
 from processor.operations.registry import add_key, add_tenant, publish_schema
 from producers.doors.grpc import GrpcDoor
 from producers.doors.http import HttpDoor

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from processor.devstack.children import free_port
+from processor.devstack.servers.children import free_port
 from producers.doors import Answer, CallFailed, Door
 from producers.doors.http import HttpDoor
 from producers.outgoing import Outgoing

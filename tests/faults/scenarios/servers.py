@@ -4,7 +4,7 @@ import contextlib
 
 import psycopg
 
-from processor.devstack.postgres import EmbeddedPostgres
+from processor.devstack.servers.postgres import EmbeddedPostgres
 from tests.faults import servers
 from tests.faults.field import DATABASE, LOGIN, Field
 from tests.faults.outages import a_scenario, outage, receiving_stops, works_again

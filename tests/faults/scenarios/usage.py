@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from processor.devstack.sink import GOOD, Behaviour, Line, Receiver, Request
+from processor.devstack.servers.sink import GOOD, Behaviour, Line, Receiver, Request
 from processor.usage.rebuild import rebuild
 from processor.usage.selection import Selection
 from processor.usage.verify import verify

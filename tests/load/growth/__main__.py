@@ -13,7 +13,7 @@ from typing import Any, get_args
 import click
 import psycopg
 
-from processor.devstack.children import DevstackError
+from processor.devstack.servers.children import DevstackError
 from tests.load.growth import report
 from tests.load.growth.cost import ROOMY, SETTINGS, measure_cost, measure_sustained
 from tests.load.growth.fill import Filler, Grown

@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from processor.devstack.postgres import EmbeddedPostgres
+from processor.devstack.servers.postgres import EmbeddedPostgres
 
 Connection = psycopg.Connection[Any]
 

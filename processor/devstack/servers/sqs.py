@@ -24,8 +24,8 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from processor.devstack.binaries import INSTALL
-from processor.devstack.children import (
+from processor.devstack.servers.binaries import INSTALL
+from processor.devstack.servers.children import (
     POLL_S,
     Child,
     DevstackError,

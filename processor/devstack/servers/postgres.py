@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import BinaryIO, Self
 from urllib.parse import quote
 
-from processor.devstack.binaries import can_reach, find_binaries, server_account
-from processor.devstack.children import (
+from processor.devstack.servers.binaries import can_reach, find_binaries, server_account
+from processor.devstack.servers.children import (
     POLL_S,
     Child,
     DevstackError,
@@ -31,7 +31,7 @@ from processor.devstack.children import (
     start_log,
     uninterrupted,
 )
-from processor.devstack.passwords import SUPERUSER, new_password, write_passfile, write_rules
+from processor.devstack.servers.passwords import SUPERUSER, new_password, write_passfile, write_rules
 
 START_S = 120.0
 LOCK_S = 10.0

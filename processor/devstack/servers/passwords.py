@@ -12,7 +12,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
-from processor.devstack.children import Account
+from processor.devstack.servers.children import Account
 
 SUPERUSER = "postgres"
 _RULES = """# Written anew at each start.
