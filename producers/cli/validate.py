@@ -13,7 +13,7 @@ from processor.runtime.terminal import say
 from processor.schemas.documents.preparing import HowToRead
 from processor.schemas.documents.schema_files import schema_options
 from processor.settings import UNWRAPS, Settings
-from producers.given_schemas import read_given
+from producers.cli.given_schemas import read_given
 
 if TYPE_CHECKING:
     from processor.wiring.trial import Trial

@@ -34,8 +34,8 @@ from processor.wire.formats import (
 from processor.wire.strict_json import JsonFault, check_limits, read
 from producers.gateway.items import Caller, Item, Refusal, Why
 from producers.gateway.writing import NATIVE, native, otherwise
-from producers.outgoing import Outgoing
-from producers.publish import BATCH_BYTES_MAX
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import BATCH_BYTES_MAX
 
 _MALFORMED = {Reason.NOT_UTF8: Why.MALFORMED, Reason.NOT_JSON: Why.MALFORMED, Reason.TOO_LARGE: Why.TOO_LARGE}
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)

@@ -10,7 +10,7 @@ from json.encoder import encode_basestring_ascii as _quoted
 
 from processor.wire.formats import PULSE, Envelope
 from processor.wire.strict_json import read
-from producers.publish import BATCH_BYTES_MAX
+from producers.publishers.publish import BATCH_BYTES_MAX
 
 NATIVE = frozenset(
     ("id", "tenant_id", "event_type", "payload", "producer", "occurred_at", "schema_version", "specversion")

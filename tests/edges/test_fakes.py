@@ -16,11 +16,11 @@ from processor.settings import MIB
 from processor.validation.validator import Schemas
 from processor.wire.formats import Attribute
 from processor.wire.manifest import payload_digest
-from producers.events import COUNTED, EVENT_TYPES, Form
-from producers.fake import SAMPLE_TENANTS, Plan, fake_messages, sample_tenants
-from producers.faults import FAULT_KINDS
-from producers.lines import BadLine, Reading, read_messages
-from producers.outgoing import Outgoing
+from producers.fake.events import COUNTED, EVENT_TYPES, Form
+from producers.fake.faults import FAULT_KINDS
+from producers.fake.messages import SAMPLE_TENANTS, Plan, fake_messages, sample_tenants
+from producers.publishers.lines import BadLine, Reading, read_messages
+from producers.publishers.outgoing import Outgoing
 from tests.builders import a_delivery
 
 SAMPLES = Path(processor.devstack.__file__).parent / "samples"

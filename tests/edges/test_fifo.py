@@ -18,9 +18,9 @@ from msgspec.structs import replace
 from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
-from producers.doors.sqs import SqsDoor
-from producers.outgoing import Outgoing
-from producers.publish import Accepted, Publisher
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import Accepted, Publisher
+from producers.publishers.sqs import SqsDoor
 from tests.builders import a_body, a_delivery
 from tests.fix_database import Saver, books
 from tests.fix_servers import QUEUE_NUMBERS

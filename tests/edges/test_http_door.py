@@ -9,11 +9,11 @@ from pydantic import SecretStr
 
 from processor.errors import SettingsError, SourceUnavailable
 from processor.wire.manifest import payload_digest
-from producers.doors import Answer, CallFailed
-from producers.doors.http import HttpDoor
-from producers.events import Event, Form, encode
-from producers.outgoing import Outgoing
-from producers.publish import Accepted, Publisher, Refused
+from producers.fake.events import Event, Form, encode
+from producers.publishers import Answer, CallFailed
+from producers.publishers.http import HttpDoor
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import Accepted, Publisher, Refused
 from tests.scripted_server import CLOSE, ScriptedServer, an_answer
 
 

@@ -12,9 +12,9 @@ from processor.check.kafka import check_kafka
 from processor.errors import SettingsError
 from processor.settings import Settings
 from processor.sources.kafka.source import KafkaSource
-from producers.doors import CallFailed
-from producers.doors.kafka import KafkaDoor
-from producers.outgoing import Outgoing
+from producers.publishers import CallFailed
+from producers.publishers.kafka import KafkaDoor
+from producers.publishers.outgoing import Outgoing
 from tests.brokers.kafka import Mock, Tansu
 from tests.edges.test_kafka import take
 

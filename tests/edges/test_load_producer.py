@@ -18,10 +18,10 @@ from click.testing import CliRunner
 from processor.errors import SettingsError, SourceUnavailable
 from processor.wire.manifest import ManifestWriter, payload_digest, read_manifest
 from producers.cli import main
-from producers.load import Effort, Load
-from producers.load_client import Target
-from producers.load_pulses import PAUSE_S_MAX, PAUSE_S_MIN, Plan, Pulse, pulse, timetable
-from producers.load_report import Delays, LoadTally, draw
+from producers.load.client import Target
+from producers.load.pulses import PAUSE_S_MAX, PAUSE_S_MIN, Plan, Pulse, pulse, timetable
+from producers.load.report import Delays, LoadTally, draw
+from producers.load.run import Effort, Load
 
 ACCEPTED = b'{"message_id":"m","delivery_id":"d-1","tenant_id":"t","made_id":false}'
 NO_TRY_MORE = Effort(connections=8, timeout_s=5)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from processor.cli import cli
 from processor.operations import registry
 from processor.runtime.escaping import escaped, json_escaped, printable
-from producers.gateway.grpc_items import status_words
+from producers.gateway.grpc.items import status_words
 from producers.gateway.http.problems import problem_of
 from producers.gateway.items import Refusal, Why
 from tests.builders import a_body, a_delivery

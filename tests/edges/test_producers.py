@@ -18,9 +18,9 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
 from processor.wire.manifest import Line, ManifestWriter, read_manifest
-from producers.doors.sqs import SqsDoor
-from producers.outgoing import Outgoing
-from producers.publish import BATCH_BYTES_MAX, Accepted, Publisher, Receipt, Refused
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import BATCH_BYTES_MAX, Accepted, Publisher, Receipt, Refused
+from producers.publishers.sqs import SqsDoor
 
 QUEUE_URL = "https://sqs.eu-north-1.amazonaws.com/000000000000/events"
 Entries = Sequence[Mapping[str, Any]]

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from processor.errors import SourceUnavailable
-from producers.doors import UNAVAILABLE, Answer, CallFailed
-from producers.doors.opening import DOORS
-from producers.outgoing import Outgoing
-from producers.publish import Accepted, Publisher, Receipt, Refused
+from producers.publishers import UNAVAILABLE, Answer, CallFailed
+from producers.publishers.opening import DOORS
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import Accepted, Publisher, Receipt, Refused
 
 Send = Callable[[Mapping[int, Outgoing]], Answer]
 

@@ -15,9 +15,9 @@ from processor.errors import SettingsError
 from processor.settings import Settings
 from processor.wiring.commands import list_dead_letters, run_audit, run_check
 from processor.wiring.sources import open_source
-from producers.doors import CallFailed
-from producers.doors.amqp import AmqpDoor
-from producers.outgoing import Outgoing
+from producers.publishers import CallFailed
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.rabbitmq import AmqpDoor
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.conformance.test_source import settled
 from tests.edges.test_rabbitmq import take

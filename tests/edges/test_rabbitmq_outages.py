@@ -23,9 +23,9 @@ from processor.operations.audit import audit
 from processor.settings import Settings
 from processor.sources.rabbitmq.source import RabbitMqSource, queue_depth
 from processor.wire.manifest import ManifestWriter
-from producers.doors.amqp import AmqpDoor
-from producers.fake import Plan, fake_messages
-from producers.publish import Accepted, Publisher
+from producers.fake.messages import Plan, fake_messages
+from producers.publishers.publish import Accepted, Publisher
+from producers.publishers.rabbitmq import AmqpDoor
 from tests.brokers.rabbitmq import Broker, RabbitQueue
 from tests.conformance.test_source import settled
 from tests.edges.test_rabbitmq import take

@@ -15,7 +15,7 @@ from processor.settings import Settings
 from processor.sources.sqs.source import sqs_client
 from producers.cli import main as producers_cli
 from producers.gateway.opening import open_intake
-from producers.session import open_client
+from producers.publishers.session import open_client
 
 QUEUE = "https://sqs.us-east-1.amazonaws.com/000000000000/twin"
 ELSEWHERE = {"SQS_QUEUE_URL": QUEUE, "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x"}

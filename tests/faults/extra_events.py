@@ -3,8 +3,8 @@
 import random
 from dataclasses import replace
 
-from producers.events import Form, encode, invent
-from producers.outgoing import Outgoing
+from producers.fake.events import Form, encode, invent
+from producers.publishers.outgoing import Outgoing
 from tests.faults.pulses import load_since
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from processor.errors import ProcessorError
 from processor.wire.manifest import Line, ManifestWriter, payload_digest
-from producers.doors import CallFailed, Door
-from producers.outgoing import Outgoing
+from producers.publishers import CallFailed, Door
+from producers.publishers.outgoing import Outgoing
 
 _AGAIN_S = 0.1
 _PAYLOAD = json.dumps(

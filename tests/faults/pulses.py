@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 import psycopg
 
 from processor.usage.verify import verify
-from producers.events import Event, Form, encode
-from producers.outgoing import Outgoing
+from producers.fake.events import Event, Form, encode
+from producers.publishers.outgoing import Outgoing
 
 Key: TypeAlias = tuple[str | None, str | None]
 """Tenant and message id; the producer of every pulse is the same."""

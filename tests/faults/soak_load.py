@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from processor.wire.manifest import ManifestWriter
-from producers.doors.sqs import SqsDoor
-from producers.fake import SAMPLE_TENANTS, Plan, fake_messages
-from producers.outgoing import Outgoing
-from producers.publish import Accepted, Publisher
+from producers.fake.messages import SAMPLE_TENANTS, Plan, fake_messages
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import Accepted, Publisher
+from producers.publishers.sqs import SqsDoor
 from tests.faults.pulses import Key, Row, add_up, load_since, with_voids
 from tests.faults.steady_load import Sent
 from tests.load.queue_client import QueueClient

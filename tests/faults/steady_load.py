@@ -15,13 +15,13 @@ from typing import Any
 from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import ProcessorError
 from processor.wire.manifest import ManifestWriter
-from producers.doors import Door
-from producers.doors.sqs import SqsDoor
-from producers.fake import SAMPLE_TENANTS, Plan, fake_messages
-from producers.faults import FAULT_KINDS
-from producers.outgoing import Outgoing
-from producers.publish import Accepted, Publisher
-from producers.report import MEANT
+from producers.fake.faults import FAULT_KINDS
+from producers.fake.messages import SAMPLE_TENANTS, Plan, fake_messages
+from producers.publishers import Door
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import Accepted, Publisher
+from producers.publishers.report import MEANT
+from producers.publishers.sqs import SqsDoor
 from tests.faults.pulses import DIGITS, Key, Pulses, load_since, with_voids
 
 _AMOUNTS = ("total", "amount", "used_amount")

@@ -18,7 +18,7 @@ from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import registry
 from processor.settings import Settings
 from producers.gateway.opening import open_intake
-from producers.gateway.protos import ingest_pb2 as pb
+from producers.protos import ingest_pb2 as pb
 from tests.brokers.kafka import Mock
 from tests.brokers.rabbitmq import RabbitQueue
 from tests.builders import a_body

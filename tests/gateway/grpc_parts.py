@@ -13,11 +13,11 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from producers.gateway.grpc_door import GrpcDoor
-from producers.gateway.grpc_service import SERVICE, Bounds
+from producers.gateway.grpc.listener import GrpcDoor
+from producers.gateway.grpc.service import SERVICE, Bounds
 from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Taken, Why, Word
-from producers.gateway.protos import ingest_pb2 as pb
-from producers.gateway.protos.ingest_pb2_grpc import IngestStub
+from producers.protos import ingest_pb2 as pb
+from producers.protos.ingest_pb2_grpc import IngestStub
 
 Result = TypeVar("Result")
 

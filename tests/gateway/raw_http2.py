@@ -3,7 +3,7 @@
 import socket
 import struct
 
-from producers.gateway.grpc_service import SERVICE
+from producers.gateway.grpc.service import SERVICE
 from tests.gateway.grpc_parts import WAIT_S
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

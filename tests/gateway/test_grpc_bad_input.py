@@ -8,11 +8,11 @@ from typing import Any
 import grpc
 import pytest
 
-from producers.gateway import grpc_service
-from producers.gateway.grpc_service import SERVICE
-from producers.gateway.grpc_streams import WINDOW_ITEMS
+from producers.gateway.grpc import service
+from producers.gateway.grpc.service import SERVICE
+from producers.gateway.grpc.streams import WINDOW_ITEMS
 from producers.gateway.items import Item, Refusal, Why
-from producers.gateway.protos import ingest_pb2 as pb
+from producers.protos import ingest_pb2 as pb
 from tests.gateway.grpc_parts import (
     METHODS,
     WAIT_S,
@@ -215,7 +215,7 @@ def test_a_call_beyond_the_places_is_refused_and_health_still_answers(loop: Loop
 
 
 def test_the_bytes_of_all_messages_together_are_bounded(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_service, "MESSAGES_HELD_MAX", 1)
+    monkeypatch.setattr(service, "MESSAGES_HELD_MAX", 1)
     intake, large = PlainIntake(), a_raw(b"0" * 60_000)
     loop.call(intake.open.clear)
 

@@ -12,7 +12,7 @@ from processor.operations import registry
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from producers.gateway.items import Caller, Refusal
-from producers.gateway.protos import ingest_pb2 as pb
+from producers.protos import ingest_pb2 as pb
 from tests.fix_database import Saver
 from tests.gateway import test_grpc_journey as journey
 from tests.gateway.grpc_parts import METHODS, Door, Loop, PlainKeys, a_raw, answer_of

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from producers.gateway.items import Item, Refusal, Why
-from producers.gateway.protos import ingest_pb2 as pb
+from producers.protos import ingest_pb2 as pb
 from tests.gateway.grpc_parts import (
     METHODS,
     WAIT_S,

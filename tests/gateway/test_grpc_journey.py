@@ -21,15 +21,15 @@ from processor.pipeline.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.wire.manifest import ManifestWriter
-from producers.doors import UNAVAILABLE, Answer, CallFailed
-from producers.doors.grpc import GrpcDoor as Sender
-from producers.fake import Plan, fake_messages
+from producers.fake.messages import Plan, fake_messages
 from producers.gateway.intake import QueueIntake
 from producers.gateway.items import Keys
 from producers.gateway.opening import open_intake, open_keys
-from producers.gateway.protos import ingest_pb2 as pb
-from producers.outgoing import Outgoing
-from producers.publish import Accepted, Publisher, Refused
+from producers.protos import ingest_pb2 as pb
+from producers.publishers import UNAVAILABLE, Answer, CallFailed
+from producers.publishers.grpc import GrpcDoor as Sender
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import Accepted, Publisher, Refused
 from tests.fix_database import Saver, books, count
 from tests.gateway.grpc_parts import (
     WAIT_S,

@@ -13,8 +13,8 @@ import pytest
 
 from processor.devstack.servers.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.runtime.logs import LINES_MAX
-from producers.doors.grpc import GrpcDoor as Sender
-from producers.outgoing import Outgoing
+from producers.publishers.grpc import GrpcDoor as Sender
+from producers.publishers.outgoing import Outgoing
 from tests.gateway import raw_http2 as raw
 from tests.gateway.grpc_parts import WAIT_S
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from processor.wire.formats import TRACE_NAMES
-from producers.gateway import protos
-from producers.gateway.grpc_items import STATUS
-from producers.gateway.grpc_service import SERVICE, IngestService
+from producers import protos
+from producers.gateway.grpc.items import STATUS
+from producers.gateway.grpc.service import SERVICE, IngestService
 from producers.gateway.items import Why
-from producers.gateway.protos import ingest_pb2 as pb
-from producers.gateway.protos import usage_pb2 as usage_pb
+from producers.protos import ingest_pb2 as pb
+from producers.protos import usage_pb2 as usage_pb
 from tests.gateway.grpc_parts import BOUNDS, PlainIntake, PlainKeys
 
 FOLDER = Path(protos.__file__).parent

@@ -25,12 +25,12 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from processor.devstack.servers.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import SettingsError
 from producers.cli import main
-from producers.doors.grpc import GrpcDoor as Sender
-from producers.gateway import grpc_door
-from producers.gateway.grpc_door import GrpcDoor
-from producers.gateway.grpc_service import SERVICE
-from producers.gateway.protos import ingest_pb2 as pb
-from producers.outgoing import Outgoing
+from producers.gateway.grpc import listener
+from producers.gateway.grpc.listener import GrpcDoor
+from producers.gateway.grpc.service import SERVICE
+from producers.protos import ingest_pb2 as pb
+from producers.publishers.grpc import GrpcDoor as Sender
+from producers.publishers.outgoing import Outgoing
 from tests.gateway.grpc_parts import (
     BOUNDS,
     WAIT_S,
@@ -54,7 +54,7 @@ def loop() -> Iterator[Loop]:
 
 
 def test_health_follows_the_queue_and_the_keys(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_door, "HEALTH_EVERY_S", 0.02)
+    monkeypatch.setattr(listener, "HEALTH_EVERY_S", 0.02)
     intake, keys = PlainIntake(), PlainKeys()
 
     with a_door(loop, intake, keys) as door:
@@ -75,7 +75,7 @@ def test_health_follows_the_queue_and_the_keys(loop: Loop, monkeypatch: pytest.M
 def test_an_intake_that_does_not_say_whether_it_is_ready_is_not(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpc_door, "HEALTH_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(listener, "HEALTH_TIMEOUT_S", 0.02)
     intake = PlainIntake()
     monkeypatch.setattr(intake, "ready", asyncio.Event().wait)
 
@@ -118,7 +118,7 @@ def begin_to_stop(door: Door, grace_s: float = WAIT_S) -> "Future[None]":
 def test_a_stop_gives_calls_that_are_here_their_word_and_takes_no_other(
     loop: Loop, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpc_door, "LAST_WORDS_S", 0.05)
+    monkeypatch.setattr(listener, "LAST_WORDS_S", 0.05)
     intake = PlainIntake()
     loop.call(intake.open.clear)
 

@@ -15,11 +15,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from processor.operations import registry
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
-from producers.gateway.grpc_streams import WINDOW_ITEMS
-from producers.gateway.grpc_usage import SERVICE
+from producers.gateway.grpc.streams import WINDOW_ITEMS
+from producers.gateway.grpc.usage import SERVICE
 from producers.gateway.items import Item, Refusal, Why
-from producers.gateway.protos.usage_pb2 import ConsumeReply, ConsumeRequest
-from producers.gateway.protos.usage_pb2_grpc import UsageServiceStub
+from producers.protos.usage_pb2 import ConsumeReply, ConsumeRequest
+from producers.protos.usage_pb2_grpc import UsageServiceStub
 from tests.fix_database import Saver
 from tests.gateway.grpc_parts import WAIT_S, Door, Loop, PlainIntake, PlainKeys, a_door, refusal_of
 from tests.gateway.test_grpc_journey import a_gateway, process_all

@@ -15,8 +15,9 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.gateway import grpc_front, grpc_open, grpc_places, grpc_service
-from producers.gateway.grpc_places import (
+from producers.gateway.grpc import front as grpc_front
+from producers.gateway.grpc import open_methods, places, service
+from producers.gateway.grpc.places import (
     FIRST_FRAMES,
     FIRST_FRAMES_PER_S,
     FRAMES_AT_ONCE,
@@ -27,7 +28,7 @@ from producers.gateway.grpc_places import (
     Stage,
 )
 from producers.gateway.items import Caller, Refusal, Why
-from producers.gateway.protos import ingest_pb2 as pb
+from producers.protos import ingest_pb2 as pb
 from tests.gateway import raw_http2 as raw
 from tests.gateway.grpc_parts import (
     WAIT_S,
@@ -90,7 +91,7 @@ def door(loop: Loop) -> Iterator[Door]:
 
 def some_frames(pace: pytest.MonkeyPatch) -> None:
     """Let nothing but what may come at once come in from one address without a key."""
-    pace.setattr(grpc_places, "FRAMES_PER_S", 0.001)
+    pace.setattr(places, "FRAMES_PER_S", 0.001)
 
 
 # ── connections ───────────────────────────────────────────────────────────────────────────────────────
@@ -196,14 +197,14 @@ def test_a_flood_without_a_key_comes_in_at_a_pace(
                 connection.send(sent)
         wait_until(lambda: sum(passed) > FRAMES_AT_ONCE / 2, "some came in", wait_s=WAIT_S)
     # The first ones of each, and of the neighbour's seven calls.
-    assert sum(passed) <= FRAMES_AT_ONCE + grpc_places.FRAMES_IN_TURN + (5 + 7) * FIRST_FRAMES
+    assert sum(passed) <= FRAMES_AT_ONCE + places.FRAMES_IN_TURN + (5 + 7) * FIRST_FRAMES
 
 
 @pytest.mark.parametrize("keys", [TwoKeys(), PlainKeys()], ids=["keys", "keys are off"])
 def test_any_number_of_new_channels_is_answered_as_each_that_has_shown_its_key_makes_room(
     loop: Loop, keys: PlainKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpc_places, "FIRST_FRAMES_PER_S", 50)
+    monkeypatch.setattr(places, "FIRST_FRAMES_PER_S", 50)
 
     async def answered(target: str) -> None:
         async with grpc.aio.insecure_channel(target, (("grpc.use_local_subchannel_pool", 1),)) as channel:
@@ -217,7 +218,7 @@ def test_any_number_of_new_channels_is_answered_as_each_that_has_shown_its_key_m
 def test_of_connections_that_have_ended_nothing_waits_for_its_turn(
     loop: Loop, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpc_places, "FIRST_FRAMES_PER_S", 20)
+    monkeypatch.setattr(places, "FIRST_FRAMES_PER_S", 20)
     said = b"".join(raw.a_call(raw.INGEST, stream, b"") for stream in range(1, 99, 2))
 
     with contextlib.ExitStack() as storm:
@@ -366,7 +367,7 @@ def test_frames_are_counted_however_they_are_cut(data: st.DataObject) -> None:
 def test_watches_take_no_place_of_what_has_a_key_and_leave_check_alone(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpc_open, "WATCHES_MAX", 9)
+    monkeypatch.setattr(open_methods, "WATCHES_MAX", 9)
     with a_door(loop, PlainIntake(), TwoKeys(), calls_max=9) as door, a_neighbour(door):
         stub: Any = HealthStub(door.channel)
         watches = [stub.Watch(HealthCheckRequest(), timeout=WAIT_S) for _ in range(50)]
@@ -384,7 +385,7 @@ def test_watches_take_no_place_of_what_has_a_key_and_leave_check_alone(
 
 
 def test_a_watch_ends_in_time(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_open, "WATCH_S", 0.1)
+    monkeypatch.setattr(open_methods, "WATCH_S", 0.1)
     with a_door(loop, PlainIntake()) as door:
         stub: Any = HealthStub(door.channel)
         watch = stub.Watch(HealthCheckRequest(), timeout=WAIT_S)
@@ -399,7 +400,7 @@ def test_a_watch_ends_in_time(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_call_without_a_key_that_sends_no_message_ends_in_time(
     loop: Loop, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpc_open, "CALL_S", 0.1)
+    monkeypatch.setattr(open_methods, "CALL_S", 0.1)
     with a_door(loop, PlainIntake(), TwoKeys()) as door, raw.a_connection(door.port) as connection:
         connection.sendall(raw.a_call(path))
         said = b""
@@ -438,7 +439,7 @@ def test_one_tenants_calls_leave_places_to_another(loop: Loop) -> None:
 def test_streams_of_one_tenant_leave_room_for_the_messages_of_another(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpc_service, "MESSAGES_HELD_MAX", 1)
+    monkeypatch.setattr(service, "MESSAGES_HELD_MAX", 1)
     intake, large = PlainIntake(), a_raw(b"0" * 200_000)
     loop.call(intake.open.clear)
     with a_door(loop, intake, TwoKeys(), message_bytes_max=900_000) as door:

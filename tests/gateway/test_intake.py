@@ -15,9 +15,9 @@ from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Envelope, decode
 from producers.gateway.effort import ITEM
-from producers.gateway.gather import Gather
 from producers.gateway.intake import BREATH_WEIGHT, QueueIntake
 from producers.gateway.items import Caller, Item, Why
+from producers.gateway.queue.gather import Gather
 from producers.gateway.reading import Reading
 from tests.fix_database import Saver
 from tests.gateway.taking import (

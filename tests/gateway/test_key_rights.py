@@ -17,8 +17,8 @@ from processor.pipeline.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.wire.sender_rights import Rights
-from producers.gateway.grpc_usage import SERVICE
-from producers.gateway.protos import ingest_pb2 as pb
+from producers.gateway.grpc.usage import SERVICE
+from producers.protos import ingest_pb2 as pb
 from tests.fix_database import Saver, books
 from tests.fix_meters import add_meter, totals
 from tests.gateway.grpc_parts import WAIT_S, Door, Loop, a_raw, answer_of

@@ -21,10 +21,10 @@ from processor.devstack.seed import seed
 from processor.operations.audit import audit
 from processor.sources.kafka.source import queue_depth
 from processor.wire.manifest import Line, ManifestWriter, State
-from producers.doors.kafka import KafkaDoor
-from producers.fake import Plan, fake_messages
-from producers.outgoing import Outgoing
-from producers.publish import Accepted, Publisher
+from producers.fake.messages import Plan, fake_messages
+from producers.publishers.kafka import KafkaDoor
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import Accepted, Publisher
 from tests.brokers.kafka import Mock, Tansu
 from tests.fix_database import books
 from tests.rig import wait_until

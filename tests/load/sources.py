@@ -19,11 +19,11 @@ from typing import TypeAlias
 import psycopg
 
 from processor.devstack.servers.children import Child, free_port
-from producers.doors import Door
-from producers.doors.amqp import AmqpDoor
-from producers.doors.kafka import KafkaDoor
-from producers.outgoing import Outgoing
-from producers.publish import Accepted, Publisher
+from producers.publishers import Door
+from producers.publishers.kafka import KafkaDoor
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import Accepted, Publisher
+from producers.publishers.rabbitmq import AmqpDoor
 from tests.brokers.kafka import Tansu
 from tests.brokers.rabbitmq import Broker, RabbitQueue, program
 from tests.load import events, measures

@@ -27,15 +27,15 @@ from processor.handover.sink import Accepted, AcceptedInPart, HttpSink, InTroubl
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.wire.bounds import http_date, wait_s_of
-from producers.doors import CallFailed
-from producers.doors.grpc import GrpcDoor
-from producers.doors.http import HttpDoor
-from producers.doors.sqs import SqsDoor
-from producers.gateway.posting import Endpoint as AsyncEndpoint
-from producers.gateway.protos import ingest_pb2 as pb
-from producers.gateway.protos.ingest_pb2_grpc import IngestServicer, add_IngestServicer_to_server
-from producers.load_client import Connection, Reply, Target
-from producers.outgoing import Outgoing
+from producers.gateway.queue.posting import Endpoint as AsyncEndpoint
+from producers.load.client import Connection, Reply, Target
+from producers.protos import ingest_pb2 as pb
+from producers.protos.ingest_pb2_grpc import IngestServicer, add_IngestServicer_to_server
+from producers.publishers import CallFailed
+from producers.publishers.grpc import GrpcDoor
+from producers.publishers.http import HttpDoor
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.sqs import SqsDoor
 from tests.scripted_server import ScriptedServer
 
 ABSURD = (

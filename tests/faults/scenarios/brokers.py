@@ -6,8 +6,8 @@ load ─▶ KafkaDoor ─▶ Tansu ✗ ─▶ the fleet ✗
 
 from dataclasses import dataclass, replace
 
-from producers.doors.amqp import AmqpDoor
-from producers.doors.kafka import KafkaDoor
+from producers.publishers.kafka import KafkaDoor
+from producers.publishers.rabbitmq import AmqpDoor
 from tests.brokers.kafka import Tansu, tansu
 from tests.brokers.rabbitmq import Broker, RabbitQueue, program
 from tests.faults.field import Field

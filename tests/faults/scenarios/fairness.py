@@ -23,10 +23,10 @@ from pydantic import SecretStr
 
 from processor.devstack.servers.children import free_port
 from processor.operations.registry import add_key, add_tenant, publish_schema
-from producers.doors.grpc import GrpcDoor
-from producers.doors.http import HttpDoor
-from producers.doors.sqs import SqsDoor
-from producers.gateway.protos.ingest_pb2_grpc import IngestStub
+from producers.protos.ingest_pb2_grpc import IngestStub
+from producers.publishers.grpc import GrpcDoor
+from producers.publishers.http import HttpDoor
+from producers.publishers.sqs import SqsDoor
 from tests.faults.field import DATABASE, LOGIN, Field, ScenarioFailed
 from tests.faults.fleet import Fleet
 from tests.faults.hostile import Target

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 from processor.sources.sqs.source import SqsSource
 from processor.wire.manifest import ManifestWriter
-from producers.doors.sqs import SqsDoor
-from producers.outgoing import Outgoing
-from producers.publish import Accepted, Publisher
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import Accepted, Publisher
+from producers.publishers.sqs import SqsDoor
 from tests.faults.extra_events import an_extra_event
 from tests.faults.field import Field, ScenarioFailed
 from tests.faults.interceptors import lose_reply

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from processor.devstack.servers.children import free_port
-from producers.doors import Answer, CallFailed, Door
-from producers.doors.http import HttpDoor
-from producers.outgoing import Outgoing
+from producers.publishers import Answer, CallFailed, Door
+from producers.publishers.http import HttpDoor
+from producers.publishers.outgoing import Outgoing
 from tests.faults.field import Field, ScenarioFailed
 from tests.faults.fleet import Fleet
 from tests.faults.interceptors import delay, lose_reply

@@ -5,8 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-from producers.events import Event, Form, encode
-from producers.outgoing import Outgoing
+from producers.fake.events import Event, Form, encode
+from producers.publishers.outgoing import Outgoing
 from tests.faults.dying import COMMITTED, NOTHING_COMMITTED
 from tests.faults.field import SETTINGS, Field, ScenarioFailed
 from tests.faults.run import Scenario

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from processor.wire.manifest import ManifestWriter
-from producers.publish import Accepted, Publisher
+from producers.publishers.publish import Accepted, Publisher
 from tests.faults.extra_events import an_extra_event
 from tests.faults.field import DATABASE, SETTINGS, Field, ScenarioFailed
 from tests.faults.run import Scenario

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 
 import grpc
 
-from producers.gateway.protos import ingest_pb2 as pb
-from producers.gateway.protos.ingest_pb2_grpc import IngestStub
-from producers.load_pulses import Plan, pulse
+from producers.load.pulses import Plan, pulse
+from producers.protos import ingest_pb2 as pb
+from producers.protos.ingest_pb2_grpc import IngestStub
 
 GRACE_S = 10.0
 
