@@ -5,7 +5,7 @@ from typing import Any
 
 from processor.settings import Settings
 from processor.sources.rabbitmq.source import OnArrival, RabbitMqSource
-from tests.brokers.rabbitmq import RabbitQueue
+from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.rig import wait_until
 
 

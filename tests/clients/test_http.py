@@ -9,7 +9,7 @@ from processor.devstack.servers.sqs import EmbeddedSqs
 from tests.clients import cloudevent
 from tests.clients.flow import PULSE, Flow, of_queue
 from tests.clients.npm import RunNode
-from tests.gateway.http_rig import a_gateway, settings_of
+from tests.gateway.http.rig import a_gateway, settings_of
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from processor.devstack.servers.sqs import EmbeddedSqs
-from tests.gateway.http_rig import Gateway, a_gateway, a_pulse, settings_of
+from tests.gateway.http.rig import Gateway, a_gateway, a_pulse, settings_of
 
 PULSE = json.dumps(a_pulse())
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from processor.schemas.schema_text import schema_text
-from tests.brokers import require
+from tests.broker_servers import require
 
 LOCK = Path(__file__).parents[2] / "requirements" / "development.txt"
 FETCH_S = 300

@@ -22,8 +22,9 @@ from processor.sources.kafka.source import KafkaSource
 from processor.sources.rabbitmq.source import RabbitMqSource
 from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Attribute
-from tests.brokers.kafka import Mock, Sender, Tansu, tansu
-from tests.brokers.rabbitmq import Broker, RabbitQueue
+from tests.broker_servers.kafka import Mock, Sender, Tansu, tansu
+from tests.broker_servers.rabbitmq import Broker, RabbitQueue
+from tests.chaos.tcp_proxy import TcpProxy
 from tests.conformance.test_source import (
     PATIENCE_S,
     Queue,
@@ -32,7 +33,6 @@ from tests.conformance.test_source import (
     sender,
     settled,
 )
-from tests.faults.tcp_proxy import TcpProxy
 from tests.rabbit_sources import a_rabbitmq_source
 from tests.rig import wait_until
 

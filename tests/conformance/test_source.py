@@ -32,10 +32,10 @@ from processor.sources.quarantine import QuarantineSource, Selection
 from processor.sources.rabbitmq.source import RabbitMqSource
 from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Attribute
-from tests.brokers.kafka import Mock, send_with_header
-from tests.brokers.rabbitmq import RabbitQueue
+from tests.broker_servers.kafka import Mock, send_with_header
+from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.builders import a_body
-from tests.fix_database import Saver, books
+from tests.fixtures.database import Saver, books
 from tests.kafka_sources import a_kafka_source, end_membership
 from tests.rabbit_sources import a_rabbitmq_source, end_connection, put_too_deep
 

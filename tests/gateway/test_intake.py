@@ -19,7 +19,7 @@ from producers.gateway.intake import BREATH_WEIGHT, QueueIntake
 from producers.gateway.items import Caller, Item, Why
 from producers.gateway.queue.gather import Gather
 from producers.gateway.reading import Reading
-from tests.fix_database import Saver
+from tests.fixtures.database import Saver
 from tests.gateway.taking import (
     a_pulse,
     an_intake,

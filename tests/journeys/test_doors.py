@@ -18,8 +18,8 @@ from click.testing import CliRunner, Result
 from processor.devstack.servers.children import free_port
 from processor.operations.audit import Report
 from producers.cli import main
-from tests.brokers.kafka import tansu
-from tests.brokers.rabbitmq import RabbitQueue
+from tests.broker_servers.kafka import tansu
+from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.rig import Rig, wait_until
 
 EVENTS = 600

@@ -25,8 +25,8 @@ from producers.fake.messages import Plan, fake_messages
 from producers.publishers.kafka import KafkaDoor
 from producers.publishers.outgoing import Outgoing
 from producers.publishers.publish import Accepted, Publisher
-from tests.brokers.kafka import Mock, Tansu
-from tests.fix_database import books
+from tests.broker_servers.kafka import Mock, Tansu
+from tests.fixtures.database import books
 from tests.rig import wait_until
 
 EVENTS = 400

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from processor.model import Delivery
 from processor.operations import registry, retention
 from tests.builders import a_delivery
-from tests.fix_database import MakeSaver, Saver
-from tests.fix_meters import add_meter, differences
+from tests.fixtures.database import MakeSaver, Saver
+from tests.fixtures.meters import add_meter, differences
 
 Db = psycopg.Connection[Any]
 

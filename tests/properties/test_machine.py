@@ -31,7 +31,7 @@ from processor.sources.quarantine import QuarantineSource, Selection, discard
 from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.builders import ORDER_SCHEMA
-from tests.fix_meters import add_meter, differences
+from tests.fixtures.meters import add_meter, differences
 from tests.properties.ledger import GARBAGE, POISON, SIZE_MAX, Event, Ledger, Meter, Place
 from tests.properties.tables import MONTHS_PASS, PLACES, RESET, USAGE
 from tests.rig import wait_until

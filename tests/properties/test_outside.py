@@ -19,7 +19,7 @@ from processor.sources.sqs.messages import read_messages
 from processor.wire import beside
 from processor.wire.bounds import COUNT_MAX
 from tests.builders import a_body
-from tests.fix_database import Saver, books
+from tests.fixtures.database import Saver, books
 
 NOW = datetime.now(UTC)
 

@@ -15,7 +15,7 @@ from processor.model import Settlement
 from processor.operations import registry
 from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Attribute
-from tests.fix_database import Saver
+from tests.fixtures.database import Saver
 from tests.properties.anything import Sending, sendings
 from tests.properties.test_deliveries import exact, has_odd_text, payload_of
 

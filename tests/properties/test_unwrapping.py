@@ -14,8 +14,8 @@ from processor.validation.validator import Schemas
 from processor.wire.formats import Attribute
 from processor.wire.strict_json import JsonFault, read
 from tests.builders import SENT_AT, a_delivery
+from tests.decoding.test_unwrapping import an_eventbridge_event, an_s3_record
 from tests.properties.anything import Writer
-from tests.spine.test_unwrapping import an_eventbridge_event, an_s3_record
 
 KINDS = ("sns", "eventbridge", "s3")
 RULES = tuple(
