@@ -9,7 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from processor.database.sqlstates import Remedy
 from processor.errors import Reason
 from processor.model import Outcome
-from processor.runtime import metrics as grpc_measures
+from processor.runtime import metrics
 from producers.gateway import metrics as gateway_metrics
 from producers.gateway.grpc import metrics as grpc_measures
 from producers.gateway.http import measures
