@@ -80,7 +80,7 @@ def test_the_page_of_the_gateways_has_each_code_status_method_and_route() -> Non
     assert [
         code
         for code, status in STATUSES.items()
-        if not re.search(rf"^\| [^|]*{status}[^|]* \| [^|]*`{code}`", page, re.M)
+        if not re.search(rf"^\| [^|]*{status}[^|]* \| [^|]*`{code}`", page, re.MULTILINE)
     ] == []
 
 
