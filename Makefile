@@ -46,7 +46,7 @@ docs: setup
 
 # Some seconds, offline. The tests check every link: tests/shape/test_links.py.
 site: setup
-	@$(BIN)/zensical build --strict
+	@$(BIN)/python -m zensical build --strict
 
 # Static, and offline: what can do harm in Python (ruff's S, which `check` has too), the Dockerfile and shell scripts.
 audit: setup

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from pymdownx.slugs import slugify
 
+from tests.reference.site import leaves_docs
+
 TOP = Path(__file__).parents[2]
 _LINK = re.compile(r"\]\((?P<target>[^)#\s]*)(?:#(?P<anchor>[^)\s]*))?\)")
 _HEADING = re.compile(r"^#{1,6} +(?P<title>.+?) *#*$", re.MULTILINE)
@@ -66,3 +68,17 @@ def test_a_link_to_nothing_and_one_to_no_heading_are_found(tmp_path: Path) -> No
 
     assert list(_links(page)) == [("", "a-b-c"), ("", "d"), ("x.md", "")]
     assert _anchors(page) == {"a-b-c"}
+
+
+@pytest.mark.parametrize(
+    ("target", "leaves"),
+    [
+        ("../../processor/__init__.py", True),
+        ("../sql/README.md#sql", True),
+        ("../reference/formats.md#binding", False),
+        ("formats.md", False),
+        ("https://example.com/", False),
+    ],
+)
+def test_the_site_knows_links_that_leave_it(target: str, *, leaves: bool) -> None:
+    assert leaves_docs(target) is leaves
