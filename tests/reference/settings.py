@@ -64,9 +64,14 @@ def _meaning(lines: list[str]) -> str:
     parts = []
     for indented, group in groupby((line[1:] for line in lines), lambda line: line.startswith("   ")):
         text = "\n".join(line[3:].rstrip() if indented else line[1:] for line in group)
-        # A name in angle brackets is no tag, and a star no emphasis.
-        parts.append(f"```\n{text}\n```\n" if indented else re.sub(r"([<*])", r"\\\1", text) + "\n")
+        parts.append(f"```\n{text}\n```\n" if indented else _prose(text) + "\n")
     return "\n".join(parts)
+
+
+def _prose(text: str) -> str:
+    """Show names of settings as code; a name in angle brackets is no tag, and a star no emphasis."""
+    escaped = re.sub(r"([<*])", r"\\\1", text)
+    return re.sub(r"(?<![`\w])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?:=[\w.]+)?(?![`\w])", r"`\g<0>`", escaped)
 
 
 def _facts(name: str) -> str:
@@ -76,7 +81,8 @@ def _facts(name: str) -> str:
     default = f"Default: `{field.default}`." if field.default is not None else "No default."
     other = [f"`{alias}`" for alias in _names(field) if alias != name]
     read_too = f" Also read: {', '.join(other)}." if other else ""
-    return f"{', '.join([_type(field.annotation), *_bounds(field)]).capitalize()}. {default}{read_too}"
+    first, *rest = [_type(field.annotation), *_bounds(field)]
+    return f"{', '.join([first[0].upper() + first[1:], *rest])}. {default}{read_too}"
 
 
 def _names(field: FieldInfo) -> list[str]:
