@@ -22,6 +22,16 @@ def tree(command: click.Command, context: click.Context) -> Iterator[click.Conte
             yield from tree(child, click.Context(child, info_name=name, parent=context))
 
 
+def paths() -> set[str]:
+    """Name every command, such as `processor schema publish`."""
+    roots = (("processor", processor), ("producers", producers))
+    return {
+        context.command_path
+        for name, root in roots
+        for context in tree(root, click.Context(root, info_name=name))
+    }
+
+
 def commands_page() -> str:
     """Write the page."""
     parts = [

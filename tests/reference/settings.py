@@ -5,7 +5,7 @@ Settings      ──▶ types, bounds, defaults and other names
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from types import UnionType
@@ -14,7 +14,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
 
+from processor import settings
 from processor.settings import Settings
 from tests.reference import MARK
 
@@ -41,22 +43,39 @@ _TYPES: Mapping[object, str] = {
 _BOUNDS = {Ge: ("ge", "at least"), Gt: ("gt", "above"), Le: ("le", "at most"), Lt: ("lt", "below")}
 
 
-def settings_page() -> str:
-    """Write the page."""
+def settings_page(paths: Collection[str]) -> str:
+    """Write the page; `paths` are all commands."""
     mark = MARK.format(source=".env-template and processor/settings.py")
-    return "\n".join([mark, _HEAD, *_sections(TEMPLATE.read_text(encoding="utf-8"))])
+    return "\n".join([mark, _HEAD, *_sections(TEMPLATE.read_text(encoding="utf-8"), paths)])
 
 
-def _sections(template: str) -> Iterator[str]:
+def _sections(template: str, paths: Collection[str]) -> Iterator[str]:
     for paragraph in template.split("\n\n"):
         *lines, last = paragraph.strip().splitlines()
         if section := _SECTION.fullmatch(paragraph.splitlines()[0]):
             yield f"## {section['heading']}\n"
-            yield _meaning(paragraph.splitlines()[1:])
         elif variable := _VARIABLE.fullmatch(last):
             yield f"### {variable['name']}\n"
             yield _facts(variable["name"]) + "\n"
             yield _meaning(lines)
+            if commands := readers(variable["name"], paths):
+                yield f"Read by {', '.join(f'`{command}`' for command in commands)}.\n"
+
+
+def readers(name: str, paths: Collection[str]) -> list[str]:
+    """Give the commands that read a setting."""
+    classes = [
+        value
+        for value in vars(settings).values()
+        if isinstance(value, type) and issubclass(value, BaseSettings) and value is not Settings
+    ]
+    words = {
+        word
+        for group in classes
+        if name.lower() in group.model_fields
+        for word in re.findall(r"`([a-z ]+)`", group.__doc__ or "")
+    }
+    return sorted(path for path in paths if path in words or path.partition(" ")[2] in words)
 
 
 def _meaning(lines: list[str]) -> str:

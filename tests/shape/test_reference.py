@@ -5,26 +5,19 @@ import re
 from pathlib import Path
 from typing import Any
 
-import click
 import psycopg
 import pytest
 
-from processor.cli import cli as processor
 from processor.cli.errors import Exit
 from processor.settings import Settings
-from producers.cli import main as producers
 from producers.gateway.http.problems import STATUSES
 from producers.protos import ingest_pb2
 from tests.reference import FOLDER
-from tests.reference.commands import commands_page, tree
-from tests.reference.settings import TEMPLATE, settings_page
+from tests.reference.commands import commands_page, paths
+from tests.reference.settings import readers, settings_page
 from tests.reference.tables import tables_page
 
-PATHS = {
-    context.command_path
-    for name, root in (("processor", processor), ("producers", producers))
-    for context in tree(root, click.Context(root, info_name=name))
-}
+PATHS = paths()
 
 
 def _page(name: str) -> str:
@@ -36,7 +29,7 @@ def test_the_page_of_commands_is_up_to_date() -> None:
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:
-    assert _page("settings.md") == settings_page(), "run `make docs`"
+    assert _page("settings.md") == settings_page(PATHS), "run `make docs`"
 
 
 @pytest.mark.skipif(
@@ -53,16 +46,8 @@ def test_every_setting_and_every_command_has_a_heading() -> None:
     assert headings >= PATHS
 
 
-def test_each_section_of_the_template_names_the_commands_that_read_it() -> None:
-    template = TEMPLATE.read_text(encoding="utf-8")
-    sections = re.findall(r"^# ── .*\n# Read by: ", template, re.MULTILINE)
-    named = re.findall(
-        r"`((?:processor|producers) [a-z ]+)`", "".join(re.findall(r"# Read by: .*(?:\n# .*)*", template))
-    )
-
-    assert len(sections) == template.count("# ── ")
-    assert named
-    assert set(named) <= PATHS
+def test_a_setting_names_commands_that_exist() -> None:
+    assert {command for name in Settings.model_fields for command in readers(name, PATHS)} <= PATHS
 
 
 def test_the_page_of_exit_codes_has_each_code() -> None:
