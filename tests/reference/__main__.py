@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from tests.reference import FOLDER
-from tests.reference.commands import commands_page, paths
+from tests.reference.commands import commands_page
 from tests.reference.settings import settings_page
 from tests.reference.tables import migrated_tables_page
 
@@ -14,7 +14,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pages = {
             "commands.md": commands_page(),
-            "settings.md": settings_page(paths()),
+            "settings.md": settings_page(),
             "tables.md": migrated_tables_page(Path(folder)),
         }
     for name, text in pages.items():

@@ -22,14 +22,10 @@ def tree(command: click.Command, context: click.Context) -> Iterator[click.Conte
             yield from tree(child, click.Context(child, info_name=name, parent=context))
 
 
-def paths() -> set[str]:
-    """Name every command, such as `processor schema publish`."""
-    roots = (("processor", processor), ("producers", producers))
-    return {
-        context.command_path
-        for name, root in roots
-        for context in tree(root, click.Context(root, info_name=name))
-    }
+def contexts() -> Iterator[click.Context]:
+    """Give every command of both programs."""
+    for name, root in (("processor", processor), ("producers", producers)):
+        yield from tree(root, click.Context(root, info_name=name))
 
 
 def commands_page() -> str:
@@ -40,9 +36,8 @@ def commands_page() -> str:
         "`--help` prints the same. See also [settings](settings.md) and [exit codes](exit-codes.md).\n",
         "In a checkout `. .venv/bin/activate` puts both commands on the PATH.\n",
     ]
-    for name, root in (("processor", processor), ("producers", producers)):
-        for context in tree(root, click.Context(root, info_name=name)):
-            parts += _section(context)
+    for context in contexts():
+        parts += _section(context)
     return "\n".join(parts)
 
 

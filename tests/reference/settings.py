@@ -5,20 +5,19 @@ Settings      ──▶ types, bounds, defaults and other names
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings
 
-from processor import settings
 from processor.settings import Settings
 from tests.reference import MARK
+from tests.reference.readers import readers
 
 TEMPLATE = Path(__file__).parents[2] / ".env-template"
 _HEAD = """\
@@ -28,7 +27,7 @@ A setting is an environment variable, or a line of `.env` in the current folder.
 empty variable counts as not set.
 
 `processor settings --template > .env` writes a file to fill in. `processor settings` prints the values in
-force, and where each comes from.
+force, and where each comes from. `processor settings` and `processor check` read all settings.
 """
 _SECTION = re.compile(r"# ── (?P<heading>.*?) ─+")
 _VARIABLE = re.compile(r"#(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)")
@@ -43,13 +42,13 @@ _TYPES: Mapping[object, str] = {
 _BOUNDS = {Ge: ("ge", "at least"), Gt: ("gt", "above"), Le: ("le", "at most"), Lt: ("lt", "below")}
 
 
-def settings_page(paths: Collection[str]) -> str:
-    """Write the page; `paths` are all commands."""
+def settings_page() -> str:
+    """Write the page."""
     mark = MARK.format(source=".env-template and processor/settings.py")
-    return "\n".join([mark, _HEAD, *_sections(TEMPLATE.read_text(encoding="utf-8"), paths)])
+    return "\n".join([mark, _HEAD, *_sections(TEMPLATE.read_text(encoding="utf-8"))])
 
 
-def _sections(template: str, paths: Collection[str]) -> Iterator[str]:
+def _sections(template: str) -> Iterator[str]:
     for paragraph in template.split("\n\n"):
         *lines, last = paragraph.strip().splitlines()
         if section := _SECTION.fullmatch(paragraph.splitlines()[0]):
@@ -58,24 +57,8 @@ def _sections(template: str, paths: Collection[str]) -> Iterator[str]:
             yield f"### {variable['name']}\n"
             yield _facts(variable["name"]) + "\n"
             yield _meaning(lines)
-            if commands := readers(variable["name"], paths):
+            if commands := readers(variable["name"]):
                 yield f"Read by {', '.join(f'`{command}`' for command in commands)}.\n"
-
-
-def readers(name: str, paths: Collection[str]) -> list[str]:
-    """Give the commands that read a setting."""
-    classes = [
-        value
-        for value in vars(settings).values()
-        if isinstance(value, type) and issubclass(value, BaseSettings) and value is not Settings
-    ]
-    words = {
-        word
-        for group in classes
-        if name.lower() in group.model_fields
-        for word in re.findall(r"`([a-z ]+)`", group.__doc__ or "")
-    }
-    return sorted(path for path in paths if path in words or path.partition(" ")[2] in words)
 
 
 def _meaning(lines: list[str]) -> str:
@@ -114,6 +97,8 @@ def _type(annotation: Any) -> str:
     if origin in (Union, UnionType):
         [one] = [argument for argument in get_args(annotation) if argument is not type(None)]
         return _type(one)
+    if origin is Annotated:
+        return _type(get_args(annotation)[0])
     if origin is Literal:
         return "one of " + ", ".join(f"`{value}`" for value in get_args(annotation))
     return next(word for kind, word in _TYPES.items() if kind in (annotation, origin) or _is(origin, kind))
