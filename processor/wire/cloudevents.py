@@ -136,8 +136,8 @@ def _read(
     enveloped = [value for value in types.values() if _is_enveloped(value)]
     if enveloped and not (is_event and all(_ONE.fullmatch(str(value)) for value in enveloped)):
         raise _Fault(
-            f"content-type: {enveloped[0][:64]!r}, and the body is none; expected one CloudEvent in JSON "
-            f"({_ENVELOPE}+json), and each event of a batch as a message of its own"
+            f"content-type: {enveloped[0][:64]!r}, but the body is none; expected one CloudEvent in JSON "
+            f"({_ENVELOPE}+json); send each event of a batch as a message of its own"
         )
     if is_event and (
         enveloped
@@ -156,8 +156,8 @@ def _refuse_halves(named: _Named) -> None:
     halves = sorted(name for bare, (name, _) in named.items() if bare in _MEANT)
     if halves and "specversion" not in named:
         raise _Fault(
-            f"the message attribute {halves[0]} is of a CloudEvent in binary mode, and its specversion is "
-            'not there; send specversion "1.0" in the same way, or leave it out'
+            f"the message attribute {halves[0]} belongs to a CloudEvent in binary mode, but specversion is "
+            'missing; send specversion "1.0" as an attribute too, or drop this attribute'
         )
 
 
@@ -169,7 +169,9 @@ def _named(attributes: Mapping[str, Attribute]) -> _Named:
         if bare is None:
             continue
         if bare in ("data", "data_base64"):
-            raise _Fault(f"the message attribute {name}: the data is the body; expected no attribute for it")
+            raise _Fault(
+                f"the message attribute {name}: data is the body in binary mode; remove the attribute"
+            )
         if isinstance(value, bytes) and bare in _MEANT:
             raise _Fault(f"the message attribute {name} is binary; expected text")
         said = _time_of_amqp(value) if bare == "time" and name.lower().startswith(_OF_AMQP) else value
@@ -194,7 +196,7 @@ def _structured(document: Document, beside: Beside, limits: Limits) -> Envelope 
     text = "null" if data is None else document.member_texts["data"]
     if packed is not None:
         if data is not None:
-            raise _Fault("data and data_base64 are both there; send one", fields)
+            raise _Fault("data and data_base64 are both present; send one", fields)
         found = _unpacked(packed, limits, fields)
         text, data = found.text.strip(" \t\r\n"), found.value
     return _made(content_type, fields, (text, data), document, beside)
@@ -211,9 +213,9 @@ def _unpacked(packed: object, limits: Limits, fields: Mapping[str, Any]) -> Docu
     try:
         return read_json(data.decode("utf-8-sig"), *limits) if data else NO_DATA
     except UnicodeDecodeError as error:
-        words = f"expected JSON in UTF-8, and nothing else is taken: {error.reason} at byte {error.start}"
+        words = f"expected JSON in UTF-8: {error.reason} at byte {error.start}"
     except JsonFault as fault:
-        words = f"expected JSON, and nothing else is taken: {fault}"
+        words = f"expected JSON: {fault}"
     raise _Fault(f"data_base64: {words}", fields)
 
 
@@ -299,13 +301,15 @@ def _text(value: Attribute) -> str:
 def _check(version: object, content_type: object, event: Mapping[str, Any]) -> None:
     """Raise _Fault where the event is of another version, or its data of another kind, than is taken."""
     if version != "1.0":
-        raise _Fault('specversion: expected "1.0", the version of CloudEvents that is taken', event)
+        raise _Fault('specversion: expected "1.0", the only supported version of CloudEvents', event)
     if content_type is None:
         return
     if not isinstance(content_type, str) or not _JSON.fullmatch(content_type):
         raise _Fault(
-            "datacontenttype: expected application/json, or JSON by another name (text/json, */*+json)", event
+            "datacontenttype: expected application/json, text/json or a type that ends in +json", event
         )
     for charset in _CHARSET.findall(content_type):
         if charset.lower() not in _UTF8:
-            raise _Fault(f"datacontenttype: the charset {charset[:64]!r} is not taken; expected utf-8", event)
+            raise _Fault(
+                f"datacontenttype: the charset {charset[:64]!r} is not supported; expected utf-8", event
+            )

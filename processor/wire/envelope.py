@@ -193,7 +193,7 @@ def _refused(
         field, rule, message = str(fault["loc"][0]), fault["type"], fault["msg"].removeprefix("Value error, ")
         if completed.get(field) is None:
             name = next(name for name, other in form.names.items() if other == field)
-            rule, message = "missing", f"missing; name it in the event, or beside it as the attribute {name}"
+            rule, message = "missing", f"missing; set it in the event or as the message attribute {name}"
         message = _WORDS.get(rule, message)
         errors.append({"pointer": pointer(fault["loc"]), "rule": rule, "message": message})
         where = f" (from the message attribute {sources[field]})" if field in sources else ""

@@ -213,7 +213,7 @@ def _decode(raw: bytes) -> Line:
         raise ValueError("not a JSON object")  # noqa: TRY004 - a fault of the file, not of the caller
     state, texts = fields.get("state"), {}
     if state not in ("intended", "accepted"):
-        raise ValueError(f"the state is {str(state)[:40]!r}")
+        raise ValueError(f"unknown state {str(state)[:40]!r}")
     for name in ("tenant_id", "message_id", "digest", "delivery_id"):
         value = fields.get(name)
         if value is not None and not isinstance(value, str):
@@ -222,7 +222,7 @@ def _decode(raw: bytes) -> Line:
     if texts["digest"] is not None and not re.fullmatch("[0-9a-f]{64}", texts["digest"]):
         raise ValueError("the digest is not 64 hexadecimal digits")
     if (state == "accepted") != (texts["delivery_id"] is not None):
-        raise ValueError("an accepted line needs a delivery_id, an intended one has none")
+        raise ValueError("an accepted line needs a delivery_id, an intended line must have none")
     return Line(state, **texts)
 
 
@@ -240,7 +240,7 @@ def _mend_the_end(file: BinaryIO) -> None:
     except ValueError:
         # Cut off only what can be the start of a line of ours: somebody may have named the wrong file.
         if not (last.startswith(_LINE_START) or _LINE_START.startswith(last)):
-            raise ValueError("its end is no line of a manifest; name another file") from None
+            raise ValueError("the file does not end with a line of a manifest; name another file") from None
         file.truncate(size - len(last))
     else:
         file.seek(0, os.SEEK_END)

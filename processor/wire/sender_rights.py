@@ -158,14 +158,14 @@ class Rights:
         if event_type == VOID:
             if self.may_void:
                 return None
-            words = f"event_type: {VOID!r} cancels another message, which is the right may_void"
+            words = f"event_type: {VOID!r} cancels another message; that needs the right may_void"
             return Denied("may_void", "/event_type", words, "--may-void")
         if self.event_types is None or event_type in self.event_types:
             return None
         return Denied(
             "event_types",
             "/event_type",
-            f"event_type: expected {_listed(sorted(self.event_types))}, the right event_types; "
+            f"event_type: expected {_listed(sorted(self.event_types))} (right event_types); "
             f"saw {event_type[:_SEEN_MAX]!r}",
             f"--event-types {_option(event_type)}",
         )
@@ -174,8 +174,8 @@ class Rights:
         producer = envelope.producer
         if envelope.event_type not in ground.scopes and (scoped := ground.scope_of(producer)) is not None:
             words = (
-                f"producer: {shown(producer)} is how events of type {scoped[:_SEEN_MAX]!r} are stored, whose "
-                "ids are unique within some values alone; expected a producer that does not begin so"
+                f"producer: {shown(producer)} is a prefix of events of type {scoped[:_SEEN_MAX]!r}, whose "
+                "ids have a scope; expected a producer without this prefix"
             )
             return Denied("producers", "/producer", words, "--producer NAME")
         if self.admits(producer):
@@ -199,14 +199,14 @@ class Rights:
         if path is None:
             return None
         where = "/" + "/".join(("payload", *path))
-        words = f"{where[1:]}: a negative amount takes back what counted, which is the right may_correct"
+        words = f"{where[1:]}: a negative amount reverses counted usage; that needs the right may_correct"
         return Denied("may_correct", where, words, "--may-correct")
 
     def _not_admitted(self, producer: str, pointer: str, words: str) -> Denied:
         expected = (
-            f"expected {_listed(map(shown, self.producers))}, the right producers"
+            f"expected {_listed(map(shown, self.producers))} (right producers)"
             if self.producers is not None
-            else "expected one that is not reserved"
+            else "expected a producer that is not reserved"
         )
         seen = "none" if not producer else shown(producer)
         return Denied(

@@ -97,7 +97,7 @@ def test_a_key_that_does_not_fit_is_rejected_as_it_came_and_taken_when_it_is_not
 
     assert routing.outcomes(*received()) == ["envelope_invalid"]
     [(words, attributes)] = db.execute("SELECT detail ->> 'message', attributes FROM rejection").fetchall()
-    assert words == "the routing key does not fit ROUTING_KEY (<event_type>.of.<user_id>)"
+    assert words == "the routing key does not match ROUTING_KEY (<event_type>.of.<user_id>)"
     assert attributes == {"routing_key": key}
 
     plain = a_routing_saver(database_url, rabbitmq_queue, None)

@@ -81,7 +81,7 @@ def test_what_a_queue_may_not_carry_is_kept_with_the_right_that_is_missing(saver
     assert sorted(rights) == ["event_types", "may_correct", "may_void", "producers"]
     [words] = [detail["message"] for (detail,) in details if "platform" in detail["message"]]
     assert words == (
-        "producer: expected acme-app, the right producers; saw platform, and queue 'acme-queue' may not "
+        "producer: expected acme-app (right producers); saw platform, and queue 'acme-queue' may not "
         "carry it: send it where it belongs, or mend `processor queue set` and replay"
     )
 

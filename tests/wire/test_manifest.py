@@ -179,12 +179,12 @@ def test_a_new_writer_does_not_continue_a_torn_line(tmp_path: Path, cut: int) ->
         (b"Hello World", "not JSON"),
         (b"\xff", "not JSON"),
         (b"[]", "not a JSON object"),
-        (b'{"state": "sent"}', "the state is 'sent'"),
-        (b'{"state": ["intended"]}', "the state is"),
+        (b'{"state": "sent"}', "unknown state 'sent'"),
+        (b'{"state": ["intended"]}', "unknown state"),
         (b'{"state": "intended", "tenant_id": 7}', "tenant_id is neither text nor null"),
         (b'{"state": "intended", "digest": "abc"}', "64 hexadecimal"),
         (b'{"state": "accepted"}', "needs a delivery_id"),
-        (b'{"state": "intended", "delivery_id": "d"}', "an intended one has none"),
+        (b'{"state": "intended", "delivery_id": "d"}', "an intended line must have none"),
     ],
 )
 def test_a_bad_line_is_reported_by_its_number(tmp_path: Path, bad: bytes, why: str) -> None:
@@ -220,7 +220,7 @@ def test_a_file_that_is_no_manifest_is_left_alone(tmp_path: Path, text: str) -> 
     path = tmp_path / "thesis.txt"
     path.write_text(text)
 
-    with pytest.raises(SettingsError, match="no line of a manifest"):
+    with pytest.raises(SettingsError, match="does not end with a line of a manifest"):
         ManifestWriter(path)
 
     assert path.read_text() == text

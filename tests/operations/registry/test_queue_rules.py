@@ -147,7 +147,7 @@ def test_queues_are_listed_shown_and_removed(command: Any) -> None:
         (("--unwrap", "sqs"), "is not one of"),
         (("--register", "types"), "is not"),
         (("--register-max", "0"), "is not in the range"),
-        (("--map", "tenant_id=client"), "no JSON pointer"),
+        (("--map", "tenant_id=client"), "not a JSON pointer"),
         (("--map", "total=/x"), "expected FIELD=/POINTER"),
         (("--unset", "map", "--map", "id=/x"), "--unset map contradicts"),
         (("--event-type", ""), "queue_event_type_fit"),
