@@ -16,7 +16,7 @@ from typing import Any
 from processor.errors import SettingsError
 from processor.model import Delivery
 from processor.rights import Ground, Rights
-from processor.settings import Settings
+from processor.settings import ValidationSettings
 from processor.wire import Envelope
 
 ANY_SENDER = "*"
@@ -38,7 +38,7 @@ class Bindings:
     sender_tenants: Mapping[str, frozenset[str] | None] | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> "Bindings":
+    def of(cls, settings: ValidationSettings) -> "Bindings":
         """Read them off the settings. Raises SettingsError where tenants are bound to no queue."""
         if settings.queue_tenants is None:
             return cls(sender_tenants=settings.sender_tenants)

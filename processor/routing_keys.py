@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from processor.cloudevents import is_binary
 from processor.errors import Reason, SettingsError
-from processor.settings import Settings
+from processor.settings import ValidationSettings
 from processor.strict_json import Document, JsonFault, read
 from processor.wire import Attribute, Claimed, Malformed
 
@@ -51,7 +51,7 @@ class RoutingKeys:
     size_bytes_max: int
 
     @classmethod
-    def of(cls, settings: Settings) -> Self | None:
+    def of(cls, settings: ValidationSettings) -> Self | None:
         """Read the settings; None: routing keys say nothing. Raises SettingsError for what can't work."""
         if settings.routing_key is None:
             if settings.routing_key_tenant is not None:

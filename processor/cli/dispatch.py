@@ -10,8 +10,9 @@ from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
 from processor.cli.signals import stop_at_signals
 from processor.deaths import ended_by_a_dead_thread
-from processor.exposure import require_unguessable
-from processor.settings import Settings
+from processor.errors import SettingsError
+from processor.exposure import password_trouble
+from processor.settings import DispatchSettings
 from processor.terminal import say
 from processor.usage.batches import Waiting
 from processor.usage.dispatcher import Tally
@@ -40,11 +41,12 @@ def dispatch(once: bool, to: str | None, as_json: bool) -> None:
     reached. With --to, lines are marked once they are on the disk, and a file that is there is never written
     over.
     """
-    settings = Settings.load()
+    settings = DispatchSettings.load()
     if to is None:
         settings.need_sink_url()
     settings.need_database_url()
-    require_unguessable(settings)
+    if trouble := password_trouble(settings):
+        raise SettingsError(trouble)
     stop = threading.Event()
     if to is not None or once:
         _once(settings, to, stop, as_json=as_json)
@@ -54,7 +56,7 @@ def dispatch(once: bool, to: str | None, as_json: bool) -> None:
         wiring.run(settings, stop)
 
 
-def _once(settings: Settings, to: str | None, stop: threading.Event, *, as_json: bool) -> None:
+def _once(settings: DispatchSettings, to: str | None, stop: threading.Event, *, as_json: bool) -> None:
     with stop_at_signals(stop) as caught:
         if to is None:
             tally, waiting = wiring.run_once(settings, stop)

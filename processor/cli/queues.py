@@ -10,8 +10,8 @@ from processor.cli.rights import notes_of, producers_option, rights_of, types_op
 from processor.errors import SettingsError
 from processor.escaping import escaped
 from processor.queue_rules import NOTHING_SAID, nothing_said, remove_queue, require_name, set_queue
-from processor.setting_values import tenants_of
-from processor.settings import UNWRAPS, Settings
+from processor.settings import DatabaseSettings, KeySettings
+from processor.settings.values import UNWRAPS, tenants_of
 from processor.terminal import say
 from processor.wiring import database
 
@@ -121,7 +121,7 @@ def queue_set(
     changes = _changes(given, unsets)
     if not changes:
         raise click.UsageError("no rule is given; name an option, see --help")
-    settings = Settings.load()
+    settings = KeySettings.load()
     with database(settings) as connection:
         set_queue(connection, name, changes)
         rows = reader.queues(connection, name)
@@ -137,7 +137,7 @@ def queue_set(
 @json_option
 def queue_show(name: str, as_json: bool) -> None:
     """Show the rules of the queue NAME."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         rows = reader.queues(connection, name)
     if not rows:
         raise nothing_said(name)
@@ -152,7 +152,7 @@ def queue_show(name: str, as_json: bool) -> None:
 @json_option
 def queue_list(as_json: bool) -> None:
     """List the queues that have rules."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         rows = reader.queues(connection)
     print_rows(
         rows if as_json else [{"queue": row["queue"], "rules": _words(row)} for row in rows],
@@ -165,7 +165,7 @@ def queue_list(as_json: bool) -> None:
 @click.argument("name")
 def queue_remove(name: str) -> None:
     """Remove all rules of the queue NAME. Its bodies are read as the settings say."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         remove_queue(connection, name)
     say(f"queue {name}: {_NOTHING}")
 

@@ -8,7 +8,7 @@ import click
 
 from processor.errors import SettingsError
 from processor.rights import VOID, shown
-from processor.setting_values import identifier, producer, producers_of
+from processor.settings.values import identifier, producer, producers_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -10,7 +10,7 @@ from processor import compat
 from processor.cli.output import json_option, print_json
 from processor.errors import NotFound
 from processor.escaping import escaped
-from processor.settings import Settings
+from processor.settings import DatabaseSettings
 from processor.terminal import fit
 from processor.validation.comparing import Version, compare
 from processor.validation.compiling import compile_schema
@@ -38,7 +38,7 @@ def schema_diff(
     backward: NEW takes every payload that OLD took. forward: NEW takes none that OLD refused. Where a payload
     shows that it is not so, the payload is printed. The exit code is 0 whatever changed.
     """
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         before = _version(connection, event_type, old, tenant_id)
         if new == "latest" or new.isdecimal():
             after = _version(connection, event_type, new, tenant_id)

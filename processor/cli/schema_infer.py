@@ -11,7 +11,7 @@ from processor.cli.moments import Since
 from processor.cli.output import print_json
 from processor.errors import NotFound, SettingsError
 from processor.json_pointer import follow, steps
-from processor.settings import Settings
+from processor.settings import DatabaseSettings
 from processor.terminal import fit, say
 from processor.validation.sample_files import BYTES_MAX, sample, samples_of
 from processor.wiring.trial import each_stored
@@ -74,7 +74,7 @@ def schema_infer(
         if event_type is None or payload:
             raise click.UsageError("--from stored: expected EVENT_TYPE, and no --payload")
         each_stored(
-            Settings.load(), event_type, tenant_id, since, limit, lambda text: found.add(sample(text))
+            DatabaseSettings.load(), event_type, tenant_id, since, limit, lambda text: found.add(sample(text))
         )
         if not found.count:
             raise NotFound(f"no message of event type {event_type!r} is stored that was asked for")

@@ -14,7 +14,7 @@ from processor.errors import Incompatible
 from processor.escaping import escaped
 from processor.model import EventSchema
 from processor.schema_trial import LIMIT, Rejected, Report, Stored
-from processor.settings import Settings
+from processor.settings import ValidationSettings
 from processor.terminal import fit, say
 from processor.validation.preparing import HowToRead
 from processor.validation.schema_files import read_schema, schema_options
@@ -109,7 +109,7 @@ def run_trial(
 
     def tried(compat: str | None) -> Report:
         return try_schema(
-            Settings.load(),
+            ValidationSettings.load(),
             EventSchema(0, event_type, tenant_id, 0, schema_text(definition), how.formats),
             id_scope,
             compat=compat,

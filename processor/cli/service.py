@@ -16,7 +16,7 @@ from processor.cli.output import json_option, print_json, print_table
 from processor.cli.paths import NamedPath
 from processor.errors import SettingsError
 from processor.exposure import require_unguessable
-from processor.settings import Settings
+from processor.settings import DatabaseSettings, RunSettings, Settings
 from processor.supervisor import die_of
 from processor.terminal import say
 from processor.usage.counter import Selection
@@ -30,7 +30,7 @@ def migrate() -> None:
 
     Run it as the owner of the database, before every upgrade. Safe to run again, and while others do.
     """
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         done = migrations.migrate(connection, lambda words: say(f"note: {words}"))
     for name in done:
         say(f"applied {name}")
@@ -141,20 +141,20 @@ def run(
     raise SystemExit(code)
 
 
-def _settings(source_url: str | None) -> Settings:
+def _settings(source_url: str | None) -> RunSettings:
     """Load the settings; a source named by an argument goes first, and must not give a secret away."""
     if source_url is None:
-        return Settings.load()
-    address = Settings.load(source_url=source_url).source_address()
+        return RunSettings.load()
+    address = RunSettings.load(source_url=source_url).source_address()
     if address is not None and address.password is not None:
         raise SettingsError(
             "--source has a password in it, which other users of this machine can read; "
             "set SOURCE_URL in the environment or in .env instead"
         )
-    kept = Settings.load().source_url
+    kept = RunSettings.load().source_url
     if kept is not None:
         source_url = with_password_of(source_url, kept.get_secret_value())
-    return Settings.load(source_url=source_url)
+    return RunSettings.load(source_url=source_url)
 
 
 def _obey_signals(stops: service.Stops) -> None:

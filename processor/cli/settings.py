@@ -4,7 +4,8 @@ import click
 
 from processor.cli.output import json_option, print_json, print_table
 from processor.settings import Settings
-from processor.settings_shown import in_force, template
+from processor.settings.loading import template
+from processor.settings.shown import in_force
 from processor.terminal import say
 
 

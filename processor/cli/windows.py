@@ -7,7 +7,7 @@ import click
 from processor import migrations
 from processor.cli.output import json_option, print_json
 from processor.cli.usage import usage
-from processor.settings import Settings
+from processor.settings import DatabaseSettings
 from processor.terminal import say
 from processor.usage.windows import Closed, Reopened, close_ended, reopen
 from processor.wiring import database
@@ -44,7 +44,7 @@ def usage_close(meter: str | None, tenant: str | None, until: datetime | None, a
     Reopened windows are closed too. Windows under way stay open. Run it again as you like: what is closed and
     unchanged stays as it is.
     """
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         migrations.require_current(connection)
         closed = close_ended(connection, meter=meter, tenant_id=tenant, until=until)
     if as_json:
@@ -70,7 +70,7 @@ def usage_reopen(meter: str, window: datetime, as_json: bool) -> None:
     Lines that are written stay, and what is handed over stays so; the next close writes what has changed as a
     new revision.
     """
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         migrations.require_current(connection)
         reopened = reopen(connection, meter=meter, moment=window)
     if as_json:

@@ -18,7 +18,7 @@ from processor.kafka_client import an_onlooker, lag_of, name_of
 from processor.kafka_member import TICK_S, Member
 from processor.kafka_partitions import Partition, Record
 from processor.model import Delivery, Settlement
-from processor.settings import Settings
+from processor.settings import PipelineSettings
 
 SESSION_S_MIN = 6
 """The shortest session that a broker of Kafka takes unless it is told otherwise."""
@@ -70,7 +70,7 @@ class KafkaSource:
     @classmethod
     def open(
         cls,
-        settings: Settings,
+        settings: PipelineSettings,
         address: SourceAddress,
         forgotten_before: Callable[[], datetime | None] = lambda: None,
     ) -> Self:

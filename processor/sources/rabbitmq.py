@@ -27,7 +27,7 @@ from processor.amqp_link import FAILED, Ended, Link, connection_parameters, coun
 from processor.bounds import moment_of
 from processor.errors import ProcessorError, SourceUnavailable
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Settlement
-from processor.settings import Settings
+from processor.settings import PipelineSettings
 from processor.source_refusal import SourceRefusal
 
 log = structlog.get_logger(__name__)
@@ -98,7 +98,9 @@ class RabbitMqSource:
         self._asked: list[str] = []
 
     @classmethod
-    def open(cls, settings: Settings, address: SourceAddress, on_arrival: OnArrival = _tell_nobody) -> Self:
+    def open(
+        cls, settings: PipelineSettings, address: SourceAddress, on_arrival: OnArrival = _tell_nobody
+    ) -> Self:
         """Take the settings; nothing is called yet.
 
         `on_arrival` is told of settlements, by delivery id, once their acknowledgement has arrived. It

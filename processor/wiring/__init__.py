@@ -17,7 +17,13 @@ from processor.patience import Patience
 from processor.reject_alarm import Limits
 from processor.routing_keys import RoutingKeys
 from processor.schemas import Schemas
-from processor.settings import Settings
+from processor.settings import (
+    DatabaseSettings,
+    ReceiveSettings,
+    RejectAlarmSettings,
+    StoreSettings,
+    ValidationSettings,
+)
 from processor.sqlstates import Remedy, name_of, remedy
 from processor.storage_alarm import Limits as StorageLimits
 from processor.store import Judge, Store
@@ -28,7 +34,7 @@ _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 
 
 @contextmanager
-def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
+def database(settings: DatabaseSettings) -> Iterator[psycopg.Connection[Any]]:
     """Open a connection for one command, which may take long while the server lives.
 
     Raises StoreUnavailable, StoreFault, SettingsError.
@@ -57,7 +63,7 @@ def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
         connection.close()
 
 
-def make_schemas(settings: Settings, process: JudgeProcess | None = None) -> Schemas:
+def make_schemas(settings: ValidationSettings, process: JudgeProcess | None = None) -> Schemas:
     """Make a validator that knows no registry yet. Raises SettingsError where settings contradict.
 
     `process` judges what is dear; None: the one that is shared by all who have none of their own.
@@ -77,7 +83,7 @@ def make_schemas(settings: Settings, process: JudgeProcess | None = None) -> Sch
     )
 
 
-def rules_of_settings(settings: Settings) -> dict[str, QueueRules]:
+def rules_of_settings(settings: ReceiveSettings) -> dict[str, QueueRules]:
     """Give what the settings say of queues, by name."""
     if settings.unwrap is None:
         return {}
@@ -85,7 +91,12 @@ def rules_of_settings(settings: Settings) -> dict[str, QueueRules]:
 
 
 def make_store(
-    settings: Settings, judge: Judge, patience: Patience, *, alone: bool = False, run_id: str | None = None
+    settings: StoreSettings,
+    judge: Judge,
+    patience: Patience,
+    *,
+    alone: bool = False,
+    run_id: str | None = None,
 ) -> Store:
     """Make a store with a connection of its own, opened at the first save; of a run, if it is to be noted."""
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
@@ -110,13 +121,13 @@ def make_store(
     return store
 
 
-def reject_alarm_limits(settings: Settings) -> Limits:
+def reject_alarm_limits(settings: RejectAlarmSettings) -> Limits:
     """Give what counts as too many rejections."""
     return Limits(
         settings.reject_alarm_share, settings.reject_alarm_count_min, settings.reject_alarm_window_s
     )
 
 
-def storage_limits(settings: Settings) -> StorageLimits:
+def storage_limits(settings: StoreSettings) -> StorageLimits:
     """Give what counts as much of the disk."""
     return StorageLimits(settings.storage_rejected_bytes, settings.storage_alarm_bytes)

@@ -18,11 +18,19 @@ from processor.check.queue import check_queue
 from processor.connection import connect, require_all_rows
 from processor.dead_letters import DeadLetterJudge, bring_in, look
 from processor.errors import NotFound, SettingsError, Stopped, StoreUnavailable
-from processor.foreign_settings import said_elsewhere
 from processor.model import Rejection
 from processor.patience import Patience
 from processor.pipeline import once
-from processor.settings import Settings, names
+from processor.settings import (
+    ConnectionSettings,
+    ReplaySettings,
+    RetentionSettings,
+    RunSettings,
+    StoreSettings,
+    ValidationSettings,
+)
+from processor.settings.foreign import said_elsewhere
+from processor.settings.loading import names
 from processor.sources.quarantine import QuarantineSource, Selection, take_back
 from processor.sources.sqs import SqsSource, sqs_client
 from processor.wiring import database, make_schemas, make_store, rules_of_settings, storage_limits
@@ -35,7 +43,7 @@ _LOOK_S = 30
 
 
 def replay(
-    settings: Settings, selection: Selection, *, dry_run: bool, forced: bool
+    settings: ReplaySettings, selection: Selection, *, dry_run: bool, forced: bool
 ) -> tuple[dict[str, int], int]:
     """Put the selected rejections through the pipeline; counts them by outcome, or reason if rejected.
 
@@ -83,7 +91,7 @@ def _never_wait() -> threading.Event:
 
 
 def list_dead_letters(
-    settings: Settings, *, limit: int, unread: bool
+    settings: ValidationSettings, *, limit: int, unread: bool
 ) -> tuple[str, dict[str, int], list[dict[str, Any]]]:
     """Look into the dead-letter queue: its name, its counts, and up to `limit` of its messages.
 
@@ -113,7 +121,7 @@ def list_dead_letters(
 
 
 def import_dead_letters(
-    settings: Settings,
+    settings: StoreSettings,
     *,
     source_name: str | None,
     limit: int | None,
@@ -144,7 +152,7 @@ def import_dead_letters(
     return source.name, dict(outcomes), source.depth()
 
 
-def _dead_letters(settings: Settings, *, visibility_timeout_s: int) -> SqsSource:
+def _dead_letters(settings: ConnectionSettings, *, visibility_timeout_s: int) -> SqsSource:
     if settings.source_url is not None:
         raise SettingsError(
             "processor dlq reads dead-letter queues of SQS, and SOURCE_URL names another broker: what comes "
@@ -160,7 +168,7 @@ def _dead_letters(settings: Settings, *, visibility_timeout_s: int) -> SqsSource
     return source
 
 
-def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
+def run_audit(settings: ConnectionSettings, manifests: Sequence[Path]) -> Report:
     """Audit the tables, the queue's counts if SOURCE_URL or SQS_QUEUE_URL is set, and the manifests."""
     depth: Callable[[], Mapping[str, int]] | None = None
     address = settings.source_address()
@@ -173,7 +181,7 @@ def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
         return audit(connection, manifests, depth)
 
 
-def plan_retention(settings: Settings) -> tuple[retention.Ages, list[dict[str, Any]]]:
+def plan_retention(settings: RetentionSettings) -> tuple[retention.Ages, list[dict[str, Any]]]:
     """Count what `apply_retention` would remove now; gives the ages that decide, and the counts."""
     ages = _ages(settings)
     with database(settings) as connection:
@@ -183,7 +191,7 @@ def plan_retention(settings: Settings) -> tuple[retention.Ages, list[dict[str, A
 
 
 def apply_retention(
-    settings: Settings,
+    settings: RetentionSettings,
     *,
     step_size: int,
     pause_s: float,
@@ -208,7 +216,7 @@ def apply_retention(
     return ages, removed
 
 
-def _ages(settings: Settings) -> retention.Ages:
+def _ages(settings: RetentionSettings) -> retention.Ages:
     return retention.Ages(
         message=settings.message_retention_days,
         duplicate=settings.duplicate_retention_days,
@@ -217,7 +225,7 @@ def _ages(settings: Settings) -> retention.Ages:
     )
 
 
-def run_check(settings: Settings) -> list[Finding]:
+def run_check(settings: RunSettings) -> list[Finding]:
     """Look at everything that a deployment depends on; what can't be reached does not hide the rest."""
     try:
         bindings = Bindings.of(settings)
@@ -233,7 +241,7 @@ def run_check(settings: Settings) -> list[Finding]:
     return [*_check_exposure(settings), *_check_database(settings, bindings), *_check_queue(settings)]
 
 
-def _check_exposure(settings: Settings) -> list[Finding]:
+def _check_exposure(settings: ConnectionSettings) -> list[Finding]:
     findings = []
     if foreign := said_elsewhere(*names()):
         advice = f"{foreign.removeprefix('; ')}. Rename what is meant for us"
@@ -262,7 +270,7 @@ def _check_exposure(settings: Settings) -> list[Finding]:
     return findings
 
 
-def _check_database(settings: Settings, bindings: Bindings) -> list[Finding]:
+def _check_database(settings: StoreSettings, bindings: Bindings) -> list[Finding]:
     if settings.database_url is None:
         return [not_set("database", "DATABASE_URL", "postgresql://USER:PASSWORD@HOST:PORT/DATABASE")]
     dsn = settings.need_database_url()
@@ -275,7 +283,7 @@ def _check_database(settings: Settings, bindings: Bindings) -> list[Finding]:
     return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s, said=said)
 
 
-def _check_queue(settings: Settings) -> list[Finding]:
+def _check_queue(settings: RunSettings) -> list[Finding]:
     address = settings.source_address()
     if address is not None:
         try:

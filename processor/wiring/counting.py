@@ -8,7 +8,7 @@ import structlog
 
 from processor.errors import Stopped, StoreUnavailable
 from processor.patience import Patience
-from processor.settings import Settings
+from processor.settings import DatabaseSettings, RunSettings
 from processor.usage.count_files import require_writable
 from processor.usage.counter import Counts, Selection, find_counters, forget_run, forget_runs, write_counts
 from processor.wiring import database
@@ -16,7 +16,7 @@ from processor.wiring import database
 log = structlog.get_logger(__name__)
 
 
-def count(settings: Settings, directory: Path, selection: Selection) -> Counts:
+def count(settings: DatabaseSettings, directory: Path, selection: Selection) -> Counts:
     """Write the files. Raises as write_counts does."""
     with database(settings) as connection:
         return write_counts(connection, directory, selection)
@@ -26,7 +26,7 @@ class CountsOfRun:
     """What a run does for its counts: at its beginning it finds out whether there will be any."""
 
     def __init__(
-        self, settings: Settings, directory: Path, selection: Selection, stop: threading.Event
+        self, settings: RunSettings, directory: Path, selection: Selection, stop: threading.Event
     ) -> None:
         self._settings = settings
         self._directory = directory

@@ -18,7 +18,7 @@ from processor.errors import SettingsError, Stopped, StoreFault, StoreUnavailabl
 from processor.patience import Patience
 from processor.probes import Probes
 from processor.queries import queries
-from processor.settings import Settings
+from processor.settings import DispatchSettings
 from processor.sqlstates import Remedy, name_of, remedy
 from processor.usage.batches import Waiting
 from processor.usage.dispatcher import Dispatcher, Limits, Tally
@@ -50,7 +50,7 @@ _PROBE_S_MAX = 5.0
 """How long a server may take to answer a probe."""
 
 
-def run(settings: Settings, stop: threading.Event) -> Tally:
+def run(settings: DispatchSettings, stop: threading.Event) -> Tally:
     """Close and hand over until told to stop. Absent dependencies are waited for.
 
     Raises SettingsError, MigrationsPending and StoreFault, which waiting would not mend.
@@ -80,7 +80,7 @@ def run(settings: Settings, stop: threading.Event) -> Tally:
     return tally
 
 
-def run_once(settings: Settings, stop: threading.Event) -> tuple[Tally, Waiting]:
+def run_once(settings: DispatchSettings, stop: threading.Event) -> tuple[Tally, Waiting]:
     """Close and send all that waits; gives what was done and what is left. Raises outages of the database."""
     session = _Session(settings, _impatience(), stop)
     dispatcher = _dispatcher(settings, session, stop)
@@ -93,7 +93,7 @@ def run_once(settings: Settings, stop: threading.Event) -> tuple[Tally, Waiting]
         session.close()
 
 
-def run_to_file(settings: Settings, to: Path | None, stop: threading.Event) -> tuple[Tally, Waiting]:
+def run_to_file(settings: DispatchSettings, to: Path | None, stop: threading.Event) -> tuple[Tally, Waiting]:
     """Close what is due, and write all that waits to a new file, or to standard output (None)."""
     if to is not None:
         require_new(to)
@@ -123,7 +123,7 @@ class _NoSink:
 class _Session:
     """One connection for the dispatcher, opened when needed and anew after an outage."""
 
-    def __init__(self, settings: Settings, patience: Patience, stop: threading.Event) -> None:
+    def __init__(self, settings: DispatchSettings, patience: Patience, stop: threading.Event) -> None:
         self._dsn = settings.need_database_url()
         self._timeout_s = settings.database_timeout_s
         # A piece of work is a few statements and a request; a server that is frozen says nothing for longer.
@@ -202,11 +202,11 @@ class _Session:
         return connection
 
 
-def _dispatcher(settings: Settings, session: _Session, stop: threading.Event) -> Dispatcher:
+def _dispatcher(settings: DispatchSettings, session: _Session, stop: threading.Event) -> Dispatcher:
     return Dispatcher(session.transact, _sink(settings), _limits(settings), stop, probe=session.probe)
 
 
-def _sink(settings: Settings) -> Sink:
+def _sink(settings: DispatchSettings) -> Sink:
     url, token = settings.need_sink_url(), settings.usage_sink_token
     if not url.startswith("kafka"):
         return HttpSink(
@@ -224,7 +224,7 @@ def _sink(settings: Settings) -> Sink:
     return KafkaSink(source_address(url), timeout_s=settings.usage_sink_timeout_s)
 
 
-def _limits(settings: Settings) -> Limits:
+def _limits(settings: DispatchSettings) -> Limits:
     return Limits(
         lines_max=settings.usage_sink_lines_max,
         amounts=settings.usage_sink_amounts,
@@ -233,7 +233,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _patience(settings: Settings, stop: threading.Event) -> Patience:
+def _patience(settings: DispatchSettings, stop: threading.Event) -> Patience:
     return Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
 
 

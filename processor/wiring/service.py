@@ -27,7 +27,7 @@ from processor.probes import Probes
 from processor.queries import queries
 from processor.reject_alarm import RejectAlarm
 from processor.schemas import Schemas
-from processor.settings import Settings
+from processor.settings import RunSettings
 from processor.sources import RunningSource
 from processor.storage_alarm import StorageAlarm
 from processor.store import Store
@@ -71,7 +71,7 @@ _NOTHING = Extra()
 
 
 def run(
-    settings: Settings,
+    settings: RunSettings,
     stops: Stops,
     until_idle_s: float | None = None,
     extra: Extra = _NOTHING,
@@ -138,7 +138,7 @@ class _Beginning:
     cuts a connection that waits for an answer.
     """
 
-    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+    def __init__(self, settings: RunSettings, stop: threading.Event) -> None:
         self._settings = settings
         self._patience = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
         self._deadline = Deadline(settings.database_timeout_s + 5, stop=stop)
@@ -198,12 +198,12 @@ class _Beginning:
         return found
 
 
-def _storage_alarm(settings: Settings) -> StorageAlarm:
+def _storage_alarm(settings: RunSettings) -> StorageAlarm:
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
     return StorageAlarm(lambda: connect(dsn, timeout_s=timeout_s), storage_limits(settings))
 
 
-def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
+def _limits(settings: RunSettings, until_idle_s: float | None) -> Limits:
     wait_s: float = settings.receive_wait_s
     address = settings.source_address()
     in_partitions = address is not None and address.kind == "kafka"
@@ -261,7 +261,7 @@ def _note_and_log(alarm: RejectAlarm, verdicts: Sequence[Verdict], settlements: 
 
 
 def run_supervised(
-    settings: Settings,
+    settings: RunSettings,
     stops: Stops,
     processes: int,
     until_idle_s: float | None,
@@ -312,7 +312,7 @@ def run_supervised(
     return supervise(processes, work)
 
 
-def _note_late(settings: Settings, hung: Sequence[str]) -> None:
+def _note_late(settings: RunSettings, hung: Sequence[str]) -> None:
     """Note what hung while we were told to stop, so that no worker comes who could. Tried once."""
     at_once = threading.Event()
     at_once.set()

@@ -27,7 +27,7 @@ from processor.registry_rows import read_registry
 from processor.rights import VOID
 from processor.schema_trial import Asked, Report, planned, stored_texts, try_out
 from processor.schemas import Schemas
-from processor.settings import Settings
+from processor.settings import DatabaseSettings, ValidationSettings
 from processor.validation.judge import require_usable
 from processor.validation.schema_text import schema_text
 from processor.wire import PULSE, Attribute, Claimed, Envelope, Malformed
@@ -93,7 +93,7 @@ class Trial:
     """
 
     def __init__(
-        self, settings: Settings, queue: str | None, said: Said, given: GivenSchemas | None = None
+        self, settings: ValidationSettings, queue: str | None, said: Said, given: GivenSchemas | None = None
     ) -> None:
         self.by_form = settings.database_url is None and given is None
         if queue is not None and settings.database_url is None:
@@ -142,7 +142,7 @@ def _registry(connection: psycopg.Connection[Any]) -> Registry:
 
 
 def try_schema(
-    settings: Settings,
+    settings: ValidationSettings,
     schema: EventSchema,
     id_scope: Sequence[str],
     *,
@@ -168,7 +168,7 @@ def try_schema(
 
 
 def each_stored(
-    settings: Settings,
+    settings: DatabaseSettings,
     event_type: str,
     tenant_id: str | None,
     since: datetime | None,

@@ -9,7 +9,8 @@ import orjson
 
 from processor.errors import SettingsError
 from processor.escaping import escaped, json_escaped
-from processor.settings import UNWRAPS, Settings
+from processor.settings import ValidationSettings
+from processor.settings.values import UNWRAPS
 from processor.terminal import say
 from processor.validation.preparing import HowToRead
 from processor.validation.schema_files import schema_options
@@ -124,9 +125,11 @@ def _trial(
     if bare:
         said |= _of_bare(given, **said)
     if given:
-        trial = Trial(Settings.model_construct(), None, Said(**said), GivenSchemas(given, how.formats))
+        trial = Trial(
+            ValidationSettings.model_construct(), None, Said(**said), GivenSchemas(given, how.formats)
+        )
         return trial, "by the schemas given, any tenant taken as known"
-    trial = Trial(Settings.load(), queue, Said(**said))
+    trial = Trial(ValidationSettings.load(), queue, Said(**said))
     if trial.by_form:
         return trial, "by their form alone, since DATABASE_URL is not set"
     no_rules = "" if trial.has_rules else ", which has no rules in the registry"

@@ -10,7 +10,7 @@ import click
 from processor import logs
 from processor.cores import settle_down
 from processor.errors import SettingsError
-from processor.settings import Settings
+from processor.settings import GatewaySettings
 
 _EXTRA = frozenset(
     (
@@ -124,7 +124,7 @@ def _run(server: str, json_logs: bool | None, **given: Any) -> None:  # noqa: AN
     """Run the door in module `server` by the settings, and by what was given in their place."""
     if json_logs is not None:
         given["log_format"] = "json" if json_logs else "console"
-    settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+    settings = GatewaySettings.load(**{name: value for name, value in given.items() if value is not None})
     logs.configure(settings.log_format, settings.log_level)
     try:
         # Here, because nobody else needs what it runs on, and not everybody has it.
