@@ -22,7 +22,7 @@ def settings(as_template: bool, as_json: bool) -> None:
     if as_template:
         say(template(), nl=False)
         return
-    rows = [shown.as_dict() for shown in in_force(Settings.load())]
+    rows = list(in_force(Settings.load()))
     if as_json:
         print_json(rows)
     else:

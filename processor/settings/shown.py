@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import AliasChoices, SecretStr
@@ -20,21 +19,8 @@ _OF_QUEUE_URL = {"aws_region": "region_name", "aws_endpoint_url": "endpoint_url"
 """Settings that the queue's URL says where they are unset, and what boto3 calls them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """One setting: its name, its value as it may be shown, and what says so: `environment`, `default`, …."""
-
-    setting: str
-    value: Any
-    source: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give it as a JSON object."""
-        return asdict(self)
-
-
-def in_force(settings: Settings) -> Iterator[Shown]:
-    """Give every setting, in the order of the template."""
+def in_force(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Give the setting, value (as it may be shown) and source of each, in the order of the template."""
     in_file = env_file_names()
     of_queue_url = settings.aws_client_options()
     environment = {name.upper() for name, value in os.environ.items() if value}
@@ -49,7 +35,8 @@ def in_force(settings: Settings) -> Iterator[Shown]:
         value = getattr(settings, name)
         if value is None and name in _OF_QUEUE_URL and _OF_QUEUE_URL[name] in of_queue_url:
             value, source = of_queue_url[_OF_QUEUE_URL[name]], "SQS_QUEUE_URL"
-        yield Shown(name.upper(), _value(value), source.replace(f" ({name.upper()})", ""))
+        setting = name.upper()
+        yield {"setting": setting, "value": _value(value), "source": source.replace(f" ({setting})", "")}
 
 
 def _value(value: Any) -> Any:  # noqa: ANN401 - of any setting

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -19,6 +19,7 @@ RATE_MAX = 1_000_000
 UNWRAPS = ("sns", "eventbridge", "s3", "sns,eventbridge", "sns,s3", "none")
 """Whose envelopes may be around each event of a queue, the outer first; none: there are none."""
 
+_VISIBLE = re.compile(r"[!-~]+")
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 _PRODUCER: TypeAdapter[str] = TypeAdapter(Producer)
 
@@ -88,88 +89,67 @@ def _without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _port_fits(parts: SplitResult) -> bool:
-    """Say whether the port of a URL is one, or not named."""
-    try:
-        return parts.port is None or parts.port > 0
-    except ValueError:
-        return False
+def _checked(check: Callable[[str], object]) -> AfterValidator:
+    """Keep a value, secret or not, that `check` raises no ValueError for."""
+
+    def checked(value: str | SecretStr) -> str | SecretStr:
+        check(value.get_secret_value() if isinstance(value, SecretStr) else value)
+        return value
+
+    return AfterValidator(checked)
 
 
-def url_parts(url: str) -> SplitResult:
-    """Split a URL; one that can't be split has no parts at all."""
-    try:
-        return urlsplit(url)
-    except ValueError:
-        # Its text quotes the piece that it stumbled over, which may be one of a password.
-        return urlsplit("")
+def _read(read: Callable[[str], object]) -> BeforeValidator:
+    """Read the text of a variable; what the program gives itself is left as it is."""
+    return BeforeValidator(lambda value: read(value) if isinstance(value, str) else value)
 
 
-def _postgresql_url(value: SecretStr) -> SecretStr:
-    if url_parts(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
+def _postgresql_url(url: str) -> None:
+    if _url_parts(url).scheme not in ("postgresql", "postgres"):
         raise ValueError("expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
-    return value
 
 
-def _queue_url(value: str) -> str:
-    parts = url_parts(value)
+def _queue_url(url: str) -> None:
+    parts = _url_parts(url)
     if parts.scheme not in ("http", "https") or not parts.netloc or not parts.path.strip("/"):
         raise ValueError("expected a queue URL such as https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE")
-    return value
 
 
-def _source_url(value: SecretStr) -> SecretStr:
-    source_address(value.get_secret_value())
-    return value
-
-
-def _sink_url(value: SecretStr) -> SecretStr:
-    url = value.get_secret_value()
-    parts = url_parts(url)
+def _sink_url(url: str) -> None:
+    parts = _url_parts(url)
     if parts.scheme in ("kafka", "kafkas"):
-        return _source_url(value)
+        source_address(url)
+        return
     if parts.scheme not in ("http", "https") or not parts.hostname or not _port_fits(parts):
         raise ValueError("expected http://HOST[:PORT]/PATH, https:// or kafka://HOST:PORT/TOPIC")
     if parts.username is not None or parts.password is not None:
         raise ValueError(
             "expected no user and no password in it; what the sink asks for goes to USAGE_SINK_TOKEN"
         )
-    if not re.fullmatch(r"[!-~]+", url):
+    if not _VISIBLE.fullmatch(url):
         raise ValueError("expected ASCII without spaces; write other characters as %XX")
-    return value
 
 
-def _token(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+def _token(text: str) -> None:
+    if not _VISIBLE.fullmatch(text):
         raise ValueError("expected ASCII without spaces and line ends, as it goes into a header")
-    return value
 
 
-def _unwrap(value: str) -> str:
-    if value not in UNWRAPS:
-        raise ValueError(f"{value[:32]!r} is no envelope that we know; expected one of: {' '.join(UNWRAPS)}")
-    return value
+def _unwrap(name: str) -> None:
+    if name not in UNWRAPS:
+        raise ValueError(f"{name[:32]!r} is no envelope that we know; expected one of: {' '.join(UNWRAPS)}")
 
 
-def _producers(value: str) -> str:
-    producers_of(value)
-    return value
-
-
-def _tenants(value: object) -> object:
-    return tenants_of(value) if isinstance(value, str) else value
-
-
-def _tenants_by_sender(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    entries = json_value(value)
+def _entries(text: str, example: str) -> dict[str, Any]:
+    entries = json_value(text)
     if not isinstance(entries, dict) or not entries:
-        raise ValueError(
-            'expected a JSON object with an entry at least, such as {"AROA...": ["acme"], "*": "*"}'
-        )
+        raise ValueError(f"expected a JSON object with an entry at least, such as {example}")
+    return entries
+
+
+def _tenants_by_sender(text: str) -> dict[str, frozenset[str] | None]:
     found: dict[str, frozenset[str] | None] = {}
-    for sender, tenants in entries.items():
+    for sender, tenants in _entries(text, '{"AROA...": ["acme"], "*": "*"}').items():
         try:
             found[sender] = None if tenants == "*" else tenant_ids(tenants)
         except ValueError as error:
@@ -177,12 +157,8 @@ def _tenants_by_sender(value: object) -> object:
     return found
 
 
-def _rates_by_tenant(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    rates = json_value(value)
-    if not isinstance(rates, dict) or not rates:
-        raise ValueError('expected a JSON object with an entry at least, such as {"acme": 500}')
+def _rates_by_tenant(text: str) -> dict[str, float]:
+    rates = _entries(text, '{"acme": 500}')
     for tenant, rate in rates.items():
         tenant_ids([tenant])
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= RATE_MAX:
@@ -192,15 +168,30 @@ def _rates_by_tenant(value: object) -> object:
     return rates
 
 
-PostgresUrl = Annotated[SecretStr, AfterValidator(_postgresql_url)]
-QueueUrl = Annotated[str, AfterValidator(_queue_url)]
-SourceUrl = Annotated[SecretStr, AfterValidator(_source_url)]
-SinkUrl = Annotated[SecretStr, AfterValidator(_sink_url)]
-Token = Annotated[SecretStr, AfterValidator(_token)]
-Unwrap = Annotated[str, AfterValidator(_unwrap)]
-Producers = Annotated[str, AfterValidator(_producers)]
-Tenants = Annotated[frozenset[str] | None, NoDecode, BeforeValidator(_tenants)]
-SenderTenants = Annotated[
-    Mapping[str, frozenset[str] | None] | None, NoDecode, BeforeValidator(_tenants_by_sender)
-]
-Rates = Annotated[Mapping[str, float] | None, NoDecode, BeforeValidator(_rates_by_tenant)]
+def _port_fits(parts: SplitResult) -> bool:
+    """Say whether the port of a URL is one, or not named."""
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+
+
+def _url_parts(url: str) -> SplitResult:
+    """Split a URL; one that can't be split has no parts at all."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        # Its text quotes the piece that it stumbled over, which may be one of a password.
+        return urlsplit("")
+
+
+PostgresUrl = Annotated[SecretStr, _checked(_postgresql_url)]
+QueueUrl = Annotated[str, _checked(_queue_url)]
+SourceUrl = Annotated[SecretStr, _checked(source_address)]
+SinkUrl = Annotated[SecretStr, _checked(_sink_url)]
+Token = Annotated[SecretStr, _checked(_token)]
+Unwrap = Annotated[str, _checked(_unwrap)]
+Producers = Annotated[str, _checked(producers_of)]
+Tenants = Annotated[frozenset[str] | None, NoDecode, _read(tenants_of)]
+SenderTenants = Annotated[Mapping[str, frozenset[str] | None] | None, NoDecode, _read(_tenants_by_sender)]
+Rates = Annotated[Mapping[str, float] | None, NoDecode, _read(_rates_by_tenant)]
