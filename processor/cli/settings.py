@@ -3,10 +3,10 @@
 import click
 
 from processor.cli.output import json_option, print_json, print_table
+from processor.runtime.terminal import say
 from processor.settings import Settings
 from processor.settings.loading import template
 from processor.settings.shown import in_force
-from processor.terminal import say
 
 
 @click.command()

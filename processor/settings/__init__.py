@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from processor.addresses import SourceAddress, source_address
-from processor.aws_hosts import endpoint_of, region_of
+from processor.brokers.aws_hosts import endpoint_of, region_of
+from processor.brokers.source_url import SourceAddress, source_address
 from processor.errors import SettingsError
 from processor.settings.foreign import said_elsewhere
 from processor.settings.loading import SettingsGroup, name_in_use

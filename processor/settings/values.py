@@ -9,10 +9,10 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import NoDecode
 
-from processor.addresses import source_address
-from processor.envelopes import Producer
-from processor.rights import UNNAMED
-from processor.wire import Identifier
+from processor.brokers.source_url import source_address
+from processor.wire.envelope import Producer
+from processor.wire.formats import Identifier
+from processor.wire.sender_rights import UNNAMED
 
 RATE_MAX = 1_000_000
 
