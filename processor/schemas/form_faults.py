@@ -5,10 +5,10 @@ from typing import Any
 
 import jsonschema_rs
 
+from processor.schemas import patterns
 from processor.schemas.dialects import DRAFT_4, Dialect
 from processor.schemas.schema_text import schema_text
 from processor.schemas.wording import nearest, shortened, shown
-from processor.validation.validator import patterns
 
 TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 _OTHER_NAMES = {

@@ -449,7 +449,7 @@ def test_it_knows_no_secrets_and_no_signal_of_our_terminal_reaches_it(
 
 _WORKER = """
 import time
-from processor.validation.validator.judge.client import JudgeProcess
+from processor.schemas.judge.client import JudgeProcess
 process = JudgeProcess()
 process.judge(("{}", "assert"), "[]")
 print(process.pid, flush=True)

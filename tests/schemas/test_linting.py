@@ -13,9 +13,9 @@ import pytest
 
 from processor.devstack.seed import sample, samples
 from processor.errors import SettingsError
+from processor.schemas import patterns
 from processor.schemas.compiling import compile_schema
 from processor.schemas.lint.linting import lint
-from processor.validation.validator import patterns
 
 DRAFT_4 = {"$schema": "http://json-schema.org/draft-04/schema#"}
 DRAFT_7 = {"$schema": "http://json-schema.org/draft-07/schema#"}

@@ -21,7 +21,7 @@ from processor.schemas.schema_text import schema_value
 CPU_S = 10
 MEMORY_BYTES_MAX = 2 * 1024 * 1024 * 1024
 COMPATS = ("none", "backward", "forward", "full")
-COMMAND = [sys.executable, "-m", "processor.validation.validator.compare.comparing"]
+COMMAND = [sys.executable, "-m", "processor.schemas.compare.comparing"]
 _WAIT_S = 6 * CPU_S
 """By the clock, on a machine that has other work."""
 

@@ -229,7 +229,7 @@ class JudgeProcess:
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         try:
             process = subprocess.Popen(
-                [sys.executable, "-S", "-P", "-m", "processor.validation.validator.judge.process"],
+                [sys.executable, "-S", "-P", "-m", "processor.schemas.judge.process"],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

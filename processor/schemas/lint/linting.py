@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema_rs
 from jsonschema_rs.canonical import MultiTypeView, UnsatisfiableReason, find_unsatisfiable
 
+from processor.schemas import patterns
 from processor.schemas.dialects import KEYWORDS, asks, dialect_of
 from processor.schemas.form_faults import TYPES
 from processor.schemas.lint.same_value import SameValue
@@ -22,7 +23,6 @@ from processor.schemas.references import Document
 from processor.schemas.schema_text import schema_text
 from processor.schemas.subschemas import Subschema
 from processor.schemas.wording import nearest, shown
-from processor.validation.validator import patterns
 from processor.wire.json_pointer import pointer
 
 _BRANCHES_MAX = 16
