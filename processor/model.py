@@ -129,7 +129,7 @@ class Rejection(Struct, frozen=True, gc=False):
     `searched` is false where to look for an earlier outcome of the delivery took too long, and is left out.
     `final` says that it rests on no registry, and that to judge it again would be of no use, or of harm.
     `rule_id` names the rule by which it is discarded at once; None: it waits for a person.
-    `newcomer` is the unknown tenant of an event that is valid otherwise, where its queue registers tenants.
+    `new_tenant` is the unknown tenant of an event that is valid otherwise, where its queue registers tenants.
     """
 
     delivery: Delivery
@@ -141,7 +141,7 @@ class Rejection(Struct, frozen=True, gc=False):
     searched: bool = True
     final: bool = False
     rule_id: int | None = None
-    newcomer: str | None = None
+    new_tenant: str | None = None
 
 
 Verdict: TypeAlias = Message | Rejection

@@ -22,7 +22,7 @@ from processor.database.queries import queries
 from processor.database.sqlstates import name_of
 from processor.errors import StoreFault, StoreUnavailable
 from processor.model import QueueRules
-from processor.operations.storage_alarm import Limits
+from processor.operations.storage_alarm import StorageAlarmLimits
 from processor.validation.tenant_bindings import UNBOUND, Bindings
 
 VERSION_MIN = 15
@@ -44,7 +44,7 @@ class SaidBySettings:
     queue: str | None = None
     bindings: Bindings = UNBOUND
     rules: Mapping[str, QueueRules] = field(default_factory=dict)
-    storage: Limits | None = None
+    storage: StorageAlarmLimits | None = None
 
 
 NOTHING_SAID = SaidBySettings()

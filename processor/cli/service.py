@@ -20,7 +20,7 @@ from processor.runtime import logs
 from processor.runtime.supervisor import die_of
 from processor.runtime.terminal import say
 from processor.settings import DatabaseSettings, RunSettings, Settings
-from processor.usage.counter import Selection
+from processor.usage.counter import CountSelection
 from processor.wiring import commands, database, service
 from processor.wiring.counting import CountsOfRun
 
@@ -130,7 +130,7 @@ def run(
     require_unguessable(settings)
     counts, extra = None, service.Extra(log_events=log_events)
     if count_to is not None:
-        selection = Selection(tenant_id, run_id=uuid4().hex if this_run else None)
+        selection = CountSelection(tenant_id, run_id=uuid4().hex if this_run else None)
         counts = CountsOfRun(settings, count_to, selection, stops.gently)
         extra = service.Extra(counts.prepare, selection.run_id, log_events)
     code = service.run_supervised(settings, stops, processes, until_idle, extra, exit_code_of)

@@ -7,7 +7,7 @@ from psycopg.rows import dict_row
 
 from processor.database.queries import queries
 from processor.errors import NotFound
-from processor.operations.reject_alarm import NOT_COUNTED, Limits, Pair
+from processor.operations.reject_alarm import NOT_COUNTED, Pair, RejectAlarmLimits
 from processor.wire.sender_rights import Ground
 
 _LATEST_MAX = 100_000
@@ -104,7 +104,7 @@ def rejection_rules(connection: Connection) -> list[Row]:
     return _rows(connection, "rejections", "list_rules", {})
 
 
-def reject_alarms(connection: Connection, limits: Limits) -> list[tuple[Pair, int, int]] | None:
+def reject_alarms(connection: Connection, limits: RejectAlarmLimits) -> list[tuple[Pair, int, int]] | None:
     """List the pairs of which too large a share was rejected lately, with rejections and deliveries.
 
     Takes no longer than a few seconds; None: so much was stored lately that it could not be counted in them.

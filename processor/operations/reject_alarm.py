@@ -40,7 +40,7 @@ _LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RejectAlarmLimits:
     """From which share on, of how many deliveries at the least, in how many seconds."""
 
     share: float
@@ -99,7 +99,7 @@ class RejectAlarm:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: RejectAlarmLimits,
         registered: Callable[[str | None, str | None], Pair],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -23,7 +23,7 @@ from psycopg.rows import dict_row
 from processor.database.queries import queries
 from processor.errors import StoreUnavailable
 from processor.model import Delivery, EventSchema, Message, Registry
-from processor.sources.quarantine import QuarantineSource, Selection
+from processor.sources.quarantine import QuarantineSource, RejectionSelection
 from processor.validation.validator import Schemas
 from processor.wire.formats import Envelope
 from processor.wire.strict_json import JsonFault, read
@@ -108,7 +108,7 @@ class Rejected:
 
 
 @dataclass(slots=True)
-class Report:
+class SchemaTrialReport:
     """What was found; None: not asked for. `tenants` counts by tenant, None: one that is not registered.
 
     `stopped` says that Ctrl-C came before the end.
@@ -148,13 +148,13 @@ def try_out(
     *,
     against: Sequence[str],
     on_batch: Callable[[str, int], object] = lambda _what, _count: None,
-) -> Report:
+) -> SchemaTrialReport:
     """Judge what is there by the registry that `then` has; `now` has that of today. Changes nothing.
 
     `against` names "stored", "rejected" or both. Raises StoreUnavailable where the tables are too
     slow to read.
     """
-    report = Report(asked)
+    report = SchemaTrialReport(asked)
     try:
         if "stored" in against:
             report.stored = Stored()
@@ -181,7 +181,7 @@ def _too_slow() -> StoreUnavailable:
 
 def _try_stored(
     connection: Connection,
-    report: Report,
+    report: SchemaTrialReport,
     found: Stored,
     judges: tuple[Schemas, Schemas],
     on_batch: Callable[[str, int], object],
@@ -204,7 +204,9 @@ def _try_stored(
     found.is_all = found.reached is None
 
 
-def _judge_stored(report: Report, found: Stored, judges: tuple[Schemas, Schemas], row: Row) -> None:
+def _judge_stored(
+    report: SchemaTrialReport, found: Stored, judges: tuple[Schemas, Schemas], row: Row
+) -> None:
     event_type, text = report.asked.schema.event_type, row["payload"]
     counts = report.of(row["tenant_id"])
     then, now = judges
@@ -317,7 +319,7 @@ def _parts(keys: Sequence[Row]) -> Iterator[list[Row]]:
 
 def _try_rejected(
     connection: Connection,
-    report: Report,
+    report: SchemaTrialReport,
     found: Rejected,
     judges: tuple[Schemas, Schemas],
     on_batch: Callable[[str, int], object],
@@ -360,12 +362,12 @@ def _judge_rejected(
 def _reason(schemas: Schemas, delivery: Delivery) -> str | None:
     verdict = schemas.validate(delivery)
     # Its tenant is registered when it is saved, within the bound of its queue.
-    return None if isinstance(verdict, Message) or verdict.newcomer else verdict.reason.value
+    return None if isinstance(verdict, Message) or verdict.new_tenant else verdict.reason.value
 
 
 def _deliveries(connection: Connection, ids: Sequence[int]) -> Iterator[Delivery]:
     for start in range(0, len(ids), _BODIES_PAGE):
-        selection = Selection(rejection_ids=ids[start : start + _BODIES_PAGE])
+        selection = RejectionSelection(rejection_ids=ids[start : start + _BODIES_PAGE])
         with _brief(connection):
             deliveries = QuarantineSource(connection, selection).receive(_BODIES_PAGE, 0)
         yield from deliveries

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from processor.errors import ProcessorError
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 
 _COUNT_S_MAX = 3.0
 """For how long a queue is asked what it still has; an orchestrator waits for us meanwhile."""
@@ -21,7 +21,7 @@ _LATE_S = 2.0
 
 
 def left_behind(
-    patiences: Sequence[Patience],
+    patiences: Sequence[OutageRetry],
     count: Callable[[], Mapping[str, int]],
     *,
     given_back: int,
@@ -54,7 +54,7 @@ def left_behind(
     return "; ".join(found)
 
 
-def _silent_s(broker: Patience) -> float:
+def _silent_s(broker: OutageRetry) -> float:
     return time.monotonic() - (broker.recovered_at if broker.answered_at is None else broker.answered_at)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from processor.runtime.worker_board import Row, Turn
+from processor.runtime.worker_board import JudgedDelivery, WorkerStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,14 @@ def threads_of(pid: int) -> list[int]:
 class _Seen:
     """When a turn was seen first, and what its thread had used by then."""
 
-    turn: Turn
+    turn: JudgedDelivery
     at: float
     times: CpuTimes
 
 
 @dataclass(frozen=True, slots=True)
 class _Age:
-    turn: Turn
+    turn: JudgedDelivery
     age_s: float
     run_s: float
 
@@ -67,7 +67,7 @@ class HangWatch:
 
     def __init__(
         self,
-        row: Row,
+        row: WorkerStatus,
         pid: int,
         *,
         limit_s: float,

@@ -23,7 +23,7 @@ from typing import NoReturn, Protocol
 import structlog
 
 from processor.runtime.hangs import HangWatch
-from processor.runtime.worker_board import Board, Row
+from processor.runtime.worker_board import WorkerStatus, WorkerStatuses
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 
 
-class Event(Protocol):
+class StopEvent(Protocol):
     """What the supervisor asks of a threading.Event."""
 
     def is_set(self) -> bool: ...  # noqa: D102
@@ -62,11 +62,11 @@ class Worker:
     """
 
     place: int
-    row: Row = field(default_factory=lambda: Board().rows[0])
+    row: WorkerStatus = field(default_factory=lambda: WorkerStatuses().rows[0])
     hung: tuple[str, ...] = ()
     parent: int | None = None
 
-    def follow(self, stop_gently: Event, stop_now: Event) -> None:
+    def follow(self, stop_gently: StopEvent, stop_now: StopEvent) -> None:
         """Show the supervisor that we run, and obey it; stop as if told to when it is gone. Alone do nothing.
 
         Linux ends us with the supervisor; elsewhere its process id is asked for now and then.
@@ -94,7 +94,7 @@ def alone() -> Worker:
 
 @dataclass(slots=True)
 class _Child:
-    row: Row
+    row: WorkerStatus
     pid: int | None = None
     watch: HangWatch | None = None
     hung: tuple[str, ...] = ()
@@ -122,15 +122,15 @@ class Supervisor:
         *,
         judge_timeout_s: float,
         stop_timeout_s: float,
-        stop_gently: Event,
-        stop_now: Event,
+        stop_gently: StopEvent,
+        stop_now: StopEvent,
     ) -> None:
         self._work = work
         self._judge_timeout_s = judge_timeout_s
         self._stop_timeout_s = stop_timeout_s
         self._stop_gently = stop_gently
         self._stop_now = stop_now
-        self._children = [_Child(row) for row in Board(workers).rows]
+        self._children = [_Child(row) for row in WorkerStatuses(workers).rows]
         self._restarts = workers > 1
         self._looked_at = time.monotonic()
         self._code = 0

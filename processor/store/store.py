@@ -31,12 +31,12 @@ from processor.model import (
     Verdict,
 )
 from processor.runtime import metrics
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.store.database_rejections import blames_content, too_slow, unstorable
-from processor.store.new_tenants import register_newcomers
+from processor.store.new_tenants import register_new_tenants
 from processor.store.registry_rows import read_registry
 from processor.store.rows import messages_document
-from processor.store.save_order import Turn, turns
+from processor.store.save_order import SaveStage, parts_in_order
 from processor.store.save_statements import KeyVanished, Statements, let_settle
 from processor.wire.sender_rights import VOID
 
@@ -88,7 +88,7 @@ class Store:
         self,
         connect: Callable[[], Connection],
         judge: Judge,
-        patience: Patience,
+        patience: OutageRetry,
         *,
         timeout_s: float,
         alone: bool = False,
@@ -119,7 +119,7 @@ class Store:
         """
         settled: dict[int, Settlement] = {}
         kinds = [_turn(verdict.delivery) for verdict in verdicts]
-        for positions in turns(kinds, lambda position: verdicts[position].delivery.group):
+        for positions in parts_in_order(kinds, lambda position: verdicts[position].delivery.group):
             together = [verdicts[position] for position in positions]
             let_settle(together)
             settled.update(zip(positions, self._patience(partial(self._attempt, together)), strict=True))
@@ -206,10 +206,10 @@ class Store:
 
     def _register(self, verdicts: Sequence[Verdict]) -> None:
         # Before the transaction: whoever holds the registry shared, and then wants it alone, waits for ever.
-        if any(isinstance(verdict, Rejection) and verdict.newcomer for verdict in verdicts):
+        if any(isinstance(verdict, Rejection) and verdict.new_tenant for verdict in verdicts):
             connection = self._open()
             with self._deadline.over(connection):
-                register_newcomers(connection, self._sql, verdicts)
+                register_new_tenants(connection, self._sql, verdicts)
 
     def _ask(self) -> None:
         connection = self._open()
@@ -385,9 +385,9 @@ def _sees_all(verdict: Verdict) -> bool:
     return verdict.delivery.redelivered or (isinstance(verdict, Message) and verdict.event_type == VOID)
 
 
-def _turn(delivery: Delivery) -> Turn:
+def _turn(delivery: Delivery) -> SaveStage:
     if delivery.receive_count == 1:
-        return Turn.FIRST
+        return SaveStage.FIRST
     if delivery.suspect:
-        return Turn.ALONE
-    return Turn.SECOND if delivery.redelivered else Turn.FIRST
+        return SaveStage.ALONE
+    return SaveStage.SECOND if delivery.redelivered else SaveStage.FIRST

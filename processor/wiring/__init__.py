@@ -14,9 +14,9 @@ from processor.database.sqlstates import Remedy, name_of, remedy
 from processor.decoding.routing_keys import RoutingKeys
 from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
 from processor.model import QueueRules
-from processor.operations.reject_alarm import Limits
-from processor.operations.storage_alarm import Limits as StorageLimits
-from processor.runtime.outages import Patience
+from processor.operations.reject_alarm import RejectAlarmLimits
+from processor.operations.storage_alarm import StorageAlarmLimits as StorageLimits
+from processor.runtime.outages import OutageRetry
 from processor.schemas.judge.client import JudgeProcess
 from processor.settings import (
     DatabaseSettings,
@@ -93,7 +93,7 @@ def rules_of_settings(settings: ReceiveSettings) -> dict[str, QueueRules]:
 def make_store(
     settings: StoreSettings,
     judge: Judge,
-    patience: Patience,
+    patience: OutageRetry,
     *,
     alone: bool = False,
     run_id: str | None = None,
@@ -121,9 +121,9 @@ def make_store(
     return store
 
 
-def reject_alarm_limits(settings: RejectAlarmSettings) -> Limits:
+def reject_alarm_limits(settings: RejectAlarmSettings) -> RejectAlarmLimits:
     """Give what counts as too many rejections."""
-    return Limits(
+    return RejectAlarmLimits(
         settings.reject_alarm_share, settings.reject_alarm_count_min, settings.reject_alarm_window_s
     )
 

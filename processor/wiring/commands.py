@@ -17,10 +17,10 @@ from processor.database.connection import connect, require_all_rows
 from processor.errors import NotFound, SettingsError, Stopped, StoreUnavailable
 from processor.model import Rejection
 from processor.operations import retention
-from processor.operations.audit import Report, audit
+from processor.operations.audit import AuditReport, audit
 from processor.operations.dead_letters import DeadLetterJudge, bring_in, look
 from processor.pipeline.pipeline import once
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.settings import (
     ConnectionSettings,
     ReplaySettings,
@@ -31,7 +31,7 @@ from processor.settings import (
 )
 from processor.settings.foreign import said_elsewhere
 from processor.settings.loading import names
-from processor.sources.quarantine import QuarantineSource, Selection, take_back
+from processor.sources.quarantine import QuarantineSource, RejectionSelection, take_back
 from processor.sources.sqs.source import SqsSource, sqs_client
 from processor.validation.tenant_bindings import UNBOUND, Bindings
 from processor.wiring import database, make_schemas, make_store, rules_of_settings, storage_limits
@@ -44,7 +44,7 @@ _LOOK_S = 30
 
 
 def replay(
-    settings: ReplaySettings, selection: Selection, *, dry_run: bool, forced: bool
+    settings: ReplaySettings, selection: RejectionSelection, *, dry_run: bool, forced: bool
 ) -> tuple[dict[str, int], int]:
     """Put the selected rejections through the pipeline; counts them by outcome, or reason if rejected.
 
@@ -53,7 +53,7 @@ def replay(
     retention since; the second figure counts them.
     """
     schemas = make_schemas(settings)
-    store = make_store(settings, schemas, Patience("database", wait_s_max=1, stop=_never_wait()))
+    store = make_store(settings, schemas, OutageRetry("database", wait_s_max=1, stop=_never_wait()))
     outcomes: Counter[str] = Counter()
     with database(settings) as connection:
         migrations.require_current(connection)
@@ -68,7 +68,7 @@ def replay(
                     verdicts = [schemas.validate(delivery) for delivery in source.receive(_REPLAY_SIZE, 0)]
                     seen = [
                         # Its tenant is registered when it is saved, within the bound of its queue.
-                        "stored" if not isinstance(v, Rejection) or v.newcomer else v.reason.value
+                        "stored" if not isinstance(v, Rejection) or v.new_tenant else v.reason.value
                         for v in verdicts
                     ]
                 else:
@@ -139,7 +139,7 @@ def import_dead_letters(
     source = _dead_letters(settings, visibility_timeout_s=settings.visibility_timeout_s)
     judge = DeadLetterJudge(make_schemas(settings), source.name, unread=unread)
     # Alone: what lies here may be on its way into `message` in a processor that has held it for too long.
-    patience = Patience("database", wait_s_max=1, stop=_never_wait())
+    patience = OutageRetry("database", wait_s_max=1, stop=_never_wait())
     store = make_store(settings, judge, patience, alone=True)
     try:
         store.load_registry()
@@ -169,7 +169,7 @@ def _dead_letters(settings: ConnectionSettings, *, visibility_timeout_s: int) ->
     return source
 
 
-def run_audit(settings: ConnectionSettings, manifests: Sequence[Path]) -> Report:
+def run_audit(settings: ConnectionSettings, manifests: Sequence[Path]) -> AuditReport:
     """Audit the tables, the queue's counts if SOURCE_URL or SQS_QUEUE_URL is set, and the manifests."""
     depth: Callable[[], Mapping[str, int]] | None = None
     address = settings.source_address()

@@ -18,11 +18,11 @@ from processor.database.queries import queries
 from processor.database.sqlstates import Remedy, name_of, remedy
 from processor.errors import SettingsError, Stopped, StoreFault, StoreUnavailable, Unavailable
 from processor.handover.batches import Waiting
-from processor.handover.dispatcher import Dispatcher, Limits, Tally
+from processor.handover.dispatcher import DispatchCounts, Dispatcher, DispatchLimits
 from processor.handover.export import export, require_new
 from processor.handover.sink import HttpSink, Sink
 from processor.runtime import metrics
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.runtime.probes import Probes
 from processor.settings import DispatchSettings
 
@@ -51,7 +51,7 @@ _PROBE_S_MAX = 5.0
 """How long a server may take to answer a probe."""
 
 
-def run(settings: DispatchSettings, stop: threading.Event) -> Tally:
+def run(settings: DispatchSettings, stop: threading.Event) -> DispatchCounts:
     """Close and hand over until told to stop. Absent dependencies are waited for.
 
     Raises SettingsError, MigrationsPending and StoreFault, which waiting would not mend.
@@ -81,7 +81,7 @@ def run(settings: DispatchSettings, stop: threading.Event) -> Tally:
     return tally
 
 
-def run_once(settings: DispatchSettings, stop: threading.Event) -> tuple[Tally, Waiting]:
+def run_once(settings: DispatchSettings, stop: threading.Event) -> tuple[DispatchCounts, Waiting]:
     """Close and send all that waits; gives what was done and what is left. Raises outages of the database."""
     session = _Session(settings, _impatience(), stop)
     dispatcher = _dispatcher(settings, session, stop)
@@ -94,7 +94,9 @@ def run_once(settings: DispatchSettings, stop: threading.Event) -> tuple[Tally, 
         session.close()
 
 
-def run_to_file(settings: DispatchSettings, to: Path | None, stop: threading.Event) -> tuple[Tally, Waiting]:
+def run_to_file(
+    settings: DispatchSettings, to: Path | None, stop: threading.Event
+) -> tuple[DispatchCounts, Waiting]:
     """Close what is due, and write all that waits to a new file, or to standard output (None)."""
     if to is not None:
         require_new(to)
@@ -124,7 +126,7 @@ class _NoSink:
 class _Session:
     """One connection for the dispatcher, opened when needed and anew after an outage."""
 
-    def __init__(self, settings: DispatchSettings, patience: Patience, stop: threading.Event) -> None:
+    def __init__(self, settings: DispatchSettings, patience: OutageRetry, stop: threading.Event) -> None:
         self._dsn = settings.need_database_url()
         self._timeout_s = settings.database_timeout_s
         # A piece of work is a few statements and a request; a server that is frozen says nothing for longer.
@@ -225,8 +227,8 @@ def _sink(settings: DispatchSettings) -> Sink:
     return KafkaSink(source_address(url), timeout_s=settings.usage_sink_timeout_s)
 
 
-def _limits(settings: DispatchSettings) -> Limits:
-    return Limits(
+def _limits(settings: DispatchSettings) -> DispatchLimits:
+    return DispatchLimits(
         lines_max=settings.usage_sink_lines_max,
         amounts=settings.usage_sink_amounts,
         outage_wait_s_max=settings.retry_wait_s_max,
@@ -234,15 +236,15 @@ def _limits(settings: DispatchSettings) -> Limits:
     )
 
 
-def _patience(settings: DispatchSettings, stop: threading.Event) -> Patience:
-    return Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
+def _patience(settings: DispatchSettings, stop: threading.Event) -> OutageRetry:
+    return OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
 
 
-def _impatience() -> Patience:
+def _impatience() -> OutageRetry:
     # For who runs it once: an outage is said at once instead of being waited out.
     stop = threading.Event()
     stop.set()
-    return Patience("database", wait_s_max=1, stop=stop)
+    return OutageRetry("database", wait_s_max=1, stop=stop)
 
 
 def _outage(error: Stopped) -> Exception:

@@ -18,18 +18,18 @@ from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stop
 from processor.model import Settlement, Verdict
 from processor.operations.reject_alarm import RejectAlarm
 from processor.operations.storage_alarm import StorageAlarm
-from processor.pipeline.forgetter import Forgetter
-from processor.pipeline.limits import RECEIVE_SIZE_MAX, Limits
-from processor.pipeline.outcome_counts import Tally
+from processor.pipeline.forgetter import SettledNoteCleaner
+from processor.pipeline.limits import RECEIVE_SIZE_MAX, PipelineLimits
+from processor.pipeline.outcome_counts import OutcomeCounts
 from processor.pipeline.outcome_log import log_outcomes
 from processor.pipeline.pipeline import Pipeline
 from processor.runtime import metrics
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.runtime.probes import Probes
-from processor.runtime.process_tuning import settle_down
+from processor.runtime.process_tuning import tune_process
 from processor.runtime.supervisor import Supervisor, Worker, alone
-from processor.runtime.thread_deaths import ended_by_a_dead_thread
-from processor.runtime.worker_board import Watched
+from processor.runtime.thread_deaths import exit_on_thread_death
+from processor.runtime.worker_board import ReportingJudge
 from processor.schemas.judge.client import JudgeProcess
 from processor.settings import RunSettings
 from processor.sources import RunningSource
@@ -77,20 +77,20 @@ def run(
     until_idle_s: float | None = None,
     extra: Extra = _NOTHING,
     worker: Worker | None = None,
-) -> Tally:
+) -> OutcomeCounts:
     """Run the event processor until told to stop, or until idle. Absent dependencies are waited for.
 
     `worker` is who we are among others (None: alone). Raises MigrationsPending, StoreFault and SettingsError,
     which waiting would not mend, and Stopped when told to stop before it could begin, or with work left.
     """
     worker = worker or alone()
-    core = settle_down(settings.keep_to_one_core, worker.place)
-    patience = partial(Patience, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
+    core = tune_process(settings.keep_to_one_core, worker.place)
+    patience = partial(OutageRetry, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
     database_patience, queue_patience = patience("database"), patience("queue")
     schemas = make_schemas(settings, JudgeProcess(stop=stops.now, at_rest=worker.row.at_rest))
-    judge = Watched(schemas, worker.row)
+    judge = ReportingJudge(schemas, worker.row)
     open_store = partial(make_store, settings, judge, database_patience, run_id=extra.run_id)
-    forgetter = Forgetter(open_store, settings.queue_name())
+    forgetter = SettledNoteCleaner(open_store, settings.queue_name())
     source = open_source(settings, forgetter.tell)
     alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
     pipeline = Pipeline(
@@ -141,7 +141,7 @@ class _Beginning:
 
     def __init__(self, settings: RunSettings, stop: threading.Event) -> None:
         self._settings = settings
-        self._patience = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
+        self._patience = OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
         self._deadline = Deadline(settings.database_timeout_s + 5, stop=stop)
 
     @property
@@ -204,11 +204,11 @@ def _storage_alarm(settings: RunSettings) -> StorageAlarm:
     return StorageAlarm(lambda: connect(dsn, timeout_s=timeout_s), storage_limits(settings))
 
 
-def _limits(settings: RunSettings, until_idle_s: float | None) -> Limits:
+def _limits(settings: RunSettings, until_idle_s: float | None) -> PipelineLimits:
     wait_s: float = settings.receive_wait_s
     address = settings.source_address()
     in_partitions = address is not None and address.kind == "kafka"
-    return Limits(
+    return PipelineLimits(
         # Of a partition nothing more comes until all that came is settled: ten at a time would be slow.
         receive_size_max=settings.batch_size_max if in_partitions else RECEIVE_SIZE_MAX,
         receivers=settings.receivers,
@@ -304,7 +304,7 @@ def run_supervised(
         own = settings.model_copy(update={"http_port": port})
         # With several it is asked once, and before any of them begins.
         once = replace(extra, prepare=_NOTHING.prepare) if processes > 1 else extra
-        with ended_by_a_dead_thread(settings.stop_timeout_s):
+        with exit_on_thread_death(settings.stop_timeout_s):
             run(own, stops, until_idle_s, once, worker)
         return 0
 
@@ -317,7 +317,7 @@ def _note_late(settings: RunSettings, hung: Sequence[str]) -> None:
     """Note what hung while we were told to stop, so that no worker comes who could. Tried once."""
     at_once = threading.Event()
     at_once.set()
-    patience = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=at_once)
+    patience = OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=at_once)
     store = make_store(settings, make_schemas(settings), patience)
     try:
         store.note_hangs(settings.queue_name(), hung, keep_days=settings.key_retention_days)

@@ -22,7 +22,7 @@ from processor.errors import Reason, SettingsError
 from processor.model import Delivery, EventSchema, Message, QueueRules, Registry
 from processor.operations.queue_rules import require_name
 from processor.operations.registry import require_publishable
-from processor.operations.schema_trial import Asked, Report, planned, stored_texts, try_out
+from processor.operations.schema_trial import Asked, SchemaTrialReport, planned, stored_texts, try_out
 from processor.schemas.judge.client import require_usable
 from processor.schemas.schema_text import schema_text
 from processor.settings import DatabaseSettings, ValidationSettings
@@ -125,8 +125,8 @@ class Trial:
         verdict = self._schemas.validate(delivery)
         if isinstance(verdict, Message):
             return _row(STORED, None, found)
-        if verdict.newcomer is not None:
-            return _row(STORED, f"registers tenant {verdict.newcomer}", found)
+        if verdict.new_tenant is not None:
+            return _row(STORED, f"registers tenant {verdict.new_tenant}", found)
         if self.by_form and verdict.reason is Reason.UNKNOWN_TENANT:
             return _row(READ, None, found)
         message, errors = verdict.detail["message"], verdict.detail.get("errors", [])
@@ -151,7 +151,7 @@ def try_schema(
     since: datetime | None,
     limit: int,
     on_batch: Callable[[str, int], object],
-) -> Report:
+) -> SchemaTrialReport:
     """Try a schema on what is there, as the next version of its event type; nothing is published.
 
     Raises what `publish_schema` would raise, and as `database` and `try_out` do.

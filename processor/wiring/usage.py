@@ -14,22 +14,22 @@ from processor.handover.sink_lines import read_lines
 from processor.settings import DatabaseSettings
 from processor.usage.query import totals
 from processor.usage.rebuild import Rebuilt, rebuild
-from processor.usage.selection import Row, Selection
-from processor.usage.verify import Report, verify
+from processor.usage.selection import Row, TotalsSelection
+from processor.usage.verify import VerifyReport, verify
 from processor.usage.voids import idle_voids
 from processor.wiring import database
 
 
 @contextmanager
 def ask_totals(
-    settings: DatabaseSettings, selection: Selection, groups: Mapping[str, str], *, limit: int | None
+    settings: DatabaseSettings, selection: TotalsSelection, groups: Mapping[str, str], *, limit: int | None
 ) -> Iterator[tuple[list[str], Iterator[dict[str, Any]]]]:
     """Ask for totals; a reader of one tenant sees that tenant's."""
     with database(settings) as connection, totals(connection, selection, groups, limit=limit) as found:
         yield found
 
 
-def run_verify(settings: DatabaseSettings, selection: Selection) -> Report:
+def run_verify(settings: DatabaseSettings, selection: TotalsSelection) -> VerifyReport:
     """Compare the totals with the messages."""
     with database(settings) as connection:
         migrations.require_current(connection)
@@ -38,7 +38,7 @@ def run_verify(settings: DatabaseSettings, selection: Selection) -> Report:
 
 
 def run_rebuild(
-    settings: DatabaseSettings, selection: Selection, *, dry_run: bool, on_step: Callable[[int], object]
+    settings: DatabaseSettings, selection: TotalsSelection, *, dry_run: bool, on_step: Callable[[int], object]
 ) -> Rebuilt:
     """Add to the totals of a meter what they lack."""
     with database(settings) as connection:

@@ -9,7 +9,7 @@ import click
 
 from processor.errors import SettingsError
 from processor.runtime import logs
-from processor.runtime.process_tuning import settle_down
+from processor.runtime.process_tuning import tune_process
 from processor.settings import GatewaySettings
 
 _EXTRA = frozenset(
@@ -137,5 +137,5 @@ def _run(server: str, json_logs: bool | None, **given: Any) -> None:  # noqa: AN
             "run: pip install 'sqs-event-processor[gateway]'"
         ) from None
     # A collection stops all threads, and while one large body is read there were a hundred of them.
-    settle_down("off", 0)
+    tune_process("off", 0)
     run(settings)

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from processor.errors import SourceUnavailable, Stopped, StoreUnavailable
 from processor.model import Delivery, Outcome, Settlement
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.sources.memory import MemorySource
 from tests.pipeline.harness import Harness, StubStore, in_background, until
 
@@ -219,7 +219,7 @@ def test_a_database_that_saves_all_the_time_is_not_asked_besides(monkeypatch: py
 
 
 def test_an_answer_to_what_was_asked_before_the_outage_does_not_end_it() -> None:
-    patience = Patience("queue", wait_s_max=0.01, stop=threading.Event())
+    patience = OutageRetry("queue", wait_s_max=0.01, stop=threading.Event())
     asked, go_on = threading.Event(), threading.Event()
 
     def ask_long() -> None:
@@ -241,7 +241,7 @@ def test_an_answer_to_what_was_asked_before_the_outage_does_not_end_it() -> None
 
 
 def test_one_outage_is_told_once_however_many_wait_for_its_end() -> None:
-    patience = Patience("queue", wait_s_max=0.01, stop=threading.Event())
+    patience = OutageRetry("queue", wait_s_max=0.01, stop=threading.Event())
     failures = iter(range(30))
 
     def attempt() -> None:
@@ -257,7 +257,7 @@ def test_one_outage_is_told_once_however_many_wait_for_its_end() -> None:
 
 def test_a_wait_that_is_called_off_ends_no_outage() -> None:
     stop = threading.Event()
-    patience = Patience("queue", wait_s_max=0.01, stop=stop)
+    patience = OutageRetry("queue", wait_s_max=0.01, stop=stop)
 
     def fail() -> None:
         stop.set()

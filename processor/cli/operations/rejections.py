@@ -15,7 +15,7 @@ from processor.operations.reject_alarm import words
 from processor.runtime.escaping import escaped
 from processor.runtime.terminal import say
 from processor.settings import DatabaseSettings, RejectAlarmSettings, ReplaySettings
-from processor.sources.quarantine import QuarantineSource, Selection, discard
+from processor.sources.quarantine import QuarantineSource, RejectionSelection, discard
 from processor.wiring import commands, database, reject_alarm_limits
 
 _REASONS = frozenset(reason.value for reason in Reason)
@@ -65,7 +65,7 @@ def rejection_list(status: str, limit: int, as_json: bool, **selected: Any) -> N
     with database(DatabaseSettings.load()) as connection:
         rows = reader.rejections(
             connection,
-            Selection(**selected).parameters(),
+            RejectionSelection(**selected).parameters(),
             status=None if status == "any" else status,
             limit=limit,
         )
@@ -115,7 +115,7 @@ def rejection_stats(as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
     settings = RejectAlarmSettings.load()
     limits = reject_alarm_limits(settings)
     with database(settings) as connection:
-        rows = reader.rejection_stats(connection, Selection(**selected).parameters())
+        rows = reader.rejection_stats(connection, RejectionSelection(**selected).parameters())
         alarms = reader.reject_alarms(connection, limits)
     print_rows(rows, as_json=as_json, empty="no rejections")
     if alarms is None:
@@ -246,7 +246,7 @@ def _named(rejection_ids: tuple[int, ...]) -> list[dict[str, Any]]:
     if not rejection_ids:
         return []
     with database(DatabaseSettings.load()) as connection:
-        named = Selection(rejection_ids=rejection_ids).parameters()
+        named = RejectionSelection(rejection_ids=rejection_ids).parameters()
         rows = reader.rejections(connection, named, status=None, limit=len(rejection_ids))
     missing = sorted(set(rejection_ids) - {row["rejection_id"] for row in rows})
     if missing:
@@ -255,12 +255,14 @@ def _named(rejection_ids: tuple[int, ...]) -> list[dict[str, Any]]:
     return rows
 
 
-def _selection(rejection_ids: tuple[int, ...], *, everything: bool, selected: dict[str, Any]) -> Selection:
+def _selection(
+    rejection_ids: tuple[int, ...], *, everything: bool, selected: dict[str, Any]
+) -> RejectionSelection:
     if not (rejection_ids or everything or any(value is not None for value in selected.values())):
         raise click.UsageError(
             "nothing is selected; name rejection ids, or select by an option, or say --all"
         )
-    return Selection(rejection_ids=rejection_ids or None, **selected)
+    return RejectionSelection(rejection_ids=rejection_ids or None, **selected)
 
 
 COMMANDS = [rejection]

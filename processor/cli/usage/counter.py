@@ -10,7 +10,7 @@ from processor.cli.paths import NamedPath
 from processor.cli.usage.meters import doubtful
 from processor.runtime.terminal import say
 from processor.settings import DatabaseSettings
-from processor.usage.counter import Selection
+from processor.usage.counter import CountSelection
 from processor.usage.counter_setup import set_up
 from processor.wiring import counting, database
 
@@ -58,7 +58,7 @@ def count(
     does the first character where it is a dot or the name is a device's on Windows (con, nul, ...). Of more
     than 200 characters the first 100 are kept, and '%~' and the SHA-256 of the event type follow.
     """
-    selection = Selection(tenant_id, group_name, meters, run_id)
+    selection = CountSelection(tenant_id, group_name, meters, run_id)
     counts = counting.count(DatabaseSettings.load(), directory, selection)
     if counts.tenants > 1:
         say(

@@ -11,10 +11,10 @@ from processor.cli.output import json_option, print_json
 from processor.cli.signals import stop_at_signals
 from processor.errors import SettingsError
 from processor.handover.batches import Waiting
-from processor.handover.dispatcher import Tally
+from processor.handover.dispatcher import DispatchCounts
 from processor.runtime import logs
 from processor.runtime.terminal import say
-from processor.runtime.thread_deaths import ended_by_a_dead_thread
+from processor.runtime.thread_deaths import exit_on_thread_death
 from processor.settings import DispatchSettings
 from processor.wiring import dispatch as wiring
 
@@ -52,7 +52,7 @@ def dispatch(once: bool, to: str | None, as_json: bool) -> None:
         _once(settings, to, stop, as_json=as_json)
         return
     logs.configure(settings.log_format, settings.log_level)
-    with ended_by_a_dead_thread(settings.stop_timeout_s), stop_at_signals(stop):
+    with exit_on_thread_death(settings.stop_timeout_s), stop_at_signals(stop):
         wiring.run(settings, stop)
 
 
@@ -72,7 +72,7 @@ def _once(settings: DispatchSettings, to: str | None, stop: threading.Event, *, 
         raise SystemExit(Exit.FAILED)
 
 
-def _say(tally: Tally, waiting: Waiting, *, as_json: bool, err: bool) -> None:
+def _say(tally: DispatchCounts, waiting: Waiting, *, as_json: bool, err: bool) -> None:
     if as_json and not err:
         print_json(
             {

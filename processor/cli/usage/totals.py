@@ -18,7 +18,7 @@ from processor.errors import SettingsError
 from processor.runtime.escaping import escaped, json_escaped
 from processor.runtime.terminal import fit, say
 from processor.settings import DatabaseSettings
-from processor.usage.selection import Selection
+from processor.usage.selection import TotalsSelection
 from processor.usage.verify import LISTED_MAX
 from processor.wiring import usage as wiring
 
@@ -89,7 +89,7 @@ def usage_query(
     rows_max = limit or (None if as_csv or as_json else _TABLE_ROWS_MAX)
     # One more, to know whether there are more.
     asked = None if rows_max is None else rows_max + 1
-    with wiring.ask_totals(DatabaseSettings.load(), Selection(**selected), wanted, limit=asked) as (
+    with wiring.ask_totals(DatabaseSettings.load(), TotalsSelection(**selected), wanted, limit=asked) as (
         names,
         rows,
     ):
@@ -137,7 +137,7 @@ def usage_verify(*, as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
     add up to their totals. It reads all messages of the windows: that takes a while. With --from or --until
     meters without windows are left out.
     """
-    report = wiring.run_verify(DatabaseSettings.load(), Selection(**selected))
+    report = wiring.run_verify(DatabaseSettings.load(), TotalsSelection(**selected))
     if as_json:
         print_json(report.as_dict())
     else:
@@ -157,7 +157,7 @@ def usage_rebuild(*, dry_run: bool, as_json: bool, **selected: Any) -> None:  # 
     that change get another revision, the difference, when they close again. For one tenant of a shared meter
     totals are mended alone: messages from before the meter was active count for all tenants, or for none.
     """
-    selection = Selection(**selected)
+    selection = TotalsSelection(**selected)
 
     def progress(count: int) -> None:
         if sys.stderr.isatty():

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import click
 
+from processor.cli.moments import Moment
 from processor.cli.output import json_option, print_json
 from processor.cli.usage.totals import usage
 from processor.database import migrations
@@ -11,24 +12,6 @@ from processor.handover.windows import Closed, Reopened, close_ended, reopen
 from processor.runtime.terminal import say
 from processor.settings import DatabaseSettings
 from processor.wiring import database
-
-
-class Moment(click.ParamType[datetime]):
-    """A moment as RFC 3339 writes it; without a zone, or as a day alone, it is UTC."""
-
-    name = "time"
-
-    def convert(
-        self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        """Read it."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no moment; expected one such as 2026-11-22T10:00:00Z", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @usage.command("close")

@@ -22,16 +22,16 @@ from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 from processor.errors import SettingsError, Stopped, Unavailable
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.schemas.judge.frames import (
     LENGTH,
     Broken,
     Compile,
     Found,
     Invalid,
-    Judge,
+    JudgeRequest,
+    NotUnicode,
     Request,
-    Unreadable,
     Unusable,
     Usable,
     Valid,
@@ -62,7 +62,7 @@ T = TypeVar("T")
 Schema: TypeAlias = tuple[str, str]
 """Its text and its formats."""
 
-Answer: TypeAlias = Valid | Found | Unreadable | Broken
+Answer: TypeAlias = Valid | Found | NotUnicode | Broken
 
 
 class JudgeUnavailable(Unavailable):
@@ -102,7 +102,7 @@ class JudgeProcess:
     ) -> None:
         self._stop = stop or threading.Event()
         self._at_rest = at_rest
-        self._patience = Patience("judge process", wait_s_max=_WAIT_S_MAX, stop=self._stop)
+        self._patience = OutageRetry("judge process", wait_s_max=_WAIT_S_MAX, stop=self._stop)
         self._next, self._lock = threading.Lock(), threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
@@ -154,11 +154,11 @@ class JudgeProcess:
         key, compiled = self._compile(schema)
         if isinstance(compiled, Unusable):
             return Broken(compiled.words)
-        reply: Answer | Invalid = self._ask(Judge(key, payload))
+        reply: Answer | Invalid = self._ask(JudgeRequest(key, payload))
         if not isinstance(reply, Invalid):
             return reply
         try:
-            found: Found | Unreadable = self._answer()
+            found: Found | NotUnicode = self._answer()
         except (_Failed, _Ended) as ended:
             if isinstance(ended, _Ended) and ended.from_outside:
                 raise

@@ -15,7 +15,7 @@ from jsonschema_rs import ReferencingError, Registry, Resolver
 
 from processor.errors import SettingsError
 from processor.schemas.dialects import dialect_of
-from processor.schemas.references import Document
+from processor.schemas.references import SchemaDocument
 from processor.schemas.subschemas import TOP
 
 _PRICE_NS_MAX = 1_000_000
@@ -108,7 +108,7 @@ class _Prices:
         self._nodes: list[_Node] = []
         self._referred: dict[tuple[str, str], _Node] = {}
         self._pending: list[tuple[_Node, Any, Resolver]] = []
-        document = Document(definition, dialect)
+        document = SchemaDocument(definition, dialect)
         if document.foreign():
             raise _Dear
         registry = Registry([(TOP, document.definition)], draft=dialect.number)

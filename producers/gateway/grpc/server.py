@@ -13,7 +13,7 @@ import uvloop
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # of gRPC's own, without types
 
 from processor.runtime.probes import Probes
-from processor.runtime.thread_deaths import ended_by_a_dead_thread
+from processor.runtime.thread_deaths import exit_on_thread_death
 from processor.settings import GatewaySettings
 from producers.gateway.grpc.front import FILES_PER_CONNECTION
 from producers.gateway.grpc.listener import CONNECTIONS_MAX, GrpcDoor
@@ -31,7 +31,7 @@ def run(settings: GatewaySettings) -> None:
     """Run the door of these settings until it is told to stop. Raises SettingsError for what can't work."""
     quieten_grpc()
     with (
-        ended_by_a_dead_thread(settings.stop_timeout_s),
+        exit_on_thread_death(settings.stop_timeout_s),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(_run(settings))

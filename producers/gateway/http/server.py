@@ -14,7 +14,7 @@ import uvicorn
 import uvloop
 
 from processor.errors import SettingsError
-from processor.runtime.thread_deaths import ended_by_a_dead_thread
+from processor.runtime.thread_deaths import exit_on_thread_death
 from processor.settings import GatewaySettings
 from producers.gateway.http import Limits
 from producers.gateway.http.app import BODIES_HELD_MAX, make_app
@@ -118,7 +118,7 @@ def run(settings: GatewaySettings) -> None:
     listener = listen(settings.gateway_host, settings.gateway_port)
     with (
         contextlib.closing(listener),
-        ended_by_a_dead_thread(settings.stop_timeout_s),
+        exit_on_thread_death(settings.stop_timeout_s),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(_run(settings, listener))

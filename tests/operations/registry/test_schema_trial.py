@@ -15,7 +15,7 @@ from processor.errors import StoreUnavailable
 from processor.model import EventSchema
 from processor.operations import registry, schema_trial
 from processor.operations.queue_rules import set_queue
-from processor.operations.schema_trial import Report
+from processor.operations.schema_trial import SchemaTrialReport
 from processor.settings import Settings
 from processor.wiring.trial import try_schema
 from tests.builders import ORDER_SCHEMA, a_delivery
@@ -46,7 +46,7 @@ def totals(*values: Any, **changes: Any) -> list[Any]:
     return [a_delivery(payload={"total": value}, **changes) for value in values]
 
 
-def look(url: str, definition: Any, **changes: Any) -> Report:
+def look(url: str, definition: Any, **changes: Any) -> SchemaTrialReport:
     """Try a schema of order.created without the command."""
     arguments: dict[str, Any] = {
         "compat": None,
