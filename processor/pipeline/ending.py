@@ -21,7 +21,7 @@ _LATE_S = 2.0
 
 
 def left_behind(
-    patiences: Sequence[OutageRetry],
+    retries: Sequence[OutageRetry],
     count: Callable[[], Mapping[str, int]],
     *,
     given_back: int,
@@ -29,15 +29,15 @@ def left_behind(
 ) -> str:
     """Say what keeps a run from being done; empty if it is done.
 
-    `patiences` are those with which it talked to its dependencies, the queue's last. `count` asks the queue
+    `retries` retried outages of its dependencies, the queue's last. `count` asks the queue
     for what it has, `given_back` are deliveries that had to be, and `asked_for_s` is the wait of a receive
     that has not come back (None: all have).
     """
-    broker = patiences[-1]
+    broker = retries[-1]
     found = [
-        f"{patience.dependency}: {patience.trouble or 'unavailable'}"
-        for patience in patiences
-        if not patience.working.is_set()
+        f"{retry.dependency}: {retry.trouble or 'unavailable'}"
+        for retry in retries
+        if not retry.working.is_set()
     ]
     silent = asked_for_s is not None and _silent_s(broker) > asked_for_s + _LATE_S
     if given_back:

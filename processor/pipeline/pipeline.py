@@ -1,6 +1,6 @@
 """The running pipeline: receive, validate, save, settle, in workers that pass the same values on.
 
-    receivers ─▶ verdicts (bounded by Held) ─▶ writers ══COMMIT══▶ settlements ─▶ settlers
+    receivers ─▶ verdicts (bounded by InFlight) ─▶ writers ══COMMIT══▶ settlements ─▶ settlers
         ▲  └─▶ what takes time ─▶ judge ─▶ verdicts                                  │
         └──────────── heartbeat keeps what is held invisible to others ◀─────────────┘
 
@@ -78,7 +78,7 @@ def once(
 class Pipeline:
     """One run of the pipeline over one source. Its workers are threads; one store a writer.
 
-    `database` and `broker` are the patience with which the two are talked to; `give_up` is the event that
+    `database` and `broker` retry outages of the two; `give_up` is the event that
     ends both, set when a stop takes longer than `stop_timeout_s`. `on_commit` is told of each batch.
     """
 
@@ -175,9 +175,9 @@ class Pipeline:
     def trouble(self) -> str:
         """Why nothing is being received now, in words; empty when all is well."""
         troubles = [
-            f"{patience.dependency}: {patience.trouble or 'unavailable'}"
-            for patience in (self._database, self._broker)
-            if not patience.working.is_set()
+            f"{retry.dependency}: {retry.trouble or 'unavailable'}"
+            for retry in (self._database, self._broker)
+            if not retry.working.is_set()
         ]
         if self._stop_receiving.is_set():
             troubles.append("stopping")

@@ -55,10 +55,10 @@ class StopEvent(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What a worker is told: its place among the others, its row of the board, and what hung before it.
+    """What a worker is told: its place among the others, its row in shared memory, and what hung before it.
 
     `hung` are ids of deliveries at which workers of this supervisor hung; whoever has written them down says
-    so on the board. `parent` is the supervisor's process id; None: there is none.
+    so in its row. `parent` is the supervisor's process id; None: there is none.
     """
 
     place: int

@@ -59,7 +59,7 @@ class JudgedDelivery:
 
 
 class WorkerStatuses:
-    """Memory that is shared with processes forked later: one row for each worker."""
+    """The status of each worker, in memory that is shared with processes forked later."""
 
     def __init__(self, workers: int = 1) -> None:
         # Of no file; pages that nobody writes to take no memory.
@@ -70,9 +70,9 @@ class WorkerStatuses:
 class WorkerStatus:
     """What one worker says; the worker writes, and the supervisor reads, clears and tells it to hurry."""
 
-    def __init__(self, board: WorkerStatuses, memory: mmap.mmap, place: int) -> None:
+    def __init__(self, statuses: WorkerStatuses, memory: mmap.mmap, place: int) -> None:
         self.place = place
-        self._board = board
+        self._statuses = statuses
         self._memory = memory
         self._start = place * _ROW_BYTES
         self._words = memoryview(memory)[self._start : self._start + _ROW_BYTES].cast("Q")
@@ -91,7 +91,7 @@ class WorkerStatus:
 
     def others_quiet(self) -> bool:
         """Say whether every other worker of this supervisor is quiet, or has ended for good. Alone: True."""
-        return all(row.quiet for row in self._board.rows if row.place != self.place)
+        return all(row.quiet for row in self._statuses.rows if row.place != self.place)
 
     def say_noted(self) -> None:
         """Say that what hung is written down, and need not be told to the next worker."""
@@ -196,7 +196,7 @@ class WorkerStatus:
 
 
 class ReportingJudge(threading.local):
-    """Judges as `judge` does, and says on the board which delivery each thread judges.
+    """Judges as `judge` does, and notes in the shared memory which delivery each thread judges.
 
     It is made anew in each thread that asks, so that `validate` finds the thread's own slot without a search.
     """

@@ -88,7 +88,7 @@ class Store:
         self,
         connect: Callable[[], Connection],
         judge: Judge,
-        patience: OutageRetry,
+        retry: OutageRetry,
         *,
         timeout_s: float,
         alone: bool = False,
@@ -98,7 +98,7 @@ class Store:
     ) -> None:
         self._connect = connect
         self._judge = judge
-        self._patience = patience
+        self._retry = retry
         self._alone = alone
         self._keys_by_settings = keys_by_settings
         self._judge_unread = judge_unread
@@ -122,19 +122,19 @@ class Store:
         for positions in parts_in_order(kinds, lambda position: verdicts[position].delivery.group):
             together = [verdicts[position] for position in positions]
             let_settle(together)
-            settled.update(zip(positions, self._patience(partial(self._attempt, together)), strict=True))
+            settled.update(zip(positions, self._retry(partial(self._attempt, together)), strict=True))
         return [settled[position] for position in range(len(verdicts))]
 
     def load_registry(self) -> None:
         """Install the registry as it stands now, so that the first verdicts are not made in vain."""
-        self._patience(partial(self._attempt, ()))
+        self._retry(partial(self._attempt, ()))
 
     def probe(self) -> None:
         """Ask the database for a sign of life over the connection of the saves, once.
 
         That it works, or does not, is noted as after a save. Raises StoreFault where the cause is ours.
         """
-        self._patience.probe(self._ask)
+        self._retry.probe(self._ask)
 
     def unread(self, suspect: Delivery) -> Verdict | None:
         """Note that a suspect is about to be read; give a verdict if it must not be read any more.
@@ -142,20 +142,20 @@ class Store:
         The note goes with its outcome. Outages are waited out, and it raises as `save` does.
         """
         key = {"queue": suspect.queue, "delivery_id": suspect.lasting_id}
-        row = self._patience(partial(self._note, "note_attempt", key))
+        row = self._retry(partial(self._note, "note_attempt", key))
         return self._judge_unread(suspect, Tries() if row is None else Tries(row[0], row[1]))
 
     def note_hangs(self, queue: str, delivery_ids: Sequence[str], *, keep_days: int) -> None:
         """Note that readers hung at these deliveries, and forget notes older than `keep_days`."""
         if delivery_ids:
             hung = {"queue": queue, "delivery_ids": list(delivery_ids)}
-            self._patience(partial(self._note, "note_hangs", hung))
-        self._patience(partial(self._note, "forget_notes", {"days": keep_days}))
+            self._retry(partial(self._note, "note_hangs", hung))
+        self._retry(partial(self._note, "forget_notes", {"days": keep_days}))
 
     def forget_settled(self, queue: str, delivery_ids: Sequence[str]) -> None:
         """Forget the notes of deliveries whose acknowledgement has arrived. Raises as `save` does."""
         settled = {"queue": queue, "delivery_ids": list(delivery_ids)}
-        self._patience(partial(self._note, "forget_settled", settled))
+        self._retry(partial(self._note, "forget_settled", settled))
 
     def close(self) -> None:
         """Close the connection; a later save opens a new one."""

@@ -59,7 +59,7 @@ class Bindings:
 
         `registered` are those that the registry binds its queue to. What is said today goes first. Where
         nothing is said of a delivery that is replayed, what was proven when it came still holds: a replay
-        opens no door.
+        allows no more.
         """
         bounds = [] if registered is None else [registered]
         if self.queue_tenants is not None and delivery.queue == self.queue:

@@ -93,7 +93,7 @@ def rules_of_settings(settings: ReceiveSettings) -> dict[str, QueueRules]:
 def make_store(
     settings: StoreSettings,
     judge: Judge,
-    patience: OutageRetry,
+    retry: OutageRetry,
     *,
     alone: bool = False,
     run_id: str | None = None,
@@ -109,7 +109,7 @@ def make_store(
     store = Store(
         lambda: connect(dsn, timeout_s=timeout_s),
         judge,
-        patience,
+        retry,
         timeout_s=timeout_s,
         alone=alone,
         # A routing key gives tenants, as settings have it at the time.

@@ -78,7 +78,7 @@ def replay(
                     return dict(outcomes), source.count_left_out()
                 outcomes.update(seen)
         except Stopped as error:
-            # Nobody told us to: with a patience that never waits, this is how an outage is said.
+            # Nobody told us to: with a retry that never waits, this is how an outage is said.
             raise StoreUnavailable(str(error.__cause__)) from None
         finally:
             store.close()
@@ -139,8 +139,8 @@ def import_dead_letters(
     source = _dead_letters(settings, visibility_timeout_s=settings.visibility_timeout_s)
     judge = DeadLetterJudge(make_schemas(settings), source.name, unread=unread)
     # Alone: what lies here may be on its way into `message` in a processor that has held it for too long.
-    patience = OutageRetry("database", wait_s_max=1, stop=_never_wait())
-    store = make_store(settings, judge, patience, alone=True)
+    retry = OutageRetry("database", wait_s_max=1, stop=_never_wait())
+    store = make_store(settings, judge, retry, alone=True)
     try:
         store.load_registry()
         outcomes = bring_in(

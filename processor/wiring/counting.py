@@ -38,20 +38,20 @@ class CountsOfRun:
         self._settings = settings
         self._directory = directory
         self._selection = selection
-        self._patience = OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
+        self._retry = OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
 
     def prepare(self) -> None:
         """Raise what would keep the files from being written. An absent database is waited for."""
         require_writable(self._directory)
-        self._patience(self._begin)
+        self._retry(self._begin)
         if self._selection.run_id is not None:
             log.info("run_noted", run_id=self._selection.run_id, if_it_ends_without_files=self._later())
 
     def write(self) -> None:
         """Write what is committed. Waits for an absent database; after a stop it raises StoreUnavailable."""
         try:
-            counts = self._patience(lambda: count(self._settings, self._directory, self._selection))
-            self._patience(self._forget)
+            counts = self._retry(lambda: count(self._settings, self._directory, self._selection))
+            self._retry(self._forget)
         except Stopped as stopped:
             raise StoreUnavailable(
                 f"the counts are not written: {stopped}; {self._later()} does it later"

@@ -56,7 +56,7 @@ def run(settings: DispatchSettings, stop: threading.Event) -> DispatchCounts:
 
     Raises SettingsError, MigrationsPending and StoreFault, which waiting would not mend.
     """
-    session = _Session(settings, _patience(settings, stop), stop)
+    session = _Session(settings, _retry(settings, stop), stop)
     dispatcher = _dispatcher(settings, session, stop)
     probes = Probes(
         settings.http_host,
@@ -83,7 +83,7 @@ def run(settings: DispatchSettings, stop: threading.Event) -> DispatchCounts:
 
 def run_once(settings: DispatchSettings, stop: threading.Event) -> tuple[DispatchCounts, Waiting]:
     """Close and send all that waits; gives what was done and what is left. Raises outages of the database."""
-    session = _Session(settings, _impatience(), stop)
+    session = _Session(settings, _no_retry(), stop)
     dispatcher = _dispatcher(settings, session, stop)
     try:
         session.require_fit()
@@ -100,7 +100,7 @@ def run_to_file(
     """Close what is due, and write all that waits to a new file, or to standard output (None)."""
     if to is not None:
         require_new(to)
-    session = _Session(settings, _impatience(), stop)
+    session = _Session(settings, _no_retry(), stop)
     dispatcher = Dispatcher(session.transact, _NoSink(), _limits(settings), stop)
     try:
         session.require_fit()
@@ -126,29 +126,29 @@ class _NoSink:
 class _Session:
     """One connection for the dispatcher, opened when needed and anew after an outage."""
 
-    def __init__(self, settings: DispatchSettings, patience: OutageRetry, stop: threading.Event) -> None:
+    def __init__(self, settings: DispatchSettings, retry: OutageRetry, stop: threading.Event) -> None:
         self._dsn = settings.need_database_url()
         self._timeout_s = settings.database_timeout_s
         # A piece of work is a few statements and a request; a server that is frozen says nothing for longer.
         self._limit_s = self._timeout_s + settings.usage_sink_timeout_s + _MARGIN_S
         self._deadline = Deadline(self._limit_s)
         self._probe_deadline = Deadline(_PROBE_S_MAX)
-        self._patience = patience
+        self._retry = retry
         self._stop = stop
         self._connection: Connection | None = None
 
     @property
     def trouble(self) -> str:
         """What the database is in, in words; empty if it works."""
-        return f"database: {self._patience.trouble}" if self._patience.trouble else ""
+        return f"database: {self._retry.trouble}" if self._retry.trouble else ""
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run a piece of work; outages are waited out, and then it is run again from its beginning."""
-        return self._patience(lambda: self._attempt(work, self._deadline))
+        return self._retry(lambda: self._attempt(work, self._deadline))
 
     def probe(self) -> None:
         """Ask the database for a sign of life, once, and note whether it works."""
-        self._patience.probe(
+        self._retry.probe(
             lambda: self._attempt(
                 lambda connection: connection.execute(queries("session")["probe"]), self._probe_deadline
             )
@@ -236,11 +236,11 @@ def _limits(settings: DispatchSettings) -> DispatchLimits:
     )
 
 
-def _patience(settings: DispatchSettings, stop: threading.Event) -> OutageRetry:
+def _retry(settings: DispatchSettings, stop: threading.Event) -> OutageRetry:
     return OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
 
 
-def _impatience() -> OutageRetry:
+def _no_retry() -> OutageRetry:
     # For who runs it once: an outage is said at once instead of being waited out.
     stop = threading.Event()
     stop.set()

@@ -85,11 +85,11 @@ def run(
     """
     worker = worker or alone()
     core = tune_process(settings.keep_to_one_core, worker.place)
-    patience = partial(OutageRetry, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
-    database_patience, queue_patience = patience("database"), patience("queue")
+    retry = partial(OutageRetry, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
+    database_retry, queue_retry = retry("database"), retry("queue")
     schemas = make_schemas(settings, JudgeProcess(stop=stops.now, at_rest=worker.row.at_rest))
     judge = ReportingJudge(schemas, worker.row)
-    open_store = partial(make_store, settings, judge, database_patience, run_id=extra.run_id)
+    open_store = partial(make_store, settings, judge, database_retry, run_id=extra.run_id)
     forgetter = SettledNoteCleaner(open_store, settings.queue_name())
     source = open_source(settings, forgetter.tell)
     alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
@@ -98,8 +98,8 @@ def run(
         judge,
         [open_store() for _ in range(settings.writers)],
         limits=_limits(settings, until_idle_s),
-        database=database_patience,
-        broker=queue_patience,
+        database=database_retry,
+        broker=queue_retry,
         give_up=stops.now,
         on_commit=partial(_note_and_log, alarm) if extra.log_events else alarm.note,
     )
@@ -141,17 +141,17 @@ class _Beginning:
 
     def __init__(self, settings: RunSettings, stop: threading.Event) -> None:
         self._settings = settings
-        self._patience = OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
+        self._retry = OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
         self._deadline = Deadline(settings.database_timeout_s + 5, stop=stop)
 
     @property
     def trouble(self) -> str:
         """What went wrong at the last try, in words; empty when nothing has."""
-        return self._patience.trouble
+        return self._retry.trouble
 
     def require_migrations(self) -> None:
         """Wait until the database can say which tables it has. Raises MigrationsPending if some lack."""
-        found = self._patience(self._find_migrations)
+        found = self._retry(self._find_migrations)
         if found.unknown:
             log.warning(
                 "database_newer_than_code", unknown=list(found.unknown), consequence="none known; running"
@@ -178,8 +178,8 @@ class _Beginning:
                     raise
                 return connection
 
-            # A store of its own: those of the pipeline have a patience that only the second stop ends.
-            store = Store(opened, schemas, self._patience, timeout_s=timeout_s)
+            # A store of its own: those of the pipeline have a retry that only the second stop ends.
+            store = Store(opened, schemas, self._retry, timeout_s=timeout_s)
             try:
                 store.load_registry()
                 store.note_hangs(queue, worker.hung, keep_days=keep_days)
@@ -317,8 +317,8 @@ def _note_late(settings: RunSettings, hung: Sequence[str]) -> None:
     """Note what hung while we were told to stop, so that no worker comes who could. Tried once."""
     at_once = threading.Event()
     at_once.set()
-    patience = OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=at_once)
-    store = make_store(settings, make_schemas(settings), patience)
+    retry = OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=at_once)
+    store = make_store(settings, make_schemas(settings), retry)
     try:
         store.note_hangs(settings.queue_name(), hung, keep_days=settings.key_retention_days)
     except (Stopped, StoreFault) as error:

@@ -44,8 +44,8 @@ def writer_url(log_in: LogIn) -> str:
 def writer(writer_url: str) -> Iterator[Saver]:
     """A saver that may do no more than a processor must."""
     schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-    patience = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
-    store = Store(lambda: connect(writer_url, timeout_s=20), schemas, patience, timeout_s=20)
+    retry = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
+    store = Store(lambda: connect(writer_url, timeout_s=20), schemas, retry, timeout_s=20)
     store.load_registry()
     yield Saver(schemas, store)
     store.close()

@@ -148,7 +148,7 @@ def test_a_real_cause_is_waited_out_and_said(
     database_url: str, db: Db, cause: str, remedy: str, code: str
 ) -> None:
     schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-    patience = OutageRetry("database", wait_s_max=0.05, stop=threading.Event())
+    retry = OutageRetry("database", wait_s_max=0.05, stop=threading.Event())
     causes = [cause]
 
     def open_with_cause() -> psycopg.Connection[Any]:
@@ -156,7 +156,7 @@ def test_a_real_cause_is_waited_out_and_said(
         connection.execute(causes[0] if causes else remedy)
         return connection
 
-    store = Store(open_with_cause, schemas, patience, timeout_s=20)
+    store = Store(open_with_cause, schemas, retry, timeout_s=20)
     store.load_registry()
     verdicts = [schemas.validate(a_delivery()) for _ in range(3)]
     outcomes: list[str] = []
@@ -167,8 +167,8 @@ def test_a_real_cause_is_waited_out_and_said(
             target=lambda: outcomes.extend(s.outcome for s in store.save(verdicts)), daemon=True
         )
         saving.start()
-        wait_until(lambda: code in patience.trouble, f"the trouble is said to be {code}")
-        assert not patience.working.is_set()
+        wait_until(lambda: code in retry.trouble, f"the trouble is said to be {code}")
+        assert not retry.working.is_set()
         causes.clear()
     saving.join(20)
 

@@ -36,8 +36,8 @@ def a_routing_saver(database_url: str, queue: RabbitQueue, tenant_id: str | None
         routing_key_tenant=tenant_id,
     )
     schemas = make_schemas(settings)
-    patience = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
-    store = Store(lambda: connect(database_url, timeout_s=20), schemas, patience, timeout_s=20)
+    retry = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
+    store = Store(lambda: connect(database_url, timeout_s=20), schemas, retry, timeout_s=20)
     store.load_registry()
     return Saver(schemas, store)
 

@@ -341,7 +341,7 @@ def test_two_at_once_remove_and_count_each_row_once(
 ) -> None:
     """The lock only spares work: where the session that holds it was ended, the books still are right."""
     db.execute(OLD_MESSAGES, [2000])
-    monkeypatch.setattr(retention, "books_held", lambda _connection: nullcontext(lambda: None))
+    monkeypatch.setattr(retention, "maintenance_lock", lambda _connection: nullcontext(lambda: None))
     removed: list[int] = []
 
     def work() -> None:

@@ -84,16 +84,16 @@ class Harness:
 
 @dataclass
 class _Patient:
-    """A stub store behind patience, as the real one is."""
+    """A stub store behind retry, as the real one is."""
 
     store: StubStore
-    patience: OutageRetry
+    retry: OutageRetry
 
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
-        return self.patience(lambda: self.store.save(verdicts))
+        return self.retry(lambda: self.store.save(verdicts))
 
     def probe(self) -> None:
-        self.patience.probe(self.store.probe)
+        self.retry.probe(self.store.probe)
 
     def unread(self, suspect: Delivery) -> Verdict | None:
         return self.store.unread(suspect)

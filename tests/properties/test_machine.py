@@ -113,12 +113,12 @@ class Process:
 
 def start_process(database_url: str, which: int) -> Process:
     schemas = Schemas(body_bytes_max=SIZE_MAX if which == TAKES_LITTLE else 1024 * 1024, json_depth_max=64)
-    patience = OutageRetry("database", wait_s_max=0.05, stop=threading.Event())
+    retry = OutageRetry("database", wait_s_max=0.05, stop=threading.Event())
     faults: list[str] = []
     store = Store(
         lambda: Fragile(database_url, faults),  # type: ignore[arg-type,return-value]
         schemas,
-        patience,
+        retry,
         timeout_s=20,
     )
     store.load_registry()

@@ -98,8 +98,8 @@ JUDGES: dict[str, Callable[[], Judge]] = {
 
 
 def a_store(connection: Any, judge: Judge) -> Store:
-    patience = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
-    store = Store(lambda: connection, judge, patience, timeout_s=20, keys_by_settings=True)
+    retry = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
+    store = Store(lambda: connection, judge, retry, timeout_s=20, keys_by_settings=True)
     store.load_registry()
     return store
 

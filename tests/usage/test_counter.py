@@ -307,8 +307,8 @@ def make_run(database_url: str) -> Iterator[Callable[[str], Saver]]:
     def make(run_id: str) -> Saver:
         settings = Settings.load(database_url=database_url, sqs_queue_url="http://127.0.0.1/0/events")
         schemas = make_schemas(settings)
-        patience = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
-        made.append(Saver(schemas, make_store(settings, schemas, patience, run_id=run_id)))
+        retry = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
+        made.append(Saver(schemas, make_store(settings, schemas, retry, run_id=run_id)))
         made[-1].store.load_registry()
         return made[-1]
 

@@ -102,7 +102,7 @@ class JudgeProcess:
     ) -> None:
         self._stop = stop or threading.Event()
         self._at_rest = at_rest
-        self._patience = OutageRetry("judge process", wait_s_max=_WAIT_S_MAX, stop=self._stop)
+        self._retry = OutageRetry("judge process", wait_s_max=_WAIT_S_MAX, stop=self._stop)
         self._next, self._lock = threading.Lock(), threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
@@ -118,7 +118,7 @@ class JudgeProcess:
     @property
     def trouble(self) -> str:
         """Why there is no process although one is needed, in words; empty when all is well."""
-        return self._patience.trouble
+        return self._retry.trouble
 
     def close(self) -> None:
         """End the process; another is started when it is needed."""
@@ -194,7 +194,7 @@ class JudgeProcess:
                         raise JudgeUnavailable(str(ended)) from None
 
         with self._at_rest():
-            return self._patience(attempt)
+            return self._retry(attempt)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

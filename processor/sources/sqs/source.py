@@ -301,7 +301,7 @@ def _session_and_client(settings: ReceiveSettings) -> "tuple[Session, SQSClient]
     config = Config(
         connect_timeout=5,
         read_timeout=settings.receive_wait_s + _SILENCE_S_MAX,
-        # Two attempts for a blink; a real outage is waited out by Patience, where it shows.
+        # Two attempts for a blink; a real outage is waited out by OutageRetry, where it shows.
         retries={"mode": "standard", "total_max_attempts": 2},
         max_pool_connections=settings.receivers + settings.settlers + 4,
         tcp_keepalive=True,

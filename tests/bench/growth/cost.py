@@ -45,8 +45,8 @@ class Saver:
             self._connections.append(connect(url, timeout_s=120))
             return self._connections[-1]
 
-        patience = OutageRetry("database", wait_s_max=1, stop=threading.Event())
-        self.store = Store(opened, self.schemas, patience, timeout_s=120)
+        retry = OutageRetry("database", wait_s_max=1, stop=threading.Event())
+        self.store = Store(opened, self.schemas, retry, timeout_s=120)
         self.store.load_registry()
 
     @property
