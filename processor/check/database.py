@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class SaidBySettings:
+class CheckedSettings:
     """What settings say of queues: the one that is read, whom it is bound to, and how it is unwrapped."""
 
     queue: str | None = None
@@ -47,11 +47,11 @@ class SaidBySettings:
     storage: StorageAlarmLimits | None = None
 
 
-NOTHING_SAID = SaidBySettings()
+NOTHING_SAID = CheckedSettings()
 
 
 def check_database(
-    open_connection: Open, *, timeout_s: float, said: SaidBySettings = NOTHING_SAID, now: Now = utc_now
+    open_connection: Open, *, timeout_s: float, said: CheckedSettings = NOTHING_SAID, now: Now = utc_now
 ) -> list[Finding]:
     """Look at the database; `open_connection` gives connections in autocommit mode that we close.
 
@@ -86,7 +86,9 @@ def _unreachable(found: str) -> Finding:
     )
 
 
-def _look(connection: Connection, open_connection: Open, said: SaidBySettings, now: Now) -> Iterator[Finding]:
+def _look(
+    connection: Connection, open_connection: Open, said: CheckedSettings, now: Now
+) -> Iterator[Finding]:
     before = now()
     at = _row(connection, "clock")["at"]
     clock = compare_clock("database clock", (before, now()), (at, at))

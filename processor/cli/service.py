@@ -128,11 +128,11 @@ def run(
     settings.need_database_url()
     settings.need_source()
     require_unguessable(settings)
-    counts, extra = None, service.Extra(log_events=log_events)
+    counts, extra = None, service.RunOptions(log_events=log_events)
     if count_to is not None:
         selection = CountSelection(tenant_id, run_id=uuid4().hex if this_run else None)
         counts = CountsOfRun(settings, count_to, selection, stops.gently)
-        extra = service.Extra(counts.prepare, selection.run_id, log_events)
+        extra = service.RunOptions(counts.prepare, selection.run_id, log_events)
     code = service.run_supervised(settings, stops, processes, until_idle, extra, exit_code_of)
     if code < 0:
         die_of(-code)

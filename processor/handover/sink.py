@@ -100,7 +100,7 @@ class HttpSink:
         """Send it once; see Sink."""
         bytes_max = ANSWER_BYTES_MAX + ANSWER_BYTES_PER_LINE * len(line_keys)
         connection = self._connection()
-        deadline = _Deadline(self._timeout_s)
+        deadline = _RequestDeadline(self._timeout_s)
         try:
             with deadline:
                 connection.connect()
@@ -246,7 +246,7 @@ def _no_answer(error: Exception) -> SinkUnavailable:
     return SinkUnavailable("an answer that is not HTTP", reached=True)
 
 
-class _Deadline:
+class _RequestDeadline:
     """Cuts a connection that is not done within `limit_s`: a socket's time-out begins anew at every byte."""
 
     def __init__(self, limit_s: float) -> None:

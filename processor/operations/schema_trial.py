@@ -48,7 +48,7 @@ _EVER = datetime(1, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TrialScope:
     """The version that is to be tried, and on what: of which age (None: any), and how many of each.
 
     `without` are the tenants to which it would not apply, since they have schemas of their own.
@@ -114,7 +114,7 @@ class SchemaTrialReport:
     `stopped` says that Ctrl-C came before the end.
     """
 
-    asked: Asked
+    asked: TrialScope
     stored: Stored | None = None
     rejected: Rejected | None = None
     tenants: dict[str | None, Counter[str]] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class SchemaTrialReport:
 
 def planned(
     registry: Registry, schema: EventSchema, id_scope: Sequence[str], since: datetime | None, limit: int
-) -> tuple[Asked, Registry]:
+) -> tuple[TrialScope, Registry]:
     """Give what is asked, and the registry as it would be with this schema as the next version."""
     same = [known for known in registry.schemas if known.event_type == schema.event_type]
     version = max((known.version for known in same if known.tenant_id == schema.tenant_id), default=0) + 1
@@ -136,13 +136,13 @@ def planned(
     scopes = registry.id_scopes
     if id_scope and not same:
         scopes = {**scopes, schema.event_type: tuple(id_scope)}
-    asked = Asked(schema, () if schema.tenant_id else tuple(sorted(own)), since, limit)
+    asked = TrialScope(schema, () if schema.tenant_id else tuple(sorted(own)), since, limit)
     return asked, replace(registry, schemas=(*registry.schemas, schema), id_scopes=scopes)
 
 
 def try_out(
     connection: Connection,
-    asked: Asked,
+    asked: TrialScope,
     then: Schemas,
     now: Schemas,
     *,
@@ -237,7 +237,7 @@ def _judge_stored(
         )
 
 
-def stored_texts(connection: Connection, asked: Asked) -> Iterator[str]:
+def stored_texts(connection: Connection, asked: TrialScope) -> Iterator[str]:
     """Give the payloads of the messages that are asked for, newest first. Raises as `try_out` does."""
     left = asked.limit
     try:
@@ -250,7 +250,7 @@ def stored_texts(connection: Connection, asked: Asked) -> Iterator[str]:
         raise _too_slow() from None
 
 
-def _stored_keys(connection: Connection, asked: Asked, found: Stored) -> Iterator[list[Row]]:
+def _stored_keys(connection: Connection, asked: TrialScope, found: Stored) -> Iterator[list[Row]]:
     """Give the keys of all messages that are asked for, newest first, and of one more beyond the limit.
 
     No index has the newest messages of a type. So this looks back over a span of time, and a longer one as
@@ -286,7 +286,7 @@ def _stored_keys(connection: Connection, asked: Asked, found: Stored) -> Iterato
 
 
 def _page_of_keys(
-    connection: Connection, asked: Asked, low: datetime, high: tuple[datetime, str, str, str], size: int
+    connection: Connection, asked: TrialScope, low: datetime, high: tuple[datetime, str, str, str], size: int
 ) -> list[Row]:
     names = ("high", "high_tenant_id", "high_message_id", "high_producer")
     bounds = dict(zip(names, high, strict=True)) | {"low": low, "limit": size}

@@ -36,7 +36,7 @@ class Probes:
         self._metrics = make_wsgi_app()
         try:
             self._server = make_server(
-                host, port, self._answer, server_class=_ProbesServer, handler_class=_Handler
+                host, port, self._answer, server_class=_ProbesServer, handler_class=_QuietHandler
             )
         except OSError as error:
             raise SettingsError(
@@ -86,7 +86,7 @@ class _ProbesServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
-class _Handler(WSGIRequestHandler):
+class _QuietHandler(WSGIRequestHandler):
     timeout = 10
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 - the inherited signature

@@ -93,7 +93,7 @@ def alone() -> Worker:
 
 
 @dataclass(slots=True)
-class _Child:
+class _WorkerProcess:
     row: WorkerStatus
     pid: int | None = None
     watch: HangWatch | None = None
@@ -130,7 +130,7 @@ class Supervisor:
         self._stop_timeout_s = stop_timeout_s
         self._stop_gently = stop_gently
         self._stop_now = stop_now
-        self._children = [_Child(row) for row in WorkerStatuses(workers).rows]
+        self._children = [_WorkerProcess(row) for row in WorkerStatuses(workers).rows]
         self._restarts = workers > 1
         self._looked_at = time.monotonic()
         self._code = 0
@@ -180,10 +180,10 @@ class Supervisor:
                 self.hung += tuple(hung)
                 os.kill(child.pid, signal.SIGKILL)
 
-    def _alive(self) -> list[_Child]:
+    def _alive(self) -> list[_WorkerProcess]:
         return [child for child in self._children if child.pid is not None]
 
-    def _reap(self, child: _Child) -> None:
+    def _reap(self, child: _WorkerProcess) -> None:
         assert child.pid is not None  # noqa: S101 - of those that are alive
         pid, status = os.waitpid(child.pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
         if not pid:
@@ -196,7 +196,7 @@ class Supervisor:
         child.pid, child.hung = None, ()
         self._ended(child, os.waitstatus_to_exitcode(status))
 
-    def _ended(self, child: _Child, code: int) -> None:
+    def _ended(self, child: _WorkerProcess, code: int) -> None:
         if self._stop_gently.is_set() and (child.is_hung or (code < 0 and self._restarts)):
             # Nobody follows it who would finish what it held.
             code = _UNFINISHED
@@ -242,7 +242,7 @@ class Supervisor:
 
     # ── the beginning of a worker ─────────────────────────────────────────────────────────────────────
 
-    def _fork(self, child: _Child) -> None:
+    def _fork(self, child: _WorkerProcess) -> None:
         # Blocked, so that a stop comes before, and no worker is made, or after, when it can be told.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         try:

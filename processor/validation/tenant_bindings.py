@@ -17,7 +17,7 @@ from processor.errors import SettingsError
 from processor.model import Delivery
 from processor.settings import ValidationSettings
 from processor.wire.formats import Envelope
-from processor.wire.sender_rights import Ground, Rights
+from processor.wire.sender_rights import EventMeaning, Rights
 
 ANY_SENDER = "*"
 """The entry of SENDER_TENANTS that holds for every sender without one of its own."""
@@ -113,7 +113,7 @@ UNBOUND = Bindings()
 """Nothing is bound: a body may name any tenant."""
 
 
-def no_right(rights: Rights, queue: str, envelope: Envelope, ground: Ground) -> dict[str, Any] | None:
+def no_right(rights: Rights, queue: str, envelope: Envelope, ground: EventMeaning) -> dict[str, Any] | None:
     """Say what of an event its queue may not carry, as the detail of a rejection; None: it may."""
     denied = rights.denial(envelope, ground)
     if denied is None:

@@ -34,7 +34,7 @@ from processor.validation.plain_names import EXPECTED, is_plain
 from processor.validation.tenant_bindings import UNBOUND, Bindings, no_right
 from processor.validation.void_targets import find_void_misfit
 from processor.wire.formats import PULSE, Claimed, Envelope, Malformed, derived_id
-from processor.wire.sender_rights import VOID, Ground
+from processor.wire.sender_rights import VOID, EventMeaning
 from processor.wire.strict_json import VALUES_MAX
 
 
@@ -50,7 +50,7 @@ class _Lookup:
     amounts: Mapping[str, tuple[Amount, ...]]
     noise: known_noise.Rules
     rules: Mapping[str, QueueRules]
-    ground: Ground
+    ground: EventMeaning
 
     @classmethod
     def of(cls, registry: Registry, said: Mapping[str, QueueRules]) -> "_Lookup":

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from processor.check import Finding, exposure, judge, not_set, tell
-from processor.check.database import SaidBySettings, check_database
+from processor.check.database import CheckedSettings, check_database
 from processor.check.queue import check_queue
 from processor.database import migrations
 from processor.database.connection import connect, require_all_rows
@@ -278,7 +278,7 @@ def _check_database(settings: StoreSettings, bindings: Bindings) -> list[Finding
     # Not prepared for saving: the settings of such a session are ours, and we ask for those it came with.
     named = settings.sqs_queue_url is not None or settings.source_url is not None
     queue = settings.queue_name() if named else None
-    said = SaidBySettings(
+    said = CheckedSettings(
         queue, bindings, rules_of_settings(settings) if named else {}, storage_limits(settings)
     )
     return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s, said=said)

@@ -56,7 +56,7 @@ class Stops:
 
 
 @dataclass(frozen=True, slots=True)
-class Extra:
+class RunOptions:
     """What a run does besides its work.
 
     `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
@@ -68,14 +68,14 @@ class Extra:
     log_events: bool = False
 
 
-_NOTHING = Extra()
+_NOTHING = RunOptions()
 
 
 def run(
     settings: RunSettings,
     stops: Stops,
     until_idle_s: float | None = None,
-    extra: Extra = _NOTHING,
+    extra: RunOptions = _NOTHING,
     worker: Worker | None = None,
 ) -> OutcomeCounts:
     """Run the event processor until told to stop, or until idle. Absent dependencies are waited for.
@@ -103,7 +103,7 @@ def run(
         give_up=stops.now,
         on_commit=partial(_note_and_log, alarm) if extra.log_events else alarm.note,
     )
-    beginning = _Beginning(settings, stops.gently)
+    beginning = _Startup(settings, stops.gently)
     begun = threading.Event()
     probes = Probes(
         settings.http_host,
@@ -132,7 +132,7 @@ def run(
     return tally
 
 
-class _Beginning:
+class _Startup:
     """What has to be before any work: the tables, and a registry to judge by. Both are waited for.
 
     Before there is a pipeline there is nothing to finish, so any stop ends the waiting (with Stopped), and
@@ -266,7 +266,7 @@ def run_supervised(
     stops: Stops,
     processes: int,
     until_idle_s: float | None,
-    extra: Extra,
+    extra: RunOptions,
     exit_code_of: Callable[[Callable[[], int]], int],
 ) -> int:
     """Run one process or several, each a child of this one, which watches them; gives the exit code.
@@ -295,7 +295,7 @@ def run_supervised(
         return code
 
     def begin(_: Worker) -> int:
-        _Beginning(settings, stops.gently).require_migrations()
+        _Startup(settings, stops.gently).require_migrations()
         extra.prepare()
         return 0
 

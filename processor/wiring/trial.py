@@ -22,7 +22,7 @@ from processor.errors import Reason, SettingsError
 from processor.model import Delivery, EventSchema, Message, QueueRules, Registry
 from processor.operations.queue_rules import require_name
 from processor.operations.registry import require_publishable
-from processor.operations.schema_trial import Asked, SchemaTrialReport, planned, stored_texts, try_out
+from processor.operations.schema_trial import SchemaTrialReport, TrialScope, planned, stored_texts, try_out
 from processor.schemas.judge.client import require_usable
 from processor.schemas.schema_text import schema_text
 from processor.settings import DatabaseSettings, ValidationSettings
@@ -40,7 +40,7 @@ _NO_QUEUE = "trial"
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class QueueOverrides:
     """What is said of the queue for this trial alone; it goes before what the registry says."""
 
     maps: tuple[str, ...] = ()
@@ -93,7 +93,11 @@ class Trial:
     """
 
     def __init__(
-        self, settings: ValidationSettings, queue: str | None, said: Said, given: GivenSchemas | None = None
+        self,
+        settings: ValidationSettings,
+        queue: str | None,
+        said: QueueOverrides,
+        given: GivenSchemas | None = None,
     ) -> None:
         self.by_form = settings.database_url is None and given is None
         if queue is not None and settings.database_url is None:
@@ -183,7 +187,7 @@ def each_stored(
         migrations.require_current(connection)
         require_all_rows(connection)
         which = EventSchema(0, event_type, tenant_id, 0, "")
-        for text in stored_texts(connection, Asked(which, since=since, limit=limit)):
+        for text in stored_texts(connection, TrialScope(which, since=since, limit=limit)):
             take(text)
 
 

@@ -118,7 +118,7 @@ def _trial(
 ) -> tuple["Trial", str]:
     """Make what tries the messages, and say what they are tried by."""
     # Nothing else of this program knows of a database, so that it starts as fast without.
-    from processor.wiring.trial import GivenSchemas, Said, Trial  # noqa: PLC0415
+    from processor.wiring.trial import GivenSchemas, QueueOverrides, Trial  # noqa: PLC0415
 
     if given and queue is not None:
         raise SettingsError("--queue and --schema: a queue's rules are in the database; give one of the two")
@@ -126,10 +126,13 @@ def _trial(
         said |= _of_bare(given, **said)
     if given:
         trial = Trial(
-            ValidationSettings.model_construct(), None, Said(**said), GivenSchemas(given, how.formats)
+            ValidationSettings.model_construct(),
+            None,
+            QueueOverrides(**said),
+            GivenSchemas(given, how.formats),
         )
         return trial, "by the schemas given, any tenant taken as known"
-    trial = Trial(ValidationSettings.load(), queue, Said(**said))
+    trial = Trial(ValidationSettings.load(), queue, QueueOverrides(**said))
     if trial.by_form:
         return trial, "by their form alone, since DATABASE_URL is not set"
     no_rules = "" if trial.has_rules else ", which has no rules in the registry"

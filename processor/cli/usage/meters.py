@@ -12,7 +12,7 @@ from processor.errors import SettingsError
 from processor.runtime.terminal import say
 from processor.settings import DatabaseSettings
 from processor.usage import meters as usage_meters
-from processor.usage.doubts import Doubt
+from processor.usage.doubts import PossibleMiss
 from processor.usage.meters import Definition
 from processor.wiring import database
 
@@ -248,7 +248,7 @@ def _what(row: dict[str, Any]) -> str:
     return f"{counted} {row['event_type']} messages {whose}, {windows}{', by ' + groups if groups else ''}"
 
 
-def doubtful(doubt: Doubt) -> str:
+def doubtful(doubt: PossibleMiss) -> str:
     """Say what a schema leaves open, and what to do."""
     option = f" --tenant {doubt.tenant_id}" if doubt.tenant_id else ""
     return (

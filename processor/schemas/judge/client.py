@@ -69,7 +69,7 @@ class JudgeUnavailable(Unavailable):
     """The judge process can't be started, or was killed from outside."""
 
 
-class _Ended(Exception):
+class _JudgeEnded(Exception):
     """The judge process has ended before its answer; the code is as subprocess gives it."""
 
     def __init__(self, code: int) -> None:
@@ -159,8 +159,8 @@ class JudgeProcess:
             return reply
         try:
             found: Found | NotUnicode = self._answer()
-        except (_Failed, _Ended) as ended:
-            if isinstance(ended, _Ended) and ended.from_outside:
+        except (_Failed, _JudgeEnded) as ended:
+            if isinstance(ended, _JudgeEnded) and ended.from_outside:
                 raise
             # The verdict is there; where it is not valid was too much to ask.
             self._drop()
@@ -181,7 +181,7 @@ class JudgeProcess:
                     faults += 1
                     if faults >= _FAULTS_MAX:
                         return Broken(str(failed))
-                except _Ended as ended:
+                except _JudgeEnded as ended:
                     if ended.code == -signal.SIGPROF:
                         return Broken(f"it takes longer than {cpu_s:g} s of CPU time")
                     kills += ended.from_outside
@@ -247,7 +247,7 @@ class JudgeProcess:
         self._end = weakref.finalize(self, _end, process, self._owner)
         try:
             self._answer()
-        except _Ended as ended:
+        except _JudgeEnded as ended:
             raise JudgeUnavailable(f"{ended} before it began") from None
 
     def _drop(self) -> None:
@@ -283,7 +283,7 @@ class JudgeProcess:
             self._wait_for(pipe, select.POLLIN)
             part = os.read(pipe, _PART_BYTES)
             if not part:
-                raise _Ended(self._process.wait())
+                raise _JudgeEnded(self._process.wait())
             self._come += part
         data = bytes(self._come[:size])
         del self._come[:size]

@@ -350,7 +350,7 @@ def test_a_page_of_keys_is_found_by_the_index_and_a_payload_by_its_key(db: Db) -
             rows = db.execute(f"EXPLAIN {queries('schema_trial')[name]}", parameters).fetchall()
         return "\n".join(line for (line,) in rows)
 
-    asked = schema_trial.Asked(EventSchema(0, "order.created", None, 1, "{}")).parameters()
+    asked = schema_trial.TrialScope(EventSchema(0, "order.created", None, 1, "{}")).parameters()
     span = {"low": datetime.now(UTC) - timedelta(hours=1), "high": schema_trial._EVER[1], "limit": 100}
     high = {"high_tenant_id": "", "high_message_id": "", "high_producer": ""}
     key: dict[str, Any] = {"tenant_ids": ["acme"], "message_ids": ["m1"], "producers": [""]}
