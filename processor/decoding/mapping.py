@@ -21,8 +21,8 @@ from processor.wire.beside import NAMES, NOTHING_BESIDE, Attribute, Beside, comp
 from processor.wire.envelope import (
     Claimed,
     Envelope,
+    EnvelopeFormat,
     Fields,
-    Form,
     Malformed,
     claimed_of,
     invalid,
@@ -46,7 +46,7 @@ _POINTER_LENGTH_MAX = 256
 _MILLISECONDS_FROM = 10**11
 """From here on a number of a time is of milliseconds: as seconds it would be in the year 5138."""
 
-_FORM = Form(Fields, {name: name for name in NAMES} | {"message_id": "id"})
+_FORM = EnvelopeFormat(Fields, {name: name for name in NAMES} | {"message_id": "id"})
 
 _EXACT = Context(prec=2 * DIGITS_MAX)
 

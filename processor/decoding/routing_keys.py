@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from processor.errors import Reason, SettingsError
-from processor.settings import Settings
+from processor.settings import ValidationSettings
 from processor.wire.cloudevents import is_binary
 from processor.wire.formats import Attribute, Claimed, Malformed
 from processor.wire.strict_json import Document, JsonFault, read
@@ -51,7 +51,7 @@ class RoutingKeys:
     size_bytes_max: int
 
     @classmethod
-    def of(cls, settings: Settings) -> Self | None:
+    def of(cls, settings: ValidationSettings) -> Self | None:
         """Read the settings; None: routing keys say nothing. Raises SettingsError for what can't work."""
         if settings.routing_key is None:
             if settings.routing_key_tenant is not None:

@@ -128,7 +128,7 @@ class CloudEventFields(Fields):
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class EnvelopeFormat:
     """A format: its model, how it calls what may stand beside it, and which of its members are no context."""
 
     fields: type[Fields]
@@ -137,7 +137,7 @@ class Form:
 
 
 def make(
-    form: Form,
+    form: EnvelopeFormat,
     fields: Mapping[str, Any],
     payload: tuple[str, Any],
     document: Document | None,
@@ -185,7 +185,7 @@ _WORDS = {
 
 
 def _refused(
-    error: ValidationError, form: Form, completed: Mapping[str, Any], sources: Mapping[str, str]
+    error: ValidationError, form: EnvelopeFormat, completed: Mapping[str, Any], sources: Mapping[str, str]
 ) -> Malformed:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     errors, words = [], []

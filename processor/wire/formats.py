@@ -26,8 +26,8 @@ from processor.wire.envelope import (
     AttributeFields,
     Claimed,
     Envelope,
+    EnvelopeFormat,
     Fields,
-    Form,
     Identifier,
     Malformed,
     claimed_of,
@@ -196,12 +196,14 @@ def says_its_type(value: object) -> bool:
 
 
 _OWN = {name: name for name in NAMES}
-_BESIDE = Form(AttributeFields, _OWN)
-_NATIVE = Form(Fields, _OWN | {"message_id": "id"}, frozenset((*_OWN, "id", "payload")) - {"message_id"})
+_BESIDE = EnvelopeFormat(AttributeFields, _OWN)
+_NATIVE = EnvelopeFormat(
+    Fields, _OWN | {"message_id": "id"}, frozenset((*_OWN, "id", "payload")) - {"message_id"}
+)
 _BESIDES = ("id", "producer", "occurred_at", "schema_version")
 """What a pulse may name of itself, under the names of the native format."""
 
-_PULSE = Form(
+_PULSE = EnvelopeFormat(
     Fields,
     _NATIVE.names,
     frozenset(("tenant_id", "tenant", "product_sku", "used_amount", "use_unity", "use_unit"))

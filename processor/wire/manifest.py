@@ -27,7 +27,7 @@ LINE_BYTES_MAX = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ManifestLine:
     """One line: what was to be sent (`intended`) or what the queue took (`accepted`, with its delivery id).
 
     `tenant_id`, `message_id` and `digest` are None where the body names none: deliberate garbage, or an
@@ -115,15 +115,15 @@ class ManifestWriter:
             self._file.close()
             raise self._fault(error) from error
 
-    def intend(self, lines: Iterable[Line]) -> None:
+    def intend(self, lines: Iterable[ManifestLine]) -> None:
         """Write lines of state `intended`; call it before the send."""
         self._append(lines, "intended")
 
-    def accept(self, lines: Iterable[Line]) -> None:
+    def accept(self, lines: Iterable[ManifestLine]) -> None:
         """Write lines of state `accepted`; call it once the queue has said yes."""
         self._append(lines, "accepted")
 
-    def _append(self, lines: Iterable[Line], state: State) -> None:
+    def _append(self, lines: Iterable[ManifestLine], state: State) -> None:
         encoded = []
         for line in lines:
             if line.state != state or (state == "accepted") != (line.delivery_id is not None):
@@ -153,7 +153,7 @@ class ManifestWriter:
         self.close()
 
 
-class ManifestReader(Iterator[Line]):
+class ManifestReader(Iterator[ManifestLine]):
     """The lines of one file, in order; `torn` says, after the last, that half a line was left out."""
 
     def __init__(self, path: Path | str) -> None:
@@ -165,10 +165,10 @@ class ManifestReader(Iterator[Line]):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Line:
+    def __next__(self) -> ManifestLine:
         return next(self._lines)
 
-    def _read(self) -> Iterator[Line]:
+    def _read(self) -> Iterator[ManifestLine]:
         try:
             with self.path.open("rb") as file:
                 while raw := file.readline(LINE_BYTES_MAX):
@@ -180,7 +180,7 @@ class ManifestReader(Iterator[Line]):
                 f"the manifest {self.path} can't be read: {error.strerror or error}"
             ) from error
 
-    def _one(self, raw: bytes) -> Iterator[Line]:
+    def _one(self, raw: bytes) -> Iterator[ManifestLine]:
         try:
             yield _decode(raw)
         except ValueError as error:
@@ -204,7 +204,7 @@ def read_manifest(path: Path | str) -> ManifestReader:
     return ManifestReader(path)
 
 
-def _decode(raw: bytes) -> Line:
+def _decode(raw: bytes) -> ManifestLine:
     try:
         fields = json.loads(raw)
     except (ValueError, RecursionError):
@@ -223,7 +223,7 @@ def _decode(raw: bytes) -> Line:
         raise ValueError("the digest is not 64 hexadecimal digits")
     if (state == "accepted") != (texts["delivery_id"] is not None):
         raise ValueError("an accepted line needs a delivery_id, an intended line must have none")
-    return Line(state, **texts)
+    return ManifestLine(state, **texts)
 
 
 def _mend_the_end(file: BinaryIO) -> None:

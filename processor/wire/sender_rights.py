@@ -42,7 +42,7 @@ class Denied(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class EventMeaning:
     """What of the registry says what an event means.
 
     `scopes` has the event types whose stored producers begin with the type, and how many values follow it.
@@ -55,7 +55,7 @@ class Ground:
     @classmethod
     def of(
         cls, scopes: Iterable[tuple[str, int]], corrections: Iterable[tuple[str, str | None, str]]
-    ) -> "Ground":
+    ) -> "EventMeaning":
         """Arrange event types with their number of values, and event types, tenants and JSON pointers."""
         found: dict[str, tuple[tuple[str | None, tuple[str, ...]], ...]] = {}
         for event_type, tenant_id, pointer in corrections:
@@ -93,7 +93,7 @@ class Ground:
         return None
 
 
-NO_GROUND = Ground()
+NO_GROUND = EventMeaning()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Rights:
         text = f'{envelope.payload.strip()[:-1]}{", " if payload else ""}"producer": {quoted(implied)}}}'
         return replace(envelope, payload=text, payload_value={**payload, "producer": implied})
 
-    def denial(self, envelope: Envelope, ground: Ground) -> Denied | None:
+    def denial(self, envelope: Envelope, ground: EventMeaning) -> Denied | None:
         """Say why the sender may not send a completed event; None: it may."""
         if self is EVERYTHING:
             return None
@@ -170,7 +170,7 @@ class Rights:
             f"--event-types {_option(event_type)}",
         )
 
-    def _producer(self, envelope: Envelope, ground: Ground) -> Denied | None:
+    def _producer(self, envelope: Envelope, ground: EventMeaning) -> Denied | None:
         producer = envelope.producer
         if envelope.event_type not in ground.scopes and (scoped := ground.scope_of(producer)) is not None:
             words = (
@@ -182,7 +182,7 @@ class Rights:
             return None
         return self._not_admitted(producer, "/producer", "producer: ")
 
-    def _taking_back(self, envelope: Envelope, ground: Ground) -> Denied | None:
+    def _taking_back(self, envelope: Envelope, ground: EventMeaning) -> Denied | None:
         if envelope.event_type == VOID:
             payload = envelope.payload_value
             stored = payload.get("producer", "") if isinstance(payload, dict) else None

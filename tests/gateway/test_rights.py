@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.wire.formats import Envelope, decode
-from processor.wire.sender_rights import Ground, Rights
+from processor.wire.sender_rights import EventMeaning, Rights
 from producers.gateway.items import Caller, Item, Refusal, Why
 from producers.gateway.reading import Reading
 
 LIMITS: Any = {"depth_max": 20, "values_max": 1000}
 READING = Reading(body_bytes_max=10_000, fifo=False, **LIMITS)
-GROUND = Ground.of(
+GROUND = EventMeaning.of(
     [("created", 1)], [("pulse", None, "/used_amount"), ("order.created", "globex", "/used_amount")]
 )
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.errors import SettingsError
-from processor.wire.manifest import Line, ManifestWriter, payload_digest, read_manifest
+from processor.wire.manifest import ManifestLine, ManifestWriter, payload_digest, read_manifest
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -21,12 +21,12 @@ json_values = st.recursive(
 )
 
 
-def an_intention(message_id: str | None = "m-1", tenant_id: str | None = "acme") -> Line:
-    return Line("intended", tenant_id, message_id, payload_digest("{}"))
+def an_intention(message_id: str | None = "m-1", tenant_id: str | None = "acme") -> ManifestLine:
+    return ManifestLine("intended", tenant_id, message_id, payload_digest("{}"))
 
 
-def an_acceptance(message_id: str | None = "m-1", delivery_id: str = "d-1") -> Line:
-    return Line("accepted", "acme", message_id, payload_digest("{}"), delivery_id)
+def an_acceptance(message_id: str | None = "m-1", delivery_id: str = "d-1") -> ManifestLine:
+    return ManifestLine("accepted", "acme", message_id, payload_digest("{}"), delivery_id)
 
 
 @pytest.mark.parametrize(
