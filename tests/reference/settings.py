@@ -44,7 +44,7 @@ _BOUNDS = {Ge: ("ge", "at least"), Gt: ("gt", "above"), Le: ("le", "at most"), L
 
 def settings_page() -> str:
     """Write the page."""
-    mark = MARK.format(source=".env-template and processor/settings.py")
+    mark = MARK.format(source=".env-template and processor/settings")
     return "\n".join([mark, _HEAD, *_sections(TEMPLATE.read_text(encoding="utf-8"))])
 
 

@@ -14,6 +14,7 @@ from producers.gateway.http.problems import STATUSES
 from producers.protos import ingest_pb2
 from tests.reference import FOLDER
 from tests.reference.commands import commands_page, contexts
+from tests.reference.readers import readers
 from tests.reference.settings import settings_page
 from tests.reference.tables import tables_page
 
@@ -44,6 +45,15 @@ def test_every_setting_and_every_command_has_a_heading() -> None:
 
     assert {name.upper() for name in Settings.model_fields} <= headings
     assert headings >= PATHS
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_setting_is_read_by_a_command(name: str) -> None:
+    assert readers(name)
+
+
+def test_the_port_of_the_gateway_is_read_by_the_gateway_alone() -> None:
+    assert readers("GATEWAY_PORT") == ["producers gateway"]
 
 
 def test_the_page_of_exit_codes_has_each_code() -> None:
