@@ -2,15 +2,10 @@
 
 from typing import Any
 
-import boto3
-import botocore.session
 import structlog
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError
 from botocore.httpsession import where
 
-from processor.aws_advice import with_advice
-from processor.errors import SettingsError
+from processor.lean_sqs.boto3_client import CONNECT_TIMEOUT_S, client_config, session_and_client
 from processor.lean_sqs.plain_case import oddity, signer_of
 from processor.setting_values import producers_of
 from processor.settings import Settings
@@ -23,7 +18,7 @@ from producers.gateway.posting import Endpoint
 from producers.gateway.quotas import Quotas
 from producers.gateway.reading import Reading
 from producers.gateway.sending import Senders, Sending
-from producers.session import CONNECT_TIMEOUT_S, open_client
+from producers.session import open_client
 
 log = structlog.get_logger(__name__)
 
@@ -98,22 +93,12 @@ def _senders(settings: Settings, queue_url: str) -> Sending:
 def _session_and_client(settings: Settings) -> tuple[Any, Any]:
     if settings.localstack_host is not None:
         return None, open_client(settings, settings.gateway_senders)
-    config = Config(
+    config = client_config(
         # Tries are counted in one place, Gather, which knows whose time is over.
-        retries={"mode": "standard", "total_max_attempts": 1},
-        connect_timeout=min(CONNECT_TIMEOUT_S, settings.gateway_timeout_s),
+        attempts=1,
+        connect_timeout_s=min(CONNECT_TIMEOUT_S, settings.gateway_timeout_s),
         # A call that nobody waits for any more must not keep its thread.
-        read_timeout=settings.gateway_timeout_s,
-        max_pool_connections=settings.gateway_senders + 1,
-        tcp_keepalive=True,
+        read_timeout_s=settings.gateway_timeout_s,
+        connections=settings.gateway_senders + 1,
     )
-    options = settings.aws_client_options()
-    endpoint_url = options.pop("endpoint_url", None)
-    try:
-        session = botocore.session.get_session()
-        maker = boto3.Session(botocore_session=session, **options)
-        client = maker.client("sqs", config=config, endpoint_url=endpoint_url)
-        settings.require_endpoint(client.meta.endpoint_url)
-    except (BotoCoreError, ValueError) as error:
-        raise SettingsError(with_advice(f"no client for the queue: {error}", type(error).__name__)) from error
-    return session, client
+    return session_and_client(settings, config)

@@ -18,9 +18,11 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from processor.devstack.sqs import EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
 from processor.manifest import Line, ManifestWriter, read_manifest
+from processor.settings import Settings
 from producers.doors.sqs import SqsDoor
 from producers.outgoing import Outgoing
 from producers.publish import BATCH_BYTES_MAX, Accepted, Publisher, Receipt, Refused
+from producers.session import open_client
 
 QUEUE_URL = "https://sqs.eu-north-1.amazonaws.com/000000000000/events"
 Entries = Sequence[Mapping[str, Any]]
@@ -424,6 +426,13 @@ def test_what_is_wrong_is_said_in_words_with_its_exit_code(
     assert exit_code == code
     assert why in errors
     assert "Traceback" not in errors
+
+
+def test_without_localstacks_client_its_host_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "localstack_client.session", None)
+
+    with pytest.raises(SettingsError, match=r"LOCALSTACK_HOST needs .*\[devstack\]"):
+        open_client(Settings.load(_env_file=None, localstack_host="127.0.0.1"), 1)
 
 
 def test_localstacks_client_is_used_where_its_host_is_set(sqs_server: EmbeddedSqs, queue_url: str) -> None:
