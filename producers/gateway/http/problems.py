@@ -21,22 +21,22 @@ RETRY_AFTER_S = 1
 """Where nobody said when to come again: the places of a full gateway are free within a second."""
 
 TITLES = {
-    "malformed": "The request can't be read",
-    "unauthenticated": "No API key that is known",
+    "malformed": "Malformed request",
+    "unauthenticated": "No valid API key",
     "forbidden": "The API key may not send this",
-    "not_found": "Nothing is there",
-    "method_not_allowed": "Not by this method",
-    "timeout": "The request did not come in time",
+    "not_found": "Not found",
+    "method_not_allowed": "Method not allowed",
+    "timeout": "Request timeout",
     "too_large": "Too large",
     "unsupported_media_type": "Neither JSON nor a CloudEvent in JSON",
-    "invalid": "JSON, but no event that is taken",
-    "over_quota": "Too much at once",
-    "head_too_large": "The head of the request is too large",
-    "internal": "A fault of the gateway",
-    "unavailable": "The queue can't be reached",
-    "none_taken": "None of the events was taken",
+    "invalid": "Not a valid event",
+    "over_quota": "Over the quota, or the gateway is at capacity",
+    "head_too_large": "Request headers too large",
+    "internal": "Internal error",
+    "unavailable": "The queue is unavailable",
+    "none_taken": "None of the events was accepted",
 }
-"""Every word that can stand in `code`, and what it is called; /docs explains them."""
+"""The title of each problem code; /docs lists them."""
 
 STATUSES = {
     "malformed": 400,
