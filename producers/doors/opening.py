@@ -32,10 +32,10 @@ def _sqs(url: str | None, settings: Settings, senders: int) -> Door:
     return SqsDoor(open_client(settings, senders), settings.need_queue_url())
 
 
-def _http(url: str | None, settings: Settings, senders: int) -> Door:
+def _http(url: str | None, settings: Settings, _senders: int) -> Door:
     if url is None:
         raise SettingsError("--to http needs --url; expected the gateway's, such as http://127.0.0.1:8090")
-    return HttpDoor(url, settings.gateway_key, senders=senders)
+    return HttpDoor(url, settings.gateway_key)
 
 
 def _grpc(url: str | None, settings: Settings, _senders: int) -> Door:

@@ -20,7 +20,7 @@ from processor.lean_sqs.http import HttpTimeout, HttpTrouble
 from processor.lean_sqs.signature import Signer
 from producers.doors import Answer
 from producers.doors.sqs import SqsDoor
-from producers.gateway.posting import Endpoint
+from producers.gateway.posting import AsyncEndpoint
 from producers.gateway.sending import Sendable, Senders, Sent, Told
 
 STRIKES_MAX = 10
@@ -35,7 +35,7 @@ class LeanSenders:
     """Sends over one endpoint on the event loop, with `by_boto3` behind it."""
 
     def __init__(
-        self, door: SqsDoor, endpoint: Endpoint, signer: Signer, by_boto3: Senders, *, user_agent: str
+        self, door: SqsDoor, endpoint: AsyncEndpoint, signer: Signer, by_boto3: Senders, *, user_agent: str
     ) -> None:
         self._door = door
         self._endpoint = endpoint

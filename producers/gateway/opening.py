@@ -14,7 +14,7 @@ from producers.gateway.effort import Effort
 from producers.gateway.intake import QueueIntake
 from producers.gateway.keys import DatabaseKeys, OpenDoor
 from producers.gateway.lean import LeanSenders
-from producers.gateway.posting import Endpoint
+from producers.gateway.posting import AsyncEndpoint
 from producers.gateway.quotas import Quotas
 from producers.gateway.reading import Reading
 from producers.gateway.sending import Senders, Sending
@@ -81,7 +81,7 @@ def _senders(settings: Settings, queue_url: str) -> Sending:
         log.info("boto3_makes_all_calls", because=why_not)
         return by_boto3
     config = client.meta.config
-    endpoint = Endpoint(
+    endpoint = AsyncEndpoint(
         client.meta.endpoint_url,
         connect_timeout_s=config.connect_timeout,
         read_timeout_s=config.read_timeout,

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from processor.lean_sqs.http import Answer, HttpTimeout, HttpTrouble
+from processor.lean_sqs.http import HttpAnswer, HttpTimeout, HttpTrouble
 from processor.settings import Settings
 from producers.gateway import lean
 from producers.gateway.items import Caller
 from producers.gateway.lean import LeanSenders
 from producers.gateway.opening import open_intake
-from producers.gateway.posting import Endpoint
+from producers.gateway.posting import AsyncEndpoint
 from producers.gateway.sending import Senders
 from tests.gateway.taking import an_intake, an_item, run, taken, words
 from tests.rig import wait_until
@@ -23,8 +23,8 @@ READ_TIMEOUT_S = 0.3
 NOT_WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\nConnection: close\r\n\r\n{"
 
 
-async def post(server: ScriptedServer, count: int = 1, ca_file: str = "") -> list[Answer]:
-    endpoint = Endpoint(server.url, connect_timeout_s=1, read_timeout_s=READ_TIMEOUT_S, ca_file=ca_file)
+async def post(server: ScriptedServer, count: int = 1, ca_file: str = "") -> list[HttpAnswer]:
+    endpoint = AsyncEndpoint(server.url, connect_timeout_s=1, read_timeout_s=READ_TIMEOUT_S, ca_file=ca_file)
     try:
         return [await endpoint.post([("host", "localhost")], b"{}") for _ in range(count)]
     finally:
@@ -35,13 +35,13 @@ def test_one_connection_serves_many_calls() -> None:
     with ScriptedServer(an_answer({"a": 1})) as server:
         found = run(post(server, 5))
 
-        assert found == [Answer(200, b'{"a": 1}')] * 5
+        assert found == [HttpAnswer(200, b'{"a": 1}')] * 5
         assert server.connections == 1
 
 
 def test_calls_at_once_have_a_connection_each() -> None:
     async def both(server: ScriptedServer) -> None:
-        endpoint = Endpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file="")
+        endpoint = AsyncEndpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file="")
         await asyncio.gather(endpoint.post([], b"{}"), endpoint.post([], b"{}"))
         await asyncio.gather(endpoint.post([], b"{}"), endpoint.post([], b"{}"))
         endpoint.close()
@@ -54,7 +54,7 @@ def test_calls_at_once_have_a_connection_each() -> None:
 
 def test_a_connection_that_the_server_wants_closed_or_has_closed_is_not_used_again() -> None:
     async def twice(server: ScriptedServer) -> None:
-        endpoint = Endpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file="")
+        endpoint = AsyncEndpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file="")
         await endpoint.post([], b"{}")
         await endpoint.post([], b"{}")
         server.hang_up()
@@ -97,7 +97,7 @@ def test_a_server_is_known_by_its_authority(tmp_path: Path) -> None:
     trustme.CA().cert_pem.write_to_path(str(stranger))
 
     with ScriptedServer(an_answer(), tls=context) as server:
-        assert run(post(server, ca_file=str(file))) == [Answer(200, b"{}")]
+        assert run(post(server, ca_file=str(file))) == [HttpAnswer(200, b"{}")]
         with pytest.raises(HttpTrouble, match="no connection"):
             run(post(server, ca_file=str(stranger)))
 
@@ -109,7 +109,7 @@ def test_after_ten_calls_that_boto3_could_make_and_we_could_not_it_makes_them_al
         async with an_intake(queue_settings) as intake:
             senders = intake._senders
             assert isinstance(senders, LeanSenders)
-            senders._endpoint = Endpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file="")
+            senders._endpoint = AsyncEndpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file="")
             for _ in range(lean.STRIKES_MAX + 3):
                 taken(await intake.take([an_item()], Caller()))
 
@@ -127,7 +127,7 @@ def test_a_call_that_works_again_wipes_the_strikes(queue_settings: Settings) -> 
             assert isinstance(senders, LeanSenders)
             good, bad = (
                 senders._endpoint,
-                Endpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file=""),
+                AsyncEndpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file=""),
             )
             for endpoint in [*[bad] * (lean.STRIKES_MAX - 1), good, bad]:
                 senders._endpoint = endpoint

@@ -140,7 +140,7 @@ def _neighbours(field: Field, target: Target, keys: dict[str, str]) -> list[Neig
     parts = urlsplit(target.queue_url)
 
     def over_http() -> HttpDoor:
-        return HttpDoor(f"http://127.0.0.1:{target.http}", SecretStr(keys["quiet-http"]), senders=1)
+        return HttpDoor(f"http://127.0.0.1:{target.http}", SecretStr(keys["quiet-http"]))
 
     def over_grpc() -> GrpcDoor:
         door = GrpcDoor(f"127.0.0.1:{target.grpc}", keys["quiet-grpc"])

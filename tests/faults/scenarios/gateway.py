@@ -58,7 +58,7 @@ def behind_a_gateway(field: Field) -> None:
     field.gateways.command = lambda _: ["producers", "gateway", "http"]
     field.cleanup.callback(field.gateways.stop)
     field.gateways.start()
-    door = CountingDoor(HttpDoor(f"http://127.0.0.1:{port}", senders=2))
+    door = CountingDoor(HttpDoor(f"http://127.0.0.1:{port}"))
     field.cleanup.callback(door.close)
     field.load.door = door
 
