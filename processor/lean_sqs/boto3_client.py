@@ -7,7 +7,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from processor.aws_advice import with_advice
+from processor.brokers.aws_advice import with_advice
 from processor.errors import SettingsError
 from processor.settings import Settings
 

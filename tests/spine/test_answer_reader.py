@@ -2,7 +2,7 @@
 
 import pytest
 
-from processor.lean_sqs.http import HEAD_BYTES_MAX, AnswerReader, HttpMalformed, HttpTrouble
+from processor.brokers.fast_sqs.http import HEAD_BYTES_MAX, AnswerReader, HttpMalformed, HttpTrouble
 
 TO_THE_END = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nConnection: close\r\n\r\nhello"
 
