@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from processor.brokers.fast_sqs.http import (
+from processor.brokers.http_client import (
     Endpoint,
     HttpMalformed,
     HttpTimeout,

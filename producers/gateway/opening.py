@@ -5,8 +5,8 @@ from typing import Any
 import structlog
 from botocore.httpsession import where
 
+from processor.brokers.boto3_client import CONNECT_TIMEOUT_S, client_config, session_and_client
 from processor.brokers.fast_sqs.plain_case import oddity, signer_of
-from processor.lean_sqs.boto3_client import CONNECT_TIMEOUT_S, client_config, session_and_client
 from processor.setting_values import producers_of
 from processor.settings import Settings
 from producers.gateway.effort import Effort
@@ -101,4 +101,4 @@ def _session_and_client(settings: Settings) -> tuple[Any, Any]:
         read_timeout_s=settings.gateway_timeout_s,
         connections=settings.gateway_senders + 1,
     )
-    return session_and_client(settings, config)
+    return session_and_client(settings.aws_client_options(), settings.require_endpoint, config)

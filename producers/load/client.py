@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 from urllib.parse import SplitResult, urlsplit
 
-from processor.brokers.fast_sqs.http import AnswerReader, HttpTrouble
+from processor.brokers.http_client import AnswerReader, HttpTrouble
 from processor.errors import SettingsError
 from processor.wire.bounds import wait_s_of
 from producers.publishers import WAIT_S_MAX

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import orjson
 from pydantic import SecretStr
 
-from processor.brokers.fast_sqs.http import Endpoint, HttpTrouble, host_of
+from processor.brokers.http_client import Endpoint, HttpTrouble, host_of
 from processor.errors import SettingsError
 from processor.wire.bounds import NOT_READABLE, wait_s_of
 from producers.publishers import WAIT_S_MAX, Answer, CallFailed

@@ -12,8 +12,8 @@ from botocore.exceptions import (
 )
 
 from processor.brokers.aws_advice import with_advice
+from processor.brokers.boto3_client import client_config, session_and_client
 from processor.errors import SettingsError
-from processor.lean_sqs.boto3_client import client_config, session_and_client
 from processor.settings import Settings
 
 READ_TIMEOUT_S = 20
@@ -55,8 +55,9 @@ def open_client(settings: Settings, senders: int) -> Any:  # noqa: ANN401 - boto
     """
     # Attempts are counted in one place, the publisher, which knows what was accepted already.
     config = client_config(attempts=1, read_timeout_s=READ_TIMEOUT_S, connections=senders)
+    options = settings.aws_client_options()
     if settings.localstack_host is None:
-        return session_and_client(settings, config)[1]
+        return session_and_client(options, settings.require_endpoint, config)[1]
     try:
         from localstack_client.session import Session  # noqa: PLC0415 - of the extra `devstack`
     except ModuleNotFoundError as error:
@@ -65,7 +66,7 @@ def open_client(settings: Settings, senders: int) -> Any:  # noqa: ANN401 - boto
             "pip install 'sqs-event-processor[devstack]', or set AWS_ENDPOINT_URL instead"
         ) from error
     names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "region_name")
-    options = {name: value for name, value in settings.aws_client_options().items() if name in names}
+    options = {name: value for name, value in options.items() if name in names}
     try:
         return Session(localstack_host=settings.localstack_host, **options).client("sqs", config=config)
     except (BotoCoreError, ValueError, RuntimeError) as error:

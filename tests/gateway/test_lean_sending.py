@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from processor.brokers.fast_sqs.http import HttpAnswer, HttpTimeout, HttpTrouble
+from processor.brokers.http_client import HttpAnswer, HttpTimeout, HttpTrouble
 from processor.settings import Settings
 from producers.gateway.items import Caller
 from producers.gateway.opening import open_intake

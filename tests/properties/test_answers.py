@@ -19,8 +19,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processor.brokers.fast_sqs.client import LeanSqs
-from processor.brokers.fast_sqs.http import Endpoint, HttpTrouble
 from processor.brokers.fast_sqs.signature import Signer
+from processor.brokers.http_client import Endpoint, HttpTrouble
 from processor.check.queue import check_queue
 from processor.errors import SettingsError, SourceFault, SourceUnavailable
 from processor.handover.sink import Accepted, AcceptedInPart, HttpSink, InTrouble, Refused

@@ -8,8 +8,8 @@ from botocore.httpsession import where
 from botocore.utils import get_environ_proxies
 
 from processor.brokers.fast_sqs.client import LeanSqs
-from processor.brokers.fast_sqs.http import Endpoint, host_of
 from processor.brokers.fast_sqs.signature import Signer
+from processor.brokers.http_client import Endpoint, host_of
 
 if TYPE_CHECKING:
     from botocore.session import Session

@@ -294,7 +294,7 @@ def sqs_client(settings: Settings) -> "SQSClient":
 
 def _session_and_client(settings: Settings) -> "tuple[Session, SQSClient]":
     # The driver is imported when a source is opened.
-    from processor.lean_sqs.boto3_client import client_config, session_and_client  # noqa: PLC0415
+    from processor.brokers.boto3_client import client_config, session_and_client  # noqa: PLC0415
 
     config = client_config(
         # Two attempts for a blink; a real outage is waited out by Patience, where it shows.
@@ -302,7 +302,7 @@ def _session_and_client(settings: Settings) -> "tuple[Session, SQSClient]":
         read_timeout_s=settings.receive_wait_s + _SILENCE_S_MAX,
         connections=settings.receivers + settings.settlers + 4,
     )
-    session, client = session_and_client(settings, config)
+    session, client = session_and_client(settings.aws_client_options(), settings.require_endpoint, config)
     # Else boto3 takes a page of HTML for an answer without messages.
     client.meta.events.register("response-received.sqs.ReceiveMessage", _demand_json)
     return session, client

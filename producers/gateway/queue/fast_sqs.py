@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
-from processor.brokers.fast_sqs.http import HttpTimeout, HttpTrouble
 from processor.brokers.fast_sqs.signature import Signer
+from processor.brokers.http_client import HttpTimeout, HttpTrouble
 from processor.runtime.thread_deaths import watch
 from producers.gateway.queue.posting import AsyncEndpoint
 from producers.gateway.queue.sending import Sendable, Senders, Sent, Told

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import cast
 
-from processor.brokers.fast_sqs.http import (
+from processor.brokers.http_client import (
     AnswerReader,
     HttpAnswer,
     HttpTimeout,

@@ -1,6 +1,7 @@
 """The one place that makes boto3's SQS client, with the time-outs and attempts of its caller."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.session
@@ -9,7 +10,6 @@ from botocore.exceptions import BotoCoreError
 
 from processor.brokers.aws_advice import with_advice
 from processor.errors import SettingsError
-from processor.settings import Settings
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -31,19 +31,21 @@ def client_config(
     )
 
 
-def session_and_client(settings: Settings, config: Config) -> "tuple[Session, SQSClient]":
-    """Make a client by the settings and boto3's own chain of profiles and roles. Nothing is called yet.
+def session_and_client(
+    options: Mapping[str, Any], require_endpoint: Callable[[str], None], config: Config
+) -> "tuple[Session, SQSClient]":
+    """Make a client by the settings' `options` and boto3's own chain of profiles and roles; call nothing.
 
-    Raises SettingsError where the settings, or what boto3 finds beside them, make none: no region, say.
+    `require_endpoint` raises ValueError for an endpoint that contradicts the settings. Raises SettingsError
+    where the settings, or what boto3 finds beside them, make no client: no region, say.
     """
-    options = settings.aws_client_options()
-    endpoint_url = options.pop("endpoint_url", None)
+    of_session = {name: value for name, value in options.items() if name != "endpoint_url"}
     try:
         session = botocore.session.get_session()
-        client: SQSClient = boto3.Session(botocore_session=session, **options).client(
-            "sqs", config=config, endpoint_url=endpoint_url
+        client: SQSClient = boto3.Session(botocore_session=session, **of_session).client(
+            "sqs", config=config, endpoint_url=options.get("endpoint_url")
         )
-        settings.require_endpoint(client.meta.endpoint_url)
+        require_endpoint(client.meta.endpoint_url)
     except (BotoCoreError, ValueError) as error:
         raise SettingsError(with_advice(f"no client for the queue: {error}", type(error).__name__)) from error
     return session, client

@@ -2,7 +2,7 @@
 
 import pytest
 
-from processor.brokers.fast_sqs.http import HEAD_BYTES_MAX, AnswerReader, HttpMalformed, HttpTrouble
+from processor.brokers.http_client import HEAD_BYTES_MAX, AnswerReader, HttpMalformed, HttpTrouble
 
 TO_THE_END = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nConnection: close\r\n\r\nhello"
 
@@ -31,9 +31,10 @@ def test_an_answer_that_says_where_it_ends_must_come_to_its_end(head: bytes) -> 
 def test_an_early_hint_is_not_the_answer() -> None:
     reader = AnswerReader()
     reader.feed(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
-    assert reader.answer is None
+    hinted = reader.answer
     reader.feed(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
 
+    assert hinted is None
     assert reader.answer is not None
     assert (reader.answer.status, reader.answer.headers, reader.keep) == (202, {"content-length": "0"}, True)
 
@@ -41,9 +42,10 @@ def test_an_early_hint_is_not_the_answer() -> None:
 def test_no_more_is_read_of_an_answer_than_shows_that_it_is_too_long() -> None:
     reader = AnswerReader(10, until_close=True)
     reader.feed(TO_THE_END)
-    assert reader.answer is None
+    early = reader.answer
     reader.feed(b"x" * 6)
 
+    assert early is None
     assert reader.answer is not None
     assert (len(reader.answer.body), reader.keep) == (11, False)
 
