@@ -11,14 +11,14 @@ from processor.setting_values import producers_of
 from processor.settings import Settings
 from producers.gateway.effort import Effort
 from producers.gateway.intake import QueueIntake
-from producers.gateway.keys import DatabaseKeys, OpenDoor
+from producers.gateway.keys import DatabaseKeys, NoKeys
 from producers.gateway.queue.fast_sqs import LeanSenders
 from producers.gateway.queue.posting import AsyncEndpoint
 from producers.gateway.queue.sending import Senders, Sending
 from producers.gateway.quotas import Quotas
-from producers.gateway.reading import Reading
+from producers.gateway.reading import EventReader
 from producers.publishers.session import open_client
-from producers.publishers.sqs import SqsDoor
+from producers.publishers.sqs import SqsPublisher
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ def open_intake(settings: Settings) -> QueueIntake:
     queue_url = settings.need_queue_url()
     senders = _senders(settings, queue_url)
     return QueueIntake(
-        Reading(
+        EventReader(
             body_bytes_max=settings.body_bytes_max,
             depth_max=settings.json_depth_max,
             values_max=settings.json_values_max,
@@ -51,14 +51,14 @@ def open_intake(settings: Settings) -> QueueIntake:
     )
 
 
-def open_keys(settings: Settings) -> DatabaseKeys | OpenDoor:
+def open_keys(settings: Settings) -> DatabaseKeys | NoKeys:
     """Make what knows API keys. Nothing is read yet; `start` it.
 
     Raises SettingsError where keys are required and DATABASE_URL is not set.
     """
     if settings.gateway_keys == "off":
         log.warning("api_keys_are_off", consequence="anybody who can reach the gateway sends as any tenant")
-        return OpenDoor()
+        return NoKeys()
     return DatabaseKeys(
         settings.need_database_url(),
         every_s=settings.gateway_keys_every_s,
@@ -68,9 +68,9 @@ def open_keys(settings: Settings) -> DatabaseKeys | OpenDoor:
 
 def _senders(settings: Settings, queue_url: str) -> Sending:
     session, client = _session_and_client(settings)
-    door = SqsDoor(client, queue_url)
+    publisher = SqsPublisher(client, queue_url)
     by_boto3 = Senders(
-        door,
+        publisher,
         settings.gateway_senders,
         lambda: client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"]),
     )
@@ -87,7 +87,9 @@ def _senders(settings: Settings, queue_url: str) -> Sending:
         read_timeout_s=config.read_timeout,
         ca_file=where(),
     )
-    return LeanSenders(door, endpoint, signer_of(session, client), by_boto3, user_agent=config.user_agent)
+    return LeanSenders(
+        publisher, endpoint, signer_of(session, client), by_boto3, user_agent=config.user_agent
+    )
 
 
 def _session_and_client(settings: Settings) -> tuple[Any, Any]:

@@ -33,7 +33,7 @@ _AT_FAULT = frozenset({_BAD, 413, 422})
 """Statuses that blame what was sent."""
 
 
-class HttpDoor:
+class HttpPublisher:
     """One HTTP gateway. Each thread that sends has a connection of its own."""
 
     def __init__(self, url: str, key: SecretStr | None = None) -> None:

@@ -26,7 +26,7 @@ class BatchClient(Protocol):
         """Send up to ten messages; answer `Successful` and `Failed` by entry id."""
 
 
-class SqsDoor:
+class SqsPublisher:
     """One SQS queue, standard or FIFO."""
 
     def __init__(self, client: BatchClient, queue_url: str) -> None:

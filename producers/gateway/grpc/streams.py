@@ -52,7 +52,7 @@ class Answered:
     words: list[Word]
 
 
-class Stream:
+class EventStream:
     """One call that streams.
 
     `check` says, now and again, who calls; `key_of` gives the idempotency key of an event by its place.

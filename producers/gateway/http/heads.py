@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from processor.wire import beside
-from producers.gateway.http import Limits, cloudevents
+from producers.gateway.http import HttpLimits, cloudevents
 from producers.gateway.http.problems import Headers, refused
 
 Fields: TypeAlias = Mapping[bytes, bytes]
@@ -53,7 +53,7 @@ def fields_of(headers: Headers) -> Fields:
     return fields
 
 
-def body_of(fields: Fields, limits: Limits, default_type: bytes = b"") -> Body:
+def body_of(fields: Fields, limits: HttpLimits, default_type: bytes = b"") -> Body:
     """Say what the body is. Raises Refused for what is no JSON, or is known to be too large."""
     encoding = _ENCODINGS.get(fields.get(b"content-encoding", b"").strip().lower())
     if encoding is None:
@@ -91,7 +91,7 @@ def _media_type_of(content_type: bytes) -> str:
     return media_type
 
 
-def too_large(limits: Limits) -> Exception:
+def too_large(limits: HttpLimits) -> Exception:
     """Make the exception for a body beyond the limit, be it announced or found out."""
     return refused(
         "too_large",

@@ -71,7 +71,7 @@ class CloudEvent(BaseModel):
     data: Any = None
 
 
-class Accepted(BaseModel):
+class AcceptedEvent(BaseModel):
     """An event that SQS has accepted."""
 
     message_id: Annotated[str, Field(description="Its id: its own, the Idempotency-Key, or one made here.")]
@@ -105,7 +105,7 @@ class Fault(BaseModel):
     message: str
 
 
-class AcceptedItem(Accepted):
+class AcceptedItem(AcceptedEvent):
     """An event of an array that SQS has accepted."""
 
     index: int

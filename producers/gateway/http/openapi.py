@@ -19,7 +19,7 @@ from producers.gateway.http.models import (
     CLOUD_EVENT,
     NATIVE_EVENT,
     PULSE,
-    Accepted,
+    AcceptedEvent,
     Alive,
     CloudEvent,
     Items,
@@ -139,7 +139,7 @@ def _taking(event: dict[str, Any]) -> dict[str, Any]:
     several = {"type": "array", "items": reference}
     return {
         "status_code": 202,
-        "response_model": Accepted | Items,
+        "response_model": AcceptedEvent | Items,
         "response_description": "SQS has accepted all of it.",
         "responses": {207: {"description": "Some events were accepted; see `items`.", "model": Items}}
         | _problems(*_PROBLEMS),

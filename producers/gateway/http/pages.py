@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from producers.gateway.http import Limits
+from producers.gateway.http import HttpLimits
 from producers.gateway.http.openapi import ASSETS, docs_page, document
 from producers.gateway.http.problems import Answer, problem
 from producers.gateway.http.reading import Scope
@@ -51,7 +51,7 @@ class Shared:
 class Pages:
     """Everything but the taking of events. `methods` says by which methods a path may be asked."""
 
-    def __init__(self, intake: Intake, keys: Keys, limits: Limits, takings: tuple[str, ...]) -> None:
+    def __init__(self, intake: Intake, keys: Keys, limits: HttpLimits, takings: tuple[str, ...]) -> None:
         self.document = document()
         self.methods = dict.fromkeys(takings, "POST")
         self._fixed = {

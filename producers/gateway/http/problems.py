@@ -57,7 +57,7 @@ STATUSES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ProblemAnswer:
     """One answer that is not yes. `members` are put beside those that every problem has."""
 
     code: str
@@ -96,31 +96,31 @@ class Problem:
         return self.status, headers, body
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """Ends the handling of a request with this problem."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: ProblemAnswer) -> None:
         super().__init__(problem.code)
         self.problem = problem
 
 
-def problem(code: str, detail: str, **more: Any) -> Problem:  # noqa: ANN401 - the fields of Problem
+def problem(code: str, detail: str, **more: Any) -> ProblemAnswer:  # noqa: ANN401 - the fields of Problem
     """Make a problem with the status that its word has."""
-    return Problem(code, STATUSES[code], detail, **more)
+    return ProblemAnswer(code, STATUSES[code], detail, **more)
 
 
-def refused(code: str, detail: str, **more: Any) -> Refused:  # noqa: ANN401 - the fields of Problem
+def refused(code: str, detail: str, **more: Any) -> RequestRefused:  # noqa: ANN401 - the fields of Problem
     """Make the exception that ends a request with this problem."""
-    return Refused(problem(code, detail, **more))
+    return RequestRefused(problem(code, detail, **more))
 
 
-def problem_of(refusal: Refusal) -> Problem:
+def problem_of(refusal: Refusal) -> ProblemAnswer:
     """Say what the intake or the keys said."""
     why, retry_after_s = refusal.why, refusal.retry_after_s
     errors = tuple({**error, "message": _of_headers(error["message"])} for error in refusal.errors)
     if retry_after_s is None and why.status in (429, 503):
         retry_after_s = RETRY_AFTER_S
-    return Problem(why.word, why.status, _of_headers(refusal.detail), errors, retry_after_s)
+    return ProblemAnswer(why.word, why.status, _of_headers(refusal.detail), errors, retry_after_s)
 
 
 _NAMES = "|".join(NAMES)

@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 
 from processor.devstack.seed import seed
 from processor.devstack.servers.sqs import EmbeddedSqs
-from producers.gateway.http import Limits, measures
+from producers.gateway.http import HttpLimits, measures
 from producers.gateway.http.app import make_app
 from producers.gateway.http.problems import STATUSES, TITLES
 from producers.gateway.items import Refusal, Why
@@ -197,12 +197,12 @@ class _Nobody(PlainIntake):
 
 
 def _document() -> dict[str, Any]:
-    found: dict[str, Any] = make_app(_Nobody(), _Nobody(), Limits()).document
+    found: dict[str, Any] = make_app(_Nobody(), _Nobody(), HttpLimits()).document
     return found
 
 
 def test_a_fault_of_ours_is_a_problem_without_its_text() -> None:
-    app, sent = make_app(_Nobody(), _Nobody(), Limits()), []
+    app, sent = make_app(_Nobody(), _Nobody(), HttpLimits()), []
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"{}"}
