@@ -57,7 +57,7 @@ class Target:
         default = 443 if parts.scheme == "https" else 80
         full = parts.path.rstrip("/") + path
         if not re.fullmatch(r"/[!-~]*", full):
-            raise SettingsError("--path is none; expected one in ASCII that begins with /, such as /ingest")
+            raise SettingsError("invalid --path: expected ASCII that begins with /, such as /ingest")
         lines = [
             f"POST {full} HTTP/1.1",
             f"Host: {parts.netloc}",
@@ -148,5 +148,5 @@ def _parts(url: str) -> SplitResult:
     except ValueError:
         parts, fits = urlsplit(""), False
     if not fits or parts.query or parts.fragment or "@" in parts.netloc or not url.isascii():
-        raise SettingsError("--url is no server's; expected http://HOST:PORT or https://HOST, and no more")
+        raise SettingsError("invalid --url: expected http://HOST:PORT or https://HOST, and nothing more")
     return parts

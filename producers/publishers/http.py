@@ -162,11 +162,9 @@ def _whole(status: int, said: Mapping[str, Any], wait_s: float, name: str) -> Ca
     if _passes(status) or status in _AT_FAULT:
         return CallFailed(code, reason, outage=_passes(status), wait_s=wait_s)
     if status in (_UNAUTHORIZED, _FORBIDDEN):
-        raise SettingsError(
-            f"the gateway {name} lets nobody in by this key ({code}: {reason}); see GATEWAY_KEY"
-        )
+        raise SettingsError(f"the gateway {name} rejects this API key ({code}: {reason}); see GATEWAY_KEY")
     raise SettingsError(
-        f"{name} answers POST {_PATH} with {status} ({code}), as no gateway of ours does; see --url"
+        f"{name} answers POST {_PATH} with {status} ({code}): this is not an event gateway; see --url"
     )
 
 
@@ -190,5 +188,5 @@ def _taken_apart(url: str) -> tuple[str, str]:
     except ValueError:
         parts, fits = urlsplit(""), False
     if not fits or parts.query or parts.fragment or "@" in parts.netloc:
-        raise SettingsError("--url is no gateway's; expected http://HOST:PORT or https://HOST, and no more")
+        raise SettingsError("invalid --url: expected http://HOST:PORT or https://HOST, and nothing more")
     return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/").removesuffix(_PATH) + _PATH

@@ -68,7 +68,7 @@ def _broker(kind: str, url: str | None, settings: Settings) -> str:
     else:
         url = settings.source_url.get_secret_value()
     if _address(url).kind != kind:
-        raise SettingsError(f"--to and the URL name two kinds of broker; the URL is of {_address(url).kind}")
+        raise SettingsError(f"--to and the URL name different brokers; the URL is for {_address(url).kind}")
     return url
 
 

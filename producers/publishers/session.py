@@ -100,5 +100,5 @@ def _blame_answer(error: Any, queue_url: str) -> SendFailed:  # noqa: ANN401 - a
         return SendFailed(code, reason, outage=True)
     told = "see the AWS_* settings and the queue's policy"
     raise SettingsError(
-        with_advice(f"the queue {queue_url} refuses us ({code}: {reason})", code, otherwise=told)
+        with_advice(f"the queue {queue_url} denies access ({code}: {reason})", code, otherwise=told)
     ) from error

@@ -316,7 +316,7 @@ def test_what_is_beyond_the_room_is_refused_at_once_and_keeps_its_quota(queue_se
     # One place is left to the others.
     assert words(found) == ["taken"] * 9 + ["over_quota"] * 3 + ["taken", "over_quota"]
     assert [found[9].detail, found[9].retry_after_s] == [
-        "the gateway is full; nothing of this event was kept",
+        "the gateway is at capacity; this event was not kept",
         1,
     ]
     assert found[13].retry_after_s == 1000

@@ -174,7 +174,7 @@ def test_a_password_on_the_command_line_is_refused() -> None:
         (("--to", "http"), "--to http needs --url"),
         (("--to", "grpc"), "--to grpc needs --url"),
         (("--to", "kafka"), "SOURCE_URL"),
-        (("--to", "amqp", "--url", "kafka://h/t"), "two kinds of broker"),
+        (("--to", "amqp", "--url", "kafka://h/t"), "name different brokers"),
         (("--to", "http", "--url", "http://127.0.0.1:1/x?y"), "expected http://HOST:PORT"),
     ],
 )

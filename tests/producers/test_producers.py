@@ -222,7 +222,7 @@ def test_an_outage_that_stays_is_told_after_the_receipts_of_all_that_was_taken()
 def test_a_lack_of_rights_is_no_outage() -> None:
     client = ScriptedQueue(failing("AccessDenied", "no", status=403))
 
-    with pytest.raises(SettingsError, match="refuses us"):
+    with pytest.raises(SettingsError, match="denies access"):
         list(a_publisher(client).publish(messages(1)))
     assert len(client.calls) == 1
 

@@ -334,6 +334,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         words = getattr(error, "strerror", None) or "no such address"
         raise SettingsError(
-            f"GATEWAY_GRPC_PORT: {host}:{port} can't be listened on ({words}); set GATEWAY_HOST to an "
+            f"GATEWAY_GRPC_PORT: {host}:{port} cannot listen ({words}); set GATEWAY_HOST to an "
             "address of this machine and GATEWAY_GRPC_PORT to a free port, or to 0 for any"
         ) from None

@@ -312,11 +312,11 @@ class IngestService:
             async with asyncio.timeout(self._bounds.read_timeout_s):
                 data = await _next(context)
         except TimeoutError:
-            words = f"the message was not there within {self._bounds.read_timeout_s:g} s"
+            words = f"the message did not arrive within {self._bounds.read_timeout_s:g} s"
             await abort(
                 context,
                 grpc.StatusCode.DEADLINE_EXCEEDED,
-                f"{words} (GATEWAY_READ_TIMEOUT_S); nothing was taken",
+                f"{words} (GATEWAY_READ_TIMEOUT_S); nothing was accepted",
             )
         if data is None:
             await _refuse(context, Refusal(Why.MALFORMED, "the call came to its end without a message"))
@@ -373,7 +373,7 @@ def _call(context: _Context, address: Hashable) -> _Call | Refusal:
         if isinstance(value, bytes):
             continue
         if name in named and name in _ONCE:
-            return Refusal(Why.MALFORMED, f"the metadata {name} is there twice; send it once")
+            return Refusal(Why.MALFORMED, f"the metadata {name} is repeated; send it once")
         # W3C lets tracestate be cut into several.
         named[name] = f"{named[name]},{value}" if name in named else value
     key = named.get("idempotency-key")

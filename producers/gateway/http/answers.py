@@ -35,7 +35,7 @@ def answer_all(words: Sequence[Word], taken_status: int = ACCEPTED) -> Answer:
     return ProblemAnswer(
         problems[0].code if same else "none_taken",
         problems[0].status if same else STATUSES["none_taken"],
-        f"none of the {len(words)} events was taken; `items` says why",
+        f"none of the {len(words)} events was accepted; see `items`",
         retry_after_s=max(waits) if same and waits else None,
         members={"items": items},
     ).as_response()

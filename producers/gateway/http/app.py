@@ -33,7 +33,7 @@ _HEADERS_FEW = 32
 _GONE = 499
 """What proxies call a client that went away before there was an answer."""
 
-_STOPPED = Refusal(Why.UNAVAILABLE, "the gateway stopped before the queue had answered; send it again")
+_STOPPED = Refusal(Why.UNAVAILABLE, "the gateway stopped before the queue answered; send it again")
 
 BODIES_HELD_MAX = 64
 """So many bodies of the largest size may be held at once; of the ordinary size that is any number."""
@@ -199,7 +199,7 @@ class Gate:
             status = _STOPPED.why.status
             await respond(send, problem_of(_STOPPED).as_response())
         except Exception as error:  # noqa: BLE001 - nothing may reach uvicorn, which logs and shows it
-            found = problem("internal", "the gateway failed; its log has more under this instance")
+            found = problem("internal", "internal error; the gateway's log has more under this instance")
             # Without its text and its trace, which may have the event in them.
             log.error("request_failed", route=route, error=_place(error), instance=found.instance)  # noqa: TRY400
             if status == _GONE:

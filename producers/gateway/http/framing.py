@@ -48,7 +48,7 @@ class UnreadableRequest(Exception):
 
     def __init__(self, detail: str, code: str = "malformed", status: int = 400) -> None:
         super().__init__(detail)
-        self.problem = ProblemAnswer(code, status, f"the request is no HTTP/1.1 that can be read: {detail}")
+        self.problem = ProblemAnswer(code, status, f"malformed HTTP/1.1 request: {detail}")
 
 
 class Head(Struct, frozen=True, gc=False):
@@ -173,7 +173,7 @@ def _path_of(method: bytes, target: bytes) -> bytes:
         return target
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None or method == b"CONNECT" or not _is_host(absolute[1]):
-        raise UnreadableRequest("its target is no path")
+        raise UnreadableRequest("its target is not a path")
     rest = absolute[2]
     return rest if rest.startswith(b"/") else b"/" + rest
 

@@ -49,7 +49,7 @@ def fields_of(headers: Headers) -> Fields:
         names = [name for name, _ in headers]
         for name in _ONCE:
             if names.count(name) > 1:
-                raise refused("malformed", f"the header {name.decode()} is there twice; send it once")
+                raise refused("malformed", f"the header {name.decode()} is repeated; send it once")
     return fields
 
 
@@ -81,7 +81,7 @@ def _media_type_of(content_type: bytes) -> str:
     if parameters.get("charset", "utf-8") not in ("utf-8", "utf8"):
         raise refused("unsupported_media_type", "the charset is not utf-8; expected JSON in UTF-8")
     if not media_type:
-        raise refused("unsupported_media_type", "there is no Content-Type; expected application/json")
+        raise refused("unsupported_media_type", "Content-Type is missing; expected application/json")
     if not _JSON_TYPE.fullmatch(media_type):
         raise refused(
             "unsupported_media_type",

@@ -79,7 +79,7 @@ class Pages:
             words = f"events go to POST {' or POST '.join(self._takings)}; /docs says how"
             return problem("not_found", words).as_response()
         allow = ((b"allow", b"GET, HEAD" if allowed == "GET" else allowed.encode()),)
-        words = f"this path takes {allowed} alone"
+        words = f"this path accepts only {allowed}"
         return problem("method_not_allowed", words, headers=allow).as_response()
 
     def _handshake(self, scope: Scope) -> Answer:

@@ -97,7 +97,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.holder = holder_of(self.client[0] if self.client else "")
         if not self.visitors.enter(self):
-            detail = "too many connections are open; come again, or send on one that is open"
+            detail = "too many open connections; retry later, or reuse an open one"
             self._end_with(problem("over_quota", detail, retry_after_s=1))
             self.transport.close()
         else:
@@ -317,7 +317,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._arm()
         elif self._whole and self._framing.rest_bytes:
             self._end_with(
-                problem("timeout", f"the head was not there within {self.limits.read_timeout_s:g} s")
+                problem("timeout", f"the request head did not arrive within {self.limits.read_timeout_s:g} s")
             )
         else:
             # Never said anything, or answered already and still sending.

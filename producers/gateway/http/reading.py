@@ -72,7 +72,8 @@ async def read_body(
     state = scope.get("state", {})
     if state.get(LATE):
         raise refused(
-            "timeout", f"the body was not there within {limits.read_timeout_s:g} s (GATEWAY_READ_TIMEOUT_S)"
+            "timeout",
+            f"the request body did not arrive within {limits.read_timeout_s:g} s (GATEWAY_READ_TIMEOUT_S)",
         )
     if state.get(CUT) or (announced.length is not None and size != announced.length):
         expected = "a last chunk" if announced.length is None else f"{announced.length} (Content-Length)"
@@ -105,13 +106,13 @@ def items_of(
     is_batch = announced.media_type == cloudevents.BATCH_TYPE
     if body[:1] == b"{" or not body.lstrip(b" \t\r\n").startswith(b"["):
         if is_batch:
-            raise refused("malformed", f"the body is no array; expected one, as {announced.media_type} says")
+            raise refused("malformed", f"the body is not an array; {announced.media_type} requires one")
         return Item(body, beside, key, event_type)
     if announced.media_type == cloudevents.EVENT_TYPE:
         raise refused("malformed", f"the body is an array; send it as {cloudevents.BATCH_TYPE}")
     texts = _elements(body, limits, key)
     if not texts and not is_batch:
-        raise refused("invalid", "the array is empty; expected one event at least")
+        raise refused("invalid", "the array is empty; expected at least one event")
     if any(name == "message_id" or name.startswith("ce-") for name in beside):
         words = "X-Message-Id or ce- headers beside an array: they are one event's; put them into the events"
         raise refused("malformed", words)
@@ -132,7 +133,7 @@ def _elements(body: bytes, limits: HttpLimits, key: str | None) -> list[str]:
     except UnicodeDecodeError as error:
         raise refused("malformed", f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
     except JsonFault as fault:
-        raise refused("malformed", f"the body is not JSON as we take it: {fault}") from None
+        raise refused("malformed", f"invalid JSON: {fault}") from None
     if len(texts) > limits.items_max:
         raise refused(
             "too_large", f"{len(texts)} events; at most {limits.items_max} at once (GATEWAY_ITEMS_MAX)"
@@ -162,7 +163,7 @@ def no_pulse(body: bytes, limits: HttpLimits) -> Refusal | None:
     if not missing:
         return None
     return _refusal(
-        f"no pulse: {', '.join(missing)} missing; other events go to /v1/events",
+        f"not a pulse: {', '.join(missing)} missing; send other events to /v1/events",
         *({"pointer": pointer((name,)), "rule": "missing", "message": "Field required"} for name in missing),
     )
 

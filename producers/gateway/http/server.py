@@ -58,7 +58,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         words = getattr(error, "strerror", None) or "no such address"
         raise SettingsError(
-            f"GATEWAY_PORT: {host}:{port} can't be listened on ({words}); "
+            f"GATEWAY_PORT: {host}:{port} cannot listen ({words}); "
             "set GATEWAY_PORT to a free port, or to 0 for any, and GATEWAY_HOST to an address of this machine"
         ) from None
 

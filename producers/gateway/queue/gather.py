@@ -30,7 +30,7 @@ _PAUSE_S, _PAUSE_S_MAX = 0.05, 1.0
 _OUR_RIGHTS = re.compile(r"kms|accessdenied", re.IGNORECASE)
 """Codes that SQS calls the sender's fault, and which are ours: the event would be taken if we might more."""
 
-FULL = Refusal(Why.OVER_QUOTA, "the gateway is full; nothing of this event was kept", retry_after_s=1)
+FULL = Refusal(Why.OVER_QUOTA, "the gateway is at capacity; this event was not kept", retry_after_s=1)
 
 log = logging.getLogger(__name__)
 

@@ -184,7 +184,7 @@ class Senders:
         except ClientError as error:
             code = _code(error)
             # To send is one right, to look another: whoever may not look can't be told more.
-            trouble = "" if "AccessDenied" in code else f"the queue refuses us: {code}"
+            trouble = "" if "AccessDenied" in code else f"the queue denies access: {code}"
         except BotoCoreError as error:
             trouble = f"the queue can't be reached: {type(error).__name__}"
         else:
@@ -210,7 +210,7 @@ def _refused(error: SettingsError) -> str:
     """Name the code alone: the text of a refused signature quotes headers, a token among them."""
     cause = error.__cause__
     code = _code(cause) if isinstance(cause, ClientError) else type(cause).__name__
-    return f"the queue is missing or refuses us: {code}; see SQS_QUEUE_URL and the AWS_* settings"
+    return f"the queue is missing or denies access: {code}; see SQS_QUEUE_URL and the AWS_* settings"
 
 
 def _code(error: ClientError) -> str:
