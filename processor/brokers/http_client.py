@@ -1,6 +1,6 @@
 """The HTTP/1.1 client of all that post: kept connections, llhttp for the answer, a bound on every wait.
 
-    Endpoint.post ─▶ socket ─▶ AnswerReader ─▶ HttpAnswer │ HttpTrouble
+    HttpEndpoint.post ─▶ socket ─▶ AnswerReader ─▶ HttpResponse │ HttpTrouble
 
 It does what our calls need and no more: no redirects, no proxies, no cookies, no compression. An answer
 counts only if its end is known: a length, chunks or, with `until_close`, the end of the connection.
@@ -45,7 +45,7 @@ class HttpMalformed(HttpTrouble):
 
 
 @dataclass(frozen=True, slots=True)
-class HttpAnswer:
+class HttpResponse:
     """What came back; the names of headers are in lower case, and the last value of each counts."""
 
     status: int
@@ -53,7 +53,7 @@ class HttpAnswer:
     headers: dict[str, str] = field(default_factory=dict, compare=False)
 
 
-class Endpoint:
+class HttpEndpoint:
     """One server, by the scheme, host and port of `url`. Safe to share between threads.
 
     `ca_file` is the file of authorities by whom an https server is known; None: the system's. With
@@ -84,7 +84,7 @@ class Endpoint:
         path: str = "/",
         bytes_max: int = ANSWER_BYTES_MAX,
         until_close: bool = False,
-    ) -> HttpAnswer:
+    ) -> HttpResponse:
         """Send one request and wait for its answer. Raises HttpTimeout, HttpTrouble."""
         request = post_request(headers, body, path)
         until_s = None if self._total_timeout_s is None else time.monotonic() + self._total_timeout_s
@@ -158,7 +158,7 @@ class AnswerReader:
         self._head_bytes = self._size_bytes = 0
         self._in_body = False
         self._status = 0
-        self.answer: HttpAnswer | None = None
+        self.answer: HttpResponse | None = None
         self.keep = False
 
     def feed(self, piece: bytes) -> None:
@@ -209,7 +209,7 @@ class AnswerReader:
         self._complete()
 
     def _complete(self) -> None:
-        self.answer = HttpAnswer(self._status, b"".join(self._pieces), self._headers)
+        self.answer = HttpResponse(self._status, b"".join(self._pieces), self._headers)
         # The two hold each other, and megabytes would wait for the garbage collector.
         self._parser = None
         self._pieces.clear()

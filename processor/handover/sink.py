@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from processor.brokers.http_client import (
-    Endpoint,
+    HttpEndpoint,
     HttpMalformed,
     HttpTimeout,
     HttpTrouble,
@@ -40,19 +40,19 @@ _MULTI_STATUS = 207
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AllAccepted:
     """The sink has all lines."""
 
 
 @dataclass(frozen=True, slots=True)
-class AcceptedInPart:
+class PartlyAccepted:
     """The sink spoke of each line; `troubles` has those by key that it did not take, and why."""
 
     troubles: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class BatchRefused:
     """The sink refused this batch; `for_content` says that something in it may be the cause."""
 
     trouble: str
@@ -60,7 +60,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class InTrouble:
+class SinkUnavailable:
     """The sink works for no batch at the moment; `reached` says that somebody answered."""
 
     trouble: str
@@ -69,7 +69,7 @@ class InTrouble:
     retry_after_s: float | None = None
 
 
-Answer = Accepted | AcceptedInPart | Refused | InTrouble
+Answer = AllAccepted | PartlyAccepted | BatchRefused | SinkUnavailable
 
 
 class Sink(Protocol):
@@ -101,7 +101,7 @@ class HttpSink:
         """Send it once; see Sink."""
         bytes_max = ANSWER_BYTES_MAX + ANSWER_BYTES_PER_LINE * len(line_keys)
         limit_s = self._timeout_s
-        endpoint = Endpoint(
+        endpoint = HttpEndpoint(
             self._url, connect_timeout_s=limit_s, read_timeout_s=limit_s, total_timeout_s=limit_s
         )
         try:
@@ -118,15 +118,15 @@ class HttpSink:
             endpoint.close()
         return meaning(answer.status, answer.headers, answer.body, bytes_max, line_keys)
 
-    def _no_answer(self, error: HttpTrouble) -> InTrouble:
+    def _no_answer(self, error: HttpTrouble) -> SinkUnavailable:
         """Say in words of ours why there is no answer; the error's own may quote the sink."""
         if isinstance(error, HttpTimeout) or isinstance(error.__cause__, TimeoutError):
-            return InTrouble(f"no whole answer within {self._timeout_s:g} s", reached=False)
+            return SinkUnavailable(f"no whole answer within {self._timeout_s:g} s", reached=False)
         if isinstance(error, HttpMalformed):
-            return InTrouble("an answer that is not HTTP", reached=True)
+            return SinkUnavailable("an answer that is not HTTP", reached=True)
         otherwise = "no connection" if isinstance(error, HttpUnreachable) else "the connection broke"
         words = (words for kind, words in _WORDS if isinstance(error.__cause__, kind))
-        return InTrouble(next(words, otherwise), reached=False)
+        return SinkUnavailable(next(words, otherwise), reached=False)
 
 
 def meaning(
@@ -134,32 +134,32 @@ def meaning(
 ) -> Answer:
     """Say what an answer means for the lines that it is about; `headers` have lower-case names."""
     if len(said) > bytes_max:
-        return InTrouble(
+        return SinkUnavailable(
             f"status {status} with an answer of more than {bytes_max} bytes", reached=True, status=status
         )
     results = _results(said) if status // 100 in (2, 4) else None
     if results is not None:
         troubles = _troubles(results, line_keys)
-        return AcceptedInPart(troubles) if troubles else Accepted()
+        return PartlyAccepted(troubles) if troubles else AllAccepted()
     if status // 100 == 2:  # noqa: PLR2004 - the class of statuses that say yes
         trouble = "names no lines" if status == _MULTI_STATUS else "has a body that is not JSON"
         if status != _MULTI_STATUS and _says_nothing_else(said):
-            return Accepted()
-        return InTrouble(f"status {status} {trouble}", reached=True, status=status)
+            return AllAccepted()
+        return SinkUnavailable(f"status {status} {trouble}", reached=True, status=status)
     return _no(status, headers)
 
 
 def _no(status: int, headers: Mapping[str, str]) -> Answer:
     if status in (*_ABOUT_CONTENT, _CONFLICT):
-        return Refused(f"status {status}", for_content=status in _ABOUT_CONTENT)
+        return BatchRefused(f"status {status}", for_content=status in _ABOUT_CONTENT)
     if status // 100 == 3:  # noqa: PLR2004 - the class of statuses that lead elsewhere
-        return InTrouble(
+        return SinkUnavailable(
             f"status {status}: redirects are not followed; set USAGE_SINK_URL to where it leads",
             reached=True,
             status=status,
         )
     asked_s = wait_s_of(headers.get("retry-after"), RETRY_AFTER_S_MAX)
-    return InTrouble(f"status {status}", reached=True, status=status, retry_after_s=asked_s)
+    return SinkUnavailable(f"status {status}", reached=True, status=status, retry_after_s=asked_s)
 
 
 def _results(said: bytes) -> list[dict[str, Any]] | None:

@@ -11,7 +11,7 @@ import click
 
 from processor.errors import ProcessorError
 from processor.runtime.terminal import say
-from processor.settings import Settings
+from processor.settings import PublisherSettings
 from processor.wire.manifest import ManifestWriter
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
 from producers.publishers.opening import PUBLISHERS, open_publisher
@@ -87,7 +87,7 @@ def deliver(
     **facts: object,
 ) -> None:
     """Send, show, report; ends the process by an exit code unless all was accepted."""
-    settings = Settings.load()
+    settings = PublisherSettings.load()
     publisher = open_publisher(delivery.to, delivery.url, settings, delivery.senders)
     tally, interrupt, failure = SendTally(), Interrupt(), None
     manifesting = ManifestWriter(delivery.manifest) if delivery.manifest else nullcontext()

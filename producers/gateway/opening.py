@@ -7,8 +7,8 @@ from botocore.httpsession import where
 
 from processor.brokers.boto3_client import CONNECT_TIMEOUT_S, client_config, session_and_client
 from processor.brokers.fast_sqs.plain_case import oddity, signer_of
-from processor.setting_values import producers_of
-from processor.settings import Settings
+from processor.settings import GatewaySettings
+from processor.settings.values import producers_of
 from producers.gateway.effort import Effort
 from producers.gateway.intake import QueueIntake
 from producers.gateway.keys import DatabaseKeys, NoKeys
@@ -23,7 +23,7 @@ from producers.publishers.sqs import SqsPublisher
 log = structlog.get_logger(__name__)
 
 
-def open_intake(settings: Settings) -> QueueIntake:
+def open_intake(settings: GatewaySettings) -> QueueIntake:
     """Make an intake over the queue of the settings. Nothing is called yet; `start` it on its event loop.
 
     Raises SettingsError where the settings make no client.
@@ -51,7 +51,7 @@ def open_intake(settings: Settings) -> QueueIntake:
     )
 
 
-def open_keys(settings: Settings) -> DatabaseKeys | NoKeys:
+def open_keys(settings: GatewaySettings) -> DatabaseKeys | NoKeys:
     """Make what knows API keys. Nothing is read yet; `start` it.
 
     Raises SettingsError where keys are required and DATABASE_URL is not set.
@@ -66,7 +66,7 @@ def open_keys(settings: Settings) -> DatabaseKeys | NoKeys:
     )
 
 
-def _senders(settings: Settings, queue_url: str) -> Sending:
+def _senders(settings: GatewaySettings, queue_url: str) -> Sending:
     session, client = _session_and_client(settings)
     publisher = SqsPublisher(client, queue_url)
     by_boto3 = Senders(
@@ -92,7 +92,7 @@ def _senders(settings: Settings, queue_url: str) -> Sending:
     )
 
 
-def _session_and_client(settings: Settings) -> tuple[Any, Any]:
+def _session_and_client(settings: GatewaySettings) -> tuple[Any, Any]:
     if settings.localstack_host is not None:
         return None, open_client(settings, settings.gateway_senders)
     config = client_config(

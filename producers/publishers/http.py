@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import orjson
 from pydantic import SecretStr
 
-from processor.brokers.http_client import Endpoint, HttpTrouble, host_of
+from processor.brokers.http_client import HttpEndpoint, HttpTrouble, host_of
 from processor.errors import SettingsError
 from processor.wire.bounds import NOT_READABLE, wait_s_of
 from producers.publishers import WAIT_S_MAX, Answer, CallFailed
@@ -45,7 +45,9 @@ class HttpPublisher:
             ("Accept", "application/json"),
             *([] if key is None else [("Authorization", f"Bearer {key.get_secret_value()}")]),
         ]
-        self._endpoint = Endpoint(base, connect_timeout_s=CONNECT_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S)
+        self._endpoint = HttpEndpoint(
+            base, connect_timeout_s=CONNECT_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S
+        )
 
     @property
     def name(self) -> str:

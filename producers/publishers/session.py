@@ -14,7 +14,7 @@ from botocore.exceptions import (
 from processor.brokers.aws_advice import with_advice
 from processor.brokers.boto3_client import client_config, session_and_client
 from processor.errors import SettingsError
-from processor.settings import Settings
+from processor.settings import SqsSettings
 
 READ_TIMEOUT_S = 20
 
@@ -47,7 +47,7 @@ class SendFailed:
     outage: bool
 
 
-def open_client(settings: Settings, senders: int) -> Any:  # noqa: ANN401 - boto3 makes its clients' classes as it runs
+def open_client(settings: SqsSettings, senders: int) -> Any:  # noqa: ANN401 - boto3 makes its clients' classes as it runs
     """Give an SQS client with room for `senders` calls at once.
 
     `localstack_client` makes it where LOCALSTACK_HOST is set, and only there, since it takes localhost for

@@ -18,7 +18,7 @@ from botocore.exceptions import ReadTimeoutError
 
 from processor.brokers.fast_sqs import HotCalls
 from processor.brokers.fast_sqs.signature import Signer
-from processor.brokers.http_client import Endpoint, HttpTimeout, HttpTrouble
+from processor.brokers.http_client import HttpEndpoint, HttpTimeout, HttpTrouble
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ class LeanSqs:
     """HotCalls over one endpoint, with boto3's client behind it. Safe to share between threads."""
 
     def __init__(
-        self, endpoint: Endpoint, signer: Signer, boto3_client: HotCalls, *, user_agent: str
+        self, endpoint: HttpEndpoint, signer: Signer, boto3_client: HotCalls, *, user_agent: str
     ) -> None:
         self._endpoint = endpoint
         self._signer = signer

@@ -9,7 +9,7 @@ from botocore.utils import get_environ_proxies
 
 from processor.brokers.fast_sqs.client import LeanSqs
 from processor.brokers.fast_sqs.signature import Signer
-from processor.brokers.http_client import Endpoint, host_of
+from processor.brokers.http_client import HttpEndpoint, host_of
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -40,7 +40,7 @@ def lean_sqs(session: "Session", client: "SQSClient") -> LeanSqs:
     config = client.meta.config
     url = client.meta.endpoint_url
     signer = signer_of(session, client)
-    endpoint = Endpoint(
+    endpoint = HttpEndpoint(
         url,
         connect_timeout_s=config.connect_timeout,
         read_timeout_s=config.read_timeout,

@@ -10,7 +10,7 @@ from typing import cast
 
 from processor.brokers.http_client import (
     AnswerReader,
-    HttpAnswer,
+    HttpResponse,
     HttpTimeout,
     HttpTrouble,
     HttpUnreachable,
@@ -32,7 +32,7 @@ class AsyncEndpoint:
         self._read_timeout_s = read_timeout_s
         self._idle: deque[_Connection] = deque()
 
-    async def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> HttpAnswer:
+    async def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> HttpResponse:
         """Send one request to `/` and wait for its answer. Raises HttpTimeout, HttpTrouble."""
         connection = await self._connection()
         # Nobody else's until its answer is whole; then it may be used again, if the server lets it.
@@ -70,10 +70,10 @@ class _Connection(asyncio.Protocol):
         self.usable = False
         self._transport: asyncio.WriteTransport | None = None
         self._reading: AnswerReader | None = None
-        self._answer: asyncio.Future[HttpAnswer] | None = None
+        self._answer: asyncio.Future[HttpResponse] | None = None
         self._loop = asyncio.get_running_loop()
 
-    async def ask(self, request: bytes, timeout_s: float) -> HttpAnswer:
+    async def ask(self, request: bytes, timeout_s: float) -> HttpResponse:
         assert self._transport is not None  # noqa: S101 - it is connected
         self.usable = False
         self._reading = AnswerReader()
