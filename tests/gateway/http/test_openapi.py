@@ -31,7 +31,7 @@ from tests.fixtures.database import Saver
 from tests.gateway.grpc.parts import PlainIntake
 from tests.gateway.http.rig import Gateway, a_gateway, a_pulse, settings_of
 
-RUNBOOK = Path(__file__).parents[2] / "deployments" / "README.md"
+RUNBOOK = Path(__file__).parents[3] / "deployments" / "README.md"
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
