@@ -1,1 +1,1 @@
-"""What the gRPC door speaks: ingest.proto, and the code that `make proto` makes of it."""
+"""What the gRPC gateway speaks: ingest.proto, and the code that `make proto` makes of it."""

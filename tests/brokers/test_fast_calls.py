@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from processor.brokers.fast_sqs import client as lean
 from processor.brokers.fast_sqs.client import LeanSqs
-from processor.brokers.fast_sqs.http import HttpEndpoint
 from processor.brokers.fast_sqs.signature import Signer
+from processor.brokers.http_client import HttpEndpoint
 from tests.scripted_server import CLOSE, SILENCE, ScriptedServer, an_answer, an_error
 
 READ_TIMEOUT_S = 0.3

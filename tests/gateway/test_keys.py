@@ -24,7 +24,7 @@ from processor.settings import Settings
 from processor.wire.api_key import new_key, read_key
 from processor.wire.sender_rights import EVERYTHING, NEITHER, Rights
 from producers.gateway.items import Caller, Refusal, Why
-from producers.gateway.keys import STALE_AFTER_S, DatabaseKeys, OpenDoor
+from producers.gateway.keys import STALE_AFTER_S, DatabaseKeys, NoKeys
 from producers.gateway.opening import open_keys
 from tests.chaos.traffic.tcp_proxy import TcpProxy
 from tests.fixtures.database import LogIn, login_of
@@ -345,7 +345,7 @@ def test_check_has_no_word_on_keys_of_their_own_producers(db: Db) -> None:
 def test_with_keys_off_anybody_may_be_any_tenant(settings: Settings) -> None:
     keys = open_keys(settings.model_copy(update={"gateway_keys": "off", "database_url": None}))
 
-    assert isinstance(keys, OpenDoor)
+    assert isinstance(keys, NoKeys)
     assert run(keys.caller(None)) == Caller(None, rights=EVERYTHING)
     assert run(keys.ready()) == ""
 

@@ -12,7 +12,7 @@ import structlog
 from processor.brokers.aws_advice import with_advice
 from processor.brokers.fast_sqs import HotCalls
 from processor.brokers.source_refusal import SourceRefusal
-from processor.errors import SettingsError, SourceUnavailable
+from processor.errors import SourceUnavailable
 from processor.model import Delivery, Settlement
 from processor.runtime import metrics
 from processor.settings import ReceiveSettings
@@ -293,29 +293,16 @@ def sqs_client(settings: ReceiveSettings) -> "SQSClient":
 
 
 def _session_and_client(settings: ReceiveSettings) -> "tuple[Session, SQSClient]":
-    import boto3  # noqa: PLC0415 - a driver is imported when a source is opened
-    import botocore.session  # noqa: PLC0415
-    from botocore.config import Config  # noqa: PLC0415
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+    # The driver is imported when a source is opened.
+    from processor.brokers.boto3_client import client_config, session_and_client  # noqa: PLC0415
 
-    config = Config(
-        connect_timeout=5,
-        read_timeout=settings.receive_wait_s + _SILENCE_S_MAX,
+    config = client_config(
         # Two attempts for a blink; a real outage is waited out by OutageRetry, where it shows.
-        retries={"mode": "standard", "total_max_attempts": 2},
-        max_pool_connections=settings.receivers + settings.settlers + 4,
-        tcp_keepalive=True,
+        attempts=2,
+        read_timeout_s=settings.receive_wait_s + _SILENCE_S_MAX,
+        connections=settings.receivers + settings.settlers + 4,
     )
-    options = settings.aws_client_options()
-    endpoint_url = options.pop("endpoint_url", None)
-    try:
-        session = botocore.session.get_session()
-        client: SQSClient = boto3.Session(botocore_session=session, **options).client(
-            "sqs", config=config, endpoint_url=endpoint_url
-        )
-        settings.require_endpoint(client.meta.endpoint_url)
-    except (BotoCoreError, ValueError) as error:
-        raise SettingsError(with_advice(f"no client for the queue: {error}", type(error).__name__)) from error
+    session, client = session_and_client(settings.aws_client_options(), settings.require_endpoint, config)
     # Else boto3 takes a page of HTML for an answer without messages.
     client.meta.events.register("response-received.sqs.ReceiveMessage", _demand_json)
     return session, client

@@ -13,7 +13,7 @@ import pytest
 
 from processor.devstack.servers.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.runtime.logs import LINES_MAX
-from producers.publishers.grpc import GrpcDoor as Sender
+from producers.publishers.grpc import GrpcPublisher as Sender
 from producers.publishers.outgoing import Outgoing
 from tests.gateway.grpc import raw_http2 as raw
 from tests.gateway.grpc.parts import WAIT_S

@@ -26,10 +26,10 @@ from processor.devstack.servers.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import SettingsError
 from producers.cli import main
 from producers.gateway.grpc import listener
-from producers.gateway.grpc.listener import GrpcDoor
+from producers.gateway.grpc.listener import GrpcListener
 from producers.gateway.grpc.service import SERVICE
 from producers.protos import ingest_pb2 as pb
-from producers.publishers.grpc import GrpcDoor as Sender
+from producers.publishers.grpc import GrpcPublisher as Sender
 from producers.publishers.outgoing import Outgoing
 from tests.gateway.grpc.parts import (
     BOUNDS,
@@ -286,7 +286,7 @@ def test_a_port_that_is_taken_is_named_and_ends_with_two(environment: dict[str, 
 
 def test_two_servers_never_share_a_port_in_silence(loop: Loop) -> None:
     async def opened(port: int) -> None:
-        GrpcDoor(PlainIntake(), PlainKeys(), BOUNDS, host="127.0.0.1", port=port)
+        GrpcListener(PlainIntake(), PlainKeys(), BOUNDS, host="127.0.0.1", port=port)
 
     with a_door(loop, PlainIntake()) as door, pytest.raises(SettingsError, match="GATEWAY_GRPC_PORT"):
         loop.run(opened(door.server.port))
@@ -294,7 +294,7 @@ def test_two_servers_never_share_a_port_in_silence(loop: Loop) -> None:
 
 def test_an_address_that_is_no_address_is_told(loop: Loop) -> None:
     async def opened() -> None:
-        GrpcDoor(PlainIntake(), PlainKeys(), BOUNDS, host="no.such.host.invalid", port=0)
+        GrpcListener(PlainIntake(), PlainKeys(), BOUNDS, host="no.such.host.invalid", port=0)
 
     with pytest.raises(SettingsError, match="GATEWAY_HOST"):
         loop.run(opened())
