@@ -20,7 +20,7 @@ from processor.columns import (
     messages_document,
     rejection_columns,
 )
-from processor.errors import Reason
+from processor.errors import Reason, StoreFault
 from processor.model import Delivery, Message, Outcome, Rejection, Settlement, Verdict
 from processor.refusals import id_conflict, may_be_stored
 from processor.rejection_room import make_fit
@@ -92,7 +92,8 @@ class Statements:
     def save(self) -> list[Settlement]:
         """Run them all; gives the settlements in order, which hold once the transaction is committed.
 
-        Raises KeyVanished, and whatever psycopg raises; nothing may be committed then.
+        Raises KeyVanished, StoreFault for an outcome that is not known, and whatever psycopg raises; nothing may
+        be committed then.
         """
         self._lock_replayed()
         self._leave_lost()
@@ -113,8 +114,10 @@ class Statements:
                     duplicates[position] = messages[position]
                 case "id_conflict":
                     conflicts[position] = id_conflict(messages[position], stored_delivery_id)
-                case _:
+                case "missing":
                     raise KeyVanished
+                case _:
+                    raise StoreFault(f"classify_messages gave {outcome!r}, which is no outcome")
         self._insert_duplicates(duplicates)
         if len(self._settlements) < len(self._verdicts):
             self._settle_known(self._pending(Rejection))
