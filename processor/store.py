@@ -18,7 +18,7 @@ import structlog
 from msgspec.structs import replace
 
 from processor import metrics
-from processor.columns import messages_document
+from processor.columns import message_columns
 from processor.connection import Deadline
 from processor.errors import StoreFault, StoreUnavailable
 from processor.model import (
@@ -279,7 +279,7 @@ class Store:
         connection = self._open()
         try:
             with self._deadline.over(connection), connection.transaction():
-                connection.execute(self._sql["read_messages"], {"messages": messages_document([message])})
+                connection.execute(self._sql["read_messages"], message_columns([message]))
         except psycopg.Error as again:
             what = remedy(again, connection_broken=self._open_or_none() is None)
             if what is not Remedy.REJECT:
