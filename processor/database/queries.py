@@ -15,7 +15,7 @@ _PART = re.compile(r"\$[a-z_]+")
 
 def sql_folder() -> Path:
     """Give the folder of the SQL: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     beside = package.parent / "sql"
     return beside if (beside / "migrations").is_dir() else package / "sql"
 

@@ -334,16 +334,14 @@ def test_no_sql_is_written_in_python() -> None:
 
 
 ADVISORY = re.compile(r"pg_(try_)?advisory_\w*lock", re.IGNORECASE)
-MIGRATIONS_WITH_ADVISORY = range(17)
-"""Those up to the one that replaced these locks; it waits for saves of older code by the old one."""
 
 
 def test_no_migration_waits_longer_for_a_lock_than_migrate_lets_it() -> None:
-    """All who save wait behind it. The first sixteen were applied before there was a bound for all."""
+    """All who save wait behind it."""
     longer = {
         path.name
         for path in (sql_folder() / "migrations").glob("*.sql")
-        if int(path.name[:4]) > 15 and "SET LOCAL lock_timeout" in path.read_text(encoding="utf-8")
+        if "SET LOCAL lock_timeout" in path.read_text(encoding="utf-8")
     }
 
     assert longer == set()
@@ -357,12 +355,7 @@ def test_no_lock_is_one_that_anybody_may_take(db: Db) -> None:
         for kind in ("*.py", "*.sql")
         for path in folder.rglob(kind)
     }
-    found = {
-        path.name
-        for path, text in texts.items()
-        if ADVISORY.search(text)
-        and not (path.parent.name == "migrations" and int(path.name[:4]) in MIGRATIONS_WITH_ADVISORY)
-    }
+    found = {path.name for path, text in texts.items() if ADVISORY.search(text)}
 
     assert found == set()
     functions = "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
