@@ -121,6 +121,11 @@ class Message(Struct, frozen=True, gc=False):
     occurred_at_rest: str | None = None
     sent_at: datetime | None = None
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells this message from all others."""
+        return self.tenant_id, self.message_id, self.producer
+
 
 class Rejection(Struct, frozen=True, gc=False):
     """The verdict on a bad delivery: why, in detail, and who it claims to be from.

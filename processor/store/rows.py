@@ -21,8 +21,8 @@ _COUNT_MAX = 2**31 - 1
 """What an int column holds: who counts receives is not always the broker."""
 
 
-def messages_document(messages: Sequence[Message]) -> str:
-    """Give the JSON array of which `insert_messages` and `classify_messages` make rows."""
+def message_columns(messages: Sequence[Message]) -> dict[str, Any]:
+    """Give the JSON array of which rows of `message` are made, and the places in it of what is replayed."""
     documents = []
     for message in messages:
         delivery = message.delivery
@@ -42,21 +42,34 @@ def messages_document(messages: Sequence[Message]) -> str:
                 "queue": delivery.queue,
                 "delivery_id": delivery.delivery_id,
                 "receive_count": min(delivery.receive_count, _COUNT_MAX),
-                "replayed": delivery.rejection_id is not None,
             }
         )
-    return orjson.dumps(documents).decode()
+    replayed = [
+        place for place, message in enumerate(messages, 1) if message.delivery.rejection_id is not None
+    ]
+    return {"messages": orjson.dumps(documents).decode(), "replayed": replayed}
+
+
+def as_columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+    """Give rows as one list a column."""
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def key_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
+    """Give the keys of messages as one list a column."""
+    return as_columns(("tenant_id", "message_id", "producer"), [message.key for message in messages])
 
 
 def duplicate_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
     """Give the columns of `insert_duplicates`."""
-    return _delivery_columns([message.delivery for message in messages]) | {
-        "tenant_id": [message.tenant_id for message in messages],
-        "message_id": [message.message_id for message in messages],
-        "producer": [message.producer for message in messages],
-        "sent_at": [message.sent_at or message.delivery.sent_at for message in messages],
-        "received_at": [message.delivery.received_at for message in messages],
-    }
+    return (
+        _delivery_columns([message.delivery for message in messages])
+        | key_columns(messages)
+        | {
+            "sent_at": [message.sent_at or message.delivery.sent_at for message in messages],
+            "received_at": [message.delivery.received_at for message in messages],
+        }
+    )
 
 
 def beginning(delivery: Delivery) -> str:

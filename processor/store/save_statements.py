@@ -1,29 +1,32 @@
 """The statements of one transaction: from verdicts to settlements, which hold once it is committed.
 
-known before? ─▶ message ─▶ classify ─▶ duplicate ─▶ rejection ─▶ replayed rejections closed ─▶ notes
+known before? ─▶ message ─▶ totals ─▶ classify ─▶ duplicate ─▶ rejection ─▶ replayed closed ─▶ notes
 every statement in key order; the same order in every process
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 from psycopg.rows import tuple_row
 
-from processor.errors import Reason
+from processor.errors import Reason, StoreFault
 from processor.model import Delivery, Message, Outcome, Rejection, Settlement, Verdict
 from processor.store.database_rejections import id_conflict, may_be_stored
 from processor.store.rejection_room import make_fit
 from processor.store.rows import (
+    as_columns,
     beginning,
     claims,
     detail_json,
     duplicate_columns,
-    messages_document,
+    key_columns,
+    message_columns,
     rejection_columns,
 )
+from processor.wire.sender_rights import VOID
 
 SETTLED_WITHIN_S = 2.0
 """How soon after a commit its acknowledgement has arrived and is known to have, unless something ended."""
@@ -92,7 +95,8 @@ class Statements:
     def save(self) -> list[Settlement]:
         """Run them all; gives the settlements in order, which hold once the transaction is committed.
 
-        Raises KeyVanished, and whatever psycopg raises; nothing may be committed then.
+        Raises KeyVanished, StoreFault for an outcome that no code knows, and whatever psycopg raises; nothing
+        may be committed then.
         """
         self._lock_replayed()
         self._leave_lost()
@@ -113,8 +117,10 @@ class Statements:
                     duplicates[position] = messages[position]
                 case "id_conflict":
                     conflicts[position] = id_conflict(messages[position], stored_delivery_id)
-                case _:
+                case "missing":
                     raise KeyVanished
+                case _:
+                    raise StoreFault(f"classify_messages gave {outcome!r}, which is no outcome")
         self._insert_duplicates(duplicates)
         if len(self._settlements) < len(self._verdicts):
             self._settle_known(self._pending(Rejection))
@@ -194,24 +200,48 @@ class Statements:
     def _insert_messages(self, messages: Mapping[int, Message]) -> dict[int, tuple[str, str | None]]:
         if not messages:
             return {}
-        document = {"messages": messages_document(list(messages.values()))}
-        if self._store_and_count(messages, document) == len(messages):
-            return dict.fromkeys(messages, ("stored", None))
-        self._cursor.execute(self._sql["classify_messages"], document)
-        positions = list(messages)
-        return {
-            positions[place - 1]: (outcome, stored_delivery_id)
-            for place, outcome, stored_delivery_id in self._cursor
-        }
+        batch = message_columns(list(messages.values()))
+        stored = self._store(messages, batch)
+        self._count([messages[position] for position in stored if messages[position].metered])
+        outcomes: dict[int, tuple[str, str | None]] = dict.fromkeys(stored, ("stored", None))
+        if len(stored) < len(messages):
+            positions = list(messages)
+            left = [place for place, position in enumerate(positions, 1) if position not in outcomes]
+            self._cursor.execute(self._sql["classify_messages"], batch | {"left": left})
+            for place, outcome, stored_delivery_id in self._cursor:
+                outcomes[positions[place - 1]] = (outcome, stored_delivery_id)
+        return outcomes
 
-    def _store_and_count(self, messages: Mapping[int, Message], document: Mapping[str, str]) -> int:
-        """Store what is new, and raise the totals by just that; gives how many were stored."""
-        if not any(message.metered for message in messages.values()):
-            self._cursor.execute(self._sql["insert_messages"], document)
-            return self._cursor.rowcount
-        self._cursor.execute(self._sql["insert_metered_messages"], document)
-        stored, self.misses = next(self._cursor)
-        return int(stored)
+    def _store(self, messages: Mapping[int, Message], batch: Mapping[str, Any]) -> Collection[int]:
+        """Store what is new; gives its positions, of a delivery that is there twice the first."""
+        self._cursor.execute(self._sql["insert_messages"], batch)
+        rows = self._cursor.fetchall()
+        if len(rows) == len(messages):
+            return messages
+        firsts: dict[tuple[str, ...], int] = {}
+        for position, message in messages.items():
+            firsts.setdefault((*message.key, *message.delivery.key), position)
+        return [firsts[row] for row in rows]
+
+    def _count(self, stored: Sequence[Message]) -> None:
+        """Raise the totals by just what was stored, and take away what the voids among it cancel."""
+        if not stored:
+            return
+        signs = {message.key: 1 for message in stored}
+        if any(message.event_type == VOID for message in stored):
+            self._cursor.execute(self._sql["insert_voided"], key_columns(stored))
+            for key in self._cursor:
+                # What is stored and cancelled at once was never counted.
+                signs.setdefault(key, -1)
+        changed = [(*key, sign) for key, sign in signs.items()]
+        self._cursor.execute(
+            self._sql["raise_totals"], as_columns(("tenant_id", "message_id", "producer", "sign"), changed)
+        )
+        names = ("tenant_id", "meter_id", "reason", "schema_id", "messages", "last_message_id")
+        missed = as_columns(names, self._cursor.fetchall())
+        self.misses = sum(missed["messages"])
+        if self.misses:
+            self._cursor.execute(self._sql["note_misses"], missed)
 
     def _insert_duplicates(self, duplicates: Mapping[int, Message]) -> None:
         if duplicates:
@@ -294,12 +324,9 @@ class Statements:
             if isinstance(verdict, Message) and self._settlements[position].outcome is Outcome.STORED
         ]
         if stored:
-            columns = {
-                "tenant_id": [message.tenant_id for message in stored],
-                "message_id": [message.message_id for message in stored],
-                "producer": [message.producer for message in stored],
-            }
-            self._cursor.execute(self._sql["note_run_messages"], {"run_id": self._run_id} | columns)
+            self._cursor.execute(
+                self._sql["note_run_messages"], {"run_id": self._run_id, **key_columns(stored)}
+            )
 
     def _note_unsettled(self) -> None:
         deliveries = [

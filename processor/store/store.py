@@ -35,7 +35,7 @@ from processor.runtime.outages import OutageRetry
 from processor.store.database_rejections import blames_content, too_slow, unstorable
 from processor.store.new_tenants import register_new_tenants
 from processor.store.registry_rows import read_registry
-from processor.store.rows import messages_document
+from processor.store.rows import message_columns
 from processor.store.save_order import SaveStage, parts_in_order
 from processor.store.save_statements import KeyVanished, Statements, let_settle
 from processor.wire.sender_rights import VOID
@@ -279,7 +279,7 @@ class Store:
         connection = self._open()
         try:
             with self._deadline.over(connection), connection.transaction():
-                connection.execute(self._sql["read_messages"], {"messages": messages_document([message])})
+                connection.execute(self._sql["read_messages"], message_columns([message]))
         except psycopg.Error as again:
             what = remedy(again, connection_broken=self._open_or_none() is None)
             if what is not Remedy.REJECT:

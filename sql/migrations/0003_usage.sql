@@ -1,51 +1,6 @@
 -- What is billed: sums and counts of messages, raised in the transaction that stores them, closed by window, and
 -- handed over line by line. Nothing here is computed later and elsewhere, where it could be lost or doubled.
 
--- No save is under way once this is ours, so that none can meet the locks below in another order. Nobody waits
--- long for it: rather fail, leave nothing behind, and be run again.
-SET LOCAL lock_timeout = '10s';
-SELECT pg_advisory_xact_lock(registry_lock_key());
-
-ALTER TABLE event_type ADD COLUMN id_scope text[] NOT NULL DEFAULT '{}';
-COMMENT ON COLUMN event_type.id_scope IS 'JSON pointers into the payload: within their values, and this event type, an id is unique. They become part of message.producer. Empty: an id is unique within its tenant and producer.';
-
-CREATE FUNCTION json_path_of(pointer text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-  RETURN CASE pointer WHEN '' THEN '{}' WHEN '/' THEN ARRAY['']
-    ELSE ARRAY(
-      SELECT replace(replace(token, '~1', '/'), '~0', '~')
-      FROM unnest(string_to_array(substr(pointer, 2), '/')) WITH ORDINALITY AS tokens (token, place)
-      ORDER BY place) END;
-COMMENT ON FUNCTION json_path_of(text) IS 'The steps of a JSON pointer (RFC 6901), as the operator #> takes them.';
-
-CREATE FUNCTION json_pointer_fits(pointer text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-  -- An array's place has one spelling in a pointer; the operator would take -1, 01 and " 1" for places too.
-  RETURN char_length(pointer) <= 256 AND pointer ~ '^(/([^~/]|~[01])*)*$' AND pointer !~ '/(\s*[+-]\s*\d+|\s+\d+|0\d+)(/|$)';
-COMMENT ON FUNCTION json_pointer_fits(text) IS 'Whether a text is a JSON pointer (RFC 6901) that a meter may use.';
-
-ALTER TABLE event_type ADD CONSTRAINT event_type_id_scope_fit CHECK (
-  cardinality(id_scope) <= 4 AND coalesce(array_ndims(id_scope) = 1 AND array_lower(id_scope, 1) = 1, true)
-  AND array_position(id_scope, NULL) IS NULL
-  AND json_pointer_fits(id_scope[1]) IS NOT false AND json_pointer_fits(id_scope[2]) IS NOT false
-  AND json_pointer_fits(id_scope[3]) IS NOT false AND json_pointer_fits(id_scope[4]) IS NOT false);
-
--- The scope is part of the key by which a redelivery or a duplicate is known. A message has a schema, and its row
--- keeps that from being deleted: without a schema there are no messages. Asked at the commit, while nothing else
--- of the registry changes.
-CREATE FUNCTION event_type_id_scope_stays() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-BEGIN
-  PERFORM pg_advisory_xact_lock(registry_lock_key());
-  IF EXISTS (SELECT FROM event_schema WHERE event_schema.event_type = NEW.event_type) THEN
-    RAISE EXCEPTION 'the id_scope of event type % stays what it is: messages may be known by it', NEW.event_type
-      USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'event_type_id_scope_stays',
-        HINT = 'it is chosen before the first schema; publish the event under a new name';
-  END IF;
-  RETURN NULL;
-END $$;
-COMMENT ON FUNCTION event_type_id_scope_stays() IS 'Refuses another id_scope for an event type that has a schema, and so may have messages.';
-CREATE CONSTRAINT TRIGGER event_type_id_scope_stays AFTER UPDATE OF id_scope ON event_type
-  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (OLD.id_scope IS DISTINCT FROM NEW.id_scope)
-  EXECUTE FUNCTION event_type_id_scope_stays();
-
 -- Equal payloads are one message, whichever spelling of a number comes first: so it is in one group, too.
 CREATE FUNCTION group_text(payload jsonb, path text[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
   RETURN CASE jsonb_typeof(payload #> path)
@@ -53,6 +8,10 @@ CREATE FUNCTION group_text(payload jsonb, path text[]) RETURNS text LANGUAGE sql
     WHEN 'number' THEN trim_scale((payload #> path)::numeric)::text
     WHEN 'boolean' THEN payload #>> path END;
 COMMENT ON FUNCTION group_text(jsonb, text[]) IS 'What stands in a group key for the value that a path leads to: a text as it is, a number without idle zeros; NULL for what can''t stand there.';
+CREATE FUNCTION text_amount(amount text) RETURNS numeric LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+  RETURN CASE WHEN char_length(amount) <= 1000
+    AND amount ~ '^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?0*[0-9]{1,3})?$' THEN amount::numeric END;
+COMMENT ON FUNCTION text_amount(text) IS 'The number that a text spells as JSON does; NULL: it spells none, or one of more than 1000 characters or of an exponent beyond 999.';
 
 CREATE TABLE meter (
   meter_id           int GENERATED ALWAYS AS IDENTITY CONSTRAINT meter_pkey PRIMARY KEY,
@@ -80,6 +39,7 @@ CREATE TABLE meter (
   group_path_4       text[] NULL GENERATED ALWAYS AS (json_path_of(group_pointers[4])) STORED,
   window_length      interval NULL GENERATED ALWAYS AS (
     CASE window_size WHEN 'hour' THEN interval '1 hour' WHEN 'day' THEN interval '24 hours' END) STORED,
+  text_amounts_from  timestamptz NULL,
   CONSTRAINT meter_name_key UNIQUE NULLS NOT DISTINCT (meter, tenant_id),
   CONSTRAINT meter_name_fit CHECK (meter ~ '^[a-z0-9][a-z0-9_.-]{0,62}$'),
   CONSTRAINT meter_aggregation_known CHECK (aggregation IN ('sum', 'count')),
@@ -104,7 +64,8 @@ CREATE TABLE meter (
   CONSTRAINT meter_past_limit_bounded CHECK (past_limit BETWEEN interval '0' AND interval '3660 days'),
   CONSTRAINT meter_future_limit_bounded CHECK (future_limit BETWEEN interval '0' AND interval '3660 days'),
   CONSTRAINT meter_handed_over_by_window CHECK (window_size <> 'none' OR NOT is_handed_over),
-  CONSTRAINT meter_status_known CHECK (status IN ('active', 'retired'))
+  CONSTRAINT meter_status_known CHECK (status IN ('active', 'retired')),
+  CONSTRAINT meter_text_amounts_summed CHECK (text_amounts_from IS NULL OR aggregation = 'sum')
 );
 CREATE INDEX meter_event_type_idx ON meter (event_type);
 COMMENT ON TABLE meter IS 'What is counted: of which event type, what to add, and what to group by. To change a meter, retire it and add another: what was counted by it stays.';
@@ -132,16 +93,22 @@ COMMENT ON COLUMN meter.group_path_2 IS 'The second of group_pointers in steps; 
 COMMENT ON COLUMN meter.group_path_3 IS 'The third of group_pointers in steps; made by itself.';
 COMMENT ON COLUMN meter.group_path_4 IS 'The fourth of group_pointers in steps; made by itself.';
 COMMENT ON COLUMN meter.window_length IS 'window_size as a length; made by itself.';
+COMMENT ON COLUMN meter.text_amounts_from IS 'Amounts in quotes count, as the numbers that they spell, in messages with stored_at from here on; older ones by processor usage rebuild alone. -infinity: in all that the meter counts. NULL: they are misses (value_not_a_number). Once set it stays.';
 
--- What a meter is decides what its totals mean, so it stays what it is; and whether it counts a message is
--- decided by moments that are taken while no save is under way: each save has seen the meter, or began before.
+-- What a meter is decides what its totals mean, so it stays what it is, but that it may begin to count amounts in
+-- quotes: nothing that it has counted changes by that. And whether it counts a message is decided by moments that are
+-- taken while no save is under way: each save has seen the meter, or began before.
 CREATE FUNCTION meter_stays() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
   -- The last six are made by themselves, and not yet made here.
-  free text[] := ARRAY['status', 'active_from', 'retired_at', 'grace', 'is_handed_over',
+  free text[] := ARRAY['status', 'active_from', 'retired_at', 'grace', 'is_handed_over', 'text_amounts_from',
     'value_path', 'group_path_1', 'group_path_2', 'group_path_3', 'group_path_4', 'window_length'];
 BEGIN
-  IF to_jsonb(NEW) - free <> to_jsonb(OLD) - free OR (OLD.status = 'retired' AND NEW.status <> 'retired') THEN
+  IF to_jsonb(NEW) - free <> to_jsonb(OLD) - free OR (OLD.status = 'retired' AND NEW.status <> 'retired')
+    -- 'infinity' becomes the moment of the commit.
+    OR (NEW.text_amounts_from IS DISTINCT FROM OLD.text_amounts_from
+      AND coalesce(OLD.text_amounts_from, 'infinity') <> 'infinity')
+    OR (OLD.text_amounts_from IS NULL AND NEW.text_amounts_from <> 'infinity') THEN
     RAISE EXCEPTION 'meter % stays what it is: its totals were made by it', OLD.meter
       USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'meter_stays',
         HINT = 'retire it (UPDATE meter SET status = ''retired'' ...) and add another under a new name';
@@ -153,7 +120,7 @@ CREATE TRIGGER meter_stays BEFORE UPDATE ON meter FOR EACH ROW EXECUTE FUNCTION 
 
 CREATE FUNCTION meter_begins_or_ends() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-  PERFORM pg_advisory_xact_lock(registry_lock_key());
+  LOCK TABLE registry_lock IN EXCLUSIVE MODE;
   IF TG_OP = 'INSERT' AND EXISTS (
     SELECT FROM meter AS other
     WHERE other.meter = NEW.meter AND other.meter_id <> NEW.meter_id
@@ -162,13 +129,15 @@ BEGIN
       USING ERRCODE = 'unique_violation', CONSTRAINT = 'meter_name_clear', HINT = 'choose another name';
   END IF;
   UPDATE meter SET active_from = clock_timestamp() WHERE meter_id = NEW.meter_id AND active_from = 'infinity';
+  UPDATE meter SET text_amounts_from = clock_timestamp()
+  WHERE meter_id = NEW.meter_id AND text_amounts_from = 'infinity';
   UPDATE meter SET retired_at = clock_timestamp()
   WHERE meter_id = NEW.meter_id AND status = 'retired' AND retired_at IS NULL;
   RETURN NULL;
 END $$;
 COMMENT ON FUNCTION meter_begins_or_ends() IS 'Sets from when, or until when, a meter counts, at the commit and while no save is under way.';
--- By name it comes after meter_begins_or_ends, which has the lock by then.
-CREATE CONSTRAINT TRIGGER meter_begins_or_ends AFTER INSERT OR UPDATE OF status ON meter
+-- By name it comes before meter_changed and meter_pulse_lines_clear, which find the lock and the moments.
+CREATE CONSTRAINT TRIGGER meter_begins_or_ends AFTER INSERT OR UPDATE OF status, text_amounts_from ON meter
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION meter_begins_or_ends();
 CREATE CONSTRAINT TRIGGER meter_changed AFTER INSERT OR UPDATE OR DELETE ON meter
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION registry_changed();
@@ -188,8 +157,6 @@ CREATE TABLE total (
   is_closed    boolean NOT NULL DEFAULT false,
   CONSTRAINT total_pkey PRIMARY KEY (tenant_id, meter_id, window_start, group_key, slot)
 ) WITH (fillfactor = 80);
--- Neither column changes while a window is open, so that raising a total touches no index.
-CREATE INDEX total_closing_idx ON total (closes_at) WHERE NOT is_closed AND closes_at IS NOT NULL;
 COMMENT ON TABLE total IS 'What a meter has counted, by tenant, window and group, raised in the transaction that stores the messages. A total that many write at once is spread over slots: ask the view usage, which adds them.';
 COMMENT ON COLUMN total.tenant_id IS 'The tenant of the messages.';
 COMMENT ON COLUMN total.meter_id IS 'The meter.';
@@ -202,6 +169,8 @@ COMMENT ON COLUMN total.first_at IS 'The earliest time of an event in it. A void
 COMMENT ON COLUMN total.last_at IS 'The latest time of an event in it. A void leaves it as it is.';
 COMMENT ON COLUMN total.closes_at IS 'When the window may close: its end, and the grace that the meter had when the total began; NULL: never.';
 COMMENT ON COLUMN total.is_closed IS 'Whether usage_line has all of it. A late event or a void makes it false again, and then there is a new revision.';
+-- Neither column changes while a window is open, so that raising a total touches no index.
+CREATE INDEX total_closing_idx ON total (closes_at) WHERE NOT is_closed AND closes_at IS NOT NULL;
 
 CREATE TABLE meter_miss (
   tenant_id       text COLLATE "C" NOT NULL,
@@ -256,7 +225,7 @@ COMMENT ON TABLE usage_rebuild IS 'Windows in which a meter counts messages that
 COMMENT ON COLUMN usage_rebuild.meter_id IS 'The meter.';
 COMMENT ON COLUMN usage_rebuild.window_from IS 'The first window begins then or later.';
 COMMENT ON COLUMN usage_rebuild.window_until IS 'The last window begins before.';
-COMMENT ON COLUMN usage_rebuild.rebuilt_at IS 'When it was first asked for.';
+COMMENT ON COLUMN usage_rebuild.rebuilt_at IS 'When it was asked for: first, or again once the meter had begun to count amounts in quotes.';
 -- A void under way must know whether what it cancels was counted.
 CREATE CONSTRAINT TRIGGER usage_rebuild_changed AFTER INSERT OR UPDATE OR DELETE ON usage_rebuild
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION registry_changed();
@@ -280,75 +249,6 @@ COMMENT ON COLUMN usage_removal.group_key IS 'The values that the meter groups b
 COMMENT ON COLUMN usage_removal.value IS 'What they had added.';
 COMMENT ON COLUMN usage_removal.messages IS 'How many they were.';
 COMMENT ON COLUMN usage_removal.removed_at IS 'When the last of them was removed.';
-
-CREATE TABLE reopened_window (
-  meter_id     int NOT NULL CONSTRAINT reopened_window_meter_fkey REFERENCES meter ON DELETE CASCADE,
-  window_start timestamptz NOT NULL,
-  reopened_at  timestamptz NOT NULL DEFAULT now(),
-  CONSTRAINT reopened_window_pkey PRIMARY KEY (meter_id, window_start)
-);
-COMMENT ON TABLE reopened_window IS 'Windows that a person keeps open beyond their grace (processor usage reopen), until processor usage close.';
-COMMENT ON COLUMN reopened_window.meter_id IS 'The meter.';
-COMMENT ON COLUMN reopened_window.window_start IS 'When the window begins (UTC).';
-COMMENT ON COLUMN reopened_window.reopened_at IS 'When it was reopened.';
-
-CREATE TABLE usage_batch (
-  batch_id        bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT usage_batch_pkey PRIMARY KEY,
-  batch_key       text COLLATE "C" NOT NULL,
-  line_count      int NOT NULL,
-  attempt_count   int NOT NULL DEFAULT 0,
-  created_at      timestamptz NOT NULL DEFAULT now(),
-  next_attempt_at timestamptz NOT NULL DEFAULT now(),
-  handed_over_at  timestamptz NULL,
-  trouble         text NULL,
-  CONSTRAINT usage_batch_key UNIQUE (batch_key),
-  CONSTRAINT usage_batch_line_count_positive CHECK (line_count >= 1)
-);
-CREATE INDEX usage_batch_waiting_idx ON usage_batch (next_attempt_at) WHERE handed_over_at IS NULL;
-COMMENT ON TABLE usage_batch IS 'Lines that are handed over in one request. A batch is written down before it is sent, so that a retry sends the same again under the same key.';
-COMMENT ON COLUMN usage_batch.batch_id IS 'Names the batch in usage_line.';
-COMMENT ON COLUMN usage_batch.batch_key IS 'The idempotency key: made of the keys of its lines, the same for the same lines.';
-COMMENT ON COLUMN usage_batch.line_count IS 'How many lines it was made of.';
-COMMENT ON COLUMN usage_batch.attempt_count IS 'How often it was sent.';
-COMMENT ON COLUMN usage_batch.created_at IS 'When it was put together.';
-COMMENT ON COLUMN usage_batch.next_attempt_at IS 'Not to be sent again before then.';
-COMMENT ON COLUMN usage_batch.handed_over_at IS 'When it was done with: the sink had accepted it, or its remaining lines went into other batches; NULL: not yet.';
-COMMENT ON COLUMN usage_batch.trouble IS 'What the last attempt met, without a word of what the sink said; NULL: nothing.';
-
-CREATE TABLE usage_line (
-  tenant_id      text COLLATE "C" NOT NULL,
-  meter_id       int NOT NULL CONSTRAINT usage_line_meter_fkey REFERENCES meter,
-  window_start   timestamptz NOT NULL,
-  group_key      text COLLATE "C" NOT NULL,
-  revision       int NOT NULL,
-  value          numeric NOT NULL,
-  messages       bigint NOT NULL,
-  total_value    numeric NOT NULL,
-  total_messages bigint NOT NULL,
-  closed_at      timestamptz NOT NULL DEFAULT now(),
-  batch_id       bigint NULL CONSTRAINT usage_line_batch_fkey REFERENCES usage_batch,
-  handed_over_at timestamptz NULL,
-  trouble        text NULL,
-  CONSTRAINT usage_line_pkey PRIMARY KEY (tenant_id, meter_id, window_start, group_key, revision),
-  CONSTRAINT usage_line_revision_positive CHECK (revision >= 1)
-);
--- By meter, because the lines of meters that are not handed over stay in it for ever.
-CREATE INDEX usage_line_waiting_idx ON usage_line (meter_id, closed_at) WHERE handed_over_at IS NULL AND batch_id IS NULL;
-CREATE INDEX usage_line_batch_idx ON usage_line (batch_id) WHERE handed_over_at IS NULL;
-COMMENT ON TABLE usage_line IS 'What a closed window came to, and each later change of it as a signed difference: the lines that are handed over, never changed once written.';
-COMMENT ON COLUMN usage_line.tenant_id IS 'The tenant.';
-COMMENT ON COLUMN usage_line.meter_id IS 'The meter.';
-COMMENT ON COLUMN usage_line.window_start IS 'When the window begins (UTC).';
-COMMENT ON COLUMN usage_line.group_key IS 'The values that the meter groups by, as a JSON object of texts.';
-COMMENT ON COLUMN usage_line.revision IS '1 for the window as it closed, then one more for each change after that.';
-COMMENT ON COLUMN usage_line.value IS 'The difference to the revision before; of the first, the whole.';
-COMMENT ON COLUMN usage_line.messages IS 'The difference in messages.';
-COMMENT ON COLUMN usage_line.total_value IS 'The sum of all revisions up to this one.';
-COMMENT ON COLUMN usage_line.total_messages IS 'The messages of all revisions up to this one.';
-COMMENT ON COLUMN usage_line.closed_at IS 'When the line was written.';
-COMMENT ON COLUMN usage_line.batch_id IS 'The batch that it is sent with; NULL: in none yet, or not to be handed over.';
-COMMENT ON COLUMN usage_line.handed_over_at IS 'When the sink had accepted it; NULL: not yet.';
-COMMENT ON COLUMN usage_line.trouble IS 'Why the sink did not take it, by the status it gave for this line; NULL: nothing.';
 
 -- What each meter counts of a message, in one place: for the save, for voids, for the proof and the rebuild, and
 -- for retention. No SET and no SECURITY DEFINER here, which would keep it from being planned with the query.
@@ -379,8 +279,14 @@ CREATE FUNCTION metered(
     END
   FROM (
     SELECT grouped.*,
-      CASE WHEN aggregation = 'count' THEN 1 WHEN jsonb_typeof(payload #> value_path) = 'number'
-        THEN (payload #> value_path)::numeric END AS value,
+      CASE WHEN aggregation = 'count' THEN 1
+        WHEN jsonb_typeof(payload #> value_path) = 'number' THEN (payload #> value_path)::numeric
+        WHEN text_amounts_from IS NOT NULL AND jsonb_typeof(payload #> value_path) = 'string'
+          AND (stored_at >= text_amounts_from OR EXISTS (
+            SELECT FROM usage_rebuild
+            WHERE usage_rebuild.meter_id = grouped.meter_id AND rebuilt_at >= text_amounts_from
+              AND grouped.window_start >= window_from AND grouped.window_start < window_until))
+          THEN text_amount(payload #>> value_path) END AS value,
       CASE cardinality(group_names)
         WHEN 0 THEN '{}'
         WHEN 1 THEN jsonb_build_object(group_names[1], group_1)::text
@@ -445,6 +351,148 @@ CREATE FUNCTION metered_totals(
 $$;
 COMMENT ON FUNCTION metered_totals(text, int[], text[], timestamptz, timestamptz, timestamptz, timestamptz) IS 'What the stored messages come to by tenant, meter, window and group, and what could not be counted of them (miss): all of them, or those of a tenant, of meters, of event types, of windows, stored between two moments.';
 
+CREATE TABLE reopened_window (
+  meter_id     int NOT NULL CONSTRAINT reopened_window_meter_fkey REFERENCES meter ON DELETE CASCADE,
+  window_start timestamptz NOT NULL,
+  reopened_at  timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT reopened_window_pkey PRIMARY KEY (meter_id, window_start)
+);
+COMMENT ON TABLE reopened_window IS 'Windows that a person keeps open beyond their grace (processor usage reopen), until processor usage close.';
+COMMENT ON COLUMN reopened_window.meter_id IS 'The meter.';
+COMMENT ON COLUMN reopened_window.window_start IS 'When the window begins (UTC).';
+COMMENT ON COLUMN reopened_window.reopened_at IS 'When it was reopened.';
+
+CREATE TABLE usage_batch (
+  batch_id        bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT usage_batch_pkey PRIMARY KEY,
+  batch_key       text COLLATE "C" NOT NULL,
+  line_count      int NOT NULL,
+  attempt_count   int NOT NULL DEFAULT 0,
+  created_at      timestamptz NOT NULL DEFAULT now(),
+  next_attempt_at timestamptz NOT NULL DEFAULT now(),
+  handed_over_at  timestamptz NULL,
+  trouble         text NULL,
+  CONSTRAINT usage_batch_key UNIQUE (batch_key),
+  CONSTRAINT usage_batch_line_count_positive CHECK (line_count >= 1)
+);
+COMMENT ON TABLE usage_batch IS 'Lines that are handed over in one request. A batch is written down before it is sent, so that a retry sends the same again under the same key.';
+COMMENT ON COLUMN usage_batch.batch_id IS 'Names the batch in usage_line.';
+COMMENT ON COLUMN usage_batch.batch_key IS 'The idempotency key: made of the keys of its lines, the same for the same lines.';
+COMMENT ON COLUMN usage_batch.line_count IS 'How many lines it was made of.';
+COMMENT ON COLUMN usage_batch.attempt_count IS 'How often it was sent.';
+COMMENT ON COLUMN usage_batch.created_at IS 'When it was put together.';
+COMMENT ON COLUMN usage_batch.next_attempt_at IS 'Not to be sent again before then.';
+COMMENT ON COLUMN usage_batch.handed_over_at IS 'When it was done with: the sink had accepted it, or its remaining lines went into other batches; NULL: not yet.';
+COMMENT ON COLUMN usage_batch.trouble IS 'What the last attempt met, without a word of what the sink said; NULL: nothing.';
+CREATE INDEX usage_batch_waiting_idx ON usage_batch (next_attempt_at) WHERE handed_over_at IS NULL;
+
+CREATE TABLE usage_line (
+  tenant_id      text COLLATE "C" NOT NULL,
+  meter_id       int NOT NULL CONSTRAINT usage_line_meter_fkey REFERENCES meter,
+  window_start   timestamptz NOT NULL,
+  group_key      text COLLATE "C" NOT NULL,
+  revision       int NOT NULL,
+  value          numeric NOT NULL,
+  messages       bigint NOT NULL,
+  total_value    numeric NOT NULL,
+  total_messages bigint NOT NULL,
+  closed_at      timestamptz NOT NULL DEFAULT now(),
+  batch_id       bigint NULL CONSTRAINT usage_line_batch_fkey REFERENCES usage_batch,
+  handed_over_at timestamptz NULL,
+  trouble        text NULL,
+  -- Made by chance when the line is written, so that it never stands for other content.
+  line_key       text COLLATE "C" NULL,
+  CONSTRAINT usage_line_pkey PRIMARY KEY (tenant_id, meter_id, window_start, group_key, revision),
+  CONSTRAINT usage_line_revision_positive CHECK (revision >= 1),
+  CONSTRAINT usage_line_key_fit CHECK (line_key ~ '^[0-9a-f]{64}$')
+);
+-- By meter, because the lines of meters that are not handed over stay in it for ever.
+CREATE INDEX usage_line_waiting_idx ON usage_line (meter_id, closed_at) WHERE handed_over_at IS NULL AND batch_id IS NULL;
+CREATE INDEX usage_line_batch_idx ON usage_line (batch_id) WHERE handed_over_at IS NULL;
+CREATE UNIQUE INDEX usage_line_key_idx ON usage_line (line_key) WHERE line_key IS NOT NULL;
+COMMENT ON TABLE usage_line IS 'What a closed window came to, and each later change of it as a signed difference: the lines that are handed over, never changed once written.';
+COMMENT ON COLUMN usage_line.tenant_id IS 'The tenant.';
+COMMENT ON COLUMN usage_line.meter_id IS 'The meter.';
+COMMENT ON COLUMN usage_line.window_start IS 'When the window begins (UTC).';
+COMMENT ON COLUMN usage_line.group_key IS 'The values that the meter groups by, as a JSON object of texts.';
+COMMENT ON COLUMN usage_line.revision IS '1 for the window as it closed, then one more for each change after that.';
+COMMENT ON COLUMN usage_line.value IS 'The difference to the revision before; of the first, the whole.';
+COMMENT ON COLUMN usage_line.messages IS 'The difference in messages.';
+COMMENT ON COLUMN usage_line.total_value IS 'The sum of all revisions up to this one.';
+COMMENT ON COLUMN usage_line.total_messages IS 'The messages of all revisions up to this one.';
+COMMENT ON COLUMN usage_line.closed_at IS 'When the line was written.';
+COMMENT ON COLUMN usage_line.batch_id IS 'The batch that it is sent with; NULL: in none yet, or not to be handed over.';
+COMMENT ON COLUMN usage_line.handed_over_at IS 'When the sink had accepted it; NULL: not yet.';
+COMMENT ON COLUMN usage_line.trouble IS 'Why the sink did not take it, by the status it gave for this line; NULL: nothing.';
+COMMENT ON COLUMN usage_line.line_key IS 'The key by which the sink knows the line, made by chance when the line is written. NULL: a line of an older release, whose key is made of tenant, meter, window, group and revision.';
+
+-- Where lines were handed over last is noted, so that a restored database does not go on by itself.
+CREATE TABLE usage_place (
+  is_current boolean NOT NULL DEFAULT true CONSTRAINT usage_place_pkey PRIMARY KEY,
+  place      text NOT NULL,
+  reason     text NOT NULL,
+  noted_at   timestamptz NOT NULL DEFAULT now(),
+  first_at   timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT usage_place_single CHECK (is_current),
+  CONSTRAINT usage_place_reason_known CHECK (reason IN ('first', 'reconciled', 'nothing_lost'))
+);
+COMMENT ON TABLE usage_place IS 'The database from which lines are handed over, in one row. In another place (restored, copied, failed over) processor dispatch hands nothing over before processor usage reconcile.';
+COMMENT ON COLUMN usage_place.is_current IS 'True: there is one row.';
+COMMENT ON COLUMN usage_place.place IS 'What usage_place_now() gave when it was noted.';
+COMMENT ON COLUMN usage_place.reason IS 'first: by the first dispatch. reconciled: after a comparison with the sink. nothing_lost: a person said so.';
+COMMENT ON COLUMN usage_place.noted_at IS 'When it was noted.';
+COMMENT ON COLUMN usage_place.first_at IS 'When lines were handed over for the first time: a tenant or meter that was added before has no earlier namesake at the sink. -infinity: nobody knows.';
+
+CREATE FUNCTION usage_place_now() RETURNS text LANGUAGE sql STABLE
+  -- A restore to a point in time and a promotion begin a timeline; a dump is restored as other tables. Each of the
+  -- functions is for everybody.
+  RETURN CASE WHEN NOT pg_is_in_recovery() THEN format('server %s, timeline %s, database %s, table %s',
+    (SELECT system_identifier FROM pg_control_system()),
+    ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint,
+    (SELECT oid FROM pg_database WHERE datname = current_database()),
+    'usage_line'::regclass::oid) END;
+COMMENT ON FUNCTION usage_place_now() IS 'Which server, timeline, database and table these are: another one after a restore, a copy or a failover; NULL on a standby. Not told apart: a copied disk, and rows that are loaded into the same tables.';
+
+CREATE FUNCTION has_pulse_lines(one meter) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+  RETURN (one).aggregation = 'sum' AND (one).value_pointer = '/used_amount' AND cardinality((one).group_names) = 2
+    AND (one).group_names @> '{product_sku,use_unity}';
+COMMENT ON FUNCTION has_pulse_lines(meter) IS 'Whether lines of a meter have the shape of the pulse, which does not name the meter.';
+CREATE FUNCTION pulse_lines_stay_clear() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+  other text;
+BEGIN
+  -- Two of them can't be told apart by the sink, so no message may be counted by both.
+  SELECT rival.meter INTO other
+  FROM meter AS this
+  JOIN meter AS rival ON rival.meter_id <> this.meter_id AND has_pulse_lines(rival)
+    AND (this.tenant_id IS NULL OR rival.tenant_id IS NULL OR rival.tenant_id = this.tenant_id)
+    AND (rival.is_handed_over OR EXISTS (
+      SELECT FROM usage_line
+      WHERE usage_line.meter_id = rival.meter_id AND (batch_id IS NOT NULL OR handed_over_at IS NOT NULL)))
+  WHERE this.meter_id = NEW.meter_id AND this.is_handed_over AND has_pulse_lines(this)
+    AND (
+      -- Both count what is stored at one moment; one that is retired by this transaction counts nothing from now on.
+      (this.active_from < CASE rival.status WHEN 'active' THEN 'infinity' ELSE coalesce(rival.retired_at, '-infinity') END
+        AND rival.active_from < CASE this.status WHEN 'active' THEN 'infinity' ELSE coalesce(this.retired_at, '-infinity') END)
+      -- Or a rebuild made one count what was stored while the other one did.
+      OR (this.active_from > rival.active_from
+        AND EXISTS (SELECT FROM usage_rebuild WHERE usage_rebuild.meter_id = this.meter_id))
+      OR (rival.active_from > this.active_from
+        AND EXISTS (SELECT FROM usage_rebuild WHERE usage_rebuild.meter_id = rival.meter_id)))
+  ORDER BY rival.meter_id
+  LIMIT 1;
+  IF other IS NOT NULL THEN
+    RAISE EXCEPTION 'the lines of this meter would look like those of meter %, and count the same messages again', other
+      USING ERRCODE = 'unique_violation', CONSTRAINT = 'meter_pulse_lines_clear',
+        HINT = 'lines of a sum of /used_amount by product_sku and use_unity do not name their meter: retire the other one first, do not hand this one over, or name its groups otherwise; a rebuild is for the one that was active first';
+  END IF;
+  RETURN NULL;
+END $$;
+COMMENT ON FUNCTION pulse_lines_stay_clear() IS 'Refuses two handed-over meters that count the same messages of a tenant in lines that look alike.';
+CREATE CONSTRAINT TRIGGER meter_pulse_lines_clear AFTER INSERT OR UPDATE OF is_handed_over ON meter
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.is_handed_over) EXECUTE FUNCTION pulse_lines_stay_clear();
+CREATE CONSTRAINT TRIGGER usage_rebuild_pulse_lines_clear AFTER INSERT OR UPDATE ON usage_rebuild
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pulse_lines_stay_clear();
+
 -- security_invoker: a tenant's reader sees through it what it may see of the tables.
 CREATE VIEW usage WITH (security_invoker) AS
   SELECT
@@ -495,140 +543,3 @@ COMMENT ON COLUMN usage.handed_over IS 'The sum of the lines that the sink has a
 COMMENT ON COLUMN usage.first_at IS 'The earliest time of an event in it.';
 COMMENT ON COLUMN usage.last_at IS 'The latest time of an event in it.';
 COMMENT ON COLUMN usage.meter_id IS 'The meter, as the tables name it.';
-
-DO $$
-BEGIN
-  BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_biller') THEN
-      CREATE ROLE processor_biller NOLOGIN;
-    END IF;
-  EXCEPTION
-    -- Roles belong to the whole server: another database's migration may have made it a moment ago.
-    WHEN duplicate_object OR unique_violation THEN NULL;
-    WHEN insufficient_privilege THEN
-      RAISE NOTICE 'may not create role processor_biller: create it and grant it as sql/README.md says';
-  END;
-
-  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_biller') THEN
-    EXECUTE format('GRANT USAGE ON SCHEMA %I TO processor_biller', current_schema());
-    GRANT SELECT ON migration, registry, tenant, event_type, event_schema, message, meter, meter_miss, voided, removal,
-      usage_removal, usage TO processor_biller;
-    GRANT SELECT, INSERT, UPDATE ON total, usage_line, usage_batch, usage_rebuild TO processor_biller;
-    GRANT SELECT, INSERT, DELETE ON reopened_window TO processor_biller;
-    GRANT EXECUTE ON FUNCTION registry_lock_key() TO processor_biller;
-  END IF;
-  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_writer') THEN
-    GRANT SELECT ON meter, usage_rebuild, usage_removal, usage_line, reopened_window, usage TO processor_writer;
-    GRANT SELECT, INSERT, UPDATE ON total, meter_miss TO processor_writer;
-    GRANT SELECT, INSERT ON voided TO processor_writer;
-  END IF;
-  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_reader') THEN
-    GRANT SELECT ON meter, total, meter_miss, voided, usage_rebuild, usage_removal, reopened_window, usage_batch,
-      usage_line, usage TO processor_reader;
-  END IF;
-  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_retention') THEN
-    GRANT SELECT ON meter, voided, usage_rebuild TO processor_retention;
-    GRANT SELECT, INSERT, UPDATE ON usage_removal TO processor_retention;
-    GRANT EXECUTE ON FUNCTION registry_lock_key() TO processor_retention;
-  END IF;
-END $$;
-
--- All tenants' readers, and all billers, would see what such a row lets one of them see.
-ALTER TABLE tenant_reader DROP CONSTRAINT tenant_reader_role_own, ADD CONSTRAINT tenant_reader_role_own CHECK (
-  role_name NOT IN (
-    'processor_tenant_reader', 'processor_writer', 'processor_reader', 'processor_retention', 'processor_biller'));
-
--- As in 0005, with the tables above: a tenant sees its own meters and the shared ones, and what they came to.
-CREATE OR REPLACE FUNCTION put_up_tenant_walls() RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-  wall record;
-  old_policy name;
-BEGIN
-  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_tenant_reader') THEN
-    RETURN false;
-  END IF;
-  FOR wall IN
-    SELECT * FROM (VALUES
-      -- An array, so that it is made once for a query and can be looked up in an index.
-      ('message', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      ('duplicate', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      -- Never by tenant_id, which is what a stranger claims.
-      ('rejection', 'bound_tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      -- Removed rejections were counted by the tenant that they claimed.
-      ('removal', 'outcome IN (''message'', ''duplicate'') AND tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      ('tenant', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      ('event_schema', 'tenant_id IS NULL OR tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      -- The names of event types that only others have say what others do.
-      ('event_type', 'event_type = ANY (ARRAY(SELECT event_type FROM event_schema))'),
-      ('meter', 'tenant_id IS NULL OR tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      ('total', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      ('meter_miss', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      ('voided', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      ('usage_line', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      ('usage_removal', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      -- A role that is gone is nobody's, and no error for all.
-      ('tenant_reader', 'coalesce(pg_has_role(to_regrole(quote_ident(role_name))::oid, ''USAGE''), false)')
-    ) AS walls (relation, own_rows)
-  LOOP
-    FOR old_policy IN
-      SELECT polname FROM pg_policy
-      WHERE polrelid = to_regclass(quote_ident(wall.relation))
-        AND polname IN (wall.relation || '_open', wall.relation || '_of_tenant')
-    LOOP
-      EXECUTE format('DROP POLICY %I ON %I', old_policy, wall.relation);
-    END LOOP;
-    EXECUTE format('CREATE POLICY %I ON %I USING (true) WITH CHECK (true)', wall.relation || '_open', wall.relation);
-    EXECUTE format('CREATE POLICY %I ON %I AS RESTRICTIVE TO processor_tenant_reader USING (%s)',
-      wall.relation || '_of_tenant', wall.relation, wall.own_rows);
-    EXECUTE format('COMMENT ON POLICY %I ON %I IS %L', wall.relation || '_open', wall.relation,
-      'Whoever may use the table sees all of it, unless another policy takes away.');
-    EXECUTE format('COMMENT ON POLICY %I ON %I IS %L', wall.relation || '_of_tenant', wall.relation,
-      'Members of processor_tenant_reader see the rows of their own tenants alone (table tenant_reader).');
-    EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', wall.relation);
-  END LOOP;
-  EXECUTE format('GRANT USAGE ON SCHEMA %I TO processor_tenant_reader', current_schema());
-  GRANT SELECT ON message, duplicate, rejection, removal, tenant, event_type, event_schema, meter, total, meter_miss,
-    voided, usage_line, usage_removal, usage, tenant_reader
-    TO processor_tenant_reader;
-  RETURN true;
-END $$;
-
--- Code that knows no meters would store messages and count none of them. It calls the function without an
--- argument, which refuses as soon as there is a meter.
-CREATE FUNCTION registry_version_held(counts_usage boolean) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-  IF row_security_active('message'::regclass::oid)
-    AND coalesce(pg_has_role(to_regrole('processor_tenant_reader')::oid, 'USAGE'), false) THEN
-    RAISE EXCEPTION 'a member of processor_tenant_reader may not save' USING ERRCODE = 'insufficient_privilege';
-  END IF;
-  PERFORM pg_advisory_xact_lock_shared(registry_lock_key());
-  IF NOT counts_usage AND EXISTS (SELECT FROM meter) THEN
-    RAISE EXCEPTION 'there are meters, and this processor is too old to count by them'
-      USING ERRCODE = 'insufficient_privilege', HINT = 'run the release that the tables are of';
-  END IF;
-  RETURN (SELECT version FROM registry);
-END $$;
-COMMENT ON FUNCTION registry_version_held(boolean) IS 'Keeps the registry from changing until the end of this transaction, and gives its version; counts_usage says that the caller raises totals.';
-
-CREATE OR REPLACE FUNCTION registry_version_held() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-  RETURN registry_version_held(false);
-END $$;
-COMMENT ON FUNCTION registry_version_held() IS 'As registry_version_held(false): for code that is older than meters.';
-
-DO $$
-BEGIN
-  -- CREATE OR REPLACE forgets these.
-  EXECUTE format('ALTER FUNCTION registry_version_held() SET search_path = %I, pg_temp', current_schema());
-  EXECUTE format('ALTER FUNCTION registry_version_held(boolean) SET search_path = %I, pg_temp', current_schema());
-  EXECUTE format('ALTER FUNCTION put_up_tenant_walls() SET search_path = %I, pg_temp', current_schema());
-  EXECUTE format('ALTER FUNCTION meter_stays() SET search_path = %I, pg_temp', current_schema());
-  EXECUTE format('ALTER FUNCTION meter_begins_or_ends() SET search_path = %I, pg_temp', current_schema());
-  EXECUTE format('ALTER FUNCTION event_type_id_scope_stays() SET search_path = %I, pg_temp', current_schema());
-  PERFORM put_up_tenant_walls();
-  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_writer') THEN
-    GRANT EXECUTE ON FUNCTION registry_version_held(boolean) TO processor_writer;
-  END IF;
-END $$;
-REVOKE EXECUTE ON FUNCTION meter_begins_or_ends() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION event_type_id_scope_stays() FROM PUBLIC;

@@ -1,7 +1,73 @@
+-- Walls: a tenant that is let in with psql sees its own rows alone, nobody can stop others by what every login may do,
+-- and no function of ours can be led astray.
+
+-- A function, because it has to be run again where the role could not be made by us, or was made anew. For whoever
+-- is no member, one policy lets all pass, as without any; for members a second one, which is restrictive and so can
+-- only take away, whatever else they are granted. The grants come last: nobody gets in before the walls stand.
+CREATE FUNCTION put_up_row_walls() RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  wall record;
+  old_policy name;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_tenant_reader') THEN
+    RETURN false;
+  END IF;
+  FOR wall IN
+    SELECT * FROM (VALUES
+      -- An array, so that it is made once for a query and can be looked up in an index.
+      ('message', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('duplicate', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      -- Never by tenant_id, which is what a stranger claims.
+      ('rejection', 'bound_tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      -- Removed rejections were counted by the tenant that they claimed.
+      ('removal', 'outcome IN (''message'', ''duplicate'') AND tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('tenant', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('event_schema', 'tenant_id IS NULL OR tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      -- The names of event types that only others have say what others do.
+      ('event_type', 'event_type = ANY (ARRAY(SELECT event_type FROM event_schema))'),
+      ('meter', 'tenant_id IS NULL OR tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('total', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('meter_miss', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('voided', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('usage_line', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      ('usage_removal', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
+      -- A role that is gone is nobody's, and no error for all.
+      ('tenant_reader', 'coalesce(pg_has_role(to_regrole(quote_ident(role_name))::oid, ''USAGE''), false)')
+    ) AS walls (relation, own_rows)
+  LOOP
+    FOR old_policy IN
+      SELECT polname FROM pg_policy
+      WHERE polrelid = to_regclass(quote_ident(wall.relation))
+        AND polname IN (wall.relation || '_open', wall.relation || '_of_tenant')
+    LOOP
+      EXECUTE format('DROP POLICY %I ON %I', old_policy, wall.relation);
+    END LOOP;
+    EXECUTE format('CREATE POLICY %I ON %I USING (true) WITH CHECK (true)', wall.relation || '_open', wall.relation);
+    EXECUTE format('CREATE POLICY %I ON %I AS RESTRICTIVE TO processor_tenant_reader USING (%s)',
+      wall.relation || '_of_tenant', wall.relation, wall.own_rows);
+    EXECUTE format('COMMENT ON POLICY %I ON %I IS %L', wall.relation || '_open', wall.relation,
+      'Whoever may use the table sees all of it, unless another policy takes away.');
+    EXECUTE format('COMMENT ON POLICY %I ON %I IS %L', wall.relation || '_of_tenant', wall.relation,
+      'Members of processor_tenant_reader see the rows of their own tenants alone (table tenant_reader).');
+    EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', wall.relation);
+  END LOOP;
+  EXECUTE format('GRANT USAGE ON SCHEMA %I TO processor_tenant_reader', current_schema());
+  GRANT SELECT ON message, duplicate, rejection, removal, tenant, event_type, event_schema, meter, total, meter_miss,
+    voided, usage_line, usage_removal, usage, tenant_reader
+    TO processor_tenant_reader;
+  RETURN true;
+END $$;
+COMMENT ON FUNCTION put_up_row_walls() IS 'The part of put_up_tenant_walls() that is about rows: makes or renews the policies of all tables, then grants processor_tenant_reader what it reads; false: there is no such role.';
+
+-- It names tenants, so whoever reads for one sees none of it, whatever else is granted to him.
+CREATE POLICY queue_open ON queue
+  USING (NOT coalesce(pg_has_role(to_regrole('processor_tenant_reader')::oid, 'USAGE'), false));
+COMMENT ON POLICY queue_open ON queue IS 'Whoever may use the table sees all of it, except members of processor_tenant_reader, who see nothing.';
+ALTER TABLE queue ENABLE ROW LEVEL SECURITY;
+
 -- A tenant's login, and any login that may connect, could fill the disk by large objects, WAL messages and temporary
 -- tables, hold advisory locks, use up transaction ids in a loop, and wait for any lock by DDL, which is waited for before
--- any right is asked for. Putting up the tenants' walls takes these rights from PUBLIC, too.
-
+-- any right is asked for.
 CREATE FUNCTION functions_kept_from_public() RETURNS TABLE (family text, function oid) LANGUAGE sql STABLE AS $$
   SELECT CASE
       WHEN proname ~ '^pg_(try_)?advisory_' THEN 'pg_advisory_*'
@@ -131,9 +197,6 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION keep_rights_from_public() IS 'Takes from PUBLIC what any login could fill the disk or hold locks with, and leaves it to the owner and to our roles that need it; false: some of it needs a superuser, and a notice names it.';
 
-ALTER FUNCTION put_up_tenant_walls() RENAME TO put_up_row_walls;
-COMMENT ON FUNCTION put_up_row_walls() IS 'The part of put_up_tenant_walls() that is about rows: makes or renews the policies of all tables, then grants processor_tenant_reader what it reads; false: there is no such role.';
-
 CREATE FUNCTION put_up_tenant_walls() RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM keep_locks_apart();
@@ -142,13 +205,37 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION put_up_tenant_walls() IS 'Makes or renews the policies of all tables, grants processor_tenant_reader what it reads, and takes from PUBLIC what could stop others; false: there is no such role. For the owner of the tables, or a superuser, who can take more; harmless to repeat.';
 
+REVOKE EXECUTE ON FUNCTION
+  registry_changed(), registry_lock_key(), event_type_id_scope_stays(), register_tenants(text, text[], bigint),
+  rejection_room_changed(), meter_begins_or_ends(), pulse_lines_stay_clear(), remove_messages(tid[], timestamptz, timestamptz),
+  remove_duplicates(tid, tid, timestamptz, int), remove_rejections(tid, tid, timestamptz, timestamptz, int),
+  keep_locks_apart(), keep_rights_from_public(), keep_ddl_from_strangers(), put_up_row_walls(), put_up_tenant_walls()
+FROM PUBLIC;
+
+-- The schema is written out, and temporary tables are looked for last: otherwise anyone could put a table of
+-- his own named registry before ours, and have his triggers run with the rights of the owner.
 DO $$
 DECLARE
-  function_name text;
+  made regprocedure;
 BEGIN
-  FOREACH function_name IN ARRAY ARRAY['keep_rights_from_public', 'put_up_tenant_walls', 'functions_kept_from_public', 'keep_ddl_from_strangers'] LOOP
-    EXECUTE format('ALTER FUNCTION %I() SET search_path = %I, pg_temp', function_name, current_schema());
+  FOR made IN
+    SELECT oid::regprocedure FROM pg_proc
+    WHERE pronamespace = to_regnamespace(quote_ident(current_schema())) AND proname IN (
+      'take_lock', 'locks_schema', 'keep_locks_apart', 'registry_changed', 'registry_version_held', 'registry_lock_key',
+      'event_type_id_scope_stays', 'register_tenants', 'rejection_rule_stays', 'rejection_room_changed', 'meter_stays',
+      'meter_begins_or_ends', 'pulse_lines_stay_clear', 'api_key_stays', 'remove_messages', 'remove_duplicates',
+      'remove_rejections', 'put_up_row_walls', 'functions_kept_from_public', 'keep_ddl_from_strangers',
+      'keep_rights_from_public', 'put_up_tenant_walls')
+  LOOP
+    EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', made, current_schema());
   END LOOP;
 END $$;
-REVOKE EXECUTE ON FUNCTION keep_rights_from_public(), keep_ddl_from_strangers(), put_up_tenant_walls() FROM PUBLIC;
+-- A plan for any places would not know how few they are.
+ALTER FUNCTION remove_messages(tid[], timestamptz, timestamptz) SET plan_cache_mode = force_custom_plan;
+ALTER FUNCTION remove_duplicates(tid, tid, timestamptz, int) SET plan_cache_mode = force_custom_plan;
+ALTER FUNCTION remove_rejections(tid, tid, timestamptz, timestamptz, int) SET plan_cache_mode = force_custom_plan;
+-- Behind nobody's open transaction for long: all who save would wait as well.
+ALTER FUNCTION keep_locks_apart() SET lock_timeout = '2s';
+ALTER FUNCTION put_up_row_walls() SET lock_timeout = '2s';
+
 SELECT put_up_tenant_walls();

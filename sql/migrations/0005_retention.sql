@@ -1,5 +1,27 @@
--- What is billed and stored stays as it is, whoever has a role's password: amounts of lines are written once, and rows
--- of the books go by functions that look at their age and count them.
+-- What retention removes stays counted, so that the books still add up without the rows; and rows go only by functions
+-- that look at their age and count them.
+
+CREATE TABLE removal (
+  tenant_id  text COLLATE "C" NOT NULL,
+  outcome    text COLLATE "C" NOT NULL,
+  day        date NOT NULL,
+  row_count  bigint NOT NULL,
+  removed_at timestamptz NOT NULL,
+  CONSTRAINT removal_pkey PRIMARY KEY (tenant_id, outcome, day),
+  -- What a rule discarded is counted apart, and explains missing deliveries of its own tenant alone: a loss must not
+  -- hide behind noise.
+  CONSTRAINT removal_outcome_known CHECK (outcome IN (
+    'message', 'duplicate', 'rejection_discarded', 'rejection_ruled', 'rejection_replayed')),
+  CONSTRAINT removal_row_count_positive CHECK (row_count >= 1)
+);
+-- The last day of which messages were removed decides which rejections are replayed with --force only.
+CREATE INDEX removal_day_idx ON removal (outcome, day);
+COMMENT ON TABLE removal IS 'How many rows processor retention apply has removed, by tenant, outcome and day; written in the transaction that removes them. processor audit adds them to the rows that are there.';
+COMMENT ON COLUMN removal.tenant_id IS 'The tenant of the rows; empty: they named no tenant that is registered, as rejections may.';
+COMMENT ON COLUMN removal.outcome IS 'What the rows were: message, duplicate, rejection_discarded, rejection_ruled (discarded by a rule; too_large is counted as rejection_discarded, since nobody read whose it was) or rejection_replayed. The last of these had handed its place on to a message or a duplicate.';
+COMMENT ON COLUMN removal.day IS 'The day (UTC) on which the rows were stored (message), received (duplicate) or closed (rejection).';
+COMMENT ON COLUMN removal.row_count IS 'How many rows were removed.';
+COMMENT ON COLUMN removal.removed_at IS 'When the last of them was removed.';
 
 CREATE TABLE retention_floor (
   days     int NOT NULL,
@@ -7,10 +29,32 @@ CREATE TABLE retention_floor (
   CONSTRAINT retention_floor_one_row CHECK (only_row),
   CONSTRAINT retention_floor_positive CHECK (days >= 1)
 );
-INSERT INTO retention_floor (days) VALUES (28);
 COMMENT ON TABLE retention_floor IS 'One row: how old a row of the books is at least when processor_retention removes it, whatever ages it is asked for. The owner may change it.';
 COMMENT ON COLUMN retention_floor.days IS 'No message, duplicate or closed rejection that is younger goes, and KEY_RETENTION_DAYS can''t be less. What a rule discarded goes after a day.';
 COMMENT ON COLUMN retention_floor.only_row IS 'Always true; keeps the table at one row.';
+INSERT INTO retention_floor (days) VALUES (28);
+
+-- What is replayed with --force only. A rejection whose key is known keeps its message from being removed for as
+-- long as keys live, since it was first rejected by our own clock: what was removed after that, and was stored no
+-- longer before it than keys live, may have been its event. One whose key can't be told keeps none: any message that
+-- was removed since it came may have been. When it was sent is the sender's word, which makes it older and never younger.
+CREATE FUNCTION rejection_is_aged(of_rejection rejection, key_days int) RETURNS boolean LANGUAGE sql STABLE
+  RETURN (
+    SELECT EXISTS (
+      SELECT FROM removal
+      WHERE outcome = 'message' AND CASE
+        WHEN key_known THEN removed_at >= first_at + key_days * interval '24 hours'
+          AND (day + 1)::timestamp AT TIME ZONE 'UTC' > first_at - key_days * interval '24 hours'
+        ELSE removed_at >= least(first_at, (of_rejection).sent_at) END)
+    FROM (
+      SELECT
+        coalesce((of_rejection).first_rejected_at, (of_rejection).rejected_at) AS first_at,
+        (of_rejection).tenant_id IS NOT NULL AND (of_rejection).message_id IS NOT NULL
+          AND (of_rejection).reason NOT IN ('too_large', 'not_utf8', 'not_json', 'envelope_invalid')
+          AND coalesce((of_rejection).detail #>> '{verdict_today,reason}', '')
+            NOT IN ('too_large', 'not_utf8', 'not_json', 'envelope_invalid') AS key_known
+    ) AS known);
+COMMENT ON FUNCTION rejection_is_aged(rejection, int) IS 'Whether the event of a rejection may have been stored another way and removed by retention since, where keys live for so many days: to replay it might count it twice.';
 
 -- Two statements, as with the registry's version: what was seen lately is asked once no save is under way.
 CREATE FUNCTION remove_messages(places tid[], stored_before timestamptz, seen_since timestamptz) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -65,7 +109,6 @@ BEGIN
   RETURN removed;
 END $$;
 COMMENT ON FUNCTION remove_messages(tid[], timestamptz, timestamptz) IS 'Removes and counts those of the messages at these places that may go: stored before a moment, their key not seen since another by a duplicate, or by an open rejection that may be replayed. What they had added to totals stays there, and is noted. Gives how many. Waits until no save is under way, and lets none begin until the commit.';
-
 CREATE FUNCTION remove_duplicates(after_place tid, until_place tid, received_before timestamptz, step_size int)
 RETURNS TABLE (chosen_count bigint, removed_count bigint, last_place text) LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
@@ -98,7 +141,6 @@ BEGIN
   SELECT count(*) AS chosen, (SELECT count(*) FROM gone) AS removed, max(place)::text AS last FROM chosen;
 END $$;
 COMMENT ON FUNCTION remove_duplicates(tid, tid, timestamptz, int) IS 'Removes and counts some duplicates between two places that were received before a moment; gives how many were chosen, how many of them went, and the place of the last.';
-
 CREATE FUNCTION remove_rejections(
   after_place tid, until_place tid, closed_before timestamptz, ruled_before timestamptz, step_size int
 ) RETURNS TABLE (chosen_count bigint, gone_count bigint, last_place text) LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -146,76 +188,3 @@ BEGIN
   SELECT count(*) AS chosen, (SELECT count(*) FROM gone) AS removed, max(place)::text AS last FROM chosen;
 END $$;
 COMMENT ON FUNCTION remove_rejections(tid, tid, timestamptz, timestamptz, int) IS 'The same of rejections that were closed before a moment (NULL: never), or discarded by a rule before another (NULL: never). Open ones stay.';
-
--- A replay says again whose a rejection is, by the bindings of today.
-CREATE FUNCTION rejection_unbound() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  IF NEW.bound_tenant_id IS DISTINCT FROM OLD.bound_tenant_id THEN
-    NEW.bound_tenant_id := NULL;
-  END IF;
-  RETURN NEW;
-END $$;
-COMMENT ON FUNCTION rejection_unbound() IS 'Shows a rejection to no other tenant than the one that it was proven to be from when it came: another one becomes NULL.';
-CREATE TRIGGER rejection_unbound BEFORE UPDATE OF bound_tenant_id ON rejection FOR EACH ROW EXECUTE FUNCTION rejection_unbound();
-
-DO $$
-DECLARE
-  one record;
-  made regprocedure;
-BEGIN
-  FOREACH made IN ARRAY ARRAY[
-    'remove_messages(tid[], timestamptz, timestamptz)', 'remove_duplicates(tid, tid, timestamptz, int)',
-    'remove_rejections(tid, tid, timestamptz, timestamptz, int)']::regprocedure[]
-  LOOP
-    -- A plan for any places would not know how few they are.
-    EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp SET plan_cache_mode = force_custom_plan', made, current_schema());
-    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', made);
-    -- processor_retention, and roles that somebody made instead of it.
-    FOR one IN
-      SELECT acl.grantee::regrole AS role_name
-      FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) AS acl
-      WHERE pg_class.oid = 'message'::regclass AND acl.privilege_type = 'DELETE' AND acl.grantee NOT IN (0, relowner)
-    LOOP
-      EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', made, one.role_name);
-      EXECUTE format('GRANT SELECT ON retention_floor TO %s', one.role_name);
-    END LOOP;
-  END LOOP;
-
-  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_retention') THEN
-    REVOKE DELETE ON message, duplicate, rejection FROM processor_retention;
-    EXECUTE format('REVOKE DELETE ON %I.registry_lock FROM processor_retention', (
-      SELECT nspname FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
-      WHERE relname = 'registry_lock' AND nspname IN (current_schema(), locks_schema())));
-    REVOKE INSERT, UPDATE ON removal, usage_removal FROM processor_retention;
-    REVOKE UPDATE (removed_count, removed_last_at) ON rejection_rule FROM processor_retention;
-    REVOKE EXECUTE ON FUNCTION registry_lock_key() FROM processor_retention;
-  END IF;
-  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_reader') THEN
-    GRANT SELECT ON retention_floor TO processor_reader;
-  END IF;
-
-  -- Of what is updated, the columns that have to be, and never what came or what is billed.
-  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_biller') THEN
-    REVOKE UPDATE ON usage_line, usage_batch, usage_rebuild, usage_place, total FROM processor_biller;
-    GRANT UPDATE (batch_id, handed_over_at, trouble) ON usage_line TO processor_biller;
-    GRANT UPDATE (attempt_count, next_attempt_at, handed_over_at, trouble) ON usage_batch TO processor_biller;
-    GRANT UPDATE (rebuilt_at) ON usage_rebuild TO processor_biller;
-    GRANT UPDATE (place, reason, noted_at) ON usage_place TO processor_biller;
-    GRANT UPDATE (value, messages, first_at, last_at, is_closed) ON total TO processor_biller;
-  END IF;
-  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_writer') THEN
-    REVOKE UPDATE ON rejection, total, meter_miss, attempt, unsettled FROM processor_writer;
-    GRANT UPDATE (
-      reason, detail, tenant_id, event_type, message_id, producer, rejected_at, status, replay_count, closed_at,
-      bound_tenant_id, first_rejected_at, rule_id) ON rejection TO processor_writer;
-    GRANT UPDATE (value, messages, first_at, last_at, is_closed) ON total TO processor_writer;
-    GRANT UPDATE (messages, first_at, last_at, last_message_id) ON meter_miss TO processor_writer;
-    GRANT UPDATE (attempts, hangs, noted_at) ON attempt TO processor_writer;
-    GRANT UPDATE (delivery_id, noted_at) ON unsettled TO processor_writer;
-  END IF;
-END $$;
-
-SELECT keep_locks_apart();
-
--- It takes each table alone for a moment; all who save would wait behind it for a reader who stays.
-ALTER FUNCTION put_up_tenant_walls() SET lock_timeout = '2s';
