@@ -13,7 +13,12 @@ from processor.sqlstates import Remedy
 from producers.gateway import metrics as gateway_metrics
 
 TOP = Path(__file__).parents[2]
-RUNBOOK = TOP / "deployments" / "README.md"
+DOCS = TOP / "docs"
+PAGES = {
+    "All processes": DOCS / "reference" / "metrics.md",
+    "Alerts": DOCS / "howto" / "alerts.md",
+    "Reasons": DOCS / "howto" / "rejections.md",
+}
 LABELS = {"outcome", "reason", "state", "operation", "remedy", "word", "event_type", "schema_version"}
 """Each has values from a list of ours, or from the registry. What a sender may choose would let it grow the
 series at will."""
@@ -32,8 +37,8 @@ def _metrics() -> dict[str, Metric]:
 
 
 def _table(heading: str) -> dict[str, list[str]]:
-    """The rows of the first table under a heading of the runbook, by their first cell."""
-    section = RUNBOOK.read_text(encoding="utf-8").split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    """The rows of the first table under the heading of a page, by their first cell."""
+    section = PAGES[heading].read_text(encoding="utf-8").split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     rows = [
         # A bar inside a cell is written with a backslash before it.
         [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
@@ -43,13 +48,13 @@ def _table(heading: str) -> dict[str, list[str]]:
     return {row[0].strip("`"): row[1:] for row in rows[2:]}
 
 
-def test_the_runbook_explains_every_metric_and_no_other() -> None:
-    assert set(_table("Metrics")) == set(_metrics())
+def test_the_page_of_metrics_explains_every_metric_and_no_other() -> None:
+    assert set(_table("All processes")) == set(_metrics())
 
 
 @pytest.mark.parametrize("name", _metrics())
-def test_the_runbook_names_the_labels_of_a_metric(name: str) -> None:
-    labels, meaning, _ = _table("Metrics")[name]
+def test_the_page_of_metrics_names_the_labels_of_a_metric(name: str) -> None:
+    labels, meaning, _ = _table("All processes")[name]
 
     assert re.findall(r"`(\w+)`", labels) == list(_metrics()[name]._labelnames)
     assert meaning
@@ -103,8 +108,8 @@ def test_reasons_are_the_same_in_python_and_in_the_tables() -> None:
     assert set(re.findall(r"'(\w+)'", constraints[-1])) == {reason.value for reason in Reason}
 
 
-def test_the_runbook_says_of_every_reason_what_to_do() -> None:
-    assert list(_table("Rejections")) == [reason.value for reason in Reason]
+def test_the_page_of_rejections_says_of_every_reason_what_to_do() -> None:
+    assert list(_table("Reasons")) == [reason.value for reason in Reason]
 
 
 @pytest.mark.parametrize("page", ["README.md", "sql/README.md"])
