@@ -151,51 +151,6 @@ def test_what_the_page_says_against_a_tenants_login_works(log_in: LogIn, db: psy
     assert ended == [(True,)]
 
 
-DOCUMENTS = [
-    "CONTRIBUTING.md",
-    "README.md",
-    *(f"{folder}/README.md" for folder in ("deployments", "producers", "sql")),
-    *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))),
-]
-
-
-def _anchors(path: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
-    text = re.sub(r"(?ms)^ *```.*?^ *```", "", path.read_text())
-    headings = re.findall(r"(?m)^#+ (.*)$", text)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_lead_somewhere(document: str) -> None:
-    path = ROOT / document
-    links = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", path.read_text())
-
-    missing = []
-    for target, anchor in links:
-        there = path.parent / target if target else path
-        if "://" not in target and (
-            not there.exists() or (anchor and there.suffix == ".md" and anchor not in _anchors(there))
-        ):
-            missing.append(f"{target}#{anchor}")
-
-    assert not missing
-
-
-@pytest.mark.parametrize("page", sorted((ROOT / "docs/howto").rglob("*.md")), ids=lambda page: page.stem)
-def test_a_how_to_page_is_short(page: Path) -> None:
-    assert len(page.read_text().splitlines()) <= 150
-
-
-@pytest.mark.parametrize("folder", ["howto", "decisions"])
-def test_the_index_of_a_folder_names_every_page(folder: str) -> None:
-    pages = {path.name for path in (ROOT / "docs" / folder).glob("*.md")} - {"README.md"}
-
-    named = re.findall(r"\(([\w-]+\.md)\)", (ROOT / "docs" / folder / "README.md").read_text())
-
-    assert sorted(named) == sorted(pages)
-
-
 def test_every_guarantee_names_a_test_that_exists() -> None:
     guarantees = re.findall(r"\[(test_\w+)\]\((tests/\S+?\.py)\)", (ROOT / "README.md").read_text())
 
