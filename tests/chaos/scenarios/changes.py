@@ -40,7 +40,7 @@ def take_a_right_away(field: Field) -> None:
 
 
 def migrate_under_load(field: Field) -> None:
-    """Migrate as docs/howto/upgrade.md says: `processor migrate` of a newer version, while the old one runs."""
+    """Run `processor migrate` of a newer version while the old one runs, as the page on upgrades says."""
     newer = field.folder / "newer"
     for part in ("processor", "sql"):
         shutil.copytree(CHECKOUT / part, newer / part)
