@@ -252,7 +252,7 @@ def _check_exposure(settings: ConnectionSettings) -> list[Finding]:
             findings.append(judge("password", trouble, fine=False, advice="`processor run` refuses it"))
         if mode := exposure.unverified(settings):
             advice = (
-                "set sslmode=verify-full and sslrootcert in DATABASE_URL (deployments/README.md, TLS), "
+                "set sslmode=verify-full and sslrootcert in DATABASE_URL (docs/howto/roles-and-tls.md), "
                 "else whoever answers at that address is believed to be the database"
             )
             findings.append(tell("TLS", f"sslmode={mode}", note=True, advice=advice))

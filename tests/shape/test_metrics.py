@@ -15,8 +15,9 @@ from producers.gateway.grpc import metrics as grpc_measures
 from producers.gateway.http import measures
 
 TOP = Path(__file__).parents[2]
-RUNBOOK = TOP / "deployments" / "README.md"
 PAGE = TOP / "docs" / "reference" / "metrics.md"
+ALERTS = TOP / "docs" / "howto" / "alerts.md"
+REJECTIONS = TOP / "docs" / "howto" / "rejections.md"
 LABELS = {"outcome", "reason", "state", "operation", "remedy", "event_type", "schema_version"} | {
     "word",
     "route",
@@ -40,14 +41,13 @@ def _metrics() -> dict[str, Metric]:
     return found
 
 
-def _table(heading: str) -> dict[str, list[str]]:
-    """The rows of the first table under a heading of the runbook, by their first cell."""
-    section = RUNBOOK.read_text(encoding="utf-8").split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+def _table(page: Path) -> dict[str, list[str]]:
+    """The rows of the first table of a page, by their first cell."""
+    table = re.findall(r"(?:^\|.*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)[0]
     rows = [
         # A bar inside a cell is written with a backslash before it.
         [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        for line in section.splitlines()
-        if line.startswith("|")
+        for line in table.splitlines()
     ]
     return {row[0].strip("`"): row[1:] for row in rows[2:]}
 
@@ -89,14 +89,14 @@ def test_a_metric_says_whose_it_is_and_in_which_unit(name: str) -> None:
 
 def test_an_alert_names_only_metrics_and_labels_that_exist() -> None:
     known = set(_metrics())
-    for alert, (expression, _) in _table("Alerts").items():
+    for alert, (expression, _) in _table(ALERTS).items():
         for name, selector in re.findall(r"((?:processor|gateway)_\w+)(?:\{([^}]*)\})?", expression):
             assert name in known, alert
             assert set(re.findall(r"(\w+)=", selector)) <= set(_metrics()[name]._labelnames), alert
 
 
 def test_the_values_in_alerts_exist() -> None:
-    text = "\n".join(expression for expression, _ in _table("Alerts").values())
+    text = "\n".join(expression for expression, _ in _table(ALERTS).values())
 
     remedies = {
         remedy
@@ -121,8 +121,8 @@ def test_reasons_are_the_same_in_python_and_in_the_tables() -> None:
     assert set(re.findall(r"'(\w+)'", constraints[-1])) == {reason.value for reason in Reason}
 
 
-def test_the_runbook_says_of_every_reason_what_to_do() -> None:
-    assert list(_table("Rejections")) == [reason.value for reason in Reason]
+def test_the_page_of_rejections_says_of_every_reason_what_to_do() -> None:
+    assert list(_table(REJECTIONS)) == [reason.value for reason in Reason]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/reference/queries.md"])

@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +29,6 @@ from tests.fixtures.database import Saver
 from tests.gateway.grpc.parts import PlainIntake
 from tests.gateway.http.rig import Gateway, a_gateway, a_pulse, settings_of
 
-RUNBOOK = Path(__file__).parents[3] / "deployments" / "README.md"
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
