@@ -4,7 +4,6 @@ known before? ─▶ message ─▶ classify ─▶ duplicate ─▶ rejection �
 every statement in key order; the same order in every process
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -33,8 +32,8 @@ _NOTICED_WITHIN_S = 0.05
 """How soon the end of a connection is noticed by a process that runs again after a pause."""
 
 
-def let_settle(verdicts: Sequence[Verdict]) -> None:
-    """Wait until what is known of deliveries of RabbitMQ is true again.
+def settling_s(verdicts: Sequence[Verdict]) -> float:
+    """Give for how long to wait until what is known of deliveries of RabbitMQ is true again; 0: it is true.
 
     A redelivery takes any outcome of an equal message that is left when it is saved: what was committed
     before it came, and acknowledged, must be known to be by then. And of a first hand-over that has waited
@@ -50,8 +49,7 @@ def let_settle(verdicts: Sequence[Verdict]) -> None:
                 wait_s = max(wait_s, min(SETTLED_WITHIN_S, SETTLED_WITHIN_S - age_s))
             elif age_s >= SETTLED_WITHIN_S:
                 wait_s = max(wait_s, _NOTICED_WITHIN_S)
-    if wait_s:
-        time.sleep(wait_s)
+    return wait_s
 
 
 class KeyVanished(Exception):

@@ -8,7 +8,6 @@ one is such a one, so the second sees what the first committed, however differen
 """
 
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias
@@ -37,7 +36,7 @@ from processor.refusals import blames_content, too_slow, unstorable
 from processor.registry_rows import read_registry
 from processor.rights import VOID
 from processor.sqlstates import Remedy, name_of, remedy
-from processor.statements import KeyVanished, Statements, let_settle
+from processor.statements import KeyVanished, Statements, settling_s
 from processor.turns import Turn, turns
 
 log = structlog.get_logger(__name__)
@@ -121,7 +120,8 @@ class Store:
         kinds = [_turn(verdict.delivery) for verdict in verdicts]
         for positions in turns(kinds, lambda position: verdicts[position].delivery.group):
             together = [verdicts[position] for position in positions]
-            let_settle(together)
+            if wait_s := settling_s(together):
+                self._patience.pause(wait_s)
             settled.update(zip(positions, self._patience(partial(self._attempt, together)), strict=True))
         return [settled[position] for position in range(len(verdicts))]
 
@@ -187,7 +187,7 @@ class Store:
                 if what not in (Remedy.RETRY, Remedy.REVALIDATE) or failures == _FAILURES_MAX:
                     self._give_up(error, what)
                 self._registry_known = self._registry_known and what is not Remedy.REVALIDATE
-                time.sleep(random.uniform(0, 0.01) * 2**failures)  # noqa: S311 - jitter, not a secret
+                self._patience.pause(random.uniform(0, 0.01) * 2**failures)  # noqa: S311 - jitter, not a secret
             except KeyVanished:
                 # The same again finds the key free. Once too often is no coincidence (rule 4): rather no
                 # settlement than a wrong one.

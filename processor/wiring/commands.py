@@ -17,7 +17,7 @@ from processor.check.database import SaidBySettings, check_database
 from processor.check.queue import check_queue
 from processor.connection import connect, require_all_rows
 from processor.dead_letters import DeadLetterJudge, bring_in, look
-from processor.errors import NotFound, SettingsError, Stopped, StoreUnavailable
+from processor.errors import NotFound, SettingsError
 from processor.foreign_settings import said_elsewhere
 from processor.model import Rejection
 from processor.patience import Patience
@@ -44,7 +44,7 @@ def replay(
     retention since; the second figure counts them.
     """
     schemas = make_schemas(settings)
-    store = make_store(settings, schemas, Patience("database", wait_s_max=1, stop=_never_wait()))
+    store = make_store(settings, schemas, Patience("database", stop=None))
     outcomes: Counter[str] = Counter()
     with database(settings) as connection:
         migrations.require_current(connection)
@@ -68,18 +68,8 @@ def replay(
                 if not seen:
                     return dict(outcomes), source.count_left_out()
                 outcomes.update(seen)
-        except Stopped as error:
-            # Nobody told us to: with a patience that never waits, this is how an outage is said.
-            raise StoreUnavailable(str(error.__cause__)) from None
         finally:
             store.close()
-
-
-def _never_wait() -> threading.Event:
-    # A command for a person: an outage is said at once instead of being waited out.
-    event = threading.Event()
-    event.set()
-    return event
 
 
 def list_dead_letters(
@@ -130,15 +120,13 @@ def import_dead_letters(
     source = _dead_letters(settings, visibility_timeout_s=settings.visibility_timeout_s)
     judge = DeadLetterJudge(make_schemas(settings), source.name, unread=unread)
     # Alone: what lies here may be on its way into `message` in a processor that has held it for too long.
-    patience = Patience("database", wait_s_max=1, stop=_never_wait())
+    patience = Patience("database", stop=None)
     store = make_store(settings, judge, patience, alone=True)
     try:
         store.load_registry()
         outcomes = bring_in(
             source, judge, store, named=source_name, limit=limit, stop=stop, on_batch=on_batch
         )
-    except Stopped as error:
-        raise StoreUnavailable(str(error.__cause__)) from None
     finally:
         store.close()
     return source.name, dict(outcomes), source.depth()

@@ -14,7 +14,7 @@ from processor import metrics, migrations
 from processor.addresses import source_address
 from processor.check.roles import RIGHTS, missing_rights, update_of
 from processor.connection import Deadline, connect
-from processor.errors import SettingsError, Stopped, StoreFault, StoreUnavailable, Unavailable
+from processor.errors import SettingsError, Stopped, StoreFault, StoreUnavailable
 from processor.patience import Patience
 from processor.probes import Probes
 from processor.queries import queries
@@ -82,13 +82,11 @@ def run(settings: Settings, stop: threading.Event) -> Tally:
 
 def run_once(settings: Settings, stop: threading.Event) -> tuple[Tally, Waiting]:
     """Close and send all that waits; gives what was done and what is left. Raises outages of the database."""
-    session = _Session(settings, _impatience(), stop)
+    session = _Session(settings, Patience("database", stop=None), stop)
     dispatcher = _dispatcher(settings, session, stop)
     try:
         session.require_fit()
         return dispatcher.tally, dispatcher.run_once()
-    except Stopped as error:
-        raise _outage(error) from None
     finally:
         session.close()
 
@@ -97,7 +95,7 @@ def run_to_file(settings: Settings, to: Path | None, stop: threading.Event) -> t
     """Close what is due, and write all that waits to a new file, or to standard output (None)."""
     if to is not None:
         require_new(to)
-    session = _Session(settings, _impatience(), stop)
+    session = _Session(settings, Patience("database", stop=None), stop)
     dispatcher = Dispatcher(session.transact, _NoSink(), _limits(settings), stop)
     try:
         session.require_fit()
@@ -107,8 +105,6 @@ def run_to_file(settings: Settings, to: Path | None, stop: threading.Event) -> t
                 lambda connection: export(connection, to, settings.usage_sink_amounts)
             )
         return dispatcher.tally, dispatcher.count_waiting()
-    except Stopped as error:
-        raise _outage(error) from None
     finally:
         session.close()
 
@@ -235,14 +231,3 @@ def _limits(settings: Settings) -> Limits:
 
 def _patience(settings: Settings, stop: threading.Event) -> Patience:
     return Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
-
-
-def _impatience() -> Patience:
-    # For who runs it once: an outage is said at once instead of being waited out.
-    stop = threading.Event()
-    stop.set()
-    return Patience("database", wait_s_max=1, stop=stop)
-
-
-def _outage(error: Stopped) -> Exception:
-    return error.__cause__ if isinstance(error.__cause__, Unavailable) else error

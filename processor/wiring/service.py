@@ -16,7 +16,7 @@ from processor.check.roles import TO_SAVE, missing_rights
 from processor.connection import Deadline, connect
 from processor.cores import settle_down
 from processor.deaths import ended_by_a_dead_thread
-from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stopped, StoreFault
+from processor.errors import SettingsError, SourceFault, SourceUnavailable, StoreFault, StoreUnavailable
 from processor.forgetter import Forgetter
 from processor.limits import RECEIVE_SIZE_MAX, Limits
 from processor.model import Settlement, Verdict
@@ -90,7 +90,7 @@ def run(
     judge = Watched(schemas, worker.row)
     open_store = partial(make_store, settings, judge, database_patience, run_id=extra.run_id)
     forgetter = Forgetter(open_store, settings.queue_name())
-    source = open_source(settings, forgetter.tell)
+    source = open_source(settings, forgetter.tell, stops.now)
     alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
     pipeline = Pipeline(
         source,
@@ -314,13 +314,10 @@ def run_supervised(
 
 def _note_late(settings: Settings, hung: Sequence[str]) -> None:
     """Note what hung while we were told to stop, so that no worker comes who could. Tried once."""
-    at_once = threading.Event()
-    at_once.set()
-    patience = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=at_once)
-    store = make_store(settings, make_schemas(settings), patience)
+    store = make_store(settings, make_schemas(settings), Patience("database", stop=None))
     try:
         store.note_hangs(settings.queue_name(), hung, keep_days=settings.key_retention_days)
-    except (Stopped, StoreFault) as error:
+    except (StoreUnavailable, StoreFault) as error:
         log.warning("hangs_not_noted", count=len(hung), trouble=str(error))
     finally:
         store.close()

@@ -6,10 +6,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from processor import registry
 from processor.connection import connect
 from processor.devstack.postgres import EmbeddedPostgres
+from processor.errors import Stopped
 from processor.migrations import migrate
 from processor.model import Delivery, Settlement, Verdict
 from processor.patience import Patience
@@ -86,6 +88,26 @@ def test_a_batch_that_takes_longer_than_a_statement_may_is_halved(database_url: 
 
     assert len(settlements) == 40
     assert books(db) == {"message": 40, "duplicate": 0, "rejection": 0}
+    store.close()
+
+
+def test_a_stop_ends_the_tries_of_a_transaction_that_meets_others(database_url: str, db: Db) -> None:
+    db.execute(
+        "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN RAISE EXCEPTION 'met another' USING ERRCODE = '40001'; END$$"
+    )
+    db.execute("CREATE TRIGGER lose BEFORE INSERT ON message FOR EACH ROW EXECUTE FUNCTION lose()")
+    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
+    stop = threading.Event()
+    patience = Patience("database", wait_s_max=0.1, stop=stop)
+    store = Store(lambda: connect(database_url, timeout_s=1), schemas, patience, timeout_s=1)
+    store.load_registry()
+    stop.set()
+
+    with capture_logs() as logs, pytest.raises(Stopped):
+        store.save([schemas.validate(a_delivery())])
+
+    assert [entry["event"] for entry in logs] == ["save_failed"]
     store.close()
 
 

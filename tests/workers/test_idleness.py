@@ -255,6 +255,16 @@ def test_one_outage_is_told_once_however_many_wait_for_its_end() -> None:
     assert [entry["event"] for entry in logs] == ["outage", "outage_over"]
 
 
+def test_where_nothing_is_waited_for_an_outage_is_raised_as_it_is() -> None:
+    patience = Patience("database", stop=None)
+
+    def fail() -> None:
+        raise StoreUnavailable("away")
+
+    with pytest.raises(StoreUnavailable, match="away"):
+        patience(fail)
+
+
 def test_a_wait_that_is_called_off_ends_no_outage() -> None:
     stop = threading.Event()
     patience = Patience("queue", wait_s_max=0.01, stop=stop)
