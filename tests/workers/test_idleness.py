@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from processor.errors import SourceUnavailable, Stopped, StoreUnavailable
+from processor.idle import Alone, Idleness
 from processor.model import Delivery, Outcome, Settlement
 from processor.patience import Patience
 from processor.sources.memory import MemorySource
@@ -66,6 +67,26 @@ def test_what_another_process_holds_is_waited_for_and_counted_if_it_comes_back()
 
     assert not runner.is_alive()
     assert harness.pipeline.tally.outcomes == {"stored": 1}
+
+
+def test_no_answer_is_taken_for_a_later_one_because_its_thread_was_slower() -> None:
+    """Else the run counts as quiet from before its last message on."""
+    ticks = iter([1.0, 2.0])
+    others: list[threading.Thread] = []
+
+    def clock() -> float:
+        now = next(ticks)
+        if not others:
+            # Another receiver gets its answer just now.
+            others.append(in_background(lambda: idleness.answered(empty=False)))
+            others[0].join(0.2)
+        return now
+
+    idleness = Idleness(10, dict, calm=lambda: True, calm_since=lambda: 0.0, company=Alone(), clock=clock)
+    idleness.answered(empty=False)
+    others[0].join(5)
+
+    assert idleness._since == 2.0
 
 
 def test_a_queue_that_counts_nothing_once_is_asked_again() -> None:
