@@ -5,7 +5,7 @@ What is rare goes as one list a column, which the driver sends as binary arrays:
 """
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -64,10 +64,8 @@ def beginning(delivery: Delivery) -> str:
     return delivery.delivery_id[:-HAND_OVER_LENGTH]
 
 
-def rejection_columns(
-    rejections: Sequence[Rejection], proven_tenant: Callable[[Delivery], str | None]
-) -> dict[str, list[Any]]:
-    """Give the columns of `insert_rejections`; `proven_tenant` says whose a delivery is known to be."""
+def rejection_columns(rejections: Sequence[Rejection]) -> dict[str, list[Any]]:
+    """Give the columns of `insert_rejections`."""
     claimed = [claims(rejection) for rejection in rejections]
     return (
         _delivery_columns([rejection.delivery for rejection in rejections])
@@ -78,7 +76,7 @@ def rejection_columns(
             "body": [rejection.delivery.body for rejection in rejections],
             "rule_id": [rejection.rule_id for rejection in rejections],
             "sender_id": [storable_text(rejection.delivery.sender_id) for rejection in rejections],
-            "bound_tenant_id": [proven_tenant(rejection.delivery) for rejection in rejections],
+            "bound_tenant_id": [rejection.proven_tenant for rejection in rejections],
             "attributes": [_attributes_json(rejection.delivery.attributes) for rejection in rejections],
         }
     )

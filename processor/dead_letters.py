@@ -67,46 +67,34 @@ class DeadLetterJudge:
         """Give the rejection that a dead letter becomes."""
         if self._unread:
             words = "the body was not read (--unread)"
-            return self._rejection(
-                delivery, self.version, {"message": words}, words, Claimed(), key_known=False
-            )
+            detail = self._detail(delivery, {"message": words}, words)
+            return replace(self._schemas.unread(delivery, Reason.DEAD_LETTERED, detail), final=False)
         verdict = self._schemas.validate(delivery)
         if isinstance(verdict, Message):
             claimed = Claimed(verdict.tenant_id, verdict.event_type, verdict.message_id, verdict.producer)
             today: dict[str, Any] = {"message": "stored"}
-            words = "would be stored if replayed"
-            return self._rejection(delivery, verdict.registry_version, today, words, claimed, key_known=True)
-        today = {"reason": verdict.reason.value, "message": verdict.detail.get("message")}
-        return self._rejection(
+            words, key_known = "would be stored if replayed", True
+        else:
+            claimed, key_known = verdict.claimed, verdict.reason not in UNREADABLE
+            today = {"reason": verdict.reason.value, "message": verdict.detail.get("message")}
+            words = f"would be rejected: {verdict.reason.value}, {today['message']}"
+        return Rejection(
             delivery,
             verdict.registry_version,
-            today,
-            f"would be rejected: {verdict.reason.value}, {today['message']}",
-            verdict.claimed,
-            key_known=verdict.reason not in UNREADABLE,
+            Reason.DEAD_LETTERED,
+            self._detail(delivery, today, words),
+            claimed,
+            key_known,
+            proven_tenant=verdict.proven_tenant,
         )
 
-    def proven_tenant(self, delivery: Delivery) -> str | None:
-        """Give the one tenant that a dead letter can be from by its queue and sender, whatever it says."""
-        return self._schemas.proven_tenant(delivery)
-
-    def _rejection(
-        self,
-        delivery: Delivery,
-        version: int,
-        today: dict[str, Any],
-        words: str,
-        claimed: Claimed,
-        *,
-        key_known: bool,
-    ) -> Rejection:
-        detail = {
+    def _detail(self, delivery: Delivery, today: dict[str, Any], words: str) -> dict[str, Any]:
+        return {
             "message": f"dead letter, sent {delivery.sent_at:%Y-%m-%dT%H:%M:%SZ}, "
             f"received {delivery.receive_count} times; {words}",
             "dead_letter_queue": self._queue,
             "verdict_today": today,
         }
-        return Rejection(delivery, version, Reason.DEAD_LETTERED, detail, claimed, key_known)
 
 
 def look(source: Source, limit: int) -> list[Delivery]:

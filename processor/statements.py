@@ -4,7 +4,7 @@ known before? ─▶ message ─▶ classify ─▶ duplicate ─▶ rejection �
 every statement in key order; the same order in every process
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,7 +69,6 @@ class Statements:
         self,
         connection: psycopg.Connection[Any],
         sql: Mapping[str, str],
-        proven_tenant: Callable[[Delivery], str | None],
         verdicts: Sequence[Verdict],
         *,
         keys_by_settings: bool,
@@ -78,7 +77,6 @@ class Statements:
     ) -> None:
         self._cursor = connection.cursor(row_factory=tuple_row)
         self._sql = sql
-        self._proven_tenant = proven_tenant
         self._verdicts = verdicts
         self._keys_by_settings = keys_by_settings
         self._run_id = run_id
@@ -254,7 +252,7 @@ class Statements:
                         "rejection_id": rejection.delivery.rejection_id,
                         "reason": rejection.reason,
                         "detail": detail_json(rejection),
-                        "bound_tenant_id": self._proven_tenant(rejection.delivery),
+                        "bound_tenant_id": rejection.proven_tenant,
                     },
                 )
                 self._settle(position, Outcome.REJECTED, rejection.reason)
@@ -264,7 +262,7 @@ class Statements:
             if rejection.delivery.rejection_id is None
         }
         if new:
-            columns = rejection_columns(list(new.values()), self._proven_tenant)
+            columns = rejection_columns(list(new.values()))
             held = self._cursor.execute(self._sql["rejection_room"], columns).fetchall()
             self.cut = make_fit(columns, held, self._rejected_bytes_max)
             self._cursor.execute(self._sql["insert_rejections"], columns)

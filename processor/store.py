@@ -54,6 +54,9 @@ Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]
 Unread: TypeAlias = Callable[[Delivery, Tries], Verdict | None]
 
+READ_ALL: Unread = lambda _suspect, _tries: None  # noqa: E731 - of this type
+"""Every suspect may be read."""
+
 
 class Judge(Protocol):
     """Gives verdicts by the registry that was last installed."""
@@ -67,9 +70,6 @@ class Judge(Protocol):
 
     def validate(self, delivery: Delivery) -> Verdict:
         """Give the verdict on one delivery; never raises for its content."""
-
-    def proven_tenant(self, delivery: Delivery) -> str | None:
-        """Give the one tenant that a delivery can be from, whatever it says; None: nothing proves it."""
 
 
 class Store:
@@ -92,7 +92,7 @@ class Store:
         timeout_s: float,
         alone: bool = False,
         keys_by_settings: bool = False,
-        judge_unread: Unread = lambda _suspect, _tries: None,
+        judge_unread: Unread = READ_ALL,
         run_id: str | None = None,
     ) -> None:
         self._connect = connect
@@ -341,7 +341,6 @@ class Store:
                 statements = Statements(
                     connection,
                     self._sql,
-                    self._judge.proven_tenant,
                     verdicts,
                     # What is said of a queue gives keys too, and may have been something else.
                     keys_by_settings=self._keys_by_settings or self._queues_said,

@@ -20,8 +20,7 @@ from processor.schemas import Schemas
 from processor.settings import Settings
 from processor.sqlstates import Remedy, name_of, remedy
 from processor.storage_alarm import Limits as StorageLimits
-from processor.store import Judge, Store
-from processor.suspects import SuspectLimits
+from processor.store import READ_ALL, Judge, Store, Unread
 from processor.validation.judge import JudgeProcess
 
 _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
@@ -85,16 +84,16 @@ def rules_of_settings(settings: Settings) -> dict[str, QueueRules]:
 
 
 def make_store(
-    settings: Settings, judge: Judge, patience: Patience, *, alone: bool = False, run_id: str | None = None
+    settings: Settings,
+    judge: Judge,
+    patience: Patience,
+    *,
+    alone: bool = False,
+    run_id: str | None = None,
+    judge_unread: Unread = READ_ALL,
 ) -> Store:
     """Make a store with a connection of its own, opened at the first save; of a run, if it is to be noted."""
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
-    suspects = SuspectLimits(
-        judge,
-        judge_timeout_s=settings.judge_timeout_s,
-        # SQS has a redrive policy of its own, which knows what its receives were.
-        receive_count_max=None if settings.source_url is None else settings.receive_count_max,
-    )
     store = Store(
         lambda: connect(dsn, timeout_s=timeout_s),
         judge,
@@ -103,7 +102,7 @@ def make_store(
         alone=alone,
         # A routing key gives tenants, as settings have it at the time.
         keys_by_settings=settings.routing_key is not None,
-        judge_unread=suspects.unread,
+        judge_unread=judge_unread,
         run_id=run_id,
     )
     store.rejected_bytes_max = settings.storage_rejected_bytes

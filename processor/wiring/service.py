@@ -32,6 +32,7 @@ from processor.sources import RunningSource
 from processor.storage_alarm import StorageAlarm
 from processor.store import Store
 from processor.supervisor import Supervisor, Worker, alone
+from processor.suspects import SuspectLimits
 from processor.tally import Tally
 from processor.validation.judge import JudgeProcess
 from processor.wiring import database, make_schemas, make_store, reject_alarm_limits, storage_limits
@@ -88,7 +89,15 @@ def run(
     database_patience, queue_patience = patience("database"), patience("queue")
     schemas = make_schemas(settings, JudgeProcess(stop=stops.now, at_rest=worker.row.at_rest))
     judge = Watched(schemas, worker.row)
-    open_store = partial(make_store, settings, judge, database_patience, run_id=extra.run_id)
+    suspects = SuspectLimits(
+        schemas,
+        judge_timeout_s=settings.judge_timeout_s,
+        # SQS has a redrive policy of its own, which knows what its receives were.
+        receive_count_max=None if settings.source_url is None else settings.receive_count_max,
+    )
+    open_store = partial(
+        make_store, settings, judge, database_patience, run_id=extra.run_id, judge_unread=suspects.unread
+    )
     forgetter = Forgetter(open_store, settings.queue_name())
     source = open_source(settings, forgetter.tell, stops.now)
     alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)

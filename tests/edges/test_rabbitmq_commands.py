@@ -142,7 +142,7 @@ def test_a_routing_key_is_nothing_to_another_broker() -> None:
     )
 
     with pytest.raises(SettingsError, match="only RabbitMQ has routing keys"):
-        open_source(settings, list)
+        open_source(settings, list, threading.Event())
 
 
 # ── the producers' door ───────────────────────────────────────────────────────────────────────────────

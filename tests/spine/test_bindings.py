@@ -150,7 +150,7 @@ def test_a_tenant_is_proven_where_no_other_is_possible(bindings: Bindings, prove
     """Whatever the body says, even where nobody can read it."""
     delivery = a_delivery(b"nonsense", sender_id="AIDA1")
 
-    assert a_judge(bindings).proven_tenant(delivery) == proven
+    assert a_judge(bindings).validate(delivery).proven_tenant == proven
 
 
 def test_a_replay_is_held_to_what_was_proven_unless_settings_say_something() -> None:
