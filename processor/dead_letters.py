@@ -24,7 +24,6 @@ from processor.wire import Claimed
 
 log = structlog.get_logger(__name__)
 
-_CALL_SIZE_MAX = 10
 _POLL_S = 1.0
 """A poll that waits asks every server of SQS; one that does not may miss what is there."""
 
@@ -102,7 +101,7 @@ def look(source: Source, limit: int) -> list[Delivery]:
     seen: dict[str, Delivery] = {}
     try:
         while len(seen) < limit:
-            deliveries = source.receive(min(_CALL_SIZE_MAX, limit - len(seen)), _POLL_S)
+            deliveries = source.receive(min(source.call_size, limit - len(seen)), _POLL_S)
             # A standard queue may hand one over twice, and for ever.
             if not any(delivery.delivery_id not in seen for delivery in deliveries):
                 break
@@ -132,7 +131,7 @@ def bring_in(
     outcomes: Counter[str] = Counter()
     origin = _Origin(source, named)
     while not stop.is_set() and (limit is None or outcomes.total() < limit):
-        room = _CALL_SIZE_MAX if limit is None else min(_CALL_SIZE_MAX, limit - outcomes.total())
+        room = source.call_size if limit is None else min(source.call_size, limit - outcomes.total())
         deliveries = source.receive(room, _POLL_S)
         if not deliveries:
             break

@@ -35,6 +35,7 @@ class KafkaSource:
     that are refused for long enough raise SourceFault, a topic that is missing for as long SettingsError; all
     else that goes wrong is SourceUnavailable.
 
+    `call_size` is large: of a partition nothing more comes until all that came is settled.
     Where the group has no offset it begins at a partition's first record, unless that was sent before the
     moment that `forgotten_before` gives then: what was stored before it may have been removed. SettingsError.
     """
@@ -48,7 +49,9 @@ class KafkaSource:
         session_s: float = 60,
         forgotten_before: Callable[[], datetime | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        call_size: int = 500,
     ) -> None:
+        self.call_size = call_size
         self._address = address
         self._make: Callable[[], Member] = lambda: Member(
             address,
@@ -75,6 +78,7 @@ class KafkaSource:
             buffer_bytes_max=settings.buffer_bytes_max,
             session_s=max(settings.visibility_timeout_s, SESSION_S_MIN),
             forgotten_before=forgotten_before,
+            call_size=settings.batch_size_max,
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:

@@ -62,6 +62,9 @@ class RabbitMqSource:
     nobody's after it: no delivery has a group.
     """
 
+    call_size = 10
+    """Of what has come; few, so that all writers have some of it."""
+
     def __init__(
         self,
         address: SourceAddress,

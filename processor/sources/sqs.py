@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-CALL_SIZE_MAX = 10
-"""Messages in one call of SQS, for receiving, deleting and extending alike (SQS quotas)."""
-
 _OK = 200
 
 _SILENCE_S_MAX = 15
@@ -74,6 +71,9 @@ class SqsSource:
     credentials included, which boto3 renews by itself. `stop` ends the pauses between tries to delete, and
     then there is no other try.
     """
+
+    call_size = 10
+    """Messages in one call of SQS, for receiving, deleting and extending alike (SQS quotas)."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class SqsSource:
         with self._outages("receive"):
             answer = self._hot_calls.receive_message(
                 QueueUrl=self._queue_url,
-                MaxNumberOfMessages=min(limit, CALL_SIZE_MAX),
+                MaxNumberOfMessages=min(limit, self.call_size),
                 WaitTimeSeconds=min(int(wait_s), 20),
                 VisibilityTimeout=self._visibility_timeout_s,
                 MessageAttributeNames=["All"],
@@ -349,7 +349,7 @@ def _lean_calls(session: "Session", client: "SQSClient") -> HotCalls:
 
 def _tens(items: Iterable[T]) -> Iterator[list[T]]:
     iterator = iter(items)
-    while chunk := list(islice(iterator, CALL_SIZE_MAX)):
+    while chunk := list(islice(iterator, SqsSource.call_size)):
         yield chunk
 
 

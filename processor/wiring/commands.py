@@ -28,8 +28,6 @@ from processor.sources.sqs import SqsSource, sqs_client
 from processor.wiring import database, make_schemas, make_store, rules_of_settings, storage_limits
 from processor.wiring.sources import check_source, source_depth
 
-_REPLAY_SIZE = 100
-
 _LOOK_S = 30
 """For how long a message that is only looked at stays hidden, should we die before it is given back."""
 
@@ -56,14 +54,16 @@ def replay(
                 take_back(connection, selection)
             while True:
                 if dry_run:
-                    verdicts = [schemas.validate(delivery) for delivery in source.receive(_REPLAY_SIZE, 0)]
+                    verdicts = [
+                        schemas.validate(delivery) for delivery in source.receive(source.call_size, 0)
+                    ]
                     seen = [
                         # Its tenant is registered when it is saved, within the bound of its queue.
                         "stored" if not isinstance(v, Rejection) or v.newcomer else v.reason.value
                         for v in verdicts
                     ]
                 else:
-                    settlements = once(source, schemas, store, limit=_REPLAY_SIZE, wait_s=0)
+                    settlements = once(source, schemas, store, limit=source.call_size, wait_s=0)
                     seen = [(s.reason or s.outcome).value for s in settlements]
                 if not seen:
                     return dict(outcomes), source.count_left_out()

@@ -18,7 +18,7 @@ from processor.cores import settle_down
 from processor.deaths import ended_by_a_dead_thread
 from processor.errors import SettingsError, SourceFault, SourceUnavailable, StoreFault, StoreUnavailable
 from processor.forgetter import Forgetter
-from processor.limits import RECEIVE_SIZE_MAX, Limits
+from processor.limits import Limits
 from processor.model import Settlement, Verdict
 from processor.outcome_log import log_outcomes
 from processor.patience import Patience
@@ -214,11 +214,7 @@ def _storage_alarm(settings: Settings) -> StorageAlarm:
 
 def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
     wait_s: float = settings.receive_wait_s
-    address = settings.source_address()
-    in_partitions = address is not None and address.kind == "kafka"
     return Limits(
-        # Of a partition nothing more comes until all that came is settled: ten at a time would be slow.
-        receive_size_max=settings.batch_size_max if in_partitions else RECEIVE_SIZE_MAX,
         receivers=settings.receivers,
         settlers=settings.settlers,
         # The silence that ends the run is noticed at the end of a poll, and then the last one is waited for.

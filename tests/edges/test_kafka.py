@@ -310,18 +310,18 @@ class Ledger:
         """Nothing to close."""
 
 
-@pytest.mark.parametrize("receive_size_max", [3, 50])
+@pytest.mark.parametrize("call_size", [3, 50])
 def test_a_partitions_messages_are_committed_in_their_order_by_several_writers(
-    kafka: Mock, open_source: Open, receive_size_max: int
+    kafka: Mock, open_source: Open, call_size: int
 ) -> None:
     topic = kafka.topic(3)
     sent = kafka.sender.send_all(topic, [(place % 3, a_body()) for place in range(150)])
     ledger, give_up = Ledger(), threading.Event()
     pipeline = Pipeline(
-        open_source(topic),
+        open_source(topic, call_size=call_size),
         schemas_of_acme(),
         [ledger] * 4,
-        limits=Limits(receive_size_max=receive_size_max, receive_wait_s=0.2, batch_size_max=10),
+        limits=Limits(receive_wait_s=0.2, batch_size_max=10),
         database=Patience("database", wait_s_max=0.1, stop=give_up),
         broker=Patience("queue", wait_s_max=0.1, stop=give_up),
         give_up=give_up,
@@ -369,10 +369,10 @@ def test_a_queue_whose_messages_wait_for_held_ones_is_not_idle(kafka: Mock, open
     sent = kafka.sender.send_all(topic, [(0, a_body()) for _ in range(3)])
     ledger, give_up = Ledger(pause_s=0.5), threading.Event()
     pipeline = Pipeline(
-        open_source(topic),
+        open_source(topic, call_size=1),
         schemas_of_acme(),
         [ledger],
-        limits=Limits(receive_size_max=1, receive_wait_s=0),
+        limits=Limits(receive_wait_s=0),
         database=Patience("database", wait_s_max=0.1, stop=give_up),
         broker=Patience("queue", wait_s_max=0.1, stop=give_up),
         give_up=give_up,

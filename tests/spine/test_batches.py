@@ -17,7 +17,7 @@ def deliveries(count: int, size_bytes: int = 10) -> list[Delivery]:
 
 
 def batches(size_max: int = 500, bytes_max: int = 1000, linger_s: float = 0.0) -> Batches:
-    return Batches(size_max=size_max, bytes_max=bytes_max, linger_s=linger_s)
+    return Batches(size_max=size_max, bytes_max=bytes_max, linger_s=linger_s, piece_size_max=10)
 
 
 def ids(items: Sequence[object]) -> list[str]:
