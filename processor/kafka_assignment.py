@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from processor import metrics
-from processor.addresses import SourceAddress
+from processor.brokers.source_refusal import SourceRefusal
+from processor.brokers.source_url import SourceAddress
 from processor.errors import SettingsError, SourceUnavailable
-from processor.kafka_partitions import Mark, Partition, Record
 from processor.model import Delivery
-from processor.source_refusal import SourceRefusal
+from processor.runtime import metrics
+from processor.sources.kafka.partitions import Mark, Partition, Record
 
 TICK_S = 0.05
 

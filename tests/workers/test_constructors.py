@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import pytest
 
-from processor.addresses import source_address
-from processor.amqp_link import connection_parameters
-from processor.forgetter import Forgetter
+from processor.brokers.rabbitmq import connection_parameters
+from processor.brokers.source_url import source_address
 from processor.kafka_assignment import Assignment
-from processor.kafka_member import Member
-from processor.sources.kafka import KafkaSource
-from processor.sources.rabbitmq import RabbitMqSource
-from tests.workers.harness import Harness
+from processor.pipeline.forgetter import Forgetter
+from processor.sources.kafka.group_member import Member
+from processor.sources.kafka.source import KafkaSource
+from processor.sources.rabbitmq.source import RabbitMqSource
+from tests.pipeline.harness import Harness
 
 KAFKA = source_address("kafka://127.0.0.1:9/events?group=ours")
 RABBIT = source_address("amqp://127.0.0.1:9/%2F?queue=events")
