@@ -418,7 +418,7 @@ def test_nothing_is_called_empty_before_kafka_has_said_so(kafka: Mock, open_sour
 def test_a_member_that_has_lost_its_partitions_has_nothing_to_say_of_them(
     kafka: Mock, open_source: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("processor.kafka_assignment._ANSWER_S_MAX", 1)
+    monkeypatch.setattr("processor.sources.kafka.assignment._ANSWER_S_MAX", 1)
     topic = kafka.topic()
     source = open_source(topic)
     wait_until(lambda: source._member().assignment._assigned, "it is a member")

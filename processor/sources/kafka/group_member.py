@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from processor.brokers.kafka import NO_TOPIC, REFUSED, configuration, forgotten, name_of, place
 from processor.brokers.source_url import SourceAddress
 from processor.errors import ProcessorError, SettingsError, StoreUnavailable
-from processor.kafka_assignment import TICK_S, Assignment, Marks
+from processor.sources.kafka.assignment import TICK_S, Assignment, Marks
 from processor.sources.kafka.partitions import Mark, Record
 from processor.sources.kafka.records import record_of
 

@@ -14,10 +14,10 @@ from confluent_kafka import KafkaException
 from processor.brokers.kafka import an_onlooker, lag_of, name_of
 from processor.brokers.source_url import SourceAddress
 from processor.errors import SourceUnavailable
-from processor.kafka_assignment import Assignment
 from processor.model import Delivery, Settlement
 from processor.runtime import metrics
 from processor.settings import Settings
+from processor.sources.kafka.assignment import Assignment
 from processor.sources.kafka.group_member import Member
 
 SESSION_S_MIN = 6

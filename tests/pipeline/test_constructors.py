@@ -7,8 +7,8 @@ import pytest
 
 from processor.brokers.rabbitmq import connection_parameters
 from processor.brokers.source_url import source_address
-from processor.kafka_assignment import Assignment
 from processor.pipeline.forgetter import Forgetter
+from processor.sources.kafka.assignment import Assignment
 from processor.sources.kafka.group_member import Member
 from processor.sources.kafka.source import KafkaSource
 from processor.sources.rabbitmq.source import RabbitMqSource
