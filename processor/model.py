@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
-from processor.brokers.rabbitmq_ids import base_of
 from processor.errors import Reason
 from processor.wire.formats import Attribute, Claimed
+from processor.wire.hand_overs import base_of
 from processor.wire.sender_rights import EVERYTHING, Ground, Rights
 
 SUSPECT_RECEIVE_COUNT = 3

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Protocol
 
-from processor.brokers.rabbitmq_ids import base_of
 from processor.model import Delivery, Registry, Verdict
+from processor.wire.hand_overs import base_of
 
 _WORD_BYTES = 8
 _SLOTS = 96

@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from processor.brokers.rabbitmq_ids import HAND_OVER_LENGTH
 from processor.model import Delivery, Message, Rejection
 from processor.wire.formats import Attribute
+from processor.wire.hand_overs import HAND_OVER_LENGTH
 
 TEXT_LENGTH_MAX = 256
 """Characters kept of any text that a rejection quotes."""

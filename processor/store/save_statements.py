@@ -6,7 +6,7 @@ every statement in key order; the same order in every process
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -56,12 +56,19 @@ class KeyVanished(Exception):
     """A key met the insert and was gone when it was looked up: retention removed its row in between."""
 
 
+class Addition(Protocol):
+    """What another room adds to the storing transaction."""
+
+    def stored(self, cursor: psycopg.Cursor[Any], messages: Sequence[Message]) -> None:
+        """Write what goes with these messages: one COMMIT stores both, and what it raises undoes both."""
+
+
 class Statements:
     """The statements of one transaction, in the order that every process keeps.
 
     With `keys_by_settings` a message may have been stored under another key than settings, or the rules of
-    its queue, give it today, so that a redelivered one is looked for by its delivery. With a `run_id` it is
-    noted which messages that run has stored. A holder keeps `rejected_bytes_max` of rejections whole.
+    its queue, give it today, so that a redelivered one is looked for by its delivery. `additions` are told of
+    what is stored. A holder keeps `rejected_bytes_max` of rejections whole.
     `misses` counts what meters could not count, `cut` the rejections that were cut.
     """
 
@@ -73,13 +80,13 @@ class Statements:
         *,
         keys_by_settings: bool,
         rejected_bytes_max: int,
-        run_id: str | None = None,
+        additions: Sequence[Addition] = (),
     ) -> None:
         self._cursor = connection.cursor(row_factory=tuple_row)
         self._sql = sql
         self._verdicts = verdicts
         self._keys_by_settings = keys_by_settings
-        self._run_id = run_id
+        self._additions = additions
         self._rejected_bytes_max = rejected_bytes_max
         self.misses = self.cut = 0
         self._settlements: dict[int, Settlement] = {}
@@ -116,7 +123,7 @@ class Statements:
             self._settle_known(self._pending(Rejection))
             self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
         self._close_replayed()
-        self._note_run()
+        self._add()
         self._note_unsettled()
         self._forget_attempts()
         if any(settlement.outcome is Outcome.REDELIVERED for settlement in self._settlements.values()):
@@ -281,8 +288,8 @@ class Statements:
             else:
                 self._settle(position, Outcome.REDELIVERED)
 
-    def _note_run(self) -> None:
-        if self._run_id is None:
+    def _add(self) -> None:
+        if not self._additions:
             return
         stored = [
             verdict
@@ -290,12 +297,8 @@ class Statements:
             if isinstance(verdict, Message) and self._settlements[position].outcome is Outcome.STORED
         ]
         if stored:
-            columns = {
-                "tenant_id": [message.tenant_id for message in stored],
-                "message_id": [message.message_id for message in stored],
-                "producer": [message.producer for message in stored],
-            }
-            self._cursor.execute(self._sql["note_run_messages"], {"run_id": self._run_id} | columns)
+            for addition in self._additions:
+                addition.stored(self._cursor, stored)
 
     def _note_unsettled(self) -> None:
         deliveries = [

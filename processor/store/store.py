@@ -36,7 +36,7 @@ from processor.store.new_tenants import register_newcomers
 from processor.store.registry_rows import read_registry
 from processor.store.rows import messages_document
 from processor.store.save_order import Turn, turns
-from processor.store.save_statements import KeyVanished, Statements, settling_s
+from processor.store.save_statements import Addition, KeyVanished, Statements, settling_s
 from processor.wire.sender_rights import VOID
 
 log = structlog.get_logger(__name__)
@@ -77,8 +77,9 @@ class Store:
 
     With `alone`, no other store saves while this one does, be it a redelivery or not. With
     `keys_by_settings`, settings take part in the keys of messages. `judge_unread` gives the verdict on a
-    suspect that must not be read any more, by what is noted of it. With a `run_id` it is noted which messages
-    that run has stored. Beyond `rejected_bytes_max` of a holder's open rejections new ones are cut.
+    suspect that must not be read any more, by what is noted of it. `additions` write what other rooms have to
+    say of what is stored, in the same transaction. Beyond `rejected_bytes_max` of a holder's open rejections
+    new ones are cut.
     """
 
     rejected_bytes_max = 2**62
@@ -93,7 +94,7 @@ class Store:
         alone: bool = False,
         keys_by_settings: bool = False,
         judge_unread: Unread = READ_ALL,
-        run_id: str | None = None,
+        additions: Sequence[Addition] = (),
     ) -> None:
         self._connect = connect
         self._judge = judge
@@ -101,7 +102,7 @@ class Store:
         self._alone = alone
         self._keys_by_settings = keys_by_settings
         self._judge_unread = judge_unread
-        self._run_id = run_id
+        self._additions = additions
         # Every statement has `timeout_s` by the server's clock; this is for a server that is frozen.
         self._deadline = Deadline(2 * timeout_s + 5)
         self._probe_deadline = Deadline(_PROBE_S_MAX)
@@ -344,7 +345,7 @@ class Store:
                     verdicts,
                     # What is said of a queue gives keys too, and may have been something else.
                     keys_by_settings=self._keys_by_settings or self._queues_said,
-                    run_id=self._run_id,
+                    additions=self._additions,
                     rejected_bytes_max=self.rejected_bytes_max,
                 )
                 settlements, misses, cut = statements.save(), statements.misses, statements.cut

@@ -17,6 +17,7 @@ from psycopg.rows import tuple_row
 from processor.database.connection import require_all_rows
 from processor.database.queries import queries
 from processor.errors import NotFound, SettingsError
+from processor.model import Message
 from processor.usage.count_files import Replacement, file_name
 
 Connection: TypeAlias = psycopg.Connection[Any]
@@ -53,6 +54,23 @@ class Counts:
 
     files: tuple[CountFile, ...]
     tenants: int
+
+
+class RunNotes:
+    """Notes which messages one run has stored, in the transactions that store them."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._sql = queries("save")["note_run_messages"]
+
+    def stored(self, cursor: psycopg.Cursor[Any], messages: Sequence[Message]) -> None:
+        """Note these messages."""
+        columns = {
+            "tenant_id": [message.tenant_id for message in messages],
+            "message_id": [message.message_id for message in messages],
+            "producer": [message.producer for message in messages],
+        }
+        cursor.execute(self._sql, {"run_id": self._run_id} | columns)
 
 
 def find_counters(connection: Connection, selection: Selection) -> Mapping[str, list[int]]:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from processor.decoding.decoder import NO_RULES, Decoder
-from processor.decoding.routing_keys import RoutingKeys
+from processor.decoding.decoder import NO_RULES, Decoder, RoutingKeys
 from processor.errors import Reason
 from processor.model import (
     Delivery,

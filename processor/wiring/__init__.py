@@ -3,7 +3,7 @@
 Here is what every command needs; `service` wires what runs all day, `commands` what a person asks for once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from processor.operations.storage_alarm import Limits as StorageLimits
 from processor.runtime.outages import Patience
 from processor.schemas.judge.client import JudgeProcess
 from processor.settings import Settings
+from processor.store.save_statements import Addition
 from processor.store.store import READ_ALL, Judge, Store, Unread
 from processor.validation.tenant_bindings import Bindings
 from processor.validation.validator import Schemas
@@ -89,10 +90,10 @@ def make_store(
     patience: Patience,
     *,
     alone: bool = False,
-    run_id: str | None = None,
+    additions: Sequence[Addition] = (),
     judge_unread: Unread = READ_ALL,
 ) -> Store:
-    """Make a store with a connection of its own, opened at the first save; of a run, if it is to be noted."""
+    """Make a store with a connection of its own, opened at the first save."""
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
     store = Store(
         lambda: connect(dsn, timeout_s=timeout_s),
@@ -103,7 +104,7 @@ def make_store(
         # A routing key gives tenants, as settings have it at the time.
         keys_by_settings=settings.routing_key is not None,
         judge_unread=judge_unread,
-        run_id=run_id,
+        additions=additions,
     )
     store.rejected_bytes_max = settings.storage_rejected_bytes
     return store

@@ -33,6 +33,7 @@ from processor.runtime.worker_board import Watched
 from processor.schemas.judge.client import JudgeProcess
 from processor.settings import Settings
 from processor.sources import RunningSource
+from processor.store.save_statements import Addition
 from processor.store.store import Store
 from processor.validation.receive_limit import SuspectLimits
 from processor.validation.validator import Schemas
@@ -61,11 +62,11 @@ class Extra:
     """What a run does besides its work.
 
     `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
-    With a `run_id` it is noted which messages the run has stored. `log_events`: a line for each outcome.
+    `additions` write what else goes with what is stored. `log_events`: a line for each outcome.
     """
 
     prepare: Callable[[], None] = lambda: None
-    run_id: str | None = None
+    additions: Sequence[Addition] = ()
     log_events: bool = False
 
 
@@ -97,7 +98,12 @@ def run(
         receive_count_max=None if settings.source_url is None else settings.receive_count_max,
     )
     open_store = partial(
-        make_store, settings, judge, database_patience, run_id=extra.run_id, judge_unread=suspects.unread
+        make_store,
+        settings,
+        judge,
+        database_patience,
+        additions=extra.additions,
+        judge_unread=suspects.unread,
     )
     forgetter = Forgetter(open_store, settings.queue_name())
     source = open_source(settings, forgetter.tell, stops.now)

@@ -27,7 +27,7 @@ from processor.runtime.outages import Patience
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.usage.count_files import Replacement
-from processor.usage.counter import Selection
+from processor.usage.counter import RunNotes, Selection
 from processor.wiring import make_schemas, make_store
 from processor.wiring.counting import CountsOfRun
 from tests.builders import a_delivery
@@ -308,7 +308,7 @@ def make_run(database_url: str) -> Iterator[Callable[[str], Saver]]:
         settings = Settings.load(database_url=database_url, sqs_queue_url="http://127.0.0.1/0/events")
         schemas = make_schemas(settings)
         patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
-        made.append(Saver(schemas, make_store(settings, schemas, patience, run_id=run_id)))
+        made.append(Saver(schemas, make_store(settings, schemas, patience, additions=[RunNotes(run_id)])))
         made[-1].store.load_registry()
         return made[-1]
 

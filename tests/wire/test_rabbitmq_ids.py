@@ -14,15 +14,9 @@ from hypothesis import strategies as st
 from pika import BasicProperties
 
 from processor.brokers.rabbitmq import read_headers
-from processor.brokers.rabbitmq_ids import (
-    DELIVERY_ID_LENGTH_MAX,
-    Unreadable,
-    attributes_of,
-    base_of,
-    delivery_base,
-    hand_over,
-)
+from processor.brokers.rabbitmq_ids import DELIVERY_ID_LENGTH_MAX, Unreadable, attributes_of, delivery_base
 from processor.wire.formats import Attribute
+from processor.wire.hand_overs import base_of, hand_over
 
 HEADERS: Mapping[str, Attribute] = {"a": "1", "b": b"2"}
 
