@@ -87,6 +87,21 @@ class DeadLetterJudge:
             proven_tenant=verdict.proven_tenant,
         )
 
+    def describe(self, delivery: Delivery) -> dict[str, Any]:
+        """Tell of a dead letter what can be told without its payload, and who it claims to be from."""
+        claimed = self.validate(delivery if delivery.queue else replace(delivery, queue="?")).claimed
+        return {
+            "delivery_id": delivery.delivery_id,
+            "sent_at": delivery.sent_at,
+            "receive_count": delivery.receive_count,
+            "queue": delivery.queue or None,
+            "tenant_id": claimed.tenant_id,
+            "event_type": claimed.event_type,
+            "message_id": claimed.message_id,
+            "producer": claimed.producer,
+            "size_bytes": len(delivery.body),
+        }
+
     def _detail(self, delivery: Delivery, today: dict[str, Any], words: str) -> dict[str, Any]:
         return {
             "message": f"dead letter, sent {delivery.sent_at:%Y-%m-%dT%H:%M:%SZ}, "
