@@ -22,7 +22,7 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
 
-from processor.brokers.rabbitmq_ids import Unreadable
+from processor.brokers.rabbitmq_ids import UnreadableHeaders
 from processor.brokers.source_url import SourceAddress
 
 CONNECT_TIMEOUT_S = 5
@@ -320,7 +320,7 @@ def read_headers(table: bytes) -> dict[Any, Any]:
     try:
         headers: dict[Any, Any] = _tables.decode_table(table, 0)[0]
     except (pika.exceptions.AMQPError, *_NOT_READABLE) as error:
-        return Unreadable(type(error).__name__)
+        return UnreadableHeaders(type(error).__name__)
     return headers
 
 

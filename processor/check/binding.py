@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from processor.check import Finding, judge, listed, tell
 from processor.errors import SettingsError
-from processor.settings import Settings
+from processor.settings import RunSettings
 from processor.validation.tenant_bindings import ANY_SENDER, UNBOUND, Bindings
 
 
-def bindings_of(settings: Settings) -> tuple[Bindings, list[Finding]]:
+def bindings_of(settings: RunSettings) -> tuple[Bindings, list[Finding]]:
     """Read what the settings bind; where they contradict, nothing, and a finding that says so."""
     try:
         return Bindings.of(settings), []

@@ -13,8 +13,8 @@ from processor.database.queries import queries
 from processor.database.sqlstates import Remedy, name_of, remedy
 from processor.errors import StoreFault, StoreUnavailable
 from processor.runtime import metrics
-from processor.runtime.outages import Patience
-from processor.settings import Settings
+from processor.runtime.outages import OutageRetry
+from processor.settings import DispatchSettings
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
@@ -28,29 +28,29 @@ _PROBE_S_MAX = 5.0
 class Session:
     """One connection for the dispatcher, opened when needed and anew after an outage."""
 
-    def __init__(self, settings: Settings, patience: Patience, stop: threading.Event) -> None:
+    def __init__(self, settings: DispatchSettings, retry: OutageRetry, stop: threading.Event) -> None:
         self._dsn = settings.need_database_url()
         self._timeout_s = settings.database_timeout_s
         # A piece of work is a few statements and a request; a server that is frozen says nothing for longer.
         self._limit_s = self._timeout_s + settings.usage_sink_timeout_s + _MARGIN_S
         self._deadline = Deadline(self._limit_s)
         self._probe_deadline = Deadline(_PROBE_S_MAX)
-        self._patience = patience
+        self._retry = retry
         self._stop = stop
         self._connection: Connection | None = None
 
     @property
     def trouble(self) -> str:
         """What the database is in, in words; empty if it works."""
-        return f"database: {self._patience.trouble}" if self._patience.trouble else ""
+        return f"database: {self._retry.trouble}" if self._retry.trouble else ""
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run a piece of work; outages are waited out, and then it is run again from its beginning."""
-        return self._patience(lambda: self._attempt(work, self._deadline))
+        return self._retry(lambda: self._attempt(work, self._deadline))
 
     def probe(self) -> None:
         """Ask the database for a sign of life, once, and note whether it works."""
-        self._patience.probe(
+        self._retry.probe(
             lambda: self._attempt(
                 lambda connection: connection.execute(queries("session")["probe"]), self._probe_deadline
             )

@@ -33,8 +33,8 @@ def foresee(source: Source, validator: Validator) -> Counter[str]:
     verdicts: Counter[str] = Counter()
     while deliveries := source.receive(source.call_size, 0):
         for verdict in map(validator.validate, deliveries):
-            # The tenant of a newcomer is registered when it is saved, within the bound of its queue.
-            if isinstance(verdict, Rejection) and not verdict.newcomer:
+            # The tenant of a new_tenant is registered when it is saved, within the bound of its queue.
+            if isinstance(verdict, Rejection) and not verdict.new_tenant:
                 verdicts[verdict.reason.value] += 1
             else:
                 verdicts["stored"] += 1

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PipelineLimits:
     """How much at once and for how long; the settings of the same names explain each."""
 
     receivers: int = 3

@@ -14,7 +14,7 @@ HANGS_MAX = 2
 """At so many a delivery is put aside: one may be the machine's fault, and each costs a worker."""
 
 
-class Judge(Protocol):
+class UnreadJudge(Protocol):
     """What is asked of whoever gives verdicts."""
 
     def unread(self, delivery: Delivery, reason: Reason, detail: Mapping[str, Any]) -> Rejection:
@@ -28,7 +28,7 @@ class SuspectLimits:
     what its receives were.
     """
 
-    def __init__(self, judge: Judge, *, judge_timeout_s: float, receive_count_max: int | None) -> None:
+    def __init__(self, judge: UnreadJudge, *, judge_timeout_s: float, receive_count_max: int | None) -> None:
         self._judge = judge
         self._judge_timeout_s = judge_timeout_s
         self._receive_count_max = receive_count_max

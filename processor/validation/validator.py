@@ -34,7 +34,7 @@ from processor.validation.plain_names import EXPECTED, is_plain
 from processor.validation.tenant_bindings import UNBOUND, Bindings, no_right
 from processor.validation.void_targets import find_void_misfit
 from processor.wire.formats import PULSE, Claimed, Envelope, Malformed, derived_id
-from processor.wire.sender_rights import VOID, Ground
+from processor.wire.sender_rights import VOID, EventMeaning
 from processor.wire.strict_json import VALUES_MAX
 
 
@@ -50,7 +50,7 @@ class _Lookup:
     amounts: Mapping[str, tuple[Amount, ...]]
     noise: known_noise.Rules
     rules: Mapping[str, QueueRules]
-    ground: Ground
+    ground: EventMeaning
 
     @classmethod
     def of(cls, registry: Registry, said: Mapping[str, QueueRules]) -> "_Lookup":
@@ -170,7 +170,7 @@ class Schemas:
         if refusal:
             found = Refusal(Reason.ENVELOPE_INVALID, refusal)
         elif rules.registers_tenants and envelope.tenant_id not in lookup.registry.suspended:
-            found = self._judge_newcomer(lookup, delivery.queue, envelope, unscoped, may_wait=may_wait)
+            found = self._judge_new_tenant(lookup, delivery.queue, envelope, unscoped, may_wait=may_wait)
         else:
             found = _tenant_trouble(lookup, envelope.tenant_id) or self._fit(
                 lookup, envelope, unscoped, may_wait=may_wait
@@ -196,7 +196,7 @@ class Schemas:
             )
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)
         why = Malformed(found.reason, found.detail, claimed)
-        return self._rejected(lookup, delivery, proven, why, found.newcomer)
+        return self._rejected(lookup, delivery, proven, why, found.new_tenant)
 
     def unread(self, delivery: Delivery, reason: Reason, detail: Mapping[str, Any]) -> Rejection:
         """Give the verdict on a delivery whose body is not to be read, for a cause beside the registry."""
@@ -224,7 +224,7 @@ class Schemas:
         delivery: Delivery,
         proven: str | None,
         why: Malformed,
-        newcomer: str | None = None,
+        new_tenant: str | None = None,
     ) -> Rejection:
         found = Rejection(
             delivery,
@@ -232,12 +232,12 @@ class Schemas:
             why.reason,
             why.detail,
             why.claimed,
-            newcomer=newcomer,
+            new_tenant=new_tenant,
             proven_tenant=proven,
         )
-        return known_noise.discarded(found, lookup.noise, self._decoder.json_of)
+        return known_noise.discarded_by_rule(found, lookup.noise, self._decoder.json_of)
 
-    def _judge_newcomer(
+    def _judge_new_tenant(
         self,
         lookup: _Lookup,
         queue: str,
@@ -246,7 +246,7 @@ class Schemas:
         *,
         may_wait: bool,
     ) -> Refusal:
-        """Refuse an event of a tenant that is not there yet, and name a newcomer that may be registered."""
+        """Refuse an event of a tenant that is not there yet, and name a new_tenant that may be registered."""
         tenant_id, found = envelope.tenant_id, self._fit(lookup, envelope, unscoped, may_wait=may_wait)
         if isinstance(found, EventSchema) and not is_plain(tenant_id):
             words = (

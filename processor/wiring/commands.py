@@ -8,20 +8,27 @@ from typing import Any
 
 from processor.check import Finding, judge, not_set
 from processor.check.binding import bindings_of
-from processor.check.database import SaidBySettings, check_database
+from processor.check.database import CheckedSettings, check_database
 from processor.check.exposure import check_exposure
 from processor.check.queue import check_queue
 from processor.database import migrations
 from processor.database.connection import connect, require_all_rows
 from processor.errors import NotFound, SettingsError
 from processor.operations import retention
-from processor.operations.audit import Report, audit
+from processor.operations.audit import AuditReport, audit
 from processor.operations.dead_letters import DeadLetterJudge, bring_in, look
 from processor.operations.replay import foresee, put_through
 from processor.pipeline.pipeline import once
-from processor.runtime.outages import Patience
-from processor.settings import Settings
-from processor.sources.quarantine import QuarantineSource, Selection, take_back
+from processor.runtime.outages import OutageRetry
+from processor.settings import (
+    ConnectionSettings,
+    ReplaySettings,
+    RetentionSettings,
+    RunSettings,
+    StoreSettings,
+    ValidationSettings,
+)
+from processor.sources.quarantine import QuarantineSource, RejectionSelection, take_back
 from processor.sources.sqs.source import SqsSource, sqs_client
 from processor.validation.tenant_bindings import Bindings
 from processor.wiring import database, make_schemas, make_store, rules_of_settings, storage_limits
@@ -32,7 +39,7 @@ _LOOK_S = 30
 
 
 def replay(
-    settings: Settings, selection: Selection, *, dry_run: bool, forced: bool
+    settings: ReplaySettings, selection: RejectionSelection, *, dry_run: bool, forced: bool
 ) -> tuple[dict[str, int], int]:
     """Put the selected rejections through the pipeline; counts them by outcome, or reason if rejected.
 
@@ -41,7 +48,7 @@ def replay(
     retention since; the second figure counts them.
     """
     schemas = make_schemas(settings)
-    store = make_store(settings, schemas, Patience("database", stop=None))
+    store = make_store(settings, schemas, OutageRetry("database", stop=None))
     with database(settings) as connection:
         migrations.require_current(connection)
         key_days = None if forced else settings.key_retention_days
@@ -59,7 +66,7 @@ def replay(
 
 
 def list_dead_letters(
-    settings: Settings, *, limit: int, unread: bool
+    settings: ValidationSettings, *, limit: int, unread: bool
 ) -> tuple[str, dict[str, int], list[dict[str, Any]]]:
     """Look into the dead-letter queue: its name, its counts, and up to `limit` of its messages.
 
@@ -74,7 +81,7 @@ def list_dead_letters(
 
 
 def import_dead_letters(
-    settings: Settings,
+    settings: StoreSettings,
     *,
     source_name: str | None,
     limit: int | None,
@@ -91,8 +98,8 @@ def import_dead_letters(
     source = _dead_letters(settings, visibility_timeout_s=settings.visibility_timeout_s)
     judge = DeadLetterJudge(make_schemas(settings), source.name, unread=unread)
     # Alone: what lies here may be on its way into `message` in a processor that has held it for too long.
-    patience = Patience("database", stop=None)
-    store = make_store(settings, judge, patience, alone=True)
+    retry = OutageRetry("database", stop=None)
+    store = make_store(settings, judge, retry, alone=True)
     try:
         store.load_registry()
         outcomes = bring_in(
@@ -103,7 +110,7 @@ def import_dead_letters(
     return source.name, dict(outcomes), source.depth()
 
 
-def _dead_letters(settings: Settings, *, visibility_timeout_s: int) -> SqsSource:
+def _dead_letters(settings: ConnectionSettings, *, visibility_timeout_s: int) -> SqsSource:
     if settings.source_url is not None:
         raise SettingsError(
             "processor dlq reads dead-letter queues of SQS, and SOURCE_URL names another broker: what comes "
@@ -119,7 +126,7 @@ def _dead_letters(settings: Settings, *, visibility_timeout_s: int) -> SqsSource
     return source
 
 
-def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
+def run_audit(settings: ConnectionSettings, manifests: Sequence[Path]) -> AuditReport:
     """Audit the tables, the queue's counts if SOURCE_URL or SQS_QUEUE_URL is set, and the manifests."""
     depth: Callable[[], Mapping[str, int]] | None = None
     address = settings.source_address()
@@ -132,7 +139,7 @@ def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
         return audit(connection, manifests, depth)
 
 
-def plan_retention(settings: Settings) -> tuple[retention.Ages, list[dict[str, Any]]]:
+def plan_retention(settings: RetentionSettings) -> tuple[retention.Ages, list[dict[str, Any]]]:
     """Count what `apply_retention` would remove now; gives the ages that decide, and the counts."""
     ages = _ages(settings)
     with database(settings) as connection:
@@ -142,7 +149,7 @@ def plan_retention(settings: Settings) -> tuple[retention.Ages, list[dict[str, A
 
 
 def apply_retention(
-    settings: Settings,
+    settings: RetentionSettings,
     *,
     step_size: int,
     pause_s: float,
@@ -167,7 +174,7 @@ def apply_retention(
     return ages, removed
 
 
-def _ages(settings: Settings) -> retention.Ages:
+def _ages(settings: RetentionSettings) -> retention.Ages:
     return retention.Ages(
         message=settings.message_retention_days,
         duplicate=settings.duplicate_retention_days,
@@ -176,7 +183,7 @@ def _ages(settings: Settings) -> retention.Ages:
     )
 
 
-def run_check(settings: Settings) -> list[Finding]:
+def run_check(settings: RunSettings) -> list[Finding]:
     """Look at everything that a deployment depends on; what can't be reached does not hide the rest."""
     bindings, contradiction = bindings_of(settings)
     return [
@@ -187,20 +194,20 @@ def run_check(settings: Settings) -> list[Finding]:
     ]
 
 
-def _check_database(settings: Settings, bindings: Bindings) -> list[Finding]:
+def _check_database(settings: StoreSettings, bindings: Bindings) -> list[Finding]:
     if settings.database_url is None:
         return [not_set("database", "DATABASE_URL", "postgresql://USER:PASSWORD@HOST:PORT/DATABASE")]
     dsn = settings.need_database_url()
     # Not prepared for saving: the settings of such a session are ours, and we ask for those it came with.
     named = settings.sqs_queue_url is not None or settings.source_url is not None
     queue = settings.queue_name() if named else None
-    said = SaidBySettings(
+    said = CheckedSettings(
         queue, bindings, rules_of_settings(settings) if named else {}, storage_limits(settings)
     )
     return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s, said=said)
 
 
-def _check_queue(settings: Settings) -> list[Finding]:
+def _check_queue(settings: RunSettings) -> list[Finding]:
     address = settings.source_address()
     if address is not None:
         try:

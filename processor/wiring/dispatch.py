@@ -12,13 +12,13 @@ from processor.brokers.source_url import source_address
 from processor.check.roles import RIGHTS, missing_rights, update_of
 from processor.errors import SettingsError, Stopped
 from processor.handover.batches import Waiting
-from processor.handover.dispatcher import Dispatcher, Limits, Tally
+from processor.handover.dispatcher import DispatchCounts, Dispatcher, DispatchLimits
 from processor.handover.export import export, require_new
 from processor.handover.session import Session
 from processor.handover.sink import HttpSink, NoSink, Sink
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.runtime.probes import Probes
-from processor.settings import Settings
+from processor.settings import DispatchSettings
 
 log = structlog.get_logger(__name__)
 Connection = psycopg.Connection[Any]
@@ -39,12 +39,12 @@ TO_DISPATCH = (
 """The rights without which nothing can be closed or handed over: relation and privilege."""
 
 
-def run(settings: Settings, stop: threading.Event) -> Tally:
+def run(settings: DispatchSettings, stop: threading.Event) -> DispatchCounts:
     """Close and hand over until told to stop. Absent dependencies are waited for.
 
     Raises SettingsError, MigrationsPending and StoreFault, which waiting would not mend.
     """
-    session = Session(settings, _patience(settings, stop), stop)
+    session = Session(settings, _retry(settings, stop), stop)
     dispatcher = _dispatcher(settings, session, stop)
     probes = Probes(
         settings.http_host,
@@ -69,9 +69,9 @@ def run(settings: Settings, stop: threading.Event) -> Tally:
     return tally
 
 
-def run_once(settings: Settings, stop: threading.Event) -> tuple[Tally, Waiting]:
+def run_once(settings: DispatchSettings, stop: threading.Event) -> tuple[DispatchCounts, Waiting]:
     """Close and send all that waits; gives what was done and what is left. Raises outages of the database."""
-    session = Session(settings, Patience("database", stop=None), stop)
+    session = Session(settings, OutageRetry("database", stop=None), stop)
     dispatcher = _dispatcher(settings, session, stop)
     try:
         session.require_fit(_missing_rights)
@@ -80,11 +80,13 @@ def run_once(settings: Settings, stop: threading.Event) -> tuple[Tally, Waiting]
         session.close()
 
 
-def run_to_file(settings: Settings, to: Path | None, stop: threading.Event) -> tuple[Tally, Waiting]:
+def run_to_file(
+    settings: DispatchSettings, to: Path | None, stop: threading.Event
+) -> tuple[DispatchCounts, Waiting]:
     """Close what is due, and write all that waits to a new file, or to standard output (None)."""
     if to is not None:
         require_new(to)
-    session = Session(settings, Patience("database", stop=None), stop)
+    session = Session(settings, OutageRetry("database", stop=None), stop)
     dispatcher = Dispatcher(session.transact, NoSink(), _limits(settings), stop)
     try:
         session.require_fit(_missing_rights)
@@ -100,11 +102,11 @@ def _missing_rights(connection: Connection) -> list[str]:
     return missing_rights(connection, TO_DISPATCH)
 
 
-def _dispatcher(settings: Settings, session: Session, stop: threading.Event) -> Dispatcher:
+def _dispatcher(settings: DispatchSettings, session: Session, stop: threading.Event) -> Dispatcher:
     return Dispatcher(session.transact, _sink(settings), _limits(settings), stop, probe=session.probe)
 
 
-def _sink(settings: Settings) -> Sink:
+def _sink(settings: DispatchSettings) -> Sink:
     url, token = settings.need_sink_url(), settings.usage_sink_token
     if not url.startswith("kafka"):
         return HttpSink(
@@ -122,8 +124,8 @@ def _sink(settings: Settings) -> Sink:
     return KafkaSink(source_address(url), timeout_s=settings.usage_sink_timeout_s)
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
+def _limits(settings: DispatchSettings) -> DispatchLimits:
+    return DispatchLimits(
         lines_max=settings.usage_sink_lines_max,
         amounts=settings.usage_sink_amounts,
         outage_wait_s_max=settings.retry_wait_s_max,
@@ -131,5 +133,5 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _patience(settings: Settings, stop: threading.Event) -> Patience:
-    return Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
+def _retry(settings: DispatchSettings, stop: threading.Event) -> OutageRetry:
+    return OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=stop)

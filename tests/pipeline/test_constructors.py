@@ -7,7 +7,6 @@ import pytest
 
 from processor.brokers.rabbitmq import connection_parameters
 from processor.brokers.source_url import source_address
-from processor.pipeline.forgetter import Forgetter
 from processor.sources.kafka.assignment import Assignment
 from processor.sources.kafka.group_member import Member
 from processor.sources.kafka.source import KafkaSource
@@ -29,7 +28,7 @@ def a_member() -> Member:
         a_member,
         lambda: KafkaSource(KAFKA),
         lambda: RabbitMqSource(RABBIT, connection_parameters(RABBIT), prefetch=1),
-        lambda: Forgetter(lambda: None, "events"),  # type: ignore[arg-type,return-value]
+        lambda: SettledNoteCleaner(lambda: None, "events"),  # type: ignore[arg-type,return-value]
         Harness,
     ],
     ids=["member", "kafka", "rabbitmq", "forgetter", "pipeline"],

@@ -67,7 +67,7 @@ def test_the_binding_is_judged_before_the_registry() -> None:
 
 def test_a_bound_tenant_still_has_to_be_registered() -> None:
     verdict = the_verdict(
-        a_delivery(tenant_id="newcomer"), queue=QUEUE, queue_tenants=frozenset({"newcomer"})
+        a_delivery(tenant_id="new_tenant"), queue=QUEUE, queue_tenants=frozenset({"new_tenant"})
     )
 
     assert isinstance(verdict, Rejection)

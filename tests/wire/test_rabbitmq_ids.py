@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from pika import BasicProperties
 
 from processor.brokers.rabbitmq import read_headers
-from processor.brokers.rabbitmq_ids import DELIVERY_ID_LENGTH_MAX, Unreadable, attributes_of, delivery_base
+from processor.brokers.rabbitmq_ids import (
+    DELIVERY_ID_LENGTH_MAX,
+    UnreadableHeaders,
+    attributes_of,
+    delivery_base,
+)
 from processor.wire.formats import Attribute
 from processor.wire.hand_overs import base_of, hand_over
 
@@ -187,7 +192,7 @@ def test_a_float_of_a_table_keeps_every_digit(value: float, kind: str) -> None:
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
-        (Unreadable("RecursionError"), "the headers can't be read: RecursionError"),
+        (UnreadableHeaders("RecursionError"), "the headers can't be read: RecursionError"),
         ({b"\xff": "v"}, "a header's name is not UTF-8"),
         ({"odd": object()}, "the header 'odd' can't be written as JSON"),
     ],

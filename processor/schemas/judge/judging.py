@@ -22,7 +22,7 @@ from processor.model import EventSchema
 from processor.runtime import metrics
 from processor.schemas.compiling import compile_schema
 from processor.schemas.judge.client import JudgeProcess, shared
-from processor.schemas.judge.frames import Broken, Found, Unreadable, Unusable, Valid
+from processor.schemas.judge.frames import Broken, Found, NotUnicode, Unusable, Valid
 from processor.schemas.judge.process import find_errors
 from processor.schemas.schema_text import schema_value
 from processor.wire.formats import Envelope
@@ -45,11 +45,11 @@ _MESSAGE_MAX = 180
 
 
 class Refusal(Struct, frozen=True, gc=False):
-    """Why an event is rejected. `newcomer` is the unknown tenant that its queue may register by it."""
+    """Why an event is rejected. `new_tenant` is the unknown tenant that its queue may register by it."""
 
     reason: Reason
     detail: Mapping[str, Any]
-    newcomer: str | None = None
+    new_tenant: str | None = None
 
 
 _Key: TypeAlias = tuple[int, str, str]
@@ -135,7 +135,7 @@ class Judging:
         answer = self._process.judge((schema.definition, schema.formats), envelope.payload)
         if isinstance(answer, Valid):
             return None
-        if isinstance(answer, Unreadable):
+        if isinstance(answer, NotUnicode):
             words = f"the payload can't be read as Unicode text: {answer.words}"
             return Refusal(Reason.UNSTORABLE, {"message": words})
         if isinstance(answer, Broken):
