@@ -42,7 +42,6 @@ _PROBE_EVERY_S = 2.0
 _RELEASE_S_MAX = 3.0
 """For how long we give back what is held when we stop; the visibility timeout gives back the rest."""
 
-
 OnCommit: TypeAlias = Callable[[Sequence[Verdict], Sequence[Settlement]], object]
 
 
@@ -97,9 +96,7 @@ class Pipeline:
         self._validator = validator
         self._stores = stores
         self._limits = limits
-        self._database = database
-        self._broker = broker
-        self._give_up = give_up
+        self._database, self._broker, self._give_up = database, broker, give_up
         self._on_commit = on_commit
         self._stop_receiving = threading.Event()
         self._finished = threading.Event()

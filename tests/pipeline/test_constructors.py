@@ -7,6 +7,7 @@ import pytest
 
 from processor.brokers.rabbitmq import connection_parameters
 from processor.brokers.source_url import source_address
+from processor.pipeline.forgetter import SettledNoteCleaner
 from processor.sources.kafka.assignment import Assignment
 from processor.sources.kafka.group_member import Member
 from processor.sources.kafka.source import KafkaSource
