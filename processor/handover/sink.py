@@ -79,6 +79,14 @@ class Sink(Protocol):
         """Send a JSON array of lines under its idempotency key, once; say what came of it. Raises nothing."""
 
 
+class NoSink:
+    """Stands where a sink would, where nothing is sent."""
+
+    def send(self, body: bytes, *, key: str, line_keys: object) -> Any:  # noqa: ANN401 - as Sink has it
+        """Raise NotImplementedError."""
+        raise NotImplementedError
+
+
 class HttpSink:
     """Posts to a URL, over a connection of its own each time, and waits `timeout_s` for all of the answer."""
 

@@ -5,14 +5,14 @@ What is rare goes as one list a column, which the driver sends as binary arrays:
 """
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from processor.brokers.rabbitmq_ids import HAND_OVER_LENGTH
 from processor.model import Delivery, Message, Rejection
 from processor.wire.formats import Attribute
+from processor.wire.hand_overs import HAND_OVER_LENGTH
 
 TEXT_LENGTH_MAX = 256
 """Characters kept of any text that a rejection quotes."""
@@ -77,10 +77,8 @@ def beginning(delivery: Delivery) -> str:
     return delivery.delivery_id[:-HAND_OVER_LENGTH]
 
 
-def rejection_columns(
-    rejections: Sequence[Rejection], proven_tenant: Callable[[Delivery], str | None]
-) -> dict[str, list[Any]]:
-    """Give the columns of `insert_rejections`; `proven_tenant` says whose a delivery is known to be."""
+def rejection_columns(rejections: Sequence[Rejection]) -> dict[str, list[Any]]:
+    """Give the columns of `insert_rejections`."""
     claimed = [claims(rejection) for rejection in rejections]
     return (
         _delivery_columns([rejection.delivery for rejection in rejections])
@@ -91,7 +89,7 @@ def rejection_columns(
             "body": [rejection.delivery.body for rejection in rejections],
             "rule_id": [rejection.rule_id for rejection in rejections],
             "sender_id": [storable_text(rejection.delivery.sender_id) for rejection in rejections],
-            "bound_tenant_id": [proven_tenant(rejection.delivery) for rejection in rejections],
+            "bound_tenant_id": [rejection.proven_tenant for rejection in rejections],
             "attributes": [_attributes_json(rejection.delivery.attributes) for rejection in rejections],
         }
     )

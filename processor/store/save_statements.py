@@ -4,10 +4,9 @@ known before? ─▶ message ─▶ totals ─▶ classify ─▶ duplicate ─�
 every statement in key order; the same order in every process
 """
 
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -36,8 +35,8 @@ _NOTICED_WITHIN_S = 0.05
 """How soon the end of a connection is noticed by a process that runs again after a pause."""
 
 
-def let_settle(verdicts: Sequence[Verdict]) -> None:
-    """Wait until what is known of deliveries of RabbitMQ is true again.
+def settling_s(verdicts: Sequence[Verdict]) -> float:
+    """Give for how long to wait until what is known of deliveries of RabbitMQ is true again; 0: it is true.
 
     A redelivery takes any outcome of an equal message that is left when it is saved: what was committed
     before it came, and acknowledged, must be known to be by then. And of a first hand-over that has waited
@@ -53,20 +52,26 @@ def let_settle(verdicts: Sequence[Verdict]) -> None:
                 wait_s = max(wait_s, min(SETTLED_WITHIN_S, SETTLED_WITHIN_S - age_s))
             elif age_s >= SETTLED_WITHIN_S:
                 wait_s = max(wait_s, _NOTICED_WITHIN_S)
-    if wait_s:
-        time.sleep(wait_s)
+    return wait_s
 
 
 class KeyVanished(Exception):
     """A key met the insert and was gone when it was looked up: retention removed its row in between."""
 
 
+class Addition(Protocol):
+    """What another room adds to the storing transaction."""
+
+    def stored(self, cursor: psycopg.Cursor[Any], messages: Sequence[Message]) -> None:
+        """Write what goes with these messages: one COMMIT stores both, and what it raises undoes both."""
+
+
 class Statements:
     """The statements of one transaction, in the order that every process keeps.
 
     With `keys_by_settings` a message may have been stored under another key than settings, or the rules of
-    its queue, give it today, so that a redelivered one is looked for by its delivery. With a `run_id` it is
-    noted which messages that run has stored. A holder keeps `rejected_bytes_max` of rejections whole.
+    its queue, give it today, so that a redelivered one is looked for by its delivery. `additions` are told of
+    what is stored. A holder keeps `rejected_bytes_max` of rejections whole.
     `misses` counts what meters could not count, `cut` the rejections that were cut.
     """
 
@@ -74,19 +79,17 @@ class Statements:
         self,
         connection: psycopg.Connection[Any],
         sql: Mapping[str, str],
-        proven_tenant: Callable[[Delivery], str | None],
         verdicts: Sequence[Verdict],
         *,
         keys_by_settings: bool,
         rejected_bytes_max: int,
-        run_id: str | None = None,
+        additions: Sequence[Addition] = (),
     ) -> None:
         self._cursor = connection.cursor(row_factory=tuple_row)
         self._sql = sql
-        self._proven_tenant = proven_tenant
         self._verdicts = verdicts
         self._keys_by_settings = keys_by_settings
-        self._run_id = run_id
+        self._additions = additions
         self._rejected_bytes_max = rejected_bytes_max
         self.misses = self.cut = 0
         self._settlements: dict[int, Settlement] = {}
@@ -126,7 +129,7 @@ class Statements:
             self._settle_known(self._pending(Rejection))
             self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
         self._close_replayed()
-        self._note_run()
+        self._add()
         self._note_unsettled()
         self._forget_attempts()
         if any(settlement.outcome is Outcome.REDELIVERED for settlement in self._settlements.values()):
@@ -286,7 +289,7 @@ class Statements:
                         "rejection_id": rejection.delivery.rejection_id,
                         "reason": rejection.reason,
                         "detail": detail_json(rejection),
-                        "bound_tenant_id": self._proven_tenant(rejection.delivery),
+                        "bound_tenant_id": rejection.proven_tenant,
                     },
                 )
                 self._settle(position, Outcome.REJECTED, rejection.reason)
@@ -296,7 +299,7 @@ class Statements:
             if rejection.delivery.rejection_id is None
         }
         if new:
-            columns = rejection_columns(list(new.values()), self._proven_tenant)
+            columns = rejection_columns(list(new.values()))
             held = self._cursor.execute(self._sql["rejection_room"], columns).fetchall()
             self.cut = make_fit(columns, held, self._rejected_bytes_max)
             self._cursor.execute(self._sql["insert_rejections"], columns)
@@ -315,8 +318,8 @@ class Statements:
             else:
                 self._settle(position, Outcome.REDELIVERED)
 
-    def _note_run(self) -> None:
-        if self._run_id is None:
+    def _add(self) -> None:
+        if not self._additions:
             return
         stored = [
             verdict
@@ -324,9 +327,8 @@ class Statements:
             if isinstance(verdict, Message) and self._settlements[position].outcome is Outcome.STORED
         ]
         if stored:
-            self._cursor.execute(
-                self._sql["note_run_messages"], {"run_id": self._run_id, **key_columns(stored)}
-            )
+            for addition in self._additions:
+                addition.stored(self._cursor, stored)
 
     def _note_unsettled(self) -> None:
         deliveries = [

@@ -7,12 +7,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.brokers.rabbitmq_ids import base_of
 from processor.check import Finding
 from processor.check.exposure import require_unguessable
 from processor.devstack.servers.children import free_port
 from processor.errors import SettingsError
 from processor.settings import Settings
+from processor.wire.hand_overs import base_of
 from processor.wiring.commands import list_dead_letters, run_audit, run_check
 from processor.wiring.sources import open_source
 from producers.publishers import CallFailed
@@ -142,7 +142,7 @@ def test_a_routing_key_is_nothing_to_another_broker() -> None:
     )
 
     with pytest.raises(SettingsError, match="only RabbitMQ has routing keys"):
-        open_source(settings, list)
+        open_source(settings, list, threading.Event())
 
 
 # ── the producers' door ───────────────────────────────────────────────────────────────────────────────

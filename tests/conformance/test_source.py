@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from pika import BasicProperties
 
-from processor.brokers.rabbitmq_ids import attributes_of, base_of, delivery_base
+from processor.brokers.rabbitmq_ids import attributes_of, delivery_base
 from processor.devstack.servers.children import free_port
 from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import SourceUnavailable
@@ -32,6 +32,7 @@ from processor.sources.quarantine import QuarantineSource, RejectionSelection
 from processor.sources.rabbitmq.source import RabbitMqSource
 from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Attribute
+from processor.wire.hand_overs import base_of
 from tests.broker_servers.kafka import Mock, send_with_header
 from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.builders import a_body

@@ -1,6 +1,7 @@
 """SQS: long polls, deletes in tens after the commit, and a longer visibility timeout for what is held."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
-
-CALL_SIZE_MAX = 10
-"""Messages in one call of SQS, for receiving, deleting and extending alike (SQS quotas)."""
 
 _OK = 200
 
@@ -57,8 +55,8 @@ _ATTRIBUTES: "list[MessageSystemAttributeNameType]" = [
     "SenderId",
 ]
 
-_SETTLE_PAUSES_S = (0.0, 0.1, 0.5, 2.0)
-"""Before each try to delete what a call said had failed."""
+_SETTLE_PAUSES_S = (0.1, 0.5, 2.0, 0.0)
+"""After each try to delete, before what failed is tried again; the last try is the end."""
 
 
 class SqsSource:
@@ -70,8 +68,12 @@ class SqsSource:
     With `keys_given` its credentials came by settings and nothing renews them: refused for REFUSED_S_MAX,
     they raise SourceFault, so that whoever starts us again can bring new ones. A queue that does not exist
     for as long raises SettingsError. All else that goes wrong is an outage (SourceUnavailable), a role's
-    credentials included, which boto3 renews by itself.
+    credentials included, which boto3 renews by itself. `stop` ends the pauses between tries to delete, and
+    then there is no other try.
     """
+
+    call_size = 10
+    """Messages in one call of SQS, for receiving, deleting and extending alike (SQS quotas)."""
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class SqsSource:
         visibility_timeout_s: int,
         hot_calls: HotCalls | None = None,
         keys_given: bool = False,
+        stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
@@ -96,10 +99,11 @@ class SqsSource:
             self._attributes.append(MOVED_FROM)
         self._visibility_timeout_s = visibility_timeout_s
         self._keys_given = keys_given
+        self._stop = stop or threading.Event()
         self._refusal = SourceRefusal(clock)
 
     @classmethod
-    def open(cls, settings: ReceiveSettings) -> "SqsSource":
+    def open(cls, settings: ReceiveSettings, stop: threading.Event | None = None) -> "SqsSource":
         """Make a client by the settings and boto3's own chain. Nothing is called yet."""
         session, client = _session_and_client(settings)
         return cls(
@@ -109,6 +113,7 @@ class SqsSource:
             visibility_timeout_s=settings.visibility_timeout_s,
             hot_calls=_lean_calls(session, client) if settings.sqs_client == "lean" else None,
             keys_given=settings.aws_access_key_id is not None,
+            stop=stop,
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
@@ -116,7 +121,7 @@ class SqsSource:
         with self._outages("receive"):
             answer = self._hot_calls.receive_message(
                 QueueUrl=self._queue_url,
-                MaxNumberOfMessages=min(limit, CALL_SIZE_MAX),
+                MaxNumberOfMessages=min(limit, self.call_size),
                 WaitTimeSeconds=min(int(wait_s), 20),
                 VisibilityTimeout=self._visibility_timeout_s,
                 MessageAttributeNames=["All"],
@@ -139,13 +144,12 @@ class SqsSource:
         for chunk in _tens(settlements):
             left = {str(place): settlement.delivery for place, settlement in enumerate(chunk)}
             for pause_s in _SETTLE_PAUSES_S:
-                time.sleep(pause_s)
                 with self._outages("delete"):
                     answer = self._hot_calls.delete_message_batch(
                         QueueUrl=self._queue_url, Entries=_entries(left)
                     )
                 left = _still_failed("delete", left, answer.get("Failed", []))
-                if not left:
+                if not left or self._stop.wait(pause_s):
                     break
             metrics.settled.inc(len(chunk) - len(left))
             if left:
@@ -332,7 +336,7 @@ def _lean_calls(session: "Session", client: "SQSClient") -> HotCalls:
 
 def _tens(items: Iterable[T]) -> Iterator[list[T]]:
     iterator = iter(items)
-    while chunk := list(islice(iterator, CALL_SIZE_MAX)):
+    while chunk := list(islice(iterator, SqsSource.call_size)):
         yield chunk
 
 
