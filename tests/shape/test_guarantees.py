@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.scenarios import ALL
+from tests.chaos.scenarios import ALL
 
 TOP = Path(__file__).parents[2]
 EXPLANATION = TOP / "docs/explanation"
