@@ -1,1 +1,1 @@
-"""Everything between the queue and the table: receive, validate, save, settle."""
+"""From the queue to the tables: receive, validate, save, settle."""

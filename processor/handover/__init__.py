@@ -1,1 +1,1 @@
-"""Closed windows become lines, and lines are handed over to a sink exactly once."""
+"""Close usage windows into lines, and hand each line over to a sink once."""

@@ -1,4 +1,4 @@
-"""Where deliveries come from: each source promises the same, and `tests/conformance` holds it to that."""
+"""Adapters to the brokers, which all keep one protocol; `tests/conformance` checks it."""
 
 from collections.abc import Sequence
 from typing import Protocol

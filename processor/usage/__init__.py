@@ -1,4 +1,4 @@
-"""Usage: what meters have counted, asked for, proven, closed by window and handed over.
+"""Meters and their totals: query, verify, rebuild and count.
 
     message ─▶ total ──close──▶ usage_line ──batch──▶ the sink (USAGE_SINK_URL)
        └─────── verify ──────────┘

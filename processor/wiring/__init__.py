@@ -1,4 +1,4 @@
-"""Settings in, working objects out: the one place that knows everybody.
+"""Build working objects from settings; the only place that knows all rooms.
 
 Here is what every command needs; `service` wires what runs all day, `commands` what a person asks for once.
 """

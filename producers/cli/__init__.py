@@ -1,4 +1,4 @@
-"""The command `producers`: the way in, its help, its errors and its exit codes. A file for each command."""
+"""The `producers` command and its subcommands."""
 
 import logging
 import sys

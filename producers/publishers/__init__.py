@@ -1,4 +1,4 @@
-"""The ways in: each takes a few messages at once and says of each what became of it.
+"""Clients that send events to SQS, a gateway, RabbitMQ or Kafka.
 
     Publisher ─▶ Door.send ─▶ SQS │ HTTP gateway │ gRPC gateway │ RabbitMQ │ Kafka
 

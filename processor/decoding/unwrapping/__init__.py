@@ -1,4 +1,4 @@
-"""What other services put around an event on its way, taken off where an operator said so.
+"""Take off the envelopes of AWS services, where an operator said so.
 
 Never guessed from a body: any tenant could write such an object, and would choose what stands in it.
 """

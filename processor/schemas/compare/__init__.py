@@ -1,1 +1,1 @@
-"""Two versions of a schema compared: what changes, and for whom."""
+"""Compare two versions of a schema: what changes, and for whom."""

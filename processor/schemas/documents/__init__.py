@@ -1,1 +1,1 @@
-"""Schema documents: files, bundles and API descriptions made into one schema."""
+"""Turn schema files, bundles and API descriptions into one complete schema."""

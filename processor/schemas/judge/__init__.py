@@ -1,1 +1,1 @@
-"""Payloads judged by schemas: cheap ones at once, dear ones in a process with a CPU limit."""
+"""Validate payloads: cheap ones in the worker, expensive ones in a process with limits."""

@@ -1,1 +1,1 @@
-"""What is suspicious in a schema, found before the schema is published."""
+"""Find what is suspicious in a schema before it is published."""

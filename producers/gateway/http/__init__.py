@@ -1,4 +1,4 @@
-"""The HTTP door: JSON over HTTP in, one word on each event back, and 202 only for what SQS has.
+"""The gateway's HTTP server.
 
 connection ─▶ protocol (time, size, bad HTTP) ─▶ app (routes, problems) ─▶ reading ─▶ Intake ─▶ answers
 """
