@@ -1,1 +1,1 @@
-"""From the queue to the tables: receive, validate, save, settle."""
+"""Events from a queue into PostgreSQL: received, validated, saved, and only then deleted from the queue."""

@@ -1,1 +1,1 @@
-"""PostgreSQL and SQS on 127.0.0.1 without Docker, for `processor demo` and `processor dev`."""
+"""`processor demo` and `processor dev`: PostgreSQL, SQS and the processor on 127.0.0.1, without Docker."""

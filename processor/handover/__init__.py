@@ -1,1 +1,4 @@
-"""Close usage windows into lines, and hand each line over to a sink once."""
+"""Hand-over: windows close, their totals become lines, and each line reaches the sink once.
+
+total ──close──▶ usage_line ──batch──▶ the sink (USAGE_SINK_URL)
+"""

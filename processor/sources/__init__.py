@@ -1,4 +1,4 @@
-"""Adapters to the brokers, which all keep one protocol; `tests/conformance` checks it."""
+"""Sources of deliveries, all under one protocol: SQS, RabbitMQ, Kafka, memory and stored rejections."""
 
 from collections.abc import Sequence
 from typing import Protocol

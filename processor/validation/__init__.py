@@ -1,1 +1,1 @@
-"""Decide for each delivery whether it is a message or a rejection."""
+"""The verdict on a delivery: an event of a known tenant, valid by its schema, or a rejection with a reason."""

@@ -1,1 +1,1 @@
-"""Validate payloads: cheap ones in the worker, expensive ones in a process with limits."""
+"""Payloads checked against schemas: cheap ones at once, expensive ones in a process with a CPU limit."""
