@@ -1,1 +1,1 @@
-"""Compare two versions of a schema: what changes, and for whom."""
+"""Two versions of a schema compared: what changes, and for whom."""

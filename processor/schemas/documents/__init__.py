@@ -1,1 +1,1 @@
-"""Turn schema files, bundles and API descriptions into one complete schema."""
+"""Schema files, bundles and API descriptions, turned into one complete schema."""

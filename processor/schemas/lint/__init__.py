@@ -1,1 +1,1 @@
-"""Find what is suspicious in a schema before it is published."""
+"""What is suspicious in a schema, found before it is published."""
