@@ -121,4 +121,4 @@ def test_their_name_for_what_is_needed_is_recognised_where_ours_is_missing(
 
 
 def test_the_readme_leads_there() -> None:
-    assert "deployments/coming-from.md" in README
+    assert "docs/howto/coming-from.md" in README
