@@ -48,7 +48,8 @@ def database(settings: DatabaseSettings) -> Iterator[psycopg.Connection[Any]]:
         raise MigrationsPending("the database has no tables of ours; run: processor migrate") from None
     except psycopg.errors.InsufficientPrivilege as error:
         raise StoreFault(
-            f"the role of DATABASE_URL may not do this ({error.diag.message_primary}); see sql/README.md"
+            f"the role of DATABASE_URL may not do this ({error.diag.message_primary}); "
+            "see docs/reference/roles.md"
         ) from None
     except UnicodeEncodeError:
         raise SettingsError("an argument is not UTF-8, so nothing in the database matches it") from None

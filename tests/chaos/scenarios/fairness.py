@@ -106,7 +106,7 @@ def _settle(field: Field) -> None:
             keys[tenant] = add_key(admin, tenant)[1]
         publish_schema(admin, "dear", DEAR_SCHEMA, None)
         admin.execute(f"CREATE ROLE {_GATEWAY_LOGIN} LOGIN IN ROLE processor_gateway")
-        # As sql/README.md says: without a limit one login may take all connections that there are.
+        # As docs/reference/roles.md says: without a limit one login may take all connections that there are.
         for login in _LOGINS:
             admin.execute(f"CREATE ROLE {login} LOGIN CONNECTION LIMIT 8 IN ROLE processor_tenant_reader")
             admin.execute("INSERT INTO tenant_reader VALUES (%s, %s)", (login, _MALLORY))

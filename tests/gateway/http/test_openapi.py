@@ -5,13 +5,11 @@ import json
 import re
 from collections.abc import Iterator
 from html import unescape
-from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from prometheus_client import Counter, Gauge, Histogram
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -23,7 +21,7 @@ from structlog.testing import capture_logs
 
 from processor.devstack.seed import seed
 from processor.devstack.servers.sqs import EmbeddedSqs
-from producers.gateway.http import Limits, measures
+from producers.gateway.http import Limits
 from producers.gateway.http.app import make_app
 from producers.gateway.http.problems import STATUSES, TITLES
 from producers.gateway.items import Refusal, Why
@@ -32,7 +30,6 @@ from tests.fixtures.database import Saver
 from tests.gateway.grpc.parts import PlainIntake
 from tests.gateway.http.rig import Gateway, a_gateway, a_pulse, settings_of
 
-RUNBOOK = Path(__file__).parents[2] / "deployments" / "README.md"
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -163,19 +160,6 @@ def test_requests_are_counted_by_route_and_status_and_a_path_makes_no_series(gat
     assert after[other] - before.get(other, 0) == 1
     assert not any("made-up" in name for name in after)
     assert "gateway_http_requests_in_flight 1.0" in gateway.client.get("/metrics").text, "this one alone"
-
-
-def test_the_runbook_explains_every_metric_of_the_door() -> None:
-    names = set()
-    for metric in vars(measures).values():
-        if isinstance(metric, Counter | Gauge | Histogram):
-            [family] = metric.describe()
-            names.add(family.name + ("_total" if isinstance(metric, Counter) else ""))
-
-    assert names
-    assert names <= set(
-        re.findall(r"^\| `(gateway_http_\w+)`", RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE)
-    )
 
 
 class _Nobody(PlainIntake):
