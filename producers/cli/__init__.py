@@ -1,4 +1,4 @@
-"""The command `producers`: its entry point, help, errors and exit codes. A file for each command."""
+"""The `producers` command and its subcommands."""
 
 import logging
 import sys

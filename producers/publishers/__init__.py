@@ -1,4 +1,4 @@
-"""The publishers: each sends a batch of messages and gives a result per message.
+"""Clients that send events to SQS, a gateway, RabbitMQ or Kafka.
 
     PublishRun ─▶ Publisher.send ─▶ SQS │ HTTP gateway │ gRPC gateway │ RabbitMQ │ Kafka
 

@@ -1,11 +1,6 @@
 """The pages of schemas, typed word for word beside `processor dev`: they print what they show."""
 
-import contextlib
-import os
-import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -39,39 +34,12 @@ def at_any_moment(text: str) -> list[str]:
     return sorted(MOMENT.sub("MOMENT", text).splitlines())
 
 
-def on_a_screen(script: str, directory: Path) -> tuple[int, str]:
-    """Run it in a terminal of 80 columns; gives its exit code and what stands on the screen."""
-    environment = dev.environment() | {
-        "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}",
-        "COLUMNS": "80",
-        "TERM": "dumb",
-    }
-    ours, its = pty.openpty()
-    with subprocess.Popen(
-        ["bash", "-c", script],
-        cwd=directory,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=its,
-        stderr=its,
-    ) as running:
-        os.close(its)
-        shown = b""
-        # Linux says by an error that nobody has the other end any more.
-        with contextlib.suppress(OSError):
-            while part := os.read(ours, 4096):
-                shown += part
-        os.close(ours)
-    lines = shown.decode().replace("\r\n", "\n").split("\n")
-    return running.returncode, "\n".join(line.rstrip() for line in lines)
-
-
 def test_the_pages_print_what_they_show(tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
 
     with dev.running(tmp_path):
         for typed, shown in BLOCK.findall(PAGE):
-            code, printed = on_a_screen(SETTINGS + EXIT_CODE.sub(ENDS_WITH, typed), tmp_path)
+            code, printed = dev.on_a_screen(SETTINGS + EXIT_CODE.sub(ENDS_WITH, typed), tmp_path)
             assert code == 0, f"{typed}\n{printed}"
             assert at_any_moment(printed) == at_any_moment(shown), f"{typed}\n{printed}"
 

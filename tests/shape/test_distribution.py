@@ -17,7 +17,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 TOOLS = {"grpcio-tools", "uv", "pip-audit"}
 """What the Makefile keeps in a venv of its own."""
 
-PAGES = [TOP / "README.md", *(TOP / name / "README.md" for name in ("producers", "deployments", "sql"))]
+PAGES = [TOP / "README.md", *(TOP / name / "README.md" for name in ("deployments", "sql"))]
 _INSTALL = re.compile(r"\b(?:pipx?3?|uv(?: pip| tool)?) (?:install|wheel|add|download)\b([^`;)&]*)")
 _WITH_VALUE = {"-r", "--requirement", "-c", "--constraint", "--wheel-dir", "--target"}
 

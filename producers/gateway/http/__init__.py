@@ -1,4 +1,4 @@
-"""The HTTP gateway: JSON over HTTP in, a result per event out, and 202 only for what SQS has accepted.
+"""The gateway's HTTP server.
 
 connection ─▶ protocol (time, size, bad HTTP) ─▶ app (routes, problems) ─▶ reading ─▶ Intake ─▶ answers
 """
