@@ -1,9 +1,9 @@
 """A fresh database per test, cloned from a migrated template, and what speaks to it."""
 
-import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -20,8 +20,7 @@ from processor.patience import Patience
 from processor.schemas import Schemas
 from processor.store import Store
 from tests.builders import ORDER_SCHEMA
-
-_numbers = itertools.count(1)
+from tests.database_pool import DatabasePool
 
 REGISTRY_WAITS = """
     SELECT 1 FROM pg_locks
@@ -51,17 +50,18 @@ def template(server_url: str) -> Iterator[str]:
         admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def database_pool(server_url: str, template: str) -> Iterator[DatabasePool]:
+    with closing(DatabasePool(server_url, template)) as pool:
+        yield pool
+
+
 @pytest.fixture
-def database_url(server_url: str, template: str) -> Iterator[str]:
+def database_url(database_pool: DatabasePool) -> Iterator[str]:
     """The owner's URL of a database of this test's own, seeded as the template is."""
-    name = f"{template}_{next(_numbers)}"
-    with psycopg.connect(server_url, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        # Rights on a database itself are not copied with it.
-        with psycopg.connect(_at(server_url, name), autocommit=True) as connection:
-            connection.execute("SELECT keep_rights_from_public()")
-        yield _at(server_url, name)
-        admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    name = database_pool.lend()
+    yield database_pool.url(name)
+    database_pool.give_back(name)
 
 
 @pytest.fixture
