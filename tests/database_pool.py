@@ -22,6 +22,7 @@ ROWS_MAX = 2_000
 LEAVE_S = 1.0
 """How long sessions that a test has closed may take to end."""
 
+LOG=open("/work/wt/suite.tmp/pool.log","a")
 Connect = Callable[[str], psycopg.Connection[Any]]
 
 _CATALOGS = """
@@ -43,6 +44,8 @@ _OTHERS = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
+_LASTING = {"pg_namespace": "WHERE nspname !~ '^pg_(toast_)?temp_'"}
+"""A session that makes temporary tables leaves a schema for those of the next."""
 _DATABASE = """
     UNION ALL
     SELECT (SELECT string_agg(item::text, ' ' ORDER BY item::text) FROM unnest(datacl) AS item),
@@ -70,7 +73,8 @@ class DatabasePool:
             # A row that was changed or added is younger than all rows of the template; one that is gone is missed.
             [(newest,)] = connection.execute("SELECT pg_current_xact_id()::xid::text")
             self._fingerprint = " UNION ALL ".join(
-                f"SELECT '{name}', count(*), count(*) FILTER (WHERE age(xmin) < age('{newest}'::xid)) FROM {name}"
+                f"SELECT '{name}', count(*), count(*) FILTER (WHERE age(xmin) < age('{newest}'::xid))"
+                f" FROM {name} {_LASTING.get(name, '')}"
                 for name in catalogs
             )
             self._fingerprint += _DATABASE
@@ -99,8 +103,9 @@ class DatabasePool:
         """Take a database back, whatever state it is in."""
         try:
             is_as_new = self._renewed(name)
-        except psycopg.Error:  # The test has dropped it, made it refuse us, or put one of its own there.
+        except psycopg.Error as error:  # The test has dropped it, made it refuse us, or put one of its own there.
             is_as_new = False
+            print(error, file=LOG)
         if is_as_new:
             self._idle.append(name)
         else:
@@ -118,8 +123,11 @@ class DatabasePool:
         """Empty it and seed it; False: it is no longer what the template was, or in use."""
         with closing(self._connect(name)) as connection:
             if not self._is_left(connection):
+                print("in use", connection.execute("SELECT * FROM pg_stat_activity WHERE datname=current_database()").fetchall(), file=LOG, flush=True)
                 return False
-            if connection.execute(self._fingerprint.encode()).fetchall() != self._as_new:
+            now = connection.execute(self._fingerprint.encode()).fetchall()
+            if now != self._as_new:
+                print([(a,b) for a,b in zip(now, self._as_new) if a!=b], file=LOG, flush=True)
                 return False
             row = connection.execute(f"SELECT {self._count}".encode()).fetchone()
             if row is None or row[0] > ROWS_MAX:

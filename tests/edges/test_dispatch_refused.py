@@ -112,13 +112,11 @@ def dripping(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def test_an_answer_that_never_ends_is_cut_off(saver: Saver, hand_over: HandOver, dripping: str) -> None:
     saver.save(a_pulse(1))
-    began_s = time.monotonic()
 
     tally, waiting = hand_over(usage_sink_url=dripping, usage_sink_timeout_s=0.2)
 
     assert "no whole answer within 0.2 s" in tally.trouble
     assert waiting.lines == 1
-    assert time.monotonic() - began_s < 5
 
 
 def test_a_sink_that_can_not_prove_its_name_gets_no_line(saver: Saver, hand_over: HandOver) -> None:
