@@ -25,17 +25,17 @@ test: setup
 	  echo "make check:"; cat "$$check"; \
 	  test $$tested -eq 0 -a $$checked -eq 0
 
-# Within half an hour; `.venv/bin/python -m tests.load --help` shows its parts.
+# Within half an hour; `.venv/bin/python -m tests.bench --help` shows its parts.
 bench: .venv/.load
-	@$(BIN)/python -m tests.load bench
+	@$(BIN)/python -m tests.bench bench
 
 # Every fault that we could think of, on real servers, and the oracle after each; `make test` has a short version.
 chaos: setup
-	@$(BIN)/python -m tests.faults chaos
+	@$(BIN)/python -m tests.chaos chaos
 
 # A million messages and a thousand kills.
 soak: setup
-	@$(BIN)/python -m tests.faults soak
+	@$(BIN)/python -m tests.chaos soak
 
 check: setup audit
 	@$(BIN)/ruff format --check .
@@ -51,7 +51,7 @@ audit: setup
 
 # Long, and needs much disk, which it asks for first: what a message and a question cost as the table grows.
 growth: setup
-	@$(BIN)/python -m tests.load.growth
+	@$(BIN)/python -m tests.bench.growth
 
 setup: .venv/.ready
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
-from processor.amqp_ids import base_of
+from processor.brokers.rabbitmq_ids import base_of
 from processor.errors import Reason
-from processor.rights import EVERYTHING, Ground, Rights
-from processor.wire import Attribute, Claimed
+from processor.wire.formats import Attribute, Claimed
+from processor.wire.sender_rights import EVERYTHING, Ground, Rights
 
 SUSPECT_RECEIVE_COUNT = 3
 """From this receive on a delivery is decoded and saved alone: it may be what killed the process before."""

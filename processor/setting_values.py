@@ -6,9 +6,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from processor.envelopes import Producer
-from processor.rights import UNNAMED
-from processor.wire import Identifier
+from processor.wire.envelope import Producer
+from processor.wire.formats import Identifier
+from processor.wire.sender_rights import UNNAMED
 
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 _PRODUCER: TypeAdapter[str] = TypeAdapter(Producer)

@@ -21,8 +21,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from processor.addresses import SourceAddress, source_address
-from processor.aws_hosts import endpoint_of, region_of
+from processor.brokers.aws_hosts import endpoint_of, region_of
+from processor.brokers.source_url import SourceAddress, source_address
 from processor.errors import SettingsError
 from processor.foreign_settings import env_file_names, said_elsewhere, unknown_keys
 from processor.setting_values import json_value, port_fits, producers_of, tenant_ids, tenants_of, url_parts

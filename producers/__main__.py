@@ -8,7 +8,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Before anything is imported: until there is something to clean up, a Ctrl-C simply ends us.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from processor.start import start  # noqa: PLC0415
+    from processor.runtime.start import start  # noqa: PLC0415
 
     start("producers", "main")
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from processor.model import Delivery
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 
 QUEUE = "events"
 SENT_AT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)

@@ -8,18 +8,18 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
-    "tests.fix_servers",
-    "tests.fix_database",
-    "tests.fix_readers",
-    "tests.fix_check",
-    "tests.fix_audit",
-    "tests.fix_tenants",
+    "tests.fixtures.servers",
+    "tests.fixtures.database",
+    "tests.fixtures.readers",
+    "tests.fixtures.check",
+    "tests.fixtures.audit",
+    "tests.fixtures.tenants",
     "tests.rig",
-    "tests.fix_dead_letters",
-    "tests.fix_usage",
-    "tests.fix_restores",
-    "tests.brokers.rabbitmq",
-    "tests.brokers.kafka",
+    "tests.fixtures.dead_letters",
+    "tests.fixtures.usage",
+    "tests.fixtures.restores",
+    "tests.broker_servers.rabbitmq",
+    "tests.broker_servers.kafka",
 ]
 
 # A run of all tests tries the same each time, so that it fails for a change and never by chance. What chance

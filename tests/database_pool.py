@@ -22,7 +22,7 @@ ROWS_MAX = 2_000
 LEAVE_S = 1.0
 """How long sessions that a test has closed may take to end."""
 
-LOG=open("/work/wt/suite.tmp/pool.log","a")
+LOG = open("/work/wt/suite.tmp/pool.log", "a")
 Connect = Callable[[str], psycopg.Connection[Any]]
 
 _CATALOGS = """
@@ -103,7 +103,9 @@ class DatabasePool:
         """Take a database back, whatever state it is in."""
         try:
             is_as_new = self._renewed(name)
-        except psycopg.Error as error:  # The test has dropped it, made it refuse us, or put one of its own there.
+        except (
+            psycopg.Error
+        ) as error:  # The test has dropped it, made it refuse us, or put one of its own there.
             is_as_new = False
             print(error, file=LOG)
         if is_as_new:
@@ -123,11 +125,18 @@ class DatabasePool:
         """Empty it and seed it; False: it is no longer what the template was, or in use."""
         with closing(self._connect(name)) as connection:
             if not self._is_left(connection):
-                print("in use", connection.execute("SELECT * FROM pg_stat_activity WHERE datname=current_database()").fetchall(), file=LOG, flush=True)
+                print(
+                    "in use",
+                    connection.execute(
+                        "SELECT * FROM pg_stat_activity WHERE datname=current_database()"
+                    ).fetchall(),
+                    file=LOG,
+                    flush=True,
+                )
                 return False
             now = connection.execute(self._fingerprint.encode()).fetchall()
             if now != self._as_new:
-                print([(a,b) for a,b in zip(now, self._as_new) if a!=b], file=LOG, flush=True)
+                print([(a, b) for a, b in zip(now, self._as_new) if a != b], file=LOG, flush=True)
                 return False
             row = connection.execute(f"SELECT {self._count}".encode()).fetchone()
             if row is None or row[0] > ROWS_MAX:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from processor.addresses import source_address
-from processor.sources.kafka import KafkaSource
-from tests.brokers.kafka import Mock
+from processor.brokers.source_url import source_address
+from processor.sources.kafka.source import KafkaSource
+from tests.broker_servers.kafka import Mock
 
 SESSION_S = 2.0
 """Short, because the mock lets a group wait for nearly as long whenever a member comes or goes."""

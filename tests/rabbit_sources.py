@@ -4,8 +4,8 @@ import sys
 from typing import Any
 
 from processor.settings import Settings
-from processor.sources.rabbitmq import OnArrival, RabbitMqSource
-from tests.brokers.rabbitmq import RabbitQueue
+from processor.sources.rabbitmq.source import OnArrival, RabbitMqSource
+from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.rig import wait_until
 
 

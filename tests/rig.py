@@ -14,10 +14,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from processor.audit import Report, audit
-from processor.devstack.children import free_port
+from processor.devstack.servers.children import free_port
 from processor.devstack.stack import BAD_SHARES, Stack
-from processor.sources.sqs import SqsSource
+from processor.operations.audit import Report, audit
+from processor.sources.sqs.source import SqsSource
 
 VISIBILITY_S = 3
 BUSY_MIN = 100

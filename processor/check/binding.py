@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from processor.bindings import ANY_SENDER, Bindings
 from processor.check import Finding, listed, tell
+from processor.validation.tenant_bindings import ANY_SENDER, Bindings
 
 
 def judge_binding(bindings: Bindings, registered: Sequence[str]) -> Finding:

@@ -7,8 +7,6 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from processor import migrations
-from processor.bindings import UNBOUND, Bindings
 from processor.check import Finding, judge, listed, tell
 from processor.check.binding import judge_binding
 from processor.check.clock import Now, compare_clock, utc_now
@@ -18,12 +16,14 @@ from processor.check.queue_rules import look_at_queue_rules
 from processor.check.roles import look_at_roles, missing_rights, wanted_by
 from processor.check.storage import look_at_storage
 from processor.check.usable import look_at_schemas
-from processor.connection import Deadline
+from processor.database import migrations
+from processor.database.connection import Deadline
+from processor.database.queries import queries
+from processor.database.sqlstates import name_of
 from processor.errors import StoreFault, StoreUnavailable
 from processor.model import QueueRules
-from processor.queries import queries
-from processor.sqlstates import name_of
-from processor.storage_alarm import Limits
+from processor.operations.storage_alarm import Limits
+from processor.validation.tenant_bindings import UNBOUND, Bindings
 
 VERSION_MIN = 15
 _VERSION_STEP = 10_000

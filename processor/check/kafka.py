@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterator, Mapping
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]  # without __all__
 
-from processor.addresses import SourceAddress
+from processor.brokers.kafka import NO_TOPIC, REFUSED, an_onlooker, configuration, lag_of, name_of, place
+from processor.brokers.source_url import SourceAddress
 from processor.check import Finding, judge, listed, tell
 from processor.check.queue import RETENTION_S_MIN
-from processor.kafka_client import NO_TOPIC, REFUSED, an_onlooker, configuration, lag_of, name_of, place
 from processor.settings import DAYS_MAX, Settings
 
 _ASK_S_MAX = 3.0

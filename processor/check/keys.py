@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 
 from processor.check import Finding, listed, tell
-from processor.queries import queries
+from processor.database.queries import queries
 
 
 def look_at_keys(connection: psycopg.Connection[Any]) -> Finding:

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 from processor.check import Finding, listed, tell
-from processor.queries import queries
+from processor.database.queries import queries
 
 _KEPT_MAX = 10
 """As many kinds of misses are named, the largest first."""

@@ -7,11 +7,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from processor.aws_advice import advice
-from processor.bounds import NOT_READABLE, http_date
+from processor.brokers.aws_advice import advice
 from processor.check import Finding, judge, tell
 from processor.check.clock import Now, compare_clock, utc_now
 from processor.settings import Settings
+from processor.wire.bounds import NOT_READABLE, http_date
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

@@ -5,11 +5,11 @@ from typing import Any
 
 import psycopg
 
-from processor import reader
-from processor.bindings import Bindings
 from processor.check import Finding, listed, tell
 from processor.model import QueueRules
-from processor.rights import shown
+from processor.operations import reader
+from processor.validation.tenant_bindings import Bindings
+from processor.wire.sender_rights import shown
 
 
 def look_at_queue_rules(

@@ -3,8 +3,8 @@
 Nothing is taken from the queue, and nothing is declared: each hand-over counts as a receive of a message.
 """
 
-from processor.addresses import SourceAddress
-from processor.amqp_link import FAILED, Ended, count_waiting, ended
+from processor.brokers.rabbitmq import FAILED, Ended, count_waiting, ended
+from processor.brokers.source_url import SourceAddress
 from processor.check import Finding, judge, tell
 from processor.settings import KEY_DAYS_ADVISED, Settings
 

@@ -12,8 +12,8 @@ from psycopg.rows import dict_row
 
 from processor.check import Finding, judge, listed, tell
 from processor.check.limits import OF_THE_SERVER, SERVER, every_login, limits_of
-from processor.connection import hidden_relations
-from processor.queries import queries
+from processor.database.connection import hidden_relations
+from processor.database.queries import queries
 
 _CHANGE = "UPDATE"
 

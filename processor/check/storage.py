@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 
 from processor.check import Finding, judge, tell
-from processor.storage_alarm import Limits, find_large
+from processor.operations.storage_alarm import Limits, find_large
 
 _NAMED_MAX = 6
 _GIB = 2**30

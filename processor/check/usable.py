@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 
 from processor.check import Finding, judge, listed
+from processor.database.queries import queries
 from processor.errors import SettingsError
-from processor.queries import queries
-from processor.validation.judge import require_usable
+from processor.schemas.judge.client import require_usable
 
 
 def look_at_schemas(connection: psycopg.Connection[Any]) -> Finding:

@@ -5,30 +5,14 @@
 
 import click
 
-from processor import logs
-from processor.cli import (
-    books,
-    counter,
-    dead_letters,
-    dispatch,
-    keys,
-    meters,
-    proof,
-    queues,
-    reconcile,
-    registry,
-    rejections,
-    retention,
-    schemas,
-    service,
-    settings,
-    stack,
-    usage,
-    windows,
-)
+from processor.cli import service, settings, stack
 from processor.cli.errors import Commands
-from processor.start import run
-from processor.terminal import HelpFormatter
+from processor.cli.operations import audit, dead_letters, rejections, retention, trace
+from processor.cli.registry import keys, queues, schemas, tenants
+from processor.cli.usage import counter, dispatch, meters, reconcile, totals, windows
+from processor.runtime import logs
+from processor.runtime.start import run
+from processor.runtime.terminal import HelpFormatter
 
 click.Context.formatter_class = HelpFormatter
 
@@ -51,18 +35,18 @@ def cli() -> None:
 for family in (
     stack,
     service,
-    registry,
+    tenants,
     schemas,
     queues,
     keys,
     meters,
     rejections,
     dead_letters,
-    books,
-    proof,
+    trace,
+    audit,
     reconcile,
     retention,
-    usage,
+    totals,
     windows,
     dispatch,
     counter,

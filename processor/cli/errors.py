@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from processor.errors import Incompatible, ProcessorError, SettingsError, Stopped, Unavailable
-from processor.escaping import escaped
-from processor.terminal import fit
+from processor.runtime.escaping import escaped
+from processor.runtime.terminal import fit
 
 
 class Exit(IntEnum):

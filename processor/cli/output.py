@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from processor.escaping import escaped, json_escaped
-from processor.terminal import print_cells, say
+from processor.runtime.escaping import escaped, json_escaped
+from processor.runtime.terminal import print_cells, say
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -2,7 +2,7 @@
 
 import time
 
-from processor.terminal import say
+from processor.runtime.terminal import say
 
 _EVERY_S = 5.0
 

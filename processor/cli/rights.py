@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import click
 
 from processor.errors import SettingsError
-from processor.rights import VOID, shown
 from processor.setting_values import identifier, producer, producers_of
+from processor.wire.sender_rights import VOID, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 

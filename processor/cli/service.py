@@ -8,17 +8,18 @@ from uuid import uuid4
 
 import click
 
-from processor import logs, migrations
-from processor.addresses import with_password_of
+from processor.brokers.source_url import with_password_of
 from processor.check import summed_up
+from processor.check.exposure import require_unguessable
 from processor.cli.errors import Exit, exit_code_of
 from processor.cli.output import json_option, print_json, print_table
 from processor.cli.paths import NamedPath
+from processor.database import migrations
 from processor.errors import SettingsError
-from processor.exposure import require_unguessable
+from processor.runtime import logs
+from processor.runtime.supervisor import die_of
+from processor.runtime.terminal import say
 from processor.settings import Settings
-from processor.supervisor import die_of
-from processor.terminal import say
 from processor.usage.counter import Selection
 from processor.wiring import commands, database, service
 from processor.wiring.counting import CountsOfRun

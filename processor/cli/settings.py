@@ -3,9 +3,9 @@
 import click
 
 from processor.cli.output import json_option, print_json, print_table
+from processor.runtime.terminal import say
 from processor.settings import Settings
 from processor.settings_shown import in_force, template
-from processor.terminal import say
 
 
 @click.command()

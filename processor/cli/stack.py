@@ -17,8 +17,8 @@ def demo(events: int, seed: int) -> None:
 
     Ends by itself; exit code 0 only if the audit holds.
     """
-    from processor.devstack.binaries import require_extra  # noqa: PLC0415 - an extra
     from processor.devstack.demo import run_demo  # noqa: PLC0415 - an extra, imported when asked for
+    from processor.devstack.servers.binaries import require_extra  # noqa: PLC0415 - an extra
 
     require_extra()
     raise SystemExit(run_demo(events=events, seed=seed))
@@ -35,8 +35,8 @@ def demo(events: int, seed: int) -> None:
 )
 def dev(env_file: Path | None, fresh: bool) -> None:
     """Keep a PostgreSQL and an SQS up on 127.0.0.1, with the processor running, until Ctrl-C."""
-    from processor.devstack.binaries import require_extra  # noqa: PLC0415 - an extra
     from processor.devstack.dev import run_dev  # noqa: PLC0415 - an extra, imported when asked for
+    from processor.devstack.servers.binaries import require_extra  # noqa: PLC0415 - an extra
 
     require_extra()
     raise SystemExit(run_dev(env_file=env_file, fresh=fresh))

@@ -16,11 +16,11 @@ from pathlib import Path
 import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 
-from processor.devstack.children import Child, DevstackError, free_port, uninterrupted
 from processor.devstack.hand_over import show_hand_over, since
 from processor.devstack.interrupts import Interrupted, Interrupts, interrupts
 from processor.devstack.progress import Progress, Seen, Watch
 from processor.devstack.report import Report
+from processor.devstack.servers.children import Child, DevstackError, free_port, uninterrupted
 from processor.devstack.stack import BAD_SHARES, Stack, wait_until_ready
 from processor.errors import ProcessorError
 

@@ -20,7 +20,11 @@ from typing import Never
 import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 
-from processor.devstack.children import (
+from processor.devstack.directory import claim_directory
+from processor.devstack.env_file import check_env_file, remove_env_file, write_env_file
+from processor.devstack.guide import guide
+from processor.devstack.interrupts import Interrupted, Interrupts, interrupts
+from processor.devstack.servers.children import (
     Child,
     DevstackError,
     DirectoryLock,
@@ -28,10 +32,6 @@ from processor.devstack.children import (
     preferred_port,
     uninterrupted,
 )
-from processor.devstack.directory import claim_directory
-from processor.devstack.env_file import check_env_file, remove_env_file, write_env_file
-from processor.devstack.guide import guide
-from processor.devstack.interrupts import Interrupted, Interrupts, interrupts
 from processor.devstack.stack import Stack, wait_until_ready
 from processor.errors import ProcessorError, SettingsError
 

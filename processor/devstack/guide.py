@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.devstack.stack import BAD_SHARES, Stack, program, shell_path
 
 AWSLOCAL_PORT = 4566

@@ -10,11 +10,11 @@ from decimal import Decimal
 
 import psycopg
 
-from processor.devstack.children import DevstackError, uninterrupted
+from processor.database.queries import queries
 from processor.devstack.report import Report
-from processor.devstack.sink import Group, Receiver
+from processor.devstack.servers.children import DevstackError, uninterrupted
+from processor.devstack.servers.sink import Group, Receiver
 from processor.devstack.stack import Stack
-from processor.queries import queries
 
 STEP_S = 0.37
 """Seconds between two invented events; with it is reckoned how long ago the first of them has to happen."""

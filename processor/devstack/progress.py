@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from processor.database.queries import queries
 from processor.devstack.stack import Stack
-from processor.queries import queries
 
 PLAIN_INTERVAL_S = 2.0
 ACCEPTED = b'"accepted"'

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from processor.devstack.sink import Books, Group
+from processor.database.queries import queries
+from processor.devstack.servers.sink import Books, Group
 from processor.devstack.stack import program, shell_path
 from processor.errors import Reason
-from processor.queries import queries
-from processor.terminal import print_fitting
+from processor.runtime.terminal import print_fitting
 
 
 class Report:

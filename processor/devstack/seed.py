@@ -10,9 +10,9 @@ from typing import Any
 
 import psycopg
 
-from processor.queries import queries
-from processor.registry import add_tenant, publish_schema
-from processor.validation.schema_text import schema_text, schema_value
+from processor.database.queries import queries
+from processor.operations.registry import add_tenant, publish_schema
+from processor.schemas.schema_text import schema_text, schema_value
 
 SAMPLES = Path(__file__).with_name("samples")
 SUFFIX = ".schema.json"

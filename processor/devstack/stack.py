@@ -17,11 +17,11 @@ from pathlib import Path
 
 import psycopg
 
-from processor.devstack.children import Child, DevstackError, spawn, start_log, uninterrupted
-from processor.devstack.postgres import EmbeddedPostgres
+from processor.database.queries import queries
 from processor.devstack.seed import seed
-from processor.devstack.sqs import CREDENTIAL, REGION, EmbeddedSqs
-from processor.queries import queries
+from processor.devstack.servers.children import Child, DevstackError, spawn, start_log, uninterrupted
+from processor.devstack.servers.postgres import EmbeddedPostgres
+from processor.devstack.servers.sqs import CREDENTIAL, REGION, EmbeddedSqs
 
 DATABASE = "events"
 QUEUE = "events"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from processor.beside import from_outside
 from processor.model import Delivery, Settlement
-from processor.wire import Attribute
+from processor.wire.beside import from_outside
+from processor.wire.formats import Attribute
 
 _STEP_S = 0.01
 

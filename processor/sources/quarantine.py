@@ -12,10 +12,10 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from processor.database.queries import queries
 from processor.errors import SourceUnavailable
 from processor.model import Delivery, Settlement
-from processor.queries import queries
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from processor.errors import SettingsError
-from processor.escaping import json_escaped
+from processor.runtime.escaping import json_escaped
 
 SUFFIX = ".json"
 

@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg.rows import tuple_row
 
-from processor.connection import require_all_rows
+from processor.database.connection import require_all_rows
+from processor.database.queries import queries
 from processor.errors import NotFound, SettingsError
-from processor.queries import queries
 from processor.usage.count_files import Replacement, file_name
 
 Connection: TypeAlias = psycopg.Connection[Any]

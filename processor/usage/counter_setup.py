@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from processor import registry
+from processor.database.queries import queries
 from processor.errors import SettingsError
-from processor.queries import queries
+from processor.operations import registry
 from processor.usage import meters
 from processor.usage.doubts import Doubt
 from processor.usage.meters import Definition

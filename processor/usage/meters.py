@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from processor.database.queries import queries
 from processor.errors import Busy, NotFound, ProcessorError, SettingsError
-from processor.queries import queries
 from processor.usage.doubts import Doubt, doubts_of
 from processor.usage.selection import Connection, Row
 

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 from psycopg.rows import dict_row
 
+from processor.database.queries import queries
 from processor.errors import SettingsError
-from processor.queries import queries
 from processor.usage.selection import Connection, Row, Selection, choose, digits, moment
 
 _PAGE = 2000

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.rows import dict_row
 
-from processor.books_lock import books_held
+from processor.database.books_lock import books_held
+from processor.database.queries import queries
 from processor.errors import NotFound, SettingsError
-from processor.queries import queries
 from processor.usage.selection import Chosen, Connection, Row, Selection, choose, digits, moment
 
 STEP_SIZE = 500

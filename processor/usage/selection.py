@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg.rows import dict_row
 
+from processor.database.queries import queries
 from processor.errors import NotFound, SettingsError
-from processor.queries import queries
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = dict[str, Any]

@@ -15,7 +15,7 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from processor.queries import queries
+from processor.database.queries import queries
 from processor.usage.selection import Connection, Row, Selection, choose, digits, moment
 
 LISTED_MAX = 20

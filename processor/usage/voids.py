@@ -2,7 +2,7 @@
 
 from psycopg.rows import dict_row
 
-from processor.queries import queries
+from processor.database.queries import queries
 from processor.usage.selection import Connection, Row
 
 WHYS = {

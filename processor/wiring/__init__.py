@@ -9,20 +9,20 @@ from typing import Any
 
 import psycopg
 
-from processor.bindings import Bindings
-from processor.connection import connect, while_server_answers
+from processor.database.connection import connect, while_server_answers
+from processor.database.sqlstates import Remedy, name_of, remedy
+from processor.decoding.routing_keys import RoutingKeys
 from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
 from processor.model import QueueRules
-from processor.patience import Patience
-from processor.reject_alarm import Limits
-from processor.routing_keys import RoutingKeys
-from processor.schemas import Schemas
+from processor.operations.reject_alarm import Limits
+from processor.operations.storage_alarm import Limits as StorageLimits
+from processor.runtime.outages import Patience
+from processor.schemas.judge.client import JudgeProcess
 from processor.settings import Settings
-from processor.sqlstates import Remedy, name_of, remedy
-from processor.storage_alarm import Limits as StorageLimits
-from processor.store import Judge, Store
-from processor.suspects import SuspectLimits
-from processor.validation.judge import JudgeProcess
+from processor.store.store import Judge, Store
+from processor.validation.receive_limit import SuspectLimits
+from processor.validation.tenant_bindings import Bindings
+from processor.validation.validator import Schemas
 
 _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 

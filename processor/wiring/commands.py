@@ -9,22 +9,23 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from processor import exposure, migrations, retention
-from processor.audit import Report, audit
-from processor.bindings import UNBOUND, Bindings
-from processor.check import Finding, judge, not_set, tell
+from processor.check import Finding, exposure, judge, not_set, tell
 from processor.check.database import SaidBySettings, check_database
 from processor.check.queue import check_queue
-from processor.connection import connect, require_all_rows
-from processor.dead_letters import DeadLetterJudge, bring_in, look
+from processor.database import migrations
+from processor.database.connection import connect, require_all_rows
 from processor.errors import NotFound, SettingsError, Stopped, StoreUnavailable
 from processor.foreign_settings import said_elsewhere
 from processor.model import Rejection
-from processor.patience import Patience
-from processor.pipeline import once
+from processor.operations import retention
+from processor.operations.audit import Report, audit
+from processor.operations.dead_letters import DeadLetterJudge, bring_in, look
+from processor.pipeline.pipeline import once
+from processor.runtime.outages import Patience
 from processor.settings import Settings, names
 from processor.sources.quarantine import QuarantineSource, Selection, take_back
-from processor.sources.sqs import SqsSource, sqs_client
+from processor.sources.sqs.source import SqsSource, sqs_client
+from processor.validation.tenant_bindings import UNBOUND, Bindings
 from processor.wiring import database, make_schemas, make_store, rules_of_settings, storage_limits
 from processor.wiring.sources import check_source, source_depth
 

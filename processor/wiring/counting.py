@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from processor.errors import Stopped, StoreUnavailable
-from processor.patience import Patience
+from processor.runtime.outages import Patience
 from processor.settings import Settings
 from processor.usage.count_files import require_writable
 from processor.usage.counter import Counts, Selection, find_counters, forget_run, forget_runs, write_counts

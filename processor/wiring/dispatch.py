@@ -10,20 +10,21 @@ from urllib.parse import urlsplit
 import psycopg
 import structlog
 
-from processor import metrics, migrations
-from processor.addresses import source_address
+from processor.brokers.source_url import source_address
 from processor.check.roles import RIGHTS, missing_rights, update_of
-from processor.connection import Deadline, connect
+from processor.database import migrations
+from processor.database.connection import Deadline, connect
+from processor.database.queries import queries
+from processor.database.sqlstates import Remedy, name_of, remedy
 from processor.errors import SettingsError, Stopped, StoreFault, StoreUnavailable, Unavailable
-from processor.patience import Patience
-from processor.probes import Probes
-from processor.queries import queries
+from processor.handover.batches import Waiting
+from processor.handover.dispatcher import Dispatcher, Limits, Tally
+from processor.handover.export import export, require_new
+from processor.handover.sink import HttpSink, Sink
+from processor.runtime import metrics
+from processor.runtime.outages import Patience
+from processor.runtime.probes import Probes
 from processor.settings import Settings
-from processor.sqlstates import Remedy, name_of, remedy
-from processor.usage.batches import Waiting
-from processor.usage.dispatcher import Dispatcher, Limits, Tally
-from processor.usage.export import export, require_new
-from processor.usage.sink import HttpSink, Sink
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -215,7 +216,7 @@ def _sink(settings: Settings) -> Sink:
             timeout_s=settings.usage_sink_timeout_s,
         )
     try:
-        from processor.usage.kafka_sink import KafkaSink  # noqa: PLC0415 - an extra's driver
+        from processor.handover.kafka_sink import KafkaSink  # noqa: PLC0415 - an extra's driver
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"USAGE_SINK_URL is of kafka, and the package {error.name} is not installed; run: "

@@ -10,30 +10,31 @@ from typing import Any
 import psycopg
 import structlog
 
-from processor import metrics, migrations
-from processor.board import Watched
 from processor.check.roles import TO_SAVE, missing_rights
-from processor.connection import Deadline, connect
-from processor.cores import settle_down
-from processor.deaths import ended_by_a_dead_thread
+from processor.database import migrations
+from processor.database.connection import Deadline, connect
+from processor.database.queries import queries
 from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stopped, StoreFault
-from processor.forgetter import Forgetter
-from processor.limits import RECEIVE_SIZE_MAX, Limits
 from processor.model import Settlement, Verdict
-from processor.outcome_log import log_outcomes
-from processor.patience import Patience
-from processor.pipeline import Pipeline
-from processor.probes import Probes
-from processor.queries import queries
-from processor.reject_alarm import RejectAlarm
-from processor.schemas import Schemas
+from processor.operations.reject_alarm import RejectAlarm
+from processor.operations.storage_alarm import StorageAlarm
+from processor.pipeline.forgetter import Forgetter
+from processor.pipeline.limits import RECEIVE_SIZE_MAX, Limits
+from processor.pipeline.outcome_counts import Tally
+from processor.pipeline.outcome_log import log_outcomes
+from processor.pipeline.pipeline import Pipeline
+from processor.runtime import metrics
+from processor.runtime.outages import Patience
+from processor.runtime.probes import Probes
+from processor.runtime.process_tuning import settle_down
+from processor.runtime.supervisor import Supervisor, Worker, alone
+from processor.runtime.thread_deaths import ended_by_a_dead_thread
+from processor.runtime.worker_board import Watched
+from processor.schemas.judge.client import JudgeProcess
 from processor.settings import Settings
 from processor.sources import RunningSource
-from processor.storage_alarm import StorageAlarm
-from processor.store import Store
-from processor.supervisor import Supervisor, Worker, alone
-from processor.tally import Tally
-from processor.validation.judge import JudgeProcess
+from processor.store.store import Store
+from processor.validation.validator import Schemas
 from processor.wiring import database, make_schemas, make_store, reject_alarm_limits, storage_limits
 from processor.wiring.sources import open_source
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
-from processor.addresses import Kind, SourceAddress
+from processor.brokers.source_url import Kind, SourceAddress
 from processor.check import Finding
 from processor.errors import SettingsError
-from processor.retention import forgotten_before
+from processor.operations.retention import forgotten_before
 from processor.settings import Settings
 from processor.sources import RunningSource
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from processor.wiring import database
 
 
@@ -32,10 +32,10 @@ def open_source(settings: Settings, on_arrival: Callable[[Sequence[str]], object
         return SqsSource.open(settings)
     try:
         if address.kind == "rabbitmq":
-            from processor.sources.rabbitmq import RabbitMqSource  # noqa: PLC0415 - an extra's driver
+            from processor.sources.rabbitmq.source import RabbitMqSource  # noqa: PLC0415 - an extra's driver
 
             return RabbitMqSource.open(settings, address, on_arrival)
-        from processor.sources.kafka import KafkaSource  # noqa: PLC0415 - an extra's driver
+        from processor.sources.kafka.source import KafkaSource  # noqa: PLC0415 - an extra's driver
 
         return KafkaSource.open(settings, address, partial(_forgotten_before, settings))
     except ModuleNotFoundError as error:
@@ -70,7 +70,7 @@ def _check_rabbitmq(settings: Settings, address: SourceAddress) -> list[Finding]
 
 
 def _rabbitmq_depth(_settings: Settings, address: SourceAddress) -> Mapping[str, int]:
-    from processor.sources.rabbitmq import queue_depth  # noqa: PLC0415 - an extra's driver
+    from processor.sources.rabbitmq.source import queue_depth  # noqa: PLC0415 - an extra's driver
 
     return queue_depth(address)
 
@@ -82,7 +82,7 @@ def _check_kafka(settings: Settings, address: SourceAddress) -> list[Finding]:
 
 
 def _kafka_depth(_settings: Settings, address: SourceAddress) -> Mapping[str, int]:
-    from processor.sources.kafka import queue_depth  # noqa: PLC0415 - an extra's driver
+    from processor.sources.kafka.source import queue_depth  # noqa: PLC0415 - an extra's driver
 
     return queue_depth(address)
 

@@ -13,24 +13,24 @@ from typing import Any
 
 import psycopg
 
-from processor import migrations
-from processor.columns import storable_text
-from processor.connection import require_all_rows
+from processor.database import migrations
+from processor.database.connection import require_all_rows
+from processor.database.queries import queries
+from processor.decoding.mapping import parse
 from processor.devstack.seed import sample
 from processor.errors import Reason, SettingsError
-from processor.mapping import parse
 from processor.model import Delivery, EventSchema, Message, QueueRules, Registry
-from processor.queries import queries
-from processor.queue_rules import require_name
-from processor.registry import require_publishable
-from processor.registry_rows import read_registry
-from processor.rights import VOID
-from processor.schema_trial import Asked, Report, planned, stored_texts, try_out
-from processor.schemas import Schemas
+from processor.operations.queue_rules import require_name
+from processor.operations.registry import require_publishable
+from processor.operations.schema_trial import Asked, Report, planned, stored_texts, try_out
+from processor.schemas.judge.client import require_usable
+from processor.schemas.schema_text import schema_text
 from processor.settings import Settings
-from processor.validation.judge import require_usable
-from processor.validation.schema_text import schema_text
-from processor.wire import PULSE, Attribute, Claimed, Envelope, Malformed
+from processor.store.registry_rows import read_registry
+from processor.store.rows import storable_text
+from processor.validation.validator import Schemas
+from processor.wire.formats import PULSE, Attribute, Claimed, Envelope, Malformed
+from processor.wire.sender_rights import VOID
 from processor.wiring import database, make_schemas
 
 STORED, READ = "stored", "read"

@@ -6,15 +6,15 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from processor import migrations
-from processor.connection import require_all_rows
+from processor.database import migrations
+from processor.database.connection import require_all_rows
 from processor.errors import SettingsError
+from processor.handover.reconcile import Choice, Reconciled, nothing_lost, reconcile
+from processor.handover.sink_lines import read_lines
 from processor.settings import Settings
 from processor.usage.query import totals
 from processor.usage.rebuild import Rebuilt, rebuild
-from processor.usage.reconcile import Choice, Reconciled, nothing_lost, reconcile
 from processor.usage.selection import Row, Selection
-from processor.usage.sink_lines import read_lines
 from processor.usage.verify import Report, verify
 from processor.usage.voids import idle_voids
 from processor.wiring import database

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from processor.errors import ProcessorError, SettingsError, Unavailable
-from processor.escaping import escaped
-from processor.terminal import HelpFormatter, fit
+from processor.runtime.escaping import escaped
+from processor.runtime.terminal import HelpFormatter, fit
 from producers.cli import fake, load, send, validate
 from producers.cli.sending import EXIT_REFUSED
 from producers.gateway.cli import gateway

@@ -10,10 +10,10 @@ import click
 
 from producers.cli.interrupt import Interrupt
 from producers.cli.sending import Delivery, deliver, shared_options
-from producers.fake import SAMPLE_TENANTS, Plan, fake_messages, sample_tenants
-from producers.outgoing import Outgoing
-from producers.publish import BATCH_SIZE_MAX, Publisher
-from producers.report import Tally
+from producers.fake.messages import SAMPLE_TENANTS, Plan, fake_messages, sample_tenants
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import BATCH_SIZE_MAX, Publisher
+from producers.publishers.report import Tally
 
 LATENCY_S_MAX = 0.25
 """How long a message of a slow trickle may wait for others to fill its batch."""

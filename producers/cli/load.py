@@ -11,16 +11,16 @@ from typing import Any
 import click
 
 from processor.errors import ProcessorError
-from processor.manifest import ManifestWriter
+from processor.runtime.terminal import say
 from processor.settings import Settings
-from processor.terminal import say
+from processor.wire.manifest import ManifestWriter
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
 from producers.cli.sending import EXIT_REFUSED
-from producers.load import Effort, Load
-from producers.load_client import Target
-from producers.load_pulses import Plan
-from producers.load_report import draw
-from producers.report import Display
+from producers.load.client import Target
+from producers.load.pulses import Plan
+from producers.load.report import draw
+from producers.load.run import Effort, Load
+from producers.publishers.report import Display
 
 
 @click.command()

@@ -7,10 +7,10 @@ import click
 
 from producers.cli.interrupt import Interrupt, InterruptibleStream
 from producers.cli.sending import Delivery, deliver, shared_options
-from producers.lines import Reading, read_messages
-from producers.outgoing import Outgoing
-from producers.publish import BATCH_SIZE_MAX, Publisher
-from producers.report import Tally
+from producers.publishers.lines import Reading, read_messages
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import BATCH_SIZE_MAX, Publisher
+from producers.publishers.report import Tally
 
 
 @click.command()

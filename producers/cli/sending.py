@@ -10,14 +10,14 @@ from pathlib import Path
 import click
 
 from processor.errors import ProcessorError
-from processor.manifest import ManifestWriter
+from processor.runtime.terminal import say
 from processor.settings import Settings
-from processor.terminal import say
+from processor.wire.manifest import ManifestWriter
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
-from producers.doors.opening import DOORS, open_door
-from producers.outgoing import Outgoing
-from producers.publish import OUTAGE_S_MAX, Publisher
-from producers.report import Display, Tally
+from producers.publishers.opening import DOORS, open_door
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import OUTAGE_S_MAX, Publisher
+from producers.publishers.report import Display, Tally
 
 EXIT_REFUSED = 1
 

@@ -8,12 +8,12 @@ import click
 import orjson
 
 from processor.errors import SettingsError
-from processor.escaping import escaped, json_escaped
+from processor.runtime.escaping import escaped, json_escaped
+from processor.runtime.terminal import say
+from processor.schemas.documents.preparing import HowToRead
+from processor.schemas.documents.schema_files import schema_options
 from processor.settings import UNWRAPS, Settings
-from processor.terminal import say
-from processor.validation.preparing import HowToRead
-from processor.validation.schema_files import schema_options
-from producers.given_schemas import read_given
+from producers.cli.given_schemas import read_given
 
 if TYPE_CHECKING:
     from processor.wiring.trial import Trial

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from processor import logs
-from processor.cores import settle_down
 from processor.errors import SettingsError
+from processor.runtime import logs
+from processor.runtime.process_tuning import settle_down
 from processor.settings import Settings
 
 _EXTRA = frozenset(
@@ -112,7 +112,7 @@ def grpc(host: str | None, port: int | None, json_logs: bool | None, compat: str
     # Its C core reads this when it is loaded, and writes past all logs, as often as a client likes.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     _run(
-        "producers.gateway.grpc_server",
+        "producers.gateway.grpc.server",
         json_logs,
         gateway_host=host,
         gateway_grpc_port=port,

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from processor.beside import content_encodings
+from processor.wire.beside import content_encodings
 from producers.gateway import metrics
 from producers.gateway.effort import ATTRIBUTE, ITEM, Effort
-from producers.gateway.gather import FULL, Gather, Request
 from producers.gateway.items import Caller, Item, Refusal, Why, Word
+from producers.gateway.queue.gather import FULL, Gather, Request
+from producers.gateway.queue.sending import Sending
 from producers.gateway.quotas import Quotas
 from producers.gateway.reading import Event, Reading, trace_of
-from producers.gateway.sending import Sending
 
 BREATH_WEIGHT = 32 * 1024
 """What is read of one request at a stretch, before others have their turn."""

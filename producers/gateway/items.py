@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from processor.rights import NEITHER, NO_GROUND, Ground, Rights
+from processor.wire.sender_rights import NEITHER, NO_GROUND, Ground, Rights
 
 T = TypeVar("T")
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import psycopg
 
-from processor.api_keys import EXPECTED, read_key
-from processor.connection import Deadline, connect, require_all_rows
+from processor.database.connection import Deadline, connect, require_all_rows
 from processor.errors import ProcessorError
-from processor.reader import known_keys
-from processor.rights import EVERYTHING, Rights
+from processor.operations.reader import known_keys
+from processor.wire.api_key import EXPECTED, read_key
+from processor.wire.sender_rights import EVERYTHING, Rights
 from producers.gateway.items import Caller, Refusal, Why
 
 STALE_AFTER_S = 60.0

@@ -9,21 +9,21 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import where
 
-from processor.aws_advice import with_advice
+from processor.brokers.aws_advice import with_advice
+from processor.brokers.fast_sqs.plain_case import oddity, signer_of
 from processor.errors import SettingsError
-from processor.lean_sqs.plain_case import oddity, signer_of
 from processor.setting_values import producers_of
 from processor.settings import Settings
-from producers.doors.sqs import SqsDoor
 from producers.gateway.effort import Effort
 from producers.gateway.intake import QueueIntake
 from producers.gateway.keys import DatabaseKeys, OpenDoor
-from producers.gateway.lean import LeanSenders
-from producers.gateway.posting import Endpoint
+from producers.gateway.queue.fast_sqs import LeanSenders
+from producers.gateway.queue.posting import Endpoint
+from producers.gateway.queue.sending import Senders, Sending
 from producers.gateway.quotas import Quotas
 from producers.gateway.reading import Reading
-from producers.gateway.sending import Senders, Sending
-from producers.session import CONNECT_TIMEOUT_S, open_client
+from producers.publishers.session import CONNECT_TIMEOUT_S, open_client
+from producers.publishers.sqs import SqsDoor
 
 log = structlog.get_logger(__name__)
 

@@ -17,11 +17,10 @@ from msgspec import Struct, structs
 from msgspec.structs import replace
 from pydantic import TypeAdapter, ValidationError
 
-from processor.beside import from_outside
+from processor.decoding.unpacking import BEFORE_JSON, unpack
 from processor.errors import Reason
-from processor.strict_json import JsonFault, check_limits, read
-from processor.unpacking import BEFORE_JSON, unpack
-from processor.wire import (
+from processor.wire.beside import from_outside
+from processor.wire.formats import (
     FORMATS,
     NOTHING_IMPLIED,
     TRACE_NAMES,
@@ -32,10 +31,11 @@ from processor.wire import (
     Malformed,
     decode,
 )
+from processor.wire.strict_json import JsonFault, check_limits, read
 from producers.gateway.items import Caller, Item, Refusal, Why
 from producers.gateway.writing import NATIVE, native, otherwise
-from producers.outgoing import Outgoing
-from producers.publish import BATCH_BYTES_MAX
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import BATCH_BYTES_MAX
 
 _MALFORMED = {Reason.NOT_UTF8: Why.MALFORMED, Reason.NOT_JSON: Why.MALFORMED, Reason.TOO_LARGE: Why.TOO_LARGE}
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)

@@ -8,9 +8,9 @@ Envelope ─▶ native, unless a name of its context means something there
 from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as _quoted
 
-from processor.strict_json import read
-from processor.wire import PULSE, Envelope
-from producers.publish import BATCH_BYTES_MAX
+from processor.wire.formats import PULSE, Envelope
+from processor.wire.strict_json import read
+from producers.publishers.publish import BATCH_BYTES_MAX
 
 NATIVE = frozenset(
     ("id", "tenant_id", "event_type", "payload", "producer", "occurred_at", "schema_version", "specversion")

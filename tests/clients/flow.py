@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from processor import registry
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
+from processor.operations import registry
 
 Db = psycopg.Connection[Any]
 

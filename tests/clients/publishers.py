@@ -29,7 +29,7 @@ import httpx
 import pika
 from google.protobuf import descriptor_pb2, descriptor_pool, empty_pb2, message_factory
 
-from tests.brokers.rabbitmq import parameters
+from tests.broker_servers.rabbitmq import parameters
 
 UNITS = ("KB", "MB", "GB", "KB/sec", "MB/sec", "GB/sec")
 USERS = ("user_a", "user_b", "user_c", "user_d", "user_e")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from tests.clients.flow import FREE, PULSE, Flow, Row, of_queue
 
 NINE = datetime(2026, 11, 29, 9, tzinfo=UTC)

@@ -5,11 +5,11 @@ import pytest
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from tests.clients import cloudevent
 from tests.clients.flow import PULSE, Flow, of_queue
 from tests.clients.npm import RunNode
-from tests.gateway.http_rig import a_gateway, settings_of
+from tests.gateway.http.rig import a_gateway, settings_of
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
-from tests.gateway.http_rig import Gateway, a_gateway, a_pulse, settings_of
+from processor.devstack.servers.sqs import EmbeddedSqs
+from tests.gateway.http.rig import Gateway, a_gateway, a_pulse, settings_of
 
 PULSE = json.dumps(a_pulse())
 

@@ -9,7 +9,7 @@ from cloudevents.core.bindings.kafka import to_binary_event, to_structured_event
 from cloudevents.v1 import kafka as v1
 from cloudevents.v1.http import CloudEvent as OldCloudEvent
 
-from tests.brokers.kafka import Tansu
+from tests.broker_servers.kafka import Tansu
 from tests.clients import cloudevent
 from tests.clients.flow import FREE, PULSE, Flow, Row
 from tests.clients.npm import RunNode

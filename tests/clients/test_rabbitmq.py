@@ -8,7 +8,7 @@ import pytest
 from cloudevents.core.bindings import amqp, rabbitmq
 from kombu.connection import Connection
 
-from tests.brokers.rabbitmq import RabbitQueue
+from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.clients import cloudevent
 from tests.clients.flow import FREE, PULSE, Flow, Row
 from tests.clients.npm import RunNode

@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from tests.clients.flow import FREE, PULSE, Flow, Row, of_queue
 from tests.clients.npm import RunNode
 

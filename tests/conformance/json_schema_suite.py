@@ -12,8 +12,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from processor.validation.schema_text import schema_text
-from tests.brokers import require
+from processor.schemas.schema_text import schema_text
+from tests.broker_servers import require
 
 LOCK = Path(__file__).parents[2] / "requirements" / "development.txt"
 FETCH_S = 300

@@ -11,13 +11,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
-from processor.queue_rules import set_queue
-from processor.wire import Attribute
+from processor.operations import registry
+from processor.operations.queue_rules import set_queue
+from processor.wire.formats import Attribute
 from tests.conformance import test_source
 from tests.conformance.test_source import PATIENCE_S, Queue, name_of
-from tests.fix_database import Saver, books
-from tests.spine.reading import a_cloudevent, a_pulse
+from tests.fixtures.database import Saver, books
+from tests.wire.reading import a_cloudevent, a_pulse
 
 Db = psycopg.Connection[Any]
 

@@ -9,15 +9,15 @@ import orjson
 import psycopg
 import pytest
 
-from processor import registry
 from processor.errors import Reason, SettingsError
 from processor.model import Message
-from processor.validation.dialects import DIALECTS, Dialect
-from processor.validation.preparing import HowToRead, prepare
-from processor.validation.schema_text import schema_text
+from processor.operations import registry
+from processor.schemas.dialects import DIALECTS, Dialect
+from processor.schemas.documents.preparing import HowToRead, prepare
+from processor.schemas.schema_text import schema_text
 from tests.builders import a_delivery
 from tests.conformance.json_schema_suite import REMOTE, Group, Suite, fetch
-from tests.fix_database import MakeSaver
+from tests.fixtures.database import MakeSaver
 
 DRAFTS = dict(zip(("draft4", "draft6", "draft7", "draft2019-09", "draft2020-12"), DIALECTS, strict=True))
 PAYLOADS_MIN = {"draft4": 608, "draft6": 825, "draft7": 909, "draft2019-09": 1214, "draft2020-12": 1244}

@@ -11,19 +11,20 @@ from typing import cast
 
 import pytest
 
-from processor.addresses import source_address
-from processor.amqp_link import connection_parameters
-from processor.devstack.sqs import EmbeddedSqs
+from processor.brokers.rabbitmq import connection_parameters
+from processor.brokers.source_refusal import REFUSED_S_MAX
+from processor.brokers.source_url import source_address
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
 from processor.settings import Settings
-from processor.source_refusal import REFUSED_S_MAX
 from processor.sources import RunningSource
-from processor.sources.kafka import KafkaSource
-from processor.sources.rabbitmq import RabbitMqSource
-from processor.sources.sqs import SqsSource
-from processor.wire import Attribute
-from tests.brokers.kafka import Mock, Sender, Tansu, tansu
-from tests.brokers.rabbitmq import Broker, RabbitQueue
+from processor.sources.kafka.source import KafkaSource
+from processor.sources.rabbitmq.source import RabbitMqSource
+from processor.sources.sqs.source import SqsSource
+from processor.wire.formats import Attribute
+from tests.broker_servers.kafka import Mock, Sender, Tansu, tansu
+from tests.broker_servers.rabbitmq import Broker, RabbitQueue
+from tests.chaos.tcp_proxy import TcpProxy
 from tests.conformance.test_source import (
     PATIENCE_S,
     Queue,
@@ -32,7 +33,6 @@ from tests.conformance.test_source import (
     sender,
     settled,
 )
-from tests.faults.tcp_proxy import TcpProxy
 from tests.rabbit_sources import a_rabbitmq_source
 from tests.rig import wait_until
 

@@ -19,23 +19,23 @@ import psycopg
 import pytest
 from pika import BasicProperties
 
-from processor.amqp_ids import attributes_of, base_of, delivery_base
-from processor.devstack.children import free_port
-from processor.devstack.sqs import EmbeddedSqs
+from processor.brokers.rabbitmq_ids import attributes_of, base_of, delivery_base
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import SourceUnavailable
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Outcome, Settlement
 from processor.settings import Settings
 from processor.sources import Source
-from processor.sources.kafka import KafkaSource
+from processor.sources.kafka.source import KafkaSource
 from processor.sources.memory import MemorySource
 from processor.sources.quarantine import QuarantineSource, Selection
-from processor.sources.rabbitmq import RabbitMqSource
-from processor.sources.sqs import SqsSource
-from processor.wire import Attribute
-from tests.brokers.kafka import Mock, send_with_header
-from tests.brokers.rabbitmq import RabbitQueue
+from processor.sources.rabbitmq.source import RabbitMqSource
+from processor.sources.sqs.source import SqsSource
+from processor.wire.formats import Attribute
+from tests.broker_servers.kafka import Mock, send_with_header
+from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.builders import a_body
-from tests.fix_database import Saver, books
+from tests.fixtures.database import Saver, books
 from tests.kafka_sources import a_kafka_source, end_membership
 from tests.rabbit_sources import a_rabbitmq_source, end_connection, put_too_deep
 

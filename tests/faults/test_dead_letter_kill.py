@@ -9,13 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.audit import audit
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
+from processor.operations.audit import audit
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
+from processor.sources.sqs.source import SqsSource
 from tests.builders import a_body
-from tests.fix_database import books
-from tests.fix_dead_letters import bring, environment_of, kill
+from tests.fixtures.database import books
+from tests.fixtures.dead_letters import bring, environment_of, kill
 from tests.rig import wait_until
 
 KILLED = 3
@@ -58,5 +58,5 @@ def _die_importing(settings: Settings, place: str) -> int:
     environment = os.environ | environment_of(settings)
     # What a dead import held comes back after this.
     environment["VISIBILITY_TIMEOUT_S"] = "2"
-    command = [sys.executable, "-m", "tests.faults.dying", place, "dlq", "import"]
+    command = [sys.executable, "-m", "tests.chaos.dying", place, "dlq", "import"]
     return subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False).returncode

@@ -12,13 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
-from processor.devstack.sqs import EmbeddedSqs
-from processor.sources.sqs import SqsSource
+from processor.devstack.servers.sqs import EmbeddedSqs
+from processor.operations import registry
+from processor.sources.sqs.source import SqsSource
 from tests.builders import a_body
-from tests.faults.hanging import POISON
-from tests.fix_database import books
-from tests.fix_servers import QUEUE_NUMBERS
+from tests.chaos.hanging import POISON
+from tests.fixtures.database import books
+from tests.fixtures.servers import QUEUE_NUMBERS
 
 Db = psycopg.Connection[Any]
 
@@ -43,7 +43,7 @@ def queue(sqs_server: EmbeddedSqs) -> SqsSource:
 
 
 def hanging(how: str) -> list[str]:
-    return ["tests.faults.hanging", how]
+    return ["tests.chaos.hanging", how]
 
 
 @contextmanager

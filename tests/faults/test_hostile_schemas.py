@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from tests.builders import a_body
-from tests.fix_database import books
-from tests.fix_servers import QUEUE_NUMBERS
+from tests.fixtures.database import books
+from tests.fixtures.servers import QUEUE_NUMBERS
 from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]

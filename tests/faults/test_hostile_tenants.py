@@ -14,19 +14,19 @@ import httpx
 import psycopg
 import pytest
 
-from processor import registry
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
+from processor.operations import registry
 from processor.settings import Settings
 from producers.gateway.opening import open_intake
-from producers.gateway.protos import ingest_pb2 as pb
-from tests.brokers.kafka import Mock
-from tests.brokers.rabbitmq import RabbitQueue
+from producers.protos import ingest_pb2 as pb
+from tests.broker_servers.kafka import Mock
+from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.builders import a_body
-from tests.faults.hanging import POISON
-from tests.fix_database import books
-from tests.fix_servers import QUEUE_NUMBERS
-from tests.gateway.grpc_parts import WAIT_S, Loop, a_door
-from tests.gateway.http_rig import a_gateway, settings_of
+from tests.chaos.hanging import POISON
+from tests.fixtures.database import books
+from tests.fixtures.servers import QUEUE_NUMBERS
+from tests.gateway.grpc.parts import WAIT_S, Loop, a_door
+from tests.gateway.http.rig import a_gateway, settings_of
 from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]
@@ -167,7 +167,7 @@ def test_what_hangs_its_readers_in_a_way_that_nobody_knows_is_put_aside_one_by_o
         for _ in range(NEIGHBOURS // len(HOSTILE)):
             way.send(a_body())
 
-    with a_processor(["tests.faults.hanging", "interpreter"], way, database_url) as processor:
+    with a_processor(["tests.chaos.hanging", "interpreter"], way, database_url) as processor:
         wait_until(
             lambda: sum(books(db).values()) == NEIGHBOURS + len(HOSTILE), "all is in the books", wait_s=120
         )

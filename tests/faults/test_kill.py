@@ -14,16 +14,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
-from processor.audit import audit
-from processor.devstack.sqs import EmbeddedSqs
-from processor.queue_rules import set_queue
-from processor.sources.sqs import SqsSource
+from processor.devstack.servers.sqs import EmbeddedSqs
+from processor.operations import registry
+from processor.operations.audit import audit
+from processor.operations.queue_rules import set_queue
+from processor.sources.sqs.source import SqsSource
 from processor.usage.verify import verify
+from tests.bench.usage import METER
 from tests.builders import a_body
-from tests.faults.dying import COMMITTED, NOTHING_COMMITTED
-from tests.fix_database import books
-from tests.load.usage import METER
+from tests.chaos.dying import COMMITTED, NOTHING_COMMITTED
+from tests.fixtures.database import books
 
 SENT = 24
 STORED, DUPLICATES, REJECTED = 18, 3, 3
@@ -122,7 +122,7 @@ def test_a_kill_loses_nothing_and_doubles_nothing(
         db.execute(METER)
     send(deployment, voids=metered)
 
-    assert deployment.start("tests.faults.dying", place).wait(30) == -signal.SIGKILL
+    assert deployment.start("tests.chaos.dying", place).wait(30) == -signal.SIGKILL
     rows = Counter(books(db))
     queued = deployment.queued()
     settled_before_death = SENT - queued
@@ -156,7 +156,7 @@ def test_a_kill_around_the_registering_of_tenants_loses_nothing(
         body = a_body(id="o", tenant_id=name).decode()
         deployment.sqs.client().send_message(QueueUrl=deployment.queue_url, MessageBody=body)
 
-    assert deployment.start("tests.faults.dying", place).wait(30) == -signal.SIGKILL
+    assert deployment.start("tests.chaos.dying", place).wait(30) == -signal.SIGKILL
     registered = "SELECT count(*) FROM tenant WHERE registered_by = %s"
     before = db.execute(registered, [queue]).fetchone()
     assert (before == (0,)) == (place == "before register_tenants")

@@ -9,12 +9,12 @@ from typing import Any
 
 import psycopg
 
-from processor.devstack.sqs import EmbeddedSqs
-from processor.sources.sqs import SqsSource
+from processor.devstack.servers.sqs import EmbeddedSqs
+from processor.sources.sqs.source import SqsSource
 from tests.builders import a_body
-from tests.faults.poisoned import POISON
-from tests.fix_database import books
-from tests.fix_servers import QUEUE_NUMBERS
+from tests.chaos.poisoned import POISON
+from tests.fixtures.database import books
+from tests.fixtures.servers import QUEUE_NUMBERS
 
 NEIGHBOURS = 50
 VISIBILITY_S = 2
@@ -51,7 +51,7 @@ def test_a_message_that_kills_the_process_takes_no_neighbour_to_the_dead_letter_
     source = SqsSource(client, queue_url, "events", visibility_timeout_s=VISIBILITY_S)
     dead_letters = SqsSource(client, f"{queue_url}-dlq", "events-dlq", visibility_timeout_s=VISIBILITY_S)
 
-    command = [sys.executable, "-m", "tests.faults.poisoned", "run", "--processes", "2"]
+    command = [sys.executable, "-m", "tests.chaos.poisoned", "run", "--processes", "2"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as processor:
         try:
             wait_until(lambda: dead_letters.depth()["visible"] > 0 and not sum(source.depth().values()))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.settings import Settings
 from producers.gateway import metrics
 

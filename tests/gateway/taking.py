@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.settings import Settings
 from producers.gateway.intake import QueueIntake
 from producers.gateway.items import Item, Refusal, Taken, Word

@@ -8,18 +8,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor import registry
-from processor.devstack.sqs import EmbeddedSqs
-from processor.pipeline import once
+from processor.devstack.servers.sqs import EmbeddedSqs
+from processor.operations import registry
+from processor.pipeline.pipeline import once
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
-from processor.wire import Envelope, decode
+from processor.sources.sqs.source import SqsSource
+from processor.wire.formats import Envelope, decode
 from producers.gateway.effort import ITEM
-from producers.gateway.gather import Gather
 from producers.gateway.intake import BREATH_WEIGHT, QueueIntake
 from producers.gateway.items import Caller, Item, Why
+from producers.gateway.queue.gather import Gather
 from producers.gateway.reading import Reading
-from tests.fix_database import Saver
+from tests.fixtures.database import Saver
 from tests.gateway.taking import (
     a_pulse,
     an_intake,

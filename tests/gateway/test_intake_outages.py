@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from processor.devstack.children import free_port
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.settings import Settings
 from producers.gateway.items import Caller, Why
 from tests.builders import an_event
-from tests.faults.http_proxy import Answer, Call, Forward, HttpProxy, Interceptor, refusal
-from tests.faults.interceptors import lose_reply, lose_request
-from tests.fix_servers import QUEUE_NUMBERS
+from tests.chaos.http_proxy import Answer, Call, Forward, HttpProxy, Interceptor, refusal
+from tests.chaos.interceptors import lose_reply, lose_request
+from tests.fixtures.servers import QUEUE_NUMBERS
 from tests.gateway.taking import (
     a_pulse,
     an_intake,

@@ -11,8 +11,8 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from processor.api_keys import read_key
 from processor.cli import cli
+from processor.wire.api_key import read_key
 
 Db = psycopg.Connection[Any]
 Command = Callable[..., Result]

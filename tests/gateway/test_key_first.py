@@ -7,12 +7,12 @@ from typing import Any
 import grpc
 import pytest
 
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from producers.gateway.effort import Effort
 from producers.gateway.http.app import EVENTS, INGEST
 from producers.gateway.items import Refusal, Why
-from tests.gateway.grpc_parts import WAIT_S, Door, Loop, PlainIntake, PlainKeys, a_door
-from tests.gateway.http_rig import Gateway, a_gateway, a_request, settings_of
+from tests.gateway.grpc.parts import WAIT_S, Door, Loop, PlainIntake, PlainKeys, a_door
+from tests.gateway.http.rig import Gateway, a_gateway, a_request, settings_of
 
 KEY = "ep_of_acme"
 DEBT = Refusal(Why.OVER_QUOTA, "it has used too much", retry_after_s=7)
@@ -34,7 +34,7 @@ def gateway(sqs_server: EmbeddedSqs) -> Iterator[Gateway]:
     """A door at which acme, whose key alone is known, owes."""
     settings = settings_of(sqs_server, sqs_server.create_queue("key-first"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.gateway.http_rig.open_keys", lambda _: HttpKeys(KEY))
+        patch.setattr("tests.gateway.http.rig.open_keys", lambda _: HttpKeys(KEY))
         patch.setattr(Effort, "owing", lambda _, holder: DEBT if holder == "acme" else None)
         with a_gateway(settings, sqs_server) as gateway:
             yield gateway

@@ -11,20 +11,20 @@ import httpx
 import psycopg
 import pytest
 
-from processor import registry
-from processor.devstack.sqs import EmbeddedSqs
-from processor.pipeline import once
-from processor.rights import Rights
+from processor.devstack.servers.sqs import EmbeddedSqs
+from processor.operations import registry
+from processor.pipeline.pipeline import once
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
-from producers.gateway.grpc_usage import SERVICE
-from producers.gateway.protos import ingest_pb2 as pb
-from tests.fix_database import Saver, books
-from tests.fix_meters import add_meter, totals
-from tests.gateway.grpc_parts import WAIT_S, Door, Loop, a_raw, answer_of
-from tests.gateway.http_rig import Gateway, a_gateway
-from tests.gateway.test_grpc_journey import a_gateway as a_grpc_gateway
-from tests.gateway.test_grpc_usage import consume, usage
+from processor.sources.sqs.source import SqsSource
+from processor.wire.sender_rights import Rights
+from producers.gateway.grpc.usage import SERVICE
+from producers.protos import ingest_pb2 as pb
+from tests.fixtures.database import Saver, books
+from tests.fixtures.meters import add_meter, totals
+from tests.gateway.grpc.parts import WAIT_S, Door, Loop, a_raw, answer_of
+from tests.gateway.grpc.test_journey import a_gateway as a_grpc_gateway
+from tests.gateway.grpc.test_usage import consume, usage
+from tests.gateway.http.rig import Gateway, a_gateway
 from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]

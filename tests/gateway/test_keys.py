@@ -13,20 +13,21 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from processor import migrations, registry
-from processor.api_keys import new_key, read_key
 from processor.check.keys import look_at_keys
 from processor.check.roles import missing_rights, wanted_by
+from processor.database import migrations
+from processor.database.migrations import migrate
+from processor.database.queries import sql_folder
 from processor.errors import SettingsError
-from processor.migrations import migrate
-from processor.queries import sql_folder
-from processor.rights import EVERYTHING, NEITHER, Rights
+from processor.operations import registry
 from processor.settings import Settings
+from processor.wire.api_key import new_key, read_key
+from processor.wire.sender_rights import EVERYTHING, NEITHER, Rights
 from producers.gateway.items import Caller, Refusal, Why
 from producers.gateway.keys import STALE_AFTER_S, DatabaseKeys, OpenDoor
 from producers.gateway.opening import open_keys
-from tests.faults.tcp_proxy import TcpProxy
-from tests.fix_database import LogIn, login_of
+from tests.chaos.tcp_proxy import TcpProxy
+from tests.fixtures.database import LogIn, login_of
 from tests.gateway.taking import run
 from tests.rig import wait_until
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import trustme
 
-from processor.lean_sqs.http import Answer, HttpTimeout, HttpTrouble
+from processor.brokers.fast_sqs.http import Answer, HttpTimeout, HttpTrouble
 from processor.settings import Settings
-from producers.gateway import lean
 from producers.gateway.items import Caller
-from producers.gateway.lean import LeanSenders
 from producers.gateway.opening import open_intake
-from producers.gateway.posting import Endpoint
-from producers.gateway.sending import Senders
+from producers.gateway.queue import fast_sqs
+from producers.gateway.queue.fast_sqs import LeanSenders
+from producers.gateway.queue.posting import Endpoint
+from producers.gateway.queue.sending import Senders
 from tests.gateway.taking import an_intake, an_item, run, taken, words
 from tests.rig import wait_until
 from tests.scripted_server import CLOSE, SILENCE, ScriptedServer, an_answer, an_error
@@ -110,13 +110,13 @@ def test_after_ten_calls_that_boto3_could_make_and_we_could_not_it_makes_them_al
             senders = intake._senders
             assert isinstance(senders, LeanSenders)
             senders._endpoint = Endpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file="")
-            for _ in range(lean.STRIKES_MAX + 3):
+            for _ in range(fast_sqs.STRIKES_MAX + 3):
                 taken(await intake.take([an_item()], Caller()))
 
     with ScriptedServer(an_error("AccessDenied")) as server:
         run(work(server))
 
-        assert len(server.requests) == lean.STRIKES_MAX
+        assert len(server.requests) == fast_sqs.STRIKES_MAX
     assert caplog.text.count("boto3 makes all calls now") == 1
 
 
@@ -129,7 +129,7 @@ def test_a_call_that_works_again_wipes_the_strikes(queue_settings: Settings) -> 
                 senders._endpoint,
                 Endpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file=""),
             )
-            for endpoint in [*[bad] * (lean.STRIKES_MAX - 1), good, bad]:
+            for endpoint in [*[bad] * (fast_sqs.STRIKES_MAX - 1), good, bad]:
                 senders._endpoint = endpoint
                 assert words(await intake.take([an_item()], Caller())) == ["taken"]
             assert senders._strikes == 1

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from processor.wire import Envelope, decode
+from processor.wire.formats import Envelope, decode
 from producers.gateway.items import Caller, Item, Refusal, Why
 from producers.gateway.reading import Reading, trace_of
-from tests.spine.test_strict_json import few, separators, text_of, values
+from tests.wire.test_strict_json import few, separators, text_of, values
 
 LIMITS: Any = {"depth_max": 20, "values_max": 1000}
 BODY_BYTES_MAX = 5000

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.rights import Ground, Rights
-from processor.wire import Envelope, decode
+from processor.wire.formats import Envelope, decode
+from processor.wire.sender_rights import Ground, Rights
 from producers.gateway.items import Caller, Item, Refusal, Why
 from producers.gateway.reading import Reading
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from processor.devstack.sink import Receiver
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sink import Receiver
+from processor.devstack.servers.sqs import EmbeddedSqs
 from tests.builders import a_body
 from tests.rig import wait_until
 
@@ -35,7 +35,7 @@ GRPC = ["keys", "sender-0", "probes", "health"]
 ELSEWHERE = {
     "kafka": "tests/conformance/test_source.py",
     "rabbitmq": "tests/conformance/test_source.py",
-    "forgetter": "tests/edges/test_rabbitmq_unnamed.py",
+    "forgetter": "tests/sources/test_rabbitmq_unnamed.py",
     "releaser": "given up with the process, which ends",
     "hard stop": "the process ends, and what asked for that bounds it as well",
     "pulse": "of a command: where it dies, the command waits as it would without it, until Ctrl-C",
@@ -73,7 +73,7 @@ def queue_settings(sqs_server: EmbeddedSqs, queue_url: str, database_url: str) -
 def end_of(name: str, environment: dict[str, str], *words: str) -> tuple[int, str]:
     """Run a program in which that thread dies; gives its exit code and what it said."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.dead_thread", name, *words],
+        [sys.executable, "-m", "tests.chaos.dead_thread", name, *words],
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -95,7 +95,7 @@ def test_a_thread_of_run_that_dies_ends_it(name: str, queue_settings: dict[str, 
 
 def test_a_worker_of_several_is_restarted_then(queue_settings: dict[str, str], tmp_path: Path) -> None:
     log = tmp_path / "log"
-    command = [sys.executable, "-m", "tests.faults.dead_thread", "depth", "processor", "run"]
+    command = [sys.executable, "-m", "tests.chaos.dead_thread", "depth", "processor", "run"]
     with (
         log.open("wb") as file,
         subprocess.Popen(

@@ -14,8 +14,8 @@ import boto3
 import psycopg
 import pytest
 
-from processor.devstack.children import DirectoryLock
 from processor.devstack.env_file import KEYS
+from processor.devstack.servers.children import DirectoryLock
 
 # `processor dev` wants the port that awslocal looks at, and there is one.
 pytestmark = pytest.mark.xdist_group("port 4566")

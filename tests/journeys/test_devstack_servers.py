@@ -12,17 +12,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from processor.devstack import binaries
-from processor.devstack.children import DevstackError, DirectoryLock, free_port, port_is_free
-from processor.devstack.postgres import EmbeddedPostgres
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers import binaries
+from processor.devstack.servers.children import DevstackError, DirectoryLock, free_port, port_is_free
+from processor.devstack.servers.postgres import EmbeddedPostgres
+from processor.devstack.servers.sqs import EmbeddedSqs
 
 IS_ROOT = os.geteuid() == 0
 PARENT = """
 import sys, time
 from pathlib import Path
-from processor.devstack.postgres import EmbeddedPostgres
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.postgres import EmbeddedPostgres
+from processor.devstack.servers.sqs import EmbeddedSqs
 
 postgres = EmbeddedPostgres(Path(sys.argv[1], "p"), fsync=False)
 sqs = EmbeddedSqs(Path(sys.argv[1], "s"))
@@ -124,7 +124,7 @@ def test_data_of_another_major_version_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("processor.devstack.postgres.LOCK_S", 0.1)
+    monkeypatch.setattr("processor.devstack.servers.postgres.LOCK_S", 0.1)
     with a_server(tmp_path) as server:
         put_a_row(server)
 

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from processor.devstack.children import free_port
-from processor.devstack.sink import GOOD, Behaviour, Receiver
-from tests.faults.tcp_proxy import TcpProxy
-from tests.fix_database import Saver
-from tests.fix_usage import a_pulse, lines, states
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.sink import GOOD, Behaviour, Receiver
+from tests.chaos.tcp_proxy import TcpProxy
+from tests.fixtures.database import Saver
+from tests.fixtures.usage import a_pulse, lines, states
 from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]

@@ -15,11 +15,11 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from processor.audit import Report
-from processor.devstack.children import free_port
+from processor.devstack.servers.children import free_port
+from processor.operations.audit import Report
 from producers.cli import main
-from tests.brokers.kafka import tansu
-from tests.brokers.rabbitmq import RabbitQueue
+from tests.broker_servers.kafka import tansu
+from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.rig import Rig, wait_until
 
 EVENTS = 600
@@ -187,7 +187,7 @@ def test_what_leads_nowhere_is_said_before_anything_is_sent(words: tuple[str, ..
 
 def test_a_door_whose_extra_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "grpc", None)
-    monkeypatch.delitem(sys.modules, "producers.doors.grpc", raising=False)
+    monkeypatch.delitem(sys.modules, "producers.publishers.grpc", raising=False)
 
     done = said_to("fake", "--to", "grpc", "--url", "127.0.0.1:1")
 

@@ -18,9 +18,9 @@ import psycopg
 import pytest
 
 from processor.devstack.seed import seed
-from tests.brokers.kafka import Sender, tansu
-from tests.brokers.rabbitmq import Broker, RabbitQueue
-from tests.fix_database import count
+from tests.broker_servers.kafka import Sender, tansu
+from tests.broker_servers.rabbitmq import Broker, RabbitQueue
+from tests.fixtures.database import count
 from tests.journeys.test_run import UNFINISHED, children
 from tests.rig import wait_until
 

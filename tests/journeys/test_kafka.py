@@ -15,18 +15,18 @@ from typing import Any
 import psycopg
 from confluent_kafka import TopicPartition
 
-from processor.addresses import source_address
-from processor.audit import audit
+from processor.brokers.kafka import an_onlooker
+from processor.brokers.source_url import source_address
 from processor.devstack.seed import seed
-from processor.kafka_client import an_onlooker
-from processor.manifest import Line, ManifestWriter, State
-from processor.sources.kafka import queue_depth
-from producers.doors.kafka import KafkaDoor
-from producers.fake import Plan, fake_messages
-from producers.outgoing import Outgoing
-from producers.publish import Accepted, Publisher
-from tests.brokers.kafka import Mock, Tansu
-from tests.fix_database import books
+from processor.operations.audit import audit
+from processor.sources.kafka.source import queue_depth
+from processor.wire.manifest import Line, ManifestWriter, State
+from producers.fake.messages import Plan, fake_messages
+from producers.publishers.kafka import KafkaDoor
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.publish import Accepted, Publisher
+from tests.broker_servers.kafka import Mock, Tansu
+from tests.fixtures.database import books
 from tests.rig import wait_until
 
 EVENTS = 400

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from processor.devstack.postgres import EmbeddedPostgres
+from processor.devstack.servers.postgres import EmbeddedPostgres
 from tests.journeys.dev import environment
 
 two_users = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")

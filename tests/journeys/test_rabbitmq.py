@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from processor.devstack.seed import seed
-from tests.brokers.rabbitmq import RabbitQueue
-from tests.fix_database import books
+from tests.broker_servers.rabbitmq import RabbitQueue
+from tests.fixtures.database import books
 
 pytestmark = pytest.mark.xdist_group("rabbitmq")
 

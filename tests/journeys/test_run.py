@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.faults.servers import frozen
+from tests.chaos.servers import frozen
 from tests.rig import Rig, wait_until
 
 UNFINISHED = 4

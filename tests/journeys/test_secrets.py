@@ -19,11 +19,11 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from processor.devstack.children import free_port
-from processor.devstack.sqs import EmbeddedSqs
+from processor.database.sqlstates import Remedy
+from processor.devstack.servers.children import free_port
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import Reason
 from processor.model import Outcome
-from processor.sqlstates import Remedy
 from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]

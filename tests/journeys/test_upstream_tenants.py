@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from tests.builders import a_delivery
-from tests.fix_database import Saver, books
+from tests.fixtures.database import Saver, books
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from processor.wire import Attribute
+from processor.wire.formats import Attribute
 
 FRESH = "@@"
 """Stands in bodies and attributes for what is different at each sending, so that ids are new."""

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from processor import registry
-from processor.amounts import text_amount
 from processor.model import Message, Rejection
+from processor.operations import registry
+from processor.validation.meter_amounts import text_amount
 from tests.builders import a_delivery
-from tests.fix_database import Saver
-from tests.fix_meters import add_meter
+from tests.fixtures.database import Saver
+from tests.fixtures.meters import add_meter
 
 Db = psycopg.Connection[Any]
 

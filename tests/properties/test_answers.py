@@ -18,24 +18,24 @@ from botocore.credentials import ReadOnlyCredentials
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from processor.bounds import http_date, wait_s_of
+from processor.brokers.fast_sqs.client import LeanSqs
+from processor.brokers.fast_sqs.http import Endpoint, HttpTrouble
+from processor.brokers.fast_sqs.signature import Signer
 from processor.check.queue import check_queue
 from processor.errors import SettingsError, SourceFault, SourceUnavailable
-from processor.lean_sqs.client import LeanSqs
-from processor.lean_sqs.http import Endpoint, HttpTrouble
-from processor.lean_sqs.signature import Signer
+from processor.handover.sink import Accepted, AcceptedInPart, HttpSink, InTrouble, Refused
 from processor.settings import Settings
-from processor.sources.sqs import SqsSource
-from processor.usage.sink import Accepted, AcceptedInPart, HttpSink, InTrouble, Refused
-from producers.doors import CallFailed
-from producers.doors.grpc import GrpcDoor
-from producers.doors.http import HttpDoor
-from producers.doors.sqs import SqsDoor
-from producers.gateway.posting import Endpoint as AsyncEndpoint
-from producers.gateway.protos import ingest_pb2 as pb
-from producers.gateway.protos.ingest_pb2_grpc import IngestServicer, add_IngestServicer_to_server
-from producers.load_client import Connection, Reply, Target
-from producers.outgoing import Outgoing
+from processor.sources.sqs.source import SqsSource
+from processor.wire.bounds import http_date, wait_s_of
+from producers.gateway.queue.posting import Endpoint as AsyncEndpoint
+from producers.load.client import Connection, Reply, Target
+from producers.protos import ingest_pb2 as pb
+from producers.protos.ingest_pb2_grpc import IngestServicer, add_IngestServicer_to_server
+from producers.publishers import CallFailed
+from producers.publishers.grpc import GrpcDoor
+from producers.publishers.http import HttpDoor
+from producers.publishers.outgoing import Outgoing
+from producers.publishers.sqs import SqsDoor
 from tests.scripted_server import ScriptedServer
 
 ABSURD = (

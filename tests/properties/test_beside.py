@@ -14,16 +14,16 @@ from msgspec.structs import replace
 from pika import ConnectionParameters
 from pika.spec import Basic, BasicProperties
 
-from processor.addresses import source_address
-from processor.beside import OURS
-from processor.decoding import Decoder
+from processor.brokers.source_url import source_address
+from processor.decoding.decoder import Decoder
 from processor.errors import Reason
-from processor.kafka_messages import record_of
 from processor.model import Delivery, QueueRules
-from processor.rfc3339 import moment_of
-from processor.sources.rabbitmq import RabbitMqSource
-from processor.sqs_messages import read_messages
-from processor.wire import Attribute, Envelope, Malformed
+from processor.sources.kafka.records import record_of
+from processor.sources.rabbitmq.source import RabbitMqSource
+from processor.sources.sqs.messages import read_messages
+from processor.wire.beside import OURS
+from processor.wire.formats import Attribute, Envelope, Malformed
+from processor.wire.rfc3339 import moment_of
 
 NOW = datetime.now(UTC)
 DECODER = Decoder(1024 * 1024, 64)

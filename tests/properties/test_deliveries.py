@@ -15,13 +15,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from processor import registry
 from processor.cli import cli
 from processor.model import Delivery, Outcome, Settlement
-from processor.wire import Attribute
+from processor.operations import registry
+from processor.wire.formats import Attribute
 from tests.builders import a_delivery
-from tests.fix_database import Saver, books
-from tests.fix_readers import ReadBack
+from tests.fixtures.database import Saver, books
+from tests.fixtures.readers import ReadBack
 from tests.properties.anything import Sending, batches, sending_of
 
 Db = psycopg.Connection[Any]

@@ -12,11 +12,11 @@ import psycopg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor import registry, retention
 from processor.model import Delivery
+from processor.operations import registry, retention
 from tests.builders import a_delivery
-from tests.fix_database import MakeSaver, Saver
-from tests.fix_meters import add_meter, differences
+from tests.fixtures.database import MakeSaver, Saver
+from tests.fixtures.meters import add_meter, differences
 
 Db = psycopg.Connection[Any]
 

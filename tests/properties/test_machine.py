@@ -21,17 +21,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from msgspec.structs import replace
 
-from processor import registry, retention
-from processor.audit import audit
-from processor.connection import connect
+from processor.database.connection import connect
 from processor.model import Delivery, Settlement, Verdict
-from processor.patience import Patience
-from processor.schemas import Schemas
+from processor.operations import registry, retention
+from processor.operations.audit import audit
+from processor.runtime.outages import Patience
 from processor.sources.memory import MemorySource
 from processor.sources.quarantine import QuarantineSource, Selection, discard
-from processor.store import Store
+from processor.store.store import Store
+from processor.validation.validator import Schemas
 from tests.builders import ORDER_SCHEMA
-from tests.fix_meters import add_meter, differences
+from tests.fixtures.meters import add_meter, differences
 from tests.properties.ledger import GARBAGE, POISON, SIZE_MAX, Event, Ledger, Meter, Place
 from tests.properties.tables import MONTHS_PASS, PLACES, RESET, USAGE
 from tests.rig import wait_until

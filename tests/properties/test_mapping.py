@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.json_pointer import steps
-from processor.mapping import decode_mapped
-from processor.strict_json import JsonFault, read
-from processor.wire import Envelope, Malformed, pointer
+from processor.decoding.mapping import decode_mapped
+from processor.wire.formats import Envelope, Malformed, pointer
+from processor.wire.json_pointer import steps
+from processor.wire.strict_json import JsonFault, read
 from tests.properties.anything import Writer
 
 LIMITS: dict[str, Any] = {"size_bytes_max": 2**20, "depth_max": 64, "values_max": 100_000}

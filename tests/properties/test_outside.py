@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from pika import ConnectionParameters
 from pika.spec import Basic, BasicProperties
 
-from processor import beside
-from processor.addresses import source_address
-from processor.bounds import COUNT_MAX
-from processor.kafka_messages import record_of
-from processor.kafka_partitions import Mark, Partition
+from processor.brokers.source_url import source_address
 from processor.model import Delivery
-from processor.sources.rabbitmq import RabbitMqSource
-from processor.sqs_messages import read_messages
+from processor.sources.kafka.partitions import Mark, Partition
+from processor.sources.kafka.records import record_of
+from processor.sources.rabbitmq.source import RabbitMqSource
+from processor.sources.sqs.messages import read_messages
+from processor.wire import beside
+from processor.wire.bounds import COUNT_MAX
 from tests.builders import a_body
-from tests.fix_database import Saver, books
+from tests.fixtures.database import Saver, books
 
 NOW = datetime.now(UTC)
 

@@ -10,12 +10,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor import registry
-from processor.devstack.sqs import EmbeddedSqs
+from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.model import Settlement
-from processor.sources.sqs import SqsSource
-from processor.wire import Attribute
-from tests.fix_database import Saver
+from processor.operations import registry
+from processor.sources.sqs.source import SqsSource
+from processor.wire.formats import Attribute
+from tests.fixtures.database import Saver
 from tests.properties.anything import Sending, sendings
 from tests.properties.test_deliveries import exact, has_odd_text, payload_of
 

@@ -7,15 +7,15 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.bindings import Bindings
+from processor.decoding.unwrapping.shapes import shape_words
 from processor.model import EventSchema, Message, QueueRules, Registry, Rejection, RejectionRule
-from processor.schemas import Schemas
-from processor.strict_json import JsonFault, read
-from processor.unwrapping.shapes import shape_words
-from processor.wire import Attribute
+from processor.validation.tenant_bindings import Bindings
+from processor.validation.validator import Schemas
+from processor.wire.formats import Attribute
+from processor.wire.strict_json import JsonFault, read
 from tests.builders import SENT_AT, a_delivery
+from tests.decoding.test_unwrapping import an_eventbridge_event, an_s3_record
 from tests.properties.anything import Writer
-from tests.spine.test_unwrapping import an_eventbridge_event, an_s3_record
 
 KINDS = ("sns", "eventbridge", "s3")
 RULES = tuple(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.brokers import require
+from tests.broker_servers import require
 
 
 def test_a_missing_broker_skips_a_test_and_says_how_to_run_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from processor.cli import cli as processor_cli
 from processor.foreign_settings import FOREIGN
 from processor.settings import Settings
-from processor.wire import FORMATS
+from processor.wire.formats import FORMATS
 from producers.cli import main as producers_cli
 from tests.shape.test_metrics import _metrics
 from tests.shape.test_settings import FOR_TESTS_ALONE

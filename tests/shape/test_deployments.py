@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from processor.probes import Probes
+from processor.runtime.probes import Probes
 from processor.settings import Settings
 
 TOP = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from producers.cli import main as producers_cli
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "processor").rglob("*.py")) + sorted((ROOT / "producers").rglob("*.py"))
 DELETES = {"delete_message", "delete_message_batch", "purge_queue", "delete_queue"}
-HOT_CALLS = ("processor/lean_sqs/__init__.py", "processor/lean_sqs/client.py")
+HOT_CALLS = ("processor/brokers/fast_sqs/__init__.py", "processor/brokers/fast_sqs/client.py")
 """Who makes the calls for `settle` in boto3's place; that nobody else asks for one is what counts."""
 
 FILE_LINES_MAX = 400
@@ -53,7 +53,7 @@ def _deleting() -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
 def test_one_function_deletes_from_the_queue_and_takes_settlements_alone() -> None:
     [(path, function)] = _deleting()
 
-    assert (path, function.name) == ("processor/sources/sqs.py", "settle")
+    assert (path, function.name) == ("processor/sources/sqs/source.py", "settle")
     [_, argument] = function.args.args
     assert argument.annotation is not None
     assert ast.unparse(argument.annotation) == "Sequence[Settlement]"
@@ -84,10 +84,10 @@ def test_only_the_store_makes_settlements() -> None:
         if isinstance(node, ast.Call) and _mentions(node.func) & {"Settlement"}
     }
 
-    assert makers == {"processor/statements.py"}
+    assert makers == {"processor/store/save_statements.py"}
     # And only the store runs those statements, within the transaction that it commits.
     users = {path.relative_to(ROOT).as_posix() for path in FILES if _mentions(_tree(path)) & {"Statements"}}
-    assert users - makers == {"processor/store.py"}
+    assert users - makers == {"processor/store/store.py"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -102,10 +102,10 @@ def test_a_file_tells_one_story_and_says_which(path: Path) -> None:
 
 
 SWALLOWS = {
-    "processor/pipeline.py",
-    "processor/validation/compiling.py",
-    "processor/validation/judge_process.py",
-    "processor/validation/judging.py",
+    "processor/pipeline/pipeline.py",
+    "processor/schemas/compiling.py",
+    "processor/schemas/judge/process.py",
+    "processor/schemas/judge/judging.py",
 }
 """The top of a worker, and where the library meets a schema, whose panics are no Exception."""
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
-from processor import metrics
+from processor.database.sqlstates import Remedy
 from processor.errors import Reason
 from processor.model import Outcome
-from processor.sqlstates import Remedy
+from processor.runtime import metrics
 from producers.gateway import metrics as gateway_metrics
 
 TOP = Path(__file__).parents[2]

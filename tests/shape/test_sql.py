@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.cli import meters as meters_cli
+from processor.cli.usage import meters as meters_cli
+from processor.database.queries import queries, sql_folder
 from processor.errors import Reason
-from processor.queries import queries, sql_folder
 from processor.usage.meters import NAMES_TAKEN
 
 Db = psycopg.Connection[Any]

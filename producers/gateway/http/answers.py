@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from processor.escaping import json_bytes_escaped
+from processor.runtime.escaping import json_bytes_escaped
 from producers.gateway.http.problems import STATUSES, Answer, Problem, problem_of
 from producers.gateway.items import Taken, Word
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import structlog
 
-from processor.wire import PULSE
+from processor.wire.formats import PULSE
 from producers.gateway.effort import ITEM
 from producers.gateway.http import Limits, measures, reading
 from producers.gateway.http.answers import ACCEPTED, answer_all, answer_one

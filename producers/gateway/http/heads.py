@@ -7,7 +7,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeAlias
 
-from processor import beside
+from processor.wire import beside
 from producers.gateway.http import Limits, cloudevents
 from producers.gateway.http.problems import Headers, refused
 

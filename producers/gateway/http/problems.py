@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from processor.beside import NAMES
-from processor.escaping import json_bytes_escaped
+from processor.runtime.escaping import json_bytes_escaped
+from processor.wire.beside import NAMES
 from producers.gateway.items import Refusal
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]

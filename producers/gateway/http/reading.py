@@ -5,10 +5,10 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from processor.decoding.unpacking import BEFORE_JSON, unpack
 from processor.errors import Reason
-from processor.strict_json import JsonFault, elements, read
-from processor.unpacking import BEFORE_JSON, unpack
-from processor.wire import Malformed, pointer
+from processor.wire.formats import Malformed, pointer
+from processor.wire.strict_json import JsonFault, elements, read
 from producers.gateway.http import Limits, cloudevents
 from producers.gateway.http.heads import (
     KEY_LENGTH_MAX,

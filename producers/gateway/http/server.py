@@ -13,8 +13,8 @@ import structlog
 import uvicorn
 import uvloop
 
-from processor.deaths import ended_by_a_dead_thread
 from processor.errors import SettingsError
+from processor.runtime.thread_deaths import ended_by_a_dead_thread
 from processor.settings import Settings
 from producers.gateway.http import Limits
 from producers.gateway.http.app import BODIES_HELD_MAX, make_app

@@ -1,0 +1,1 @@
+"""What sources, checks and producers share of each broker: addresses, clients and advice."""

@@ -1,0 +1,69 @@
+"""Whether the configuration is the plain case that the lean calls are made for; else boto3 makes all."""
+
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from botocore.httpsession import where
+from botocore.utils import get_environ_proxies
+
+from processor.brokers.fast_sqs.client import LeanSqs
+from processor.brokers.fast_sqs.http import Endpoint
+from processor.brokers.fast_sqs.signature import Signer
+
+if TYPE_CHECKING:
+    from botocore.session import Session
+    from mypy_boto3_sqs import SQSClient
+
+
+def oddity(session: "Session", client: "SQSClient") -> str | None:
+    """Say what about the configuration is not plain, in a few words; None: nothing is."""
+    config, url = client.meta.config, client.meta.endpoint_url
+    parts = urlsplit(url)
+    # Who an http server is nobody can tell, so that a bundle of authorities changes nothing there.
+    ca_bundle = parts.scheme == "https" and (
+        session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
+    )
+    oddities = {
+        "no credentials": session.get_credentials() is None,
+        "a signature version other than 4": config.signature_version != "v4",
+        "an endpoint with more than a host and a port": parts.path not in ("", "/") or parts.username,
+        "a proxy": config.proxies or get_environ_proxies(url),
+        "a CA bundle of its own": ca_bundle,
+        "a client certificate": config.client_cert,
+    }
+    return next((name for name, found in oddities.items() if found), None)
+
+
+def lean_sqs(session: "Session", client: "SQSClient") -> LeanSqs:
+    """Make the lean calls with the credentials, endpoint, region and timeouts of `client`."""
+    config = client.meta.config
+    url = client.meta.endpoint_url
+    signer = signer_of(session, client)
+    endpoint = Endpoint(
+        url,
+        connect_timeout_s=config.connect_timeout,
+        read_timeout_s=config.read_timeout,
+        ca_file=where(),
+    )
+    return LeanSqs(endpoint, signer, client, user_agent=config.user_agent)
+
+
+def signer_of(session: "Session", client: "SQSClient") -> Signer:
+    """Make what signs as `client` does; there must be credentials."""
+    return Signer(
+        session.get_credentials().get_frozen_credentials,
+        host=_host(client.meta.endpoint_url),
+        region=client.meta.region_name,
+        service="sqs",
+    )
+
+
+def _host(url: str) -> str:
+    """Give what the Host header says: the port only where it is not the scheme's own."""
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    return host if parts.port in (None, default) else f"{host}:{parts.port}"

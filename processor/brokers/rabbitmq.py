@@ -1,0 +1,319 @@
+"""One connection to RabbitMQ from its opening to its end: it consumes one queue, and acknowledges as told.
+
+    Link.run (the I/O thread) ─▶ connect ─▶ channel ─▶ prefetch ─▶ consume ─▶ ready ─▶ came, came, … ─▶ Ended
+                                     any other thread: acknowledge, give_back, stop ─▶ done by the I/O thread
+
+A delivery tag means something on its own channel only, so nothing of a link outlives it.
+"""
+
+import logging
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pika
+import pika.data
+import pika.exceptions
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.channel import Channel
+from pika.spec import Basic, BasicProperties
+
+from processor.brokers.rabbitmq_ids import Unreadable
+from processor.brokers.source_url import SourceAddress
+
+CONNECT_TIMEOUT_S = 5
+STACK_TIMEOUT_S = 10
+"""For how long a broker may take from the first byte until it takes us (TLS and AMQP's own greetings)."""
+
+HEARTBEAT_S = 30
+"""A peer that is silent for so long is gone. RabbitMQ offers a minute; sooner costs nothing."""
+
+_COUNT_HEARTBEAT_S = 5
+"""As above, where somebody waits for a count: a broker that freezes meanwhile is given up after 15 s."""
+
+_NOT_READABLE = (ValueError, LookupError, TypeError, ArithmeticError, OSError, RecursionError, struct.error)
+
+OnMessage = Callable[[Basic.Deliver, BasicProperties, bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Why a link ended, in words without any secret.
+
+    `refused` says that our user or password was, `missing` that there is no such queue, `denied` that there
+    is no such vhost, or not for us, and `answered` that there is a broker that said so.
+    """
+
+    words: str
+    refused: bool = False
+    missing: bool = False
+    denied: bool = False
+    answered: bool = False
+
+
+class Link:
+    """A connection that has one channel, which consumes one queue."""
+
+    def __init__(
+        self,
+        address: SourceAddress,
+        parameters: pika.ConnectionParameters,
+        prefetch: int,
+        *,
+        on_ready: Callable[[], None],
+        on_message: OnMessage,
+    ) -> None:
+        self._address = address
+        self._prefetch = prefetch
+        self._on_ready = on_ready
+        self._on_message = on_message
+        self._channel: Channel | None = None
+        self._consuming = False
+        self._why: BaseException | str | None = None
+        self._connection = pika.SelectConnection(
+            parameters,
+            on_open_callback=self._opened,
+            on_open_error_callback=self._closed,
+            on_close_callback=self._closed,
+        )
+
+    # ── on the I/O thread ─────────────────────────────────────────────────────────────────────────────
+
+    def run(self) -> Ended:
+        """Connect, consume, and return when it is over, for whatever cause."""
+        self._connection.ioloop.start()
+        return ended(self._why, self._address)
+
+    def dispose(self) -> None:
+        """Let go of what the loop held; nothing may be asked of the link from here on."""
+        self._connection.ioloop.close()
+
+    def _opened(self, connection: pika.SelectConnection) -> None:
+        # A broker that has just started lets us in, and may never answer for a queue that is not there yet.
+        connection.ioloop.call_later(STACK_TIMEOUT_S, self._require_consuming)
+        connection.channel(on_open_callback=self._channel_opened)
+
+    def _require_consuming(self) -> None:
+        if not self._consuming:
+            self._end(f"lets us in, and has not handed the queue over within {STACK_TIMEOUT_S} s")
+
+    def _channel_opened(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.add_on_close_callback(self._channel_closed)
+        channel.add_on_cancel_callback(self._cancelled)
+        channel.basic_qos(prefetch_count=self._prefetch, callback=lambda _: self._consume(channel))
+
+    def _consume(self, channel: Channel) -> None:
+        channel.basic_consume(self._address.queue, on_message_callback=self._came, callback=self._begun)
+
+    def _begun(self, _frame: object) -> None:
+        self._consuming = True
+        self._on_ready()
+
+    def _came(
+        self, _channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
+    ) -> None:
+        self._on_message(method, properties, body)
+
+    def _cancelled(self, _frame: object) -> None:
+        # The queue was deleted, or its node went away: the broker says so and sends nothing more.
+        self._end("no longer gives us the queue: it was deleted, or its node is away")
+
+    def _channel_closed(self, _channel: Channel, why: Exception) -> None:
+        self._end(why)
+
+    def _closed(self, _connection: object, why: BaseException) -> None:
+        self._why = self._why or why
+        self._connection.ioloop.stop()
+
+    def _end(self, why: BaseException | str | None) -> None:
+        self._why = self._why or why
+        with suppress(pika.exceptions.ConnectionWrongStateError):
+            self._connection.close()
+            # Who does not answer for a queue may not answer the farewell either.
+            self._connection.ioloop.call_later(CONNECT_TIMEOUT_S, self._leave)
+
+    def _leave(self) -> None:
+        connection: Any = self._connection
+        connection._terminate_stream(pika.exceptions.StreamLostError())  # noqa: SLF001 - pika has no other way
+
+    # ── from any thread, while it is running ──────────────────────────────────────────────────────────
+
+    def acknowledge(self, tags: Sequence[tuple[int, bool]]) -> None:
+        """Let the queue forget these tags; with True a tag stands for all before it, too."""
+
+        def acknowledge(channel: Channel) -> None:
+            for tag, multiple in tags:
+                channel.basic_ack(tag, multiple=multiple)
+
+        self._do(acknowledge)
+
+    def give_back(self, tags: Sequence[int]) -> None:
+        """Let the queue hand these tags over again."""
+
+        def give_back(channel: Channel) -> None:
+            for tag in tags:
+                channel.basic_nack(tag, requeue=True)
+
+        self._do(give_back)
+
+    def ask(self, on_answer: Callable[[], None]) -> None:
+        """Ask the broker for a sign of life; what it had sent before its answer has come by then."""
+        self._do(
+            lambda channel: channel.queue_declare(
+                self._address.queue, passive=True, callback=lambda _: on_answer()
+            )
+        )
+
+    def stop(self) -> None:
+        """Close it in an orderly way: what was acknowledged before is acknowledged."""
+        self._connection.ioloop.add_callback_threadsafe(lambda: self._end("was left by us"))
+
+    def _do(self, work: Callable[[Channel], None]) -> None:
+        def on_the_loop() -> None:
+            if self._channel is not None:
+                # Its tags are void if it is closed by now: they come again, and are known then.
+                with suppress(pika.exceptions.ChannelWrongStateError):
+                    work(self._channel)
+
+        self._connection.ioloop.add_callback_threadsafe(on_the_loop)
+
+
+def connection_parameters(
+    address: SourceAddress, *, heartbeat_s: int = HEARTBEAT_S
+) -> pika.ConnectionParameters:
+    """Say how to connect: one try, every wait bounded, and a name by which operators know us."""
+    [(host, port)] = address.hosts
+    # As every AMQP client has it where a URL names nobody; RabbitMQ takes it from its own machine only.
+    user, password = address.user or "guest", "guest" if address.user is None else ""
+    if address.password is not None:
+        password = address.password.get_secret_value()
+    return pika.ConnectionParameters(
+        host=host,
+        port=port,
+        virtual_host=address.vhost,
+        credentials=pika.PlainCredentials(user, password),
+        connection_attempts=1,
+        socket_timeout=CONNECT_TIMEOUT_S,
+        stack_timeout=STACK_TIMEOUT_S,
+        blocked_connection_timeout=STACK_TIMEOUT_S,
+        heartbeat=heartbeat_s,
+        client_properties={"connection_name": "event-processor"},
+        ssl_options=pika.SSLOptions(ssl.create_default_context(), host) if address.tls else None,
+    )
+
+
+def count_waiting(address: SourceAddress) -> pika.frame.Method[pika.spec.Queue.DeclareOk]:
+    """Ask the broker for the queue as it stands, over a connection of its own. Raises what pika raises."""
+    connection = pika.BlockingConnection(connection_parameters(address, heartbeat_s=_COUNT_HEARTBEAT_S))
+    try:
+        return connection.channel().queue_declare(address.queue, passive=True)
+    finally:
+        with suppress(*FAILED):
+            connection.close()
+
+
+FAILED = (pika.exceptions.AMQPError, AMQPConnectorException, OSError, *_NOT_READABLE)
+"""What pika raises where a broker can't be reached, refuses, is frozen, or answers what can't be read."""
+
+_NOT_FOUND, _NOT_ALLOWED, _ACCESS_REFUSED = 404, 530, 403
+_NO_RIGHT = -403
+"""AMQP says 403 both of a password and of a right; of the latter on a channel."""
+
+
+def ended(why: BaseException | str | None, address: SourceAddress) -> Ended:
+    """Put a failure into words: what was seen, and what to do where something can be done."""
+    [(host, port)] = address.hosts
+    cause = _root(why)
+    at, vhost, queue = f"RabbitMQ at {host}:{port}", repr(address.vhost), repr(address.queue)
+    match cause:
+        case str():
+            return Ended(f"{at} {cause}")
+        case pika.exceptions.ProbableAuthenticationError() | pika.exceptions.AuthenticationError():
+            code, text = _ACCESS_REFUSED, ""
+        case pika.exceptions.ProbableAccessDeniedError():
+            code, text = _NOT_ALLOWED, ""
+        case pika.exceptions.ChannelClosed() if cause.reply_code == _ACCESS_REFUSED:
+            code, text = _NO_RIGHT, ""
+        case pika.exceptions.ConnectionClosed() | pika.exceptions.ChannelClosed():
+            code, text = cause.reply_code, cause.reply_text
+        case _:
+            return Ended(f"{at} can't be reached: {type(cause).__name__}")
+    words = {
+        _ACCESS_REFUSED: "refuses the user or the password of SOURCE_URL",
+        _NO_RIGHT: f"does not let this user read the queue {queue}",
+        _NOT_FOUND: f"has no queue {queue} in the vhost {vhost}; see `processor check`",
+        _NOT_ALLOWED: f"refuses the vhost {vhost} to this user, or has none of that name",
+    }.get(code, f"has closed on us: {code} {text[:120]}")
+    # The same code is given for a queue whose node is away, which comes back with its node.
+    missing = code == _NOT_FOUND and "no queue" in text
+    if code == _NOT_FOUND and not missing:
+        words = f"can't reach the queue {queue} in the vhost {vhost} now: {text[:120]}"
+    return Ended(
+        f"{at} {words}",
+        refused=code == _ACCESS_REFUSED,
+        missing=missing,
+        denied=code == _NOT_ALLOWED,
+        answered=True,
+    )
+
+
+def _root(why: BaseException | str | None) -> BaseException | str | None:
+    """Find what really happened inside the errors that pika wraps around it."""
+    inner = why
+    while inner is not None:
+        why = inner
+        wrapped = getattr(why, "exceptions", ()) or (getattr(why, "exception", None),)
+        if wrapped[-1] is None and type(why) is pika.exceptions.AMQPConnectionError:
+            wrapped = [cause for cause in why.args if isinstance(cause, BaseException)] or (None,)
+        inner = wrapped[-1]
+    return why
+
+
+# ── what nobody can read must not take the connection with it ─────────────────────────────────────────
+
+_decode_table = pika.data.decode_table
+_reading = threading.local()
+
+
+def _decode_or_say(encoded: bytes, offset: int) -> tuple[dict[Any, Any], int]:
+    """Read a table of headers; of one that pika can't read (a date beyond year 9999, say) give why.
+
+    Otherwise one such message ends the connection at every try, and no other ever gets past it.
+    """
+    if getattr(_reading, "table", False):
+        # A table within one: what can't be read of it is for the outer one to say.
+        return _decode_table(encoded, offset)
+    _reading.table = True
+    try:
+        return _decode_table(encoded, offset)
+    except (pika.exceptions.AMQPError, *_NOT_READABLE) as error:
+        (size,) = struct.unpack_from(">I", encoded, offset)
+        return Unreadable(type(error).__name__), offset + 4 + size
+    finally:
+        _reading.table = False
+
+
+pika.data.decode_table = _decode_or_say
+
+_decode_value = pika.data.decode_value
+_FLOATS = {b"f": struct.Struct(">f"), b"d": struct.Struct(">d")}
+
+
+def _decode_with_fraction(encoded: bytes, offset: int) -> tuple[Any, int]:
+    """Read one value of a table; a float keeps its fraction, which pika cuts off. A whole one is an int."""
+    form = _FLOATS.get(encoded[offset : offset + 1])
+    if form is None:
+        return _decode_value(encoded, offset)
+    (value,) = form.unpack_from(encoded, offset + 1)
+    return int(value) if value.is_integer() else value, offset + 1 + form.size
+
+
+pika.data.decode_value = _decode_with_fraction
+
+# It tells every failure itself, in tracebacks; ours are said once, in words.
+logging.getLogger("pika").setLevel(logging.CRITICAL + 1)

@@ -1,0 +1,169 @@
+"""What a message of RabbitMQ is called, and what stands beside its body: told alike by sender and receiver.
+
+    properties, headers, routing key ─▶ attributes ┬─▶ base      "<message_id>:<16 hex digits of a digest>"
+                                            body ──┘
+    base + "~" + 12 hex digits of one hand-over ─▶ delivery id
+
+AMQP gives a message no id. The property message_id is what a client likes: two different messages may bear
+one, and two equal ones too. So each hand-over has an id of its own, and ids of equal messages begin alike: by
+that a message which is handed over once more is matched to an outcome that it may have had.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Container, Mapping
+from datetime import datetime
+from decimal import Decimal
+from hashlib import sha256
+from operator import itemgetter
+from typing import Any
+
+from processor.wire.beside import (
+    AMQP_MESSAGE_ID,
+    AMQP_TIMESTAMP,
+    AMQP_USER_ID,
+    OF_A_DEAD_LETTER,
+    OF_THE_BROKER,
+    ROUTING_KEY,
+    Attribute,
+    from_outside,
+    no_identifier,
+    of_the_transport,
+)
+from processor.wire.bounds import moment_of
+
+DELIVERY_ID_LENGTH_MAX = 200
+HAND_OVER_LENGTH = 12
+"""Hex digits at the end of a delivery id that tell one hand-over of a message from the next."""
+
+_DIGEST_LENGTH = 16
+_BASE_LENGTH_MAX = DELIVERY_ID_LENGTH_MAX - 1 - HAND_OVER_LENGTH
+_HAND_OVER = re.compile(r"~[0-9a-f]{12}\Z")
+
+_PROPERTIES = ("content_type", "content_encoding", "correlation_id", "reply_to", "type", "app_id")
+"""Properties that say something of the event, beside message_id, timestamp and user_id, whose names are ours.
+
+The others are about its transport.
+"""
+
+
+_MILLISECONDS_FROM = 100_000_000_000
+
+
+class Unreadable(dict[Any, Any]):
+    """Headers that the driver can't read, and why."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
+
+
+def delivery_base(attributes: Mapping[str, Attribute], body: bytes) -> str:
+    """Name a message by its message_id property and all that it says, in 187 characters at most.
+
+    `attributes` are what `attributes_of` makes of it. What differs at each sending of one message says
+    nothing: trace context, the headers of a transport, and who sent it.
+    """
+    parts = []
+    for name, value in sorted(attributes.items(), key=itemgetter(0)):
+        if not name.startswith(OF_THE_BROKER) and name != AMQP_USER_ID and not of_the_transport(name):
+            parts.append((b"n", _utf8(name)))
+            parts.append((b"b", value) if isinstance(value, bytes) else (b"t", _utf8(value)))
+    # Each part with its kind and its length, so that no other parts come to the same bytes.
+    digest = sha256(b"".join(b"%s%d:%s" % (kind, len(part), part) for kind, part in parts))
+    digest.update(body)
+    message_id = attributes.get(AMQP_MESSAGE_ID)
+    if not message_id or not isinstance(message_id, str):
+        return digest.hexdigest()
+    if len(message_id) > _BASE_LENGTH_MAX - 1 - _DIGEST_LENGTH:
+        # Too long, but part of the digest anyway.
+        return digest.hexdigest()
+    return f"{message_id}:{digest.hexdigest()[:_DIGEST_LENGTH]}"
+
+
+def hand_over(base: str) -> str:
+    """Give the delivery id of one hand-over of a message."""
+    return f"{base}~{secrets.token_hex(HAND_OVER_LENGTH // 2)}"
+
+
+def base_of(delivery_id: str) -> str:
+    """Give what all hand-overs of a message have in common; other queues' ids are that as a whole."""
+    return _HAND_OVER.sub("", delivery_id)
+
+
+def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[str, Attribute], str | None]:
+    """Give what stands beside a body as attributes, and in words what of that can't be read; None: nothing.
+
+    Headers that are text or bytes come as they are, anything else as its JSON text, and a null is not named;
+    what RabbitMQ adds on the way is left out, but for where a dead letter came from. `properties` are pika's.
+    A frame bounds them all (128 KiB unless the broker is told otherwise).
+    """
+    headers = getattr(properties, "headers", None)
+    fault = f"the headers can't be read: {headers.words}" if isinstance(headers, Unreadable) else None
+    attributes: dict[str, Attribute] = {}
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str):
+            fault = "a header's name is not UTF-8"
+        elif value is not None and (name in OF_A_DEAD_LETTER or not name.startswith(OF_THE_BROKER)):
+            written = _attribute(value)
+            if written is None:
+                fault = f"the header {name[:64]!r} can't be written as JSON"
+            else:
+                attributes[name] = written
+    # Where a dead letter came from is said by the broker, among the headers.
+    dead = {name: attributes.pop(name) for name in OF_A_DEAD_LETTER if name in attributes}
+    attributes = {**from_outside(attributes, dead), **dead}
+    attributes |= _named_by_properties(properties, attributes)
+    if timestamp := getattr(properties, "timestamp", None):
+        # Seconds, says AMQP. After the year 5138 it is milliseconds, as many clients have it.
+        moment = moment_of(timestamp / 1000 if timestamp >= _MILLISECONDS_FROM else timestamp)
+        if moment is None:
+            attributes["amqp.timestamp.raw"] = str(timestamp)
+            fault = f"the property timestamp is no moment: {str(timestamp)[:64]}; expected seconds since 1970"
+        else:
+            attributes[AMQP_TIMESTAMP] = moment.isoformat()
+    return attributes | {ROUTING_KEY: routing_key}, fault
+
+
+def _named_by_properties(properties: object, headers: Container[str]) -> dict[str, Attribute]:
+    found: dict[str, Attribute] = {}
+    for name in _PROPERTIES:
+        value = getattr(properties, name, None)
+        if value is not None:
+            # A header of that name is another word than the property.
+            found[f"amqp.{name}" if name in headers else name] = value
+    if (user_id := getattr(properties, "user_id", None)) is not None:
+        found[AMQP_USER_ID] = user_id
+    if (message_id := getattr(properties, "message_id", None)) is not None:
+        # One that can be no id is refused where it names the event; else it is kept as bytes, which any
+        # context takes.
+        unusable = isinstance(message_id, str) and no_identifier(message_id)
+        found[AMQP_MESSAGE_ID] = _utf8(message_id) if unusable else message_id
+    return found
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _attribute(value: object) -> Attribute | None:
+    if isinstance(value, str | bytes):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    try:
+        return json.dumps(value, default=_plain, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _plain(value: object) -> object:
+    match value:
+        case datetime():
+            return value.isoformat()
+        case bytes():
+            return value.hex()
+        case Decimal():
+            return str(value)
+    raise TypeError

@@ -1,0 +1,1 @@
+"""Commands for operators: trace, dlq, audit, rejection and retention."""

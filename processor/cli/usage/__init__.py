@@ -1,0 +1,1 @@
+"""Commands about usage: meter, usage, count and dispatch."""

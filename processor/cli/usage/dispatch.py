@@ -1,0 +1,102 @@
+"""Handing usage over: processor dispatch."""
+
+import threading
+from pathlib import Path
+
+import click
+
+from processor.check.exposure import require_unguessable
+from processor.cli.errors import Exit
+from processor.cli.output import json_option, print_json
+from processor.cli.signals import stop_at_signals
+from processor.handover.batches import Waiting
+from processor.handover.dispatcher import Tally
+from processor.runtime import logs
+from processor.runtime.terminal import say
+from processor.runtime.thread_deaths import ended_by_a_dead_thread
+from processor.settings import Settings
+from processor.wiring import dispatch as wiring
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Close and send what waits, then end: for cron.")
+@click.option(
+    "--to",
+    metavar="FILE|-",
+    help="Write JSON lines to a new file, or to standard output, not to USAGE_SINK_URL; ends by itself.",
+)
+@json_option
+def dispatch(once: bool, to: str | None, as_json: bool) -> None:
+    """Close the windows that are due, and hand their lines over to USAGE_SINK_URL.
+
+    Runs until SIGTERM or Ctrl-C, which finish the request under way; /livez, /readyz and /metrics are on
+    HTTP_PORT. Lines are marked as handed over once the sink has accepted them (2xx), and sent again until
+    then: the same lines under the same keys. Several dispatchers share the work.
+
+    In a database that was restored, copied or failed over nothing is handed over before `processor usage
+    reconcile`, and /readyz says so.
+
+    With --once: exit code 0 if nothing is left, 1 if something is, 4 if the sink or the database can't be
+    reached. With --to, lines are marked once they are on the disk, and a file that is there is never written
+    over.
+    """
+    settings = Settings.load()
+    if to is None:
+        settings.need_sink_url()
+    settings.need_database_url()
+    require_unguessable(settings)
+    stop = threading.Event()
+    if to is not None or once:
+        _once(settings, to, stop, as_json=as_json)
+        return
+    logs.configure(settings.log_format, settings.log_level)
+    with ended_by_a_dead_thread(settings.stop_timeout_s), stop_at_signals(stop):
+        wiring.run(settings, stop)
+
+
+def _once(settings: Settings, to: str | None, stop: threading.Event, *, as_json: bool) -> None:
+    with stop_at_signals(stop) as caught:
+        if to is None:
+            tally, waiting = wiring.run_once(settings, stop)
+        else:
+            tally, waiting = wiring.run_to_file(settings, None if to == "-" else Path(to), stop)
+    # Standard output is the lines' own.
+    _say(tally, waiting, as_json=as_json, err=to == "-")
+    if caught:
+        raise SystemExit(128 + caught[0])
+    if tally.trouble and not tally.reached:
+        raise SystemExit(Exit.UNREACHABLE)
+    if waiting.lines:
+        raise SystemExit(Exit.FAILED)
+
+
+def _say(tally: Tally, waiting: Waiting, *, as_json: bool, err: bool) -> None:
+    if as_json and not err:
+        print_json(
+            {
+                "windows_closed": tally.totals_closed,
+                "lines_written": tally.lines_written,
+                "requests": tally.requests,
+                "lines_accepted": tally.lines_accepted,
+                "lines_waiting": waiting.lines,
+                "lines_refused": waiting.refused,
+                "trouble": tally.trouble or None,
+            }
+        )
+        return
+    say(
+        f"{tally.totals_closed} window(s) closed, {tally.lines_written} line(s) written, "
+        f"{tally.lines_accepted} handed over",
+        err=err,
+    )
+    if tally.trouble:
+        say(f"the sink: {tally.trouble}", err=True)
+    if waiting.lines:
+        say(
+            f"{waiting.lines} line(s) still wait, {waiting.refused} of them refused by the sink; they are "
+            "sent again under the same keys (table usage_line, column trouble)",
+            err=True,
+        )
+
+
+COMMANDS = [dispatch]

@@ -1,0 +1,209 @@
+"""Migrations: numbered SQL files that only go forward, applied once each.
+
+A file that older code can't work with says so in its first line (`-- breaks older code: why`). Code meets a
+database that is newer than itself by asking whether any of the migrations it doesn't know broke it.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from processor.database.queries import queries, sql_folder
+from processor.errors import MigrationsPending, StoreFault, StoreUnavailable
+
+_FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
+_LOCK_WAIT_MS = 2000
+"""Whoever saves waits behind us while we wait. So we let them go first, and begin the migration again."""
+
+_FIRST_WAIT_MS = 60_000
+_LOCK_TRIES = 3
+_LOCK_SINCE = 16
+"""The migration that made the lock."""
+
+_BREAKS = "-- breaks older code:"
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One file."""
+
+    number: int
+    name: str
+    path: Path
+
+    @cached_property
+    def text(self) -> str:
+        """The SQL as it stands in the file."""
+        return self.path.read_text(encoding="utf-8")
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the text, in hex."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def breaks_older_code(self) -> bool:
+        """Whether its first line says that older code can't work with it."""
+        return self.text.startswith(_BREAKS)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How code and database stand to each other: names of migrations.
+
+    `pending` are not applied yet, `unknown` are applied but not known to this code, `breaking` are those of
+    the unknown that this code can't work with, `edited` differ from the file that was applied.
+    """
+
+    pending: tuple[str, ...]
+    unknown: tuple[str, ...]
+    breaking: tuple[str, ...]
+    edited: tuple[str, ...]
+
+
+def known_migrations() -> list[Migration]:
+    """List the migrations that come with this code, in order."""
+    found = [
+        Migration(int(matched["number"]), matched["name"], path)
+        for path in (sql_folder() / "migrations").iterdir()
+        if (matched := _FILE.fullmatch(path.name))
+    ]
+    return sorted(found, key=lambda migration: migration.number)
+
+
+def state(connection: psycopg.Connection[Any]) -> State:
+    """Compare the files with what was applied."""
+    applied = _applied(connection)
+    known = {migration.number: migration for migration in known_migrations()}
+    newest = max(known)
+    return State(
+        pending=tuple(_title(m.number, m.name) for m in known.values() if m.number not in applied),
+        unknown=tuple(_title(number, row[0]) for number, row in applied.items() if number not in known),
+        breaking=tuple(
+            _title(number, row[0]) for number, row in applied.items() if number > newest and row[2]
+        ),
+        edited=tuple(
+            _title(number, row[0])
+            for number, row in applied.items()
+            if number in known and known[number].checksum != row[1]
+        ),
+    )
+
+
+def require_current(connection: psycopg.Connection[Any]) -> State:
+    """Raise MigrationsPending where the database is behind, StoreFault where it is too far ahead."""
+    found = state(connection)
+    if found.pending:
+        raise MigrationsPending(
+            f"the database lacks {len(found.pending)} migration(s), from {found.pending[0]} on; "
+            "run: processor migrate"
+        )
+    if found.breaking:
+        raise StoreFault(
+            f"the database is newer than this code and can't work with it, since {found.breaking[0]}; "
+            "run a newer version of event-processor"
+        )
+    return found
+
+
+def migrate(connection: psycopg.Connection[Any], on_notice: Callable[[str], object] = str) -> list[str]:
+    """Apply what is pending, each file in a transaction of its own; gives the names of those applied.
+
+    `on_notice` gets what a migration has to say, such as that it may not make roles.
+
+    One process at a time, others wait. Raises StoreFault where a file fails, StoreUnavailable where it would
+    wait too long for a lock; it then left nothing behind.
+    """
+
+    def hear(notice: psycopg.errors.Diagnostic) -> None:
+        if on_notice is not None:
+            on_notice(notice.message_primary or "")
+
+    connection.add_notice_handler(hear)
+    return [
+        _title(migration.number, migration.name)
+        for migration in known_migrations()
+        if migration.number not in _applied(connection) and _apply(connection, migration)
+    ]
+
+
+def _apply(connection: psycopg.Connection[Any], migration: Migration) -> bool:
+    """Apply a file; false where another process did so meanwhile."""
+    try:
+        for _ in range(_LOCK_TRIES - 1):
+            with suppress(psycopg.errors.LockNotAvailable):
+                return _run(connection, migration)
+        return _run(connection, migration)
+    except psycopg.errors.LockNotAvailable:
+        raise StoreUnavailable(
+            f"migration {_title(migration.number, migration.name)} met a table that others have in use, gave "
+            "up so as to keep nobody waiting, and left nothing behind; find the transaction that is open for "
+            f"so long (pg_stat_activity{_open_now(connection)}), then run it again"
+        ) from None
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        raise StoreFault(
+            f"migration {_title(migration.number, migration.name)} failed and left nothing behind: "
+            f"{error.diag.message_primary} ({error.sqlstate})"
+        ) from error
+
+
+def _run(connection: psycopg.Connection[Any], migration: Migration) -> bool:
+    sql = queries("migrations")
+    applied = _applied(connection)
+    begun = bool(applied)
+    try:
+        with connection.transaction():
+            if _LOCK_SINCE in applied:
+                # Behind another process that migrates, for as long as that takes: nobody else can lock this.
+                connection.execute(sql["lock"])
+            elif begun:
+                connection.execute(sql["bound_wait"], {"wait_ms": str(_FIRST_WAIT_MS)})
+                connection.execute(sql["lock_at_first"])
+            connection.execute(sql["bound_wait"], {"wait_ms": str(_LOCK_WAIT_MS)})
+            if begun and migration.number in _applied(connection):
+                return False
+            connection.execute(migration.text.encode())
+            connection.execute(
+                sql["note"],
+                {
+                    "number": migration.number,
+                    "name": migration.name,
+                    "checksum": migration.checksum,
+                    "breaks_older_code": migration.breaks_older_code,
+                },
+            )
+    except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+        # The first of all makes the table that is locked, and only one of two can.
+        if begun or not _applied(connection):
+            raise
+        return False
+    return True
+
+
+def _open_now(connection: psycopg.Connection[Any]) -> str:
+    rows = connection.execute(queries("migrations")["holders"]).fetchall()
+    return "".join(f", pid {pid} of {role}" for pid, role in rows)
+
+
+def _applied(connection: psycopg.Connection[Any]) -> dict[int, tuple[str, str, bool]]:
+    sql = queries("migrations")
+    row = connection.execute(sql["begun"]).fetchone()
+    if row is None or not row[0]:
+        return {}
+    return {
+        number: (name, checksum, breaks)
+        for number, name, checksum, breaks in connection.execute(sql["applied"])
+    }
+
+
+def _title(number: int, name: str) -> str:
+    return f"{number:04d}_{name}"

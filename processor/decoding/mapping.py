@@ -1,0 +1,290 @@
+"""Any JSON as an event: a mapping says of a queue's bodies where in them an envelope's fields stand.
+
+    {"tenant_id": "/client_id", "event_type": "/event_type", "payload": "/message"}
+    {"event_type": "login", "client_id": 7, "message": {"n": 1.50}, "host": "a"}
+      ─▶ tenant "7", type "login", payload {"n": 1.50}, context {"host": "a"}
+
+Every body of such a queue is read so, and tried as no other format. What the mapping leaves open may stand
+beside the body, as attributes of a CloudEvent too. Texts are cut out of the text that came, so that no number
+loses a digit.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Context, Decimal
+from functools import cached_property, lru_cache
+from typing import Any, TypeAlias
+
+from processor.errors import Reason, SettingsError
+from processor.wire import bounds, cloudevents
+from processor.wire.beside import NAMES, NOTHING_BESIDE, Attribute, Beside, complete, number_in_text
+from processor.wire.envelope import (
+    Claimed,
+    Envelope,
+    Fields,
+    Form,
+    Malformed,
+    claimed_of,
+    invalid,
+    make,
+    object_text,
+)
+from processor.wire.formats import binary_fault, read_body
+from processor.wire.json_pointer import pointer, steps
+from processor.wire.rfc3339 import moment_of
+from processor.wire.strict_json import DIGITS_MAX, Document, JsonFault, elements, read
+
+_FIELDS = ("tenant_id", "event_type", "id", "producer", "occurred_at", "schema_version")
+_PAYLOADS = ("payload", "payload_json")
+"""Where the payload stands: as it is, or as a text that is JSON. Without either it is the whole body."""
+
+_NEEDED = ("tenant_id", "event_type", "id")
+"""Have to be there where the mapping has a place for them: an event without its id would count each time."""
+
+_POINTER = re.compile(r"(/([^~/]|~[01])*)*", re.DOTALL)
+_POINTER_LENGTH_MAX = 256
+_MILLISECONDS_FROM = 10**11
+"""From here on a number of a time is of milliseconds: as seconds it would be in the year 5138."""
+
+_FORM = Form(Fields, {name: name for name in NAMES} | {"message_id": "id"})
+
+_EXACT = Context(prec=2 * DIGITS_MAX)
+
+_SEEN_MAX = 40
+"""Characters of a value that are quoted."""
+
+
+def parse(pairs: Iterable[str]) -> dict[str, str]:
+    """Read a mapping that is given as `field=/pointer`. Raises SettingsError, in words."""
+    mapping: dict[str, str] = {}
+    for pair in pairs:
+        field, equals, pointer = pair.partition("=")
+        if not equals or field not in (*_FIELDS, *_PAYLOADS):
+            raise SettingsError(
+                f"--map {pair[:64]!r}: expected FIELD=/POINTER, with a field of "
+                f"{', '.join((*_FIELDS, *_PAYLOADS))}, such as tenant_id=/client_id"
+            )
+        if len(pointer) > _POINTER_LENGTH_MAX or not _POINTER.fullmatch(pointer):
+            raise SettingsError(
+                f"--map {pair[:64]!r}: no JSON pointer; expected / before each name on the way, such as "
+                "/data/client_id (~1 for a / in a name, ~0 for a ~), or nothing for the whole body"
+            )
+        if field in mapping:
+            raise SettingsError(f"--map {field}: given twice; expected each field once")
+        mapping[field] = pointer
+    if mapping.keys() >= set(_PAYLOADS):
+        raise SettingsError("--map: both payload and payload_json are given; expected one of them")
+    return mapping
+
+
+def decode_mapped(
+    body: bytes,
+    attributes: Mapping[str, Attribute],
+    mapping: Mapping[str, str],
+    *,
+    implied: Mapping[str, str],
+    size_bytes_max: int,
+    depth_max: int,
+    values_max: int,
+) -> Envelope | Malformed:
+    """Read one message by a mapping. Never raises, whatever the bytes are."""
+    document = read_body(
+        body, attributes, size_bytes_max=size_bytes_max, depth_max=depth_max, values_max=values_max
+    )
+    if isinstance(document, Malformed):
+        return document
+    beside = Beside(attributes, implied) if attributes or implied else NOTHING_BESIDE
+    body_part = _Part(document.text.strip(" \t\r\n"), document.value, document.member_texts)
+    paths = _paths(tuple(mapping.items()))
+    fields, faults = _fields(body_part, paths)
+    if attributes:
+        filled = cloudevents.fill(fields, _FORM.names, beside)
+        if isinstance(filled, Malformed):
+            return filled
+        fields, beside = filled
+    unsaid = [name for name in _NEEDED if name in paths and name not in fields and name not in faults]
+    known = complete(fields, _FORM.names, beside)[0] if unsaid else fields
+    for name in unsaid:
+        if known.get(name) is None:
+            faults[name] = "missing", f"{_missing(mapping[name])}, and none beside the body"
+    name = next((name for name in _PAYLOADS if name in paths), "payload")
+    payload = body_part.at(paths.get(name, ()))
+    if payload is None:
+        faults[name] = "missing", _missing(mapping[name])
+    if faults or payload is None:
+        return _refused(faults, mapping, claimed_of(fields, beside))
+    text, value = payload.text, payload.value
+    if name == "payload_json" and isinstance(value, str):
+        try:
+            inner = read(value, depth_max, values_max)
+        except JsonFault as fault:
+            words = f"payload: the text at {_quoted(mapping[name])} is not JSON as we take it: {fault}"
+            return invalid(words, claimed_of(fields, beside))
+        text, value = inner.text.strip(" \t\r\n"), inner.value
+    rest = _NOTHING if () in paths.values() or name not in paths else _rest(body_part, [*paths.values()])
+    return binary_fault(fields, beside) or make(_FORM, fields, (text, value), rest, beside)
+
+
+@lru_cache(maxsize=256)
+def _paths(mapping: tuple[tuple[str, str], ...]) -> Mapping[str, tuple[str, ...]]:
+    return {field: steps(pointer) for field, pointer in mapping}
+
+
+_Faults: TypeAlias = dict[str, tuple[str, str]]
+"""What is wrong with fields: the rule that each breaks, and the words for it."""
+
+
+def _fields(body: "_Part", paths: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, Any], _Faults]:
+    """Give what a body says of each field, as an envelope's own format has it; null says nothing."""
+    fields: dict[str, Any] = {}
+    faults: _Faults = {}
+    for name in _FIELDS:
+        part = body.at(paths[name]) if name in paths else None
+        if part is None or part.value is None:
+            continue
+        try:
+            fields[name] = _READERS.get(name, _identifier)(part)
+        except ValueError as error:
+            seen = part.text if len(part.text) <= _SEEN_MAX else f"{part.text[:_SEEN_MAX]}..."
+            faults[name] = "mapped", f"{seen} at {_quoted(pointer(paths[name]))}; {error}"
+    return fields, faults
+
+
+def _missing(at: str) -> str:
+    return f"nothing at {_quoted(at)}, where the queue's mapping has it"
+
+
+def _refused(faults: _Faults, mapping: Mapping[str, str], claimed: Claimed) -> Malformed:
+    errors = [
+        {"pointer": mapping[name], "rule": rule, "message": words} for name, (rule, words) in faults.items()
+    ]
+    message = "; ".join(f"{name}: {words}" for name, (_, words) in faults.items())
+    detail = {"message": message, "errors": errors, "error_count": len(errors)}
+    return Malformed(Reason.ENVELOPE_INVALID, detail, claimed)
+
+
+def _quoted(at: str) -> str:
+    return at or "the whole body"
+
+
+# ── what a body says ──────────────────────────────────────────────────────────────────────────────────
+
+_UNLIMITED = (2**31, 2**31)
+"""Depth and values of a part: the whole has been held to its limits."""
+
+
+class _Part:
+    """A value of a body and its exact text. What is in it is cut out once, however many paths lead there."""
+
+    def __init__(self, text: str, value: Any, texts: Mapping[str, str] | None = None) -> None:  # noqa: ANN401 - any JSON value
+        self.text, self.value = text, value
+        self._members = texts if isinstance(value, dict) else None
+        self._inner: dict[str, _Part] = {}
+
+    @cached_property
+    def texts(self) -> Mapping[str, str]:
+        """The texts of its members or elements, by the steps that lead to them."""
+        if isinstance(self.value, dict):
+            return read(self.text, *_UNLIMITED).member_texts if self._members is None else self._members
+        if isinstance(self.value, list):
+            return {str(place): text for place, text in enumerate(elements(self.text, *_UNLIMITED))}
+        return {}
+
+    def inner(self, step: str) -> "_Part":
+        """Give a member or an element that is there."""
+        if step not in self._inner:
+            value = self.value[step] if isinstance(self.value, dict) else self.value[int(step)]
+            self._inner[step] = _Part(self.texts[step], value)
+        return self._inner[step]
+
+    def at(self, path: Sequence[str]) -> "_Part | None":
+        """Give what a path leads to; None: it leads nowhere."""
+        part = self
+        for step in path:
+            if step not in part.texts:
+                return None
+            part = part.inner(step)
+        return part
+
+
+def _identifier(part: _Part) -> str:
+    if isinstance(part.value, bool) or not isinstance(part.value, str | int):
+        raise ValueError("expected a text, or a whole number, which stands for its digits")  # noqa: TRY004 - bad content
+    return str(part.value)
+
+
+def _schema_version(part: _Part) -> object:
+    number = number_in_text(part.value)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise ValueError("expected a whole number")  # noqa: TRY004 - bad content
+    return number
+
+
+def _moment(part: _Part) -> str:
+    """Give a time as a text: as it came, or seconds or milliseconds since 1970 with all their digits."""
+    number = isinstance(part.value, int | float | Decimal) and not isinstance(part.value, bool)
+    named = _moment_text(part.text) if number else part.value
+    try:
+        moment_of(named)
+    except ValueError as error:
+        words = str(error)
+        if words.startswith("expected"):
+            words += ", or a number (no text) of seconds or milliseconds since 1970, of no finer unit"
+        raise ValueError(words) from None
+    return str(named)
+
+
+_READERS: Mapping[str, Callable[[_Part], object]] = {
+    "occurred_at": _moment,
+    "schema_version": _schema_version,
+}
+
+
+def _moment_text(number: str) -> str:
+    """Write seconds or milliseconds since 1970 as a time, with all their digits."""
+    seconds = Decimal(number)
+    if seconds >= _MILLISECONDS_FROM:
+        seconds = _EXACT.scaleb(seconds, -3)
+    moment = bounds.moment_of(int(seconds))
+    if moment is None:
+        return number
+    fraction = f"{_EXACT.remainder(seconds, 1):f}"[1:]
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+
+
+# ── what it says beside that ──────────────────────────────────────────────────────────────────────────
+
+_NOTHING = Document({}, "", {})
+
+
+def _rest(body: _Part, paths: Sequence[Sequence[str]]) -> Document:
+    """Give the members of a body that no path takes away; a list is one called `body`."""
+    if isinstance(body.value, dict):
+        texts = _left(body, paths)
+        return Document({name: body.value[name] for name in texts}, "", texts)
+    text = _without(body, paths)
+    return _NOTHING if text is None else Document({"body": body.value}, "", {"body": text})
+
+
+def _left(part: _Part, paths: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Give what paths leave of members or elements. Of an element that is taken it is a null."""
+    found = dict(part.texts)
+    for step in {path[0] for path in paths} & found.keys():
+        text = _without(part.inner(step), [path[1:] for path in paths if path[0] == step])
+        if text is not None:
+            found[step] = text
+        elif isinstance(part.value, list):
+            found[step] = "null"
+        else:
+            del found[step]
+    return found
+
+
+def _without(part: _Part, paths: Sequence[Sequence[str]]) -> str | None:
+    """Give what paths leave of a value; None: nothing."""
+    if any(not path for path in paths):
+        return None
+    if not any(path[0] in part.texts for path in paths):
+        return part.text
+    left = _left(part, paths)
+    return f"[{', '.join(left.values())}]" if isinstance(part.value, list) else object_text(left) or "{}"

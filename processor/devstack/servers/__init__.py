@@ -1,0 +1,1 @@
+"""The servers of the development stack: PostgreSQL, SQS and a sink."""

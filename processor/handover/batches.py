@@ -1,0 +1,204 @@
+"""Batches: lines that go out in one request, written down before they are sent and marked afterwards.
+
+    lines in no batch ─make─▶ usage_batch ─find══COMMIT══▶ claim (row locked) ─▶ sent
+    sent ─┬▶ accepted ─▶ lines marked
+          ├▶ in part ──▶ the rest: a new batch
+          └▶ refused ──▶ later, whole or in halves
+
+The lock is held while the request is under way, so no two dispatchers send a line at once; whoever dies
+leaves a batch that the next one sends again, the same lines under the same key. The COMMIT in between waits
+for the synchronous standby, whoever wrote the batch down: what the sink has is known after a failover, too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import psycopg
+
+from processor.database.queries import queries
+from processor.handover.lines import Line, LineId, batch_key
+from processor.handover.place import require_place
+
+Connection: TypeAlias = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch that is locked until the transaction ends, with the lines of it that still wait."""
+
+    batch_id: int
+    key: str
+    line_count: int
+    attempt_count: int
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How much is still to be handed over; `refused` lines were, by the sink, one by one or alone."""
+
+    lines: int
+    refused: int
+    oldest_s: float
+
+
+def make_batch(connection: Connection, lines_max: int) -> int:
+    """Put the oldest lines that are in no batch into one, and commit; gives how many, 0 if none wait."""
+    sql = queries("dispatch")
+    with connection.transaction():
+        require_place(connection)
+        # A moment each: two would skip each other's lines.
+        connection.execute(sql["wait_for_turn"])
+        chosen = connection.execute(sql["choose_lines"], {"limit": lines_max}).fetchall()
+        if chosen:
+            lines = [LineId(*row[:5]) for row in chosen]
+            keys = [key or line.key(meter) for line, (*_, meter, key) in zip(lines, chosen, strict=True)]
+            _write_down(connection, lines, keys)
+    return len(chosen)
+
+
+def find(connection: Connection, *, any_time: bool = False, but: Sequence[int] = ()) -> int | None:
+    """Name the batch that has waited longest, of those whose time has come and that nobody sends; None: none.
+
+    It is durable then, on the synchronous standby too. `any_time` takes those too that are to wait for
+    another attempt; `but` names batches to leave alone.
+    """
+    found = _find(connection, "find_batch", {"any_time": any_time, "but": list(but)})
+    return found[0] if found else None
+
+
+def find_all(connection: Connection) -> list[int]:
+    """Name every batch that waits and that nobody sends at this moment; they are durable then."""
+    return _find(connection, "find_batches", {})
+
+
+def claim(connection: Connection, batch_ids: Sequence[int]) -> list[Batch]:
+    """Lock those of the batches that still wait and that nobody sends, for this transaction.
+
+    One that has lost lines since it was written down makes way for another with the rest: its key stands for
+    what it was.
+    """
+    require_place(connection)
+    rows = connection.execute(queries("dispatch")["claim_batch"], {"batch_ids": list(batch_ids)}).fetchall()
+    claimed = [_with_lines(connection, row) for row in rows]
+    for batch in claimed:
+        if 0 < len(batch.lines) < batch.line_count:
+            trouble = "some of its lines were erased, or marked by a person"
+            _put_aside(connection, batch, batch.lines, trouble, 0)
+            _finish(connection, batch, trouble)
+    return [batch for batch in claimed if not 0 < len(batch.lines) < batch.line_count]
+
+
+def accept(connection: Connection, batch: Batch) -> None:
+    """Mark a batch and its lines as handed over."""
+    connection.execute(queries("dispatch")["mark_lines"], columns([line.id for line in batch.lines]))
+    _finish(connection, batch, None)
+
+
+def accept_in_part(connection: Connection, batch: Batch, troubles: Mapping[str, str], wait_s: float) -> None:
+    """Mark the lines that were taken; the others, by key with their trouble, go out again after `wait_s`."""
+    taken = [line for line in batch.lines if line.key not in troubles]
+    refused = [line for line in batch.lines if line.key in troubles]
+    _note(connection, refused, [troubles[line.key] for line in refused])
+    if not taken:
+        # The same lines make the same batch.
+        postpone(connection, batch, "every line refused", wait_s)
+        return
+    connection.execute(queries("dispatch")["mark_lines"], columns([line.id for line in taken]))
+    _put_aside(connection, batch, refused, "refused one by one", wait_s)
+    _finish(connection, batch, f"{len(refused)} lines refused one by one")
+
+
+def split(connection: Connection, batch: Batch, trouble: str, wait_s: float) -> None:
+    """Make two batches of one that was refused whole, so that a line that spoils it ends up alone."""
+    middle = len(batch.lines) // 2
+    for half in (batch.lines[:middle], batch.lines[middle:]):
+        _put_aside(connection, batch, half, trouble, wait_s)
+    _finish(connection, batch, f"{trouble}; sent again in halves")
+
+
+def postpone(connection: Connection, batch: Batch, trouble: str, wait_s: float) -> None:
+    """Have the batch sent again as it is, `wait_s` seconds from now at the earliest."""
+    asked = {"batch_id": batch.batch_id, "trouble": trouble, "wait_s": wait_s}
+    connection.execute(queries("dispatch")["postpone_batch"], asked)
+
+
+def refuse_alone(connection: Connection, batch: Batch, trouble: str, wait_s: float) -> None:
+    """Note on a line that was refused by itself why it still waits, and have it sent again after `wait_s`."""
+    _note(connection, batch.lines, [trouble] * len(batch.lines))
+    postpone(connection, batch, trouble, wait_s)
+
+
+def count_waiting(connection: Connection) -> Waiting:
+    """Count what is still to be handed over."""
+    [row] = connection.execute(queries("dispatch")["waiting"]).fetchall()
+    return Waiting(*row)
+
+
+def _find(connection: Connection, name: str, asked: Mapping[str, Any]) -> list[int]:
+    with connection.transaction():
+        rows = connection.execute(queries("dispatch")[name], asked).fetchall()
+        if rows:
+            # The session that wrote it down may have been ended while its COMMIT waited for the standby.
+            connection.execute(queries("save")["make_commit_wait"])
+    return [batch_id for (batch_id,) in rows]
+
+
+def _with_lines(connection: Connection, row: tuple[int, str, int, int]) -> Batch:
+    lines = connection.execute(queries("dispatch")["lines_of_batch"], {"batch_id": row[0]}).fetchall()
+    return Batch(*row, lines=[Line(LineId(*line[:5]), *line[5:]) for line in lines])
+
+
+def _put_aside(
+    connection: Connection, batch: Batch, lines: Sequence[Line], trouble: str, wait_s: float
+) -> None:
+    _write_down(
+        connection,
+        [line.id for line in lines],
+        [line.key for line in lines],
+        attempt_count=batch.attempt_count + 1,
+        trouble=trouble,
+        wait_s=wait_s,
+    )
+
+
+def _write_down(
+    connection: Connection,
+    lines: Sequence[LineId],
+    keys: Sequence[str],
+    *,
+    attempt_count: int = 0,
+    trouble: str | None = None,
+    wait_s: float = 0,
+) -> None:
+    made = connection.execute(
+        queries("dispatch")["make_batch"],
+        {
+            "batch_key": batch_key(keys),
+            "line_count": len(lines),
+            "attempt_count": attempt_count,
+            "trouble": trouble,
+            "wait_s": wait_s,
+        },
+    ).fetchall()
+    [(batch_id,)] = made
+    connection.execute(queries("dispatch")["put_in_batch"], columns(lines) | {"batch_id": batch_id})
+
+
+def _finish(connection: Connection, batch: Batch, trouble: str | None) -> None:
+    asked = {"batch_id": batch.batch_id, "trouble": trouble}
+    connection.execute(queries("dispatch")["finish_batch"], asked)
+
+
+def _note(connection: Connection, lines: Sequence[Line], troubles: Sequence[str]) -> None:
+    named = columns([line.id for line in lines]) | {"trouble": list(troubles)}
+    connection.execute(queries("dispatch")["note_lines"], named)
+
+
+def columns(lines: Sequence[LineId]) -> dict[str, list[Any]]:
+    """Give what names lines, as the columns by which statements find them."""
+    return {
+        name: [getattr(line, name) for line in lines]
+        for name in ("tenant_id", "meter_id", "window_start", "group_key", "revision")
+    }

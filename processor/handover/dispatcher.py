@@ -1,0 +1,259 @@
+"""The dispatcher: round by round it closes what is due, makes batches, and sends what waits.
+
+    round: close ─▶ make batches ─▶ send, one by one, until none is due or the sink is in trouble ─▶ pause
+
+Closing does not wait for the sink: while it is away rounds go on, further and further apart, and the first
+batch that is taken ends the outage. What it refuses for its content waits by itself, longer each time, and
+holds up nothing else.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import psycopg
+import structlog
+
+from processor.handover import batches
+from processor.handover.batches import Batch, Waiting
+from processor.handover.lines import Amounts, array_of
+from processor.handover.place import require_place
+from processor.handover.sink import Accepted, AcceptedInPart, Answer, InTrouble, Refused, Sink
+from processor.handover.windows import close_due, count_due
+from processor.runtime import metrics
+
+log = structlog.get_logger(__name__)
+
+Connection: TypeAlias = psycopg.Connection[Any]
+Transact = Callable[[Callable[[Connection], Any]], Any]
+"""Runs a piece of work on a connection in autocommit mode, and waits outages of the database out."""
+
+_PROBE_EVERY_S = 2.0
+_REFUSED_WAIT_S_MIN = 1.0
+_OUTAGE_WAIT_S_MIN = 0.1
+_ATTEMPTS_OF_ONCE = 3
+
+_REFUSALS_IN_A_ROW_MAX = 16
+"""A line that spoils a batch of thousands is found in fewer; who refuses so often refuses everything."""
+
+_SERVER_ERROR = 500
+_ERRORS_BEFORE_SPLIT = 3
+"""A line at which the sink breaks down gets a 500; so does any while the sink is broken: wait and see."""
+
+
+_OUTCOMES = {Accepted: "accepted", AcceptedInPart: "in_part", Refused: "refused", InTrouble: "failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much at once, how digits are written, and how long the pauses may become."""
+
+    lines_max: int
+    amounts: Amounts
+    outage_wait_s_max: float
+    refused_wait_s_max: float
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a dispatcher has done; `trouble` is what the sink was in at last, '' if it worked."""
+
+    totals_closed: int = 0
+    lines_written: int = 0
+    lines_accepted: int = 0
+    requests: int = 0
+    trouble: str = ""
+    reached: bool = True
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Hands lines over to one sink. Several of them, in one process or many, share the work.
+
+    `probe` asks the database whether it works, and tells whoever wants to know.
+    """
+
+    transact: Transact
+    sink: Sink
+    limits: Limits
+    stop: threading.Event = field(default_factory=threading.Event)
+    tally: Tally = field(default_factory=Tally)
+    probe: Callable[[], object] = lambda: None
+    _failures: int = 0
+    _refusals: int = 0
+
+    @property
+    def trouble(self) -> str:
+        """What the sink was in at the last try, in words; empty if it worked."""
+        return f"sink: {self.tally.trouble}" if self.tally.trouble else ""
+
+    def run(self, every_s: float) -> None:
+        """Go on until told to stop; a request under way is finished first."""
+        while not self.stop.is_set():
+            self.prepare()
+            failed = self._send_due()
+            self.count_waiting()
+            self._rest(every_s if failed is None else self._pause_s(failed))
+
+    def _rest(self, wait_s: float) -> None:
+        """Wait, and ask meanwhile whether the database works, so that it shows where it does not."""
+        until = time.monotonic() + wait_s
+        while (left_s := until - time.monotonic()) > 0:
+            if self.stop.wait(min(left_s, _PROBE_EVERY_S)):
+                return
+            self.probe()
+
+    def run_once(self) -> Waiting:
+        """Close and send all that waits, each batch a bounded number of times; gives what is left."""
+        self.prepare()
+        refused: list[int] = []
+        while not self.stop.is_set():
+            batch_id, answer = self._send_one(any_time=True, but=refused)
+            if batch_id is None:
+                break
+            if isinstance(answer, InTrouble):
+                asked_s = answer.retry_after_s or 0
+                if self._failures >= _ATTEMPTS_OF_ONCE or asked_s > self.limits.outage_wait_s_max:
+                    break
+                self.stop.wait(self._pause_s(answer))
+            elif not isinstance(answer, Accepted):
+                # What became of it in the meantime, halves or a rest, has a number of its own.
+                refused.append(batch_id)
+        return self.count_waiting()
+
+    def prepare(self) -> None:
+        """Close what is due, and put every line that is to be handed over into a batch."""
+        self.transact(require_place)
+        self.close_round()
+        lines_max = self.limits.lines_max
+        while not self.stop.is_set() and self.transact(
+            lambda connection: batches.make_batch(connection, lines_max)
+        ):
+            pass
+
+    def close_round(self) -> None:
+        """Close each total that is due now, once."""
+        # No more than is due now: late events that keep coming are the next round's, in one revision each,
+        # and keep nothing from being sent.
+        due = self.transact(count_due)
+        while due > 0 and not self.stop.is_set():
+            closed = self.transact(close_due)
+            if closed is None or closed.slots == 0:
+                break
+            due -= closed.slots
+            self.tally.totals_closed += closed.totals
+            self.tally.lines_written += closed.lines
+            metrics.usage_lines_written.inc(closed.lines)
+
+    def count_waiting(self) -> Waiting:
+        """Count what is still to be handed over, and tell the metrics."""
+        waiting: Waiting = self.transact(batches.count_waiting)
+        metrics.usage_lines_waiting.labels(state="refused").set(waiting.refused)
+        metrics.usage_lines_waiting.labels(state="waiting").set(waiting.lines - waiting.refused)
+        metrics.usage_oldest_waiting_seconds.set(waiting.oldest_s)
+        return waiting
+
+    def _send_due(self) -> InTrouble | None:
+        while not self.stop.is_set():
+            batch_id, answer = self._send_one()
+            if batch_id is None:
+                return None
+            if isinstance(answer, InTrouble):
+                return answer
+        return None
+
+    def _send_one(self, *, any_time: bool = False, but: Sequence[int] = ()) -> tuple[int | None, Answer]:
+        """Send one batch while its row is locked, and commit what came of it; no id: none was to be sent."""
+
+        def work(connection: Connection) -> tuple[Batch | None, Answer]:
+            while (batch_id := batches.find(connection, any_time=any_time, but=but)) is not None:
+                with connection.transaction():
+                    # None of it, where another dispatcher was faster.
+                    for batch in batches.claim(connection, [batch_id]):
+                        answer = self._ask(batch)
+                        self._settle(connection, batch, answer)
+                        return batch, answer
+            return None, Accepted()
+
+        batch, answer = self.transact(work)
+        if batch is None:
+            return None, answer
+        # After the commit: before it, nothing has happened yet.
+        self._learn(batch, answer)
+        return batch.batch_id, answer
+
+    def _ask(self, batch: Batch) -> Answer:
+        if not batch.lines:
+            # Somebody has marked them by hand.
+            return Accepted()
+        body = array_of(batch.lines, self.limits.amounts)
+        return self.sink.send(body, key=batch.key, line_keys=[line.key for line in batch.lines])
+
+    def _settle(self, connection: Connection, batch: Batch, answer: Answer) -> None:
+        wait_s = self._refused_wait_s(batch)
+        match answer:
+            case Accepted():
+                batches.accept(connection, batch)
+            case AcceptedInPart(troubles):
+                batches.accept_in_part(connection, batch, troubles, wait_s)
+            case Refused(trouble, for_content):
+                self._refuse(connection, batch, trouble, wait_s, may_split=for_content)
+            case InTrouble(trouble, status=status) if (
+                status == _SERVER_ERROR and batch.attempt_count >= _ERRORS_BEFORE_SPLIT
+            ):
+                self._refuse(connection, batch, trouble, wait_s, may_split=True)
+            case InTrouble(trouble):
+                # At the end of the queue, but without a pause of its own: the next try is for any batch.
+                batches.postpone(connection, batch, trouble, 0)
+
+    def _refuse(
+        self, connection: Connection, batch: Batch, trouble: str, wait_s: float, *, may_split: bool
+    ) -> None:
+        if len(batch.lines) == 1:
+            batches.refuse_alone(connection, batch, trouble, wait_s)
+        elif may_split and self._refusals < _REFUSALS_IN_A_ROW_MAX:
+            batches.split(connection, batch, trouble, 0)
+        else:
+            batches.postpone(connection, batch, trouble, wait_s)
+
+    def _learn(self, batch: Batch, answer: Answer) -> None:
+        """Take note of an answer: for the metrics, the log, and how to go on."""
+        self.tally.requests += 1
+        metrics.usage_batches.labels(outcome=_OUTCOMES[type(answer)]).inc()
+        of = {"lines": len(batch.lines), "batch": batch.batch_id}
+        match answer:
+            case Accepted():
+                self._worked(len(batch.lines))
+            case AcceptedInPart(troubles):
+                log.warning("lines_refused", refused=len(troubles), **of)
+                self._worked(len(batch.lines) - len(troubles))
+            case Refused(trouble):
+                log.warning("batch_refused", trouble=trouble, **of)
+                self._refusals += 1
+                self._worked(0)
+            case InTrouble(trouble):
+                self._failures += 1
+                self.tally.trouble, self.tally.reached = trouble, answer.reached
+                log.warning("outage", dependency="sink", trouble=trouble, attempt=self._failures)
+
+    def _worked(self, lines: int) -> None:
+        if self.tally.trouble:
+            log.info("outage_over", dependency="sink")
+        self.tally.trouble, self.tally.reached = "", True
+        self._failures = 0
+        if lines:
+            self._refusals = 0
+            self.tally.lines_accepted += lines
+            metrics.usage_lines_handed_over.inc(lines)
+
+    def _pause_s(self, answer: InTrouble) -> float:
+        """Longer with each failure in a row, with jitter, or as long as the sink asks for."""
+        longest = min(_OUTAGE_WAIT_S_MIN * 2 ** min(self._failures, 30), self.limits.outage_wait_s_max)
+        return max(random.uniform(longest / 2, longest), answer.retry_after_s or 0)  # noqa: S311 - jitter
+
+    def _refused_wait_s(self, batch: Batch) -> float:
+        longest = min(_REFUSED_WAIT_S_MIN * 2 ** min(batch.attempt_count, 30), self.limits.refused_wait_s_max)
+        return random.uniform(longest / 2, longest)  # noqa: S311 - jitter

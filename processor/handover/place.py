@@ -1,0 +1,31 @@
+"""The place from which lines are handed over: a server, its timeline, a database and a table.
+
+    same place ─▶ go on          none noted ─▶ note this one          another place ─▶ StoreUnavailable
+
+A database that was restored, copied or failed over may lack what its predecessor handed over. It can't know,
+so it waits until a person has compared it with the sink, or says that nothing was lost (processor usage
+reconcile).
+"""
+
+from typing import Any
+
+import psycopg
+
+from processor.database.queries import queries
+from processor.errors import StoreUnavailable
+
+
+def require_place(connection: psycopg.Connection[Any]) -> None:
+    """Raise StoreUnavailable where lines were last handed over from another place; note the first one."""
+    [(noted, here)] = connection.execute(queries("dispatch")["places"]).fetchall()
+    if here is None:
+        raise StoreUnavailable("the database is a standby, from which nothing is handed over")
+    if noted is None:
+        connection.execute(queries("dispatch")["note_first_place"])
+    elif noted != here:
+        raise StoreUnavailable(
+            f"lines were last handed over from another place ({noted}), and this is {here}: it was restored, "
+            "copied or failed over. Nothing is handed over before `processor usage reconcile FILE` with what "
+            "the sink has, or `processor usage reconcile --nothing-lost`; see deployments/README.md, Backup "
+            "and restore"
+        )

@@ -1,0 +1,274 @@
+"""The sink: the service that lines are handed over to, by HTTP, and what its answers mean.
+
+    2xx, no body, `OK` or JSON       accepted
+    2xx, 4xx with results by line    each line by its own status
+    400 413 422                      refused for something in it: which line, halves will tell
+    409                              refused, and no other batch is concerned
+    anything else, or no answer      nobody's line is at fault: the sink is in trouble
+
+Only the status and our own words are passed on; what a sink says may hold what it was sent.
+"""
+
+import http.client
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import urllib3
+
+from processor.brokers.http_answers import WholeHTTP, WholeHTTPS, read_whole
+from processor.wire.bounds import NOT_READABLE, wait_s_of
+
+ANSWER_BYTES_MAX = 64 * 1024
+ANSWER_BYTES_PER_LINE = 512
+"""A sink that speaks of each line has the more to say the more there are."""
+
+RETRY_AFTER_S_MAX = 600.0
+"""A sink may ask for rest, but not for ever."""
+
+_ABOUT_CONTENT = (400, 413, 422)
+_CONFLICT = 409
+_MULTI_STATUS = 207
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The sink has all lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedInPart:
+    """The sink spoke of each line; `troubles` has those by key that it did not take, and why."""
+
+    troubles: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The sink refused this batch; `for_content` says that something in it may be the cause."""
+
+    trouble: str
+    for_content: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InTrouble:
+    """The sink works for no batch at the moment; `reached` says that somebody answered."""
+
+    trouble: str
+    reached: bool
+    status: int | None = None
+    retry_after_s: float | None = None
+
+
+Answer = Accepted | AcceptedInPart | Refused | InTrouble
+
+
+class Sink(Protocol):
+    """Whoever takes lines."""
+
+    def send(self, body: bytes, *, key: str, line_keys: Sequence[str]) -> Answer:
+        """Send a JSON array of lines under its idempotency key, once; say what came of it. Raises nothing."""
+
+
+class HttpSink:
+    """Posts to a URL, over a connection of its own each time, and waits `timeout_s` for all of the answer."""
+
+    def __init__(self, url: str, *, token: str | None, timeout_s: float) -> None:
+        parts = urlsplit(url)
+        self._tls = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._port = parts.port
+        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._timeout_s = timeout_s
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "User-Agent": "event-processor",
+            "Connection": "close",
+        }
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    def send(self, body: bytes, *, key: str, line_keys: Sequence[str]) -> Answer:
+        """Send it once; see Sink."""
+        bytes_max = ANSWER_BYTES_MAX + ANSWER_BYTES_PER_LINE * len(line_keys)
+        connection = self._connection()
+        deadline = _Deadline(self._timeout_s)
+        try:
+            with deadline:
+                connection.connect()
+                deadline.watch(connection.sock)
+                connection.request(
+                    "POST",
+                    self._path,
+                    body=body,
+                    headers=self._headers | {"Idempotency-Key": key},
+                    preload_content=False,
+                )
+                response = connection.getresponse()
+                said = read_whole(response, bytes_max)
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, *NOT_READABLE) as error:
+            return self._too_late() if deadline.passed or _is_late(error) else _no_answer(error)
+        finally:
+            connection.close()
+        # A connection that we cut ourselves may look like an answer that is short.
+        if deadline.passed:
+            return self._too_late()
+        return meaning(response.status, response.headers, said, bytes_max, line_keys)
+
+    def _too_late(self) -> InTrouble:
+        return InTrouble(f"no whole answer within {self._timeout_s:g} s", reached=False)
+
+    def _connection(self) -> WholeHTTP | WholeHTTPS:
+        if self._tls:
+            # Python's own default: the certificate is verified, and so is the name.
+            context = ssl.create_default_context()
+            return WholeHTTPS(self._host, self._port, timeout=self._timeout_s, ssl_context=context)
+        return WholeHTTP(self._host, self._port, timeout=self._timeout_s)
+
+
+def meaning(
+    status: int, headers: Mapping[str, str], said: bytes, bytes_max: int, line_keys: Sequence[str]
+) -> Answer:
+    """Say what an answer means for the lines that it is about."""
+    if len(said) > bytes_max:
+        return InTrouble(
+            f"status {status} with an answer of more than {bytes_max} bytes", reached=True, status=status
+        )
+    results = _results(said) if status // 100 in (2, 4) else None
+    if results is not None:
+        troubles = _troubles(results, line_keys)
+        return AcceptedInPart(troubles) if troubles else Accepted()
+    if status // 100 == 2:  # noqa: PLR2004 - the class of statuses that say yes
+        trouble = "names no lines" if status == _MULTI_STATUS else "has a body that is not JSON"
+        if status != _MULTI_STATUS and _says_nothing_else(said):
+            return Accepted()
+        return InTrouble(f"status {status} {trouble}", reached=True, status=status)
+    return _no(status, headers)
+
+
+def _no(status: int, headers: Mapping[str, str]) -> Answer:
+    if status in (*_ABOUT_CONTENT, _CONFLICT):
+        return Refused(f"status {status}", for_content=status in _ABOUT_CONTENT)
+    if status // 100 == 3:  # noqa: PLR2004 - the class of statuses that lead elsewhere
+        return InTrouble(
+            f"status {status}: redirects are not followed; set USAGE_SINK_URL to where it leads",
+            reached=True,
+            status=status,
+        )
+    asked_s = wait_s_of(headers.get("Retry-After"), RETRY_AFTER_S_MAX)
+    return InTrouble(f"status {status}", reached=True, status=status, retry_after_s=asked_s)
+
+
+def _results(said: bytes) -> list[dict[str, Any]] | None:
+    """Find what an answer says line by line: {"results": [{"key", "status"}, ...]}, or such an array."""
+    try:
+        document = json.loads(said)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(document, dict) and isinstance(document.get("results"), list):
+        found = document["results"]
+    elif isinstance(document, list) and any(map(_is_result, document)):
+        found = document
+    else:
+        return None
+    return [result for result in found if _is_result(result)]
+
+
+def _is_result(value: object) -> bool:
+    return isinstance(value, dict) and "key" in value and "status" in value
+
+
+def _troubles(results: Sequence[Mapping[str, Any]], line_keys: Sequence[str]) -> dict[str, str]:
+    """Name the lines that were not taken; one that is not spoken of was not, as far as we know."""
+    troubles: dict[str, str] = {}
+    named: set[str] = set()
+    for result in results:
+        key, status = str(result["key"]), result["status"]
+        named.add(key)
+        if not isinstance(status, int) or isinstance(status, bool):
+            troubles[key] = "a status that is no number"
+        elif not (200 <= status < 300 or status == _CONFLICT):  # noqa: PLR2004 - 2xx
+            troubles[key] = f"status {status}" if 100 <= status < 1000 else "a status that is none"  # noqa: PLR2004
+    return {
+        key: troubles.get(key, "not named in the answer")
+        for key in line_keys
+        if key in troubles or key not in named
+    }
+
+
+def _says_nothing_else(said: bytes) -> bool:
+    if said.strip().lower() in (b"", b"ok"):
+        return True
+    try:
+        json.loads(said)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_late(error: Exception) -> bool:
+    # A refused connection is a kind of time-out to the library.
+    late = isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError)
+    return late and not isinstance(error, urllib3.exceptions.NewConnectionError)
+
+
+_WORDS = (
+    (urllib3.exceptions.NameResolutionError, "its name can't be resolved"),
+    (ssl.SSLCertVerificationError, "its certificate was not verified"),
+    (urllib3.exceptions.SSLError, "TLS failed"),
+    (ssl.SSLError, "TLS failed"),
+    (ConnectionRefusedError, "connection refused"),
+    (urllib3.exceptions.NewConnectionError, "no connection"),
+    (ConnectionError, "the connection broke"),
+    (urllib3.exceptions.ProtocolError, "the connection broke"),
+    (http.client.RemoteDisconnected, "the connection broke"),
+    (http.client.IncompleteRead, "the connection broke"),
+)
+
+
+def _no_answer(error: Exception) -> InTrouble:
+    """Say in words of ours why there is no answer; the error's own may quote the sink."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 5:  # noqa: PLR2004 - enough
+        causes.append(cause)
+    for kind, words in _WORDS:
+        if any(isinstance(cause, kind) for cause in causes):
+            return InTrouble(words, reached=False)
+    # Somebody answered, in no HTTP that we know.
+    return InTrouble("an answer that is not HTTP", reached=True)
+
+
+class _Deadline:
+    """Cuts a connection that is not done within `limit_s`: a socket's time-out begins anew at every byte."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.passed = False
+        self._sock: socket.socket | None = None
+        self._timer = threading.Timer(limit_s, self._cut)
+        self._timer.name, self._timer.daemon = "cut", True
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def watch(self, sock: socket.socket) -> None:
+        """Name the socket; the connection itself forgets it as soon as the answer has begun."""
+        self._sock = sock
+        if self.passed:
+            self._cut()
+
+    def _cut(self) -> None:
+        self.passed = True
+        if self._sock is not None:
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)

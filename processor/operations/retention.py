@@ -1,0 +1,222 @@
+"""Old rows go, in small steps beside running processors, and what went stays counted in `removal`.
+
+    ages ─▶ cutoffs ─▶ message ─▶ duplicate ─▶ rejection (closed)
+                        each table once, from its first block to its last, window by window:
+                        remove some rows and count them ══COMMIT══▶ pause ─▶ the next
+
+Messages are chosen while saves go on, and removed while none is under way: a save that has just found its
+message here, and is not committed, could not be seen.
+
+Totals keep what removed messages had added, which goes to `usage_removal`, so that the proof still adds up.
+
+A key must outlive everything that may still bring its message again: the queue and then its dead-letter
+queue hold a message for 14 days each. So no age may be below that of the keys, and a message stays while its
+key was seen again within it, by a duplicate or by a rejection that is open. What a rule discards at once is
+noise, and goes after a day whatever the ages are.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg.rows import dict_row
+
+from processor.database.books_lock import books_held
+from processor.database.queries import queries
+from processor.errors import SettingsError
+
+Connection: TypeAlias = psycopg.Connection[Any]
+Row: TypeAlias = dict[str, Any]
+
+WINDOW_BLOCKS = 1024
+"""8 MiB: as much of a table is looked through by one statement, whether it finds anything or not."""
+
+RULED_DAYS = 1
+"""For how long what a rule discarded is there to be looked at."""
+
+_LOCK_WAIT_MS = 2000
+"""Whoever saves waits behind us while we wait. So we rather let them go first, and begin the step again."""
+
+_LOCK_TRIES = 3
+"""Nobody saves for that long, or locks rows that are old. If a person does, we end."""
+
+_TABLES = {
+    # The table's name, the question of the plan, and the deed. Messages first, while all that holds them is
+    # there, so that the plan says what will be done.
+    "message": ("plan_messages", "remove_messages"),
+    "duplicate": ("plan_duplicates", "remove_duplicates"),
+    "rejection": ("plan_rejections", "remove_rejections"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """How many days rows are kept at least; None: for ever. No other may be less than `key`."""
+
+    message: int | None
+    duplicate: int | None
+    rejection: int | None
+    key: int
+
+    def as_dict(self) -> dict[str, int | None]:
+        """Give the ages by table."""
+        return {table: getattr(self, table) for table in _TABLES}
+
+    @property
+    def any_set(self) -> bool:
+        """Whether anything may be removed at all."""
+        return any(days is not None for days in self.as_dict().values())
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One transaction of `apply`: how many rows it removed, and what part of the table was looked through."""
+
+    table: str
+    removed: int
+    read_ratio: float
+
+
+def plan(connection: Connection, ages: Ages) -> list[Row]:
+    """Count what `apply` would remove now, by tenant and outcome; changes nothing.
+
+    `kept_count` are messages that are old enough and stay, because their key was seen again lately.
+    """
+    rows: list[Row] = []
+    sql = queries("retention")
+    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(sql["freeze_snapshot"])
+        moments = _cutoffs(connection, ages)
+        for table, (question, _) in _TABLES.items():
+            if _any_old(moments, table):
+                rows += cursor.execute(sql[question], _bounds(moments, table)).fetchall()
+    return sorted(rows, key=lambda row: (row["outcome"], row["tenant_id"]))
+
+
+def apply(
+    connection: Connection,
+    ages: Ages,
+    *,
+    step_size: int,
+    pause_s: float,
+    stop: threading.Event,
+    statement_timeout_s: float,
+    on_step: Callable[[Step], object] = lambda _step: None,
+) -> dict[str, int]:
+    """Remove what is older than the ages, `step_size` rows a transaction at the most; gives rows by table.
+
+    Rows and their count go in one transaction, so whatever ends this leaves nothing half done, and running
+    it again goes on. `stop` ends it after the step under way. Raises Busy where another process is at it,
+    SettingsError for ages below the least that the database allows.
+    """
+    sql = queries("retention")
+    connection.execute(
+        sql["prepare_session"],
+        {
+            "statement_timeout_ms": str(int(statement_timeout_s * 1000)),
+            "lock_timeout_ms": str(_LOCK_WAIT_MS),
+        },
+    )
+    with books_held(connection) as still_held:
+        # Once for the whole run: what becomes old enough meanwhile is the next run's.
+        moments = _cutoffs(connection, ages)
+        removed = {table: 0 for table in _TABLES if _any_old(moments, table)}
+        for step in _steps(connection, moments, step_size):
+            removed[step.table] += step.removed
+            on_step(step)
+            if stop.wait(pause_s if step.removed else 0):
+                break
+            still_held()
+        return removed
+
+
+def forgotten_before(connection: Connection, key_days: int) -> datetime | None:
+    """Give the moment before which what was sent may have been stored and removed; None: nothing was."""
+    moment: datetime | None = _value(connection, "forgotten_before", key_days=key_days)
+    return moment
+
+
+def _steps(connection: Connection, moments: Row, step_size: int) -> Iterator[Step]:
+    for table, (_, deed) in _TABLES.items():
+        if _any_old(moments, table):
+            bounds = _bounds(moments, table) | {"step_size": step_size}
+            yield from _walk(connection, table, deed, bounds)
+
+
+def _walk(connection: Connection, table: str, deed: str, bounds: dict[str, Any]) -> Iterator[Step]:
+    """Go through a table once. What is added meanwhile is young, and rows that are old don't move."""
+    blocks = int(_value(connection, "blocks", relation=table))
+    for start in range(0, blocks, WINDOW_BLOCKS):
+        end = min(start + WINDOW_BLOCKS, blocks)
+        after, full = f"({start},0)", True
+        while full:
+            window = bounds | {"after": after, "until": f"({end},0)"}
+            chosen, removed, after = _tried(connection, deed, window)
+            full = chosen == bounds["step_size"]
+            yield Step(table, removed, end / blocks)
+
+
+def _tried(connection: Connection, deed: str, window: Mapping[str, Any]) -> tuple[Any, ...]:
+    for _ in range(_LOCK_TRIES - 1):
+        with suppress(psycopg.errors.LockNotAvailable):
+            return _done(connection, deed, window)
+    return _done(connection, deed, window)
+
+
+def _done(connection: Connection, deed: str, window: Mapping[str, Any]) -> tuple[Any, ...]:
+    with connection.transaction():
+        if deed == "remove_messages":
+            return _remove_messages(connection, window)
+        return _row(connection, deed, window)
+
+
+def _remove_messages(connection: Connection, window: Mapping[str, Any]) -> tuple[int, int, str]:
+    places, last = _row(connection, "choose_messages", window)
+    if not places:
+        return 0, 0, ""
+    (removed,) = _row(connection, "remove_messages", dict(window) | {"places": places})
+    return len(places), removed, last
+
+
+def _any_old(moments: Row, table: str) -> bool:
+    """Say whether rows of a table may be old enough at all."""
+    return moments[f"{table}_before"] is not None or (
+        table == "rejection" and moments["ruled_before"] is not None
+    )
+
+
+def _bounds(moments: Row, table: str) -> Row:
+    return {
+        "before": moments[f"{table}_before"],
+        "ruled_before": moments["ruled_before"],
+        "seen_since": moments["seen_since"],
+    }
+
+
+def _cutoffs(connection: Connection, ages: Ages) -> Row:
+    days = {f"{table}_days": age for table, age in ages.as_dict().items()}
+    days |= {"key_days": ages.key, "ruled_days": RULED_DAYS}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        [row] = cursor.execute(queries("retention")["cutoffs"], days).fetchall()
+    if ages.key < row["floor_days"]:
+        raise SettingsError(
+            f"KEY_RETENTION_DAYS={ages.key} is less than the {row['floor_days']} days that the database "
+            "keeps each row at least; raise it, or, as the owner of the tables, lower retention_floor.days"
+        )
+    return row
+
+
+def _value(connection: Connection, name: str, **parameters: Any) -> Any:  # noqa: ANN401 - whatever is asked for
+    (value,) = _row(connection, name, parameters)
+    return value
+
+
+def _row(connection: Connection, name: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    # Never prepared: a plan for any window would not know how small the window is.
+    row = connection.execute(queries("retention")[name], parameters, prepare=False).fetchone()
+    assert row is not None  # noqa: S101 - each of these queries gives one row
+    return tuple(row)

@@ -1,0 +1,1 @@
+"""The running pipeline: receive, validate, save, settle."""

@@ -1,0 +1,400 @@
+"""The running pipeline: receive, validate, save, settle, in workers that pass the same values on.
+
+    receivers ─▶ verdicts (bounded by Held) ─▶ writers ══COMMIT══▶ settlements ─▶ settlers
+        ▲  └─▶ what takes time ─▶ judge ─▶ verdicts                                  │
+        └──────────── heartbeat keeps what is held invisible to others ◀─────────────┘
+
+In one thread, and in the same order, this is `once`. The rest of the file only overlaps the waiting.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Protocol, TypeAlias
+
+import structlog
+
+from processor.errors import MustWait, SourceUnavailable, Stopped
+from processor.model import Delivery, Settlement, Verdict
+from processor.pipeline.ending import join_all, left_behind
+from processor.pipeline.idleness import Alone, Company, Idleness
+from processor.pipeline.in_flight import Held
+from processor.pipeline.limits import Limits
+from processor.pipeline.outcome_counts import Tally, count_outcomes
+from processor.pipeline.write_queue import Batches
+from processor.runtime import metrics
+from processor.runtime.outages import Patience
+from processor.sources import RunningSource, Source
+
+log = structlog.get_logger(__name__)
+
+_TICK_S = 0.2
+_CALL_SIZE_MAX = 10  # deliveries in one call to the queue, of whichever kind
+
+_SUSPECT_HOLD_S_MAX = 5
+"""How soon a delivery comes back that has killed us; as long again as it may take, it is extended."""
+
+_PROBE_EVERY_S = 2.0
+"""How often an idle database is asked whether it works."""
+
+_RELEASE_S_MAX = 3.0
+"""For how long we give back what is held when we stop; the visibility timeout gives back the rest."""
+
+
+OnCommit: TypeAlias = Callable[[Sequence[Verdict], Sequence[Settlement]], object]
+
+
+class Validator(Protocol):
+    """What the pipeline asks of the schemas."""
+
+    def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict: ...  # noqa: D102
+
+
+class Store(Protocol):
+    """What the pipeline asks of the database."""
+
+    def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]: ...  # noqa: D102
+    def unread(self, suspect: Delivery) -> Verdict | None: ...  # noqa: D102
+    def probe(self) -> None: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+
+
+def once(
+    source: Source, validator: Validator, store: Store, *, limit: int, wait_s: float
+) -> list[Settlement]:
+    """Take one batch through all four steps; gives what became of it. The meaning of the whole program."""
+    deliveries = source.receive(limit, wait_s)
+    verdicts = [validator.validate(delivery) for delivery in deliveries]
+    settlements = store.save(verdicts) if verdicts else []
+    # A crash above this line costs a redelivery; below it, nothing. Never an event.
+    source.settle(settlements)
+    count_outcomes(settlements)
+    return settlements
+
+
+class Pipeline:
+    """One run of the pipeline over one source. Its workers are threads; one store a writer.
+
+    `database` and `broker` are the patience with which the two are talked to; `give_up` is the event that
+    ends both, set when a stop takes longer than `stop_timeout_s`. `on_commit` is told of each batch.
+    """
+
+    def __init__(
+        self,
+        source: RunningSource,
+        validator: Validator,
+        stores: Sequence[Store],
+        *,
+        limits: Limits,
+        database: Patience,
+        broker: Patience,
+        give_up: threading.Event,
+        on_commit: OnCommit = lambda _verdicts, _settlements: None,
+    ) -> None:
+        self._source = source
+        self._validator = validator
+        self._stores = stores
+        self._limits = limits
+        self._database = database
+        self._broker = broker
+        self._give_up = give_up
+        self._on_commit = on_commit
+        self._stop_receiving = threading.Event()
+        self._finished = threading.Event()
+        self._more = threading.Event()
+        self._batches = Batches(
+            size_max=limits.batch_size_max, bytes_max=limits.batch_bytes_max, linger_s=limits.linger_s
+        )
+        self._unjudged: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._settlements: queue.SimpleQueue[list[Settlement] | None] = queue.SimpleQueue()
+        self._workers: list[threading.Thread] = []
+        self._failure: BaseException | None = None
+        self._idleness: Idleness | None = None
+        self._counting = threading.Lock()
+        self.held = Held(
+            size_max=limits.buffer_size_max,
+            bytes_max=limits.buffer_bytes_max,
+            extend_after_s=limits.visibility_timeout_s / 3,
+        )
+        self.tally = Tally()
+
+    # ── the run, from outside ─────────────────────────────────────────────────────────────────────────
+
+    def run(
+        self, stop: threading.Event, until_idle_s: float | None = None, company: Company | None = None
+    ) -> Tally:
+        """Work until `stop` is set, or the queue is idle for `until_idle_s`, in all processes of `company`.
+
+        Stops cleanly: what was received is saved and settled, or given back after `stop_timeout_s`. Raises
+        what a worker died of, as RuntimeError if it was no Exception; what it held is still in the queue.
+        Raises Stopped, which says what is left, if it ends during an outage or something was given back.
+        """
+        idleness = None if until_idle_s is None else self._idle_after(until_idle_s, company or Alone())
+        self._idleness = idleness
+        receivers = [
+            self._worker(f"receiver-{place}", lambda place=place: self._receive(place))  # type: ignore[misc]
+            for place in range(self._limits.receivers)
+        ]
+        judge = self._worker("judge", self._judge)
+        writers = [
+            self._worker(f"writer-{place}", lambda store=store: self._write(store))  # type: ignore[misc]
+            for place, store in enumerate(self._stores)
+        ]
+        settlers = [self._worker(f"settler-{place}", self._settle) for place in range(self._limits.settlers)]
+        heartbeat = self._worker("heartbeat", self._keep)
+        workers = [*receivers, judge, *writers, *settlers, heartbeat]
+        if idleness is not None:
+            workers.append(self._worker("idleness", lambda: self._look_at(idleness)))
+        for worker in workers:
+            worker.start()
+        self._workers = workers
+        while not (stop.is_set() or self._failure or (idleness is not None and idleness.reached.is_set())):
+            stop.wait(_TICK_S)
+            self._observe()
+        given_back = self._wind_up(receivers, judge, writers, settlers, heartbeat)
+        if isinstance(self._failure, Exception):
+            raise self._failure
+        if self._failure is not None:
+            # Never as it is: a SystemExit, say, would end the program as if all were well.
+            raise RuntimeError(f"a worker died of {type(self._failure).__name__}") from self._failure
+        self._require_done(given_back, asking=any(receiver.is_alive() for receiver in receivers))
+        return self.tally
+
+    @property
+    def alive(self) -> bool:
+        """Whether every worker still does its work; one that has died will not come back."""
+        if self._failure is not None:
+            return False
+        # At a stop they end one after the other, as they should.
+        return self._stop_receiving.is_set() or all(worker.is_alive() for worker in self._workers)
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is being received now, in words; empty when all is well."""
+        troubles = [
+            f"{patience.dependency}: {patience.trouble or 'unavailable'}"
+            for patience in (self._database, self._broker)
+            if not patience.working.is_set()
+        ]
+        if self._stop_receiving.is_set():
+            troubles.append("stopping")
+        return "; ".join(troubles)
+
+    def _idle_after(self, until_idle_s: float, company: Company) -> Idleness:
+        return Idleness(
+            until_idle_s,
+            self._source.depth,
+            calm=lambda: not self.held.size and not self.trouble,
+            calm_since=lambda: max(self._database.recovered_at, self._broker.recovered_at),
+            company=company,
+        )
+
+    def _require_done(self, given_back: int, *, asking: bool) -> None:
+        """Raise Stopped unless all is done; `asking` says that a receive has not come back."""
+        left = left_behind(
+            [self._database, self._broker],
+            self._source.depth,
+            given_back=given_back,
+            asked_for_s=self._limits.receive_wait_s if asking else None,
+        )
+        if left:
+            raise Stopped(f"ended before all was done: {left}")
+
+    def _wind_up(
+        self,
+        receivers: Sequence[threading.Thread],
+        judge: threading.Thread,
+        writers: Sequence[threading.Thread],
+        settlers: Sequence[threading.Thread],
+        heartbeat: threading.Thread,
+    ) -> int:
+        """Stop in the order of the flow, so that each step finishes what the one before it has passed on.
+
+        Gives how many deliveries had to be given back.
+        """
+        log.info("stopping", held=self.held.size, waits_for_poll_s=self._limits.receive_wait_s)
+        self._stop_receiving.set()
+        self._more.set()
+        hard_stop = threading.Timer(self._limits.stop_timeout_s, self._give_up.set)
+        hard_stop.name, hard_stop.daemon = "hard stop", True
+        hard_stop.start()
+        if self._failure is not None:
+            self._give_up.set()
+        join_all(receivers, self._give_up)
+        self._unjudged.put(None)
+        join_all([judge], self._give_up)
+        for _ in writers:
+            self._batches.end()
+        join_all(writers, self._give_up)
+        for _ in settlers:
+            self._settlements.put(None)
+        join_all(settlers, self._give_up)
+        hard_stop.cancel()
+        self._finished.set()
+        heartbeat.join(_TICK_S * 5)
+        # After a failure nothing is given back: a process that dies and is restarted at once would burn
+        # the few receives that a message has. The visibility timeout sets the pace then.
+        given_back = self._release_held() if self._failure is None else 0
+        self._observe()
+        for store in self._stores:
+            store.close()
+        return given_back
+
+    def _release_held(self) -> int:
+        """Give back what is held, for as long as an orchestrator may wait for us, and not a call longer."""
+        left = self.held.all()
+        if not left:
+            return 0
+        log.warning("given_back", count=len(left), consequence="the queue hands them over again")
+        # In a worker, because one call to a silent queue can take longer than all of this may.
+        releaser = self._worker(
+            "releaser", lambda: self.held.give_back(self._source.release, within_s=_RELEASE_S_MAX)
+        )
+        releaser.start()
+        releaser.join(_RELEASE_S_MAX)
+        self.held.drop(left)
+        return len(left)
+
+    def _observe(self) -> None:
+        metrics.held.set(self.held.size)
+        metrics.held_bytes.set(self.held.size_bytes)
+        metrics.held_ratio.set(self.held.ratio)
+        metrics.oldest_held_seconds.set(self.held.oldest_s())
+
+    # ── the workers ───────────────────────────────────────────────────────────────────────────────────
+
+    def _worker(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                work()
+            except Stopped:
+                log.info("worker_called_off", worker=name)
+            except BaseException as error:  # noqa: BLE001 - the one place: a worker's death is the program's
+                # Not Exception alone: a SystemExit, or a panic in Rust, leaves a worker just as dead.
+                self._failure = self._failure or error
+                log.critical("worker_died", worker=name, error=type(error).__name__)
+
+        return threading.Thread(target=guarded, name=name, daemon=True)
+
+    def _receive(self, place: int) -> None:
+        # The first receiver always polls. The others join while there is more than it can carry, so that
+        # an idle queue is asked, and billed, by one.
+        receiving = place == 0
+        while not self._stop_receiving.is_set():
+            if not receiving:
+                # Never for ever: another receiver may take the call away again, be it the one of a stop.
+                receiving = self._more.wait(_TICK_S)
+                continue
+            # While the database is away nothing is received: each receive would burn one of the few that
+            # a message has before it is moved to the dead-letter queue.
+            if not self._database.wait_until_working(_TICK_S):
+                continue
+            with self.held.room(self._limits.receive_size_max, _TICK_S) as limit:
+                if not limit:
+                    continue
+                deliveries = self._broker(lambda limit=limit: self._receive_once(limit))  # type: ignore[misc]
+            if len(deliveries) == limit:
+                self._more.set()
+            elif not deliveries and place != 0:
+                self._more.clear()
+                receiving = False
+
+    def _receive_once(self, limit: int) -> list[Delivery]:
+        if self._stop_receiving.is_set():
+            # No empty list: that would be an answer, and end an outage that goes on.
+            raise Stopped("told to stop")
+        deliveries = self._source.receive(limit, self._limits.receive_wait_s)
+        if self._idleness is not None:
+            self._idleness.answered(empty=not deliveries)
+        if not deliveries:
+            return deliveries
+        metrics.received.inc(len(deliveries))
+        self.held.add(deliveries)
+        # A group's later ones, at another writer, could be committed before its earlier ones.
+        together = deliveries[0].group is not None
+        items: list[Verdict | Delivery] = []
+        for delivery in deliveries:
+            try:
+                # A suspect is not even looked at beside others: reading it may be what kills us.
+                items.append(
+                    delivery if delivery.suspect else self._validator.validate(delivery, may_wait=together)
+                )
+            except MustWait:
+                self._unjudged.put(delivery)
+        self._batches.put(items, together=together)
+        return deliveries
+
+    def _judge(self) -> None:
+        """Judge what takes time, one after the other, so that nothing that is judged at once waits for it."""
+        while (delivery := self._unjudged.get()) is not None:
+            self._batches.put([self._validator.validate(delivery)])
+
+    def _write(self, store: Store) -> None:
+        last = False
+        while not last:
+            items, last = self._batches.take(_PROBE_EVERY_S)
+            if not items and not last:
+                self._probe(store)
+            for batch in self._batches.in_turn(items):
+                self._save(
+                    store,
+                    [self._read_alone(store, item) if isinstance(item, Delivery) else item for item in batch],
+                )
+
+    def _probe(self, store: Store) -> None:
+        """Ask an idle database whether it works, unless it has said so lately."""
+        answered_at = self._database.answered_at
+        if answered_at is None or time.monotonic() - answered_at >= _PROBE_EVERY_S:
+            store.probe()
+
+    def _read_alone(self, store: Store, delivery: Delivery) -> Verdict:
+        """Read what may kill us, so that, if it does, it comes back before what is held beside it, and alone.
+
+        Together they would come with every receive that it has left, to the dead-letter queue at the last.
+        """
+        if self._broker.working.is_set():
+            hold_s = max(1, min(_SUSPECT_HOLD_S_MAX, int(self._limits.visibility_timeout_s / 4)))
+            with suppress(SourceUnavailable):
+                self._source.hold_for([delivery], hold_s)
+            self.held.extend_in(hold_s / 2, delivery)
+        return store.unread(delivery) or self._validator.validate(delivery)
+
+    def _save(self, store: Store, verdicts: list[Verdict]) -> None:
+        began = time.monotonic()
+        settlements = store.save(verdicts)
+        # Only here, behind the commit, do deliveries go on to be deleted.
+        self._committed(settlements, time.monotonic() - began)
+        for start in range(0, len(settlements), _CALL_SIZE_MAX):
+            self._settlements.put(settlements[start : start + _CALL_SIZE_MAX])
+        self._on_commit(verdicts, settlements)
+
+    def _committed(self, settlements: Sequence[Settlement], save_s: float) -> None:
+        outcomes = count_outcomes(settlements)
+        with self._counting:
+            self.tally.outcomes.update(outcomes)
+        metrics.batch_size.observe(len(settlements))
+        metrics.save_seconds.observe(save_s)
+        now = datetime.now(UTC)
+        for settlement in settlements:
+            metrics.commit_latency_seconds.observe((now - settlement.delivery.received_at).total_seconds())
+
+    def _settle(self) -> None:
+        while (settlements := self._settlements.get()) is not None:
+            try:
+                self._broker(lambda settlements=settlements: self._source.settle(settlements))  # type: ignore[misc]
+                if settlements[0].delivery.group is not None and self._idleness is not None:
+                    # What the queue was silent about may have waited for these, earlier ones of its group.
+                    self._idleness.disturb()
+            finally:
+                self.held.drop([settlement.delivery for settlement in settlements])
+
+    def _look_at(self, idleness: Idleness) -> None:
+        while not self._stop_receiving.wait(_TICK_S):
+            idleness.look()
+
+    def _keep(self) -> None:
+        while not self._finished.wait(min(_TICK_S, self._limits.visibility_timeout_s / 3)):
+            self.held.keep(self._source.extend, hold_s_max=self._limits.hold_s_max, stop=self._finished)

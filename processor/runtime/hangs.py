@@ -1,0 +1,140 @@
+"""Whether a worker hangs, and whose fault that is, as its supervisor sees it from outside.
+
+    board ─▶ same turn as before? ─▶ for how long, less the time without a CPU ─▶ over the bound: it hangs
+
+A worker hangs when one delivery is judged for longer than the bound, or when its interpreter has not run for
+so long, whatever holds it. Nothing is asked of the worker, which could not answer.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from processor.runtime.worker_board import Row, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTimes:
+    """For how long a thread has run on a CPU, and been ready to without one; both 0 where nobody tells."""
+
+    run_s: float = 0.0
+    wait_s: float = 0.0
+
+
+def cpu_times(pid: int, thread_id: int) -> CpuTimes:
+    """Ask Linux; elsewhere nobody tells."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/task/{thread_id}/schedstat", os.O_RDONLY)
+    except OSError:
+        return CpuTimes()
+    try:
+        run, wait = os.read(descriptor, 100).split()[:2]
+        return CpuTimes(int(run) / 1e9, int(wait) / 1e9)
+    except (OSError, ValueError):
+        return CpuTimes()
+    finally:
+        os.close(descriptor)
+
+
+def threads_of(pid: int) -> list[int]:
+    """Name the threads of a process; none where nobody tells."""
+    try:
+        return [int(folder.name) for folder in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """When a turn was seen first, and what its thread had used by then."""
+
+    turn: Turn
+    at: float
+    times: CpuTimes
+
+
+@dataclass(frozen=True, slots=True)
+class _Age:
+    turn: Turn
+    age_s: float
+    run_s: float
+
+
+class HangWatch:
+    """Looks at one worker's row. An age counts from when we first saw a turn, so that no clock is shared."""
+
+    def __init__(
+        self,
+        row: Row,
+        pid: int,
+        *,
+        limit_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        times: Callable[[int, int], CpuTimes] = cpu_times,
+        threads: Callable[[int], list[int]] = threads_of,
+    ) -> None:
+        self._row = row
+        self._pid = pid
+        self._limit_s = limit_s
+        self._clock = clock
+        self._times = times
+        self._threads = threads
+        self._seen: dict[int, _Seen] = {}
+        self._beat: int | None = None
+        self._beat_at = 0.0
+        self._beat_waits: dict[int, float] = {}
+
+    def begin_anew(self) -> None:
+        """Let every age count from now: the worker, or we, did not run for a while."""
+        self._seen.clear()
+        self._beat = None
+
+    def look(self) -> list[str] | None:
+        """Give the ids of the deliveries that it hangs at, if it does; None: it does not hang."""
+        now = self._clock()
+        ages, held_s = self._ages(now), self._held_s(now)
+        if all(age.age_s <= self._limit_s for age in ages) and held_s <= self._limit_s:
+            return None
+        half_s = self._limit_s / 2
+        if held_s > half_s:
+            # One thread keeps the interpreter to itself, and the others wait for it: it is the one that ran.
+            at_fault = [age for age in ages if age.age_s > half_s]
+            at_fault = [age for age in at_fault if age.run_s > half_s] or at_fault
+        else:
+            at_fault = [age for age in ages if age.age_s > self._limit_s]
+        found = [self._row.delivery_id(age.turn.slot) for age in at_fault]
+        return [delivery_id for delivery_id in found if delivery_id is not None]
+
+    def _ages(self, now: float) -> list[_Age]:
+        """Say of each turn for how long it has had a CPU, or did not ask for one."""
+        seen: dict[int, _Seen] = {}
+        ages = []
+        for turn in self._row.turns():
+            times = self._times(self._pid, turn.thread_id)
+            before = self._seen.get(turn.slot)
+            if before is None or before.turn != turn:
+                before = _Seen(turn, now, times)
+            seen[turn.slot] = before
+            waited_s = times.wait_s - before.times.wait_s
+            ages.append(_Age(turn, now - before.at - waited_s, times.run_s - before.times.run_s))
+        self._seen = seen
+        return ages
+
+    def _held_s(self, now: float) -> float:
+        """Say for how long the interpreter has not come to the thread that beats; 0 before the first beat.
+
+        That thread waits for the interpreter and whoever holds it for a CPU, so the longest wait counts.
+        """
+        beat = self._row.beats
+        if not beat or beat != self._beat:
+            self._beat, self._beat_at, self._beat_waits = beat, now, {}
+            return 0.0
+        missed_s = now - self._beat_at
+        if missed_s <= self._limit_s / 4:
+            return missed_s
+        waits = {thread: self._times(self._pid, thread).wait_s for thread in self._threads(self._pid)}
+        self._beat_waits = self._beat_waits or waits
+        waited = [wait_s - self._beat_waits.get(thread, wait_s) for thread, wait_s in waits.items()]
+        return missed_s - max(waited, default=0.0)

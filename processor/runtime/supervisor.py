@@ -1,0 +1,300 @@
+"""One worker or several: a supervisor forks them, watches them, restarts the fallen, stops them cleanly.
+
+    supervisor ──fork──▶ worker (one a place)      signals ─▶ supervisor ─▶ workers
+        ▲                   │
+        └────── board ◀─────┘   what each judges: one that hangs is killed, and the next is told at what
+
+The supervisor has one thread and talks to no server, so that it can fork at any time, and nothing that a
+worker meets can stop it.
+"""
+
+import ctypes
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol
+
+import structlog
+
+from processor.runtime.hangs import HangWatch
+from processor.runtime.worker_board import Board, Row
+
+log = structlog.get_logger(__name__)
+
+_TICK_S = 0.1
+_BEAT_S = 0.2
+_GAP_S_MAX = 1.0
+"""Between two looks; after a longer one (we were stopped, the machine slept) no age can be trusted."""
+
+_RESTART_PAUSE_S_MAX = 30.0
+_LIVED_LONG_S = 60.0
+
+_END_MARGIN_S = 10.0
+"""For how long after STOP_TIMEOUT_S a worker may take to end; then it is killed, which costs no event."""
+
+_USAGE, _UNFINISHED = 2, 4
+"""Exit codes: of a mistake in the settings, and of an end with work left."""
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+_PR_SET_PDEATHSIG = 1
+
+
+class Event(Protocol):
+    """What the supervisor asks of a threading.Event."""
+
+    def is_set(self) -> bool: ...  # noqa: D102
+    def set(self) -> None: ...  # noqa: D102
+    def wait(self, timeout: float | None = None) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker is told: its place among the others, its row of the board, and what hung before it.
+
+    `hung` are ids of deliveries at which workers of this supervisor hung; whoever has written them down says
+    so on the board. `parent` is the supervisor's process id; None: there is none.
+    """
+
+    place: int
+    row: Row = field(default_factory=lambda: Board().rows[0])
+    hung: tuple[str, ...] = ()
+    parent: int | None = None
+
+    def follow(self, stop_gently: Event, stop_now: Event) -> None:
+        """Show the supervisor that we run, and obey it; stop as if told to when it is gone. Alone do nothing.
+
+        Linux ends us with the supervisor; elsewhere its process id is asked for now and then.
+        """
+        if self.parent is None:
+            return
+
+        def beat() -> None:
+            while True:
+                self.row.beat()
+                if self.row.hurried:
+                    stop_now.set()
+                if os.getppid() != self.parent and not stop_gently.is_set():
+                    log.warning("supervisor_gone", consequence="stopping")
+                    stop_gently.set()
+                time.sleep(_BEAT_S)
+
+        threading.Thread(target=beat, name="beat", daemon=True).start()
+
+
+def alone() -> Worker:
+    """Give a worker that nobody supervises; its place tells it from others on this machine."""
+    return Worker(os.getpid())
+
+
+@dataclass(slots=True)
+class _Child:
+    row: Row
+    pid: int | None = None
+    watch: HangWatch | None = None
+    hung: tuple[str, ...] = ()
+    is_hung: bool = False
+    is_stopped: bool = False
+    started_at: float = 0.0
+    falls: int = 0
+    start_at: float = 0.0
+    done: bool = False
+
+
+class Supervisor:
+    """Keeps workers alive until told to stop, or until all have ended.
+
+    `work` is what a worker does, in a process of its own; it gives the exit code. One that hangs, for longer
+    than `judge_timeout_s`, is killed and followed by another at once. Where there are several, one that falls
+    is restarted after a growing pause; one alone ends the run with it. At a stop a worker that takes longer
+    than `stop_timeout_s` and a margin is killed.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        work: Callable[[Worker], int],
+        *,
+        judge_timeout_s: float,
+        stop_timeout_s: float,
+        stop_gently: Event,
+        stop_now: Event,
+    ) -> None:
+        self._work = work
+        self._judge_timeout_s = judge_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+        self._stop_gently = stop_gently
+        self._stop_now = stop_now
+        self._children = [_Child(row) for row in Board(workers).rows]
+        self._restarts = workers > 1
+        self._looked_at = time.monotonic()
+        self._code = 0
+        # What hung and is not written down yet.
+        self.hung: tuple[str, ...] = ()
+
+    def run(self) -> int:
+        """Give the exit code: 0, that of a worker alone, or that of a mistake that no restart would mend (2).
+
+        At a stop it is that of the first worker that did not end with 0; 4, if one had to be killed.
+        A worker alone that died of a signal gives its number, negative. Only a supervisor returns from here.
+        """
+        while not self._stop_gently.is_set() and not all(child.done for child in self._children):
+            self._look()
+            for child in self._children:
+                if child.pid is None and not child.done and time.monotonic() >= child.start_at:
+                    self._fork(child)
+            if self._code:
+                break
+            # Not on the event: a signal that comes within its wait would wait for what it interrupts.
+            time.sleep(_TICK_S)
+        self._end()
+        return self._code
+
+    # ── one look at all ───────────────────────────────────────────────────────────────────────────────
+
+    def _look(self) -> None:
+        """See who has ended, and kill who hangs."""
+        now = time.monotonic()
+        slept, self._looked_at = now - self._looked_at > _GAP_S_MAX, now
+        for child in self._alive():
+            self._reap(child)
+            if child.pid is None or child.watch is None:
+                continue
+            if slept or child.is_stopped:
+                child.watch.begin_anew()
+            elif not child.is_hung and (hung := child.watch.look()) is not None:
+                log.critical(
+                    "worker_hung",
+                    place=child.row.place,
+                    pid=child.pid,
+                    limit_s=self._judge_timeout_s,
+                    deliveries=len(hung),
+                    consequence="killed and replaced; what it held is delivered again",
+                )
+                child.is_hung = True
+                self.hung += tuple(hung)
+                os.kill(child.pid, signal.SIGKILL)
+
+    def _alive(self) -> list[_Child]:
+        return [child for child in self._children if child.pid is not None]
+
+    def _reap(self, child: _Child) -> None:
+        assert child.pid is not None  # noqa: S101 - of those that are alive
+        pid, status = os.waitpid(child.pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+        if not pid:
+            return
+        if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
+            child.is_stopped = os.WIFSTOPPED(status)
+            return
+        if not child.row.noted:
+            self.hung += child.hung
+        child.pid, child.hung = None, ()
+        self._ended(child, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, child: _Child, code: int) -> None:
+        if self._stop_gently.is_set() and (child.is_hung or (code < 0 and self._restarts)):
+            # Nobody follows it who would finish what it held.
+            code = _UNFINISHED
+        elif child.is_hung:
+            return
+        if code in (0, _USAGE) or not self._restarts or self._stop_gently.is_set():
+            child.done = True
+            child.row.end()
+            self._code = self._code or code
+            return
+        now = time.monotonic()
+        child.falls = 1 if now - child.started_at > _LIVED_LONG_S else child.falls + 1
+        pause_s = min(_RESTART_PAUSE_S_MAX, 0.5 * 2**child.falls) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        child.start_at = now + pause_s
+        log.error("process_fell", place=child.row.place, exit_code=code, restart_in_s=round(pause_s, 1))
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _end(self) -> None:
+        """Stop all who are alive, in time."""
+        self._signal(signal.SIGTERM)
+        kill_at = time.monotonic() + self._stop_timeout_s + _END_MARGIN_S
+        hurried = False
+        while self._alive():
+            if self._stop_now.is_set() and not hurried:
+                hurried = True
+                kill_at = min(kill_at, time.monotonic() + _END_MARGIN_S)
+                for child in self._alive():
+                    child.row.hurry()
+            if time.monotonic() >= kill_at:
+                for child in self._alive():
+                    log.error("process_killed", pid=child.pid, consequence="what it held is delivered again")
+                    child.is_hung = True
+                self._signal(signal.SIGKILL)
+                kill_at = float("inf")
+            time.sleep(_TICK_S / 2)
+            self._look()
+
+    def _signal(self, number: signal.Signals) -> None:
+        for child in self._alive():
+            assert child.pid is not None  # noqa: S101 - of those that are alive
+            os.kill(child.pid, number)
+
+    # ── the beginning of a worker ─────────────────────────────────────────────────────────────────────
+
+    def _fork(self, child: _Child) -> None:
+        # Blocked, so that a stop comes before, and no worker is made, or after, when it can be told.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        try:
+            if self._stop_gently.is_set():
+                return
+            child.row.clear()
+            child.hung, self.hung = self.hung, ()
+            child.is_hung = child.is_stopped = False
+            worker = Worker(child.row.place, child.row, child.hung, os.getpid())
+            child.started_at = time.monotonic()
+            child.pid = os.fork()
+            if not child.pid:
+                self._be(worker, before)
+            child.watch = HangWatch(child.row, child.pid, limit_s=self._judge_timeout_s)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _be(self, worker: Worker, mask: Iterable[int]) -> NoReturn:
+        """Be the worker, in its process, to the end of that."""
+        code: object = 1
+        try:
+            _end_with_parent(worker)
+            for number in _STOPS:
+                # However often: a whole group of processes may be told at once, each of them beside us.
+                signal.signal(number, lambda *_: self._stop_gently.set())
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            code = self._work(worker)
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            kind, error, trace = sys.exc_info()
+            if kind is not None and error is not None:
+                sys.excepthook(kind, error, trace)
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            # At once: what would follow is the supervisor's.
+            os._exit(code if isinstance(code, int) else 1)
+
+
+def _end_with_parent(worker: Worker) -> None:
+    """Have Linux kill us when the supervisor is gone: what is killed with -9 must not work on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    # It may have died before the line above; then nobody would ever tell us.
+    if os.getppid() != worker.parent:
+        os._exit(1)
+
+
+def die_of(number: int) -> NoReturn:
+    """End this process by a signal, as a worker ended by it, so that whoever started us sees the same."""
+    with suppress(OSError):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)

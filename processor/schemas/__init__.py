@@ -1,0 +1,1 @@
+"""JSON Schemas: read in five drafts, compiled, linted, inferred and compared."""

@@ -1,0 +1,1 @@
+"""Two versions of a schema compared: what changes, and for whom."""

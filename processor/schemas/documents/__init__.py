@@ -1,0 +1,1 @@
+"""Schema documents: files, bundles and API descriptions made into one schema."""

@@ -1,0 +1,1 @@
+"""Payloads judged by schemas: cheap ones at once, dear ones in a process with a CPU limit."""

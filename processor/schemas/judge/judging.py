@@ -1,0 +1,203 @@
+"""Whether a payload is valid by the schema of its event type, and where it is not.
+
+payload ─▶ cheap by its length and the schema's price? ─▶ valid ─▶ no trouble
+               │                                       └▶ not valid, and cheap to search? ─▶ its errors
+               └─ no, or anything else ─▶ judge process ─▶ the verdict
+
+A schema that can't be used, as psql may have put one in, makes its events rejections and nothing else.
+"""
+
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import jsonschema_rs
+import structlog
+
+from processor.errors import MustWait, Reason
+from processor.model import EventSchema
+from processor.runtime import metrics
+from processor.schemas.compiling import compile_schema
+from processor.schemas.judge.client import JudgeProcess, shared
+from processor.schemas.judge.frames import Broken, Found, Unreadable, Unusable, Valid
+from processor.schemas.judge.process import find_errors
+from processor.schemas.schema_text import schema_value
+from processor.wire.formats import Envelope
+
+log = structlog.get_logger(__name__)
+
+INLINE_NS_MAX = 50_000_000
+"""What judging may cost where it holds the interpreter, by estimate; no pair was found that took a third."""
+
+_ERRORS_MAX = 1_500
+"""How many errors may be searched for here: some 25 µs each,"""
+
+_ERRORS_PAYLOAD_MAX, _ERRORS_SCHEMA_MAX = 2 * 1024, 16 * 1024
+"""where each quotes no more than so many characters."""
+
+_UNUSUAL = re.compile(r"[0-9.]{17}|[0-9][eE][-+]?[0-9]{2}")
+"""Numbers that take exact arithmetic: of many digits, or of large exponents. It may find what is none."""
+
+_MESSAGE_MAX = 180
+
+Refusal: TypeAlias = tuple[Reason, dict[str, Any]]
+"""Why an event is rejected: the reason, and the detail of the rejection."""
+
+_Key: TypeAlias = tuple[int, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a schema: why it can't be used, or the validator and prices by which it is cheap."""
+
+    words: str | None = None
+    validator: jsonschema_rs.Validator | None = None
+    price_ns: int = 0
+    price_unusual_ns: int | None = None
+    errors_max: int | None = None
+    """Of one value; None: too many to search for."""
+
+    def is_cheap(self, text: str) -> bool:
+        """Say whether it may be judged here."""
+        # Two bytes each; a character beyond ASCII has up to four.
+        pairs = len(text) * (0.5 if text.isascii() else 2)
+        if self.validator is None or pairs * self.price_ns > INLINE_NS_MAX:
+            return False
+        unusual_ns = self.price_unusual_ns
+        return (unusual_ns is not None and pairs * unusual_ns <= INLINE_NS_MAX) or not _UNUSUAL.search(text)
+
+    def has_few_errors(self, text: str) -> bool:
+        """Say whether the errors of what is judged here may be searched for here."""
+        if self.errors_max is None or len(text) > _ERRORS_PAYLOAD_MAX:
+            return False
+        values = 1 + text.count(",") + text.count("[") + text.count("{")
+        return values * self.errors_max <= _ERRORS_MAX
+
+
+class Judging:
+    """Judges payloads by the schemas that were last installed. Safe to share between threads."""
+
+    def __init__(self, process: JudgeProcess | None = None) -> None:
+        self._process = process or shared()
+        self._known: dict[_Key, Known] = {}
+        self._named: dict[_Key, tuple[str, str]] = {}
+        """What the metric names."""
+        self._naming = threading.Lock()
+
+    def install(self, schemas: Sequence[EventSchema]) -> None:
+        """Forget what was compiled of schemas that are there no more."""
+        live = {_key(schema) for schema in schemas}
+        self._known = {key: known for key, known in list(self._known.items()) if key in live}
+        # Each writer installs, and a tenant's own version may have the number of a shared one.
+        with self._naming:
+            gone = {key: self._named.pop(key) for key in self._named.keys() - live}
+            for labels in set(gone.values()) - set(self._named.values()):
+                metrics.schema_unusable.remove(*labels)
+
+    def trouble(self, schema: EventSchema, envelope: Envelope, *, may_wait: bool = True) -> Refusal | None:
+        """Say why the payload of an event breaks a schema; None: it is valid.
+
+        Raises Stopped, and MustWait where the judge process has to judge, and this may not wait for it.
+        """
+        # This wait is once for each schema; else the first events by one would be behind all that is dear.
+        known = self._known.get(_key(schema)) or self._look_at(schema)
+        if known.words is not None:
+            return Reason.SCHEMA_VIOLATION, _which(schema) | {
+                "message": f"version {schema.version} of the schema can't be used; publish a corrected one, "
+                f"then replay: {known.words}",
+                "errors": [],
+                "error_count": 0,
+            }
+        if known.validator is not None and known.is_cheap(envelope.payload):
+            try:
+                if known.validator.is_valid(envelope.payload_value):
+                    return None
+                if known.has_few_errors(envelope.payload):
+                    found = find_errors(known.validator, envelope.payload_value, len(envelope.payload))
+                    return _violation(schema, found)
+            except BaseException as error:
+                # A panic in Rust is no Exception. Whatever it was, the judge process is asked again.
+                if isinstance(error, KeyboardInterrupt | SystemExit):
+                    raise
+        if not may_wait:
+            raise MustWait
+        return self._refusal(schema, envelope)
+
+    def _refusal(self, schema: EventSchema, envelope: Envelope) -> Refusal | None:
+        answer = self._process.judge((schema.definition, schema.formats), envelope.payload)
+        if isinstance(answer, Valid):
+            return None
+        if isinstance(answer, Unreadable):
+            return Reason.UNSTORABLE, {
+                "message": f"the payload can't be read as Unicode text: {answer.words}"
+            }
+        if isinstance(answer, Broken):
+            log.error("judging_failed", schema_id=schema.schema_id, event_type=schema.event_type)
+            self._name(schema)
+            return Reason.UNSTORABLE, _which(schema) | {
+                "message": f"the payload can't be judged by version {schema.version} of the schema: "
+                f"{answer.words}; mend the schema or the payload, then replay"
+            }
+        return _violation(schema, answer)
+
+    def _look_at(self, schema: EventSchema) -> Known:
+        """Have the judge process compile a schema; do it here as well where payloads may be judged here."""
+        found = self._process.compile((schema.definition, schema.formats))
+        if isinstance(found, Unusable):
+            known = Known(found.words)
+            log.error("schema_unusable", schema_id=schema.schema_id, event_type=schema.event_type)
+            self._name(schema)
+        elif found.price_ns is None:
+            known = Known()
+        else:
+            validator = compile_schema(schema_value(schema.definition), formats=schema.formats)
+            errors_max = found.errors_max if len(schema.definition) <= _ERRORS_SCHEMA_MAX else None
+            known = Known(None, validator, found.price_ns, found.price_unusual_ns, errors_max)
+        # The definition is part of the key, because psql can change what should have been a new version.
+        self._known[_key(schema)] = known
+        return known
+
+    def _name(self, schema: EventSchema) -> None:
+        labels = schema.event_type, str(schema.version)
+        with self._naming:
+            self._named[_key(schema)] = labels
+            metrics.schema_unusable.labels(*labels).set(1)
+
+
+def _violation(schema: EventSchema, found: Found) -> Refusal:
+    errors = [{"pointer": at, "rule": rule, "message": message} for at, rule, message in found.errors]
+    if not errors:
+        return Reason.SCHEMA_VIOLATION, _which(schema) | {
+            "message": "the payload breaks its schema; it would take too long to search for where",
+            "errors": [],
+            "error_count": None,
+        }
+    if found.count is None:
+        rest = " (a payload this long is searched for its first error only)"
+    else:
+        rest = f" (and {found.count - 1} more)" if found.count > 1 else ""
+    first = errors[0]
+    return Reason.SCHEMA_VIOLATION, _which(schema) | {
+        "message": f"{first['pointer'] or 'the payload'}: {first['message']}"[:_MESSAGE_MAX] + rest,
+        "errors": errors,
+        "error_count": found.count,
+    }
+
+
+def _which(schema: EventSchema) -> dict[str, Any]:
+    return {"schema_id": schema.schema_id, "schema_version": schema.version}
+
+
+def _key(schema: EventSchema) -> _Key:
+    return schema.schema_id, schema.definition, schema.formats
+
+
+def one_violation(schema: EventSchema, at: str, rule: str, message: str) -> dict[str, Any]:
+    """Give the detail of a rejection for one fault that was found beside the schema's own rules."""
+    return _which(schema) | {
+        "message": message,
+        "errors": [{"pointer": at, "rule": rule, "message": message}],
+        "error_count": 1,
+    }

@@ -1,0 +1,164 @@
+"""The judge process: compiles schemas and judges payloads where nothing that they are can harm the worker.
+
+    stdin: Compile, Judge ─▶ under the kernel's CPU timer and memory limit ─▶ stdout: replies
+
+What takes longer ends the process, at once and wherever it is; its worker sees by which signal. It imports
+little, so that it starts soon, and ends with its worker, when stdin does.
+"""
+
+import os
+import resource
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+
+from processor.errors import SettingsError
+from processor.schemas.compiling import compile_schema
+from processor.schemas.judge.frames import (
+    LENGTH,
+    Broken,
+    Compile,
+    Found,
+    Hello,
+    Invalid,
+    Judge,
+    Reply,
+    Unreadable,
+    Unusable,
+    Usable,
+    Valid,
+    decode_request,
+    frame,
+)
+from processor.schemas.judge.prices import errors_of, price_of
+from processor.schemas.schema_text import schema_value
+from processor.wire import strict_json
+from processor.wire.json_pointer import pointer
+
+JUDGE_CPU_S = 1.0
+"""CPU time for one payload: its reading, the verdict, and the search for where it breaks its schema."""
+
+COMPILE_CPU_S = 5.0
+"""CPU time for one schema. Two megabytes of FHIR or GitHub take 0.2."""
+
+COMPILE_INLINE_CPU_S = 0.05
+"""What takes longer is compiled nowhere else: the library holds the interpreter, and much memory."""
+
+MEMORY_BYTES_MAX = 1024 * 1024 * 1024
+
+ERRORS_MAX = 50
+ERRORS_PAYLOAD_MAX = 8 * 1024
+"""Characters of a payload whose errors are all searched for, up to this many: the library gives all or one,
+at some 7 KB and 50 µs each, and one item may break many rules."""
+
+_WORDS_MAX = 1_000
+"""Characters of what an error says: it may quote a constant of the schema, or a name in it, of megabytes."""
+
+_PROBES: tuple[Any, ...] = (None, True, 0, 0.5, "", [], {}, [[]], [{}], {"a": {}})
+"""Whatever a schema leads to must stand these: the library looks at some of it at its first use only."""
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # Whoever stops a whole group of processes stops our worker, which needs us to finish what it holds.
+        signal.signal(number, signal.SIG_IGN)
+    _limit_ourselves()
+    validators: dict[int, jsonschema_rs.Validator] = {}
+    _send(Hello())
+    while (head := _read(LENGTH.size)) and (body := _read(LENGTH.unpack(head)[0])):
+        request = decode_request(body)
+        signal.setitimer(signal.ITIMER_PROF, COMPILE_CPU_S if isinstance(request, Compile) else JUDGE_CPU_S)
+        try:
+            if isinstance(request, Compile):
+                reply = _compile(request, validators)
+            else:
+                reply = _judge(request, validators[request.key])
+        except MemoryError:
+            reply = Broken(f"it takes more than {MEMORY_BYTES_MAX >> 20} MiB of memory")
+        except BaseException as error:  # noqa: BLE001 - a panic in Rust is no Exception
+            # It may have left anything behind in the library: our worker ends us when it reads this.
+            reply = Broken(f"{type(error).__name__}: {str(error)[:200]}")
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _send(reply)
+
+
+def _compile(request: Compile, validators: dict[int, jsonschema_rs.Validator]) -> Reply:
+    began = time.process_time()
+    try:
+        definition = schema_value(request.definition)
+        validator = compile_schema(definition, formats=request.formats)
+    except SettingsError as error:
+        return Unusable(str(error))
+    is_large = time.process_time() - began > COMPILE_INLINE_CPU_S
+    for probe in _PROBES:
+        validator.is_valid(probe)
+    validators[request.key] = validator
+    if is_large:
+        return Usable(None, None, None)
+    return Usable(price_of(definition), price_of(definition, unusual=True), errors_of(definition))
+
+
+def _judge(request: Judge, validator: jsonschema_rs.Validator) -> Reply:
+    # Its worker has seen to the limits.
+    value = strict_json.read(request.payload, sys.maxsize, sys.maxsize).value
+    try:
+        if validator.is_valid(value):
+            return Valid()
+        _send(Invalid())
+        return find_errors(validator, value, len(request.payload))
+    except ValueError as error:
+        # Lone surrogates are legal JSON, but UTF-8, and so no validator and no table, can carry them.
+        return Unreadable(str(error))
+
+
+def find_errors(validator: jsonschema_rs.Validator, value: Any, characters: int) -> Found:  # noqa: ANN401 - any JSON value
+    """Search for where a payload of so many characters, which is not valid, breaks its schema."""
+    if characters <= ERRORS_PAYLOAD_MAX:
+        errors = list(validator.iter_errors(value))
+        return Found([_told(error) for error in errors[:ERRORS_MAX]], len(errors))
+    try:
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        return Found([_told(error)], None)
+    return Found([], None)
+
+
+def _told(error: jsonschema_rs.ValidationError) -> tuple[str, str, str]:
+    told = pointer(error.instance_path), pointer(error.schema_path), error.message
+    at, rule, message = (words if len(words) <= _WORDS_MAX else words[:_WORDS_MAX] + "…" for words in told)
+    return at, rule, message
+
+
+def _limit_ourselves() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError, ValueError):
+        # Not everywhere.
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+    with suppress(OSError):
+        # Where memory is short, we are what a machine can do without.
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _read(size: int) -> bytes:
+    """Read so many bytes; fewer where the worker is gone."""
+    parts = []
+    while size and (part := os.read(0, min(size, 1 << 20))):
+        parts.append(part)
+        size -= len(part)
+    return b"" if size else b"".join(parts)
+
+
+def _send(reply: Reply) -> None:
+    data = memoryview(frame(reply))
+    while data:
+        data = data[os.write(1, data) :]
+
+
+if __name__ == "__main__":
+    main()

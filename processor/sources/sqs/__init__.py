@@ -1,0 +1,1 @@
+"""Events from an SQS queue."""

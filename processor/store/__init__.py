@@ -1,0 +1,1 @@
+"""One batch, one transaction: verdicts in, settlements out, and between the two a COMMIT."""

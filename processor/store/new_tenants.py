@@ -1,0 +1,46 @@
+"""Tenants that are registered by the save that sees them, where their queue says so.
+
+verdicts ─▶ newcomers? ─▶ register_tenants: a transaction of its own ─▶ a newer registry ─▶ verdicts again
+
+What is registered stays so, whatever becomes of the save: the delivery is still in its queue, and is stored
+the next time. Only an event that is valid otherwise registers its tenant, so that garbage registers none.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+import structlog
+
+from processor.model import Rejection, Verdict
+from processor.runtime import metrics
+
+log = structlog.get_logger(__name__)
+
+_NAMED_MAX = 50
+"""Tenants named in the log by one batch; the others are counted. `processor tenant list` shows all."""
+
+
+def register_newcomers(
+    connection: psycopg.Connection[Any],
+    sql: Mapping[str, str],
+    verdicts: Sequence[Verdict],
+) -> None:
+    """Have the unknown tenants of these verdicts registered, of those alone that rest on the registry of now.
+
+    The database holds each queue to its bound, and to its tenants. May raise what psycopg raises.
+    """
+    names: dict[tuple[str, int], set[str]] = {}
+    for verdict in verdicts:
+        if isinstance(verdict, Rejection) and verdict.newcomer is not None:
+            judged = verdict.delivery.queue, verdict.registry_version
+            names.setdefault(judged, set()).add(verdict.newcomer)
+    for (queue, version), newcomers in sorted(names.items()):
+        asked = {"queue": queue, "names": sorted(newcomers), "version": version}
+        rows = connection.execute(sql["register_tenants"], asked).fetchall()
+        registered = [name for (name,) in rows]
+        metrics.tenants_registered.inc(len(registered))
+        for name in registered[:_NAMED_MAX]:
+            log.info("tenant_registered", tenant_id=name, queue=queue)
+        if len(registered) > _NAMED_MAX:
+            log.info("tenants_registered", count=len(registered), queue=queue)

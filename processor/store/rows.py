@@ -1,0 +1,154 @@
+"""Verdicts as what `sql/queries/save.sql` makes rows of, and what a rejection is made of made storable.
+
+Messages go as one JSON document: measured at 3.4 µs of ours a row in batches of 125, binary arrays at 6.3.
+What is rare goes as one list a column, which the driver sends as binary arrays: a body need not be text.
+"""
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from processor.brokers.rabbitmq_ids import HAND_OVER_LENGTH
+from processor.model import Delivery, Message, Rejection
+from processor.wire.formats import Attribute
+
+TEXT_LENGTH_MAX = 256
+"""Characters kept of any text that a rejection quotes."""
+
+_COUNT_MAX = 2**31 - 1
+"""What an int column holds: who counts receives is not always the broker."""
+
+
+def messages_document(messages: Sequence[Message]) -> str:
+    """Give the JSON array of which `insert_messages` and `classify_messages` make rows."""
+    documents = []
+    for message in messages:
+        delivery = message.delivery
+        documents.append(
+            {
+                "tenant_id": message.tenant_id,
+                "message_id": message.message_id,
+                "producer": message.producer,
+                "event_type": message.event_type,
+                "schema_id": message.schema_id,
+                "occurred_at": message.occurred_at,
+                "occurred_at_rest": message.occurred_at_rest,
+                "sent_at": message.sent_at or delivery.sent_at,
+                # As they came: PostgreSQL reads them, and keeps every digit.
+                "payload": orjson.Fragment(message.payload),
+                "context": None if message.context is None else orjson.Fragment(message.context),
+                "queue": delivery.queue,
+                "delivery_id": delivery.delivery_id,
+                "receive_count": min(delivery.receive_count, _COUNT_MAX),
+                "replayed": delivery.rejection_id is not None,
+            }
+        )
+    return orjson.dumps(documents).decode()
+
+
+def duplicate_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
+    """Give the columns of `insert_duplicates`."""
+    return _delivery_columns([message.delivery for message in messages]) | {
+        "tenant_id": [message.tenant_id for message in messages],
+        "message_id": [message.message_id for message in messages],
+        "producer": [message.producer for message in messages],
+        "sent_at": [message.sent_at or message.delivery.sent_at for message in messages],
+        "received_at": [message.delivery.received_at for message in messages],
+    }
+
+
+def beginning(delivery: Delivery) -> str:
+    """Give how the ids of all hand-overs of a message begin, whose queue gives it none."""
+    return delivery.delivery_id[:-HAND_OVER_LENGTH]
+
+
+def rejection_columns(
+    rejections: Sequence[Rejection], proven_tenant: Callable[[Delivery], str | None]
+) -> dict[str, list[Any]]:
+    """Give the columns of `insert_rejections`; `proven_tenant` says whose a delivery is known to be."""
+    claimed = [claims(rejection) for rejection in rejections]
+    return (
+        _delivery_columns([rejection.delivery for rejection in rejections])
+        | {name: [claim[name] for claim in claimed] for name in claimed[0]}
+        | {
+            "reason": [str(rejection.reason) for rejection in rejections],
+            "detail": [detail_json(rejection) for rejection in rejections],
+            "body": [rejection.delivery.body for rejection in rejections],
+            "rule_id": [rejection.rule_id for rejection in rejections],
+            "sender_id": [storable_text(rejection.delivery.sender_id) for rejection in rejections],
+            "bound_tenant_id": [proven_tenant(rejection.delivery) for rejection in rejections],
+            "attributes": [_attributes_json(rejection.delivery.attributes) for rejection in rejections],
+        }
+    )
+
+
+def _delivery_columns(deliveries: Sequence[Delivery]) -> dict[str, list[Any]]:
+    return {
+        "queue": [delivery.queue for delivery in deliveries],
+        "delivery_id": [delivery.delivery_id for delivery in deliveries],
+        "sent_at": [delivery.sent_at for delivery in deliveries],
+        "receive_count": [min(delivery.receive_count, _COUNT_MAX) for delivery in deliveries],
+    }
+
+
+def claims(rejection: Rejection) -> dict[str, str | None]:
+    """Give who the delivery claims to be from, storable."""
+    claimed = rejection.claimed
+    return {
+        "tenant_id": storable_text(claimed.tenant_id),
+        "event_type": storable_text(claimed.event_type),
+        "message_id": storable_text(claimed.message_id),
+        "producer": storable_text(claimed.producer),
+    }
+
+
+# ── what a rejection is made of can't be refused (rule 6) ─────────────────────────────────────────────
+
+
+def storable_text(text: str | None, length_max: int | None = TEXT_LENGTH_MAX) -> str | None:
+    """Cut a text, and put U+FFFD for what PostgreSQL refuses."""
+    if text is None:
+        return None
+    if length_max is not None and len(text) > length_max:
+        text = text[: length_max - 1] + "…"
+    if text.isascii() and "\0" not in text:
+        return text
+    # PostgreSQL takes neither NUL nor the halves of a surrogate pair.
+    return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _storable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    match value:
+        case str():
+            return storable_text(value)
+        case Mapping():
+            return {storable_text(str(name)): _storable(member) for name, member in value.items()}
+        case list() | tuple():
+            return [_storable(member) for member in value]
+        case _:
+            return value
+
+
+def detail_json(rejection: Rejection) -> str:
+    """Give why it was rejected, and with it what of the delivery could not be read, which a replay needs."""
+    fault = rejection.delivery.fault
+    return storable_json(rejection.detail if fault is None else {**rejection.detail, "fault": fault})
+
+
+def storable_json(detail: Mapping[str, Any]) -> str:
+    """Write a JSON object that jsonb takes whatever is in it: cut, and U+FFFD for what it refuses."""
+    return orjson.dumps(_storable(detail), default=str).decode()
+
+
+def _attributes_json(attributes: Mapping[str, Attribute]) -> str:
+    # Whole, not cut: a replay reads them again.
+    return orjson.dumps(
+        {
+            storable_text(name, None): {"base64": base64.b64encode(value).decode()}
+            if isinstance(value, bytes)
+            else storable_text(value, None)
+            for name, value in attributes.items()
+        }
+    ).decode()

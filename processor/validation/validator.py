@@ -1,0 +1,306 @@
+"""The verdict: whether a delivery is an event of a known tenant, in the shape that its schema asks for.
+
+    Delivery ─▶ Decoder ─▶ bound? ─▶ tenant? ─▶ event type? ─▶ version? ─▶ payload ─▶ scope ─▶ Message
+                     └───────────┴──────────┴───────────┴────────────┴───────────┴──────────┴────▶ Rejection
+
+All answers come from one registry that is held in memory and named by its version. Nothing is asked of the
+database per event: `Store.save` compares versions, and installs a newer registry where ours is stale.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from processor.decoding.decoder import NO_RULES, Decoder
+from processor.decoding.routing_keys import RoutingKeys
+from processor.errors import Reason
+from processor.model import (
+    Delivery,
+    EventSchema,
+    Message,
+    Meter,
+    QueueRules,
+    Registry,
+    Rejection,
+    Verdict,
+)
+from processor.runtime import metrics
+from processor.schemas.judge.client import JudgeProcess
+from processor.schemas.judge.judging import Judging, Refusal, one_violation
+from processor.validation import known_noise as noise
+from processor.validation.id_scope import IdScope, Unscoped
+from processor.validation.meter_amounts import Amount, amounts_of, find_misfit
+from processor.validation.plain_names import EXPECTED, is_plain
+from processor.validation.tenant_bindings import UNBOUND, Bindings, no_right
+from processor.validation.void_targets import find_void_misfit
+from processor.wire.formats import PULSE, Claimed, Envelope, Malformed, derived_id
+from processor.wire.sender_rights import VOID, Ground
+from processor.wire.strict_json import VALUES_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class _Lookup:
+    """One registry, arranged for the questions that a delivery asks of it."""
+
+    registry: Registry
+    versions: Mapping[tuple[str, str | None], Mapping[int, EventSchema]]
+    event_types: frozenset[str]
+    meters: Mapping[str, tuple[Meter, ...]]
+    id_scopes: Mapping[str, IdScope]
+    amounts: Mapping[str, tuple[Amount, ...]]
+    noise: noise.Rules
+    rules: Mapping[str, QueueRules]
+    ground: Ground
+
+    @classmethod
+    def of(cls, registry: Registry, said: Mapping[str, QueueRules]) -> "_Lookup":
+        versions: dict[tuple[str, str | None], dict[int, EventSchema]] = {}
+        for schema in sorted(registry.schemas, key=lambda schema: schema.version):
+            versions.setdefault((schema.event_type, schema.tenant_id), {})[schema.version] = schema
+        meters: dict[str, tuple[Meter, ...]] = {VOID: ()}
+        for meter in registry.meters:
+            meters[meter.event_type] = (*meters.get(meter.event_type, ()), meter)
+        id_scopes = {
+            event_type: IdScope.of(pointers)
+            for event_type, pointers in registry.id_scopes.items()
+            if pointers
+        }
+        event_types = frozenset(event_type for event_type, _ in versions)
+        rules = {name: rules.over(said.get(name, NO_RULES)) for name, rules in registry.queues.items()}
+        amounts = amounts_of(registry.meters)
+        known_noise = noise.by_reason(registry.rejection_rules)
+        return cls(
+            registry,
+            versions,
+            event_types,
+            meters,
+            id_scopes,
+            amounts,
+            known_noise,
+            {**said, **rules},
+            registry.ground,
+        )
+
+    def rules_of(self, queue: str) -> QueueRules:
+        """Give what is said of a queue, by the registry first."""
+        return self.rules.get(queue, NO_RULES)
+
+    def is_metered(self, tenant_id: str) -> bool:
+        """Say whether anything of a tenant is counted now."""
+        return any(meter.tenant_id in (None, tenant_id) for meter in self.registry.meters)
+
+    def applicable(self, event_type: str, tenant_id: str) -> Mapping[int, EventSchema]:
+        """Give the versions that hold for a tenant, oldest first: its own alone, else the shared ones."""
+        return self.versions.get((event_type, tenant_id)) or self.versions.get((event_type, None)) or {}
+
+
+class Schemas:
+    """Validates deliveries against the registry that was last installed. Safe to share between threads.
+
+    `said` has what the settings say of queues, by name; what the registry says of one goes before it.
+    `process` judges what is dear; None: the one that is shared by all who have none of their own.
+    """
+
+    def __init__(
+        self,
+        *,
+        body_bytes_max: int,
+        json_depth_max: int,
+        json_values_max: int = VALUES_MAX,
+        bindings: Bindings = UNBOUND,
+        said: Mapping[str, QueueRules] = MappingProxyType({}),
+        routing_keys: RoutingKeys | None = None,
+        routed_queue: str | None = None,
+        process: JudgeProcess | None = None,
+    ) -> None:
+        self._decoder = Decoder(body_bytes_max, json_depth_max, json_values_max, routing_keys, routed_queue)
+        self._bindings = bindings
+        self._said = said
+        self._lookup = _Lookup.of(Registry(0, {}, ()), said)
+        self._judging = Judging(process)
+
+    @property
+    def version(self) -> int:
+        """The version of the registry that was last installed."""
+        return self._lookup.registry.version
+
+    def install(self, registry: Registry) -> None:
+        """Answer from this registry from now on; verdicts name its version."""
+        self._judging.install(registry.schemas)
+        # One assignment: a thread in the middle of a verdict keeps the lookup that it began with.
+        self._lookup = _Lookup.of(registry, self._said)
+
+    def registered(self, tenant_id: str | None, event_type: str | None) -> tuple[str | None, str | None]:
+        """Give the part of a claim that the registry knows; of an unknown tenant nothing is known."""
+        lookup = self._lookup
+        if tenant_id not in lookup.registry.suspended:
+            return None, None
+        return tenant_id, event_type if event_type in lookup.event_types else None
+
+    def read(self, delivery: Delivery) -> Envelope | Malformed:
+        """Read one delivery, and judge no more than its form."""
+        return self._read(delivery, self._lookup.rules_of(delivery.queue))
+
+    def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict:
+        """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises.
+
+        Raises Stopped where it waits for the judge process when we are told to stop, and MustWait where it
+        would have to wait for that process but may not.
+        """
+        lookup = self._lookup
+        rules = lookup.rules_of(delivery.queue)
+        envelope = self._read(delivery, rules)
+        if isinstance(envelope, Malformed):
+            return self._rejected(lookup, delivery, envelope)
+        is_unnamed = envelope.message_id is None and not delivery.named
+        envelope = rules.rights.complete(envelope)
+        # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
+        message_id = envelope.message_id or derived_id(delivery.queue, delivery.delivery_id)
+        # Of a bad event too, which may be the redelivery of one that was good, and is looked for by its key.
+        producer, unscoped = envelope.producer, None
+        if envelope.event_type in lookup.id_scopes:
+            producer, unscoped = _producer(lookup.id_scopes[envelope.event_type], envelope)
+        # The binding goes first: what a sender may not speak for is no business of the registry's.
+        refusal = self._bindings.refusal(delivery, envelope.tenant_id, rules.tenants) or no_right(
+            rules.rights, delivery.queue, envelope, lookup.ground
+        )
+        found: EventSchema | Refusal
+        newcomer = None
+        if refusal:
+            found = Reason.ENVELOPE_INVALID, refusal
+        elif rules.registers_tenants and envelope.tenant_id not in lookup.registry.suspended:
+            found, newcomer = self._judge_newcomer(
+                lookup, delivery.queue, envelope, unscoped, may_wait=may_wait
+            )
+        else:
+            found = _tenant_trouble(lookup, envelope.tenant_id) or self._fit(
+                lookup, envelope, unscoped, may_wait=may_wait
+            )
+        if is_unnamed:
+            metrics.unnamed.inc()
+        if isinstance(found, EventSchema):
+            return Message(
+                delivery,
+                lookup.registry.version,
+                tenant_id=envelope.tenant_id,
+                message_id=message_id,
+                producer=producer,
+                event_type=envelope.event_type,
+                schema_id=found.schema_id,
+                occurred_at=envelope.occurred_at,
+                payload=envelope.payload,
+                context=envelope.context,
+                metered=envelope.event_type in lookup.meters,
+                occurred_at_rest=envelope.occurred_at_rest,
+                sent_at=envelope.sent_at,
+            )
+        reason, detail = found
+        claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)
+        return self._rejected(lookup, delivery, Malformed(reason, detail, claimed), newcomer)
+
+    def refusal(self, envelope: Envelope) -> Refusal | None:
+        """Say why a stored event would be rejected for its payload, whoever sent it; None: it fits."""
+        # Its id has its scope already, which no later version of a schema changes.
+        found = self._fit(self._lookup, envelope, None, may_wait=True)
+        return None if isinstance(found, EventSchema) else found
+
+    def _rejected(
+        self, lookup: _Lookup, delivery: Delivery, why: Malformed, newcomer: str | None = None
+    ) -> Rejection:
+        version = lookup.registry.version
+        found = Rejection(delivery, version, why.reason, why.detail, why.claimed, newcomer=newcomer)
+        return noise.discarded(found, lookup.noise, self._decoder.json_of)
+
+    def _read(self, delivery: Delivery, rules: QueueRules) -> Envelope | Malformed:
+        return self._decoder.read(delivery, rules, self._bindings.proven(delivery, rules.tenants))
+
+    def proven_tenant(self, delivery: Delivery) -> str | None:
+        """Give the one tenant that a delivery can be from by its queue and sender, whatever it says."""
+        return self._bindings.proven(delivery, self._lookup.rules_of(delivery.queue).tenants)
+
+    def _judge_newcomer(
+        self,
+        lookup: _Lookup,
+        queue: str,
+        envelope: Envelope,
+        unscoped: Unscoped | None,
+        *,
+        may_wait: bool,
+    ) -> tuple[Refusal, str | None]:
+        """Refuse an event of a tenant that is not there yet; the second names one that may be registered."""
+        tenant_id, found = envelope.tenant_id, self._fit(lookup, envelope, unscoped, may_wait=may_wait)
+        if isinstance(found, EventSchema) and not is_plain(tenant_id):
+            words = (
+                f"no tenant {tenant_id!r}, and no queue registers one of such a name: {EXPECTED}; mend it at "
+                "its sender, or add it (processor tenant add -- TENANT_ID), then replay"
+            )
+            return (Reason.UNKNOWN_TENANT, {"message": words}), None
+        if isinstance(found, EventSchema):
+            words = (
+                f"no tenant {tenant_id!r}; queue {queue!r} has registered as many as it may within an hour, "
+                "or somebody is adding this one: replay later, or add it (processor tenant add), then replay"
+            )
+            return (Reason.UNKNOWN_TENANT, {"message": words}), tenant_id
+        words = f"no tenant {tenant_id!r}, and no valid event to register it by: {found[1]['message']}"
+        return (Reason.UNKNOWN_TENANT, {"message": words}), None
+
+    def _fit(
+        self, lookup: _Lookup, envelope: Envelope, unscoped: Unscoped | None, *, may_wait: bool
+    ) -> EventSchema | Refusal:
+        """Give the schema by which an event of a tenant is valid, or why there is none."""
+        tenant_id, event_type = envelope.tenant_id, envelope.event_type
+        versions = lookup.applicable(event_type, tenant_id)
+        if not versions:
+            return Reason.UNKNOWN_EVENT_TYPE, {
+                "message": f"no schema of event type {event_type!r} applies to tenant {tenant_id!r}; "
+                f"publish one ({_PUBLISH.get(event_type, 'processor schema publish')}), then replay"
+            }
+        if envelope.schema_version is None:
+            schema = versions[max(versions)]
+        elif envelope.schema_version in versions:
+            schema = versions[envelope.schema_version]
+        else:
+            known = ", ".join(str(version) for version in list(versions)[-10:])
+            return Reason.UNKNOWN_SCHEMA_VERSION, {
+                "message": f"event type {event_type!r} has no schema version {envelope.schema_version} "
+                f"for tenant {tenant_id!r}; there is {known}"
+            }
+        trouble = self._judging.trouble(schema, envelope, may_wait=may_wait) or _misfit(
+            lookup, schema, envelope
+        )
+        if trouble is None and unscoped is not None:
+            violation = one_violation(schema, unscoped.pointer, "id_scope", unscoped.message)
+            return Reason.SCHEMA_VIOLATION, violation
+        return trouble or schema
+
+
+_PUBLISH = {name: f"processor schema publish {name} --sample {name}" for name in (PULSE, VOID)}
+"""Event types that people send before they have a schema of their own."""
+
+
+def _producer(scope: IdScope, envelope: Envelope) -> tuple[str, Unscoped | None]:
+    """Give the producer that is part of the event's key; the second says why it can't be told."""
+    producer = scope.producer(envelope)
+    return (envelope.producer, producer) if isinstance(producer, Unscoped) else (producer, None)
+
+
+def _tenant_trouble(lookup: _Lookup, tenant_id: str) -> Refusal | None:
+    suspended = lookup.registry.suspended.get(tenant_id)
+    if suspended is None:
+        words = f"no tenant {tenant_id!r}; add it (processor tenant add), then replay"
+        return Reason.UNKNOWN_TENANT, {"message": words}
+    if suspended:
+        words = f"tenant {tenant_id!r} is suspended; resume it (processor tenant resume), then replay"
+        return Reason.TENANT_SUSPENDED, {"message": words}
+    return None
+
+
+def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> Refusal | None:
+    """Refuse a number that a meter can't add, and a void that names no message, as the schema should have."""
+    amounts = lookup.amounts.get(envelope.event_type)
+    found = amounts and find_misfit(amounts, envelope.tenant_id, envelope.payload_value)
+    if not found and envelope.event_type == VOID and lookup.is_metered(envelope.tenant_id):
+        found = find_void_misfit(envelope.payload_value)
+    if not found:
+        return None
+    return Reason.SCHEMA_VIOLATION, one_violation(schema, found.pointer, found.rule, found.message)

@@ -1,0 +1,1 @@
+"""The formats on the queue: bodies and attributes read strictly, and made into envelopes."""

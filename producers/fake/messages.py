@@ -1,0 +1,123 @@
+"""Plays the producers of some tenants: mostly good events, some bad, some twice; the same again for a seed.
+
+Plan ─▶ for each of N messages: valid │ duplicate of an earlier one │ a fault ─▶ Outgoing
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from hashlib import sha256
+
+import orjson
+
+from processor.errors import Reason
+from producers.fake.events import COUNTED, EPOCH, Event, Form, Spelling, encode, invent, invent_counted
+from producers.fake.faults import choose_fault, spoil
+from producers.publishers.outgoing import Outgoing
+
+SAMPLE_TENANTS = ("acme", "globex", "initech", "umbrella", "hooli")
+RECENT_MAX = 256
+"""How far back a duplicate or a conflict reaches, in events."""
+VERSION_NAMED = 0.1
+"""The share of native events that name their schema's version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to send: `events` messages in all, of which `invalid` and `duplicates` are shares from 0 to 1.
+
+    The first of them happened at `since`, the others at steps of 0.37 s after it. With `counter` they are
+    events of the counter, and no others.
+    """
+
+    events: int
+    seed: int
+    tenants: tuple[str, ...] = SAMPLE_TENANTS
+    invalid: float = 0.0
+    duplicates: float = 0.0
+    since: datetime = EPOCH
+    counter: bool = False
+
+    def run(self) -> str:
+        """Name this run in the ids of its events: the seed, and a mark of what else the events depend on.
+
+        So the same plan repeats its ids with the same contents, and another plan shares no id with it. The
+        number of events is not part of it: a longer run begins like a shorter one.
+        """
+        depends = (self.seed, self.tenants, self.invalid, self.duplicates, self.since.isoformat())
+        mark = sha256(f"{depends!r}{'counter' if self.counter else ''}".encode()).hexdigest()
+        return f"{self.seed}-{mark[:6]}"
+
+
+@dataclass(slots=True)
+class _Sent:
+    """An event that was sent and may come again: as it was, or under its id with another payload."""
+
+    event: Event
+    form: Form
+    copied: bool = False
+
+
+def sample_tenants(count: int) -> tuple[str, ...]:
+    """Name the first `count` tenants: the five sample ones, then tenant-0006 and so on."""
+    return (*SAMPLE_TENANTS[:count], *(f"tenant-{number:04d}" for number in range(6, count + 1)))
+
+
+def fake_messages(plan: Plan) -> Iterator[Outgoing]:
+    """Make up the messages of a plan one after the other; equal plans give equal bodies and ids."""
+    rng = random.Random(plan.seed)
+    run = plan.run()
+    weights = [1 / rank for rank in range(1, len(plan.tenants) + 1)]
+    recent: list[_Sent] = []
+    make = invent_counted if plan.counter else invent
+    for number in range(1, plan.events + 1):
+        lot = rng.random()
+        if lot < plan.duplicates and recent:
+            yield _duplicate(rng, recent)
+            continue
+        # The first tenants are the loud ones, as in life.
+        event = make(rng, rng.choices(plan.tenants, weights)[0], run, number, plan.since)
+        form = rng.choice(tuple(Form))
+        if plan.duplicates <= lot < plan.duplicates + plan.invalid:
+            yield _fault(rng, event, form, recent)
+            continue
+        if form is Form.NATIVE and rng.random() < VERSION_NAMED:
+            event = replace(event, schema_version=1)
+        recent.append(_Sent(event, form))
+        del recent[:-RECENT_MAX]
+        yield encode(event, form)
+
+
+def _duplicate(rng: random.Random, recent: list[_Sent]) -> Outgoing:
+    original = rng.choice(recent)
+    original.copied = True
+    return encode(original.event, original.form, rng.choice(tuple(Spelling)), kind="duplicate")
+
+
+def _fault(rng: random.Random, event: Event, form: Form, recent: list[_Sent]) -> Outgoing:
+    reason = choose_fault(rng)
+    if reason is not Reason.ID_CONFLICT:
+        return spoil(rng, event, form, reason)
+    # Whichever of the two is saved first wins. So that one of them is always stored and one rejected, an
+    # event that has a duplicate gets no conflict, and one with a conflict leaves the list.
+    originals = [sent for sent in recent if not sent.copied]
+    if not originals:
+        return spoil(rng, event, form, Reason.SCHEMA_VIOLATION)
+    original = rng.choice(originals)
+    recent.remove(original)
+    return encode(_contradict(original.event), original.form, kind=str(reason))
+
+
+def _contradict(event: Event) -> Event:
+    """Say something else, as valid, under the same id."""
+    if event.event_type in COUNTED:
+        # Another user would make another message of it.
+        return replace(event, occurred_at="1999-12-31T23:59:59Z")
+    name, value = {
+        "order.created": ("total", 0.01),
+        "user.signed_up": ("locale", "la"),
+        "payment.captured": ("amount", 0.01),
+        "pulse": ("used_amount", orjson.Fragment("0.1")),
+    }[event.event_type]
+    return replace(event, payload=event.payload | {name: value})

@@ -1,0 +1,339 @@
+"""The front of the gRPC door: takes connections, and hands their bytes on to a socket of gRPC's own.
+
+client ─▶ [a place; until a key is shown: a meter] ─▶ socket in a directory of ours ─▶ gRPC
+
+gRPC shows its connections to nobody: by itself it lets the first who came keep all places, and takes as many
+calls of those who have no key as they like to make.
+"""
+
+import asyncio
+import os
+import socket
+import tempfile
+from collections.abc import Hashable
+from contextlib import suppress
+from itertools import count
+
+from processor.errors import SettingsError
+from producers.gateway.grpc.places import (
+    FIRST_FRAMES,
+    FRAMES_IN_TURN,
+    FRAMES_OF_ALL_PER_S,
+    Budget,
+    Frames,
+    Meter,
+    Places,
+    Stage,
+)
+from producers.gateway.shares import Shares, holder_of
+
+FILES_PER_CONNECTION = 3
+
+EARLY_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes that wait for their turn."""
+
+_EARLY_OF_ONE = 64 * 1024
+"""More of one connection is not read. Less is, so that its end is seen."""
+
+_FRAMES_PER_CONNECTION = 3
+"""What a connection costs beside its frames."""
+
+_BYTES_PER_FRAME = 4096
+"""A frame counts once more for each so many bytes."""
+
+_BACKLOG = 4096
+
+
+class Front:
+    """Takes connections on HOST:PORT; `connections_max` at once. All on one event loop.
+
+    Who calls is `pipe_of` what gRPC names as the peer of a call.
+    """
+
+    def __init__(self, host: str, port: int, connections_max: int, silent_s: float) -> None:
+        self._listener = _listen(host, port)
+        self.port: int = self._listener.getsockname()[1]
+        self._folder = _folder()
+        self._numbers = count()
+        self._pipes: dict[str, Pipe] = {}
+        self._open: set[Pipe] = set()
+        self._meters: dict[Hashable, Meter] = {}
+        self._server: asyncio.Server | None = None
+        self.silent_s = silent_s
+        self.early = Shares(EARLY_BYTES_MAX)
+        self.places = Places(connections_max)
+
+    @property
+    def behind(self) -> str:
+        """Where gRPC is to listen."""
+        return f"{self._folder.name}/door"
+
+    async def start(self) -> None:
+        """Begin to take connections."""
+        loop = asyncio.get_running_loop()
+        self._of_all = Budget(FRAMES_OF_ALL_PER_S, FRAMES_OF_ALL_PER_S, loop.time)
+        self._server = await loop.create_server(lambda: Pipe(self), sock=self._listener, backlog=_BACKLOG)
+
+    def stop(self) -> None:
+        """Take no further connection; those that are here stay."""
+        if self._server is not None:
+            self._server.close()
+
+    async def close(self) -> None:
+        """End whatever is left."""
+        self._listener.close()
+        while self._open:
+            for pipe in self._open:
+                pipe.shut()
+            # Until each has been told of its end.
+            await asyncio.sleep(0)
+        self._folder.cleanup()
+
+    def pipe_of(self, peer: str) -> "Pipe | None":
+        """Give the connection of a call; None: it is gone."""
+        return self._pipes.get(peer.rpartition("/")[2])
+
+    def meter_of(self, holder: Hashable) -> "Meter":
+        """Give the meter of an address; who has been quiet for long has a new one."""
+        meter = self._meters.get(holder)
+        if meter is None:
+            loop = asyncio.get_running_loop()
+            if len(self._meters) > 2 * self.places.total:
+                self._meters = {one: meter for one, meter in self._meters.items() if not meter.idle}
+            meter = self._meters[holder] = Meter(loop, self._of_all)
+        return meter
+
+    def reach(self, pipe: "Pipe") -> socket.socket:
+        """Connect to gRPC, under a name by which it will name the peer."""
+        pipe.name = str(next(self._numbers))
+        name = f"{self._folder.name}/{pipe.name}"
+        inside = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            inside.setblocking(False)  # noqa: FBT003 - Python's own
+            inside.bind(name)
+            os.unlink(name)  # noqa: PTH108 - the quicker one, for each connection
+            inside.connect(self.behind)
+        except OSError:
+            inside.close()
+            raise
+        self._pipes[pipe.name] = pipe
+        return inside
+
+    def opened(self, pipe: "Pipe") -> None:
+        """Know of a connection, until it has ended."""
+        self._open.add(pipe)
+
+    def ended(self, pipe: "Pipe") -> None:
+        """Know of it no more."""
+        self._open.discard(pipe)
+
+    def forget(self, pipe: "Pipe") -> None:
+        """Let go of a connection that ends."""
+        self._pipes.pop(pipe.name, None)
+        self.places.leave(pipe)
+
+
+class Pipe(asyncio.Protocol):
+    """One connection from outside; the one behind it is an `_Inside`."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._loop = asyncio.get_running_loop()
+        self._frames = Frames()
+        self._paid = 0.0
+        self._silent: asyncio.TimerHandle | None = None
+        self._outside: asyncio.Transport | None = None
+        self._reaching: asyncio.Task[None] | None = None
+        self._full = False
+        self._early = bytearray()
+        self._first = FIRST_FRAMES
+        self.inside: asyncio.Transport | None = None
+        self.address: Hashable = None
+        self.holder: Hashable = None
+        self.is_stranger = True
+        """Whether it has shown no key."""
+        self.name = ""
+        self.calls = 0
+        """Calls with a key that are under way."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as it is called
+        """Take a place, or end."""
+        self._outside = transport
+        self._front.opened(self)
+        peer = transport.get_extra_info("peername")
+        self.address = holder_of(peer[0] if peer else "")
+        if self._front.places.enter(self):
+            # Who connects and says nothing costs gRPC nothing.
+            self._silent = self._loop.call_later(self._front.silent_s, self.shut)
+        else:
+            # Not in here: uvloop is not done with making it.
+            self._loop.call_soon(transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on what came; of a stranger when its address has its turn."""
+        if self.holder is None:
+            return
+        self._front.places.heard(self)
+        if not self.is_stranger and self.inside is not None and not self._early:
+            self.inside.write(data)
+            return
+        if self._silent is not None:
+            self._silent.cancel()
+            self._silent = None
+        if not self._front.early.take(self.address, len(data)):
+            self.shut()
+            return
+        self._early += data
+        self._ask()
+
+    def _ask(self) -> None:
+        if self._early and self.is_stranger:
+            if self._reaching is None:
+                self._front.meter_of(self.address).ask(self, Stage.NEW)
+            elif self.inside is not None:
+                stage = Stage.IN if self._first else Stage.SUSPECT
+                self._front.meter_of(self.address).ask(self, stage)
+        self._flow()
+
+    def turn(self) -> float:
+        """Hand some frames on, and say what they cost."""
+        frames, size_bytes = self._frames.some(self._early, self._first or FRAMES_IN_TURN)
+        self._first = max(0, self._first - frames)
+        cost = frames + size_bytes / _BYTES_PER_FRAME
+        if self.inside is None:
+            cost += _FRAMES_PER_CONNECTION
+            self._reaching = self._loop.create_task(self._reach(self._out_of_early(size_bytes)))
+        else:
+            self.inside.write(self._out_of_early(size_bytes))
+        self._paid += cost
+        self._ask()
+        return cost
+
+    def _out_of_early(self, size_bytes: int) -> bytes:
+        data = bytes(self._early[:size_bytes])
+        del self._early[:size_bytes]
+        if data:
+            self._front.early.give_back(self.address, len(data))
+        return data
+
+    def known(self, tenant: Hashable) -> None:
+        """Note that it has shown a key of this tenant: it waits for no turn, and what it paid comes back."""
+        if not self.is_stranger or self.holder is None or not self._front.places.know(self, tenant):
+            return
+        if self.inside is not None and self._early:
+            self.inside.write(self._out_of_early(len(self._early)))
+        self._flow()
+        meter = self._front.meter_of(self.address)
+        meter.leave(self)
+        meter.give_back(self._paid)
+
+    def full(self, *, full: bool) -> None:
+        """Read no further while gRPC takes no more."""
+        self._full = full
+        self._flow()
+
+    def _flow(self) -> None:
+        if self._outside is None or self._outside.is_closing():
+            return
+        if self._full or len(self._early) > _EARLY_OF_ONE:
+            self._outside.pause_reading()
+        else:
+            self._outside.resume_reading()
+
+    async def _reach(self, first: bytes) -> None:
+        if self.holder is None:
+            return
+        try:
+            inside, _ = await self._loop.create_unix_connection(
+                lambda: _Inside(self), sock=self._front.reach(self)
+            )
+        except OSError:
+            self.shut()
+            return
+        if self.holder is None:
+            # It has ended meanwhile.
+            inside.abort()
+            return
+        self.inside = inside
+        inside.write(first)
+        self._ask()
+
+    def write(self, data: bytes) -> None:
+        """Hand out what gRPC says."""
+        if self._outside is not None:
+            self._outside.write(data)
+
+    def pause_writing(self) -> None:
+        """Let gRPC wait for a client that does not read."""
+        if self.inside is not None:
+            self.inside.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        if self.inside is not None:
+            self.inside.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whichever way
+        """End inside what ended outside."""
+        self._outside = None
+        self.shut()
+        self._front.ended(self)
+
+    def shut(self) -> None:
+        """End it at once."""
+        if self._silent is not None:
+            self._silent.cancel()
+            self._silent = None
+        self._front.forget(self)
+        self._front.meter_of(self.address).leave(self)
+        self._out_of_early(len(self._early))
+        for transport in (self.inside, self._outside):
+            if transport is not None:
+                transport.abort()
+
+    def end(self) -> None:
+        """End it as gRPC ended it: what it said last goes out."""
+        self.inside = None
+        if self._outside is not None:
+            self._outside.close()
+
+
+class _Inside(asyncio.Protocol):
+    """The connection to gRPC."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self.data_received = pipe.write  # type: ignore[method-assign]  # one call less for each piece
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whichever way
+        self._pipe.end()
+
+    def pause_writing(self) -> None:
+        self._pipe.full(full=True)
+
+    def resume_writing(self) -> None:
+        self._pipe.full(full=False)
+
+
+def _folder() -> "tempfile.TemporaryDirectory[str]":
+    """Make a directory that nobody else can enter."""
+    # A container whose disk is read-only has this one.
+    for place in (None, "/dev/shm"):  # noqa: S108 - one of ours in it, of mode 0700
+        with suppress(OSError):
+            return tempfile.TemporaryDirectory(prefix="gateway-grpc-", dir=place, ignore_cleanup_errors=True)
+    raise SettingsError(
+        "TMPDIR: no directory that can be written to; expected one for a socket of the gateway's"
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+    except (OSError, UnicodeError) as error:
+        words = getattr(error, "strerror", None) or "no such address"
+        raise SettingsError(
+            f"GATEWAY_GRPC_PORT: {host}:{port} can't be listened on ({words}); set GATEWAY_HOST to an "
+            "address of this machine and GATEWAY_GRPC_PORT to a free port, or to 0 for any"
+        ) from None

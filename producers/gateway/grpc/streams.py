@@ -1,0 +1,215 @@
+"""A stream of events in, a word on each out, and never more than a window of them between.
+
+read ─▶ [window] ─▶ gathered, some at a time ─▶ Intake.take (several at once) ─▶ answer ─▶ room in the window
+
+Who does not read the answers gets no room, and is then not read either: that is the flow control.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from google.protobuf.message import DecodeError
+
+from producers.gateway.grpc.items import Read, read_event, too_many_items, unreadable
+from producers.gateway.items import Caller, Intake, Item, Refusal, Why, Word
+from producers.gateway.shares import Shares
+from producers.protos import ingest_pb2 as pb
+
+WINDOW_ITEMS, WINDOW_BYTES = 256, 4 * 1024 * 1024
+"""What a stream may have without an answer until it is read no further; its last message may go beyond."""
+
+CHUNK_ITEMS = 10
+"""SQS takes ten at a time."""
+
+LINGER_S = 0.001
+"""How long an event waits for others of its stream, while some are on their way already."""
+
+FULL = Refusal(
+    Why.OVER_QUOTA, "the gateway has as much to do for this tenant as it takes; come again", retry_after_s=1
+)
+
+
+Do: TypeAlias = Callable[[int, Callable[[], list[Read]]], Awaitable[list[Read] | Refusal]]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """One event of a stream, and its place in it."""
+
+    sequence: int
+    read: Read
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The words on some events of a stream, in the order of these events."""
+
+    arrived: list[Arrived]
+    words: list[Word]
+
+
+class Stream:
+    """One call that streams.
+
+    `check` says, now and again, who calls; `key_of` gives the idempotency key of an event by its place.
+    `answer` hands words back: never twice at once, and not before it returns is there room for more.
+    What it holds is taken from the share that `holder` has of `room`; events beyond that are refused.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        check: Callable[[], Awaitable[Caller | Refusal]],
+        answer: Callable[[Answered], Awaitable[None]],
+        key_of: Callable[[int], str | None],
+        items_max: int,
+        room: Shares,
+        holder: Hashable,
+    ) -> None:
+        self._room = room
+        self._holder = holder
+        self._intake = intake
+        self._check = check
+        self._answer = answer
+        self._key_of = key_of
+        self._items_max = items_max
+        self._answering = asyncio.Lock()
+        self._window = _Window()
+        self._gathered: list[Arrived] = []
+        self._linger: asyncio.TimerHandle | None = None
+        self._ended = asyncio.Event()
+        self.refusal: Refusal | None = None
+        """Why it was ended before its end, if that is the caller's: no longer known, or not understood."""
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether it was ended, so that there may be more that was not read."""
+        return self._ended.is_set() or self.refusal is not None
+
+    def end(self) -> None:
+        """Read no further; what was read is still answered."""
+        self._ended.set()
+
+    async def run(self, next_message: Callable[[], Awaitable[bytes | None]], do: Do) -> None:
+        """Take all that comes until there is None, and return when each that was read is answered.
+
+        `do` does work of so many bytes, such as to read a message.
+        """
+        try:
+            await self._run(next_message, do)
+        finally:
+            if self._window.size_bytes:
+                self._room.give_back(self._holder, self._window.size_bytes)
+
+    async def _run(self, next_message: Callable[[], Awaitable[bytes | None]], do: Do) -> None:
+        reader = asyncio.create_task(self._read(next_message, do))
+        ended = asyncio.create_task(self._ended.wait())
+        async with asyncio.TaskGroup() as self._takes:
+            try:
+                await asyncio.wait((reader, ended), return_when=asyncio.FIRST_COMPLETED)
+                if reader.done():
+                    reader.result()
+            finally:
+                # Before the group ends, which then takes no more: what was read by now has been gathered.
+                reader.cancel()
+                ended.cancel()
+                self._call_off_linger()
+            self._flush()
+
+    async def _read(self, next_message: Callable[[], Awaitable[bytes | None]], do: Do) -> None:
+        sequence = 0
+        while (data := await next_message()) is not None:
+            try:
+                reads = await do(len(data), partial(self._reads, data, sequence))
+            except DecodeError:
+                reads = unreadable(pb.IngestStreamRequest)
+            if isinstance(reads, Refusal):
+                # How many events it was to be nobody knows, so that no later one would have a number.
+                self.refusal = reads
+                return
+            if reads:
+                # No await from here to the flush: what was read is answered, come what may.
+                self._arrive(reads, sequence, len(data))
+                sequence += len(reads)
+                await self._window.room()
+
+    def _reads(self, data: bytes, first: int) -> list[Read]:
+        items = pb.IngestStreamRequest.FromString(data).items
+        if too_many := too_many_items(len(items), self._items_max):
+            return [Read(too_many)] * len(items)
+        return [read_event(item, self._key_of(sequence)) for sequence, item in enumerate(items, first)]
+
+    def _arrive(self, reads: Sequence[Read], first: int, size_bytes: int) -> None:
+        idle = not self._window.items
+        if not self._room.take(self._holder, size_bytes):
+            reads, size_bytes = [Read(FULL)] * len(reads), 0
+        self._window.enter(len(reads), size_bytes)
+        for sequence, read in enumerate(reads, first):
+            # The bytes of a message leave the window with its last event.
+            last = sequence == first + len(reads) - 1
+            self._gathered.append(Arrived(sequence, read, size_bytes if last else 0))
+        if idle or len(self._gathered) >= CHUNK_ITEMS:
+            self._flush()
+        elif self._linger is None:
+            self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._flush)
+
+    def _flush(self) -> None:
+        self._call_off_linger()
+        if self._gathered:
+            self._takes.create_task(self._take(self._gathered))
+            self._gathered = []
+
+    def _call_off_linger(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+
+    async def _take(self, arrived: list[Arrived]) -> None:
+        # Again for each chunk, from memory: a stream may outlive its key.
+        caller = await self._check()
+        if isinstance(caller, Refusal):
+            self.refusal = caller
+            self.end()
+            words: list[Word] = [caller] * len(arrived)
+        else:
+            words = await take(self._intake, [one.read for one in arrived], caller)
+        async with self._answering:
+            await self._answer(Answered(arrived, words))
+        size_bytes = sum(one.size_bytes for one in arrived)
+        self._window.leave(len(arrived), size_bytes)
+        if size_bytes:
+            self._room.give_back(self._holder, size_bytes)
+
+
+async def take(intake: Intake, reads: list[Read], caller: Caller) -> list[Word]:
+    """Take those that are items; those that can't be any keep their refusal. One word each, in order."""
+    items = [read.item for read in reads if isinstance(read.item, Item)]
+    words = iter(await intake.take(items, caller) if items else [])
+    return [read.item if isinstance(read.item, Refusal) else next(words) for read in reads]
+
+
+class _Window:
+    """Counts what has no answer."""
+
+    def __init__(self) -> None:
+        self.items = self.size_bytes = 0
+        self._left = asyncio.Event()
+
+    def enter(self, items: int, size_bytes: int) -> None:
+        self.items += items
+        self.size_bytes += size_bytes
+
+    def leave(self, items: int, size_bytes: int) -> None:
+        self.items -= items
+        self.size_bytes -= size_bytes
+        self._left.set()
+
+    async def room(self) -> None:
+        """Wait until there is room for one message more."""
+        while self.items >= WINDOW_ITEMS or self.size_bytes >= WINDOW_BYTES:
+            self._left.clear()
+            await self._left.wait()

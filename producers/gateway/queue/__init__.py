@@ -1,0 +1,1 @@
+"""From the gateway to SQS: calls of ten, one queue a tenant, outages told from refusals."""

@@ -1,0 +1,122 @@
+"""POST on the event loop, over connections that are kept open: what lean calls are to threads, without one.
+
+A thread for each call costs more than the call: it has to be woken, and to wait for its turn to run, twice.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from typing import cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from processor.brokers.fast_sqs.http import Answer, HttpTimeout, HttpTrouble, ReadingAnswer, post_request
+
+
+class Endpoint:
+    """One server, by the scheme, host and port of `url`; used on one event loop alone.
+
+    `ca_file` is the file of authorities by whom an https server is known.
+    """
+
+    def __init__(self, url: str, *, connect_timeout_s: float, read_timeout_s: float, ca_file: str) -> None:
+        parts = urlsplit(url)
+        self.url = url
+        self._address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._idle: deque[_Connection] = deque()
+
+    async def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> Answer:
+        """Send one request to `/` and wait for its answer. Raises HttpTimeout, HttpTrouble."""
+        connection = await self._connection()
+        # Nobody else's until its answer is whole; then it may be used again, if the server lets it.
+        answer = await connection.ask(post_request(headers, body), self._read_timeout_s)
+        if connection.usable:
+            self._idle.append(connection)
+        else:
+            connection.close()
+        return answer
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        while self._idle:
+            self._idle.pop().close()
+
+    async def _connection(self) -> "_Connection":
+        while self._idle:
+            # The one used last is the one most likely to be open still.
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await loop.create_connection(_Connection, *self._address, ssl=self._tls)
+        except (OSError, TimeoutError) as error:
+            raise HttpTrouble(f"no connection to the server: {type(error).__name__}") from error
+        return connection
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, and the answer that is being waited for."""
+
+    def __init__(self) -> None:
+        self.usable = False
+        self._transport: asyncio.WriteTransport | None = None
+        self._reading: ReadingAnswer | None = None
+        self._answer: asyncio.Future[Answer] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def ask(self, request: bytes, timeout_s: float) -> Answer:
+        assert self._transport is not None  # noqa: S101 - it is connected
+        self.usable = False
+        self._reading = ReadingAnswer()
+        self._answer = self._loop.create_future()
+        timer = self._loop.call_later(timeout_s, self._fail, HttpTimeout(f"no answer within {timeout_s:g} s"))
+        try:
+            self._transport.write(request)
+            return await self._answer
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        self.usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ── as asyncio calls it ───────────────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.WriteTransport", transport)
+        self.usable = True
+
+    def data_received(self, data: bytes) -> None:
+        if self._reading is None:
+            # Nothing is to be read before we have asked: this is no server of ours any more.
+            self.close()
+            return
+        try:
+            self._reading.feed(data)
+        except (HttpTrouble, httptools.HttpParserError) as error:
+            self._fail(HttpTrouble(f"the answer can't be read: {type(error).__name__}"))
+            return
+        found, keep = self._reading.answer, self._reading.keep
+        if found is None:
+            return
+        self._reading = None
+        if self._answer is not None and not self._answer.done():
+            self.usable = keep
+            self._answer.set_result(found)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(HttpTrouble(f"the connection was lost: {type(exc).__name__ if exc else 'closed'}"))
+
+    def _fail(self, trouble: HttpTrouble) -> None:
+        self.close()
+        self._reading = None
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(trouble)

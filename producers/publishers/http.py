@@ -1,0 +1,209 @@
+"""The HTTP gateway: events as one array to POST /v1/events, and its word on each item.
+
+    messages ─┬ JSON ─▶ [event, …] ─▶ 202 │ 207 │ 4xx with `items` ─▶ Answer
+              └ no JSON ─▶ each by itself, to be refused by itself
+
+An array of texts that are no JSON would be no JSON either, and one bad text must not cost its neighbours.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+import urllib3
+from pydantic import SecretStr
+from urllib3.exceptions import HTTPError
+
+from processor.brokers.http_answers import read_whole, want_whole_answers
+from processor.errors import SettingsError
+from processor.wire.bounds import NOT_READABLE, wait_s_of
+from producers.publishers import WAIT_S_MAX, Answer, CallFailed
+from producers.publishers.outgoing import Outgoing
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+"""More than a gateway waits for its queue: its own 503 says more than our silence."""
+
+ANSWER_BYTES_MAX = 16 * 1024 * 1024
+
+_PATH = "/v1/events"
+_MULTIPLE, _BAD, _UNAUTHORIZED, _FORBIDDEN, _TIMEOUT, _TOO_MANY, _SERVER = 300, 400, 401, 403, 408, 429, 500
+_AT_FAULT = frozenset({_BAD, 413, 422})
+"""Statuses that blame what was sent."""
+
+
+class HttpDoor:
+    """One HTTP gateway. `senders` is how many threads send at once: each has a connection of its own."""
+
+    def __init__(self, url: str, key: SecretStr | None = None, *, senders: int = 4) -> None:
+        base, self._path = _taken_apart(url)
+        self._name = base + self._path.removesuffix(_PATH)
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if key is not None:
+            self._headers["Authorization"] = f"Bearer {key.get_secret_value()}"
+        self._pool = urllib3.connection_from_url(
+            base,
+            maxsize=senders,
+            block=False,
+            # Tries are counted in one place, the publisher, which knows what has been taken already.
+            retries=False,
+            timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
+        )
+        want_whole_answers(self._pool)
+
+    @property
+    def name(self) -> str:
+        """The gateway's URL; the key is no part of it."""
+        return self._name
+
+    @property
+    def ordered(self) -> bool:
+        """Never: what is sent at once may arrive in any order."""
+        return False
+
+    def send(self, batch: Mapping[int, Outgoing]) -> Answer:
+        """Send what is JSON in one request, and each of the rest in one of its own."""
+        answer = Answer()
+        events, alone = _sorted(batch)
+        if events:
+            self._send_array(events, answer)
+        for index, body in alone.items():
+            try:
+                self._send_alone(index, body, answer)
+            except CallFailed:
+                if not (answer.accepted or answer.refused or answer.again):
+                    raise
+                # What was said before stays known; what has no word is sent again.
+                break
+        return answer
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.close()
+
+    def _send_array(self, events: Mapping[int, bytes], answer: Answer) -> None:
+        status, said, wait_s = self._post(b"[" + b",".join(events.values()) + b"]")
+        items = said.get("items")
+        if not isinstance(items, list):
+            raise _whole(status, said, wait_s, self._name)
+        indexes = list(events)
+        for item in items:
+            # One that can't be read is no word on its event.
+            with suppress(*NOT_READABLE):
+                place = item["index"]
+                if isinstance(place, int) and 0 <= place < len(indexes):
+                    _note(answer, indexes[place], item)
+
+    def _send_alone(self, index: int, body: bytes, answer: Answer) -> None:
+        status, said, wait_s = self._post(body)
+        if status < _MULTIPLE:
+            answer.accepted[index] = str(said.get("delivery_id", ""))
+            return
+        failed = _whole(status, said, wait_s, self._name)
+        if failed.outage:
+            raise failed
+        answer.refused[index] = (failed.code, failed.reason)
+
+    def _post(self, body: bytes) -> tuple[int, dict[str, Any], float]:
+        try:
+            response = self._pool.urlopen(
+                "POST", self._path, body=body, headers=self._headers, redirect=False, preload_content=False
+            )
+            text = read_whole(response, ANSWER_BYTES_MAX)
+            if len(text) > ANSWER_BYTES_MAX:
+                response.close()
+            response.release_conn()
+        except (HTTPError, HTTPException, *NOT_READABLE) as error:
+            raise CallFailed(type(error).__name__, f"no answer from {self._name}", outage=True) from error
+        try:
+            said = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            said = None
+        return (
+            response.status,
+            said if isinstance(said, dict) else {},
+            _seconds(response.headers.get("Retry-After")),
+        )
+
+
+def _sorted(batch: Mapping[int, Outgoing]) -> tuple[dict[int, bytes], dict[int, bytes]]:
+    """Tell what can stand in an array from what can't: `1],[2` would become two items."""
+    events, alone = {}, {}
+    for index, message in batch.items():
+        body = message.body.encode()
+        try:
+            orjson.loads(body)
+        except orjson.JSONDecodeError:
+            alone[index] = body
+        else:
+            events[index] = _native(message, body) if message.attributes else body
+    return events, alone
+
+
+def _native(message: Outgoing, payload: bytes) -> bytes:
+    """Write as one JSON object what on SQS stands in attributes and body; the payload's text stays."""
+    said = dict(message.attributes)
+    envelope: dict[str, Any] = {"id": said.pop("message_id")} if "message_id" in said else {}
+    version = said.pop("schema_version", None)
+    envelope |= said
+    if version is not None:
+        envelope["schema_version"] = int(version) if re.fullmatch("[1-9][0-9]{0,8}", version) else version
+    return orjson.dumps(envelope | {"payload": orjson.Fragment(payload)})
+
+
+def _note(answer: Answer, index: int, item: Mapping[str, Any]) -> None:
+    """Enter what the gateway says of one item."""
+    status = item.get("status", _SERVER)
+    if status < _MULTIPLE:
+        answer.accepted[index] = str(item.get("delivery_id", ""))
+        return
+    problem = item.get("problem")
+    problem = problem if isinstance(problem, dict) else {}
+    asked, (code, reason) = problem.get("retry_after_s"), _words(status, problem)
+    if _passes(status):
+        answer.again[index] = (code, reason)
+        answer.wait_s = max(answer.wait_s, _seconds(asked))
+    else:
+        answer.refused[index] = (code, reason)
+
+
+def _whole(status: int, said: Mapping[str, Any], wait_s: float, name: str) -> CallFailed:
+    """Say what an answer about the whole request means. Raises SettingsError where no other try can help."""
+    code, reason = _words(status, said)
+    if _passes(status) or status in _AT_FAULT:
+        return CallFailed(code, reason, outage=_passes(status), wait_s=wait_s)
+    if status in (_UNAUTHORIZED, _FORBIDDEN):
+        raise SettingsError(
+            f"the gateway {name} lets nobody in by this key ({code}: {reason}); see GATEWAY_KEY"
+        )
+    raise SettingsError(
+        f"{name} answers POST {_PATH} with {status} ({code}), as no gateway of ours does; see --url"
+    )
+
+
+def _passes(status: int) -> bool:
+    return status in (_TIMEOUT, _TOO_MANY) or status >= _SERVER
+
+
+def _words(status: int, problem: Mapping[str, Any]) -> tuple[str, str]:
+    return str(problem.get("code", status)), str(problem.get("detail", ""))
+
+
+def _seconds(said: object) -> float:
+    return wait_s_of(said, WAIT_S_MAX) or 0.0
+
+
+def _taken_apart(url: str) -> tuple[str, str]:
+    """Give scheme and host, and the path to post to. Raises SettingsError, without quoting a password."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.port != 0 and parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        parts, fits = urlsplit(""), False
+    if not fits or parts.query or parts.fragment or "@" in parts.netloc:
+        raise SettingsError("--url is no gateway's; expected http://HOST:PORT or https://HOST, and no more")
+    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/").removesuffix(_PATH) + _PATH

@@ -1,0 +1,94 @@
+"""Which door `--to` names, and what it is opened with. A driver is imported only where it is used."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from processor.brokers.source_url import SourceAddress, source_address
+from processor.errors import SettingsError
+from processor.settings import Settings
+from producers.publishers import Door
+from producers.publishers.http import HttpDoor
+from producers.publishers.session import open_client
+from producers.publishers.sqs import SqsDoor
+
+
+def open_door(to: str, url: str | None, settings: Settings, senders: int) -> Door:
+    """Open one of DOORS at `url`, or where the settings lead without one. Nothing is sent yet.
+
+    Raises SettingsError: no such place, a password in the open, or an extra that is not installed.
+    """
+    try:
+        return DOORS[to](url, settings, senders)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"--to {to} needs the package {error.name}, which is not installed; run: "
+            f"pip install 'sqs-event-processor[{_EXTRAS[to]}]'"
+        ) from error
+
+
+def _sqs(url: str | None, settings: Settings, senders: int) -> Door:
+    if url is not None:
+        settings = Settings.load(sqs_queue_url=url)
+    return SqsDoor(open_client(settings, senders), settings.need_queue_url())
+
+
+def _http(url: str | None, settings: Settings, senders: int) -> Door:
+    if url is None:
+        raise SettingsError("--to http needs --url; expected the gateway's, such as http://127.0.0.1:8090")
+    return HttpDoor(url, settings.gateway_key, senders=senders)
+
+
+def _grpc(url: str | None, settings: Settings, _senders: int) -> Door:
+    if url is None:
+        raise SettingsError("--to grpc needs --url; expected the gateway's HOST:PORT")
+    key = settings.gateway_key
+    return _made(
+        "producers.publishers.grpc", "GrpcDoor", url, None if key is None else key.get_secret_value()
+    )
+
+
+def _amqp(url: str | None, settings: Settings, _senders: int) -> Door:
+    return _made("producers.publishers.rabbitmq", "AmqpDoor", _broker("rabbitmq", url, settings))
+
+
+def _kafka(url: str | None, settings: Settings, _senders: int) -> Door:
+    return _made("producers.publishers.kafka", "KafkaDoor", _broker("kafka", url, settings))
+
+
+def _broker(kind: str, url: str | None, settings: Settings) -> str:
+    """Give the URL of a broker: that of the command line, or SOURCE_URL, which may have a password."""
+    if url is not None:
+        if _address(url).password is not None:
+            raise SettingsError(
+                "--url has a password in it, which other users of this machine can read; "
+                "set SOURCE_URL in the environment or in .env instead"
+            )
+    elif settings.source_url is None:
+        raise SettingsError("there is no --url and no SOURCE_URL; see it in `processor settings --template`")
+    else:
+        url = settings.source_url.get_secret_value()
+    if _address(url).kind != kind:
+        raise SettingsError(f"--to and the URL name two kinds of broker; the URL is of {_address(url).kind}")
+    return url
+
+
+def _address(url: str) -> SourceAddress:
+    try:
+        return source_address(url)
+    except ValueError as error:
+        raise SettingsError(f"the broker's URL: {error}") from None
+
+
+def _made(module: str, name: str, *arguments: object) -> Door:
+    door: Door = getattr(import_module(module), name)(*arguments)
+    return door
+
+
+DOORS: dict[str, Callable[[str | None, Settings, int], Door]] = {
+    "sqs": _sqs,
+    "http": _http,
+    "grpc": _grpc,
+    "amqp": _amqp,
+    "kafka": _kafka,
+}
+_EXTRAS = {"sqs": "devstack", "http": "gateway", "grpc": "gateway", "amqp": "rabbitmq", "kafka": "kafka"}

@@ -1,0 +1,341 @@
+"""Puts messages on a queue, and says of each what became of it.
+
+    messages ─▶ batches of ten, under 1 MiB ─▶ [bounded] ─▶ senders: intended ─▶ send ─▶ accepted ─▶ receipts
+                                                                        ▲         │
+                                                                        └ again ──┤ not the message's fault
+                                                              Refused ◀───────────┘ the message's fault
+
+The manifest, if there is one, knows each message before the queue does. A reply that is lost makes us send
+again, so the queue may hold a message twice: that is why each carries an id of its own.
+
+A queue that can't be reached is an outage, whichever door leads to it: a batch is sent again for
+`outage_s_max`, then the publisher gives up. A queue that answers "not now" is asked ATTEMPTS_MAX times.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from processor.errors import ProcessorError, SourceUnavailable
+from processor.wire.manifest import Line, ManifestWriter, State
+from producers.publishers import UNAVAILABLE, Answer, CallFailed, Door
+from producers.publishers.outgoing import Outgoing
+
+BATCH_SIZE_MAX = 10
+BATCH_BYTES_MAX = 1024 * 1024
+"""SQS's bound for one message and for one batch, attributes included."""
+
+ATTEMPTS_MAX = 7
+"""How often a message is sent that the queue answers for, and does not take now, before it is refused."""
+
+OUTAGE_S_MAX = 60.0
+"""For how long a queue that can't be reached is tried again, unless told otherwise: a restart takes less."""
+
+_PAUSE_S = 0.25
+"""The most that the first pause takes; the bound doubles with each try."""
+
+_OUTAGE_PAUSE_S_MAX = 2.0
+"""No longer a pause in an outage: a broker that is back for seconds only must not be slept through."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The queue has the message; `delivery_id` is the id that it gave it."""
+
+    message: Outgoing
+    delivery_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The queue does not have the message: its code and words, or `too_large`, which is ours."""
+
+    message: Outgoing
+    code: str
+    reason: str
+
+
+Receipt: TypeAlias = Accepted | Refused
+
+
+class Publisher:
+    """Sends messages by several threads, in batches, with bounded waiting, memory and retries.
+
+    `senders` threads send at once; a door that keeps an order has one. `wait_s_max` caps the pause
+    between two tries. No try begins later than `outage_s_max` after the first of an outage.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        manifest: ManifestWriter | None = None,
+        *,
+        senders: int = 4,
+        wait_s_max: float = 30.0,
+        outage_s_max: float = OUTAGE_S_MAX,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._door = door
+        self._manifest = manifest
+        self._senders = 1 if door.ordered else senders
+        self._wait_s_max = wait_s_max
+        self._outage_s_max = outage_s_max
+        self._clock = clock
+        self._outage = _Outage(door.name, outage_s_max)
+        self._halted = threading.Event()
+
+    def stop(self) -> None:
+        """Let what is being sent come to its end, without further tries; nothing more will be sent."""
+        self._halted.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until `stop` is called; tell whether it was."""
+        return self._halted.wait(seconds)
+
+    def publish(
+        self, messages: Iterable[Outgoing], batch_size_max: int = BATCH_SIZE_MAX
+    ) -> Iterator[Receipt]:
+        """Send all, taking from `messages` only as fast as the queue takes them; receipts come as they can.
+
+        `batch_size_max` is up to ten; less lets a slow trickle leave at once.
+        Raises SourceUnavailable if the queue stays away and SettingsError if it doesn't exist, both only
+        after the receipts of all that was being sent. A message without a receipt may or may not be on
+        the queue: send it again, with the same id.
+        """
+        room = self._senders * 2
+        failure: ProcessorError | None = None
+        working: set[Future[_Sent]] = set()
+        with ThreadPoolExecutor(self._senders, thread_name_prefix="sender") as pool:
+            for batch in _batches(messages, batch_size_max):
+                if self._halted.is_set():
+                    break
+                working.add(pool.submit(self._send, batch))
+                done, working = wait(working, 0 if len(working) < room else None, FIRST_COMPLETED)
+                for future in done:
+                    yield from future.result().receipts
+                    failure = failure or future.result().failure
+                if failure is not None:
+                    # The others would only repeat for minutes what this one has found out.
+                    self.stop()
+                    break
+            for future in wait(working).done:
+                yield from future.result().receipts
+                failure = failure or future.result().failure
+        if failure is not None:
+            raise failure
+
+    def _send(self, batch: list[Outgoing]) -> "_Sent":
+        """Send one batch to its end: each message has a receipt, or the failure says why some have none."""
+        sent = _Sent(dict(enumerate(batch)))
+        for index, message in enumerate(batch):
+            if (size := message.size_bytes()) > BATCH_BYTES_MAX:
+                sent.refuse(
+                    index, "too_large", f"{size} bytes with its attributes; SQS takes {BATCH_BYTES_MAX}"
+                )
+        try:
+            if self._manifest is not None:
+                # This line's place is the manifest's promise: nothing is sent that the file doesn't know.
+                self._manifest.intend([_line(message) for message in sent.pending.values()])
+            self._retry(sent)
+        except ProcessorError as error:
+            sent.failure = error
+        return sent
+
+    def _retry(self, sent: "_Sent") -> None:
+        """Send until all is answered for, or the queue has been away, or has said "not now", for too long."""
+        tries = _Tries(self._outage_s_max, self._wait_s_max)
+        while True:
+            began_at_s = self._clock()
+            try:
+                self._attempt(sent)
+            except _TryAgain as error:
+                failed = error
+            else:
+                self._outage.ends()
+                return
+            pause_s = tries.pause_s(failed, began_at_s, self._clock())
+            if pause_s is None or self._halted.is_set():
+                break
+            self._say(failed)
+            if self._halted.wait(pause_s):
+                break
+        self._give_up(sent, failed)
+
+    def _say(self, failed: "_TryAgain") -> None:
+        if failed.outage:
+            self._outage.begins(failed)
+        else:
+            self._outage.ends()
+            log.warning("%s; trying again", failed)
+
+    def _give_up(self, sent: "_Sent", failed: "_TryAgain") -> None:
+        if failed.outage:
+            why = "stopped" if self._halted.is_set() else f"gave up after {self._outage_s_max:g} s (--wait)"
+            raise SourceUnavailable(
+                f"the queue {self._door.name} can't be reached: {failed}; {why}"
+            ) from failed
+        for index, (code, reason) in failed.refusals.items():
+            sent.refuse(index, code, reason)
+
+    def _attempt(self, sent: "_Sent") -> None:
+        """Send what has no receipt yet, in one call."""
+        if not sent.pending:
+            return
+        try:
+            answer = self._door.send(sent.pending)
+        except CallFailed as error:
+            self._whole_call_failed(sent, error)
+            return
+        self._accept(sent, answer)
+        for index, (code, reason) in answer.refused.items():
+            sent.refuse(index, code, reason)
+        if answer.again:
+            code, reason = next(iter(answer.again.values()))
+            words = f"{len(answer.again)} of a batch have not been taken ({code}: {reason})"
+            # A gateway that answers for the queue behind it says with this word that the queue is away.
+            away = any(code == UNAVAILABLE for code, _ in answer.again.values())
+            raise _TryAgain(words, answer.again, outage=away, wait_s=answer.wait_s)
+        if sent.pending:
+            # A server that forgets an entry in its answer has told us nothing about it.
+            raise _TryAgain("the answer does not name every message", outage=True)
+
+    def _accept(self, sent: "_Sent", answer: Answer) -> None:
+        accepted = [sent.accept(index, delivery_id) for index, delivery_id in answer.accepted.items()]
+        if self._manifest is not None:
+            self._manifest.accept([_line(receipt.message, receipt.delivery_id) for receipt in accepted])
+
+    def _whole_call_failed(self, sent: "_Sent", failed: CallFailed) -> None:
+        if failed.outage:
+            raise _TryAgain(str(failed), outage=True, wait_s=failed.wait_s)
+        if len(sent.pending) == 1:
+            sent.refuse(next(iter(sent.pending)), failed.code, failed.reason)
+            return
+        # Some of these are at fault and nobody says which: sent one by one, only the guilty is refused.
+        for index, message in list(sent.pending.items()):
+            alone = _Sent({index: message})
+            try:
+                self._retry(alone)
+            finally:
+                sent.receipts += alone.receipts
+                if not alone.pending:
+                    del sent.pending[index]
+
+
+class _TryAgain(Exception):
+    """What was sent is not on the queue, or we can't know; `refusals` is what SQS said, by index."""
+
+    def __init__(
+        self,
+        text: str,
+        refusals: dict[int, tuple[str, str]] | None = None,
+        *,
+        outage: bool = False,
+        wait_s: float = 0.0,
+    ) -> None:
+        super().__init__(text)
+        self.refusals = refusals or {}
+        self.outage = outage
+        self.wait_s = wait_s
+
+
+class _Tries:
+    """Of one batch: how often it was put off, and since when the queue is away."""
+
+    def __init__(self, outage_s_max: float, wait_s_max: float) -> None:
+        self._outage_s_max = outage_s_max
+        self._wait_s_max = wait_s_max
+        self._number = 0
+        self._put_off = 0
+        self._away_since_s: float | None = None
+
+    def pause_s(self, failed: _TryAgain, began_at_s: float, now_s: float) -> float | None:
+        """Give the pause before the next try; None: there is to be none.
+
+        It is random, grows with each try, and is no less than the door was asked for. It ends when the bound
+        of an outage does, so that the last try is made then.
+        """
+        self._number += 1
+        if failed.outage:
+            # The call that failed may have waited for long itself.
+            self._away_since_s = began_at_s if self._away_since_s is None else self._away_since_s
+            left_s = self._away_since_s + self._outage_s_max - now_s
+            longest_s = min(self._wait_s_max, _OUTAGE_PAUSE_S_MAX)
+        else:
+            self._put_off, self._away_since_s = self._put_off + 1, None
+            left_s = self._wait_s_max if self._put_off < ATTEMPTS_MAX else 0.0
+            longest_s = self._wait_s_max
+        if left_s <= 0:
+            return None
+        grown_s = random.uniform(0, min(longest_s, _PAUSE_S * 2 ** min(self._number, 20)))  # noqa: S311 - no secret
+        return min(max(grown_s, min(failed.wait_s, self._wait_s_max)), left_s)
+
+
+class _Outage:
+    """Says that the queue is away, and that it is back: once, however many senders see it."""
+
+    def __init__(self, name: str, s_max: float) -> None:
+        self._name = name
+        self._s_max = s_max
+        self._lock = threading.Lock()
+        self._said = False
+
+    def begins(self, failed: _TryAgain) -> None:
+        with self._lock:
+            if not self._said:
+                self._said = True
+                log.warning(
+                    "the queue %s can't be reached: %s; trying again for up to %g s (--wait)",
+                    self._name,
+                    failed,
+                    self._s_max,
+                )
+
+    def ends(self) -> None:
+        with self._lock:
+            if self._said:
+                self._said = False
+                log.warning("the queue %s answers again", self._name)
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A batch on its way: what has no receipt yet, by index, and the receipts."""
+
+    pending: dict[int, Outgoing]
+    receipts: list[Receipt] = field(default_factory=list)
+    failure: ProcessorError | None = None
+
+    def accept(self, index: int, delivery_id: str) -> Accepted:
+        receipt = Accepted(self.pending.pop(index), delivery_id)
+        self.receipts.append(receipt)
+        return receipt
+
+    def refuse(self, index: int, code: str, reason: str) -> None:
+        self.receipts.append(Refused(self.pending.pop(index), code, reason))
+
+
+def _batches(messages: Iterable[Outgoing], size_max: int) -> Iterator[list[Outgoing]]:
+    """Cut into batches that SQS takes; a message too large for any stands alone."""
+    batch: list[Outgoing] = []
+    batch_bytes = 0
+    for message in messages:
+        size = message.size_bytes()
+        if batch and (len(batch) == size_max or batch_bytes + size > BATCH_BYTES_MAX):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append(message)
+        batch_bytes += size
+    if batch:
+        yield batch
+
+
+def _line(message: Outgoing, delivery_id: str | None = None) -> Line:
+    state: State = "intended" if delivery_id is None else "accepted"
+    return Line(state, message.tenant_id, message.message_id, message.digest, delivery_id)

@@ -1,0 +1,116 @@
+"""Opens the client of the queue, and says whose fault it is when a call fails."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+from localstack_client.session import Session
+
+from processor.brokers.aws_advice import with_advice
+from processor.errors import SettingsError
+from processor.settings import Settings
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 20
+
+CALL_FAILED = (BotoCoreError, ClientError)
+"""What boto3 raises when a call didn't work."""
+
+_QUEUE_MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
+_MESSAGE_AT_FAULT = frozenset(
+    {
+        "AWS.SimpleQueueService.BatchRequestTooLong",
+        "BatchRequestTooLong",
+        "InvalidMessageContents",
+        "InvalidParameterCombination",
+        "InvalidParameterValue",
+        "MissingParameter",
+    }
+)
+_THROTTLED = frozenset(
+    {"RequestThrottled", "ThrottlingException", "Throttling", "TooManyRequestsException", "KmsThrottled"}
+)
+_CLIENT_ERROR, _TOO_MANY, _SERVER_ERROR = 400, 429, 500
+
+
+@dataclass(frozen=True, slots=True)
+class SendFailed:
+    """A call of which nothing is known to have been taken: an outage, or the fault of some message in it."""
+
+    code: str
+    reason: str
+    outage: bool
+
+
+def open_client(settings: Settings, senders: int) -> Any:  # noqa: ANN401 - boto3 makes its clients' classes as it runs
+    """Give an SQS client with room for `senders` calls at once.
+
+    `localstack_client` makes it where LOCALSTACK_HOST is set, and only there, since it takes localhost for
+    granted. Raises SettingsError if there is no region or the settings contradict each other.
+    """
+    config = Config(
+        # Tries are counted in one place, the publisher, which knows what has been taken already.
+        retries={"mode": "standard", "total_max_attempts": 1},
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        max_pool_connections=senders,
+        tcp_keepalive=True,
+    )
+    options = settings.aws_client_options()
+    try:
+        if settings.localstack_host is None:
+            client = boto3.client("sqs", config=config, **options)
+            settings.require_endpoint(client.meta.endpoint_url)
+            return client
+        return _localstack_client(settings, config)
+    except (BotoCoreError, ValueError, RuntimeError) as error:
+        raise SettingsError(with_advice(f"no client for the queue: {error}", type(error).__name__)) from error
+
+
+def _localstack_client(settings: Settings, config: Config) -> Any:  # noqa: ANN401
+    options = settings.aws_client_options()
+    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "region_name")
+    session = Session(
+        localstack_host=settings.localstack_host,
+        **{name: options[name] for name in names if name in options},
+    )
+    return session.client("sqs", config=config)
+
+
+def blame(error: Exception, queue_url: str) -> SendFailed:
+    """Sort what a call of the client raised (one of CALL_FAILED): an outage, or a message's fault.
+
+    Raises SettingsError where no other try can help: no such queue, no right to send, no credentials.
+    """
+    if isinstance(error, ClientError):
+        return _blame_answer(error, queue_url)
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+        raise SettingsError(with_advice(str(error), type(error).__name__)) from error
+    if isinstance(error, ParamValidationError):
+        # We have built a call that is none: a bug, which must not look like an outage.
+        raise error
+    return SendFailed(type(error).__name__, str(error), outage=True)
+
+
+def _blame_answer(error: Any, queue_url: str) -> SendFailed:  # noqa: ANN401 - a ClientError, whose answer is a dict
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    fault = error.response.get("Error", {})
+    code, reason = str(fault.get("Code", status)), str(fault.get("Message", ""))
+    if code in _QUEUE_MISSING:
+        raise SettingsError(with_advice(f"there is no queue {queue_url} ({code}: {reason})", code)) from error
+    if code in _MESSAGE_AT_FAULT:
+        return SendFailed(code, reason, outage=False)
+    if code in _THROTTLED or status == _TOO_MANY or not _CLIENT_ERROR <= status < _SERVER_ERROR:
+        return SendFailed(code, reason, outage=True)
+    told = "see the AWS_* settings and the queue's policy"
+    raise SettingsError(
+        with_advice(f"the queue {queue_url} refuses us ({code}: {reason})", code, otherwise=told)
+    ) from error

@@ -1,0 +1,32 @@
+"""How fast the queue itself hands over and deletes: the cheapest honest client, in tens, and no database."""
+
+import os
+
+import orjson
+
+from tests.bench.queue_client import QueueClient
+
+
+def main() -> None:
+    url = os.environ["SQS_QUEUE_URL"]
+    ask = orjson.dumps(
+        {
+            "QueueUrl": url,
+            "MaxNumberOfMessages": 10,
+            "WaitTimeSeconds": 20,
+            "MessageSystemAttributeNames": ["ApproximateReceiveCount", "SentTimestamp"],
+        }
+    )
+    with QueueClient(os.environ["AWS_ENDPOINT_URL"]) as client:
+        while True:
+            messages = orjson.loads(client.sqs("ReceiveMessage", ask)).get("Messages", [])
+            if messages:
+                entries = [
+                    {"Id": str(place), "ReceiptHandle": message["ReceiptHandle"]}
+                    for place, message in enumerate(messages)
+                ]
+                client.sqs("DeleteMessageBatch", orjson.dumps({"QueueUrl": url, "Entries": entries}))
+
+
+if __name__ == "__main__":
+    main()

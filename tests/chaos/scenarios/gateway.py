@@ -1,0 +1,119 @@
+"""What happens to the HTTP gateway: it dies with requests inside, and its queue goes away under it.
+
+    load ─▶ HttpDoor ─▶ gateway ✗ ─▶ proxy ✗ ─▶ SQS ─▶ the fleet
+
+Who sends tries again with the same ids. Whatever was answered by 202 must be in the table, once.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from processor.devstack.servers.children import free_port
+from producers.publishers import Answer, CallFailed, Door
+from producers.publishers.http import HttpDoor
+from producers.publishers.outgoing import Outgoing
+from tests.chaos.field import Field, ScenarioFailed
+from tests.chaos.fleet import Fleet
+from tests.chaos.interceptors import delay, lose_reply
+from tests.chaos.run import Scenario
+from tests.chaos.sqs_outages import while_sqs
+
+_SEND = ("SendMessageBatch",)
+
+
+@dataclass(slots=True)
+class CountingDoor:
+    """A door that counts what failed."""
+
+    door: Door
+    failed: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def name(self) -> str:
+        return self.door.name
+
+    @property
+    def ordered(self) -> bool:
+        return self.door.ordered
+
+    def send(self, batch: Mapping[int, Outgoing]) -> Answer:
+        try:
+            answer = self.door.send(batch)
+        except CallFailed as error:
+            self.failed[error.code] += 1
+            raise
+        self.failed.update(code for code, _ in answer.again.values())
+        return answer
+
+    def close(self) -> None:
+        self.door.close()
+
+
+def behind_a_gateway(field: Field) -> None:
+    """Start a gateway, and let the load go by it."""
+    port = free_port()
+    environment = dict(field.fleet.environment) | {"GATEWAY_PORT": str(port), "GATEWAY_KEYS": "off"}
+    field.gateways = Fleet(1, environment, field.folder / "gateway.log")
+    field.gateways.command = lambda _: ["producers", "gateway", "http"]
+    field.cleanup.callback(field.gateways.stop)
+    field.gateways.start()
+    door = CountingDoor(HttpDoor(f"http://127.0.0.1:{port}", senders=2))
+    field.cleanup.callback(door.close)
+    field.load.door = door
+
+
+def kill_with_requests_inside(field: Field) -> None:
+    """Kill -9 while SQS's answers are late: it has taken what nobody was told of yet."""
+    gateways, door = field.gateways, field.load.door
+    assert gateways is not None
+    assert isinstance(door, CountingDoor)
+    died = 0
+    with while_sqs(field, delay(field.chance, 0.05, 0.4), only=_SEND):
+        for _ in range(field.rounds):
+            field.pause(0.2, 1.0)
+            before = door.failed["ProtocolError"]
+            with field.fault():
+                gateways.kill(0)
+            accepted = len(field.load.sent.accepted_at)
+            field.wait_until(
+                lambda accepted=accepted: len(field.load.sent.accepted_at) > accepted,  # type: ignore[misc]
+                "the gateway takes something again",
+            )
+            died += door.failed["ProtocolError"] > before
+    if died < field.rounds / 2:
+        raise ScenarioFailed(f"{died} of {field.rounds} kills met a request: nothing was shown")
+
+
+def take_the_queue_away(field: Field) -> None:
+    """Cut the gateway off from its queue, and lose SQS's answers on their way to it."""
+    door = field.load.door
+    assert isinstance(door, CountingDoor)
+    for _ in range(field.rounds):
+        field.pause(0.5, 1)
+        before = door.failed.total()
+        with field.fault():
+            field.queue.refuse()
+            field.wait_until(
+                lambda before=before: door.failed.total() > before,  # type: ignore[misc]
+                "the gateway says that its queue is away",
+            )
+            field.queue.heal()
+        field.pause(0.5, 1)
+        with while_sqs(field, lose_reply, share=0.5, only=_SEND):
+            field.pause(1, 2)
+        field.wait_until_recovered()
+    if not door.failed["unavailable"]:
+        raise ScenarioFailed(f"the gateway never said `unavailable`, but {dict(door.failed)}")
+
+
+def _scenario(scenario: Scenario) -> Scenario:
+    return replace(scenario, family="gateway", prepare=behind_a_gateway)
+
+
+SCENARIOS = [
+    _scenario(
+        Scenario("kill -9 with requests inside", "", kill_with_requests_inside, rounds=12, rounds_short=2)
+    ),
+    _scenario(Scenario("queue away, replies lost", "", take_the_queue_away, rounds=4)),
+]

@@ -1,0 +1,321 @@
+"""What is odd about a schema is said, and no more than that; and why one is refused, in words that help."""
+
+import copy
+import json
+import random
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from processor.devstack.seed import sample, samples
+from processor.errors import SettingsError
+from processor.schemas import patterns
+from processor.schemas.compiling import compile_schema
+from processor.schemas.lint.linting import lint
+
+DRAFT_4 = {"$schema": "http://json-schema.org/draft-04/schema#"}
+DRAFT_7 = {"$schema": "http://json-schema.org/draft-07/schema#"}
+NULL = {"type": "null"}
+DRAFT_2020 = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+CLOSED = {"type": "object", "additionalProperties": False}
+
+
+def linted(schema: Any) -> list[str]:
+    compile_schema(schema)
+    return [f"{each.level} {each.pointer} {each.message}" for each in lint(schema)]
+
+
+WARNED = [
+    # Unknown words.
+    ({"type": "object", "requierd": ["a"]}, "/requierd", 'did you mean "required"?'),
+    ({"type": "object", "propertis": {}}, "/propertis", 'did you mean "properties"?'),
+    ({"type": "string", "min_length": 3}, "/min_length", 'did you mean "minLength"?'),
+    ({"items": {"enumm": [1]}}, "/items/enumm", 'did you mean "enum"?'),
+    ({"type": "object", "size": {"type": "integer"}}, "/size", 'below "properties"'),
+    ({"items": {"regex": "a"}}, "/items/regex", "begin it with x-"),
+    ({"$ref": "#/$defs/a", "$defs": {"a": {"typ": "string"}}}, "/$defs/a/typ", '"type"'),
+    # Words of other drafts, and of OpenAPI.
+    # Of an older one above all where no draft is named.
+    (
+        {"additionalItems": False, "prefixItems": [{}]},
+        "/additionalItems",
+        "draft-04 to 2019-09, without effect",
+    ),
+    (
+        {"$ref": "#/definitions/a", "definitions": {"a": {"type": "string"}}},
+        "/definitions",
+        'or write "$defs"',
+    ),
+    ({"type": "object", "dependencies": {"a": ["b"]}}, "/dependencies", 'or write "dependentRequired"'),
+    ({"type": "object", "id": "https://example.com/a"}, "/id", 'or write "$id"'),
+    ({"$recursiveRef": "#", "type": "null"}, "/$recursiveRef", 'or write "$dynamicRef"'),
+    (DRAFT_2020 | {"additionalItems": False, "type": "array"}, "/additionalItems", "draft-04 to 2019-09"),
+    (DRAFT_7 | {"prefixItems": [{"type": "string"}]}, "/prefixItems", 'a list below "items"'),
+    (DRAFT_4 | {"const": 1}, "/const", 'an "enum" of one value'),
+    ({"type": "integer", "divisibleBy": 2}, "/divisibleBy", '"multipleOf"'),
+    ({"type": "string", "nullable": True}, "/nullable", '"type": ["string","null"]'),
+    ({"oneOf": [{"type": "object"}], "discriminator": {}}, "/discriminator", '"const"'),
+    # All or nothing.
+    (True, "", "any payload passes"),
+    ({"title": "Order", "x-owner": "me"}, "", "any payload passes"),
+    ({"anyOf": [{}, {"type": "string"}]}, "", "any payload passes"),
+    (False, "", "no payload can pass"),
+    ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "", "no value can pass"),
+    (CLOSED | {"properties": {"a": {"type": "string", "const": 1}}}, "/properties/a", "type and const can't"),
+    (CLOSED | {"required": ["a"]}, "", "no value can pass"),
+    ({"minimum": 3, "maximum": 2}, "/minimum", "above maximum"),
+    # Required, and described by nothing.
+    ({"properties": {"name": {"type": "string"}}, "required": ["nmae"]}, "/required", 'is "name" meant?'),
+    ({"properties": {"a": {}}, "allOf": [{"required": ["b"]}]}, "/allOf/0/required", '"b" is required'),
+    # Words without effect.
+    ({"type": "integer", "maxLength": 3}, "/maxLength", "of strings alone"),
+    (
+        DRAFT_7 | {"$ref": "#/definitions/a", "minimum": 1, "definitions": {"a": {}}},
+        "/minimum",
+        "beside $ref",
+    ),
+    ({"type": "string", "format": "datetime"}, "/format", 'did you mean "date-time"?'),
+    (
+        CLOSED | {"properties": {"additionalProperties": False}},
+        "/properties/additionalProperties",
+        "move it out",
+    ),
+    # Values that their own schema refuses.
+    ({"type": "string", "enum": ["a", 1]}, "/enum", "enum has 1"),
+    ({"type": "integer", "examples": ["1"]}, "/examples", 'examples has "1"'),
+    # Patterns.
+    ({"type": "string", "pattern": "[a-z]+"}, "/pattern", "no ^ and no $"),
+    ({"type": "object", "patternProperties": {"x-": {}}}, "/patternProperties/x-", "no ^ and no $"),
+    ({"type": "string", "pattern": "^a|b$"}, "/pattern", "^(?:…|…)$"),
+    ({"type": "string", "pattern": "/^a$/"}, "/pattern", "slashes"),
+    ({"type": "string", "pattern": "^[[:alpha:]]$"}, "/pattern", "no class of characters"),
+    ({"type": "string", "pattern": r"^\<a$"}, "/pattern", "the edge of a word"),
+]
+
+
+@pytest.mark.parametrize(("schema", "pointer", "words"), WARNED)
+def test_what_was_hardly_meant_is_warned_of(schema: Any, pointer: str, words: str) -> None:
+    found = [each for each in linted(schema) if each.startswith(f"warning {pointer} ") and words in each]
+
+    assert len(found) == 1, linted(schema)
+
+
+NOTED = [
+    ({"type": "object", "properties": {"a": {"type": "string"}}}, "", '"additionalProperties": false'),
+    ({"type": "object"}, "", "any object passes"),
+    ({"properties": {"a": {"type": "string"}}}, "", 'write "type": "object"'),
+    ({"type": "string", "pattern": "^https://"}, "/pattern", "open at one end"),
+    ({"type": "string", "format": "int64"}, "/format", "isn't looked at"),
+    (DRAFT_7 | {"type": "string", "format": "uuid"}, "/format", "later drafts have it"),
+    ({"type": "string", "enum": ["a", "a"]}, "/enum", "twice"),
+    ({"type": "string", "default": 1}, "/default", "default has 1"),
+    ({"type": "string", "$defs": {"a": {}}}, "/$defs/a", 'nothing refers to "a"'),
+    (DRAFT_2020 | {"type": "object", "dependencies": {"a": ["b"]}}, "/dependencies", "taken all the same"),
+    ({"type": "string", "x-a": 1, "tsType": "A"}, "/x-a", '"x-a", "tsType"'),
+    (DRAFT_4 | {"type": "string", "self": {"vendor": "acme"}}, "/self", '"self"'),
+    (CLOSED | {"name": "Order"}, "/name", '"name"'),
+]
+
+
+@pytest.mark.parametrize(("schema", "pointer", "words"), NOTED)
+def test_what_may_be_meant_so_is_a_note(schema: Any, pointer: str, words: str) -> None:
+    found = linted(schema)
+
+    assert [each for each in found if each.startswith(f"note {pointer} ") and words in each], found
+    assert not [each for each in found if each.startswith("warning")], found
+
+
+FINE = [
+    # A member may have any name, and a value may look like a schema.
+    CLOSED | {"properties": {"requierd": {"type": "string"}, "nullable": {"type": "boolean"}}},
+    CLOSED | {"properties": {"a": {"const": {"requierd": 1}}, "b": {"enum": [{"typ": 1}]}}},
+    CLOSED | {"dependentRequired": {"requierd": ["a"]}, "properties": {"requierd": NULL, "a": NULL}},
+    # What is required may be described by another schema for the same value.
+    CLOSED | {"properties": {"a": NULL}, "anyOf": [{"required": ["a"]}]},
+    {"$ref": "#/$defs/a", "required": ["a"], "$defs": {"a": CLOSED | {"properties": {"a": NULL}}}},
+    {"type": "object", "additionalProperties": {"type": "string"}, "required": ["a"]},
+    CLOSED | {"patternProperties": {"^a$": NULL}, "required": ["a"]},
+    CLOSED | {"properties": {"a": NULL}, "not": {"required": ["b"]}},
+    # Patterns that are bound at both ends, or free on purpose.
+    *({"type": "string", "pattern": each} for each in ("^a$", "^(?:a|b)$", "(^a$)|(^b$)")),
+    *({"type": "string", "pattern": each} for each in ("^a.*", ".+", "(?i)^a$")),
+    {"type": "string", "not": {"pattern": "secret"}},
+    # Refused on purpose.
+    CLOSED | {"properties": {"a": {"not": {}}, "b": False}},
+    # Draft by draft.
+    DRAFT_4 | {"type": "number", "minimum": 0, "exclusiveMinimum": True},
+    DRAFT_7 | {"type": "array", "items": [{"type": "string"}], "additionalItems": False},
+    {"type": "array", "prefixItems": [{"type": "string"}], "items": False},
+    {"type": ["string", "null"], "minLength": 1, "maxLength": 1},
+    DRAFT_2020 | {"$ref": "#/definitions/a", "definitions": {"a": {"type": "string"}}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", FINE)
+def test_what_is_in_order_is_passed_over(schema: Any) -> None:
+    assert linted(schema) == []
+
+
+@pytest.mark.parametrize("name", samples())
+def test_our_samples_have_no_warnings(name: str) -> None:
+    assert [each for each in lint(sample(name)) if each.level == "warning"] == []
+
+
+def test_what_can_not_be_is_said_where_it_stands_and_not_of_all_around_it() -> None:
+    inner = CLOSED | {"properties": {"b": {"type": "string", "const": 1}}, "required": ["b"]}
+    schema = CLOSED | {"properties": {"a": inner}}
+
+    found = [each.pointer for each in lint(schema) if each.kind == "allows nothing"]
+
+    assert found == ["/properties/a/properties/b"]
+
+
+def test_what_is_odd_at_many_places_is_said_once() -> None:
+    schema = {"type": "array", "prefixItems": [{"type": "integer", "maxLength": 1}] * 100}
+
+    [remark] = [each for each in lint(schema) if each.level == "warning"]
+
+    assert (remark.pointer, remark.places) == ("/prefixItems/0/maxLength", 100)
+
+
+# ── refusals ──────────────────────────────────────────────────────────────────────────────────────────
+
+REFUSED = [
+    ({"type": "strng"}, 'at /type: "strng" is no type; write "string"'),
+    ({"type": ["string", "nul"]}, 'write "null"'),
+    ({"type": "datetime"}, 'write "string", "format": "date-time"'),
+    ({"type": "any"}, 'leave "type" out'),
+    ({"properties": {"type": {"type": {"a": 1}}}}, "at /properties/type/type: a schema stands below"),
+    ({"properties": {"a": {"required": True}}}, '"required": ["a"]'),
+    ({"properties": {"required": ["a"]}}, 'within "properties"; move it out'),
+    ({"exclusiveMinimum": True}, "a boolean is of draft-04"),
+    (DRAFT_4 | {"exclusiveMinimum": 3, "minimum": 3}, 'write "minimum": 3, "exclusiveMinimum": true'),
+    (DRAFT_4 | {"properties": {"a": True}}, "draft-04 knows no true as a schema; write {}"),
+    ({"items": [{}]}, 'write "prefixItems"'),
+    ({"properties": {"a": "strng"}}, '{"type": "string"}'),
+    ({"$ref": "#/$defs/moeny", "$defs": {"money": {}}}, "leads to no schema; did you mean /$defs/money?"),
+    ({"$ref": "#/$defs/a"}, "correct it, or write the schema there"),
+    ({"required": ["a", "a"]}, "the same value twice"),
+    ({"allOf": []}, "at least one entry"),
+    ({"minLength": "3"}, 'at /minLength: expected integer, found "3"'),
+    ({"enum": "x" * 10_000}, "expected array, found"),
+    ({"pattern": "(?=.*a).+"}, "(?= at character 1"),
+    ({"pattern": r"^(?=.*\d).+$"}, r'write instead "allOf": [{"pattern": "^.*\\d"}, {"pattern": "^.+$"}]'),
+    ({"pattern": "^(?!x)a"}, 'write instead "pattern": "^a", "not": {"pattern": "^x"}'),
+    ({"patternProperties": {"^(?!x-)": {}}}, '"propertyNames": {"not": {"pattern": "^x-"}}'),
+    ({"pattern": r"(a)\1"}, "back-reference"),
+    ({"pattern": "a{99999}"}, "too large"),
+    ({"pattern": r"a\Z"}, "write $"),
+    ({"pattern": r"[\w-.]"}, r"write the - last in it"),
+    ({"pattern": r"\uD83D\uDE00"}, r"as \u{1F600}"),
+    ({"pattern": "a{,3}"}, r"write \{"),
+    ({"pattern": "(a"}, "missing ), unterminated subpattern at position 0"),
+    ({"pattern": r"\i"}, r"write the character without \\"[:-1]),
+]
+
+
+@pytest.mark.parametrize(("schema", "words"), REFUSED)
+def test_a_refusal_says_what_to_write(schema: Any, words: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        compile_schema(schema)
+
+    assert words in str(refused.value)
+    assert len(str(refused.value)) < 800
+
+
+def test_what_is_offered_in_place_of_look_around_takes_the_same_texts() -> None:
+    chance = random.Random(7)
+    texts = ["".join(chance.choices("ab1", k=chance.randrange(5))) for _ in range(300)]
+    offered = 0
+    for _ in range(500):
+        pattern = "^" + "".join(
+            chance.choices(["(?=.*a)", "(?!b)", "(?!a|1)", "(?=a|b)"], k=chance.randrange(3))
+        )
+        pattern += chance.choice(["", ".*", "[a-z]+", "a?b?1?", "(?:a|b)*", "a?(?!b).?"])
+        pattern += chance.choice(["", "$", "(?<!a)$", "(?<=b|1)$", ".*$"])
+        pattern += chance.choice(["", "", "", "|b"])
+        words = patterns.refusal(pattern).partition("write instead ")[2]
+        if not words:
+            continue
+        offered += 1
+        asked = jsonschema_rs.Draft202012Validator(
+            {"pattern": pattern}, pattern_options=jsonschema_rs.FancyRegexOptions()
+        )
+        instead = compile_schema(json.loads("{" + words + "}"))
+        assert [asked.is_valid(text) for text in texts] == [instead.is_valid(text) for text in texts], pattern
+
+    assert offered > 100
+
+
+# ── anything ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _real() -> Iterator[Any]:
+    yield from (sample(name) for name in samples())
+    packages = Path(sysconfig.get_path("purelib"))
+    rooms = ("check_jsonschema/builtin_schemas", "jsonschema_specifications")
+    vendored = [file for room in rooms for file in packages.glob(f"{room}/**/*.json")]
+    assert len(vendored) > 20
+    for file in sorted(vendored):
+        if file.stat().st_size < 100_000:
+            yield json.loads(file.read_text(encoding="utf-8"))
+    yield from (each for each, *_ in WARNED + NOTED + REFUSED)
+    yield from FINE
+
+
+def _mutated(schema: Any, chance: random.Random) -> Any:
+    schema = copy.deepcopy(schema)
+    places = [schema]
+    for place in places:
+        places += [
+            each
+            for each in (place.values() if isinstance(place, dict) else place)
+            if isinstance(each, dict | list)
+        ]
+        if len(places) > 3000:
+            break
+    words = sorted({word for place in places if isinstance(place, dict) for word in place})
+    odd = [
+        None,
+        True,
+        -1,
+        1e300,
+        "",
+        "a",
+        "#",
+        "#/nowhere",
+        [],
+        {},
+        ["a", 1],
+        {"$ref": "#"},
+        {"type": "strng"},
+    ]
+    for _ in range(chance.randrange(1, 4)):
+        place = chance.choice(places)
+        value = chance.choice([*odd, chance.choice(places)])
+        if isinstance(place, dict) and words:
+            place[chance.choice(words)] = copy.deepcopy(value)
+        elif isinstance(place, list):
+            place.append(copy.deepcopy(value))
+    return schema
+
+
+def test_no_schema_that_is_taken_ends_the_linter() -> None:
+    chance = random.Random(11)
+    taken = 0
+    for schema in _real():
+        if not isinstance(schema, dict):
+            continue
+        for mutant in [schema, *(_mutated(schema, chance) for _ in range(8))]:
+            try:
+                compile_schema(mutant)
+            except SettingsError:
+                continue
+            taken += 1
+            assert all(len(each.message) < 1000 for each in lint(mutant))
+
+    assert taken > 200

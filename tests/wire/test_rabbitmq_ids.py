@@ -1,0 +1,206 @@
+"""Equal messages have one base, what differs in them makes another, and each hand-over has its own end."""
+
+import json
+import struct
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pika.data
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pika import BasicProperties
+
+import processor.brokers.rabbitmq  # noqa: F401 - mends how pika reads tables
+from processor.brokers.rabbitmq_ids import (
+    DELIVERY_ID_LENGTH_MAX,
+    Unreadable,
+    attributes_of,
+    base_of,
+    delivery_base,
+    hand_over,
+)
+from processor.wire.formats import Attribute
+
+HEADERS: Mapping[str, Attribute] = {"a": "1", "b": b"2"}
+
+
+def a_base(body: bytes = b"body", key: str = "key", **properties: Any) -> str:
+    attributes, fault = attributes_of(BasicProperties(**properties), key)
+    assert fault is None
+    return delivery_base(attributes, body)
+
+
+BASE = a_base(message_id="m", headers=HEADERS)
+
+
+def test_a_base_is_the_property_and_a_digest_or_the_digest_alone() -> None:
+    assert a_base(message_id="m", headers={"b": b"2", "a": "1"}) == BASE
+    assert BASE.startswith("m:")
+    assert len(BASE) == len("m:") + 16
+    assert len(a_base()) == len(a_base(message_id="")) == 64
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"body": b"bod"},
+        {"headers": {}},
+        {"headers": {"a": "1", "b": "2"}},
+        {"headers": {"a": "1b", "b": b"2"}},
+        {"headers": {"a": "1", "b": b"2b"}, "body": b"ody"},
+        # One exchange, two users, the same id: the key is all that tells them apart.
+        {"key": "other"},
+        {"timestamp": 1_700_000_000},
+        {"timestamp": 1_700_000_000_000},
+        {"app_id": "shop"},
+        {"content_type": "application/json"},
+        {"correlation_id": "c"},
+        {"headers": dict(HEADERS) | {"region": "eu"}},
+    ],
+)
+def test_whatever_differs_makes_another_base(changes: dict[str, Any]) -> None:
+    assert a_base(**{"message_id": "m", "headers": HEADERS} | changes) != BASE
+
+
+def test_what_the_broker_adds_changes_no_base() -> None:
+    added: Any = {"x-delivery-count": 3, "x-death": [{"queue": "q"}], "x-first-death-queue": "q", "a": "1"}
+
+    attributes, _ = attributes_of(BasicProperties(headers=added), "k")
+
+    assert attributes == {"x-first-death-queue": "q", "a": "1", "routing_key": "k"}
+    assert a_base(headers=added) == a_base(headers={"a": "1"})
+    assert a_base(expiration="60000", delivery_mode=2, priority=1, user_id="guest") == a_base()
+    assert a_base(headers={"user_id": "a"}) != a_base(headers={"user_id": "b"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "traceparent",
+        "Traceparent",
+        "tracestate",
+        "baggage",
+        "b3",
+        "x-b3-traceid",
+        "X-B3-Sampled",
+        "sentry-trace",
+        "uber-trace-id",
+        "x-request-id",
+        "X-Amzn-Trace-Id",
+        "x-datadog-parent-id",
+        "cloudEvents:traceparent",
+        "ce_tracestate",
+    ],
+)
+def test_what_differs_at_each_sending_of_one_message_changes_no_base(name: str) -> None:
+    assert a_base(message_id="m", headers=dict(HEADERS) | {name: "other"}) == BASE
+
+
+def test_a_null_names_nothing_and_a_time_is_text() -> None:
+    headers: Any = {"tenant_id": None, "occurred_at": datetime(2026, 11, 22, 10, tzinfo=UTC), "n": 2}
+
+    attributes, fault = attributes_of(BasicProperties(headers=headers), "k")
+
+    assert attributes == {"occurred_at": "2026-11-22T10:00:00+00:00", "n": "2", "routing_key": "k"}
+    assert fault is None
+
+
+@pytest.mark.parametrize("message_id", ["x" * 171, "é" * 255, "a\nb", "\ud800"])
+def test_a_delivery_id_always_fits(message_id: str) -> None:
+    name = hand_over(a_base(message_id=message_id))
+
+    assert len(name) <= DELIVERY_ID_LENGTH_MAX
+    assert name.isprintable()
+
+
+def test_each_hand_over_has_an_end_of_its_own_and_the_base_is_what_stands_before_it() -> None:
+    names = {hand_over(BASE) for _ in range(100)}
+
+    assert len(names) == 100
+    assert {base_of(name) for name in names} == {BASE}
+    assert base_of(BASE) == BASE
+    # Who calls a message as another's hand-over is called gets no part of that one's ids.
+    assert base_of(hand_over(a_base(message_id=hand_over(BASE)))) != BASE
+
+
+def test_properties_are_attributes_beside_the_headers() -> None:
+    attributes, _ = attributes_of(
+        BasicProperties(
+            message_id="m",
+            timestamp=1_700_000_000,
+            app_id="shop",
+            type="order",
+            headers={"type": "header", "routing_key": "forged", "amqp.message_id": "forged"},
+        ),
+        "key",
+    )
+
+    assert attributes == {
+        "amqp.message_id": "m",
+        "amqp.message_id#2": "forged",
+        "routing_key#2": "forged",
+        "amqp.timestamp": "2023-11-14T22:13:20+00:00",
+        "app_id": "shop",
+        "type": "header",
+        "amqp.type": "order",
+        "routing_key": "key",
+    }
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "moment"),
+    [
+        (1_700_000_000, "2023-11-14T22:13:20+00:00"),
+        # As many clients have it, though AMQP says seconds.
+        (1_700_000_000_250, "2023-11-14T22:13:20.250000+00:00"),
+        (0, None),
+    ],
+)
+def test_a_timestamp_is_in_seconds_or_milliseconds_and_zero_is_none(
+    timestamp: int, moment: str | None
+) -> None:
+    attributes, fault = attributes_of(BasicProperties(timestamp=timestamp), "key")
+
+    assert (attributes.get("amqp.timestamp"), fault) == (moment, None)
+
+
+@pytest.mark.parametrize("timestamp", [2**53, 2**63])
+def test_a_timestamp_that_names_no_moment_is_said_and_kept(timestamp: int) -> None:
+    attributes, fault = attributes_of(BasicProperties(timestamp=timestamp), "key")
+
+    assert fault is not None
+    assert str(timestamp) in fault
+    assert attributes["amqp.timestamp.raw"] == str(timestamp)
+
+
+@given(st.floats(), st.sampled_from("df"))
+def test_a_float_of_a_table_keeps_every_digit(value: float, kind: str) -> None:
+    if kind == "f":
+        [value] = struct.unpack(">f", struct.pack(">f", value)) if abs(value) < 1e38 else [1.5]
+    packed = b"\x01n" + kind.encode() + struct.pack(f">{kind}", value)
+    table = struct.pack(">I", len(packed)) + packed
+
+    headers: Any
+    headers, end = pika.data.decode_table(table, 0)
+    attributes, fault = attributes_of(BasicProperties(headers=headers), "k")
+
+    assert (end, fault) == (len(table), None)
+    # What is whole is written as any whole number.
+    assert attributes["n"] == json.dumps(int(value) if value.is_integer() else value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        (Unreadable("RecursionError"), "the headers can't be read: RecursionError"),
+        ({b"\xff": "v"}, "a header's name is not UTF-8"),
+        ({"odd": object()}, "the header 'odd' can't be written as JSON"),
+    ],
+)
+def test_what_of_the_headers_can_not_be_read_is_said(headers: Any, words: str) -> None:
+    attributes, fault = attributes_of(BasicProperties(message_id="m", headers=headers), "key")
+
+    assert fault == words
+    assert attributes == {"amqp.message_id": "m", "routing_key": "key"}
