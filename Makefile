@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TOOLS := .venv/tools/bin
-PROTOS := producers/gateway/protos
+PROTOS := producers/protos
 SCRIPTS := .ci/run deployments/compose/make-queues.sh deployments/compose/seed.sh
 LOCK := $(TOOLS)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-header --no-annotate

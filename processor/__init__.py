@@ -1,1 +1,1 @@
-"""Everything between the queue and the table: receive, validate, save, settle."""
+"""Events from a queue into PostgreSQL: received, validated, saved, and only then deleted from the queue."""

@@ -1,1 +1,1 @@
-"""What sources, checks and producers share of each broker: addresses, clients and advice."""
+"""What sources, checks and publishers share of each broker: addresses, clients and advice."""

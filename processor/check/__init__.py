@@ -1,4 +1,4 @@
-"""What is missing or unwise in a deployment, found before it hurts: of the database, and of the queue.
+"""What is missing or unwise in a deployment, found before it hurts: in the database and at the queue.
 
 Nothing is changed by looking. What could only be learnt by a change is not looked at: whether we may
 receive and delete shows at the first receive, which costs a message one of the few that it has.

@@ -1,4 +1,4 @@
-"""The commands. Each file of this folder is a family of them; here they meet, and errors become exit codes.
+"""The commands: options, help, output, and exit codes of errors.
 
 0 fine   1 failed   2 usage   3 a check found a problem   4 a dependency can't be reached
 """

@@ -1,1 +1,1 @@
-"""The way to PostgreSQL: connections, named queries, migrations and error codes."""
+"""PostgreSQL: connections, named queries, migrations and error codes."""

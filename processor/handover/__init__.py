@@ -1,1 +1,4 @@
-"""Closed windows become lines, and lines are handed over to a sink exactly once."""
+"""Hand-over: windows close, their totals become lines, and each line reaches the sink once.
+
+    total ──close──▶ usage_line ──batch──▶ the sink (USAGE_SINK_URL)
+"""

@@ -1,4 +1,4 @@
-"""Where deliveries come from: each source promises the same, and `tests/conformance` holds it to that."""
+"""Sources of deliveries, all under one protocol: SQS, RabbitMQ, Kafka, memory and stored rejections."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,7 +1,6 @@
-"""Usage: what meters have counted, asked for, proven, closed by window and handed over.
+"""Usage: what meters have counted, queried, verified and rebuilt; and the event counter.
 
-    message ─▶ total ──close──▶ usage_line ──batch──▶ the sink (USAGE_SINK_URL)
-       └─────── verify ──────────┘
+    message ─▶ total ──verify──▶ the same sum again, from the messages
 
 The totals themselves are raised by the save (sql/queries/save.sql), in the transaction of the messages.
 """

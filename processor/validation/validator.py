@@ -27,7 +27,7 @@ from processor.model import (
 from processor.runtime import metrics
 from processor.schemas.judge.client import JudgeProcess
 from processor.schemas.judge.judging import Judging, Refusal, one_violation
-from processor.validation import known_noise as noise
+from processor.validation import known_noise
 from processor.validation.id_scope import IdScope, Unscoped
 from processor.validation.meter_amounts import Amount, amounts_of, find_misfit
 from processor.validation.plain_names import EXPECTED, is_plain
@@ -48,7 +48,7 @@ class _Lookup:
     meters: Mapping[str, tuple[Meter, ...]]
     id_scopes: Mapping[str, IdScope]
     amounts: Mapping[str, tuple[Amount, ...]]
-    noise: noise.Rules
+    noise: known_noise.Rules
     rules: Mapping[str, QueueRules]
     ground: Ground
 
@@ -68,7 +68,7 @@ class _Lookup:
         event_types = frozenset(event_type for event_type, _ in versions)
         rules = {name: rules.over(said.get(name, NO_RULES)) for name, rules in registry.queues.items()}
         amounts = amounts_of(registry.meters)
-        known_noise = noise.by_reason(registry.rejection_rules)
+        noise = known_noise.by_reason(registry.rejection_rules)
         return cls(
             registry,
             versions,
@@ -76,7 +76,7 @@ class _Lookup:
             meters,
             id_scopes,
             amounts,
-            known_noise,
+            noise,
             {**said, **rules},
             registry.ground,
         )
@@ -209,7 +209,7 @@ class Schemas:
     ) -> Rejection:
         version = lookup.registry.version
         found = Rejection(delivery, version, why.reason, why.detail, why.claimed, newcomer=newcomer)
-        return noise.discarded(found, lookup.noise, self._decoder.json_of)
+        return known_noise.discarded(found, lookup.noise, self._decoder.json_of)
 
     def _read(self, delivery: Delivery, rules: QueueRules) -> Envelope | Malformed:
         return self._decoder.read(delivery, rules, self._bindings.proven(delivery, rules.tenants))

@@ -1,4 +1,4 @@
-"""Settings in, working objects out: the one place that knows everybody.
+"""Settings in, working objects out: the only room that knows all others.
 
 Here is what every command needs; `service` wires what runs all day, `commands` what a person asks for once.
 """

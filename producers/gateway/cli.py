@@ -99,7 +99,7 @@ def grpc(host: str | None, port: int | None, json_logs: bool | None, compat: str
       "event_type": "order.created", "id": "o-1", "payload_json": "{\\"total\\": 12.50}"}}'
       127.0.0.1:50051 eventprocessor.ingest.v1.Ingest/Ingest
 
-    producers/gateway/protos/ingest.proto explains all of it, and the server tells it by reflection. Health is
+    producers/protos/ingest.proto explains all of it, and the server tells it by reflection. Health is
     grpc.health.v1; /livez, /readyz and /metrics are on GATEWAY_PROBES_PORT.
 
     After a stop nothing new is taken, and what was taken is answered within STOP_TIMEOUT_S; a second stop

@@ -4,7 +4,7 @@
 import grpc
 import warnings
 
-from producers.protos import ingest_pb2 as producers_dot_gateway_dot_protos_dot_ingest__pb2
+from producers.protos import ingest_pb2 as producers_dot_protos_dot_ingest__pb2
 
 GRPC_GENERATED_VERSION = '1.75.0'
 GRPC_VERSION = grpc.__version__
@@ -37,23 +37,23 @@ class IngestStub(object):
         """
         self.Ingest = channel.unary_unary(
                 '/eventprocessor.ingest.v1.Ingest/Ingest',
-                request_serializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestRequest.SerializeToString,
-                response_deserializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestReply.FromString,
+                request_serializer=producers_dot_protos_dot_ingest__pb2.IngestRequest.SerializeToString,
+                response_deserializer=producers_dot_protos_dot_ingest__pb2.IngestReply.FromString,
                 _registered_method=True)
         self.IngestBatch = channel.unary_unary(
                 '/eventprocessor.ingest.v1.Ingest/IngestBatch',
-                request_serializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestBatchRequest.SerializeToString,
-                response_deserializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestBatchReply.FromString,
+                request_serializer=producers_dot_protos_dot_ingest__pb2.IngestBatchRequest.SerializeToString,
+                response_deserializer=producers_dot_protos_dot_ingest__pb2.IngestBatchReply.FromString,
                 _registered_method=True)
         self.IngestStream = channel.stream_stream(
                 '/eventprocessor.ingest.v1.Ingest/IngestStream',
-                request_serializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestStreamRequest.SerializeToString,
-                response_deserializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestStreamReply.FromString,
+                request_serializer=producers_dot_protos_dot_ingest__pb2.IngestStreamRequest.SerializeToString,
+                response_deserializer=producers_dot_protos_dot_ingest__pb2.IngestStreamReply.FromString,
                 _registered_method=True)
         self.IngestUpload = channel.stream_unary(
                 '/eventprocessor.ingest.v1.Ingest/IngestUpload',
-                request_serializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestStreamRequest.SerializeToString,
-                response_deserializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestUploadReply.FromString,
+                request_serializer=producers_dot_protos_dot_ingest__pb2.IngestStreamRequest.SerializeToString,
+                response_deserializer=producers_dot_protos_dot_ingest__pb2.IngestUploadReply.FromString,
                 _registered_method=True)
 
 
@@ -110,23 +110,23 @@ def add_IngestServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Ingest': grpc.unary_unary_rpc_method_handler(
                     servicer.Ingest,
-                    request_deserializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestRequest.FromString,
-                    response_serializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestReply.SerializeToString,
+                    request_deserializer=producers_dot_protos_dot_ingest__pb2.IngestRequest.FromString,
+                    response_serializer=producers_dot_protos_dot_ingest__pb2.IngestReply.SerializeToString,
             ),
             'IngestBatch': grpc.unary_unary_rpc_method_handler(
                     servicer.IngestBatch,
-                    request_deserializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestBatchRequest.FromString,
-                    response_serializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestBatchReply.SerializeToString,
+                    request_deserializer=producers_dot_protos_dot_ingest__pb2.IngestBatchRequest.FromString,
+                    response_serializer=producers_dot_protos_dot_ingest__pb2.IngestBatchReply.SerializeToString,
             ),
             'IngestStream': grpc.stream_stream_rpc_method_handler(
                     servicer.IngestStream,
-                    request_deserializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestStreamRequest.FromString,
-                    response_serializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestStreamReply.SerializeToString,
+                    request_deserializer=producers_dot_protos_dot_ingest__pb2.IngestStreamRequest.FromString,
+                    response_serializer=producers_dot_protos_dot_ingest__pb2.IngestStreamReply.SerializeToString,
             ),
             'IngestUpload': grpc.stream_unary_rpc_method_handler(
                     servicer.IngestUpload,
-                    request_deserializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestStreamRequest.FromString,
-                    response_serializer=producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestUploadReply.SerializeToString,
+                    request_deserializer=producers_dot_protos_dot_ingest__pb2.IngestStreamRequest.FromString,
+                    response_serializer=producers_dot_protos_dot_ingest__pb2.IngestUploadReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -154,8 +154,8 @@ class Ingest(object):
             request,
             target,
             '/eventprocessor.ingest.v1.Ingest/Ingest',
-            producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestRequest.SerializeToString,
-            producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestReply.FromString,
+            producers_dot_protos_dot_ingest__pb2.IngestRequest.SerializeToString,
+            producers_dot_protos_dot_ingest__pb2.IngestReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -181,8 +181,8 @@ class Ingest(object):
             request,
             target,
             '/eventprocessor.ingest.v1.Ingest/IngestBatch',
-            producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestBatchRequest.SerializeToString,
-            producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestBatchReply.FromString,
+            producers_dot_protos_dot_ingest__pb2.IngestBatchRequest.SerializeToString,
+            producers_dot_protos_dot_ingest__pb2.IngestBatchReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -208,8 +208,8 @@ class Ingest(object):
             request_iterator,
             target,
             '/eventprocessor.ingest.v1.Ingest/IngestStream',
-            producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestStreamRequest.SerializeToString,
-            producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestStreamReply.FromString,
+            producers_dot_protos_dot_ingest__pb2.IngestStreamRequest.SerializeToString,
+            producers_dot_protos_dot_ingest__pb2.IngestStreamReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -235,8 +235,8 @@ class Ingest(object):
             request_iterator,
             target,
             '/eventprocessor.ingest.v1.Ingest/IngestUpload',
-            producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestStreamRequest.SerializeToString,
-            producers_dot_gateway_dot_protos_dot_ingest__pb2.IngestUploadReply.FromString,
+            producers_dot_protos_dot_ingest__pb2.IngestStreamRequest.SerializeToString,
+            producers_dot_protos_dot_ingest__pb2.IngestUploadReply.FromString,
             options,
             channel_credentials,
             insecure,

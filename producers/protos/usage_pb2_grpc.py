@@ -4,7 +4,7 @@
 import grpc
 import warnings
 
-from producers.protos import usage_pb2 as producers_dot_gateway_dot_protos_dot_usage__pb2
+from producers.protos import usage_pb2 as producers_dot_protos_dot_usage__pb2
 
 GRPC_GENERATED_VERSION = '1.75.0'
 GRPC_VERSION = grpc.__version__
@@ -37,8 +37,8 @@ class UsageServiceStub(object):
         """
         self.Consume = channel.unary_unary(
                 '/usage.v1.UsageService/Consume',
-                request_serializer=producers_dot_gateway_dot_protos_dot_usage__pb2.ConsumeRequest.SerializeToString,
-                response_deserializer=producers_dot_gateway_dot_protos_dot_usage__pb2.ConsumeReply.FromString,
+                request_serializer=producers_dot_protos_dot_usage__pb2.ConsumeRequest.SerializeToString,
+                response_deserializer=producers_dot_protos_dot_usage__pb2.ConsumeReply.FromString,
                 _registered_method=True)
 
 
@@ -58,8 +58,8 @@ def add_UsageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Consume': grpc.unary_unary_rpc_method_handler(
                     servicer.Consume,
-                    request_deserializer=producers_dot_gateway_dot_protos_dot_usage__pb2.ConsumeRequest.FromString,
-                    response_serializer=producers_dot_gateway_dot_protos_dot_usage__pb2.ConsumeReply.SerializeToString,
+                    request_deserializer=producers_dot_protos_dot_usage__pb2.ConsumeRequest.FromString,
+                    response_serializer=producers_dot_protos_dot_usage__pb2.ConsumeReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,8 +87,8 @@ class UsageService(object):
             request,
             target,
             '/usage.v1.UsageService/Consume',
-            producers_dot_gateway_dot_protos_dot_usage__pb2.ConsumeRequest.SerializeToString,
-            producers_dot_gateway_dot_protos_dot_usage__pb2.ConsumeReply.FromString,
+            producers_dot_protos_dot_usage__pb2.ConsumeRequest.SerializeToString,
+            producers_dot_protos_dot_usage__pb2.ConsumeReply.FromString,
             options,
             channel_credentials,
             insecure,

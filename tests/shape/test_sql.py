@@ -273,7 +273,7 @@ def _texts_of_python(*, without: str = "-") -> set[str]:
     """Every string constant in the package, a folder left out."""
     found: set[str] = set()
     for path in PROCESSOR.rglob("*.py"):
-        if path.parent.name == without:
+        if without in path.parts:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

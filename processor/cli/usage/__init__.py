@@ -1,1 +1,1 @@
-"""Commands about usage: meter, usage, count and dispatch."""
+"""Commands about usage: meter, usage, count, counter and dispatch."""

@@ -1,4 +1,4 @@
-"""What other services put around an event on its way, taken off where an operator said so.
+"""Envelopes of SNS, EventBridge and S3, removed where an operator said that a queue carries them.
 
 Never guessed from a body: any tenant could write such an object, and would choose what stands in it.
 """

@@ -1,1 +1,1 @@
-"""Payloads judged by schemas: cheap ones at once, dear ones in a process with a CPU limit."""
+"""Payloads checked against schemas: cheap ones at once, expensive ones in a process with a CPU limit."""
