@@ -2,7 +2,7 @@
 
 from processor.cli import main
 from processor.sources.kafka import source
-from tests.chaos.poisoned import arm
+from tests.chaos.victims.poisoned import arm
 
 if __name__ == "__main__":
     arm()

@@ -10,11 +10,11 @@ The way of a schema, from a file to verdicts:
     subschemas        the one walk through all schemas in a schema, and the URIs that they have
     references        Document: what each reference of a schema leads to
     compiling         ─▶ a validator, or why there is none; form_faults and patterns have the messages
-    judge/            judging: a verdict on a payload, in the worker where prices says that this is cheap, else
+    judge/            judging: a verdict on a payload, in the worker where prices calls this cheap, else
                       through client in a process of its own (process), in the language of frames
     lint/             linting: what is suspicious; unknown_words, same_value (contradictions)
-    compare/          differences: what a version changes, in words; compatibility: whether one accepts all that
-                      another accepts; comparing: both in a process of its own; conjunctions, normal_form,
+    compare/          differences: what a version changes, in words; compatibility: whether one accepts
+                      all that another accepts; comparing: both in a process of its own; conjunctions, normal_form,
                       payloads and plain_differences serve them
     spelling          schemas rewritten as draft 2020-12
     inferring         a schema proposed from samples

@@ -14,19 +14,20 @@ import psycopg
 from processor.cli.errors import Commands, Exit
 from processor.devstack.interrupts import Interrupted, interrupts
 from processor.errors import ProcessorError
-from tests.bench import limits, report
+from tests.bench import limits
 from tests.bench.contestants import OURS, ours, roster
 from tests.bench.faults import AuditFailed, LoadError
+from tests.bench.figures import report
+from tests.bench.figures.latency import RATES, latencies
+from tests.bench.figures.plot import draw
+from tests.bench.figures.results import Results, describe
 from tests.bench.flood import flood
 from tests.bench.gateway import gateway
 from tests.bench.ground import TOOLS, Ground, open_ground
 from tests.bench.idle import idle
-from tests.bench.latency import RATES, latencies
 from tests.bench.memory import memory
-from tests.bench.plot import draw
-from tests.bench.queues import Kind
+from tests.bench.queue.queues import Kind
 from tests.bench.race import entry, race
-from tests.bench.results import Results, describe
 from tests.bench.sources import sources
 from tests.bench.usage import usage
 

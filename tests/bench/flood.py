@@ -12,9 +12,9 @@ import psycopg
 
 from tests.bench import events
 from tests.bench.contestants import Contestant
+from tests.bench.figures.latency import percentile, send
+from tests.bench.figures.rounds import WARM_UP, audit, running, tag, wait_for_depth
 from tests.bench.ground import FLOODING_TENANT, QUIET_TENANTS, Arena, Ground
-from tests.bench.latency import percentile, send
-from tests.bench.rounds import WARM_UP, audit, running, tag, wait_for_depth
 from tests.bench.waiting import wait_until
 
 PER_TENANT_PER_S = 10

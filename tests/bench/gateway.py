@@ -22,12 +22,13 @@ import psycopg
 
 from processor.devstack.servers.children import Child, free_port
 from processor.operations import registry
-from tests.bench import events, measures
+from tests.bench import events
 from tests.bench.contestants import Contestant, ours
 from tests.bench.faults import AuditFailed, LoadError
+from tests.bench.figures import measures
+from tests.bench.figures.rounds import Figures, audit, running, tag, wait_for_depth
 from tests.bench.ground import Arena, Ground
 from tests.bench.race import Entry, Race, race
-from tests.bench.rounds import Figures, audit, running, tag, wait_for_depth
 from tests.bench.waiting import wait_until
 
 GATEWAY, FLOOR, PLAIN = "gateway", "floor: answers 202", "plain FastAPI handler"

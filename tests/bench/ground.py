@@ -16,7 +16,7 @@ from processor.devstack.servers.postgres import EmbeddedPostgres
 from processor.operations import registry
 from tests.bench import events
 from tests.bench.faults import LoadError
-from tests.bench.queues import ROOT, Kind, QueueServer
+from tests.bench.queue.queues import ROOT, Kind, QueueServer
 
 TOOLS = ROOT / ".processor" / "load"
 FREE_BYTES_MIN = 3 * 1024**3

@@ -3,10 +3,10 @@
 import time
 from dataclasses import dataclass
 
-from tests.bench import measures
 from tests.bench.contestants import Contestant
+from tests.bench.figures import measures
+from tests.bench.figures.rounds import running
 from tests.bench.ground import Ground
-from tests.bench.rounds import running
 from tests.bench.waiting import wait_until
 
 START_S = 30.0

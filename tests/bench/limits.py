@@ -7,12 +7,13 @@ import time
 from contextlib import ExitStack
 from functools import partial
 
-from tests.bench import events, measures
+from tests.bench import events
 from tests.bench.contestants import Contestant
 from tests.bench.faults import LoadError
+from tests.bench.figures import measures
+from tests.bench.figures.rounds import Figures, audit, running, wait_for_depth
 from tests.bench.ground import Ground
 from tests.bench.race import Entry
-from tests.bench.rounds import Figures, audit, running, wait_for_depth
 from tests.bench.waiting import wait_until
 
 QUEUE_LIMITS = {"queue alone, 1 client": 1, "queue alone, 2 clients": 2}

@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.bench import events, measures
+from tests.bench import events
 from tests.bench.contestants import Contestant
+from tests.bench.figures import measures
+from tests.bench.figures.rounds import audit, running, wait_for_depth
 from tests.bench.ground import Ground
-from tests.bench.rounds import audit, running, wait_for_depth
 from tests.bench.waiting import wait_until
 
 MIB = 1024 * 1024

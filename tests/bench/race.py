@@ -6,8 +6,8 @@ from dataclasses import fields as fields_of
 from statistics import median
 
 from tests.bench.contestants import OURS, Contestant
+from tests.bench.figures.rounds import Figures, drain
 from tests.bench.ground import Ground
-from tests.bench.rounds import Figures, drain
 
 MESSAGES_MIN = 100
 

@@ -24,13 +24,14 @@ from producers.publishers.kafka import KafkaDoor
 from producers.publishers.outgoing import Outgoing
 from producers.publishers.publish import Accepted, Publisher
 from producers.publishers.rabbitmq import AmqpDoor
-from tests.bench import events, measures
+from tests.bench import events
 from tests.bench.contestants import ours
 from tests.bench.faults import LoadError
-from tests.bench.gateway_report import SQS
+from tests.bench.figures import measures
+from tests.bench.figures.gateway_report import SQS
+from tests.bench.figures.rounds import Figures, audit, clock, drain, running, tag
 from tests.bench.ground import Arena, Ground
 from tests.bench.race import Entry, Race, race
-from tests.bench.rounds import Figures, audit, clock, drain, running, tag
 from tests.broker_servers.kafka import Tansu
 from tests.broker_servers.rabbitmq import Broker, RabbitQueue, program
 

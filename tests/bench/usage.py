@@ -14,9 +14,19 @@ from processor.operations import registry
 from tests.bench import events
 from tests.bench.contestants import ours
 from tests.bench.faults import LoadError
+from tests.bench.figures.rounds import (
+    WARM_UP,
+    Figures,
+    Stream,
+    audit,
+    clock,
+    drain,
+    running,
+    tag,
+    wait_for_depth,
+)
 from tests.bench.ground import Arena, Ground
 from tests.bench.race import Entry, Race, race
-from tests.bench.rounds import WARM_UP, Figures, Stream, audit, clock, drain, running, tag, wait_for_depth
 
 PROCESSES = 4
 ALL_TOTALS = f"{events.METERED_TENANTS * events.SKUS * len(events.UNITS):,} totals"

@@ -21,10 +21,10 @@ from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.sources.sqs.source import SqsSource
 from tests.broker_servers.rabbitmq import Broker
 from tests.chaos.fleet import Fleet
-from tests.chaos.http_proxy import HttpProxy
 from tests.chaos.oracle import Depths, Recovery, known_outcomes
-from tests.chaos.steady_load import SteadyLoad
-from tests.chaos.tcp_proxy import TcpProxy
+from tests.chaos.traffic.http_proxy import HttpProxy
+from tests.chaos.traffic.steady_load import SteadyLoad
+from tests.chaos.traffic.tcp_proxy import TcpProxy
 
 DATABASE = "events"
 QUEUE = "events"

@@ -13,7 +13,7 @@ from processor.devstack.servers.sink import GOOD, Receiver
 from tests.chaos.field import BILLING_LOGIN, Field, ScenarioFailed, environment
 from tests.chaos.fleet import Fleet
 from tests.chaos.sink_books import WAITING
-from tests.chaos.tcp_proxy import TcpProxy
+from tests.chaos.traffic.tcp_proxy import TcpProxy
 
 SINK_TIMEOUT_S = 0.5
 _SETTINGS = {

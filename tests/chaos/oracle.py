@@ -14,10 +14,10 @@ from processor.devstack.servers.sink import Receiver
 from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations.audit import audit
 from processor.sources.sqs.source import SqsSource
-from tests.chaos.http_proxy import Minutes
-from tests.chaos.pulses import Key, differences
 from tests.chaos.sink_books import sink_differences
-from tests.chaos.steady_load import Sent, SteadyLoad
+from tests.chaos.traffic.http_proxy import Minutes
+from tests.chaos.traffic.pulses import Key, differences
+from tests.chaos.traffic.steady_load import Sent, SteadyLoad
 
 # Of RabbitMQ's ids the part that whoever sends knows: what follows the tilde tells hand-overs apart.
 _OUTCOMES = """

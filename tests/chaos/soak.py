@@ -20,10 +20,10 @@ from processor.devstack.seed import seed as seed_registry
 from processor.devstack.servers.postgres import EmbeddedPostgres
 from processor.operations.audit import Report, audit
 from tests.bench.ground import TOOLS
-from tests.bench.queues import QueueServer
+from tests.bench.queue.queues import QueueServer
 from tests.chaos.oracle import sum_stored
-from tests.chaos.pulses import differences
-from tests.chaos.soak_load import expected_sums, expected_usage
+from tests.chaos.traffic.pulses import differences
+from tests.chaos.traffic.soak_load import expected_sums, expected_usage
 
 PROCESSES = 4
 DRAIN_S_MAX = 300.0
@@ -182,7 +182,7 @@ def _children(environment: dict[str, str], folder: Path) -> Iterator[list[subpro
     with (folder / "processor.log").open("ab") as log:
         places = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.forking", "run"], env=environment, stderr=log
+                [sys.executable, "-m", "tests.chaos.victims.forking", "run"], env=environment, stderr=log
             )
             for _ in range(PROCESSES)
         ]
@@ -201,7 +201,7 @@ def _sender(
 ) -> Iterator[subprocess.Popen[bytes]]:
     words = [queue.endpoint_url, queue_url, str(messages), str(seed), str(folder)]
     with (folder / "sender.log").open("wb") as log:
-        sender = subprocess.Popen([sys.executable, "-m", "tests.chaos.soak_load", *words], stderr=log)
+        sender = subprocess.Popen([sys.executable, "-m", "tests.chaos.traffic.soak_load", *words], stderr=log)
     try:
         yield sender
     finally:

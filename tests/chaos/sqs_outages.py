@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 
 from tests.chaos.field import Field, ScenarioFailed
-from tests.chaos.http_proxy import Interceptor
-from tests.chaos.interceptors import Sometimes
+from tests.chaos.traffic.http_proxy import Interceptor
+from tests.chaos.traffic.interceptors import Sometimes
 
 SAID_S_MAX = 15
 """So soon /readyz must say what is wrong; boto3's client tries twice before."""

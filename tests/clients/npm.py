@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from tests.bench.node import Node, NodeMissing, find_node
+from tests.bench.queue.node import Node, NodeMissing, find_node
 
 HERE = Path(__file__).parent
 CLIENTS = (

@@ -24,7 +24,7 @@ from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Attribute
 from tests.broker_servers.kafka import Mock, Sender, Tansu, tansu
 from tests.broker_servers.rabbitmq import Broker, RabbitQueue
-from tests.chaos.tcp_proxy import TcpProxy
+from tests.chaos.traffic.tcp_proxy import TcpProxy
 from tests.conformance.test_source import (
     PATIENCE_S,
     Queue,

@@ -58,5 +58,5 @@ def _die_importing(settings: Settings, place: str) -> int:
     environment = os.environ | environment_of(settings)
     # What a dead import held comes back after this.
     environment["VISIBILITY_TIMEOUT_S"] = "2"
-    command = [sys.executable, "-m", "tests.chaos.dying", place, "dlq", "import"]
+    command = [sys.executable, "-m", "tests.chaos.victims.dying", place, "dlq", "import"]
     return subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False).returncode

@@ -16,7 +16,7 @@ from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import registry
 from processor.sources.sqs.source import SqsSource
 from tests.builders import a_body
-from tests.chaos.hanging import POISON
+from tests.chaos.victims.hanging import POISON
 from tests.fixtures.database import books
 from tests.fixtures.servers import QUEUE_NUMBERS
 
@@ -43,7 +43,7 @@ def queue(sqs_server: EmbeddedSqs) -> SqsSource:
 
 
 def hanging(how: str) -> list[str]:
-    return ["tests.chaos.hanging", how]
+    return ["tests.chaos.victims.hanging", how]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from producers.protos import ingest_pb2 as pb
 from tests.broker_servers.kafka import Mock
 from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.builders import a_body
-from tests.chaos.hanging import POISON
+from tests.chaos.victims.hanging import POISON
 from tests.fixtures.database import books
 from tests.fixtures.servers import QUEUE_NUMBERS
 from tests.gateway.grpc.parts import WAIT_S, Loop, a_door
@@ -167,7 +167,7 @@ def test_what_hangs_its_readers_in_a_way_that_nobody_knows_is_put_aside_one_by_o
         for _ in range(NEIGHBOURS // len(HOSTILE)):
             way.send(a_body())
 
-    with a_processor(["tests.chaos.hanging", "interpreter"], way, database_url) as processor:
+    with a_processor(["tests.chaos.victims.hanging", "interpreter"], way, database_url) as processor:
         wait_until(
             lambda: sum(books(db).values()) == NEIGHBOURS + len(HOSTILE), "all is in the books", wait_s=120
         )

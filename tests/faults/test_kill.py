@@ -22,7 +22,7 @@ from processor.sources.sqs.source import SqsSource
 from processor.usage.verify import verify
 from tests.bench.usage import METER
 from tests.builders import a_body
-from tests.chaos.dying import COMMITTED, NOTHING_COMMITTED
+from tests.chaos.victims.dying import COMMITTED, NOTHING_COMMITTED
 from tests.fixtures.database import books
 
 ALWAYS = {
@@ -137,7 +137,7 @@ def test_a_kill_loses_nothing_and_doubles_nothing(
         db.execute(METER)
     send(deployment, voids=metered)
 
-    assert deployment.start("tests.chaos.dying", place).wait(30) == -signal.SIGKILL
+    assert deployment.start("tests.chaos.victims.dying", place).wait(30) == -signal.SIGKILL
     rows = Counter(books(db))
     queued = deployment.queued()
     settled_before_death = SENT - queued
@@ -171,7 +171,7 @@ def test_a_kill_around_the_registering_of_tenants_loses_nothing(
         body = a_body(id="o", tenant_id=name).decode()
         deployment.sqs.client().send_message(QueueUrl=deployment.queue_url, MessageBody=body)
 
-    assert deployment.start("tests.chaos.dying", place).wait(30) == -signal.SIGKILL
+    assert deployment.start("tests.chaos.victims.dying", place).wait(30) == -signal.SIGKILL
     registered = "SELECT count(*) FROM tenant WHERE registered_by = %s"
     before = db.execute(registered, [queue]).fetchone()
     assert (before == (0,)) == (place == "before register_tenants")

@@ -12,7 +12,7 @@ import psycopg
 from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.sources.sqs.source import SqsSource
 from tests.builders import a_body
-from tests.chaos.poisoned import POISON
+from tests.chaos.victims.poisoned import POISON
 from tests.fixtures.database import books
 from tests.fixtures.servers import QUEUE_NUMBERS
 
@@ -51,7 +51,7 @@ def test_a_message_that_kills_the_process_takes_no_neighbour_to_the_dead_letter_
     source = SqsSource(client, queue_url, "events", visibility_timeout_s=VISIBILITY_S)
     dead_letters = SqsSource(client, f"{queue_url}-dlq", "events-dlq", visibility_timeout_s=VISIBILITY_S)
 
-    command = [sys.executable, "-m", "tests.chaos.poisoned", "run", "--processes", "2"]
+    command = [sys.executable, "-m", "tests.chaos.victims.poisoned", "run", "--processes", "2"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as processor:
         try:
             wait_until(lambda: dead_letters.depth()["visible"] > 0 and not sum(source.depth().values()))

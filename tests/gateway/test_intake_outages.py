@@ -16,8 +16,8 @@ from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.settings import Settings
 from producers.gateway.items import Caller, Refusal, Why
 from tests.builders import an_event
-from tests.chaos.http_proxy import Answer, Call, Forward, HttpProxy, Interceptor, refusal
-from tests.chaos.interceptors import lose_reply, lose_request
+from tests.chaos.traffic.http_proxy import Answer, Call, Forward, HttpProxy, Interceptor, refusal
+from tests.chaos.traffic.interceptors import lose_reply, lose_request
 from tests.fixtures.servers import QUEUE_NUMBERS
 from tests.gateway.taking import (
     a_pulse,

@@ -26,7 +26,7 @@ from processor.wire.sender_rights import EVERYTHING, NEITHER, Rights
 from producers.gateway.items import Caller, Refusal, Why
 from producers.gateway.keys import STALE_AFTER_S, DatabaseKeys, OpenDoor
 from producers.gateway.opening import open_keys
-from tests.chaos.tcp_proxy import TcpProxy
+from tests.chaos.traffic.tcp_proxy import TcpProxy
 from tests.fixtures.database import LogIn, login_of
 from tests.gateway.taking import run
 from tests.rig import wait_until

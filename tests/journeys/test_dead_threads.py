@@ -73,7 +73,7 @@ def queue_settings(sqs_server: EmbeddedSqs, queue_url: str, database_url: str) -
 def end_of(name: str, environment: dict[str, str], *words: str) -> tuple[int, str]:
     """Run a program in which that thread dies; gives its exit code and what it said."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos.dead_thread", name, *words],
+        [sys.executable, "-m", "tests.chaos.victims.dead_thread", name, *words],
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -95,7 +95,7 @@ def test_a_thread_of_run_that_dies_ends_it(name: str, queue_settings: dict[str, 
 
 def test_a_worker_of_several_is_restarted_then(queue_settings: dict[str, str], tmp_path: Path) -> None:
     log = tmp_path / "log"
-    command = [sys.executable, "-m", "tests.chaos.dead_thread", "depth", "processor", "run"]
+    command = [sys.executable, "-m", "tests.chaos.victims.dead_thread", "depth", "processor", "run"]
     with (
         log.open("wb") as file,
         subprocess.Popen(

@@ -18,7 +18,7 @@ import pytest
 
 from processor.devstack.servers.children import free_port
 from processor.devstack.servers.sink import GOOD, Behaviour, Receiver
-from tests.chaos.tcp_proxy import TcpProxy
+from tests.chaos.traffic.tcp_proxy import TcpProxy
 from tests.fixtures.database import Saver
 from tests.fixtures.usage import a_pulse, lines, states
 from tests.rig import wait_until

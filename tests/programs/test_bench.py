@@ -13,16 +13,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.bench import contestants, ground, measures
+from tests.bench import contestants, ground
 from tests.bench.contestants import OURS, Contestant, boto3_loop, sqs_consumer
 from tests.bench.faults import AuditFailed, LoadError
+from tests.bench.figures import measures
+from tests.bench.figures.latency import latency, percentile
+from tests.bench.figures.rounds import Figures, drain, running
 from tests.bench.ground import Ground, open_ground
-from tests.bench.latency import latency, percentile
-from tests.bench.node import Node, NodeMissing
-from tests.bench.queues import QueueServer
+from tests.bench.queue.node import Node, NodeMissing
+from tests.bench.queue.queues import QueueServer
+from tests.bench.queue.sender import Timetable
 from tests.bench.race import Entry, Race, race
-from tests.bench.rounds import Figures, drain, running
-from tests.bench.sender import Timetable
 from tests.bench.usage import ALL_TOTALS, BEGUN, HOT_TOTAL, NO_METER, Usage, totals
 from tests.bench.waiting import wait_until
 

@@ -6,11 +6,11 @@ import pytest
 
 from tests.bench import gateway
 from tests.bench.faults import AuditFailed
+from tests.bench.figures.gateway_report import markdown
+from tests.bench.figures.rounds import Figures
 from tests.bench.gateway import GATEWAY, PLAIN, Gateways, Sustained, contend, sustain
-from tests.bench.gateway_report import markdown
 from tests.bench.ground import Ground, open_ground
 from tests.bench.race import Race
-from tests.bench.rounds import Figures
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.bench import events
-from tests.bench.queue_client import QueueClient
-from tests.bench.queues import QueueServer
+from tests.bench.queue.client import QueueClient
+from tests.bench.queue.queues import QueueServer
 from tests.bench.waiting import wait_until
 
 if TYPE_CHECKING:

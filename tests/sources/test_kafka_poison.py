@@ -11,7 +11,7 @@ from processor.brokers.kafka import an_onlooker, lag_of
 from processor.brokers.source_url import source_address
 from tests.broker_servers.kafka import Mock
 from tests.builders import a_body
-from tests.chaos.poisoned import POISON
+from tests.chaos.victims.poisoned import POISON
 from tests.fixtures.database import books
 
 NEIGHBOURS = 40

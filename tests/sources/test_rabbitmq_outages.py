@@ -27,7 +27,7 @@ from producers.fake.messages import Plan, fake_messages
 from producers.publishers.publish import Accepted, Publisher
 from producers.publishers.rabbitmq import AmqpDoor
 from tests.broker_servers.rabbitmq import Broker, RabbitQueue
-from tests.chaos.tcp_proxy import TcpProxy
+from tests.chaos.traffic.tcp_proxy import TcpProxy
 from tests.conformance.test_source import settled
 from tests.fixtures.database import books, count
 from tests.rabbit_sources import a_rabbitmq_source, a_source_of

@@ -116,7 +116,7 @@ def test_a_kill_before_the_acknowledgement_loses_none_and_doubles_none(
     rabbitmq_queue: RabbitQueue, database_url: str, db: Db, tmp_path: Path, place: str
 ) -> None:
     put_equal_ones(rabbitmq_queue, 24)
-    dying = ("tests.chaos.dying", place)
+    dying = ("tests.chaos.victims.dying", place)
     with processor(database_url, rabbitmq_queue.source_url, tmp_path, dying) as running:
         assert running.wait(30) == -signal.SIGKILL
     committed = place in ("after commit", "before settle")
@@ -130,7 +130,7 @@ def test_a_process_without_its_forgetter_ends(
     rabbitmq_queue: RabbitQueue, database_url: str, db: Db, tmp_path: Path
 ) -> None:
     put_equal_ones(rabbitmq_queue, 24)
-    dying = ("tests.chaos.dead_thread", "forgetter", "processor")
+    dying = ("tests.chaos.victims.dead_thread", "forgetter", "processor")
     with processor(database_url, rabbitmq_queue.source_url, tmp_path, dying) as running:
         assert running.wait(30) == 1
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tests.bench.node import SQS_CONSUMER, NodeMissing, find_node
+from tests.bench.queue.node import SQS_CONSUMER, NodeMissing, find_node
 
 HERE = Path(__file__).parent
 OURS = "ours"

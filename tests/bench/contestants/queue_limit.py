@@ -4,7 +4,7 @@ import os
 
 import orjson
 
-from tests.bench.queue_client import QueueClient
+from tests.bench.queue.client import QueueClient
 
 
 def main() -> None:

@@ -28,15 +28,15 @@ from producers.publishers.grpc import GrpcDoor
 from producers.publishers.http import HttpDoor
 from producers.publishers.sqs import SqsDoor
 from tests.bench.ground import TOOLS
-from tests.bench.queues import QueueServer
+from tests.bench.queue.queues import QueueServer
 from tests.chaos.field import DATABASE, LOGIN, Field, ScenarioFailed
 from tests.chaos.fleet import Fleet
 from tests.chaos.hostile import Target
 from tests.chaos.hostile.attacks import ATTACKS
 from tests.chaos.hostile.bodies import DEAR_SCHEMA
-from tests.chaos.neighbours import Figures, Neighbour, Sent, figures
 from tests.chaos.run import Scenario
-from tests.chaos.soak_load import LeanClient
+from tests.chaos.traffic.neighbours import Figures, Neighbour, Sent, figures
+from tests.chaos.traffic.soak_load import LeanClient
 
 _GATEWAY_LOGIN = "gateway"
 _MALLORY = "mallory"

@@ -9,11 +9,11 @@ from processor.wire.manifest import ManifestWriter
 from producers.publishers.outgoing import Outgoing
 from producers.publishers.publish import Accepted, Publisher
 from producers.publishers.sqs import SqsDoor
-from tests.chaos.extra_events import an_extra_event
 from tests.chaos.field import Field, ScenarioFailed
-from tests.chaos.interceptors import lose_reply
 from tests.chaos.run import Scenario
 from tests.chaos.sqs_outages import while_sqs
+from tests.chaos.traffic.extra_events import an_extra_event
+from tests.chaos.traffic.interceptors import lose_reply
 
 _QUEUE = "orders.fifo"
 _PLACES = (2, 3)

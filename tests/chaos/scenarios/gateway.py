@@ -15,9 +15,9 @@ from producers.publishers.http import HttpDoor
 from producers.publishers.outgoing import Outgoing
 from tests.chaos.field import Field, ScenarioFailed
 from tests.chaos.fleet import Fleet
-from tests.chaos.interceptors import delay, lose_reply
 from tests.chaos.run import Scenario
 from tests.chaos.sqs_outages import while_sqs
+from tests.chaos.traffic.interceptors import delay, lose_reply
 
 _SEND = ("SendMessageBatch",)
 

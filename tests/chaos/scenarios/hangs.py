@@ -5,10 +5,10 @@ import time
 from processor.settings import Settings
 from processor.sources.quarantine import Selection
 from processor.wiring import commands
-from tests.chaos.extra_events import an_extra_event
 from tests.chaos.field import DATABASE, SETTINGS, Field, ScenarioFailed
-from tests.chaos.hanging import POISON, WAYS
 from tests.chaos.run import Scenario
+from tests.chaos.traffic.extra_events import an_extra_event
+from tests.chaos.victims.hanging import POISON, WAYS
 
 _JUDGE_TIMEOUT_S = 1.0
 _STOP_S_MAX = float(SETTINGS["STOP_TIMEOUT_S"]) + 4
@@ -23,7 +23,7 @@ def hang_readers(field: Field) -> None:
     ways = list(WAYS)
     for number in range(field.rounds):
         how = ways[number % len(ways)]
-        field.fleet.command = lambda _, how=how: ["tests.chaos.hanging", how, "run"]  # type: ignore[misc]
+        field.fleet.command = lambda _, how=how: ["tests.chaos.victims.hanging", how, "run"]  # type: ignore[misc]
         _restart_all(field)
         field.wait_until(lambda: field.fleet.ready(0)[0] == 200, "the process is ready")
         with field.fault():

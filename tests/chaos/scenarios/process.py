@@ -7,10 +7,10 @@ from pathlib import Path
 
 from producers.fake.events import Event, Form, encode
 from producers.publishers.outgoing import Outgoing
-from tests.bench.measures import tree
-from tests.chaos.dying import COMMITTED, NOTHING_COMMITTED
+from tests.bench.figures.measures import tree
 from tests.chaos.field import SETTINGS, Field, ScenarioFailed
 from tests.chaos.run import Scenario
+from tests.chaos.victims.dying import COMMITTED, NOTHING_COMMITTED
 
 _MEMORY_LEFT_MIB = 2
 _LARGE_BYTES = 900_000
@@ -36,7 +36,11 @@ def kill_at_each_step(field: Field) -> None:
     armed: list[str] = []
 
     def command(place: int) -> list[str]:
-        return ["tests.chaos.dying", armed.pop(), "run"] if place == 0 and armed else ["processor", "run"]
+        return (
+            ["tests.chaos.victims.dying", armed.pop(), "run"]
+            if place == 0 and armed
+            else ["processor", "run"]
+        )
 
     field.fleet.command = command
     for place in places[: field.rounds]:
@@ -111,7 +115,7 @@ def run_out_of_memory(field: Field) -> None:
     assert process is not None
     # Of its worker: the supervisor before it has hardly anything of its own.
     limit_mib = max(_writable_mib(each) for each in tree(process.pid)) + _MEMORY_LEFT_MIB
-    field.fleet.command = lambda _: ["tests.chaos.limited", str(limit_mib), "run"]
+    field.fleet.command = lambda _: ["tests.chaos.victims.limited", str(limit_mib), "run"]
     for place in range(len(field.fleet.members)):
         field.fleet.kill(place)
     with field.fault():

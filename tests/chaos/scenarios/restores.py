@@ -16,7 +16,7 @@ from tests.chaos.hand_over import HandOver, hand_over
 from tests.chaos.run import Scenario
 from tests.chaos.scenarios.servers import move_to
 from tests.chaos.scenarios.usage import takes_more
-from tests.chaos.tcp_proxy import TcpProxy
+from tests.chaos.traffic.tcp_proxy import TcpProxy
 
 _NOTHING_FOR_S = 1.5
 """Many rounds of a dispatcher: time enough for one that would hand over."""

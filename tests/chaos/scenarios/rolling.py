@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from processor.wire.manifest import ManifestWriter
 from producers.publishers.publish import Accepted, Publisher
-from tests.chaos.extra_events import an_extra_event
 from tests.chaos.field import DATABASE, SETTINGS, Field, ScenarioFailed
 from tests.chaos.run import Scenario
 from tests.chaos.scenarios.brokers import from_kafka
 from tests.chaos.scenarios.changes import CHECKOUT, command
+from tests.chaos.traffic.extra_events import an_extra_event
 
 _LIMIT_BYTES = 2000
 _PADDING_BYTES = 4000

@@ -8,7 +8,7 @@ from processor.devstack.servers.postgres import EmbeddedPostgres
 from tests.chaos import servers
 from tests.chaos.field import DATABASE, LOGIN, Field
 from tests.chaos.outages import a_scenario, outage, receiving_stops, works_again
-from tests.chaos.tcp_proxy import TcpProxy
+from tests.chaos.traffic.tcp_proxy import TcpProxy
 
 # ── the server ────────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,7 +8,7 @@ import psycopg
 
 from tests.chaos.field import LOGIN, Field, ScenarioFailed
 from tests.chaos.outages import a_scenario, outage, receiving_stops, works_again
-from tests.chaos.tcp_proxy import CommitFault
+from tests.chaos.traffic.tcp_proxy import CommitFault
 
 
 def terminate_backends(field: Field) -> None:

@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from tests.chaos.extra_events import an_extra_event
 from tests.chaos.field import DATABASE, SETTINGS, Field, ScenarioFailed
-from tests.chaos.interceptors import (
+from tests.chaos.run import Scenario
+from tests.chaos.sqs_outages import SAID_S_MAX, all_ready, all_say, blinks, demand_ready, outage, while_sqs
+from tests.chaos.traffic.extra_events import an_extra_event
+from tests.chaos.traffic.interceptors import (
     BATCHES,
     EXTEND,
     RECEIVE,
@@ -23,9 +25,7 @@ from tests.chaos.interceptors import (
     refuse,
     truncate,
 )
-from tests.chaos.poisoned import POISON
-from tests.chaos.run import Scenario
-from tests.chaos.sqs_outages import SAID_S_MAX, all_ready, all_say, blinks, demand_ready, outage, while_sqs
+from tests.chaos.victims.poisoned import POISON
 
 VISIBILITY_S = float(SETTINGS["VISIBILITY_TIMEOUT_S"])
 _WORK_LEFT = 4
@@ -165,7 +165,7 @@ def forget_the_name(field: Field) -> None:
     unknown = field.fleet.log.with_name("unknown")
     field.fleet.own = {0: {"AWS_ENDPOINT_URL": field.queue.url.replace("127.0.0.1", "sqs.test")}}
     field.fleet.command = lambda place: (
-        ["tests.chaos.nameless", str(unknown), "run"] if place == 0 else ["processor", "run"]
+        ["tests.chaos.victims.nameless", str(unknown), "run"] if place == 0 else ["processor", "run"]
     )
     for number in range(field.rounds):
         unknown.touch()
@@ -217,7 +217,7 @@ def kill_by_a_message(field: Field) -> None:
 
     Once nobody dies of them any more they come into the books by import and replay, which closes them.
     """
-    field.fleet.command = lambda _: ["tests.chaos.poisoned", "run"]
+    field.fleet.command = lambda _: ["tests.chaos.victims.poisoned", "run"]
     _restart_all(field)
     for number in range(field.rounds):
         with field.fault():

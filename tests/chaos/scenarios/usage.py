@@ -10,10 +10,10 @@ from processor.devstack.servers.sink import GOOD, Behaviour, Line, Receiver, Req
 from processor.usage.rebuild import rebuild
 from processor.usage.selection import Selection
 from processor.usage.verify import verify
-from tests.chaos.dying_dispatch import PLACES
 from tests.chaos.field import BILLING_LOGIN, DATABASE, Field, ScenarioFailed
 from tests.chaos.hand_over import SINK_TIMEOUT_S, HandOver, hand_over
 from tests.chaos.run import Scenario
+from tests.chaos.victims.dying_dispatch import PLACES
 
 _TRIED_MIN = 2
 
@@ -26,7 +26,11 @@ def kill_between_steps(field: Field) -> None:
 
     def command(place: int) -> list[str]:
         dying = place == 0 and armed
-        return ["tests.chaos.dying_dispatch", armed.pop(), "dispatch"] if dying else ["processor", "dispatch"]
+        return (
+            ["tests.chaos.victims.dying_dispatch", armed.pop(), "dispatch"]
+            if dying
+            else ["processor", "dispatch"]
+        )
 
     def work(here: HandOver) -> None:
         for place in places[: field.rounds]:

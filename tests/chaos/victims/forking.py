@@ -1,4 +1,4 @@
-"""`processor run` as children of one warm process: `python -m tests.chaos.forking run`.
+"""`processor run` as children of one warm process: `python -m tests.chaos.victims.forking run`.
 
 A child that is killed is followed by the next at once, without the second that Python takes to import
 everything, so that a load meets many more kills in the same time. SIGTERM ends the child, then this process.

@@ -12,12 +12,12 @@ from typing import Any, Literal, Self
 from processor.devstack.servers.children import POLL_S, Child, free_port, spawn, uninterrupted
 from tests.bench.events import TENANTS, body
 from tests.bench.faults import LoadError
-from tests.bench.node import FAUXQS, find_node
-from tests.bench.queue_client import QueueClient, QueueGone
+from tests.bench.queue.client import QueueClient, QueueGone
+from tests.bench.queue.node import FAUXQS, find_node
 
 Kind = Literal["own", "fauxqs"]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 VISIBILITY_TIMEOUT_S = 60
 START_S = 20.0
 STOP = ((signal.SIGTERM, 5.0),)
@@ -149,7 +149,7 @@ class QueueServer:
 
     def _command(self) -> tuple[list[str | Path], dict[str, str]]:
         if self.kind == "own":
-            return [sys.executable, "-m", "tests.bench.queue_server", "--port", str(self.port)], {}
+            return [sys.executable, "-m", "tests.bench.queue.server", "--port", str(self.port)], {}
         node = find_node()
         folder = node.installed(self._tools / "fauxqs", FAUXQS)
         named = {"FAUXQS_PORT": str(self.port), "FAUXQS_HOST": "127.0.0.1", "FAUXQS_LOGGER": "false"}

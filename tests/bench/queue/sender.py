@@ -1,6 +1,6 @@
 """Sends events at a constant rate by a fixed timetable, in a process of its own.
 
-    python -m tests.bench.sender ENDPOINT_URL QUEUE_URL RATE COUNT TENANTS TEMPLATE_FILE
+    python -m tests.bench.queue.sender ENDPOINT_URL QUEUE_URL RATE COUNT TENANTS TEMPLATE_FILE
 
 A message counts as sent at the moment that the timetable names, however late the call was made: a stalled
 queue or sender shows in the latency instead of hiding there (no coordinated omission).
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.bench.queue_client import QueueClient
+from tests.bench.queue.client import QueueClient
 
 TICK_S_MIN = 0.001
 BATCH_MAX = 10

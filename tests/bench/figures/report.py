@@ -7,14 +7,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.figures.gateway_report import markdown, of_sources
+from tests.bench.figures.latency import Latency
+from tests.bench.figures.results import NOT_COMPARED, Machine, Results
+from tests.bench.figures.rounds import Figures
 from tests.bench.flood import Quiet
-from tests.bench.gateway_report import markdown, of_sources
-from tests.bench.latency import Latency
 from tests.bench.limits import DATABASE_LIMITS, QUEUE_LIMITS
 from tests.bench.memory import MIB, Memory
 from tests.bench.race import Race
-from tests.bench.results import NOT_COMPARED, Machine, Results
-from tests.bench.rounds import Figures
 from tests.bench.usage import COMPARED, Usage
 
 WIDTH_MIN = 110

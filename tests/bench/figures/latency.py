@@ -17,9 +17,9 @@ from processor.devstack.servers.children import spawn, uninterrupted
 from tests.bench import events
 from tests.bench.contestants import Contestant
 from tests.bench.faults import LoadError
+from tests.bench.figures.rounds import WARM_UP, audit, running, tag, wait_for_depth
 from tests.bench.ground import Arena, Ground
-from tests.bench.rounds import WARM_UP, audit, running, tag, wait_for_depth
-from tests.bench.sender import Timetable
+from tests.bench.queue.sender import Timetable
 
 RATES = (500, 1_000, 2_000)
 SETTLE_S = 2
@@ -167,7 +167,7 @@ def send(ground: Ground, arena: Arena, rate_per_s: int, count: int, text: str, t
         with uninterrupted():
             child = spawn(
                 "the sender",
-                [sys.executable, "-m", "tests.bench.sender", *map(str, words)],
+                [sys.executable, "-m", "tests.bench.queue.sender", *map(str, words)],
                 environment=arena.environment,
                 directory=ground.folder,
                 stdout=output,

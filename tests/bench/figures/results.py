@@ -12,13 +12,13 @@ from typing import Any
 
 import psycopg
 
+from tests.bench.figures.latency import Latency
 from tests.bench.flood import Quiet
 from tests.bench.gateway import GATEWAY, Gateways
 from tests.bench.ground import TOOLS, Ground
 from tests.bench.idle import Idle
-from tests.bench.latency import Latency
 from tests.bench.memory import Memory
-from tests.bench.node import SQS_CONSUMER, NodeMissing, find_node
+from tests.bench.queue.node import SQS_CONSUMER, NodeMissing, find_node
 from tests.bench.race import Race
 from tests.bench.usage import COMPARED, Usage
 

@@ -1,4 +1,4 @@
-"""`processor run` for whom no name is known while a file exists: `python -m tests.chaos.nameless FILE run`.
+"""`processor run` without DNS while a file exists: `python -m tests.chaos.victims.nameless FILE run`.
 
 Otherwise every name under `.test` is this machine's.
 """

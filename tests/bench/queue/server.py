@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
-from tests.bench.queue_messages import BODY_BYTES_MAX, Ask, Message, Queue, Refused, md5_of_attributes
+from tests.bench.queue.messages import BODY_BYTES_MAX, Ask, Message, Queue, Refused, md5_of_attributes
 
 ENTRIES_MAX = 10
 WAIT_S_MAX = 20

@@ -1,4 +1,4 @@
-"""`processor run` in which reading one body kills the process: `python -m tests.chaos.poisoned run ...`.
+"""`processor run` that one body kills: `python -m tests.chaos.victims.poisoned run ...`.
 
 Its workers are forked, and so poisoned, too. The program itself knows nothing of this.
 """

@@ -1,4 +1,4 @@
-"""`processor run` in which reading one body never ends: `python -m tests.chaos.hanging HOW run ...`.
+"""`processor run` in which reading one body never ends: `python -m tests.chaos.victims.hanging HOW run ...`.
 
 HOW is `interpreter` (one call that keeps the interpreter to itself), `loop` (of Python, beside which other
 threads run) or `sleep`. Its workers are forked, and so hang, too. The program itself knows nothing of this.

@@ -1,6 +1,6 @@
 """`processor dispatch` with a place in which it kills itself.
 
-    python -m tests.chaos.dying_dispatch PLACE dispatch
+    python -m tests.chaos.victims.dying_dispatch PLACE dispatch
 
 A place is `before STEP` or `after STEP`; a step is a statement by its name, `send`, or the commit of a step.
 """
@@ -13,7 +13,7 @@ import psycopg
 from processor.cli import main
 from processor.database.queries import queries
 from processor.handover.sink import HttpSink
-from tests.chaos.dying import die, dying_at
+from tests.chaos.victims.dying import die, dying_at
 
 _STEPS = ("close", "put_in_batch", "claim_batch", "send", "mark_lines", "finish_batch")
 _COMMITTED = ("close", "put_in_batch", "finish_batch")

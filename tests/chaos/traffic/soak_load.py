@@ -1,6 +1,6 @@
 """Sends the events of a soak, in a process of its own.
 
-    python -m tests.chaos.soak_load ENDPOINT_URL QUEUE_URL COUNT SEED FOLDER
+    python -m tests.chaos.traffic.soak_load ENDPOINT_URL QUEUE_URL COUNT SEED FOLDER
 
 It keeps a backlog on the queue, so that every kill meets work, writes the manifest, and at the end what the
 sums must be.
@@ -22,9 +22,9 @@ from producers.fake.messages import SAMPLE_TENANTS, Plan, fake_messages
 from producers.publishers.outgoing import Outgoing
 from producers.publishers.publish import Accepted, Publisher
 from producers.publishers.sqs import SqsDoor
-from tests.bench.queue_client import QueueClient
-from tests.chaos.pulses import Key, Row, add_up, load_since, with_voids
-from tests.chaos.steady_load import Sent
+from tests.bench.queue.client import QueueClient
+from tests.chaos.traffic.pulses import Key, Row, add_up, load_since, with_voids
+from tests.chaos.traffic.steady_load import Sent
 
 BACKLOG_MAX = 20_000
 _LOOK_EVERY = 2000

@@ -22,7 +22,7 @@ from producers.publishers.outgoing import Outgoing
 from producers.publishers.publish import Accepted, Publisher
 from producers.publishers.report import MEANT
 from producers.publishers.sqs import SqsDoor
-from tests.chaos.pulses import DIGITS, Key, Pulses, load_since, with_voids
+from tests.chaos.traffic.pulses import DIGITS, Key, Pulses, load_since, with_voids
 
 _AMOUNTS = ("total", "amount", "used_amount")
 _BATCH = 10

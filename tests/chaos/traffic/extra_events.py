@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from producers.fake.events import Form, encode, invent
 from producers.publishers.outgoing import Outgoing
-from tests.chaos.pulses import load_since
+from tests.chaos.traffic.pulses import load_since
 
 
 def an_extra_event(chance: random.Random, message_id: str, *, padding_bytes: int = 0) -> Outgoing:

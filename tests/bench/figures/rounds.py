@@ -21,9 +21,10 @@ from dataclasses import dataclass
 import psycopg
 
 from processor.devstack.servers.children import Child, spawn, uninterrupted
-from tests.bench import events, measures
+from tests.bench import events
 from tests.bench.contestants import Contestant
 from tests.bench.faults import AuditFailed, LoadError
+from tests.bench.figures import measures
 from tests.bench.ground import Arena, Ground
 
 WARM_UP = 2_000

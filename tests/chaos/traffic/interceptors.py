@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
-from tests.chaos.http_proxy import Answer, Call, Forward, Interceptor, refusal
+from tests.chaos.traffic.http_proxy import Answer, Call, Forward, Interceptor, refusal
 
 Message: TypeAlias = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""`processor run` with a limit on its memory: `python -m tests.chaos.limited MIB run`."""
+"""`processor run` with a limit on its memory: `python -m tests.chaos.victims.limited MIB run`."""
 
 import resource
 import sys

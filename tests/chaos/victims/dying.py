@@ -1,4 +1,4 @@
-"""`processor run` with a place in which the process kills itself: `python -m tests.chaos.dying PLACE run`.
+"""`processor run` that kills itself in a place: `python -m tests.chaos.victims.dying PLACE run`.
 
 A place is `before STEP` or `after STEP`; a step is a call to the queue (receive, settle), a query of
 `sql/queries/save.sql` by its name, `validate`, or `commit`. The program itself knows nothing of this.

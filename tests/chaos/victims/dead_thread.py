@@ -1,4 +1,4 @@
-"""A program of ours in which one thread dies of a bug: `python -m tests.chaos.dead_thread NAME PROGRAM ...`.
+"""One thread dies of a bug: `python -m tests.chaos.victims.dead_thread NAME PROGRAM ...`.
 
 PROGRAM is `processor` or `producers`, with its words. The thread (or task of asyncio) of that name raises as
 soon as it is started; the program itself knows nothing of this.

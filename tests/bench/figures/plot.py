@@ -9,10 +9,10 @@ from typing import Any
 
 from tests.bench.contestants import OURS
 from tests.bench.faults import LoadError
-from tests.bench.latency import Latency
+from tests.bench.figures.latency import Latency
+from tests.bench.figures.report import LIMITS, machine_lines
+from tests.bench.figures.results import Results
 from tests.bench.race import Race
-from tests.bench.report import LIMITS, machine_lines
-from tests.bench.results import Results
 
 OUR_COLOUR, PEER_COLOUR, LIMIT_COLOUR = "#1b6ca8", "#b0b7bf", "#e3dccb"
 

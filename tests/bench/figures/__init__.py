@@ -1,0 +1,1 @@
+"""What a benchmark measured: rounds, percentiles, tables and plots."""
