@@ -13,7 +13,7 @@ _HEADING = re.compile(r"^-- (?P<name>[a-z_]+): (?P<purpose>.+)$", re.MULTILINE)
 
 def sql_folder() -> Path:
     """Give the folder of the SQL: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     beside = package.parent / "sql"
     return beside if (beside / "migrations").is_dir() else package / "sql"
 
