@@ -44,7 +44,12 @@ COUNTED = Decimal("1.5")
 
 def a_place(place: str) -> object:
     """A place to die at; each takes two processes and the time until what they held comes back."""
-    return pytest.param(place, marks=() if place in ALWAYS else pytest.mark.long("the other places"))
+    return pytest.param(
+        place,
+        marks=()
+        if place in ALWAYS
+        else pytest.mark.long("test_a_kill_loses_nothing_and_doubles_nothing, at the other places"),
+    )
 
 
 @dataclass

@@ -14,6 +14,7 @@ import pytest
 from processor.devstack.servers.children import free_port
 from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.settings import Settings
+from producers.gateway.intake import QueueIntake
 from producers.gateway.items import Caller, Refusal, Why
 from tests.builders import an_event
 from tests.chaos.traffic.http_proxy import Answer, Call, Forward, HttpProxy, Interceptor, refusal
@@ -366,6 +367,12 @@ def test_refused_credentials_are_said_without_what_sqs_quotes(
     assert "SECRET" not in word.detail + ready + caplog.text
 
 
+async def time_is_over_in_an_outage(intake: QueueIntake) -> None:
+    while "can't be reached" not in await intake.ready():  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(0.01)
+    step(TIMEOUT_S)
+
+
 def test_a_queue_that_goes_and_comes_back_loses_nothing_that_was_acknowledged(
     queue_settings: Settings,
 ) -> None:
@@ -384,11 +391,10 @@ def test_a_queue_that_goes_and_comes_back_loses_nothing_that_was_acknowledged(
             assert await intake.ready() == ""
 
             await asyncio.to_thread(server.stop)
-            taking = asyncio.create_task(intake.take([an_item() for _ in range(30)], ANYBODY))
-            while "can't be reached" not in await intake.ready():
-                await asyncio.sleep(0.01)
-            step(TIMEOUT_S)
-            assert words(await taking) == ["unavailable"] * 30
+            found, _ = await asyncio.gather(
+                intake.take([an_item() for _ in range(30)], ANYBODY), time_is_over_in_an_outage(intake)
+            )
+            assert words(found) == ["unavailable"] * 30
 
             await asyncio.to_thread(server.start)
             await asyncio.to_thread(server.create_queue, "events")

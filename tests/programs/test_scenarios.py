@@ -11,7 +11,7 @@ ALWAYS = {
     "postgresql: the reply of COMMIT lost",
     "SQS: replies lost",
 }
-"""One for the processes, one for the database, one for the queue; each takes a stack of its own and its time."""
+"""One for the processes, one for the database, one for the queue."""
 
 _LONG = pytest.mark.long("test_nothing_is_lost_or_doubled")
 
