@@ -18,7 +18,7 @@ from msgspec import Struct
 from processor.brokers.rabbitmq_ids import base_of
 from processor.errors import Reason
 from processor.wire.formats import Attribute, Claimed
-from processor.wire.sender_rights import EVERYTHING, Ground, Rights
+from processor.wire.sender_rights import EVERYTHING, EventMeaning, Rights
 
 SUSPECT_RECEIVE_COUNT = 3
 """From this receive on a delivery is decoded and saved alone: it may be what killed the process before."""
@@ -129,7 +129,7 @@ class Rejection(Struct, frozen=True, gc=False):
     `searched` is false where to look for an earlier outcome of the delivery took too long, and is left out.
     `final` says that it rests on no registry, and that to judge it again would be of no use, or of harm.
     `rule_id` names the rule by which it is discarded at once; None: it waits for a person.
-    `newcomer` is the unknown tenant of an event that is valid otherwise, where its queue registers tenants.
+    `new_tenant` is the unknown tenant of an event that is valid otherwise, where its queue registers tenants.
     """
 
     delivery: Delivery
@@ -141,7 +141,7 @@ class Rejection(Struct, frozen=True, gc=False):
     searched: bool = True
     final: bool = False
     rule_id: int | None = None
-    newcomer: str | None = None
+    new_tenant: str | None = None
 
 
 Verdict: TypeAlias = Message | Rejection
@@ -249,9 +249,9 @@ class Registry:
     rejection_rules: tuple[RejectionRule, ...] = ()
 
     @property
-    def ground(self) -> Ground:
+    def ground(self) -> EventMeaning:
         """Give what it is judged by whether an event takes back what counted, or bears another's name."""
-        return Ground.of(
+        return EventMeaning.of(
             ((event_type, len(pointers)) for event_type, pointers in self.id_scopes.items() if pointers),
             (
                 (meter.event_type, meter.tenant_id, meter.value_pointer)

@@ -16,7 +16,7 @@ import pytest
 
 from processor.devstack.servers.children import free_port
 from processor.devstack.stack import BAD_SHARES, Stack
-from processor.operations.audit import Report, audit
+from processor.operations.audit import AuditReport, audit
 from processor.sources.sqs.source import SqsSource
 
 VISIBILITY_S = 3
@@ -115,7 +115,7 @@ class Rig:
         source = self.source()
         wait_until(lambda: not sum(source.depth().values()), "the queue is empty", wait_s=60)
 
-    def audit(self) -> Report:
+    def audit(self) -> AuditReport:
         with psycopg.connect(self.stack.database_url, autocommit=True) as connection:
             return audit(connection, self.manifests, self.source().depth_with_dead_letters)
 

@@ -1,4 +1,4 @@
-"""How Kafka is reached, and what it calls messages and errors: for the source, the check and a door."""
+"""How Kafka is reached, and what it calls messages and errors: for source, check and publisher."""
 
 import logging
 from collections.abc import Callable, Iterator

@@ -22,7 +22,7 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
 
-from processor.brokers.rabbitmq_ids import Unreadable
+from processor.brokers.rabbitmq_ids import UnreadableHeaders
 from processor.brokers.source_url import SourceAddress
 
 CONNECT_TIMEOUT_S = 5
@@ -293,7 +293,7 @@ def _decode_or_say(encoded: bytes, offset: int) -> tuple[dict[Any, Any], int]:
         return _decode_table(encoded, offset)
     except (pika.exceptions.AMQPError, *_NOT_READABLE) as error:
         (size,) = struct.unpack_from(">I", encoded, offset)
-        return Unreadable(type(error).__name__), offset + 4 + size
+        return UnreadableHeaders(type(error).__name__), offset + 4 + size
     finally:
         _reading.table = False
 

@@ -51,7 +51,7 @@ The others are about its transport.
 _MILLISECONDS_FROM = 100_000_000_000
 
 
-class Unreadable(dict[Any, Any]):
+class UnreadableHeaders(dict[Any, Any]):
     """Headers that the driver can't read, and why."""
 
     def __init__(self, words: str) -> None:
@@ -100,7 +100,7 @@ def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[st
     A frame bounds them all (128 KiB unless the broker is told otherwise).
     """
     headers = getattr(properties, "headers", None)
-    fault = f"the headers can't be read: {headers.words}" if isinstance(headers, Unreadable) else None
+    fault = f"the headers can't be read: {headers.words}" if isinstance(headers, UnreadableHeaders) else None
     attributes: dict[str, Attribute] = {}
     for name, value in (headers or {}).items():
         if not isinstance(name, str):

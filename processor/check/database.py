@@ -22,7 +22,7 @@ from processor.database.queries import queries
 from processor.database.sqlstates import name_of
 from processor.errors import StoreFault, StoreUnavailable
 from processor.model import QueueRules
-from processor.operations.storage_alarm import Limits
+from processor.operations.storage_alarm import StorageAlarmLimits
 from processor.validation.tenant_bindings import UNBOUND, Bindings
 
 VERSION_MIN = 15
@@ -38,20 +38,20 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class SaidBySettings:
+class CheckedSettings:
     """What settings say of queues: the one that is read, whom it is bound to, and how it is unwrapped."""
 
     queue: str | None = None
     bindings: Bindings = UNBOUND
     rules: Mapping[str, QueueRules] = field(default_factory=dict)
-    storage: Limits | None = None
+    storage: StorageAlarmLimits | None = None
 
 
-NOTHING_SAID = SaidBySettings()
+NOTHING_SAID = CheckedSettings()
 
 
 def check_database(
-    open_connection: Open, *, timeout_s: float, said: SaidBySettings = NOTHING_SAID, now: Now = utc_now
+    open_connection: Open, *, timeout_s: float, said: CheckedSettings = NOTHING_SAID, now: Now = utc_now
 ) -> list[Finding]:
     """Look at the database; `open_connection` gives connections in autocommit mode that we close.
 
@@ -86,7 +86,9 @@ def _unreachable(found: str) -> Finding:
     )
 
 
-def _look(connection: Connection, open_connection: Open, said: SaidBySettings, now: Now) -> Iterator[Finding]:
+def _look(
+    connection: Connection, open_connection: Open, said: CheckedSettings, now: Now
+) -> Iterator[Finding]:
     before = now()
     at = _row(connection, "clock")["at"]
     clock = compare_clock("database clock", (before, now()), (at, at))

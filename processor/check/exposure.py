@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from processor.brokers.aws_hosts import AWS_DOMAINS
 from processor.errors import SettingsError
-from processor.settings import Settings
+from processor.settings import ConnectionSettings, DatabaseSettings, SourceSettings, SqsSettings
 
 WELL_KNOWN = frozenset(
     """
@@ -29,14 +29,14 @@ _WELL_KNOWN_KEYS = frozenset(
 )
 
 
-def require_unguessable(settings: Settings) -> None:
+def require_unguessable(settings: ConnectionSettings) -> None:
     """Raise SettingsError where a password or key that everybody knows goes to another machine."""
     for trouble in (password_trouble(settings), source_trouble(settings), key_trouble(settings)):
         if trouble:
             raise SettingsError(trouble)
 
 
-def password_trouble(settings: Settings) -> str | None:
+def password_trouble(settings: DatabaseSettings) -> str | None:
     """Say that the database's password is well known, and what to do; None: it is not, or stays here.
 
     No password at all is no trouble: a certificate, a password file or the server's rules may stand for it.
@@ -51,7 +51,7 @@ def password_trouble(settings: Settings) -> str | None:
     )
 
 
-def key_trouble(settings: Settings) -> str | None:
+def key_trouble(settings: SqsSettings) -> str | None:
     """Say that the AWS key is a well-known stand-in and would go to AWS; None: no."""
     endpoint_url = settings.aws_client_options().get("endpoint_url")
     host = urlsplit(str(endpoint_url)).hostname or ""
@@ -64,7 +64,7 @@ def key_trouble(settings: Settings) -> str | None:
     )
 
 
-def source_trouble(settings: Settings) -> str | None:
+def source_trouble(settings: SourceSettings) -> str | None:
     """Say that the password in SOURCE_URL is well known, and what to do; None: it is not, or stays here.
 
     RabbitMQ's own guest, which a URL without a user stands for, is such a one.
@@ -82,20 +82,20 @@ def source_trouble(settings: Settings) -> str | None:
     )
 
 
-def source_in_the_open(settings: Settings) -> bool:
+def source_in_the_open(settings: SourceSettings) -> bool:
     """Say whether SOURCE_URL leads to another machine without TLS."""
     address = settings.source_address()
     return address is not None and not address.tls and not all(_is_here(host) for host, _ in address.hosts)
 
 
-def unverified(settings: Settings) -> str | None:
+def unverified(settings: DatabaseSettings) -> str | None:
     """Give the sslmode by which another machine is believed without proof; None: it must prove its name."""
     given = _parameters(settings)
     mode = given.get("sslmode", "prefer")
     return mode if _leaves(given) and mode != "verify-full" else None
 
 
-def _parameters(settings: Settings) -> Mapping[str, str]:
+def _parameters(settings: DatabaseSettings) -> Mapping[str, str]:
     try:
         given = conninfo_to_dict(settings.need_database_url())
     except psycopg.ProgrammingError:

@@ -13,7 +13,7 @@ from processor.brokers.kafka import NO_TOPIC, REFUSED, an_onlooker, configuratio
 from processor.brokers.source_url import SourceAddress
 from processor.check import Finding, judge, listed, tell
 from processor.check.queue import RETENTION_S_MIN
-from processor.settings import DAYS_MAX, Settings
+from processor.settings import DAYS_MAX, RunSettings
 
 _ASK_S_MAX = 3.0
 _DAY_S = 24 * 3600
@@ -21,7 +21,7 @@ _SESSION_S = (6, 1800)
 """What a broker takes for a session, unless it is told otherwise."""
 
 
-def check_kafka(settings: Settings, address: SourceAddress) -> list[Finding]:
+def check_kafka(settings: RunSettings, address: SourceAddress) -> list[Finding]:
     """Look at the topic of SOURCE_URL and at its group's offsets."""
     errors: list[str] = []
     with an_onlooker(address, on_error=errors.append) as onlooker:
@@ -103,7 +103,7 @@ def _backlog(onlooker: Consumer, address: SourceAddress) -> Iterator[Finding]:
     )
 
 
-def _retention(address: SourceAddress, settings: Settings) -> Iterator[Finding]:
+def _retention(address: SourceAddress, settings: RunSettings) -> Iterator[Finding]:
     """Judge how long the topic keeps what nobody has read, and keys with it, where the broker tells."""
     found = _told(address, ConfigResource(ConfigResource.Type.TOPIC, address.queue))
     retention_s = _seconds(found.get("retention.ms"))
@@ -145,7 +145,7 @@ def _retention(address: SourceAddress, settings: Settings) -> Iterator[Finding]:
     )
 
 
-def _key_retention(settings: Settings, kept_s: float, *, bytes_max: str) -> Finding:
+def _key_retention(settings: RunSettings, kept_s: float, *, bytes_max: str) -> Finding:
     days, messages = settings.key_retention_days, settings.message_retention_days
     needed = min(DAYS_MAX, math.ceil(min(kept_s, DAYS_MAX * _DAY_S) / _DAY_S))
     kept = "for ever" if kept_s == math.inf else f"for up to {needed} days"
@@ -204,7 +204,7 @@ def _seconds(milliseconds: str | None) -> float | None:
         return None
 
 
-def _session(settings: Settings) -> Finding:
+def _session(settings: RunSettings) -> Finding:
     least, most = _SESSION_S
     return judge(
         "session",
@@ -216,7 +216,7 @@ def _session(settings: Settings) -> Finding:
     )
 
 
-def _receive_count(settings: Settings) -> Finding:
+def _receive_count(settings: RunSettings) -> Finding:
     return tell(
         "max receive count",
         f"{settings.receive_count_max}; what is received more often is rejected unread. It is counted beside "

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from processor.brokers.aws_advice import advice
 from processor.check import Finding, judge, tell
 from processor.check.clock import Now, compare_clock, utc_now
-from processor.settings import Settings
+from processor.settings import RunSettings
 from processor.wire.bounds import NOT_READABLE, http_date
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class _CannotTell(Exception):
         self.finding = found
 
 
-def check_queue(client: "SQSClient", settings: Settings, now: Now = utc_now) -> list[Finding]:
+def check_queue(client: "SQSClient", settings: RunSettings, now: Now = utc_now) -> list[Finding]:
     """Look at the queue of SQS_QUEUE_URL and at its dead-letter queue, by their attributes alone.
 
     No message is received, since each receive counts towards the dead-letter queue. That is why the age of
@@ -56,7 +56,7 @@ def check_queue(client: "SQSClient", settings: Settings, now: Now = utc_now) -> 
     return findings
 
 
-def _look(client: "SQSClient", settings: Settings, now: Now) -> Iterator[Finding]:
+def _look(client: "SQSClient", settings: RunSettings, now: Now) -> Iterator[Finding]:
     before = now()
     answer = _ask(
         client, "queue", "get_queue_attributes", QueueUrl=settings.need_queue_url(), AttributeNames=["All"]
@@ -148,7 +148,7 @@ def _unreachable(what: str, client: "SQSClient", error: str) -> Finding:
 # ── the queue itself ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _queue(attributes: Attributes, settings: Settings) -> Finding:
+def _queue(attributes: Attributes, settings: RunSettings) -> Finding:
     fifo = attributes.get("FifoQueue") == "true"
     return tell(
         "queue",
@@ -194,7 +194,7 @@ def _retention(attributes: Attributes) -> Finding:
     )
 
 
-def _message_size(attributes: Attributes, settings: Settings) -> Finding:
+def _message_size(attributes: Attributes, settings: RunSettings) -> Finding:
     size_bytes = int(attributes["MaximumMessageSize"])
     return judge(
         "message size",
@@ -205,7 +205,7 @@ def _message_size(attributes: Attributes, settings: Settings) -> Finding:
     )
 
 
-def judge_visibility(settings: Settings, *, own_s: int, read_timeout_s: float) -> Finding:
+def judge_visibility(settings: RunSettings, *, own_s: int, read_timeout_s: float) -> Finding:
     """Judge VISIBILITY_TIMEOUT_S; `own_s` is the queue's own, `read_timeout_s` how long a call may wait.
 
     What is held is extended at every third of the time-out. When one such call is lost, two thirds are left
@@ -236,7 +236,7 @@ def judge_visibility(settings: Settings, *, own_s: int, read_timeout_s: float) -
 # ── the dead-letter queue ─────────────────────────────────────────────────────────────────────────────
 
 
-def _dead_letters(client: "SQSClient", attributes: Attributes, settings: Settings) -> Iterator[Finding]:
+def _dead_letters(client: "SQSClient", attributes: Attributes, settings: RunSettings) -> Iterator[Finding]:
     what = "dead-letter queue"
     if not attributes.get("RedrivePolicy"):
         yield judge(
@@ -286,7 +286,7 @@ def _dead_letter_retention(attributes: Attributes, other: Attributes) -> Finding
     )
 
 
-def _key_retention(attributes: Attributes, other: Attributes, settings: Settings) -> Finding:
+def _key_retention(attributes: Attributes, other: Attributes, settings: RunSettings) -> Finding:
     # Dead letters that are moved back begin a new life in the queue.
     needed_s = int(attributes["MessageRetentionPeriod"]) + int(other.get("MessageRetentionPeriod", 0))
     return judge(

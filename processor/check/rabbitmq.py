@@ -6,7 +6,7 @@ Nothing is taken from the queue, and nothing is declared: each hand-over counts 
 from processor.brokers.rabbitmq import FAILED, Ended, count_waiting, ended
 from processor.brokers.source_url import SourceAddress
 from processor.check import Finding, judge, tell
-from processor.settings import KEY_DAYS_ADVISED, Settings
+from processor.settings import KEY_DAYS_ADVISED, RunSettings
 
 _DELIVERY_LIMIT = 20
 """After so many returns RabbitMQ 4 takes a message out of a quorum queue, unless it is told otherwise."""
@@ -17,7 +17,7 @@ _MAKE = (
 )
 
 
-def check_rabbitmq(settings: Settings, address: SourceAddress) -> list[Finding]:
+def check_rabbitmq(settings: RunSettings, address: SourceAddress) -> list[Finding]:
     """Look at the queue of SOURCE_URL."""
     try:
         answer = count_waiting(address).method
@@ -80,7 +80,7 @@ def _refusal(why: Ended, address: SourceAddress) -> Finding:
     )
 
 
-def _receive_count(settings: Settings) -> Finding:
+def _receive_count(settings: RunSettings) -> Finding:
     return judge(
         "max receive count",
         f"{settings.receive_count_max}; what is received more often is rejected unread",

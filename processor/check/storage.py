@@ -6,13 +6,13 @@ from typing import Any
 import psycopg
 
 from processor.check import Finding, judge, tell
-from processor.operations.storage_alarm import Limits, find_large
+from processor.operations.storage_alarm import StorageAlarmLimits, find_large
 
 _NAMED_MAX = 6
 _GIB = 2**30
 
 
-def look_at_storage(connection: psycopg.Connection[Any], limits: Limits) -> Iterator[Finding]:
+def look_at_storage(connection: psycopg.Connection[Any], limits: StorageAlarmLimits) -> Iterator[Finding]:
     """Name holders of rejections that are near their limit, or at it, and tenants that are large."""
     try:
         found = find_large(connection, limits)

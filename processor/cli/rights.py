@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from processor.errors import SettingsError
-from processor.setting_values import identifier, producer, producers_of
+from processor.settings.values import identifier, producer, producers_of
 from processor.wire.sender_rights import VOID, shown
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -19,8 +19,8 @@ from processor.errors import SettingsError
 from processor.runtime import logs
 from processor.runtime.supervisor import die_of
 from processor.runtime.terminal import say
-from processor.settings import Settings
-from processor.usage.counter import Selection
+from processor.settings import DatabaseSettings, RunSettings, Settings
+from processor.usage.counter import CountSelection
 from processor.wiring import commands, database, service
 from processor.wiring.counting import CountsOfRun
 
@@ -31,7 +31,7 @@ def migrate() -> None:
 
     Run it as the owner of the database, before every upgrade. Safe to run again, and while others do.
     """
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         done = migrations.migrate(connection, lambda words: say(f"note: {words}"))
     for name in done:
         say(f"applied {name}")
@@ -128,11 +128,11 @@ def run(
     settings.need_database_url()
     settings.need_source()
     require_unguessable(settings)
-    counts, extra = None, service.Extra(log_events=log_events)
+    counts, extra = None, service.RunOptions(log_events=log_events)
     if count_to is not None:
-        selection = Selection(tenant_id, run_id=uuid4().hex if this_run else None)
+        selection = CountSelection(tenant_id, run_id=uuid4().hex if this_run else None)
         counts = CountsOfRun(settings, count_to, selection, stops.gently)
-        extra = service.Extra(counts.prepare, selection.run_id, log_events)
+        extra = service.RunOptions(counts.prepare, selection.run_id, log_events)
     code = service.run_supervised(settings, stops, processes, until_idle, extra, exit_code_of)
     if code < 0:
         die_of(-code)
@@ -142,20 +142,20 @@ def run(
     raise SystemExit(code)
 
 
-def _settings(source_url: str | None) -> Settings:
+def _settings(source_url: str | None) -> RunSettings:
     """Load the settings; a source named by an argument goes first, and must not give a secret away."""
     if source_url is None:
-        return Settings.load()
-    address = Settings.load(source_url=source_url).source_address()
+        return RunSettings.load()
+    address = RunSettings.load(source_url=source_url).source_address()
     if address is not None and address.password is not None:
         raise SettingsError(
             "--source has a password in it, which other users of this machine can read; "
             "set SOURCE_URL in the environment or in .env instead"
         )
-    kept = Settings.load().source_url
+    kept = RunSettings.load().source_url
     if kept is not None:
         source_url = with_password_of(source_url, kept.get_secret_value())
-    return Settings.load(source_url=source_url)
+    return RunSettings.load(source_url=source_url)
 
 
 def _obey_signals(stops: service.Stops) -> None:

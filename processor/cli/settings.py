@@ -5,7 +5,8 @@ import click
 from processor.cli.output import json_option, print_json, print_table
 from processor.runtime.terminal import say
 from processor.settings import Settings
-from processor.settings_shown import in_force, template
+from processor.settings.loading import template
+from processor.settings.shown import in_force
 
 
 @click.command()
@@ -21,7 +22,7 @@ def settings(as_template: bool, as_json: bool) -> None:
     if as_template:
         say(template(), nl=False)
         return
-    rows = [shown.as_dict() for shown in in_force(Settings.load())]
+    rows = list(in_force(Settings.load()))
     if as_json:
         print_json(rows)
     else:

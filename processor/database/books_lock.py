@@ -17,7 +17,7 @@ from processor.errors import Busy
 
 
 @contextmanager
-def books_held(connection: psycopg.Connection[Any]) -> Iterator[Callable[[], object]]:
+def maintenance_lock(connection: psycopg.Connection[Any]) -> Iterator[Callable[[], object]]:
     """Keep others from removing, rebuilding and erasing while the block runs.
 
     Call what is given before each step: it raises psycopg.OperationalError where the lock was lost. Raises

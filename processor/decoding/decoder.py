@@ -167,7 +167,7 @@ def _unwrap(
         return document
     unwrapper = UNWRAPPERS.get(name)
     if unwrapper is None:
-        return refused(f"nothing is known of unwrap {name!r}; expected {', '.join(UNWRAPPERS)}")
+        return refused(f"unknown value of unwrap: {name!r}; expected {', '.join(UNWRAPPERS)}")
     typed = rules.event_type is not None or "event_type" in (rules.mapping or ())
     found = unwrapper(document, queue, typed=typed)
     if isinstance(found, Malformed):
@@ -178,7 +178,7 @@ def _unwrap(
         return _saying(found, f"{words}; {found.detail['message']}")
     for each in found.attributes.keys() & attributes.keys():
         if found.attributes[each] != attributes[each]:
-            return refused(f"the message attribute {each} stands beside the body and in it, and differs")
+            return refused(f"the message attribute {each} differs from the one in the body")
     return found
 
 

@@ -21,8 +21,8 @@ from processor.wire.beside import NAMES, NOTHING_BESIDE, Attribute, Beside, comp
 from processor.wire.envelope import (
     Claimed,
     Envelope,
+    EnvelopeFormat,
     Fields,
-    Form,
     Malformed,
     claimed_of,
     invalid,
@@ -46,7 +46,7 @@ _POINTER_LENGTH_MAX = 256
 _MILLISECONDS_FROM = 10**11
 """From here on a number of a time is of milliseconds: as seconds it would be in the year 5138."""
 
-_FORM = Form(Fields, {name: name for name in NAMES} | {"message_id": "id"})
+_FORM = EnvelopeFormat(Fields, {name: name for name in NAMES} | {"message_id": "id"})
 
 _EXACT = Context(prec=2 * DIGITS_MAX)
 
@@ -66,11 +66,11 @@ def parse(pairs: Iterable[str]) -> dict[str, str]:
             )
         if len(pointer) > _POINTER_LENGTH_MAX or not _POINTER.fullmatch(pointer):
             raise SettingsError(
-                f"--map {pair[:64]!r}: no JSON pointer; expected / before each name on the way, such as "
-                "/data/client_id (~1 for a / in a name, ~0 for a ~), or nothing for the whole body"
+                f"--map {pair[:64]!r}: not a JSON pointer; expected / before each name, such as "
+                "/data/client_id (~1 for a / in a name, ~0 for a ~), or an empty pointer for the whole body"
             )
         if field in mapping:
-            raise SettingsError(f"--map {field}: given twice; expected each field once")
+            raise SettingsError(f"--map {field}: given twice; give each field once")
         mapping[field] = pointer
     if mapping.keys() >= set(_PAYLOADS):
         raise SettingsError("--map: both payload and payload_json are given; expected one of them")
@@ -106,7 +106,7 @@ def decode_mapped(
     known = complete(fields, _FORM.names, beside)[0] if unsaid else fields
     for name in unsaid:
         if known.get(name) is None:
-            faults[name] = "missing", f"{_missing(mapping[name])}, and none beside the body"
+            faults[name] = "missing", f"{_missing(mapping[name])}, and no message attribute has it"
     name = next((name for name in _PAYLOADS if name in paths), "payload")
     payload = body_part.at(paths.get(name, ()))
     if payload is None:
@@ -118,7 +118,7 @@ def decode_mapped(
         try:
             inner = read(value, depth_max, values_max)
         except JsonFault as fault:
-            words = f"payload: the text at {_quoted(mapping[name])} is not JSON as we take it: {fault}"
+            words = f"payload: the text at {_quoted(mapping[name])} is invalid JSON: {fault}"
             return invalid(words, claimed_of(fields, beside))
         text, value = inner.text.strip(" \t\r\n"), inner.value
     rest = _NOTHING if () in paths.values() or name not in paths else _rest(body_part, [*paths.values()])
@@ -151,7 +151,7 @@ def _fields(body: "_Part", paths: Mapping[str, tuple[str, ...]]) -> tuple[dict[s
 
 
 def _missing(at: str) -> str:
-    return f"nothing at {_quoted(at)}, where the queue's mapping has it"
+    return f"no value at {_quoted(at)}, where the mapping of the queue expects one"
 
 
 def _refused(faults: _Faults, mapping: Mapping[str, str], claimed: Claimed) -> Malformed:
@@ -209,7 +209,7 @@ class _Part:
 
 def _identifier(part: _Part) -> str:
     if isinstance(part.value, bool) or not isinstance(part.value, str | int):
-        raise ValueError("expected a text, or a whole number, which stands for its digits")  # noqa: TRY004 - bad content
+        raise ValueError("expected text or a whole number")  # noqa: TRY004 - bad content
     return str(part.value)
 
 
@@ -229,7 +229,7 @@ def _moment(part: _Part) -> str:
     except ValueError as error:
         words = str(error)
         if words.startswith("expected"):
-            words += ", or a number (no text) of seconds or milliseconds since 1970, of no finer unit"
+            words += ", or a number (not text) of seconds or milliseconds since 1970"
         raise ValueError(words) from None
     return str(named)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from processor.errors import Reason, SettingsError
-from processor.settings import Settings
+from processor.settings import ValidationSettings
 from processor.wire.cloudevents import is_binary
 from processor.wire.formats import Attribute, Claimed, Malformed
 from processor.wire.strict_json import Document, JsonFault, read
@@ -31,7 +31,7 @@ _NATIVE = {name: name for name in _OWN}
 _CLOUDEVENT = {_TENANT: "tenantid", _TYPE: "type", _PRODUCER: "source"}
 
 _EXPECTED = (
-    "expected words parted by dots, of which <names> in angle brackets take one word each, such as "
+    "expected words separated by dots; each <name> in angle brackets matches one word, such as "
     "<user_id>.event.<event_type>"
 )
 
@@ -51,21 +51,20 @@ class RoutingKeys:
     size_bytes_max: int
 
     @classmethod
-    def of(cls, settings: Settings) -> Self | None:
+    def of(cls, settings: ValidationSettings) -> Self | None:
         """Read the settings; None: routing keys say nothing. Raises SettingsError for what can't work."""
         if settings.routing_key is None:
             if settings.routing_key_tenant is not None:
-                raise SettingsError("ROUTING_KEY_TENANT is set and ROUTING_KEY is not; set both, or neither")
+                raise SettingsError("ROUTING_KEY_TENANT is set without ROUTING_KEY; set both, or neither")
             return None
         names = _names(settings.routing_key)
         if _TYPE not in names:
             raise SettingsError(
-                "ROUTING_KEY: no <event_type> in it; expected one word that is the event's type"
+                "ROUTING_KEY: <event_type> is missing; expected it as one word of the template"
             )
         if (_TENANT in names) == (settings.routing_key_tenant is not None):
             raise SettingsError(
-                "ROUTING_KEY: expected <tenant_id> in it, or else ROUTING_KEY_TENANT beside it, and not "
-                "both: one of them says whose the events are"
+                "ROUTING_KEY: expected either <tenant_id> in the template or ROUTING_KEY_TENANT, not both"
             )
         return cls(
             settings.routing_key,
@@ -85,7 +84,7 @@ class RoutingKeys:
         """
         said = self._read(key) if isinstance(key, str) else None
         if said is None:
-            return _malformed(f"the routing key does not fit ROUTING_KEY ({self.template})", {})
+            return _malformed(f"the routing key does not match ROUTING_KEY ({self.template})", {})
         own = {name: value for name, value in said.items() if name in _OWN}
         try:
             for name, value in own.items():
@@ -193,10 +192,7 @@ def _payload(value: Mapping[str, Any], texts: dict[str, str], said: Mapping[str,
 def _agree(name: str, word: str, other: object, where: str) -> None:
     same = other == word if isinstance(other, str) else isinstance(other, int) and str(other) == word
     if not same or isinstance(other, bool):
-        raise _Disagree(
-            f"{name}: {where} says another than the routing key or ROUTING_KEY_TENANT; send both alike, or "
-            "only one"
-        )
+        raise _Disagree(f"{name}: {where} differs from the routing key or ROUTING_KEY_TENANT; send only one")
 
 
 def _joined(text: str, members: Mapping[str, str]) -> str:
@@ -220,9 +216,9 @@ def _names(template: str) -> set[str]:
         if matched is not None:
             found.append(matched[1])
         elif not part or not part.isprintable() or set("<>*# ") & set(part):
-            raise SettingsError(f"ROUTING_KEY: {part[:64]!r} is no word of a template; {_EXPECTED}")
+            raise SettingsError(f"ROUTING_KEY: {part[:64]!r} is not a valid word of a template; {_EXPECTED}")
     if len(set(found)) < len(found) or len(parts) > _WORDS_MAX:
-        raise SettingsError(f"ROUTING_KEY: a name stands in it twice, or it has too many words; {_EXPECTED}")
+        raise SettingsError(f"ROUTING_KEY: a name is repeated, or there are too many words; {_EXPECTED}")
     if {"id", "payload"} & set(found):
-        raise SettingsError("ROUTING_KEY: <id> and <payload> are the body's to say; expected other names")
+        raise SettingsError("ROUTING_KEY: <id> and <payload> come from the body; use other names")
     return set(found)

@@ -62,7 +62,7 @@ def unpack(body: bytes, attributes: Mapping[str, Attribute], size_bytes_max: int
             if isinstance(found, str):
                 return invalid(f"content-encoding: {found}", claimed_of(None, Beside(attributes)))
             if len(found) > size_bytes_max:
-                words = f"unpacked, the body has more than the {size_bytes_max} bytes of BODY_BYTES_MAX"
+                words = f"the decompressed body has more than {size_bytes_max} bytes (BODY_BYTES_MAX)"
                 return Malformed(Reason.TOO_LARGE, {"message": words}, claimed_of(None, Beside(attributes)))
             body, attributes = found, {name: attributes[name] for name in attributes if name not in names}
     if not body.startswith(BEFORE_JSON):
@@ -77,18 +77,18 @@ def _decompressed(body: bytes, said: set[str], size_bytes_max: int) -> bytes | s
     """Decompress a body, up to one byte more than may be; a text says why that can't be done."""
     encoding = ", ".join(sorted(said))[:64]
     if encoding not in _PACKED:
-        return f"{encoding!r} is not taken; expected gzip or deflate, or a body that is not packed"
+        return f"{encoding!r} is not supported; expected gzip, deflate or no compression"
     try:
         # Where a queue carries text alone, people write base64, which nothing that is packed looks like.
         packed = _from_base64(body) if _BASE64.fullmatch(body) else body
     except binascii.Error as error:
-        return f"the body is no whole {encoding}, as it is or in base64: {error}"
+        return f"the body is not valid {encoding}, neither as it is nor in base64: {error}"
     words = ""
     for wbits in _PACKED[encoding]:
         try:
             return _inflated(packed, wbits, size_bytes_max)
         except (zlib.error, EOFError) as error:
-            words = words or f"the body is no whole {encoding}, as it is or in base64: {error}"
+            words = words or f"the body is not valid {encoding}, neither as it is nor in base64: {error}"
     return words
 
 
@@ -104,13 +104,13 @@ def _inflated(packed: bytes, wbits: int, size_bytes_max: int) -> bytes:
     inflater = zlib.decompressobj(wbits)
     while room >= 0 and not (inflater.eof and at == len(packed)):
         if at == len(packed):
-            raise EOFError("it ends too early")
+            raise EOFError("the data ends too early")
         if inflater.eof:
             # Members of gzip may follow one another, and zeros the last.
             if packed[at] == 0 and not packed[at:].strip(b"\0"):
                 break
             if wbits in (_ZLIB, _RAW):
-                raise EOFError("there is more behind its end")
+                raise EOFError("there are more bytes after the end")
             inflater = zlib.decompressobj(wbits)
         # A piece at a time: what follows a member is copied, and there may be thousands of them.
         chunk = packed[at : at + _CHUNK_BYTES]

@@ -18,8 +18,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from processor.devstack.hand_over import show_hand_over, since
 from processor.devstack.interrupts import Interrupted, Interrupts, interrupts
-from processor.devstack.progress import Progress, Seen, Watch
-from processor.devstack.report import Report
+from processor.devstack.progress import DemoProgress, Seen, Watch
+from processor.devstack.report import Printer
 from processor.devstack.servers.children import Child, DevstackError, free_port, uninterrupted
 from processor.devstack.stack import BAD_SHARES, Stack, wait_until_ready
 from processor.errors import ProcessorError
@@ -38,7 +38,7 @@ def run_demo(*, events: int, seed: int) -> int:
     0 only if the audit holds; else the audit's own code, or 1 if something broke on the way; 130 after Ctrl-C
     and 143 after SIGTERM. Returns when all processes have ended and the temporary directory is gone.
     """
-    report = Report()
+    report = Printer()
     try:
         with interrupts() as signals, contextlib.ExitStack() as cleanup:
             # The last in is the first out: what cleans up below must not be cut off by a second Ctrl-C.
@@ -54,7 +54,7 @@ def run_demo(*, events: int, seed: int) -> int:
         return 1
 
 
-def _demo(cleanup: contextlib.ExitStack, signals: Interrupts, report: Report, events: int, seed: int) -> int:
+def _demo(cleanup: contextlib.ExitStack, signals: Interrupts, report: Printer, events: int, seed: int) -> int:
     started = time.monotonic()
     with uninterrupted():
         directory = Path(tempfile.mkdtemp(prefix="event-processor-demo-"))
@@ -115,7 +115,7 @@ def _watch(
     Also returns when the queue is empty and the books stay short: then the audit has something to say.
     Raises DevstackError if a process dies, the producers fail, or nothing moves for a minute.
     """
-    with Watch(stack, manifest) as watch, Progress(events) as progress:
+    with Watch(stack, manifest) as watch, DemoProgress(events) as progress:
         while True:
             signals.obey()
             seen = _look(stack, watch)

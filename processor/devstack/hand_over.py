@@ -11,7 +11,7 @@ from decimal import Decimal
 import psycopg
 
 from processor.database.queries import queries
-from processor.devstack.report import Report
+from processor.devstack.report import Printer
 from processor.devstack.servers.children import DevstackError, uninterrupted
 from processor.devstack.servers.sink import Group, Receiver
 from processor.devstack.stack import Stack
@@ -28,7 +28,7 @@ def since(events: int) -> datetime:
     return (last - span).replace(microsecond=0)
 
 
-def show_hand_over(cleanup: contextlib.ExitStack, stack: Stack, report: Report) -> bool:
+def show_hand_over(cleanup: contextlib.ExitStack, stack: Stack, report: Printer) -> bool:
     """Close, hand over, and print both books; False if they differ. Says nothing without a meter for it."""
     with psycopg.connect(stack.database_url) as connection:
         [(metered,)] = connection.execute(queries("devstack")["handed_over_meters"]).fetchall()
@@ -45,7 +45,7 @@ def show_hand_over(cleanup: contextlib.ExitStack, stack: Stack, report: Report) 
     return report.hand_over(_handed_over(stack), receiver.books)
 
 
-def _run(stack: Stack, report: Report, receiver: Receiver, *words: str) -> None:
+def _run(stack: Stack, report: Printer, receiver: Receiver, *words: str) -> None:
     name = " ".join(words)
     code, said = stack.run_to_end(
         words[0], [sys.executable, "-m", "processor", *words], USAGE_SINK_URL=receiver.url

@@ -93,7 +93,7 @@ class Watch:
         return self._accepted
 
 
-class Progress:
+class DemoProgress:
     """Two bars on a terminal, a plain line every two seconds elsewhere."""
 
     def __init__(self, events: int) -> None:

@@ -11,13 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from processor.database.queries import queries
-from processor.devstack.servers.sink import Books, Group
+from processor.devstack.servers.sink import Group, SinkJournal
 from processor.devstack.stack import program, shell_path
 from processor.errors import Reason
 from processor.runtime.terminal import print_fitting
 
 
-class Report:
+class Printer:
     """Prints to the terminal, or plainly to a pipe; never interprets text of others as markup."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Report:
         self.say("")
         print_fitting(table)
 
-    def hand_over(self, ours: Mapping[Group, Decimal], books: Books) -> bool:
+    def hand_over(self, ours: Mapping[Group, Decimal], books: SinkJournal) -> bool:
         """Print whether the sink's books are ours; False if they are not."""
         theirs = books.sums()
         wrong = [group for group in ours.keys() | theirs.keys() if ours.get(group) != theirs.get(group)]

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import psycopg
 
 from processor.database.queries import queries
-from processor.handover.lines import Line, LineId, batch_key
+from processor.handover.lines import LineId, UsageLine, batch_key
 from processor.handover.place import require_place
 
 Connection: TypeAlias = psycopg.Connection[Any]
@@ -31,7 +31,7 @@ class Batch:
     key: str
     line_count: int
     attempt_count: int
-    lines: Sequence[Line]
+    lines: Sequence[UsageLine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +147,11 @@ def _find(connection: Connection, name: str, asked: Mapping[str, Any]) -> list[i
 
 def _with_lines(connection: Connection, row: tuple[int, str, int, int]) -> Batch:
     lines = connection.execute(queries("dispatch")["lines_of_batch"], {"batch_id": row[0]}).fetchall()
-    return Batch(*row, lines=[Line(LineId(*line[:5]), *line[5:]) for line in lines])
+    return Batch(*row, lines=[UsageLine(LineId(*line[:5]), *line[5:]) for line in lines])
 
 
 def _put_aside(
-    connection: Connection, batch: Batch, lines: Sequence[Line], trouble: str, wait_s: float
+    connection: Connection, batch: Batch, lines: Sequence[UsageLine], trouble: str, wait_s: float
 ) -> None:
     _write_down(
         connection,
@@ -191,7 +191,7 @@ def _finish(connection: Connection, batch: Batch, trouble: str | None) -> None:
     connection.execute(queries("dispatch")["finish_batch"], asked)
 
 
-def _note(connection: Connection, lines: Sequence[Line], troubles: Sequence[str]) -> None:
+def _note(connection: Connection, lines: Sequence[UsageLine], troubles: Sequence[str]) -> None:
     named = columns([line.id for line in lines]) | {"trouble": list(troubles)}
     connection.execute(queries("dispatch")["note_lines"], named)
 

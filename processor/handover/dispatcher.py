@@ -21,7 +21,7 @@ from processor.handover import batches
 from processor.handover.batches import Batch, Waiting
 from processor.handover.lines import Amounts, array_of
 from processor.handover.place import require_place
-from processor.handover.sink import Accepted, AcceptedInPart, Answer, InTrouble, Refused, Sink
+from processor.handover.sink import AllAccepted, Answer, BatchRefused, PartlyAccepted, Sink, SinkUnavailable
 from processor.handover.windows import close_due, count_due
 from processor.runtime import metrics
 
@@ -44,11 +44,16 @@ _ERRORS_BEFORE_SPLIT = 3
 """A line at which the sink breaks down gets a 500; so does any while the sink is broken: wait and see."""
 
 
-_OUTCOMES = {Accepted: "accepted", AcceptedInPart: "in_part", Refused: "refused", InTrouble: "failed"}
+_OUTCOMES = {
+    AllAccepted: "accepted",
+    PartlyAccepted: "in_part",
+    BatchRefused: "refused",
+    SinkUnavailable: "failed",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DispatchLimits:
     """How much at once, how digits are written, and how long the pauses may become."""
 
     lines_max: int
@@ -58,7 +63,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Tally:
+class DispatchCounts:
     """What a dispatcher has done; `trouble` is what the sink was in at last, '' if it worked."""
 
     totals_closed: int = 0
@@ -78,9 +83,9 @@ class Dispatcher:
 
     transact: Transact
     sink: Sink
-    limits: Limits
+    limits: DispatchLimits
     stop: threading.Event = field(default_factory=threading.Event)
-    tally: Tally = field(default_factory=Tally)
+    tally: DispatchCounts = field(default_factory=DispatchCounts)
     probe: Callable[[], object] = lambda: None
     _failures: int = 0
     _refusals: int = 0
@@ -114,12 +119,12 @@ class Dispatcher:
             batch_id, answer = self._send_one(any_time=True, but=refused)
             if batch_id is None:
                 break
-            if isinstance(answer, InTrouble):
+            if isinstance(answer, SinkUnavailable):
                 asked_s = answer.retry_after_s or 0
                 if self._failures >= _ATTEMPTS_OF_ONCE or asked_s > self.limits.outage_wait_s_max:
                     break
                 self.stop.wait(self._pause_s(answer))
-            elif not isinstance(answer, Accepted):
+            elif not isinstance(answer, AllAccepted):
                 # What became of it in the meantime, halves or a rest, has a number of its own.
                 refused.append(batch_id)
         return self.count_waiting()
@@ -156,12 +161,12 @@ class Dispatcher:
         metrics.usage_oldest_waiting_seconds.set(waiting.oldest_s)
         return waiting
 
-    def _send_due(self) -> InTrouble | None:
+    def _send_due(self) -> SinkUnavailable | None:
         while not self.stop.is_set():
             batch_id, answer = self._send_one()
             if batch_id is None:
                 return None
-            if isinstance(answer, InTrouble):
+            if isinstance(answer, SinkUnavailable):
                 return answer
         return None
 
@@ -176,7 +181,7 @@ class Dispatcher:
                         answer = self._ask(batch)
                         self._settle(connection, batch, answer)
                         return batch, answer
-            return None, Accepted()
+            return None, AllAccepted()
 
         batch, answer = self.transact(work)
         if batch is None:
@@ -188,24 +193,24 @@ class Dispatcher:
     def _ask(self, batch: Batch) -> Answer:
         if not batch.lines:
             # Somebody has marked them by hand.
-            return Accepted()
+            return AllAccepted()
         body = array_of(batch.lines, self.limits.amounts)
         return self.sink.send(body, key=batch.key, line_keys=[line.key for line in batch.lines])
 
     def _settle(self, connection: Connection, batch: Batch, answer: Answer) -> None:
         wait_s = self._refused_wait_s(batch)
         match answer:
-            case Accepted():
+            case AllAccepted():
                 batches.accept(connection, batch)
-            case AcceptedInPart(troubles):
+            case PartlyAccepted(troubles):
                 batches.accept_in_part(connection, batch, troubles, wait_s)
-            case Refused(trouble, for_content):
+            case BatchRefused(trouble, for_content):
                 self._refuse(connection, batch, trouble, wait_s, may_split=for_content)
-            case InTrouble(trouble, status=status) if (
+            case SinkUnavailable(trouble, status=status) if (
                 status == _SERVER_ERROR and batch.attempt_count >= _ERRORS_BEFORE_SPLIT
             ):
                 self._refuse(connection, batch, trouble, wait_s, may_split=True)
-            case InTrouble(trouble):
+            case SinkUnavailable(trouble):
                 # At the end of the queue, but without a pause of its own: the next try is for any batch.
                 batches.postpone(connection, batch, trouble, 0)
 
@@ -225,16 +230,16 @@ class Dispatcher:
         metrics.usage_batches.labels(outcome=_OUTCOMES[type(answer)]).inc()
         of = {"lines": len(batch.lines), "batch": batch.batch_id}
         match answer:
-            case Accepted():
+            case AllAccepted():
                 self._worked(len(batch.lines))
-            case AcceptedInPart(troubles):
+            case PartlyAccepted(troubles):
                 log.warning("lines_refused", refused=len(troubles), **of)
                 self._worked(len(batch.lines) - len(troubles))
-            case Refused(trouble):
+            case BatchRefused(trouble):
                 log.warning("batch_refused", trouble=trouble, **of)
                 self._refusals += 1
                 self._worked(0)
-            case InTrouble(trouble):
+            case SinkUnavailable(trouble):
                 self._failures += 1
                 self.tally.trouble, self.tally.reached = trouble, answer.reached
                 log.warning("outage", dependency="sink", trouble=trouble, attempt=self._failures)
@@ -249,7 +254,7 @@ class Dispatcher:
             self.tally.lines_accepted += lines
             metrics.usage_lines_handed_over.inc(lines)
 
-    def _pause_s(self, answer: InTrouble) -> float:
+    def _pause_s(self, answer: SinkUnavailable) -> float:
         """Longer with each failure in a row, with jitter, or as long as the sink asks for."""
         longest = min(_OUTAGE_WAIT_S_MIN * 2 ** min(self._failures, 30), self.limits.outage_wait_s_max)
         return max(random.uniform(longest / 2, longest), answer.retry_after_s or 0)  # noqa: S311 - jitter

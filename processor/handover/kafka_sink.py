@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from processor.brokers.kafka import configuration, name_of
 from processor.brokers.source_url import SourceAddress
-from processor.handover.sink import Accepted, AcceptedInPart, Answer, InTrouble
+from processor.handover.sink import AllAccepted, Answer, PartlyAccepted, SinkUnavailable
 from processor.wire.strict_json import elements
 
 _DEPTH_MAX = 16
@@ -54,7 +54,7 @@ class KafkaSink:
                 )
             producer.flush(self._timeout_s + _FLUSH_MARGIN_S)
         except KafkaException as error:
-            return InTrouble(name_of(error), reached=False)
+            return SinkUnavailable(name_of(error), reached=False)
         return _meaning(said, line_keys)
 
 
@@ -65,5 +65,5 @@ def _meaning(said: Mapping[str, str | None], line_keys: Sequence[str]) -> Answer
     for error in troubles.values():
         if error not in _OF_THE_LINE:
             # Names that begin so are librdkafka's own: no broker has answered.
-            return InTrouble(error, reached=not error.startswith("_"))
-    return AcceptedInPart(troubles) if troubles else Accepted()
+            return SinkUnavailable(error, reached=not error.startswith("_"))
+    return PartlyAccepted(troubles) if troubles else AllAccepted()

@@ -37,7 +37,7 @@ class LineId:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class UsageLine:
     """A line of a batch; `value` in PostgreSQL's digits, window times as they are written out."""
 
     id: LineId
@@ -85,7 +85,7 @@ class Line:
         }
 
 
-def array_of(lines: Iterable[Line], amounts: Amounts) -> bytes:
+def array_of(lines: Iterable[UsageLine], amounts: Amounts) -> bytes:
     """Write lines as the body of a request: one JSON array."""
     return b"[" + b",".join(line.json(amounts) for line in lines) + b"]"
 

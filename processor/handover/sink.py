@@ -38,19 +38,19 @@ _MULTI_STATUS = 207
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AllAccepted:
     """The sink has all lines."""
 
 
 @dataclass(frozen=True, slots=True)
-class AcceptedInPart:
+class PartlyAccepted:
     """The sink spoke of each line; `troubles` has those by key that it did not take, and why."""
 
     troubles: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class BatchRefused:
     """The sink refused this batch; `for_content` says that something in it may be the cause."""
 
     trouble: str
@@ -58,7 +58,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class InTrouble:
+class SinkUnavailable:
     """The sink works for no batch at the moment; `reached` says that somebody answered."""
 
     trouble: str
@@ -67,7 +67,7 @@ class InTrouble:
     retry_after_s: float | None = None
 
 
-Answer = Accepted | AcceptedInPart | Refused | InTrouble
+Answer = AllAccepted | PartlyAccepted | BatchRefused | SinkUnavailable
 
 
 class Sink(Protocol):
@@ -100,7 +100,7 @@ class HttpSink:
         """Send it once; see Sink."""
         bytes_max = ANSWER_BYTES_MAX + ANSWER_BYTES_PER_LINE * len(line_keys)
         connection = self._connection()
-        deadline = _Deadline(self._timeout_s)
+        deadline = _RequestDeadline(self._timeout_s)
         try:
             with deadline:
                 connection.connect()
@@ -123,8 +123,8 @@ class HttpSink:
             return self._too_late()
         return meaning(response.status, response.headers, said, bytes_max, line_keys)
 
-    def _too_late(self) -> InTrouble:
-        return InTrouble(f"no whole answer within {self._timeout_s:g} s", reached=False)
+    def _too_late(self) -> SinkUnavailable:
+        return SinkUnavailable(f"no whole answer within {self._timeout_s:g} s", reached=False)
 
     def _connection(self) -> WholeHTTP | WholeHTTPS:
         if self._tls:
@@ -139,32 +139,32 @@ def meaning(
 ) -> Answer:
     """Say what an answer means for the lines that it is about."""
     if len(said) > bytes_max:
-        return InTrouble(
+        return SinkUnavailable(
             f"status {status} with an answer of more than {bytes_max} bytes", reached=True, status=status
         )
     results = _results(said) if status // 100 in (2, 4) else None
     if results is not None:
         troubles = _troubles(results, line_keys)
-        return AcceptedInPart(troubles) if troubles else Accepted()
+        return PartlyAccepted(troubles) if troubles else AllAccepted()
     if status // 100 == 2:  # noqa: PLR2004 - the class of statuses that say yes
         trouble = "names no lines" if status == _MULTI_STATUS else "has a body that is not JSON"
         if status != _MULTI_STATUS and _says_nothing_else(said):
-            return Accepted()
-        return InTrouble(f"status {status} {trouble}", reached=True, status=status)
+            return AllAccepted()
+        return SinkUnavailable(f"status {status} {trouble}", reached=True, status=status)
     return _no(status, headers)
 
 
 def _no(status: int, headers: Mapping[str, str]) -> Answer:
     if status in (*_ABOUT_CONTENT, _CONFLICT):
-        return Refused(f"status {status}", for_content=status in _ABOUT_CONTENT)
+        return BatchRefused(f"status {status}", for_content=status in _ABOUT_CONTENT)
     if status // 100 == 3:  # noqa: PLR2004 - the class of statuses that lead elsewhere
-        return InTrouble(
+        return SinkUnavailable(
             f"status {status}: redirects are not followed; set USAGE_SINK_URL to where it leads",
             reached=True,
             status=status,
         )
     asked_s = wait_s_of(headers.get("Retry-After"), RETRY_AFTER_S_MAX)
-    return InTrouble(f"status {status}", reached=True, status=status, retry_after_s=asked_s)
+    return SinkUnavailable(f"status {status}", reached=True, status=status, retry_after_s=asked_s)
 
 
 def _results(said: bytes) -> list[dict[str, Any]] | None:
@@ -234,19 +234,19 @@ _WORDS = (
 )
 
 
-def _no_answer(error: Exception) -> InTrouble:
+def _no_answer(error: Exception) -> SinkUnavailable:
     """Say in words of ours why there is no answer; the error's own may quote the sink."""
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 5:  # noqa: PLR2004 - enough
         causes.append(cause)
     for kind, words in _WORDS:
         if any(isinstance(cause, kind) for cause in causes):
-            return InTrouble(words, reached=False)
+            return SinkUnavailable(words, reached=False)
     # Somebody answered, in no HTTP that we know.
-    return InTrouble("an answer that is not HTTP", reached=True)
+    return SinkUnavailable("an answer that is not HTTP", reached=True)
 
 
-class _Deadline:
+class _RequestDeadline:
     """Cuts a connection that is not done within `limit_s`: a socket's time-out begins anew at every byte."""
 
     def __init__(self, limit_s: float) -> None:

@@ -31,7 +31,7 @@ from psycopg.rows import dict_row
 
 from processor.database.queries import queries
 from processor.errors import SettingsError
-from processor.wire.manifest import Line, payload_digest, read_manifest
+from processor.wire.manifest import ManifestLine, payload_digest, read_manifest
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = dict[str, Any]
@@ -61,7 +61,7 @@ _MEANINGS = {
 
 
 @dataclass(slots=True)
-class Report:
+class AuditReport:
     """What the audit found.
 
     `outcomes` counts rows, and `removed` those that retention removed; `queued` counts the queue's messages
@@ -185,7 +185,7 @@ def audit(
     queue_depth: Callable[[], Mapping[str, int]] | None,
     *,
     wait: Callable[[float], None] = time.sleep,
-) -> Report:
+) -> AuditReport:
     """Audit the tables, and the manifests' messages if there are any; processors and producers may go on.
 
     Where more is missing than the queue counts, all is asked once more after `wait` has let some seconds
@@ -200,7 +200,7 @@ def audit(
 
 def _look(
     connection: Connection, manifests: Sequence[Path], queue_depth: Callable[[], Mapping[str, int]] | None
-) -> Report:
+) -> AuditReport:
     # What is accepted from here on may reach the queue after its count: nobody can say that it is missing.
     known = [(path, _line_count(path)) for path in manifests]
     # Before the snapshot: asked after it, a delivery committed and deleted in between would be in neither.
@@ -209,7 +209,7 @@ def _look(
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         # The first question takes the snapshot, so the manifests are read after it.
-        report = Report(
+        report = AuditReport(
             outcomes=_row(connection, "outcomes"), removed=_row(connection, "removed"), queued=queued
         )
         _note(connection, report, "twice", "in_two_tables")
@@ -222,7 +222,7 @@ def _look(
     return report
 
 
-def _compare(connection: Connection, report: Report) -> None:
+def _compare(connection: Connection, report: AuditReport) -> None:
     connection.execute(queries("audit")["place_deliveries"])
     report.accepted = _row(connection, "accepted")
     lost = max(0, _row(connection, "unexplained")["unexplained"] - sum((report.queued or {}).values()))
@@ -273,7 +273,7 @@ def _load_lines(connection: Connection, known: Sequence[tuple[Path, int]]) -> li
     return torn
 
 
-def _columns(line: Line, *, known: bool) -> tuple[str | None, ...]:
+def _columns(line: ManifestLine, *, known: bool) -> tuple[str | None, ...]:
     state = line.state if known else "intended"
     return state, _text(line.tenant_id), _text(line.message_id), line.digest, _text(line.delivery_id)
 
@@ -300,7 +300,7 @@ def _states(queued: Mapping[str, int]) -> str:
     return ", ".join(f"{state.replace('_', ' ')} {count}" for state, count in queued.items())
 
 
-def _note(connection: Connection, report: Report, problem: str, name: str) -> None:
+def _note(connection: Connection, report: AuditReport, problem: str, name: str) -> None:
     report.note(problem, *_found(connection, name))
 
 

@@ -36,7 +36,7 @@ class DeadLetterSource(Source, Protocol):
         """Name the queues for which this one is the dead-letter queue now."""
 
 
-class Store(Protocol):
+class DeadLetterStore(Protocol):
     """What is asked of the database."""
 
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]: ...  # noqa: D102
@@ -127,7 +127,7 @@ def look(source: Source, limit: int) -> list[Delivery]:
 def bring_in(
     source: DeadLetterSource,
     judge: DeadLetterJudge,
-    store: Store,
+    store: DeadLetterStore,
     *,
     named: str | None,
     limit: int | None,

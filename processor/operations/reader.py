@@ -7,8 +7,8 @@ from psycopg.rows import dict_row
 
 from processor.database.queries import queries
 from processor.errors import NotFound
-from processor.operations.reject_alarm import NOT_COUNTED, Limits, Pair
-from processor.wire.sender_rights import Ground
+from processor.operations.reject_alarm import NOT_COUNTED, Pair, RejectAlarmLimits
+from processor.wire.sender_rights import EventMeaning
 
 _LATEST_MAX = 100_000
 """As many of the latest rejections are looked at; of more within the window, the rest is not counted."""
@@ -45,14 +45,14 @@ def around_key(connection: Connection, key_id: str) -> tuple[list[str], list[str
     return row["wide"], row["unknown"]
 
 
-def known_keys(connection: Connection) -> tuple[list[Row], Ground]:
+def known_keys(connection: Connection) -> tuple[list[Row], EventMeaning]:
     """Give the API keys in force, and by what of the registry it is judged what they send.
 
     A key has key_id, tenant_id, digest, digest_rounds, suspended (whether its tenant is), and what it may
     send; `reserved` are the producers that it may not use where its own are NULL.
     """
     sql = queries("keys")
-    ground = Ground.of(
+    ground = EventMeaning.of(
         connection.execute(sql["known_scopes"]).fetchall(),
         connection.execute(sql["known_corrections"]).fetchall(),
     )
@@ -104,7 +104,7 @@ def rejection_rules(connection: Connection) -> list[Row]:
     return _rows(connection, "rejections", "list_rules", {})
 
 
-def reject_alarms(connection: Connection, limits: Limits) -> list[tuple[Pair, int, int]] | None:
+def reject_alarms(connection: Connection, limits: RejectAlarmLimits) -> list[tuple[Pair, int, int]] | None:
     """List the pairs of which too large a share was rejected lately, with rejections and deliveries.
 
     Takes no longer than a few seconds; None: so much was stored lately that it could not be counted in them.

@@ -40,7 +40,7 @@ _LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RejectAlarmLimits:
     """From which share on, of how many deliveries at the least, in how many seconds."""
 
     share: float
@@ -82,7 +82,7 @@ def words(pair: Pair, rejected: int, deliveries: int, window_s: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class _WindowStep:
     """A piece of the window: what was counted from one moment on."""
 
     began_at: float
@@ -99,7 +99,7 @@ class RejectAlarm:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: RejectAlarmLimits,
         registered: Callable[[str | None, str | None], Pair],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -107,7 +107,7 @@ class RejectAlarm:
         self._registered = registered
         self._clock = clock
         self._lock = threading.Lock()
-        self._steps: deque[_Step] = deque()
+        self._steps: deque[_WindowStep] = deque()
         self._alarms: set[Pair] = set()
         self._look_at = 0.0
 
@@ -139,7 +139,7 @@ class RejectAlarm:
         with self._lock:
             self._look(self._clock())
 
-    def _note_other(self, step: _Step, verdict: Verdict, settlement: Settlement) -> None:
+    def _note_other(self, step: _WindowStep, verdict: Verdict, settlement: Settlement) -> None:
         if settlement.discarded or settlement.reason in NOT_COUNTED:
             return
         if settlement.outcome is Outcome.REJECTED:
@@ -152,9 +152,9 @@ class RejectAlarm:
         claimed = verdict.claimed if isinstance(verdict, Rejection) else verdict
         return self._registered(claimed.tenant_id, claimed.event_type)
 
-    def _step(self, now: float) -> _Step:
+    def _step(self, now: float) -> _WindowStep:
         if not self._steps or now - self._steps[-1].began_at >= self._limits.window_s / _STEPS:
-            self._steps.append(_Step(now, Counter(), Counter()))
+            self._steps.append(_WindowStep(now, Counter(), Counter()))
         return self._steps[-1]
 
     def _look(self, now: float) -> None:

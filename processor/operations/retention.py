@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg.rows import dict_row
 
-from processor.database.books_lock import books_held
+from processor.database.books_lock import maintenance_lock
 from processor.database.queries import queries
 from processor.errors import SettingsError
 
@@ -121,7 +121,7 @@ def apply(
             "lock_timeout_ms": str(_LOCK_WAIT_MS),
         },
     )
-    with books_held(connection) as still_held:
+    with maintenance_lock(connection) as still_held:
         # Once for the whole run: what becomes old enough meanwhile is the next run's.
         moments = _cutoffs(connection, ages)
         removed = {table: 0 for table in _TABLES if _any_old(moments, table)}

@@ -23,7 +23,7 @@ from psycopg.rows import dict_row
 from processor.database.queries import queries
 from processor.errors import StoreUnavailable
 from processor.model import Delivery, EventSchema, Message, Registry
-from processor.sources.quarantine import QuarantineSource, Selection
+from processor.sources.quarantine import QuarantineSource, RejectionSelection
 from processor.validation.validator import Schemas
 from processor.wire.formats import Envelope
 from processor.wire.strict_json import JsonFault, read
@@ -48,7 +48,7 @@ _EVER = datetime(1, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TrialScope:
     """The version that is to be tried, and on what: of which age (None: any), and how many of each.
 
     `without` are the tenants to which it would not apply, since they have schemas of their own.
@@ -108,13 +108,13 @@ class Rejected:
 
 
 @dataclass(slots=True)
-class Report:
+class SchemaTrialReport:
     """What was found; None: not asked for. `tenants` counts by tenant, None: one that is not registered.
 
     `stopped` says that Ctrl-C came before the end.
     """
 
-    asked: Asked
+    asked: TrialScope
     stored: Stored | None = None
     rejected: Rejected | None = None
     tenants: dict[str | None, Counter[str]] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Report:
 
 def planned(
     registry: Registry, schema: EventSchema, id_scope: Sequence[str], since: datetime | None, limit: int
-) -> tuple[Asked, Registry]:
+) -> tuple[TrialScope, Registry]:
     """Give what is asked, and the registry as it would be with this schema as the next version."""
     same = [known for known in registry.schemas if known.event_type == schema.event_type]
     version = max((known.version for known in same if known.tenant_id == schema.tenant_id), default=0) + 1
@@ -136,25 +136,25 @@ def planned(
     scopes = registry.id_scopes
     if id_scope and not same:
         scopes = {**scopes, schema.event_type: tuple(id_scope)}
-    asked = Asked(schema, () if schema.tenant_id else tuple(sorted(own)), since, limit)
+    asked = TrialScope(schema, () if schema.tenant_id else tuple(sorted(own)), since, limit)
     return asked, replace(registry, schemas=(*registry.schemas, schema), id_scopes=scopes)
 
 
 def try_out(
     connection: Connection,
-    asked: Asked,
+    asked: TrialScope,
     then: Schemas,
     now: Schemas,
     *,
     against: Sequence[str],
     on_batch: Callable[[str, int], object] = lambda _what, _count: None,
-) -> Report:
+) -> SchemaTrialReport:
     """Judge what is there by the registry that `then` has; `now` has that of today. Changes nothing.
 
     `against` names "stored", "rejected" or both. Raises StoreUnavailable where the tables are too
     slow to read.
     """
-    report = Report(asked)
+    report = SchemaTrialReport(asked)
     try:
         if "stored" in against:
             report.stored = Stored()
@@ -181,7 +181,7 @@ def _too_slow() -> StoreUnavailable:
 
 def _try_stored(
     connection: Connection,
-    report: Report,
+    report: SchemaTrialReport,
     found: Stored,
     judges: tuple[Schemas, Schemas],
     on_batch: Callable[[str, int], object],
@@ -204,7 +204,9 @@ def _try_stored(
     found.is_all = found.reached is None
 
 
-def _judge_stored(report: Report, found: Stored, judges: tuple[Schemas, Schemas], row: Row) -> None:
+def _judge_stored(
+    report: SchemaTrialReport, found: Stored, judges: tuple[Schemas, Schemas], row: Row
+) -> None:
     event_type, text = report.asked.schema.event_type, row["payload"]
     counts = report.of(row["tenant_id"])
     then, now = judges
@@ -235,7 +237,7 @@ def _judge_stored(report: Report, found: Stored, judges: tuple[Schemas, Schemas]
         )
 
 
-def stored_texts(connection: Connection, asked: Asked) -> Iterator[str]:
+def stored_texts(connection: Connection, asked: TrialScope) -> Iterator[str]:
     """Give the payloads of the messages that are asked for, newest first. Raises as `try_out` does."""
     left = asked.limit
     try:
@@ -248,7 +250,7 @@ def stored_texts(connection: Connection, asked: Asked) -> Iterator[str]:
         raise _too_slow() from None
 
 
-def _stored_keys(connection: Connection, asked: Asked, found: Stored) -> Iterator[list[Row]]:
+def _stored_keys(connection: Connection, asked: TrialScope, found: Stored) -> Iterator[list[Row]]:
     """Give the keys of all messages that are asked for, newest first, and of one more beyond the limit.
 
     No index has the newest messages of a type. So this looks back over a span of time, and a longer one as
@@ -284,7 +286,7 @@ def _stored_keys(connection: Connection, asked: Asked, found: Stored) -> Iterato
 
 
 def _page_of_keys(
-    connection: Connection, asked: Asked, low: datetime, high: tuple[datetime, str, str, str], size: int
+    connection: Connection, asked: TrialScope, low: datetime, high: tuple[datetime, str, str, str], size: int
 ) -> list[Row]:
     names = ("high", "high_tenant_id", "high_message_id", "high_producer")
     bounds = dict(zip(names, high, strict=True)) | {"low": low, "limit": size}
@@ -317,7 +319,7 @@ def _parts(keys: Sequence[Row]) -> Iterator[list[Row]]:
 
 def _try_rejected(
     connection: Connection,
-    report: Report,
+    report: SchemaTrialReport,
     found: Rejected,
     judges: tuple[Schemas, Schemas],
     on_batch: Callable[[str, int], object],
@@ -360,12 +362,12 @@ def _judge_rejected(
 def _reason(schemas: Schemas, delivery: Delivery) -> str | None:
     verdict = schemas.validate(delivery)
     # Its tenant is registered when it is saved, within the bound of its queue.
-    return None if isinstance(verdict, Message) or verdict.newcomer else verdict.reason.value
+    return None if isinstance(verdict, Message) or verdict.new_tenant else verdict.reason.value
 
 
 def _deliveries(connection: Connection, ids: Sequence[int]) -> Iterator[Delivery]:
     for start in range(0, len(ids), _BODIES_PAGE):
-        selection = Selection(rejection_ids=ids[start : start + _BODIES_PAGE])
+        selection = RejectionSelection(rejection_ids=ids[start : start + _BODIES_PAGE])
         with _brief(connection):
             deliveries = QuarantineSource(connection, selection).receive(_BODIES_PAGE, 0)
         yield from deliveries

@@ -30,7 +30,7 @@ _HOLDERS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class StorageAlarmLimits:
     """What a holder may keep in open rejections, and from how many bytes on a tenant is an alarm."""
 
     rejected_bytes: int
@@ -47,7 +47,7 @@ class Large:
     full: bool = False
 
 
-def find_large(connection: Connection, limits: Limits) -> list[Large]:
+def find_large(connection: Connection, limits: StorageAlarmLimits) -> list[Large]:
     """List who keeps much, within a few seconds. Raises psycopg.Error, a time-out among them."""
     sql = queries("storage")
     with connection.transaction():
@@ -74,7 +74,7 @@ def find_large(connection: Connection, limits: Limits) -> list[Large]:
 class StorageAlarm:
     """Looks once a minute, and says what began and what is over. For one thread."""
 
-    def __init__(self, connect: Callable[[], Connection], limits: Limits) -> None:
+    def __init__(self, connect: Callable[[], Connection], limits: StorageAlarmLimits) -> None:
         self._connect = connect
         self._limits = limits
         self._look_at = 0.0

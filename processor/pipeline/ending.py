@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from processor.errors import ProcessorError
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 
 _COUNT_S_MAX = 3.0
 """For how long a queue is asked what it still has; an orchestrator waits for us meanwhile."""
@@ -21,7 +21,7 @@ _LATE_S = 2.0
 
 
 def left_behind(
-    patiences: Sequence[Patience],
+    retries: Sequence[OutageRetry],
     count: Callable[[], Mapping[str, int]],
     *,
     given_back: int,
@@ -29,15 +29,15 @@ def left_behind(
 ) -> str:
     """Say what keeps a run from being done; empty if it is done.
 
-    `patiences` are those with which it talked to its dependencies, the queue's last. `count` asks the queue
+    `retries` retried outages of its dependencies, the queue's last. `count` asks the queue
     for what it has, `given_back` are deliveries that had to be, and `asked_for_s` is the wait of a receive
     that has not come back (None: all have).
     """
-    broker = patiences[-1]
+    broker = retries[-1]
     found = [
-        f"{patience.dependency}: {patience.trouble or 'unavailable'}"
-        for patience in patiences
-        if not patience.working.is_set()
+        f"{retry.dependency}: {retry.trouble or 'unavailable'}"
+        for retry in retries
+        if not retry.working.is_set()
     ]
     silent = asked_for_s is not None and _silent_s(broker) > asked_for_s + _LATE_S
     if given_back:
@@ -54,7 +54,7 @@ def left_behind(
     return "; ".join(found)
 
 
-def _silent_s(broker: Patience) -> float:
+def _silent_s(broker: OutageRetry) -> float:
     return time.monotonic() - (broker.recovered_at if broker.answered_at is None else broker.answered_at)
 
 

@@ -1,6 +1,6 @@
 """What forgets the notes of settled deliveries, beside the writers and some times a second.
 
-source ─▶ told: arrived ─▶ [waiting] ─▶ Forgetter (a thread) ─▶ store
+source ─▶ told: arrived ─▶ [waiting] ─▶ SettledNoteCleaner (a thread) ─▶ store
 """
 
 import queue
@@ -16,17 +16,17 @@ _STOP_S = 3.0
 """For how long the end waits for the database; what is not forgotten by then stays noted."""
 
 
-class Store(Protocol):
+class NoteStore(Protocol):
     """What is asked of the database."""
 
     def forget_settled(self, queue: str, delivery_ids: Sequence[str]) -> None: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
 
 
-class Forgetter:
+class SettledNoteCleaner:
     """Forgets deliveries of one queue. Its thread and its store begin with the first that it is told of."""
 
-    def __init__(self, open_store: Callable[[], Store], queue_name: str) -> None:
+    def __init__(self, open_store: Callable[[], NoteStore], queue_name: str) -> None:
         self._open_store = open_store
         self._queue_name = queue_name
         self._waiting: queue.SimpleQueue[Sequence[str]] = queue.SimpleQueue()

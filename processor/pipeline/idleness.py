@@ -22,7 +22,7 @@ _AGREE_S_MAX = 2.0
 """How far apart two counts of nothing are: on AWS counts are approximate, and late."""
 
 
-class Company(Protocol):
+class Peers(Protocol):
     """The processes that share a run: none of them ends before all of them are quiet."""
 
     def say_quiet(self, quiet: bool) -> None:
@@ -32,7 +32,7 @@ class Company(Protocol):
         """Say whether every other process is quiet, or has ended because all were."""
 
 
-class Alone:
+class NoPeers:
     """The company of a process that runs by itself."""
 
     def say_quiet(self, quiet: bool) -> None:
@@ -43,7 +43,7 @@ class Alone:
         return True
 
 
-class Idleness:
+class IdleDetector:
     """Whether a run is idle, which takes `until_idle_s` of answers without a message. Safe to share.
 
     `count` asks the queue for what it has, by state. `calm` says whether nothing is held and nothing is away,
@@ -57,7 +57,7 @@ class Idleness:
         *,
         calm: Callable[[], bool],
         calm_since: Callable[[], float],
-        company: Company,
+        company: Peers,
     ) -> None:
         self._until_idle_s = until_idle_s
         self._agree_s = min(_AGREE_S_MAX, until_idle_s / 2)

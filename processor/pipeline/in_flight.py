@@ -21,13 +21,13 @@ _LARGE_BODIES_REMEMBERED = 0.9
 
 
 @dataclass(slots=True)
-class _Holding:
+class _ReceivedDelivery:
     delivery: Delivery
     received_at: float
     extend_at: float
 
 
-class Held:
+class InFlight:
     """The deliveries between receive and settle, by identity: the same message may be held twice.
 
     Each is to be extended `extend_after_s` after it was received, and after each time it was.
@@ -38,7 +38,7 @@ class Held:
         self._size_max = size_max
         self._bytes_max = bytes_max
         self._extend_after_s = extend_after_s
-        self._holdings: dict[int, _Holding] = {}
+        self._holdings: dict[int, _ReceivedDelivery] = {}
         self._bytes = 0
         self._asked = 0
         # What a body is expected to have: the mean of the last receives, slow to forget large ones.
@@ -102,7 +102,7 @@ class Held:
         now = time.monotonic()
         with self._changed:
             for delivery in deliveries:
-                self._holdings[id(delivery)] = _Holding(delivery, now, now + self._extend_after_s)
+                self._holdings[id(delivery)] = _ReceivedDelivery(delivery, now, now + self._extend_after_s)
                 self._bytes += len(delivery.body)
             came = sum(len(delivery.body) for delivery in deliveries)
             self._body_bytes = max(came / len(deliveries), self._body_bytes * _LARGE_BODIES_REMEMBERED)

@@ -7,7 +7,7 @@ RECEIVE_SIZE_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PipelineLimits:
     """How much at once and for how long; the settings of the same names explain each."""
 
     receivers: int = 3

@@ -9,7 +9,7 @@ from processor.runtime import metrics
 
 
 @dataclass(slots=True)
-class Tally:
+class OutcomeCounts:
     """How many deliveries came to which outcome in one run."""
 
     outcomes: Counter[str] = field(default_factory=Counter)

@@ -1,6 +1,6 @@
 """The running pipeline: receive, validate, save, settle, in workers that pass the same values on.
 
-    receivers ─▶ verdicts (bounded by Held) ─▶ writers ══COMMIT══▶ settlements ─▶ settlers
+    receivers ─▶ verdicts (bounded by InFlight) ─▶ writers ══COMMIT══▶ settlements ─▶ settlers
         ▲  └─▶ what takes time ─▶ judge ─▶ verdicts                                  │
         └──────────── heartbeat keeps what is held invisible to others ◀─────────────┘
 
@@ -20,13 +20,13 @@ import structlog
 from processor.errors import MustWait, SourceUnavailable, Stopped
 from processor.model import Delivery, Settlement, Verdict
 from processor.pipeline.ending import join_all, left_behind
-from processor.pipeline.idleness import Alone, Company, Idleness
-from processor.pipeline.in_flight import Held
-from processor.pipeline.limits import Limits
-from processor.pipeline.outcome_counts import Tally, count_outcomes
-from processor.pipeline.write_queue import Batches
+from processor.pipeline.idleness import IdleDetector, NoPeers, Peers
+from processor.pipeline.in_flight import InFlight
+from processor.pipeline.limits import PipelineLimits
+from processor.pipeline.outcome_counts import OutcomeCounts, count_outcomes
+from processor.pipeline.write_queue import WriteQueue
 from processor.runtime import metrics
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.sources import RunningSource, Source
 
 log = structlog.get_logger(__name__)
@@ -53,7 +53,7 @@ class Validator(Protocol):
     def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict: ...  # noqa: D102
 
 
-class Store(Protocol):
+class PipelineStore(Protocol):
     """What the pipeline asks of the database."""
 
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]: ...  # noqa: D102
@@ -63,7 +63,7 @@ class Store(Protocol):
 
 
 def once(
-    source: Source, validator: Validator, store: Store, *, limit: int, wait_s: float
+    source: Source, validator: Validator, store: PipelineStore, *, limit: int, wait_s: float
 ) -> list[Settlement]:
     """Take one batch through all four steps; gives what became of it. The meaning of the whole program."""
     deliveries = source.receive(limit, wait_s)
@@ -78,7 +78,7 @@ def once(
 class Pipeline:
     """One run of the pipeline over one source. Its workers are threads; one store a writer.
 
-    `database` and `broker` are the patience with which the two are talked to; `give_up` is the event that
+    `database` and `broker` retry outages of the two; `give_up` is the event that
     ends both, set when a stop takes longer than `stop_timeout_s`. `on_commit` is told of each batch.
     """
 
@@ -86,11 +86,11 @@ class Pipeline:
         self,
         source: RunningSource,
         validator: Validator,
-        stores: Sequence[Store],
+        stores: Sequence[PipelineStore],
         *,
-        limits: Limits,
-        database: Patience,
-        broker: Patience,
+        limits: PipelineLimits,
+        database: OutageRetry,
+        broker: OutageRetry,
         give_up: threading.Event,
         on_commit: OnCommit = lambda _verdicts, _settlements: None,
     ) -> None:
@@ -105,34 +105,34 @@ class Pipeline:
         self._stop_receiving = threading.Event()
         self._finished = threading.Event()
         self._more = threading.Event()
-        self._batches = Batches(
+        self._batches = WriteQueue(
             size_max=limits.batch_size_max, bytes_max=limits.batch_bytes_max, linger_s=limits.linger_s
         )
         self._unjudged: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._settlements: queue.SimpleQueue[list[Settlement] | None] = queue.SimpleQueue()
         self._workers: list[threading.Thread] = []
         self._failure: BaseException | None = None
-        self._idleness: Idleness | None = None
+        self._idleness: IdleDetector | None = None
         self._counting = threading.Lock()
-        self.held = Held(
+        self.held = InFlight(
             size_max=limits.buffer_size_max,
             bytes_max=limits.buffer_bytes_max,
             extend_after_s=limits.visibility_timeout_s / 3,
         )
-        self.tally = Tally()
+        self.tally = OutcomeCounts()
 
     # ── the run, from outside ─────────────────────────────────────────────────────────────────────────
 
     def run(
-        self, stop: threading.Event, until_idle_s: float | None = None, company: Company | None = None
-    ) -> Tally:
+        self, stop: threading.Event, until_idle_s: float | None = None, company: Peers | None = None
+    ) -> OutcomeCounts:
         """Work until `stop` is set, or the queue is idle for `until_idle_s`, in all processes of `company`.
 
         Stops cleanly: what was received is saved and settled, or given back after `stop_timeout_s`. Raises
         what a worker died of, as RuntimeError if it was no Exception; what it held is still in the queue.
         Raises Stopped, which says what is left, if it ends during an outage or something was given back.
         """
-        idleness = None if until_idle_s is None else self._idle_after(until_idle_s, company or Alone())
+        idleness = None if until_idle_s is None else self._idle_after(until_idle_s, company or NoPeers())
         self._idleness = idleness
         receivers = [
             self._worker(f"receiver-{place}", lambda place=place: self._receive(place))  # type: ignore[misc]
@@ -175,16 +175,16 @@ class Pipeline:
     def trouble(self) -> str:
         """Why nothing is being received now, in words; empty when all is well."""
         troubles = [
-            f"{patience.dependency}: {patience.trouble or 'unavailable'}"
-            for patience in (self._database, self._broker)
-            if not patience.working.is_set()
+            f"{retry.dependency}: {retry.trouble or 'unavailable'}"
+            for retry in (self._database, self._broker)
+            if not retry.working.is_set()
         ]
         if self._stop_receiving.is_set():
             troubles.append("stopping")
         return "; ".join(troubles)
 
-    def _idle_after(self, until_idle_s: float, company: Company) -> Idleness:
-        return Idleness(
+    def _idle_after(self, until_idle_s: float, company: Peers) -> IdleDetector:
+        return IdleDetector(
             until_idle_s,
             self._source.depth,
             calm=lambda: not self.held.size and not self.trouble,
@@ -332,7 +332,7 @@ class Pipeline:
         while (delivery := self._unjudged.get()) is not None:
             self._batches.put([self._validator.validate(delivery)])
 
-    def _write(self, store: Store) -> None:
+    def _write(self, store: PipelineStore) -> None:
         last = False
         while not last:
             items, last = self._batches.take(_PROBE_EVERY_S)
@@ -344,13 +344,13 @@ class Pipeline:
                     [self._read_alone(store, item) if isinstance(item, Delivery) else item for item in batch],
                 )
 
-    def _probe(self, store: Store) -> None:
+    def _probe(self, store: PipelineStore) -> None:
         """Ask an idle database whether it works, unless it has said so lately."""
         answered_at = self._database.answered_at
         if answered_at is None or time.monotonic() - answered_at >= _PROBE_EVERY_S:
             store.probe()
 
-    def _read_alone(self, store: Store, delivery: Delivery) -> Verdict:
+    def _read_alone(self, store: PipelineStore, delivery: Delivery) -> Verdict:
         """Read what may kill us, so that, if it does, it comes back before what is held beside it, and alone.
 
         Together they would come with every receive that it has left, to the dead-letter queue at the last.
@@ -362,7 +362,7 @@ class Pipeline:
             self.held.extend_in(hold_s / 2, delivery)
         return store.unread(delivery) or self._validator.validate(delivery)
 
-    def _save(self, store: Store, verdicts: list[Verdict]) -> None:
+    def _save(self, store: PipelineStore, verdicts: list[Verdict]) -> None:
         began = time.monotonic()
         settlements = store.save(verdicts)
         # Only here, behind the commit, do deliveries go on to be deleted.
@@ -391,7 +391,7 @@ class Pipeline:
             finally:
                 self.held.drop([settlement.delivery for settlement in settlements])
 
-    def _look_at(self, idleness: Idleness) -> None:
+    def _look_at(self, idleness: IdleDetector) -> None:
         while not self._stop_receiving.wait(_TICK_S):
             idleness.look()
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from processor.model import Delivery, Verdict
-from processor.store.save_order import Turn, turns
+from processor.store.save_order import SaveStage, parts_in_order
 
 Item: TypeAlias = Verdict | Delivery
 """A verdict, or a suspect delivery that has none yet."""
@@ -21,7 +21,7 @@ _PIECE_SIZE_MAX = 10
 """As many as one receive brings."""
 
 
-class Batches:
+class WriteQueue:
     """Pieces in, batches out, bounded in number and in bytes of bodies. Safe to share between threads.
 
     A batch exceeds `bytes_max` only where a single body does, or what was put together; `in_turn` parts that.
@@ -95,8 +95,8 @@ class Batches:
         return [ordinary, *alone] if ordinary else alone
 
     def _group_by_group(self, items: list[Item]) -> list[list[Item]]:
-        parts = turns(
-            [Turn.ALONE if isinstance(item, Delivery) else Turn.FIRST for item in items],
+        parts = parts_in_order(
+            [SaveStage.ALONE if isinstance(item, Delivery) else SaveStage.FIRST for item in items],
             lambda position: _delivery(items[position]).group,
         )
         return [

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from processor.runtime.worker_board import Row, Turn
+from processor.runtime.worker_board import JudgedDelivery, WorkerStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +47,17 @@ def threads_of(pid: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Observed:
     """When a turn was seen first, and what its thread had used by then."""
 
-    turn: Turn
+    turn: JudgedDelivery
     at: float
     times: CpuTimes
 
 
 @dataclass(frozen=True, slots=True)
 class _Age:
-    turn: Turn
+    turn: JudgedDelivery
     age_s: float
     run_s: float
 
@@ -67,7 +67,7 @@ class HangWatch:
 
     def __init__(
         self,
-        row: Row,
+        row: WorkerStatus,
         pid: int,
         *,
         limit_s: float,
@@ -81,7 +81,7 @@ class HangWatch:
         self._clock = clock
         self._times = times
         self._threads = threads
-        self._seen: dict[int, _Seen] = {}
+        self._seen: dict[int, _Observed] = {}
         self._beat: int | None = None
         self._beat_at = 0.0
         self._beat_waits: dict[int, float] = {}
@@ -109,13 +109,13 @@ class HangWatch:
 
     def _ages(self, now: float) -> list[_Age]:
         """Say of each turn for how long it has had a CPU, or did not ask for one."""
-        seen: dict[int, _Seen] = {}
+        seen: dict[int, _Observed] = {}
         ages = []
         for turn in self._row.turns():
             times = self._times(self._pid, turn.thread_id)
             before = self._seen.get(turn.slot)
             if before is None or before.turn != turn:
-                before = _Seen(turn, now, times)
+                before = _Observed(turn, now, times)
             seen[turn.slot] = before
             waited_s = times.wait_s - before.times.wait_s
             ages.append(_Age(turn, now - before.at - waited_s, times.run_s - before.times.run_s))

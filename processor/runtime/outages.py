@@ -27,7 +27,7 @@ _TELL_EVERY_S = 60.0
 """How often an outage that goes on is told of, unless its trouble becomes another."""
 
 
-class Patience:
+class OutageRetry:
     """One dependency's outages: who talks to it talks through this, who depends on it asks `working`.
 
     `stop` ends the waiting; what was attempted then ends with Stopped. Safe to share between threads.

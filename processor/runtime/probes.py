@@ -35,7 +35,9 @@ class Probes:
         self._trouble = trouble
         self._metrics = make_wsgi_app()
         try:
-            self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Handler)
+            self._server = make_server(
+                host, port, self._answer, server_class=_ProbesServer, handler_class=_QuietHandler
+            )
         except OSError as error:
             raise SettingsError(
                 f"{setting}: {host}:{port} can't be listened on ({error.strerror}); "
@@ -80,11 +82,11 @@ def _json(start_response: "StartResponse", *, ok: bool, body: dict[str, Any]) ->
     return [orjson.dumps(body)]
 
 
-class _Server(ThreadingMixIn, WSGIServer):
+class _ProbesServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
-class _Handler(WSGIRequestHandler):
+class _QuietHandler(WSGIRequestHandler):
     timeout = 10
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 - the inherited signature

@@ -17,7 +17,7 @@ _ALLOCATIONS_PER_COLLECTION = 50_000
 to twenty per cent more messages a second were measured with this, on two cores."""
 
 
-def settle_down(keep_to_one_core: str, place: int) -> int | None:
+def tune_process(keep_to_one_core: str, place: int) -> int | None:
     """Keep to one core if asked to, and collect garbage less often; gives the core, or None.
 
     `keep_to_one_core` is the setting (auto, on, off); `place` tells processes side by side apart, so that

@@ -23,7 +23,7 @@ from typing import NoReturn, Protocol
 import structlog
 
 from processor.runtime.hangs import HangWatch
-from processor.runtime.worker_board import Board, Row
+from processor.runtime.worker_board import WorkerStatus, WorkerStatuses
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 
 
-class Event(Protocol):
+class StopEvent(Protocol):
     """What the supervisor asks of a threading.Event."""
 
     def is_set(self) -> bool: ...  # noqa: D102
@@ -55,18 +55,18 @@ class Event(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What a worker is told: its place among the others, its row of the board, and what hung before it.
+    """What a worker is told: its place among the others, its row in shared memory, and what hung before it.
 
     `hung` are ids of deliveries at which workers of this supervisor hung; whoever has written them down says
-    so on the board. `parent` is the supervisor's process id; None: there is none.
+    so in its row. `parent` is the supervisor's process id; None: there is none.
     """
 
     place: int
-    row: Row = field(default_factory=lambda: Board().rows[0])
+    row: WorkerStatus = field(default_factory=lambda: WorkerStatuses().rows[0])
     hung: tuple[str, ...] = ()
     parent: int | None = None
 
-    def follow(self, stop_gently: Event, stop_now: Event) -> None:
+    def follow(self, stop_gently: StopEvent, stop_now: StopEvent) -> None:
         """Show the supervisor that we run, and obey it; stop as if told to when it is gone. Alone do nothing.
 
         Linux ends us with the supervisor; elsewhere its process id is asked for now and then.
@@ -93,8 +93,8 @@ def alone() -> Worker:
 
 
 @dataclass(slots=True)
-class _Child:
-    row: Row
+class _WorkerProcess:
+    row: WorkerStatus
     pid: int | None = None
     watch: HangWatch | None = None
     hung: tuple[str, ...] = ()
@@ -122,15 +122,15 @@ class Supervisor:
         *,
         judge_timeout_s: float,
         stop_timeout_s: float,
-        stop_gently: Event,
-        stop_now: Event,
+        stop_gently: StopEvent,
+        stop_now: StopEvent,
     ) -> None:
         self._work = work
         self._judge_timeout_s = judge_timeout_s
         self._stop_timeout_s = stop_timeout_s
         self._stop_gently = stop_gently
         self._stop_now = stop_now
-        self._children = [_Child(row) for row in Board(workers).rows]
+        self._children = [_WorkerProcess(row) for row in WorkerStatuses(workers).rows]
         self._restarts = workers > 1
         self._looked_at = time.monotonic()
         self._code = 0
@@ -180,10 +180,10 @@ class Supervisor:
                 self.hung += tuple(hung)
                 os.kill(child.pid, signal.SIGKILL)
 
-    def _alive(self) -> list[_Child]:
+    def _alive(self) -> list[_WorkerProcess]:
         return [child for child in self._children if child.pid is not None]
 
-    def _reap(self, child: _Child) -> None:
+    def _reap(self, child: _WorkerProcess) -> None:
         assert child.pid is not None  # noqa: S101 - of those that are alive
         pid, status = os.waitpid(child.pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
         if not pid:
@@ -196,7 +196,7 @@ class Supervisor:
         child.pid, child.hung = None, ()
         self._ended(child, os.waitstatus_to_exitcode(status))
 
-    def _ended(self, child: _Child, code: int) -> None:
+    def _ended(self, child: _WorkerProcess, code: int) -> None:
         if self._stop_gently.is_set() and (child.is_hung or (code < 0 and self._restarts)):
             # Nobody follows it who would finish what it held.
             code = _UNFINISHED
@@ -242,7 +242,7 @@ class Supervisor:
 
     # ── the beginning of a worker ─────────────────────────────────────────────────────────────────────
 
-    def _fork(self, child: _Child) -> None:
+    def _fork(self, child: _WorkerProcess) -> None:
         # Blocked, so that a stop comes before, and no worker is made, or after, when it can be told.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         try:

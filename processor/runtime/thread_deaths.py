@@ -24,7 +24,7 @@ _MARGIN_S = 5.0
 
 
 @contextmanager
-def ended_by_a_dead_thread(stop_timeout_s: float) -> Iterator[None]:
+def exit_on_thread_death(stop_timeout_s: float) -> Iterator[None]:
     """Let any thread's death stop the process as SIGTERM does, and the block then end by SystemExit(1).
 
     What takes longer than `stop_timeout_s` and a margin is ended where it stands.

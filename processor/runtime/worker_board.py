@@ -39,7 +39,7 @@ _write_turn = Struct(f"=Q{_ID_BYTES_MAX}s").pack_into
 """A turn's number and its delivery's id, filled up with zeros."""
 
 
-class Judge(Protocol):
+class WaitingJudge(Protocol):
     """Whoever gives verdicts, by the registry that was last installed."""
 
     @property
@@ -50,7 +50,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class JudgedDelivery:
     """One thread at one delivery: `number` grows with each delivery that the thread begins to judge."""
 
     slot: int
@@ -58,21 +58,21 @@ class Turn:
     thread_id: int
 
 
-class Board:
-    """Memory that is shared with processes forked later: one row for each worker."""
+class WorkerStatuses:
+    """The status of each worker, in memory that is shared with processes forked later."""
 
     def __init__(self, workers: int = 1) -> None:
         # Of no file; pages that nobody writes to take no memory.
         self._memory = mmap.mmap(-1, workers * _ROW_BYTES)
-        self.rows = [Row(self, self._memory, place) for place in range(workers)]
+        self.rows = [WorkerStatus(self, self._memory, place) for place in range(workers)]
 
 
-class Row:
+class WorkerStatus:
     """What one worker says; the worker writes, and the supervisor reads, clears and tells it to hurry."""
 
-    def __init__(self, board: Board, memory: mmap.mmap, place: int) -> None:
+    def __init__(self, statuses: WorkerStatuses, memory: mmap.mmap, place: int) -> None:
         self.place = place
-        self._board = board
+        self._statuses = statuses
         self._memory = memory
         self._start = place * _ROW_BYTES
         self._words = memoryview(memory)[self._start : self._start + _ROW_BYTES].cast("Q")
@@ -91,7 +91,7 @@ class Row:
 
     def others_quiet(self) -> bool:
         """Say whether every other worker of this supervisor is quiet, or has ended for good. Alone: True."""
-        return all(row.quiet for row in self._board.rows if row.place != self.place)
+        return all(row.quiet for row in self._statuses.rows if row.place != self.place)
 
     def say_noted(self) -> None:
         """Say that what hung is written down, and need not be told to the next worker."""
@@ -174,11 +174,11 @@ class Row:
         """How often it has beaten; 0 before the first beat."""
         return self._words[_BEAT]
 
-    def turns(self) -> list[Turn]:
+    def turns(self) -> list[JudgedDelivery]:
         """Give the threads that are judging now."""
         words = self._words
         return [
-            Turn(slot, number, words[self._word_of(slot) + _THREAD])
+            JudgedDelivery(slot, number, words[self._word_of(slot) + _THREAD])
             for slot in range(_SLOTS)
             if (number := words[self._word_of(slot) + _TURN])
         ]
@@ -195,13 +195,13 @@ class Row:
         return (_HEADER_BYTES + slot * _SLOT_BYTES) // _WORD_BYTES
 
 
-class Watched(threading.local):
-    """Judges as `judge` does, and says on the board which delivery each thread judges.
+class ReportingJudge(threading.local):
+    """Judges as `judge` does, and notes in the shared memory which delivery each thread judges.
 
     It is made anew in each thread that asks, so that `validate` finds the thread's own slot without a search.
     """
 
-    def __init__(self, judge: Judge, row: Row) -> None:
+    def __init__(self, judge: WaitingJudge, row: WorkerStatus) -> None:
         self._judge = judge
         self.validate = row.watched(judge.validate)
 

@@ -14,8 +14,8 @@ The way of a schema, from a file to verdicts:
                       through client in a process of its own (process), in the language of frames
     lint/             linting: what is suspicious; unknown_words, same_value (contradictions)
     compare/          differences: what a version changes, in words; compatibility: whether one accepts
-                      all that another accepts; comparing: both in a process of its own; conjunctions, normal_form,
-                      payloads and plain_differences serve them
+                      all that another accepts; comparing: both in a process of its own; conjunctions,
+                      normal_form, payloads and plain_differences serve them
     spelling          schemas rewritten as draft 2020-12
     inferring         a schema proposed from samples
     wording           how values and lists of names stand in a message

@@ -7,7 +7,7 @@ import jsonschema_rs
 from processor.errors import SettingsError
 from processor.schemas.dialects import DRAFT_2020, Dialect, dialect_of
 from processor.schemas.form_faults import form_fault
-from processor.schemas.references import Document, missing
+from processor.schemas.references import SchemaDocument, missing
 from processor.schemas.schema_text import DEPTH_MAX, schema_text
 from processor.wire.json_pointer import pointer
 
@@ -41,7 +41,7 @@ def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs
 
 def _compiled(definition: dict[str, Any] | bool, dialect: Dialect, formats: str) -> jsonschema_rs.Validator:
     _check_size(definition)
-    document = Document(definition, dialect)
+    document = SchemaDocument(definition, dialect)
     if others := document.foreign():
         raise SettingsError(missing([("", other) for other in others]))
     document.flatten()

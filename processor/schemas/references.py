@@ -29,7 +29,7 @@ class Reference(NamedTuple):
     fragment: str
 
 
-class Document:
+class SchemaDocument:
     """A schema with all that stands in it, every id and reference in it a URI that the library can read.
 
     Raises SettingsError for a `$schema` that is no draft.

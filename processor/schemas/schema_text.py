@@ -126,7 +126,7 @@ def _placed(text: str, words: str) -> str:
     return words if path is None else f"at {pointer(path) or '(root)'}: {words}"
 
 
-class _Fault:
+class _RefusedValue:
     """Stands for a value that is refused."""
 
 
@@ -137,7 +137,10 @@ class _Pairs(list[tuple[str, Any]]):
 def _first_fault(text: str) -> _Path | None:
     """Find the first value that is refused for itself, of which the reader says no place."""
     decoder = json.JSONDecoder(
-        object_pairs_hook=_Pairs, parse_int=_checked, parse_float=_checked, parse_constant=lambda _: _Fault()
+        object_pairs_hook=_Pairs,
+        parse_int=_checked,
+        parse_float=_checked,
+        parse_constant=lambda _: _RefusedValue(),
     )
     try:
         return next(_faults((), decoder.decode(text)), None)
@@ -145,17 +148,17 @@ def _first_fault(text: str) -> _Path | None:
         return None
 
 
-def _checked(digits: str) -> _Fault | None:
+def _checked(digits: str) -> _RefusedValue | None:
     try:
         strict_json.read(digits, 1)
     except strict_json.JsonFault:
-        return _Fault()
+        return _RefusedValue()
     return None
 
 
 def _faults(path: _Path, value: Any) -> Iterator[_Path]:  # noqa: ANN401 - any JSON value
     match value:
-        case _Fault():
+        case _RefusedValue():
             yield path
         case _Pairs():
             seen: set[str] = set()

@@ -15,7 +15,7 @@ _STEP_S = 0.01
 
 
 @dataclass(slots=True)
-class _Held:
+class _Received:
     delivery_id: str
     body: bytes
     attributes: Mapping[str, Attribute]
@@ -38,14 +38,14 @@ class MemorySource:
         self.queue = queue
         self._visibility_timeout_s = visibility_timeout_s
         self._clock = clock
-        self._messages: dict[str, _Held] = {}
+        self._messages: dict[str, _Received] = {}
         self._lock = threading.Lock()
 
     def send(self, body: bytes, attributes: Mapping[str, Attribute] | None = None) -> str:
         """Put a message on the queue; gives its delivery id."""
         delivery_id = str(uuid.uuid4())
         with self._lock:
-            self._messages[delivery_id] = _Held(
+            self._messages[delivery_id] = _Received(
                 delivery_id, body, from_outside(attributes or {}), datetime.now(UTC)
             )
         return delivery_id
@@ -89,10 +89,10 @@ class MemorySource:
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def _ready(self, now: float) -> list[_Held]:
+    def _ready(self, now: float) -> list[_Received]:
         return [held for held in self._messages.values() if held.visible_at <= now]
 
-    def _hand_over(self, held: _Held, now: float) -> Delivery:
+    def _hand_over(self, held: _Received, now: float) -> Delivery:
         held.receive_count += 1
         held.visible_at = now + self._visibility_timeout_s
         held.receipt = f"{held.delivery_id}#{held.receive_count}"

@@ -19,7 +19,7 @@ from processor.wire.formats import Attribute
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class RejectionSelection:
     """Which rejections are meant; None means any. `since` is included, `until` is not."""
 
     rejection_ids: Sequence[int] | None = None
@@ -45,7 +45,11 @@ class QuarantineSource:
     """
 
     def __init__(
-        self, connection: psycopg.Connection[Any], selection: Selection, *, key_days: int | None = None
+        self,
+        connection: psycopg.Connection[Any],
+        selection: RejectionSelection,
+        *,
+        key_days: int | None = None,
     ) -> None:
         self._connection = connection
         self._selection = selection
@@ -115,12 +119,12 @@ def _attribute(value: str | Mapping[str, str]) -> Attribute:
     return value if isinstance(value, str) else base64.b64decode(value["base64"])
 
 
-def take_back(connection: psycopg.Connection[Any], selection: Selection) -> None:
+def take_back(connection: psycopg.Connection[Any], selection: RejectionSelection) -> None:
     """Open those of the selection that are named by their ids and that a rule discarded."""
     if selection.rejection_ids:
         connection.execute(queries("rejections")["take_back"], selection.parameters())
 
 
-def discard(connection: psycopg.Connection[Any], selection: Selection) -> int:
+def discard(connection: psycopg.Connection[Any], selection: RejectionSelection) -> int:
     """Give up the selected open rejections; gives how many. The rows stay."""
     return connection.execute(queries("rejections")["discard"], selection.parameters()).rowcount

@@ -1,6 +1,6 @@
 """Tenants that are registered by the save that sees them, where their queue says so.
 
-verdicts ─▶ newcomers? ─▶ register_tenants: a transaction of its own ─▶ a newer registry ─▶ verdicts again
+verdicts ─▶ new_tenants? ─▶ register_tenants: a transaction of its own ─▶ a newer registry ─▶ verdicts again
 
 What is registered stays so, whatever becomes of the save: the delivery is still in its queue, and is stored
 the next time. Only an event that is valid otherwise registers its tenant, so that garbage registers none.
@@ -21,7 +21,7 @@ _NAMED_MAX = 50
 """Tenants named in the log by one batch; the others are counted. `processor tenant list` shows all."""
 
 
-def register_newcomers(
+def register_new_tenants(
     connection: psycopg.Connection[Any],
     sql: Mapping[str, str],
     verdicts: Sequence[Verdict],
@@ -32,11 +32,11 @@ def register_newcomers(
     """
     names: dict[tuple[str, int], set[str]] = {}
     for verdict in verdicts:
-        if isinstance(verdict, Rejection) and verdict.newcomer is not None:
+        if isinstance(verdict, Rejection) and verdict.new_tenant is not None:
             judged = verdict.delivery.queue, verdict.registry_version
-            names.setdefault(judged, set()).add(verdict.newcomer)
-    for (queue, version), newcomers in sorted(names.items()):
-        asked = {"queue": queue, "names": sorted(newcomers), "version": version}
+            names.setdefault(judged, set()).add(verdict.new_tenant)
+    for (queue, version), new_tenants in sorted(names.items()):
+        asked = {"queue": queue, "names": sorted(new_tenants), "version": version}
         rows = connection.execute(sql["register_tenants"], asked).fetchall()
         registered = [name for (name,) in rows]
         metrics.tenants_registered.inc(len(registered))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 
-class Turn(Enum):
+class SaveStage(Enum):
     """When a delivery is saved, if what is before it in its group lets it."""
 
     FIRST = auto()
@@ -15,13 +15,13 @@ class Turn(Enum):
     """By itself, last."""
 
 
-def turns(kinds: Sequence[Turn], group: Callable[[int], str | None]) -> list[list[int]]:
+def parts_in_order(kinds: Sequence[SaveStage], group: Callable[[int], str | None]) -> list[list[int]]:
     """Part positions into what is saved together; the parts are to be saved one after the other.
 
     Only what comes later in the same `group` (None: in none) has to wait for what is before it, so that a
     group keeps its order: it may come in a later part than its kind, or join what is SECOND.
     """
-    if kinds.count(Turn.FIRST) == len(kinds):
+    if kinds.count(SaveStage.FIRST) == len(kinds):
         # Nearly always, and then there is nothing to part.
         return [list(range(len(kinds)))] if kinds else []
     # The first two parts are those of their kinds; after them, one begins with each that is alone.
@@ -31,12 +31,12 @@ def turns(kinds: Sequence[Turn], group: Callable[[int], str | None]) -> list[lis
     for position, kind in enumerate(kinds):
         name = group(position)
         least = 0 if name is None else not_before.get(name, 0)
-        if kind is Turn.ALONE:
+        if kind is SaveStage.ALONE:
             parts.append([position])
             ends_alone = True
             place = len(parts) - 1
         else:
-            place = max(least, 0 if kind is Turn.FIRST else 1)
+            place = max(least, 0 if kind is SaveStage.FIRST else 1)
             if place > 1:
                 if ends_alone:
                     parts.append([])

@@ -31,12 +31,12 @@ from processor.model import (
     Verdict,
 )
 from processor.runtime import metrics
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.store.database_rejections import blames_content, too_slow, unstorable
-from processor.store.new_tenants import register_newcomers
+from processor.store.new_tenants import register_new_tenants
 from processor.store.registry_rows import read_registry
 from processor.store.rows import messages_document
-from processor.store.save_order import Turn, turns
+from processor.store.save_order import SaveStage, parts_in_order
 from processor.store.save_statements import KeyVanished, Statements, let_settle
 from processor.wire.sender_rights import VOID
 
@@ -88,7 +88,7 @@ class Store:
         self,
         connect: Callable[[], Connection],
         judge: Judge,
-        patience: Patience,
+        retry: OutageRetry,
         *,
         timeout_s: float,
         alone: bool = False,
@@ -98,7 +98,7 @@ class Store:
     ) -> None:
         self._connect = connect
         self._judge = judge
-        self._patience = patience
+        self._retry = retry
         self._alone = alone
         self._keys_by_settings = keys_by_settings
         self._judge_unread = judge_unread
@@ -119,22 +119,22 @@ class Store:
         """
         settled: dict[int, Settlement] = {}
         kinds = [_turn(verdict.delivery) for verdict in verdicts]
-        for positions in turns(kinds, lambda position: verdicts[position].delivery.group):
+        for positions in parts_in_order(kinds, lambda position: verdicts[position].delivery.group):
             together = [verdicts[position] for position in positions]
             let_settle(together)
-            settled.update(zip(positions, self._patience(partial(self._attempt, together)), strict=True))
+            settled.update(zip(positions, self._retry(partial(self._attempt, together)), strict=True))
         return [settled[position] for position in range(len(verdicts))]
 
     def load_registry(self) -> None:
         """Install the registry as it stands now, so that the first verdicts are not made in vain."""
-        self._patience(partial(self._attempt, ()))
+        self._retry(partial(self._attempt, ()))
 
     def probe(self) -> None:
         """Ask the database for a sign of life over the connection of the saves, once.
 
         That it works, or does not, is noted as after a save. Raises StoreFault where the cause is ours.
         """
-        self._patience.probe(self._ask)
+        self._retry.probe(self._ask)
 
     def unread(self, suspect: Delivery) -> Verdict | None:
         """Note that a suspect is about to be read; give a verdict if it must not be read any more.
@@ -142,20 +142,20 @@ class Store:
         The note goes with its outcome. Outages are waited out, and it raises as `save` does.
         """
         key = {"queue": suspect.queue, "delivery_id": suspect.lasting_id}
-        row = self._patience(partial(self._note, "note_attempt", key))
+        row = self._retry(partial(self._note, "note_attempt", key))
         return self._judge_unread(suspect, Tries() if row is None else Tries(row[0], row[1]))
 
     def note_hangs(self, queue: str, delivery_ids: Sequence[str], *, keep_days: int) -> None:
         """Note that readers hung at these deliveries, and forget notes older than `keep_days`."""
         if delivery_ids:
             hung = {"queue": queue, "delivery_ids": list(delivery_ids)}
-            self._patience(partial(self._note, "note_hangs", hung))
-        self._patience(partial(self._note, "forget_notes", {"days": keep_days}))
+            self._retry(partial(self._note, "note_hangs", hung))
+        self._retry(partial(self._note, "forget_notes", {"days": keep_days}))
 
     def forget_settled(self, queue: str, delivery_ids: Sequence[str]) -> None:
         """Forget the notes of deliveries whose acknowledgement has arrived. Raises as `save` does."""
         settled = {"queue": queue, "delivery_ids": list(delivery_ids)}
-        self._patience(partial(self._note, "forget_settled", settled))
+        self._retry(partial(self._note, "forget_settled", settled))
 
     def close(self) -> None:
         """Close the connection; a later save opens a new one."""
@@ -206,10 +206,10 @@ class Store:
 
     def _register(self, verdicts: Sequence[Verdict]) -> None:
         # Before the transaction: whoever holds the registry shared, and then wants it alone, waits for ever.
-        if any(isinstance(verdict, Rejection) and verdict.newcomer for verdict in verdicts):
+        if any(isinstance(verdict, Rejection) and verdict.new_tenant for verdict in verdicts):
             connection = self._open()
             with self._deadline.over(connection):
-                register_newcomers(connection, self._sql, verdicts)
+                register_new_tenants(connection, self._sql, verdicts)
 
     def _ask(self) -> None:
         connection = self._open()
@@ -385,9 +385,9 @@ def _sees_all(verdict: Verdict) -> bool:
     return verdict.delivery.redelivered or (isinstance(verdict, Message) and verdict.event_type == VOID)
 
 
-def _turn(delivery: Delivery) -> Turn:
+def _turn(delivery: Delivery) -> SaveStage:
     if delivery.receive_count == 1:
-        return Turn.FIRST
+        return SaveStage.FIRST
     if delivery.suspect:
-        return Turn.ALONE
-    return Turn.SECOND if delivery.redelivered else Turn.FIRST
+        return SaveStage.ALONE
+    return SaveStage.SECOND if delivery.redelivered else SaveStage.FIRST

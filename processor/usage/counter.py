@@ -25,7 +25,7 @@ _FETCH_SIZE = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class CountSelection:
     """Whose counts (`tenant_id` None: of all tenants, added up), grouped by what, and by which meters.
 
     `meters` empty: by whichever there are. With a `run_id`, of what that run has stored alone.
@@ -55,7 +55,7 @@ class Counts:
     tenants: int
 
 
-def find_counters(connection: Connection, selection: Selection) -> Mapping[str, list[int]]:
+def find_counters(connection: Connection, selection: CountSelection) -> Mapping[str, list[int]]:
     """Give the meters to count by, by event type.
 
     Raises NotFound where there is none or no such tenant, SettingsError where one would have to choose, and
@@ -79,7 +79,7 @@ def find_counters(connection: Connection, selection: Selection) -> Mapping[str, 
     }
 
 
-def write_counts(connection: Connection, directory: Path, selection: Selection) -> Counts:
+def write_counts(connection: Connection, directory: Path, selection: CountSelection) -> Counts:
     """Write a file for each event type that is counted, all of one snapshot; nothing else is touched.
 
     Raises as find_counters does, and SettingsError where the directory can't be written to.
@@ -159,7 +159,7 @@ def _choose(counters: Sequence[_Counter]) -> list[int]:
     return [counter.meter_id for counter in chosen]
 
 
-def _no_counter(selection: Selection) -> str:
+def _no_counter(selection: CountSelection) -> str:
     which = f" named {' or '.join(selection.meters)}" if selection.meters else ""
     whose = "" if selection.tenant_id is None else f" for tenant {selection.tenant_id!r}"
     name = selection.group_name
@@ -175,7 +175,7 @@ def _no_counter(selection: Selection) -> str:
     )
 
 
-def _parameters(selection: Selection) -> dict[str, Any]:
+def _parameters(selection: CountSelection) -> dict[str, Any]:
     return {
         "tenant_id": selection.tenant_id,
         "group_name": selection.group_name,

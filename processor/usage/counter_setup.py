@@ -13,7 +13,7 @@ from processor.database.queries import queries
 from processor.errors import SettingsError
 from processor.operations import registry
 from processor.usage import meters
-from processor.usage.doubts import Doubt
+from processor.usage.doubts import PossibleMiss
 from processor.usage.meters import Definition
 from processor.usage.selection import Connection
 
@@ -29,7 +29,7 @@ class SetUp:
 
     made: list[str] = field(default_factory=list)
     unscoped: list[str] = field(default_factory=list)
-    doubts: list[Doubt] = field(default_factory=list)
+    doubts: list[PossibleMiss] = field(default_factory=list)
 
 
 def set_up(connection: Connection, tenant_id: str, event_types: Sequence[str], *, shared: bool) -> SetUp:

@@ -16,7 +16,7 @@ _REFERENCES_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class PossibleMiss:
     """A schema, by event type, tenant (None: shared) and version, and what it does not say of a pointer."""
 
     event_type: str
@@ -33,7 +33,7 @@ def doubts_of(
     group_pointers: Sequence[str],
     *,
     text_amounts: bool = False,
-) -> Iterator[Doubt]:
+) -> Iterator[PossibleMiss]:
     """Give what one schema (tenant_id, version, definition as text) leaves open of what a meter looks for."""
     definition = _value(schema["definition"])
     wanted = [(pointer, _SCALARS, "a text, number or boolean") for pointer in group_pointers]
@@ -44,7 +44,7 @@ def doubts_of(
     for pointer, kinds, words in wanted:
         why = _open_question(definition, pointer, kinds, words)
         if why:
-            yield Doubt(event_type, schema["tenant_id"], schema["version"], pointer, why)
+            yield PossibleMiss(event_type, schema["tenant_id"], schema["version"], pointer, why)
 
 
 def _value(text: str) -> Any:  # noqa: ANN401 - any JSON value

@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 
 from processor.database.queries import queries
 from processor.errors import Busy, NotFound, ProcessorError, SettingsError
-from processor.usage.doubts import Doubt, doubts_of
+from processor.usage.doubts import PossibleMiss, doubts_of
 from processor.usage.selection import Connection, Row
 
 GROUPS_MAX = 4
@@ -161,7 +161,7 @@ def allow_text_amounts(connection: Connection, meter: str, tenant_id: str | None
     return one_meter(connection, meter, row["tenant_id"]), done
 
 
-def doubts(connection: Connection, definition: Definition) -> list[Doubt]:
+def doubts(connection: Connection, definition: Definition) -> list[PossibleMiss]:
     """Name the schemas in force that don't obviously keep from the meter what it can't count."""
     parameters = {"event_type": definition.event_type, "tenant_id": definition.tenant_id}
     with connection.cursor(row_factory=dict_row) as cursor:

@@ -9,14 +9,14 @@ from psycopg.rows import dict_row
 
 from processor.database.queries import queries
 from processor.errors import SettingsError
-from processor.usage.selection import Connection, Row, Selection, choose, digits, moment
+from processor.usage.selection import Connection, Row, TotalsSelection, choose, digits, moment
 
 _PAGE = 2000
 
 
 @contextmanager
 def totals(
-    connection: Connection, selection: Selection, groups: Mapping[str, str], *, limit: int | None = None
+    connection: Connection, selection: TotalsSelection, groups: Mapping[str, str], *, limit: int | None = None
 ) -> Iterator[tuple[list[str], Iterator[Row]]]:
     """Ask for the totals of a selection in which each of `groups` has that value; `limit` None: for all.
 

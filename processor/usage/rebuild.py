@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.rows import dict_row
 
-from processor.database.books_lock import books_held
+from processor.database.books_lock import maintenance_lock
 from processor.database.queries import queries
 from processor.errors import NotFound, SettingsError
-from processor.usage.selection import Chosen, Connection, Row, Selection, choose, digits, moment
+from processor.usage.selection import Chosen, Connection, Row, TotalsSelection, choose, digits, moment
 
 STEP_SIZE = 500
 """As many totals are changed in one transaction: savers wait for no more than that."""
@@ -42,7 +42,7 @@ class Rebuilt:
 
 def rebuild(
     connection: Connection,
-    selection: Selection,
+    selection: TotalsSelection,
     *,
     dry_run: bool = False,
     on_step: Callable[[int], object] = lambda _added: None,
@@ -58,7 +58,7 @@ def rebuild(
         raise NotFound("which meter? `processor meter list` shows those there are")
     connection.execute(sql["prepare_rebuild"])
     chosen = choose(connection, selection)
-    with books_held(connection) as still_held:
+    with maintenance_lock(connection) as still_held:
         if dry_run:
             with connection.transaction(force_rollback=True):
                 return _find(connection, chosen, selection)
@@ -67,7 +67,7 @@ def rebuild(
         return rebuilt
 
 
-def _find(connection: Connection, chosen: Chosen, selection: Selection) -> Rebuilt:
+def _find(connection: Connection, chosen: Chosen, selection: TotalsSelection) -> Rebuilt:
     """Cover the windows, and set down what the totals lack."""
     sql = queries("usage")
     # The windows of a shared meter are covered for all tenants, or else for none.

@@ -17,7 +17,7 @@ Row: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class TotalsSelection:
     """What is asked for; None means any. Windows are chosen by when they begin: from, and before until."""
 
     tenant_id: str | None = None
@@ -39,7 +39,7 @@ class Chosen:
     parameters: dict[str, Any]
 
 
-def choose(connection: Connection, selection: Selection) -> Chosen:
+def choose(connection: Connection, selection: TotalsSelection) -> Chosen:
     """Look up what is selected.
 
     Raises NotFound for an unknown tenant or meter, SettingsError for windows that make no sense.
@@ -80,7 +80,7 @@ def _require_tenant(connection: Connection, tenant_id: str | None) -> None:
         raise NotFound(f"no tenant {tenant_id!r}; `processor tenant list` shows those there are")
 
 
-def _meters(connection: Connection, selection: Selection) -> list[Row]:
+def _meters(connection: Connection, selection: TotalsSelection) -> list[Row]:
     parameters = {"meter": selection.meter, "tenant_id": selection.tenant_id}
     try:
         with connection.cursor(row_factory=dict_row) as cursor:
@@ -100,7 +100,7 @@ def _meters(connection: Connection, selection: Selection) -> list[Row]:
     return windowed
 
 
-def _stored_between(meters: list[Row], selection: Selection) -> tuple[datetime | None, datetime | None]:
+def _stored_between(meters: list[Row], selection: TotalsSelection) -> tuple[datetime | None, datetime | None]:
     """Between which moments all messages of the windows were stored, as far as the meters' limits say."""
     earlier = _longest(meter["stored_earlier"] for meter in meters)
     later = _longest(meter["stored_later"] for meter in meters)

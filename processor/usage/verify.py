@@ -16,7 +16,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from processor.database.queries import queries
-from processor.usage.selection import Connection, Row, Selection, choose, digits, moment
+from processor.usage.selection import Connection, Row, TotalsSelection, choose, digits, moment
 
 LISTED_MAX = 20
 """As many of each problem are printed; JSON has the first thousand."""
@@ -42,7 +42,7 @@ _MEANINGS = {
 
 
 @dataclass(slots=True)
-class Report:
+class VerifyReport:
     """What verify found.
 
     `totals` and `messages` count what was compared, `misses` the messages that a meter could not count, which
@@ -101,7 +101,7 @@ class Report:
         yield "the totals hold" if self.holds else "THE TOTALS DO NOT HOLD"
 
 
-def verify(connection: Connection, selection: Selection = Selection()) -> Report:  # noqa: B008 - it is frozen
+def verify(connection: Connection, selection: TotalsSelection = TotalsSelection()) -> VerifyReport:  # noqa: B008 - it is frozen
     """Compare the totals with the messages, and the lines with the totals; other sessions may go on writing.
 
     The connection must be in autocommit mode and see all rows. Raises NotFound for an unknown tenant or
@@ -116,7 +116,7 @@ def verify(connection: Connection, selection: Selection = Selection()) -> Report
         compared = cursor.execute(sql["compare_totals"], parameters, prepare=False).fetchall()
         removed = cursor.execute(sql["removed_windows"], parameters, prepare=False).fetchall()
         [summary, *_] = compared
-        report = Report(
+        report = VerifyReport(
             totals=summary["total_count"],
             messages=summary["message_count"],
             misses=summary["miss_count"],

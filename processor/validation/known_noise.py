@@ -27,14 +27,14 @@ def by_reason(rules: Sequence[RejectionRule]) -> Rules:
     }
 
 
-def discarded(rejection: Rejection, rules: Rules, read: Callable[[bytes], Any]) -> Rejection:
+def discarded_by_rule(rejection: Rejection, rules: Rules, read: Callable[[bytes], Any]) -> Rejection:
     """Give a rejection as the first rule that matches leaves it; as it is where none does.
 
     `read` gives the JSON value of a body, None where it has none. What is replayed is left to the person who
     replays it, and an event that is good but for its tenant to the queue that registers tenants: it is stored
     by a later replay, and no noise.
     """
-    if rejection.reason not in rules or rejection.newcomer or rejection.delivery.rejection_id is not None:
+    if rejection.reason not in rules or rejection.new_tenant or rejection.delivery.rejection_id is not None:
         return rejection
     asked = [rule for rule in rules[rejection.reason] if _claims_fit(rule, rejection)]
     body = read(rejection.delivery.body) if any(rule.conditions for rule in asked) else None

@@ -1,4 +1,4 @@
-"""Amounts at the door: a number that a meter can't add is refused, and never stored uncounted.
+"""Amounts that a meter can't add: their events are rejected, so that none is stored uncounted.
 
 The same bounds stand in the SQL function metered(), which counts: a test holds both together. What is
 missing, or no number at all, is the schema's business: it is stored, and shown as a miss of the meter. A

@@ -14,7 +14,7 @@ HANGS_MAX = 2
 """At so many a delivery is put aside: one may be the machine's fault, and each costs a worker."""
 
 
-class Judge(Protocol):
+class RegistryVersion(Protocol):
     """Whoever judges what is read."""
 
     @property
@@ -28,7 +28,9 @@ class SuspectLimits:
     what its receives were.
     """
 
-    def __init__(self, judge: Judge, *, judge_timeout_s: float, receive_count_max: int | None) -> None:
+    def __init__(
+        self, judge: RegistryVersion, *, judge_timeout_s: float, receive_count_max: int | None
+    ) -> None:
         self._judge = judge
         self._judge_timeout_s = judge_timeout_s
         self._receive_count_max = receive_count_max

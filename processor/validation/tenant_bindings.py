@@ -15,9 +15,9 @@ from typing import Any
 
 from processor.errors import SettingsError
 from processor.model import Delivery
-from processor.settings import Settings
+from processor.settings import ValidationSettings
 from processor.wire.formats import Envelope
-from processor.wire.sender_rights import Ground, Rights
+from processor.wire.sender_rights import EventMeaning, Rights
 
 ANY_SENDER = "*"
 """The entry of SENDER_TENANTS that holds for every sender without one of its own."""
@@ -38,7 +38,7 @@ class Bindings:
     sender_tenants: Mapping[str, frozenset[str] | None] | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> "Bindings":
+    def of(cls, settings: ValidationSettings) -> "Bindings":
         """Read them off the settings. Raises SettingsError where tenants are bound to no queue."""
         if settings.queue_tenants is None:
             return cls(sender_tenants=settings.sender_tenants)
@@ -59,7 +59,7 @@ class Bindings:
 
         `registered` are those that the registry binds its queue to. What is said today goes first. Where
         nothing is said of a delivery that is replayed, what was proven when it came still holds: a replay
-        opens no door.
+        allows no more.
         """
         bounds = [] if registered is None else [registered]
         if self.queue_tenants is not None and delivery.queue == self.queue:
@@ -113,7 +113,7 @@ UNBOUND = Bindings()
 """Nothing is bound: a body may name any tenant."""
 
 
-def no_right(rights: Rights, queue: str, envelope: Envelope, ground: Ground) -> dict[str, Any] | None:
+def no_right(rights: Rights, queue: str, envelope: Envelope, ground: EventMeaning) -> dict[str, Any] | None:
     """Say what of an event its queue may not carry, as the detail of a rejection; None: it may."""
     denied = rights.denial(envelope, ground)
     if denied is None:

@@ -34,7 +34,7 @@ from processor.validation.plain_names import EXPECTED, is_plain
 from processor.validation.tenant_bindings import UNBOUND, Bindings, no_right
 from processor.validation.void_targets import find_void_misfit
 from processor.wire.formats import PULSE, Claimed, Envelope, Malformed, derived_id
-from processor.wire.sender_rights import VOID, Ground
+from processor.wire.sender_rights import VOID, EventMeaning
 from processor.wire.strict_json import VALUES_MAX
 
 
@@ -50,7 +50,7 @@ class _Lookup:
     amounts: Mapping[str, tuple[Amount, ...]]
     noise: known_noise.Rules
     rules: Mapping[str, QueueRules]
-    ground: Ground
+    ground: EventMeaning
 
     @classmethod
     def of(cls, registry: Registry, said: Mapping[str, QueueRules]) -> "_Lookup":
@@ -165,11 +165,11 @@ class Schemas:
             rules.rights, delivery.queue, envelope, lookup.ground
         )
         found: EventSchema | Refusal
-        newcomer = None
+        new_tenant = None
         if refusal:
             found = Reason.ENVELOPE_INVALID, refusal
         elif rules.registers_tenants and envelope.tenant_id not in lookup.registry.suspended:
-            found, newcomer = self._judge_newcomer(
+            found, new_tenant = self._judge_new_tenant(
                 lookup, delivery.queue, envelope, unscoped, may_wait=may_wait
             )
         else:
@@ -196,7 +196,7 @@ class Schemas:
             )
         reason, detail = found
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)
-        return self._rejected(lookup, delivery, Malformed(reason, detail, claimed), newcomer)
+        return self._rejected(lookup, delivery, Malformed(reason, detail, claimed), new_tenant)
 
     def refusal(self, envelope: Envelope) -> Refusal | None:
         """Say why a stored event would be rejected for its payload, whoever sent it; None: it fits."""
@@ -205,11 +205,11 @@ class Schemas:
         return None if isinstance(found, EventSchema) else found
 
     def _rejected(
-        self, lookup: _Lookup, delivery: Delivery, why: Malformed, newcomer: str | None = None
+        self, lookup: _Lookup, delivery: Delivery, why: Malformed, new_tenant: str | None = None
     ) -> Rejection:
         version = lookup.registry.version
-        found = Rejection(delivery, version, why.reason, why.detail, why.claimed, newcomer=newcomer)
-        return known_noise.discarded(found, lookup.noise, self._decoder.json_of)
+        found = Rejection(delivery, version, why.reason, why.detail, why.claimed, new_tenant=new_tenant)
+        return known_noise.discarded_by_rule(found, lookup.noise, self._decoder.json_of)
 
     def _read(self, delivery: Delivery, rules: QueueRules) -> Envelope | Malformed:
         return self._decoder.read(delivery, rules, self._bindings.proven(delivery, rules.tenants))
@@ -218,7 +218,7 @@ class Schemas:
         """Give the one tenant that a delivery can be from by its queue and sender, whatever it says."""
         return self._bindings.proven(delivery, self._lookup.rules_of(delivery.queue).tenants)
 
-    def _judge_newcomer(
+    def _judge_new_tenant(
         self,
         lookup: _Lookup,
         queue: str,

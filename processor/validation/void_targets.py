@@ -1,4 +1,4 @@
-"""Voids at the door: one that names no message cancels nothing for ever, and is refused where meters count.
+"""Voids that name no message: they could never cancel one, so they are rejected where meters count.
 
 The same limits stand in the statement that cancels (sql/queries/save.sql): a test holds both together.
 """

@@ -149,16 +149,16 @@ def disagreement(
     if implied == event_type:
         return None
     return (
-        f"event_type: the message names {event_type[:_QUOTED_MAX]!r} and its queue is said to carry "
-        f"{implied!r}; send it where its type belongs, or mend what is said of the queue"
+        f"event_type: the message has {event_type[:_QUOTED_MAX]!r}, but its queue is configured for "
+        f"{implied!r}; send it to a queue for its type, or change the configuration of the queue"
     )
 
 
 def differing(attribute: str, said: Attribute, what: str, own: object) -> str:
     """Say that an attribute and a body differ."""
     return (
-        f"the message attribute {attribute} differs from the {what} that the body names: "
-        f"{said[:_QUOTED_MAX]!r} and {str(own)[:_QUOTED_MAX]!r}; send both alike, or only one"
+        f"the message attribute {attribute} differs from the {what} in the body: "
+        f"{said[:_QUOTED_MAX]!r} and {str(own)[:_QUOTED_MAX]!r}; send the same value in both, or only one"
     )
 
 

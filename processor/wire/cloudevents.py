@@ -26,19 +26,27 @@ from processor.wire.beside import (
     number_in_text,
     of_an_event,
 )
-from processor.wire.envelope import CloudEventFields, Envelope, Form, Malformed, claimed_of, invalid, make
+from processor.wire.envelope import (
+    CloudEventFields,
+    Envelope,
+    EnvelopeFormat,
+    Malformed,
+    claimed_of,
+    invalid,
+    make,
+)
 from processor.wire.rfc3339 import moment_of, rest_of
 from processor.wire.strict_json import Document, JsonFault
 from processor.wire.strict_json import read as read_json
 
-_FORM = Form(
+_FORM = EnvelopeFormat(
     CloudEventFields,
     dict(zip(NAMES, ("tenantid", "type", "id", "source", "time", "schemaversion"), strict=True)),
     frozenset(
         ("specversion", "id", "source", "type", "time", "data", "data_base64", "tenantid", "schemaversion")
     ),
 )
-_PLAIN = Form(CloudEventFields, _FORM.names, _FORM.known | {"datacontenttype"})
+_PLAIN = EnvelopeFormat(CloudEventFields, _FORM.names, _FORM.known | {"datacontenttype"})
 """Of events whose content type is what it is without being said."""
 
 _REQUIRED = ("specversion", "id", "source", "type")
@@ -63,7 +71,7 @@ NO_DATA = Document(None, "null", {})
 """What is read of a body that is not there."""
 
 
-class _Fault(ValueError):
+class _InvalidEvent(ValueError):
     """Why an event is not taken, in words; `event` is what was read of it, where that is not the body."""
 
     def __init__(self, words: str, event: Mapping[str, Any] | None = None) -> None:
@@ -96,7 +104,7 @@ def read(document: Document, beside: Beside, limits: Limits) -> Envelope | Malfo
         return None
     try:
         return _read(document, beside, limits, is_event=is_event)
-    except _Fault as fault:
+    except _InvalidEvent as fault:
         return invalid(str(fault), claimed_of(fields if fault.event is None else fault.event, beside))
 
 
@@ -115,7 +123,7 @@ def fill(
         _refuse_halves(named)
         if "specversion" in named:
             _check(named["specversion"][1], None, fields)
-    except _Fault as fault:
+    except _InvalidEvent as fault:
         return invalid(str(fault), claimed_of(fields, beside))
     for ours, field in names.items():
         if (bare := _FORM.names[ours]) not in named:
@@ -135,9 +143,9 @@ def _read(
     types = {name: beside.attributes[name] for name in content_types(beside.attributes)}
     enveloped = [value for value in types.values() if _is_enveloped(value)]
     if enveloped and not (is_event and all(_ONE.fullmatch(str(value)) for value in enveloped)):
-        raise _Fault(
-            f"content-type: {enveloped[0][:64]!r}, and the body is none; expected one CloudEvent in JSON "
-            f"({_ENVELOPE}+json), and each event of a batch as a message of its own"
+        raise _InvalidEvent(
+            f"content-type: {enveloped[0][:64]!r}, but the body is none; expected one CloudEvent in JSON "
+            f"({_ENVELOPE}+json); send each event of a batch as a message of its own"
         )
     if is_event and (
         enveloped
@@ -152,12 +160,12 @@ def _read(
 
 
 def _refuse_halves(named: _Named) -> None:
-    """Raise _Fault where attributes that mean something stand there without the specversion of theirs."""
+    """Raise _InvalidEvent where attributes of CloudEvents come without their specversion."""
     halves = sorted(name for bare, (name, _) in named.items() if bare in _MEANT)
     if halves and "specversion" not in named:
-        raise _Fault(
-            f"the message attribute {halves[0]} is of a CloudEvent in binary mode, and its specversion is "
-            'not there; send specversion "1.0" in the same way, or leave it out'
+        raise _InvalidEvent(
+            f"the message attribute {halves[0]} belongs to a CloudEvent in binary mode, but specversion is "
+            'missing; send specversion "1.0" as an attribute too, or drop this attribute'
         )
 
 
@@ -169,13 +177,15 @@ def _named(attributes: Mapping[str, Attribute]) -> _Named:
         if bare is None:
             continue
         if bare in ("data", "data_base64"):
-            raise _Fault(f"the message attribute {name}: the data is the body; expected no attribute for it")
+            raise _InvalidEvent(
+                f"the message attribute {name}: data is the body in binary mode; remove the attribute"
+            )
         if isinstance(value, bytes) and bare in _MEANT:
-            raise _Fault(f"the message attribute {name} is binary; expected text")
+            raise _InvalidEvent(f"the message attribute {name} is binary; expected text")
         said = _time_of_amqp(value) if bare == "time" and name.lower().startswith(_OF_AMQP) else value
         other, known = named.setdefault(bare, (name, said))
         if known != said:
-            raise _Fault(f"the message attributes {other} and {name} differ; send one")
+            raise _InvalidEvent(f"the message attributes {other} and {name} differ; send one")
     return named
 
 
@@ -194,7 +204,7 @@ def _structured(document: Document, beside: Beside, limits: Limits) -> Envelope 
     text = "null" if data is None else document.member_texts["data"]
     if packed is not None:
         if data is not None:
-            raise _Fault("data and data_base64 are both there; send one", fields)
+            raise _InvalidEvent("data and data_base64 are both present; send one", fields)
         found = _unpacked(packed, limits, fields)
         text, data = found.text.strip(" \t\r\n"), found.value
     return _made(content_type, fields, (text, data), document, beside)
@@ -207,14 +217,14 @@ def _unpacked(packed: object, limits: Limits, fields: Mapping[str, Any]) -> Docu
     except (binascii.Error, ValueError):
         data = None
     if data is None:
-        raise _Fault("data_base64: expected text in base64", fields)
+        raise _InvalidEvent("data_base64: expected text in base64", fields)
     try:
         return read_json(data.decode("utf-8-sig"), *limits) if data else NO_DATA
     except UnicodeDecodeError as error:
-        words = f"expected JSON in UTF-8, and nothing else is taken: {error.reason} at byte {error.start}"
+        words = f"expected JSON in UTF-8: {error.reason} at byte {error.start}"
     except JsonFault as fault:
-        words = f"expected JSON, and nothing else is taken: {fault}"
-    raise _Fault(f"data_base64: {words}", fields)
+        words = f"expected JSON: {fault}"
+    raise _InvalidEvent(f"data_base64: {words}", fields)
 
 
 def _binary(
@@ -224,7 +234,7 @@ def _binary(
     said = {*types.values(), *((event["datacontenttype"],) if "datacontenttype" in event else ())} - {""}
     if len(said) > 1:
         names = sorted({*types, *(name for bare, (name, _) in named.items() if bare == "datacontenttype")})
-        raise _Fault(f"the message attributes {' and '.join(names)} differ; send one", event)
+        raise _InvalidEvent(f"the message attributes {' and '.join(names)} differ; send one", event)
     content_type = next(iter(said), None)
     texts = {bare: _text(value) for bare, value in event.items()}
     if content_type is not None:
@@ -263,7 +273,7 @@ def _merged(document: Document, named: _Named) -> Document:
         if own is None:
             fields[bare], texts[bare] = value, _text(value)
         elif not _same(bare, own, value):
-            raise _Fault(differing(name, value, bare, own))
+            raise _InvalidEvent(differing(name, value, bare, own))
     return Document(fields, document.text, texts)
 
 
@@ -297,15 +307,17 @@ def _text(value: Attribute) -> str:
 
 
 def _check(version: object, content_type: object, event: Mapping[str, Any]) -> None:
-    """Raise _Fault where the event is of another version, or its data of another kind, than is taken."""
+    """Raise _InvalidEvent where the version of the event, or the type of its data, is not supported."""
     if version != "1.0":
-        raise _Fault('specversion: expected "1.0", the version of CloudEvents that is taken', event)
+        raise _InvalidEvent('specversion: expected "1.0", the only supported version of CloudEvents', event)
     if content_type is None:
         return
     if not isinstance(content_type, str) or not _JSON.fullmatch(content_type):
-        raise _Fault(
-            "datacontenttype: expected application/json, or JSON by another name (text/json, */*+json)", event
+        raise _InvalidEvent(
+            "datacontenttype: expected application/json, text/json or a type that ends in +json", event
         )
     for charset in _CHARSET.findall(content_type):
         if charset.lower() not in _UTF8:
-            raise _Fault(f"datacontenttype: the charset {charset[:64]!r} is not taken; expected utf-8", event)
+            raise _InvalidEvent(
+                f"datacontenttype: the charset {charset[:64]!r} is not supported; expected utf-8", event
+            )

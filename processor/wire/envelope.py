@@ -128,7 +128,7 @@ class CloudEventFields(Fields):
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class EnvelopeFormat:
     """A format: its model, how it calls what may stand beside it, and which of its members are no context."""
 
     fields: type[Fields]
@@ -137,7 +137,7 @@ class Form:
 
 
 def make(
-    form: Form,
+    form: EnvelopeFormat,
     fields: Mapping[str, Any],
     payload: tuple[str, Any],
     document: Document | None,
@@ -185,7 +185,7 @@ _WORDS = {
 
 
 def _refused(
-    error: ValidationError, form: Form, completed: Mapping[str, Any], sources: Mapping[str, str]
+    error: ValidationError, form: EnvelopeFormat, completed: Mapping[str, Any], sources: Mapping[str, str]
 ) -> Malformed:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     errors, words = [], []
@@ -193,7 +193,7 @@ def _refused(
         field, rule, message = str(fault["loc"][0]), fault["type"], fault["msg"].removeprefix("Value error, ")
         if completed.get(field) is None:
             name = next(name for name, other in form.names.items() if other == field)
-            rule, message = "missing", f"missing; name it in the event, or beside it as the attribute {name}"
+            rule, message = "missing", f"missing; set it in the event or as the message attribute {name}"
         message = _WORDS.get(rule, message)
         errors.append({"pointer": pointer(fault["loc"]), "rule": rule, "message": message})
         where = f" (from the message attribute {sources[field]})" if field in sources else ""

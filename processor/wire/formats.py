@@ -26,8 +26,8 @@ from processor.wire.envelope import (
     AttributeFields,
     Claimed,
     Envelope,
+    EnvelopeFormat,
     Fields,
-    Form,
     Identifier,
     Malformed,
     claimed_of,
@@ -125,7 +125,7 @@ def read_body(
 ) -> Document | Malformed:
     """Read a body as JSON; `attributes` may say who sent it. Never raises."""
     if len(body) > size_bytes_max:
-        message = f"the body has {len(body)} bytes; at most {size_bytes_max} are taken (BODY_BYTES_MAX)"
+        message = f"the body has {len(body)} bytes; at most {size_bytes_max} are accepted (BODY_BYTES_MAX)"
         return Malformed(Reason.TOO_LARGE, {"message": message}, claimed_of(None, Beside(attributes)))
     try:
         return read(body.decode(), depth_max, values_max)
@@ -133,7 +133,7 @@ def read_body(
         message = f"the body is not UTF-8: {error.reason} at byte {error.start}{_hint(body)}"
         return Malformed(Reason.NOT_UTF8, {"message": message}, claimed_of(None, Beside(attributes)))
     except JsonFault as fault:
-        message = f"the body is not JSON as we take it: {fault}{_hint(body)}"
+        message = f"the body is invalid JSON: {fault}{_hint(body)}"
         return Malformed(Reason.NOT_JSON, {"message": message}, claimed_of(None, Beside(attributes)))
 
 
@@ -151,11 +151,11 @@ def binary_fault(raw: object, beside: Beside) -> Malformed | None:
 def _hint(body: bytes) -> str:
     """Say what a body looks like that is no JSON, and what to do about it."""
     if body.startswith((b"\x1f\x8b", b"H4sI")):
-        return "; it looks like gzip, which is unpacked where content-encoding beside it says so"
+        return "; it looks like gzip; set the attribute content-encoding to gzip"
     if body.startswith((b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")):
-        return "; it looks like zlib's deflate, which is unpacked where content-encoding beside it says so"
+        return "; it looks like zlib; set the attribute content-encoding to deflate"
     if body.startswith(b"\0"):
-        return "; it begins like a schema registry's prefix, behind which JSON alone is taken"
+        return "; it begins with the prefix of a schema registry; only JSON is accepted after it"
     return ""
 
 
@@ -184,7 +184,7 @@ def _recognise(
     words = None if foreign is None else foreign(value, is_payload)
     if is_payload and words is None:
         return make(_BESIDE, {}, (document.text.strip(_WHITESPACE), value), None, beside)
-    return invalid(words or f"the body is in no known format; {FORMATS}", claimed_of(value, beside))
+    return invalid(words or f"the body has no known format; {FORMATS}", claimed_of(value, beside))
 
 
 def says_its_type(value: object) -> bool:
@@ -196,12 +196,14 @@ def says_its_type(value: object) -> bool:
 
 
 _OWN = {name: name for name in NAMES}
-_BESIDE = Form(AttributeFields, _OWN)
-_NATIVE = Form(Fields, _OWN | {"message_id": "id"}, frozenset((*_OWN, "id", "payload")) - {"message_id"})
+_BESIDE = EnvelopeFormat(AttributeFields, _OWN)
+_NATIVE = EnvelopeFormat(
+    Fields, _OWN | {"message_id": "id"}, frozenset((*_OWN, "id", "payload")) - {"message_id"}
+)
 _BESIDES = ("id", "producer", "occurred_at", "schema_version")
 """What a pulse may name of itself, under the names of the native format."""
 
-_PULSE = Form(
+_PULSE = EnvelopeFormat(
     Fields,
     _NATIVE.names,
     frozenset(("tenant_id", "tenant", "product_sku", "used_amount", "use_unity", "use_unit"))

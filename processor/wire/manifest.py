@@ -27,7 +27,7 @@ LINE_BYTES_MAX = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ManifestLine:
     """One line: what was to be sent (`intended`) or what the queue took (`accepted`, with its delivery id).
 
     `tenant_id`, `message_id` and `digest` are None where the body names none: deliberate garbage, or an
@@ -115,15 +115,15 @@ class ManifestWriter:
             self._file.close()
             raise self._fault(error) from error
 
-    def intend(self, lines: Iterable[Line]) -> None:
+    def intend(self, lines: Iterable[ManifestLine]) -> None:
         """Write lines of state `intended`; call it before the send."""
         self._append(lines, "intended")
 
-    def accept(self, lines: Iterable[Line]) -> None:
+    def accept(self, lines: Iterable[ManifestLine]) -> None:
         """Write lines of state `accepted`; call it once the queue has said yes."""
         self._append(lines, "accepted")
 
-    def _append(self, lines: Iterable[Line], state: State) -> None:
+    def _append(self, lines: Iterable[ManifestLine], state: State) -> None:
         encoded = []
         for line in lines:
             if line.state != state or (state == "accepted") != (line.delivery_id is not None):
@@ -153,7 +153,7 @@ class ManifestWriter:
         self.close()
 
 
-class ManifestReader(Iterator[Line]):
+class ManifestReader(Iterator[ManifestLine]):
     """The lines of one file, in order; `torn` says, after the last, that half a line was left out."""
 
     def __init__(self, path: Path | str) -> None:
@@ -165,10 +165,10 @@ class ManifestReader(Iterator[Line]):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Line:
+    def __next__(self) -> ManifestLine:
         return next(self._lines)
 
-    def _read(self) -> Iterator[Line]:
+    def _read(self) -> Iterator[ManifestLine]:
         try:
             with self.path.open("rb") as file:
                 while raw := file.readline(LINE_BYTES_MAX):
@@ -180,7 +180,7 @@ class ManifestReader(Iterator[Line]):
                 f"the manifest {self.path} can't be read: {error.strerror or error}"
             ) from error
 
-    def _one(self, raw: bytes) -> Iterator[Line]:
+    def _one(self, raw: bytes) -> Iterator[ManifestLine]:
         try:
             yield _decode(raw)
         except ValueError as error:
@@ -204,7 +204,7 @@ def read_manifest(path: Path | str) -> ManifestReader:
     return ManifestReader(path)
 
 
-def _decode(raw: bytes) -> Line:
+def _decode(raw: bytes) -> ManifestLine:
     try:
         fields = json.loads(raw)
     except (ValueError, RecursionError):
@@ -213,7 +213,7 @@ def _decode(raw: bytes) -> Line:
         raise ValueError("not a JSON object")  # noqa: TRY004 - a fault of the file, not of the caller
     state, texts = fields.get("state"), {}
     if state not in ("intended", "accepted"):
-        raise ValueError(f"the state is {str(state)[:40]!r}")
+        raise ValueError(f"unknown state {str(state)[:40]!r}")
     for name in ("tenant_id", "message_id", "digest", "delivery_id"):
         value = fields.get(name)
         if value is not None and not isinstance(value, str):
@@ -222,8 +222,8 @@ def _decode(raw: bytes) -> Line:
     if texts["digest"] is not None and not re.fullmatch("[0-9a-f]{64}", texts["digest"]):
         raise ValueError("the digest is not 64 hexadecimal digits")
     if (state == "accepted") != (texts["delivery_id"] is not None):
-        raise ValueError("an accepted line needs a delivery_id, an intended one has none")
-    return Line(state, **texts)
+        raise ValueError("an accepted line needs a delivery_id, an intended line must have none")
+    return ManifestLine(state, **texts)
 
 
 def _mend_the_end(file: BinaryIO) -> None:
@@ -240,7 +240,7 @@ def _mend_the_end(file: BinaryIO) -> None:
     except ValueError:
         # Cut off only what can be the start of a line of ours: somebody may have named the wrong file.
         if not (last.startswith(_LINE_START) or _LINE_START.startswith(last)):
-            raise ValueError("its end is no line of a manifest; name another file") from None
+            raise ValueError("the file does not end with a line of a manifest; name another file") from None
         file.truncate(size - len(last))
     else:
         file.seek(0, os.SEEK_END)

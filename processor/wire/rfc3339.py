@@ -15,7 +15,7 @@ _MICROSECONDS_LENGTH = len("2026-11-22T10:00:00.123456Z")
 _FIRST_MOMENT = datetime(1, 1, 2, tzinfo=UTC)
 _LAST_MOMENT = datetime(9999, 12, 30, tzinfo=UTC)
 
-_YEARS = "no such time: times go from 0001-01-02 to 9999-12-30, in UTC"
+_YEARS = "time out of range: times go from 0001-01-02 to 9999-12-30, in UTC"
 
 
 def moment_of(value: object) -> datetime:
@@ -30,7 +30,7 @@ def moment_of(value: object) -> datetime:
             raise ValueError(_YEARS)
         raise ValueError("expected an RFC 3339 time with a zone, such as 2026-11-22T10:00:00Z")
     if matched["hours"] is not None and (matched["hours"] > "23" or matched["minutes"] > "59"):
-        raise ValueError("no such time: a zone's hours go from 00 to 23, and its minutes from 00 to 59")
+        raise ValueError("invalid time: the hours of a zone go from 00 to 23, its minutes from 00 to 59")
     leaps = matched["second"] == "60"
     text = value[: matched.start("second")] + "59" + value[matched.end("second") :] if leaps else value
     try:
@@ -38,9 +38,9 @@ def moment_of(value: object) -> datetime:
     except OverflowError:
         raise ValueError(_YEARS) from None
     except ValueError as error:
-        raise ValueError(f"no such time: {error}") from None
+        raise ValueError(f"invalid time: {error}") from None
     if leaps and (moment.hour, moment.minute) != (23, 59):
-        raise ValueError("no such time: a leap second (:60) comes at 23:59:60 in UTC, and at no other time")
+        raise ValueError("invalid time: a leap second (:60) is possible at 23:59:60 UTC only")
     # A reader's zone may push the first and the last day out of what its datetime can hold.
     if not _FIRST_MOMENT <= moment <= _LAST_MOMENT:
         raise ValueError(_YEARS)

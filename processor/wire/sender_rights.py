@@ -42,7 +42,7 @@ class Denied(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class EventMeaning:
     """What of the registry says what an event means.
 
     `scopes` has the event types whose stored producers begin with the type, and how many values follow it.
@@ -55,7 +55,7 @@ class Ground:
     @classmethod
     def of(
         cls, scopes: Iterable[tuple[str, int]], corrections: Iterable[tuple[str, str | None, str]]
-    ) -> "Ground":
+    ) -> "EventMeaning":
         """Arrange event types with their number of values, and event types, tenants and JSON pointers."""
         found: dict[str, tuple[tuple[str | None, tuple[str, ...]], ...]] = {}
         for event_type, tenant_id, pointer in corrections:
@@ -93,7 +93,7 @@ class Ground:
         return None
 
 
-NO_GROUND = Ground()
+NO_GROUND = EventMeaning()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Rights:
         text = f'{envelope.payload.strip()[:-1]}{", " if payload else ""}"producer": {quoted(implied)}}}'
         return replace(envelope, payload=text, payload_value={**payload, "producer": implied})
 
-    def denial(self, envelope: Envelope, ground: Ground) -> Denied | None:
+    def denial(self, envelope: Envelope, ground: EventMeaning) -> Denied | None:
         """Say why the sender may not send a completed event; None: it may."""
         if self is EVERYTHING:
             return None
@@ -158,31 +158,31 @@ class Rights:
         if event_type == VOID:
             if self.may_void:
                 return None
-            words = f"event_type: {VOID!r} cancels another message, which is the right may_void"
+            words = f"event_type: {VOID!r} cancels another message; that needs the right may_void"
             return Denied("may_void", "/event_type", words, "--may-void")
         if self.event_types is None or event_type in self.event_types:
             return None
         return Denied(
             "event_types",
             "/event_type",
-            f"event_type: expected {_listed(sorted(self.event_types))}, the right event_types; "
+            f"event_type: expected {_listed(sorted(self.event_types))} (right event_types); "
             f"saw {event_type[:_SEEN_MAX]!r}",
             f"--event-types {_option(event_type)}",
         )
 
-    def _producer(self, envelope: Envelope, ground: Ground) -> Denied | None:
+    def _producer(self, envelope: Envelope, ground: EventMeaning) -> Denied | None:
         producer = envelope.producer
         if envelope.event_type not in ground.scopes and (scoped := ground.scope_of(producer)) is not None:
             words = (
-                f"producer: {shown(producer)} is how events of type {scoped[:_SEEN_MAX]!r} are stored, whose "
-                "ids are unique within some values alone; expected a producer that does not begin so"
+                f"producer: {shown(producer)} is a prefix of events of type {scoped[:_SEEN_MAX]!r}, whose "
+                "ids have a scope; expected a producer without this prefix"
             )
             return Denied("producers", "/producer", words, "--producer NAME")
         if self.admits(producer):
             return None
         return self._not_admitted(producer, "/producer", "producer: ")
 
-    def _taking_back(self, envelope: Envelope, ground: Ground) -> Denied | None:
+    def _taking_back(self, envelope: Envelope, ground: EventMeaning) -> Denied | None:
         if envelope.event_type == VOID:
             payload = envelope.payload_value
             stored = payload.get("producer", "") if isinstance(payload, dict) else None
@@ -199,14 +199,14 @@ class Rights:
         if path is None:
             return None
         where = "/" + "/".join(("payload", *path))
-        words = f"{where[1:]}: a negative amount takes back what counted, which is the right may_correct"
+        words = f"{where[1:]}: a negative amount reverses counted usage; that needs the right may_correct"
         return Denied("may_correct", where, words, "--may-correct")
 
     def _not_admitted(self, producer: str, pointer: str, words: str) -> Denied:
         expected = (
-            f"expected {_listed(map(shown, self.producers))}, the right producers"
+            f"expected {_listed(map(shown, self.producers))} (right producers)"
             if self.producers is not None
-            else "expected one that is not reserved"
+            else "expected a producer that is not reserved"
         )
         seen = "none" if not producer else shown(producer)
         return Denied(

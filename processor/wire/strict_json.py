@@ -227,7 +227,7 @@ def _check_values(text: str, values_max: int) -> None:
     count = 1 + bare.count(b",") + bare.count(b"[") - bare.count(b"[]")
     if count > values_max:
         raise JsonFault(
-            f"{count} values (members and elements); at most {values_max} are taken (JSON_VALUES_MAX)"
+            f"{count} values (members and elements); at most {values_max} are accepted (JSON_VALUES_MAX)"
         )
 
 
@@ -276,13 +276,13 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _integer(digits: str) -> int:
     # 1e308 has one more, and comes so from PostgreSQL.
     if len(digits) > _EXPONENT_MAX and (len(digits) > _EXPONENT_MAX + 2 or math.isinf(float(digits))):
-        raise JsonFault(f"a whole number of {len(digits)} digits; at most {_EXPONENT_MAX} are taken")
+        raise JsonFault(f"a whole number of {len(digits)} digits; at most {_EXPONENT_MAX} are accepted")
     return int(digits)
 
 
 def _decimal(digits: str) -> Decimal:
     if len(digits) > DIGITS_MAX:
-        raise JsonFault(f"a number of {len(digits)} characters; at most {DIGITS_MAX} are taken")
+        raise JsonFault(f"a number of {len(digits)} characters; at most {DIGITS_MAX} are accepted")
     try:
         number = Decimal(digits)
         # Nearly every number, and all that a text can have very many of. What is not asked follows from it.

@@ -14,11 +14,17 @@ from processor.database.sqlstates import Remedy, name_of, remedy
 from processor.decoding.routing_keys import RoutingKeys
 from processor.errors import MigrationsPending, SettingsError, StoreFault, StoreUnavailable
 from processor.model import QueueRules
-from processor.operations.reject_alarm import Limits
-from processor.operations.storage_alarm import Limits as StorageLimits
-from processor.runtime.outages import Patience
+from processor.operations.reject_alarm import RejectAlarmLimits
+from processor.operations.storage_alarm import StorageAlarmLimits as StorageLimits
+from processor.runtime.outages import OutageRetry
 from processor.schemas.judge.client import JudgeProcess
-from processor.settings import Settings
+from processor.settings import (
+    DatabaseSettings,
+    ReceiveSettings,
+    RejectAlarmSettings,
+    StoreSettings,
+    ValidationSettings,
+)
 from processor.store.store import Judge, Store
 from processor.validation.receive_limit import SuspectLimits
 from processor.validation.tenant_bindings import Bindings
@@ -28,7 +34,7 @@ _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 
 
 @contextmanager
-def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
+def database(settings: DatabaseSettings) -> Iterator[psycopg.Connection[Any]]:
     """Open a connection for one command, which may take long while the server lives.
 
     Raises StoreUnavailable, StoreFault, SettingsError.
@@ -57,7 +63,7 @@ def database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
         connection.close()
 
 
-def make_schemas(settings: Settings, process: JudgeProcess | None = None) -> Schemas:
+def make_schemas(settings: ValidationSettings, process: JudgeProcess | None = None) -> Schemas:
     """Make a validator that knows no registry yet. Raises SettingsError where settings contradict.
 
     `process` judges what is dear; None: the one that is shared by all who have none of their own.
@@ -77,7 +83,7 @@ def make_schemas(settings: Settings, process: JudgeProcess | None = None) -> Sch
     )
 
 
-def rules_of_settings(settings: Settings) -> dict[str, QueueRules]:
+def rules_of_settings(settings: ReceiveSettings) -> dict[str, QueueRules]:
     """Give what the settings say of queues, by name."""
     if settings.unwrap is None:
         return {}
@@ -85,7 +91,12 @@ def rules_of_settings(settings: Settings) -> dict[str, QueueRules]:
 
 
 def make_store(
-    settings: Settings, judge: Judge, patience: Patience, *, alone: bool = False, run_id: str | None = None
+    settings: StoreSettings,
+    judge: Judge,
+    retry: OutageRetry,
+    *,
+    alone: bool = False,
+    run_id: str | None = None,
 ) -> Store:
     """Make a store with a connection of its own, opened at the first save; of a run, if it is to be noted."""
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
@@ -98,7 +109,7 @@ def make_store(
     store = Store(
         lambda: connect(dsn, timeout_s=timeout_s),
         judge,
-        patience,
+        retry,
         timeout_s=timeout_s,
         alone=alone,
         # A routing key gives tenants, as settings have it at the time.
@@ -110,13 +121,13 @@ def make_store(
     return store
 
 
-def reject_alarm_limits(settings: Settings) -> Limits:
+def reject_alarm_limits(settings: RejectAlarmSettings) -> RejectAlarmLimits:
     """Give what counts as too many rejections."""
-    return Limits(
+    return RejectAlarmLimits(
         settings.reject_alarm_share, settings.reject_alarm_count_min, settings.reject_alarm_window_s
     )
 
 
-def storage_limits(settings: Settings) -> StorageLimits:
+def storage_limits(settings: StoreSettings) -> StorageLimits:
     """Give what counts as much of the disk."""
     return StorageLimits(settings.storage_rejected_bytes, settings.storage_alarm_bytes)

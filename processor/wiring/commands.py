@@ -10,20 +10,28 @@ from typing import Any
 from msgspec.structs import replace
 
 from processor.check import Finding, exposure, judge, not_set, tell
-from processor.check.database import SaidBySettings, check_database
+from processor.check.database import CheckedSettings, check_database
 from processor.check.queue import check_queue
 from processor.database import migrations
 from processor.database.connection import connect, require_all_rows
 from processor.errors import NotFound, SettingsError, Stopped, StoreUnavailable
-from processor.foreign_settings import said_elsewhere
 from processor.model import Rejection
 from processor.operations import retention
-from processor.operations.audit import Report, audit
+from processor.operations.audit import AuditReport, audit
 from processor.operations.dead_letters import DeadLetterJudge, bring_in, look
 from processor.pipeline.pipeline import once
-from processor.runtime.outages import Patience
-from processor.settings import Settings, names
-from processor.sources.quarantine import QuarantineSource, Selection, take_back
+from processor.runtime.outages import OutageRetry
+from processor.settings import (
+    ConnectionSettings,
+    ReplaySettings,
+    RetentionSettings,
+    RunSettings,
+    StoreSettings,
+    ValidationSettings,
+)
+from processor.settings.foreign import said_elsewhere
+from processor.settings.loading import names
+from processor.sources.quarantine import QuarantineSource, RejectionSelection, take_back
 from processor.sources.sqs.source import SqsSource, sqs_client
 from processor.validation.tenant_bindings import UNBOUND, Bindings
 from processor.wiring import database, make_schemas, make_store, rules_of_settings, storage_limits
@@ -36,7 +44,7 @@ _LOOK_S = 30
 
 
 def replay(
-    settings: Settings, selection: Selection, *, dry_run: bool, forced: bool
+    settings: ReplaySettings, selection: RejectionSelection, *, dry_run: bool, forced: bool
 ) -> tuple[dict[str, int], int]:
     """Put the selected rejections through the pipeline; counts them by outcome, or reason if rejected.
 
@@ -45,7 +53,7 @@ def replay(
     retention since; the second figure counts them.
     """
     schemas = make_schemas(settings)
-    store = make_store(settings, schemas, Patience("database", wait_s_max=1, stop=_never_wait()))
+    store = make_store(settings, schemas, OutageRetry("database", wait_s_max=1, stop=_never_wait()))
     outcomes: Counter[str] = Counter()
     with database(settings) as connection:
         migrations.require_current(connection)
@@ -60,7 +68,7 @@ def replay(
                     verdicts = [schemas.validate(delivery) for delivery in source.receive(_REPLAY_SIZE, 0)]
                     seen = [
                         # Its tenant is registered when it is saved, within the bound of its queue.
-                        "stored" if not isinstance(v, Rejection) or v.newcomer else v.reason.value
+                        "stored" if not isinstance(v, Rejection) or v.new_tenant else v.reason.value
                         for v in verdicts
                     ]
                 else:
@@ -70,7 +78,7 @@ def replay(
                     return dict(outcomes), source.count_left_out()
                 outcomes.update(seen)
         except Stopped as error:
-            # Nobody told us to: with a patience that never waits, this is how an outage is said.
+            # Nobody told us to: with a retry that never waits, this is how an outage is said.
             raise StoreUnavailable(str(error.__cause__)) from None
         finally:
             store.close()
@@ -84,7 +92,7 @@ def _never_wait() -> threading.Event:
 
 
 def list_dead_letters(
-    settings: Settings, *, limit: int, unread: bool
+    settings: ValidationSettings, *, limit: int, unread: bool
 ) -> tuple[str, dict[str, int], list[dict[str, Any]]]:
     """Look into the dead-letter queue: its name, its counts, and up to `limit` of its messages.
 
@@ -114,7 +122,7 @@ def list_dead_letters(
 
 
 def import_dead_letters(
-    settings: Settings,
+    settings: StoreSettings,
     *,
     source_name: str | None,
     limit: int | None,
@@ -131,8 +139,8 @@ def import_dead_letters(
     source = _dead_letters(settings, visibility_timeout_s=settings.visibility_timeout_s)
     judge = DeadLetterJudge(make_schemas(settings), source.name, unread=unread)
     # Alone: what lies here may be on its way into `message` in a processor that has held it for too long.
-    patience = Patience("database", wait_s_max=1, stop=_never_wait())
-    store = make_store(settings, judge, patience, alone=True)
+    retry = OutageRetry("database", wait_s_max=1, stop=_never_wait())
+    store = make_store(settings, judge, retry, alone=True)
     try:
         store.load_registry()
         outcomes = bring_in(
@@ -145,7 +153,7 @@ def import_dead_letters(
     return source.name, dict(outcomes), source.depth()
 
 
-def _dead_letters(settings: Settings, *, visibility_timeout_s: int) -> SqsSource:
+def _dead_letters(settings: ConnectionSettings, *, visibility_timeout_s: int) -> SqsSource:
     if settings.source_url is not None:
         raise SettingsError(
             "processor dlq reads dead-letter queues of SQS, and SOURCE_URL names another broker: what comes "
@@ -161,7 +169,7 @@ def _dead_letters(settings: Settings, *, visibility_timeout_s: int) -> SqsSource
     return source
 
 
-def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
+def run_audit(settings: ConnectionSettings, manifests: Sequence[Path]) -> AuditReport:
     """Audit the tables, the queue's counts if SOURCE_URL or SQS_QUEUE_URL is set, and the manifests."""
     depth: Callable[[], Mapping[str, int]] | None = None
     address = settings.source_address()
@@ -174,7 +182,7 @@ def run_audit(settings: Settings, manifests: Sequence[Path]) -> Report:
         return audit(connection, manifests, depth)
 
 
-def plan_retention(settings: Settings) -> tuple[retention.Ages, list[dict[str, Any]]]:
+def plan_retention(settings: RetentionSettings) -> tuple[retention.Ages, list[dict[str, Any]]]:
     """Count what `apply_retention` would remove now; gives the ages that decide, and the counts."""
     ages = _ages(settings)
     with database(settings) as connection:
@@ -184,7 +192,7 @@ def plan_retention(settings: Settings) -> tuple[retention.Ages, list[dict[str, A
 
 
 def apply_retention(
-    settings: Settings,
+    settings: RetentionSettings,
     *,
     step_size: int,
     pause_s: float,
@@ -209,7 +217,7 @@ def apply_retention(
     return ages, removed
 
 
-def _ages(settings: Settings) -> retention.Ages:
+def _ages(settings: RetentionSettings) -> retention.Ages:
     return retention.Ages(
         message=settings.message_retention_days,
         duplicate=settings.duplicate_retention_days,
@@ -218,7 +226,7 @@ def _ages(settings: Settings) -> retention.Ages:
     )
 
 
-def run_check(settings: Settings) -> list[Finding]:
+def run_check(settings: RunSettings) -> list[Finding]:
     """Look at everything that a deployment depends on; what can't be reached does not hide the rest."""
     try:
         bindings = Bindings.of(settings)
@@ -234,7 +242,7 @@ def run_check(settings: Settings) -> list[Finding]:
     return [*_check_exposure(settings), *_check_database(settings, bindings), *_check_queue(settings)]
 
 
-def _check_exposure(settings: Settings) -> list[Finding]:
+def _check_exposure(settings: ConnectionSettings) -> list[Finding]:
     findings = []
     if foreign := said_elsewhere(*names()):
         advice = f"{foreign.removeprefix('; ')}. Rename what is meant for us"
@@ -263,20 +271,20 @@ def _check_exposure(settings: Settings) -> list[Finding]:
     return findings
 
 
-def _check_database(settings: Settings, bindings: Bindings) -> list[Finding]:
+def _check_database(settings: StoreSettings, bindings: Bindings) -> list[Finding]:
     if settings.database_url is None:
         return [not_set("database", "DATABASE_URL", "postgresql://USER:PASSWORD@HOST:PORT/DATABASE")]
     dsn = settings.need_database_url()
     # Not prepared for saving: the settings of such a session are ours, and we ask for those it came with.
     named = settings.sqs_queue_url is not None or settings.source_url is not None
     queue = settings.queue_name() if named else None
-    said = SaidBySettings(
+    said = CheckedSettings(
         queue, bindings, rules_of_settings(settings) if named else {}, storage_limits(settings)
     )
     return check_database(lambda: connect(dsn), timeout_s=settings.database_timeout_s, said=said)
 
 
-def _check_queue(settings: Settings) -> list[Finding]:
+def _check_queue(settings: RunSettings) -> list[Finding]:
     address = settings.source_address()
     if address is not None:
         try:

@@ -7,16 +7,23 @@ from pathlib import Path
 import structlog
 
 from processor.errors import Stopped, StoreUnavailable
-from processor.runtime.outages import Patience
-from processor.settings import Settings
+from processor.runtime.outages import OutageRetry
+from processor.settings import DatabaseSettings, RunSettings
 from processor.usage.count_files import require_writable
-from processor.usage.counter import Counts, Selection, find_counters, forget_run, forget_runs, write_counts
+from processor.usage.counter import (
+    Counts,
+    CountSelection,
+    find_counters,
+    forget_run,
+    forget_runs,
+    write_counts,
+)
 from processor.wiring import database
 
 log = structlog.get_logger(__name__)
 
 
-def count(settings: Settings, directory: Path, selection: Selection) -> Counts:
+def count(settings: DatabaseSettings, directory: Path, selection: CountSelection) -> Counts:
     """Write the files. Raises as write_counts does."""
     with database(settings) as connection:
         return write_counts(connection, directory, selection)
@@ -26,25 +33,25 @@ class CountsOfRun:
     """What a run does for its counts: at its beginning it finds out whether there will be any."""
 
     def __init__(
-        self, settings: Settings, directory: Path, selection: Selection, stop: threading.Event
+        self, settings: RunSettings, directory: Path, selection: CountSelection, stop: threading.Event
     ) -> None:
         self._settings = settings
         self._directory = directory
         self._selection = selection
-        self._patience = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
+        self._retry = OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
 
     def prepare(self) -> None:
         """Raise what would keep the files from being written. An absent database is waited for."""
         require_writable(self._directory)
-        self._patience(self._begin)
+        self._retry(self._begin)
         if self._selection.run_id is not None:
             log.info("run_noted", run_id=self._selection.run_id, if_it_ends_without_files=self._later())
 
     def write(self) -> None:
         """Write what is committed. Waits for an absent database; after a stop it raises StoreUnavailable."""
         try:
-            counts = self._patience(lambda: count(self._settings, self._directory, self._selection))
-            self._patience(self._forget)
+            counts = self._retry(lambda: count(self._settings, self._directory, self._selection))
+            self._retry(self._forget)
         except Stopped as stopped:
             raise StoreUnavailable(
                 f"the counts are not written: {stopped}; {self._later()} does it later"

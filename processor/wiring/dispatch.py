@@ -18,13 +18,13 @@ from processor.database.queries import queries
 from processor.database.sqlstates import Remedy, name_of, remedy
 from processor.errors import SettingsError, Stopped, StoreFault, StoreUnavailable, Unavailable
 from processor.handover.batches import Waiting
-from processor.handover.dispatcher import Dispatcher, Limits, Tally
+from processor.handover.dispatcher import DispatchCounts, Dispatcher, DispatchLimits
 from processor.handover.export import export, require_new
 from processor.handover.sink import HttpSink, Sink
 from processor.runtime import metrics
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.runtime.probes import Probes
-from processor.settings import Settings
+from processor.settings import DispatchSettings
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -51,12 +51,12 @@ _PROBE_S_MAX = 5.0
 """How long a server may take to answer a probe."""
 
 
-def run(settings: Settings, stop: threading.Event) -> Tally:
+def run(settings: DispatchSettings, stop: threading.Event) -> DispatchCounts:
     """Close and hand over until told to stop. Absent dependencies are waited for.
 
     Raises SettingsError, MigrationsPending and StoreFault, which waiting would not mend.
     """
-    session = _Session(settings, _patience(settings, stop), stop)
+    session = _Session(settings, _retry(settings, stop), stop)
     dispatcher = _dispatcher(settings, session, stop)
     probes = Probes(
         settings.http_host,
@@ -81,9 +81,9 @@ def run(settings: Settings, stop: threading.Event) -> Tally:
     return tally
 
 
-def run_once(settings: Settings, stop: threading.Event) -> tuple[Tally, Waiting]:
+def run_once(settings: DispatchSettings, stop: threading.Event) -> tuple[DispatchCounts, Waiting]:
     """Close and send all that waits; gives what was done and what is left. Raises outages of the database."""
-    session = _Session(settings, _impatience(), stop)
+    session = _Session(settings, _no_retry(), stop)
     dispatcher = _dispatcher(settings, session, stop)
     try:
         session.require_fit()
@@ -94,11 +94,13 @@ def run_once(settings: Settings, stop: threading.Event) -> tuple[Tally, Waiting]
         session.close()
 
 
-def run_to_file(settings: Settings, to: Path | None, stop: threading.Event) -> tuple[Tally, Waiting]:
+def run_to_file(
+    settings: DispatchSettings, to: Path | None, stop: threading.Event
+) -> tuple[DispatchCounts, Waiting]:
     """Close what is due, and write all that waits to a new file, or to standard output (None)."""
     if to is not None:
         require_new(to)
-    session = _Session(settings, _impatience(), stop)
+    session = _Session(settings, _no_retry(), stop)
     dispatcher = Dispatcher(session.transact, _NoSink(), _limits(settings), stop)
     try:
         session.require_fit()
@@ -124,29 +126,29 @@ class _NoSink:
 class _Session:
     """One connection for the dispatcher, opened when needed and anew after an outage."""
 
-    def __init__(self, settings: Settings, patience: Patience, stop: threading.Event) -> None:
+    def __init__(self, settings: DispatchSettings, retry: OutageRetry, stop: threading.Event) -> None:
         self._dsn = settings.need_database_url()
         self._timeout_s = settings.database_timeout_s
         # A piece of work is a few statements and a request; a server that is frozen says nothing for longer.
         self._limit_s = self._timeout_s + settings.usage_sink_timeout_s + _MARGIN_S
         self._deadline = Deadline(self._limit_s)
         self._probe_deadline = Deadline(_PROBE_S_MAX)
-        self._patience = patience
+        self._retry = retry
         self._stop = stop
         self._connection: Connection | None = None
 
     @property
     def trouble(self) -> str:
         """What the database is in, in words; empty if it works."""
-        return f"database: {self._patience.trouble}" if self._patience.trouble else ""
+        return f"database: {self._retry.trouble}" if self._retry.trouble else ""
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run a piece of work; outages are waited out, and then it is run again from its beginning."""
-        return self._patience(lambda: self._attempt(work, self._deadline))
+        return self._retry(lambda: self._attempt(work, self._deadline))
 
     def probe(self) -> None:
         """Ask the database for a sign of life, once, and note whether it works."""
-        self._patience.probe(
+        self._retry.probe(
             lambda: self._attempt(
                 lambda connection: connection.execute(queries("session")["probe"]), self._probe_deadline
             )
@@ -203,11 +205,11 @@ class _Session:
         return connection
 
 
-def _dispatcher(settings: Settings, session: _Session, stop: threading.Event) -> Dispatcher:
+def _dispatcher(settings: DispatchSettings, session: _Session, stop: threading.Event) -> Dispatcher:
     return Dispatcher(session.transact, _sink(settings), _limits(settings), stop, probe=session.probe)
 
 
-def _sink(settings: Settings) -> Sink:
+def _sink(settings: DispatchSettings) -> Sink:
     url, token = settings.need_sink_url(), settings.usage_sink_token
     if not url.startswith("kafka"):
         return HttpSink(
@@ -225,8 +227,8 @@ def _sink(settings: Settings) -> Sink:
     return KafkaSink(source_address(url), timeout_s=settings.usage_sink_timeout_s)
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
+def _limits(settings: DispatchSettings) -> DispatchLimits:
+    return DispatchLimits(
         lines_max=settings.usage_sink_lines_max,
         amounts=settings.usage_sink_amounts,
         outage_wait_s_max=settings.retry_wait_s_max,
@@ -234,15 +236,15 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _patience(settings: Settings, stop: threading.Event) -> Patience:
-    return Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
+def _retry(settings: DispatchSettings, stop: threading.Event) -> OutageRetry:
+    return OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
 
 
-def _impatience() -> Patience:
+def _no_retry() -> OutageRetry:
     # For who runs it once: an outage is said at once instead of being waited out.
     stop = threading.Event()
     stop.set()
-    return Patience("database", wait_s_max=1, stop=stop)
+    return OutageRetry("database", wait_s_max=1, stop=stop)
 
 
 def _outage(error: Stopped) -> Exception:

@@ -18,20 +18,20 @@ from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stop
 from processor.model import Settlement, Verdict
 from processor.operations.reject_alarm import RejectAlarm
 from processor.operations.storage_alarm import StorageAlarm
-from processor.pipeline.forgetter import Forgetter
-from processor.pipeline.limits import RECEIVE_SIZE_MAX, Limits
-from processor.pipeline.outcome_counts import Tally
+from processor.pipeline.forgetter import SettledNoteCleaner
+from processor.pipeline.limits import RECEIVE_SIZE_MAX, PipelineLimits
+from processor.pipeline.outcome_counts import OutcomeCounts
 from processor.pipeline.outcome_log import log_outcomes
 from processor.pipeline.pipeline import Pipeline
 from processor.runtime import metrics
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.runtime.probes import Probes
-from processor.runtime.process_tuning import settle_down
+from processor.runtime.process_tuning import tune_process
 from processor.runtime.supervisor import Supervisor, Worker, alone
-from processor.runtime.thread_deaths import ended_by_a_dead_thread
-from processor.runtime.worker_board import Watched
+from processor.runtime.thread_deaths import exit_on_thread_death
+from processor.runtime.worker_board import ReportingJudge
 from processor.schemas.judge.client import JudgeProcess
-from processor.settings import Settings
+from processor.settings import RunSettings
 from processor.sources import RunningSource
 from processor.store.store import Store
 from processor.validation.validator import Schemas
@@ -56,7 +56,7 @@ class Stops:
 
 
 @dataclass(frozen=True, slots=True)
-class Extra:
+class RunOptions:
     """What a run does besides its work.
 
     `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
@@ -68,29 +68,29 @@ class Extra:
     log_events: bool = False
 
 
-_NOTHING = Extra()
+_NOTHING = RunOptions()
 
 
 def run(
-    settings: Settings,
+    settings: RunSettings,
     stops: Stops,
     until_idle_s: float | None = None,
-    extra: Extra = _NOTHING,
+    extra: RunOptions = _NOTHING,
     worker: Worker | None = None,
-) -> Tally:
+) -> OutcomeCounts:
     """Run the event processor until told to stop, or until idle. Absent dependencies are waited for.
 
     `worker` is who we are among others (None: alone). Raises MigrationsPending, StoreFault and SettingsError,
     which waiting would not mend, and Stopped when told to stop before it could begin, or with work left.
     """
     worker = worker or alone()
-    core = settle_down(settings.keep_to_one_core, worker.place)
-    patience = partial(Patience, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
-    database_patience, queue_patience = patience("database"), patience("queue")
+    core = tune_process(settings.keep_to_one_core, worker.place)
+    retry = partial(OutageRetry, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
+    database_retry, queue_retry = retry("database"), retry("queue")
     schemas = make_schemas(settings, JudgeProcess(stop=stops.now, at_rest=worker.row.at_rest))
-    judge = Watched(schemas, worker.row)
-    open_store = partial(make_store, settings, judge, database_patience, run_id=extra.run_id)
-    forgetter = Forgetter(open_store, settings.queue_name())
+    judge = ReportingJudge(schemas, worker.row)
+    open_store = partial(make_store, settings, judge, database_retry, run_id=extra.run_id)
+    forgetter = SettledNoteCleaner(open_store, settings.queue_name())
     source = open_source(settings, forgetter.tell)
     alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
     pipeline = Pipeline(
@@ -98,12 +98,12 @@ def run(
         judge,
         [open_store() for _ in range(settings.writers)],
         limits=_limits(settings, until_idle_s),
-        database=database_patience,
-        broker=queue_patience,
+        database=database_retry,
+        broker=queue_retry,
         give_up=stops.now,
         on_commit=partial(_note_and_log, alarm) if extra.log_events else alarm.note,
     )
-    beginning = _Beginning(settings, stops.gently)
+    beginning = _Startup(settings, stops.gently)
     begun = threading.Event()
     probes = Probes(
         settings.http_host,
@@ -132,26 +132,26 @@ def run(
     return tally
 
 
-class _Beginning:
+class _Startup:
     """What has to be before any work: the tables, and a registry to judge by. Both are waited for.
 
     Before there is a pipeline there is nothing to finish, so any stop ends the waiting (with Stopped), and
     cuts a connection that waits for an answer.
     """
 
-    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+    def __init__(self, settings: RunSettings, stop: threading.Event) -> None:
         self._settings = settings
-        self._patience = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
+        self._retry = OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
         self._deadline = Deadline(settings.database_timeout_s + 5, stop=stop)
 
     @property
     def trouble(self) -> str:
         """What went wrong at the last try, in words; empty when nothing has."""
-        return self._patience.trouble
+        return self._retry.trouble
 
     def require_migrations(self) -> None:
         """Wait until the database can say which tables it has. Raises MigrationsPending if some lack."""
-        found = self._patience(self._find_migrations)
+        found = self._retry(self._find_migrations)
         if found.unknown:
             log.warning(
                 "database_newer_than_code", unknown=list(found.unknown), consequence="none known; running"
@@ -178,8 +178,8 @@ class _Beginning:
                     raise
                 return connection
 
-            # A store of its own: those of the pipeline have a patience that only the second stop ends.
-            store = Store(opened, schemas, self._patience, timeout_s=timeout_s)
+            # A store of its own: those of the pipeline have a retry that only the second stop ends.
+            store = Store(opened, schemas, self._retry, timeout_s=timeout_s)
             try:
                 store.load_registry()
                 store.note_hangs(queue, worker.hung, keep_days=keep_days)
@@ -199,16 +199,16 @@ class _Beginning:
         return found
 
 
-def _storage_alarm(settings: Settings) -> StorageAlarm:
+def _storage_alarm(settings: RunSettings) -> StorageAlarm:
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
     return StorageAlarm(lambda: connect(dsn, timeout_s=timeout_s), storage_limits(settings))
 
 
-def _limits(settings: Settings, until_idle_s: float | None) -> Limits:
+def _limits(settings: RunSettings, until_idle_s: float | None) -> PipelineLimits:
     wait_s: float = settings.receive_wait_s
     address = settings.source_address()
     in_partitions = address is not None and address.kind == "kafka"
-    return Limits(
+    return PipelineLimits(
         # Of a partition nothing more comes until all that came is settled: ten at a time would be slow.
         receive_size_max=settings.batch_size_max if in_partitions else RECEIVE_SIZE_MAX,
         receivers=settings.receivers,
@@ -262,11 +262,11 @@ def _note_and_log(alarm: RejectAlarm, verdicts: Sequence[Verdict], settlements: 
 
 
 def run_supervised(
-    settings: Settings,
+    settings: RunSettings,
     stops: Stops,
     processes: int,
     until_idle_s: float | None,
-    extra: Extra,
+    extra: RunOptions,
     exit_code_of: Callable[[Callable[[], int]], int],
 ) -> int:
     """Run one process or several, each a child of this one, which watches them; gives the exit code.
@@ -295,7 +295,7 @@ def run_supervised(
         return code
 
     def begin(_: Worker) -> int:
-        _Beginning(settings, stops.gently).require_migrations()
+        _Startup(settings, stops.gently).require_migrations()
         extra.prepare()
         return 0
 
@@ -304,7 +304,7 @@ def run_supervised(
         own = settings.model_copy(update={"http_port": port})
         # With several it is asked once, and before any of them begins.
         once = replace(extra, prepare=_NOTHING.prepare) if processes > 1 else extra
-        with ended_by_a_dead_thread(settings.stop_timeout_s):
+        with exit_on_thread_death(settings.stop_timeout_s):
             run(own, stops, until_idle_s, once, worker)
         return 0
 
@@ -313,12 +313,12 @@ def run_supervised(
     return supervise(processes, work)
 
 
-def _note_late(settings: Settings, hung: Sequence[str]) -> None:
+def _note_late(settings: RunSettings, hung: Sequence[str]) -> None:
     """Note what hung while we were told to stop, so that no worker comes who could. Tried once."""
     at_once = threading.Event()
     at_once.set()
-    patience = Patience("database", wait_s_max=settings.retry_wait_s_max, stop=at_once)
-    store = make_store(settings, make_schemas(settings), patience)
+    retry = OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=at_once)
+    store = make_store(settings, make_schemas(settings), retry)
     try:
         store.note_hangs(settings.queue_name(), hung, keep_days=settings.key_retention_days)
     except (Stopped, StoreFault) as error:

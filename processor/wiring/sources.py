@@ -11,13 +11,13 @@ from processor.brokers.source_url import Kind, SourceAddress
 from processor.check import Finding
 from processor.errors import SettingsError
 from processor.operations.retention import forgotten_before
-from processor.settings import Settings
+from processor.settings import ConnectionSettings, RunSettings
 from processor.sources import RunningSource
 from processor.sources.sqs.source import SqsSource
 from processor.wiring import database
 
 
-def open_source(settings: Settings, on_arrival: Callable[[Sequence[str]], object]) -> RunningSource:
+def open_source(settings: RunSettings, on_arrival: Callable[[Sequence[str]], object]) -> RunningSource:
     """Give the source of SOURCE_URL, or of SQS_QUEUE_URL where there is none. Nothing is called yet.
 
     `on_arrival` is told of noted settlements, by delivery id, once the broker has forgotten them. Raises
@@ -42,12 +42,12 @@ def open_source(settings: Settings, on_arrival: Callable[[Sequence[str]], object
         raise _not_installed(address, error) from error
 
 
-def _forgotten_before(settings: Settings) -> datetime | None:
+def _forgotten_before(settings: RunSettings) -> datetime | None:
     with database(settings) as connection:
         return forgotten_before(connection, settings.key_retention_days)
 
 
-def check_source(settings: Settings, address: SourceAddress) -> list[Finding]:
+def check_source(settings: RunSettings, address: SourceAddress) -> list[Finding]:
     """Look at a broker for `processor check`. Raises SettingsError where its extra is not installed."""
     try:
         return _CHECKS[address.kind](settings, address)
@@ -55,7 +55,7 @@ def check_source(settings: Settings, address: SourceAddress) -> list[Finding]:
         raise _not_installed(address, error) from error
 
 
-def source_depth(settings: Settings, address: SourceAddress) -> Mapping[str, int]:
+def source_depth(settings: ConnectionSettings, address: SourceAddress) -> Mapping[str, int]:
     """Count what a broker still has, and take nothing. Raises SourceUnavailable, SettingsError."""
     try:
         return _DEPTHS[address.kind](settings, address)
@@ -63,35 +63,35 @@ def source_depth(settings: Settings, address: SourceAddress) -> Mapping[str, int
         raise _not_installed(address, error) from error
 
 
-def _check_rabbitmq(settings: Settings, address: SourceAddress) -> list[Finding]:
+def _check_rabbitmq(settings: RunSettings, address: SourceAddress) -> list[Finding]:
     from processor.check.rabbitmq import check_rabbitmq  # noqa: PLC0415 - an extra's driver
 
     return check_rabbitmq(settings, address)
 
 
-def _rabbitmq_depth(_settings: Settings, address: SourceAddress) -> Mapping[str, int]:
+def _rabbitmq_depth(_settings: ConnectionSettings, address: SourceAddress) -> Mapping[str, int]:
     from processor.sources.rabbitmq.source import queue_depth  # noqa: PLC0415 - an extra's driver
 
     return queue_depth(address)
 
 
-def _check_kafka(settings: Settings, address: SourceAddress) -> list[Finding]:
+def _check_kafka(settings: RunSettings, address: SourceAddress) -> list[Finding]:
     from processor.check.kafka import check_kafka  # noqa: PLC0415 - an extra's driver
 
     return check_kafka(settings, address)
 
 
-def _kafka_depth(_settings: Settings, address: SourceAddress) -> Mapping[str, int]:
+def _kafka_depth(_settings: ConnectionSettings, address: SourceAddress) -> Mapping[str, int]:
     from processor.sources.kafka.source import queue_depth  # noqa: PLC0415 - an extra's driver
 
     return queue_depth(address)
 
 
-_CHECKS: dict[Kind, Callable[[Settings, SourceAddress], list[Finding]]] = {
+_CHECKS: dict[Kind, Callable[[RunSettings, SourceAddress], list[Finding]]] = {
     "rabbitmq": _check_rabbitmq,
     "kafka": _check_kafka,
 }
-_DEPTHS: dict[Kind, Callable[[Settings, SourceAddress], Mapping[str, int]]] = {
+_DEPTHS: dict[Kind, Callable[[ConnectionSettings, SourceAddress], Mapping[str, int]]] = {
     "rabbitmq": _rabbitmq_depth,
     "kafka": _kafka_depth,
 }

@@ -22,10 +22,10 @@ from processor.errors import Reason, SettingsError
 from processor.model import Delivery, EventSchema, Message, QueueRules, Registry
 from processor.operations.queue_rules import require_name
 from processor.operations.registry import require_publishable
-from processor.operations.schema_trial import Asked, Report, planned, stored_texts, try_out
+from processor.operations.schema_trial import SchemaTrialReport, TrialScope, planned, stored_texts, try_out
 from processor.schemas.judge.client import require_usable
 from processor.schemas.schema_text import schema_text
-from processor.settings import Settings
+from processor.settings import DatabaseSettings, ValidationSettings
 from processor.store.registry_rows import read_registry
 from processor.store.rows import storable_text
 from processor.validation.validator import Schemas
@@ -40,7 +40,7 @@ _NO_QUEUE = "trial"
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class QueueOverrides:
     """What is said of the queue for this trial alone; it goes before what the registry says."""
 
     maps: tuple[str, ...] = ()
@@ -93,7 +93,11 @@ class Trial:
     """
 
     def __init__(
-        self, settings: Settings, queue: str | None, said: Said, given: GivenSchemas | None = None
+        self,
+        settings: ValidationSettings,
+        queue: str | None,
+        said: QueueOverrides,
+        given: GivenSchemas | None = None,
     ) -> None:
         self.by_form = settings.database_url is None and given is None
         if queue is not None and settings.database_url is None:
@@ -125,8 +129,8 @@ class Trial:
         verdict = self._schemas.validate(delivery)
         if isinstance(verdict, Message):
             return _row(STORED, None, found)
-        if verdict.newcomer is not None:
-            return _row(STORED, f"registers tenant {verdict.newcomer}", found)
+        if verdict.new_tenant is not None:
+            return _row(STORED, f"registers tenant {verdict.new_tenant}", found)
         if self.by_form and verdict.reason is Reason.UNKNOWN_TENANT:
             return _row(READ, None, found)
         message, errors = verdict.detail["message"], verdict.detail.get("errors", [])
@@ -142,7 +146,7 @@ def _registry(connection: psycopg.Connection[Any]) -> Registry:
 
 
 def try_schema(
-    settings: Settings,
+    settings: ValidationSettings,
     schema: EventSchema,
     id_scope: Sequence[str],
     *,
@@ -151,7 +155,7 @@ def try_schema(
     since: datetime | None,
     limit: int,
     on_batch: Callable[[str, int], object],
-) -> Report:
+) -> SchemaTrialReport:
     """Try a schema on what is there, as the next version of its event type; nothing is published.
 
     Raises what `publish_schema` would raise, and as `database` and `try_out` do.
@@ -168,7 +172,7 @@ def try_schema(
 
 
 def each_stored(
-    settings: Settings,
+    settings: DatabaseSettings,
     event_type: str,
     tenant_id: str | None,
     since: datetime | None,
@@ -183,7 +187,7 @@ def each_stored(
         migrations.require_current(connection)
         require_all_rows(connection)
         which = EventSchema(0, event_type, tenant_id, 0, "")
-        for text in stored_texts(connection, Asked(which, since=since, limit=limit)):
+        for text in stored_texts(connection, TrialScope(which, since=since, limit=limit)):
             take(text)
 
 

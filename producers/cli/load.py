@@ -12,7 +12,7 @@ import click
 
 from processor.errors import ProcessorError
 from processor.runtime.terminal import say
-from processor.settings import Settings
+from processor.settings import GatewayKeySettings
 from processor.wire.manifest import ManifestWriter
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
 from producers.cli.sending import EXIT_REFUSED
@@ -100,7 +100,7 @@ def load(
     \b
     seq -f 'tenant-%04.0f' 3000 | processor tenant add --file -
     """  # noqa: D301 - click's mark for lines to be left as they are
-    key = Settings.load().gateway_key
+    key = GatewayKeySettings.load().gateway_key
     target = Target.of(url, path, None if key is None else key.get_secret_value())
     plan = Plan(duration, secrets.randbelow(10**9) if seed is None else seed, tenants, skus, rate)
     interrupt, failure = Interrupt(), None

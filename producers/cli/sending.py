@@ -11,7 +11,7 @@ import click
 
 from processor.errors import ProcessorError
 from processor.runtime.terminal import say
-from processor.settings import Settings
+from processor.settings import PublisherSettings
 from processor.wire.manifest import ManifestWriter
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
 from producers.publishers.opening import DOORS, open_door
@@ -83,7 +83,7 @@ def deliver(
     **facts: object,
 ) -> None:
     """Send, show, report; ends the process by an exit code unless all was accepted."""
-    settings = Settings.load()
+    settings = PublisherSettings.load()
     door = open_door(delivery.to, delivery.url, settings, delivery.senders)
     tally, interrupt, failure = Tally(), Interrupt(), None
     manifesting = ManifestWriter(delivery.manifest) if delivery.manifest else nullcontext()

@@ -12,7 +12,8 @@ from processor.runtime.escaping import escaped, json_escaped
 from processor.runtime.terminal import say
 from processor.schemas.documents.preparing import HowToRead
 from processor.schemas.documents.schema_files import schema_options
-from processor.settings import UNWRAPS, Settings
+from processor.settings import ValidationSettings
+from processor.settings.values import UNWRAPS
 from producers.cli.given_schemas import read_given
 
 if TYPE_CHECKING:
@@ -117,16 +118,21 @@ def _trial(
 ) -> tuple["Trial", str]:
     """Make what tries the messages, and say what they are tried by."""
     # Nothing else of this program knows of a database, so that it starts as fast without.
-    from processor.wiring.trial import GivenSchemas, Said, Trial  # noqa: PLC0415
+    from processor.wiring.trial import GivenSchemas, QueueOverrides, Trial  # noqa: PLC0415
 
     if given and queue is not None:
         raise SettingsError("--queue and --schema: a queue's rules are in the database; give one of the two")
     if bare:
         said |= _of_bare(given, **said)
     if given:
-        trial = Trial(Settings.model_construct(), None, Said(**said), GivenSchemas(given, how.formats))
+        trial = Trial(
+            ValidationSettings.model_construct(),
+            None,
+            QueueOverrides(**said),
+            GivenSchemas(given, how.formats),
+        )
         return trial, "by the schemas given, any tenant taken as known"
-    trial = Trial(Settings.load(), queue, Said(**said))
+    trial = Trial(ValidationSettings.load(), queue, QueueOverrides(**said))
     if trial.by_form:
         return trial, "by their form alone, since DATABASE_URL is not set"
     no_rules = "" if trial.has_rules else ", which has no rules in the registry"

@@ -9,8 +9,8 @@ import click
 
 from processor.errors import SettingsError
 from processor.runtime import logs
-from processor.runtime.process_tuning import settle_down
-from processor.settings import Settings
+from processor.runtime.process_tuning import tune_process
+from processor.settings import GatewaySettings
 
 _EXTRA = frozenset(
     (
@@ -124,7 +124,7 @@ def _run(server: str, json_logs: bool | None, **given: Any) -> None:  # noqa: AN
     """Run the door in module `server` by the settings, and by what was given in their place."""
     if json_logs is not None:
         given["log_format"] = "json" if json_logs else "console"
-    settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+    settings = GatewaySettings.load(**{name: value for name, value in given.items() if value is not None})
     logs.configure(settings.log_format, settings.log_level)
     try:
         # Here, because nobody else needs what it runs on, and not everybody has it.
@@ -137,5 +137,5 @@ def _run(server: str, json_logs: bool | None, **given: Any) -> None:  # noqa: AN
             "run: pip install 'sqs-event-processor[gateway]'"
         ) from None
     # A collection stops all threads, and while one large body is read there were a hundred of them.
-    settle_down("off", 0)
+    tune_process("off", 0)
     run(settings)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from processor.wire.sender_rights import NEITHER, NO_GROUND, Ground, Rights
+from processor.wire.sender_rights import NEITHER, NO_GROUND, EventMeaning, Rights
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Caller:
     trace: Mapping[str, str] = field(default_factory=dict)
     address: Hashable = None
     rights: Rights = NEITHER
-    ground: Ground = NO_GROUND
+    ground: EventMeaning = NO_GROUND
 
     @property
     def holder(self) -> Hashable:

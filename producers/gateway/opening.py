@@ -12,8 +12,8 @@ from botocore.httpsession import where
 from processor.brokers.aws_advice import with_advice
 from processor.brokers.fast_sqs.plain_case import oddity, signer_of
 from processor.errors import SettingsError
-from processor.setting_values import producers_of
-from processor.settings import Settings
+from processor.settings import GatewaySettings
+from processor.settings.values import producers_of
 from producers.gateway.effort import Effort
 from producers.gateway.intake import QueueIntake
 from producers.gateway.keys import DatabaseKeys, OpenDoor
@@ -28,7 +28,7 @@ from producers.publishers.sqs import SqsDoor
 log = structlog.get_logger(__name__)
 
 
-def open_intake(settings: Settings) -> QueueIntake:
+def open_intake(settings: GatewaySettings) -> QueueIntake:
     """Make an intake over the queue of the settings. Nothing is called yet; `start` it on its event loop.
 
     Raises SettingsError where the settings make no client.
@@ -56,7 +56,7 @@ def open_intake(settings: Settings) -> QueueIntake:
     )
 
 
-def open_keys(settings: Settings) -> DatabaseKeys | OpenDoor:
+def open_keys(settings: GatewaySettings) -> DatabaseKeys | OpenDoor:
     """Make what knows API keys. Nothing is read yet; `start` it.
 
     Raises SettingsError where keys are required and DATABASE_URL is not set.
@@ -71,7 +71,7 @@ def open_keys(settings: Settings) -> DatabaseKeys | OpenDoor:
     )
 
 
-def _senders(settings: Settings, queue_url: str) -> Sending:
+def _senders(settings: GatewaySettings, queue_url: str) -> Sending:
     session, client = _session_and_client(settings)
     door = SqsDoor(client, queue_url)
     by_boto3 = Senders(
@@ -95,7 +95,7 @@ def _senders(settings: Settings, queue_url: str) -> Sending:
     return LeanSenders(door, endpoint, signer_of(session, client), by_boto3, user_agent=config.user_agent)
 
 
-def _session_and_client(settings: Settings) -> tuple[Any, Any]:
+def _session_and_client(settings: GatewaySettings) -> tuple[Any, Any]:
     if settings.localstack_host is not None:
         return None, open_client(settings, settings.gateway_senders)
     config = Config(

@@ -120,7 +120,7 @@ class Reading:
             # The envelope adds a level and a few values, which matters to what is at the limits already.
             check_limits(body, self._depth_max, self._values_max)
         except JsonFault as fault:
-            return Refusal(Why.MALFORMED, f"the body is not JSON as we take it: {fault}")
+            return Refusal(Why.MALFORMED, f"the body is invalid JSON: {fault}")
         return Event(outgoing, size_bytes, envelope.tenant_id, message_id, made_id)
 
     def _found(self, item: Item, tenant_id: str | None) -> Envelope | Malformed:

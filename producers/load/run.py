@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from processor.errors import SourceUnavailable
-from processor.wire.manifest import Line, ManifestWriter
+from processor.wire.manifest import ManifestLine, ManifestWriter
 from producers.load.client import Connection, Reply, Target
 from producers.load.pulses import Plan, Pulse, timetable
 from producers.load.report import LoadTally
@@ -59,7 +59,7 @@ class Load:
         self._free: deque[Connection] = deque()
         self._asked: dict[Connection, tuple[Pulse, float]] = {}
         self._connecting: dict[asyncio.Task[Connection], Pulse] = {}
-        self._accepted: list[Line] = []
+        self._accepted: list[ManifestLine] = []
         self._stopped = False
         self._begun_at_s = 0.0
         self._until_s = plan.duration_s
@@ -265,6 +265,6 @@ def _passes(status: int) -> bool:
     return status in (_TIMEOUT, _TOO_MANY) or status >= _SERVER
 
 
-def _line(pulse: Pulse, delivery_id: str | None = None) -> Line:
+def _line(pulse: Pulse, delivery_id: str | None = None) -> ManifestLine:
     state: Any = "intended" if delivery_id is None else "accepted"
-    return Line(state, pulse.tenant_id, pulse.message_id, pulse.digest(), delivery_id)
+    return ManifestLine(state, pulse.tenant_id, pulse.message_id, pulse.digest(), delivery_id)

@@ -5,14 +5,14 @@ from importlib import import_module
 
 from processor.brokers.source_url import SourceAddress, source_address
 from processor.errors import SettingsError
-from processor.settings import Settings
+from processor.settings import PublisherSettings
 from producers.publishers import Door
 from producers.publishers.http import HttpDoor
 from producers.publishers.session import open_client
 from producers.publishers.sqs import SqsDoor
 
 
-def open_door(to: str, url: str | None, settings: Settings, senders: int) -> Door:
+def open_door(to: str, url: str | None, settings: PublisherSettings, senders: int) -> Door:
     """Open one of DOORS at `url`, or where the settings lead without one. Nothing is sent yet.
 
     Raises SettingsError: no such place, a password in the open, or an extra that is not installed.
@@ -26,19 +26,19 @@ def open_door(to: str, url: str | None, settings: Settings, senders: int) -> Doo
         ) from error
 
 
-def _sqs(url: str | None, settings: Settings, senders: int) -> Door:
+def _sqs(url: str | None, settings: PublisherSettings, senders: int) -> Door:
     if url is not None:
-        settings = Settings.load(sqs_queue_url=url)
+        settings = PublisherSettings.load(sqs_queue_url=url)
     return SqsDoor(open_client(settings, senders), settings.need_queue_url())
 
 
-def _http(url: str | None, settings: Settings, senders: int) -> Door:
+def _http(url: str | None, settings: PublisherSettings, senders: int) -> Door:
     if url is None:
         raise SettingsError("--to http needs --url; expected the gateway's, such as http://127.0.0.1:8090")
     return HttpDoor(url, settings.gateway_key, senders=senders)
 
 
-def _grpc(url: str | None, settings: Settings, _senders: int) -> Door:
+def _grpc(url: str | None, settings: PublisherSettings, _senders: int) -> Door:
     if url is None:
         raise SettingsError("--to grpc needs --url; expected the gateway's HOST:PORT")
     key = settings.gateway_key
@@ -47,15 +47,15 @@ def _grpc(url: str | None, settings: Settings, _senders: int) -> Door:
     )
 
 
-def _amqp(url: str | None, settings: Settings, _senders: int) -> Door:
+def _amqp(url: str | None, settings: PublisherSettings, _senders: int) -> Door:
     return _made("producers.publishers.rabbitmq", "AmqpDoor", _broker("rabbitmq", url, settings))
 
 
-def _kafka(url: str | None, settings: Settings, _senders: int) -> Door:
+def _kafka(url: str | None, settings: PublisherSettings, _senders: int) -> Door:
     return _made("producers.publishers.kafka", "KafkaDoor", _broker("kafka", url, settings))
 
 
-def _broker(kind: str, url: str | None, settings: Settings) -> str:
+def _broker(kind: str, url: str | None, settings: PublisherSettings) -> str:
     """Give the URL of a broker: that of the command line, or SOURCE_URL, which may have a password."""
     if url is not None:
         if _address(url).password is not None:
@@ -84,7 +84,7 @@ def _made(module: str, name: str, *arguments: object) -> Door:
     return door
 
 
-DOORS: dict[str, Callable[[str | None, Settings, int], Door]] = {
+DOORS: dict[str, Callable[[str | None, PublisherSettings, int], Door]] = {
     "sqs": _sqs,
     "http": _http,
     "grpc": _grpc,

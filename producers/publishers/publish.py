@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from processor.errors import ProcessorError, SourceUnavailable
-from processor.wire.manifest import Line, ManifestWriter, State
+from processor.wire.manifest import ManifestLine, ManifestWriter, State
 from producers.publishers import UNAVAILABLE, Answer, CallFailed, Door
 from producers.publishers.outgoing import Outgoing
 
@@ -336,6 +336,6 @@ def _batches(messages: Iterable[Outgoing], size_max: int) -> Iterator[list[Outgo
         yield batch
 
 
-def _line(message: Outgoing, delivery_id: str | None = None) -> Line:
+def _line(message: Outgoing, delivery_id: str | None = None) -> ManifestLine:
     state: State = "intended" if delivery_id is None else "accepted"
-    return Line(state, message.tenant_id, message.message_id, message.digest, delivery_id)
+    return ManifestLine(state, message.tenant_id, message.message_id, message.digest, delivery_id)

@@ -16,7 +16,7 @@ from localstack_client.session import Session
 
 from processor.brokers.aws_advice import with_advice
 from processor.errors import SettingsError
-from processor.settings import Settings
+from processor.settings import SqsSettings
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 20
@@ -50,7 +50,7 @@ class SendFailed:
     outage: bool
 
 
-def open_client(settings: Settings, senders: int) -> Any:  # noqa: ANN401 - boto3 makes its clients' classes as it runs
+def open_client(settings: SqsSettings, senders: int) -> Any:  # noqa: ANN401 - boto3 makes its clients' classes as it runs
     """Give an SQS client with room for `senders` calls at once.
 
     `localstack_client` makes it where LOCALSTACK_HOST is set, and only there, since it takes localhost for
@@ -75,7 +75,7 @@ def open_client(settings: Settings, senders: int) -> Any:  # noqa: ANN401 - boto
         raise SettingsError(with_advice(f"no client for the queue: {error}", type(error).__name__)) from error
 
 
-def _localstack_client(settings: Settings, config: Config) -> Any:  # noqa: ANN401
+def _localstack_client(settings: SqsSettings, config: Config) -> Any:  # noqa: ANN401
     options = settings.aws_client_options()
     names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "region_name")
     session = Session(

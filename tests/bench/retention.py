@@ -23,7 +23,7 @@ from processor.database.connection import connect
 from processor.devstack.servers.postgres import EmbeddedPostgres
 from processor.model import Delivery
 from processor.operations.retention import Ages, apply
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.bench.events import body, template
@@ -60,8 +60,8 @@ class Writer:
 
     def __init__(self, url: str, batch_size: int) -> None:
         schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-        patience = Patience("database", wait_s_max=1, stop=threading.Event())
-        self._store = Store(lambda: connect(url, timeout_s=30), schemas, patience, timeout_s=30)
+        retry = OutageRetry("database", wait_s_max=1, stop=threading.Event())
+        self._store = Store(lambda: connect(url, timeout_s=30), schemas, retry, timeout_s=30)
         self._store.load_registry()
         self._schemas = schemas
         self._batch_size = batch_size

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from processor.brokers.fast_sqs import client as lean
 from processor.brokers.fast_sqs.client import LeanSqs
-from processor.brokers.fast_sqs.http import Endpoint
+from processor.brokers.fast_sqs.http import HttpEndpoint
 from processor.brokers.fast_sqs.signature import Signer
 from tests.scripted_server import CLOSE, SILENCE, ScriptedServer, an_answer, an_error
 
@@ -59,7 +59,7 @@ def calls_to(url: str, boto3: Boto3, ca_file: str = "", read_timeout_s: float = 
     signer = Signer(
         lambda: ReadOnlyCredentials("id", "secret", None), host="localhost", region="eu-west-1", service="sqs"
     )
-    endpoint = Endpoint(url, connect_timeout_s=20, read_timeout_s=read_timeout_s, ca_file=ca_file)
+    endpoint = HttpEndpoint(url, connect_timeout_s=20, read_timeout_s=read_timeout_s, ca_file=ca_file)
     return LeanSqs(endpoint, signer, boto3, user_agent="test")
 
 

@@ -18,7 +18,7 @@ import trustme
 
 from processor.database.connection import connect
 from processor.errors import SourceUnavailable, StoreFault, StoreUnavailable
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.wiring import make_schemas, make_store
@@ -104,7 +104,7 @@ def test_a_database_that_proves_its_name_is_saved_to(
     url = _verified(database_url, front(_server_of(ca, "localhost")), ca_file)
     settings = Settings.load(_env_file=None, database_url=url)
     schemas = make_schemas(settings)
-    store = make_store(settings, schemas, Patience("database", wait_s_max=1, stop=threading.Event()))
+    store = make_store(settings, schemas, OutageRetry("database", wait_s_max=1, stop=threading.Event()))
     store.load_registry()
 
     store.save([schemas.validate(a_delivery())])

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import psycopg
 
-from processor.devstack.servers.sink import DIGITS_MAX, Books, Request, amount_of, group_of
+from processor.devstack.servers.sink import DIGITS_MAX, SinkJournal, SinkRequest, amount_of, group_of
 
 Group: TypeAlias = tuple[str, ...]
 Count: TypeAlias = tuple[Decimal, int]
@@ -32,7 +32,7 @@ SELECT
 
 
 def sink_differences(
-    connection: psycopg.Connection[Any], books: Books, requests: Sequence[Request]
+    connection: psycopg.Connection[Any], books: SinkJournal, requests: Sequence[SinkRequest]
 ) -> list[str]:
     """Say where the sink's books are not what the totals are; empty: nothing is wrong."""
     expected, found = _totals(connection), _sums(books.lines.values())
@@ -69,7 +69,7 @@ def _sums(lines: Iterable[Mapping[str, Any]]) -> dict[Group, Count]:
     return {group: count for group, count in sums.items() if any(count)}
 
 
-def _changed(requests: Iterable[Request]) -> list[str]:
+def _changed(requests: Iterable[SinkRequest]) -> list[str]:
     """Name the idempotency keys under which not always the same lines came."""
     first: dict[str, Any] = {}
     return [

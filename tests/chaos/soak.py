@@ -18,7 +18,7 @@ import psycopg
 from processor.database.migrations import migrate
 from processor.devstack.seed import seed as seed_registry
 from processor.devstack.servers.postgres import EmbeddedPostgres
-from processor.operations.audit import Report, audit
+from processor.operations.audit import AuditReport, audit
 from tests.bench.ground import TOOLS
 from tests.bench.queue.queues import QueueServer
 from tests.chaos.oracle import sum_stored
@@ -63,7 +63,7 @@ class Soaked:
     sums_equal: bool
     wrong_totals: list[str]
     audit_s: float
-    report: Report
+    report: AuditReport
 
     @property
     def holds(self) -> bool:

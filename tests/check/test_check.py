@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from processor.cli import cli
 from processor.database.connection import connect
 from processor.devstack.servers.children import free_port
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.settings import Settings
 from processor.store.store import Store
 from processor.validation.validator import Schemas
@@ -74,8 +74,8 @@ def test_a_good_setup_is_fine_and_needs_no_advice(writer_url: str, settings: Set
 
 def test_the_rights_that_it_asks_for_are_enough_to_save(writer_url: str) -> None:
     schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-    patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
-    store = Store(lambda: connect(writer_url, timeout_s=20), schemas, patience, timeout_s=20)
+    retry = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
+    store = Store(lambda: connect(writer_url, timeout_s=20), schemas, retry, timeout_s=20)
     with closing(store):
         store.load_registry()
         deliveries = [a_delivery(id="o-1"), a_delivery(id="o-1"), a_delivery(b"nonsense")]

@@ -9,7 +9,7 @@ from processor.check.meters import look_at_meters
 from processor.operations import registry
 from processor.usage.meters import allow_text_amounts
 from processor.usage.rebuild import rebuild
-from processor.usage.selection import Selection
+from processor.usage.selection import TotalsSelection
 from tests.fixtures.database import Saver
 from tests.fixtures.meters import a_pulse, add_meter
 
@@ -67,7 +67,7 @@ def test_a_number_in_quotes_is_named_until_it_is_counted(saver: Saver, db: Db) -
     assert "lets it count" not in (advice() or "lets it count")
     assert "processor usage rebuild --meter pulse --tenant acme counts" in (advice() or "")
 
-    rebuild(db, Selection(tenant_id="acme", meter="pulse"))
+    rebuild(db, TotalsSelection(tenant_id="acme", meter="pulse"))
     assert advice() is None
 
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from processor.cli import cli as processor_cli
-from processor.devstack.report import Report
+from processor.devstack.report import Printer
 from processor.operations import registry
 from processor.runtime.terminal import print_cells
 from producers.cli import main as producers_cli
@@ -93,8 +93,8 @@ def test_the_report_of_the_demo_cuts_no_word(
     shown = []
     for columns in (100_000, width):
         monkeypatch.setenv("COLUMNS", str(columns))
-        Report().outcomes(database_url)
-        Report().usage(database_url)
+        Printer().outcomes(database_url)
+        Printer().usage(database_url)
         shown.append(set(re.findall(r"[^\s─]+", capsys.readouterr().out)))
 
     assert shown[0] == shown[1]

@@ -133,7 +133,7 @@ def test_six_names_fill_or_contradict_and_nothing_passes_for_ours(queue: Queue, 
     assert kept["raw"] == {"base64": "/w=="}
     assert {"forged", "2001-01-01T00:00:00Z"} <= {str(value) for value in rows["said"]["context"].values()}
     for (detail,) in db.execute("SELECT detail ->> 'message' FROM rejection"):
-        assert "send both alike, or only one" in detail
+        assert "send the same value in both, or only one" in detail
 
 
 def test_a_body_is_taken_as_it_was_packed_and_kept_as_it_came(

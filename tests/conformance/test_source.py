@@ -28,7 +28,7 @@ from processor.settings import Settings
 from processor.sources import Source
 from processor.sources.kafka.source import KafkaSource
 from processor.sources.memory import MemorySource
-from processor.sources.quarantine import QuarantineSource, Selection
+from processor.sources.quarantine import QuarantineSource, RejectionSelection
 from processor.sources.rabbitmq.source import RabbitMqSource
 from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Attribute
@@ -557,7 +557,7 @@ def test_what_can_not_be_read_is_a_rejection_and_the_next_message_comes(
     [(detail, body)] = db.execute("SELECT detail, body FROM rejection").fetchall()
     assert detail["message"] == detail["fault"]
     assert bytes(body) == a_body(id="unreadable")
-    [replayed] = QuarantineSource(db, Selection()).receive(10, 0)
+    [replayed] = QuarantineSource(db, RejectionSelection()).receive(10, 0)
     assert saver.outcomes(replayed) == ["envelope_invalid"]
     assert queue.is_empty()
 

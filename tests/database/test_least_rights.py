@@ -9,7 +9,7 @@ import pytest
 from processor.database.connection import connect
 from processor.errors import SettingsError
 from processor.operations.retention import Ages, apply
-from processor.sources.quarantine import Selection, discard
+from processor.sources.quarantine import RejectionSelection, discard
 from tests.builders import a_delivery, an_event
 from tests.fixtures.database import LogIn, Saver, books
 
@@ -36,7 +36,7 @@ def aged(saver: Saver, db: Db) -> None:
     """A message, a duplicate and a closed rejection that are 28 days old, but for a minute."""
     event = an_event(id="o-1")
     saver.save(a_delivery(**event), a_delivery(**event), a_delivery(b"nonsense"))
-    discard(db, Selection())
+    discard(db, RejectionSelection())
     for table, column in AGED.items():
         db.execute(f"UPDATE {table} SET {column} = now() - interval '27 days 23 hours 59 minutes'")
 

@@ -19,9 +19,9 @@ from processor.operations.audit import audit
 from processor.operations.queue_rules import remove_queue, set_queue
 from processor.operations.retention import Ages, apply, plan
 from processor.pipeline.pipeline import once
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.settings import Settings
-from processor.sources.quarantine import QuarantineSource, Selection, discard
+from processor.sources.quarantine import QuarantineSource, RejectionSelection, discard
 from processor.sources.sqs.source import SqsSource
 from processor.store.store import Store
 from processor.validation.validator import Schemas
@@ -44,8 +44,8 @@ def writer_url(log_in: LogIn) -> str:
 def writer(writer_url: str) -> Iterator[Saver]:
     """A saver that may do no more than a processor must."""
     schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-    patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
-    store = Store(lambda: connect(writer_url, timeout_s=20), schemas, patience, timeout_s=20)
+    retry = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
+    store = Store(lambda: connect(writer_url, timeout_s=20), schemas, retry, timeout_s=20)
     store.load_registry()
     yield Saver(schemas, store)
     store.close()
@@ -74,9 +74,9 @@ def test_the_writer_replays_and_discards(writer: Saver, writer_url: str, db: Db)
     registry.add_tenant(db, "newcomer")
 
     with connect(writer_url) as connection:
-        source = QuarantineSource(connection, Selection(rejection_ids=[1, 2]))
+        source = QuarantineSource(connection, RejectionSelection(rejection_ids=[1, 2]))
         settlements = once(source, writer.schemas, writer.store, limit=10, wait_s=0)
-        assert discard(connection, Selection(rejection_ids=[3])) == 1
+        assert discard(connection, RejectionSelection(rejection_ids=[3])) == 1
 
     assert [settlement.reason or settlement.outcome for settlement in settlements] == ["stored", "not_json"]
     assert books(db) == {"message": 1, "duplicate": 0, "rejection": 3}
@@ -338,7 +338,9 @@ def test_the_reader_reads_everything_and_audits(saver: Saver, log_in: LogIn) -> 
     with connect(log_in("processor_reader")) as connection:
         assert reader.tenants(connection)
         assert reader.schemas(connection, None)
-        assert len(reader.rejections(connection, Selection().parameters(), status=None, limit=9)) == 1
+        assert (
+            len(reader.rejections(connection, RejectionSelection().parameters(), status=None, limit=9)) == 1
+        )
         assert [row["place"] for row in reader.trace(connection, "o-1", None)] == ["message"]
         assert audit(connection, [], None).holds
 
@@ -379,7 +381,7 @@ def test_who_removes_may_remove_and_count_and_change_nothing(saver: Saver, log_i
     url, event = log_in("processor_retention"), an_event(id="o-1")
     add_meter(db, event_type="order.created", value_pointer="/total", group_names=[], group_pointers=[])
     saver.save(a_delivery(**event), a_delivery(**event), a_delivery(b"nonsense"))
-    discard(db, Selection())
+    discard(db, RejectionSelection())
     for table, column in {"message": "stored", "duplicate": "received", "rejection": "closed"}.items():
         db.execute(f"UPDATE {table} SET {column}_at = now() - interval '100 days'")
     db.execute("UPDATE message SET sent_at = stored_at")

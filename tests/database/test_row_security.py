@@ -9,7 +9,7 @@ import pytest
 from processor.check.roles import RIGHTS
 from processor.database.connection import connect, hidden_relations
 from processor.operations import reader
-from processor.sources.quarantine import Selection
+from processor.sources.quarantine import RejectionSelection
 from processor.validation.tenant_bindings import Bindings
 from tests.builders import a_delivery, an_event
 from tests.fixtures.database import LogIn, a_bound_saver, books, count, login_of
@@ -194,7 +194,7 @@ def test_a_tenant_traces_and_lists_with_our_commands_questions(acme: Db) -> None
 
     assert places == ["message", "duplicate"]
     assert {row["tenant_id"] for row in reader.trace(acme, "o-1", None)} == {"acme"}
-    assert len(reader.rejections(acme, Selection().parameters(), status=None, limit=9)) == 2
+    assert len(reader.rejections(acme, RejectionSelection().parameters(), status=None, limit=9)) == 2
 
 
 def test_a_tenants_question_finds_its_rows_by_the_index(acme: Db) -> None:

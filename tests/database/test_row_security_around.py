@@ -18,7 +18,7 @@ from processor.errors import StoreFault
 from processor.operations import registry
 from processor.operations.audit import audit
 from processor.settings import Settings
-from processor.sources.quarantine import Selection
+from processor.sources.quarantine import RejectionSelection
 from processor.validation.tenant_bindings import Bindings
 from processor.wiring.commands import apply_retention, plan_retention, replay, run_audit
 from processor.wiring.service import Stops, run
@@ -89,7 +89,7 @@ def test_commands_that_count_or_remove_do_not_work_on_a_part(log_in: LogIn, db: 
         lambda: apply_retention(
             settings, step_size=10, pause_s=0, stop=threading.Event(), on_step=lambda _step: None
         ),
-        lambda: replay(settings, Selection(), dry_run=True, forced=False),
+        lambda: replay(settings, RejectionSelection(), dry_run=True, forced=False),
     )
 
     for deed in deeds:

@@ -13,9 +13,9 @@ import pytest
 from processor.database.connection import Deadline, connect
 from processor.errors import StoreFault
 from processor.model import Settlement
-from processor.pipeline.limits import Limits
+from processor.pipeline.limits import PipelineLimits
 from processor.pipeline.pipeline import Pipeline
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.builders import a_body, a_delivery
@@ -148,7 +148,7 @@ def test_a_real_cause_is_waited_out_and_said(
     database_url: str, db: Db, cause: str, remedy: str, code: str
 ) -> None:
     schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-    patience = Patience("database", wait_s_max=0.05, stop=threading.Event())
+    retry = OutageRetry("database", wait_s_max=0.05, stop=threading.Event())
     causes = [cause]
 
     def open_with_cause() -> psycopg.Connection[Any]:
@@ -156,7 +156,7 @@ def test_a_real_cause_is_waited_out_and_said(
         connection.execute(causes[0] if causes else remedy)
         return connection
 
-    store = Store(open_with_cause, schemas, patience, timeout_s=20)
+    store = Store(open_with_cause, schemas, retry, timeout_s=20)
     store.load_registry()
     verdicts = [schemas.validate(a_delivery()) for _ in range(3)]
     outcomes: list[str] = []
@@ -167,8 +167,8 @@ def test_a_real_cause_is_waited_out_and_said(
             target=lambda: outcomes.extend(s.outcome for s in store.save(verdicts)), daemon=True
         )
         saving.start()
-        wait_until(lambda: code in patience.trouble, f"the trouble is said to be {code}")
-        assert not patience.working.is_set()
+        wait_until(lambda: code in retry.trouble, f"the trouble is said to be {code}")
+        assert not retry.working.is_set()
         causes.clear()
     saving.join(20)
 
@@ -183,16 +183,16 @@ def test_while_the_database_cannot_save_nothing_is_received_and_the_reason_is_sa
 ) -> None:
     schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
     source, stop, give_up = WatchedSource(), threading.Event(), threading.Event()
-    database = Patience("database", wait_s_max=0.05, stop=give_up)
+    database = OutageRetry("database", wait_s_max=0.05, stop=give_up)
     store = Store(lambda: connect(database_url, timeout_s=20), schemas, database, timeout_s=20)
     store.load_registry()
     pipeline = Pipeline(
         source,
         schemas,
         [store],
-        limits=Limits(receive_wait_s=0.05),
+        limits=PipelineLimits(receive_wait_s=0.05),
         database=database,
-        broker=Patience("queue", wait_s_max=0.05, stop=give_up),
+        broker=OutageRetry("queue", wait_s_max=0.05, stop=give_up),
         give_up=give_up,
     )
     trouble(code)

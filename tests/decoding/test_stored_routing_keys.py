@@ -10,9 +10,9 @@ import pytest
 from processor.database.connection import connect
 from processor.model import Delivery
 from processor.operations import registry
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.settings import Settings
-from processor.sources.quarantine import QuarantineSource, Selection
+from processor.sources.quarantine import QuarantineSource, RejectionSelection
 from processor.store.store import Store
 from processor.wiring import make_schemas
 from tests.broker_servers.rabbitmq import RabbitQueue
@@ -36,8 +36,8 @@ def a_routing_saver(database_url: str, queue: RabbitQueue, tenant_id: str | None
         routing_key_tenant=tenant_id,
     )
     schemas = make_schemas(settings)
-    patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
-    store = Store(lambda: connect(database_url, timeout_s=20), schemas, patience, timeout_s=20)
+    retry = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
+    store = Store(lambda: connect(database_url, timeout_s=20), schemas, retry, timeout_s=20)
     store.load_registry()
     return Saver(schemas, store)
 
@@ -75,7 +75,7 @@ def test_a_mistaken_tenant_is_no_part_of_what_is_kept_and_a_replay_takes_the_men
     assert (bytes(body), attributes, whose) == (BODY, kept, "typo")
 
     mended = a_routing_saver(database_url, rabbitmq_queue, "acme")
-    assert mended.outcomes(*QuarantineSource(db, Selection()).receive(10, 0)) == ["stored"]
+    assert mended.outcomes(*QuarantineSource(db, RejectionSelection()).receive(10, 0)) == ["stored"]
     assert db.execute("SELECT tenant_id, message_id, payload FROM message").fetchall() == [
         ("acme", "o-1", {"total": 1, "user_id": "u1"})
     ]
@@ -97,11 +97,11 @@ def test_a_key_that_does_not_fit_is_rejected_as_it_came_and_taken_when_it_is_not
 
     assert routing.outcomes(*received()) == ["envelope_invalid"]
     [(words, attributes)] = db.execute("SELECT detail ->> 'message', attributes FROM rejection").fetchall()
-    assert words == "the routing key does not fit ROUTING_KEY (<event_type>.of.<user_id>)"
+    assert words == "the routing key does not match ROUTING_KEY (<event_type>.of.<user_id>)"
     assert attributes == {"routing_key": key}
 
     plain = a_routing_saver(database_url, rabbitmq_queue, None)
-    assert plain.outcomes(*QuarantineSource(db, Selection()).receive(10, 0)) == ["stored"]
+    assert plain.outcomes(*QuarantineSource(db, RejectionSelection()).receive(10, 0)) == ["stored"]
     assert books(db)["message"] == 1
     routing.close()
     plain.close()

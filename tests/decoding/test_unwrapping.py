@@ -165,7 +165,7 @@ def test_a_detail_without_a_tenant_is_of_the_one_that_its_queue_is_bound_to() ->
     assert accepted(scheduled, "eventbridge", bound="acme").tenant_id == "acme"
     unbound = refused(scheduled, "eventbridge")
     assert unbound.reason is Reason.ENVELOPE_INVALID
-    assert "nothing says whose it is" in unbound.detail["message"]
+    assert "the tenant is unknown" in unbound.detail["message"]
     foreign = refused(an_eventbridge_event({"tenant_id": "globex"}), "eventbridge", bound="acme")
     assert foreign.claimed.tenant_id == "globex"
 
@@ -190,11 +190,11 @@ def test_a_queue_that_is_said_to_carry_one_type_has_it_whatever_the_service_call
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"detail": ...}, "no event of EventBridge"),
-        ({"id": ...}, "no event of EventBridge"),
-        ({"id": "a\0b"}, "no event of EventBridge"),
-        ({"detail-type": 7}, "no event of EventBridge"),
-        ({"source": ""}, "no event of EventBridge"),
+        ({"detail": ...}, "not an EventBridge event"),
+        ({"id": ...}, "not an EventBridge event"),
+        ({"id": "a\0b"}, "not an EventBridge event"),
+        ({"detail-type": 7}, "not an EventBridge event"),
+        ({"source": ""}, "not an EventBridge event"),
         ({"time": ...}, "time: expected an RFC 3339"),
         ({"time": "today"}, "time: expected an RFC 3339"),
     ],
@@ -243,12 +243,12 @@ def test_long_and_odd_keys_of_s3_get_ids_that_fit_and_differ() -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"Records": []}, "no notification of S3"),
-        ([], "no notification of S3"),
+        ({"Records": []}, "not an S3 notification"),
+        ([], "not an S3 notification"),
         ({"Records": [an_s3_record(), an_s3_record()]}, "2 records"),
-        ({"Records": [an_s3_record(eventSource="aws:ses")]}, "the record is none of S3"),
-        ({"Records": [an_s3_record(s3={})]}, "the record is none of S3"),
-        ({"Records": [7]}, "the record is none of S3"),
+        ({"Records": [an_s3_record(eventSource="aws:ses")]}, "the record is not from S3"),
+        ({"Records": [an_s3_record(s3={})]}, "the record is not from S3"),
+        ({"Records": [7]}, "the record is not from S3"),
         ({"Records": [an_s3_record(eventTime="now")]}, "eventTime: expected an RFC 3339"),
         (
             {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "drop", "RequestId": "R1"},
@@ -349,7 +349,7 @@ def test_whose_an_event_of_eventbridge_is_must_agree_with_what_is_beside_it() ->
     found = read(a_delivery(body, attributes={"tenant_id": "globex"}), QueueRules(unwrap="eventbridge"))
 
     assert isinstance(found, Malformed), found
-    assert "tenant_id stands beside the body and in it, and differs" in found.detail["message"]
+    assert "tenant_id differs from the one in the body" in found.detail["message"]
 
 
 def test_what_a_service_calls_an_event_by_may_be_whatever_an_identifier_may() -> None:

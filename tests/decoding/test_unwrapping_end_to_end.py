@@ -12,7 +12,7 @@ import pytest
 from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations.queue_rules import set_queue
 from processor.settings import Settings
-from processor.sources.quarantine import Selection
+from processor.sources.quarantine import RejectionSelection
 from processor.wiring import commands
 from processor.wiring.service import Stops, run
 from tests.decoding.test_unwrapping import POINTERS, an_eventbridge_event, an_s3_record
@@ -117,7 +117,7 @@ def test_what_came_before_the_setting_is_taken_by_a_replay_after_it(
     [(words,)] = db.execute("SELECT DISTINCT detail ->> 'message' FROM rejection").fetchall()
     changed = with_changes(settings, unwrap=unwrap, queue_tenants=frozenset(["acme"]))
 
-    outcomes, _ = commands.replay(changed, Selection(), dry_run=False, forced=False)
+    outcomes, _ = commands.replay(changed, RejectionSelection(), dry_run=False, forced=False)
 
     assert f"UNWRAP={unwrap}" in words
     assert f"processor queue set QUEUE --unwrap {unwrap}" in words

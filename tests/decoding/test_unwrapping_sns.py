@@ -89,7 +89,7 @@ def test_an_envelope_on_another_queue_is_not_taken_off() -> None:
     found = refused(a_notification(an_event()), queue="plain")
 
     assert found.reason is Reason.ENVELOPE_INVALID
-    assert "a notification of SNS" in found.detail["message"]
+    assert "an SNS notification" in found.detail["message"]
     assert "set UNWRAP=sns" in found.detail["message"]
     assert "processor queue set QUEUE --unwrap sns" in found.detail["message"]
     assert "processor rejection replay" in found.detail["message"]
@@ -130,9 +130,9 @@ def test_attributes_beside_and_in_the_notification_agree_or_are_refused() -> Non
     [
         (a_notification({}, Timestamp="yesterday"), Reason.ENVELOPE_INVALID, "Timestamp: expected an RFC"),
         (a_notification({}, Timestamp=1), Reason.ENVELOPE_INVALID, "Timestamp: expected an RFC"),
-        (b"Hello World", Reason.NOT_JSON, "the body is not JSON"),
+        (b"Hello World", Reason.NOT_JSON, "the body is invalid JSON"),
         (b"\xff", Reason.NOT_UTF8, "not UTF-8"),
-        (b"[]", Reason.ENVELOPE_INVALID, "no SNS notification"),
+        (b"[]", Reason.ENVELOPE_INVALID, "not an SNS notification"),
         (json.dumps(an_event()).encode(), Reason.ENVELOPE_INVALID, "with raw delivery, unset UNWRAP"),
         (a_notification("{}", Type="SubscriptionConfirmation"), Reason.ENVELOPE_INVALID, "confirm it in SNS"),
         (a_notification({}, Message={"an": "object"}), Reason.ENVELOPE_INVALID, "can't be read"),
@@ -143,8 +143,8 @@ def test_attributes_beside_and_in_the_notification_agree_or_are_refused() -> Non
             Reason.ENVELOPE_INVALID,
             "can't be read",
         ),
-        (a_notification("Hello World"), Reason.NOT_JSON, "the body is not JSON as we take it"),
-        (a_notification(""), Reason.NOT_JSON, "the body is not JSON as we take it"),
+        (a_notification("Hello World"), Reason.NOT_JSON, "the body is invalid JSON"),
+        (a_notification(""), Reason.NOT_JSON, "the body is invalid JSON"),
         (a_notification("\ud800"), Reason.NOT_UTF8, "not UTF-8"),
         (b" " * (1024 * 1024 + 1), Reason.TOO_LARGE, "BODY_BYTES_MAX"),
     ],

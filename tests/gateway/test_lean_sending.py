@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from processor.brokers.fast_sqs.http import Answer, HttpTimeout, HttpTrouble
+from processor.brokers.fast_sqs.http import HttpResponse, HttpTimeout, HttpTrouble
 from processor.settings import Settings
 from producers.gateway.items import Caller
 from producers.gateway.opening import open_intake
@@ -25,7 +25,7 @@ NOT_WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\nConnection: close\r\n\r\n
 
 async def post(
     server: ScriptedServer, count: int = 1, ca_file: str = "", read_timeout_s: float = READ_TIMEOUT_S
-) -> list[Answer]:
+) -> list[HttpResponse]:
     endpoint = Endpoint(server.url, connect_timeout_s=20, read_timeout_s=read_timeout_s, ca_file=ca_file)
     try:
         return [await endpoint.post([("host", "localhost")], b"{}") for _ in range(count)]
@@ -37,7 +37,7 @@ def test_one_connection_serves_many_calls() -> None:
     with ScriptedServer(an_answer({"a": 1})) as server:
         found = run(post(server, 5))
 
-        assert found == [Answer(200, b'{"a": 1}')] * 5
+        assert found == [HttpResponse(200, b'{"a": 1}')] * 5
         assert server.connections == 1
 
 
@@ -99,7 +99,7 @@ def test_a_server_is_known_by_its_authority(tmp_path: Path) -> None:
     trustme.CA().cert_pem.write_to_path(str(stranger))
 
     with ScriptedServer(an_answer(), tls=context) as server:
-        assert run(post(server, ca_file=str(file))) == [Answer(200, b"{}")]
+        assert run(post(server, ca_file=str(file))) == [HttpResponse(200, b"{}")]
         with pytest.raises(HttpTrouble, match="no connection"):
             run(post(server, ca_file=str(stranger)))
 

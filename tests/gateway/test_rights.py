@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.wire.formats import Envelope, decode
-from processor.wire.sender_rights import Ground, Rights
+from processor.wire.sender_rights import EventMeaning, Rights
 from producers.gateway.items import Caller, Item, Refusal, Why
 from producers.gateway.reading import Reading
 
 LIMITS: Any = {"depth_max": 20, "values_max": 1000}
 READING = Reading(body_bytes_max=10_000, fifo=False, **LIMITS)
-GROUND = Ground.of(
+GROUND = EventMeaning.of(
     [("created", 1)], [("pulse", None, "/used_amount"), ("order.created", "globex", "/used_amount")]
 )
 
@@ -168,49 +168,49 @@ def is_judged(
         (
             Rights(event_types=frozenset({"pulse", "order.created"})),
             {"event_type": "order.deleted"},
-            "event_type: expected order.created or pulse, the right event_types; saw 'order.deleted'",
+            "event_type: expected order.created or pulse (right event_types); saw 'order.deleted'",
             "--event-types order.deleted",
         ),
         (
             Rights(producers=("till", "/acme/*")),
             {"producer": "platform"},
-            "producer: expected till or /acme/*, the right producers; saw platform",
+            "producer: expected till or /acme/* (right producers); saw platform",
             "--producer platform",
         ),
         (
             Rights(producers=("till", "shop")),
             {},
-            "producer: expected till or shop, the right producers; saw none",
+            "producer: expected till or shop (right producers); saw none",
             "--producer '\"\"'",
         ),
         (
             Rights(frozenset({"pulse"})),
             {"event_type": "$(reboot); x"},
-            "event_type: expected pulse, the right event_types; saw '$(reboot); x'",
+            "event_type: expected pulse (right event_types); saw '$(reboot); x'",
             "--event-types '$(reboot); x'",
         ),
         (
             Rights(reserved=("",)),
             {},
-            "producer: expected one that is not reserved; saw none",
+            "producer: expected a producer that is not reserved; saw none",
             "--producer '\"\"'",
         ),
         (
             Rights(may_void=False),
             {"event_type": "void"},
-            "event_type: 'void' cancels another message, which is the right may_void",
+            "event_type: 'void' cancels another message; that needs the right may_void",
             "--may-void",
         ),
         (
             Rights(producers=("till",)),
             {"event_type": "void", "payload": {"message_id": "e-0", "producer": ""}},
-            "a void of a message of another producer: expected till, the right producers; saw none",
+            "a void of a message of another producer: expected till (right producers); saw none",
             "--producer '\"\"'",
         ),
         (
             Rights(may_correct=False),
             {"event_type": "pulse", "payload": {"used_amount": -1}},
-            "payload/used_amount: a negative amount takes back what counted, which is the right may_correct",
+            "payload/used_amount: a negative amount reverses counted usage; that needs the right may_correct",
             "--may-correct",
         ),
     ],

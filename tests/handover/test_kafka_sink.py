@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from processor.brokers.kafka import configuration
 from processor.brokers.source_url import source_address
 from processor.handover.kafka_sink import KafkaSink
-from processor.handover.sink import Accepted, AcceptedInPart, InTrouble
+from processor.handover.sink import AllAccepted, PartlyAccepted, SinkUnavailable
 from tests.broker_servers.kafka import Mock, Tansu
 from tests.fixtures.database import Saver
 from tests.fixtures.usage import Command, a_pulse, states
@@ -88,8 +88,8 @@ def test_an_outage_is_trouble_of_the_sink_and_the_lines_come_again(
     kafka.up()
     back = send(sink[0])
 
-    assert away == InTrouble("_MSG_TIMED_OUT", reached=False)
-    assert back == Accepted()
+    assert away == SinkUnavailable("_MSG_TIMED_OUT", reached=False)
+    assert back == AllAccepted()
     assert {message.key() for message in records(kafka.servers, sink[1])} == {b"acme", b"globex"}
 
 
@@ -98,7 +98,7 @@ def test_what_the_broker_says_of_a_record_is_said_of_its_line(
 ) -> None:
     kafka.fail(PRODUCE, MSG_SIZE_TOO_LARGE)
 
-    assert send(sink[0]) == AcceptedInPart(dict.fromkeys(KEYS, "MSG_SIZE_TOO_LARGE"))
+    assert send(sink[0]) == PartlyAccepted(dict.fromkeys(KEYS, "MSG_SIZE_TOO_LARGE"))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
-from processor.handover.lines import Line, LineId, batch_key
-from processor.handover.sink import Accepted, AcceptedInPart, Answer, InTrouble, Refused, meaning
+from processor.handover.lines import LineId, UsageLine, batch_key
+from processor.handover.sink import (
+    AllAccepted,
+    Answer,
+    BatchRefused,
+    PartlyAccepted,
+    SinkUnavailable,
+    meaning,
+)
 
 KEYS = ["one", "two"]
 
@@ -28,52 +35,52 @@ def results(*statuses: Any) -> dict[str, Any]:
     "said", [b"", b"OK", b" ok\n", b"{}", b"[]", b"null", b'{"accepted": 2}', b'["one"]']
 )
 def test_a_2xx_is_a_yes_to_all_lines(status: int, said: bytes) -> None:
-    assert meant(status, said) == Accepted()
+    assert meant(status, said) == AllAccepted()
 
 
 @pytest.mark.parametrize("said", [b"<html></html>", b"{", b"\xff\xfe", b"error", b"[" * 900, b"x" * 2000])
 def test_a_2xx_that_says_something_else_is_no_yes(said: bytes) -> None:
     answer = meant(200, said)
 
-    assert isinstance(answer, InTrouble)
+    assert isinstance(answer, SinkUnavailable)
     assert answer.reached
 
 
 @pytest.mark.parametrize("status", [200, 207, 400, 422])
 def test_each_line_has_the_status_that_the_answer_gives_it(status: int) -> None:
-    assert meant(status, results(200, 201)) == Accepted()
-    assert meant(status, results(204, 409)) == Accepted()
-    assert meant(status, results(200, 422)) == AcceptedInPart({"two": "status 422"})
-    assert meant(status, results(200, 422)["results"]) == AcceptedInPart({"two": "status 422"})
-    assert meant(status, results(503, 302)) == AcceptedInPart({"one": "status 503", "two": "status 302"})
+    assert meant(status, results(200, 201)) == AllAccepted()
+    assert meant(status, results(204, 409)) == AllAccepted()
+    assert meant(status, results(200, 422)) == PartlyAccepted({"two": "status 422"})
+    assert meant(status, results(200, 422)["results"]) == PartlyAccepted({"two": "status 422"})
+    assert meant(status, results(503, 302)) == PartlyAccepted({"one": "status 503", "two": "status 302"})
 
 
 @pytest.mark.parametrize("odd", ["200", True, None, 200.0, 7, [200]])
 def test_a_status_that_is_none_is_no_yes(odd: object) -> None:
     answer = meant(200, results(200, odd))
 
-    assert isinstance(answer, AcceptedInPart)
+    assert isinstance(answer, PartlyAccepted)
     assert list(answer.troubles) == ["two"]
 
 
 def test_a_line_is_taken_only_if_it_is_named_and_never_refused() -> None:
     twice = {"results": [{"key": "one", "status": 422}, *results(200, 200)["results"]]}
 
-    assert meant(200, results(200)) == AcceptedInPart({"two": "not named in the answer"})
-    assert meant(200, {"results": []}) == AcceptedInPart(dict.fromkeys(KEYS, "not named in the answer"))
-    assert meant(200, twice) == AcceptedInPart({"one": "status 422"})
+    assert meant(200, results(200)) == PartlyAccepted({"two": "not named in the answer"})
+    assert meant(200, {"results": []}) == PartlyAccepted(dict.fromkeys(KEYS, "not named in the answer"))
+    assert meant(200, twice) == PartlyAccepted({"one": "status 422"})
 
 
 @pytest.mark.parametrize(("status", "for_content"), [(400, True), (413, True), (422, True), (409, False)])
 def test_some_statuses_are_about_this_batch(status: int, for_content: bool) -> None:
-    assert meant(status) == Refused(f"status {status}", for_content)
+    assert meant(status) == BatchRefused(f"status {status}", for_content)
 
 
 @pytest.mark.parametrize("status", [207, 301, 308, 401, 403, 404, 405, 408, 415, 429, 500, 502, 503])
 def test_every_other_status_is_about_the_sink(status: int) -> None:
     answer = meant(status)
 
-    assert isinstance(answer, InTrouble)
+    assert isinstance(answer, SinkUnavailable)
     assert answer.trouble.startswith(f"status {status}")
 
 
@@ -82,14 +89,14 @@ def test_a_rest_is_given_as_long_as_it_is_asked_for_and_no_longer_than_ten_minut
 
     def rest(asked: str) -> float | None:
         answer = meant(503, Retry_After=asked)
-        assert isinstance(answer, InTrouble)
+        assert isinstance(answer, SinkUnavailable)
         return answer.retry_after_s
 
     assert [rest("7"), rest("-1"), rest("1e9"), rest("soon"), rest("nan")] == [7, 0, 600, None, None]
     assert 55 < (rest(in_a_minute) or 0) <= 60
 
 
-def a_line(**changes: Any) -> Line:
+def a_line(**changes: Any) -> UsageLine:
     identity: dict[str, Any] = {
         "tenant_id": "acme",
         "meter_id": 1,
@@ -97,7 +104,7 @@ def a_line(**changes: Any) -> Line:
         "group_key": '{"use_unity": "GB", "product_sku": "disk"}',
         "revision": 1,
     } | {name: value for name, value in changes.items() if name != "meter"}
-    return Line(
+    return UsageLine(
         LineId(**identity),
         meter=changes.get("meter", "pulse"),
         group_names=("product_sku", "use_unity"),

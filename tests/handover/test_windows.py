@@ -12,7 +12,7 @@ import pytest
 
 from processor.database.queries import queries
 from processor.handover import windows
-from processor.handover.dispatcher import Dispatcher, Limits
+from processor.handover.dispatcher import Dispatcher, DispatchLimits
 from processor.handover.sink import HttpSink
 from processor.handover.windows import Closed, close_due
 from tests.fixtures.database import MakeSaver, Saver
@@ -257,7 +257,7 @@ def test_late_events_that_keep_coming_make_one_revision_a_round(saver: Saver, db
         saver.save(a_pulse(1))
         return done
 
-    limits = Limits(lines_max=10, amounts="number", outage_wait_s_max=1, refused_wait_s_max=1)
+    limits = DispatchLimits(lines_max=10, amounts="number", outage_wait_s_max=1, refused_wait_s_max=1)
     dispatcher = Dispatcher(transact, sink=HttpSink("http://x", token=None, timeout_s=1), limits=limits)
 
     dispatcher.close_round()
@@ -342,9 +342,9 @@ def test_a_reopened_window_that_did_not_change_gets_no_line(saver: Saver, db: Db
     [
         (["close", "--meter", "pulsee"], 1, "there is no meter 'pulsee'"),
         (["close", "--until", "2999-01-01T00:00:00Z"], 2, "is still to come"),
-        (["close", "--until", "yesterday"], 2, "is no moment"),
+        (["close", "--until", "yesterday"], 2, "is no time"),
         (["reopen", "--meter", "pulsee", "--window", "2026-01-01"], 1, "there is no meter"),
-        (["reopen", "--meter", "pulse", "--window", "noon"], 2, "is no moment"),
+        (["reopen", "--meter", "pulse", "--window", "noon"], 2, "is no time"),
     ],
 )
 def test_what_can_not_be_closed_or_reopened_is_said(

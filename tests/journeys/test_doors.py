@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from processor.devstack.servers.children import free_port
-from processor.operations.audit import Report
+from processor.operations.audit import AuditReport
 from producers.cli import main
 from tests.broker_servers.kafka import tansu
 from tests.broker_servers.rabbitmq import RabbitQueue
@@ -74,7 +74,7 @@ def fake(rig: Rig, *words: str, seed: int, **environment: str) -> tuple[int, dic
     return producers(rig, "fake", *options, *words, **environment)
 
 
-def audited(rig: Rig) -> Report:
+def audited(rig: Rig) -> AuditReport:
     rig.wait_until_empty()
     return rig.audit()
 

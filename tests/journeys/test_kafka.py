@@ -20,7 +20,7 @@ from processor.brokers.source_url import source_address
 from processor.devstack.seed import seed
 from processor.operations.audit import audit
 from processor.sources.kafka.source import queue_depth
-from processor.wire.manifest import Line, ManifestWriter, State
+from processor.wire.manifest import ManifestLine, ManifestWriter, State
 from producers.fake.messages import Plan, fake_messages
 from producers.publishers.kafka import KafkaDoor
 from producers.publishers.outgoing import Outgoing
@@ -150,8 +150,8 @@ def _send_noted(kafka: Mock, topic: str, seed_number: int, manifest: Path) -> No
                 writer.accept([_line("accepted", message, delivery_id)])
 
 
-def _line(state: State, message: Outgoing, delivery_id: str | None = None) -> Line:
-    return Line(state, message.tenant_id, message.message_id, message.digest, delivery_id)
+def _line(state: State, message: Outgoing, delivery_id: str | None = None) -> ManifestLine:
+    return ManifestLine(state, message.tenant_id, message.message_id, message.digest, delivery_id)
 
 
 def _member(environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from processor.cli import cli
 from processor.errors import SettingsError
 from processor.operations.audit import audit
-from processor.sources.quarantine import Selection, discard
+from processor.sources.quarantine import RejectionSelection, discard
 from tests.builders import a_delivery, an_event
 from tests.fixtures.audit import Audited, Producer, ids, wrong
 from tests.fixtures.database import Saver
@@ -33,7 +33,7 @@ def test_books_as_save_writes_them_hold(saver: Saver, db: Db) -> None:
     deliveries = [a_delivery(**event), a_delivery(**event), a_delivery(b"x"), a_delivery(b"y")]
     saver.save(*deliveries)
     saver.save(*deliveries)
-    discard(db, Selection(rejection_ids=[1]))
+    discard(db, RejectionSelection(rejection_ids=[1]))
 
     report = audit(db, [], lambda: {"visible": 2, "in_flight": 1})
 

@@ -11,7 +11,7 @@ from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.model import Delivery
 from processor.operations.dead_letters import DeadLetterJudge
 from processor.settings import Settings
-from processor.sources.quarantine import Selection
+from processor.sources.quarantine import RejectionSelection
 from processor.sources.sqs.source import SqsSource
 from processor.wiring import commands
 from tests.builders import a_body, a_delivery
@@ -42,7 +42,9 @@ def test_what_sqs_moved_there_is_imported_and_replayed_under_its_own_queue_and_i
     }
     assert dead_letters(settings).depth() == {"visible": 0, "in_flight": 0, "delayed": 0}
     assert holds(db, settings)
-    outcomes, _ = commands.replay(settings, Selection(reason="dead_lettered"), dry_run=False, forced=False)
+    outcomes, _ = commands.replay(
+        settings, RejectionSelection(reason="dead_lettered"), dry_run=False, forced=False
+    )
     assert outcomes == {"stored": 1, "not_json": 1}
     # Without an id of its own it is known by its delivery, which no other way back keeps.
     assert db.execute("SELECT message_id, queue, delivery_id FROM message").fetchall() == [

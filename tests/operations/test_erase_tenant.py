@@ -11,7 +11,7 @@ from processor.database.queries import sql_folder
 from processor.devstack.servers.binaries import find_binaries, server_account
 from processor.operations import registry
 from processor.operations.audit import audit
-from processor.sources.quarantine import Selection, discard
+from processor.sources.quarantine import RejectionSelection, discard
 from processor.validation.tenant_bindings import Bindings
 from tests.builders import QUEUE, a_delivery, an_event
 from tests.fixtures.audit import Audited, Producer
@@ -35,7 +35,7 @@ def lived_in(database_url: str, saver: Saver, db: Db, producer: Producer) -> Non
         event = an_event(id="o-1", tenant_id=tenant, payload={"total": 1, "note": f"of {tenant}"})
         saver.save(producer.sends(a_delivery(**event)), producer.sends(a_delivery(**event)))
         saver.save(producer.sends(a_delivery(id=f"{tenant}-x", tenant_id=tenant, event_type="unheard-of")))
-    discard(db, Selection(rejection_ids=[1]))
+    discard(db, RejectionSelection(rejection_ids=[1]))
     for tenant in ("acme", "globex"):
         registry.add_rejection_rule(
             db, reason="unknown_event_type", queue=None, tenant_id=tenant, event_type=None, conditions={}

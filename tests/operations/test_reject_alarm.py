@@ -16,16 +16,16 @@ from click.testing import CliRunner, Result
 from processor.cli import cli
 from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import reader, registry
-from processor.operations.reject_alarm import Limits
+from processor.operations.reject_alarm import RejectAlarmLimits
 from processor.pipeline.pipeline import once
 from processor.settings import Settings
-from processor.sources.quarantine import QuarantineSource, Selection
+from processor.sources.quarantine import QuarantineSource, RejectionSelection
 from tests.builders import a_body, a_delivery
 from tests.fixtures.database import Saver
 
 Db = psycopg.Connection[Any]
 
-LIMITS = Limits(share=0.2, count_min=10, window_s=300)
+LIMITS = RejectAlarmLimits(share=0.2, count_min=10, window_s=300)
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,9 @@ def test_a_replay_raises_no_alarm(saver: Saver, db: Db) -> None:
     saver.save(*[a_bad_order() for _ in range(20)])
     db.execute("UPDATE rejection SET rejected_at = now() - interval '1 day'")
 
-    settlements = once(QuarantineSource(db, Selection()), saver.schemas, saver.store, limit=100, wait_s=0)
+    settlements = once(
+        QuarantineSource(db, RejectionSelection()), saver.schemas, saver.store, limit=100, wait_s=0
+    )
 
     assert {settlement.reason for settlement in settlements} == {"schema_violation"}
     assert alarms(db) == []

@@ -8,13 +8,13 @@ from msgspec.structs import replace
 
 from processor.errors import Reason
 from processor.model import EventSchema, Message, Outcome, Registry, Rejection, Settlement, Verdict
-from processor.operations.reject_alarm import Limits, RejectAlarm, replay_command, words
+from processor.operations.reject_alarm import RejectAlarm, RejectAlarmLimits, replay_command, words
 from processor.runtime import metrics
 from processor.validation.validator import Schemas
 from processor.wire.formats import Claimed
 from tests.builders import a_delivery
 
-LIMITS = Limits(share=0.2, count_min=10, window_s=100)
+LIMITS = RejectAlarmLimits(share=0.2, count_min=10, window_s=100)
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from processor.errors import Busy, StoreFault
 from processor.operations import retention
 from processor.operations.audit import audit
 from processor.operations.retention import Ages, Step, apply, plan
-from processor.sources.quarantine import Selection, discard
+from processor.sources.quarantine import RejectionSelection, discard
 from tests.builders import a_delivery, an_event
 from tests.fixtures.audit import wrong
 from tests.fixtures.database import REGISTRY_WAITS, MakeSaver, Saver, books
@@ -67,7 +67,7 @@ def one_of_each(saver: Saver, db: Db) -> None:
     db.execute("UPDATE duplicate SET sent_at = now(), received_at = now()")
     db.execute("UPDATE rejection SET sent_at = now()")
     bad = db.execute("SELECT rejection_id FROM rejection WHERE body <> 'open'").fetchall()
-    discard(db, Selection(rejection_ids=[rejection_id for (rejection_id,) in bad]))
+    discard(db, RejectionSelection(rejection_ids=[rejection_id for (rejection_id,) in bad]))
 
 
 # ── what goes, and what stays ─────────────────────────────────────────────────────────────────────────
@@ -149,7 +149,7 @@ def test_the_count_of_a_day_grows_by_what_later_runs_remove(saver: Saver, db: Db
     for _ in range(2):
         event = an_event()
         saver.save(a_delivery(**event), a_delivery(**event), a_delivery(b"nonsense"))
-        discard(db, Selection())
+        discard(db, RejectionSelection())
         for table, column in {"message": "stored", "duplicate": "received", "rejection": "closed"}.items():
             db.execute(f"UPDATE {table} SET {column}_at = '2026-01-01T12:00:00Z'")
         run(db)
@@ -341,7 +341,7 @@ def test_two_at_once_remove_and_count_each_row_once(
 ) -> None:
     """The lock only spares work: where the session that holds it was ended, the books still are right."""
     db.execute(OLD_MESSAGES, [2000])
-    monkeypatch.setattr(retention, "books_held", lambda _connection: nullcontext(lambda: None))
+    monkeypatch.setattr(retention, "maintenance_lock", lambda _connection: nullcontext(lambda: None))
     removed: list[int] = []
 
     def work() -> None:

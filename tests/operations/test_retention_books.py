@@ -14,7 +14,7 @@ from processor.model import Delivery
 from processor.operations import registry
 from processor.operations.audit import audit
 from processor.operations.retention import Ages
-from processor.sources.quarantine import QuarantineSource, Selection, discard
+from processor.sources.quarantine import QuarantineSource, RejectionSelection, discard
 from tests.builders import QUEUE, a_delivery, an_event
 from tests.fixtures.audit import Audited, Producer, ids, wrong
 from tests.fixtures.database import Saver, books
@@ -130,7 +130,7 @@ def test_what_was_removed_is_not_lost_and_the_equation_says_where_it_is(
         producer.sends(a_delivery(b"nonsense")),
         producer.sends(a_delivery(tenant_id="globex")),
     )
-    discard(db, Selection())
+    discard(db, RejectionSelection())
     age(db, 100, "receive_count = 1")
     db.execute("UPDATE message SET stored_at = now() WHERE tenant_id = 'globex'")
     run(db)
@@ -250,7 +250,7 @@ def test_without_retention_the_audit_reads_as_before(
 
 
 def received(db: Db, key_days: int | None) -> int:
-    return len(QuarantineSource(db, Selection(), key_days=key_days).receive(100, 0))
+    return len(QuarantineSource(db, RejectionSelection(), key_days=key_days).receive(100, 0))
 
 
 def an_old_rejection(saver: Saver, db: Db, days_ago: int, body: bytes | None = None) -> None:
@@ -267,7 +267,7 @@ def messages_removed(db: Db, days_ago: int) -> None:
 def test_an_old_rejection_is_replayed_while_no_message_ever_was_removed(saver: Saver, db: Db) -> None:
     an_old_rejection(saver, db, 1000)
     saver.save(a_delivery(b"x"))
-    discard(db, Selection(rejection_ids=[2]))
+    discard(db, RejectionSelection(rejection_ids=[2]))
     db.execute("UPDATE rejection SET closed_at = now() - interval '100 days' WHERE status <> 'open'")
     run(db)
 
@@ -296,7 +296,7 @@ def test_a_rejection_is_left_out_where_its_message_may_have_been_removed(
     an_old_rejection(saver, db, days_ago, body)
 
     assert received(db, key_days=35) == handed_over
-    assert QuarantineSource(db, Selection(), key_days=35).count_left_out() == 1 - handed_over
+    assert QuarantineSource(db, RejectionSelection(), key_days=35).count_left_out() == 1 - handed_over
     assert received(db, key_days=None) == 1
 
 

@@ -14,7 +14,7 @@ from processor.check.storage import look_at_storage
 from processor.database.connection import connect
 from processor.errors import Reason
 from processor.operations import registry
-from processor.operations.storage_alarm import Limits, StorageAlarm, find_large
+from processor.operations.storage_alarm import StorageAlarm, StorageAlarmLimits, find_large
 from processor.store.rejection_room import HEAD_BYTES, WHOLE_BYTES_MAX, make_fit
 from tests.builders import a_delivery
 from tests.fixtures.database import Saver, a_bound_saver
@@ -207,12 +207,12 @@ def test_writers_need_no_right_on_the_accounts(db: Db, log_in: Any) -> None:
 
 
 @pytest.fixture
-def limits() -> Limits:
-    return Limits(rejected_bytes=ROOM, alarm_bytes=500_000)
+def limits() -> StorageAlarmLimits:
+    return StorageAlarmLimits(rejected_bytes=ROOM, alarm_bytes=500_000)
 
 
 def test_an_alarm_begins_at_half_and_ends_once(
-    small: Saver, db: Db, database_url: str, limits: Limits
+    small: Saver, db: Db, database_url: str, limits: StorageAlarmLimits
 ) -> None:
     alarm = StorageAlarm(lambda: connect(database_url), limits)
     small.save(garbage(), garbage())
@@ -235,7 +235,9 @@ def test_an_alarm_begins_at_half_and_ends_once(
     ]
 
 
-def test_check_names_who_is_full_and_which_tenants_are_large(small: Saver, db: Db, limits: Limits) -> None:
+def test_check_names_who_is_full_and_which_tenants_are_large(
+    small: Saver, db: Db, limits: StorageAlarmLimits
+) -> None:
     registry.add_tenant(db, "large")
     small.store.load_registry()
     small.save(*(garbage() for _ in range(6)))
@@ -254,7 +256,7 @@ def test_check_names_who_is_full_and_which_tenants_are_large(small: Saver, db: D
     assert {"storage of by sender AROA1", "storage of large"} < said.keys()
 
 
-def test_an_alarm_without_a_database_is_silent(limits: Limits) -> None:
+def test_an_alarm_without_a_database_is_silent(limits: StorageAlarmLimits) -> None:
     with capture_logs() as logged:
         StorageAlarm(lambda: connect("postgresql://x@127.0.0.1:1/x"), limits).look()
 

@@ -215,7 +215,7 @@ def test_the_readme_s_two_terminals_show_a_bad_event_and_why(tmp_path: Path) -> 
     assert re.search(
         r"schema_violation +acme +order.created +hello-1 .*\"order_id\" is a required", done.stdout
     )
-    assert re.search(r"not_json +- .*the body is not JSON", done.stdout)
+    assert re.search(r"not_json +- .*the body is invalid JSON", done.stdout)
     assert re.search(r"^rejection .* acme +hello-1 ", done.stdout, re.MULTILINE)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from processor.model import Delivery, Settlement
-from processor.sources.memory import MemorySource, _Held
+from processor.sources.memory import MemorySource, _Received
 from tests.builders import a_body
 
 
@@ -33,7 +33,7 @@ class FifoSource(MemorySource):
             self._messages[delivery_id] = held
         return delivery_id
 
-    def _ready(self, now: float) -> list[_Held]:
+    def _ready(self, now: float) -> list[_Received]:
         ready, blocked = [], set()
         for held in self._messages.values():
             group = self.groups[held.delivery_id]
@@ -43,7 +43,7 @@ class FifoSource(MemorySource):
                 ready.append(held)
         return ready
 
-    def _hand_over(self, held: _Held, now: float) -> Delivery:
+    def _hand_over(self, held: _Received, now: float) -> Delivery:
         return replace(super()._hand_over(held, now), group=self.groups[held.delivery_id])
 
     def settle(self, settlements: Sequence[Settlement]) -> None:

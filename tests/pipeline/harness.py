@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from processor.errors import Stopped
 from processor.model import Delivery, Outcome, Registry, Settlement, Verdict
-from processor.pipeline.limits import Limits
-from processor.pipeline.outcome_counts import Tally
+from processor.pipeline.limits import PipelineLimits
+from processor.pipeline.outcome_counts import OutcomeCounts
 from processor.pipeline.pipeline import Pipeline
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.sources.memory import MemorySource
 from processor.validation.validator import Schemas
 from tests.builders import a_body
@@ -55,15 +55,15 @@ class Harness:
         self.store = store or StubStore()
         self.left = ""
         self.stop, self.give_up = threading.Event(), threading.Event()
-        self.database = Patience("database", wait_s_max=0.02, stop=self.give_up)
+        self.database = OutageRetry("database", wait_s_max=0.02, stop=self.give_up)
         patient = _Patient(self.store, self.database)
         self.pipeline = Pipeline(
             self.source,
             schemas_of_acme(),
             [patient] * writers,
-            limits=Limits(**({"receive_wait_s": 0.05, "stop_timeout_s": 5} | limits)),  # type: ignore[arg-type]
+            limits=PipelineLimits(**({"receive_wait_s": 0.05, "stop_timeout_s": 5} | limits)),  # type: ignore[arg-type]
             database=self.database,
-            broker=Patience("queue", wait_s_max=0.02, stop=self.give_up),
+            broker=OutageRetry("queue", wait_s_max=0.02, stop=self.give_up),
             give_up=self.give_up,
         )
 
@@ -71,7 +71,7 @@ class Harness:
         for _ in range(count):
             self.source.send(a_body())
 
-    def run_until_idle(self) -> Tally:
+    def run_until_idle(self) -> OutcomeCounts:
         return self.pipeline.run(self.stop, until_idle_s=0.1)
 
     def run_until_stopped(self, until_idle_s: float | None = None) -> None:
@@ -84,16 +84,16 @@ class Harness:
 
 @dataclass
 class _Patient:
-    """A stub store behind patience, as the real one is."""
+    """A stub store behind retry, as the real one is."""
 
     store: StubStore
-    patience: Patience
+    retry: OutageRetry
 
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
-        return self.patience(lambda: self.store.save(verdicts))
+        return self.retry(lambda: self.store.save(verdicts))
 
     def probe(self) -> None:
-        self.patience.probe(self.store.probe)
+        self.retry.probe(self.store.probe)
 
     def unread(self, suspect: Delivery) -> Verdict | None:
         return self.store.unread(suspect)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from processor.errors import Stopped
-from processor.pipeline.forgetter import Forgetter
+from processor.pipeline.forgetter import SettledNoteCleaner
 from tests.rig import wait_until
 
 
@@ -33,7 +33,7 @@ class Notes:
 
 def test_what_it_is_told_of_is_forgotten_while_it_runs() -> None:
     notes = Notes()
-    forgetter = Forgetter(notes.open, "events")
+    forgetter = SettledNoteCleaner(notes.open, "events")
 
     forgetter.tell(["a", "b"])
     forgetter.tell(["c"])
@@ -46,7 +46,7 @@ def test_what_it_is_told_of_is_forgotten_while_it_runs() -> None:
 
 def test_what_it_was_told_of_last_is_forgotten_before_it_ends() -> None:
     notes = Notes()
-    forgetter = Forgetter(notes.open, "events")
+    forgetter = SettledNoteCleaner(notes.open, "events")
 
     for place in range(1000):
         forgetter.tell([str(place)])
@@ -59,14 +59,14 @@ def test_what_it_was_told_of_last_is_forgotten_before_it_ends() -> None:
 def test_nothing_is_opened_where_nothing_is_told() -> None:
     notes = Notes()
 
-    Forgetter(notes.open, "events").stop()
+    SettledNoteCleaner(notes.open, "events").stop()
 
     assert notes.opened == 0
 
 
 def test_it_ends_where_nobody_waits_for_the_database_any_more() -> None:
     notes = Notes(away=True)
-    forgetter = Forgetter(notes.open, "events")
+    forgetter = SettledNoteCleaner(notes.open, "events")
 
     forgetter.tell(["a"])
     forgetter.stop()

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from processor.errors import SourceUnavailable, Stopped, StoreUnavailable
 from processor.model import Delivery, Outcome, Settlement
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.sources.memory import MemorySource
 from tests.pipeline.harness import Harness, StubStore, in_background, until
 
@@ -215,11 +215,11 @@ def test_a_database_that_saves_all_the_time_is_not_asked_besides(monkeypatch: py
     assert store.asked == 0
 
 
-# ── patience ──────────────────────────────────────────────────────────────────────────────────────────
+# ── outages ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_an_answer_to_what_was_asked_before_the_outage_does_not_end_it() -> None:
-    patience = Patience("queue", wait_s_max=0.01, stop=threading.Event())
+    retry = OutageRetry("queue", wait_s_max=0.01, stop=threading.Event())
     asked, go_on = threading.Event(), threading.Event()
 
     def ask_long() -> None:
@@ -229,19 +229,19 @@ def test_an_answer_to_what_was_asked_before_the_outage_does_not_end_it() -> None
     def fail() -> None:
         raise SourceUnavailable("away")
 
-    early = in_background(lambda: patience(ask_long))
+    early = in_background(lambda: retry(ask_long))
     assert asked.wait(5)
-    patience.probe(fail)
+    retry.probe(fail)
     go_on.set()
     early.join(5)
 
-    assert patience.trouble == "away"
-    patience.probe(lambda: None)
-    assert patience.working.is_set()
+    assert retry.trouble == "away"
+    retry.probe(lambda: None)
+    assert retry.working.is_set()
 
 
 def test_one_outage_is_told_once_however_many_wait_for_its_end() -> None:
-    patience = Patience("queue", wait_s_max=0.01, stop=threading.Event())
+    retry = OutageRetry("queue", wait_s_max=0.01, stop=threading.Event())
     failures = iter(range(30))
 
     def attempt() -> None:
@@ -249,7 +249,7 @@ def test_one_outage_is_told_once_however_many_wait_for_its_end() -> None:
             raise SourceUnavailable("away")
 
     with capture_logs() as logs:
-        for waiting in [in_background(lambda: patience(attempt)) for _ in range(4)]:
+        for waiting in [in_background(lambda: retry(attempt)) for _ in range(4)]:
             waiting.join(5)
 
     assert [entry["event"] for entry in logs] == ["outage", "outage_over"]
@@ -257,14 +257,14 @@ def test_one_outage_is_told_once_however_many_wait_for_its_end() -> None:
 
 def test_a_wait_that_is_called_off_ends_no_outage() -> None:
     stop = threading.Event()
-    patience = Patience("queue", wait_s_max=0.01, stop=stop)
+    retry = OutageRetry("queue", wait_s_max=0.01, stop=stop)
 
     def fail() -> None:
         stop.set()
         raise SourceUnavailable("away")
 
     with capture_logs() as logs, pytest.raises(Stopped):
-        patience(fail)
+        retry(fail)
 
-    assert not patience.working.is_set()
+    assert not retry.working.is_set()
     assert "outage_over" not in [entry["event"] for entry in logs]

@@ -7,19 +7,19 @@ from contextlib import ExitStack
 import pytest
 
 from processor.model import Delivery
-from processor.pipeline.in_flight import Held
+from processor.pipeline.in_flight import InFlight
 from tests.builders import a_delivery
 
 
-def held(size_max: int = 100, bytes_max: int = 1000) -> Held:
-    return Held(size_max=size_max, bytes_max=bytes_max, extend_after_s=60)
+def held(size_max: int = 100, bytes_max: int = 1000) -> InFlight:
+    return InFlight(size_max=size_max, bytes_max=bytes_max, extend_after_s=60)
 
 
 def bodies(count: int, size_bytes: int) -> list[Delivery]:
     return [a_delivery(b"x" * size_bytes, delivery_id=str(number)) for number in range(count)]
 
 
-def asked(buffer: Held, limit: int = 10) -> int:
+def asked(buffer: InFlight, limit: int = 10) -> int:
     with buffer.room(limit, 0) as granted:
         return granted
 

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from processor.model import Delivery
-from processor.pipeline.write_queue import Batches, Item
+from processor.pipeline.write_queue import Item, WriteQueue
 from processor.validation.validator import Schemas
 from tests.builders import a_delivery
 
@@ -16,15 +16,15 @@ def deliveries(count: int, size_bytes: int = 10) -> list[Delivery]:
     return [a_delivery(b"x" * size_bytes, delivery_id=str(number)) for number in range(count)]
 
 
-def batches(size_max: int = 500, bytes_max: int = 1000, linger_s: float = 0.0) -> Batches:
-    return Batches(size_max=size_max, bytes_max=bytes_max, linger_s=linger_s)
+def batches(size_max: int = 500, bytes_max: int = 1000, linger_s: float = 0.0) -> WriteQueue:
+    return WriteQueue(size_max=size_max, bytes_max=bytes_max, linger_s=linger_s)
 
 
 def ids(items: Sequence[object]) -> list[str]:
     return [item.delivery_id for item in items if isinstance(item, Delivery)]
 
 
-def drained(waiting: Batches) -> list[list[str]]:
+def drained(waiting: WriteQueue) -> list[list[str]]:
     """Take until the end."""
     waiting.end()
     taken = []

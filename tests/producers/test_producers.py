@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
-from processor.wire.manifest import Line, ManifestWriter, read_manifest
+from processor.wire.manifest import ManifestLine, ManifestWriter, read_manifest
 from producers.publishers.outgoing import Outgoing
 from producers.publishers.publish import BATCH_BYTES_MAX, Accepted, Publisher, Receipt, Refused
 from producers.publishers.sqs import SqsDoor
@@ -266,15 +266,18 @@ def test_a_tenant_whose_name_is_no_group_id_still_has_a_group_of_its_own() -> No
 
 def test_the_manifest_knows_a_message_before_the_queue_does_and_its_acceptance_after(tmp_path: Path) -> None:
     client = ScriptedQueue(away, failing_first(sender_fault=True))
-    before: list[list[Line]] = []
+    before: list[list[ManifestLine]] = []
     client.before_answer = lambda _entries: before.append(list(read_manifest(tmp_path / "m")))
 
     with ManifestWriter(tmp_path / "m") as manifest:
         list(a_publisher(client, manifest=manifest).publish(messages(2)))
 
-    intended = [Line("intended", "acme", name, None) for name in ("m0", "m1")]
+    intended = [ManifestLine("intended", "acme", name, None) for name in ("m0", "m1")]
     assert before == [intended, intended]
-    assert list(read_manifest(tmp_path / "m")) == [*intended, Line("accepted", "acme", "m1", None, "d-m1")]
+    assert list(read_manifest(tmp_path / "m")) == [
+        *intended,
+        ManifestLine("accepted", "acme", "m1", None, "d-m1"),
+    ]
 
 
 def test_no_more_is_taken_than_the_queue_takes() -> None:

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from processor.devstack.servers.sink import Receiver
-from processor.wire.manifest import Line, ManifestWriter
+from processor.wire.manifest import ManifestLine, ManifestWriter
 from tests.chaos.field import DATABASE, Field, open_field
 from tests.chaos.oracle import Judgement, judge
 from tests.chaos.sink_books import sink_differences
@@ -143,7 +143,7 @@ def test_sends_of_equal_messages_that_left_no_row_are_found(
     field: Field, db: Db, judged: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Six were accepted of a message that RabbitMQ names alike each time, and two have a row."""
-    base, line = "device-7:0123456789abcdef", Line("intended", "acme", "device-7", None)
+    base, line = "device-7:0123456789abcdef", ManifestLine("intended", "acme", "device-7", None)
     with ManifestWriter(tmp_path / "manifest.jsonl") as writer:
         writer.intend([line])
         writer.accept([replace(line, state="accepted", delivery_id=base) for _ in range(6)])

@@ -19,11 +19,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processor.brokers.fast_sqs.client import LeanSqs
-from processor.brokers.fast_sqs.http import Endpoint, HttpTrouble
+from processor.brokers.fast_sqs.http import HttpEndpoint, HttpTrouble
 from processor.brokers.fast_sqs.signature import Signer
 from processor.check.queue import check_queue
 from processor.errors import SettingsError, SourceFault, SourceUnavailable
-from processor.handover.sink import Accepted, AcceptedInPart, HttpSink, InTrouble, Refused
+from processor.handover.sink import AllAccepted, BatchRefused, HttpSink, PartlyAccepted, SinkUnavailable
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.wire.bounds import http_date, wait_s_of
@@ -163,7 +163,7 @@ def test_a_sink_says_what_it_likes_and_gets_an_answer(server: ScriptedServer, sa
 
     answer = HttpSink(server.url, token=None, timeout_s=5).send(b"[]", key="k", line_keys=["one"])
 
-    assert isinstance(answer, Accepted | AcceptedInPart | Refused | InTrouble)
+    assert isinstance(answer, AllAccepted | PartlyAccepted | BatchRefused | SinkUnavailable)
 
 
 LENGTHS = (b"abc", b"-5", b"+2", b"2_0", b"2.0", b"9" * 5000, b"\xb2", b"\xd9\xa2", b"", b"2, 3", b"0x2")
@@ -183,7 +183,7 @@ def test_an_answer_whose_end_is_not_known_is_none(server: ScriptedServer, answer
     server.say(answer)
 
     sink = HttpSink(server.url, token=None, timeout_s=5).send(b"[]", key="k", line_keys=["one"])
-    assert isinstance(sink, InTrouble)
+    assert isinstance(sink, SinkUnavailable)
     assert sink.status is None
 
     door = HttpDoor(server.url)
@@ -192,7 +192,7 @@ def test_an_answer_whose_end_is_not_known_is_none(server: ScriptedServer, answer
     door.close()
     assert failed.value.outage
 
-    endpoint = Endpoint(server.url, connect_timeout_s=5, read_timeout_s=5, ca_file="")
+    endpoint = HttpEndpoint(server.url, connect_timeout_s=5, read_timeout_s=5, ca_file="")
     with pytest.raises(HttpTrouble):
         endpoint.post([], b"")
     endpoint.close()
@@ -208,7 +208,7 @@ def test_a_chunk_of_less_than_nothing_is_not_read(server: ScriptedServer) -> Non
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
-    assert answer == InTrouble("the connection broke", reached=False)
+    assert answer == SinkUnavailable("the connection broke", reached=False)
     assert peak_bytes < 4_000_000
 
 
@@ -238,7 +238,7 @@ def test_what_answers_as_sqs_says_what_it_likes(server: ScriptedServer, said: by
     signer = Signer(
         lambda: ReadOnlyCredentials("i", "s", None), host="localhost", region="eu-west-1", service="sqs"
     )
-    endpoint = Endpoint(server.url, connect_timeout_s=5, read_timeout_s=5, ca_file="")
+    endpoint = HttpEndpoint(server.url, connect_timeout_s=5, read_timeout_s=5, ca_file="")
     for calls in (client, LeanSqs(endpoint, signer, client, user_agent="test")):
         source = SqsSource(client, url, "events", visibility_timeout_s=30, hot_calls=calls)
         asked: list[Any] = [

@@ -25,9 +25,9 @@ from processor.database.connection import connect
 from processor.model import Delivery, Settlement, Verdict
 from processor.operations import registry, retention
 from processor.operations.audit import audit
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.sources.memory import MemorySource
-from processor.sources.quarantine import QuarantineSource, Selection, discard
+from processor.sources.quarantine import QuarantineSource, RejectionSelection, discard
 from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.builders import ORDER_SCHEMA
@@ -39,7 +39,7 @@ from tests.rig import wait_until
 Db = psycopg.Connection[Any]
 
 VISIBILITY_S = 60
-EVERYTHING = Selection()
+EVERYTHING = RejectionSelection()
 
 FAULTS = ("killed before the commit", "killed after the commit", "request lost", "answer lost")
 
@@ -113,12 +113,12 @@ class Process:
 
 def start_process(database_url: str, which: int) -> Process:
     schemas = Schemas(body_bytes_max=SIZE_MAX if which == TAKES_LITTLE else 1024 * 1024, json_depth_max=64)
-    patience = Patience("database", wait_s_max=0.05, stop=threading.Event())
+    retry = OutageRetry("database", wait_s_max=0.05, stop=threading.Event())
     faults: list[str] = []
     store = Store(
         lambda: Fragile(database_url, faults),  # type: ignore[arg-type,return-value]
         schemas,
-        patience,
+        retry,
         timeout_s=20,
     )
     store.load_registry()
@@ -379,7 +379,7 @@ class History(RuleBasedStateMachine):
             [place],
         ).fetchall()
         for rejection_id, delivery_id in rows:
-            assert discard(self.db, Selection(rejection_ids=[rejection_id])) == 1
+            assert discard(self.db, RejectionSelection(rejection_ids=[rejection_id])) == 1
             self.ledger.rejections[delivery_id] = ("discarded", self.ledger.rejections[delivery_id][1])
 
     @rule()

@@ -3,7 +3,7 @@
 from processor.errors import Reason
 from processor.model import Delivery, Rejection, Verdict
 from processor.runtime.hangs import CpuTimes, HangWatch
-from processor.runtime.worker_board import Board, Row
+from processor.runtime.worker_board import WorkerStatus, WorkerStatuses
 from processor.wire.formats import Claimed
 from tests.builders import a_delivery
 
@@ -16,7 +16,7 @@ class Machine:
     """A worker's row, and the clocks by which it is looked at."""
 
     def __init__(self) -> None:
-        self.row: Row = Board().rows[0]
+        self.row: WorkerStatus = WorkerStatuses().rows[0]
         self.now = 100.0
         self.times: dict[int, CpuTimes] = {}
         self.watch = HangWatch(
@@ -156,7 +156,7 @@ def test_where_others_get_on_only_who_does_not_is_at_fault() -> None:
 
 
 def test_an_id_is_told_as_it_is_or_not_at_all() -> None:
-    row = Board().rows[0]
+    row = WorkerStatuses().rows[0]
     seen: list[str | None] = []
 
     def validate(delivery: Delivery) -> Verdict:

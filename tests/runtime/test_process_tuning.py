@@ -11,7 +11,7 @@ SCRIPT = """
 import json, os, sys
 from processor import cores
 cores.SMALL_MACHINE_CORES_MAX = int(sys.argv[2])
-core = cores.settle_down(sys.argv[1], int(sys.argv[3]))
+core = cores.tune_process(sys.argv[1], int(sys.argv[3]))
 print(json.dumps([core, sorted(os.sched_getaffinity(0))]))
 """
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]

@@ -11,7 +11,7 @@ import pytest
 
 from processor.schemas.compiling import compile_schema
 from processor.schemas.dialects import DRAFT_4, DRAFT_7, DRAFT_2020, Dialect
-from processor.schemas.references import Document
+from processor.schemas.references import SchemaDocument
 
 DOCUMENTS = 40
 
@@ -39,7 +39,7 @@ def a_bundle(dialect: Dialect, count: int = DOCUMENTS, **first: Any) -> dict[str
 
 
 def _compiled_definition(definition: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
-    document = Document(definition, dialect)
+    document = SchemaDocument(definition, dialect)
     assert not document.foreign()
     document.flatten()
     assert isinstance(document.definition, dict)

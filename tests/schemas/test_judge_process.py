@@ -19,7 +19,7 @@ from processor.errors import MustWait, Reason, SettingsError, Stopped
 from processor.model import EventSchema, Message, Registry, Rejection, Verdict
 from processor.runtime import metrics
 from processor.runtime.hangs import HangWatch
-from processor.runtime.worker_board import Board, Watched
+from processor.runtime.worker_board import ReportingJudge, WorkerStatuses
 from processor.schemas.judge import client as judge_module
 from processor.schemas.judge.client import Answer, JudgeProcess, require_usable
 from processor.schemas.judge.frames import Broken, Found, Unusable, Usable, Valid
@@ -469,13 +469,13 @@ def test_it_ends_with_its_worker_however_that_ends() -> None:
 
 def test_a_worker_that_waits_for_it_beats_and_does_not_hang() -> None:
     """The bound of a turn is a part of what the judge may take."""
-    row = Board().rows[0]
+    row = WorkerStatuses().rows[0]
     process = JudgeProcess(at_rest=row.at_rest)
     schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64, process=process)
     schemas.install(Registry(1, {"acme": False}, (EventSchema(1, "order.created", None, 1, *UNIQUE),)))
     body = a_body(payload="PAYLOAD").decode().replace('"PAYLOAD"', large_numbers(5_000)).encode()
     verdicts: list[Verdict] = []
-    watched = Watched(schemas, row)
+    watched = ReportingJudge(schemas, row)
     thread = threading.Thread(
         target=lambda: verdicts.append(watched.validate(a_delivery(body=body))), daemon=True
     )

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from processor.errors import SettingsError
-from processor.foreign_settings import FOREIGN, said_elsewhere, unknown_keys
-from processor.settings import Settings, names
+from processor.settings import Settings
+from processor.settings.foreign import FOREIGN, said_elsewhere, unknown_keys
+from processor.settings.loading import names
 
 SECRET = "hunter2"
 

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from processor.errors import SettingsError
-from processor.settings import Settings
+from processor.settings import (
+    DatabaseSettings,
+    DispatchSettings,
+    GatewaySettings,
+    PublisherSettings,
+    RetentionSettings,
+    RunSettings,
+    Settings,
+)
+from processor.settings.loading import SettingsGroup
 
 SECRET = "hunter2"
 AWS_QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/events"
@@ -71,6 +80,40 @@ def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert "WRITERS: " in message
     assert "HTTP_PORT: " in message
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (DatabaseSettings, "WRITERS"),
+        (RunSettings, "GATEWAY_PORT"),
+        (RunSettings, "USAGE_SINK_LINES_MAX"),
+        (GatewaySettings, "WRITERS"),
+        (DispatchSettings, "RECEIVERS"),
+        (PublisherSettings, "BATCH_SIZE_MAX"),
+    ],
+)
+def test_a_wrong_value_stops_the_commands_that_read_it_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, command: type[SettingsGroup], name: str
+) -> None:
+    message = _error(monkeypatch, **{name: "0.5x"})
+
+    assert f"{name}: " in message
+    command.load()
+
+
+def test_the_settings_of_all_commands_together_are_all_settings() -> None:
+    read_by_commands: list[type[SettingsGroup]] = [
+        RunSettings,
+        DispatchSettings,
+        GatewaySettings,
+        PublisherSettings,
+        RetentionSettings,
+    ]
+
+    names = {name for group in read_by_commands for name in group.model_fields}
+    assert names == Settings.model_fields.keys()
+    assert not any(name.startswith("gateway") for name in RunSettings.model_fields)
 
 
 @pytest.mark.parametrize(

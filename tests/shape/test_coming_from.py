@@ -8,8 +8,8 @@ import click
 import pytest
 
 from processor.cli import cli as processor_cli
-from processor.foreign_settings import FOREIGN
 from processor.settings import Settings
+from processor.settings.foreign import FOREIGN
 from processor.wire.formats import FORMATS
 from producers.cli import main as producers_cli
 from tests.shape.test_metrics import _metrics

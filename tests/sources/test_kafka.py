@@ -21,9 +21,9 @@ from processor.errors import Reason, SettingsError, SourceFault, SourceUnavailab
 from processor.model import Delivery, Outcome, Rejection, Settlement, Verdict
 from processor.operations.audit import audit
 from processor.operations.queue_rules import remove_queue, set_queue
-from processor.pipeline.limits import Limits
+from processor.pipeline.limits import PipelineLimits
 from processor.pipeline.pipeline import Pipeline
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.sources.kafka.source import KafkaSource
 from tests.broker_servers.kafka import Mock
 from tests.builders import a_body
@@ -321,9 +321,9 @@ def test_a_partitions_messages_are_committed_in_their_order_by_several_writers(
         open_source(topic),
         schemas_of_acme(),
         [ledger] * 4,
-        limits=Limits(receive_size_max=receive_size_max, receive_wait_s=0.2, batch_size_max=10),
-        database=Patience("database", wait_s_max=0.1, stop=give_up),
-        broker=Patience("queue", wait_s_max=0.1, stop=give_up),
+        limits=PipelineLimits(receive_size_max=receive_size_max, receive_wait_s=0.2, batch_size_max=10),
+        database=OutageRetry("database", wait_s_max=0.1, stop=give_up),
+        broker=OutageRetry("queue", wait_s_max=0.1, stop=give_up),
         give_up=give_up,
     )
 
@@ -372,9 +372,9 @@ def test_a_queue_whose_messages_wait_for_held_ones_is_not_idle(kafka: Mock, open
         open_source(topic),
         schemas_of_acme(),
         [ledger],
-        limits=Limits(receive_size_max=1, receive_wait_s=0),
-        database=Patience("database", wait_s_max=0.1, stop=give_up),
-        broker=Patience("queue", wait_s_max=0.1, stop=give_up),
+        limits=PipelineLimits(receive_size_max=1, receive_wait_s=0),
+        database=OutageRetry("database", wait_s_max=0.1, stop=give_up),
+        broker=OutageRetry("queue", wait_s_max=0.1, stop=give_up),
         give_up=give_up,
     )
 

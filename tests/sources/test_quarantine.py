@@ -16,16 +16,18 @@ from processor.errors import SourceUnavailable
 from processor.model import Settlement
 from processor.operations import registry
 from processor.pipeline.pipeline import once
-from processor.sources.quarantine import QuarantineSource, Selection, discard
+from processor.sources.quarantine import QuarantineSource, RejectionSelection, discard
 from tests.builders import ORDER_SCHEMA, a_delivery, an_event
 from tests.fixtures.database import MakeSaver, Saver, books
 
 Db = psycopg.Connection[Any]
 
-EVERYTHING = Selection()
+EVERYTHING = RejectionSelection()
 
 
-def replay(saver: Saver, db: Db, selection: Selection = EVERYTHING, limit: int = 100) -> list[Settlement]:
+def replay(
+    saver: Saver, db: Db, selection: RejectionSelection = EVERYTHING, limit: int = 100
+) -> list[Settlement]:
     """Replay what is selected, batch by batch, until nothing is left."""
     source = QuarantineSource(db, selection)
     batches = iter(lambda: once(source, saver.schemas, saver.store, limit=limit, wait_s=0), [])
@@ -99,7 +101,7 @@ def test_two_rejections_of_one_message_become_one_message_and_one_duplicate(save
 
 def test_what_was_closed_is_not_replayed(saver: Saver, db: Db) -> None:
     saver.save(a_delivery(tenant_id="newcomer"), a_delivery(tenant_id="newcomer"))
-    assert discard(db, Selection(rejection_ids=[1])) == 1
+    assert discard(db, RejectionSelection(rejection_ids=[1])) == 1
     accept_newcomers(db)
 
     assert outcomes(replay(saver, db)) == ["stored"]
@@ -152,20 +154,25 @@ def test_attributes_of_both_kinds_survive(saver: Saver, db: Db) -> None:
     ("selection", "selected"),
     [
         (EVERYTHING, {1, 2, 3, 4}),
-        (Selection(rejection_ids=[2, 4, 99]), {2, 4}),
-        (Selection(rejection_ids=[]), set()),
-        (Selection(tenant_id="nobody"), {1, 2}),
-        (Selection(event_type="order.lost"), {2, 3}),
-        (Selection(reason="not_json"), {4}),
-        (Selection(tenant_id="nobody", event_type="order.lost"), {2}),
-        (Selection(since=datetime(2026, 1, 3, tzinfo=UTC)), {3, 4}),
-        (Selection(until=datetime(2026, 1, 3, tzinfo=UTC)), {1, 2}),
-        (Selection(since=datetime(2026, 1, 2, tzinfo=UTC), until=datetime(2026, 1, 4, tzinfo=UTC)), {2, 3}),
-        (Selection(tenant_id="NOBODY"), set()),
+        (RejectionSelection(rejection_ids=[2, 4, 99]), {2, 4}),
+        (RejectionSelection(rejection_ids=[]), set()),
+        (RejectionSelection(tenant_id="nobody"), {1, 2}),
+        (RejectionSelection(event_type="order.lost"), {2, 3}),
+        (RejectionSelection(reason="not_json"), {4}),
+        (RejectionSelection(tenant_id="nobody", event_type="order.lost"), {2}),
+        (RejectionSelection(since=datetime(2026, 1, 3, tzinfo=UTC)), {3, 4}),
+        (RejectionSelection(until=datetime(2026, 1, 3, tzinfo=UTC)), {1, 2}),
+        (
+            RejectionSelection(
+                since=datetime(2026, 1, 2, tzinfo=UTC), until=datetime(2026, 1, 4, tzinfo=UTC)
+            ),
+            {2, 3},
+        ),
+        (RejectionSelection(tenant_id="NOBODY"), set()),
     ],
 )
 def test_only_what_is_selected_is_replayed(
-    saver: Saver, db: Db, selection: Selection, selected: set[int]
+    saver: Saver, db: Db, selection: RejectionSelection, selected: set[int]
 ) -> None:
     for place, delivery in enumerate(
         [

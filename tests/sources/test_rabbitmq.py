@@ -20,7 +20,7 @@ from processor.errors import Reason
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Rejection
 from processor.operations import reader, registry
 from processor.runtime import metrics
-from processor.sources.quarantine import QuarantineSource, Selection
+from processor.sources.quarantine import QuarantineSource, RejectionSelection
 from processor.sources.rabbitmq.source import RabbitMqSource, _acknowledgements
 from processor.wire.formats import Claimed
 from tests.broker_servers.rabbitmq import RabbitQueue
@@ -347,7 +347,7 @@ def test_headers_that_nobody_can_read_are_a_rejection_and_take_no_other_message_
     assert db.execute("SELECT detail ->> 'fault', detail ->> 'message' FROM rejection").fetchall() == [
         (words, words)
     ]
-    [replayed] = QuarantineSource(db, Selection()).receive(10, 0)
+    [replayed] = QuarantineSource(db, RejectionSelection()).receive(10, 0)
     assert replayed.fault == words
     assert saver.outcomes(replayed) == ["envelope_invalid"]
 

@@ -17,7 +17,7 @@ from processor.database.connection import connect
 from processor.database.queries import queries
 from processor.errors import Reason
 from processor.model import Delivery, Message, Rejection, Tries, Verdict
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.store.store import Judge, Store
 from processor.validation.receive_limit import SuspectLimits
 from processor.validation.validator import Schemas
@@ -98,8 +98,8 @@ JUDGES: dict[str, Callable[[], Judge]] = {
 
 
 def a_store(connection: Any, judge: Judge) -> Store:
-    patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
-    store = Store(lambda: connection, judge, patience, timeout_s=20, keys_by_settings=True)
+    retry = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
+    store = Store(lambda: connection, judge, retry, timeout_s=20, keys_by_settings=True)
     store.load_registry()
     return store
 

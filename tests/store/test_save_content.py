@@ -12,7 +12,7 @@ import pytest
 from processor.database.connection import connect
 from processor.errors import Stopped
 from processor.operations import registry
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.store.store import Store
 from processor.validation.validator import Schemas
 from processor.wire.formats import Attribute
@@ -157,8 +157,8 @@ def hasty(database_url: str) -> Iterator[Saver]:
     stop = threading.Event()
     stop.set()
     schemas = Schemas(body_bytes_max=1024, json_depth_max=64)
-    patience = Patience("database", wait_s_max=0.2, stop=stop)
-    store = Store(lambda: connect(database_url, timeout_s=1), schemas, patience, timeout_s=1)
+    retry = OutageRetry("database", wait_s_max=0.2, stop=stop)
+    store = Store(lambda: connect(database_url, timeout_s=1), schemas, retry, timeout_s=1)
     store.load_registry()
     yield Saver(schemas, store)
     store.close()

@@ -12,7 +12,7 @@ from processor.database.migrations import migrate
 from processor.devstack.servers.postgres import EmbeddedPostgres
 from processor.model import Delivery, Settlement, Verdict
 from processor.operations import registry
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.builders import ORDER_SCHEMA, a_delivery
@@ -59,8 +59,8 @@ def test_judging_that_takes_longer_than_a_transaction_may_is_not_done_in_one(
             return super().validate(delivery, may_wait=may_wait)
 
     schemas = SlowSchemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-    patience = Patience("database", wait_s_max=0.1, stop=threading.Event())
-    store = Store(lambda: connect(database_url, timeout_s=1), schemas, patience, timeout_s=1)
+    retry = OutageRetry("database", wait_s_max=0.1, stop=threading.Event())
+    store = Store(lambda: connect(database_url, timeout_s=1), schemas, retry, timeout_s=1)
     store.load_registry()
     verdicts = [Schemas.validate(schemas, a_delivery()) for _ in range(6)]
     registry.add_tenant(db, "newcomer")
@@ -78,8 +78,8 @@ def test_a_batch_that_takes_longer_than_a_statement_may_is_halved(database_url: 
     )
     db.execute("CREATE TRIGGER slow BEFORE INSERT ON message FOR EACH ROW EXECUTE FUNCTION slow()")
     schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-    patience = Patience("database", wait_s_max=0.1, stop=threading.Event())
-    store = Store(lambda: connect(database_url, timeout_s=1), schemas, patience, timeout_s=1)
+    retry = OutageRetry("database", wait_s_max=0.1, stop=threading.Event())
+    store = Store(lambda: connect(database_url, timeout_s=1), schemas, retry, timeout_s=1)
     store.load_registry()
 
     settlements = store.save([schemas.validate(a_delivery()) for _ in range(40)])
@@ -92,8 +92,8 @@ def test_a_batch_that_takes_longer_than_a_statement_may_is_halved(database_url: 
 def test_a_locked_table_is_an_outage_at_once(database_url: str) -> None:
     """Halved as a batch that takes too long, it would show after as many time-outs as there are halves."""
     schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-    patience = Patience("database", wait_s_max=0.1, stop=threading.Event())
-    store = Store(lambda: connect(database_url, timeout_s=2), schemas, patience, timeout_s=2)
+    retry = OutageRetry("database", wait_s_max=0.1, stop=threading.Event())
+    store = Store(lambda: connect(database_url, timeout_s=2), schemas, retry, timeout_s=2)
     store.load_registry()
     verdicts = [schemas.validate(a_delivery()) for _ in range(64)]
     settlements: list[Settlement] = []
@@ -103,9 +103,9 @@ def test_a_locked_table_is_an_outage_at_once(database_url: str) -> None:
         careless.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")
         saving.start()
         give_up_at = time.monotonic() + 6
-        while patience.working.is_set() and time.monotonic() < give_up_at:
+        while retry.working.is_set() and time.monotonic() < give_up_at:
             time.sleep(0.02)
-        trouble = patience.trouble
+        trouble = retry.trouble
     saving.join(10)
 
     assert trouble == "the database can't save now: 55P03"
@@ -118,8 +118,8 @@ def test_a_redelivery_waits_for_the_standby_as_a_first_delivery_does(
 ) -> None:
     """What it finds may be on the primary alone, of a session that was ended while it waited."""
     schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
-    patience = Patience("database", wait_s_max=0.1, stop=threading.Event())
-    saver = Saver(schemas, Store(lambda: connect(writer_url, timeout_s=20), schemas, patience, timeout_s=20))
+    retry = OutageRetry("database", wait_s_max=0.1, stop=threading.Event())
+    saver = Saver(schemas, Store(lambda: connect(writer_url, timeout_s=20), schemas, retry, timeout_s=20))
     saver.store.load_registry()
     delivery = a_delivery()
     assert saver.outcomes(delivery) == ["stored"]
@@ -193,7 +193,7 @@ def test_the_tables_may_live_in_a_schema_of_the_owners_name(server_url: str, dat
         store = Store(
             lambda: connect(url, timeout_s=5),
             schemas,
-            Patience("database", wait_s_max=0.1, stop=threading.Event()),
+            OutageRetry("database", wait_s_max=0.1, stop=threading.Event()),
             timeout_s=5,
         )
         store.load_registry()

@@ -23,11 +23,11 @@ from processor.devstack.servers.children import free_port
 from processor.devstack.servers.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import StoreUnavailable
 from processor.operations import registry
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.usage.count_files import Replacement
-from processor.usage.counter import Selection
+from processor.usage.counter import CountSelection
 from processor.wiring import make_schemas, make_store
 from processor.wiring.counting import CountsOfRun
 from tests.builders import a_delivery
@@ -293,7 +293,7 @@ def test_an_outage_at_the_end_of_a_stopped_run_says_how_to_get_the_files_later(t
     nowhere = Settings.load(database_url=f"postgresql://127.0.0.1:{free_port()}/x")
 
     with pytest.raises(StoreUnavailable, match=f"processor count --to {tmp_path} does it later"):
-        CountsOfRun(nowhere, tmp_path, Selection(), stop).write()
+        CountsOfRun(nowhere, tmp_path, CountSelection(), stop).write()
 
 
 # ── what one run has stored ───────────────────────────────────────────────────────────────────────────
@@ -307,8 +307,8 @@ def make_run(database_url: str) -> Iterator[Callable[[str], Saver]]:
     def make(run_id: str) -> Saver:
         settings = Settings.load(database_url=database_url, sqs_queue_url="http://127.0.0.1/0/events")
         schemas = make_schemas(settings)
-        patience = Patience("database", wait_s_max=0.2, stop=threading.Event())
-        made.append(Saver(schemas, make_store(settings, schemas, patience, run_id=run_id)))
+        retry = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
+        made.append(Saver(schemas, make_store(settings, schemas, retry, run_id=run_id)))
         made[-1].store.load_registry()
         return made[-1]
 

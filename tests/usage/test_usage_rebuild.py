@@ -12,7 +12,7 @@ import pytest
 from processor.errors import Busy, NotFound, SettingsError
 from processor.usage import rebuild as rebuild_module
 from processor.usage.rebuild import rebuild
-from processor.usage.selection import Selection
+from processor.usage.selection import TotalsSelection
 from processor.usage.verify import verify
 from tests.fixtures.database import MakeSaver, Saver, count
 from tests.usage.test_metering import a_pulse, a_void, metered
@@ -21,8 +21,8 @@ __all__ = ["metered"]
 
 Db = psycopg.Connection[Any]
 
-NEW = Selection(meter="new")
-PULSE = Selection(meter="pulse")
+NEW = TotalsSelection(meter="new")
+PULSE = TotalsSelection(meter="pulse")
 
 
 def add_meter(db: Db, name: str = "new", tenant_id: str | None = None) -> None:
@@ -190,11 +190,11 @@ def test_only_the_windows_that_are_named_are_counted(saver: Saver, db: Db) -> No
     add_meter(db)
     until = hour + timedelta(hours=1)
 
-    rebuild(db, Selection(meter="new", window_from=hour, window_until=until))
+    rebuild(db, TotalsSelection(meter="new", window_from=hour, window_until=until))
 
     assert sums(db) == [("acme", Decimal(1), 1)]
     assert verify(db).holds
-    rebuild(db, Selection(meter="new", window_from=until))
+    rebuild(db, TotalsSelection(meter="new", window_from=until))
     assert sums(db) == [("acme", Decimal(111), 3)]
 
 
@@ -209,7 +209,7 @@ def test_for_one_tenant_of_a_shared_meter_totals_are_mended_and_older_messages_l
         "UPDATE total SET value = 9 WHERE meter_id IN (SELECT meter_id FROM meter WHERE meter = 'new')"
     )
 
-    rebuilt = rebuild(db, Selection(meter="new", tenant_id="acme"))
+    rebuilt = rebuild(db, TotalsSelection(meter="new", tenant_id="acme"))
 
     assert not rebuilt.counts_older
     assert sums(db) == [("acme", Decimal(2), 1), ("globex", Decimal(9), 1)]
@@ -222,7 +222,7 @@ def test_a_tenants_own_meter_counts_its_older_messages(saver: Saver, db: Db) -> 
     saver.save(a_pulse(1), a_pulse(1, tenant_id="globex"))
     add_meter(db, tenant_id="acme")
 
-    rebuilt = rebuild(db, Selection(meter="new", tenant_id="acme"))
+    rebuilt = rebuild(db, TotalsSelection(meter="new", tenant_id="acme"))
 
     assert rebuilt.counts_older
     assert sums(db) == [("acme", Decimal(1), 1)]
@@ -233,13 +233,15 @@ def test_a_tenants_own_meter_counts_its_older_messages(saver: Saver, db: Db) -> 
 @pytest.mark.parametrize(
     ("selection", "error", "words"),
     [
-        (Selection(meter="nix"), NotFound, "no meter 'nix'"),
-        (Selection(meter="pulse", tenant_id="nix"), NotFound, "no tenant 'nix'"),
-        (Selection(meter="own", tenant_id="globex"), NotFound, "that counts for tenant 'globex'"),
-        (Selection(meter="\0"), NotFound, "no meter"),
+        (TotalsSelection(meter="nix"), NotFound, "no meter 'nix'"),
+        (TotalsSelection(meter="pulse", tenant_id="nix"), NotFound, "no tenant 'nix'"),
+        (TotalsSelection(meter="own", tenant_id="globex"), NotFound, "that counts for tenant 'globex'"),
+        (TotalsSelection(meter="\0"), NotFound, "no meter"),
     ],
 )
-def test_what_is_not_there_is_said(db: Db, selection: Selection, error: type[Exception], words: str) -> None:
+def test_what_is_not_there_is_said(
+    db: Db, selection: TotalsSelection, error: type[Exception], words: str
+) -> None:
     add_meter(db, "own", "acme")
 
     with pytest.raises(error, match=words):
@@ -257,7 +259,7 @@ def test_a_meter_without_windows_is_rebuilt_whole(saver: Saver, db: Db) -> None:
     )
 
     with pytest.raises(SettingsError, match="leave out --from and --until"):
-        rebuild(db, Selection(meter="new", window_from=datetime.now(UTC)))
+        rebuild(db, TotalsSelection(meter="new", window_from=datetime.now(UTC)))
     rebuild(db, NEW)
 
     assert sums(db) == [("acme", Decimal(1), 1)]

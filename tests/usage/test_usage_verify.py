@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from processor.usage import verify as verify_module
-from processor.usage.selection import Selection, choose
+from processor.usage.selection import TotalsSelection, choose
 from processor.usage.verify import verify
 from tests.fixtures.database import Saver
 from tests.usage.test_metering import a_pulse, a_void, metered
@@ -136,7 +136,9 @@ def test_the_messages_of_a_window_are_found_and_no_others_however_early_or_late_
     neighbours = [window - timedelta(minutes=30), window + timedelta(minutes=90)]
     saver.save(*(a_pulse(1, occurred_at=moment.isoformat()) for moment in (at, *neighbours)))
 
-    report = verify(db, Selection(meter="wide", window_from=window, window_until=window + timedelta(hours=1)))
+    report = verify(
+        db, TotalsSelection(meter="wide", window_from=window, window_until=window + timedelta(hours=1))
+    )
 
     assert (report.holds, report.messages) == (True, 1)
 
@@ -165,4 +167,4 @@ def test_totals_of_a_meter_that_somebody_deleted_are_found(saver: Saver, db: Db)
 
 
 def test_where_nothing_is_counted_all_holds(db: Db) -> None:
-    assert verify(db, Selection(tenant_id="acme")).holds
+    assert verify(db, TotalsSelection(tenant_id="acme")).holds

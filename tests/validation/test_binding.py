@@ -11,7 +11,7 @@ from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import SettingsError
 from processor.operations import registry
 from processor.settings import Settings
-from processor.sources.quarantine import Selection
+from processor.sources.quarantine import RejectionSelection
 from processor.sources.sqs.source import SqsSource
 from processor.validation.tenant_bindings import Bindings
 from processor.wiring import make_schemas
@@ -82,7 +82,7 @@ def test_a_replay_opens_no_door_whatever_queue_its_settings_name(
 ) -> None:
     bound.save(a_delivery(tenant_id="globex", sender_id="AIDA1"))
 
-    outcomes, _ = replay(_settings(database_url, **more), Selection(), dry_run=False, forced=False)
+    outcomes, _ = replay(_settings(database_url, **more), RejectionSelection(), dry_run=False, forced=False)
 
     assert outcomes == {"envelope_invalid": 1}
     assert _proofs(db) == [("envelope_invalid", "globex", "acme", "AIDA1", "open")]
@@ -97,7 +97,7 @@ def test_a_rejection_of_another_queue_is_not_judged_by_this_ones_binding(
 
     outcomes, _ = replay(
         _settings(database_url, sqs_queue_url=EVENTS_URL, queue_tenants="acme"),
-        Selection(),
+        RejectionSelection(),
         dry_run=False,
         forced=False,
     )
@@ -109,7 +109,7 @@ def test_a_binding_that_was_wrong_is_mended_and_replayed(bound: Saver, database_
     bound.save(a_delivery(tenant_id="globex"), a_delivery(b"nonsense"))
     mended = _settings(database_url, sqs_queue_url=EVENTS_URL, queue_tenants="globex")
 
-    outcomes, _ = replay(mended, Selection(), dry_run=False, forced=False)
+    outcomes, _ = replay(mended, RejectionSelection(), dry_run=False, forced=False)
 
     assert outcomes == {"stored": 1, "not_json": 1}
     assert [(row[2], row[4]) for row in _proofs(db)] == [("acme", "replayed"), (None, "open")]

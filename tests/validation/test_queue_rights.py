@@ -13,7 +13,7 @@ from processor.model import Delivery
 from processor.operations import registry
 from processor.operations.queue_rules import set_queue
 from processor.settings import Settings
-from processor.sources.quarantine import Selection
+from processor.sources.quarantine import RejectionSelection
 from processor.wiring.commands import replay, run_check
 from tests.fixtures.database import Saver, books
 from tests.fixtures.meters import a_pulse, a_void, add_meter, totals
@@ -81,7 +81,7 @@ def test_what_a_queue_may_not_carry_is_kept_with_the_right_that_is_missing(saver
     assert sorted(rights) == ["event_types", "may_correct", "may_void", "producers"]
     [words] = [detail["message"] for (detail,) in details if "platform" in detail["message"]]
     assert words == (
-        "producer: expected acme-app, the right producers; saw platform, and queue 'acme-queue' may not "
+        "producer: expected acme-app (right producers); saw platform, and queue 'acme-queue' may not "
         "carry it: send it where it belongs, or mend `processor queue set` and replay"
     )
 
@@ -118,9 +118,9 @@ def test_a_replay_in_a_bare_shell_is_held_to_the_rights_of_its_queue(
     saver.save(by(OWN, a_void("p-1", "acme-app")), by(OWN, a_pulse(1, producer="platform")))
     settings = Settings.load(database_url=database_url)
 
-    before, _ = replay(settings, Selection(), dry_run=False, forced=False)
+    before, _ = replay(settings, RejectionSelection(), dry_run=False, forced=False)
     set_queue(db, OWN, {"may_void": True})
-    after, _ = replay(settings, Selection(), dry_run=False, forced=False)
+    after, _ = replay(settings, RejectionSelection(), dry_run=False, forced=False)
 
     assert before == {REFUSED: 2}
     assert after == {"stored": 1, REFUSED: 1}

@@ -10,9 +10,9 @@ import pytest
 from processor.database.connection import connect
 from processor.errors import Reason
 from processor.model import Delivery, Message, Registry, Rejection, Tries
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.settings import Settings
-from processor.sources.quarantine import Selection
+from processor.sources.quarantine import RejectionSelection
 from processor.store.store import Store
 from processor.validation.receive_limit import SuspectLimits
 from processor.validation.tenant_bindings import UNBOUND
@@ -92,7 +92,7 @@ class Ledger:
         self.store = Store(
             lambda: connect(database_url),
             judge,
-            Patience("database", wait_s_max=1, stop=threading.Event()),
+            OutageRetry("database", wait_s_max=1, stop=threading.Event()),
             timeout_s=10,
             judge_unread=limits(judge, receive_count_max).unread,
         )
@@ -126,7 +126,9 @@ def test_what_was_put_aside_can_be_replayed_and_a_neighbour_that_was_stored_befo
     assert outcomes == ["redelivered", "rejected"]
     assert books(db) == {"message": 1, "duplicate": 0, "rejection": 1}
     settings = Settings.load(_env_file=None, database_url=database_url)
-    replayed, _ = commands.replay(settings, Selection(reason="dead_lettered"), dry_run=False, forced=False)
+    replayed, _ = commands.replay(
+        settings, RejectionSelection(reason="dead_lettered"), dry_run=False, forced=False
+    )
     assert replayed == {"stored": 1}
 
 
@@ -167,7 +169,9 @@ def test_what_hung_its_readers_twice_is_put_aside_and_a_replay_of_it_is_read(
     assert db.execute("SELECT reason FROM rejection").fetchall() == [("unstorable",)]
     assert db.execute("SELECT delivery_id FROM attempt").fetchall() == [("beside",)]
     settings = Settings.load(_env_file=None, database_url=database_url)
-    replayed, _ = commands.replay(settings, Selection(reason="unstorable"), dry_run=False, forced=False)
+    replayed, _ = commands.replay(
+        settings, RejectionSelection(reason="unstorable"), dry_run=False, forced=False
+    )
     assert replayed == {"stored": 1}
 
 

@@ -15,7 +15,7 @@ from processor.database.connection import connect
 from processor.operations import reader, registry
 from processor.operations.queue_rules import set_queue
 from processor.settings import Settings
-from processor.sources.quarantine import Selection
+from processor.sources.quarantine import RejectionSelection
 from processor.wiring.commands import replay
 from tests.builders import QUEUE, a_delivery
 from tests.fixtures.database import LogIn, MakeSaver, Saver, books
@@ -38,7 +38,10 @@ REGISTER = "SELECT register_tenants(%s, %s, (SELECT version FROM registry))"
 
 
 def words(db: Db) -> list[str]:
-    return [row["message"] for row in reader.rejections(db, Selection().parameters(), status=None, limit=99)]
+    return [
+        row["message"]
+        for row in reader.rejections(db, RejectionSelection().parameters(), status=None, limit=99)
+    ]
 
 
 def test_an_unknown_tenant_is_registered_by_the_save_that_sees_it(saver: Saver, db: Db) -> None:
@@ -276,9 +279,9 @@ def test_a_replay_registers_too_and_a_dry_run_says_so_beforehand(
     set_queue(db, QUEUE, {"registers_tenants": True})
     settings = Settings.load(database_url=database_url)
 
-    foretold, _ = replay(settings, Selection(), dry_run=True, forced=False)
+    foretold, _ = replay(settings, RejectionSelection(), dry_run=True, forced=False)
     assert "new" not in tenants(db)
-    done, _ = replay(settings, Selection(), dry_run=False, forced=False)
+    done, _ = replay(settings, RejectionSelection(), dry_run=False, forced=False)
 
     assert foretold == done == {"stored": 1, "unknown_tenant": 1}
     assert tenants(db)["new"] == QUEUE

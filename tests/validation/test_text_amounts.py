@@ -19,7 +19,7 @@ from processor.operations import registry
 from processor.usage import meters
 from processor.usage.meters import Definition, allow_text_amounts
 from processor.usage.rebuild import rebuild
-from processor.usage.selection import Selection
+from processor.usage.selection import TotalsSelection
 from processor.usage.verify import verify
 from tests.builders import a_delivery
 from tests.fixtures.database import MakeSaver, Saver, count
@@ -81,7 +81,7 @@ def test_a_number_in_quotes_counts_from_when_it_is_allowed(saver: Saver, db: Db)
 @pytest.mark.usefixtures("metered")
 def test_what_was_missed_before_is_counted_by_a_rebuild_once(saver: Saver, db: Db) -> None:
     saver.save(a_pulse('"2.5"'), a_pulse('"0.5"', "cpu"), a_pulse("1"), a_pulse('"one"'))
-    everything = Selection(meter="pulse")
+    everything = TotalsSelection(meter="pulse")
     # Windows that were rebuilt before have been rebuilt without.
     assert rebuild(db, everything).totals == 0
     allow_text_amounts(db, "pulse", None)
@@ -101,7 +101,7 @@ def test_a_dry_run_covers_nothing(saver: Saver, db: Db) -> None:
     saver.save(a_pulse('"2.5"'))
     allow_text_amounts(db, "pulse", None)
 
-    would = rebuild(db, Selection(meter="pulse"), dry_run=True)
+    would = rebuild(db, TotalsSelection(meter="pulse"), dry_run=True)
 
     assert (would.totals, totals(db)) == (1, [])
     assert holds(db)
@@ -116,7 +116,7 @@ def test_a_void_takes_away_just_what_its_message_had_added(
     saver.save(a_pulse('"2.5"', id="old"), a_pulse('"0.5"', id="other"), a_pulse(1))
     steps: dict[str, Callable[[], object]] = {
         "allow": lambda: allow_text_amounts(db, "pulse", None),
-        "rebuild": lambda: rebuild(db, Selection(meter="pulse")),
+        "rebuild": lambda: rebuild(db, TotalsSelection(meter="pulse")),
         "void": lambda: saver.save(a_void("old")),
     }
 
@@ -124,7 +124,7 @@ def test_a_void_takes_away_just_what_its_message_had_added(
         steps[step]()
         assert holds(db), step
 
-    rebuild(db, Selection(meter="pulse"))
+    rebuild(db, TotalsSelection(meter="pulse"))
     assert totals(db) == [("acme", "disk", Decimal("1.5"), 2)]
     assert holds(db)
 
@@ -135,7 +135,7 @@ def test_what_retention_removes_stays_as_it_was_counted(saver: Saver, db: Db, re
     saver.save(a_pulse('"2.5"'), a_pulse(1))
     allow_text_amounts(db, "pulse", None)
     if rebuilt:
-        rebuild(db, Selection(meter="pulse"))
+        rebuild(db, TotalsSelection(meter="pulse"))
     before = totals(db)
     pass_months(db)
 
@@ -154,7 +154,7 @@ def test_what_counts_after_a_window_was_handed_over_is_a_revision(
     allow_text_amounts(db, "pulse", None)
     saver.save(a_past_pulse('"0.25"'))
     hand_over()
-    rebuild(db, Selection(meter="pulse"))
+    rebuild(db, TotalsSelection(meter="pulse"))
     hand_over()
 
     assert lines(db) == [
@@ -186,7 +186,7 @@ def test_a_meter_that_has_it_from_the_start_counts_older_messages_by_a_rebuild_t
 
     meters.add(db, Definition("texts", "pulse", value_pointer="/used_amount", text_amounts=True))
     saver.save(a_pulse('"0.5"'))
-    rebuild(db, Selection(meter="texts"))
+    rebuild(db, TotalsSelection(meter="texts"))
 
     assert [row[2:] for row in totals(db)] == [(Decimal("3.0"), 2)]
     assert holds(db)

@@ -15,7 +15,7 @@ from processor.check.meters import look_at_meters
 from processor.database.connection import connect
 from processor.model import Delivery
 from processor.operations import registry
-from processor.sources.quarantine import QuarantineSource, Selection
+from processor.sources.quarantine import QuarantineSource, RejectionSelection
 from tests.builders import a_delivery
 from tests.fixtures.database import REGISTRY_WAITS, MakeSaver, Saver, books
 from tests.fixtures.meters import a_pulse, a_void, add_meter, differences, totals
@@ -242,7 +242,7 @@ def test_a_void_without_producer_means_the_message_without_one(saver: Saver, db:
 
 def replay(saver: Saver, db: Db) -> list[str]:
     """Replay all open rejections, as the command does."""
-    deliveries = QuarantineSource(db, Selection()).receive(10, 0)
+    deliveries = QuarantineSource(db, RejectionSelection()).receive(10, 0)
     return saver.outcomes(*deliveries)
 
 

@@ -83,7 +83,7 @@ def test_anything_else_is_in_no_known_format(body: Any) -> None:
     found = malformed(body)
 
     assert found.reason is Reason.ENVELOPE_INVALID
-    assert "in no known format" in found.detail["message"]
+    assert "no known format" in found.detail["message"]
     assert "specversion" in found.detail["message"]
 
 

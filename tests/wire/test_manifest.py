@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.errors import SettingsError
-from processor.wire.manifest import Line, ManifestWriter, payload_digest, read_manifest
+from processor.wire.manifest import ManifestLine, ManifestWriter, payload_digest, read_manifest
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -21,12 +21,12 @@ json_values = st.recursive(
 )
 
 
-def an_intention(message_id: str | None = "m-1", tenant_id: str | None = "acme") -> Line:
-    return Line("intended", tenant_id, message_id, payload_digest("{}"))
+def an_intention(message_id: str | None = "m-1", tenant_id: str | None = "acme") -> ManifestLine:
+    return ManifestLine("intended", tenant_id, message_id, payload_digest("{}"))
 
 
-def an_acceptance(message_id: str | None = "m-1", delivery_id: str = "d-1") -> Line:
-    return Line("accepted", "acme", message_id, payload_digest("{}"), delivery_id)
+def an_acceptance(message_id: str | None = "m-1", delivery_id: str = "d-1") -> ManifestLine:
+    return ManifestLine("accepted", "acme", message_id, payload_digest("{}"), delivery_id)
 
 
 @pytest.mark.parametrize(
@@ -179,12 +179,12 @@ def test_a_new_writer_does_not_continue_a_torn_line(tmp_path: Path, cut: int) ->
         (b"Hello World", "not JSON"),
         (b"\xff", "not JSON"),
         (b"[]", "not a JSON object"),
-        (b'{"state": "sent"}', "the state is 'sent'"),
-        (b'{"state": ["intended"]}', "the state is"),
+        (b'{"state": "sent"}', "unknown state 'sent'"),
+        (b'{"state": ["intended"]}', "unknown state"),
         (b'{"state": "intended", "tenant_id": 7}', "tenant_id is neither text nor null"),
         (b'{"state": "intended", "digest": "abc"}', "64 hexadecimal"),
         (b'{"state": "accepted"}', "needs a delivery_id"),
-        (b'{"state": "intended", "delivery_id": "d"}', "an intended one has none"),
+        (b'{"state": "intended", "delivery_id": "d"}', "an intended line must have none"),
     ],
 )
 def test_a_bad_line_is_reported_by_its_number(tmp_path: Path, bad: bytes, why: str) -> None:
@@ -220,7 +220,7 @@ def test_a_file_that_is_no_manifest_is_left_alone(tmp_path: Path, text: str) -> 
     path = tmp_path / "thesis.txt"
     path.write_text(text)
 
-    with pytest.raises(SettingsError, match="no line of a manifest"):
+    with pytest.raises(SettingsError, match="does not end with a line of a manifest"):
         ManifestWriter(path)
 
     assert path.read_text() == text

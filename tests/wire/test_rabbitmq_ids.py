@@ -15,7 +15,7 @@ from pika import BasicProperties
 import processor.brokers.rabbitmq  # noqa: F401 - mends how pika reads tables
 from processor.brokers.rabbitmq_ids import (
     DELIVERY_ID_LENGTH_MAX,
-    Unreadable,
+    UnreadableHeaders,
     attributes_of,
     base_of,
     delivery_base,
@@ -194,7 +194,7 @@ def test_a_float_of_a_table_keeps_every_digit(value: float, kind: str) -> None:
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
-        (Unreadable("RecursionError"), "the headers can't be read: RecursionError"),
+        (UnreadableHeaders("RecursionError"), "the headers can't be read: RecursionError"),
         ({b"\xff": "v"}, "a header's name is not UTF-8"),
         ({"odd": object()}, "the header 'odd' can't be written as JSON"),
     ],

@@ -332,7 +332,7 @@ def test_as_many_values_as_the_limit_are_taken_and_one_more_is_not(
     read(text, DEPTH_MAX, count)
 
     if len(text) > 2 * (count - 1):
-        with pytest.raises(JsonFault, match=rf"^{count} values .* at most {count - 1} are taken"):
+        with pytest.raises(JsonFault, match=rf"^{count} values .* at most {count - 1} are accepted"):
             read(text, DEPTH_MAX, count - 1)
 
 
@@ -354,4 +354,4 @@ def test_too_many_values_are_refused_before_they_are_parsed(monkeypatch: pytest.
 
     fault = fault_of("[" + "0," * 100_000 + "0]")
 
-    assert fault == "100002 values (members and elements); at most 100000 are taken (JSON_VALUES_MAX)"
+    assert fault == "100002 values (members and elements); at most 100000 are accepted (JSON_VALUES_MAX)"

@@ -17,7 +17,7 @@ import structlog
 from botocore.exceptions import ReadTimeoutError
 
 from processor.brokers.fast_sqs import HotCalls
-from processor.brokers.fast_sqs.http import Endpoint, HttpTimeout, HttpTrouble
+from processor.brokers.fast_sqs.http import HttpEndpoint, HttpTimeout, HttpTrouble
 from processor.brokers.fast_sqs.signature import Signer
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ class LeanSqs:
     """HotCalls over one endpoint, with boto3's client behind it. Safe to share between threads."""
 
     def __init__(
-        self, endpoint: Endpoint, signer: Signer, boto3_client: HotCalls, *, user_agent: str
+        self, endpoint: HttpEndpoint, signer: Signer, boto3_client: HotCalls, *, user_agent: str
     ) -> None:
         self._endpoint = endpoint
         self._signer = signer

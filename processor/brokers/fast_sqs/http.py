@@ -28,14 +28,14 @@ class HttpTimeout(HttpTrouble):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """What came back: the status and the body."""
 
     status: int
     body: bytes
 
 
-class Endpoint:
+class HttpEndpoint:
     """One server, by the scheme, host and port of `url`. Safe to share between threads.
 
     `ca_file` is the file of authorities by whom an https server is known.
@@ -50,7 +50,7 @@ class Endpoint:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
 
-    def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> Answer:
+    def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> HttpResponse:
         """Send one request to `/` and wait for its answer. Raises HttpTimeout, HttpTrouble."""
         request = post_request(headers, body)
         # Nobody else's until its answer is whole; then it may be used again, if the server lets it.
@@ -111,7 +111,7 @@ class ReadingAnswer:
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._size_bytes = 0
-        self.answer: Answer | None = None
+        self.answer: HttpResponse | None = None
         self.keep = False
 
     def feed(self, piece: bytes) -> None:
@@ -135,7 +135,7 @@ class ReadingAnswer:
     def on_message_complete(self) -> None:
         """Put the answer together."""
         assert self._parser is not None  # noqa: S101 - likewise
-        self.answer = Answer(self._parser.get_status_code(), b"".join(self._pieces))
+        self.answer = HttpResponse(self._parser.get_status_code(), b"".join(self._pieces))
         # Only here does llhttp know; afterwards it is ready for the next answer, and says no.
         self.keep = self._parser.should_keep_alive()
         # The two hold each other, and megabytes would wait for the garbage collector.
@@ -149,7 +149,7 @@ def post_request(headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
     return f"POST / HTTP/1.1\r\n{head}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
 
 
-def _read_answer(connection: socket.socket) -> tuple[Answer, bool]:
+def _read_answer(connection: socket.socket) -> tuple[HttpResponse, bool]:
     """Read one answer whole; says, too, whether the connection can be used again."""
     reading = ReadingAnswer()
     while reading.answer is None:

@@ -8,7 +8,7 @@ from botocore.httpsession import where
 from botocore.utils import get_environ_proxies
 
 from processor.brokers.fast_sqs.client import LeanSqs
-from processor.brokers.fast_sqs.http import Endpoint
+from processor.brokers.fast_sqs.http import HttpEndpoint
 from processor.brokers.fast_sqs.signature import Signer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def lean_sqs(session: "Session", client: "SQSClient") -> LeanSqs:
     config = client.meta.config
     url = client.meta.endpoint_url
     signer = signer_of(session, client)
-    endpoint = Endpoint(
+    endpoint = HttpEndpoint(
         url,
         connect_timeout_s=config.connect_timeout,
         read_timeout_s=config.read_timeout,

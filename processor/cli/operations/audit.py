@@ -7,7 +7,7 @@ import click
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
 from processor.runtime.terminal import fit, say
-from processor.settings import Settings
+from processor.settings import ConnectionSettings
 from processor.wiring import commands
 
 
@@ -27,7 +27,7 @@ def audit(manifests: tuple[Path, ...], as_json: bool) -> None:
     message that the queue accepted is looked for, one by one. What none of them names counts as unexpected
     where they speak of its tenant and producer, and apart, as another producer's, where they don't.
     """
-    report = commands.run_audit(Settings.load(), manifests)
+    report = commands.run_audit(ConnectionSettings.load(), manifests)
     if as_json:
         print_json(report.as_dict())
     else:

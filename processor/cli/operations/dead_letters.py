@@ -8,7 +8,7 @@ from processor.cli.output import json_option, print_json, print_rows
 from processor.cli.progress import Progress
 from processor.cli.signals import stop_at_signals
 from processor.runtime.terminal import say
-from processor.settings import Settings
+from processor.settings import StoreSettings, ValidationSettings
 from processor.wiring import commands
 
 _SHOWN = (
@@ -57,7 +57,7 @@ def dlq_list(limit: int, unread: bool, as_json: bool) -> None:
     seconds, and given back. Its receive count rises by one, which matters only where the dead-letter queue
     has a RedrivePolicy of its own.
     """
-    name, counts, rows = commands.list_dead_letters(Settings.load(), limit=limit, unread=unread)
+    name, counts, rows = commands.list_dead_letters(ValidationSettings.load(), limit=limit, unread=unread)
     if as_json:
         print_json({"dead_letter_queue": name, "counts": counts, "shown": rows})
         return
@@ -90,7 +90,7 @@ def dlq_import(limit: int | None, source_name: str | None, unread: bool, as_json
     stop, progress = threading.Event(), Progress()
     with stop_at_signals(stop) as caught:
         name, outcomes, left = commands.import_dead_letters(
-            Settings.load(),
+            StoreSettings.load(),
             source_name=source_name,
             limit=limit,
             unread=unread,

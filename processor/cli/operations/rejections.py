@@ -14,8 +14,8 @@ from processor.operations import reader
 from processor.operations.reject_alarm import words
 from processor.runtime.escaping import escaped
 from processor.runtime.terminal import say
-from processor.settings import Settings
-from processor.sources.quarantine import QuarantineSource, Selection, discard
+from processor.settings import DatabaseSettings, RejectAlarmSettings, ReplaySettings
+from processor.sources.quarantine import QuarantineSource, RejectionSelection, discard
 from processor.wiring import commands, database, reject_alarm_limits
 
 _REASONS = frozenset(reason.value for reason in Reason)
@@ -62,10 +62,10 @@ rejection.add_command(rule)
 @json_option
 def rejection_list(status: str, limit: int, as_json: bool, **selected: Any) -> None:  # noqa: ANN401
     """List rejections, newest first."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         rows = reader.rejections(
             connection,
-            Selection(**selected).parameters(),
+            RejectionSelection(**selected).parameters(),
             status=None if status == "any" else status,
             limit=limit,
         )
@@ -84,7 +84,7 @@ def rejection_list(status: str, limit: int, as_json: bool, **selected: Any) -> N
 @json_option
 def rejection_show(rejection_id: int, as_json: bool) -> None:
     """Show one rejection whole: what was wrong, who sent it, and the body."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         row = reader.rejection(connection, rejection_id)
     if as_json:
         print_json(row)
@@ -112,10 +112,10 @@ def rejection_stats(as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
     Too much is REJECT_ALARM_SHARE of what one tenant sent of one event type in REJECT_ALARM_WINDOW_S up to
     now, whatever is selected. With --json these lines go to standard error.
     """
-    settings = Settings.load()
+    settings = RejectAlarmSettings.load()
     limits = reject_alarm_limits(settings)
     with database(settings) as connection:
-        rows = reader.rejection_stats(connection, Selection(**selected).parameters())
+        rows = reader.rejection_stats(connection, RejectionSelection(**selected).parameters())
         alarms = reader.reject_alarms(connection, limits)
     print_rows(rows, as_json=as_json, empty="no rejections")
     if alarms is None:
@@ -161,7 +161,7 @@ def rejection_replay(
     """
     selection = _selection(rejection_ids, everything=everything, selected=selected)
     closed = [row for row in _named(rejection_ids) if row["status"] != "open" and not _is_ruled(row)]
-    settings = Settings.load()
+    settings = ReplaySettings.load()
     outcomes, left_out = commands.replay(settings, selection, dry_run=dry_run, forced=force)
     with database(settings) as connection:
         cut = QuarantineSource(connection, selection).count_cut()
@@ -219,7 +219,7 @@ def rejection_discard(
     """
     selection = _selection(rejection_ids, everything=everything, selected=selected)
     closed = [row for row in _named(rejection_ids) if row["status"] != "open"]
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         if dry_run:
             rows = reader.rejection_stats(connection, selection.parameters())
             count = sum(row["count"] for row in rows if row["status"] == "open")
@@ -245,8 +245,8 @@ def _named(rejection_ids: tuple[int, ...]) -> list[dict[str, Any]]:
     """Give the rejections that were named. Raises NotFound where one does not exist."""
     if not rejection_ids:
         return []
-    with database(Settings.load()) as connection:
-        named = Selection(rejection_ids=rejection_ids).parameters()
+    with database(DatabaseSettings.load()) as connection:
+        named = RejectionSelection(rejection_ids=rejection_ids).parameters()
         rows = reader.rejections(connection, named, status=None, limit=len(rejection_ids))
     missing = sorted(set(rejection_ids) - {row["rejection_id"] for row in rows})
     if missing:
@@ -255,12 +255,14 @@ def _named(rejection_ids: tuple[int, ...]) -> list[dict[str, Any]]:
     return rows
 
 
-def _selection(rejection_ids: tuple[int, ...], *, everything: bool, selected: dict[str, Any]) -> Selection:
+def _selection(
+    rejection_ids: tuple[int, ...], *, everything: bool, selected: dict[str, Any]
+) -> RejectionSelection:
     if not (rejection_ids or everything or any(value is not None for value in selected.values())):
         raise click.UsageError(
             "nothing is selected; name rejection ids, or select by an option, or say --all"
         )
-    return Selection(rejection_ids=rejection_ids or None, **selected)
+    return RejectionSelection(rejection_ids=rejection_ids or None, **selected)
 
 
 COMMANDS = [rejection]

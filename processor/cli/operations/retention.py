@@ -12,7 +12,7 @@ from processor.cli.progress import Progress
 from processor.cli.signals import stop_at_signals
 from processor.operations.retention import Ages, Step
 from processor.runtime.terminal import say
-from processor.settings import DAYS_MAX, KEY_DAYS_ADVISED, Settings
+from processor.settings import DAYS_MAX, KEY_DAYS_ADVISED, RetentionSettings
 from processor.wiring import commands
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -110,9 +110,9 @@ def retention_apply(step_size: int, pause_ms: int, as_json: bool, **days: int | 
         raise SystemExit(128 + caught[0])
 
 
-def _settings(days: dict[str, int | None]) -> Settings:
+def _settings(days: dict[str, int | None]) -> RetentionSettings:
     given = {name.replace("_days", "_retention_days"): value for name, value in days.items()}
-    return Settings.load(**{name: value for name, value in given.items() if value is not None})
+    return RetentionSettings.load(**{name: value for name, value in given.items() if value is not None})
 
 
 def _explain(ages: Ages) -> None:

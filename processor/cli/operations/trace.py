@@ -6,7 +6,7 @@ from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json, print_table
 from processor.operations import reader
 from processor.runtime.terminal import fit, say
-from processor.settings import Settings
+from processor.settings import DatabaseSettings
 from processor.wiring import database
 
 
@@ -20,7 +20,7 @@ def trace(message_id: str, tenant_id: str | None, as_json: bool) -> None:
     MESSAGE_ID is the id that the producer gave it, or the queue's id of a delivery: the MessageId of SQS, or
     with RabbitMQ the property message_id.
     """
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         places = reader.trace(connection, message_id, tenant_id)
     if as_json:
         print_json({"message_id": message_id, "tenant_id": tenant_id, "found": places})

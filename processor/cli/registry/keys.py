@@ -6,7 +6,7 @@ from processor.cli.output import json_option, moment_of, print_json, print_rows
 from processor.cli.rights import notes_of, producers_option, rights_of, types_option, words_of
 from processor.operations import reader, registry
 from processor.runtime.terminal import say
-from processor.settings import Settings
+from processor.settings import DatabaseSettings, KeySettings
 from processor.wire.sender_rights import Rights
 from processor.wiring import database
 
@@ -49,7 +49,7 @@ def key_add(
     """  # noqa: D301 - click's mark for lines to be left as they are
     said = rights_of(types, producers) | {"may_void": may_void, "may_correct": may_correct}
     rights = Rights.of(said)
-    settings = Settings.load()
+    settings = KeySettings.load()
     with database(settings) as connection:
         key_id, text = registry.add_key(connection, tenant_id, name, rights)
         wide, unknown = reader.around_key(connection, key_id)
@@ -87,7 +87,7 @@ def key_add(
 @json_option
 def key_list(tenant_id: str | None, as_json: bool) -> None:
     """List the keys and what they may send, revoked ones too; the keys themselves are shown nowhere."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         rows = reader.api_keys(connection, tenant_id)
     print_rows(
         rows if as_json else [_cells(row) for row in rows],
@@ -100,7 +100,7 @@ def key_list(tenant_id: str | None, as_json: bool) -> None:
 @click.argument("key_id")
 def key_revoke(key_id: str) -> None:
     """End a key for ever. Gateways notice within GATEWAY_KEYS_EVERY_S seconds (5 by default)."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         tenant_id, revoked_at = registry.revoke_key(connection, _id_of(key_id))
     say(f"key of tenant {tenant_id} is revoked since {moment_of(revoked_at)}")
 

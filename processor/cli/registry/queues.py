@@ -12,8 +12,8 @@ from processor.operations import reader
 from processor.operations.queue_rules import NOTHING_SAID, nothing_said, remove_queue, require_name, set_queue
 from processor.runtime.escaping import escaped
 from processor.runtime.terminal import say
-from processor.setting_values import tenants_of
-from processor.settings import UNWRAPS, Settings
+from processor.settings import DatabaseSettings, KeySettings
+from processor.settings.values import UNWRAPS, tenants_of
 from processor.wiring import database
 
 _UNSET = {
@@ -122,7 +122,7 @@ def queue_set(
     changes = _changes(given, unsets)
     if not changes:
         raise click.UsageError("no rule is given; name an option, see --help")
-    settings = Settings.load()
+    settings = KeySettings.load()
     with database(settings) as connection:
         set_queue(connection, name, changes)
         rows = reader.queues(connection, name)
@@ -138,7 +138,7 @@ def queue_set(
 @json_option
 def queue_show(name: str, as_json: bool) -> None:
     """Show the rules of the queue NAME."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         rows = reader.queues(connection, name)
     if not rows:
         raise nothing_said(name)
@@ -153,7 +153,7 @@ def queue_show(name: str, as_json: bool) -> None:
 @json_option
 def queue_list(as_json: bool) -> None:
     """List the queues that have rules."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         rows = reader.queues(connection)
     print_rows(
         rows if as_json else [{"queue": row["queue"], "rules": _words(row)} for row in rows],
@@ -166,7 +166,7 @@ def queue_list(as_json: bool) -> None:
 @click.argument("name")
 def queue_remove(name: str) -> None:
     """Remove all rules of the queue NAME. Its bodies are read as the settings say."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         remove_queue(connection, name)
     say(f"queue {name}: {_NOTHING}")
 

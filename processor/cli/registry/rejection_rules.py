@@ -11,7 +11,7 @@ from processor.operations import reader
 from processor.operations import registry as registry_changes
 from processor.operations.queue_rules import require_name
 from processor.runtime.terminal import say
-from processor.settings import Settings
+from processor.settings import DatabaseSettings
 from processor.wiring import database
 
 _NEVER = (Reason.ID_CONFLICT, Reason.UNSTORABLE, Reason.DEAD_LETTERED)
@@ -60,7 +60,7 @@ def rule_add(conditions: Sequence[str], **said: Any) -> None:  # noqa: ANN401 - 
         raise click.UsageError("--when: expected POINTER=VALUE, such as /Event=s3:TestEvent")
     if len({at for at, _, _ in pairs}) < len(pairs):
         raise click.UsageError("--when: one value for each pointer; for another value add another rule")
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         rule_id = registry_changes.add_rejection_rule(
             connection, conditions={at: value for at, _, value in pairs}, **said
         )
@@ -71,7 +71,7 @@ def rule_add(conditions: Sequence[str], **said: Any) -> None:  # noqa: ANN401 - 
 @json_option
 def rule_list(as_json: bool) -> None:
     """List the rules, with how many rejections each has discarded and when the last; removed ones below."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         rows = reader.rejection_rules(connection)
     if not as_json:
         for row in rows:
@@ -83,7 +83,7 @@ def rule_list(as_json: bool) -> None:
 @click.argument("rule_id", type=click.IntRange(1, 2**63 - 1))
 def rule_remove(rule_id: int) -> None:
     """Remove a rule: it matches nothing from now on. The list still shows it, since rejections name it."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         before = registry_changes.retire_rejection_rule(connection, rule_id)
     if before:
         say(f"rule {rule_id} was removed before, at {moment_of(before)}")

@@ -16,7 +16,7 @@ from processor.schemas.compiling import compile_schema
 from processor.schemas.documents.preparing import HowToRead
 from processor.schemas.documents.schema_files import read_schema, schema_options
 from processor.schemas.schema_text import schema_text
-from processor.settings import Settings
+from processor.settings import DatabaseSettings
 from processor.wiring import database
 
 
@@ -38,7 +38,7 @@ def schema_diff(
     backward: NEW takes every payload that OLD took. forward: NEW takes none that OLD refused. Where a payload
     shows that it is not so, the payload is printed. The exit code is 0 whatever changed.
     """
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         before = _version(connection, event_type, old, tenant_id)
         if new == "latest" or new.isdecimal():
             after = _version(connection, event_type, new, tenant_id)

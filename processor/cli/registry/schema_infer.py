@@ -12,7 +12,7 @@ from processor.cli.output import print_json
 from processor.errors import NotFound, SettingsError
 from processor.runtime.terminal import fit, say
 from processor.schemas.sample_files import BYTES_MAX, sample, samples_of
-from processor.settings import Settings
+from processor.settings import DatabaseSettings
 from processor.wire.json_pointer import follow, steps
 from processor.wiring.trial import each_stored
 
@@ -74,7 +74,7 @@ def schema_infer(
         if event_type is None or payload:
             raise click.UsageError("--from stored: expected EVENT_TYPE, and no --payload")
         each_stored(
-            Settings.load(), event_type, tenant_id, since, limit, lambda text: found.add(sample(text))
+            DatabaseSettings.load(), event_type, tenant_id, since, limit, lambda text: found.add(sample(text))
         )
         if not found.count:
             raise NotFound(f"no message of event type {event_type!r} is stored that was asked for")

@@ -12,14 +12,14 @@ from processor.cli.output import json_option, moment_of, print_json, print_table
 from processor.cli.progress import Progress
 from processor.errors import Incompatible
 from processor.model import EventSchema
-from processor.operations.schema_trial import LIMIT, Rejected, Report, Stored
+from processor.operations.schema_trial import LIMIT, Rejected, SchemaTrialReport, Stored
 from processor.runtime.escaping import escaped
 from processor.runtime.terminal import fit, say
 from processor.schemas.documents.preparing import HowToRead
 from processor.schemas.documents.schema_files import read_schema, schema_options
 from processor.schemas.schema_text import schema_text
 from processor.schemas.wording import listed
-from processor.settings import Settings
+from processor.settings import ValidationSettings
 from processor.wiring.trial import try_schema
 
 _AGAINST = ("stored", "rejected")
@@ -107,9 +107,9 @@ def run_trial(
     """
     progress = Progress()
 
-    def tried(compat: str | None) -> Report:
+    def tried(compat: str | None) -> SchemaTrialReport:
         return try_schema(
-            Settings.load(),
+            ValidationSettings.load(),
             EventSchema(0, event_type, tenant_id, 0, schema_text(definition), how.formats),
             id_scope,
             compat=compat,
@@ -142,7 +142,7 @@ _INTERRUPTED = 130
 _WHAT = {"stored": "stored messages", "rejected": "open rejections"}
 
 
-def _as_dict(report: Report) -> dict[str, Any]:
+def _as_dict(report: SchemaTrialReport) -> dict[str, Any]:
     schema, stored, rejected = report.asked.schema, report.stored, report.rejected
     return {
         "event_type": schema.event_type,
@@ -176,7 +176,7 @@ def _as_dict(report: Report) -> dict[str, Any]:
     }
 
 
-def _print(report: Report) -> None:
+def _print(report: SchemaTrialReport) -> None:
     schema = report.asked.schema
     whose = "shared" if schema.tenant_id is None else f"tenant {schema.tenant_id}"
     say(f"{schema.event_type}, version {schema.version} to be ({whose}); nothing is published")
@@ -251,19 +251,19 @@ def _of_rejected(found: Rejected, schema: EventSchema) -> Iterator[str]:
         yield f"  {found.cut:,} more can't be told: only the head of their body is kept"
 
 
-def _tenants(report: Report) -> list[str | None]:
+def _tenants(report: SchemaTrialReport) -> list[str | None]:
     """Give the tenants, those first of which most changes."""
     return sorted(
         report.tenants, key=lambda name: (*(-count for count in _changed(report, name)), name or "")
     )
 
 
-def _changed(report: Report, tenant_id: str | None) -> tuple[int, int]:
+def _changed(report: SchemaTrialReport, tenant_id: str | None) -> tuple[int, int]:
     counts = report.tenants[tenant_id]
     return counts["stored_rejected"], counts["rejected_passing"]
 
 
-def _tenant_row(report: Report, tenant_id: str | None) -> dict[str, Any]:
+def _tenant_row(report: SchemaTrialReport, tenant_id: str | None) -> dict[str, Any]:
     counts = report.tenants[tenant_id]
     row: dict[str, Any] = {"tenant_id": tenant_id}
     if report.stored is not None:

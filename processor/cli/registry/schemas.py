@@ -18,7 +18,7 @@ from processor.runtime.terminal import say
 from processor.schemas.compare.comparing import COMPATS
 from processor.schemas.documents.preparing import HowToRead
 from processor.schemas.documents.schema_files import read_schema, schema_options
-from processor.settings import Settings
+from processor.settings import DatabaseSettings
 from processor.wiring import database
 
 
@@ -106,7 +106,7 @@ def schema_publish(
             compat="none" if breaking else compat,
             as_json=as_json,
         )
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         version = registry_changes.publish_schema(
             connection,
             event_type,
@@ -128,7 +128,7 @@ def schema_publish(
 @json_option
 def schema_list(event_type: str | None, as_json: bool) -> None:
     """List the versions of all schemas."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         rows = reader.schemas(connection, event_type)
     if not as_json:
         rows = [row | {"id_scope": " ".join(row["id_scope"]) or None} for row in rows]
@@ -147,7 +147,7 @@ def schema_list(event_type: str | None, as_json: bool) -> None:
 @json_option
 def schema_show(event_type: str, tenant_id: str | None, version: int | None, as_json: bool) -> None:
     """Print the definition of one version; with --json everything that is known of it."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         row = reader.schema(connection, event_type, tenant_id, version)
     definition = row["definition"]
     if as_json:

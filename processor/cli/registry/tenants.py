@@ -9,7 +9,7 @@ from processor.errors import SettingsError
 from processor.operations import reader
 from processor.operations import registry as registry_changes
 from processor.runtime.terminal import say
-from processor.settings import Settings
+from processor.settings import DatabaseSettings
 from processor.validation.plain_names import is_plain, quoted
 from processor.wiring import database
 
@@ -33,7 +33,7 @@ def tenant_add(tenant_id: str | None, name: str | None, file: TextIO | None) -> 
         _add_tenants(file)
         return
     assert tenant_id is not None  # noqa: S101 - said above
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         new = registry_changes.add_tenant(connection, tenant_id, name)
     say(f"tenant {tenant_id} {'added' if new else 'exists already; left as it is'}")
 
@@ -45,7 +45,7 @@ def _add_tenants(file: TextIO) -> None:
         raise SettingsError(
             f"the file of tenants is not UTF-8 ({error.reason}); expected one id a line"
         ) from None
-    with database(Settings.load()) as connection, connection.transaction():
+    with database(DatabaseSettings.load()) as connection, connection.transaction():
         new = [registry_changes.add_tenant(connection, tenant_id) for tenant_id in tenant_ids]
     say(f"{sum(new)} tenants added, {new.count(False)} exist already; left as they are")
 
@@ -54,7 +54,7 @@ def _add_tenants(file: TextIO) -> None:
 @json_option
 def tenant_list(as_json: bool) -> None:
     """List the tenants."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         rows = reader.tenants(connection)
     if not as_json:
         for row in rows:
@@ -69,7 +69,7 @@ def tenant_list(as_json: bool) -> None:
 @click.argument("tenant_id")
 def tenant_suspend(tenant_id: str) -> None:
     """Reject the events of a tenant from now on (tenant_suspended); they are kept, and can be replayed."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         registry_changes.set_tenant_status(connection, tenant_id, "suspended")
     say(f"tenant {tenant_id} is suspended; its events become rejections (tenant_suspended)")
 
@@ -78,7 +78,7 @@ def tenant_suspend(tenant_id: str) -> None:
 @click.argument("tenant_id")
 def tenant_resume(tenant_id: str) -> None:
     """Take the events of a tenant again."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         registry_changes.set_tenant_status(connection, tenant_id, "active")
     say(
         f"tenant {tenant_id} is active; what was rejected meanwhile comes back by: "

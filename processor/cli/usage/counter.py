@@ -9,8 +9,8 @@ from processor.cli.output import json_option, print_rows
 from processor.cli.paths import NamedPath
 from processor.cli.usage.meters import doubtful
 from processor.runtime.terminal import say
-from processor.settings import Settings
-from processor.usage.counter import Selection
+from processor.settings import DatabaseSettings
+from processor.usage.counter import CountSelection
 from processor.usage.counter_setup import set_up
 from processor.wiring import counting, database
 
@@ -58,8 +58,8 @@ def count(
     does the first character where it is a dot or the name is a device's on Windows (con, nul, ...). Of more
     than 200 characters the first 100 are kept, and '%~' and the SHA-256 of the event type follow.
     """
-    selection = Selection(tenant_id, group_name, meters, run_id)
-    counts = counting.count(Settings.load(), directory, selection)
+    selection = CountSelection(tenant_id, group_name, meters, run_id)
+    counts = counting.count(DatabaseSettings.load(), directory, selection)
     if counts.tenants > 1:
         say(
             f"note: the counts of {counts.tenants} tenants are added up; --tenant gives one tenant's",
@@ -103,7 +103,7 @@ def counter_setup(tenant_id: str, types: str, *, shared: bool) -> None:
     event_types = [name for name in map(str.strip, types.split(",")) if name]
     if not event_types:
         raise click.UsageError("--types: expected at least one event type")
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         done = set_up(connection, tenant_id, event_types, shared=shared)
     say(f"made: {', '.join(done.made) or 'nothing; all of it is there'}")
     for event_type in done.unscoped:

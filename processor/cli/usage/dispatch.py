@@ -5,16 +5,17 @@ from pathlib import Path
 
 import click
 
-from processor.check.exposure import require_unguessable
+from processor.check.exposure import password_trouble
 from processor.cli.errors import Exit
 from processor.cli.output import json_option, print_json
 from processor.cli.signals import stop_at_signals
+from processor.errors import SettingsError
 from processor.handover.batches import Waiting
-from processor.handover.dispatcher import Tally
+from processor.handover.dispatcher import DispatchCounts
 from processor.runtime import logs
 from processor.runtime.terminal import say
-from processor.runtime.thread_deaths import ended_by_a_dead_thread
-from processor.settings import Settings
+from processor.runtime.thread_deaths import exit_on_thread_death
+from processor.settings import DispatchSettings
 from processor.wiring import dispatch as wiring
 
 
@@ -40,21 +41,22 @@ def dispatch(once: bool, to: str | None, as_json: bool) -> None:
     reached. With --to, lines are marked once they are on the disk, and a file that is there is never written
     over.
     """
-    settings = Settings.load()
+    settings = DispatchSettings.load()
     if to is None:
         settings.need_sink_url()
     settings.need_database_url()
-    require_unguessable(settings)
+    if trouble := password_trouble(settings):
+        raise SettingsError(trouble)
     stop = threading.Event()
     if to is not None or once:
         _once(settings, to, stop, as_json=as_json)
         return
     logs.configure(settings.log_format, settings.log_level)
-    with ended_by_a_dead_thread(settings.stop_timeout_s), stop_at_signals(stop):
+    with exit_on_thread_death(settings.stop_timeout_s), stop_at_signals(stop):
         wiring.run(settings, stop)
 
 
-def _once(settings: Settings, to: str | None, stop: threading.Event, *, as_json: bool) -> None:
+def _once(settings: DispatchSettings, to: str | None, stop: threading.Event, *, as_json: bool) -> None:
     with stop_at_signals(stop) as caught:
         if to is None:
             tally, waiting = wiring.run_once(settings, stop)
@@ -70,7 +72,7 @@ def _once(settings: Settings, to: str | None, stop: threading.Event, *, as_json:
         raise SystemExit(Exit.FAILED)
 
 
-def _say(tally: Tally, waiting: Waiting, *, as_json: bool, err: bool) -> None:
+def _say(tally: DispatchCounts, waiting: Waiting, *, as_json: bool, err: bool) -> None:
     if as_json and not err:
         print_json(
             {

@@ -10,9 +10,9 @@ from processor.cli.moments import Length, Limit
 from processor.cli.output import json_option, print_json, print_rows
 from processor.errors import SettingsError
 from processor.runtime.terminal import say
-from processor.settings import Settings
+from processor.settings import DatabaseSettings
 from processor.usage import meters as usage_meters
-from processor.usage.doubts import Doubt
+from processor.usage.doubts import PossibleMiss
 from processor.usage.meters import Definition
 from processor.wiring import database
 
@@ -122,7 +122,7 @@ def meter_add(
     definition = Definition(
         meter=name, value_pointer=value_pointer, groups=tuple(_group(text) for text in groups), **given
     )
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         new = usage_meters.add(connection, definition)
         row = usage_meters.one_meter(connection, name, definition.tenant_id)
         doubts = usage_meters.doubts(connection, definition)
@@ -143,7 +143,7 @@ def meter_add(
 @json_option
 def meter_list(tenant_id: str | None, as_json: bool) -> None:
     """List the meters, with how many messages each could not count (misses)."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         rows = usage_meters.meters(connection, tenant_id=tenant_id)
     shown = [
         {
@@ -177,7 +177,7 @@ def meter_show(name: str, tenant_id: str | None, as_json: bool) -> None:
     Those messages are stored. For each kind there is one to look at (processor trace), and the schema that
     let it pass and should forbid it.
     """
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         row = usage_meters.one_meter(connection, name, tenant_id)
         misses, kinds = usage_meters.misses(connection, row["meter_id"], tenant_id)
     if as_json:
@@ -209,7 +209,7 @@ def meter_text_amounts(name: str, tenant_id: str | None) -> None:
     A text counts if it is spelled as a JSON number is, and what holds for numbers holds for it: one that is
     too large, or negative without --allow-corrections, is rejected from now on. Any other text stays a miss.
     """
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         row, done = usage_meters.allow_text_amounts(connection, name, tenant_id)
     since = f" since {_moment(row['text_amounts_from'])}" if row["text_amounts_from"] else ""
     option = f" --tenant {row['tenant_id']}" if row["tenant_id"] else ""
@@ -223,7 +223,7 @@ def meter_text_amounts(name: str, tenant_id: str | None) -> None:
 @click.option("--tenant", "tenant_id", help="The tenant whose own it is.")
 def meter_retire(name: str, tenant_id: str | None) -> None:
     """Count nothing more by a meter, for ever. What it has counted stays, closes and is handed over."""
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         row, done = usage_meters.retire(connection, name, tenant_id)
     say(
         f"meter {name} {'is retired' if done else 'was retired before'}; "
@@ -248,7 +248,7 @@ def _what(row: dict[str, Any]) -> str:
     return f"{counted} {row['event_type']} messages {whose}, {windows}{', by ' + groups if groups else ''}"
 
 
-def doubtful(doubt: Doubt) -> str:
+def doubtful(doubt: PossibleMiss) -> str:
     """Say what a schema leaves open, and what to do."""
     option = f" --tenant {doubt.tenant_id}" if doubt.tenant_id else ""
     return (

@@ -10,7 +10,7 @@ from processor.cli.usage.totals import usage
 from processor.handover.reconcile import FINDINGS, Choice, Reconciled
 from processor.runtime.escaping import escaped
 from processor.runtime.terminal import fit, say
-from processor.settings import Settings
+from processor.settings import DatabaseSettings
 from processor.usage.selection import Row
 from processor.wiring import usage as wiring
 
@@ -68,7 +68,7 @@ def usage_reconcile(file: str | None, nothing_lost: bool, as_json: bool, **choic
         raise click.UsageError("expected either FILE (or -) or --nothing-lost")
     if choices["leave_earlier"] and choices["bring_in_earlier"]:
         raise click.UsageError("expected one of --leave-earlier and --bring-in-earlier")
-    settings = Settings.load()
+    settings = DatabaseSettings.load()
     if file is None:
         place = wiring.run_nothing_lost(settings)
         _print_place(place, as_json=as_json)

@@ -17,8 +17,8 @@ from processor.cli.output import json_option, print_json, print_rows, print_tabl
 from processor.errors import SettingsError
 from processor.runtime.escaping import escaped, json_escaped
 from processor.runtime.terminal import fit, say
-from processor.settings import Settings
-from processor.usage.selection import Selection
+from processor.settings import DatabaseSettings
+from processor.usage.selection import TotalsSelection
 from processor.usage.verify import LISTED_MAX
 from processor.wiring import usage as wiring
 
@@ -89,7 +89,10 @@ def usage_query(
     rows_max = limit or (None if as_csv or as_json else _TABLE_ROWS_MAX)
     # One more, to know whether there are more.
     asked = None if rows_max is None else rows_max + 1
-    with wiring.ask_totals(Settings.load(), Selection(**selected), wanted, limit=asked) as (names, rows):
+    with wiring.ask_totals(DatabaseSettings.load(), TotalsSelection(**selected), wanted, limit=asked) as (
+        names,
+        rows,
+    ):
         shown = islice(rows, rows_max)
         if as_json:
             _print_array(shown)
@@ -115,7 +118,9 @@ def usage_voids(tenant_id: str | None, limit: int | None, as_json: bool) -> None
     cancelled. not_counted: no meter counts what it names. Of several voids of one message the first is listed
     alone, if it is: what the others name is cancelled by it.
     """
-    rows = wiring.list_idle_voids(Settings.load(), tenant_id, limit or (None if as_json else _TABLE_ROWS_MAX))
+    rows = wiring.list_idle_voids(
+        DatabaseSettings.load(), tenant_id, limit or (None if as_json else _TABLE_ROWS_MAX)
+    )
     shown = rows if as_json else [row | {"producers": ", ".join(row["producers"])} for row in rows]
     print_rows(shown, as_json=as_json, empty="no void that cancelled nothing")
 
@@ -132,7 +137,7 @@ def usage_verify(*, as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
     add up to their totals. It reads all messages of the windows: that takes a while. With --from or --until
     meters without windows are left out.
     """
-    report = wiring.run_verify(Settings.load(), Selection(**selected))
+    report = wiring.run_verify(DatabaseSettings.load(), TotalsSelection(**selected))
     if as_json:
         print_json(report.as_dict())
     else:
@@ -152,13 +157,13 @@ def usage_rebuild(*, dry_run: bool, as_json: bool, **selected: Any) -> None:  # 
     that change get another revision, the difference, when they close again. For one tenant of a shared meter
     totals are mended alone: messages from before the meter was active count for all tenants, or for none.
     """
-    selection = Selection(**selected)
+    selection = TotalsSelection(**selected)
 
     def progress(count: int) -> None:
         if sys.stderr.isatty():
             click.echo(f"\r{count} totals changed", nl=False, err=True)
 
-    rebuilt = wiring.run_rebuild(Settings.load(), selection, dry_run=dry_run, on_step=progress)
+    rebuilt = wiring.run_rebuild(DatabaseSettings.load(), selection, dry_run=dry_run, on_step=progress)
     if as_json:
         print_json(
             {

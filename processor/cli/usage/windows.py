@@ -4,31 +4,14 @@ from datetime import UTC, datetime
 
 import click
 
+from processor.cli.moments import Moment
 from processor.cli.output import json_option, print_json
 from processor.cli.usage.totals import usage
 from processor.database import migrations
 from processor.handover.windows import Closed, Reopened, close_ended, reopen
 from processor.runtime.terminal import say
-from processor.settings import Settings
+from processor.settings import DatabaseSettings
 from processor.wiring import database
-
-
-class Moment(click.ParamType[datetime]):
-    """A moment as RFC 3339 writes it; without a zone, or as a day alone, it is UTC."""
-
-    name = "time"
-
-    def convert(
-        self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        """Read it."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no moment; expected one such as 2026-11-22T10:00:00Z", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @usage.command("close")
@@ -44,7 +27,7 @@ def usage_close(meter: str | None, tenant: str | None, until: datetime | None, a
     Reopened windows are closed too. Windows under way stay open. Run it again as you like: what is closed and
     unchanged stays as it is.
     """
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         migrations.require_current(connection)
         closed = close_ended(connection, meter=meter, tenant_id=tenant, until=until)
     if as_json:
@@ -70,7 +53,7 @@ def usage_reopen(meter: str, window: datetime, as_json: bool) -> None:
     Lines that are written stay, and what is handed over stays so; the next close writes what has changed as a
     new revision.
     """
-    with database(Settings.load()) as connection:
+    with database(DatabaseSettings.load()) as connection:
         migrations.require_current(connection)
         reopened = reopen(connection, meter=meter, moment=window)
     if as_json:

@@ -16,8 +16,8 @@ from processor.wire.strict_json import Document
 _NAMES = {"id": "message_id", "source": "producer", "detail-type": "event_type"}
 _SPOKEN_FOR = frozenset((*_NAMES, "time", "detail"))
 _EXPECTED = (
-    "expected an event of EventBridge, as UNWRAP=eventbridge says of this queue: a JSON object with id, "
-    "detail-type, source, time and detail; where an input transformer makes other JSON of it, unset UNWRAP"
+    "expected an EventBridge event, because of UNWRAP=eventbridge: a JSON object with id, "
+    "detail-type, source, time and detail; with an input transformer, unset UNWRAP"
 )
 
 
@@ -28,7 +28,7 @@ def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malfor
     detail: Any = fields.get("detail")
     claimed = Claimed(**implied)
     if len(implied) < len(_NAMES) or "detail" not in fields:
-        return refused(f"the body is no event of EventBridge; {_EXPECTED}", claimed)
+        return refused(f"the body is not an EventBridge event; {_EXPECTED}", claimed)
     sent_at = moment("time", fields.get("time"), _EXPECTED, claimed)
     if isinstance(sent_at, Malformed):
         return sent_at

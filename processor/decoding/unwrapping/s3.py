@@ -15,11 +15,11 @@ from processor.wire.strict_json import Document, elements
 
 TEST_EVENT = "s3:TestEvent"
 TEST_EVENT_WORDS = (
-    "this is the test event that S3 sends when notifications are set up; to discard such ones at once: "
+    "this is the test event that S3 sends when notifications are set up; to discard such events: "
     f"processor rejection rule add --reason envelope_invalid --when /Event={TEST_EVENT}"
 )
 _EXPECTED = (
-    "expected a notification of S3, as UNWRAP=s3 says of this queue: a JSON object with Records, and in "
+    "expected an S3 notification, because of UNWRAP=s3: a JSON object with Records, and in "
     'there one record with eventSource "aws:s3", eventName, eventTime and s3'
 )
 
@@ -31,12 +31,12 @@ def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malfor
         return refused(TEST_EVENT_WORDS)
     records = fields.get("Records")
     if not isinstance(records, list) or not records:
-        return refused(f"the body is no notification of S3; {_EXPECTED}")
+        return refused(f"the body is not an S3 notification; {_EXPECTED}")
     if len(records) > 1:
         return refused(f"the notification has {len(records)} records; {_EXPECTED}")
     implied = _implied(records[0])
     if implied is None:
-        return refused(f"the record is none of S3; {_EXPECTED}")
+        return refused(f"the record is not from S3; {_EXPECTED}")
     claimed = Claimed(None, implied["event_type"], implied["message_id"], implied["producer"])
     sent_at = moment("eventTime", implied["occurred_at"], _EXPECTED, claimed)
     if isinstance(sent_at, Malformed):

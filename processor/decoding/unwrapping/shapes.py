@@ -19,14 +19,14 @@ def pointer_words(body: bytes) -> str | None:
     if b"S3Pointer" not in body[:_POINTER_ENDS_WITHIN] or not _POINTER.match(body):
         return None
     return (
-        "the body is a pointer of the SQS extended client: the event itself lies in S3, and is not fetched; "
-        "let the producer send it whole (SQS takes 1 MiB), or its address in an event of a known format"
+        "the body is a pointer of the SQS extended client: the event itself is in S3 and is not fetched; "
+        "send the event itself (SQS accepts 1 MiB), or its address in an event of a known format"
     )
 
 
 def _wrapped(what: str, unwrap: str) -> str:
     return (
-        f"this is {what}: if the queue carries nothing else, set UNWRAP=@{unwrap} (or: processor queue "
+        f"this is {what}: if the queue carries only such messages, set UNWRAP=@{unwrap} (or: processor queue "
         f"set QUEUE --unwrap @{unwrap}), then processor rejection replay --reason envelope_invalid"
     )
 
@@ -37,36 +37,39 @@ _AROUND = "@"
 
 def _mapped(what: str, mapping: str) -> str:
     return (
-        f"this looks like {what}: say where its values are (processor queue set QUEUE {mapping}), then "
+        f"this looks like {what}: map its fields (processor queue set QUEUE {mapping}), then "
         "processor rejection replay --reason envelope_invalid"
     )
 
 
 NO_TENANT = (
-    "nothing says whose it is: bind the queue to its one tenant (QUEUE_TENANTS=TENANT_ID, or: processor "
+    "the tenant is unknown: bind the queue to one tenant (QUEUE_TENANTS=TENANT_ID, or: processor "
     "queue set QUEUE --tenant TENANT_ID), then processor rejection replay --reason envelope_invalid"
 )
 
 _UNMISTAKABLE = (
     # The members that such a body has, and the words for it.
-    ({"Type", "TopicArn", "MessageId"}, _wrapped("a notification of SNS", "sns")),
-    ({"detail-type", "source", "detail", "id"}, _wrapped("an event of EventBridge", "eventbridge")),
+    ({"Type", "TopicArn", "MessageId"}, _wrapped("an SNS notification", "sns")),
+    ({"detail-type", "source", "detail", "id"}, _wrapped("an EventBridge event", "eventbridge")),
     ({"Service", "Event", "Bucket", "RequestId"}, TEST_EVENT_WORDS),
     *(
-        ({name}, "this looks like OTLP, of which one message has many: let a collector send each by itself")
+        (
+            {name},
+            "this looks like OTLP, which batches many records in one message: send one record a message",
+        )
         for name in ("resourceSpans", "resourceMetrics", "resourceLogs")
     ),
 )
 
 _SHAPES = (
-    ({"Type", "TopicArn"}, _wrapped("a notification of SNS", "sns")),
-    ({"detail-type", "source", "detail"}, _wrapped("an event of EventBridge", "eventbridge")),
-    ({"schema", "payload"}, _mapped("a record of Kafka Connect", "--map payload=/payload ...")),
-    ({"op", "source", "ts_ms"}, _mapped("a change event of Debezium", "--map payload=/after ...")),
-    ({"mail", "notificationType"}, _mapped("a notification of SES", "--map id=/mail/messageId ...")),
+    ({"Type", "TopicArn"}, _wrapped("an SNS notification", "sns")),
+    ({"detail-type", "source", "detail"}, _wrapped("an EventBridge event", "eventbridge")),
+    ({"schema", "payload"}, _mapped("a Kafka Connect record", "--map payload=/payload ...")),
+    ({"op", "source", "ts_ms"}, _mapped("a Debezium change event", "--map payload=/after ...")),
+    ({"mail", "notificationType"}, _mapped("an SES notification", "--map id=/mail/messageId ...")),
     (
         {"body", "content-encoding", "properties"},
-        "this looks like a task of Celery, which is no event: let it have a queue of its own",
+        "this looks like a Celery task, not an event: use another queue for tasks",
     ),
 )
 
@@ -85,7 +88,7 @@ def shape_words(
     """
     words = _unmistakable(value)
     if is_payload:
-        words = words and f"{words}; or, to take it whole, --unwrap none"
+        words = words and f"{words}; or, to store it as it is, --unwrap none"
     elif words is None and isinstance(value, dict) and not says_its_type(value):
         words = next((words for names, words in _SHAPES if names <= value.keys()), None)
     return words and words.replace(_AROUND, "sns," if around == "sns" else "")
@@ -94,7 +97,7 @@ def shape_words(
 def _unmistakable(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
     match value:
         case {"Records": [{"eventSource": str(source), "s3": _}, *_]} if source.endswith(":s3"):
-            return _wrapped("a notification of S3", "s3")
+            return _wrapped("an S3 notification", "s3")
         case [{"specversion": _}, *_]:
             return "this is a batch of CloudEvents: send each event as a message of its own"
         case {}:

@@ -16,7 +16,7 @@ from processor.wire.formats import Attribute, Malformed, derived_id
 from processor.wire.strict_json import Document
 
 _EXPECTED = (
-    "expected an SNS notification, as UNWRAP=sns says of this queue: a JSON object with Type "
+    "expected an SNS notification, because of UNWRAP=sns: a JSON object with Type "
     '"Notification" and the event as text in Message; with raw delivery, unset UNWRAP'
 )
 
@@ -25,9 +25,11 @@ def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malfor
     """Give the message and the attributes that were published with it."""
     fields = document.value if isinstance(document.value, dict) else {}
     if fields.get("Type") == "SubscriptionConfirmation":
-        return refused("this asks to confirm the subscription of the queue to a topic; confirm it in SNS")
+        return refused(
+            "this is a request to confirm the subscription of the queue to a topic; confirm it in SNS"
+        )
     if fields.get("Type") != "Notification":
-        return refused(f"the body is no SNS notification; {_EXPECTED}")
+        return refused(f"the body is not an SNS notification; {_EXPECTED}")
     inner = fields.get("Message")
     attributes = _attributes(fields.get("MessageAttributes"))
     if not isinstance(inner, str) or attributes is None:

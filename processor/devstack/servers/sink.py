@@ -26,7 +26,7 @@ DIGITS_MAX = 1000
 
 
 @dataclass(slots=True)
-class Request:
+class SinkRequest:
     """A request as it came, and when by the monotonic clock it began and was answered."""
 
     key: str
@@ -59,7 +59,7 @@ GOOD = Behaviour()
 
 
 @dataclass(slots=True)
-class Books:
+class SinkJournal:
     """What has been taken: lines by key; keys that came with another content; how many came again."""
 
     lines: dict[str, Line] = field(default_factory=dict)
@@ -112,10 +112,10 @@ class Receiver:
     def __init__(self, port: int = 0) -> None:
         self.behaviour: Behaviour | Callable[[int], Behaviour] = GOOD
         """Or what chooses one by the number of the request, from 0 on."""
-        self.books = Books()
-        self.requests: list[Request] = []
+        self.books = SinkJournal()
+        self.requests: list[SinkRequest] = []
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", port), _handler_of(self))
+        self._server = _SinkServer(("127.0.0.1", port), _handler_of(self))
 
     @property
     def url(self) -> str:
@@ -138,7 +138,7 @@ class Receiver:
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> tuple[Behaviour, bytes]:
         """Keep a request and its lines, and give how to answer and with which body."""
-        request = Request(
+        request = SinkRequest(
             headers["Idempotency-Key"], headers.get("Authorization"), body, began_s=time.monotonic()
         )
         lines = json.loads(body, parse_float=Decimal, parse_int=_whole)
@@ -172,7 +172,7 @@ def _decide(behaviour: Behaviour, lines: list[Line]) -> tuple[bytes, list[Line]]
     return json.dumps({"results": results}).encode(), taken
 
 
-class _Server(ThreadingHTTPServer):
+class _SinkServer(ThreadingHTTPServer):
     daemon_threads = True
     # Else closing waits for those that stall.
     block_on_close = False

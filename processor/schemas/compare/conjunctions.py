@@ -13,7 +13,7 @@ import jsonschema_rs
 
 from processor.schemas.compare.normal_form import normal_text
 from processor.schemas.dialects import DRAFT_4, DRAFT_2020, Dialect, asks, dialect_of
-from processor.schemas.references import Document, Reference, schema_of_draft
+from processor.schemas.references import Reference, SchemaDocument, schema_of_draft
 from processor.schemas.spelling import CONTENT, DYNAMIC, Words, modern
 from processor.schemas.subschemas import Subschema, joined, rebuilt
 
@@ -28,7 +28,7 @@ class ModernSchema:
     """
 
     def __init__(self, definition: dict[str, Any] | bool, *, formats: bool) -> None:
-        self._document = Document(definition, dialect_of(definition))
+        self._document = SchemaDocument(definition, dialect_of(definition))
         self._formats = formats
         self._definition = definition
         self._of_drafts: dict[str, Subschema] = {}

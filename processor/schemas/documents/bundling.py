@@ -16,7 +16,7 @@ from processor.errors import SettingsError
 from processor.schemas.dialects import KEYWORDS, Dialect, dialect_of, metaschema_uri
 from processor.schemas.documents.extracting import translated_part
 from processor.schemas.documents.openapi import is_openapi_30, referable
-from processor.schemas.references import Document, Reference, missing, trouble
+from processor.schemas.references import Reference, SchemaDocument, missing, trouble
 from processor.schemas.schema_text import FILE_BYTES_MAX, file_value
 from processor.schemas.subschemas import TOP, as_uri, is_place, joined, own_uri
 
@@ -64,7 +64,7 @@ class _Given:
     uri: str = ""
     verbatim: str = ""
     """Its URI where a relative id is taken as it is written, wherever its file lies; some people refer so."""
-    document: Document | None = None
+    document: SchemaDocument | None = None
 
     @classmethod
     def of(cls, file: Path, location: str, is_named: bool) -> "_Given":
@@ -84,7 +84,7 @@ class _Given:
             self.is_openapi_30, self.document = True, None
             self.definition = translated_part(self.definition)
 
-    def read(self, dialect: Dialect) -> Document:
+    def read(self, dialect: Dialect) -> SchemaDocument:
         """Give what it holds as a document. Raises SettingsError where it can't be used."""
         if self.document is None:
             if self.fault is None and not isinstance(self.definition, dict | bool):
@@ -98,7 +98,7 @@ class _Given:
                 self.uri, self.verbatim = joined(self.location, own)[0], joined(TOP, own)[0]
             # Where an id stands beside a $ref that makes it nothing, people mean it all the same.
             counts = isinstance(own, str) and own_uri(self.definition, named, self.location) is not None
-            self.document = Document(self.definition, named, self.location if counts else self.uri)
+            self.document = SchemaDocument(self.definition, named, self.location if counts else self.uri)
         return self.document
 
 

@@ -22,16 +22,16 @@ from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 from processor.errors import SettingsError, Stopped, Unavailable
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.schemas.judge.frames import (
     LENGTH,
     Broken,
     Compile,
     Found,
     Invalid,
-    Judge,
+    JudgeRequest,
+    NotUnicode,
     Request,
-    Unreadable,
     Unusable,
     Usable,
     Valid,
@@ -62,14 +62,14 @@ T = TypeVar("T")
 Schema: TypeAlias = tuple[str, str]
 """Its text and its formats."""
 
-Answer: TypeAlias = Valid | Found | Unreadable | Broken
+Answer: TypeAlias = Valid | Found | NotUnicode | Broken
 
 
 class JudgeUnavailable(Unavailable):
     """The judge process can't be started, or was killed from outside."""
 
 
-class _Ended(Exception):
+class _JudgeEnded(Exception):
     """The judge process has ended before its answer; the code is as subprocess gives it."""
 
     def __init__(self, code: int) -> None:
@@ -102,7 +102,7 @@ class JudgeProcess:
     ) -> None:
         self._stop = stop or threading.Event()
         self._at_rest = at_rest
-        self._patience = Patience("judge process", wait_s_max=_WAIT_S_MAX, stop=self._stop)
+        self._retry = OutageRetry("judge process", wait_s_max=_WAIT_S_MAX, stop=self._stop)
         self._next, self._lock = threading.Lock(), threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
@@ -118,7 +118,7 @@ class JudgeProcess:
     @property
     def trouble(self) -> str:
         """Why there is no process although one is needed, in words; empty when all is well."""
-        return self._patience.trouble
+        return self._retry.trouble
 
     def close(self) -> None:
         """End the process; another is started when it is needed."""
@@ -154,13 +154,13 @@ class JudgeProcess:
         key, compiled = self._compile(schema)
         if isinstance(compiled, Unusable):
             return Broken(compiled.words)
-        reply: Answer | Invalid = self._ask(Judge(key, payload))
+        reply: Answer | Invalid = self._ask(JudgeRequest(key, payload))
         if not isinstance(reply, Invalid):
             return reply
         try:
-            found: Found | Unreadable = self._answer()
-        except (_Failed, _Ended) as ended:
-            if isinstance(ended, _Ended) and ended.from_outside:
+            found: Found | NotUnicode = self._answer()
+        except (_Failed, _JudgeEnded) as ended:
+            if isinstance(ended, _JudgeEnded) and ended.from_outside:
                 raise
             # The verdict is there; where it is not valid was too much to ask.
             self._drop()
@@ -181,7 +181,7 @@ class JudgeProcess:
                     faults += 1
                     if faults >= _FAULTS_MAX:
                         return Broken(str(failed))
-                except _Ended as ended:
+                except _JudgeEnded as ended:
                     if ended.code == -signal.SIGPROF:
                         return Broken(f"it takes longer than {cpu_s:g} s of CPU time")
                     kills += ended.from_outside
@@ -194,7 +194,7 @@ class JudgeProcess:
                         raise JudgeUnavailable(str(ended)) from None
 
         with self._at_rest():
-            return self._patience(attempt)
+            return self._retry(attempt)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -247,7 +247,7 @@ class JudgeProcess:
         self._end = weakref.finalize(self, _end, process, self._owner)
         try:
             self._answer()
-        except _Ended as ended:
+        except _JudgeEnded as ended:
             raise JudgeUnavailable(f"{ended} before it began") from None
 
     def _drop(self) -> None:
@@ -283,7 +283,7 @@ class JudgeProcess:
             self._wait_for(pipe, select.POLLIN)
             part = os.read(pipe, _PART_BYTES)
             if not part:
-                raise _Ended(self._process.wait())
+                raise _JudgeEnded(self._process.wait())
             self._come += part
         data = bytes(self._come[:size])
         del self._come[:size]

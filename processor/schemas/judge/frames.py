@@ -20,7 +20,7 @@ class Compile(Struct, frozen=True, tag=True):
     formats: str
 
 
-class Judge(Struct, frozen=True, tag=True):
+class JudgeRequest(Struct, frozen=True, tag=True):
     """Judge a payload, which is JSON as `strict_json` reads it."""
 
     key: int
@@ -68,7 +68,7 @@ class Found(Struct, frozen=True, tag=True):
     count: int | None
 
 
-class Unreadable(Struct, frozen=True, tag=True):
+class NotUnicode(Struct, frozen=True, tag=True):
     """The payload is no Unicode text."""
 
     words: str
@@ -80,8 +80,8 @@ class Broken(Struct, frozen=True, tag=True):
     words: str
 
 
-Request: TypeAlias = Compile | Judge
-Reply: TypeAlias = Hello | Usable | Unusable | Valid | Invalid | Found | Unreadable | Broken
+Request: TypeAlias = Compile | JudgeRequest
+Reply: TypeAlias = Hello | Usable | Unusable | Valid | Invalid | Found | NotUnicode | Broken
 
 _encode = msgpack.Encoder().encode
 decode_request = msgpack.Decoder(Request).decode

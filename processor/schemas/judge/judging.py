@@ -21,7 +21,7 @@ from processor.model import EventSchema
 from processor.runtime import metrics
 from processor.schemas.compiling import compile_schema
 from processor.schemas.judge.client import JudgeProcess, shared
-from processor.schemas.judge.frames import Broken, Found, Unreadable, Unusable, Valid
+from processor.schemas.judge.frames import Broken, Found, NotUnicode, Unusable, Valid
 from processor.schemas.judge.process import find_errors
 from processor.schemas.schema_text import schema_value
 from processor.wire.formats import Envelope
@@ -129,7 +129,7 @@ class Judging:
         answer = self._process.judge((schema.definition, schema.formats), envelope.payload)
         if isinstance(answer, Valid):
             return None
-        if isinstance(answer, Unreadable):
+        if isinstance(answer, NotUnicode):
             return Reason.UNSTORABLE, {
                 "message": f"the payload can't be read as Unicode text: {answer.words}"
             }

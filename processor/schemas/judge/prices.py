@@ -15,7 +15,7 @@ from jsonschema_rs import ReferencingError, Registry, Resolver
 
 from processor.errors import SettingsError
 from processor.schemas.dialects import dialect_of
-from processor.schemas.references import Document
+from processor.schemas.references import SchemaDocument
 from processor.schemas.subschemas import TOP
 
 _PRICE_NS_MAX = 1_000_000
@@ -53,12 +53,12 @@ _EACH_OF_THEM = ("patternProperties", "propertyNames", "contains")
 _MAPS = ("properties", "patternProperties", "dependentSchemas", "dependencies")
 
 
-class _Dear(Exception):
+class _TooExpensive(Exception):
     """It costs more than is asked for, or nobody can tell."""
 
 
 _NOT_SEEN_THROUGH = (
-    *(_Dear, ReferencingError, SettingsError),
+    *(_TooExpensive, ReferencingError, SettingsError),
     *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
 )
 
@@ -108,9 +108,9 @@ class _Prices:
         self._nodes: list[_Node] = []
         self._referred: dict[tuple[str, str], _Node] = {}
         self._pending: list[tuple[_Node, Any, Resolver]] = []
-        document = Document(definition, dialect)
+        document = SchemaDocument(definition, dialect)
         if document.foreign():
-            raise _Dear
+            raise _TooExpensive
         registry = Registry([(TOP, document.definition)], draft=dialect.number)
         self._root = self._node(document.definition, registry.resolver(TOP))
         while self._pending:
@@ -132,12 +132,12 @@ class _Prices:
                 )
                 highest_ns = max(node.total_ns, node.below_ns)
                 if highest_ns > _PRICE_NS_MAX:
-                    raise _Dear
+                    raise _TooExpensive
                 changed |= highest_ns > node.highest_ns
                 node.highest_ns = highest_ns
             if not changed:
                 return self._root.highest_ns
-        raise _Dear
+        raise _TooExpensive
 
     def _node(self, schema: Any, resolver: Resolver) -> _Node:  # noqa: ANN401 - any JSON value
         node = self._leaf(0)
@@ -146,7 +146,7 @@ class _Prices:
 
     def _leaf(self, own_ns: int) -> _Node:
         if len(self._nodes) >= _NODES_MAX:
-            raise _Dear
+            raise _TooExpensive
         self._nodes.append(_Node(own_ns))
         return self._nodes[-1]
 
@@ -155,9 +155,9 @@ class _Prices:
         if isinstance(schema, bool):
             return
         if not isinstance(schema, dict) or schema.keys() & _DEAR_WORDS:
-            raise _Dear
+            raise _TooExpensive
         if "$schema" in schema and node is not self._root:
-            raise _Dear
+            raise _TooExpensive
         if isinstance(schema.get(self._id), str):
             resolver = resolver.lookup(schema[self._id]).resolver
         node.own_ns += self._own_ns(schema)
@@ -172,7 +172,7 @@ class _Prices:
         node.each_of += [self._leaf(_pattern_ns(pattern)) for pattern in schema.get("patternProperties", ())]
         if schema.get("uniqueItems"):
             if self._unusual:
-                raise _Dear
+                raise _TooExpensive
             node.each_of.append(self._leaf(_UNIQUE_NS))
 
     def _target(self, reference: str, resolver: Resolver) -> _Node:
@@ -200,7 +200,7 @@ class _Prices:
             total += len(members) if plain else sum(map(self._constant_ns, members))
         if "format" in schema:
             if schema["format"] in _DEAR_FORMATS:
-                raise _Dear
+                raise _TooExpensive
             total += _FORMAT_NS
         if "pattern" in schema:
             total += _pattern_ns(schema["pattern"])
@@ -216,7 +216,7 @@ class _Prices:
                 return _CONTAINER_NS + sum(map(self._constant_ns, value))
         number = Decimal(value)
         if len(number.as_tuple().digits) > _DIGITS_MAX or abs(number.adjusted()) > _EXPONENT_MAX:
-            raise _Dear
+            raise _TooExpensive
         return _NUMBER_UNUSUAL_NS if self._unusual else _NUMBER_NS
 
 
@@ -244,11 +244,11 @@ def _add_up(node: _Node, order: list[_Node]) -> None:
             at.total_ns = at.own_ns + sum(each.total_ns for each in at.same)
             at.steps = 1 + max((each.steps for each in at.same), default=-1)
             if at.total_ns > _PRICE_NS_MAX or at.steps > _STEPS_MAX:
-                raise _Dear
+                raise _TooExpensive
             order.append(at)
         elif id(part) in way:
             # For the same value without end.
-            raise _Dear
+            raise _TooExpensive
         elif part.steps < 0:
             pending.append((part, iter(part.same)))
             way.add(id(part))

@@ -26,9 +26,9 @@ from processor.schemas.judge.frames import (
     Found,
     Hello,
     Invalid,
-    Judge,
+    JudgeRequest,
+    NotUnicode,
     Reply,
-    Unreadable,
     Unusable,
     Usable,
     Valid,
@@ -104,7 +104,7 @@ def _compile(request: Compile, validators: dict[int, jsonschema_rs.Validator]) -
     return Usable(price_of(definition), price_of(definition, unusual=True), errors_of(definition))
 
 
-def _judge(request: Judge, validator: jsonschema_rs.Validator) -> Reply:
+def _judge(request: JudgeRequest, validator: jsonschema_rs.Validator) -> Reply:
     # Its worker has seen to the limits.
     value = strict_json.read(request.payload, sys.maxsize, sys.maxsize).value
     try:
@@ -114,7 +114,7 @@ def _judge(request: Judge, validator: jsonschema_rs.Validator) -> Reply:
         return find_errors(validator, value, len(request.payload))
     except ValueError as error:
         # Lone surrogates are legal JSON, but UTF-8, and so no validator and no table, can carry them.
-        return Unreadable(str(error))
+        return NotUnicode(str(error))
 
 
 def find_errors(validator: jsonschema_rs.Validator, value: Any, characters: int) -> Found:  # noqa: ANN401 - any JSON value

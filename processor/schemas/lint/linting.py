@@ -19,7 +19,7 @@ from processor.schemas.dialects import KEYWORDS, asks, dialect_of
 from processor.schemas.form_faults import TYPES
 from processor.schemas.lint.same_value import SameValue
 from processor.schemas.lint.unknown_words import Level, Oddity, UnknownWords
-from processor.schemas.references import Document
+from processor.schemas.references import SchemaDocument
 from processor.schemas.schema_text import schema_text
 from processor.schemas.subschemas import Subschema
 from processor.schemas.wording import nearest, shown
@@ -51,13 +51,13 @@ class Remark:
 def lint(definition: Any) -> list[Remark]:  # noqa: ANN401 - any JSON value
     """Give what is odd about a schema that `compile_schema` takes, warnings first."""
     remarks: dict[tuple[str, str, str], Remark] = {}
-    for level, kind, at, message in _found(Document(definition, dialect_of(definition)), definition):
+    for level, kind, at, message in _found(SchemaDocument(definition, dialect_of(definition)), definition):
         known = remarks.get((level, kind, message), Remark(level, kind, at, message, places=0))
         remarks[level, kind, message] = replace(known, places=known.places + 1)
     return sorted(remarks.values(), key=lambda remark: remark.level != "warning")
 
 
-def _found(document: Document, definition: Any) -> Iterator[Oddity]:  # noqa: ANN401 - any JSON value
+def _found(document: SchemaDocument, definition: Any) -> Iterator[Oddity]:  # noqa: ANN401 - any JSON value
     same_value = SameValue(document)
     places = [(place, place.schema) for place in document.places() if isinstance(place.schema, dict)]
     branches = sum(

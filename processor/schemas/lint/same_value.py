@@ -10,7 +10,7 @@ from typing import Any
 
 from processor.schemas.compare.conjunctions import matches
 from processor.schemas.lint.unknown_words import Oddity
-from processor.schemas.references import Document
+from processor.schemas.references import SchemaDocument
 from processor.schemas.subschemas import Subschema, parts
 from processor.schemas.wording import listed, nearest, shown
 from processor.wire.json_pointer import pointer
@@ -39,7 +39,7 @@ class _Group:
 class SameValue:
     """The schemas within one, by the value that they are asked of."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: SchemaDocument) -> None:
         self._groups: dict[str, _Group] = defaultdict(_Group)
         self._above: dict[str, str] = {}
         self.within: set[str] = set()
@@ -64,7 +64,7 @@ class SameValue:
             yield "note", "open", "", f"members that no property describes pass; {advice}"
         yield from self._unused()
 
-    def _link(self, document: Document) -> list[str]:
+    def _link(self, document: SchemaDocument) -> list[str]:
         unknown = []
         for place in document.places():
             for path, _ in parts(place.schema, place.dialect) if isinstance(place.schema, dict) else ():

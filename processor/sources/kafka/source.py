@@ -16,7 +16,7 @@ from processor.brokers.source_url import SourceAddress
 from processor.errors import SettingsError, SourceUnavailable
 from processor.model import Delivery, Settlement
 from processor.runtime import metrics
-from processor.settings import Settings
+from processor.settings import PipelineSettings
 from processor.sources.kafka.group_member import TICK_S, Member
 from processor.sources.kafka.partitions import Partition, Record
 
@@ -70,7 +70,7 @@ class KafkaSource:
     @classmethod
     def open(
         cls,
-        settings: Settings,
+        settings: PipelineSettings,
         address: SourceAddress,
         forgotten_before: Callable[[], datetime | None] = lambda: None,
     ) -> Self:

@@ -27,7 +27,7 @@ from processor.brokers.source_url import SourceAddress
 from processor.errors import ProcessorError, SourceUnavailable
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Settlement
 from processor.runtime import metrics
-from processor.settings import Settings
+from processor.settings import PipelineSettings
 from processor.wire.bounds import moment_of
 
 log = structlog.get_logger(__name__)
@@ -98,7 +98,9 @@ class RabbitMqSource:
         self._asked: list[str] = []
 
     @classmethod
-    def open(cls, settings: Settings, address: SourceAddress, on_arrival: OnArrival = _tell_nobody) -> Self:
+    def open(
+        cls, settings: PipelineSettings, address: SourceAddress, on_arrival: OnArrival = _tell_nobody
+    ) -> Self:
         """Take the settings; nothing is called yet.
 
         `on_arrival` is told of settlements, by delivery id, once their acknowledgement has arrived. It

@@ -15,7 +15,7 @@ from processor.brokers.source_refusal import SourceRefusal
 from processor.errors import SettingsError, SourceUnavailable
 from processor.model import Delivery, Settlement
 from processor.runtime import metrics
-from processor.settings import Settings
+from processor.settings import ReceiveSettings
 from processor.sources.sqs.messages import MOVED_FROM, name_in, read_messages
 from processor.wire.bounds import NOT_READABLE
 
@@ -99,7 +99,7 @@ class SqsSource:
         self._refusal = SourceRefusal(clock)
 
     @classmethod
-    def open(cls, settings: Settings) -> "SqsSource":
+    def open(cls, settings: ReceiveSettings) -> "SqsSource":
         """Make a client by the settings and boto3's own chain. Nothing is called yet."""
         session, client = _session_and_client(settings)
         return cls(
@@ -284,7 +284,7 @@ class SqsSource:
                 self._refusal.over()
 
 
-def sqs_client(settings: Settings) -> "SQSClient":
+def sqs_client(settings: ReceiveSettings) -> "SQSClient":
     """Make a boto3 client whose every wait is bounded and longer than a long poll.
 
     Raises SettingsError where the settings, or what boto3 finds beside them, make none: no region, say.
@@ -292,7 +292,7 @@ def sqs_client(settings: Settings) -> "SQSClient":
     return _session_and_client(settings)[1]
 
 
-def _session_and_client(settings: Settings) -> "tuple[Session, SQSClient]":
+def _session_and_client(settings: ReceiveSettings) -> "tuple[Session, SQSClient]":
     import boto3  # noqa: PLC0415 - a driver is imported when a source is opened
     import botocore.session  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
@@ -301,7 +301,7 @@ def _session_and_client(settings: Settings) -> "tuple[Session, SQSClient]":
     config = Config(
         connect_timeout=5,
         read_timeout=settings.receive_wait_s + _SILENCE_S_MAX,
-        # Two attempts for a blink; a real outage is waited out by Patience, where it shows.
+        # Two attempts for a blink; a real outage is waited out by OutageRetry, where it shows.
         retries={"mode": "standard", "total_max_attempts": 2},
         max_pool_connections=settings.receivers + settings.settlers + 4,
         tcp_keepalive=True,

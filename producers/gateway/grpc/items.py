@@ -98,7 +98,7 @@ def _of_event(event: pb.Event) -> Item | Refusal:
     try:
         occurred_at = _occurred_at(event)
     except ValueError:
-        return invalid("/occurred_at", "timestamp", "no such time: years go from 0001 to 9999")
+        return invalid("/occurred_at", "timestamp", "time out of range: years go from 0001 to 9999")
     if occurred_at is not None:
         named["occurred_at"] = occurred_at
     if event.schema_version:

@@ -13,8 +13,8 @@ import uvloop
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # of gRPC's own, without types
 
 from processor.runtime.probes import Probes
-from processor.runtime.thread_deaths import ended_by_a_dead_thread
-from processor.settings import Settings
+from processor.runtime.thread_deaths import exit_on_thread_death
+from processor.settings import GatewaySettings
 from producers.gateway.grpc.front import FILES_PER_CONNECTION
 from producers.gateway.grpc.listener import CONNECTIONS_MAX, GrpcDoor
 from producers.gateway.grpc.service import Bounds
@@ -27,17 +27,17 @@ CLOSING_S = 1.0
 log = structlog.get_logger(__name__)
 
 
-def run(settings: Settings) -> None:
+def run(settings: GatewaySettings) -> None:
     """Run the door of these settings until it is told to stop. Raises SettingsError for what can't work."""
     quieten_grpc()
     with (
-        ended_by_a_dead_thread(settings.stop_timeout_s),
+        exit_on_thread_death(settings.stop_timeout_s),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(_run(settings))
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: GatewaySettings) -> None:
     intake, keys = open_intake(settings), open_keys(settings)
     wanted = max(settings.gateway_requests_max, CONNECTIONS_MAX)
     found = connections_within(FILES_PER_CONNECTION * wanted) // FILES_PER_CONNECTION
@@ -103,7 +103,7 @@ def _by_kind(record: logging.LogRecord) -> bool:
     return True
 
 
-def bounds_of(settings: Settings) -> Bounds:
+def bounds_of(settings: GatewaySettings) -> Bounds:
     """Give the bounds as the settings have them."""
     return Bounds(
         message_bytes_max=settings.gateway_body_bytes_max,

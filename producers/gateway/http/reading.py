@@ -132,7 +132,7 @@ def _elements(body: bytes, limits: Limits, key: str | None) -> list[str]:
     except UnicodeDecodeError as error:
         raise refused("malformed", f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
     except JsonFault as fault:
-        raise refused("malformed", f"the body is not JSON as we take it: {fault}") from None
+        raise refused("malformed", f"the body is invalid JSON: {fault}") from None
     if len(texts) > limits.items_max:
         raise refused(
             "too_large", f"{len(texts)} events; at most {limits.items_max} at once (GATEWAY_ITEMS_MAX)"

@@ -14,8 +14,8 @@ import uvicorn
 import uvloop
 
 from processor.errors import SettingsError
-from processor.runtime.thread_deaths import ended_by_a_dead_thread
-from processor.settings import Settings
+from processor.runtime.thread_deaths import exit_on_thread_death
+from processor.settings import GatewaySettings
 from producers.gateway.http import Limits
 from producers.gateway.http.app import BODIES_HELD_MAX, make_app
 from producers.gateway.http.protocol import guarded
@@ -33,7 +33,7 @@ _BACKLOG = 4096
 _KEEP_ALIVE_S = 30
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(settings: GatewaySettings) -> Limits:
     """Give the limits as the settings have them."""
     connections_max = connections_within(CONNECTIONS_PER_REQUEST * settings.gateway_requests_max)
     return Limits(
@@ -63,7 +63,7 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-async def serve(intake: Intake, keys: Keys, settings: Settings, listener: socket.socket) -> None:
+async def serve(intake: Intake, keys: Keys, settings: GatewaySettings, listener: socket.socket) -> None:
     """Answer until SIGTERM or SIGINT; then nothing new comes in, and what is inside gets its word."""
     host, port = listener.getsockname()[:2]
     log.info("gateway_started", door="http", host=host, port=port, keys=settings.gateway_keys)
@@ -71,7 +71,7 @@ async def serve(intake: Intake, keys: Keys, settings: Settings, listener: socket
     log.info("gateway_stopped", door="http")
 
 
-def config_of(intake: Intake, keys: Keys, settings: Settings) -> uvicorn.Config:
+def config_of(intake: Intake, keys: Keys, settings: GatewaySettings) -> uvicorn.Config:
     """Give uvicorn's configuration: the application, on the protocol with its bounds."""
     limits = limits_of(settings)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
@@ -113,18 +113,18 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(settings: Settings) -> None:
+def run(settings: GatewaySettings) -> None:
     """Run the door of these settings until it is told to stop. Raises SettingsError for what can't work."""
     listener = listen(settings.gateway_host, settings.gateway_port)
     with (
         contextlib.closing(listener),
-        ended_by_a_dead_thread(settings.stop_timeout_s),
+        exit_on_thread_death(settings.stop_timeout_s),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(_run(settings, listener))
 
 
-async def _run(settings: Settings, listener: socket.socket) -> None:
+async def _run(settings: GatewaySettings, listener: socket.socket) -> None:
     intake, keys = open_intake(settings), open_keys(settings)
     await keys.start()
     try:

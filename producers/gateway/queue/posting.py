@@ -12,7 +12,13 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from processor.brokers.fast_sqs.http import Answer, HttpTimeout, HttpTrouble, ReadingAnswer, post_request
+from processor.brokers.fast_sqs.http import (
+    HttpResponse,
+    HttpTimeout,
+    HttpTrouble,
+    ReadingAnswer,
+    post_request,
+)
 
 
 class Endpoint:
@@ -30,7 +36,7 @@ class Endpoint:
         self._read_timeout_s = read_timeout_s
         self._idle: deque[_Connection] = deque()
 
-    async def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> Answer:
+    async def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> HttpResponse:
         """Send one request to `/` and wait for its answer. Raises HttpTimeout, HttpTrouble."""
         connection = await self._connection()
         # Nobody else's until its answer is whole; then it may be used again, if the server lets it.
@@ -68,10 +74,10 @@ class _Connection(asyncio.Protocol):
         self.usable = False
         self._transport: asyncio.WriteTransport | None = None
         self._reading: ReadingAnswer | None = None
-        self._answer: asyncio.Future[Answer] | None = None
+        self._answer: asyncio.Future[HttpResponse] | None = None
         self._loop = asyncio.get_running_loop()
 
-    async def ask(self, request: bytes, timeout_s: float) -> Answer:
+    async def ask(self, request: bytes, timeout_s: float) -> HttpResponse:
         assert self._transport is not None  # noqa: S101 - it is connected
         self.usable = False
         self._reading = ReadingAnswer()

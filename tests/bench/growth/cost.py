@@ -10,7 +10,7 @@ from typing import Any
 
 from processor.database.connection import connect
 from processor.model import Verdict
-from processor.runtime.outages import Patience
+from processor.runtime.outages import OutageRetry
 from processor.store.store import Store
 from processor.validation.validator import Schemas
 from tests.bench.growth.fill import Grown
@@ -45,8 +45,8 @@ class Saver:
             self._connections.append(connect(url, timeout_s=120))
             return self._connections[-1]
 
-        patience = Patience("database", wait_s_max=1, stop=threading.Event())
-        self.store = Store(opened, self.schemas, patience, timeout_s=120)
+        retry = OutageRetry("database", wait_s_max=1, stop=threading.Event())
+        self.store = Store(opened, self.schemas, retry, timeout_s=120)
         self.store.load_registry()
 
     @property

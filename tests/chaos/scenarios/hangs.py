@@ -3,7 +3,7 @@
 import time
 
 from processor.settings import Settings
-from processor.sources.quarantine import Selection
+from processor.sources.quarantine import RejectionSelection
 from processor.wiring import commands
 from tests.chaos.field import DATABASE, SETTINGS, Field, ScenarioFailed
 from tests.chaos.run import Scenario
@@ -41,7 +41,7 @@ def hang_readers(field: Field) -> None:
     field.fleet.command = lambda _: ["processor", "run"]
     _restart_all(field)
     settings = Settings.load(_env_file=None, database_url=field.postgres.url(DATABASE))
-    commands.replay(settings, Selection(reason="unstorable"), dry_run=False, forced=False)
+    commands.replay(settings, RejectionSelection(reason="unstorable"), dry_run=False, forced=False)
 
 
 def _restart_all(field: Field) -> None:

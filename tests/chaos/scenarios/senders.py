@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from processor.wire.manifest import Line, ManifestWriter
+from processor.wire.manifest import ManifestLine, ManifestWriter
 from tests.broker_servers.kafka import send_with_header
 from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.chaos.field import Field, ScenarioFailed
@@ -50,7 +50,7 @@ def _intend(field: Field, message_id: str) -> None:
     """Say that messages of this id are sent."""
     manifest = field.folder / "senders.jsonl"
     with ManifestWriter(manifest) as writer:
-        writer.intend([Line("intended", _TENANT, message_id, None)])
+        writer.intend([ManifestLine("intended", _TENANT, message_id, None)])
     if manifest not in field.load.more_manifests:
         field.load.more_manifests.append(manifest)
 

@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from processor.devstack.servers.sink import GOOD, Behaviour, Line, Receiver, Request
+from processor.devstack.servers.sink import GOOD, Behaviour, Line, Receiver, SinkRequest
 from processor.usage.rebuild import rebuild
-from processor.usage.selection import Selection
+from processor.usage.selection import TotalsSelection
 from processor.usage.verify import verify
 from tests.chaos.field import BILLING_LOGIN, DATABASE, Field, ScenarioFailed
 from tests.chaos.hand_over import SINK_TIMEOUT_S, HandOver, hand_over
@@ -148,8 +148,8 @@ def change_meters(field: Field) -> None:
                 with field.fault():
                     _add_meter(admin, f"chaos-{place}")
                     field.pause(0.2, 0.6)
-                    rebuild(billing, Selection(meter=f"chaos-{place // 2}"))
-                    rebuild(billing, Selection(meter="pulse"))
+                    rebuild(billing, TotalsSelection(meter=f"chaos-{place // 2}"))
+                    rebuild(billing, TotalsSelection(meter="pulse"))
                     if place % 3 == 2:
                         admin.execute(
                             "UPDATE meter SET status = 'retired' WHERE meter = %s", (f"chaos-{place - 1}",)
@@ -201,7 +201,7 @@ def takes_more(sink: Receiver) -> Callable[[], bool]:
     return lambda: len(sink.books.lines) > before
 
 
-def _deliver(sink: Receiver, request: Request) -> None:
+def _deliver(sink: Receiver, request: SinkRequest) -> None:
     parts = urlsplit(sink.url)
     connection = HTTPConnection(str(parts.hostname), parts.port, timeout=10)
     connection.request("POST", parts.path, request.body, {"Idempotency-Key": request.key})

@@ -16,7 +16,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from processor.errors import ProcessorError
-from processor.wire.manifest import Line, ManifestWriter, payload_digest
+from processor.wire.manifest import ManifestLine, ManifestWriter, payload_digest
 from producers.publishers import CallFailed, Door
 from producers.publishers.outgoing import Outgoing
 
@@ -87,12 +87,12 @@ class Neighbour:
         body = f'{json.dumps(event)[:-1]}, "payload": {_PAYLOAD}}}'
         known = (self.tenant, one.message_id, payload_digest(_PAYLOAD))
         message = Outgoing(body, tenant_id=self.tenant, message_id=one.message_id, group=self.tenant)
-        manifest.intend([Line("intended", *known)])
+        manifest.intend([ManifestLine("intended", *known)])
         while True:
             delivery_id = self._try(message, one)
             if delivery_id is not None:
                 one.answered_at = time.time()
-                manifest.accept([Line("accepted", *known, delivery_id)])
+                manifest.accept([ManifestLine("accepted", *known, delivery_id)])
                 return
             time.sleep(_AGAIN_S)
 

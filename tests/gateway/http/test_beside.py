@@ -362,7 +362,7 @@ def test_refusals_speak_of_headers(gateway: Gateway) -> None:
     unknown = gateway.post("/v1/events", {"n": 1}).json()["detail"]
     missing = gateway.post("/v1/events", {**CLOUDEVENT, "id": None}, **STRUCTURED).json()
 
-    assert "the header X-Tenant-Id differs from the tenant that the body names" in differs
+    assert "the header X-Tenant-Id differs from the tenant in the body" in differs
     assert "expected headers X-Tenant-Id and X-Event-Type" in unknown
     assert "beside it as the header X-Message-Id" in missing["detail"]
     assert "attribute" not in differs + unknown + str(missing)

@@ -15,7 +15,7 @@ from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.operations import registry
 from processor.operations.queue_rules import set_queue
 from processor.settings import Settings
-from processor.sources.quarantine import Selection
+from processor.sources.quarantine import RejectionSelection
 from processor.validation.tenant_bindings import Bindings
 from processor.wiring.commands import replay, run_check
 from processor.wiring.service import Stops, run
@@ -147,7 +147,7 @@ def test_queues_are_listed_shown_and_removed(command: Any) -> None:
         (("--unwrap", "sqs"), "is not one of"),
         (("--register", "types"), "is not"),
         (("--register-max", "0"), "is not in the range"),
-        (("--map", "tenant_id=client"), "no JSON pointer"),
+        (("--map", "tenant_id=client"), "not a JSON pointer"),
         (("--map", "total=/x"), "expected FIELD=/POINTER"),
         (("--unset", "map", "--map", "id=/x"), "--unset map contradicts"),
         (("--event-type", ""), "queue_event_type_fit"),
@@ -283,12 +283,12 @@ def test_a_replay_in_a_bare_shell_judges_by_the_registry(saver: Saver, database_
     set_queue(db, "other", {"tenants": ["globex"]})
     settings = Settings.load(database_url=database_url)
 
-    outcomes, _ = replay(settings, Selection(), dry_run=False, forced=False)
+    outcomes, _ = replay(settings, RejectionSelection(), dry_run=False, forced=False)
     assert outcomes == {"envelope_invalid": 1, "schema_violation": 1}
     assert {bound for _, _, bound in proofs(db)} == {"acme"}
 
     set_queue(db, QUEUE, {"tenants": ["acme", "globex"]})
-    outcomes, _ = replay(settings, Selection(), dry_run=False, forced=False)
+    outcomes, _ = replay(settings, RejectionSelection(), dry_run=False, forced=False)
     assert outcomes == {"stored": 1, "schema_violation": 1}
     assert {bound for _, _, bound in proofs(db)} == {"acme", None}
 
@@ -303,9 +303,9 @@ def test_a_mapping_makes_messages_of_open_rejections_and_a_dry_run_says_so_befor
     set_queue(db, QUEUE, {"mapping": APP})
     settings = Settings.load(database_url=database_url)
 
-    foretold, _ = replay(settings, Selection(), dry_run=True, forced=False)
+    foretold, _ = replay(settings, RejectionSelection(), dry_run=True, forced=False)
     assert books(db) == {"message": 0, "duplicate": 0, "rejection": 3}
-    done, _ = replay(settings, Selection(), dry_run=False, forced=False)
+    done, _ = replay(settings, RejectionSelection(), dry_run=False, forced=False)
 
     assert foretold == done == {"stored": 1, "schema_violation": 1, "envelope_invalid": 1}
     assert db.execute("SELECT tenant_id, payload FROM message").fetchall() == [("7", {"total": 1.5})]
@@ -319,9 +319,9 @@ def test_the_registry_goes_before_the_settings(saver: Saver, db: Db, database_ur
     saver.save(a_delivery(b"nonsense"))
     db.execute("UPDATE rejection SET body = %s", [a_delivery().body])
 
-    assert replay(settings, Selection(), dry_run=True, forced=False)[0] == {"envelope_invalid": 1}
+    assert replay(settings, RejectionSelection(), dry_run=True, forced=False)[0] == {"envelope_invalid": 1}
     set_queue(db, QUEUE, {"unwrap": "none"})
-    assert replay(settings, Selection(), dry_run=True, forced=False)[0] == {"stored": 1}
+    assert replay(settings, RejectionSelection(), dry_run=True, forced=False)[0] == {"stored": 1}
 
 
 def test_a_tenants_login_reads_no_queue_whatever_else_it_is_granted(log_in: LogIn, db: Db) -> None:

@@ -12,7 +12,7 @@ from processor.cli import cli
 from processor.errors import NotFound, Reason, SettingsError
 from processor.operations import reader, registry
 from processor.operations.audit import audit
-from processor.operations.reject_alarm import Limits, RejectAlarm
+from processor.operations.reject_alarm import RejectAlarm, RejectAlarmLimits
 from processor.operations.retention import Ages, plan
 from processor.pipeline.outcome_counts import count_outcomes
 from processor.runtime.metrics import discarded_by_rule
@@ -277,7 +277,7 @@ def test_without_a_rule_and_without_ages_nothing_is_looked_through(saver: Saver,
 
 def test_it_is_counted_and_raises_no_alarm(saver: Saver, db: Db) -> None:
     add(db, "schema_violation", tenant_id="acme")
-    limits = Limits(0.2, 5, 300)
+    limits = RejectAlarmLimits(0.2, 5, 300)
     alarm = RejectAlarm(limits, saver.schemas.registered)
     saver.save()
     verdicts = [saver.schemas.validate(a_delivery(payload={})) for _ in range(20)]

@@ -15,7 +15,7 @@ from processor.errors import StoreUnavailable
 from processor.model import EventSchema
 from processor.operations import registry, schema_trial
 from processor.operations.queue_rules import set_queue
-from processor.operations.schema_trial import Report
+from processor.operations.schema_trial import SchemaTrialReport
 from processor.settings import Settings
 from processor.wiring.trial import try_schema
 from tests.builders import ORDER_SCHEMA, a_delivery
@@ -46,7 +46,7 @@ def totals(*values: Any, **changes: Any) -> list[Any]:
     return [a_delivery(payload={"total": value}, **changes) for value in values]
 
 
-def look(url: str, definition: Any, **changes: Any) -> Report:
+def look(url: str, definition: Any, **changes: Any) -> SchemaTrialReport:
     """Try a schema of order.created without the command."""
     arguments: dict[str, Any] = {
         "compat": None,
@@ -350,7 +350,7 @@ def test_a_page_of_keys_is_found_by_the_index_and_a_payload_by_its_key(db: Db) -
             rows = db.execute(f"EXPLAIN {queries('schema_trial')[name]}", parameters).fetchall()
         return "\n".join(line for (line,) in rows)
 
-    asked = schema_trial.Asked(EventSchema(0, "order.created", None, 1, "{}")).parameters()
+    asked = schema_trial.TrialScope(EventSchema(0, "order.created", None, 1, "{}")).parameters()
     span = {"low": datetime.now(UTC) - timedelta(hours=1), "high": schema_trial._EVER[1], "limit": 100}
     high = {"high_tenant_id": "", "high_message_id": "", "high_producer": ""}
     key: dict[str, Any] = {"tenant_ids": ["acme"], "message_ids": ["m1"], "producers": [""]}

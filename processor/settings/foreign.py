@@ -67,7 +67,7 @@ _ALIKE, _MISSPELT = 0.8, 0.9
 
 def said_elsewhere(*ours: str) -> str:
     """Give the end of a sentence about settings that are not set: those of other systems that are."""
-    there = {name for name, value in os.environ.items() if value} | env_file_names()
+    there = names_in_use()
     found: dict[str, list[str]] = {}
     for name in sorted(FOREIGN.keys() & there):
         if FOREIGN[name][0] in ours and FOREIGN[name][0] not in there:
@@ -76,6 +76,11 @@ def said_elsewhere(*ours: str) -> str:
         f"; {' and '.join(names)} {_is(names)} set, which is {our} here: {FOREIGN[names[0]][1]}"
         for our, names in found.items()
     )
+
+
+def names_in_use() -> set[str]:
+    """Name the variables that have a value, in the environment or in `.env`."""
+    return {name for name, value in os.environ.items() if value} | env_file_names()
 
 
 def env_file_names(path: Path | str = ".env") -> set[str]:

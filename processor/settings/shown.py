@@ -1,18 +1,16 @@
-"""The settings as they are shown: the template with all of them, and those in force with their source."""
+"""The settings in force, each with its source, as they are shown: without secrets."""
 
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import AliasChoices, SecretStr
 
-from processor.foreign_settings import env_file_names
 from processor.settings import Settings
+from processor.settings.foreign import env_file_names
+from processor.settings.loading import template_names
 
-_TEMPLATE = ".env-template"
 HIDDEN = "***"
 _HARMLESS = frozenset({"queue", "group", "sasl", "sslmode", "sslrootcert", "connect_timeout", "host", "port"})
 """Options of a URL that are shown; a password or token may stand under any other name."""
@@ -21,33 +19,14 @@ _OF_QUEUE_URL = {"aws_region": "region_name", "aws_endpoint_url": "endpoint_url"
 """Settings that the queue's URL says where they are unset, and what boto3 calls them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """One setting: its name, its value as it may be shown, and what says so: `environment`, `default`, …."""
-
-    setting: str
-    value: Any
-    source: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give it as a JSON object."""
-        return asdict(self)
-
-
-def template() -> str:
-    """Give the text of `.env-template`, which stands beside the sources and goes with an installation."""
-    package = Path(__file__).resolve().parent
-    beside = package.parent / _TEMPLATE
-    path = beside if beside.is_file() else package / _TEMPLATE
-    return path.read_text(encoding="utf-8")
-
-
-def in_force(settings: Settings) -> Iterator[Shown]:
-    """Give every setting, in the order of the class."""
+def in_force(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Give the setting, value (as it may be shown) and source of each, in the order of the template."""
     in_file = env_file_names()
     of_queue_url = settings.aws_client_options()
     environment = {name.upper() for name, value in os.environ.items() if value}
-    for name, field in Settings.model_fields.items():
+    for name in map(str.lower, template_names()):
+        if (field := Settings.model_fields.get(name)) is None:  # one of the tests
+            continue
         alias = field.validation_alias
         choices = alias.choices if isinstance(alias, AliasChoices) else [name]
         known = [str(choice).upper() for choice in choices]
@@ -56,7 +35,8 @@ def in_force(settings: Settings) -> Iterator[Shown]:
         value = getattr(settings, name)
         if value is None and name in _OF_QUEUE_URL and _OF_QUEUE_URL[name] in of_queue_url:
             value, source = of_queue_url[_OF_QUEUE_URL[name]], "SQS_QUEUE_URL"
-        yield Shown(name.upper(), _value(value), source.replace(f" ({name.upper()})", ""))
+        setting = name.upper()
+        yield {"setting": setting, "value": _value(value), "source": source.replace(f" ({setting})", "")}
 
 
 def _value(value: Any) -> Any:  # noqa: ANN401 - of any setting
