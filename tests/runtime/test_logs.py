@@ -33,7 +33,7 @@ FORGED = '{"event": "forged", "level": "info"}'
 SPEAKING = """
 import json, logging, sys, warnings
 import structlog
-from processor import logs
+from processor.runtime import logs
 log_format, text = sys.argv[1], json.loads(sys.argv[2])
 logs.configure(log_format, "DEBUG")
 log = structlog.get_logger("ours")
@@ -71,7 +71,7 @@ def test_no_text_ends_its_line(log_format: str) -> None:
 CRASHING = """
 import json, sys
 import structlog
-from processor import logs
+from processor.runtime import logs
 logs.configure("console", "DEBUG")
 try:
     raise ValueError(json.loads(sys.argv[1]))
@@ -182,7 +182,7 @@ def test_events_without_end_are_bounded_too() -> None:
 def test_a_flood_of_lines_of_a_library_is_counted(log_format: str) -> None:
     program = f"""
 import logging
-from processor import logs
+from processor.runtime import logs
 logs.configure("{log_format}", "DEBUG")
 def shout(number):
     try:

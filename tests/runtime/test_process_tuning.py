@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import json, os, sys
-from processor import cores
+from processor.runtime import process_tuning as cores
 cores.SMALL_MACHINE_CORES_MAX = int(sys.argv[2])
 core = cores.tune_process(sys.argv[1], int(sys.argv[3]))
 print(json.dumps([core, sorted(os.sched_getaffinity(0))]))

@@ -12,7 +12,7 @@ from processor.runtime.supervisor import alone
 
 _FRAME = """
 import os, signal, sys, threading, time
-from processor import logs, supervisor
+from processor.runtime import logs, supervisor
 from processor.runtime.supervisor import Supervisor, Worker, die_of
 
 logs.configure("console", "INFO")
