@@ -52,7 +52,7 @@ _TROUBLES = re.compile(
 def connect(
     dsn: str, *, timeout_s: float | None = None, application: str = "event-processor"
 ) -> psycopg.Connection[Any]:
-    """Open a connection in autocommit mode; with `timeout_s`, prepare it for saving.
+    """Open a connection in autocommit mode. With `timeout_s`, prepare it for saving.
 
     Raises StoreUnavailable if a retry may help, and StoreFault if the server refuses the login or hides rows
     from the role.
@@ -61,8 +61,8 @@ def connect(
     if timeout_s is None:
         return connection
     try:
-        # Not by `options` in the DSN, which connection pools refuse. The deadline is for a server that accepts
-        # the login and then does not answer.
+        # Not by `options` in the DSN, which connection pools refuse. The deadline is for a server that
+        # accepts the login and then does not answer.
         with Deadline(_CONNECT_TIMEOUT_S).over(connection):
             connection.execute(queries("save")["prepare_session"], {"timeout_ms": str(int(timeout_s * 1000))})
             require_all_rows(connection)

@@ -19,7 +19,7 @@ from processor.errors import SourceUnavailable
 log = structlog.get_logger(__name__)
 
 _AGREE_S_MAX = 2.0
-"""The longest time between two counts of zero. On AWS counts are approximate and late."""
+"""Two counts of zero are this far apart, or half of `until_idle_s`. On AWS counts are late."""
 
 
 class Peers(Protocol):

@@ -69,8 +69,8 @@ class Addition(Protocol):
 class Statements:
     """The statements of one transaction, in the same order in every process.
 
-    With `keys_by_settings`, settings or queue rules may have changed the key of a message since it was stored,
-    so redeliveries are looked up by their delivery too. `additions` are called with the stored messages.
+    With `keys_by_settings`, settings or queue rules may have changed the key of a stored message, so
+    redeliveries are looked up by their delivery too. `additions` are called with the stored messages.
     Rejections of a holder are kept whole up to `rejected_bytes_max`. `misses` counts the messages that meters
     could not count, `cut` the rejections that were cut.
     """

@@ -76,9 +76,9 @@ class Store:
     """Writes verdicts to PostgreSQL. A store owns one connection and belongs to one thread.
 
     With `alone`, every save takes the exclusive lock, not only saves of redeliveries. `keys_by_settings` says
-    that message keys depend on settings. `judge_unread` returns the verdict on a suspect that must not be read any
-    more, given its noted attempts. `additions` write rows of other rooms in the same transaction. New
-    rejections are cut once the open ones of their holder exceed `rejected_bytes_max`.
+    that message keys depend on settings. `judge_unread` returns the verdict on a suspect that must not be
+    read any more, given its noted attempts. `additions` write rows of other rooms in the same transaction.
+    New rejections are cut once the open ones of their holder exceed `rejected_bytes_max`.
     """
 
     rejected_bytes_max = 2**62
