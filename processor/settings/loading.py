@@ -63,7 +63,7 @@ class SettingsGroup(BaseSettings):
 
 
 def template() -> str:
-    """Return the text of `.env-template`: beside the sources in a checkout, inside the package if installed."""
+    """Return the text of `.env-template`, which is beside the sources or in the installed package."""
     package = Path(__file__).resolve().parents[1]
     beside = package.parent / _TEMPLATE
     path = beside if beside.is_file() else package / _TEMPLATE
