@@ -1,5 +1,5 @@
--- The share of rejected deliveries by tenant and event type, for the alarm and `processor rejection stats`. The work is
--- bounded: rejections by a number of the latest, messages by the BRIN index and statement_timeout.
+-- The share of rejected deliveries by tenant and event type, for the alarm and `processor rejection stats`. The work
+-- has limits, for rejections a number of the latest, for messages the BRIN index and statement_timeout.
 
 -- bound: Let no statement of this transaction take longer.
 SELECT set_config('statement_timeout', %(timeout_ms)s, true)
