@@ -97,22 +97,22 @@ def test_names_that_no_uri_may_have_can_be_referred_to_as_they_are_written(name:
 @pytest.mark.parametrize(
     ("definition", "words"),
     [
-        ({"$schema": "https://e/own"}, "'https://e/own' is no draft that is known here; expected one of"),
-        ({"items": {"$schema": "https://e/own"}}, "at /items: $schema: 'https://e/own' is no draft"),
-        ({"$id": "http://[bad"}, "at (root): $id: 'http://[bad' is no URI"),
+        ({"$schema": "https://e/own"}, "unknown draft 'https://e/own'; expected one of"),
+        ({"items": {"$schema": "https://e/own"}}, "at /items: $schema: unknown draft 'https://e/own'"),
+        ({"$id": "http://[bad"}, "at (root): $id: 'http://[bad' is not a valid URI"),
         ({"$defs": {"a": {"$id": "https://e/a#b"}}}, "at /$defs/a: $id: 'https://e/a#b' has a fragment"),
         ({"$ref": "#/x/a", "x": {"a": {"items": [{}]}}}, "at /x/a/items: "),
         ({"$ref": "#/x/a", "x": {"a": {"$ref": "#/x/b"}, "b": {"items": 5}}}, "at /x/b/items: "),
-        ({"$ref": "#/x", "x": 5}, "leads to no schema"),
-        ({"$ref": "#nowhere"}, "leads to no schema"),
+        ({"$ref": "#/x", "x": 5}, "does not resolve to a schema"),
+        ({"$ref": "#nowhere"}, "does not resolve to a schema"),
         ({"allOf": [{"$ref": "a.json"}, {"$ref": "https://e/b"}]}, "2 documents that are not given"),
         (
             {"$defs": {"a": {"$id": "u:a", "type": "null"}, "b": {"$id": "u:a"}}, "$ref": "u:a"},
-            "leads to /$defs/a and /$defs/b, which have one name",
+            "is ambiguous: /$defs/a and /$defs/b have this name",
         ),
         (
             {"$defs": {"a": {"$anchor": "c", "type": "null"}, "b": {"$anchor": "c"}}, "$ref": "#c"},
-            "leads to /$defs/a and /$defs/b, which have one name",
+            "is ambiguous: /$defs/a and /$defs/b have this name",
         ),
     ],
 )

@@ -17,7 +17,7 @@ from processor.schemas.schema_text import schema_text, schema_value
 D4 = "http://json-schema.org/draft-04/schema#"
 D7 = "http://json-schema.org/draft-07/schema#"
 D2019 = "https://json-schema.org/draft/2019-09/schema"
-UNTOLD = "whether it narrows can't be told"
+UNTOLD = "may narrow or widen"
 
 
 def a(name: str, schema: Any, **more: Any) -> dict[str, Any]:
@@ -73,8 +73,8 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
     "what is asked of a fraction": (
         {"enum": [0.5], "maximum": 1},
         {"enum": [0.5], "maximum": 0, "multipleOf": 1},
-        ["narrows (root): maximum 1 → 0", "narrows (root): multipleOf 1 is new"],
-        ["widens (root): maximum 0 → 1", "widens (root): multipleOf 1 is gone"],
+        ["narrows (root): maximum 1 → 0", "narrows (root): multipleOf 1 was added"],
+        ["widens (root): maximum 0 → 1", "widens (root): multipleOf 1 was removed"],
     ),
     "a number as it is written": (
         {"minimum": 1e-300, "enum": [1e300, 2]},
@@ -119,31 +119,31 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
         closed(id={}),
         closed(id={}, note={"type": "string"}),
         ["adds /note: is new: string"],
-        ["removes /note: is no longer taken"],
+        ["removes /note: is no longer accepted"],
     ),
     "a member of an open schema": (
         a("id", {}),
         {"properties": {"id": {}, "note": {"type": "string"}}},
-        ["adds /note: is new: string; anything was taken there before"],
-        ["removes /note: is no longer described; anything is taken there now"],
+        ["adds /note: is new: string; any value was accepted before"],
+        ["removes /note: is no longer described; any value is now accepted"],
     ),
     "closing": (
         a("id", {}),
         closed(id={}),
-        ["narrows (root): members that are not described are no longer taken (additionalProperties)"],
-        ["widens (root): members that are not described are taken now (additionalProperties)"],
+        ["narrows (root): undescribed members are no longer accepted (additionalProperties)"],
+        ["widens (root): undescribed members are now accepted (additionalProperties)"],
     ),
     "needed beside another": (
         {},
         {"dependentRequired": {"card": ["address"]}},
-        ["narrows /address: is now required where there is /card"],
-        ["widens /address: is no longer required where there is /card"],
+        ["narrows /address: is now required if /card is present"],
+        ["widens /address: is no longer required if /card is present"],
     ),
     "needed beside another, in older words": (
         {"$schema": D7},
         {"$schema": D7, "dependencies": {"card": ["address"]}},
-        ["narrows /address: is now required where there is /card"],
-        ["widens /address: is no longer required where there is /card"],
+        ["narrows /address: is now required if /card is present"],
+        ["widens /address: is no longer required if /card is present"],
     ),
     "a schema needed beside another": (
         {"dependentSchemas": {"card": True}},
@@ -160,8 +160,8 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
     "a place in a list, in older words": (
         {"$schema": D2019, "items": [{"type": "number"}], "additionalItems": True},
         {"$schema": D2019, "items": [{"type": "number"}], "additionalItems": False},
-        ["removes /*: is no longer taken"],
-        ["adds /*: is taken now: anything"],
+        ["removes /*: is no longer accepted"],
+        ["adds /*: is now accepted: anything"],
     ),
     "a pattern": (
         {"pattern": "^a"},
@@ -262,8 +262,8 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
     "an integer of another draft": (
         {"$schema": D7, "type": "integer"},
         {"$schema": D4, "type": "integer"},
-        [f"changes (root): 1.0 is an integer, but not in draft-04; {UNTOLD}"],
-        [f"changes (root): 1.0 is an integer, but not in draft-04; {UNTOLD}"],
+        [f"changes (root): 1.0 is an integer, except in draft-04; {UNTOLD}"],
+        [f"changes (root): 1.0 is an integer, except in draft-04; {UNTOLD}"],
     ),
     "the same branches in another draft, under other names": (
         {"$schema": D7, "oneOf": [{"$ref": "#/definitions/m"}], "definitions": {"m": {"items": [{}, False]}}},
@@ -274,14 +274,14 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
     "a format that an older draft does not look at": (
         {"$schema": D7, "format": "uuid"},
         {"format": "uuid"},
-        ['narrows (root): format "uuid" is new'],
-        ['widens (root): format "uuid" is gone'],
+        ['narrows (root): format "uuid" was added'],
+        ['widens (root): format "uuid" was removed'],
     ),
     "notes": (
         a("x", {"title": "one", "maximum": 1}),
         a("x", {"title": "two", "maximum": 1}),
-        ["notes /x: title, description or another note changed"],
-        ["notes /x: title, description or another note changed"],
+        ["notes /x: title, description or another annotation changed"],
+        ["notes /x: title, description or another annotation changed"],
     ),
     "values that look like schemas": (
         {"const": {"$ref": "#/nowhere", "$id": "x y"}, "oneOf": [{"enum": [{"id": "/", "$ref": "nope"}]}]},
@@ -350,7 +350,7 @@ def test_formats_differ_where_they_are_asserted_and_were_notes() -> None:
     assert differences(date, date) == []
     assert differences(date, {}, formats=("annotate", "annotate")) == []
     [found] = differences(date, date, formats=("annotate", "assert"))
-    assert (found.kind, found.words) == ("narrows", 'format "date" is new')
+    assert (found.kind, found.words) == ("narrows", 'format "date" was added')
 
 
 GOOD = {"required": ["a"], "minimum": 1, "multipleOf": 2}
@@ -387,7 +387,7 @@ def test_what_can_t_be_followed_is_said_as_publish_would_say_it(bad: Any, words:
     for pair in ((bad, {"required": ["a"]}), ({"required": ["a"]}, bad)):
         [found] = differences(*pair)
 
-        start = "the versions can't be compared word by word: not a usable JSON Schema 2020-12: "
+        start = "the versions can't be compared keyword by keyword: not a usable JSON Schema 2020-12: "
         assert found.words.startswith(start + words)
 
 
@@ -456,7 +456,7 @@ def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None
     found = differences({}, {"required": [f"m{number}" for number in range(1000)]})
 
     assert len(found) == 201
-    assert (found[-1].words, found[-1].narrows, found[-1].widens) == ("and 800 differences more", True, False)
+    assert (found[-1].words, found[-1].narrows, found[-1].widens) == ("and 800 more differences", True, False)
 
 
 @pytest.mark.parametrize(

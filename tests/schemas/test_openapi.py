@@ -390,11 +390,11 @@ def test_a_schema_in_its_place_in_openapi_is_found_too() -> None:
     [
         (
             an_openapi(**{name: {} for name in "ABCDEFG"}),
-            "an OpenAPI document, which is no schema itself; say which of its schemas by --pointer, such as "
+            "an OpenAPI document, not a schema; select one of its schemas with --pointer, such as "
             + ", ".join(f"/components/schemas/{name}" for name in "ABCDE")
             + " and 2 more",
         ),
-        (ASYNC, "an AsyncAPI document, which is no schema itself"),
+        (ASYNC, "an AsyncAPI document, not a schema"),
         ({"swagger": "2.0", "paths": {}, "definitions": {"A": {}}}, "such as /definitions/A"),
         (an_openapi(), "such as /components/schemas/NAME (none was found)"),
         (
@@ -414,18 +414,18 @@ def test_a_whole_description_of_an_api_is_no_schema(document: Any, words: str) -
 @pytest.mark.parametrize(
     ("pointer", "words"),
     [
-        ("/components/schemas/Oder", "nothing is there; did you mean /components/schemas/Order?"),
-        ("Order", "nothing is there; did you mean /components/schemas/Order?"),
-        ("/components/schemas/order", "nothing is there; did you mean /components/schemas/Order?"),
+        ("/components/schemas/Oder", "this place does not exist; did you mean /components/schemas/Order?"),
+        ("Order", "this place does not exist; did you mean /components/schemas/Order?"),
+        ("/components/schemas/order", "this place does not exist; did you mean /components/schemas/Order?"),
         (
             "#/components/schemas/Xyz",
-            "nothing is there; expected a pointer to a schema, such as /components/schemas/Order",
+            "this place does not exist; expected a pointer to a schema, such as /components/schemas/Order",
         ),
-        ("/components/schemas", "no schema is there"),
-        ("/components/schemas/Order/properties", "no schema is there"),
-        ("/components/schemas/Order/properties/id/type", "no schema is there"),
-        ("/info", "no schema is there"),
-        ("", "no schema is there"),
+        ("/components/schemas", "this place is not a schema"),
+        ("/components/schemas/Order/properties", "this place is not a schema"),
+        ("/components/schemas/Order/properties/id/type", "this place is not a schema"),
+        ("/info", "this place is not a schema"),
+        ("", "this place is not a schema"),
     ],
 )
 def test_a_pointer_that_leads_to_no_schema_is_answered_with_those_there_are(pointer: str, words: str) -> None:
@@ -543,9 +543,9 @@ def test_a_definition_is_taken_out_with_what_it_refers_to(document: Any, pointer
 @pytest.mark.parametrize(
     ("pointer", "words"),
     [
-        ("/$defs/Oder", "nothing is there; did you mean /$defs/Order?"),
-        ("/$defs", "no schema is there"),
-        ("/type", "no schema is there"),
+        ("/$defs/Oder", "this place does not exist; did you mean /$defs/Order?"),
+        ("/$defs", "this place is not a schema"),
+        ("/type", "this place is not a schema"),
     ],
 )
 def test_a_pointer_into_a_schema_is_answered_in_the_same_way(pointer: str, words: str) -> None:

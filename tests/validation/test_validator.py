@@ -92,7 +92,7 @@ def test_a_version_that_is_not_there_is_unknown_and_those_that_are_get_named() -
 
     assert verdict.reason is Reason.UNKNOWN_SCHEMA_VERSION
     assert "no schema version 3" in verdict.detail["message"]
-    assert verdict.detail["message"].endswith("there is 1, 2")
+    assert verdict.detail["message"].endswith("known: 1, 2")
 
 
 def test_a_tenant_with_schemas_of_its_own_is_judged_by_those_alone() -> None:
@@ -338,7 +338,7 @@ def test_nothing_is_ever_fetched_for_a_schema(definition: dict[str, Any], web: t
         ([], "expected an object, true or false"),
         (None, "expected an object, true or false"),
         ('{"type": "string"}', "expected an object, true or false"),
-        ({"$ref": "#/nope"}, "leads to no schema"),
+        ({"$ref": "#/nope"}, "does not resolve to a schema"),
         ({"$ref": "file:///etc/passwd"}, "nothing is fetched: file:///etc/passwd (at (root))"),
         ({"$schema": "file:///etc/passwd"}, "$schema"),
         ({"$schema": 1}, "$schema"),

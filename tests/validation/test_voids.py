@@ -150,7 +150,7 @@ def test_a_void_that_names_no_message_is_rejected_where_its_schema_lets_it_pass(
     assert saver.outcomes(a_void_of(payload)) == ["schema_violation"]
 
     [(message,)] = db.execute("SELECT detail ->> 'message' FROM rejection").fetchall()
-    assert "a void that cancels nothing; expected" in message
+    assert "the void cancels nothing; expected" in message
     assert voids(db) == []
     assert totals(db) == [("acme", "disk", 5, 1)]
 

@@ -55,7 +55,7 @@ def test_what_a_rule_matches_is_kept_as_discarded_and_names_the_rule(saver: Save
     [(message,)] = db.execute(
         "SELECT detail ->> 'message' FROM rejection WHERE rule_id IS NOT NULL"
     ).fetchall()
-    assert message.startswith(f"discarded at once by rule {rule_id}")
+    assert message.startswith(f"discarded by rule {rule_id}")
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_a_person_adds_lists_and_removes_rules(processor: Any, saver: Saver) -> 
     assert (row["rule_id"], row["queue"], row["discarded"]) == (1, QUEUE, 1)
     assert row["conditions"] == {"/Event": "s3:TestEvent", "/n": "7"}
     assert "/Event=s3:TestEvent" in table
-    assert "discarded at once by rule 1" in discarded
+    assert "discarded by rule 1" in discarded
     assert "rule_id           1" in processor("rejection", "show", "1").output
     assert processor("rejection", "rule", "remove", "1").exit_code == 0
     [row] = json.loads(processor("rejection", "rule", "list", "--json").output)
