@@ -10,15 +10,23 @@ LOCK := $(TOOLS)/uv pip compile --quiet --universal --python-version 3.11 --gene
 DOORS := --extra gateway --extra kafka --extra rabbitmq
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-build-isolation
 
-.PHONY: demo test bench chaos soak growth check audit setup lock proto audit-dependencies clean
+BRIEF := -m "not long" --hypothesis-profile=brief
+
+.PHONY: demo test bench chaos soak growth check audit docs site setup lock proto audit-dependencies clean
 
 demo: setup
 	@$(BIN)/python -m processor demo
 
-# Three at once, since much of it is waiting; `pytest` by itself runs one after the other. A test that fails runs once more, and the
-# summary names it (RERUN): on a busy machine now and then a server or process of its own comes too late.
-test: setup check
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup --reruns 1 -rR
+# Three test processes, since much of a test is waiting; `pytest` by itself runs one test after the other. Beside them runs
+# `make check`, whose output comes last. EVERYTHING=1 adds the tests marked `long` and more random
+# examples, as CI does. Bytecode is written even where the environment forbids it: the tests start hundreds of processes.
+test: setup
+	@check=$$(mktemp) && trap 'rm -f "$$check"' EXIT; \
+	  $(MAKE) --no-print-directory check >"$$check" 2>&1 & checking=$$!; \
+	  PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadgroup $(if $(EVERYTHING),,$(BRIEF)); tested=$$?; \
+	  wait $$checking; checked=$$?; \
+	  echo "make check:"; cat "$$check"; \
+	  test $$tested -eq 0 -a $$checked -eq 0
 
 # Within half an hour; `.venv/bin/python -m tests.bench --help` shows its parts.
 bench: .venv/.load
@@ -37,6 +45,16 @@ check: setup audit
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(MAKE) --no-print-directory site
+
+# Writes the made pages of docs/reference anew, then builds the site into site/.
+docs: setup
+	@$(BIN)/python -m tests.reference
+	@$(MAKE) --no-print-directory site
+
+# Some seconds, offline. The tests check every link: tests/shape/test_links.py.
+site: setup
+	@$(BIN)/python -m zensical build --strict
 
 # Static, and offline: what can do harm in Python (ruff's S, which `check` has too), the Dockerfile and shell scripts.
 audit: setup
@@ -73,9 +91,9 @@ setup: .venv/.ready
 # Writes requirements/ anew from pyproject.toml, for every platform. What is there keeps its version while pyproject.toml
 # allows it; `make lock UPGRADE=--upgrade` takes the newest.
 lock: .venv/.tools
-	@$(LOCK) $(UPGRADE) pyproject.toml $(DOORS) --extra devstack --extra test --extra load \
+	@$(LOCK) $(UPGRADE) pyproject.toml $(DOORS) --extra devstack --extra docs --extra test --extra load \
 	  --output-file requirements/load.txt
-	@$(LOCK) --constraint requirements/load.txt pyproject.toml $(DOORS) --extra devstack --extra test \
+	@$(LOCK) --constraint requirements/load.txt pyproject.toml $(DOORS) --extra devstack --extra docs --extra test \
 	  --output-file requirements/development.txt
 	@$(LOCK) --constraint requirements/load.txt pyproject.toml $(DOORS) --output-file requirements/doors.txt
 	@$(LOCK) --constraint requirements/load.txt pyproject.toml --output-file requirements/runtime.txt
@@ -97,11 +115,12 @@ proto: .venv/.tools
 audit-dependencies: .venv/.tools
 	@$(TOOLS)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements/load.txt -r requirements/build.txt
 
-# These two stay out of .venv itself, which holds nothing but what requirements/ names.
-.venv/.tools: .venv/.ready
-	@$(BIN)/python -m venv --clear .venv/tools
+# These two stay out of .venv itself, which holds nothing but what requirements/ names. They don't need it either: `make lock`
+# works while what is locked does not fit pyproject.toml.
+.venv/.tools:
+	@$(PYTHON) -m venv --clear .venv/tools
 	@$(TOOLS)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14' 'pip-audit>=2.10,<3'
 	@touch $@
 
 clean:
-	rm -rf .venv .processor
+	rm -rf .venv .processor site .cache

@@ -21,7 +21,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a delivery became a rejection; the same words in SQL, metrics and the README."""
+    """Why a delivery became a rejection; the same words in SQL, metrics and docs/howto/rejections.md."""
 
     NOT_UTF8 = "not_utf8"
     NOT_JSON = "not_json"

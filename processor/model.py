@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
-from processor.brokers.rabbitmq_ids import base_of
 from processor.errors import Reason
 from processor.wire.formats import Attribute, Claimed
+from processor.wire.hand_overs import base_of
 from processor.wire.sender_rights import EVERYTHING, EventMeaning, Rights
 
 SUSPECT_RECEIVE_COUNT = 3
@@ -105,6 +105,7 @@ class Message(Struct, frozen=True, gc=False):
     `payload` and `context` are JSON texts as they came, so that numbers keep every digit. `registry_version`
     is the version of the registry that the verdict was made with; it says too whether a meter counts it
     (`metered`). `occurred_at_rest` has the digits of `occurred_at` beyond the microsecond; None: none.
+    `proven_tenant` is the one tenant that it can be from by its queue and its sender, whatever it says.
     """
 
     delivery: Delivery
@@ -120,6 +121,12 @@ class Message(Struct, frozen=True, gc=False):
     metered: bool = False
     occurred_at_rest: str | None = None
     sent_at: datetime | None = None
+    proven_tenant: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells this message from all others."""
+        return self.tenant_id, self.message_id, self.producer
 
 
 class Rejection(Struct, frozen=True, gc=False):
@@ -130,6 +137,7 @@ class Rejection(Struct, frozen=True, gc=False):
     `final` says that it rests on no registry, and that to judge it again would be of no use, or of harm.
     `rule_id` names the rule by which it is discarded at once; None: it waits for a person.
     `new_tenant` is the unknown tenant of an event that is valid otherwise, where its queue registers tenants.
+    `proven_tenant` is the one tenant that it can be from by its queue and its sender, whatever it says.
     """
 
     delivery: Delivery
@@ -142,6 +150,7 @@ class Rejection(Struct, frozen=True, gc=False):
     final: bool = False
     rule_id: int | None = None
     new_tenant: str | None = None
+    proven_tenant: str | None = None
 
 
 Verdict: TypeAlias = Message | Rejection

@@ -1,1 +1,1 @@
-"""Everything that puts messages on a queue: publish, fake, send."""
+"""Everything that puts messages on a queue: publishers, gateways and test tools."""

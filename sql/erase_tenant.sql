@@ -2,7 +2,7 @@
 --
 --     psql "$OWNER_URL" -v tenant=acme -f sql/erase_tenant.sql
 --
--- First read "Erasing a tenant" in deployments/README.md: suspend the tenant, and let its queue run dry. What goes
+-- First read docs/howto/erase-a-tenant.md: suspend the tenant, and let its queue run dry. What goes
 -- stays counted in removal, so that the audit still adds up. Each step is a transaction of its own; if one fails,
 -- run the file again.
 

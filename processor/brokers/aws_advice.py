@@ -6,7 +6,9 @@ _NEW = "get new credentials (`aws sso login`), and set AWS_ACCESS_KEY_ID, AWS_SE
 _NOT_KNOWN = (
     f"AWS_ACCESS_KEY_ID is not known there; is it the right account's, or AWS_ENDPOINT_URL missing? {_WHO}"
 )
-_ALLOW = f"allow it in the role's policy and in the queue's (deployments/README.md lists the actions); {_WHO}"
+_ALLOW = (
+    f"allow it in the role's policy and in the queue's (docs/howto/sqs-on-aws.md lists the actions); {_WHO}"
+)
 _MISSING = (
     "is SQS_QUEUE_URL right? `aws sqs list-queues --region REGION` lists them (with --endpoint-url where it "
     "is not AWS)"

@@ -6,18 +6,18 @@
 A delivery tag means something on its own channel only, so nothing of a link outlives it.
 """
 
-import logging
+import importlib.util
 import ssl
 import struct
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pika
-import pika.data
 import pika.exceptions
+import pika.frame
+import pika.spec
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
@@ -74,7 +74,7 @@ class Link:
         self._channel: Channel | None = None
         self._consuming = False
         self._why: BaseException | str | None = None
-        self._connection = pika.SelectConnection(
+        self._connection = _Connection(
             parameters,
             on_open_callback=self._opened,
             on_open_error_callback=self._closed,
@@ -276,44 +276,74 @@ def _root(why: BaseException | str | None) -> BaseException | str | None:
 
 # ── what nobody can read must not take the connection with it ─────────────────────────────────────────
 
-_decode_table = pika.data.decode_table
-_reading = threading.local()
+_FRAME = struct.Struct(">BHLHHQH")
+"""A header frame up to its flags: type, channel, size, class, weight, size of the body, flags."""
+
+_BEFORE_HEADERS = (BasicProperties.FLAG_CONTENT_TYPE, BasicProperties.FLAG_CONTENT_ENCODING)
 
 
-def _decode_or_say(encoded: bytes, offset: int) -> tuple[dict[Any, Any], int]:
-    """Read a table of headers; of one that pika can't read (a date beyond year 9999, say) give why.
+class _Connection(pika.SelectConnection):
+    """A connection that reads headers by `read_headers`, and all else as pika does.
 
-    Otherwise one such message ends the connection at every try, and no other ever gets past it.
+    Otherwise one message whose headers pika can't read (a date beyond year 9999, say) ends the connection at
+    every try, and no other ever gets past it.
     """
-    if getattr(_reading, "table", False):
-        # A table within one: what can't be read of it is for the outer one to say.
-        return _decode_table(encoded, offset)
-    _reading.table = True
+
+    def _read_frame(self) -> Any:  # noqa: ANN401 - as pika has it
+        buffer: bytes = self._frame_buffer  # type: ignore[attr-defined]
+        return _frame_with_headers(buffer) or super()._read_frame()  # type: ignore[misc]
+
+
+def _frame_with_headers(buffer: bytes) -> tuple[int, pika.frame.Header] | None:
+    """Read a frame that has a message's headers, and say how long it is; None: no such frame is there."""
+    if len(buffer) < _FRAME.size or buffer[0] != pika.spec.FRAME_HEADER:
+        return None
+    _, channel, size, _, _, body_size, flags = _FRAME.unpack_from(buffer)
+    end = pika.spec.FRAME_HEADER_SIZE + size
+    if not flags & BasicProperties.FLAG_HEADERS or buffer[end : end + 1] != bytes([pika.spec.FRAME_END]):
+        return None
+    start = _FRAME.size
+    for flag in _BEFORE_HEADERS:
+        if flags & flag:
+            start += 1 + buffer[start]
+    (table_size,) = struct.unpack_from(">L", buffer, start)
+    after = start + 4 + table_size
+    properties = BasicProperties()
+    others = struct.pack(">H", flags & ~BasicProperties.FLAG_HEADERS)
+    properties.decode(others + buffer[_FRAME.size : start] + buffer[after:end])
+    properties.headers = read_headers(buffer[start:after])
+    return end + pika.spec.FRAME_END_SIZE, pika.frame.Header(channel, body_size, properties)
+
+
+def read_headers(table: bytes) -> dict[Any, Any]:
+    """Read a table of headers; of one that can't be read give why. A float keeps its fraction."""
     try:
-        return _decode_table(encoded, offset)
+        headers: dict[Any, Any] = _tables.decode_table(table, 0)[0]
     except (pika.exceptions.AMQPError, *_NOT_READABLE) as error:
-        (size,) = struct.unpack_from(">I", encoded, offset)
-        return UnreadableHeaders(type(error).__name__), offset + 4 + size
-    finally:
-        _reading.table = False
+        return UnreadableHeaders(type(error).__name__)
+    return headers
 
 
-pika.data.decode_table = _decode_or_say
+def _own_tables() -> Any:  # noqa: ANN401 - a module
+    """Give a copy of pika's module that is ours alone; it keeps a float's fraction, which pika cuts off."""
+    found = importlib.util.find_spec("pika.data")
+    assert found is not None  # noqa: S101 - pika is imported above
+    assert found.loader is not None  # noqa: S101
+    tables: Any = importlib.util.module_from_spec(found)
+    found.loader.exec_module(tables)
+    decode_value = tables.decode_value
 
-_decode_value = pika.data.decode_value
+    def decode_with_fraction(encoded: bytes, offset: int) -> tuple[Any, int]:
+        form = _FLOATS.get(encoded[offset : offset + 1])
+        if form is None:
+            return decode_value(encoded, offset)  # type: ignore[no-any-return]
+        (value,) = form.unpack_from(encoded, offset + 1)
+        # A whole one is an int.
+        return int(value) if value.is_integer() else value, offset + 1 + form.size
+
+    tables.decode_value = decode_with_fraction
+    return tables
+
+
 _FLOATS = {b"f": struct.Struct(">f"), b"d": struct.Struct(">d")}
-
-
-def _decode_with_fraction(encoded: bytes, offset: int) -> tuple[Any, int]:
-    """Read one value of a table; a float keeps its fraction, which pika cuts off. A whole one is an int."""
-    form = _FLOATS.get(encoded[offset : offset + 1])
-    if form is None:
-        return _decode_value(encoded, offset)
-    (value,) = form.unpack_from(encoded, offset + 1)
-    return int(value) if value.is_integer() else value, offset + 1 + form.size
-
-
-pika.data.decode_value = _decode_with_fraction
-
-# It tells every failure itself, in tracebacks; ours are said once, in words.
-logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
+_tables = _own_tables()

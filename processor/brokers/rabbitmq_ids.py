@@ -10,8 +10,6 @@ that a message which is handed over once more is matched to an outcome that it m
 """
 
 import json
-import re
-import secrets
 from collections.abc import Container, Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -32,14 +30,12 @@ from processor.wire.beside import (
     of_the_transport,
 )
 from processor.wire.bounds import moment_of
+from processor.wire.hand_overs import HAND_OVER_LENGTH
 
 DELIVERY_ID_LENGTH_MAX = 200
-HAND_OVER_LENGTH = 12
-"""Hex digits at the end of a delivery id that tell one hand-over of a message from the next."""
 
 _DIGEST_LENGTH = 16
 _BASE_LENGTH_MAX = DELIVERY_ID_LENGTH_MAX - 1 - HAND_OVER_LENGTH
-_HAND_OVER = re.compile(r"~[0-9a-f]{12}\Z")
 
 _PROPERTIES = ("content_type", "content_encoding", "correlation_id", "reply_to", "type", "app_id")
 """Properties that say something of the event, beside message_id, timestamp and user_id, whose names are ours.
@@ -80,16 +76,6 @@ def delivery_base(attributes: Mapping[str, Attribute], body: bytes) -> str:
         # Too long, but part of the digest anyway.
         return digest.hexdigest()
     return f"{message_id}:{digest.hexdigest()[:_DIGEST_LENGTH]}"
-
-
-def hand_over(base: str) -> str:
-    """Give the delivery id of one hand-over of a message."""
-    return f"{base}~{secrets.token_hex(HAND_OVER_LENGTH // 2)}"
-
-
-def base_of(delivery_id: str) -> str:
-    """Give what all hand-overs of a message have in common; other queues' ids are that as a whole."""
-    return _HAND_OVER.sub("", delivery_id)
 
 
 def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[str, Attribute], str | None]:

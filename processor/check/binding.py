@@ -2,8 +2,19 @@
 
 from collections.abc import Sequence
 
-from processor.check import Finding, listed, tell
-from processor.validation.tenant_bindings import ANY_SENDER, Bindings
+from processor.check import Finding, judge, listed, tell
+from processor.errors import SettingsError
+from processor.settings import RunSettings
+from processor.validation.tenant_bindings import ANY_SENDER, UNBOUND, Bindings
+
+
+def bindings_of(settings: RunSettings) -> tuple[Bindings, list[Finding]]:
+    """Read what the settings bind; where they contradict, nothing, and a finding that says so."""
+    try:
+        return Bindings.of(settings), []
+    except SettingsError as error:
+        advice = "no process starts with these settings"
+        return UNBOUND, [judge("queue binding", str(error), fine=False, advice=advice)]
 
 
 def judge_binding(bindings: Bindings, registered: Sequence[str]) -> Finding:

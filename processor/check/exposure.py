@@ -12,8 +12,11 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from processor.brokers.aws_hosts import AWS_DOMAINS
+from processor.check import Finding, judge, tell
 from processor.errors import SettingsError
 from processor.settings import ConnectionSettings, DatabaseSettings, SourceSettings, SqsSettings
+from processor.settings.foreign import said_elsewhere
+from processor.settings.loading import names
 
 WELL_KNOWN = frozenset(
     """
@@ -27,6 +30,38 @@ WELL_KNOWN = frozenset(
 _WELL_KNOWN_KEYS = frozenset(
     ("test", "testing", "dummy", "fake", "foo", "local", "localstack", "accesskey", "akiaiosfodnn7example")
 )
+
+_REFUSED = "`processor run` refuses it"
+
+
+def check_exposure(settings: ConnectionSettings) -> list[Finding]:
+    """Find what goes to other machines unprotected, and settings under another system's name."""
+    findings = []
+    if foreign := said_elsewhere(*names()):
+        advice = f"{foreign.removeprefix('; ')}. Rename what is meant for us"
+        findings.append(tell("settings", "some under another system's name", note=True, advice=advice))
+    if settings.database_url is not None:
+        if trouble := password_trouble(settings):
+            findings.append(judge("password", trouble, fine=False, advice=_REFUSED))
+        if mode := unverified(settings):
+            advice = (
+                "set sslmode=verify-full and sslrootcert in DATABASE_URL (docs/howto/roles-and-tls.md), "
+                "else whoever answers at that address is believed to be the database"
+            )
+            findings.append(tell("TLS", f"sslmode={mode}", note=True, advice=advice))
+    if trouble := source_trouble(settings):
+        findings.append(judge("broker password", trouble, fine=False, advice=_REFUSED))
+    if source_in_the_open(settings):
+        advice = (
+            "use amqps:// or kafkas://: whoever is on the way reads and changes events, and the password if "
+            "there is one"
+        )
+        findings.append(
+            tell("broker TLS", "SOURCE_URL goes to another machine without it", note=True, advice=advice)
+        )
+    if trouble := key_trouble(settings):
+        findings.append(judge("AWS key", trouble, fine=False, advice=_REFUSED))
+    return findings
 
 
 def require_unguessable(settings: ConnectionSettings) -> None:

@@ -53,7 +53,7 @@ def every_login(rights: str, *, let_in: bool) -> Finding:
     advice = (
         "as the owner, for what is on the database, else as a superuser: SELECT put_up_tenant_walls(), "
         "whose notices say what it lacks; "
-        "where you have none, let tenants' readers in on a replica alone (sql/README.md)"
+        "where you have none, let tenants' readers in on a replica alone (docs/reference/roles.md)"
     )
     if let_in:
         return judge(what, rights, fine=False, advice=advice)

@@ -311,7 +311,7 @@ def _absent(role: str) -> Finding:
         f"role {role}",
         "there is none",
         note=True,
-        advice="none needed while nobody is to log in by it; sql/README.md says how to make it",
+        advice="none needed while nobody is to log in by it; docs/reference/roles.md says how to make it",
     )
 
 

@@ -17,7 +17,43 @@ from processor.runtime.terminal import HelpFormatter
 click.Context.formatter_class = HelpFormatter
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_FAMILIES = {
+    "Core": (
+        service,
+        tenants,
+        schemas,
+        queues,
+        rejections,
+        dead_letters,
+        trace,
+        audit,
+        retention,
+        settings,
+    ),
+    "Usage": (meters, totals, counter),
+    "Hand-over": (dispatch, windows, reconcile),
+    "Gateway": (keys,),
+    "Development": (stack,),
+}
+
+
+class _Sections(Commands):
+    """Lists its commands by what they belong to."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each kind of command."""
+        width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
+        for title, families in _FAMILIES.items():
+            commands = [command for family in families for command in family.COMMANDS]
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(str(command.name), command.get_short_help_str(width)) for command in commands]
+                )
+
+
+@click.group(
+    cls=_Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="sqs-event-processor", prog_name="processor")
 def cli() -> None:
     """Take events from SQS, validate them, write each once to PostgreSQL, then delete it from the queue.
@@ -32,28 +68,10 @@ def cli() -> None:
     logs.configure("console", "WARNING")
 
 
-for family in (
-    stack,
-    service,
-    tenants,
-    schemas,
-    queues,
-    keys,
-    meters,
-    rejections,
-    dead_letters,
-    trace,
-    audit,
-    reconcile,
-    retention,
-    totals,
-    windows,
-    dispatch,
-    counter,
-    settings,
-):
-    for command in family.COMMANDS:
-        cli.add_command(command)
+for _families in _FAMILIES.values():
+    for _family in _families:
+        for _command in _family.COMMANDS:
+            cli.add_command(_command)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from processor.runtime import logs
 from processor.runtime.supervisor import die_of
 from processor.runtime.terminal import say
 from processor.settings import DatabaseSettings, RunSettings, Settings
-from processor.usage.counter import CountSelection
+from processor.usage.counter import CountSelection, RunNotes
 from processor.wiring import commands, database, service
 from processor.wiring.counting import CountsOfRun
 
@@ -132,7 +132,8 @@ def run(
     if count_to is not None:
         selection = CountSelection(tenant_id, run_id=uuid4().hex if this_run else None)
         counts = CountsOfRun(settings, count_to, selection, stops.gently)
-        extra = service.RunOptions(counts.prepare, selection.run_id, log_events)
+        additions = () if selection.run_id is None else (RunNotes(selection.run_id),)
+        extra = service.RunOptions(counts.prepare, additions, log_events)
     code = service.run_supervised(settings, stops, processes, until_idle, extra, exit_code_of)
     if code < 0:
         die_of(-code)

@@ -6,12 +6,12 @@ database that is newer than itself by asking whether any of the migrations it do
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 
@@ -24,8 +24,17 @@ _LOCK_WAIT_MS = 2000
 
 _FIRST_WAIT_MS = 60_000
 _LOCK_TRIES = 3
-_LOCK_SINCE = 16
-"""The migration that made the lock."""
+_LOCK_SINCE = 7
+"""The migration that puts the lock where nobody else can take it."""
+
+_FIRST_BEFORE = "b2efc515e239a779df5c6176f0002c85a157491cdd295b1b981b22190372eb6d"
+_ALL_BEFORE = "7d73cd8f81a25465b55f6ffa205675663086c00fe4db6fcc3f6e7d08c1715504"
+"""The checksums of the history before 0.1.0: of its first file, and of all 22 (lines `number checksum`)."""
+
+_BASELINE = 8
+"""How many files make the same tables as that history."""
+
+Applied: TypeAlias = tuple[str, str, bool]
 
 _BREAKS = "-- breaks older code:"
 
@@ -81,6 +90,8 @@ def known_migrations() -> list[Migration]:
 def state(connection: psycopg.Connection[Any]) -> State:
     """Compare the files with what was applied."""
     applied = _applied(connection)
+    if _is_of_before(applied):
+        applied = {}
     known = {migration.number: migration for migration in known_migrations()}
     newest = max(known)
     return State(
@@ -127,11 +138,40 @@ def migrate(connection: psycopg.Connection[Any], on_notice: Callable[[str], obje
             on_notice(notice.message_primary or "")
 
     connection.add_notice_handler(hear)
+    if _is_of_before(_applied(connection)):
+        _take_over(connection)
     return [
         _title(migration.number, migration.name)
         for migration in known_migrations()
         if migration.number not in _applied(connection) and _apply(connection, migration)
     ]
+
+
+def _is_of_before(applied: Mapping[int, Applied]) -> bool:
+    """Say whether a database was made by the history before 0.1.0."""
+    return 0 in applied and applied[0][1] == _FIRST_BEFORE
+
+
+def _take_over(connection: psycopg.Connection[Any]) -> None:
+    """Note that the tables at that history's end are the baseline's. Raises StoreFault before its end."""
+    sql = queries("migrations")
+    applied = _applied(connection)
+    lines = "".join(f"{number} {checksum}\n" for number, (_, checksum, _) in applied.items())
+    if hashlib.sha256(lines.encode()).hexdigest() != _ALL_BEFORE:
+        newest = max(applied)
+        raise StoreFault(
+            "the tables are of an older history of migrations, at "
+            f"{_title(newest, applied[newest][0])}; expected its end, 0021_schema_choices: "
+            "run `processor migrate` of the last code with that history, then this one"
+        )
+    with connection.transaction():
+        connection.execute(sql["lock"])
+        # Unless another process did so meanwhile.
+        if _is_of_before(_applied(connection)):
+            connection.execute(sql["validate_rejections"])
+            connection.execute(sql["forget_history"])
+            for migration in known_migrations()[:_BASELINE]:
+                _note(connection, migration)
 
 
 def _apply(connection: psycopg.Connection[Any], migration: Migration) -> bool:
@@ -172,15 +212,7 @@ def _run(connection: psycopg.Connection[Any], migration: Migration) -> bool:
             if begun and migration.number in _applied(connection):
                 return False
             connection.execute(migration.text.encode())
-            connection.execute(
-                sql["note"],
-                {
-                    "number": migration.number,
-                    "name": migration.name,
-                    "checksum": migration.checksum,
-                    "breaks_older_code": migration.breaks_older_code,
-                },
-            )
+            _note(connection, migration)
     except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
         # The first of all makes the table that is locked, and only one of two can.
         if begun or not _applied(connection):
@@ -189,12 +221,24 @@ def _run(connection: psycopg.Connection[Any], migration: Migration) -> bool:
     return True
 
 
+def _note(connection: psycopg.Connection[Any], migration: Migration) -> None:
+    connection.execute(
+        queries("migrations")["note"],
+        {
+            "number": migration.number,
+            "name": migration.name,
+            "checksum": migration.checksum,
+            "breaks_older_code": migration.breaks_older_code,
+        },
+    )
+
+
 def _open_now(connection: psycopg.Connection[Any]) -> str:
     rows = connection.execute(queries("migrations")["holders"]).fetchall()
     return "".join(f", pid {pid} of {role}" for pid, role in rows)
 
 
-def _applied(connection: psycopg.Connection[Any]) -> dict[int, tuple[str, str, bool]]:
+def _applied(connection: psycopg.Connection[Any]) -> dict[int, Applied]:
     sql = queries("migrations")
     row = connection.execute(sql["begun"]).fetchone()
     if row is None or not row[0]:

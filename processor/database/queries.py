@@ -1,6 +1,7 @@
 """The SQL, by name, as it stands in `sql/queries/*.sql` and `sql/migrations/*.sql`.
 
-A query begins with `-- name: one line of purpose` and ends where the next one begins.
+A query begins with `-- name: one line of purpose` and ends where the next one begins. `-- $name: purpose`
+begins a part of queries: `$name` stands for its text in those that come after it in the same file.
 """
 
 import re
@@ -8,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import LiteralString
 
-_HEADING = re.compile(r"^-- (?P<name>[a-z_]+): (?P<purpose>.+)$", re.MULTILINE)
+_HEADING = re.compile(r"^-- (?P<name>\$?[a-z_]+): (?P<purpose>.+)$", re.MULTILINE)
+_PART = re.compile(r"\$[a-z_]+")
 
 
 def sql_folder() -> Path:
@@ -27,7 +29,7 @@ def queries(topic: str) -> dict[str, LiteralString]:
     text = (sql_folder() / "queries" / f"{topic}.sql").read_text(encoding="utf-8")
     headings = list(_HEADING.finditer(text))
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
-    return {
-        heading["name"]: text[heading.end() : end].strip()
-        for heading, end in zip(headings, ends, strict=True)
-    }
+    found: dict[str, LiteralString] = {}
+    for heading, end in zip(headings, ends, strict=True):
+        found[heading["name"]] = _PART.sub(lambda part: found[part[0]], text[heading.end() : end].strip())
+    return {name: query for name, query in found.items() if not name.startswith("$")}

@@ -1,1 +1,1 @@
-"""From a delivery to an envelope, by what its queue carries: mappings, wrappers and compression."""
+"""From a delivery to an envelope, by the rules of its queue: compression, wrappers, mappings."""

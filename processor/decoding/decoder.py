@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from msgspec.structs import replace
 
 from processor.decoding.mapping import decode_mapped
-from processor.decoding.routing_keys import RoutingKeys
 from processor.decoding.unpacking import BEFORE_JSON, unpack
 from processor.decoding.unwrapping import Unwrapped, Unwrapper, eventbridge, refused, s3, sns
 from processor.decoding.unwrapping.shapes import NO_TENANT, pointer_words, shape_words
@@ -39,6 +38,15 @@ _Opened: TypeAlias = tuple[bytes, Mapping[str, Attribute], Unwrapped | None]
 
 NO_RULES = QueueRules()
 """The rules of a queue without rules."""
+
+
+class RoutingKeys(Protocol):
+    """What a broker's routing keys say of an event."""
+
+    def apply(
+        self, key: Attribute, body: bytes, attributes: Mapping[str, Attribute]
+    ) -> tuple[bytes, Mapping[str, Attribute]] | Malformed:
+        """Give the body, and what stands beside it, completed by what the key says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,10 @@ class Dispatcher:
                 refused.append(batch_id)
         return self.count_waiting()
 
+    def export(self, write: Callable[[Connection], int]) -> None:
+        """Let `write` hand over all that waits in one transaction; it gives how many lines that are."""
+        self.tally.lines_accepted = self.transact(write)
+
     def prepare(self) -> None:
         """Close what is due, and put every line that is to be handed over into a batch."""
         self.transact(require_place)

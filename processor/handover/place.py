@@ -26,6 +26,6 @@ def require_place(connection: psycopg.Connection[Any]) -> None:
         raise StoreUnavailable(
             f"lines were last handed over from another place ({noted}), and this is {here}: it was restored, "
             "copied or failed over. Nothing is handed over before `processor usage reconcile FILE` with what "
-            "the sink has, or `processor usage reconcile --nothing-lost`; see deployments/README.md, Backup "
-            "and restore"
+            "the sink has, or `processor usage reconcile --nothing-lost`; see "
+            "docs/howto/backup-and-restore.md"
         )

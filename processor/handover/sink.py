@@ -9,21 +9,23 @@
 Only the status and our own words are passed on; what a sink says may hold what it was sent.
 """
 
-import http.client
 import json
 import socket
 import ssl
-import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import urllib3
-
-from processor.brokers.http_answers import WholeHTTP, WholeHTTPS, read_whole
-from processor.wire.bounds import NOT_READABLE, wait_s_of
+from processor.brokers.http_client import (
+    HttpEndpoint,
+    HttpMalformed,
+    HttpTimeout,
+    HttpTrouble,
+    HttpUnreachable,
+    host_of,
+)
+from processor.wire.bounds import wait_s_of
 
 ANSWER_BYTES_MAX = 64 * 1024
 ANSWER_BYTES_PER_LINE = 512
@@ -77,67 +79,68 @@ class Sink(Protocol):
         """Send a JSON array of lines under its idempotency key, once; say what came of it. Raises nothing."""
 
 
+class NoSink:
+    """Stands where a sink would, where nothing is sent."""
+
+    def send(self, body: bytes, *, key: str, line_keys: object) -> Any:  # noqa: ANN401 - as Sink has it
+        """Raise NotImplementedError."""
+        raise NotImplementedError
+
+
 class HttpSink:
     """Posts to a URL, over a connection of its own each time, and waits `timeout_s` for all of the answer."""
 
     def __init__(self, url: str, *, token: str | None, timeout_s: float) -> None:
         parts = urlsplit(url)
-        self._tls = parts.scheme == "https"
-        self._host = parts.hostname or ""
-        self._port = parts.port
+        self._url = url
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._timeout_s = timeout_s
-        self._headers = {
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "User-Agent": "event-processor",
-            "Connection": "close",
-        }
-        if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
+        self._headers = [
+            ("Host", host_of(url)),
+            ("Content-Type", "application/json"),
+            ("Accept", "application/json"),
+            ("Accept-Encoding", "identity"),
+            ("User-Agent", "event-processor"),
+            ("Connection", "close"),
+            *([] if token is None else [("Authorization", f"Bearer {token}")]),
+        ]
 
     def send(self, body: bytes, *, key: str, line_keys: Sequence[str]) -> Answer:
         """Send it once; see Sink."""
         bytes_max = ANSWER_BYTES_MAX + ANSWER_BYTES_PER_LINE * len(line_keys)
-        connection = self._connection()
-        deadline = _RequestDeadline(self._timeout_s)
+        limit_s = self._timeout_s
+        endpoint = HttpEndpoint(
+            self._url, connect_timeout_s=limit_s, read_timeout_s=limit_s, total_timeout_s=limit_s
+        )
         try:
-            with deadline:
-                connection.connect()
-                deadline.watch(connection.sock)
-                connection.request(
-                    "POST",
-                    self._path,
-                    body=body,
-                    headers=self._headers | {"Idempotency-Key": key},
-                    preload_content=False,
-                )
-                response = connection.getresponse()
-                said = read_whole(response, bytes_max)
-        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, *NOT_READABLE) as error:
-            return self._too_late() if deadline.passed or _is_late(error) else _no_answer(error)
+            answer = endpoint.post(
+                [*self._headers, ("Idempotency-Key", key)],
+                body,
+                path=self._path,
+                bytes_max=bytes_max,
+                until_close=True,
+            )
+        except HttpTrouble as error:
+            return self._no_answer(error)
         finally:
-            connection.close()
-        # A connection that we cut ourselves may look like an answer that is short.
-        if deadline.passed:
-            return self._too_late()
-        return meaning(response.status, response.headers, said, bytes_max, line_keys)
+            endpoint.close()
+        return meaning(answer.status, answer.headers, answer.body, bytes_max, line_keys)
 
-    def _too_late(self) -> SinkUnavailable:
-        return SinkUnavailable(f"no whole answer within {self._timeout_s:g} s", reached=False)
-
-    def _connection(self) -> WholeHTTP | WholeHTTPS:
-        if self._tls:
-            # Python's own default: the certificate is verified, and so is the name.
-            context = ssl.create_default_context()
-            return WholeHTTPS(self._host, self._port, timeout=self._timeout_s, ssl_context=context)
-        return WholeHTTP(self._host, self._port, timeout=self._timeout_s)
+    def _no_answer(self, error: HttpTrouble) -> SinkUnavailable:
+        """Say in words of ours why there is no answer; the error's own may quote the sink."""
+        if isinstance(error, HttpTimeout) or isinstance(error.__cause__, TimeoutError):
+            return SinkUnavailable(f"no whole answer within {self._timeout_s:g} s", reached=False)
+        if isinstance(error, HttpMalformed):
+            return SinkUnavailable("an answer that is not HTTP", reached=True)
+        otherwise = "no connection" if isinstance(error, HttpUnreachable) else "the connection broke"
+        words = (words for kind, words in _WORDS if isinstance(error.__cause__, kind))
+        return SinkUnavailable(next(words, otherwise), reached=False)
 
 
 def meaning(
     status: int, headers: Mapping[str, str], said: bytes, bytes_max: int, line_keys: Sequence[str]
 ) -> Answer:
-    """Say what an answer means for the lines that it is about."""
+    """Say what an answer means for the lines that it is about; `headers` have lower-case names."""
     if len(said) > bytes_max:
         return SinkUnavailable(
             f"status {status} with an answer of more than {bytes_max} bytes", reached=True, status=status
@@ -163,7 +166,7 @@ def _no(status: int, headers: Mapping[str, str]) -> Answer:
             reached=True,
             status=status,
         )
-    asked_s = wait_s_of(headers.get("Retry-After"), RETRY_AFTER_S_MAX)
+    asked_s = wait_s_of(headers.get("retry-after"), RETRY_AFTER_S_MAX)
     return SinkUnavailable(f"status {status}", reached=True, status=status, retry_after_s=asked_s)
 
 
@@ -214,61 +217,9 @@ def _says_nothing_else(said: bytes) -> bool:
     return True
 
 
-def _is_late(error: Exception) -> bool:
-    # A refused connection is a kind of time-out to the library.
-    late = isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError)
-    return late and not isinstance(error, urllib3.exceptions.NewConnectionError)
-
-
 _WORDS = (
-    (urllib3.exceptions.NameResolutionError, "its name can't be resolved"),
+    ((socket.gaierror, UnicodeError), "its name can't be resolved"),
     (ssl.SSLCertVerificationError, "its certificate was not verified"),
-    (urllib3.exceptions.SSLError, "TLS failed"),
     (ssl.SSLError, "TLS failed"),
     (ConnectionRefusedError, "connection refused"),
-    (urllib3.exceptions.NewConnectionError, "no connection"),
-    (ConnectionError, "the connection broke"),
-    (urllib3.exceptions.ProtocolError, "the connection broke"),
-    (http.client.RemoteDisconnected, "the connection broke"),
-    (http.client.IncompleteRead, "the connection broke"),
 )
-
-
-def _no_answer(error: Exception) -> SinkUnavailable:
-    """Say in words of ours why there is no answer; the error's own may quote the sink."""
-    causes: list[BaseException] = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 5:  # noqa: PLR2004 - enough
-        causes.append(cause)
-    for kind, words in _WORDS:
-        if any(isinstance(cause, kind) for cause in causes):
-            return SinkUnavailable(words, reached=False)
-    # Somebody answered, in no HTTP that we know.
-    return SinkUnavailable("an answer that is not HTTP", reached=True)
-
-
-class _RequestDeadline:
-    """Cuts a connection that is not done within `limit_s`: a socket's time-out begins anew at every byte."""
-
-    def __init__(self, limit_s: float) -> None:
-        self.passed = False
-        self._sock: socket.socket | None = None
-        self._timer = threading.Timer(limit_s, self._cut)
-        self._timer.name, self._timer.daemon = "cut", True
-
-    def __enter__(self) -> None:
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def watch(self, sock: socket.socket) -> None:
-        """Name the socket; the connection itself forgets it as soon as the answer has begun."""
-        self._sock = sock
-        if self.passed:
-            self._cut()
-
-    def _cut(self) -> None:
-        self.passed = True
-        if self._sock is not None:
-            with suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)

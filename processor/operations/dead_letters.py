@@ -24,7 +24,6 @@ from processor.wire.formats import Claimed
 
 log = structlog.get_logger(__name__)
 
-_CALL_SIZE_MAX = 10
 _POLL_S = 1.0
 """A poll that waits asks every server of SQS; one that does not may miss what is there."""
 
@@ -67,46 +66,49 @@ class DeadLetterJudge:
         """Give the rejection that a dead letter becomes."""
         if self._unread:
             words = "the body was not read (--unread)"
-            return self._rejection(
-                delivery, self.version, {"message": words}, words, Claimed(), key_known=False
-            )
+            detail = self._detail(delivery, {"message": words}, words)
+            return replace(self._schemas.unread(delivery, Reason.DEAD_LETTERED, detail), final=False)
         verdict = self._schemas.validate(delivery)
         if isinstance(verdict, Message):
             claimed = Claimed(verdict.tenant_id, verdict.event_type, verdict.message_id, verdict.producer)
             today: dict[str, Any] = {"message": "stored"}
-            words = "would be stored if replayed"
-            return self._rejection(delivery, verdict.registry_version, today, words, claimed, key_known=True)
-        today = {"reason": verdict.reason.value, "message": verdict.detail.get("message")}
-        return self._rejection(
+            words, key_known = "would be stored if replayed", True
+        else:
+            claimed, key_known = verdict.claimed, verdict.reason not in UNREADABLE
+            today = {"reason": verdict.reason.value, "message": verdict.detail.get("message")}
+            words = f"would be rejected: {verdict.reason.value}, {today['message']}"
+        return Rejection(
             delivery,
             verdict.registry_version,
-            today,
-            f"would be rejected: {verdict.reason.value}, {today['message']}",
-            verdict.claimed,
-            key_known=verdict.reason not in UNREADABLE,
+            Reason.DEAD_LETTERED,
+            self._detail(delivery, today, words),
+            claimed,
+            key_known,
+            proven_tenant=verdict.proven_tenant,
         )
 
-    def proven_tenant(self, delivery: Delivery) -> str | None:
-        """Give the one tenant that a dead letter can be from by its queue and sender, whatever it says."""
-        return self._schemas.proven_tenant(delivery)
+    def describe(self, delivery: Delivery) -> dict[str, Any]:
+        """Tell of a dead letter what can be told without its payload, and who it claims to be from."""
+        claimed = self.validate(delivery if delivery.queue else replace(delivery, queue="?")).claimed
+        return {
+            "delivery_id": delivery.delivery_id,
+            "sent_at": delivery.sent_at,
+            "receive_count": delivery.receive_count,
+            "queue": delivery.queue or None,
+            "tenant_id": claimed.tenant_id,
+            "event_type": claimed.event_type,
+            "message_id": claimed.message_id,
+            "producer": claimed.producer,
+            "size_bytes": len(delivery.body),
+        }
 
-    def _rejection(
-        self,
-        delivery: Delivery,
-        version: int,
-        today: dict[str, Any],
-        words: str,
-        claimed: Claimed,
-        *,
-        key_known: bool,
-    ) -> Rejection:
-        detail = {
+    def _detail(self, delivery: Delivery, today: dict[str, Any], words: str) -> dict[str, Any]:
+        return {
             "message": f"dead letter, sent {delivery.sent_at:%Y-%m-%dT%H:%M:%SZ}, "
             f"received {delivery.receive_count} times; {words}",
             "dead_letter_queue": self._queue,
             "verdict_today": today,
         }
-        return Rejection(delivery, version, Reason.DEAD_LETTERED, detail, claimed, key_known)
 
 
 def look(source: Source, limit: int) -> list[Delivery]:
@@ -114,7 +116,7 @@ def look(source: Source, limit: int) -> list[Delivery]:
     seen: dict[str, Delivery] = {}
     try:
         while len(seen) < limit:
-            deliveries = source.receive(min(_CALL_SIZE_MAX, limit - len(seen)), _POLL_S)
+            deliveries = source.receive(min(source.call_size, limit - len(seen)), _POLL_S)
             # A standard queue may hand one over twice, and for ever.
             if not any(delivery.delivery_id not in seen for delivery in deliveries):
                 break
@@ -144,7 +146,7 @@ def bring_in(
     outcomes: Counter[str] = Counter()
     origin = _Origin(source, named)
     while not stop.is_set() and (limit is None or outcomes.total() < limit):
-        room = _CALL_SIZE_MAX if limit is None else min(_CALL_SIZE_MAX, limit - outcomes.total())
+        room = source.call_size if limit is None else min(source.call_size, limit - outcomes.total())
         deliveries = source.receive(room, _POLL_S)
         if not deliveries:
             break

@@ -228,11 +228,11 @@ def _judge_stored(
     found.rejected += 1
     counts["stored_rejected"] += 1
     if len(found.examples) < EXAMPLES_MAX:
-        reason, detail = refusal
+        detail = refusal.detail
         first = next(iter(detail.get("errors", ())), {"pointer": None, "rule": None})
         found.examples.append(
             {name: row[name] for name in (*_KEY[1:], _KEY[0])}
-            | {"reason": reason.value, "message": detail["message"]}
+            | {"reason": refusal.reason.value, "message": detail["message"]}
             | {"pointer": first["pointer"], "rule": first["rule"]}
         )
 

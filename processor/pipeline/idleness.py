@@ -58,6 +58,7 @@ class IdleDetector:
         calm: Callable[[], bool],
         calm_since: Callable[[], float],
         company: Peers,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._until_idle_s = until_idle_s
         self._agree_s = min(_AGREE_S_MAX, until_idle_s / 2)
@@ -65,8 +66,10 @@ class IdleDetector:
         self._calm = calm
         self._calm_since = calm_since
         self._company = company
+        self._clock = clock
         # Since when the queue's answers have brought nothing (None: it has not answered yet), and the last of
-        # these answers.
+        # these answers. Receivers, settlers and the one who looks share these two.
+        self._answers = threading.Lock()
         self._since: float | None = None
         self._until = 0.0
         # The first count of nothing since the last message, and the last count.
@@ -78,54 +81,53 @@ class IdleDetector:
 
     def answered(self, *, empty: bool) -> None:
         """Note an answer of the queue to a receive."""
-        now = time.monotonic()
-        if not empty or self._since is None:
-            self._since = now
-        if empty:
-            self._until = now
+        with self._answers:
+            now = self._clock()
+            if not empty or self._since is None:
+                self._since = now
+            if empty:
+                self._until = now
 
     def disturb(self) -> None:
         """Begin anew: what the queue was silent about may have waited for what we have done now."""
-        if self._since is not None:
-            self._since = time.monotonic()
+        with self._answers:
+            if self._since is not None:
+                self._since = self._clock()
 
     def look(self) -> None:
         """Ask what is still to be asked now, and set `reached` once the run is idle. For one thread."""
-        quiet_from = self._quiet_from()
+        with self._answers:
+            since, until = self._since, self._until
+        quiet_from = None if since is None or not self._calm() else max(since, self._calm_since())
         if quiet_from is None or (self._empty_since is not None and self._empty_since < quiet_from):
             self._empty_since, self._agreed = None, False
         # Up to the last answer, and not up to now.
-        quiet_s = 0.0 if quiet_from is None else self._until - quiet_from
-        counted_s = time.monotonic() - self._counted_at
+        quiet_s = 0.0 if quiet_from is None else until - quiet_from
+        counted_s = self._clock() - self._counted_at
         if quiet_s >= self._until_idle_s - self._agree_s and counted_s >= self._agree_s:
-            self._ask()
+            self._ask(until)
         quiet = self._agreed and quiet_s >= self._until_idle_s
         self._company.say_quiet(quiet)
         if quiet and self._company.others_quiet():
             self.reached.set()
 
-    def _quiet_from(self) -> float | None:
-        """Give the moment since when the queue's answers have brought nothing; None: it is not quiet."""
-        if self._since is None or not self._calm():
-            return None
-        return max(self._since, self._calm_since())
-
-    def _ask(self) -> None:
-        asked_at = time.monotonic()
+    def _ask(self, until: float) -> None:
+        """Count what the queue has; `until` is its last answer that brought nothing."""
+        asked_at = self._clock()
         try:
             left = {state: count for state, count in self._count().items() if count}
         except SourceUnavailable as error:
             left, trouble = {}, str(error)
         else:
             trouble = ""
-        self._counted_at = time.monotonic()
+        self._counted_at = self._clock()
         if left or trouble:
             self._empty_since, self._agreed = None, False
         elif self._empty_since is None:
             self._empty_since = asked_at
         else:
             # With a receive in between that has brought nothing, too.
-            self._agreed = self._until >= self._empty_since
+            self._agreed = until >= self._empty_since
         self._tell(left, trouble)
 
     def _tell(self, left: Mapping[str, int], trouble: str) -> None:

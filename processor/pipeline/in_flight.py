@@ -13,9 +13,6 @@ from processor.model import Delivery
 
 log = structlog.get_logger(__name__)
 
-_CALL_SIZE_MAX = 10
-"""Deliveries in one call to the queue."""
-
 _LARGE_BODIES_REMEMBERED = 0.9
 """What is left of the expected size of a body after a receive that brought small ones."""
 
@@ -30,14 +27,16 @@ class _ReceivedDelivery:
 class InFlight:
     """The deliveries between receive and settle, by identity: the same message may be held twice.
 
-    Each is to be extended `extend_after_s` after it was received, and after each time it was.
+    Each is to be extended `extend_after_s` after it was received, and after each time it was, with as many
+    others as one call to the queue takes (`call_size`).
     Safe to share between threads. Times are seconds of `time.monotonic`.
     """
 
-    def __init__(self, *, size_max: int, bytes_max: int, extend_after_s: float) -> None:
+    def __init__(self, *, size_max: int, bytes_max: int, extend_after_s: float, call_size: int) -> None:
         self._size_max = size_max
         self._bytes_max = bytes_max
         self._extend_after_s = extend_after_s
+        self._call_size = call_size
         self._holdings: dict[int, _ReceivedDelivery] = {}
         self._bytes = 0
         self._asked = 0
@@ -122,16 +121,16 @@ class InFlight:
         hold_s_max: float,
         stop: threading.Event,
     ) -> None:
-        """Extend what was received or extended `extend_after_s` ago or longer, in tens, until `stop` is set.
+        """Extend what was received or extended `extend_after_s` ago or longer, until `stop` is set.
 
         Those held for longer than `hold_s_max` are left to the queue, which ends every hold at 12 hours.
         """
         due, due_at = self._due(hold_s_max)
         failed, trouble = 0, ""
-        for start in range(0, len(due), _CALL_SIZE_MAX):
+        for start in range(0, len(due), self._call_size):
             if stop.is_set():
                 return
-            chunk = self._still(due[start : start + _CALL_SIZE_MAX])
+            chunk = self._still(due[start : start + self._call_size])
             asked_at = time.monotonic()
             try:
                 extend(chunk)
@@ -148,7 +147,7 @@ class InFlight:
             log.warning("extend_failed", count=failed, trouble=trouble)
 
     def give_back(self, release: Callable[[Sequence[Delivery]], None], *, within_s: float) -> None:
-        """Release what is held, in tens, until it is done, a call fails or `within_s` has passed.
+        """Release what is held, call by call, until it is done, a call fails or `within_s` has passed.
 
         Of a group the latest come first: wherever this breaks off, nothing was given back before what comes
         later in its group. What is left comes back when its visibility timeout ends.
@@ -157,12 +156,12 @@ class InFlight:
         left = self.all()
         if left and left[0].group is not None:
             left.reverse()
-        for start in range(0, len(left), _CALL_SIZE_MAX):
+        for start in range(0, len(left), self._call_size):
             if time.monotonic() >= give_up_at:
                 log.warning("release_given_up", left=len(left) - start)
                 return
             try:
-                release(left[start : start + _CALL_SIZE_MAX])
+                release(left[start : start + self._call_size])
             except SourceUnavailable as error:
                 log.warning("release_failed", left=len(left) - start, trouble=str(error))
                 return

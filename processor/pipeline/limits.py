@@ -2,16 +2,12 @@
 
 from dataclasses import dataclass
 
-RECEIVE_SIZE_MAX = 10
-"""Deliveries asked for by one receive, where the queue has no better figure."""
-
 
 @dataclass(frozen=True, slots=True)
 class PipelineLimits:
     """How much at once and for how long; the settings of the same names explain each."""
 
     receivers: int = 3
-    receive_size_max: int = RECEIVE_SIZE_MAX
     settlers: int = 3
     receive_wait_s: float = 20
     batch_size_max: int = 500

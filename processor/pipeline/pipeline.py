@@ -32,7 +32,6 @@ from processor.sources import RunningSource, Source
 log = structlog.get_logger(__name__)
 
 _TICK_S = 0.2
-_CALL_SIZE_MAX = 10  # deliveries in one call to the queue, of whichever kind
 
 _SUSPECT_HOLD_S_MAX = 5
 """How soon a delivery comes back that has killed us; as long again as it may take, it is extended."""
@@ -42,7 +41,6 @@ _PROBE_EVERY_S = 2.0
 
 _RELEASE_S_MAX = 3.0
 """For how long we give back what is held when we stop; the visibility timeout gives back the rest."""
-
 
 OnCommit: TypeAlias = Callable[[Sequence[Verdict], Sequence[Settlement]], object]
 
@@ -98,15 +96,16 @@ class Pipeline:
         self._validator = validator
         self._stores = stores
         self._limits = limits
-        self._database = database
-        self._broker = broker
-        self._give_up = give_up
+        self._database, self._broker, self._give_up = database, broker, give_up
         self._on_commit = on_commit
         self._stop_receiving = threading.Event()
         self._finished = threading.Event()
         self._more = threading.Event()
         self._batches = WriteQueue(
-            size_max=limits.batch_size_max, bytes_max=limits.batch_bytes_max, linger_s=limits.linger_s
+            size_max=limits.batch_size_max,
+            bytes_max=limits.batch_bytes_max,
+            linger_s=limits.linger_s,
+            piece_size_max=source.call_size,
         )
         self._unjudged: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._settlements: queue.SimpleQueue[list[Settlement] | None] = queue.SimpleQueue()
@@ -118,6 +117,7 @@ class Pipeline:
             size_max=limits.buffer_size_max,
             bytes_max=limits.buffer_bytes_max,
             extend_after_s=limits.visibility_timeout_s / 3,
+            call_size=source.call_size,
         )
         self.tally = OutcomeCounts()
 
@@ -292,7 +292,7 @@ class Pipeline:
             # a message has before it is moved to the dead-letter queue.
             if not self._database.wait_until_working(_TICK_S):
                 continue
-            with self.held.room(self._limits.receive_size_max, _TICK_S) as limit:
+            with self.held.room(self._source.call_size, _TICK_S) as limit:
                 if not limit:
                     continue
                 deliveries = self._broker(lambda limit=limit: self._receive_once(limit))  # type: ignore[misc]
@@ -367,8 +367,8 @@ class Pipeline:
         settlements = store.save(verdicts)
         # Only here, behind the commit, do deliveries go on to be deleted.
         self._committed(settlements, time.monotonic() - began)
-        for start in range(0, len(settlements), _CALL_SIZE_MAX):
-            self._settlements.put(settlements[start : start + _CALL_SIZE_MAX])
+        for start in range(0, len(settlements), self._source.call_size):
+            self._settlements.put(settlements[start : start + self._source.call_size])
         self._on_commit(verdicts, settlements)
 
     def _committed(self, settlements: Sequence[Settlement], save_s: float) -> None:

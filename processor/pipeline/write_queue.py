@@ -17,22 +17,20 @@ from processor.store.save_order import SaveStage, parts_in_order
 Item: TypeAlias = Verdict | Delivery
 """A verdict, or a suspect delivery that has none yet."""
 
-_PIECE_SIZE_MAX = 10
-"""As many as one receive brings."""
-
 
 class WriteQueue:
     """Pieces in, batches out, bounded in number and in bytes of bodies. Safe to share between threads.
 
     A batch exceeds `bytes_max` only where a single body does, or what was put together; `in_turn` parts that.
-    `linger_s` is waited for more when a batch is not full.
+    `linger_s` is waited for more when a batch is not full. Pieces have up to `piece_size_max`, as many as one
+    receive brings.
     """
 
-    def __init__(self, *, size_max: int, bytes_max: int, linger_s: float) -> None:
+    def __init__(self, *, size_max: int, bytes_max: int, linger_s: float, piece_size_max: int) -> None:
         self._size_max = size_max
         self._bytes_max = bytes_max
         self._linger_s = linger_s
-        self._piece_size_max = min(_PIECE_SIZE_MAX, size_max)
+        self._piece_size_max = min(piece_size_max, size_max)
         # Whoever takes does not know how large the next piece is, but that two of them fit.
         self._piece_bytes_max = bytes_max // 2
         self._waiting: queue.SimpleQueue[tuple[list[Item], int] | None] = queue.SimpleQueue()

@@ -67,6 +67,8 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     # It quotes, with a traceback, what a server wrote in the head of an answer; the answer itself is judged.
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
+    # It tells every failure itself, in tracebacks; ours are said once, in words.
+    logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
     # Else they print themselves, past all of this.
     logging.captureWarnings(capture=True)
 

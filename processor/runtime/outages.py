@@ -30,10 +30,11 @@ _TELL_EVERY_S = 60.0
 class OutageRetry:
     """One dependency's outages: who talks to it talks through this, who depends on it asks `working`.
 
-    `stop` ends the waiting; what was attempted then ends with Stopped. Safe to share between threads.
+    `stop` ends the waiting; what was attempted then ends with Stopped. None: an outage is not waited out, and
+    raised as it is. Safe to share between threads.
     """
 
-    def __init__(self, dependency: str, *, wait_s_max: float, stop: threading.Event) -> None:
+    def __init__(self, dependency: str, *, stop: threading.Event | None, wait_s_max: float = 1.0) -> None:
         self.dependency = dependency
         self.working = threading.Event()
         self.working.set()
@@ -41,17 +42,28 @@ class OutageRetry:
         self.answered_at: float | None = None
         self.trouble = ""
         self._wait_s_max = wait_s_max
-        self._stop = stop
+        self._waits = stop is not None
+        self._stop = stop or threading.Event()
         self._failed_at = self._told_at = 0.0
         self._changing = threading.Lock()
 
     def __call__(self, attempt: Callable[[], T]) -> T:
-        """Call `attempt` until it raises no Unavailable. Raises Stopped, and whatever else it raises."""
+        """Call `attempt` until it raises no Unavailable. Raises Stopped, and whatever else it raises.
+
+        Where nothing is waited for, it is called once.
+        """
         try:
             # Nearly always it works, and then costs nothing beside the attempt.
             return self._try(attempt)
         except Unavailable as error:
+            if not self._waits:
+                raise
             return self._wait_out(attempt, error)
+
+    def pause(self, wait_s: float) -> None:
+        """Wait before another try. Raises Stopped as soon as we are told to stop."""
+        if self._stop.wait(wait_s):
+            raise Stopped(f"told to stop before another try at the {self.dependency}")
 
     def probe(self, attempt: Callable[[], object]) -> None:
         """Call `attempt` once, for what it says of the dependency. Raises whatever is no Unavailable."""
@@ -104,7 +116,8 @@ class OutageRetry:
             begins, changed = self.working.is_set(), trouble != self.trouble
             self._failed_at, self.trouble = now, trouble
             self.working.clear()
-            if self._stop.is_set() or (not begins and not changed and now - self._told_at < _TELL_EVERY_S):
+            called_off = not self._waits or self._stop.is_set()
+            if called_off or (not begins and not changed and now - self._told_at < _TELL_EVERY_S):
                 # Where nothing is waited for, whoever called off the wait says why.
                 return
             self._told_at = now

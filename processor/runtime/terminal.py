@@ -67,7 +67,8 @@ def print_cells(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
 
 def print_fitting(table: Table) -> None:
     """Print a table, or where the screen is too narrow for it, each row as lines of heading and value."""
-    console = Console(file=sys.stdout, highlight=False, width=10**6)
+    # With a height, too: rich takes a dumb terminal of unknown height for one of 80 columns, and cuts.
+    console = Console(file=sys.stdout, highlight=False, width=10**6, height=25)
     for column in table.columns:
         if column.no_wrap:
             # Else the longest word of it would do.

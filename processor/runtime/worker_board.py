@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Protocol
 
-from processor.brokers.rabbitmq_ids import base_of
 from processor.model import Delivery, Registry, Verdict
+from processor.wire.hand_overs import base_of
 
 _WORD_BYTES = 8
 _SLOTS = 96
@@ -46,7 +46,6 @@ class WaitingJudge(Protocol):
     def version(self) -> int: ...  # noqa: D102
     def install(self, registry: Registry) -> None: ...  # noqa: D102
     def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict: ...  # noqa: D102
-    def proven_tenant(self, delivery: Delivery) -> str | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +212,3 @@ class ReportingJudge(threading.local):
     def install(self, registry: Registry) -> None:
         """Judge by this registry from now on."""
         self._judge.install(registry)
-
-    def proven_tenant(self, delivery: Delivery) -> str | None:
-        """Give the one tenant that a delivery can be from, whatever it says; None: nothing proves it."""
-        return self._judge.proven_tenant(delivery)

@@ -13,6 +13,10 @@ class Source(Protocol):
     several threads at once.
     """
 
+    @property
+    def call_size(self) -> int:
+        """How many deliveries one call to the queue takes: as many are best received and settled together."""
+
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
         """Take up to `limit` deliveries, waiting up to `wait_s` for the first. They are ours for a while."""
 

@@ -28,6 +28,8 @@ class _Received:
 class MemorySource:
     """Holds messages until they are settled. `clock` gives seconds; a test steps it."""
 
+    call_size = 10
+
     def __init__(
         self,
         queue: str = "memory",

@@ -44,6 +44,8 @@ class QuarantineSource:
     and removed since, so that to replay them might count it twice. Without it, they are handed over too.
     """
 
+    call_size = 100
+
     def __init__(
         self,
         connection: psycopg.Connection[Any],

@@ -1,1 +1,1 @@
-"""One batch, one transaction: verdicts in, settlements out, and between the two a COMMIT."""
+"""Save one batch of verdicts in one transaction, and return settlements after the commit."""

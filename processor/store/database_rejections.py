@@ -47,6 +47,7 @@ def unstorable(message: Message, error: psycopg.Error | UnicodeEncodeError) -> R
         {"message": f"PostgreSQL refuses the row: {words}", "error": name_of(error)},
         _claimed_by(message),
         final=True,
+        proven_tenant=message.proven_tenant,
     )
 
 
@@ -74,6 +75,7 @@ def too_slow(verdict: Verdict, error: psycopg.Error | UnicodeEncodeError, tries:
         key_known,
         searched=False,
         final=True,
+        proven_tenant=verdict.proven_tenant,
     )
 
 
@@ -95,6 +97,7 @@ def id_conflict(message: Message, stored_delivery_id: str | None) -> Rejection:
         Reason.ID_CONFLICT,
         {"message": words, "stored_delivery_id": stored_delivery_id},
         _claimed_by(message),
+        proven_tenant=message.proven_tenant,
     )
 
 

@@ -5,14 +5,14 @@ What is rare goes as one list a column, which the driver sends as binary arrays:
 """
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from processor.brokers.rabbitmq_ids import HAND_OVER_LENGTH
 from processor.model import Delivery, Message, Rejection
 from processor.wire.formats import Attribute
+from processor.wire.hand_overs import HAND_OVER_LENGTH
 
 TEXT_LENGTH_MAX = 256
 """Characters kept of any text that a rejection quotes."""
@@ -21,8 +21,8 @@ _COUNT_MAX = 2**31 - 1
 """What an int column holds: who counts receives is not always the broker."""
 
 
-def messages_document(messages: Sequence[Message]) -> str:
-    """Give the JSON array of which `insert_messages` and `classify_messages` make rows."""
+def message_columns(messages: Sequence[Message]) -> dict[str, Any]:
+    """Give the JSON array of which rows of `message` are made, and the places in it of what is replayed."""
     documents = []
     for message in messages:
         delivery = message.delivery
@@ -42,21 +42,34 @@ def messages_document(messages: Sequence[Message]) -> str:
                 "queue": delivery.queue,
                 "delivery_id": delivery.delivery_id,
                 "receive_count": min(delivery.receive_count, _COUNT_MAX),
-                "replayed": delivery.rejection_id is not None,
             }
         )
-    return orjson.dumps(documents).decode()
+    replayed = [
+        place for place, message in enumerate(messages, 1) if message.delivery.rejection_id is not None
+    ]
+    return {"messages": orjson.dumps(documents).decode(), "replayed": replayed}
+
+
+def as_columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+    """Give rows as one list a column."""
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def key_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
+    """Give the keys of messages as one list a column."""
+    return as_columns(("tenant_id", "message_id", "producer"), [message.key for message in messages])
 
 
 def duplicate_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
     """Give the columns of `insert_duplicates`."""
-    return _delivery_columns([message.delivery for message in messages]) | {
-        "tenant_id": [message.tenant_id for message in messages],
-        "message_id": [message.message_id for message in messages],
-        "producer": [message.producer for message in messages],
-        "sent_at": [message.sent_at or message.delivery.sent_at for message in messages],
-        "received_at": [message.delivery.received_at for message in messages],
-    }
+    return (
+        _delivery_columns([message.delivery for message in messages])
+        | key_columns(messages)
+        | {
+            "sent_at": [message.sent_at or message.delivery.sent_at for message in messages],
+            "received_at": [message.delivery.received_at for message in messages],
+        }
+    )
 
 
 def beginning(delivery: Delivery) -> str:
@@ -64,10 +77,8 @@ def beginning(delivery: Delivery) -> str:
     return delivery.delivery_id[:-HAND_OVER_LENGTH]
 
 
-def rejection_columns(
-    rejections: Sequence[Rejection], proven_tenant: Callable[[Delivery], str | None]
-) -> dict[str, list[Any]]:
-    """Give the columns of `insert_rejections`; `proven_tenant` says whose a delivery is known to be."""
+def rejection_columns(rejections: Sequence[Rejection]) -> dict[str, list[Any]]:
+    """Give the columns of `insert_rejections`."""
     claimed = [claims(rejection) for rejection in rejections]
     return (
         _delivery_columns([rejection.delivery for rejection in rejections])
@@ -78,7 +89,7 @@ def rejection_columns(
             "body": [rejection.delivery.body for rejection in rejections],
             "rule_id": [rejection.rule_id for rejection in rejections],
             "sender_id": [storable_text(rejection.delivery.sender_id) for rejection in rejections],
-            "bound_tenant_id": [proven_tenant(rejection.delivery) for rejection in rejections],
+            "bound_tenant_id": [rejection.proven_tenant for rejection in rejections],
             "attributes": [_attributes_json(rejection.delivery.attributes) for rejection in rejections],
         }
     )

@@ -1,29 +1,31 @@
 """The statements of one transaction: from verdicts to settlements, which hold once it is committed.
 
-known before? ─▶ message ─▶ classify ─▶ duplicate ─▶ rejection ─▶ replayed rejections closed ─▶ notes
+known before? ─▶ message ─▶ totals ─▶ classify ─▶ duplicate ─▶ rejection ─▶ replayed closed ─▶ notes
 every statement in key order; the same order in every process
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg.rows import tuple_row
 
-from processor.errors import Reason
+from processor.errors import Reason, StoreFault
 from processor.model import Delivery, Message, Outcome, Rejection, Settlement, Verdict
 from processor.store.database_rejections import id_conflict, may_be_stored
 from processor.store.rejection_room import make_fit
 from processor.store.rows import (
+    as_columns,
     beginning,
     claims,
     detail_json,
     duplicate_columns,
-    messages_document,
+    key_columns,
+    message_columns,
     rejection_columns,
 )
+from processor.wire.sender_rights import VOID
 
 SETTLED_WITHIN_S = 2.0
 """How soon after a commit its acknowledgement has arrived and is known to have, unless something ended."""
@@ -33,8 +35,8 @@ _NOTICED_WITHIN_S = 0.05
 """How soon the end of a connection is noticed by a process that runs again after a pause."""
 
 
-def let_settle(verdicts: Sequence[Verdict]) -> None:
-    """Wait until what is known of deliveries of RabbitMQ is true again.
+def settling_s(verdicts: Sequence[Verdict]) -> float:
+    """Give for how long to wait until what is known of deliveries of RabbitMQ is true again; 0: it is true.
 
     A redelivery takes any outcome of an equal message that is left when it is saved: what was committed
     before it came, and acknowledged, must be known to be by then. And of a first hand-over that has waited
@@ -50,20 +52,26 @@ def let_settle(verdicts: Sequence[Verdict]) -> None:
                 wait_s = max(wait_s, min(SETTLED_WITHIN_S, SETTLED_WITHIN_S - age_s))
             elif age_s >= SETTLED_WITHIN_S:
                 wait_s = max(wait_s, _NOTICED_WITHIN_S)
-    if wait_s:
-        time.sleep(wait_s)
+    return wait_s
 
 
 class KeyVanished(Exception):
     """A key met the insert and was gone when it was looked up: retention removed its row in between."""
 
 
+class Addition(Protocol):
+    """What another room adds to the storing transaction."""
+
+    def stored(self, cursor: psycopg.Cursor[Any], messages: Sequence[Message]) -> None:
+        """Write what goes with these messages: one COMMIT stores both, and what it raises undoes both."""
+
+
 class Statements:
     """The statements of one transaction, in the order that every process keeps.
 
     With `keys_by_settings` a message may have been stored under another key than settings, or the rules of
-    its queue, give it today, so that a redelivered one is looked for by its delivery. With a `run_id` it is
-    noted which messages that run has stored. A holder keeps `rejected_bytes_max` of rejections whole.
+    its queue, give it today, so that a redelivered one is looked for by its delivery. `additions` are told of
+    what is stored. A holder keeps `rejected_bytes_max` of rejections whole.
     `misses` counts what meters could not count, `cut` the rejections that were cut.
     """
 
@@ -71,19 +79,17 @@ class Statements:
         self,
         connection: psycopg.Connection[Any],
         sql: Mapping[str, str],
-        proven_tenant: Callable[[Delivery], str | None],
         verdicts: Sequence[Verdict],
         *,
         keys_by_settings: bool,
         rejected_bytes_max: int,
-        run_id: str | None = None,
+        additions: Sequence[Addition] = (),
     ) -> None:
         self._cursor = connection.cursor(row_factory=tuple_row)
         self._sql = sql
-        self._proven_tenant = proven_tenant
         self._verdicts = verdicts
         self._keys_by_settings = keys_by_settings
-        self._run_id = run_id
+        self._additions = additions
         self._rejected_bytes_max = rejected_bytes_max
         self.misses = self.cut = 0
         self._settlements: dict[int, Settlement] = {}
@@ -92,7 +98,8 @@ class Statements:
     def save(self) -> list[Settlement]:
         """Run them all; gives the settlements in order, which hold once the transaction is committed.
 
-        Raises KeyVanished, and whatever psycopg raises; nothing may be committed then.
+        Raises KeyVanished, StoreFault for an outcome that no code knows, and whatever psycopg raises; nothing
+        may be committed then.
         """
         self._lock_replayed()
         self._leave_lost()
@@ -113,14 +120,16 @@ class Statements:
                     duplicates[position] = messages[position]
                 case "id_conflict":
                     conflicts[position] = id_conflict(messages[position], stored_delivery_id)
-                case _:
+                case "missing":
                     raise KeyVanished
+                case _:
+                    raise StoreFault(f"classify_messages gave {outcome!r}, which is no outcome")
         self._insert_duplicates(duplicates)
         if len(self._settlements) < len(self._verdicts):
             self._settle_known(self._pending(Rejection))
             self._insert_rejections(dict(sorted((self._pending(Rejection) | conflicts).items())))
         self._close_replayed()
-        self._note_run()
+        self._add()
         self._note_unsettled()
         self._forget_attempts()
         if any(settlement.outcome is Outcome.REDELIVERED for settlement in self._settlements.values()):
@@ -194,24 +203,48 @@ class Statements:
     def _insert_messages(self, messages: Mapping[int, Message]) -> dict[int, tuple[str, str | None]]:
         if not messages:
             return {}
-        document = {"messages": messages_document(list(messages.values()))}
-        if self._store_and_count(messages, document) == len(messages):
-            return dict.fromkeys(messages, ("stored", None))
-        self._cursor.execute(self._sql["classify_messages"], document)
-        positions = list(messages)
-        return {
-            positions[place - 1]: (outcome, stored_delivery_id)
-            for place, outcome, stored_delivery_id in self._cursor
-        }
+        batch = message_columns(list(messages.values()))
+        stored = self._store(messages, batch)
+        self._count([messages[position] for position in stored if messages[position].metered])
+        outcomes: dict[int, tuple[str, str | None]] = dict.fromkeys(stored, ("stored", None))
+        if len(stored) < len(messages):
+            positions = list(messages)
+            left = [place for place, position in enumerate(positions, 1) if position not in outcomes]
+            self._cursor.execute(self._sql["classify_messages"], batch | {"left": left})
+            for place, outcome, stored_delivery_id in self._cursor:
+                outcomes[positions[place - 1]] = (outcome, stored_delivery_id)
+        return outcomes
 
-    def _store_and_count(self, messages: Mapping[int, Message], document: Mapping[str, str]) -> int:
-        """Store what is new, and raise the totals by just that; gives how many were stored."""
-        if not any(message.metered for message in messages.values()):
-            self._cursor.execute(self._sql["insert_messages"], document)
-            return self._cursor.rowcount
-        self._cursor.execute(self._sql["insert_metered_messages"], document)
-        stored, self.misses = next(self._cursor)
-        return int(stored)
+    def _store(self, messages: Mapping[int, Message], batch: Mapping[str, Any]) -> Collection[int]:
+        """Store what is new; gives its positions, of a delivery that is there twice the first."""
+        self._cursor.execute(self._sql["insert_messages"], batch)
+        rows = self._cursor.fetchall()
+        if len(rows) == len(messages):
+            return messages
+        firsts: dict[tuple[str, ...], int] = {}
+        for position, message in messages.items():
+            firsts.setdefault((*message.key, *message.delivery.key), position)
+        return [firsts[row] for row in rows]
+
+    def _count(self, stored: Sequence[Message]) -> None:
+        """Raise the totals by just what was stored, and take away what the voids among it cancel."""
+        if not stored:
+            return
+        signs = {message.key: 1 for message in stored}
+        if any(message.event_type == VOID for message in stored):
+            self._cursor.execute(self._sql["insert_voided"], key_columns(stored))
+            for key in self._cursor:
+                # What is stored and cancelled at once was never counted.
+                signs.setdefault(key, -1)
+        changed = [(*key, sign) for key, sign in signs.items()]
+        self._cursor.execute(
+            self._sql["raise_totals"], as_columns(("tenant_id", "message_id", "producer", "sign"), changed)
+        )
+        names = ("tenant_id", "meter_id", "reason", "schema_id", "messages", "last_message_id")
+        missed = as_columns(names, self._cursor.fetchall())
+        self.misses = sum(missed["messages"])
+        if self.misses:
+            self._cursor.execute(self._sql["note_misses"], missed)
 
     def _insert_duplicates(self, duplicates: Mapping[int, Message]) -> None:
         if duplicates:
@@ -256,7 +289,7 @@ class Statements:
                         "rejection_id": rejection.delivery.rejection_id,
                         "reason": rejection.reason,
                         "detail": detail_json(rejection),
-                        "bound_tenant_id": self._proven_tenant(rejection.delivery),
+                        "bound_tenant_id": rejection.proven_tenant,
                     },
                 )
                 self._settle(position, Outcome.REJECTED, rejection.reason)
@@ -266,7 +299,7 @@ class Statements:
             if rejection.delivery.rejection_id is None
         }
         if new:
-            columns = rejection_columns(list(new.values()), self._proven_tenant)
+            columns = rejection_columns(list(new.values()))
             held = self._cursor.execute(self._sql["rejection_room"], columns).fetchall()
             self.cut = make_fit(columns, held, self._rejected_bytes_max)
             self._cursor.execute(self._sql["insert_rejections"], columns)
@@ -285,8 +318,8 @@ class Statements:
             else:
                 self._settle(position, Outcome.REDELIVERED)
 
-    def _note_run(self) -> None:
-        if self._run_id is None:
+    def _add(self) -> None:
+        if not self._additions:
             return
         stored = [
             verdict
@@ -294,12 +327,8 @@ class Statements:
             if isinstance(verdict, Message) and self._settlements[position].outcome is Outcome.STORED
         ]
         if stored:
-            columns = {
-                "tenant_id": [message.tenant_id for message in stored],
-                "message_id": [message.message_id for message in stored],
-                "producer": [message.producer for message in stored],
-            }
-            self._cursor.execute(self._sql["note_run_messages"], {"run_id": self._run_id} | columns)
+            for addition in self._additions:
+                addition.stored(self._cursor, stored)
 
     def _note_unsettled(self) -> None:
         deliveries = [

@@ -8,7 +8,6 @@ one is such a one, so the second sees what the first committed, however differen
 """
 
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias
@@ -35,9 +34,9 @@ from processor.runtime.outages import OutageRetry
 from processor.store.database_rejections import blames_content, too_slow, unstorable
 from processor.store.new_tenants import register_new_tenants
 from processor.store.registry_rows import read_registry
-from processor.store.rows import messages_document
+from processor.store.rows import message_columns
 from processor.store.save_order import SaveStage, parts_in_order
-from processor.store.save_statements import KeyVanished, Statements, let_settle
+from processor.store.save_statements import Addition, KeyVanished, Statements, settling_s
 from processor.wire.sender_rights import VOID
 
 log = structlog.get_logger(__name__)
@@ -55,6 +54,9 @@ Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]
 Unread: TypeAlias = Callable[[Delivery, Tries], Verdict | None]
 
+READ_ALL: Unread = lambda _suspect, _tries: None  # noqa: E731 - of this type
+"""Every suspect may be read."""
+
 
 class Judge(Protocol):
     """Gives verdicts by the registry that was last installed."""
@@ -69,17 +71,15 @@ class Judge(Protocol):
     def validate(self, delivery: Delivery) -> Verdict:
         """Give the verdict on one delivery; never raises for its content."""
 
-    def proven_tenant(self, delivery: Delivery) -> str | None:
-        """Give the one tenant that a delivery can be from, whatever it says; None: nothing proves it."""
-
 
 class Store:
     """Writes verdicts to PostgreSQL. It owns one connection, and so belongs to one thread.
 
     With `alone`, no other store saves while this one does, be it a redelivery or not. With
     `keys_by_settings`, settings take part in the keys of messages. `judge_unread` gives the verdict on a
-    suspect that must not be read any more, by what is noted of it. With a `run_id` it is noted which messages
-    that run has stored. Beyond `rejected_bytes_max` of a holder's open rejections new ones are cut.
+    suspect that must not be read any more, by what is noted of it. `additions` write what other rooms have to
+    say of what is stored, in the same transaction. Beyond `rejected_bytes_max` of a holder's open rejections
+    new ones are cut.
     """
 
     rejected_bytes_max = 2**62
@@ -93,8 +93,8 @@ class Store:
         timeout_s: float,
         alone: bool = False,
         keys_by_settings: bool = False,
-        judge_unread: Unread = lambda _suspect, _tries: None,
-        run_id: str | None = None,
+        judge_unread: Unread = READ_ALL,
+        additions: Sequence[Addition] = (),
     ) -> None:
         self._connect = connect
         self._judge = judge
@@ -102,7 +102,7 @@ class Store:
         self._alone = alone
         self._keys_by_settings = keys_by_settings
         self._judge_unread = judge_unread
-        self._run_id = run_id
+        self._additions = additions
         # Every statement has `timeout_s` by the server's clock; this is for a server that is frozen.
         self._deadline = Deadline(2 * timeout_s + 5)
         self._probe_deadline = Deadline(_PROBE_S_MAX)
@@ -121,7 +121,8 @@ class Store:
         kinds = [_turn(verdict.delivery) for verdict in verdicts]
         for positions in parts_in_order(kinds, lambda position: verdicts[position].delivery.group):
             together = [verdicts[position] for position in positions]
-            let_settle(together)
+            if wait_s := settling_s(together):
+                self._retry.pause(wait_s)
             settled.update(zip(positions, self._retry(partial(self._attempt, together)), strict=True))
         return [settled[position] for position in range(len(verdicts))]
 
@@ -187,7 +188,7 @@ class Store:
                 if what not in (Remedy.RETRY, Remedy.REVALIDATE) or failures == _FAILURES_MAX:
                     self._give_up(error, what)
                 self._registry_known = self._registry_known and what is not Remedy.REVALIDATE
-                time.sleep(random.uniform(0, 0.01) * 2**failures)  # noqa: S311 - jitter, not a secret
+                self._retry.pause(random.uniform(0, 0.01) * 2**failures)  # noqa: S311 - jitter, not a secret
             except KeyVanished:
                 # The same again finds the key free. Once too often is no coincidence (rule 4): rather no
                 # settlement than a wrong one.
@@ -279,7 +280,7 @@ class Store:
         connection = self._open()
         try:
             with self._deadline.over(connection), connection.transaction():
-                connection.execute(self._sql["read_messages"], {"messages": messages_document([message])})
+                connection.execute(self._sql["read_messages"], message_columns([message]))
         except psycopg.Error as again:
             what = remedy(again, connection_broken=self._open_or_none() is None)
             if what is not Remedy.REJECT:
@@ -341,11 +342,10 @@ class Store:
                 statements = Statements(
                     connection,
                     self._sql,
-                    self._judge.proven_tenant,
                     verdicts,
                     # What is said of a queue gives keys too, and may have been something else.
                     keys_by_settings=self._keys_by_settings or self._queues_said,
-                    run_id=self._run_id,
+                    additions=self._additions,
                     rejected_bytes_max=self.rejected_bytes_max,
                 )
                 settlements, misses, cut = statements.save(), statements.misses, statements.cut

@@ -17,6 +17,8 @@ from psycopg.rows import tuple_row
 from processor.database.connection import require_all_rows
 from processor.database.queries import queries
 from processor.errors import NotFound, SettingsError
+from processor.model import Message
+from processor.store.rows import key_columns
 from processor.usage.count_files import Replacement, file_name
 
 Connection: TypeAlias = psycopg.Connection[Any]
@@ -53,6 +55,18 @@ class Counts:
 
     files: tuple[CountFile, ...]
     tenants: int
+
+
+class RunNotes:
+    """Notes which messages one run has stored, in the transactions that store them."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._sql = queries("save")["note_run_messages"]
+
+    def stored(self, cursor: psycopg.Cursor[Any], messages: Sequence[Message]) -> None:
+        """Note these messages."""
+        cursor.execute(self._sql, {"run_id": self._run_id} | key_columns(messages))
 
 
 def find_counters(connection: Connection, selection: CountSelection) -> Mapping[str, list[int]]:

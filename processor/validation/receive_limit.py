@@ -4,21 +4,21 @@ The first limit is for brokers without a dead-letter queue, the second for all: 
 workers ends as a rejection after a few, and `processor rejection replay` can bring it back.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from processor.errors import Reason
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Rejection, Tries
-from processor.wire.formats import Claimed
 
 HANGS_MAX = 2
 """Hangs until rejection: one may be the machine's fault, and each costs a worker."""
 
 
-class RegistryVersion(Protocol):
-    """The validator, for the registry version of rejections."""
+class UnreadJudge(Protocol):
+    """The validator, which gives verdicts."""
 
-    @property
-    def version(self) -> int: ...  # noqa: D102
+    def unread(self, delivery: Delivery, reason: Reason, detail: Mapping[str, Any]) -> Rejection:
+        """Return the verdict on a delivery without reading its body."""
 
 
 class SuspectLimits:
@@ -27,9 +27,7 @@ class SuspectLimits:
     `receive_count_max` is for queues without a dead-letter queue; None: the broker enforces its own limit.
     """
 
-    def __init__(
-        self, judge: RegistryVersion, *, judge_timeout_s: float, receive_count_max: int | None
-    ) -> None:
+    def __init__(self, judge: UnreadJudge, *, judge_timeout_s: float, receive_count_max: int | None) -> None:
         self._judge = judge
         self._judge_timeout_s = judge_timeout_s
         self._receive_count_max = receive_count_max
@@ -40,29 +38,18 @@ class SuspectLimits:
         # Earlier receives made the delivery a suspect.
         count = SUSPECT_RECEIVE_COUNT - 1 + tries.attempts
         if tries.hangs >= HANGS_MAX:
-            return self._rejection(
-                delivery,
-                Reason.UNSTORABLE,
+            words = (
                 f"validated {tries.hangs} times, each time for longer than JUDGE_TIMEOUT_S "
                 f"({self._judge_timeout_s:g} s), and the worker was replaced; the body was not read. "
-                "Correct the schema of such events, or another cause of the delay, "
-                "then replay this rejection",
-                {"hangs": tries.hangs, "judge_timeout_s": self._judge_timeout_s},
+                "Correct the schema of such events, or another cause of the delay, then replay this rejection"
             )
+            detail = {"message": words, "hangs": tries.hangs, "judge_timeout_s": self._judge_timeout_s}
+            return self._judge.unread(delivery, Reason.UNSTORABLE, detail)
         if self._receive_count_max is not None and count > self._receive_count_max:
-            return self._rejection(
-                delivery,
-                Reason.DEAD_LETTERED,
+            words = (
                 f"received {count} times without an outcome, sent {delivery.sent_at:%Y-%m-%dT%H:%M:%SZ}; the "
-                "body was not read",
-                {"receive_count": count, "receive_count_max": self._receive_count_max},
+                "body was not read"
             )
+            detail = {"message": words, "receive_count": count, "receive_count_max": self._receive_count_max}
+            return self._judge.unread(delivery, Reason.DEAD_LETTERED, detail)
         return None
-
-    def _rejection(
-        self, delivery: Delivery, reason: Reason, words: str, figures: dict[str, Any]
-    ) -> Rejection:
-        detail = {"message": words, **figures}
-        return Rejection(
-            delivery, self._judge.version, reason, detail, Claimed(), key_known=False, final=True
-        )

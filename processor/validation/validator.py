@@ -10,9 +10,9 @@ event: `Store.save` compares versions, and installs a newer registry if ours is 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
-from processor.decoding.decoder import NO_RULES, Decoder
-from processor.decoding.routing_keys import RoutingKeys
+from processor.decoding.decoder import NO_RULES, Decoder, RoutingKeys
 from processor.errors import Reason
 from processor.model import (
     Delivery,
@@ -139,7 +139,8 @@ class Schemas:
 
     def read(self, delivery: Delivery) -> Envelope | Malformed:
         """Decode a delivery, and check only its form."""
-        return self._read(delivery, self._lookup.rules_of(delivery.queue))
+        rules = self._lookup.rules_of(delivery.queue)
+        return self._decoder.read(delivery, rules, self._bindings.proven(delivery, rules.tenants))
 
     def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict:
         """Validate a delivery. Bad content gives a Rejection; content never raises.
@@ -149,9 +150,10 @@ class Schemas:
         """
         lookup = self._lookup
         rules = lookup.rules_of(delivery.queue)
-        envelope = self._read(delivery, rules)
+        proven = self._bindings.proven(delivery, rules.tenants)
+        envelope = self._decoder.read(delivery, rules, proven)
         if isinstance(envelope, Malformed):
-            return self._rejected(lookup, delivery, envelope)
+            return self._rejected(lookup, delivery, proven, envelope)
         is_unnamed = envelope.message_id is None and not delivery.named
         envelope = rules.rights.complete(envelope)
         # A message without an id is identified by its delivery: then only redeliveries are duplicates.
@@ -165,13 +167,10 @@ class Schemas:
             rules.rights, delivery.queue, envelope, lookup.ground
         )
         found: EventSchema | Refusal
-        new_tenant = None
         if refusal:
-            found = Reason.ENVELOPE_INVALID, refusal
+            found = Refusal(Reason.ENVELOPE_INVALID, refusal)
         elif rules.registers_tenants and envelope.tenant_id not in lookup.registry.suspended:
-            found, new_tenant = self._judge_new_tenant(
-                lookup, delivery.queue, envelope, unscoped, may_wait=may_wait
-            )
+            found = self._judge_new_tenant(lookup, delivery.queue, envelope, unscoped, may_wait=may_wait)
         else:
             found = _tenant_trouble(lookup, envelope.tenant_id) or self._fit(
                 lookup, envelope, unscoped, may_wait=may_wait
@@ -193,10 +192,25 @@ class Schemas:
                 metered=envelope.event_type in lookup.meters,
                 occurred_at_rest=envelope.occurred_at_rest,
                 sent_at=envelope.sent_at,
+                proven_tenant=proven,
             )
-        reason, detail = found
         claimed = Claimed(envelope.tenant_id, envelope.event_type, message_id, producer)
-        return self._rejected(lookup, delivery, Malformed(reason, detail, claimed), new_tenant)
+        why = Malformed(found.reason, found.detail, claimed)
+        return self._rejected(lookup, delivery, proven, why, found.new_tenant)
+
+    def unread(self, delivery: Delivery, reason: Reason, detail: Mapping[str, Any]) -> Rejection:
+        """Return the rejection of an unread delivery, for a cause outside the registry."""
+        lookup = self._lookup
+        return Rejection(
+            delivery,
+            lookup.registry.version,
+            reason,
+            detail,
+            Claimed(),
+            key_known=False,
+            final=True,
+            proven_tenant=self._bindings.proven(delivery, lookup.rules_of(delivery.queue).tenants),
+        )
 
     def refusal(self, envelope: Envelope) -> Refusal | None:
         """Return why a stored event would be rejected for its payload, whoever sent it; None: valid."""
@@ -205,18 +219,23 @@ class Schemas:
         return None if isinstance(found, EventSchema) else found
 
     def _rejected(
-        self, lookup: _Lookup, delivery: Delivery, why: Malformed, new_tenant: str | None = None
+        self,
+        lookup: _Lookup,
+        delivery: Delivery,
+        proven: str | None,
+        why: Malformed,
+        new_tenant: str | None = None,
     ) -> Rejection:
-        version = lookup.registry.version
-        found = Rejection(delivery, version, why.reason, why.detail, why.claimed, new_tenant=new_tenant)
+        found = Rejection(
+            delivery,
+            lookup.registry.version,
+            why.reason,
+            why.detail,
+            why.claimed,
+            new_tenant=new_tenant,
+            proven_tenant=proven,
+        )
         return known_noise.discarded_by_rule(found, lookup.noise, self._decoder.json_of)
-
-    def _read(self, delivery: Delivery, rules: QueueRules) -> Envelope | Malformed:
-        return self._decoder.read(delivery, rules, self._bindings.proven(delivery, rules.tenants))
-
-    def proven_tenant(self, delivery: Delivery) -> str | None:
-        """Return the only tenant that a delivery can be from by its queue and sender."""
-        return self._bindings.proven(delivery, self._lookup.rules_of(delivery.queue).tenants)
 
     def _judge_new_tenant(
         self,
@@ -226,23 +245,23 @@ class Schemas:
         unscoped: Unscoped | None,
         *,
         may_wait: bool,
-    ) -> tuple[Refusal, str | None]:
-        """Refuse an event of an unknown tenant; the second value names a tenant that may be registered."""
+    ) -> Refusal:
+        """Refuse an event of an unknown tenant; `new_tenant` names one that may be registered."""
         tenant_id, found = envelope.tenant_id, self._fit(lookup, envelope, unscoped, may_wait=may_wait)
         if isinstance(found, EventSchema) and not is_plain(tenant_id):
             words = (
                 f"no tenant {tenant_id!r}, and no queue registers such a name: {EXPECTED}; correct it at "
                 "the sender, or add the tenant (processor tenant add -- TENANT_ID), then replay"
             )
-            return (Reason.UNKNOWN_TENANT, {"message": words}), None
+            return Refusal(Reason.UNKNOWN_TENANT, {"message": words})
         if isinstance(found, EventSchema):
             words = (
                 f"no tenant {tenant_id!r}; queue {queue!r} has reached its hourly limit of new tenants, "
                 "or this tenant is being added: replay later, or add it (processor tenant add), then replay"
             )
-            return (Reason.UNKNOWN_TENANT, {"message": words}), tenant_id
-        words = f"no tenant {tenant_id!r}, and no valid event to register it by: {found[1]['message']}"
-        return (Reason.UNKNOWN_TENANT, {"message": words}), None
+            return Refusal(Reason.UNKNOWN_TENANT, {"message": words}, tenant_id)
+        words = f"no tenant {tenant_id!r}, and no valid event to register it by: {found.detail['message']}"
+        return Refusal(Reason.UNKNOWN_TENANT, {"message": words})
 
     def _fit(
         self, lookup: _Lookup, envelope: Envelope, unscoped: Unscoped | None, *, may_wait: bool
@@ -251,26 +270,27 @@ class Schemas:
         tenant_id, event_type = envelope.tenant_id, envelope.event_type
         versions = lookup.applicable(event_type, tenant_id)
         if not versions:
-            return Reason.UNKNOWN_EVENT_TYPE, {
-                "message": f"no schema of event type {event_type!r} applies to tenant {tenant_id!r}; "
+            words = (
+                f"no schema of event type {event_type!r} applies to tenant {tenant_id!r}; "
                 f"publish one ({_PUBLISH.get(event_type, 'processor schema publish')}), then replay"
-            }
+            )
+            return Refusal(Reason.UNKNOWN_EVENT_TYPE, {"message": words})
         if envelope.schema_version is None:
             schema = versions[max(versions)]
         elif envelope.schema_version in versions:
             schema = versions[envelope.schema_version]
         else:
             known = ", ".join(str(version) for version in list(versions)[-10:])
-            return Reason.UNKNOWN_SCHEMA_VERSION, {
-                "message": f"event type {event_type!r} has no schema version {envelope.schema_version} "
+            words = (
+                f"event type {event_type!r} has no schema version {envelope.schema_version} "
                 f"for tenant {tenant_id!r}; known: {known}"
-            }
+            )
+            return Refusal(Reason.UNKNOWN_SCHEMA_VERSION, {"message": words})
         trouble = self._judging.trouble(schema, envelope, may_wait=may_wait) or _misfit(
             lookup, schema, envelope
         )
         if trouble is None and unscoped is not None:
-            violation = one_violation(schema, unscoped.pointer, "id_scope", unscoped.message)
-            return Reason.SCHEMA_VIOLATION, violation
+            return one_violation(schema, unscoped.pointer, "id_scope", unscoped.message)
         return trouble or schema
 
 
@@ -288,10 +308,10 @@ def _tenant_trouble(lookup: _Lookup, tenant_id: str) -> Refusal | None:
     suspended = lookup.registry.suspended.get(tenant_id)
     if suspended is None:
         words = f"no tenant {tenant_id!r}; add it (processor tenant add), then replay"
-        return Reason.UNKNOWN_TENANT, {"message": words}
+        return Refusal(Reason.UNKNOWN_TENANT, {"message": words})
     if suspended:
         words = f"tenant {tenant_id!r} is suspended; resume it (processor tenant resume), then replay"
-        return Reason.TENANT_SUSPENDED, {"message": words}
+        return Refusal(Reason.TENANT_SUSPENDED, {"message": words})
     return None
 
 
@@ -303,4 +323,4 @@ def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> Refusal
         found = find_void_misfit(envelope.payload_value)
     if not found:
         return None
-    return Reason.SCHEMA_VIOLATION, one_violation(schema, found.pointer, found.rule, found.message)
+    return one_violation(schema, found.pointer, found.rule, found.message)

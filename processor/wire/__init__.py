@@ -1,1 +1,1 @@
-"""The formats on the queue: bodies and attributes read strictly, and made into envelopes."""
+"""The formats on the queue: read strictly, and turned into one envelope."""

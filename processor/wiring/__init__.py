@@ -3,7 +3,7 @@
 Here is what every command needs; `service` wires what runs all day, `commands` what a person asks for once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,8 +25,8 @@ from processor.settings import (
     StoreSettings,
     ValidationSettings,
 )
-from processor.store.store import Judge, Store
-from processor.validation.receive_limit import SuspectLimits
+from processor.store.save_statements import Addition
+from processor.store.store import READ_ALL, Judge, Store, Unread
 from processor.validation.tenant_bindings import Bindings
 from processor.validation.validator import Schemas
 
@@ -48,7 +48,8 @@ def database(settings: DatabaseSettings) -> Iterator[psycopg.Connection[Any]]:
         raise MigrationsPending("the database has no tables of ours; run: processor migrate") from None
     except psycopg.errors.InsufficientPrivilege as error:
         raise StoreFault(
-            f"the role of DATABASE_URL may not do this ({error.diag.message_primary}); see sql/README.md"
+            f"the role of DATABASE_URL may not do this ({error.diag.message_primary}); "
+            "see docs/reference/roles.md"
         ) from None
     except UnicodeEncodeError:
         raise SettingsError("an argument is not UTF-8, so nothing in the database matches it") from None
@@ -96,16 +97,11 @@ def make_store(
     retry: OutageRetry,
     *,
     alone: bool = False,
-    run_id: str | None = None,
+    additions: Sequence[Addition] = (),
+    judge_unread: Unread = READ_ALL,
 ) -> Store:
-    """Make a store with a connection of its own, opened at the first save; of a run, if it is to be noted."""
+    """Make a store with a connection of its own, opened at the first save."""
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
-    suspects = SuspectLimits(
-        judge,
-        judge_timeout_s=settings.judge_timeout_s,
-        # SQS has a redrive policy of its own, which knows what its receives were.
-        receive_count_max=None if settings.source_url is None else settings.receive_count_max,
-    )
     store = Store(
         lambda: connect(dsn, timeout_s=timeout_s),
         judge,
@@ -114,8 +110,8 @@ def make_store(
         alone=alone,
         # A routing key gives tenants, as settings have it at the time.
         keys_by_settings=settings.routing_key is not None,
-        judge_unread=suspects.unread,
-        run_id=run_id,
+        judge_unread=judge_unread,
+        additions=additions,
     )
     store.rejected_bytes_max = settings.storage_rejected_bytes
     return store

@@ -1,24 +1,23 @@
 """The commands that are more than a question: replay, dead letters, audit, retention and check."""
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
-
-from processor.check import Finding, exposure, judge, not_set, tell
+from processor.check import Finding, judge, not_set
+from processor.check.binding import bindings_of
 from processor.check.database import CheckedSettings, check_database
+from processor.check.exposure import check_exposure
 from processor.check.queue import check_queue
 from processor.database import migrations
 from processor.database.connection import connect, require_all_rows
-from processor.errors import NotFound, SettingsError, Stopped, StoreUnavailable
-from processor.model import Rejection
+from processor.errors import NotFound, SettingsError
 from processor.operations import retention
 from processor.operations.audit import AuditReport, audit
 from processor.operations.dead_letters import DeadLetterJudge, bring_in, look
+from processor.operations.replay import foresee, put_through
 from processor.pipeline.pipeline import once
 from processor.runtime.outages import OutageRetry
 from processor.settings import (
@@ -29,15 +28,11 @@ from processor.settings import (
     StoreSettings,
     ValidationSettings,
 )
-from processor.settings.foreign import said_elsewhere
-from processor.settings.loading import names
 from processor.sources.quarantine import QuarantineSource, RejectionSelection, take_back
 from processor.sources.sqs.source import SqsSource, sqs_client
-from processor.validation.tenant_bindings import UNBOUND, Bindings
+from processor.validation.tenant_bindings import Bindings
 from processor.wiring import database, make_schemas, make_store, rules_of_settings, storage_limits
 from processor.wiring.sources import check_source, source_depth
-
-_REPLAY_SIZE = 100
 
 _LOOK_S = 30
 """For how long a message that is only looked at stays hidden, should we die before it is given back."""
@@ -53,42 +48,21 @@ def replay(
     retention since; the second figure counts them.
     """
     schemas = make_schemas(settings)
-    store = make_store(settings, schemas, OutageRetry("database", wait_s_max=1, stop=_never_wait()))
-    outcomes: Counter[str] = Counter()
+    store = make_store(settings, schemas, OutageRetry("database", stop=None))
     with database(settings) as connection:
         migrations.require_current(connection)
         key_days = None if forced else settings.key_retention_days
         source = QuarantineSource(connection, selection, key_days=key_days)
         try:
             store.load_registry()
-            if not dry_run:
+            if dry_run:
+                outcomes = foresee(source, schemas)
+            else:
                 take_back(connection, selection)
-            while True:
-                if dry_run:
-                    verdicts = [schemas.validate(delivery) for delivery in source.receive(_REPLAY_SIZE, 0)]
-                    seen = [
-                        # Its tenant is registered when it is saved, within the bound of its queue.
-                        "stored" if not isinstance(v, Rejection) or v.new_tenant else v.reason.value
-                        for v in verdicts
-                    ]
-                else:
-                    settlements = once(source, schemas, store, limit=_REPLAY_SIZE, wait_s=0)
-                    seen = [(s.reason or s.outcome).value for s in settlements]
-                if not seen:
-                    return dict(outcomes), source.count_left_out()
-                outcomes.update(seen)
-        except Stopped as error:
-            # Nobody told us to: with a retry that never waits, this is how an outage is said.
-            raise StoreUnavailable(str(error.__cause__)) from None
+                outcomes = put_through(lambda: once(source, schemas, store, limit=source.call_size, wait_s=0))
         finally:
             store.close()
-
-
-def _never_wait() -> threading.Event:
-    # A command for a person: an outage is said at once instead of being waited out.
-    event = threading.Event()
-    event.set()
-    return event
+        return dict(outcomes), source.count_left_out()
 
 
 def list_dead_letters(
@@ -102,22 +76,7 @@ def list_dead_letters(
     counts = source.depth()
     # By no registry at all: who they claim to be from is all that is asked.
     judge = DeadLetterJudge(make_schemas(settings), source.name, unread=unread)
-    rows = []
-    for delivery in look(source, limit):
-        claimed = judge.validate(delivery if delivery.queue else replace(delivery, queue="?")).claimed
-        rows.append(
-            {
-                "delivery_id": delivery.delivery_id,
-                "sent_at": delivery.sent_at,
-                "receive_count": delivery.receive_count,
-                "queue": delivery.queue or None,
-                "tenant_id": claimed.tenant_id,
-                "event_type": claimed.event_type,
-                "message_id": claimed.message_id,
-                "producer": claimed.producer,
-                "size_bytes": len(delivery.body),
-            }
-        )
+    rows = [judge.describe(delivery) for delivery in look(source, limit)]
     return source.name, counts, rows
 
 
@@ -139,15 +98,13 @@ def import_dead_letters(
     source = _dead_letters(settings, visibility_timeout_s=settings.visibility_timeout_s)
     judge = DeadLetterJudge(make_schemas(settings), source.name, unread=unread)
     # Alone: what lies here may be on its way into `message` in a processor that has held it for too long.
-    retry = OutageRetry("database", wait_s_max=1, stop=_never_wait())
+    retry = OutageRetry("database", stop=None)
     store = make_store(settings, judge, retry, alone=True)
     try:
         store.load_registry()
         outcomes = bring_in(
             source, judge, store, named=source_name, limit=limit, stop=stop, on_batch=on_batch
         )
-    except Stopped as error:
-        raise StoreUnavailable(str(error.__cause__)) from None
     finally:
         store.close()
     return source.name, dict(outcomes), source.depth()
@@ -228,47 +185,13 @@ def _ages(settings: RetentionSettings) -> retention.Ages:
 
 def run_check(settings: RunSettings) -> list[Finding]:
     """Look at everything that a deployment depends on; what can't be reached does not hide the rest."""
-    try:
-        bindings = Bindings.of(settings)
-    except SettingsError as error:
-        advice = "no process starts with these settings"
-        unbound = judge("queue binding", str(error), fine=False, advice=advice)
-        return [
-            *_check_exposure(settings),
-            *_check_database(settings, UNBOUND),
-            unbound,
-            *_check_queue(settings),
-        ]
-    return [*_check_exposure(settings), *_check_database(settings, bindings), *_check_queue(settings)]
-
-
-def _check_exposure(settings: ConnectionSettings) -> list[Finding]:
-    findings = []
-    if foreign := said_elsewhere(*names()):
-        advice = f"{foreign.removeprefix('; ')}. Rename what is meant for us"
-        findings.append(tell("settings", "some under another system's name", note=True, advice=advice))
-    if settings.database_url is not None:
-        if trouble := exposure.password_trouble(settings):
-            findings.append(judge("password", trouble, fine=False, advice="`processor run` refuses it"))
-        if mode := exposure.unverified(settings):
-            advice = (
-                "set sslmode=verify-full and sslrootcert in DATABASE_URL (deployments/README.md, TLS), "
-                "else whoever answers at that address is believed to be the database"
-            )
-            findings.append(tell("TLS", f"sslmode={mode}", note=True, advice=advice))
-    if trouble := exposure.source_trouble(settings):
-        findings.append(judge("broker password", trouble, fine=False, advice="`processor run` refuses it"))
-    if exposure.source_in_the_open(settings):
-        advice = (
-            "use amqps:// or kafkas://: whoever is on the way reads and changes events, and the password if "
-            "there is one"
-        )
-        findings.append(
-            tell("broker TLS", "SOURCE_URL goes to another machine without it", note=True, advice=advice)
-        )
-    if trouble := exposure.key_trouble(settings):
-        findings.append(judge("AWS key", trouble, fine=False, advice="`processor run` refuses it"))
-    return findings
+    bindings, contradiction = bindings_of(settings)
+    return [
+        *check_exposure(settings),
+        *_check_database(settings, bindings),
+        *contradiction,
+        *_check_queue(settings),
+    ]
 
 
 def _check_database(settings: StoreSettings, bindings: Bindings) -> list[Finding]:

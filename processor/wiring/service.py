@@ -14,12 +14,12 @@ from processor.check.roles import TO_SAVE, missing_rights
 from processor.database import migrations
 from processor.database.connection import Deadline, connect
 from processor.database.queries import queries
-from processor.errors import SettingsError, SourceFault, SourceUnavailable, Stopped, StoreFault
+from processor.errors import SettingsError, SourceFault, SourceUnavailable, StoreFault, StoreUnavailable
 from processor.model import Settlement, Verdict
 from processor.operations.reject_alarm import RejectAlarm
 from processor.operations.storage_alarm import StorageAlarm
 from processor.pipeline.forgetter import SettledNoteCleaner
-from processor.pipeline.limits import RECEIVE_SIZE_MAX, PipelineLimits
+from processor.pipeline.limits import PipelineLimits
 from processor.pipeline.outcome_counts import OutcomeCounts
 from processor.pipeline.outcome_log import log_outcomes
 from processor.pipeline.pipeline import Pipeline
@@ -33,7 +33,9 @@ from processor.runtime.worker_board import ReportingJudge
 from processor.schemas.judge.client import JudgeProcess
 from processor.settings import RunSettings
 from processor.sources import RunningSource
+from processor.store.save_statements import Addition
 from processor.store.store import Store
+from processor.validation.receive_limit import SuspectLimits
 from processor.validation.validator import Schemas
 from processor.wiring import database, make_schemas, make_store, reject_alarm_limits, storage_limits
 from processor.wiring.sources import open_source
@@ -60,11 +62,11 @@ class RunOptions:
     """What a run does besides its work.
 
     `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
-    With a `run_id` it is noted which messages the run has stored. `log_events`: a line for each outcome.
+    `additions` write what else goes with what is stored. `log_events`: a line for each outcome.
     """
 
     prepare: Callable[[], None] = lambda: None
-    run_id: str | None = None
+    additions: Sequence[Addition] = ()
     log_events: bool = False
 
 
@@ -89,9 +91,22 @@ def run(
     database_retry, queue_retry = retry("database"), retry("queue")
     schemas = make_schemas(settings, JudgeProcess(stop=stops.now, at_rest=worker.row.at_rest))
     judge = ReportingJudge(schemas, worker.row)
-    open_store = partial(make_store, settings, judge, database_retry, run_id=extra.run_id)
+    suspects = SuspectLimits(
+        schemas,
+        judge_timeout_s=settings.judge_timeout_s,
+        # SQS has a redrive policy of its own, which knows what its receives were.
+        receive_count_max=None if settings.source_url is None else settings.receive_count_max,
+    )
+    open_store = partial(
+        make_store,
+        settings,
+        judge,
+        database_retry,
+        additions=extra.additions,
+        judge_unread=suspects.unread,
+    )
     forgetter = SettledNoteCleaner(open_store, settings.queue_name())
-    source = open_source(settings, forgetter.tell)
+    source = open_source(settings, forgetter.tell, stops.now)
     alarm = RejectAlarm(reject_alarm_limits(settings), schemas.registered)
     pipeline = Pipeline(
         source,
@@ -206,11 +221,7 @@ def _storage_alarm(settings: RunSettings) -> StorageAlarm:
 
 def _limits(settings: RunSettings, until_idle_s: float | None) -> PipelineLimits:
     wait_s: float = settings.receive_wait_s
-    address = settings.source_address()
-    in_partitions = address is not None and address.kind == "kafka"
     return PipelineLimits(
-        # Of a partition nothing more comes until all that came is settled: ten at a time would be slow.
-        receive_size_max=settings.batch_size_max if in_partitions else RECEIVE_SIZE_MAX,
         receivers=settings.receivers,
         settlers=settings.settlers,
         # The silence that ends the run is noticed at the end of a poll, and then the last one is waited for.
@@ -315,13 +326,10 @@ def run_supervised(
 
 def _note_late(settings: RunSettings, hung: Sequence[str]) -> None:
     """Note what hung while we were told to stop, so that no worker comes who could. Tried once."""
-    at_once = threading.Event()
-    at_once.set()
-    retry = OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=at_once)
-    store = make_store(settings, make_schemas(settings), retry)
+    store = make_store(settings, make_schemas(settings), OutageRetry("database", stop=None))
     try:
         store.note_hangs(settings.queue_name(), hung, keep_days=settings.key_retention_days)
-    except (Stopped, StoreFault) as error:
+    except (StoreUnavailable, StoreFault) as error:
         log.warning("hangs_not_noted", count=len(hung), trouble=str(error))
     finally:
         store.close()

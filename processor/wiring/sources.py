@@ -3,6 +3,7 @@
 Each kind of broker has its line in the two tables below: how it is looked at, and how its depth is counted.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -17,11 +18,13 @@ from processor.sources.sqs.source import SqsSource
 from processor.wiring import database
 
 
-def open_source(settings: RunSettings, on_arrival: Callable[[Sequence[str]], object]) -> RunningSource:
+def open_source(
+    settings: RunSettings, on_arrival: Callable[[Sequence[str]], object], stop: threading.Event
+) -> RunningSource:
     """Give the source of SOURCE_URL, or of SQS_QUEUE_URL where there is none. Nothing is called yet.
 
-    `on_arrival` is told of noted settlements, by delivery id, once the broker has forgotten them. Raises
-    SettingsError, also where the extra of its broker is not installed.
+    `on_arrival` is told of noted settlements, by delivery id, once the broker has forgotten them. `stop` ends
+    the pauses between tries. Raises SettingsError, also where the extra of its broker is not installed.
     """
     address = settings.source_address()
     if settings.routing_key is not None and (address is None or address.kind != "rabbitmq"):
@@ -29,7 +32,7 @@ def open_source(settings: RunSettings, on_arrival: Callable[[Sequence[str]], obj
             "ROUTING_KEY is set, and only RabbitMQ has routing keys; leave it unset, or set SOURCE_URL to amqp://"
         )
     if address is None:
-        return SqsSource.open(settings)
+        return SqsSource.open(settings, stop)
     try:
         if address.kind == "rabbitmq":
             from processor.sources.rabbitmq.source import RabbitMqSource  # noqa: PLC0415 - an extra's driver

@@ -1,4 +1,4 @@
-"""The command `producers`: the way in, its help, its errors and its exit codes. A file for each command."""
+"""The `producers` command and its subcommands."""
 
 import logging
 import sys
@@ -45,7 +45,7 @@ class _OneLine(logging.Formatter):
 )
 @click.version_option(package_name="sqs-event-processor", prog_name="producers")
 def main() -> None:
-    """Put events on the queue that the processor reads, by SQS or by another door (--to).
+    """Put events on the queue that the processor reads, over SQS or another protocol (--to).
 
     The queue and the way to it come from the environment or from .env, as every AWS tool reads them:
     SQS_QUEUE_URL, AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY. With

@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from producers.cli.interrupt import Interrupt
-from producers.cli.sending import Delivery, deliver, shared_options
-from producers.fake.messages import SAMPLE_TENANTS, Plan, fake_messages, sample_tenants
+from producers.cli.sending import SendOptions, deliver, shared_options
+from producers.fake.messages import SAMPLE_TENANTS, FakePlan, fake_messages, sample_tenants
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import BATCH_SIZE_MAX, Publisher
-from producers.publishers.report import Tally
+from producers.publishers.publish import BATCH_SIZE_MAX, PublishRun
+from producers.publishers.report import SendTally
 
 LATENCY_S_MAX = 0.25
 """How long a message of a slow trickle may wait for others to fill its batch."""
@@ -91,7 +91,7 @@ def fake(
     if any(not 1 <= len(name) <= 256 for name in names):  # noqa: PLR2004 - the bound of the tables
         raise click.UsageError("--tenant needs a name of 1 to 256 characters")
     chosen = tuple(dict.fromkeys(names)) or sample_tenants(tenants or len(SAMPLE_TENANTS))
-    plan = Plan(
+    plan = FakePlan(
         events,
         secrets.randbelow(10**9) if seed is None else seed,
         chosen,
@@ -104,10 +104,10 @@ def fake(
         BATCH_SIZE_MAX if rate is None else max(1, min(BATCH_SIZE_MAX, int(rate * LATENCY_S_MAX)))
     )
 
-    def messages(publisher: Publisher, _tally: Tally, _interrupt: Interrupt) -> Iterator[Outgoing]:
-        return _paced(fake_messages(plan), rate, publisher.wait)
+    def messages(publish_run: PublishRun, _tally: SendTally, _interrupt: Interrupt) -> Iterator[Outgoing]:
+        return _paced(fake_messages(plan), rate, publish_run.wait)
 
-    deliver(Delivery(**shared), messages, batch_size_max, total=events, seed=plan.seed)
+    deliver(SendOptions(**shared), messages, batch_size_max, total=events, seed=plan.seed)
 
 
 def _yesterday() -> datetime:

@@ -17,9 +17,9 @@ from processor.wire.manifest import ManifestWriter
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
 from producers.cli.sending import EXIT_REFUSED
 from producers.load.client import Target
-from producers.load.pulses import Plan
+from producers.load.pulses import LoadPlan
 from producers.load.report import draw
-from producers.load.run import Effort, Load
+from producers.load.run import Load, LoadOptions
 from producers.publishers.report import Display
 
 
@@ -102,10 +102,10 @@ def load(
     """  # noqa: D301 - click's mark for lines to be left as they are
     key = GatewayKeySettings.load().gateway_key
     target = Target.of(url, path, None if key is None else key.get_secret_value())
-    plan = Plan(duration, secrets.randbelow(10**9) if seed is None else seed, tenants, skus, rate)
+    plan = LoadPlan(duration, secrets.randbelow(10**9) if seed is None else seed, tenants, skus, rate)
     interrupt, failure = Interrupt(), None
     with ManifestWriter(manifest) if manifest else nullcontext() as book:
-        one = Load(target, plan, Effort(connections, timeout, retries), book)
+        one = Load(target, plan, LoadOptions(connections, timeout, retries), book)
         total = None if rate is None else int(rate * duration)
         with interrupt.handled_by(one), Display(one.tally, total, sys.stderr) as display:
             try:

@@ -6,11 +6,11 @@ from typing import Any, BinaryIO
 import click
 
 from producers.cli.interrupt import Interrupt, InterruptibleStream
-from producers.cli.sending import Delivery, deliver, shared_options
-from producers.publishers.lines import Reading, read_messages
+from producers.cli.sending import SendOptions, deliver, shared_options
+from producers.publishers.lines import LineReading, read_messages
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import BATCH_SIZE_MAX, Publisher
-from producers.publishers.report import Tally
+from producers.publishers.publish import BATCH_SIZE_MAX, PublishRun
+from producers.publishers.report import SendTally
 
 
 @click.command()
@@ -54,12 +54,12 @@ def send(
     the retry makes two events of it; --make-ids prevents that. But sending a file again sends new events,
     unless the ids stand in the file.
     """  # noqa: D301 - click's mark for lines to be left as they are
-    reading = Reading(tenant, event_type, producer, raw, make_ids)
+    reading = LineReading(tenant, event_type, producer, raw, make_ids)
 
-    def messages(_publisher: Publisher, tally: Tally, interrupt: Interrupt) -> Iterator[Outgoing]:
+    def messages(_publish_run: PublishRun, tally: SendTally, interrupt: Interrupt) -> Iterator[Outgoing]:
         return read_messages(InterruptibleStream(file, interrupt), reading, tally.count_bad_line)
 
-    deliver(Delivery(**shared), messages, BATCH_SIZE_MAX)
+    deliver(SendOptions(**shared), messages, BATCH_SIZE_MAX)
 
 
 COMMANDS = (send,)

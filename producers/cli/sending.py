@@ -14,10 +14,10 @@ from processor.runtime.terminal import say
 from processor.settings import PublisherSettings
 from processor.wire.manifest import ManifestWriter
 from producers.cli.interrupt import EXIT_SIGNAL, Interrupt
-from producers.publishers.opening import DOORS, open_door
+from producers.publishers.opening import PUBLISHERS, open_publisher
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import OUTAGE_S_MAX, Publisher
-from producers.publishers.report import Display, Tally
+from producers.publishers.publish import OUTAGE_S_MAX, PublishRun
+from producers.publishers.report import Display, SendTally
 
 EXIT_REFUSED = 1
 
@@ -26,7 +26,11 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add what both commands take, in the order in which help should show it."""
     options = (
         click.option(
-            "--to", type=click.Choice(list(DOORS)), default="sqs", show_default=True, help="The way in."
+            "--to",
+            type=click.Choice(list(PUBLISHERS)),
+            default="sqs",
+            show_default=True,
+            help="The protocol to send by.",
         ),
         click.option(
             "--url",
@@ -64,7 +68,7 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class SendOptions:
     """What both commands were told about sending."""
 
     to: str
@@ -76,29 +80,29 @@ class Delivery:
 
 
 def deliver(
-    delivery: Delivery,
-    messages: Callable[[Publisher, Tally, Interrupt], Iterable[Outgoing]],
+    delivery: SendOptions,
+    messages: Callable[[PublishRun, SendTally, Interrupt], Iterable[Outgoing]],
     batch_size_max: int,
     total: int | None = None,
     **facts: object,
 ) -> None:
     """Send, show, report; ends the process by an exit code unless all was accepted."""
     settings = PublisherSettings.load()
-    door = open_door(delivery.to, delivery.url, settings, delivery.senders)
-    tally, interrupt, failure = Tally(), Interrupt(), None
+    publisher = open_publisher(delivery.to, delivery.url, settings, delivery.senders)
+    tally, interrupt, failure = SendTally(), Interrupt(), None
     manifesting = ManifestWriter(delivery.manifest) if delivery.manifest else nullcontext()
-    with closing(door), manifesting as manifest:
-        publisher = Publisher(
-            door,
+    with closing(publisher), manifesting as manifest:
+        publish_run = PublishRun(
+            publisher,
             manifest,
             senders=delivery.senders,
             wait_s_max=settings.retry_wait_s_max,
             outage_s_max=delivery.wait_s,
         )
-        with interrupt.handled_by(publisher), Display(tally, total, sys.stderr) as display:
+        with interrupt.handled_by(publish_run), Display(tally, total, sys.stderr) as display:
             try:
-                taken = tally.taken(messages(publisher, tally, interrupt))
-                for receipt in publisher.publish(taken, batch_size_max):
+                taken = tally.taken(messages(publish_run, tally, interrupt))
+                for receipt in publish_run.publish(taken, batch_size_max):
                     tally.count(receipt)
                     display.show()
             except ProcessorError as error:
@@ -112,7 +116,7 @@ def deliver(
         sys.exit(EXIT_REFUSED)
 
 
-def _print_report(tally: Tally, interrupt: Interrupt, *, as_json: bool, facts: dict[str, object]) -> None:
+def _print_report(tally: SendTally, interrupt: Interrupt, *, as_json: bool, facts: dict[str, object]) -> None:
     if as_json:
         click.echo(json.dumps({**facts, **tally.as_json(), "interrupted": bool(interrupt.signal)}))
         return

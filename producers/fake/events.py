@@ -25,7 +25,7 @@ STEP_S = 0.37
 """Seconds between two events in the tale that the events tell."""
 
 
-class Form(StrEnum):
+class EventForm(StrEnum):
     """How an event travels."""
 
     ATTRIBUTES = "attributes"
@@ -43,7 +43,7 @@ class Spelling(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class FakeEvent:
     """What a producer has to say, before it is written in any format."""
 
     tenant_id: str
@@ -55,7 +55,7 @@ class Event:
     schema_version: int | None = None
 
 
-def invent(rng: random.Random, tenant_id: str, run: str, number: int, since: datetime = EPOCH) -> Event:
+def invent(rng: random.Random, tenant_id: str, run: str, number: int, since: datetime = EPOCH) -> FakeEvent:
     """Make up the event of this number; the same generator state gives the same event.
 
     `run` goes into the ids, so that two runs don't share any; `number` tells how long after `since` the
@@ -64,7 +64,7 @@ def invent(rng: random.Random, tenant_id: str, run: str, number: int, since: dat
     moment = since + timedelta(seconds=number * STEP_S + rng.random())
     event_type = rng.choices(tuple(_MAKERS), weights=(40, 12, 28, 20))[0]
     prefix, producer, make = _MAKERS[event_type]
-    return Event(
+    return FakeEvent(
         tenant_id=tenant_id,
         event_type=event_type,
         message_id=f"{prefix}-{run}-{number:06d}",
@@ -76,13 +76,13 @@ def invent(rng: random.Random, tenant_id: str, run: str, number: int, since: dat
 
 def invent_counted(
     rng: random.Random, tenant_id: str, run: str, number: int, since: datetime = EPOCH
-) -> Event:
+) -> FakeEvent:
     """Make up an event of the counter: a user has created, updated or deleted something.
 
     Its id is unique for this user and event type alone: the users of a tenant share their ids.
     """
     round_number, place = divmod(number, len(_USERS))
-    return Event(
+    return FakeEvent(
         tenant_id=tenant_id,
         event_type=rng.choices(COUNTED, weights=(6, 3, 1))[0],
         message_id=f"{run}-{round_number:06d}",
@@ -92,13 +92,15 @@ def invent_counted(
     )
 
 
-def encode(event: Event, form: Form, spelling: Spelling = Spelling.PLAIN, kind: str = "valid") -> Outgoing:
+def encode(
+    event: FakeEvent, form: EventForm, spelling: Spelling = Spelling.PLAIN, kind: str = "valid"
+) -> Outgoing:
     """Write an event as a message for the queue; `kind` is what reports count it as."""
     payload = _SPELLERS[spelling](event.payload)
-    if form is Form.ATTRIBUTES:
+    if form is EventForm.ATTRIBUTES:
         body, attributes = payload, _attributes(event)
     else:
-        envelope = _cloudevent(event, payload) if form is Form.CLOUDEVENTS else _native(event, payload)
+        envelope = _cloudevent(event, payload) if form is EventForm.CLOUDEVENTS else _native(event, payload)
         if spelling is not Spelling.PLAIN:
             envelope = dict(reversed(envelope.items()))
         body, attributes = orjson.dumps(envelope, option=_layout(spelling)), {}
@@ -114,7 +116,7 @@ def encode(event: Event, form: Form, spelling: Spelling = Spelling.PLAIN, kind: 
     )
 
 
-def _attributes(event: Event) -> Mapping[str, str]:
+def _attributes(event: FakeEvent) -> Mapping[str, str]:
     attributes = {
         "tenant_id": event.tenant_id,
         "event_type": event.event_type,
@@ -127,7 +129,7 @@ def _attributes(event: Event) -> Mapping[str, str]:
     return attributes
 
 
-def _native(event: Event, payload: bytes) -> dict[str, Any]:
+def _native(event: FakeEvent, payload: bytes) -> dict[str, Any]:
     envelope: dict[str, Any] = {
         "id": event.message_id,
         "tenant_id": event.tenant_id,
@@ -141,7 +143,7 @@ def _native(event: Event, payload: bytes) -> dict[str, Any]:
     return envelope
 
 
-def _cloudevent(event: Event, payload: bytes) -> dict[str, Any]:
+def _cloudevent(event: FakeEvent, payload: bytes) -> dict[str, Any]:
     trace = sha256(event.message_id.encode()).hexdigest()
     return {
         "specversion": "1.0",

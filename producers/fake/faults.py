@@ -13,24 +13,24 @@ from typing import Any, TypeAlias
 import orjson
 
 from processor.errors import Reason
-from producers.fake.events import COUNTED, Event, Form, Payload, encode
+from producers.fake.events import COUNTED, EventForm, FakeEvent, Payload, encode
 from producers.publishers.outgoing import Outgoing
 
-Fault: TypeAlias = Callable[[random.Random, Event, Form], Outgoing]
+Fault: TypeAlias = Callable[[random.Random, FakeEvent, EventForm], Outgoing]
 
 
-def _not_json(rng: random.Random, event: Event, form: Form) -> Outgoing:
+def _not_json(rng: random.Random, event: FakeEvent, form: EventForm) -> Outgoing:
     whole = encode(event, form)
     # A truncated object, a text meant for a person, and what Python prints instead of JSON.
     body = rng.choice((whole.body[: len(whole.body) * 2 // 3], "Hello World", str({"id": event.message_id})))
-    if form is Form.ATTRIBUTES:
+    if form is EventForm.ATTRIBUTES:
         return replace(whole, body=body, digest=None)
     return _garbage(body, event)
 
 
-def _envelope_invalid(rng: random.Random, event: Event, _form: Form) -> Outgoing:
-    native = orjson.loads(encode(replace(event, payload={"note": "spoilt"}), Form.NATIVE).body)
-    cloud = orjson.loads(encode(replace(event, payload={"note": "spoilt"}), Form.CLOUDEVENTS).body)
+def _envelope_invalid(rng: random.Random, event: FakeEvent, _form: EventForm) -> Outgoing:
+    native = orjson.loads(encode(replace(event, payload={"note": "spoilt"}), EventForm.NATIVE).body)
+    cloud = orjson.loads(encode(replace(event, payload={"note": "spoilt"}), EventForm.CLOUDEVENTS).body)
     spoilt: Any = rng.choice(
         (
             # No envelope at all.
@@ -49,38 +49,38 @@ def _envelope_invalid(rng: random.Random, event: Event, _form: Form) -> Outgoing
     return _garbage(orjson.dumps(spoilt).decode(), event)
 
 
-def _unknown_tenant(rng: random.Random, event: Event, form: Form) -> Outgoing:
+def _unknown_tenant(rng: random.Random, event: FakeEvent, form: EventForm) -> Outgoing:
     tenant_id = rng.choice(("initrode", f"{event.tenant_id}-staging", "vandelay", "ACME Corp."))
     # A pulse has its tenant in the payload as well, and beside attributes both must say the same.
     payload = {name: tenant_id if name == "tenant_id" else value for name, value in event.payload.items()}
     return encode(replace(event, tenant_id=tenant_id, payload=payload), form)
 
 
-def _unknown_event_type(rng: random.Random, event: Event, form: Form) -> Outgoing:
+def _unknown_event_type(rng: random.Random, event: FakeEvent, form: EventForm) -> Outgoing:
     event_type = rng.choice(("order.teleported", f"{event.event_type}.v2", event.event_type.upper()))
     return encode(replace(event, event_type=event_type), form)
 
 
-def _unknown_schema_version(rng: random.Random, event: Event, form: Form) -> Outgoing:
+def _unknown_schema_version(rng: random.Random, event: FakeEvent, form: EventForm) -> Outgoing:
     # A CloudEvent has no place for the version.
-    form = Form.NATIVE if form is Form.CLOUDEVENTS else form
+    form = EventForm.NATIVE if form is EventForm.CLOUDEVENTS else form
     return encode(replace(event, schema_version=rng.choice((99, 1042))), form)
 
 
-def _schema_violation(rng: random.Random, event: Event, form: Form) -> Outgoing:
+def _schema_violation(rng: random.Random, event: FakeEvent, form: EventForm) -> Outgoing:
     counted = event.event_type in COUNTED
     spoilers = [_surplus, _without_user] if counted else _SPOILERS
     if event.event_type == "pulse":
         # Its sample schema takes what is too much in it.
         spoilers = [spoiler for spoiler in _SPOILERS if spoiler is not _surplus]
     payload = rng.choice(spoilers)(rng, event)
-    if event.event_type == "pulse" and form is Form.ATTRIBUTES:
+    if event.event_type == "pulse" and form is EventForm.ATTRIBUTES:
         # A bare pulse that lacks what makes it one is none.
-        form = Form.NATIVE
+        form = EventForm.NATIVE
     return encode(replace(event, payload=payload), form)
 
 
-def _lacking(rng: random.Random, event: Event) -> Payload:
+def _lacking(rng: random.Random, event: FakeEvent) -> Payload:
     required: tuple[str, ...] = {
         "order.created": ("order_id", "items", "total"),
         "user.signed_up": ("user_id", "email", "plan"),
@@ -94,11 +94,11 @@ def _lacking(rng: random.Random, event: Event) -> Payload:
     return {name: value for name, value in event.payload.items() if name != gone}
 
 
-def _surplus(rng: random.Random, event: Event) -> Payload:
+def _surplus(rng: random.Random, event: FakeEvent) -> Payload:
     return event.payload | {rng.choice(("debug", "Total", "_id", "comment")): "left in by mistake"}
 
 
-def _mistyped(rng: random.Random, event: Event) -> Payload:
+def _mistyped(rng: random.Random, event: FakeEvent) -> Payload:
     name = rng.choice(
         {
             "order.created": ("total", "items"),
@@ -110,7 +110,7 @@ def _mistyped(rng: random.Random, event: Event) -> Payload:
     return event.payload | {name: rng.choice(("12,50", None, "n/a"))}
 
 
-def _out_of_range(rng: random.Random, event: Event) -> Payload:
+def _out_of_range(rng: random.Random, event: FakeEvent) -> Payload:
     name = {
         "order.created": "total",
         "user.signed_up": "seats",
@@ -120,7 +120,7 @@ def _out_of_range(rng: random.Random, event: Event) -> Payload:
     return event.payload | {name: rng.choice((-1, -0.01))}
 
 
-def _unlisted(rng: random.Random, event: Event) -> Payload:
+def _unlisted(rng: random.Random, event: FakeEvent) -> Payload:
     name = {
         "order.created": "currency",
         "user.signed_up": "plan",
@@ -132,14 +132,14 @@ def _unlisted(rng: random.Random, event: Event) -> Payload:
     return event.payload | {name: rng.choice(values)}
 
 
-def _without_user(rng: random.Random, event: Event) -> Payload:
+def _without_user(rng: random.Random, event: FakeEvent) -> Payload:
     return rng.choice(({}, {"user_id": None}, {"user_id": ""}, {"user_id": [event.payload["user_id"]]}))
 
 
 _SPOILERS = [_lacking, _surplus, _mistyped, _out_of_range, _unlisted]
 
 
-def _garbage(body: str, event: Event) -> Outgoing:
+def _garbage(body: str, event: FakeEvent) -> Outgoing:
     """Send what names nobody, on behalf of the event's tenant."""
     return Outgoing(body=body, group=event.tenant_id, label=event.message_id)
 
@@ -164,6 +164,6 @@ def choose_fault(rng: random.Random) -> Reason:
     return rng.choices(FAULT_KINDS, weights=[_WEIGHTS.get(kind, 1) for kind in FAULT_KINDS])[0]
 
 
-def spoil(rng: random.Random, event: Event, form: Form, reason: Reason) -> Outgoing:
+def spoil(rng: random.Random, event: FakeEvent, form: EventForm, reason: Reason) -> Outgoing:
     """Write the event so that it is rejected for this reason, and for no other."""
     return replace(_FAULTS[reason](rng, event, form), kind=str(reason))

@@ -12,7 +12,16 @@ from hashlib import sha256
 import orjson
 
 from processor.errors import Reason
-from producers.fake.events import COUNTED, EPOCH, Event, Form, Spelling, encode, invent, invent_counted
+from producers.fake.events import (
+    COUNTED,
+    EPOCH,
+    EventForm,
+    FakeEvent,
+    Spelling,
+    encode,
+    invent,
+    invent_counted,
+)
 from producers.fake.faults import choose_fault, spoil
 from producers.publishers.outgoing import Outgoing
 
@@ -24,7 +33,7 @@ VERSION_NAMED = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FakePlan:
     """What to send: `events` messages in all, of which `invalid` and `duplicates` are shares from 0 to 1.
 
     The first of them happened at `since`, the others at steps of 0.37 s after it. With `counter` they are
@@ -51,11 +60,11 @@ class Plan:
 
 
 @dataclass(slots=True)
-class _Sent:
+class _FakeSent:
     """An event that was sent and may come again: as it was, or under its id with another payload."""
 
-    event: Event
-    form: Form
+    event: FakeEvent
+    form: EventForm
     copied: bool = False
 
 
@@ -64,12 +73,12 @@ def sample_tenants(count: int) -> tuple[str, ...]:
     return (*SAMPLE_TENANTS[:count], *(f"tenant-{number:04d}" for number in range(6, count + 1)))
 
 
-def fake_messages(plan: Plan) -> Iterator[Outgoing]:
+def fake_messages(plan: FakePlan) -> Iterator[Outgoing]:
     """Make up the messages of a plan one after the other; equal plans give equal bodies and ids."""
     rng = random.Random(plan.seed)
     run = plan.run()
     weights = [1 / rank for rank in range(1, len(plan.tenants) + 1)]
-    recent: list[_Sent] = []
+    recent: list[_FakeSent] = []
     make = invent_counted if plan.counter else invent
     for number in range(1, plan.events + 1):
         lot = rng.random()
@@ -78,24 +87,24 @@ def fake_messages(plan: Plan) -> Iterator[Outgoing]:
             continue
         # The first tenants are the loud ones, as in life.
         event = make(rng, rng.choices(plan.tenants, weights)[0], run, number, plan.since)
-        form = rng.choice(tuple(Form))
+        form = rng.choice(tuple(EventForm))
         if plan.duplicates <= lot < plan.duplicates + plan.invalid:
             yield _fault(rng, event, form, recent)
             continue
-        if form is Form.NATIVE and rng.random() < VERSION_NAMED:
+        if form is EventForm.NATIVE and rng.random() < VERSION_NAMED:
             event = replace(event, schema_version=1)
-        recent.append(_Sent(event, form))
+        recent.append(_FakeSent(event, form))
         del recent[:-RECENT_MAX]
         yield encode(event, form)
 
 
-def _duplicate(rng: random.Random, recent: list[_Sent]) -> Outgoing:
+def _duplicate(rng: random.Random, recent: list[_FakeSent]) -> Outgoing:
     original = rng.choice(recent)
     original.copied = True
     return encode(original.event, original.form, rng.choice(tuple(Spelling)), kind="duplicate")
 
 
-def _fault(rng: random.Random, event: Event, form: Form, recent: list[_Sent]) -> Outgoing:
+def _fault(rng: random.Random, event: FakeEvent, form: EventForm, recent: list[_FakeSent]) -> Outgoing:
     reason = choose_fault(rng)
     if reason is not Reason.ID_CONFLICT:
         return spoil(rng, event, form, reason)
@@ -109,7 +118,7 @@ def _fault(rng: random.Random, event: Event, form: Form, recent: list[_Sent]) ->
     return encode(_contradict(original.event), original.form, kind=str(reason))
 
 
-def _contradict(event: Event) -> Event:
+def _contradict(event: FakeEvent) -> FakeEvent:
     """Say something else, as valid, under the same id."""
     if event.event_type in COUNTED:
         # Another user would make another message of it.

@@ -1,4 +1,4 @@
-"""Doors for producers that don't speak SQS: HTTP and gRPC in front, the same queue behind.
+"""Servers that accept events over HTTP and gRPC and put them on SQS.
 
 request ─▶ http │ grpc ─▶ Item… ─▶ Intake: read, quota, gather in tens ─▶ SQS ─▶ Taken │ Refusal
 """

@@ -1,4 +1,4 @@
-"""The commands `producers gateway …`: one for each door, which end by 0 when they are told to stop."""
+"""The commands `producers gateway …`: one per protocol; each exits with 0 after a stop."""
 
 import os
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def gateway() -> None:
 
 
 def _options(port_setting: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give the options that every door has; `port_setting` is where its port stands without one."""
+    """Give the options of every gateway; `port_setting` names the setting of its default port."""
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
         for option in reversed(
@@ -121,7 +121,7 @@ def grpc(host: str | None, port: int | None, json_logs: bool | None, compat: str
 
 
 def _run(server: str, json_logs: bool | None, **given: Any) -> None:  # noqa: ANN401 - whatever settings are
-    """Run the door in module `server` by the settings, and by what was given in their place."""
+    """Run the gateway in module `server` by the settings; `given` overrides them."""
     if json_logs is not None:
         given["log_format"] = "json" if json_logs else "console"
     settings = GatewaySettings.load(**{name: value for name, value in given.items() if value is not None})

@@ -14,10 +14,10 @@ from processor.wire.beside import content_encodings
 from producers.gateway import metrics
 from producers.gateway.effort import ATTRIBUTE, ITEM, Effort
 from producers.gateway.items import Caller, Item, Refusal, Why, Word
-from producers.gateway.queue.gather import FULL, Gather, Request
+from producers.gateway.queue.gather import FULL, Gather, GatheredRequest
 from producers.gateway.queue.sending import Sending
 from producers.gateway.quotas import Quotas
-from producers.gateway.reading import Event, Reading, trace_of
+from producers.gateway.reading import EventReader, ReadEvent, trace_of
 
 BREATH_WEIGHT = 32 * 1024
 """What is read of one request at a stretch, before others have their turn."""
@@ -35,7 +35,7 @@ class QueueIntake:
 
     def __init__(
         self,
-        reading: Reading,
+        reading: EventReader,
         quotas: Quotas,
         senders: Sending,
         effort: Effort,
@@ -98,7 +98,7 @@ class QueueIntake:
         gather = self._gather
         if gather is None or self._closing:
             return self._counted([_CLOSING] * len(items))
-        request = Request(len(items), asyncio.get_running_loop().create_future(), caller.holder)
+        request = GatheredRequest(len(items), asyncio.get_running_loop().create_future(), caller.holder)
         trace = trace_of(caller) if caller.trace else {}
         read = self._reading.read
         place = 0
@@ -116,7 +116,7 @@ class QueueIntake:
         return self._counted([word for word in request.words if word is not None])
 
     def _enter(
-        self, event: Event | Refusal, caller: Caller, gather: Gather, request: Request, place: int
+        self, event: ReadEvent | Refusal, caller: Caller, gather: Gather, request: GatheredRequest, place: int
     ) -> None:
         if isinstance(event, Refusal):
             request.give(place, event)

@@ -1,4 +1,4 @@
-"""What goes through a gateway's intake, whichever door it came by: an item in, and a word on it back."""
+"""What goes through a gateway's intake, whichever protocol it came by: an item in, and a result out."""
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Why(Enum):
-    """Why an item was not taken: its word on every door, and the HTTP status that says the same."""
+    """Why an item was not taken: its code in every protocol, and the HTTP status of the same meaning."""
 
     MALFORMED = ("malformed", 400)
     """No JSON, no UTF-8, or in no known format."""

@@ -168,7 +168,7 @@ class DatabaseKeys:
         self._trouble = trouble
 
 
-class OpenDoor:
+class NoKeys:
     """Keys for a network in which everybody is trusted (GATEWAY_KEYS=off): who sends may name any tenant."""
 
     async def start(self) -> None:

@@ -2,28 +2,23 @@
 
 from typing import Any
 
-import boto3
-import botocore.session
 import structlog
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError
 from botocore.httpsession import where
 
-from processor.brokers.aws_advice import with_advice
+from processor.brokers.boto3_client import CONNECT_TIMEOUT_S, client_config, session_and_client
 from processor.brokers.fast_sqs.plain_case import oddity, signer_of
-from processor.errors import SettingsError
 from processor.settings import GatewaySettings
 from processor.settings.values import producers_of
 from producers.gateway.effort import Effort
 from producers.gateway.intake import QueueIntake
-from producers.gateway.keys import DatabaseKeys, OpenDoor
+from producers.gateway.keys import DatabaseKeys, NoKeys
 from producers.gateway.queue.fast_sqs import LeanSenders
-from producers.gateway.queue.posting import Endpoint
+from producers.gateway.queue.posting import AsyncEndpoint
 from producers.gateway.queue.sending import Senders, Sending
 from producers.gateway.quotas import Quotas
-from producers.gateway.reading import Reading
-from producers.publishers.session import CONNECT_TIMEOUT_S, open_client
-from producers.publishers.sqs import SqsDoor
+from producers.gateway.reading import EventReader
+from producers.publishers.session import open_client
+from producers.publishers.sqs import SqsPublisher
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +31,7 @@ def open_intake(settings: GatewaySettings) -> QueueIntake:
     queue_url = settings.need_queue_url()
     senders = _senders(settings, queue_url)
     return QueueIntake(
-        Reading(
+        EventReader(
             body_bytes_max=settings.body_bytes_max,
             depth_max=settings.json_depth_max,
             values_max=settings.json_values_max,
@@ -56,14 +51,14 @@ def open_intake(settings: GatewaySettings) -> QueueIntake:
     )
 
 
-def open_keys(settings: GatewaySettings) -> DatabaseKeys | OpenDoor:
+def open_keys(settings: GatewaySettings) -> DatabaseKeys | NoKeys:
     """Make what knows API keys. Nothing is read yet; `start` it.
 
     Raises SettingsError where keys are required and DATABASE_URL is not set.
     """
     if settings.gateway_keys == "off":
         log.warning("api_keys_are_off", consequence="anybody who can reach the gateway sends as any tenant")
-        return OpenDoor()
+        return NoKeys()
     return DatabaseKeys(
         settings.need_database_url(),
         every_s=settings.gateway_keys_every_s,
@@ -73,9 +68,9 @@ def open_keys(settings: GatewaySettings) -> DatabaseKeys | OpenDoor:
 
 def _senders(settings: GatewaySettings, queue_url: str) -> Sending:
     session, client = _session_and_client(settings)
-    door = SqsDoor(client, queue_url)
+    publisher = SqsPublisher(client, queue_url)
     by_boto3 = Senders(
-        door,
+        publisher,
         settings.gateway_senders,
         lambda: client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"]),
     )
@@ -86,34 +81,26 @@ def _senders(settings: GatewaySettings, queue_url: str) -> Sending:
         log.info("boto3_makes_all_calls", because=why_not)
         return by_boto3
     config = client.meta.config
-    endpoint = Endpoint(
+    endpoint = AsyncEndpoint(
         client.meta.endpoint_url,
         connect_timeout_s=config.connect_timeout,
         read_timeout_s=config.read_timeout,
         ca_file=where(),
     )
-    return LeanSenders(door, endpoint, signer_of(session, client), by_boto3, user_agent=config.user_agent)
+    return LeanSenders(
+        publisher, endpoint, signer_of(session, client), by_boto3, user_agent=config.user_agent
+    )
 
 
 def _session_and_client(settings: GatewaySettings) -> tuple[Any, Any]:
     if settings.localstack_host is not None:
         return None, open_client(settings, settings.gateway_senders)
-    config = Config(
+    config = client_config(
         # Tries are counted in one place, Gather, which knows whose time is over.
-        retries={"mode": "standard", "total_max_attempts": 1},
-        connect_timeout=min(CONNECT_TIMEOUT_S, settings.gateway_timeout_s),
+        attempts=1,
+        connect_timeout_s=min(CONNECT_TIMEOUT_S, settings.gateway_timeout_s),
         # A call that nobody waits for any more must not keep its thread.
-        read_timeout=settings.gateway_timeout_s,
-        max_pool_connections=settings.gateway_senders + 1,
-        tcp_keepalive=True,
+        read_timeout_s=settings.gateway_timeout_s,
+        connections=settings.gateway_senders + 1,
     )
-    options = settings.aws_client_options()
-    endpoint_url = options.pop("endpoint_url", None)
-    try:
-        session = botocore.session.get_session()
-        maker = boto3.Session(botocore_session=session, **options)
-        client = maker.client("sqs", config=config, endpoint_url=endpoint_url)
-        settings.require_endpoint(client.meta.endpoint_url)
-    except (BotoCoreError, ValueError) as error:
-        raise SettingsError(with_advice(f"no client for the queue: {error}", type(error).__name__)) from error
-    return session, client
+    return session_and_client(settings.aws_client_options(), settings.require_endpoint, config)

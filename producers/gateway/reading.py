@@ -47,7 +47,7 @@ _TRACES = {
 """What W3C Trace Context lets these be; whatever else came under their names is left out, as it says."""
 
 
-class Event(Struct, frozen=True, gc=False):
+class ReadEvent(Struct, frozen=True, gc=False):
     """One event that may go on: how it is sent, and what its sender will be told."""
 
     outgoing: Outgoing
@@ -57,7 +57,7 @@ class Event(Struct, frozen=True, gc=False):
     made_id: bool
 
 
-class Reading:
+class EventReader:
     """Reads items, by limits that are those of the processor behind the queue."""
 
     def __init__(self, *, body_bytes_max: int, depth_max: int, values_max: int, fifo: bool) -> None:
@@ -66,7 +66,7 @@ class Reading:
         self._values_max = values_max
         self._fifo = fifo
 
-    def read(self, item: Item, caller: Caller, trace: Mapping[str, str]) -> Event | Refusal:
+    def read(self, item: Item, caller: Caller, trace: Mapping[str, str]) -> ReadEvent | Refusal:
         """Read one item; `trace` is what `trace_of` made of its caller's."""
         found = self._found(item, caller.tenant_id)
         if isinstance(found, Malformed):
@@ -102,7 +102,7 @@ class Reading:
 
     def _event(
         self, body: str, envelope: Envelope, message_id: str, trace: Mapping[str, str], *, made_id: bool
-    ) -> Event | Refusal:
+    ) -> ReadEvent | Refusal:
         outgoing = Outgoing(
             body,
             attributes=trace,
@@ -121,7 +121,7 @@ class Reading:
             check_limits(body, self._depth_max, self._values_max)
         except JsonFault as fault:
             return Refusal(Why.MALFORMED, f"the body is invalid JSON: {fault}")
-        return Event(outgoing, size_bytes, envelope.tenant_id, message_id, made_id)
+        return ReadEvent(outgoing, size_bytes, envelope.tenant_id, message_id, made_id)
 
     def _found(self, item: Item, tenant_id: str | None) -> Envelope | Malformed:
         """Read an item; without a tenant it is `tenant_id`'s."""

@@ -1,1 +1,1 @@
-"""Load: thousands of tenants that send pulses over HTTP, and how long each took."""
+"""A load test: thousands of tenants that send pulses over HTTP, and their latencies."""

@@ -1,4 +1,4 @@
-"""One kept connection that posts pulses, as cheaply as can be: httptools reads, and little else is done.
+"""One kept connection that posts pulses, as cheaply as can be: llhttp reads, and little else is done.
 
     ask(head, body) ─▶ socket ─▶ … ─▶ Asker.answered(connection, Reply) │ Asker.lost(connection, why)
 
@@ -13,15 +13,12 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 from urllib.parse import SplitResult, urlsplit
 
-import httptools
-
+from processor.brokers.http_client import AnswerReader, HttpTrouble
 from processor.errors import SettingsError
 from processor.wire.bounds import wait_s_of
 from producers.publishers import WAIT_S_MAX
 
 REPLY_BYTES_MAX = 1024 * 1024
-_FINAL = 200
-"""Below it an answer only says that another one follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ class Target:
         default = 443 if parts.scheme == "https" else 80
         full = parts.path.rstrip("/") + path
         if not re.fullmatch(r"/[!-~]*", full):
-            raise SettingsError("--path is none; expected one in ASCII that begins with /, such as /ingest")
+            raise SettingsError("invalid --path: expected ASCII that begins with /, such as /ingest")
         lines = [
             f"POST {full} HTTP/1.1",
             f"Host: {parts.netloc}",
@@ -89,9 +86,7 @@ class Connection(asyncio.Protocol):
         self.asking = False
         self._asker = asker
         self._head = head
-        self._parser = httptools.HttpResponseParser(self)
-        self._body: list[bytes] = []
-        self._wait_s = 0.0
+        self._reader = AnswerReader(REPLY_BYTES_MAX)
         self._transport: asyncio.Transport
 
     def ask(self, message_id: str, body: bytes) -> None:
@@ -112,42 +107,29 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read on; asyncio's word."""
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError:
-            # A bug of ours, in what the parser calls.
-            raise
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._reader.feed(data)
+        except HttpTrouble:
             self._end("no HTTP")
+            return
+        answer, keep = self._reader.answer, self._reader.keep
+        if answer is None:
+            return
+        self._reader = AnswerReader(REPLY_BYTES_MAX)
+        if self.closed or not self.asking:
+            # Nobody asked for this: what comes next on this connection can't be told apart any more.
+            self._end("an answer that nobody asked for")
+        elif len(answer.body) > REPLY_BYTES_MAX:
+            self._end("reply too large")
+        else:
+            self.asking = False
+            if not keep:
+                self._close()
+            wait_s = wait_s_of(answer.headers.get("retry-after"), WAIT_S_MAX) or 0.0
+            self._asker.answered(self, Reply(answer.status, answer.body, wait_s))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits; asyncio's word."""
         self._end(type(exc).__name__ if exc else "connection closed")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Look for Retry-After; the parser's word."""
-        if name.lower() == b"retry-after":
-            self._wait_s = wait_s_of(value, WAIT_S_MAX) or 0.0
-
-    def on_body(self, body: bytes) -> None:
-        """Keep a piece of the body; the parser's word."""
-        self._body.append(body)
-        if sum(map(len, self._body)) > REPLY_BYTES_MAX:
-            self._end("reply too large")
-
-    def on_message_complete(self) -> None:
-        """Hand the reply over; the parser's word."""
-        if self._parser.get_status_code() < _FINAL:
-            return
-        reply = Reply(self._parser.get_status_code(), b"".join(self._body), self._wait_s)
-        self._body, self._wait_s = [], 0.0
-        if self.closed or not self.asking:
-            # Nobody asked for this: what comes next on this connection can't be told apart any more.
-            self._end("an answer that nobody asked for")
-            return
-        self.asking = False
-        if not self._parser.should_keep_alive():
-            self._close()
-        self._asker.answered(self, reply)
 
     def _end(self, why: str) -> None:
         if not self.closed:
@@ -166,5 +148,5 @@ def _parts(url: str) -> SplitResult:
     except ValueError:
         parts, fits = urlsplit(""), False
     if not fits or parts.query or parts.fragment or "@" in parts.netloc or not url.isascii():
-        raise SettingsError("--url is no server's; expected http://HOST:PORT or https://HOST, and no more")
+        raise SettingsError("invalid --url: expected http://HOST:PORT or https://HOST, and nothing more")
     return parts

@@ -17,7 +17,7 @@ _UNITS = ("GB", "KB", "MB/sec", "count")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LoadPlan:
     """What to send: pulses of `tenants` tenants and `skus` SKUs for `duration_s` seconds.
 
     With `rate_per_s` so many a second whatever becomes of them; without, each tenant sends its next one
@@ -32,7 +32,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Pulse:
+class LoadPulse:
     """One pulse: when it is due (seconds after the start), whose it is, its id and its JSON."""
 
     due_s: float
@@ -53,10 +53,10 @@ class Timetable(Protocol):
     def next_s(self) -> float | None:
         """Give the moment of the next pulse that may be taken; None: none, until another one is done."""
 
-    def take(self) -> Pulse:
+    def take(self) -> LoadPulse:
         """Take that pulse."""
 
-    def done(self, pulse: Pulse) -> None:
+    def done(self, pulse: LoadPulse) -> None:
         """Hear that a pulse was answered, or will never be."""
 
 
@@ -64,7 +64,7 @@ class Timetable(Protocol):
 class Steady:
     """So many pulses a second, evenly: a slow answer holds none of them up."""
 
-    plan: Plan
+    plan: LoadPlan
     rate_per_s: float
     _next: int = 0
 
@@ -73,13 +73,13 @@ class Steady:
         due_s = self._next / self.rate_per_s
         return due_s if due_s < self.plan.duration_s else None
 
-    def take(self) -> Pulse:
+    def take(self) -> LoadPulse:
         """Take it: of the tenants in turn."""
         number, self._next = self._next, self._next + 1
         turn, tenant = divmod(number, self.plan.tenants)
         return pulse(self.plan, number / self.rate_per_s, tenant, turn)
 
-    def done(self, pulse: Pulse) -> None:
+    def done(self, pulse: LoadPulse) -> None:
         """Nothing waits for it."""
 
 
@@ -87,7 +87,7 @@ class Steady:
 class EachInTurn:
     """Every tenant sends, waits for the answer and for its pause, and sends again."""
 
-    plan: Plan
+    plan: LoadPlan
     _due: list[tuple[float, int]] = field(default_factory=list)
     _numbers: list[int] = field(default_factory=list)
     _chance: random.Random = field(default_factory=random.Random)
@@ -104,25 +104,25 @@ class EachInTurn:
         """Give when the next tenant is to send; None: nobody is, or the time is over."""
         return self._due[0][0] if self._due and self._due[0][0] < self.plan.duration_s else None
 
-    def take(self) -> Pulse:
+    def take(self) -> LoadPulse:
         """Take that one's pulse; it sends no other until this one is done."""
         due_s, tenant = heappop(self._due)
         number = self._numbers[tenant]
         self._numbers[tenant] += 1
         return pulse(self.plan, due_s, tenant, number)
 
-    def done(self, pulse: Pulse) -> None:
+    def done(self, pulse: LoadPulse) -> None:
         """Let its tenant send the next one."""
         # From when it was due, not from its answer: a slow server must not slow down what is asked of it.
         heappush(self._due, (pulse.due_s + self._chance.uniform(PAUSE_S_MIN, PAUSE_S_MAX), pulse.tenant))
 
 
-def timetable(plan: Plan) -> Timetable:
+def timetable(plan: LoadPlan) -> Timetable:
     """Give the timetable that the plan asks for."""
     return EachInTurn(plan) if plan.rate_per_s is None else Steady(plan, plan.rate_per_s)
 
 
-def pulse(plan: Plan, due_s: float, tenant: int, number: int) -> Pulse:
+def pulse(plan: LoadPlan, due_s: float, tenant: int, number: int) -> LoadPulse:
     """Make the pulse of this number of a tenant. Its JSON is sorted and compact, its numbers shortest."""
     drawn = (plan.seed * 1_000_003 + tenant * 2_654_435_761 + number * 2_246_822_519) % 2**61
     drawn = drawn * 0x9E3779B97F4A7C15 % 2**64 >> 16
@@ -134,4 +134,4 @@ def pulse(plan: Plan, due_s: float, tenant: int, number: int) -> Pulse:
         f'{{"product_sku":"sku-{sku + 1}","tenant_id":"{tenant_id}",'
         f'"use_unity":"{_UNITS[sku % len(_UNITS)]}","used_amount":{amount}}}'
     )
-    return Pulse(due_s, tenant, tenant_id, f"pulse-{plan.seed}-{plan.skus}-{number}", body.encode())
+    return LoadPulse(due_s, tenant, tenant_id, f"pulse-{plan.seed}-{plan.skus}-{number}", body.encode())

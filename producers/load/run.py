@@ -21,7 +21,7 @@ import orjson
 from processor.errors import SourceUnavailable
 from processor.wire.manifest import ManifestLine, ManifestWriter
 from producers.load.client import Connection, Reply, Target
-from producers.load.pulses import Plan, Pulse, timetable
+from producers.load.pulses import LoadPlan, LoadPulse, timetable
 from producers.load.report import LoadTally
 
 TICK_S = 0.001
@@ -36,7 +36,7 @@ _OK, _MULTIPLE, _TIMEOUT, _TOO_MANY, _SERVER = 200, 300, 408, 429, 500
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class LoadOptions:
     """How it is sent: the connections at the most, how long an answer is waited for, how many retries."""
 
     connections: int = 128
@@ -48,17 +48,17 @@ class Load:
     """One run. `stop` ends it early: what is on its way may still be answered."""
 
     def __init__(
-        self, target: Target, plan: Plan, effort: Effort, manifest: ManifestWriter | None = None
+        self, target: Target, plan: LoadPlan, effort: LoadOptions, manifest: ManifestWriter | None = None
     ) -> None:
         self.tally = LoadTally()
         self._target = target
         self._effort = effort
         self._manifest = manifest
         self._timetable = timetable(plan)
-        self._retries: list[tuple[float, int, Pulse]] = []
+        self._retries: list[tuple[float, int, LoadPulse]] = []
         self._free: deque[Connection] = deque()
-        self._asked: dict[Connection, tuple[Pulse, float]] = {}
-        self._connecting: dict[asyncio.Task[Connection], Pulse] = {}
+        self._asked: dict[Connection, tuple[LoadPulse, float]] = {}
+        self._connecting: dict[asyncio.Task[Connection], LoadPulse] = {}
         self._accepted: list[ManifestLine] = []
         self._stopped = False
         self._begun_at_s = 0.0
@@ -134,7 +134,7 @@ class Load:
 
     def _pump(self) -> None:
         """Send what is due, as far as there are connections."""
-        pulses: list[Pulse] = []
+        pulses: list[LoadPulse] = []
         while self._room() > len(pulses) and (pulse := self._next_due()) is not None:
             pulses.append(pulse)
         if pulses:
@@ -148,7 +148,7 @@ class Load:
         in_use = len(self._asked) + len(self._connecting) + len(self._free)
         return len(self._free) + self._effort.connections - in_use
 
-    def _next_due(self) -> Pulse | None:
+    def _next_due(self) -> LoadPulse | None:
         now_s = self._now_s()
         if self._retries and self._retries[0][0] <= now_s:
             return heappop(self._retries)[2]
@@ -159,7 +159,7 @@ class Load:
         self.tally.lateness.add(now_s - due_s)
         return self._timetable.take()
 
-    def _send(self, pulse: Pulse) -> None:
+    def _send(self, pulse: LoadPulse) -> None:
         if self._free:
             self._ask(self._free.pop(), pulse)
             return
@@ -181,7 +181,7 @@ class Load:
         else:
             raise error
 
-    def _ask(self, connection: Connection, pulse: Pulse) -> None:
+    def _ask(self, connection: Connection, pulse: LoadPulse) -> None:
         self._asked[connection] = (pulse, self._now_s() + self._effort.timeout_s)
         connection.ask(pulse.message_id, pulse.body)
 
@@ -210,7 +210,7 @@ class Load:
         elif connection in self._free:
             self._free.remove(connection)
 
-    def _again(self, pulse: Pulse, why: str, wait_s: float) -> bool:
+    def _again(self, pulse: LoadPulse, why: str, wait_s: float) -> bool:
         """Send it once more under the same id, if that was asked for; a retry is never silent."""
         full = len(self._retries) >= RETRIES_WAITING_MAX
         if pulse.tries >= self._effort.retries or full or self._stopped:
@@ -221,11 +221,11 @@ class Load:
         heappush(self._retries, (at_s, id(pulse), pulse))
         return True
 
-    def _missed(self, pulse: Pulse, why: str) -> None:
+    def _missed(self, pulse: LoadPulse, why: str) -> None:
         if not self._again(pulse, why, 0.0):
             self._end_failed(pulse, why)
 
-    def _end_failed(self, pulse: Pulse, why: str) -> None:
+    def _end_failed(self, pulse: LoadPulse, why: str) -> None:
         self.tally.fail(why, pulse.due_s, self._now_s())
         self._timetable.done(pulse)
 
@@ -235,7 +235,7 @@ class Load:
         for connection in [one for one, (_, until_s) in self._asked.items() if until_s < now_s]:
             connection.abort("timeout")
 
-    def _note(self, pulse: Pulse, reply: Reply) -> None:
+    def _note(self, pulse: LoadPulse, reply: Reply) -> None:
         if self._manifest is not None and (delivery_id := _said(reply).get("delivery_id")):
             self._accepted.append(_line(pulse, str(delivery_id)))
 
@@ -265,6 +265,6 @@ def _passes(status: int) -> bool:
     return status in (_TIMEOUT, _TOO_MANY) or status >= _SERVER
 
 
-def _line(pulse: Pulse, delivery_id: str | None = None) -> ManifestLine:
+def _line(pulse: LoadPulse, delivery_id: str | None = None) -> ManifestLine:
     state: Any = "intended" if delivery_id is None else "accepted"
     return ManifestLine(state, pulse.tenant_id, pulse.message_id, pulse.digest(), delivery_id)

@@ -1,1 +1,1 @@
-"""What the gRPC door speaks: ingest.proto, and the code that `make proto` makes of it."""
+"""The gRPC interface, and the code that `make proto` generates from it."""

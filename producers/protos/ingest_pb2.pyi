@@ -1,4 +1,4 @@
-# Made by `make proto` of ingest.proto, SHA-256 385ec2c891d9c7cc2423328d84b28bc43cad1dc9f94e75b484d019c4612dc884
+# Made by `make proto` of ingest.proto, SHA-256 e50753c9e65685909158fb3c8668d7b06199171a42bab6269463fbd6471b47d5
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2

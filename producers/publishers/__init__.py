@@ -1,8 +1,8 @@
-"""The ways in: each takes a few messages at once and says of each what became of it.
+"""Clients that send events to SQS, a gateway, RabbitMQ or Kafka.
 
-    Publisher ─▶ Door.send ─▶ SQS │ HTTP gateway │ gRPC gateway │ RabbitMQ │ Kafka
+    PublishRun ─▶ Publisher.send ─▶ SQS │ HTTP gateway │ gRPC gateway │ RabbitMQ │ Kafka
 
-Tries, pauses and the manifest are the publisher's; a door makes one call and tells how it ended.
+Retries, pauses and the manifest belong to the run; a publisher makes one call and tells how it ended.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class CallFailed(Exception):
     """A whole call failed, and nothing is known to have been taken.
 
     With `outage` another try may work, `wait_s` from now at the earliest; else some message in it is at
-    fault, and the door can't say which.
+    fault, and the publisher can't say which.
     """
 
     def __init__(self, code: str, reason: str, *, outage: bool, wait_s: float = 0.0) -> None:
@@ -49,8 +49,8 @@ class CallFailed(Exception):
         self.wait_s = wait_s
 
 
-class Door(Protocol):
-    """One way in. `send` may be called by several threads at once, unless it is `ordered`."""
+class Publisher(Protocol):
+    """A client of one protocol. `send` may be called by several threads at once, unless it is `ordered`."""
 
     @property
     def name(self) -> str:

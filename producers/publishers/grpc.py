@@ -29,7 +29,7 @@ _PASSES = frozenset((pb.CODE_OVER_QUOTA, pb.CODE_UNAVAILABLE))
 _TARGET = re.compile(r"(?P<scheme>https?://)?(?P<address>(?:[\w.-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5})/?")
 
 
-class GrpcDoor:
+class GrpcPublisher:
     """One gateway at HOST:PORT, or https://HOST:PORT for TLS; `key` is the API key to send by."""
 
     def __init__(self, target: str, key: str | None) -> None:

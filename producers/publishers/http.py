@@ -9,16 +9,13 @@ An array of texts that are no JSON would be no JSON either, and one bad text mus
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-import urllib3
 from pydantic import SecretStr
-from urllib3.exceptions import HTTPError
 
-from processor.brokers.http_answers import read_whole, want_whole_answers
+from processor.brokers.http_client import HttpEndpoint, HttpTrouble, host_of
 from processor.errors import SettingsError
 from processor.wire.bounds import NOT_READABLE, wait_s_of
 from producers.publishers import WAIT_S_MAX, Answer, CallFailed
@@ -36,24 +33,21 @@ _AT_FAULT = frozenset({_BAD, 413, 422})
 """Statuses that blame what was sent."""
 
 
-class HttpDoor:
-    """One HTTP gateway. `senders` is how many threads send at once: each has a connection of its own."""
+class HttpPublisher:
+    """One HTTP gateway. Each thread that sends has a connection of its own."""
 
-    def __init__(self, url: str, key: SecretStr | None = None, *, senders: int = 4) -> None:
+    def __init__(self, url: str, key: SecretStr | None = None) -> None:
         base, self._path = _taken_apart(url)
         self._name = base + self._path.removesuffix(_PATH)
-        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if key is not None:
-            self._headers["Authorization"] = f"Bearer {key.get_secret_value()}"
-        self._pool = urllib3.connection_from_url(
-            base,
-            maxsize=senders,
-            block=False,
-            # Tries are counted in one place, the publisher, which knows what has been taken already.
-            retries=False,
-            timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
+        self._headers = [
+            ("Host", host_of(base)),
+            ("Content-Type", "application/json"),
+            ("Accept", "application/json"),
+            *([] if key is None else [("Authorization", f"Bearer {key.get_secret_value()}")]),
+        ]
+        self._endpoint = HttpEndpoint(
+            base, connect_timeout_s=CONNECT_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S
         )
-        want_whole_answers(self._pool)
 
     @property
     def name(self) -> str:
@@ -83,7 +77,7 @@ class HttpDoor:
 
     def close(self) -> None:
         """Close the connections."""
-        self._pool.close()
+        self._endpoint.close()
 
     def _send_array(self, events: Mapping[int, bytes], answer: Answer) -> None:
         status, said, wait_s = self._post(b"[" + b",".join(events.values()) + b"]")
@@ -110,24 +104,17 @@ class HttpDoor:
 
     def _post(self, body: bytes) -> tuple[int, dict[str, Any], float]:
         try:
-            response = self._pool.urlopen(
-                "POST", self._path, body=body, headers=self._headers, redirect=False, preload_content=False
+            answer = self._endpoint.post(
+                self._headers, body, path=self._path, bytes_max=ANSWER_BYTES_MAX, until_close=True
             )
-            text = read_whole(response, ANSWER_BYTES_MAX)
-            if len(text) > ANSWER_BYTES_MAX:
-                response.close()
-            response.release_conn()
-        except (HTTPError, HTTPException, *NOT_READABLE) as error:
+        except HttpTrouble as error:
             raise CallFailed(type(error).__name__, f"no answer from {self._name}", outage=True) from error
         try:
-            said = orjson.loads(text)
+            said = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
             said = None
-        return (
-            response.status,
-            said if isinstance(said, dict) else {},
-            _seconds(response.headers.get("Retry-After")),
-        )
+        wait_s = _seconds(answer.headers.get("retry-after"))
+        return answer.status, said if isinstance(said, dict) else {}, wait_s
 
 
 def _sorted(batch: Mapping[int, Outgoing]) -> tuple[dict[int, bytes], dict[int, bytes]]:
@@ -177,11 +164,9 @@ def _whole(status: int, said: Mapping[str, Any], wait_s: float, name: str) -> Ca
     if _passes(status) or status in _AT_FAULT:
         return CallFailed(code, reason, outage=_passes(status), wait_s=wait_s)
     if status in (_UNAUTHORIZED, _FORBIDDEN):
-        raise SettingsError(
-            f"the gateway {name} lets nobody in by this key ({code}: {reason}); see GATEWAY_KEY"
-        )
+        raise SettingsError(f"the gateway {name} rejects this API key ({code}: {reason}); see GATEWAY_KEY")
     raise SettingsError(
-        f"{name} answers POST {_PATH} with {status} ({code}), as no gateway of ours does; see --url"
+        f"{name} answers POST {_PATH} with {status} ({code}): this is not an event gateway; see --url"
     )
 
 
@@ -205,5 +190,5 @@ def _taken_apart(url: str) -> tuple[str, str]:
     except ValueError:
         parts, fits = urlsplit(""), False
     if not fits or parts.query or parts.fragment or "@" in parts.netloc:
-        raise SettingsError("--url is no gateway's; expected http://HOST:PORT or https://HOST, and no more")
+        raise SettingsError("invalid --url: expected http://HOST:PORT or https://HOST, and nothing more")
     return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/").removesuffix(_PATH) + _PATH

@@ -25,7 +25,7 @@ _TOO_LARGE = frozenset({"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"})
 _REFUSED_RIGHTS = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
 
 
-class KafkaDoor:
+class KafkaPublisher:
     """One topic. The key is the tenant, so that one tenant's events are in one partition, in their order.
 
     `url` is written as SOURCE_URL is; its group means nothing here. Raises SettingsError for a bad URL.

@@ -20,7 +20,7 @@ _STORED = ("tenant_id", "product_sku", "used_amount", "use_unity")
 """What of a pulse is its payload; id, producer and occurred_at are the envelope's, the rest is context."""
 
 
-class Stream(Protocol):
+class LineStream(Protocol):
     """Where the lines come from."""
 
     def readline(self, size: int = -1, /) -> bytes:
@@ -36,7 +36,7 @@ class BadLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class LineReading:
     """How lines become messages.
 
     With `tenant_id` and `event_type` each line is a payload and these go into message attributes, with an
@@ -61,7 +61,9 @@ class Reading:
             )
 
 
-def read_messages(stream: Stream, reading: Reading, report: Callable[[BadLine], None]) -> Iterator[Outgoing]:
+def read_messages(
+    stream: LineStream, reading: LineReading, report: Callable[[BadLine], None]
+) -> Iterator[Outgoing]:
     """Give a message for each line that can be sent, and report each that can't; empty lines are skipped."""
     number = 0
     while raw := stream.readline(BATCH_BYTES_MAX + 2):
@@ -80,7 +82,7 @@ def read_messages(stream: Stream, reading: Reading, report: Callable[[BadLine], 
                 yield message
 
 
-def _message(line: bytes, number: int, reading: Reading) -> Outgoing:
+def _message(line: bytes, number: int, reading: LineReading) -> Outgoing:
     """Make a line's message; raises ValueError, with why, if it can't be sent."""
     try:
         body = line.decode("utf-8")
@@ -116,7 +118,7 @@ def _whole_body(message: Outgoing, value: Any, *, make_id: bool) -> Outgoing:  #
     )
 
 
-def _payload(message: Outgoing, reading: Reading) -> Outgoing:
+def _payload(message: Outgoing, reading: LineReading) -> Outgoing:
     """Put the envelope of a bare payload into message attributes, with an id made for it."""
     message_id = str(uuid.uuid4())
     attributes = {

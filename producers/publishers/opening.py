@@ -1,4 +1,4 @@
-"""Which door `--to` names, and what it is opened with. A driver is imported only where it is used."""
+"""Which publisher `--to` names, and what it is opened with. A driver is imported only where it is used."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -6,19 +6,19 @@ from importlib import import_module
 from processor.brokers.source_url import SourceAddress, source_address
 from processor.errors import SettingsError
 from processor.settings import PublisherSettings
-from producers.publishers import Door
-from producers.publishers.http import HttpDoor
+from producers.publishers import Publisher
+from producers.publishers.http import HttpPublisher
 from producers.publishers.session import open_client
-from producers.publishers.sqs import SqsDoor
+from producers.publishers.sqs import SqsPublisher
 
 
-def open_door(to: str, url: str | None, settings: PublisherSettings, senders: int) -> Door:
-    """Open one of DOORS at `url`, or where the settings lead without one. Nothing is sent yet.
+def open_publisher(to: str, url: str | None, settings: PublisherSettings, senders: int) -> Publisher:
+    """Open one of PUBLISHERS at `url`, or where the settings lead without one. Nothing is sent yet.
 
     Raises SettingsError: no such place, a password in the open, or an extra that is not installed.
     """
     try:
-        return DOORS[to](url, settings, senders)
+        return PUBLISHERS[to](url, settings, senders)
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"--to {to} needs the package {error.name}, which is not installed; run: "
@@ -26,33 +26,33 @@ def open_door(to: str, url: str | None, settings: PublisherSettings, senders: in
         ) from error
 
 
-def _sqs(url: str | None, settings: PublisherSettings, senders: int) -> Door:
+def _sqs(url: str | None, settings: PublisherSettings, senders: int) -> Publisher:
     if url is not None:
         settings = PublisherSettings.load(sqs_queue_url=url)
-    return SqsDoor(open_client(settings, senders), settings.need_queue_url())
+    return SqsPublisher(open_client(settings, senders), settings.need_queue_url())
 
 
-def _http(url: str | None, settings: PublisherSettings, senders: int) -> Door:
+def _http(url: str | None, settings: PublisherSettings, _senders: int) -> Publisher:
     if url is None:
         raise SettingsError("--to http needs --url; expected the gateway's, such as http://127.0.0.1:8090")
-    return HttpDoor(url, settings.gateway_key, senders=senders)
+    return HttpPublisher(url, settings.gateway_key)
 
 
-def _grpc(url: str | None, settings: PublisherSettings, _senders: int) -> Door:
+def _grpc(url: str | None, settings: PublisherSettings, _senders: int) -> Publisher:
     if url is None:
         raise SettingsError("--to grpc needs --url; expected the gateway's HOST:PORT")
     key = settings.gateway_key
     return _made(
-        "producers.publishers.grpc", "GrpcDoor", url, None if key is None else key.get_secret_value()
+        "producers.publishers.grpc", "GrpcPublisher", url, None if key is None else key.get_secret_value()
     )
 
 
-def _amqp(url: str | None, settings: PublisherSettings, _senders: int) -> Door:
-    return _made("producers.publishers.rabbitmq", "AmqpDoor", _broker("rabbitmq", url, settings))
+def _amqp(url: str | None, settings: PublisherSettings, _senders: int) -> Publisher:
+    return _made("producers.publishers.rabbitmq", "AmqpPublisher", _broker("rabbitmq", url, settings))
 
 
-def _kafka(url: str | None, settings: PublisherSettings, _senders: int) -> Door:
-    return _made("producers.publishers.kafka", "KafkaDoor", _broker("kafka", url, settings))
+def _kafka(url: str | None, settings: PublisherSettings, _senders: int) -> Publisher:
+    return _made("producers.publishers.kafka", "KafkaPublisher", _broker("kafka", url, settings))
 
 
 def _broker(kind: str, url: str | None, settings: PublisherSettings) -> str:
@@ -68,7 +68,7 @@ def _broker(kind: str, url: str | None, settings: PublisherSettings) -> str:
     else:
         url = settings.source_url.get_secret_value()
     if _address(url).kind != kind:
-        raise SettingsError(f"--to and the URL name two kinds of broker; the URL is of {_address(url).kind}")
+        raise SettingsError(f"--to and the URL name different brokers; the URL is for {_address(url).kind}")
     return url
 
 
@@ -79,12 +79,12 @@ def _address(url: str) -> SourceAddress:
         raise SettingsError(f"the broker's URL: {error}") from None
 
 
-def _made(module: str, name: str, *arguments: object) -> Door:
-    door: Door = getattr(import_module(module), name)(*arguments)
-    return door
+def _made(module: str, name: str, *arguments: object) -> Publisher:
+    publisher: Publisher = getattr(import_module(module), name)(*arguments)
+    return publisher
 
 
-DOORS: dict[str, Callable[[str | None, PublisherSettings, int], Door]] = {
+PUBLISHERS: dict[str, Callable[[str | None, PublisherSettings, int], Publisher]] = {
     "sqs": _sqs,
     "http": _http,
     "grpc": _grpc,

@@ -1,4 +1,4 @@
-"""One message on its way out, whichever door it takes."""
+"""One message on its way out, whichever publisher sends it."""
 
 import uuid
 from collections.abc import Mapping

@@ -8,8 +8,8 @@
 The manifest, if there is one, knows each message before the queue does. A reply that is lost makes us send
 again, so the queue may hold a message twice: that is why each carries an id of its own.
 
-A queue that can't be reached is an outage, whichever door leads to it: a batch is sent again for
-`outage_s_max`, then the publisher gives up. A queue that answers "not now" is asked ATTEMPTS_MAX times.
+A queue that can't be reached is an outage, whichever publisher leads to it: a batch is sent again for
+`outage_s_max`, then the run gives up. A queue that answers "not now" is asked ATTEMPTS_MAX times.
 """
 
 import logging
@@ -23,7 +23,7 @@ from typing import TypeAlias
 
 from processor.errors import ProcessorError, SourceUnavailable
 from processor.wire.manifest import ManifestLine, ManifestWriter, State
-from producers.publishers import UNAVAILABLE, Answer, CallFailed, Door
+from producers.publishers import UNAVAILABLE, Answer, CallFailed, Publisher
 from producers.publishers.outgoing import Outgoing
 
 BATCH_SIZE_MAX = 10
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedMessage:
     """The queue has the message; `delivery_id` is the id that it gave it."""
 
     message: Outgoing
@@ -54,7 +54,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedMessage:
     """The queue does not have the message: its code and words, or `too_large`, which is ours."""
 
     message: Outgoing
@@ -62,19 +62,19 @@ class Refused:
     reason: str
 
 
-Receipt: TypeAlias = Accepted | Refused
+Receipt: TypeAlias = AcceptedMessage | RefusedMessage
 
 
-class Publisher:
+class PublishRun:
     """Sends messages by several threads, in batches, with bounded waiting, memory and retries.
 
-    `senders` threads send at once; a door that keeps an order has one. `wait_s_max` caps the pause
+    `senders` threads send at once; a publisher that keeps an order has one. `wait_s_max` caps the pause
     between two tries. No try begins later than `outage_s_max` after the first of an outage.
     """
 
     def __init__(
         self,
-        door: Door,
+        publisher: Publisher,
         manifest: ManifestWriter | None = None,
         *,
         senders: int = 4,
@@ -82,13 +82,13 @@ class Publisher:
         outage_s_max: float = OUTAGE_S_MAX,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._door = door
+        self._publisher = publisher
         self._manifest = manifest
-        self._senders = 1 if door.ordered else senders
+        self._senders = 1 if publisher.ordered else senders
         self._wait_s_max = wait_s_max
         self._outage_s_max = outage_s_max
         self._clock = clock
-        self._outage = _Outage(door.name, outage_s_max)
+        self._outage = _Outage(publisher.name, outage_s_max)
         self._halted = threading.Event()
 
     def stop(self) -> None:
@@ -111,7 +111,7 @@ class Publisher:
         """
         room = self._senders * 2
         failure: ProcessorError | None = None
-        working: set[Future[_Sent]] = set()
+        working: set[Future[_SentBatch]] = set()
         with ThreadPoolExecutor(self._senders, thread_name_prefix="sender") as pool:
             for batch in _batches(messages, batch_size_max):
                 if self._halted.is_set():
@@ -131,9 +131,9 @@ class Publisher:
         if failure is not None:
             raise failure
 
-    def _send(self, batch: list[Outgoing]) -> "_Sent":
+    def _send(self, batch: list[Outgoing]) -> "_SentBatch":
         """Send one batch to its end: each message has a receipt, or the failure says why some have none."""
-        sent = _Sent(dict(enumerate(batch)))
+        sent = _SentBatch(dict(enumerate(batch)))
         for index, message in enumerate(batch):
             if (size := message.size_bytes()) > BATCH_BYTES_MAX:
                 sent.refuse(
@@ -148,7 +148,7 @@ class Publisher:
             sent.failure = error
         return sent
 
-    def _retry(self, sent: "_Sent") -> None:
+    def _retry(self, sent: "_SentBatch") -> None:
         """Send until all is answered for, or the queue has been away, or has said "not now", for too long."""
         tries = _Tries(self._outage_s_max, self._wait_s_max)
         while True:
@@ -175,21 +175,21 @@ class Publisher:
             self._outage.ends()
             log.warning("%s; trying again", failed)
 
-    def _give_up(self, sent: "_Sent", failed: "_TryAgain") -> None:
+    def _give_up(self, sent: "_SentBatch", failed: "_TryAgain") -> None:
         if failed.outage:
             why = "stopped" if self._halted.is_set() else f"gave up after {self._outage_s_max:g} s (--wait)"
             raise SourceUnavailable(
-                f"the queue {self._door.name} can't be reached: {failed}; {why}"
+                f"the queue {self._publisher.name} can't be reached: {failed}; {why}"
             ) from failed
         for index, (code, reason) in failed.refusals.items():
             sent.refuse(index, code, reason)
 
-    def _attempt(self, sent: "_Sent") -> None:
+    def _attempt(self, sent: "_SentBatch") -> None:
         """Send what has no receipt yet, in one call."""
         if not sent.pending:
             return
         try:
-            answer = self._door.send(sent.pending)
+            answer = self._publisher.send(sent.pending)
         except CallFailed as error:
             self._whole_call_failed(sent, error)
             return
@@ -206,12 +206,12 @@ class Publisher:
             # A server that forgets an entry in its answer has told us nothing about it.
             raise _TryAgain("the answer does not name every message", outage=True)
 
-    def _accept(self, sent: "_Sent", answer: Answer) -> None:
+    def _accept(self, sent: "_SentBatch", answer: Answer) -> None:
         accepted = [sent.accept(index, delivery_id) for index, delivery_id in answer.accepted.items()]
         if self._manifest is not None:
             self._manifest.accept([_line(receipt.message, receipt.delivery_id) for receipt in accepted])
 
-    def _whole_call_failed(self, sent: "_Sent", failed: CallFailed) -> None:
+    def _whole_call_failed(self, sent: "_SentBatch", failed: CallFailed) -> None:
         if failed.outage:
             raise _TryAgain(str(failed), outage=True, wait_s=failed.wait_s)
         if len(sent.pending) == 1:
@@ -219,7 +219,7 @@ class Publisher:
             return
         # Some of these are at fault and nobody says which: sent one by one, only the guilty is refused.
         for index, message in list(sent.pending.items()):
-            alone = _Sent({index: message})
+            alone = _SentBatch({index: message})
             try:
                 self._retry(alone)
             finally:
@@ -258,7 +258,7 @@ class _Tries:
     def pause_s(self, failed: _TryAgain, began_at_s: float, now_s: float) -> float | None:
         """Give the pause before the next try; None: there is to be none.
 
-        It is random, grows with each try, and is no less than the door was asked for. It ends when the bound
+        It is random, grows with each try, and is no less than the queue asked for. It ends when the bound
         of an outage does, so that the last try is made then.
         """
         self._number += 1
@@ -305,20 +305,20 @@ class _Outage:
 
 
 @dataclass(slots=True)
-class _Sent:
+class _SentBatch:
     """A batch on its way: what has no receipt yet, by index, and the receipts."""
 
     pending: dict[int, Outgoing]
     receipts: list[Receipt] = field(default_factory=list)
     failure: ProcessorError | None = None
 
-    def accept(self, index: int, delivery_id: str) -> Accepted:
-        receipt = Accepted(self.pending.pop(index), delivery_id)
+    def accept(self, index: int, delivery_id: str) -> AcceptedMessage:
+        receipt = AcceptedMessage(self.pending.pop(index), delivery_id)
         self.receipts.append(receipt)
         return receipt
 
     def refuse(self, index: int, code: str, reason: str) -> None:
-        self.receipts.append(Refused(self.pending.pop(index), code, reason))
+        self.receipts.append(RefusedMessage(self.pending.pop(index), code, reason))
 
 
 def _batches(messages: Iterable[Outgoing], size_max: int) -> Iterator[list[Outgoing]]:

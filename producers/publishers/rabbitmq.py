@@ -24,7 +24,7 @@ _HEADERS_BYTES_MAX = 100_000
 """Headers travel in one frame, of 128 KiB unless the broker is told otherwise."""
 
 
-class AmqpDoor:
+class AmqpPublisher:
     """One queue of RabbitMQ, or an exchange in front of it: a connection for each thread that sends.
 
     `url` is written as SOURCE_URL is, and names the queue. Without an `exchange` messages go straight to it,

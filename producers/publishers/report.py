@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from producers.fake.faults import FAULT_KINDS
 from producers.publishers.lines import BadLine
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import Accepted, Receipt
+from producers.publishers.publish import AcceptedMessage, Receipt
 
 EXAMPLES_MAX = 20
 PROGRESS_EVERY_S = 5.0
@@ -32,7 +32,7 @@ class Refusals:
 
 
 @dataclass(slots=True)
-class Tally:
+class SendTally:
     """The counts of one run. `kinds` and `without_id` count accepted messages only.
 
     `without_id` leaves out deliberate garbage, which is of another kind than `event`. `refused_as_meant` are
@@ -59,7 +59,7 @@ class Tally:
     def count(self, receipt: Receipt) -> None:
         """Count what the queue said of one message."""
         message = receipt.message
-        if isinstance(receipt, Accepted):
+        if isinstance(receipt, AcceptedMessage):
             self.accepted += 1
             self.kinds[message.kind] += 1
             self.without_id += message.message_id is None and message.kind == "event"

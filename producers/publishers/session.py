@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -12,13 +10,12 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
 )
-from localstack_client.session import Session
 
 from processor.brokers.aws_advice import with_advice
+from processor.brokers.boto3_client import client_config, session_and_client
 from processor.errors import SettingsError
 from processor.settings import SqsSettings
 
-CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 20
 
 CALL_FAILED = (BotoCoreError, ClientError)
@@ -56,33 +53,24 @@ def open_client(settings: SqsSettings, senders: int) -> Any:  # noqa: ANN401 - b
     `localstack_client` makes it where LOCALSTACK_HOST is set, and only there, since it takes localhost for
     granted. Raises SettingsError if there is no region or the settings contradict each other.
     """
-    config = Config(
-        # Tries are counted in one place, the publisher, which knows what has been taken already.
-        retries={"mode": "standard", "total_max_attempts": 1},
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        max_pool_connections=senders,
-        tcp_keepalive=True,
-    )
+    # Attempts are counted in one place, the publisher, which knows what was accepted already.
+    config = client_config(attempts=1, read_timeout_s=READ_TIMEOUT_S, connections=senders)
     options = settings.aws_client_options()
+    if settings.localstack_host is None:
+        return session_and_client(options, settings.require_endpoint, config)[1]
     try:
-        if settings.localstack_host is None:
-            client = boto3.client("sqs", config=config, **options)
-            settings.require_endpoint(client.meta.endpoint_url)
-            return client
-        return _localstack_client(settings, config)
+        from localstack_client.session import Session  # noqa: PLC0415 - of the extra `devstack`
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            "LOCALSTACK_HOST needs the package localstack-client, which is not installed; run: "
+            "pip install 'sqs-event-processor[devstack]', or set AWS_ENDPOINT_URL instead"
+        ) from error
+    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "region_name")
+    options = {name: value for name, value in options.items() if name in names}
+    try:
+        return Session(localstack_host=settings.localstack_host, **options).client("sqs", config=config)
     except (BotoCoreError, ValueError, RuntimeError) as error:
         raise SettingsError(with_advice(f"no client for the queue: {error}", type(error).__name__)) from error
-
-
-def _localstack_client(settings: SqsSettings, config: Config) -> Any:  # noqa: ANN401
-    options = settings.aws_client_options()
-    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "region_name")
-    session = Session(
-        localstack_host=settings.localstack_host,
-        **{name: options[name] for name in names if name in options},
-    )
-    return session.client("sqs", config=config)
 
 
 def blame(error: Exception, queue_url: str) -> SendFailed:
@@ -112,5 +100,5 @@ def _blame_answer(error: Any, queue_url: str) -> SendFailed:  # noqa: ANN401 - a
         return SendFailed(code, reason, outage=True)
     told = "see the AWS_* settings and the queue's policy"
     raise SettingsError(
-        with_advice(f"the queue {queue_url} refuses us ({code}: {reason})", code, otherwise=told)
+        with_advice(f"the queue {queue_url} denies access ({code}: {reason})", code, otherwise=told)
     ) from error

@@ -26,7 +26,7 @@ class BatchClient(Protocol):
         """Send up to ten messages; answer `Successful` and `Failed` by entry id."""
 
 
-class SqsDoor:
+class SqsPublisher:
     """One SQS queue, standard or FIFO."""
 
     def __init__(self, client: BatchClient, queue_url: str) -> None:
@@ -56,7 +56,7 @@ class SqsDoor:
             raise CallFailed(failed.code, failed.reason, outage=outage) from error
         except (ResponseParserError, *NOT_READABLE) as error:
             name = type(error).__name__
-            raise CallFailed(name, "what answers as SQS can't be read", outage=True) from error
+            raise CallFailed(name, "the answer of SQS is malformed", outage=True) from error
 
     def request(self, batch: Mapping[int, Outgoing]) -> dict[str, Any]:
         """Give the arguments of the call that sends these."""

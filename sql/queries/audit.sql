@@ -101,9 +101,12 @@ CREATE TEMPORARY TABLE stored_message (
   queue text COLLATE "C", delivery_id text COLLATE "C", base text COLLATE "C", digest text
 ) ON COMMIT DROP
 
+-- $base: What manifests know of a delivery: its id, without what tells the hand-overs of one message of RabbitMQ apart.
+regexp_replace(delivery_id, '~[0-9a-f]{12}$', '')
+
 -- payloads: The stored messages, to be read in pages; the base is what manifests know of a delivery.
 SELECT tenant_id, message_id, producer, queue, delivery_id,
-  regexp_replace(delivery_id, '~[0-9a-f]{12}$', '') AS base, payload::text
+  $base AS base, payload::text
 FROM message
 
 -- copy_stored: Bring the messages in with the digests of their payloads.
@@ -127,9 +130,9 @@ placed AS (
   FROM (
     SELECT base AS delivery_id, 'message' AS place FROM stored_message
     UNION ALL
-    SELECT regexp_replace(delivery_id, '~[0-9a-f]{12}$', ''), 'duplicate' FROM duplicate
+    SELECT $base, 'duplicate' FROM duplicate
     UNION ALL
-    SELECT regexp_replace(delivery_id, '~[0-9a-f]{12}$', ''), 'rejection' FROM rejection WHERE status <> 'replayed'
+    SELECT $base, 'rejection' FROM rejection WHERE status <> 'replayed'
   ) AS bases
   GROUP BY delivery_id
 )
@@ -190,7 +193,7 @@ FROM (
 ) AS sent_once
 JOIN (SELECT DISTINCT base FROM stored_message WHERE base <> delivery_id) AS stored USING (base)
 JOIN (
-  SELECT DISTINCT regexp_replace(delivery_id, '~[0-9a-f]{12}$', '') AS base FROM rejection WHERE status <> 'replayed'
+  SELECT DISTINCT $base AS base FROM rejection WHERE status <> 'replayed'
 ) AS rejected USING (base)
 ORDER BY base
 LIMIT %(kept)s

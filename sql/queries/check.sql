@@ -1,6 +1,12 @@
 -- What `processor check` asks of the database. Nothing here changes anything, not even a setting:
 -- behind a pooler the session might be somebody else's next.
 
+-- $locks_schema: The schema of the tables that are only locked; by its name, since a role may lack the right to call locks_schema().
+to_regnamespace(quote_ident(left(current_schema(), 57) || '_locks'))
+
+-- $without_role: What a role can do that is not there: nothing, and no error.
+WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+
 -- server: What the server is, and the settings on which durability stands, as this role's sessions get them.
 SELECT
   current_setting('server_version_num')::int AS version_num,
@@ -35,7 +41,7 @@ WHERE NOT coalesce(
     ELSE (
       SELECT bool_and(has_table_privilege(oid, wanted.privilege) AND has_schema_privilege(relnamespace, 'USAGE'))
       FROM pg_class
-      WHERE oid = to_regclass(wanted.relation) OR (relname = wanted.relation AND relnamespace = to_regnamespace(quote_ident(left(current_schema(), 57) || '_locks'))))
+      WHERE oid = to_regclass(wanted.relation) OR (relname = wanted.relation AND relnamespace = $locks_schema))
   END, false)
 ORDER BY relation, privilege
 
@@ -100,18 +106,18 @@ SELECT DISTINCT role, relation, privilege
 FROM unnest(%(roles)s::text[]) AS role
 CROSS JOIN unnest(%(relations)s::text[]) AS relation
 CROSS JOIN unnest(%(privileges)s::text[]) AS privilege
-JOIN pg_class ON pg_class.oid = to_regclass(relation) OR (relname = relation AND relnamespace = to_regnamespace(quote_ident(left(current_schema(), 57) || '_locks')))
+JOIN pg_class ON pg_class.oid = to_regclass(relation) OR (relname = relation AND relnamespace = $locks_schema)
 WHERE CASE
-  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  $without_role
   WHEN privilege IN ('SELECT', 'INSERT', 'REFERENCES') THEN has_any_column_privilege(role, pg_class.oid, privilege)
   ELSE has_table_privilege(role, pg_class.oid, privilege)
 END
 UNION ALL
 SELECT DISTINCT role, 'schema ' || nspname, 'USAGE'
 FROM unnest(%(roles)s::text[]) AS role
-JOIN pg_namespace ON pg_namespace.oid = to_regnamespace(quote_ident(left(current_schema(), 57) || '_locks'))
+JOIN pg_namespace ON pg_namespace.oid = $locks_schema
 WHERE CASE
-  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  $without_role
   -- Who may lock one of its tables has to find them.
   ELSE has_schema_privilege(role, pg_namespace.oid, 'USAGE') AND NOT EXISTS (
     SELECT FROM pg_class WHERE relnamespace = pg_namespace.oid AND has_table_privilege(role, pg_class.oid, 'DELETE'))
@@ -122,14 +128,14 @@ FROM unnest(%(roles)s::text[]) AS role
 CROSS JOIN unnest(%(relations)s::text[]) AS relation
 JOIN pg_attribute ON attrelid = to_regclass(relation) AND attnum > 0 AND NOT attisdropped
 WHERE CASE
-  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  $without_role
   ELSE has_column_privilege(role, attrelid, attnum, 'UPDATE') AND NOT has_table_privilege(role, attrelid, 'UPDATE')
 END
 UNION ALL
 SELECT DISTINCT role, 'schema ' || current_schema(), 'CREATE'
 FROM unnest(%(roles)s::text[]) AS role
 WHERE CASE
-  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  $without_role
   ELSE has_schema_privilege(role, current_schema(), 'CREATE')
 END
 UNION ALL
@@ -143,7 +149,7 @@ CROSS JOIN (VALUES
   ('remove_rejections(tid,tid,timestamptz,timestamptz,integer)')
 ) AS functions (name)
 WHERE CASE
-  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  $without_role
   -- What every writer may.
   WHEN role <> 'public' AND (name LIKE 'register_tenants%%' OR name = 'registry_lock_key()') AND pg_has_role(role, to_regrole('processor_writer')::oid, 'USAGE') THEN false
   -- And who removes old rows.
@@ -156,7 +162,7 @@ SELECT role, 'database' AS relation, privilege
 FROM unnest(%(roles)s::text[]) AS role
 CROSS JOIN unnest(ARRAY['CREATE', 'TEMPORARY']) AS privilege
 WHERE CASE
-  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  $without_role
   ELSE has_database_privilege(role, current_database(), privilege)
 END
 UNION
@@ -164,7 +170,7 @@ SELECT role, family, 'EXECUTE'
 FROM unnest(%(roles)s::text[]) AS role
 CROSS JOIN functions_kept_from_public()
 WHERE CASE
-  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  $without_role
   ELSE has_function_privilege(role, function, 'EXECUTE')
 END
 UNION
@@ -172,7 +178,7 @@ SELECT role, 'language ' || lanname, 'USAGE'
 FROM unnest(%(roles)s::text[]) AS role
 JOIN pg_language ON lanpltrusted AND lanispl
 WHERE CASE
-  WHEN role <> 'public' AND to_regrole(quote_ident(role)) IS NULL THEN false
+  $without_role
   ELSE has_language_privilege(role, lanname, 'USAGE')
 END
 UNION

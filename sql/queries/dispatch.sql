@@ -45,16 +45,22 @@ SET attempt_count = excluded.attempt_count, next_attempt_at = excluded.next_atte
   trouble = excluded.trouble
 RETURNING batch_id
 
--- put_in_batch: Say of lines which batch they are sent with.
-UPDATE usage_line
-SET batch_id = %(batch_id)s
+-- $is_named: Whether a line is one of those whose keys are given.
+usage_line.tenant_id = named.tenant_id AND usage_line.meter_id = named.meter_id
+  AND usage_line.window_start = named.window_start AND usage_line.group_key = named.group_key
+  AND usage_line.revision = named.revision
+
+-- $of_named: Those lines.
 FROM unnest(
   %(tenant_id)s::text[], %(meter_id)s::int[], %(window_start)s::timestamptz[], %(group_key)s::text[],
   %(revision)s::int[]
 ) AS named (tenant_id, meter_id, window_start, group_key, revision)
-WHERE usage_line.tenant_id = named.tenant_id AND usage_line.meter_id = named.meter_id
-  AND usage_line.window_start = named.window_start AND usage_line.group_key = named.group_key
-  AND usage_line.revision = named.revision
+WHERE $is_named
+
+-- put_in_batch: Say of lines which batch they are sent with.
+UPDATE usage_line
+SET batch_id = %(batch_id)s
+$of_named
 
 -- find_batch: Lock the batch that has waited longest, of those whose time has come; one that another sends is passed over.
 SELECT batch_id
@@ -92,13 +98,7 @@ ORDER BY usage_line.tenant_id, meter_id, usage_line.window_start, group_key, rev
 -- mark_lines: These lines were accepted.
 UPDATE usage_line
 SET handed_over_at = clock_timestamp(), trouble = NULL
-FROM unnest(
-  %(tenant_id)s::text[], %(meter_id)s::int[], %(window_start)s::timestamptz[], %(group_key)s::text[],
-  %(revision)s::int[]
-) AS named (tenant_id, meter_id, window_start, group_key, revision)
-WHERE usage_line.tenant_id = named.tenant_id AND usage_line.meter_id = named.meter_id
-  AND usage_line.window_start = named.window_start AND usage_line.group_key = named.group_key
-  AND usage_line.revision = named.revision
+$of_named
 
 -- note_lines: These lines were not, each for its reason.
 UPDATE usage_line
@@ -107,9 +107,7 @@ FROM unnest(
   %(tenant_id)s::text[], %(meter_id)s::int[], %(window_start)s::timestamptz[], %(group_key)s::text[],
   %(revision)s::int[], %(trouble)s::text[]
 ) AS named (tenant_id, meter_id, window_start, group_key, revision, trouble)
-WHERE usage_line.tenant_id = named.tenant_id AND usage_line.meter_id = named.meter_id
-  AND usage_line.window_start = named.window_start AND usage_line.group_key = named.group_key
-  AND usage_line.revision = named.revision
+WHERE $is_named
 
 -- finish_batch: This batch is not sent again: it was accepted, or its lines are in others now.
 UPDATE usage_batch

@@ -29,3 +29,9 @@ SELECT number, name, checksum, breaks_older_code FROM migration ORDER BY number
 -- note: Note a migration as applied, in its own transaction.
 INSERT INTO migration (number, name, checksum, breaks_older_code)
 VALUES (%(number)s, %(name)s, %(checksum)s, %(breaks_older_code)s)
+
+-- validate_rejections: Promise of all rows what the history before 0.1.0 promised of later ones alone.
+ALTER TABLE rejection VALIDATE CONSTRAINT rejection_holder_sized, VALIDATE CONSTRAINT rejection_body_cut
+
+-- forget_history: Forget what was applied, to note what makes the same tables.
+DELETE FROM migration

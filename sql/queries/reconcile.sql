@@ -80,12 +80,15 @@ LEFT JOIN tenant ON tenant.tenant_id = this.tenant_id
 LEFT JOIN meter ON meter.meter_id = this.meter_id
 WHERE sink_line.line_key = this.line_key
 
+-- $is_missing_there: Whether a line is marked as handed over, and the sink lacks it.
+handed_over_at IS NOT NULL AND NOT EXISTS (SELECT FROM sink_line WHERE sink_line.line_key = usage_line.line_key)
+
 -- findings: How many of each there are, with those that are marked here and that the sink lacks.
 SELECT finding, count(*) FROM sink_line GROUP BY finding
 UNION ALL
 SELECT 'missing_there', count(*)
 FROM usage_line
-WHERE handed_over_at IS NOT NULL AND NOT EXISTS (SELECT FROM sink_line WHERE sink_line.line_key = usage_line.line_key)
+WHERE $is_missing_there
 
 -- examples: The first of those that are not as they should be.
 SELECT finding, tenant_id, meter, window_start, group_key::jsonb AS group_by, revision, value, messages, line_key
@@ -97,7 +100,7 @@ FROM (
   UNION ALL
   SELECT 'missing_there', usage_line.tenant_id, meter.meter, window_start, group_key, revision, value, messages, line_key
   FROM usage_line JOIN meter USING (meter_id)
-  WHERE handed_over_at IS NOT NULL AND NOT EXISTS (SELECT FROM sink_line WHERE sink_line.line_key = usage_line.line_key)
+  WHERE $is_missing_there
 ) AS odd
 ORDER BY finding, tenant_id, meter, window_start, group_key, revision
 LIMIT %(kept)s
@@ -189,7 +192,7 @@ ON CONFLICT ON CONSTRAINT total_pkey DO UPDATE SET is_closed = false
 -- send_again: Take the marks off lines that the sink lacks.
 UPDATE usage_line
 SET handed_over_at = NULL, batch_id = NULL
-WHERE handed_over_at IS NOT NULL AND NOT EXISTS (SELECT FROM sink_line WHERE sink_line.line_key = usage_line.line_key)
+WHERE $is_missing_there
 
 -- note_place: Let lines be handed over from here; gives where that is. What was handed over before the first note, nobody knows.
 INSERT INTO usage_place (place, reason, first_at)

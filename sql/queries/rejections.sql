@@ -1,18 +1,21 @@
 -- The questions and deeds of `processor rejection`. Every selection takes the same parameters, NULL for "any".
 
--- select_open: The open rejections after one id, and those that a rule discarded where their ids are named, oldest first, whole, for replay; without those that are aged, where it is said how many days keys live.
-SELECT rejection_id, queue, delivery_id, body, attributes, sent_at, receive_count, sender_id, bound_tenant_id,
-  detail ->> 'fault' AS fault
-FROM rejection
-WHERE (status = 'open' OR status = 'discarded' AND rule_id IS NOT NULL AND rejection_id = ANY (%(rejection_ids)s::bigint[]))
-  AND rejection_id > %(after)s
-  AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
+-- $is_selected: Whether a rejection is one of those that are asked for.
+(%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
   AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
   AND (%(queue)s::text IS NULL OR queue = %(queue)s)
   AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
   AND (%(reason)s::text IS NULL OR reason = %(reason)s)
   AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
+
+-- select_open: The open rejections after one id, and those that a rule discarded where their ids are named, oldest first, whole, for replay; without those that are aged, where it is said how many days keys live.
+SELECT rejection_id, queue, delivery_id, body, attributes, sent_at, receive_count, sender_id, bound_tenant_id,
+  detail ->> 'fault' AS fault
+FROM rejection
+WHERE (status = 'open' OR status = 'discarded' AND rule_id IS NOT NULL AND rejection_id = ANY (%(rejection_ids)s::bigint[]))
+  AND rejection_id > %(after)s
+  AND $is_selected
   AND (%(key_days)s::int IS NULL OR NOT rejection_is_aged(rejection, %(key_days)s::int))
   AND body_bytes IS NULL
 ORDER BY rejection_id
@@ -22,38 +25,20 @@ LIMIT %(limit)s
 SELECT count(*)
 FROM rejection
 WHERE status = 'open' AND body_bytes IS NOT NULL
-  AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
-  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
-  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
-  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
-  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
-  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
+  AND $is_selected
 
 -- count_aged: How many of the selected open rejections are aged, where keys live for so many days.
 SELECT count(*)
 FROM rejection
 WHERE status = 'open' AND body_bytes IS NULL AND rejection_is_aged(rejection, %(key_days)s::int)
-  AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
-  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
-  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
-  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
-  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
-  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
+  AND $is_selected
 
 -- list: Rejections, newest first, without their bodies.
 SELECT rejection_id, rejected_at, coalesce(first_rejected_at, rejected_at) AS first_rejected_at, status, reason, tenant_id, event_type, message_id, producer,
   detail ->> 'message' AS message, receive_count, replay_count, queue, delivery_id, closed_at, rule_id
 FROM rejection
 WHERE (%(status)s::text IS NULL OR status = %(status)s)
-  AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
-  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
-  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
-  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
-  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
-  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
+  AND $is_selected
 ORDER BY rejection_id DESC
 LIMIT %(limit)s
 
@@ -67,13 +52,7 @@ FROM rejection WHERE rejection_id = %(rejection_id)s
 SELECT status, reason, tenant_id, event_type, count(*) AS count,
   min(rejected_at) AS first_at, max(rejected_at) AS last_at
 FROM rejection
-WHERE (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
-  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
-  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
-  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
-  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
-  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
+WHERE $is_selected
 GROUP BY status, reason, tenant_id, event_type
 ORDER BY count DESC, status, reason, tenant_id, event_type
 
@@ -99,20 +78,9 @@ ORDER BY retired_at IS NOT NULL, rule_id
 -- take_back: Open the named rejections that a rule discarded: what becomes of them is a person's matter now.
 UPDATE rejection SET status = 'open', closed_at = NULL, rule_id = NULL
 WHERE rejection_id = ANY (%(rejection_ids)s::bigint[]) AND status = 'discarded' AND rule_id IS NOT NULL
-  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
-  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
-  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
-  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
-  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
+  AND $is_selected
 
 -- discard: Give up open rejections; the rows stay.
 UPDATE rejection SET status = 'discarded', closed_at = now()
 WHERE status = 'open'
-  AND (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))
-  AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
-  AND (%(event_type)s::text IS NULL OR event_type = %(event_type)s)
-  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
-  AND (%(since)s::timestamptz IS NULL OR rejected_at >= %(since)s)
-  AND (%(until)s::timestamptz IS NULL OR rejected_at < %(until)s)
+  AND $is_selected

@@ -47,14 +47,8 @@ WHERE rejection.status <> 'open'
 GROUP BY 1, 2, by_rule
 ORDER BY 1, 2, by_rule
 
--- plan_messages: Old messages by tenant; those seen again lately are kept.
-SELECT tenant_id, 'message' AS outcome, count(*) FILTER (WHERE NOT seen_lately) AS row_count,
-  count(*) FILTER (WHERE seen_lately) AS kept_count,
-  min(stored_at) FILTER (WHERE NOT seen_lately) AS oldest_at,
-  max(stored_at) FILTER (WHERE NOT seen_lately) AS newest_at
-FROM (
-  SELECT tenant_id, stored_at,
-    (
+-- $is_seen_lately: Whether a message's key was seen lately by a duplicate, or by an open rejection that may be replayed.
+((
       SELECT 1 FROM duplicate
       WHERE duplicate.tenant_id = message.tenant_id AND duplicate.message_id = message.message_id
         AND duplicate.producer = message.producer AND duplicate.received_at >= %(seen_since)s LIMIT 1) IS NOT NULL
@@ -63,7 +57,16 @@ FROM (
       WHERE rejection.tenant_id = message.tenant_id AND rejection.message_id = message.message_id
         AND coalesce(rejection.producer, '') = message.producer
         AND rejection.status = 'open'
-        AND coalesce(rejection.first_rejected_at, rejection.rejected_at) >= %(seen_since)s LIMIT 1) IS NOT NULL AS seen_lately
+        AND coalesce(rejection.first_rejected_at, rejection.rejected_at) >= %(seen_since)s LIMIT 1) IS NOT NULL)
+
+-- plan_messages: Old messages by tenant; those seen again lately are kept.
+SELECT tenant_id, 'message' AS outcome, count(*) FILTER (WHERE NOT seen_lately) AS row_count,
+  count(*) FILTER (WHERE seen_lately) AS kept_count,
+  min(stored_at) FILTER (WHERE NOT seen_lately) AS oldest_at,
+  max(stored_at) FILTER (WHERE NOT seen_lately) AS newest_at
+FROM (
+  SELECT tenant_id, stored_at,
+    $is_seen_lately AS seen_lately
   FROM message
   WHERE stored_at < %(before)s
 ) AS old
@@ -85,16 +88,7 @@ FROM (
   SELECT ctid
   FROM message
   WHERE ctid > %(after)s::tid AND ctid < %(until)s::tid AND stored_at < %(before)s
-    AND (
-      SELECT 1 FROM duplicate
-      WHERE duplicate.tenant_id = message.tenant_id AND duplicate.message_id = message.message_id
-        AND duplicate.producer = message.producer AND duplicate.received_at >= %(seen_since)s LIMIT 1) IS NULL
-    AND (
-      SELECT 1 FROM rejection
-      WHERE rejection.tenant_id = message.tenant_id AND rejection.message_id = message.message_id
-        AND coalesce(rejection.producer, '') = message.producer
-        AND rejection.status = 'open'
-        AND coalesce(rejection.first_rejected_at, rejection.rejected_at) >= %(seen_since)s LIMIT 1) IS NULL
+    AND NOT $is_seen_lately
   LIMIT %(step_size)s
 ) AS old
 

@@ -53,81 +53,57 @@ WHERE queue = %(queue)s AND delivery_id = (
   LIMIT 1
   FOR UPDATE SKIP LOCKED)
 
--- insert_messages: Store what is new; a delivery that has an outcome already, or a known key, inserts nothing.
-INSERT INTO message (
-  tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at,
-  payload, context, queue, delivery_id, receive_count)
-SELECT
-  tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at,
-  coalesce(payload, 'null'), context, queue, delivery_id, receive_count
-FROM ROWS FROM (jsonb_to_recordset(%(messages)s::jsonb) AS (
-  tenant_id text, message_id text, producer text, event_type text, schema_id bigint, occurred_at timestamptz,
-  occurred_at_rest text, sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean
-)) WITH ORDINALITY AS incoming (
-  tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at,
-  payload, context, queue, delivery_id, receive_count, replayed, position)
-WHERE (replayed OR (
-    SELECT 1 FROM rejection
-    WHERE rejection.queue = incoming.queue AND rejection.delivery_id = incoming.delivery_id LIMIT 1) IS NULL)
-  AND (
-    SELECT 1 FROM duplicate
-    WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NULL
-ORDER BY tenant_id COLLATE "C", message_id COLLATE "C", producer COLLATE "C", position
-ON CONFLICT ON CONSTRAINT message_pkey DO NOTHING
+-- $columns: What a document says of a message, but for its payload.
+tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at, context, queue,
+  delivery_id, receive_count
 
--- insert_metered_messages: The same, and in the same statement raise the totals by what was really inserted, each total once and in key order; a void takes away what the message that it cancels had added. Gives how many were stored.
-WITH inserted AS (
-  INSERT INTO message (
-    tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at,
-    payload, context, queue, delivery_id, receive_count)
-  SELECT
-    tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at,
-    coalesce(payload, 'null'), context, queue, delivery_id, receive_count
-  FROM ROWS FROM (jsonb_to_recordset(%(messages)s::jsonb) AS (
-    tenant_id text, message_id text, producer text, event_type text, schema_id bigint, occurred_at timestamptz,
-    occurred_at_rest text, sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean
-  )) WITH ORDINALITY AS incoming (
-    tenant_id, message_id, producer, event_type, schema_id, occurred_at, occurred_at_rest, sent_at,
-    payload, context, queue, delivery_id, receive_count, replayed, position)
-  WHERE (replayed OR (
-      SELECT 1 FROM rejection
-      WHERE rejection.queue = incoming.queue AND rejection.delivery_id = incoming.delivery_id LIMIT 1) IS NULL)
-    AND (
-      SELECT 1 FROM duplicate
-      WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NULL
-  ORDER BY tenant_id COLLATE "C", message_id COLLATE "C", producer COLLATE "C", position
-  ON CONFLICT ON CONSTRAINT message_pkey DO NOTHING
-  RETURNING
-    tenant_id, message_id, producer, event_type, schema_id, coalesce(occurred_at, sent_at) AS counted_at, stored_at, payload
-),
-cancelled AS (
-  INSERT INTO voided (tenant_id, message_id, producer, void_id, voided_at)
-  SELECT tenant_id, payload ->> 'message_id', coalesce(payload ->> 'producer', ''), message_id, stored_at
-  FROM inserted
-  WHERE event_type = 'void' AND jsonb_typeof(payload -> 'message_id') = 'string'
-    AND coalesce(jsonb_typeof(payload -> 'producer'), 'string') = 'string'
-    AND char_length(payload ->> 'message_id') <= 256 AND char_length(payload ->> 'producer') <= 256 IS NOT false
-  ORDER BY tenant_id, 2, 3, message_id
-  ON CONFLICT ON CONSTRAINT voided_pkey DO NOTHING
-  RETURNING tenant_id, message_id, producer
-),
-counted AS (
-  SELECT inserted.tenant_id, schema_id, message_id, counted_at, stored_at, 1 AS sign, metered.*
-  FROM inserted
-  CROSS JOIN LATERAL metered(tenant_id, message_id, producer, event_type, payload, counted_at, stored_at)
-  WHERE event_type = 'void' OR NOT EXISTS (
-    SELECT FROM cancelled
-    WHERE cancelled.tenant_id = inserted.tenant_id AND cancelled.message_id = inserted.message_id
-      AND cancelled.producer = inserted.producer)
-  UNION ALL
-  -- None of these is in `inserted`: what one statement inserts, it does not see.
-  SELECT
-    message.tenant_id, schema_id, message.message_id, coalesce(occurred_at, sent_at), stored_at, -1, metered.*
-  FROM cancelled
+-- $incoming: The messages of a document, each with its place as `ordinality`.
+jsonb_populate_recordset(NULL::message, %(messages)s::jsonb) WITH ORDINALITY AS incoming
+
+-- $is_rejection: Whether a delivery has its outcome in `rejection`.
+(
+    SELECT 1 FROM rejection
+    WHERE rejection.queue = incoming.queue AND rejection.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL
+
+-- $is_duplicate: Whether a delivery has its outcome in `duplicate`.
+(
+    SELECT 1 FROM duplicate
+    WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL
+
+-- $is_settled: Whether a delivery has an outcome in either; that of one that is replayed is its rejection.
+(ordinality <> ALL (%(replayed)s::bigint[]) AND $is_rejection OR $is_duplicate)
+
+-- insert_messages: Store what is new; a delivery that has an outcome already, or a known key, inserts nothing. Gives the keys of what was stored.
+INSERT INTO message ($columns, payload)
+SELECT $columns, coalesce(payload, 'null')
+FROM $incoming
+WHERE NOT $is_settled
+ORDER BY tenant_id COLLATE "C", message_id COLLATE "C", producer COLLATE "C", ordinality
+ON CONFLICT ON CONSTRAINT message_pkey DO NOTHING
+RETURNING tenant_id, message_id, producer, queue, delivery_id
+
+-- insert_voided: Note what the voids among stored messages cancel; gives what was not cancelled before.
+INSERT INTO voided (tenant_id, message_id, producer, void_id, voided_at)
+SELECT tenant_id, payload ->> 'message_id', coalesce(payload ->> 'producer', ''), message_id, stored_at
+FROM unnest(%(tenant_id)s::text[], %(message_id)s::text[], %(producer)s::text[]) AS stored (tenant_id, message_id, producer)
+JOIN message USING (tenant_id, message_id, producer)
+WHERE event_type = 'void' AND jsonb_typeof(payload -> 'message_id') = 'string'
+  AND coalesce(jsonb_typeof(payload -> 'producer'), 'string') = 'string'
+  AND char_length(payload ->> 'message_id') <= 256 AND char_length(payload ->> 'producer') <= 256 IS NOT false
+ORDER BY tenant_id, 2, 3, message_id
+ON CONFLICT ON CONSTRAINT voided_pkey DO NOTHING
+RETURNING tenant_id, message_id, producer
+
+-- raise_totals: Raise the totals by what was stored, each total once and in key order, less what had been added by messages that are cancelled now (sign -1); gives what could not be counted.
+WITH counted AS MATERIALIZED (
+  SELECT tenant_id, schema_id, message_id, coalesce(occurred_at, sent_at) AS counted_at, sign, metered.*
+  FROM unnest(%(tenant_id)s::text[], %(message_id)s::text[], %(producer)s::text[], %(sign)s::int[])
+    AS changed (tenant_id, message_id, producer, sign)
   JOIN message USING (tenant_id, message_id, producer)
+  -- Of what is cancelled nothing counts: what it had counted before is told without its id.
   CROSS JOIN LATERAL metered(
-    message.tenant_id, message.message_id, message.producer, event_type, payload, coalesce(occurred_at, sent_at), stored_at)
-  WHERE event_type <> 'void' AND miss IS NULL
+    tenant_id, CASE sign WHEN 1 THEN message_id END, producer, event_type, payload, coalesce(occurred_at, sent_at), stored_at)
+  WHERE sign = 1 OR event_type <> 'void' AND miss IS NULL
 ),
 raised AS (
   -- A total that gets this much at once is one that others raise too: each writer has a slot of it, or they would
@@ -146,22 +122,26 @@ raised AS (
   SET value = known.value + excluded.value, messages = known.messages + excluded.messages,
     first_at = least(known.first_at, excluded.first_at), last_at = greatest(known.last_at, excluded.last_at),
     is_closed = false
-),
-missed AS (
-  INSERT INTO meter_miss AS known (
-    tenant_id, meter_id, reason, schema_id, slot, messages, first_at, last_at, last_message_id)
-  SELECT
-    tenant_id, meter_id, miss, schema_id, CASE WHEN count(*) >= 16 THEN mod(pg_backend_pid(), 64) + 1 ELSE 0 END,
-    count(*), min(stored_at), max(stored_at), max(message_id)
-  FROM counted
-  WHERE miss IS NOT NULL
-  GROUP BY tenant_id, meter_id, miss, schema_id
-  ORDER BY tenant_id, meter_id, miss, schema_id
-  ON CONFLICT ON CONSTRAINT meter_miss_pkey DO UPDATE
-  SET messages = known.messages + excluded.messages, first_at = least(known.first_at, excluded.first_at),
-    last_at = greatest(known.last_at, excluded.last_at), last_message_id = excluded.last_message_id
 )
-SELECT (SELECT count(*) FROM inserted), (SELECT count(*) FROM counted WHERE miss IS NOT NULL)
+SELECT tenant_id, meter_id, miss AS reason, schema_id, count(*) AS messages, max(message_id) AS last_message_id
+FROM counted
+WHERE miss IS NOT NULL
+GROUP BY tenant_id, meter_id, miss, schema_id
+
+-- note_misses: Note what could not be counted, in key order.
+INSERT INTO meter_miss AS known (
+  tenant_id, meter_id, reason, schema_id, slot, messages, first_at, last_at, last_message_id)
+SELECT
+  tenant_id, meter_id, reason, schema_id, CASE WHEN messages >= 16 THEN mod(pg_backend_pid(), 64) + 1 ELSE 0 END,
+  messages, now(), now(), last_message_id
+FROM unnest(
+  %(tenant_id)s::text[], %(meter_id)s::int[], %(reason)s::text[], %(schema_id)s::bigint[], %(messages)s::bigint[],
+  %(last_message_id)s::text[]
+) AS missed (tenant_id, meter_id, reason, schema_id, messages, last_message_id)
+ORDER BY tenant_id COLLATE "C", meter_id, reason COLLATE "C", schema_id
+ON CONFLICT ON CONSTRAINT meter_miss_pkey DO UPDATE
+SET messages = known.messages + excluded.messages, first_at = least(known.first_at, excluded.first_at),
+  last_at = greatest(known.last_at, excluded.last_at), last_message_id = excluded.last_message_id
 
 -- note_run_messages: Note which messages this run has stored, for counts of its own.
 INSERT INTO run_message (run_id, tenant_id, message_id, producer)
@@ -172,25 +152,15 @@ ORDER BY tenant_id COLLATE "C", message_id COLLATE "C", producer COLLATE "C"
 ON CONFLICT ON CONSTRAINT run_message_pkey DO NOTHING
 
 -- read_messages: Make rows of messages and store none; what is refused here is refused for its content, whatever stands on the table.
-SELECT count(*)
-FROM jsonb_to_recordset(%(messages)s::jsonb) AS incoming (
-  tenant_id text, message_id text, producer text, event_type text, schema_id bigint, occurred_at timestamptz,
-  occurred_at_rest text, sent_at timestamptz, payload jsonb, context jsonb, queue text, delivery_id text, receive_count int, replayed boolean)
+SELECT count(*) FROM $incoming
 
--- classify_messages: Say of each position what became of it; a later statement, so that it sees the rows that others committed while the insert waited for them.
+-- classify_messages: Say of what was not stored what became of it; a later statement, so that it sees the rows that others committed while the insert waited for them.
 SELECT
-  position,
+  ordinality,
   CASE
-    WHEN (NOT replayed AND (
-        SELECT 1 FROM rejection
-        WHERE rejection.queue = incoming.queue AND rejection.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL)
-      OR (
-        SELECT 1 FROM duplicate
-        WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL
-      THEN 'redelivered'
+    WHEN $is_settled THEN 'redelivered'
     WHEN stored.delivery_id IS NULL THEN 'missing'
-    WHEN stored.queue = incoming.queue AND stored.delivery_id = incoming.delivery_id
-      THEN CASE WHEN stored.ours AND first_of_delivery THEN 'stored' ELSE 'redelivered' END
+    WHEN stored.queue = incoming.queue AND stored.delivery_id = incoming.delivery_id THEN 'redelivered'
     WHEN stored.event_type = incoming.event_type
       AND stored.payload = coalesce(incoming.payload, 'null')
       AND stored.occurred_at IS NOT DISTINCT FROM incoming.occurred_at
@@ -199,25 +169,15 @@ SELECT
     ELSE 'id_conflict'
   END AS outcome,
   stored.delivery_id AS stored_delivery_id
-FROM (
-  SELECT *, row_number() OVER (PARTITION BY queue, delivery_id ORDER BY position) = 1 AS first_of_delivery
-  FROM ROWS FROM (jsonb_to_recordset(%(messages)s::jsonb) AS (
-    tenant_id text, message_id text, producer text, event_type text, occurred_at timestamptz, occurred_at_rest text,
-    payload jsonb, queue text, delivery_id text, replayed boolean
-  )) WITH ORDINALITY AS documents (
-    tenant_id, message_id, producer, event_type, occurred_at, occurred_at_rest,
-    payload, queue, delivery_id, replayed, position)
-) AS incoming
+FROM $incoming
 LEFT JOIN LATERAL (
-  SELECT
-    message.queue, message.delivery_id, message.event_type, message.payload, message.occurred_at,
-    message.occurred_at_rest, message.xmin = pg_current_xact_id()::xid AS ours
+  SELECT message.queue, message.delivery_id, message.event_type, message.payload, message.occurred_at, message.occurred_at_rest
   FROM message
   WHERE message.tenant_id = incoming.tenant_id AND message.message_id = incoming.message_id
     AND message.producer = incoming.producer
   LIMIT 1
 ) AS stored ON true
-ORDER BY position
+WHERE ordinality = ANY (%(left)s::bigint[])
 
 -- insert_duplicates: Note the deliveries that repeat a stored message; one that is noted already is not given back.
 INSERT INTO duplicate (queue, delivery_id, tenant_id, message_id, producer, sent_at, receive_count, received_at)
@@ -233,12 +193,7 @@ RETURNING queue, delivery_id
 -- find_outcomes: Find the deliveries that have an outcome, whatever a reading of them says now. Asked in the order of what it costs: whatever was stored of a first hand-over has no exact index, and only what was handed over before can be there.
 SELECT incoming.queue, incoming.delivery_id
 FROM unnest(%(queue)b::text[], %(delivery_id)b::text[], %(again)b::boolean[]) AS incoming (queue, delivery_id, again)
-WHERE (
-    SELECT 1 FROM rejection
-    WHERE rejection.queue = incoming.queue AND rejection.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL
-  OR (
-    SELECT 1 FROM duplicate
-    WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NOT NULL
+WHERE $is_rejection OR $is_duplicate
   OR (
     SELECT 1 FROM message
     WHERE message.delivery_id = incoming.delivery_id AND message.queue = incoming.queue AND message.receive_count > 1
@@ -283,9 +238,7 @@ FROM unnest(
 ) AS incoming (
   queue, delivery_id, reason, detail, body, attributes, tenant_id, event_type, message_id, producer,
   sent_at, receive_count, sender_id, bound_tenant_id, holder, kept_bytes, body_bytes, body_sha256, rule_id)
-WHERE (
-    SELECT 1 FROM duplicate
-    WHERE duplicate.queue = incoming.queue AND duplicate.delivery_id = incoming.delivery_id LIMIT 1) IS NULL
+WHERE NOT $is_duplicate
   AND (
     SELECT 1 FROM message
     WHERE message.tenant_id = incoming.tenant_id AND message.message_id = incoming.message_id

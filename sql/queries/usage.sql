@@ -1,6 +1,20 @@
 -- What `processor usage` asks of the totals: what they are, whether the messages say the same, and what to add
 -- where they don't. A limit that is NULL limits nothing.
 
+-- $is_within: Whether a row is of the tenant and the windows that are asked about.
+(%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(window_from)s::timestamptz IS NULL OR window_start >= %(window_from)s)
+  AND (%(window_until)s::timestamptz IS NULL OR window_start < %(window_until)s)
+
+-- $is_chosen: Whether it is of the meters, too.
+$is_within AND (%(meter_ids)s::int[] IS NULL OR meter_id = ANY (%(meter_ids)s))
+
+-- $said: What the messages come to that could be in the totals that are asked about.
+said AS MATERIALIZED (
+  SELECT * FROM metered_totals(
+    %(tenant_id)s, %(meter_ids)s, %(event_types)s, %(window_from)s, %(window_until)s, %(stored_from)s, %(stored_until)s)
+)
+
 -- freeze_snapshot: Let all answers be of one moment, and change nothing.
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY
 
@@ -20,10 +34,7 @@ WHERE (%(meter)s::text IS NULL OR meter.meter = %(meter)s)
 ORDER BY meter.meter, tenant_id NULLS FIRST
 
 -- compare_totals: Compare each total with its messages and what retention removed of them: one row with counts of all, beside each of the first totals that differ.
-WITH said AS MATERIALIZED (
-  SELECT * FROM metered_totals(
-    %(tenant_id)s, %(meter_ids)s, %(event_types)s, %(window_from)s, %(window_until)s, %(stored_from)s, %(stored_until)s)
-),
+WITH $said,
 expected AS (
   SELECT tenant_id, meter_id, window_start, group_key, sum(value) AS value, sum(messages) AS messages
   FROM (
@@ -31,20 +42,14 @@ expected AS (
     UNION ALL
     SELECT tenant_id, meter_id, window_start, group_key, value, messages
     FROM usage_removal
-    WHERE (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-      AND (%(meter_ids)s::int[] IS NULL OR meter_id = ANY (%(meter_ids)s))
-      AND (%(window_from)s::timestamptz IS NULL OR window_start >= %(window_from)s)
-      AND (%(window_until)s::timestamptz IS NULL OR window_start < %(window_until)s)
+    WHERE $is_chosen
   ) AS parts
   GROUP BY tenant_id, meter_id, window_start, group_key
 ),
 found AS (
   SELECT tenant_id, meter_id, window_start, group_key, sum(value) AS value, sum(messages) AS messages
   FROM total
-  WHERE (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-    AND (%(meter_ids)s::int[] IS NULL OR meter_id = ANY (%(meter_ids)s))
-    AND (%(window_from)s::timestamptz IS NULL OR window_start >= %(window_from)s)
-    AND (%(window_until)s::timestamptz IS NULL OR window_start < %(window_until)s)
+  WHERE $is_chosen
   GROUP BY tenant_id, meter_id, window_start, group_key
 ),
 compared AS MATERIALIZED (
@@ -86,10 +91,7 @@ FROM (
   SELECT *, row_number() OVER up_to AS place,
     sum(value) OVER up_to AS value_so_far, sum(messages) OVER up_to AS messages_so_far
   FROM usage_line
-  WHERE (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-    AND (%(meter_ids)s::int[] IS NULL OR meter_id = ANY (%(meter_ids)s))
-    AND (%(window_from)s::timestamptz IS NULL OR window_start >= %(window_from)s)
-    AND (%(window_until)s::timestamptz IS NULL OR window_start < %(window_until)s)
+  WHERE $is_chosen
   WINDOW up_to AS (PARTITION BY usage_line.tenant_id, meter_id, window_start, group_key ORDER BY revision)
 ) AS line
 JOIN meter USING (meter_id)
@@ -102,10 +104,7 @@ WITH last_line AS (
   SELECT DISTINCT ON (tenant_id, meter_id, window_start, group_key)
     tenant_id, meter_id, window_start, group_key, revision, total_value, total_messages
   FROM usage_line
-  WHERE (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-    AND (%(meter_ids)s::int[] IS NULL OR meter_id = ANY (%(meter_ids)s))
-    AND (%(window_from)s::timestamptz IS NULL OR window_start >= %(window_from)s)
-    AND (%(window_until)s::timestamptz IS NULL OR window_start < %(window_until)s)
+  WHERE $is_chosen
   ORDER BY tenant_id, meter_id, window_start, group_key, revision DESC
 ),
 summed AS (
@@ -113,10 +112,7 @@ summed AS (
     tenant_id, meter_id, window_start, group_key, sum(value) AS value, sum(messages) AS messages,
     bool_and(is_closed) AS is_closed
   FROM total
-  WHERE (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-    AND (%(meter_ids)s::int[] IS NULL OR meter_id = ANY (%(meter_ids)s))
-    AND (%(window_from)s::timestamptz IS NULL OR window_start >= %(window_from)s)
-    AND (%(window_until)s::timestamptz IS NULL OR window_start < %(window_until)s)
+  WHERE $is_chosen
   GROUP BY tenant_id, meter_id, window_start, group_key
 )
 SELECT
@@ -138,16 +134,12 @@ LIMIT %(kept)s
 
 -- removed_windows: Windows of whose messages retention has removed some, with how many.
 SELECT
-  usage_removal.tenant_id, meter.meter,
+  removed.tenant_id, meter.meter,
   CASE WHEN meter.window_size <> 'none' THEN window_start END AS window_start,
-  sum(usage_removal.messages)::bigint AS messages, max(removed_at) AS removed_at, count(*) OVER () AS found_count
-FROM usage_removal JOIN meter USING (meter_id)
-WHERE (%(tenant_id)s::text IS NULL OR usage_removal.tenant_id = %(tenant_id)s)
-  AND (%(meter_ids)s::int[] IS NULL OR meter_id = ANY (%(meter_ids)s))
-  AND (%(window_from)s::timestamptz IS NULL OR window_start >= %(window_from)s)
-  AND (%(window_until)s::timestamptz IS NULL OR window_start < %(window_until)s)
-GROUP BY usage_removal.tenant_id, meter.meter_id, window_start
-ORDER BY usage_removal.tenant_id, meter.meter, window_start
+  sum(removed.messages)::bigint AS messages, max(removed_at) AS removed_at, count(*) OVER () AS found_count
+FROM (SELECT * FROM usage_removal WHERE $is_chosen) AS removed JOIN meter USING (meter_id)
+GROUP BY removed.tenant_id, meter.meter_id, window_start
+ORDER BY removed.tenant_id, meter.meter, window_start
 LIMIT %(kept)s
 
 -- prepare_rebuild: See what others committed meanwhile, make commits durable whatever the role's defaults, and keep a long question off a compiler.
@@ -184,26 +176,17 @@ CREATE TEMPORARY TABLE usage_difference (
 )
 
 -- find_differences: Set down what each total lacks to what its messages, and what retention removed of them, come to: all of one snapshot. Gives how many totals differ, and how many messages could not be counted.
-WITH said AS MATERIALIZED (
-  SELECT * FROM metered_totals(
-    %(tenant_id)s, %(meter_ids)s, %(event_types)s, %(window_from)s, %(window_until)s, %(stored_from)s, %(stored_until)s)
-),
+WITH $said,
 part AS (
   SELECT tenant_id, meter_id, window_start, group_key, value, messages, first_at, last_at FROM said WHERE miss IS NULL
   UNION ALL
   SELECT tenant_id, meter_id, window_start, group_key, value, messages, NULL, NULL
   FROM usage_removal
-  WHERE meter_id = ANY (%(meter_ids)s::int[])
-    AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-    AND (%(window_from)s::timestamptz IS NULL OR window_start >= %(window_from)s)
-    AND (%(window_until)s::timestamptz IS NULL OR window_start < %(window_until)s)
+  WHERE $is_chosen
   UNION ALL
   SELECT tenant_id, meter_id, window_start, group_key, -value, -messages, NULL, NULL
   FROM total
-  WHERE meter_id = ANY (%(meter_ids)s::int[])
-    AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
-    AND (%(window_from)s::timestamptz IS NULL OR window_start >= %(window_from)s)
-    AND (%(window_until)s::timestamptz IS NULL OR window_start < %(window_until)s)
+  WHERE $is_chosen
 ),
 filled AS (
   INSERT INTO usage_difference
@@ -248,10 +231,8 @@ SET value = known.value + excluded.value, messages = known.messages + excluded.m
 -- totals: The totals that are asked for, in the order of tenant, meter, window and group; all limits are kept before anything is summed.
 SELECT tenant_id, meter, window_start, group_by, value, messages, revision, state
 FROM usage
-WHERE (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+WHERE $is_within
   AND (%(meter)s::text IS NULL OR meter = %(meter)s)
-  AND (%(window_from)s::timestamptz IS NULL OR window_start >= %(window_from)s)
-  AND (%(window_until)s::timestamptz IS NULL OR window_start < %(window_until)s)
   AND (%(group_by)s::jsonb IS NULL OR group_by @> %(group_by)s::jsonb)
 ORDER BY tenant_id, meter, window_start, group_by
 LIMIT %(limit)s

@@ -8,13 +8,20 @@ SELECT take_lock('window_lock', false)
 -- wait_for_turn: Be the one who closes, until the commit.
 SELECT take_lock('window_lock', true)
 
--- count_due: How many slots are to be closed now.
-SELECT count(*)
-FROM total
-WHERE NOT is_closed AND closes_at <= now()
+-- $is_due: Whether a slot's window is over, and its grace, and nobody keeps it open.
+NOT is_closed AND closes_at <= now()
   AND NOT EXISTS (
     SELECT FROM reopened_window
     WHERE reopened_window.meter_id = total.meter_id AND reopened_window.window_start = total.window_start)
+
+-- $is_open: Whether a slot is open, and of the meters and the tenant that are asked about.
+NOT is_closed AND closes_at IS NOT NULL AND meter_id = ANY (%(meter_ids)s)
+  AND (%(tenant_id)s::text IS NULL OR total.tenant_id = %(tenant_id)s)
+
+-- count_due: How many slots are to be closed now.
+SELECT count(*)
+FROM total
+WHERE $is_due
 
 -- lock_due: Lock all slots of some totals whose window is over and whose grace is, in the order that saves keep; those that are kept open by a person are left out.
 SELECT total.tenant_id, total.meter_id, total.window_start, total.group_key, total.slot
@@ -24,10 +31,7 @@ JOIN (
   FROM (
     SELECT tenant_id, meter_id, window_start, group_key
     FROM total
-    WHERE NOT is_closed AND closes_at <= now()
-      AND NOT EXISTS (
-        SELECT FROM reopened_window
-        WHERE reopened_window.meter_id = total.meter_id AND reopened_window.window_start = total.window_start)
+    WHERE $is_due
     ORDER BY closes_at
     LIMIT %(limit)s
   ) AS oldest
@@ -43,9 +47,7 @@ JOIN (
   FROM (
     SELECT total.tenant_id, meter_id, window_start, group_key
     FROM total JOIN meter USING (meter_id)
-    WHERE NOT is_closed AND closes_at IS NOT NULL AND window_start + window_length <= %(until)s
-      AND meter_id = ANY (%(meter_ids)s)
-      AND (%(tenant_id)s::text IS NULL OR total.tenant_id = %(tenant_id)s)
+    WHERE $is_open AND window_start + window_length <= %(until)s
     ORDER BY closes_at
     LIMIT %(limit)s
   ) AS oldest
@@ -122,16 +124,12 @@ RETURNING reopened_window.window_start
 -- count_ended: How many slots are of windows that ended by a moment, and open.
 SELECT count(*)
 FROM total JOIN meter USING (meter_id)
-WHERE NOT is_closed AND closes_at IS NOT NULL AND window_start + window_length <= %(until)s
-  AND meter_id = ANY (%(meter_ids)s)
-  AND (%(tenant_id)s::text IS NULL OR total.tenant_id = %(tenant_id)s)
+WHERE $is_open AND window_start + window_length <= %(until)s
 
 -- count_not_ended: How many totals are of windows that end after a moment.
 SELECT count(DISTINCT (total.tenant_id, meter_id, window_start, group_key))
 FROM total JOIN meter USING (meter_id)
-WHERE NOT is_closed AND closes_at IS NOT NULL AND window_start + window_length > %(until)s
-  AND meter_id = ANY (%(meter_ids)s)
-  AND (%(tenant_id)s::text IS NULL OR total.tenant_id = %(tenant_id)s)
+WHERE $is_open AND window_start + window_length > %(until)s
 
 -- window_of: The beginning of the window that a moment falls into, for one meter.
 SELECT date_bin(window_length, %(moment)s, timestamptz '0001-01-01 00:00:00+00')

@@ -19,11 +19,11 @@ from typing import TypeAlias
 import psycopg
 
 from processor.devstack.servers.children import Child, free_port
-from producers.publishers import Door
-from producers.publishers.kafka import KafkaDoor
+from producers.publishers import Publisher
+from producers.publishers.kafka import KafkaPublisher
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import Accepted, Publisher
-from producers.publishers.rabbitmq import AmqpDoor
+from producers.publishers.publish import AcceptedMessage, PublishRun
+from producers.publishers.rabbitmq import AmqpPublisher
 from tests.bench import events
 from tests.bench.contestants import ours
 from tests.bench.faults import LoadError
@@ -38,7 +38,7 @@ from tests.broker_servers.rabbitmq import Broker, RabbitQueue, program
 RABBITMQ, KAFKA = "RabbitMQ", "Kafka"
 WARM_UP = 1_000
 STUCK_S = 60.0
-Opening: TypeAlias = Callable[[str], AbstractContextManager[tuple[str, Door]]]
+Opening: TypeAlias = Callable[[str], AbstractContextManager[tuple[str, Publisher]]]
 """Makes a queue of this name for a while; gives its URL, and a door to it."""
 POLL_S = 0.02
 SESSION_S = 6
@@ -74,22 +74,22 @@ def _brokers(home: Path) -> Iterator[tuple[Broker | None, Tansu]]:
 
 
 @contextmanager
-def _rabbitmq(broker: Broker | None, name: str) -> Iterator[tuple[str, Door]]:
+def _rabbitmq(broker: Broker | None, name: str) -> Iterator[tuple[str, Publisher]]:
     assert broker is not None, "who is missing does not run"
     queue = RabbitQueue(broker.url, name)
     queue.make()
     try:
-        yield queue.source_url, AmqpDoor(queue.source_url)
+        yield queue.source_url, AmqpPublisher(queue.source_url)
     finally:
         queue.close()
 
 
 @contextmanager
-def _kafka(broker: Tansu, name: str) -> Iterator[tuple[str, Door]]:
+def _kafka(broker: Tansu, name: str) -> Iterator[tuple[str, Publisher]]:
     # A group of its own: Kafka would wait for a session's length for the members of the round before.
     topic = broker.topic(4, f"{name}-{next(_ROUNDS)}")
     url = broker.url(topic, group=topic)
-    yield url, KafkaDoor(url)
+    yield url, KafkaPublisher(url)
 
 
 def _drain(
@@ -98,10 +98,10 @@ def _drain(
     ground: Ground,
     messages: int,
 ) -> Figures:
-    with ground.arena(f"source-{tag(name)}") as made, queue(made.name) as (url, door):
+    with ground.arena(f"source-{tag(name)}") as made, queue(made.name) as (url, publisher):
         more = {"SOURCE_URL": url, "VISIBILITY_TIMEOUT_S": str(SESSION_S)}
         arena = dataclasses.replace(made, environment=made.environment | more)
-        _fill(door, WARM_UP + messages)
+        _fill(publisher, WARM_UP + messages)
         with running(ground, ours(), arena) as child:
             warm = _wait_for_rows(arena, child, WARM_UP)
             left = WARM_UP + messages - warm
@@ -122,18 +122,18 @@ def _drain(
     )
 
 
-def _fill(door: Door, count: int) -> None:
+def _fill(publisher: Publisher, count: int) -> None:
     text = events.template()
     outgoing = (
         Outgoing(events.body(number, text), message_id=f"order-{number:09d}", tenant_id="t", group="t")
         for number in range(count)
     )
     try:
-        accepted = sum(isinstance(one, Accepted) for one in Publisher(door).publish(outgoing))
+        accepted = sum(isinstance(one, AcceptedMessage) for one in PublishRun(publisher).publish(outgoing))
     finally:
-        door.close()
+        publisher.close()
     if accepted != count:
-        raise LoadError(f"{door.name} took {accepted} of {count} messages")
+        raise LoadError(f"{publisher.name} took {accepted} of {count} messages")
 
 
 def _used(ground: Ground, child: Child) -> tuple[float, float]:

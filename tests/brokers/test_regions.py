@@ -69,8 +69,6 @@ def test_an_endpoint_of_a_profile_in_another_region_is_refused(
     config = "[default]\nregion = us-east-1\nendpoint_url = https://sqs.eu-west-1.amazonaws.com\n"
     (tmp_path / "config").write_text(config, encoding="utf-8")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    # Another test's would have read its profile already.
-    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
 
     with pytest.raises(SettingsError, match=r"us-east-1, and the endpoint of the AWS profile says eu-west-1"):
         _MAKERS[maker](Settings.load(sqs_queue_url=QUEUE))

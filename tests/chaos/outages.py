@@ -16,7 +16,7 @@ _RECEIVES_MAX = 3
 """Of one message, where no process ends: one, and what a machine out of breath lets slip."""
 
 _RECEIVES_BEFORE_DLQ = 10
-"""The fewest that the runbook allows for."""
+"""The fewest that docs/howto/sqs-on-aws.md allows for."""
 
 
 def all_say(field: Field, *words: str) -> bool:

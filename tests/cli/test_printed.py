@@ -13,6 +13,7 @@ from typing import Any
 import click
 import psycopg
 import pytest
+from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -289,3 +290,15 @@ def test_what_a_gateway_refuses_is_said_without_what_a_terminal_obeys() -> None:
     assert_plain(body)
     assert json.loads(body)["errors"][0]["pointer"] == odd
     assert_plain(status_words(refusal))
+
+
+def test_the_commands_of_the_core_are_listed_before_those_of_what_hangs_on_it() -> None:
+    listed = CliRunner().invoke(cli, ["--help"], prog_name="processor").stdout.partition("Options:")[2]
+
+    sections = re.findall(r"^([A-Z][A-Za-z-]+):\n((?:  .*\n)+)", listed, re.MULTILINE)
+    commands = {title: re.findall(r"^  ([a-z]+) ", lines, re.MULTILINE) for title, lines in sections}
+
+    assert list(commands) == ["Core", "Usage", "Hand-over", "Gateway", "Development"]
+    assert {"migrate", "run", "tenant", "schema", "rejection", "audit"} <= set(commands["Core"])
+    assert commands["Hand-over"] == ["dispatch"]
+    assert sorted(name for names in commands.values() for name in names) == sorted(cli.commands)

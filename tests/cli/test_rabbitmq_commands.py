@@ -7,17 +7,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from processor.brokers.rabbitmq_ids import base_of
 from processor.check import Finding
 from processor.check.exposure import require_unguessable
 from processor.devstack.servers.children import free_port
 from processor.errors import SettingsError
 from processor.settings import Settings
+from processor.wire.hand_overs import base_of
 from processor.wiring.commands import list_dead_letters, run_audit, run_check
 from processor.wiring.sources import open_source
 from producers.publishers import CallFailed
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.rabbitmq import AmqpDoor
+from producers.publishers.rabbitmq import AmqpPublisher
 from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.conformance.test_source import settled
 from tests.fixtures.check import problems
@@ -142,27 +142,29 @@ def test_a_routing_key_is_nothing_to_another_broker() -> None:
     )
 
     with pytest.raises(SettingsError, match="only RabbitMQ has routing keys"):
-        open_source(settings, list)
+        open_source(settings, list, threading.Event())
 
 
 # ── the producers' door ───────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
-def door(rabbitmq_queue: RabbitQueue) -> Iterator[AmqpDoor]:
-    door = AmqpDoor(rabbitmq_queue.source_url)
-    yield door
-    door.close()
+def publisher(rabbitmq_queue: RabbitQueue) -> Iterator[AmqpPublisher]:
+    publisher = AmqpPublisher(rabbitmq_queue.source_url)
+    yield publisher
+    publisher.close()
 
 
-def test_the_door_names_deliveries_as_the_source_does(rabbitmq_queue: RabbitQueue, door: AmqpDoor) -> None:
+def test_the_door_names_deliveries_as_the_source_does(
+    rabbitmq_queue: RabbitQueue, publisher: AmqpPublisher
+) -> None:
     batch = {
         0: Outgoing('{"a": "é"}', {"tenant_id": "acme"}, message_id="m1"),
         3: Outgoing("\ud800 no text", message_id="x" * 300),
         4: Outgoing("{}", message_id=None),
     }
 
-    answer = door.send(batch)
+    answer = publisher.send(batch)
 
     source = a_rabbitmq_source(rabbitmq_queue)
     taken = take(source, 3)
@@ -172,25 +174,25 @@ def test_the_door_names_deliveries_as_the_source_does(rabbitmq_queue: RabbitQueu
     source.close()
 
 
-def test_what_amqp_has_no_room_for_is_refused_and_its_neighbours_are_not(door: AmqpDoor) -> None:
+def test_what_amqp_has_no_room_for_is_refused_and_its_neighbours_are_not(publisher: AmqpPublisher) -> None:
     batch = {
         0: Outgoing("{}", {"n" * 300: "v"}),
         1: Outgoing("{}", {"n": "v" * 200_000}),
         2: Outgoing("{}", {"n": "v"}),
     }
 
-    answer = door.send(batch)
+    answer = publisher.send(batch)
 
     assert answer.refused.keys() == {0, 1}
     assert answer.accepted.keys() == {2}
 
 
-def test_several_threads_send_at_once(rabbitmq_queue: RabbitQueue, door: AmqpDoor) -> None:
+def test_several_threads_send_at_once(rabbitmq_queue: RabbitQueue, publisher: AmqpPublisher) -> None:
     accepted: list[str] = []
 
     def send() -> None:
         for _ in range(5):
-            accepted.extend(door.send({0: Outgoing("{}"), 1: Outgoing("{}")}).accepted.values())
+            accepted.extend(publisher.send({0: Outgoing("{}"), 1: Outgoing("{}")}).accepted.values())
 
     threads = [threading.Thread(target=send, daemon=True) for _ in range(4)]
     for thread in threads:
@@ -203,20 +205,20 @@ def test_several_threads_send_at_once(rabbitmq_queue: RabbitQueue, door: AmqpDoo
 
 
 def test_a_queue_that_is_missing_is_no_outage(rabbitmq_queue: RabbitQueue) -> None:
-    door = AmqpDoor(f"{rabbitmq_queue.url}?queue=nowhere")
+    publisher = AmqpPublisher(f"{rabbitmq_queue.url}?queue=nowhere")
 
     with pytest.raises(SettingsError, match="has no queue"):
-        door.send({0: Outgoing("{}")})
-    door.close()
+        publisher.send({0: Outgoing("{}")})
+    publisher.close()
 
 
 def test_a_broker_that_is_away_is_an_outage_and_a_wrong_password_is_none(rabbitmq_queue: RabbitQueue) -> None:
     broker = rabbitmq_queue.url.rpartition("@")[2].partition("/")[0]
 
     with pytest.raises(CallFailed) as raised:
-        AmqpDoor(f"amqp://127.0.0.1:{free_port()}/?queue=q").send({0: Outgoing("{}")})
+        AmqpPublisher(f"amqp://127.0.0.1:{free_port()}/?queue=q").send({0: Outgoing("{}")})
     with pytest.raises(SettingsError, match="refuses the user"):
-        AmqpDoor(f"amqp://guest:hunter2@{broker}/?queue=q").send({0: Outgoing("{}")})
+        AmqpPublisher(f"amqp://guest:hunter2@{broker}/?queue=q").send({0: Outgoing("{}")})
 
     assert raised.value.outage
 
@@ -224,12 +226,12 @@ def test_a_broker_that_is_away_is_an_outage_and_a_wrong_password_is_none(rabbitm
 def test_a_full_queue_takes_more_later(rabbitmq_queue: RabbitQueue) -> None:
     full = RabbitQueue(rabbitmq_queue.url, f"{rabbitmq_queue.name}-full", "classic")
     full.make(**{"x-max-length": 1, "x-overflow": "reject-publish"})
-    door = AmqpDoor(full.source_url)
+    publisher = AmqpPublisher(full.source_url)
 
-    answer = door.send({place: Outgoing("{}") for place in range(4)})
+    answer = publisher.send({place: Outgoing("{}") for place in range(4)})
 
     assert answer.accepted
     assert answer.again
     assert not answer.refused
-    door.close()
+    publisher.close()
     full.close()

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from pika import BasicProperties
 
-from processor.brokers.rabbitmq_ids import attributes_of, base_of, delivery_base
+from processor.brokers.rabbitmq_ids import attributes_of, delivery_base
 from processor.devstack.servers.children import free_port
 from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import SourceUnavailable
@@ -32,6 +32,7 @@ from processor.sources.quarantine import QuarantineSource, RejectionSelection
 from processor.sources.rabbitmq.source import RabbitMqSource
 from processor.sources.sqs.source import SqsSource
 from processor.wire.formats import Attribute
+from processor.wire.hand_overs import base_of
 from tests.broker_servers.kafka import Mock, send_with_header
 from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.builders import a_body
@@ -301,19 +302,18 @@ def test_an_empty_queue_gives_an_empty_list_after_the_wait(queue: Queue) -> None
 
     assert queue.source.receive(10, 1) == []
 
-    assert 0.8 < time.monotonic() - began < 10
+    assert time.monotonic() - began > 0.8
 
 
 def test_a_wait_ends_with_the_first_message(queue: Queue) -> None:
     with ThreadPoolExecutor(1) as pool:
-        began = time.monotonic()
-        received = pool.submit(queue.source.receive, 10, 10)
+        received = pool.submit(queue.source.receive, 10, 20)
         sent_id = queue.put()
 
-        [delivery] = received.result(PATIENCE_S)
+        # Before its wait is over.
+        [delivery] = received.result(PATIENCE_S / 2)
 
     assert name_of(delivery) == sent_id
-    assert time.monotonic() - began < 8
 
 
 # ── ours for a while ──────────────────────────────────────────────────────────────────────────────────

@@ -211,6 +211,46 @@ def test_a_reader_who_stays_keeps_a_migration_waiting_and_no_save(
     assert migrate(db) == ["9000_alters"]
 
 
+def of_before(db: Db, count: int = 22) -> None:
+    """Make the books say what they said before there was a baseline, of the first so many files."""
+    db.execute("DELETE FROM migration")
+    for line in BEFORE.splitlines()[:count]:
+        values = line.split()
+        db.execute(
+            "INSERT INTO migration (number, name, checksum, breaks_older_code) VALUES (%s, %s, %s, false)",
+            values,
+        )
+
+
+def test_a_database_at_the_end_of_the_history_before_is_taken_over_as_it_is(saver: Saver, db: Db) -> None:
+    """`processor migrate` of that history and the baseline make the same tables."""
+    saver.save(a_delivery(id="o-1"))
+    before = _shape(db)
+    of_before(db)
+    with pytest.raises(MigrationsPending, match="run: processor migrate"):
+        require_current(db)
+
+    assert migrate(db) == []
+
+    found = require_current(db)
+    assert (found.pending, found.unknown, found.edited) == ((), (), ())
+    assert _shape(db) == before
+    assert saver.outcomes(a_delivery(id="o-1")) == ["duplicate"]
+
+
+def test_a_database_in_the_middle_of_the_history_before_is_left_alone_and_told_what_to_do(db: Db) -> None:
+    of_before(db, 15)
+
+    with pytest.raises(StoreFault) as error:
+        migrate(db)
+
+    assert str(error.value) == (
+        "the tables are of an older history of migrations, at 0014_meter_text; expected its end, "
+        "0021_schema_choices: run `processor migrate` of the last code with that history, then this one"
+    )
+    assert db.execute("SELECT count(*) FROM migration").fetchone() == (15,)
+
+
 def test_what_was_applied_is_in_the_books_with_its_checksum(db: Db) -> None:
     for migration in known_migrations():
         row = db.execute(
@@ -259,4 +299,29 @@ UNION ALL
 SELECT table_name || '-' || grantee, privilege_type
 FROM information_schema.role_table_grants WHERE table_schema = 'public'
 ORDER BY 1, 2
+"""
+
+BEFORE = """\
+0 migration b2efc515e239a779df5c6176f0002c85a157491cdd295b1b981b22190372eb6d
+1 registry 894f45e3b0fb34a8cd43d920f26066f8a3601f9426e55dd718b9f0b02f755eff
+2 messages 0660e4703821a05fac22bccc4b25efe32934f748f97cd64b16e250137df3a3d7
+3 roles 1a2f36eefb9dd278fc20ea710f7fd010eaea5a19b155d6cc3fa7756d19ca53e6
+4 retention c72994943e3e06cc049192d714e9e19ba8b81a44bedeb93132b34d0fd0453a0e
+5 tenant_walls f72a6f1a85372a2e7083dcb301aff095867ec0a27641fd656ff8e8dd36d52e78
+6 meters e12de2949fe56ca41879188393a8a67dfce53962f873a0bf34caeea1b4c9af28
+7 api_keys 153b5648673d78fb8792cd4774eb8f0a1d1c8f5c86dc1a05a41dd610181ff1e7
+8 first_outcome c17f18a9c429587809332cbcc18fe8fb10a9359410285820b6438653d109cf36
+9 attempt ea3850abc2af3631b609b13b662951179202d24186cf8bd44daffd73aa15fe15
+10 line_keys 52fb34be0c50c6f599e75b7b41aefd9ad2cb539218bbe1a9a620482bd20bdec4
+11 unsettled 869f84fc04fd68f63cc3bd6cfb96f284a1881bd21fdb065a4d8be2a08a7bd986
+12 queue 06506a6acc6fbd5229e908d4e468c0134a575d74ad1837e04ce9c55eb1c6d0db
+13 rejection_rule 8c08a3b2d3c368c0e1493138224efd8e4a9faa8051da3866642612ef3110a87a
+14 meter_text 34e108150570d58ef67ed66ac4ff26a67975eb021735b5750f4408709294710d
+15 removed_noise 09a59648f817f8c5f6c56583f83bc9567685c7b53bad20c7b3fb0cc7aeae9935
+16 locks 359c2fd9bb83136e03a914d16db7945326db48f4287ac2aa41d840a86fa4b59a
+17 least_rights 5f61e0f5c084e862adaa04be22ef4bf85427f73edab0e6ac117c5b6bcdf991d2
+18 public_rights ea082271cbe3a3e1030097cefc6d91346073d6c356dbb3ed48175f86b0dbc218
+19 key_rights 0403d9e5819fd7e95aa1943b270f2fa288b1efc94711c83f56a212fa003b0b81
+20 rejection_room e1b93427a7a2da9273d9303270b8fafe140d17f9a89dbb268b3522eebf52d6c3
+21 schema_choices 4a7b8d131aa7e02ae6a5addf95e445f2f44d512479ede58017c6ab85ef19a28d
 """

@@ -18,7 +18,7 @@ from producers.gateway.effort import ITEM
 from producers.gateway.intake import BREATH_WEIGHT, QueueIntake
 from producers.gateway.items import Caller, Item, Why
 from producers.gateway.queue.gather import Gather
-from producers.gateway.reading import Reading
+from producers.gateway.reading import EventReader
 from tests.fixtures.database import Saver
 from tests.gateway.taking import (
     a_pulse,
@@ -250,9 +250,9 @@ def test_items_of_many_requests_share_calls_of_ten(
 def test_a_long_request_gets_all_its_words_even_if_the_first_ones_come_early(
     queue_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, many = Reading.read, 2 * BREATH_WEIGHT // ITEM
+    read, many = EventReader.read, 2 * BREATH_WEIGHT // ITEM
 
-    def late(reading: Reading, item: Item, *more: Any) -> Any:
+    def late(reading: EventReader, item: Item, *more: Any) -> Any:
         if item.body.startswith(b"nonsense"):
             wait_until(lambda: sum(answered) >= many, "what was read so far is answered")
         return read(reading, item, *more)
@@ -263,7 +263,7 @@ def test_a_long_request_gets_all_its_words_even_if_the_first_ones_come_early(
 
     answered: list[int] = []
     sent = Gather._sent
-    monkeypatch.setattr(Reading, "read", late)
+    monkeypatch.setattr(EventReader, "read", late)
     monkeypatch.setattr(Gather, "_sent", noted)
 
     async def take() -> list[Any]:
@@ -316,7 +316,7 @@ def test_what_is_beyond_the_room_is_refused_at_once_and_keeps_its_quota(queue_se
     # One place is left to the others.
     assert words(found) == ["taken"] * 9 + ["over_quota"] * 3 + ["taken", "over_quota"]
     assert [found[9].detail, found[9].retry_after_s] == [
-        "the gateway is full; nothing of this event was kept",
+        "the gateway is at capacity; this event was not kept",
         1,
     ]
     assert found[13].retry_after_s == 1000

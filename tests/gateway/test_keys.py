@@ -2,11 +2,9 @@
 
 import asyncio
 import logging
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,16 +13,13 @@ import pytest
 
 from processor.check.keys import look_at_keys
 from processor.check.roles import missing_rights, wanted_by
-from processor.database import migrations
-from processor.database.migrations import migrate
-from processor.database.queries import sql_folder
 from processor.errors import SettingsError
 from processor.operations import registry
 from processor.settings import Settings
 from processor.wire.api_key import new_key, read_key
 from processor.wire.sender_rights import EVERYTHING, NEITHER, Rights
 from producers.gateway.items import Caller, Refusal, Why
-from producers.gateway.keys import STALE_AFTER_S, DatabaseKeys, OpenDoor
+from producers.gateway.keys import STALE_AFTER_S, DatabaseKeys, NoKeys
 from producers.gateway.opening import open_keys
 from tests.chaos.traffic.tcp_proxy import TcpProxy
 from tests.fixtures.database import LogIn, login_of
@@ -286,39 +281,25 @@ def test_a_key_stays_what_it_is_and_revoked(change: str, db: Db) -> None:
     db.execute("UPDATE api_key SET name = 'another name'")
 
 
-def test_keys_from_before_there_were_rights_do_what_they_could_and_check_names_them(
-    server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_keys_with_all_rights_and_one_round_do_what_they_may_and_check_names_them(
+    db: Db, database_url: str
 ) -> None:
-    shutil.copytree(sql_folder(), tmp_path / "sql")
-    folder = tmp_path / "sql/migrations"
-    later = [path.name for path in folder.iterdir() if path.name >= "0019"]
-    monkeypatch.setattr(migrations, "sql_folder", lambda: tmp_path / "sql")
-    for name in later:
-        (folder / name).rename(tmp_path / name)
-    with psycopg.connect(server_url, autocommit=True) as admin:
-        admin.execute("CREATE DATABASE of_old_keys TEMPLATE template0")
-    url = urlsplit(server_url)._replace(path="/of_old_keys").geturl()
-    try:
-        with psycopg.connect(url, autocommit=True) as old:
-            migrate(old)
-            registry.add_tenant(old, "acme")
-            key, kept = new_key()
-            row = (kept.key_id, sha256(key.split("_", 2)[2].encode()).digest())
-            old.execute("INSERT INTO api_key (key_id, tenant_id, digest) VALUES (%s, 'acme', %s)", row)
-            for name in later:
-                (tmp_path / name).rename(folder / name)
-            migrate(old)
-            _, newer = registry.add_key(old, "acme")
-            finding = look_at_keys(old)
+    registry.add_tenant(db, "initech")
+    key, kept = new_key()
+    row = (kept.key_id, sha256(key.split("_", 2)[2].encode()).digest())
+    db.execute(
+        "INSERT INTO api_key (key_id, tenant_id, digest, may_void, may_correct)"
+        " VALUES (%s, 'initech', %s, true, true)",
+        row,
+    )
+    _, newer = registry.add_key(db, "initech")
+    finding = look_at_keys(db)
 
-        async def work() -> list[Caller | Refusal]:
-            async with keys_of(url) as keys:
-                return [await keys.caller(one) for one in (key, newer)]
+    async def work() -> list[Caller | Refusal]:
+        async with keys_of(database_url) as keys:
+            return [await keys.caller(one) for one in (key, newer)]
 
-        before, after = run(work())
-    finally:
-        with psycopg.connect(server_url, autocommit=True) as admin:
-            admin.execute("DROP DATABASE of_old_keys WITH (FORCE)")
+    before, after = run(work())
 
     assert isinstance(before, Caller)
     assert isinstance(after, Caller)
@@ -345,7 +326,7 @@ def test_check_has_no_word_on_keys_of_their_own_producers(db: Db) -> None:
 def test_with_keys_off_anybody_may_be_any_tenant(settings: Settings) -> None:
     keys = open_keys(settings.model_copy(update={"gateway_keys": "off", "database_url": None}))
 
-    assert isinstance(keys, OpenDoor)
+    assert isinstance(keys, NoKeys)
     assert run(keys.caller(None)) == Caller(None, rights=EVERYTHING)
     assert run(keys.ready()) == ""
 

@@ -7,24 +7,26 @@ from pathlib import Path
 import pytest
 import trustme
 
-from processor.brokers.fast_sqs.http import HttpResponse, HttpTimeout, HttpTrouble
+from processor.brokers.http_client import HttpResponse, HttpTimeout, HttpTrouble
 from processor.settings import Settings
 from producers.gateway.items import Caller
 from producers.gateway.opening import open_intake
 from producers.gateway.queue import fast_sqs
 from producers.gateway.queue.fast_sqs import LeanSenders
-from producers.gateway.queue.posting import Endpoint
+from producers.gateway.queue.posting import AsyncEndpoint
 from producers.gateway.queue.sending import Senders
 from tests.gateway.taking import an_intake, an_item, run, taken, words
 from tests.rig import wait_until
 from tests.scripted_server import CLOSE, SILENCE, ScriptedServer, an_answer, an_error
 
-READ_TIMEOUT_S = 0.3
+READ_TIMEOUT_S = 20
 NOT_WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\nConnection: close\r\n\r\n{"
 
 
-async def post(server: ScriptedServer, count: int = 1, ca_file: str = "") -> list[HttpResponse]:
-    endpoint = Endpoint(server.url, connect_timeout_s=1, read_timeout_s=READ_TIMEOUT_S, ca_file=ca_file)
+async def post(
+    server: ScriptedServer, count: int = 1, ca_file: str = "", read_timeout_s: float = READ_TIMEOUT_S
+) -> list[HttpResponse]:
+    endpoint = AsyncEndpoint(server.url, connect_timeout_s=20, read_timeout_s=read_timeout_s, ca_file=ca_file)
     try:
         return [await endpoint.post([("host", "localhost")], b"{}") for _ in range(count)]
     finally:
@@ -41,7 +43,7 @@ def test_one_connection_serves_many_calls() -> None:
 
 def test_calls_at_once_have_a_connection_each() -> None:
     async def both(server: ScriptedServer) -> None:
-        endpoint = Endpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file="")
+        endpoint = AsyncEndpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file="")
         await asyncio.gather(endpoint.post([], b"{}"), endpoint.post([], b"{}"))
         await asyncio.gather(endpoint.post([], b"{}"), endpoint.post([], b"{}"))
         endpoint.close()
@@ -54,7 +56,7 @@ def test_calls_at_once_have_a_connection_each() -> None:
 
 def test_a_connection_that_the_server_wants_closed_or_has_closed_is_not_used_again() -> None:
     async def twice(server: ScriptedServer) -> None:
-        endpoint = Endpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file="")
+        endpoint = AsyncEndpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file="")
         await endpoint.post([], b"{}")
         await endpoint.post([], b"{}")
         server.hang_up()
@@ -77,7 +79,7 @@ def test_an_answer_that_is_none_is_trouble(answer: bytes) -> None:
 
 def test_silence_ends_in_time() -> None:
     with ScriptedServer(SILENCE) as server, pytest.raises(HttpTimeout):
-        run(post(server))
+        run(post(server, read_timeout_s=0.2))
 
 
 def test_nobody_there_is_trouble() -> None:
@@ -109,7 +111,7 @@ def test_after_ten_calls_that_boto3_could_make_and_we_could_not_it_makes_them_al
         async with an_intake(queue_settings) as intake:
             senders = intake._senders
             assert isinstance(senders, LeanSenders)
-            senders._endpoint = Endpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file="")
+            senders._endpoint = AsyncEndpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file="")
             for _ in range(fast_sqs.STRIKES_MAX + 3):
                 taken(await intake.take([an_item()], Caller()))
 
@@ -127,7 +129,7 @@ def test_a_call_that_works_again_wipes_the_strikes(queue_settings: Settings) -> 
             assert isinstance(senders, LeanSenders)
             good, bad = (
                 senders._endpoint,
-                Endpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file=""),
+                AsyncEndpoint(server.url, connect_timeout_s=1, read_timeout_s=1, ca_file=""),
             )
             for endpoint in [*[bad] * (fast_sqs.STRIKES_MAX - 1), good, bad]:
                 senders._endpoint = endpoint

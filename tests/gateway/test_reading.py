@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from processor.wire.formats import Envelope, decode
 from producers.gateway.items import Caller, Item, Refusal, Why
-from producers.gateway.reading import Reading, trace_of
+from producers.gateway.reading import EventReader, trace_of
 from tests.wire.test_strict_json import few, separators, text_of, values
 
 LIMITS: Any = {"depth_max": 20, "values_max": 1000}
 BODY_BYTES_MAX = 5000
-READING = Reading(body_bytes_max=BODY_BYTES_MAX, fifo=False, **LIMITS)
+READING = EventReader(body_bytes_max=BODY_BYTES_MAX, fifo=False, **LIMITS)
 
 # Those that mean something in one format or another come up often.
 names = st.text(min_size=1, max_size=12) | st.sampled_from(

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from processor.wire.formats import Envelope, decode
 from processor.wire.sender_rights import EventMeaning, Rights
 from producers.gateway.items import Caller, Item, Refusal, Why
-from producers.gateway.reading import Reading
+from producers.gateway.reading import EventReader
 
 LIMITS: Any = {"depth_max": 20, "values_max": 1000}
-READING = Reading(body_bytes_max=10_000, fifo=False, **LIMITS)
+READING = EventReader(body_bytes_max=10_000, fifo=False, **LIMITS)
 GROUND = EventMeaning.of(
     [("created", 1)], [("pulse", None, "/used_amount"), ("order.created", "globex", "/used_amount")]
 )

@@ -29,7 +29,7 @@ from tests.fixtures.usage import (
 from tests.rig import wait_until
 
 Db = psycopg.Connection[Any]
-RUNBOOK = Path(__file__).resolve().parents[2] / "deployments" / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "backup-and-restore.md"
 
 pytestmark = pytest.mark.usefixtures("pulses")
 
@@ -53,8 +53,8 @@ def assert_sums_are_right(database_url: str, receiver: Receiver) -> None:
 
 
 def commands_of_the_page() -> list[list[str]]:
-    section = RUNBOOK.read_text(encoding="utf-8").split("### Restoring to a moment T")[1]
-    page = section.split("**After a failover**")[0]
+    section = PAGE.read_text(encoding="utf-8").split("\n## Restore to a moment T\n")[1]
+    page = section.split("\n## ")[0]
     return [found.split() for found in re.findall(r"^ +processor ([a-z].*)$", page, re.MULTILINE)]
 
 

@@ -22,7 +22,7 @@ KEYS = ["one", "two"]
 
 def meant(status: int, said: Any = b"", **headers: str) -> Answer:
     body = said if isinstance(said, bytes) else json.dumps(said).encode()
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    named = {name.replace("_", "-").lower(): value for name, value in headers.items()}
     return meaning(status, named, body, 1000, KEYS)
 
 

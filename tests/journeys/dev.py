@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -43,3 +44,30 @@ def running(directory: Path, command: str = ".venv/bin/processor dev --env-file 
         dev.send_signal(signal.SIGINT)
         code = dev.wait(60)
     assert code == 0
+
+
+def on_a_screen(script: str, directory: Path) -> tuple[int, str]:
+    """Run it in a terminal of 80 columns; gives its exit code and what stands on the screen."""
+    shell = environment() | {
+        "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}",
+        "COLUMNS": "80",
+        "TERM": "dumb",
+    }
+    ours, its = pty.openpty()
+    with subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=directory,
+        env=shell,
+        stdin=subprocess.DEVNULL,
+        stdout=its,
+        stderr=its,
+    ) as running:
+        os.close(its)
+        shown = b""
+        # Linux says by an error that nobody has the other end any more.
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 4096):
+                shown += part
+        os.close(ours)
+    lines = shown.decode().replace("\r\n", "\n").split("\n")
+    return running.returncode, "\n".join(line.rstrip() for line in lines)

@@ -27,20 +27,20 @@ BAD_SHARES = ("--invalid", "0.1", "--duplicates", "0.05")
 
 
 @contextlib.contextmanager
-def a_gateway(rig: Rig, door: str = "http") -> Iterator[str]:
+def a_gateway(rig: Rig, publisher: str = "http") -> Iterator[str]:
     """A gateway without keys before the rig's queue; gives what --url is to be."""
     port, probes_port = free_port(), free_port()
     probes = {"HTTP_PORT": str(probes_port), "GATEWAY_PROBES_PORT": str(probes_port)}
     with (rig.directory / "gateway.log").open("ab") as log:
         gateway = subprocess.Popen(
-            [sys.executable, "-m", "producers", "gateway", door, "--port", str(port)],
+            [sys.executable, "-m", "producers", "gateway", publisher, "--port", str(port)],
             env=rig.environment() | {"GATEWAY_KEYS": "off"} | probes,
             stderr=log,
         )
-    asked_port = port if door == "http" else probes_port
+    asked_port = port if publisher == "http" else probes_port
     try:
         wait_until(lambda: answers(f"http://127.0.0.1:{asked_port}/readyz"), "the gateway is ready")
-        yield f"http://127.0.0.1:{port}" if door == "http" else f"127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}" if publisher == "http" else f"127.0.0.1:{port}"
     finally:
         gateway.send_signal(signal.SIGTERM)
         assert gateway.wait(30) == 0
@@ -85,12 +85,12 @@ def rows(rig: Rig, query: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("door", ["http", "grpc"])
-def test_what_goes_in_by_a_gateway_is_what_goes_in_by_sqs(rig: Rig, door: str) -> None:
+def test_what_goes_in_by_a_gateway_is_what_goes_in_by_sqs(rig: Rig, publisher: str) -> None:
     rig.start_processor()
     by_sqs_code, by_sqs = fake(rig, seed=1)
-    with a_gateway(rig, door) as url:
-        by_gateway_code, by_gateway = fake(rig, "--to", door, "--url", url, seed=2)
-        again_code, again = fake(rig, "--to", door, "--url", url, seed=1)
+    with a_gateway(rig, publisher) as url:
+        by_gateway_code, by_gateway = fake(rig, "--to", publisher, "--url", url, seed=2)
+        again_code, again = fake(rig, "--to", publisher, "--url", url, seed=1)
 
     report = audited(rig)
     assert report.holds, report.text()
@@ -174,7 +174,7 @@ def test_a_password_on_the_command_line_is_refused() -> None:
         (("--to", "http"), "--to http needs --url"),
         (("--to", "grpc"), "--to grpc needs --url"),
         (("--to", "kafka"), "SOURCE_URL"),
-        (("--to", "amqp", "--url", "kafka://h/t"), "two kinds of broker"),
+        (("--to", "amqp", "--url", "kafka://h/t"), "name different brokers"),
         (("--to", "http", "--url", "http://127.0.0.1:1/x?y"), "expected http://HOST:PORT"),
     ],
 )

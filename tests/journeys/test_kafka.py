@@ -21,10 +21,10 @@ from processor.devstack.seed import seed
 from processor.operations.audit import audit
 from processor.sources.kafka.source import queue_depth
 from processor.wire.manifest import ManifestLine, ManifestWriter, State
-from producers.fake.messages import Plan, fake_messages
-from producers.publishers.kafka import KafkaDoor
+from producers.fake.messages import FakePlan, fake_messages
+from producers.publishers.kafka import KafkaPublisher
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import Accepted, Publisher
+from producers.publishers.publish import AcceptedMessage, PublishRun
 from tests.broker_servers.kafka import Mock, Tansu
 from tests.fixtures.database import books
 from tests.rig import wait_until
@@ -44,11 +44,13 @@ def settings(database_url: str, source_url: str) -> dict[str, str]:
 
 
 def send(url: str, messages: Iterable[Outgoing]) -> int:
-    door = KafkaDoor(url)
+    publisher = KafkaPublisher(url)
     try:
-        return sum(isinstance(receipt, Accepted) for receipt in Publisher(door).publish(messages))
+        return sum(
+            isinstance(receipt, AcceptedMessage) for receipt in PublishRun(publisher).publish(messages)
+        )
     finally:
-        door.close()
+        publisher.close()
 
 
 def test_pulses_of_a_topic_come_out_as_sums(
@@ -137,7 +139,7 @@ def test_nothing_is_lost_or_counted_twice_while_members_join_leave_and_are_kille
 
 def _send_noted(kafka: Mock, topic: str, seed_number: int, manifest: Path) -> None:
     """Send fake events to partitions by chance, noted as a publisher notes them."""
-    messages = list(fake_messages(Plan(EVENTS, seed=seed_number, invalid=0.05, duplicates=0.05)))
+    messages = list(fake_messages(FakePlan(EVENTS, seed=seed_number, invalid=0.05, duplicates=0.05)))
     partition = random.Random(seed_number).randrange
     with ManifestWriter(manifest) as writer:
         for start in range(0, len(messages), 50):

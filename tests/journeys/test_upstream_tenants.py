@@ -1,4 +1,4 @@
-"""The recipes for tenants that are born upstream, word for word."""
+"""The recipes for tenants that another platform creates, word for word."""
 
 import os
 import re
@@ -16,9 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _recipes() -> list[str]:
-    page = (ROOT / "deployments/README.md").read_text(encoding="utf-8")
-    section = page.split("\n### Tenants that are born upstream\n")[1].split("\n### ")[0]
-    return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    page = (ROOT / "docs/howto/upstream-tenants.md").read_text(encoding="utf-8")
+    return re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
 
 
 def _run(script: str, database_url: str, folder: Path) -> str:

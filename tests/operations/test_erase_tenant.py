@@ -1,4 +1,4 @@
-"""`sql/erase_tenant.sql`, as the runbook has it typed: nothing of a tenant is left, and the books add up."""
+"""`sql/erase_tenant.sql`, typed as its page has it: nothing of a tenant is left, and the books add up."""
 
 import subprocess
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""The page for those who come from other systems: its commands as they stand, with clients as theirs are."""
+"""The pages of `docs/howto/coming-from`: their commands as they stand, with clients as theirs are."""
 
 import json
 import os
@@ -23,16 +23,17 @@ from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.fixtures.database import _at
 from tests.journeys import dev
 
-PAGE = dev.ROOT / "deployments" / "coming-from.md"
+PAGES = dev.ROOT / "docs" / "howto" / "coming-from"
 HTTP_CONNECTIONS = 3000
 AWS = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 Rows = list[tuple[Any, ...]]
 
 
 def scripts(heading: str) -> list[str]:
-    """The blocks of commands below a heading."""
-    section = PAGE.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    """The blocks of commands of the page with this title."""
+    texts = [page.read_text(encoding="utf-8") for page in PAGES.glob("*.md")]
+    [text] = [text for text in texts if text.startswith(f"# {heading}\n")]
+    return re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
 
 
 @dataclass

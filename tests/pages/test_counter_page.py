@@ -15,7 +15,7 @@ from tests.journeys import dev
 
 pytestmark = pytest.mark.xdist_group("rabbitmq")
 
-PAGE = dev.ROOT / "docs/counter.md"
+PAGE = dev.ROOT / "docs/howto/counter.md"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The page of the doors, typed word for word: one event by each door, and all of them in one table."""
+"""The page on sending events, typed word for word: one event by each way, and all of them in one table."""
 
 import re
 import subprocess
@@ -16,13 +16,13 @@ from tests.journeys import dev
 # `processor dev` wants the port that awslocal looks at, and there is one.
 pytestmark = pytest.mark.xdist_group("port 4566")
 
-PAGE = dev.ROOT / "producers/README.md"
+PAGE = dev.ROOT / "docs/howto/send-events.md"
 
 
 def test_one_event_by_each_door_comes_out_in_the_same_table(
     tmp_path: Path, rabbitmq_queue: RabbitQueue, kafka: Mock
 ) -> None:
-    section = PAGE.read_text().partition("## One event by each")[2].partition("\n## ")[0]
+    section = PAGE.read_text().partition("## One event by each way")[2].partition("\n## ")[0]
     script = "\n".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL))
     http, grpc = str(free_port()), str(free_port())
     for written, ours in (("8090", http), ("50051", grpc)):

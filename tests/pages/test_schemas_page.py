@@ -1,11 +1,6 @@
-"""The page of schemas, typed word for word beside `processor dev`: it prints what the page shows."""
+"""The pages of schemas, typed word for word beside `processor dev`: they print what they show."""
 
-import contextlib
-import os
-import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +11,13 @@ from tests.journeys import dev
 # `processor dev` wants the port that awslocal looks at, and there is one.
 pytestmark = pytest.mark.xdist_group("port 4566")
 
-PAGE = (dev.ROOT / "docs/schemas.md").read_text(encoding="utf-8")
+PAGES = [
+    (dev.ROOT / "docs" / "howto" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("tenants-and-schemas", "change-a-schema", "test-events-in-ci")
+]
+"""In the order in which they are typed: each goes on where the one before ends."""
+
+PAGE = "\n".join(PAGES)
 BLOCK = re.compile(r"```sh\n(.*?)```(?:\n+```\n(.*?)```)?", re.DOTALL)
 """What is typed, and what it shows."""
 
@@ -33,39 +34,12 @@ def at_any_moment(text: str) -> list[str]:
     return sorted(MOMENT.sub("MOMENT", text).splitlines())
 
 
-def on_a_screen(script: str, directory: Path) -> tuple[int, str]:
-    """Run it in a terminal of 80 columns; gives its exit code and what stands on the screen."""
-    environment = dev.environment() | {
-        "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}",
-        "COLUMNS": "80",
-        "TERM": "dumb",
-    }
-    ours, its = pty.openpty()
-    with subprocess.Popen(
-        ["bash", "-c", script],
-        cwd=directory,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=its,
-        stderr=its,
-    ) as running:
-        os.close(its)
-        shown = b""
-        # Linux says by an error that nobody has the other end any more.
-        with contextlib.suppress(OSError):
-            while part := os.read(ours, 4096):
-                shown += part
-        os.close(ours)
-    lines = shown.decode().replace("\r\n", "\n").split("\n")
-    return running.returncode, "\n".join(line.rstrip() for line in lines)
-
-
-def test_the_page_prints_what_it_shows(tmp_path: Path) -> None:
+def test_the_pages_print_what_they_show(tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
 
     with dev.running(tmp_path):
         for typed, shown in BLOCK.findall(PAGE):
-            code, printed = on_a_screen(SETTINGS + EXIT_CODE.sub(ENDS_WITH, typed), tmp_path)
+            code, printed = dev.on_a_screen(SETTINGS + EXIT_CODE.sub(ENDS_WITH, typed), tmp_path)
             assert code == 0, f"{typed}\n{printed}"
             assert at_any_moment(printed) == at_any_moment(shown), f"{typed}\n{printed}"
 
@@ -80,8 +54,7 @@ def test_the_ci_runs_what_the_page_has_typed() -> None:
     assert any(line.startswith(command) for typed, _ in BLOCK.findall(PAGE) for line in typed.splitlines())
 
 
-def test_the_page_s_blocks_fit_a_screen_of_80_columns() -> None:
+def test_the_blocks_that_are_typed_fit_a_screen_of_80_columns() -> None:
     blocks = "".join(re.findall(r"```\w*\n(.*?)```", PAGE, re.DOTALL))
 
     assert [line for line in blocks.splitlines() if len(line) > 80] == []
-    assert len(PAGE.splitlines()) <= 250

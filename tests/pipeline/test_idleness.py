@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from processor.errors import SourceUnavailable, Stopped, StoreUnavailable
 from processor.model import Delivery, Outcome, Settlement
+from processor.pipeline.idleness import IdleDetector, NoPeers
 from processor.runtime.outages import OutageRetry
 from processor.sources.memory import MemorySource
 from tests.pipeline.harness import Harness, StubStore, in_background, until
@@ -66,6 +67,28 @@ def test_what_another_process_holds_is_waited_for_and_counted_if_it_comes_back()
 
     assert not runner.is_alive()
     assert harness.pipeline.tally.outcomes == {"stored": 1}
+
+
+def test_no_answer_is_taken_for_a_later_one_because_its_thread_was_slower() -> None:
+    """Else the run counts as quiet from before its last message on."""
+    ticks = iter([1.0, 2.0])
+    others: list[threading.Thread] = []
+
+    def clock() -> float:
+        now = next(ticks)
+        if not others:
+            # Another receiver gets its answer just now.
+            others.append(in_background(lambda: idleness.answered(empty=False)))
+            others[0].join(0.2)
+        return now
+
+    idleness = IdleDetector(
+        10, dict, calm=lambda: True, calm_since=lambda: 0.0, company=NoPeers(), clock=clock
+    )
+    idleness.answered(empty=False)
+    others[0].join(5)
+
+    assert idleness._since == 2.0
 
 
 def test_a_queue_that_counts_nothing_once_is_asked_again() -> None:
@@ -253,6 +276,16 @@ def test_one_outage_is_told_once_however_many_wait_for_its_end() -> None:
             waiting.join(5)
 
     assert [entry["event"] for entry in logs] == ["outage", "outage_over"]
+
+
+def test_where_nothing_is_waited_for_an_outage_is_raised_as_it_is() -> None:
+    patience = OutageRetry("database", stop=None)
+
+    def fail() -> None:
+        raise StoreUnavailable("away")
+
+    with pytest.raises(StoreUnavailable, match="away"):
+        patience(fail)
 
 
 def test_a_wait_that_is_called_off_ends_no_outage() -> None:

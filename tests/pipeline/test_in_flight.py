@@ -12,7 +12,7 @@ from tests.builders import a_delivery
 
 
 def held(size_max: int = 100, bytes_max: int = 1000) -> InFlight:
-    return InFlight(size_max=size_max, bytes_max=bytes_max, extend_after_s=60)
+    return InFlight(size_max=size_max, bytes_max=bytes_max, extend_after_s=60, call_size=10)
 
 
 def bodies(count: int, size_bytes: int) -> list[Delivery]:

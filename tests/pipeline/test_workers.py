@@ -2,11 +2,13 @@
 
 import threading
 import time
+from collections.abc import Sequence
+from typing import ClassVar
 
 import pytest
 
 from processor.errors import MustWait, SourceUnavailable, StoreFault, StoreUnavailable
-from processor.model import Delivery, Verdict
+from processor.model import Delivery, Settlement, Verdict
 from processor.sources.memory import MemorySource
 from processor.validation.validator import Schemas
 from tests.builders import a_body
@@ -78,6 +80,37 @@ def test_an_outage_of_the_queue_is_waited_out() -> None:
     harness.send(20)
 
     assert harness.run_until_idle().outcomes == {"stored": 20}
+
+
+def test_a_source_says_how_many_deliveries_a_call_takes() -> None:
+    class SmallCalls(MemorySource):
+        call_size = 3
+        sizes: ClassVar[dict[str, int]] = {"receive": 0, "settle": 0, "extend": 0}
+
+        def receive(self, limit: int, wait_s: float) -> list[Delivery]:
+            self._note("receive", limit)
+            return super().receive(limit, wait_s)
+
+        def settle(self, settlements: Sequence[Settlement]) -> None:
+            self._note("settle", len(settlements))
+            super().settle(settlements)
+
+        def extend(self, deliveries: Sequence[Delivery]) -> None:
+            self._note("extend", len(deliveries))
+            super().extend(deliveries)
+
+        def _note(self, call: str, size: int) -> None:
+            self.sizes[call] = max(self.sizes[call], size)
+
+    source = SmallCalls(visibility_timeout_s=0.3)
+    store = StubStore(before_save=lambda: until(lambda: source.sizes["extend"] > 0))
+    harness = Harness(store, source, visibility_timeout_s=0.3)
+    harness.send(40)
+
+    tally = harness.run_until_idle()
+
+    assert tally.outcomes == {"stored": 40}
+    assert source.sizes == {"receive": 3, "settle": 3, "extend": 3}
 
 
 def test_what_is_held_is_kept_invisible_for_longer_than_the_visibility_timeout() -> None:

@@ -1,4 +1,4 @@
-"""Batches are what waits, whole and in order, and never more than one may hold."""
+"""WriteQueue are what waits, whole and in order, and never more than one may hold."""
 
 import threading
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def deliveries(count: int, size_bytes: int = 10) -> list[Delivery]:
 
 
 def batches(size_max: int = 500, bytes_max: int = 1000, linger_s: float = 0.0) -> WriteQueue:
-    return WriteQueue(size_max=size_max, bytes_max=bytes_max, linger_s=linger_s)
+    return WriteQueue(size_max=size_max, bytes_max=bytes_max, linger_s=linger_s, piece_size_max=10)
 
 
 def ids(items: Sequence[object]) -> list[str]:

@@ -16,10 +16,10 @@ from processor.settings import MIB
 from processor.validation.validator import Schemas
 from processor.wire.formats import Attribute
 from processor.wire.manifest import payload_digest
-from producers.fake.events import COUNTED, EVENT_TYPES, Form
+from producers.fake.events import COUNTED, EVENT_TYPES, EventForm
 from producers.fake.faults import FAULT_KINDS
-from producers.fake.messages import SAMPLE_TENANTS, Plan, fake_messages, sample_tenants
-from producers.publishers.lines import BadLine, Reading, read_messages
+from producers.fake.messages import SAMPLE_TENANTS, FakePlan, fake_messages, sample_tenants
+from producers.publishers.lines import BadLine, LineReading, read_messages
 from producers.publishers.outgoing import Outgoing
 from tests.builders import a_delivery
 
@@ -45,7 +45,7 @@ def delivered(message: Outgoing) -> Delivery:
     return a_delivery(message.body.encode(), attributes=attributes)
 
 
-def sent(plan: Plan) -> list[tuple[str, dict[str, str], str]]:
+def sent(plan: FakePlan) -> list[tuple[str, dict[str, str], str]]:
     return [(message.body, dict(message.attributes), message.kind) for message in fake_messages(plan)]
 
 
@@ -53,7 +53,9 @@ def test_events_happen_from_the_moment_named_on() -> None:
     since = datetime(2026, 11, 20, 9, 50, tzinfo=UTC)
     judge = the_sample_schemas()
 
-    verdicts = [judge.validate(delivered(message)) for message in fake_messages(Plan(2000, 1, since=since))]
+    verdicts = [
+        judge.validate(delivered(message)) for message in fake_messages(FakePlan(2000, 1, since=since))
+    ]
 
     moments = [verdict.occurred_at for verdict in verdicts if isinstance(verdict, Message)]
     spans = [datetime.fromisoformat(str(moment)) - since for moment in moments]
@@ -64,7 +66,7 @@ def test_events_happen_from_the_moment_named_on() -> None:
 
 def test_another_beginning_shares_no_id() -> None:
     ids = {
-        since: {message.message_id for message in fake_messages(Plan(200, 1, since=since))}
+        since: {message.message_id for message in fake_messages(FakePlan(200, 1, since=since))}
         for since in (datetime(2026, 11, 20, tzinfo=UTC), datetime(2026, 11, 21, tzinfo=UTC))
     }
 
@@ -78,7 +80,7 @@ def test_each_fake_has_the_verdict_that_it_was_made_for(seed: int, *, counter: b
     judge = the_sample_schemas()
     seen: Counter[str] = Counter()
 
-    for message in fake_messages(Plan(2000, seed, invalid=0.3, duplicates=0.2, counter=counter)):
+    for message in fake_messages(FakePlan(2000, seed, invalid=0.3, duplicates=0.2, counter=counter)):
         verdict = judge.validate(delivered(message))
         seen[message.kind] += 1
         if message.kind in ("valid", "duplicate", Reason.ID_CONFLICT):
@@ -94,14 +96,19 @@ def test_each_fake_has_the_verdict_that_it_was_made_for(seed: int, *, counter: b
 
 
 def test_the_same_seed_says_the_same_again_and_a_longer_run_begins_like_a_shorter_one() -> None:
-    plan = Plan(300, 7, invalid=0.2, duplicates=0.2)
+    plan = FakePlan(300, 7, invalid=0.2, duplicates=0.2)
 
     assert sent(plan) == sent(plan)
-    assert sent(Plan(600, 7, invalid=0.2, duplicates=0.2))[:300] == sent(plan)
+    assert sent(FakePlan(600, 7, invalid=0.2, duplicates=0.2))[:300] == sent(plan)
 
 
 def test_other_plans_share_no_id() -> None:
-    plans = [Plan(200, 7), Plan(200, 8), Plan(200, 7, invalid=0.1), Plan(200, 7, tenants=("acme",))]
+    plans = [
+        FakePlan(200, 7),
+        FakePlan(200, 8),
+        FakePlan(200, 7, invalid=0.1),
+        FakePlan(200, 7, tenants=("acme",)),
+    ]
 
     ids = [{message.message_id for message in fake_messages(plan)} - {None} for plan in plans]
 
@@ -111,7 +118,9 @@ def test_other_plans_share_no_id() -> None:
 def test_users_of_the_counter_share_ids_and_each_event_is_one_message() -> None:
     judge = the_sample_schemas()
 
-    verdicts = [judge.validate(delivered(message)) for message in fake_messages(Plan(2000, 1, counter=True))]
+    verdicts = [
+        judge.validate(delivered(message)) for message in fake_messages(FakePlan(2000, 1, counter=True))
+    ]
 
     messages = [verdict for verdict in verdicts if isinstance(verdict, Message)]
     assert len(messages) == 2000
@@ -125,7 +134,7 @@ def test_a_duplicate_says_the_same_and_a_conflict_another_thing_of_an_event_that
     duplicates: set[str] = set()
     conflicts: set[str] = set()
 
-    for message in fake_messages(Plan(5000, 3, invalid=0.3, duplicates=0.2)):
+    for message in fake_messages(FakePlan(5000, 3, invalid=0.3, duplicates=0.2)):
         if message.message_id is None:
             continue
         if message.kind == "valid":
@@ -144,7 +153,7 @@ def test_a_duplicate_says_the_same_and_a_conflict_another_thing_of_an_event_that
 
 
 def test_the_shares_are_kept() -> None:
-    kinds = Counter(message.kind for message in fake_messages(Plan(5000, 1, invalid=0.1, duplicates=0.2)))
+    kinds = Counter(message.kind for message in fake_messages(FakePlan(5000, 1, invalid=0.1, duplicates=0.2)))
 
     assert kinds.total() == 5000
     assert 900 < kinds["duplicate"] < 1100
@@ -152,7 +161,7 @@ def test_the_shares_are_kept() -> None:
 
 
 def test_all_forms_and_event_types_are_on_the_queue() -> None:
-    messages = list(fake_messages(Plan(200, 1)))
+    messages = list(fake_messages(FakePlan(200, 1)))
 
     attributes = [message for message in messages if message.attributes]
     cloudevents = [message for message in messages if '"specversion"' in message.body]
@@ -160,7 +169,7 @@ def test_all_forms_and_event_types_are_on_the_queue() -> None:
     assert len(cloudevents) > 20
     assert len(messages) - len(attributes) - len(cloudevents) > 20
     assert {message.attributes["event_type"] for message in attributes} == set(EVENT_TYPES)
-    assert len(Form) == 3
+    assert len(EventForm) == 3
 
 
 def test_tenants_beyond_the_samples_are_numbered() -> None:
@@ -168,9 +177,9 @@ def test_tenants_beyond_the_samples_are_numbered() -> None:
     assert sample_tenants(7) == (*SAMPLE_TENANTS, "tenant-0006", "tenant-0007")
 
 
-def lines_read(text: bytes, reading: Reading | None = None) -> tuple[list[Outgoing], list[BadLine]]:
+def lines_read(text: bytes, reading: LineReading | None = None) -> tuple[list[Outgoing], list[BadLine]]:
     bad: list[BadLine] = []
-    return list(read_messages(BytesIO(text), reading or Reading(), bad.append)), bad
+    return list(read_messages(BytesIO(text), reading or LineReading(), bad.append)), bad
 
 
 def test_a_line_is_sent_as_it_is() -> None:
@@ -215,7 +224,7 @@ def test_what_cannot_be_sent_is_told_by_its_number_and_the_rest_is_sent() -> Non
 
 @pytest.mark.parametrize("body", ["Hello World", "[" * 5000, "NaN"])
 def test_raw_lets_pass_what_is_not_json(body: str) -> None:
-    messages, bad = lines_read(body.encode(), Reading(raw=True))
+    messages, bad = lines_read(body.encode(), LineReading(raw=True))
 
     assert [(message.body, message.digest) for message in messages] == [(body, None)]
     assert not bad
@@ -225,7 +234,7 @@ def test_an_id_is_made_only_where_it_is_asked_for_and_missing() -> None:
     text = b'{ "event_type":"x","tenant_id":"a","payload":0.10}\n{"id":"1","event_type":"x","payload":1}'
 
     (without, _), _ = lines_read(text)
-    (made, kept), _ = lines_read(text, Reading(make_ids=True))
+    (made, kept), _ = lines_read(text, LineReading(make_ids=True))
 
     assert (without.message_id, kept.message_id) == (None, "1")
     assert json.loads(made.body)["id"] == made.message_id
@@ -233,7 +242,7 @@ def test_an_id_is_made_only_where_it_is_asked_for_and_missing() -> None:
 
 
 def test_a_payload_travels_with_its_envelope_in_attributes() -> None:
-    reading = Reading(tenant_id="acme", event_type="order.created", producer="shop")
+    reading = LineReading(tenant_id="acme", event_type="order.created", producer="shop")
 
     (one, other), _ = lines_read(b'{"a":1}\n{"a":1}', reading)
 
@@ -249,8 +258,8 @@ def test_a_payload_travels_with_its_envelope_in_attributes() -> None:
 
 def test_options_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(SettingsError, match="go together"):
-        Reading(tenant_id="acme")
+        LineReading(tenant_id="acme")
     with pytest.raises(SettingsError, match="--producer goes with"):
-        Reading(producer="shop")
+        LineReading(producer="shop")
     with pytest.raises(SettingsError, match="--make-ids is for whole bodies"):
-        Reading(tenant_id="a", event_type="b", make_ids=True)
+        LineReading(tenant_id="a", event_type="b", make_ids=True)

@@ -9,11 +9,11 @@ from pydantic import SecretStr
 
 from processor.errors import SettingsError, SourceUnavailable
 from processor.wire.manifest import payload_digest
-from producers.fake.events import Event, Form, encode
+from producers.fake.events import EventForm, FakeEvent, encode
 from producers.publishers import Answer, CallFailed
-from producers.publishers.http import HttpDoor
+from producers.publishers.http import HttpPublisher
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import Accepted, Publisher, Refused
+from producers.publishers.publish import AcceptedMessage, PublishRun, RefusedMessage
 from tests.scripted_server import CLOSE, ScriptedServer, an_answer
 
 
@@ -41,19 +41,19 @@ def a_problem(status: int, code: str, retry_after: str | None = None) -> bytes:
 def sent(*answers: bytes | None, bodies: tuple[str, ...] = ('{"n":0}', '{"n":1}')) -> Answer:
     """What the door makes of the server's answers to one batch."""
     with ScriptedServer(*answers) as server:
-        door = HttpDoor(server.url)
+        publisher = HttpPublisher(server.url)
         try:
-            return door.send({10 + place: an_outgoing(body) for place, body in enumerate(bodies)})
+            return publisher.send({10 + place: an_outgoing(body) for place, body in enumerate(bodies)})
         finally:
-            door.close()
+            publisher.close()
 
 
 def posted(*messages: Outgoing, key: SecretStr | None = None) -> list[tuple[str, bytes]]:
     """Head and body of each request that these messages make."""
     with ScriptedServer(items(*(taken(place) for place in range(len(messages))))) as server:
-        door = HttpDoor(server.url, key)
-        door.send(dict(enumerate(messages)))
-        door.close()
+        publisher = HttpPublisher(server.url, key)
+        publisher.send(dict(enumerate(messages)))
+        publisher.close()
         halves = [request.split(b"\r\n\r\n", 1) for request in server.requests]
     return [(head.decode(), body) for head, body in halves]
 
@@ -73,10 +73,10 @@ def test_a_batch_is_one_array_of_the_bodies_as_they_are() -> None:
 
 
 def test_what_stands_in_attributes_becomes_a_native_event_with_the_same_digest() -> None:
-    event = Event(
+    event = FakeEvent(
         "acme", "pulse", "p-1", "meter", "2026-11-22T10:00:00Z", {"note": "é", "n": 2}, schema_version=7
     )
-    outgoing = encode(event, Form.ATTRIBUTES)
+    outgoing = encode(event, EventForm.ATTRIBUTES)
 
     [(_, body)] = posted(outgoing)
 
@@ -105,15 +105,15 @@ def test_the_key_goes_into_the_header_and_into_nothing_else() -> None:
     [(head, _)] = posted(an_outgoing(), key=SecretStr("ep_secret"))
 
     assert "Authorization: Bearer ep_secret" in head
-    assert "secret" not in HttpDoor("http://127.0.0.1:1", SecretStr("ep_secret")).name
+    assert "secret" not in HttpPublisher("http://127.0.0.1:1", SecretStr("ep_secret")).name
 
 
 def test_a_connection_is_kept() -> None:
     with ScriptedServer(items(taken(0))) as server:
-        door = HttpDoor(server.url)
+        publisher = HttpPublisher(server.url)
         for _ in range(3):
-            door.send({0: an_outgoing()})
-        door.close()
+            publisher.send({0: an_outgoing()})
+        publisher.close()
 
     assert (len(server.requests), server.connections) == (3, 1)
 
@@ -133,7 +133,7 @@ def test_a_connection_is_kept() -> None:
 )
 def test_a_url_that_is_no_gateways_is_refused_without_being_quoted(url: str) -> None:
     with pytest.raises(SettingsError, match="expected http://HOST:PORT") as told:
-        HttpDoor(url)
+        HttpPublisher(url)
 
     assert "secret" not in str(told.value)
 
@@ -141,7 +141,7 @@ def test_a_url_that_is_no_gateways_is_refused_without_being_quoted(url: str) -> 
 def test_a_path_before_the_doors_own_is_kept() -> None:
     with ScriptedServer(items(taken(0))) as server:
         for url in (f"{server.url}/gate/", f"{server.url}/gate/v1/events"):
-            HttpDoor(url).send({0: an_outgoing()})
+            HttpPublisher(url).send({0: an_outgoing()})
 
     assert [request.split()[1] for request in server.requests] == [b"/gate/v1/events"] * 2
 
@@ -237,11 +237,11 @@ def test_the_publisher_waits_as_long_as_it_is_told_to_within_its_bound(
         return False
 
     with ScriptedServer(a_problem(503, "unavailable", retry_after="3"), items(taken(0))) as server:
-        publisher = Publisher(HttpDoor(server.url), senders=1, wait_s_max=wait_s_max)
-        monkeypatch.setattr(publisher._halted, "wait", wait)
-        [receipt] = publisher.publish([an_outgoing()])
+        publish_run = PublishRun(HttpPublisher(server.url), senders=1, wait_s_max=wait_s_max)
+        monkeypatch.setattr(publish_run._halted, "wait", wait)
+        [receipt] = publish_run.publish([an_outgoing()])
 
-    assert isinstance(receipt, Accepted)
+    assert isinstance(receipt, AcceptedMessage)
     assert waits == [waited_s]
 
 
@@ -250,15 +250,18 @@ def test_one_bad_message_does_not_cost_its_neighbours() -> None:
         a_problem(413, "too_large"), items(taken(0)), a_problem(413, "too_large"), items(taken(0))
     ) as server:
         receipts = list(
-            Publisher(HttpDoor(server.url), senders=1).publish([an_outgoing(f"{n}") for n in range(3)])
+            PublishRun(HttpPublisher(server.url), senders=1).publish([an_outgoing(f"{n}") for n in range(3)])
         )
 
-    assert [receipt.message.body for receipt in receipts if isinstance(receipt, Refused)] == ["1"]
-    assert [receipt.message.body for receipt in receipts if isinstance(receipt, Accepted)] == ["0", "2"]
+    assert [receipt.message.body for receipt in receipts if isinstance(receipt, RefusedMessage)] == ["1"]
+    assert [receipt.message.body for receipt in receipts if isinstance(receipt, AcceptedMessage)] == [
+        "0",
+        "2",
+    ]
 
 
 def test_a_gateway_that_stays_away_ends_the_sending() -> None:
-    door = HttpDoor("http://127.0.0.1:1")
+    publisher = HttpPublisher("http://127.0.0.1:1")
 
     with pytest.raises(SourceUnavailable, match=r"http://127\.0\.0\.1:1 can't be reached"):
-        list(Publisher(door, senders=1, outage_s_max=0).publish([an_outgoing()]))
+        list(PublishRun(publisher, senders=1, outage_s_max=0).publish([an_outgoing()]))

@@ -13,7 +13,7 @@ from processor.errors import SettingsError
 from processor.settings import Settings
 from processor.sources.kafka.source import KafkaSource
 from producers.publishers import CallFailed
-from producers.publishers.kafka import KafkaDoor
+from producers.publishers.kafka import KafkaPublisher
 from producers.publishers.outgoing import Outgoing
 from tests.broker_servers.kafka import Mock, Tansu
 from tests.sources.test_kafka import take
@@ -27,10 +27,10 @@ def topic(tansu_broker: Tansu) -> str:
 
 
 @pytest.fixture
-def door(tansu_broker: Tansu, topic: str) -> Iterator[KafkaDoor]:
-    door = KafkaDoor(tansu_broker.url(topic))
-    yield door
-    door.close()
+def publisher(tansu_broker: Tansu, topic: str) -> Iterator[KafkaPublisher]:
+    publisher = KafkaPublisher(tansu_broker.url(topic))
+    yield publisher
+    publisher.close()
 
 
 def messages(*tenants: str) -> Mapping[int, Outgoing]:
@@ -41,11 +41,11 @@ def messages(*tenants: str) -> Mapping[int, Outgoing]:
 
 
 def test_the_ids_that_it_gives_are_those_by_which_the_source_knows_the_messages(
-    tansu_broker: Tansu, topic: str, door: KafkaDoor
+    tansu_broker: Tansu, topic: str, publisher: KafkaPublisher
 ) -> None:
     batch = messages(*("acme", "globex", "hooli") * 4)
 
-    answer = door.send(batch)
+    answer = publisher.send(batch)
 
     source = KafkaSource(source_address(tansu_broker.url(topic)), session_s=6)
     deliveries = {delivery.delivery_id: delivery for delivery in take(source, 12, settle=True)}
@@ -63,10 +63,10 @@ def test_the_ids_that_it_gives_are_those_by_which_the_source_knows_the_messages(
 
 
 def test_what_somebody_else_may_hold_counts_as_handed_over_though_the_broker_keeps_no_count(
-    tansu_broker: Tansu, topic: str, door: KafkaDoor
+    tansu_broker: Tansu, topic: str, publisher: KafkaPublisher
 ) -> None:
     """Tansu drops what is written beside offsets. A member that lost its partition may be about to save."""
-    door.send(messages("acme"))
+    publisher.send(messages("acme"))
     address = source_address(tansu_broker.url(topic, group=f"of-{topic}"))
     first = KafkaSource(address, session_s=6)
     [held] = take(first, 1)
@@ -83,22 +83,22 @@ def test_what_somebody_else_may_hold_counts_as_handed_over_though_the_broker_kee
 def test_a_url_that_is_none_is_a_mistake_of_settings() -> None:
     for url in ("amqp://u:geheim@h/?queue=q", "kafka://u:geheim@h", "x"):
         with pytest.raises(SettingsError, match="Kafka") as fault:
-            KafkaDoor(url)
+            KafkaPublisher(url)
         assert "geheim" not in str(fault.value)
 
 
 def test_a_broker_that_is_away_is_an_outage_and_what_is_refused_by_name_is_not(kafka: Mock) -> None:
-    door = KafkaDoor(kafka.url(kafka.topic()))
+    publisher = KafkaPublisher(kafka.url(kafka.topic()))
     kafka.down()
 
     with pytest.raises(CallFailed, match="_ALL_BROKERS_DOWN") as outage:
-        door.send(messages("acme"))
+        publisher.send(messages("acme"))
 
     assert outage.value.outage
     kafka.up()
-    assert set(door.send(messages("acme", "acme")).accepted) == {0, 1}
-    assert set(door.send({0: Outgoing("x" * 3_000_000), 1: Outgoing("{}")}).refused) == {0}
-    refusing = KafkaDoor(kafka.url("any").replace("kafka://", "kafka://kate:geheim@"))
+    assert set(publisher.send(messages("acme", "acme")).accepted) == {0, 1}
+    assert set(publisher.send({0: Outgoing("x" * 3_000_000), 1: Outgoing("{}")}).refused) == {0}
+    refusing = KafkaPublisher(kafka.url("any").replace("kafka://", "kafka://kate:geheim@"))
     with pytest.raises(SettingsError, match="refuses the user") as fault:
         refusing.send(messages("acme"))
     assert "geheim" not in f"{fault.value}{refusing.name}"
@@ -115,11 +115,11 @@ def look(url: str, **settings: str) -> dict[str, Finding]:
 
 
 def test_check_tells_of_partitions_and_how_far_behind_the_group_is(
-    tansu_broker: Tansu, topic: str, door: KafkaDoor
+    tansu_broker: Tansu, topic: str, publisher: KafkaPublisher
 ) -> None:
     # In two calls, because Tansu counts the offsets of a batch as one.
-    door.send(messages("acme"))
-    door.send(messages("acme"))
+    publisher.send(messages("acme"))
+    publisher.send(messages("acme"))
 
     findings = look(tansu_broker.url(topic), visibility_timeout_s="2")
 

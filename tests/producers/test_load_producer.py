@@ -19,12 +19,12 @@ from processor.errors import SettingsError, SourceUnavailable
 from processor.wire.manifest import ManifestWriter, payload_digest, read_manifest
 from producers.cli import main
 from producers.load.client import Target
-from producers.load.pulses import PAUSE_S_MAX, PAUSE_S_MIN, Plan, Pulse, pulse, timetable
+from producers.load.pulses import PAUSE_S_MAX, PAUSE_S_MIN, LoadPlan, LoadPulse, pulse, timetable
 from producers.load.report import Delays, LoadTally, draw
-from producers.load.run import Effort, Load
+from producers.load.run import Load, LoadOptions
 
 ACCEPTED = b'{"message_id":"m","delivery_id":"d-1","tenant_id":"t","made_id":false}'
-NO_TRY_MORE = Effort(connections=8, timeout_s=5)
+NO_TRY_MORE = LoadOptions(connections=8, timeout_s=5)
 
 Answering = Callable[["Server", asyncio.StreamWriter, str], Awaitable[None]]
 
@@ -81,8 +81,8 @@ def always(answer: bytes) -> Answering:
 
 def loaded(
     answering: Answering,
-    plan: Plan,
-    effort: Effort = NO_TRY_MORE,
+    plan: LoadPlan,
+    effort: LoadOptions = NO_TRY_MORE,
     manifest: ManifestWriter | None = None,
     key: str | None = None,
 ) -> tuple[LoadTally, Server]:
@@ -102,12 +102,12 @@ def loaded(
     return asyncio.run(both()), server
 
 
-def a_plan(duration_s: float = 0.4, rate_per_s: float | None = 100.0, **changes: Any) -> Plan:
-    return Plan(duration_s, seed=7, rate_per_s=rate_per_s, **({"tenants": 20} | changes))
+def a_plan(duration_s: float = 0.4, rate_per_s: float | None = 100.0, **changes: Any) -> LoadPlan:
+    return LoadPlan(duration_s, seed=7, rate_per_s=rate_per_s, **({"tenants": 20} | changes))
 
 
-def a_pulse(number: int = 0, tenant: int = 0, seed: int = 7) -> Pulse:
-    return pulse(Plan(1, seed), 0.0, tenant, number)
+def a_pulse(number: int = 0, tenant: int = 0, seed: int = 7) -> LoadPulse:
+    return pulse(LoadPlan(1, seed), 0.0, tenant, number)
 
 
 # ── pulses and timetables ─────────────────────────────────────────────────────────────────────────────
@@ -140,7 +140,7 @@ def test_all_skus_come_and_no_others() -> None:
 
 
 def test_a_tenants_next_pulse_is_due_after_its_pause_and_only_once_the_last_is_done() -> None:
-    times = timetable(Plan(60, seed=1, tenants=1))
+    times = timetable(LoadPlan(60, seed=1, tenants=1))
     first = times.take()
 
     waiting = times.next_s()
@@ -153,7 +153,7 @@ def test_a_tenants_next_pulse_is_due_after_its_pause_and_only_once_the_last_is_d
 
 
 def test_a_constant_rate_is_due_evenly_whatever_becomes_of_it() -> None:
-    times, due = timetable(Plan(1, seed=1, tenants=3, rate_per_s=4)), []
+    times, due = timetable(LoadPlan(1, seed=1, tenants=3, rate_per_s=4)), []
 
     while times.next_s() is not None:
         due.append(times.take())
@@ -181,7 +181,7 @@ def test_connections_are_kept_and_bounded() -> None:
         await asyncio.sleep(0.05)
         writer.write(an_answer())
 
-    tally, server = loaded(slow, a_plan(rate_per_s=200), Effort(connections=3, timeout_s=5))
+    tally, server = loaded(slow, a_plan(rate_per_s=200), LoadOptions(connections=3, timeout_s=5))
 
     assert tally.accepted == 80
     assert server.connections <= 3
@@ -195,7 +195,7 @@ def test_a_stall_counts_for_everybody_who_waited_behind_it() -> None:
             await asyncio.sleep(0.3)
         writer.write(an_answer())
 
-    tally, _ = loaded(stalling, a_plan(rate_per_s=50), Effort(connections=1, timeout_s=5))
+    tally, _ = loaded(stalling, a_plan(rate_per_s=50), LoadOptions(connections=1, timeout_s=5))
 
     assert tally.accepted == 20
     # Counted from the moment of writing, all but one would have taken a millisecond.
@@ -257,7 +257,7 @@ def test_silence_ends_at_the_timeout_and_what_could_not_be_sent_is_said() -> Non
     async def silent(_server: Server, _writer: asyncio.StreamWriter, _key: str) -> None:
         pass
 
-    tally, _ = loaded(silent, a_plan(), Effort(connections=2, timeout_s=0.15))
+    tally, _ = loaded(silent, a_plan(), LoadOptions(connections=2, timeout_s=0.15))
 
     assert tally.accepted == 0
     assert set(tally.failures) <= {"timeout", "no answer until the end"}
@@ -288,7 +288,7 @@ def test_a_retry_has_the_same_id_and_is_told() -> None:
         first = server.seen[key] == 1
         writer.write(an_answer(503, b'{"code":"unavailable"}') if first else an_answer())
 
-    tally, server = loaded(first_no, a_plan(), Effort(connections=8, timeout_s=5, retries=2))
+    tally, server = loaded(first_no, a_plan(), LoadOptions(connections=8, timeout_s=5, retries=2))
 
     assert (tally.sent, tally.accepted, tally.refused) == (40, 40, 0)
     assert set(server.seen.values()) == {2}
@@ -298,7 +298,9 @@ def test_a_retry_has_the_same_id_and_is_told() -> None:
 
 def test_what_blames_the_pulse_is_not_sent_again() -> None:
     tally, server = loaded(
-        always(an_answer(422, b'{"code":"invalid"}')), a_plan(), Effort(connections=8, timeout_s=5, retries=2)
+        always(an_answer(422, b'{"code":"invalid"}')),
+        a_plan(),
+        LoadOptions(connections=8, timeout_s=5, retries=2),
     )
 
     assert (tally.refused, len(server.requests)) == (40, 40)

@@ -17,10 +17,12 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import SettingsError, SourceUnavailable
+from processor.settings import Settings
 from processor.wire.manifest import ManifestLine, ManifestWriter, read_manifest
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import BATCH_BYTES_MAX, Accepted, Publisher, Receipt, Refused
-from producers.publishers.sqs import SqsDoor
+from producers.publishers.publish import BATCH_BYTES_MAX, AcceptedMessage, PublishRun, Receipt, RefusedMessage
+from producers.publishers.session import open_client
+from producers.publishers.sqs import SqsPublisher
 
 QUEUE_URL = "https://sqs.eu-north-1.amazonaws.com/000000000000/events"
 Entries = Sequence[Mapping[str, Any]]
@@ -86,16 +88,20 @@ def a_publisher(
     url: str = QUEUE_URL,
     manifest: ManifestWriter | None = None,
     outage_s_max: float = 60,
-) -> Publisher:
-    return Publisher(SqsDoor(client, url), manifest, senders=1, wait_s_max=0.001, outage_s_max=outage_s_max)
+) -> PublishRun:
+    return PublishRun(
+        SqsPublisher(client, url), manifest, senders=1, wait_s_max=0.001, outage_s_max=outage_s_max
+    )
 
 
 def accepted(receipts: Sequence[Receipt]) -> list[str]:
-    return sorted(receipt.message.body for receipt in receipts if isinstance(receipt, Accepted))
+    return sorted(receipt.message.body for receipt in receipts if isinstance(receipt, AcceptedMessage))
 
 
 def refused(receipts: Sequence[Receipt]) -> list[tuple[str, str]]:
-    return [(receipt.message.body, receipt.code) for receipt in receipts if isinstance(receipt, Refused)]
+    return [
+        (receipt.message.body, receipt.code) for receipt in receipts if isinstance(receipt, RefusedMessage)
+    ]
 
 
 def received(sqs: EmbeddedSqs, queue_url: str) -> Iterator[Any]:
@@ -117,12 +123,12 @@ def test_everything_arrives_once_with_its_attributes_and_its_group(
         for number in range(95)
     ]
 
-    receipts = list(Publisher(SqsDoor(sqs_server.client(), queue_url)).publish(outgoing))
+    receipts = list(PublishRun(SqsPublisher(sqs_server.client(), queue_url)).publish(outgoing))
 
     there = {message["MessageId"]: message for message in received(sqs_server, queue_url)}
     assert len(receipts) == len(there) == 95
     for receipt in receipts:
-        assert isinstance(receipt, Accepted)
+        assert isinstance(receipt, AcceptedMessage)
         message = there[receipt.delivery_id]
         assert message["Body"] == receipt.message.body
         values = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
@@ -136,9 +142,9 @@ def test_large_messages_share_calls_only_as_far_as_sqs_takes(sqs_server: Embedde
     sizes = [BATCH_BYTES_MAX - around, 400_000, 700_000, BATCH_BYTES_MAX - around + 1, 1]
     outgoing = [Outgoing("é" * (size // 2) + "x" * (size % 2), attributes) for size in sizes]
 
-    receipts = list(Publisher(SqsDoor(sqs_server.client(), queue_url)).publish(outgoing))
+    receipts = list(PublishRun(SqsPublisher(sqs_server.client(), queue_url)).publish(outgoing))
 
-    [refusal] = [receipt for receipt in receipts if isinstance(receipt, Refused)]
+    [refusal] = [receipt for receipt in receipts if isinstance(receipt, RefusedMessage)]
     assert (refusal.code, refusal.message) == ("too_large", outgoing[3])
     assert "1048577 bytes" in refusal.reason
     assert len(list(received(sqs_server, queue_url))) == 4
@@ -149,7 +155,7 @@ def test_what_sqs_refuses_is_told_with_its_words_and_its_neighbours_are_sent(
 ) -> None:
     outgoing = [*messages(4), Outgoing("\ufffe"), Outgoing("")]
 
-    receipts = list(Publisher(SqsDoor(sqs_server.client(), queue_url)).publish(outgoing))
+    receipts = list(PublishRun(SqsPublisher(sqs_server.client(), queue_url)).publish(outgoing))
 
     assert accepted(receipts) == ["m0", "m1", "m2", "m3"]
     assert refused(receipts) == [("\ufffe", "InvalidMessageContents"), ("", "MissingParameter")]
@@ -163,15 +169,15 @@ def test_a_fifo_queue_gets_groups_and_our_own_deduplication_ids(
     ]
     twins = [Outgoing("same", group="acme"), Outgoing("same", group="acme"), Outgoing("other", group=None)]
 
-    receipts = list(Publisher(SqsDoor(sqs_server.client(), url)).publish(twins))
+    receipts = list(PublishRun(SqsPublisher(sqs_server.client(), url)).publish(twins))
 
     assert accepted(receipts) == ["other", "same", "same"]
-    assert len({receipt.delivery_id for receipt in receipts if isinstance(receipt, Accepted)}) == 3
+    assert len({receipt.delivery_id for receipt in receipts if isinstance(receipt, AcceptedMessage)}) == 3
 
 
 def test_a_missing_queue_is_a_setting_to_correct(sqs_server: EmbeddedSqs, queue_url: str) -> None:
     with pytest.raises(SettingsError, match=r"there is no queue .*nowhere.* SQS_QUEUE_URL"):
-        list(Publisher(SqsDoor(sqs_server.client(), f"{queue_url}-nowhere")).publish(messages(1)))
+        list(PublishRun(SqsPublisher(sqs_server.client(), f"{queue_url}-nowhere")).publish(messages(1)))
 
 
 def test_the_senders_fault_is_refused_at_once_and_the_queues_is_tried_again() -> None:
@@ -216,7 +222,7 @@ def test_an_outage_that_stays_is_told_after_the_receipts_of_all_that_was_taken()
 def test_a_lack_of_rights_is_no_outage() -> None:
     client = ScriptedQueue(failing("AccessDenied", "no", status=403))
 
-    with pytest.raises(SettingsError, match="refuses us"):
+    with pytest.raises(SettingsError, match="denies access"):
         list(a_publisher(client).publish(messages(1)))
     assert len(client.calls) == 1
 
@@ -292,15 +298,15 @@ def test_no_more_is_taken_than_the_queue_takes() -> None:
 
     client = ScriptedQueue()
     client.before_answer = lambda _entries: gate.wait(30)
-    publisher = Publisher(SqsDoor(client, QUEUE_URL), senders=2)
-    publishing = threading.Thread(target=lambda: list(publisher.publish(endless())))
+    publish_run = PublishRun(SqsPublisher(client, QUEUE_URL), senders=2)
+    publishing = threading.Thread(target=lambda: list(publish_run.publish(endless())))
     publishing.start()
     deadline_s = time.monotonic() + 10
     while taken < 41 and time.monotonic() < deadline_s:
         threading.Event().wait(0.01)
     threading.Event().wait(0.2)
     held = taken
-    publisher.stop()
+    publish_run.stop()
     gate.set()
     publishing.join(10)
 
@@ -427,6 +433,13 @@ def test_what_is_wrong_is_said_in_words_with_its_exit_code(
     assert exit_code == code
     assert why in errors
     assert "Traceback" not in errors
+
+
+def test_without_localstacks_client_its_host_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "localstack_client.session", None)
+
+    with pytest.raises(SettingsError, match=r"LOCALSTACK_HOST needs .*\[devstack\]"):
+        open_client(Settings.load(_env_file=None, localstack_host="127.0.0.1"), 1)
 
 
 def test_localstacks_client_is_used_where_its_host_is_set(sqs_server: EmbeddedSqs, queue_url: str) -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from processor.errors import SourceUnavailable
 from producers.publishers import UNAVAILABLE, Answer, CallFailed
-from producers.publishers.opening import DOORS
+from producers.publishers.opening import PUBLISHERS
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import Accepted, Publisher, Receipt, Refused
+from producers.publishers.publish import AcceptedMessage, PublishRun, Receipt, RefusedMessage
 
 Send = Callable[[Mapping[int, Outgoing]], Answer]
 
@@ -32,7 +32,7 @@ class AClock:
 
 
 @dataclass
-class ADoor:
+class APublisher:
     """A door whose calls take `call_s` of the clock each, and end as the script says; then it takes all."""
 
     clock: AClock
@@ -67,9 +67,11 @@ def not_now(batch: Mapping[int, Outgoing]) -> Answer:
     return Answer(again=dict.fromkeys(batch, ("over_quota", "not now")))
 
 
-def published(door: ADoor, *, outage_s_max: float = 60, count: int = 1) -> list[Receipt]:
-    publisher = Publisher(door, senders=1, wait_s_max=0.001, outage_s_max=outage_s_max, clock=door.clock)
-    return list(publisher.publish(Outgoing(f"{number}") for number in range(count)))
+def published(publisher: APublisher, *, outage_s_max: float = 60, count: int = 1) -> list[Receipt]:
+    publish_run = PublishRun(
+        publisher, senders=1, wait_s_max=0.001, outage_s_max=outage_s_max, clock=publisher.clock
+    )
+    return list(publish_run.publish(Outgoing(f"{number}") for number in range(count)))
 
 
 @pytest.mark.parametrize("outage", [away, behind_a_gateway])
@@ -77,9 +79,9 @@ def test_an_outage_is_waited_out_however_many_tries_that_takes(
     outage: Send, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        receipts = published(ADoor(AClock(), [outage] * 11))
+        receipts = published(APublisher(AClock(), [outage] * 11))
 
-    assert all(isinstance(receipt, Accepted) for receipt in receipts)
+    assert all(isinstance(receipt, AcceptedMessage) for receipt in receipts)
     begins, ends = (record.getMessage() for record in caplog.records)
     assert "door can't be reached" in begins
     assert "trying again for up to 60 s (--wait)" in begins
@@ -88,13 +90,13 @@ def test_an_outage_is_waited_out_however_many_tries_that_takes(
 
 @pytest.mark.parametrize("outage", [away, behind_a_gateway])
 def test_no_try_begins_after_the_bound_which_is_said(outage: Send) -> None:
-    door = ADoor(AClock(), [taking, *[outage] * 1000])
+    publisher = APublisher(AClock(), [taking, *[outage] * 1000])
 
     with pytest.raises(SourceUnavailable, match=r"can't be reached: .*; gave up after 60 s \(--wait\)"):
-        published(door, count=11)
+        published(publisher, count=11)
 
     # One was taken; what the first call of the outage took counts.
-    assert door.sends == 1 + 60 / door.call_s
+    assert publisher.sends == 1 + 60 / publisher.call_s
 
 
 def test_a_queue_that_is_back_for_seconds_is_not_slept_through(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,47 +107,47 @@ def test_a_queue_that_is_back_for_seconds_is_not_slept_through(monkeypatch: pyte
         pauses.append(pause_s)
         return False
 
-    publisher = Publisher(ADoor(clock, [away] * 1000), senders=1, wait_s_max=30, clock=clock)
-    monkeypatch.setattr(publisher._halted, "wait", wait)
+    publish_run = PublishRun(APublisher(clock, [away] * 1000), senders=1, wait_s_max=30, clock=clock)
+    monkeypatch.setattr(publish_run._halted, "wait", wait)
     with pytest.raises(SourceUnavailable):
-        list(publisher.publish([Outgoing("{}")]))
+        list(publish_run.publish([Outgoing("{}")]))
 
     assert len(pauses) > 10
     assert max(pauses) <= 2
 
 
 def test_a_bound_of_nothing_is_one_try() -> None:
-    door = ADoor(AClock(), [away] * 10)
+    publisher = APublisher(AClock(), [away] * 10)
 
     with pytest.raises(SourceUnavailable):
-        published(door, outage_s_max=0)
+        published(publisher, outage_s_max=0)
 
-    assert door.sends == 1
+    assert publisher.sends == 1
 
 
 def test_after_an_outage_what_is_refused_for_now_is_asked_as_often_as_ever() -> None:
-    door = ADoor(AClock(), [*[away] * 10, *[not_now] * 6])
+    publisher = APublisher(AClock(), [*[away] * 10, *[not_now] * 6])
 
-    [receipt] = published(door)
+    [receipt] = published(publisher)
 
-    assert isinstance(receipt, Accepted)
+    assert isinstance(receipt, AcceptedMessage)
 
 
 def test_a_queue_that_answers_and_takes_nothing_refuses_in_the_end() -> None:
-    door = ADoor(AClock(), [not_now] * 100, call_s=0.001)
+    publisher = APublisher(AClock(), [not_now] * 100, call_s=0.001)
 
-    [receipt] = published(door)
+    [receipt] = published(publisher)
 
-    assert isinstance(receipt, Refused)
-    assert door.sends == 7
+    assert isinstance(receipt, RefusedMessage)
+    assert publisher.sends == 7
 
 
 def test_outages_one_after_the_other_have_their_bound_each() -> None:
-    door = ADoor(AClock(), [*[away] * 8, not_now, *[away] * 8])
+    publisher = APublisher(AClock(), [*[away] * 8, not_now, *[away] * 8])
 
-    [receipt] = published(door)
+    [receipt] = published(publisher)
 
-    assert isinstance(receipt, Accepted)
+    assert isinstance(receipt, AcceptedMessage)
 
 
 _URLS = {
@@ -157,7 +159,7 @@ _URLS = {
 }
 
 
-@pytest.mark.parametrize("to", DOORS)
+@pytest.mark.parametrize("to", PUBLISHERS)
 def test_every_door_says_how_long_it_waits_and_how_many_were_accepted(to: str) -> None:
     environment = {"PATH": os.environ["PATH"], "RETRY_WAIT_S_MAX": "0.1", "AWS_REGION": "us-east-1"}
     environment |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}

@@ -19,23 +19,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processor.brokers.fast_sqs.client import LeanSqs
-from processor.brokers.fast_sqs.http import HttpEndpoint, HttpTrouble
 from processor.brokers.fast_sqs.signature import Signer
+from processor.brokers.http_client import HttpEndpoint, HttpTrouble
 from processor.check.queue import check_queue
 from processor.errors import SettingsError, SourceFault, SourceUnavailable
 from processor.handover.sink import AllAccepted, BatchRefused, HttpSink, PartlyAccepted, SinkUnavailable
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.wire.bounds import http_date, wait_s_of
-from producers.gateway.queue.posting import Endpoint as AsyncEndpoint
+from producers.gateway.queue.posting import AsyncEndpoint
 from producers.load.client import Connection, Reply, Target
 from producers.protos import ingest_pb2 as pb
 from producers.protos.ingest_pb2_grpc import IngestServicer, add_IngestServicer_to_server
 from producers.publishers import CallFailed
-from producers.publishers.grpc import GrpcDoor
-from producers.publishers.http import HttpDoor
+from producers.publishers.grpc import GrpcPublisher
+from producers.publishers.http import HttpPublisher
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.sqs import SqsDoor
+from producers.publishers.sqs import SqsPublisher
 from tests.scripted_server import ScriptedServer
 
 ABSURD = (
@@ -186,10 +186,10 @@ def test_an_answer_whose_end_is_not_known_is_none(server: ScriptedServer, answer
     assert isinstance(sink, SinkUnavailable)
     assert sink.status is None
 
-    door = HttpDoor(server.url)
+    publisher = HttpPublisher(server.url)
     with pytest.raises(CallFailed) as failed:
-        door.send({0: Outgoing("{}")})
-    door.close()
+        publisher.send({0: Outgoing("{}")})
+    publisher.close()
     assert failed.value.outage
 
     endpoint = HttpEndpoint(server.url, connect_timeout_s=5, read_timeout_s=5, ca_file="")
@@ -208,7 +208,7 @@ def test_a_chunk_of_less_than_nothing_is_not_read(server: ScriptedServer) -> Non
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
-    assert answer == SinkUnavailable("the connection broke", reached=False)
+    assert answer == SinkUnavailable("an answer that is not HTTP", reached=True)
     assert peak_bytes < 4_000_000
 
 
@@ -219,13 +219,13 @@ def test_a_chunk_of_less_than_nothing_is_not_read(server: ScriptedServer) -> Non
 @example(said=said(200, b"Content-Encoding: gzip", body=b"x"))
 def test_a_gateway_says_what_it_likes_to_a_publisher(server: ScriptedServer, said: bytes) -> None:
     server.say(said)
-    door = HttpDoor(server.url)
+    publisher = HttpPublisher(server.url)
     try:
-        door.send({0: Outgoing("{}"), 1: Outgoing("no json")})
+        publisher.send({0: Outgoing("{}"), 1: Outgoing("no json")})
     except (CallFailed, SettingsError):
         pass
     finally:
-        door.close()
+        publisher.close()
 
 
 @given(said=answers())
@@ -251,7 +251,7 @@ def test_what_answers_as_sqs_says_what_it_likes(server: ScriptedServer, said: by
             with suppress(SourceUnavailable, SourceFault, SettingsError):
                 ask()
     with suppress(CallFailed, SettingsError):
-        SqsDoor(client, url).send({0: Outgoing("{}")})
+        SqsPublisher(client, url).send({0: Outgoing("{}")})
     endpoint.close()
     client.close()
     # Else every example keeps its sockets.
@@ -352,27 +352,27 @@ class Refusing(IngestServicer):
 
 
 @pytest.fixture(scope="module")
-def refusing() -> Iterator[tuple[Refusing, GrpcDoor]]:
+def refusing() -> Iterator[tuple[Refusing, GrpcPublisher]]:
     servicer, server = Refusing(), grpc.server(futures.ThreadPoolExecutor(1))
     add_IngestServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    door = GrpcDoor(f"127.0.0.1:{port}", None)
-    yield servicer, door
-    door.close()
+    publisher = GrpcPublisher(f"127.0.0.1:{port}", None)
+    yield servicer, publisher
+    publisher.close()
     server.stop(None)
 
 
 @given(value=DATES)
 @example(value="soon")
 @example(value="nan")
-def test_a_grpc_gateway_names_any_wait(refusing: tuple[Refusing, GrpcDoor], value: str) -> None:
-    servicer, door = refusing
+def test_a_grpc_gateway_names_any_wait(refusing: tuple[Refusing, GrpcPublisher], value: str) -> None:
+    servicer, publisher = refusing
     # What HTTP/2 carries: ASCII that can be printed.
     printable = "".join(each for each in value if " " <= each <= "~").strip()
     servicer.metadata = (("retry-after", printable), ("refusal-code", "unavailable"))
 
     with pytest.raises(CallFailed) as failed:
-        door.send({0: Outgoing("{}")})
+        publisher.send({0: Outgoing("{}")})
 
     assert 0 <= failed.value.wait_s <= 86_400

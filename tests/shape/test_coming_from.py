@@ -1,4 +1,4 @@
-"""Every name of ours in the tables for those who come from other systems is one that the code has."""
+"""Every name of ours in the tables of `docs/howto/coming-from` is one that the code has."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tests.shape.test_metrics import _metrics
 from tests.shape.test_settings import FOR_TESTS_ALONE
 
 TOP = Path(__file__).parents[2]
-PAGE = (TOP / "deployments" / "coming-from.md").read_text(encoding="utf-8")
+PAGES = sorted((TOP / "docs" / "howto" / "coming-from").glob("*.md"))
 README = (TOP / "README.md").read_text(encoding="utf-8")
 SQL = "\n".join(path.read_text(encoding="utf-8") for path in sorted((TOP / "sql/migrations").glob("*.sql")))
 FIELDS = {"id", "producer", "occurred_at", "payload", "event_type", *re.findall(r"\w+", FORMATS)}
@@ -34,9 +34,9 @@ SYSTEMS = (
 
 
 def _rows() -> Iterator[tuple[str, list[str]]]:
-    """Each row of each table, with the heading that it stands under."""
-    for section in PAGE.split("\n## ")[1:]:
-        heading, _, text = section.partition("\n")
+    """Each row of each table, with the title of its page."""
+    for page in PAGES:
+        heading, _, text = page.read_text(encoding="utf-8").removeprefix("# ").partition("\n")
         for line in text.splitlines():
             cells = [cell.strip() for cell in line.split("|")[1:-1]]
             if cells and not set(cells[0]) <= {"-", " "} and cells[0] != "theirs":
@@ -88,7 +88,7 @@ def _is_ours(name: str) -> bool:
 
 
 def test_each_system_has_a_table() -> None:
-    assert tuple(dict.fromkeys(heading for heading, _ in _rows())) == SYSTEMS
+    assert {heading for heading, _ in _rows()} == set(SYSTEMS)
 
 
 @pytest.mark.parametrize(("heading", "name"), _ours(), ids=lambda value: value.replace("/", " "))
@@ -121,4 +121,10 @@ def test_their_name_for_what_is_needed_is_recognised_where_ours_is_missing(
 
 
 def test_the_readme_leads_there() -> None:
-    assert "deployments/coming-from.md" in README
+    assert "docs/howto/coming-from.md" in README
+
+
+def test_an_index_names_each_system() -> None:
+    index = (TOP / "docs" / "howto" / "coming-from.md").read_text(encoding="utf-8")
+
+    assert set(re.findall(r"\(coming-from/(\S+)\)", index)) == {page.name for page in PAGES}

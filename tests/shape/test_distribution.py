@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 TOP = Path(__file__).parents[2]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -16,7 +17,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 TOOLS = {"grpcio-tools", "uv", "pip-audit"}
 """What the Makefile keeps in a venv of its own."""
 
-PAGES = [TOP / "README.md", *(TOP / name / "README.md" for name in ("producers", "deployments", "sql"))]
+PAGES = [TOP / "README.md", *(TOP / name / "README.md" for name in ("deployments", "sql"))]
 _INSTALL = re.compile(r"\b(?:pipx?3?|uv(?: pip| tool)?) (?:install|wheel|add|download)\b([^`;)&]*)")
 _WITH_VALUE = {"-r", "--requirement", "-c", "--constraint", "--wheel-dir", "--target"}
 
@@ -97,5 +98,6 @@ def test_a_page_puts_the_commands_on_the_path_before_it_types_one(page: Path) ->
     assert typed is None or ". .venv/bin/activate" in text[: typed.start()]
 
 
-def test_the_distribution_is_installed_under_its_name() -> None:
-    assert version(PROJECT["name"]) == PROJECT["version"]
+def test_the_distribution_is_installed_under_its_name_with_the_version_of_a_tag() -> None:
+    assert PROJECT["dynamic"] == ["version"]
+    assert Version(version(PROJECT["name"])).release >= (0, 1)

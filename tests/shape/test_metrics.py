@@ -11,46 +11,64 @@ from processor.errors import Reason
 from processor.model import Outcome
 from processor.runtime import metrics
 from producers.gateway import metrics as gateway_metrics
+from producers.gateway.grpc import metrics as grpc_measures
+from producers.gateway.http import measures
 
 TOP = Path(__file__).parents[2]
-RUNBOOK = TOP / "deployments" / "README.md"
-LABELS = {"outcome", "reason", "state", "operation", "remedy", "word", "event_type", "schema_version"}
+PAGE = TOP / "docs" / "reference" / "metrics.md"
+ALERTS = TOP / "docs" / "howto" / "alerts.md"
+REJECTIONS = TOP / "docs" / "howto" / "rejections.md"
+LABELS = {"outcome", "reason", "state", "operation", "remedy", "event_type", "schema_version"} | {
+    "word",
+    "route",
+    "method",
+    "status",
+}
 """Each has values from a list of ours, or from the registry. What a sender may choose would let it grow the
 series at will."""
 
+MODULES = (metrics, gateway_metrics, measures, grpc_measures)
 Metric = Counter | Gauge | Histogram
 
 
 def _metrics() -> dict[str, Metric]:
     """Every metric of ours by the name that Prometheus shows."""
     found = {}
-    for metric in (*vars(metrics).values(), *vars(gateway_metrics).values()):
+    for metric in (value for module in MODULES for value in vars(module).values()):
         if isinstance(metric, Metric):
             [family] = metric.describe()
             found[family.name + ("_total" if isinstance(metric, Counter) else "")] = metric
     return found
 
 
-def _table(heading: str) -> dict[str, list[str]]:
-    """The rows of the first table under a heading of the runbook, by their first cell."""
-    section = RUNBOOK.read_text(encoding="utf-8").split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+def _table(page: Path) -> dict[str, list[str]]:
+    """The rows of the first table of a page, by their first cell."""
+    table = re.findall(r"(?:^\|.*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)[0]
     rows = [
         # A bar inside a cell is written with a backslash before it.
         [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        for line in section.splitlines()
-        if line.startswith("|")
+        for line in table.splitlines()
     ]
     return {row[0].strip("`"): row[1:] for row in rows[2:]}
 
 
-def test_the_runbook_explains_every_metric_and_no_other() -> None:
-    assert set(_table("Metrics")) == set(_metrics())
+def _explained() -> dict[str, list[str]]:
+    """The rows of the page of metrics, by their first cell."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
+    assert len(rows) == len({row[0] for row in rows})
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
+def test_the_reference_explains_every_metric_and_no_other() -> None:
+    assert set(_explained()) == set(_metrics())
 
 
 @pytest.mark.parametrize("name", _metrics())
-def test_the_runbook_names_the_labels_of_a_metric(name: str) -> None:
-    labels, meaning, _ = _table("Metrics")[name]
+def test_the_reference_has_the_type_and_the_labels_of_a_metric(name: str) -> None:
+    kind, labels, meaning, _ = _explained()[name]
 
+    assert kind == type(_metrics()[name]).__name__.lower()
     assert re.findall(r"`(\w+)`", labels) == list(_metrics()[name]._labelnames)
     assert meaning
 
@@ -64,21 +82,21 @@ def test_a_label_has_values_from_a_list_of_ours(name: str) -> None:
 def test_a_metric_says_whose_it_is_and_in_which_unit(name: str) -> None:
     metric = _metrics()[name]
 
-    assert name.startswith("gateway_" if metric in vars(gateway_metrics).values() else "processor_")
+    assert name.startswith("processor_" if metric in vars(metrics).values() else "gateway_")
     assert metric._documentation.endswith(".")
     assert not re.search(r"_(ms|s|milliseconds|kb)(_|$)", name), "seconds and bytes, whole words"
 
 
 def test_an_alert_names_only_metrics_and_labels_that_exist() -> None:
     known = set(_metrics())
-    for alert, (expression, _) in _table("Alerts").items():
+    for alert, (expression, _) in _table(ALERTS).items():
         for name, selector in re.findall(r"((?:processor|gateway)_\w+)(?:\{([^}]*)\})?", expression):
             assert name in known, alert
             assert set(re.findall(r"(\w+)=", selector)) <= set(_metrics()[name]._labelnames), alert
 
 
 def test_the_values_in_alerts_exist() -> None:
-    text = "\n".join(expression for expression, _ in _table("Alerts").values())
+    text = "\n".join(expression for expression, _ in _table(ALERTS).values())
 
     remedies = {
         remedy
@@ -103,11 +121,11 @@ def test_reasons_are_the_same_in_python_and_in_the_tables() -> None:
     assert set(re.findall(r"'(\w+)'", constraints[-1])) == {reason.value for reason in Reason}
 
 
-def test_the_runbook_says_of_every_reason_what_to_do() -> None:
-    assert list(_table("Rejections")) == [reason.value for reason in Reason]
+def test_the_page_of_rejections_says_of_every_reason_what_to_do() -> None:
+    assert list(_table(REJECTIONS)) == [reason.value for reason in Reason]
 
 
-@pytest.mark.parametrize("page", ["README.md", "sql/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/queries.md"])
 def test_a_page_that_lists_reasons_lists_all_of_them(page: str) -> None:
     path = TOP / page
     text = path.read_text(encoding="utf-8") if path.is_file() else ""

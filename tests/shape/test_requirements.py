@@ -17,8 +17,8 @@ DOORS = ["gateway", "kafka", "rabbitmq"]
 EXTRAS = {
     "runtime": [],
     "doors": DOORS,
-    "development": [*DOORS, "devstack", "test"],
-    "load": [*DOORS, "devstack", "test", "load"],
+    "development": [*DOORS, "devstack", "docs", "test"],
+    "load": [*DOORS, "devstack", "docs", "test", "load"],
 }
 """Which extras of pyproject.toml each file covers."""
 

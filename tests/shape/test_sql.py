@@ -315,6 +315,16 @@ def test_a_query_has_a_name_of_its_own_a_purpose_and_one_statement(topic: str) -
         assert ";" not in re.sub(r"'[^']*'", "''", queries(topic)[name].rstrip(";")), name
 
 
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_part_of_queries_is_of_several(topic: str) -> None:
+    text = (sql_folder() / "queries" / f"{topic}.sql").read_text(encoding="utf-8")
+
+    used = re.findall(r"(?<!-- )\$[a-z_]+", text)
+    assert {
+        part for part in re.findall(r"^-- (\$\w+): ", text, re.MULTILINE) if used.count(part) < 2
+    } == set()
+
+
 def test_no_sql_is_written_in_python() -> None:
     # devstack prints questions that people may ask with psql.
     question = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE|ALTER|DROP|TRUNCATE|COPY)\s+\S+")
@@ -324,16 +334,14 @@ def test_no_sql_is_written_in_python() -> None:
 
 
 ADVISORY = re.compile(r"pg_(try_)?advisory_\w*lock", re.IGNORECASE)
-MIGRATIONS_WITH_ADVISORY = range(17)
-"""Those up to the one that replaced these locks; it waits for saves of older code by the old one."""
 
 
 def test_no_migration_waits_longer_for_a_lock_than_migrate_lets_it() -> None:
-    """All who save wait behind it. The first sixteen were applied before there was a bound for all."""
+    """All who save wait behind it."""
     longer = {
         path.name
         for path in (sql_folder() / "migrations").glob("*.sql")
-        if int(path.name[:4]) > 15 and "SET LOCAL lock_timeout" in path.read_text(encoding="utf-8")
+        if "SET LOCAL lock_timeout" in path.read_text(encoding="utf-8")
     }
 
     assert longer == set()
@@ -347,12 +355,7 @@ def test_no_lock_is_one_that_anybody_may_take(db: Db) -> None:
         for kind in ("*.py", "*.sql")
         for path in folder.rglob(kind)
     }
-    found = {
-        path.name
-        for path, text in texts.items()
-        if ADVISORY.search(text)
-        and not (path.parent.name == "migrations" and int(path.name[:4]) in MIGRATIONS_WITH_ADVISORY)
-    }
+    found = {path.name for path, text in texts.items() if ADVISORY.search(text)}
 
     assert found == set()
     functions = "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
@@ -361,11 +364,3 @@ def test_no_lock_is_one_that_anybody_may_take(db: Db) -> None:
 
 def _names(db: Db, query: str) -> set[str]:
     return {name for (name,) in db.execute(query)}
-
-
-def test_messages_are_inserted_in_one_way_whether_they_are_counted_or_not() -> None:
-    plain, counting = (
-        " ".join(queries("save")[name].split()) for name in ("insert_messages", "insert_metered_messages")
-    )
-
-    assert plain in counting

@@ -19,8 +19,8 @@ from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import Accepted, Publisher
-from producers.publishers.sqs import SqsDoor
+from producers.publishers.publish import AcceptedMessage, PublishRun
+from producers.publishers.sqs import SqsPublisher
 from tests.builders import a_body, a_delivery
 from tests.fixtures.database import Saver, books
 from tests.fixtures.servers import QUEUE_NUMBERS
@@ -88,7 +88,7 @@ def test_a_group_is_an_order_on_a_fifo_queue_and_nothing_to_wait_for_on_a_standa
     calls_by: Literal["lean", "boto3"],
 ) -> None:
     for url in (queue_url, fifo_url):
-        assert list(Publisher(SqsDoor(client, url)).publish([Outgoing("{}", group="acme")]))
+        assert list(PublishRun(SqsPublisher(client, url)).publish([Outgoing("{}", group="acme")]))
 
     [standard] = a_source(sqs_server, queue_url, calls_by).receive(10, 1)
     [ordered] = a_source(sqs_server, fifo_url, calls_by).receive(10, 1)
@@ -135,8 +135,8 @@ def test_the_groups_of_a_queue_keep_their_order_over_kills_and_one_in_trouble_st
         bodies = [a_body(id=f"{group}-{next(numbers):03d}").decode() for _ in range(count)]
         outgoing = [Outgoing(body, group=group) for body in bodies]
         assert all(
-            isinstance(receipt, Accepted)
-            for receipt in Publisher(SqsDoor(client, fifo_url)).publish(outgoing)
+            isinstance(receipt, AcceptedMessage)
+            for receipt in PublishRun(SqsPublisher(client, fifo_url)).publish(outgoing)
         )
 
     def start() -> subprocess.Popen[bytes]:

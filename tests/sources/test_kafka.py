@@ -90,7 +90,7 @@ def take(source: KafkaSource, count: int, *, settle: bool = False) -> list[Deliv
 
 
 def buffered(source: KafkaSource) -> int:
-    return sum(len(partition.waiting) for partition in list(source._member().partitions.values()))
+    return sum(len(partition.waiting) for partition in list(source._member().assignment._partitions.values()))
 
 
 def books(kafka: Mock, topic: str, group: str | None = None, partition: int = 0) -> int:
@@ -310,18 +310,18 @@ class Ledger:
         """Nothing to close."""
 
 
-@pytest.mark.parametrize("receive_size_max", [3, 50])
+@pytest.mark.parametrize("call_size", [3, 50])
 def test_a_partitions_messages_are_committed_in_their_order_by_several_writers(
-    kafka: Mock, open_source: Open, receive_size_max: int
+    kafka: Mock, open_source: Open, call_size: int
 ) -> None:
     topic = kafka.topic(3)
     sent = kafka.sender.send_all(topic, [(place % 3, a_body()) for place in range(150)])
     ledger, give_up = Ledger(), threading.Event()
     pipeline = Pipeline(
-        open_source(topic),
+        open_source(topic, call_size=call_size),
         schemas_of_acme(),
         [ledger] * 4,
-        limits=PipelineLimits(receive_size_max=receive_size_max, receive_wait_s=0.2, batch_size_max=10),
+        limits=PipelineLimits(receive_wait_s=0.2, batch_size_max=10),
         database=OutageRetry("database", wait_s_max=0.1, stop=give_up),
         broker=OutageRetry("queue", wait_s_max=0.1, stop=give_up),
         give_up=give_up,
@@ -369,10 +369,10 @@ def test_a_queue_whose_messages_wait_for_held_ones_is_not_idle(kafka: Mock, open
     sent = kafka.sender.send_all(topic, [(0, a_body()) for _ in range(3)])
     ledger, give_up = Ledger(pause_s=0.5), threading.Event()
     pipeline = Pipeline(
-        open_source(topic),
+        open_source(topic, call_size=1),
         schemas_of_acme(),
         [ledger],
-        limits=PipelineLimits(receive_size_max=1, receive_wait_s=0),
+        limits=PipelineLimits(receive_wait_s=0),
         database=OutageRetry("database", wait_s_max=0.1, stop=give_up),
         broker=OutageRetry("queue", wait_s_max=0.1, stop=give_up),
         give_up=give_up,
@@ -418,10 +418,10 @@ def test_nothing_is_called_empty_before_kafka_has_said_so(kafka: Mock, open_sour
 def test_a_member_that_has_lost_its_partitions_has_nothing_to_say_of_them(
     kafka: Mock, open_source: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("processor.sources.kafka.source._ANSWER_S_MAX", 1)
+    monkeypatch.setattr("processor.sources.kafka.assignment._ANSWER_S_MAX", 1)
     topic = kafka.topic()
     source = open_source(topic)
-    wait_until(lambda: source._member().assigned, "it is a member")
+    wait_until(lambda: source._member().assignment._assigned, "it is a member")
     member = source._member()
     assert source.receive(1, 1) == []
 
@@ -571,7 +571,7 @@ def test_partitions_that_move_take_what_was_held_with_them_and_settling_it_late_
 
     def kept() -> set[int]:
         member = first._made
-        return set(member.partitions) if member is not None else set()
+        return set(member.assignment.numbers) if member is not None else set()
 
     wait_until(lambda: len(kept()) == 2, "half of the partitions have moved")
     joining.join(20)
@@ -584,7 +584,7 @@ def test_partitions_that_move_take_what_was_held_with_them_and_settling_it_late_
         wait_until(lambda n=number, e=expected: books(kafka, topic, partition=n) == e, "as it is known")  # type: ignore[misc]
     member = second._made
     assert member is not None
-    again = [record for part in member.partitions.values() for record in part.handed.values()]
+    again = [record for part in member.assignment._partitions.values() for record in part.handed.values()]
     assert sorted(record.delivery_id for record in again) == sorted(each.delivery_id for each in moved)
     assert sorted(sent) == sorted(delivery.delivery_id for delivery in held)
 
@@ -601,7 +601,7 @@ def test_partitions_that_are_lost_while_they_are_paused_are_read_when_they_are_h
     wait_until(lambda: member._paused, "its partitions are paused")
 
     kafka.fail(heartbeat, unknown_member_id)
-    wait_until(lambda: not member.assigned, "they are lost")
+    wait_until(lambda: not member.assignment._assigned, "they are lost")
 
     taken = take(source, 100, settle=True)
     assert sorted(delivery.delivery_id for delivery in taken) == sorted(sent)
@@ -615,8 +615,8 @@ def test_partitions_that_move_while_they_are_paused_are_read_when_they_come_back
     first, second = open_source(topic, buffer_size_max=20), open_source(topic)
     member = first._member()
     wait_until(lambda: member._paused, "its partitions are paused")
-    wait_until(lambda: bool(second._member().partitions), "one of them has moved")
-    wait_until(lambda: len(member.partitions) == 1, "the other is left")
+    wait_until(lambda: bool(second._member().assignment.numbers), "one of them has moved")
+    wait_until(lambda: len(member.assignment.numbers) == 1, "the other is left")
 
     taken = take(first, 50, settle=True)
     second.close()

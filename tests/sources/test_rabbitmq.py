@@ -15,7 +15,6 @@ import psycopg
 import pytest
 from kombu.connection import Connection
 
-from processor.brokers.rabbitmq_ids import base_of
 from processor.errors import Reason
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Rejection
 from processor.operations import reader, registry
@@ -23,6 +22,7 @@ from processor.runtime import metrics
 from processor.sources.quarantine import QuarantineSource, RejectionSelection
 from processor.sources.rabbitmq.source import RabbitMqSource, _acknowledgements
 from processor.wire.formats import Claimed
+from processor.wire.hand_overs import base_of
 from tests.broker_servers.rabbitmq import RabbitQueue
 from tests.builders import a_body
 from tests.conformance.test_source import settled

@@ -23,9 +23,9 @@ from processor.operations.audit import audit
 from processor.settings import Settings
 from processor.sources.rabbitmq.source import RabbitMqSource, queue_depth
 from processor.wire.manifest import ManifestWriter
-from producers.fake.messages import Plan, fake_messages
-from producers.publishers.publish import Accepted, Publisher
-from producers.publishers.rabbitmq import AmqpDoor
+from producers.fake.messages import FakePlan, fake_messages
+from producers.publishers.publish import AcceptedMessage, PublishRun
+from producers.publishers.rabbitmq import AmqpPublisher
 from tests.broker_servers.rabbitmq import Broker, RabbitQueue
 from tests.chaos.traffic.tcp_proxy import TcpProxy
 from tests.conformance.test_source import settled
@@ -187,12 +187,12 @@ def test_a_broker_that_is_killed_under_load_costs_no_event_and_counts_none_twice
     seed(database_url)
     queue = RabbitQueue(rabbitmq_broker.url, f"killed-{os.getpid()}")
     queue.make()
-    plan = Plan(events=600, seed=5, invalid=0.1, duplicates=0.1)
-    door, manifest = AmqpDoor(queue.source_url), tmp_path / "manifest.jsonl"
+    plan = FakePlan(events=600, seed=5, invalid=0.1, duplicates=0.1)
+    publisher, manifest = AmqpPublisher(queue.source_url), tmp_path / "manifest.jsonl"
     with ManifestWriter(manifest) as writer:
-        receipts = list(Publisher(door, writer).publish(fake_messages(plan)))
-    assert sum(isinstance(receipt, Accepted) for receipt in receipts) == 600
-    door.close()
+        receipts = list(PublishRun(publisher, writer).publish(fake_messages(plan)))
+    assert sum(isinstance(receipt, AcceptedMessage) for receipt in receipts) == 600
+    publisher.close()
     address = Settings.load(_env_file=None, source_url=queue.source_url).source_address()
     assert address is not None
     with processor(database_url, queue.source_url, tmp_path) as running:

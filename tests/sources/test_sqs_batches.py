@@ -1,5 +1,6 @@
 """What a batch call of SQS says of each entry: AWS answers 200 and lists what failed, so the list decides."""
 
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -75,6 +76,16 @@ def test_what_never_succeeds_is_given_up_and_the_next_ten_go_on(stub: Stubber, s
     expect(stub, "delete_message_batch", 10, {"3": False})
     for _ in range(2):
         expect(stub, "delete_message_batch", 1, {"3": False})
+    expect(stub, "delete_message_batch", 2, {})
+
+    source.settle(settled(12))
+
+
+def test_a_stop_ends_the_pauses_and_the_tries_to_delete(stub: Stubber) -> None:
+    stop = threading.Event()
+    stop.set()
+    source = SqsSource(stub.client, URL, "events", visibility_timeout_s=60, stop=stop)
+    expect(stub, "delete_message_batch", 10, {"3": False})
     expect(stub, "delete_message_batch", 2, {})
 
     source.settle(settled(12))

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
+from processor.errors import StoreFault
 from processor.model import Message, Registry, Rejection
 from processor.operations import registry
 from processor.validation.validator import Schemas
@@ -260,6 +261,19 @@ def test_the_same_deliveries_in_several_processes_end_in_one_row_each(make_saver
     outcomes = Counter(outcome for result in results for outcome in result)
     assert outcomes == {"stored": 60, "duplicate": 30, "not_json": 30, "redelivered": 3 * 120}
     assert books(db) == {"message": 60, "duplicate": 30, "rejection": 30}
+
+
+def test_an_outcome_that_no_code_knows_is_a_fault_at_once(saver: Saver, db: Db) -> None:
+    """A slip in the SQL is not a key that retention removed meanwhile: the same again would not mend it."""
+    sql = dict(saver.store._sql)
+    sql["classify_messages"] = sql["classify_messages"].replace("'duplicate'", "'duplicat'")
+    saver.store._sql = sql
+    event = an_event(id="o-1")
+
+    with pytest.raises(StoreFault, match="'duplicat', which is no outcome"):
+        saver.save(a_delivery(**event), a_delivery(**event))
+
+    assert books(db) == {"message": 0, "duplicate": 0, "rejection": 0}
 
 
 def _copy_row(connection: Db, message_id: str) -> None:

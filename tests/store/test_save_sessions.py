@@ -6,10 +6,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from processor.database.connection import connect
 from processor.database.migrations import migrate
 from processor.devstack.servers.postgres import EmbeddedPostgres
+from processor.errors import Stopped
 from processor.model import Delivery, Settlement, Verdict
 from processor.operations import registry
 from processor.runtime.outages import OutageRetry
@@ -30,10 +32,10 @@ def test_a_role_with_old_snapshots_never_judges_by_an_old_registry(
     saver = make_saver()
     with psycopg.connect(database_url) as changer:
         changer.execute("LOCK TABLE public_locks.registry_lock IN EXCLUSIVE MODE")
-        changer.execute("INSERT INTO tenant (tenant_id, name) VALUES ('newcomer', 'newcomer')")
+        changer.execute("INSERT INTO tenant (tenant_id, name) VALUES ('new_tenant', 'new_tenant')")
         outcomes: list[str] = []
         saving = threading.Thread(
-            target=lambda: outcomes.extend(saver.outcomes(a_delivery(tenant_id="newcomer"))), daemon=True
+            target=lambda: outcomes.extend(saver.outcomes(a_delivery(tenant_id="new_tenant"))), daemon=True
         )
         saving.start()
         _wait_for_lock(db)
@@ -63,7 +65,7 @@ def test_judging_that_takes_longer_than_a_transaction_may_is_not_done_in_one(
     store = Store(lambda: connect(database_url, timeout_s=1), schemas, retry, timeout_s=1)
     store.load_registry()
     verdicts = [Schemas.validate(schemas, a_delivery()) for _ in range(6)]
-    registry.add_tenant(db, "newcomer")
+    registry.add_tenant(db, "new_tenant")
 
     settlements = store.save(verdicts)
 
@@ -86,6 +88,26 @@ def test_a_batch_that_takes_longer_than_a_statement_may_is_halved(database_url: 
 
     assert len(settlements) == 40
     assert books(db) == {"message": 40, "duplicate": 0, "rejection": 0}
+    store.close()
+
+
+def test_a_stop_ends_the_tries_of_a_transaction_that_meets_others(database_url: str, db: Db) -> None:
+    db.execute(
+        "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN RAISE EXCEPTION 'met another' USING ERRCODE = '40001'; END$$"
+    )
+    db.execute("CREATE TRIGGER lose BEFORE INSERT ON message FOR EACH ROW EXECUTE FUNCTION lose()")
+    schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
+    stop = threading.Event()
+    patience = OutageRetry("database", wait_s_max=0.1, stop=stop)
+    store = Store(lambda: connect(database_url, timeout_s=1), schemas, patience, timeout_s=1)
+    store.load_registry()
+    stop.set()
+
+    with capture_logs() as logs, pytest.raises(Stopped):
+        store.save([schemas.validate(a_delivery())])
+
+    assert [entry["event"] for entry in logs] == ["save_failed"]
     store.close()
 
 

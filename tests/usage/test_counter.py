@@ -27,7 +27,7 @@ from processor.runtime.outages import OutageRetry
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.usage.count_files import Replacement
-from processor.usage.counter import CountSelection
+from processor.usage.counter import CountSelection, RunNotes
 from processor.wiring import make_schemas, make_store
 from processor.wiring.counting import CountsOfRun
 from tests.builders import a_delivery
@@ -307,8 +307,8 @@ def make_run(database_url: str) -> Iterator[Callable[[str], Saver]]:
     def make(run_id: str) -> Saver:
         settings = Settings.load(database_url=database_url, sqs_queue_url="http://127.0.0.1/0/events")
         schemas = make_schemas(settings)
-        retry = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
-        made.append(Saver(schemas, make_store(settings, schemas, retry, run_id=run_id)))
+        patience = OutageRetry("database", wait_s_max=0.2, stop=threading.Event())
+        made.append(Saver(schemas, make_store(settings, schemas, patience, additions=[RunNotes(run_id)])))
         made[-1].store.load_registry()
         return made[-1]
 

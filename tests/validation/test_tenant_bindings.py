@@ -67,7 +67,7 @@ def test_the_binding_is_judged_before_the_registry() -> None:
 
 def test_a_bound_tenant_still_has_to_be_registered() -> None:
     verdict = the_verdict(
-        a_delivery(tenant_id="newcomer"), queue=QUEUE, queue_tenants=frozenset({"newcomer"})
+        a_delivery(tenant_id="new_tenant"), queue=QUEUE, queue_tenants=frozenset({"new_tenant"})
     )
 
     assert isinstance(verdict, Rejection)
@@ -150,7 +150,7 @@ def test_a_tenant_is_proven_where_no_other_is_possible(bindings: Bindings, prove
     """Whatever the body says, even where nobody can read it."""
     delivery = a_delivery(b"nonsense", sender_id="AIDA1")
 
-    assert a_judge(bindings).proven_tenant(delivery) == proven
+    assert a_judge(bindings).validate(delivery).proven_tenant == proven
 
 
 def test_a_replay_is_held_to_what_was_proven_unless_settings_say_something() -> None:

@@ -2,26 +2,26 @@
 
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import pika.data
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties
 
-import processor.brokers.rabbitmq  # noqa: F401 - mends how pika reads tables
+from processor.brokers.rabbitmq import read_headers
 from processor.brokers.rabbitmq_ids import (
     DELIVERY_ID_LENGTH_MAX,
     UnreadableHeaders,
     attributes_of,
-    base_of,
     delivery_base,
-    hand_over,
 )
 from processor.wire.formats import Attribute
+from processor.wire.hand_overs import base_of, hand_over
 
 HEADERS: Mapping[str, Attribute] = {"a": "1", "b": b"2"}
 
@@ -182,11 +182,9 @@ def test_a_float_of_a_table_keeps_every_digit(value: float, kind: str) -> None:
     packed = b"\x01n" + kind.encode() + struct.pack(f">{kind}", value)
     table = struct.pack(">I", len(packed)) + packed
 
-    headers: Any
-    headers, end = pika.data.decode_table(table, 0)
-    attributes, fault = attributes_of(BasicProperties(headers=headers), "k")
+    attributes, fault = attributes_of(BasicProperties(headers=read_headers(table)), "k")
 
-    assert (end, fault) == (len(table), None)
+    assert fault is None
     # What is whole is written as any whole number.
     assert attributes["n"] == json.dumps(int(value) if value.is_integer() else value)
 
@@ -204,3 +202,15 @@ def test_what_of_the_headers_can_not_be_read_is_said(headers: Any, words: str) -
 
     assert fault == words
     assert attributes == {"amqp.message_id": "m", "routing_key": "key"}
+
+
+def test_importing_our_modules_leaves_pika_as_it_was() -> None:
+    program = """
+import pika.data, pika.frame, logging
+before = {module: dict(vars(module)) for module in (pika.data, pika.frame, pika.SelectConnection)}
+level = logging.getLogger("pika").level
+import processor.brokers.rabbitmq, processor.sources.rabbitmq.source, producers.publishers.rabbitmq
+assert all(dict(vars(module)) == names for module, names in before.items())
+assert logging.getLogger("pika").level == level
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

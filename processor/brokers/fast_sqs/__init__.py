@@ -1,4 +1,4 @@
-"""The three SQS calls that every message pays for, without what makes boto3's dear; boto3 does the rest."""
+"""A fast client for the three SQS calls that every message needs; boto3 makes the others."""
 
 from typing import Any, Protocol
 

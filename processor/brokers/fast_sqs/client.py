@@ -17,8 +17,8 @@ import structlog
 from botocore.exceptions import ReadTimeoutError
 
 from processor.brokers.fast_sqs import HotCalls
-from processor.brokers.fast_sqs.http import HttpEndpoint, HttpTimeout, HttpTrouble
 from processor.brokers.fast_sqs.signature import Signer
+from processor.brokers.http_client import HttpEndpoint, HttpTimeout, HttpTrouble
 
 log = structlog.get_logger(__name__)
 

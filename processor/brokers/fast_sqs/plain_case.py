@@ -8,8 +8,8 @@ from botocore.httpsession import where
 from botocore.utils import get_environ_proxies
 
 from processor.brokers.fast_sqs.client import LeanSqs
-from processor.brokers.fast_sqs.http import HttpEndpoint
 from processor.brokers.fast_sqs.signature import Signer
+from processor.brokers.http_client import HttpEndpoint, host_of
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -53,17 +53,7 @@ def signer_of(session: "Session", client: "SQSClient") -> Signer:
     """Make what signs as `client` does; there must be credentials."""
     return Signer(
         session.get_credentials().get_frozen_credentials,
-        host=_host(client.meta.endpoint_url),
+        host=host_of(client.meta.endpoint_url),
         region=client.meta.region_name,
         service="sqs",
     )
-
-
-def _host(url: str) -> str:
-    """Give what the Host header says: the port only where it is not the scheme's own."""
-    parts = urlsplit(url)
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    host = parts.hostname or ""
-    if ":" in host:
-        host = f"[{host}]"
-    return host if parts.port in (None, default) else f"{host}:{parts.port}"

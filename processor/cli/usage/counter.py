@@ -79,7 +79,7 @@ def count(
 
 @click.group("counter")
 def counter() -> None:
-    """Set up a count of each user's unique messages, one file per event type (docs/counter.md)."""
+    """Set up a count of each user's unique messages, one file per event type (docs/howto/counter.md)."""
 
 
 @counter.command("setup")

@@ -1,1 +1,1 @@
-"""Schema documents: files, bundles and API descriptions made into one schema."""
+"""Schema files, bundles and API descriptions, turned into one complete schema."""

@@ -9,12 +9,13 @@ An unusable schema, as psql may store one, only rejects its own events.
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jsonschema_rs
 import structlog
+from msgspec import Struct
 
 from processor.errors import MustWait, Reason
 from processor.model import EventSchema
@@ -42,8 +43,14 @@ _UNUSUAL = re.compile(r"[0-9.]{17}|[0-9][eE][-+]?[0-9]{2}")
 
 _MESSAGE_MAX = 180
 
-Refusal: TypeAlias = tuple[Reason, dict[str, Any]]
-"""Why an event is rejected: the reason, and the detail of the rejection."""
+
+class Refusal(Struct, frozen=True, gc=False):
+    """Why an event is rejected. `new_tenant` is an unknown tenant that its queue may register."""
+
+    reason: Reason
+    detail: Mapping[str, Any]
+    new_tenant: str | None = None
+
 
 _Key: TypeAlias = tuple[int, str, str]
 
@@ -105,12 +112,11 @@ class Judging:
         # payloads.
         known = self._known.get(_key(schema)) or self._look_at(schema)
         if known.words is not None:
-            return Reason.SCHEMA_VIOLATION, _which(schema) | {
-                "message": f"version {schema.version} of the schema can't be used; publish a corrected one, "
-                f"then replay: {known.words}",
-                "errors": [],
-                "error_count": 0,
-            }
+            words = (
+                f"version {schema.version} of the schema can't be used; publish a corrected one, then "
+                f"replay: {known.words}"
+            )
+            return _violations(schema, words, [], 0)
         if known.validator is not None and known.is_cheap(envelope.payload):
             try:
                 if known.validator.is_valid(envelope.payload_value):
@@ -131,14 +137,16 @@ class Judging:
         if isinstance(answer, Valid):
             return None
         if isinstance(answer, NotUnicode):
-            return Reason.UNSTORABLE, {"message": f"the payload is not valid Unicode: {answer.words}"}
+            words = f"the payload is not valid Unicode: {answer.words}"
+            return Refusal(Reason.UNSTORABLE, {"message": words})
         if isinstance(answer, Broken):
             log.error("judging_failed", schema_id=schema.schema_id, event_type=schema.event_type)
             self._name(schema)
-            return Reason.UNSTORABLE, _which(schema) | {
-                "message": f"the payload can't be validated by version {schema.version} of the schema: "
-                f"{answer.words}; correct the schema or the payload, then replay"
-            }
+            words = (
+                f"the payload can't be validated by version {schema.version} of the schema: {answer.words}; "
+                "correct the schema or the payload, then replay"
+            )
+            return Refusal(Reason.UNSTORABLE, _which(schema) | {"message": words})
         return _violation(schema, answer)
 
     def _look_at(self, schema: EventSchema) -> Known:
@@ -168,21 +176,22 @@ class Judging:
 def _violation(schema: EventSchema, found: Found) -> Refusal:
     errors = [{"pointer": at, "rule": rule, "message": message} for at, rule, message in found.errors]
     if not errors:
-        return Reason.SCHEMA_VIOLATION, _which(schema) | {
-            "message": "the payload violates its schema; finding the errors would take too long",
-            "errors": [],
-            "error_count": None,
-        }
+        words = "the payload violates its schema; finding the errors would take too long"
+        return _violations(schema, words, [], None)
     if found.count is None:
         rest = " (a payload this long is searched for its first error only)"
     else:
         rest = f" (and {found.count - 1} more)" if found.count > 1 else ""
     first = errors[0]
-    return Reason.SCHEMA_VIOLATION, _which(schema) | {
-        "message": f"{first['pointer'] or 'the payload'}: {first['message']}"[:_MESSAGE_MAX] + rest,
-        "errors": errors,
-        "error_count": found.count,
-    }
+    words = f"{first['pointer'] or 'the payload'}: {first['message']}"[:_MESSAGE_MAX] + rest
+    return _violations(schema, words, errors, found.count)
+
+
+def _violations(
+    schema: EventSchema, words: str, errors: Sequence[Mapping[str, Any]], count: int | None
+) -> Refusal:
+    detail = _which(schema) | {"message": words, "errors": errors, "error_count": count}
+    return Refusal(Reason.SCHEMA_VIOLATION, detail)
 
 
 def _which(schema: EventSchema) -> dict[str, Any]:
@@ -193,10 +202,6 @@ def _key(schema: EventSchema) -> _Key:
     return schema.schema_id, schema.definition, schema.formats
 
 
-def one_violation(schema: EventSchema, at: str, rule: str, message: str) -> dict[str, Any]:
-    """Return the detail of a rejection for one fault outside the schema's own rules."""
-    return _which(schema) | {
-        "message": message,
-        "errors": [{"pointer": at, "rule": rule, "message": message}],
-        "error_count": 1,
-    }
+def one_violation(schema: EventSchema, at: str, rule: str, message: str) -> Refusal:
+    """Refuse an event for one fault outside the schema's own rules."""
+    return _violations(schema, message, [{"pointer": at, "rule": rule, "message": message}], 1)

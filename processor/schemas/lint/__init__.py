@@ -1,1 +1,1 @@
-"""What is suspicious in a schema, found before the schema is published."""
+"""What is suspicious in a schema, found before it is published."""

@@ -21,7 +21,7 @@ from pika import ConnectionParameters
 from pika.spec import Basic, BasicProperties
 
 from processor.brokers.rabbitmq import FAILED, Ended, Link, connection_parameters, count_waiting, ended
-from processor.brokers.rabbitmq_ids import attributes_of, delivery_base, hand_over
+from processor.brokers.rabbitmq_ids import attributes_of, delivery_base
 from processor.brokers.source_refusal import SourceRefusal
 from processor.brokers.source_url import SourceAddress
 from processor.errors import ProcessorError, SourceUnavailable
@@ -29,6 +29,7 @@ from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Settlement
 from processor.runtime import metrics
 from processor.settings import PipelineSettings
 from processor.wire.bounds import moment_of
+from processor.wire.hand_overs import hand_over
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,9 @@ class RabbitMqSource:
     what came over a channel that has ended is silently nothing. Order is the broker's up to `receive`, and
     nobody's after it: no delivery has a group.
     """
+
+    call_size = 10
+    """Of what has come; few, so that all writers have some of it."""
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """SQS: long polls, deletes in tens after the commit, and a longer visibility timeout for what is held."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import structlog
 from processor.brokers.aws_advice import with_advice
 from processor.brokers.fast_sqs import HotCalls
 from processor.brokers.source_refusal import SourceRefusal
-from processor.errors import SettingsError, SourceUnavailable
+from processor.errors import SourceUnavailable
 from processor.model import Delivery, Settlement
 from processor.runtime import metrics
 from processor.settings import ReceiveSettings
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
-
-CALL_SIZE_MAX = 10
-"""Messages in one call of SQS, for receiving, deleting and extending alike (SQS quotas)."""
 
 _OK = 200
 
@@ -57,8 +55,8 @@ _ATTRIBUTES: "list[MessageSystemAttributeNameType]" = [
     "SenderId",
 ]
 
-_SETTLE_PAUSES_S = (0.0, 0.1, 0.5, 2.0)
-"""Before each try to delete what a call said had failed."""
+_SETTLE_PAUSES_S = (0.1, 0.5, 2.0, 0.0)
+"""After each try to delete, before what failed is tried again; the last try is the end."""
 
 
 class SqsSource:
@@ -70,8 +68,12 @@ class SqsSource:
     With `keys_given` its credentials came by settings and nothing renews them: refused for REFUSED_S_MAX,
     they raise SourceFault, so that whoever starts us again can bring new ones. A queue that does not exist
     for as long raises SettingsError. All else that goes wrong is an outage (SourceUnavailable), a role's
-    credentials included, which boto3 renews by itself.
+    credentials included, which boto3 renews by itself. `stop` ends the pauses between tries to delete, and
+    then there is no other try.
     """
+
+    call_size = 10
+    """Messages in one call of SQS, for receiving, deleting and extending alike (SQS quotas)."""
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class SqsSource:
         visibility_timeout_s: int,
         hot_calls: HotCalls | None = None,
         keys_given: bool = False,
+        stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
@@ -96,10 +99,11 @@ class SqsSource:
             self._attributes.append(MOVED_FROM)
         self._visibility_timeout_s = visibility_timeout_s
         self._keys_given = keys_given
+        self._stop = stop or threading.Event()
         self._refusal = SourceRefusal(clock)
 
     @classmethod
-    def open(cls, settings: ReceiveSettings) -> "SqsSource":
+    def open(cls, settings: ReceiveSettings, stop: threading.Event | None = None) -> "SqsSource":
         """Make a client by the settings and boto3's own chain. Nothing is called yet."""
         session, client = _session_and_client(settings)
         return cls(
@@ -109,6 +113,7 @@ class SqsSource:
             visibility_timeout_s=settings.visibility_timeout_s,
             hot_calls=_lean_calls(session, client) if settings.sqs_client == "lean" else None,
             keys_given=settings.aws_access_key_id is not None,
+            stop=stop,
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
@@ -116,7 +121,7 @@ class SqsSource:
         with self._outages("receive"):
             answer = self._hot_calls.receive_message(
                 QueueUrl=self._queue_url,
-                MaxNumberOfMessages=min(limit, CALL_SIZE_MAX),
+                MaxNumberOfMessages=min(limit, self.call_size),
                 WaitTimeSeconds=min(int(wait_s), 20),
                 VisibilityTimeout=self._visibility_timeout_s,
                 MessageAttributeNames=["All"],
@@ -139,13 +144,12 @@ class SqsSource:
         for chunk in _tens(settlements):
             left = {str(place): settlement.delivery for place, settlement in enumerate(chunk)}
             for pause_s in _SETTLE_PAUSES_S:
-                time.sleep(pause_s)
                 with self._outages("delete"):
                     answer = self._hot_calls.delete_message_batch(
                         QueueUrl=self._queue_url, Entries=_entries(left)
                     )
                 left = _still_failed("delete", left, answer.get("Failed", []))
-                if not left:
+                if not left or self._stop.wait(pause_s):
                     break
             metrics.settled.inc(len(chunk) - len(left))
             if left:
@@ -293,29 +297,16 @@ def sqs_client(settings: ReceiveSettings) -> "SQSClient":
 
 
 def _session_and_client(settings: ReceiveSettings) -> "tuple[Session, SQSClient]":
-    import boto3  # noqa: PLC0415 - a driver is imported when a source is opened
-    import botocore.session  # noqa: PLC0415
-    from botocore.config import Config  # noqa: PLC0415
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+    # The driver is imported when a source is opened.
+    from processor.brokers.boto3_client import client_config, session_and_client  # noqa: PLC0415
 
-    config = Config(
-        connect_timeout=5,
-        read_timeout=settings.receive_wait_s + _SILENCE_S_MAX,
+    config = client_config(
         # Two attempts for a blink; a real outage is waited out by OutageRetry, where it shows.
-        retries={"mode": "standard", "total_max_attempts": 2},
-        max_pool_connections=settings.receivers + settings.settlers + 4,
-        tcp_keepalive=True,
+        attempts=2,
+        read_timeout_s=settings.receive_wait_s + _SILENCE_S_MAX,
+        connections=settings.receivers + settings.settlers + 4,
     )
-    options = settings.aws_client_options()
-    endpoint_url = options.pop("endpoint_url", None)
-    try:
-        session = botocore.session.get_session()
-        client: SQSClient = boto3.Session(botocore_session=session, **options).client(
-            "sqs", config=config, endpoint_url=endpoint_url
-        )
-        settings.require_endpoint(client.meta.endpoint_url)
-    except (BotoCoreError, ValueError) as error:
-        raise SettingsError(with_advice(f"no client for the queue: {error}", type(error).__name__)) from error
+    session, client = session_and_client(settings.aws_client_options(), settings.require_endpoint, config)
     # Else boto3 takes a page of HTML for an answer without messages.
     client.meta.events.register("response-received.sqs.ReceiveMessage", _demand_json)
     return session, client
@@ -345,7 +336,7 @@ def _lean_calls(session: "Session", client: "SQSClient") -> HotCalls:
 
 def _tens(items: Iterable[T]) -> Iterator[list[T]]:
     iterator = iter(items)
-    while chunk := list(islice(iterator, CALL_SIZE_MAX)):
+    while chunk := list(islice(iterator, SqsSource.call_size)):
         yield chunk
 
 

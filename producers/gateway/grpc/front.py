@@ -1,4 +1,4 @@
-"""The front of the gRPC door: takes connections, and hands their bytes on to a socket of gRPC's own.
+"""The front of the gRPC gateway: takes connections, and hands their bytes on to a socket of gRPC's own.
 
 client ─▶ [a place; until a key is shown: a meter] ─▶ socket in a directory of ours ─▶ gRPC
 
@@ -20,8 +20,8 @@ from producers.gateway.grpc.places import (
     FRAMES_IN_TURN,
     FRAMES_OF_ALL_PER_S,
     Budget,
+    FrameMeter,
     Frames,
-    Meter,
     Places,
     Stage,
 )
@@ -57,7 +57,7 @@ class Front:
         self._numbers = count()
         self._pipes: dict[str, Pipe] = {}
         self._open: set[Pipe] = set()
-        self._meters: dict[Hashable, Meter] = {}
+        self._meters: dict[Hashable, FrameMeter] = {}
         self._server: asyncio.Server | None = None
         self.silent_s = silent_s
         self.early = Shares(EARLY_BYTES_MAX)
@@ -93,14 +93,14 @@ class Front:
         """Give the connection of a call; None: it is gone."""
         return self._pipes.get(peer.rpartition("/")[2])
 
-    def meter_of(self, holder: Hashable) -> "Meter":
+    def meter_of(self, holder: Hashable) -> "FrameMeter":
         """Give the meter of an address; who has been quiet for long has a new one."""
         meter = self._meters.get(holder)
         if meter is None:
             loop = asyncio.get_running_loop()
             if len(self._meters) > 2 * self.places.total:
                 self._meters = {one: meter for one, meter in self._meters.items() if not meter.idle}
-            meter = self._meters[holder] = Meter(loop, self._of_all)
+            meter = self._meters[holder] = FrameMeter(loop, self._of_all)
         return meter
 
     def reach(self, pipe: "Pipe") -> socket.socket:
@@ -334,6 +334,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         words = getattr(error, "strerror", None) or "no such address"
         raise SettingsError(
-            f"GATEWAY_GRPC_PORT: {host}:{port} can't be listened on ({words}); set GATEWAY_HOST to an "
+            f"GATEWAY_GRPC_PORT: {host}:{port} cannot listen ({words}); set GATEWAY_HOST to an "
             "address of this machine and GATEWAY_GRPC_PORT to a free port, or to 0 for any"
         ) from None

@@ -22,7 +22,7 @@ LAST_WORDS_S = 0.5
 _MINUTE_MS = 60_000
 
 
-class GrpcDoor:
+class GrpcListener:
     """A server on HOST:PORT; port 0 takes any free one. All of it on one event loop.
 
     Health is SERVING while the intake and the keys are ready; `trouble` says in words why it is not. With

@@ -1,4 +1,4 @@
-"""What Prometheus is told of the gRPC door. No label has values that a sender can make up."""
+"""The Prometheus metrics of the gRPC gateway. No label takes values that a sender chooses."""
 
 from prometheus_client import Counter, Gauge, disable_created_metrics
 

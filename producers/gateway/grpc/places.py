@@ -1,4 +1,4 @@
-"""What connections of the gRPC door may have: places, and without a key so many frames in a second."""
+"""What connections of the gRPC gateway may have: places, and without a key so many frames in a second."""
 
 import asyncio
 from collections import OrderedDict
@@ -119,7 +119,7 @@ class Stage(IntEnum):
     """It has sent its first frames."""
 
 
-class Meter:
+class FrameMeter:
     """Lets frames of those in that have one address and no key: within budgets, first come first served."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, of_all: Budget) -> None:

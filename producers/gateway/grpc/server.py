@@ -1,4 +1,4 @@
-"""Runs the gRPC door: the intake and the keys behind it, probes beside it, and an orderly end."""
+"""Runs the gRPC gateway: the intake and the keys behind it, probes beside it, and an orderly end."""
 
 import asyncio
 import logging
@@ -16,19 +16,19 @@ from processor.runtime.probes import Probes
 from processor.runtime.thread_deaths import exit_on_thread_death
 from processor.settings import GatewaySettings
 from producers.gateway.grpc.front import FILES_PER_CONNECTION
-from producers.gateway.grpc.listener import CONNECTIONS_MAX, GrpcDoor
+from producers.gateway.grpc.listener import CONNECTIONS_MAX, GrpcListener
 from producers.gateway.grpc.service import Bounds
 from producers.gateway.open_files import connections_within
 from producers.gateway.opening import open_intake, open_keys
 
 CLOSING_S = 1.0
-"""What is kept of STOP_TIMEOUT_S for whatever has to be closed behind the door."""
+"""What is kept of STOP_TIMEOUT_S for whatever has to be closed behind it."""
 
 log = structlog.get_logger(__name__)
 
 
 def run(settings: GatewaySettings) -> None:
-    """Run the door of these settings until it is told to stop. Raises SettingsError for what can't work."""
+    """Run the gateway of these settings until it is told to stop. Raises SettingsError."""
     quieten_grpc()
     with (
         exit_on_thread_death(settings.stop_timeout_s),
@@ -41,7 +41,7 @@ async def _run(settings: GatewaySettings) -> None:
     intake, keys = open_intake(settings), open_keys(settings)
     wanted = max(settings.gateway_requests_max, CONNECTIONS_MAX)
     found = connections_within(FILES_PER_CONNECTION * wanted) // FILES_PER_CONNECTION
-    door = GrpcDoor(
+    listener = GrpcListener(
         intake,
         keys,
         bounds_of(settings),
@@ -55,26 +55,26 @@ async def _run(settings: GatewaySettings) -> None:
         settings.http_host,
         settings.gateway_probes_port,
         alive=lambda: True,
-        trouble=lambda: door.trouble,
+        trouble=lambda: listener.trouble,
         setting="GATEWAY_PROBES_PORT",
     )
     async with _signals() as stopped:
         await keys.start()
         await intake.start()
-        await door.start()
+        await listener.start()
         probes.start()
         log.info(
             "gateway_started",
             door="grpc",
             host=settings.gateway_host,
-            port=door.port,
+            port=listener.port,
             http_port=probes.port,
             keys=settings.gateway_keys,
         )
         try:
             await stopped.wait()
         finally:
-            await door.stop(max(0.0, settings.stop_timeout_s - CLOSING_S))
+            await listener.stop(max(0.0, settings.stop_timeout_s - CLOSING_S))
             await intake.close()
             await keys.close()
             probes.stop()

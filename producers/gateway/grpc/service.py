@@ -1,4 +1,4 @@
-"""The methods of the gRPC door: calls in, words out; all meaning is in the intake behind them.
+"""The methods of the gRPC gateway: calls in, words out; all meaning is in the intake behind them.
 
 call ─▶ who calls? ─▶ in debt? ─▶ a place of the tenant's share ─▶ read ─▶ Intake.take ─▶ reply, or status
 """
@@ -32,7 +32,7 @@ from producers.gateway.grpc.items import (
     trailing,
     unreadable,
 )
-from producers.gateway.grpc.streams import FULL, Answered, Stream, take
+from producers.gateway.grpc.streams import FULL, Answered, EventStream, take
 from producers.gateway.grpc.usage import UsageHandler, take_usage
 from producers.gateway.items import Caller, Intake, Keys, Refusal, Why
 from producers.gateway.shares import Shares
@@ -103,7 +103,7 @@ class IngestService:
         self._front = front
         self.places = Shares(bounds.calls_max)
         self.room = Shares(MESSAGES_HELD_MAX * bounds.message_bytes_max)
-        self._streams: set[Stream] = set()
+        self._streams: set[EventStream] = set()
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -312,11 +312,11 @@ class IngestService:
             async with asyncio.timeout(self._bounds.read_timeout_s):
                 data = await _next(context)
         except TimeoutError:
-            words = f"the message was not there within {self._bounds.read_timeout_s:g} s"
+            words = f"the message did not arrive within {self._bounds.read_timeout_s:g} s"
             await abort(
                 context,
                 grpc.StatusCode.DEADLINE_EXCEEDED,
-                f"{words} (GATEWAY_READ_TIMEOUT_S); nothing was taken",
+                f"{words} (GATEWAY_READ_TIMEOUT_S); nothing was accepted",
             )
         if data is None:
             await _refuse(context, Refusal(Why.MALFORMED, "the call came to its end without a message"))
@@ -325,8 +325,8 @@ class IngestService:
         call.held_bytes = len(data)
         return data
 
-    def _stream(self, call: _Call, answer: Callable[[Answered], Awaitable[None]]) -> Stream:
-        return Stream(
+    def _stream(self, call: _Call, answer: Callable[[Answered], Awaitable[None]]) -> EventStream:
+        return EventStream(
             self._intake,
             lambda: self._caller(call),
             answer,
@@ -336,7 +336,7 @@ class IngestService:
             call.caller.holder,
         )
 
-    async def _run(self, call: _Call, stream: Stream, context: _Context) -> None:
+    async def _run(self, call: _Call, stream: EventStream, context: _Context) -> None:
         """Let the stream come to its end."""
         self._streams.add(stream)
         if self._stopping:
@@ -373,7 +373,7 @@ def _call(context: _Context, address: Hashable) -> _Call | Refusal:
         if isinstance(value, bytes):
             continue
         if name in named and name in _ONCE:
-            return Refusal(Why.MALFORMED, f"the metadata {name} is there twice; send it once")
+            return Refusal(Why.MALFORMED, f"the metadata {name} is repeated; send it once")
         # W3C lets tracestate be cut into several.
         named[name] = f"{named[name]},{value}" if name in named else value
     key = named.get("idempotency-key")

@@ -27,9 +27,7 @@ CHUNK_ITEMS = 10
 LINGER_S = 0.001
 """How long an event waits for others of its stream, while some are on their way already."""
 
-FULL = Refusal(
-    Why.OVER_QUOTA, "the gateway has as much to do for this tenant as it takes; come again", retry_after_s=1
-)
+FULL = Refusal(Why.OVER_QUOTA, "the tenant has too much work in progress; retry later", retry_after_s=1)
 
 
 Do: TypeAlias = Callable[[int, Callable[[], list[Read]]], Awaitable[list[Read] | Refusal]]
@@ -52,7 +50,7 @@ class Answered:
     words: list[Word]
 
 
-class Stream:
+class EventStream:
     """One call that streams.
 
     `check` says, now and again, who calls; `key_of` gives the idempotency key of an event by its place.

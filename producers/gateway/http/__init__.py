@@ -1,4 +1,4 @@
-"""The HTTP door: JSON over HTTP in, one word on each event back, and 202 only for what SQS has.
+"""The gateway's HTTP server.
 
 connection ─▶ protocol (time, size, bad HTTP) ─▶ app (routes, problems) ─▶ reading ─▶ Intake ─▶ answers
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class HttpLimits:
     """What one request, and all of them together, may take, and how they are answered, by the settings.
 
     `rate` is the tenants' in events a second; `taken_status` what a pulse is answered that was taken.

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from processor.runtime.escaping import json_bytes_escaped
-from producers.gateway.http.problems import STATUSES, Answer, Problem, problem_of
+from producers.gateway.http.problems import STATUSES, Answer, ProblemAnswer, problem_of
 from producers.gateway.items import Taken, Word
 
 ACCEPTED, NO_CONTENT, SOME = 202, 204, 207
@@ -32,10 +32,10 @@ def answer_all(words: Sequence[Word], taken_status: int = ACCEPTED) -> Answer:
     problems = [problem_of(word) for word in words if not isinstance(word, Taken)]
     same = len({(problem.code, problem.status) for problem in problems}) == 1
     waits = [problem.retry_after_s for problem in problems if problem.retry_after_s is not None]
-    return Problem(
+    return ProblemAnswer(
         problems[0].code if same else "none_taken",
         problems[0].status if same else STATUSES["none_taken"],
-        f"none of the {len(words)} events was taken; `items` says why",
+        f"none of the {len(words)} events was accepted; see `items`",
         retry_after_s=max(waits) if same and waits else None,
         members={"items": items},
     ).as_response()

@@ -15,12 +15,12 @@ import structlog
 
 from processor.wire.formats import PULSE
 from producers.gateway.effort import ITEM
-from producers.gateway.http import Limits, measures, reading
+from producers.gateway.http import HttpLimits, measures, reading
 from producers.gateway.http.answers import ACCEPTED, answer_all, answer_one
 from producers.gateway.http.heads import Body, credentials_of, fields_of, trace_of
 from producers.gateway.http.pages import Pages
 from producers.gateway.http.places import Pace, Stay, holder_of
-from producers.gateway.http.problems import Answer, Headers, Refused, problem, problem_of
+from producers.gateway.http.problems import Answer, Headers, RequestRefused, problem, problem_of
 from producers.gateway.http.reading import Found, Receive, Scope, Send
 from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Taken, Why, Word
 from producers.gateway.shares import Shares
@@ -33,13 +33,13 @@ _HEADERS_FEW = 32
 _GONE = 499
 """What proxies call a client that went away before there was an answer."""
 
-_STOPPED = Refusal(Why.UNAVAILABLE, "the gateway stopped before the queue had answered; send it again")
+_STOPPED = Refusal(Why.UNAVAILABLE, "the gateway stopped before the queue answered; send it again")
 
 BODIES_HELD_MAX = 64
 """So many bodies of the largest size may be held at once; of the ordinary size that is any number."""
 
 
-def make_app(intake: Intake, keys: Keys, limits: Limits, room: Shares | None = None) -> "Gate":
+def make_app(intake: Intake, keys: Keys, limits: HttpLimits, room: Shares | None = None) -> "Gate":
     """Make the application, for any ASGI server; whoever runs it opens and closes what it is given.
 
     `room` is the bytes that may be held at once, if others hold some of them, too.
@@ -63,7 +63,7 @@ class Taking:
         self,
         intake: Intake,
         keys: Keys,
-        limits: Limits,
+        limits: HttpLimits,
         shares: tuple[Shares, Shares],
         pace: Pace,
         event_type: str | None = None,
@@ -92,13 +92,13 @@ class Taking:
         caller = await self._keys.caller(credentials_of(fields))
         if isinstance(caller, Refusal):
             await self._pace.wait(scope)
-            raise Refused(problem_of(caller))
+            raise RequestRefused(problem_of(caller))
         if caller.tenant_id is None:
             caller = replace(caller, address=holder_of(scope))
         # Nothing of the body is awaited before this.
         held.begin(caller.holder)
         if owing := self._intake.owing(caller):
-            raise Refused(problem_of(owing))
+            raise RequestRefused(problem_of(owing))
         announced = reading.announced_body(fields, self._limits)
         body = await self._body(scope, receive, caller, announced, held)
         take_apart = partial(
@@ -110,7 +110,7 @@ class Taking:
         else:
             found = await self._intake.do(caller, len(body), take_apart)
         if isinstance(found, Refusal):
-            raise Refused(problem_of(found))
+            raise RequestRefused(problem_of(found))
         if b"traceparent" in fields:
             caller = replace(caller, trace=trace_of(fields, headers))
         if isinstance(found, Item):
@@ -137,7 +137,7 @@ class Taking:
         unpack = partial(reading.unpacked, body, announced.encoding, self._limits)
         plain = await self._intake.do(caller, self._limits.body_bytes_max, unpack)
         if isinstance(plain, Refusal):
-            raise Refused(problem_of(plain))
+            raise RequestRefused(problem_of(plain))
         held.add(len(plain))
         self._intake.charge(caller, len(plain) - len(body))
         return plain
@@ -146,7 +146,7 @@ class Taking:
         """Charge a part of a body that did not say its length. Raises Refused for a tenant that owes."""
         self._intake.charge(caller, size_bytes)
         if owing := self._intake.owing(caller):
-            raise Refused(problem_of(owing))
+            raise RequestRefused(problem_of(owing))
 
     def _answer_one(self, item: Item, word: Word) -> Answer:
         return answer_one(self._said(item, word), self._taken_status)
@@ -191,7 +191,7 @@ class Gate:
             await respond(send, answer)
         except reading.Disconnected:
             pass
-        except Refused as error:
+        except RequestRefused as error:
             status = error.problem.status
             await respond(send, error.problem.as_response())
         except asyncio.CancelledError:
@@ -199,7 +199,7 @@ class Gate:
             status = _STOPPED.why.status
             await respond(send, problem_of(_STOPPED).as_response())
         except Exception as error:  # noqa: BLE001 - nothing may reach uvicorn, which logs and shows it
-            found = problem("internal", "the gateway failed; its log has more under this instance")
+            found = problem("internal", "internal error; the gateway's log has more under this instance")
             # Without its text and its trace, which may have the event in them.
             log.error("request_failed", route=route, error=_place(error), instance=found.instance)  # noqa: TRY400
             if status == _GONE:

@@ -28,7 +28,7 @@ def attributes_of(headers: Headers) -> Mapping[str, str]:
             if not _NAME.fullmatch(attribute) or attribute in _RESERVED:
                 raise refused("malformed", f"the header {shown}: no attribute of CloudEvents has this name")
             if shown in found:
-                raise refused("malformed", f"the header {shown} is there twice; send it once")
+                raise refused("malformed", f"the header {shown} is repeated; send it once")
             found[shown] = _value(shown, value)
         elif name == b"content-type":
             found["content-type"] = value.decode("latin-1").strip()

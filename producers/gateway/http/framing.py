@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from producers.gateway.http.problems import Headers, Problem
+from producers.gateway.http.problems import Headers, ProblemAnswer
 
 HEAD_BYTES_MAX = 64 * 1024
 FIELDS_MAX = 128
@@ -43,12 +43,12 @@ _LENGTH = re.compile(rb"\d{1,18}")
 _OF_FRAMING = (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect")
 
 
-class Unreadable(Exception):
+class UnreadableRequest(Exception):
     """What came is no HTTP/1.1 that can be read in one way; nothing after it is looked at."""
 
     def __init__(self, detail: str, code: str = "malformed", status: int = 400) -> None:
         super().__init__(detail)
-        self.problem = Problem(code, status, f"the request is no HTTP/1.1 that can be read: {detail}")
+        self.problem = ProblemAnswer(code, status, f"malformed HTTP/1.1 request: {detail}")
 
 
 class Head(Struct, frozen=True, gc=False):
@@ -87,7 +87,7 @@ class Framing:
         while self._rest.startswith(b"\r\n"):
             self._empty_lines += 1
             if self._empty_lines > _EMPTY_LINES_MAX:
-                raise Unreadable("too many empty lines before it")
+                raise UnreadableRequest("too many empty lines before it")
             self._rest = self._rest[2:]
         rest = self._rest
         end = rest.find(b"\r\n\r\n", self._searched)
@@ -122,9 +122,9 @@ def head_of(text: bytes) -> Head:
     line, _, fields = text.partition(b"\r\n")
     method, target, version = _request_line(line)
     if not _FIELDS.fullmatch(fields):
-        raise Unreadable("expected lines of a name, a colon and a value, each ended by CR and LF")
+        raise UnreadableRequest("expected lines of a name, a colon and a value, each ended by CR and LF")
     if fields.count(b"\r\n") > FIELDS_MAX:
-        raise Unreadable(f"the head has more than {FIELDS_MAX} fields", "head_too_large", 431)
+        raise UnreadableRequest(f"the head has more than {FIELDS_MAX} fields", "head_too_large", 431)
     parts = [field.partition(b":") for field in fields.split(b"\r\n")[:-1]]
     headers = [(name.lower(), value.strip(b" \t")) for name, _, value in parts]
     found = dict(headers)
@@ -136,7 +136,7 @@ def head_of(text: bytes) -> Head:
     is_new = version == "1.1"
     host, connection = found.get(b"host"), found.get(b"connection")
     if is_new if host is None else not _is_host(host):
-        raise Unreadable("expected one Host header that names a host")
+        raise UnreadableRequest("expected one Host header that names a host")
     return Head(
         method.decode(),
         target if target[:1] == b"/" and b"#" not in target else _path_of(method, target),
@@ -158,10 +158,12 @@ def _is_host(text: bytes) -> bool:
 def _request_line(line: bytes) -> tuple[bytes, bytes, str]:
     matched = _REQUEST_LINE.fullmatch(line)
     if matched is None:
-        raise Unreadable("expected a method, a target and HTTP/1.1 in the first line, with one space between")
+        raise UnreadableRequest(
+            "expected a method, a target and HTTP/1.1 in the first line, with one space between"
+        )
     method, target, version = matched.groups()
     if version not in (b"1.0", b"1.1"):
-        raise Unreadable("its version is neither 1.1 nor 1.0", status=505)
+        raise UnreadableRequest("its version is neither 1.1 nor 1.0", status=505)
     return method, target, version.decode()
 
 
@@ -171,7 +173,7 @@ def _path_of(method: bytes, target: bytes) -> bytes:
         return target
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None or method == b"CONNECT" or not _is_host(absolute[1]):
-        raise Unreadable("its target is no path")
+        raise UnreadableRequest("its target is not a path")
     rest = absolute[2]
     return rest if rest.startswith(b"/") else b"/" + rest
 
@@ -183,15 +185,15 @@ def _length(found: Mapping[bytes, bytes], *, is_new: bool) -> int | None:
         if length is None:
             return 0
         if not _LENGTH.fullmatch(length):
-            raise Unreadable("expected one Content-Length, which is a number")
+            raise UnreadableRequest("expected one Content-Length, which is a number")
         return int(length)
     if length is not None or not is_new:
-        raise Unreadable("Transfer-Encoding together with Content-Length, or in HTTP/1.0")
+        raise UnreadableRequest("Transfer-Encoding together with Content-Length, or in HTTP/1.0")
     *others, last = _tokens(coding)
     if last != b"chunked" or b"chunked" in others:
-        raise Unreadable("the Transfer-Encoding does not end with one chunked")
+        raise UnreadableRequest("the Transfer-Encoding does not end with one chunked")
     if others:
-        raise Unreadable("a Transfer-Encoding other than chunked is not known here", status=501)
+        raise UnreadableRequest("a Transfer-Encoding other than chunked is not known here", status=501)
     return None
 
 
@@ -205,10 +207,10 @@ def _require_beginning(rest: bytes) -> None:
     if ended or not _LINE_BEGINNING.fullmatch(line):
         _request_line(line)
     if _BROKEN.search(rest, 0, HEAD_BYTES_MAX):
-        raise Unreadable("a byte in its head that can't be there")
+        raise UnreadableRequest("a byte in its head that can't be there")
     if len(rest) > HEAD_BYTES_MAX:
         detail = f"the head has more than {HEAD_BYTES_MAX} bytes"
-        raise Unreadable(detail, "head_too_large", 431)
+        raise UnreadableRequest(detail, "head_too_large", 431)
 
 
 class _Chunks:
@@ -245,7 +247,7 @@ class _Chunks:
             if self._left or (line_end != b"\r\n" and b"\r\n".startswith(line_end)):
                 break
             if line_end != b"\r\n":
-                raise Unreadable("a chunk is longer than its size")
+                raise UnreadableRequest("a chunk is longer than its size")
             at, self._left = at + 2, None
         return b"".join(pieces), at, False
 
@@ -254,12 +256,12 @@ class _Chunks:
         self._count += 1
         self._bytes += size
         if self._count > _CHUNKS_MAX + self._bytes // _CHUNK_BYTES_MIN:
-            raise Unreadable("its chunks are too small")
+            raise UnreadableRequest("its chunks are too small")
 
 
 def _require_size_beginning(rest: bytes, at: int) -> None:
     if len(rest) - at > _SIZE_LINE_BYTES_MAX or not _SIZE_BEGINNING.fullmatch(rest, at):
-        raise Unreadable("expected the size of a chunk")
+        raise UnreadableRequest("expected the size of a chunk")
 
 
 def _end_of_trailers(rest: bytes, at: int) -> int | None:
@@ -268,11 +270,11 @@ def _end_of_trailers(rest: bytes, at: int) -> int | None:
         return at + 2
     end = rest.find(b"\r\n\r\n", at)
     if len(rest) - at > HEAD_BYTES_MAX and not 0 <= end < at + HEAD_BYTES_MAX:
-        raise Unreadable("its trailers are too long")
+        raise UnreadableRequest("its trailers are too long")
     if end < 0:
         if _BROKEN.search(rest, at):
-            raise Unreadable("a byte in its trailers that can't be there")
+            raise UnreadableRequest("a byte in its trailers that can't be there")
         return None
     if not _FIELDS.fullmatch(rest, at, end + 2):
-        raise Unreadable("expected trailers that are lines of a name, a colon and a value")
+        raise UnreadableRequest("expected trailers that are lines of a name, a colon and a value")
     return end + 4

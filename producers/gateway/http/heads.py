@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from processor.wire import beside
-from producers.gateway.http import Limits, cloudevents
+from producers.gateway.http import HttpLimits, cloudevents
 from producers.gateway.http.problems import Headers, refused
 
 Fields: TypeAlias = Mapping[bytes, bytes]
@@ -49,11 +49,11 @@ def fields_of(headers: Headers) -> Fields:
         names = [name for name, _ in headers]
         for name in _ONCE:
             if names.count(name) > 1:
-                raise refused("malformed", f"the header {name.decode()} is there twice; send it once")
+                raise refused("malformed", f"the header {name.decode()} is repeated; send it once")
     return fields
 
 
-def body_of(fields: Fields, limits: Limits, default_type: bytes = b"") -> Body:
+def body_of(fields: Fields, limits: HttpLimits, default_type: bytes = b"") -> Body:
     """Say what the body is. Raises Refused for what is no JSON, or is known to be too large."""
     encoding = _ENCODINGS.get(fields.get(b"content-encoding", b"").strip().lower())
     if encoding is None:
@@ -81,7 +81,7 @@ def _media_type_of(content_type: bytes) -> str:
     if parameters.get("charset", "utf-8") not in ("utf-8", "utf8"):
         raise refused("unsupported_media_type", "the charset is not utf-8; expected JSON in UTF-8")
     if not media_type:
-        raise refused("unsupported_media_type", "there is no Content-Type; expected application/json")
+        raise refused("unsupported_media_type", "Content-Type is missing; expected application/json")
     if not _JSON_TYPE.fullmatch(media_type):
         raise refused(
             "unsupported_media_type",
@@ -91,7 +91,7 @@ def _media_type_of(content_type: bytes) -> str:
     return media_type
 
 
-def too_large(limits: Limits) -> Exception:
+def too_large(limits: HttpLimits) -> Exception:
     """Make the exception for a body beyond the limit, be it announced or found out."""
     return refused(
         "too_large",

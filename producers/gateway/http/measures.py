@@ -1,4 +1,4 @@
-"""What Prometheus is told of the HTTP door. No label has values that a sender can make up."""
+"""The Prometheus metrics of the HTTP gateway. No label takes values that a sender chooses."""
 
 from functools import cache
 

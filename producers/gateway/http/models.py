@@ -12,33 +12,32 @@ _ORDER: dict[str, Any] = {
     "placed_at": "2026-11-22T10:00:00Z",
     "items": [{"sku": "CUP-1", "quantity": 1, "unit_price": 12.5}],
 }
-"""Fits the sample schema of `processor dev`, so that what stands on the page can be tried there."""
+"""Fits the sample schema of `processor dev`, so that the examples can be tried there."""
+
+PULSE = {"tenant_id": "acme", "product_sku": "storage", "used_amount": 1.5, "use_unity": "GB"}
+NATIVE_EVENT = {"id": "o-1", "tenant_id": "acme", "event_type": "order.created", "payload": _ORDER}
+CLOUD_EVENT = {
+    "specversion": "1.0",
+    "id": "o-1",
+    "source": "shop",
+    "type": "order.created",
+    "tenantid": "acme",
+    "data": _ORDER,
+}
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
-_Amount = Annotated[int | float, Field(description="The amount, to the last digit as it is written.")]
-_Made = Annotated[
-    bool, Field(description="The id was made here, so that sending the event again counts again.")
-]
 
 
 class Pulse(BaseModel):
-    """Usage as people already send it; `tenant` and `use_unit` do as names, too."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"tenant_id": "acme", "product_sku": "storage", "used_amount": 1.5, "use_unity": "GB"}
-            ],
-        }
-    )
+    """A pulse: an amount used of a product; `tenant` and `use_unit` are also accepted as names."""
 
     tenant_id: Name | None = None
     tenant: Name | None = None
     product_sku: Name
-    used_amount: _Amount
+    used_amount: Annotated[int | float, Field(description="The amount, kept to the last digit.")]
     use_unity: Name | None = None
     use_unit: Name | None = None
-    id: Annotated[Name | None, Field(description="Its own id, before any Idempotency-Key.")] = None
+    id: Annotated[Name | None, Field(description="Its own id; wins over an Idempotency-Key.")] = None
     producer: str | None = None
     occurred_at: Annotated[str | None, Field(description="RFC 3339, with a zone.")] = None
     schema_version: int | None = None
@@ -47,12 +46,6 @@ class Pulse(BaseModel):
 
 class NativeEvent(BaseModel):
     """An event of any type: its payload must fit the tenant's schema of that type."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"id": "o-1", "tenant_id": "acme", "event_type": "order.created", "payload": _ORDER}]
-        }
-    )
 
     tenant_id: Annotated[Name | None, Field(description="Its tenant; without it the key's.")] = None
     event_type: Name
@@ -64,23 +57,9 @@ class NativeEvent(BaseModel):
 
 
 class CloudEvent(BaseModel):
-    """A CloudEvent 1.0 with JSON data; `tenantid` is an extension, without which it is the key's tenant."""
+    """A CloudEvent 1.0 with JSON data; the extension `tenantid` defaults to the key's tenant."""
 
-    model_config = ConfigDict(
-        extra="allow",
-        json_schema_extra={
-            "examples": [
-                {
-                    "specversion": "1.0",
-                    "id": "o-1",
-                    "source": "shop",
-                    "type": "order.created",
-                    "tenantid": "acme",
-                    "data": _ORDER,
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(extra="allow")
 
     specversion: Literal["1.0"]
     id: Name
@@ -92,13 +71,15 @@ class CloudEvent(BaseModel):
     data: Any = None
 
 
-class Accepted(BaseModel):
+class AcceptedEvent(BaseModel):
     """An event that SQS has accepted."""
 
     message_id: Annotated[str, Field(description="Its id: its own, the Idempotency-Key, or one made here.")]
     delivery_id: Annotated[str, Field(description="The id that SQS gave.")]
     tenant_id: str
-    made_id: _Made
+    made_id: Annotated[
+        bool, Field(description="The id was made here, so that sending the event again counts again.")
+    ]
 
 
 class Problem(BaseModel):
@@ -124,7 +105,7 @@ class Fault(BaseModel):
     message: str
 
 
-class AcceptedItem(Accepted):
+class AcceptedItem(AcceptedEvent):
     """An event of an array that SQS has accepted."""
 
     index: int
@@ -162,6 +143,3 @@ class Alive(BaseModel):
     """The process answers."""
 
     alive: bool
-
-
-MODELS = (Pulse, NativeEvent, CloudEvent, Accepted, Items, Problem, NoneTaken, Ready, Alive)

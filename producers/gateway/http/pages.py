@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from producers.gateway.http import Limits
-from producers.gateway.http.openapi import described, page_of
+from producers.gateway.http import HttpLimits
+from producers.gateway.http.openapi import ASSETS, docs_page, document
 from producers.gateway.http.problems import Answer, problem
 from producers.gateway.http.reading import Scope
 from producers.gateway.items import Intake, Keys
@@ -22,7 +22,11 @@ from producers.gateway.quotas import Quotas
 AT_ONCE = 5
 """So often one after the other something shared is made anew, after it was left alone."""
 
-_NO_SCRIPT = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
+_OWN_FILES = (
+    b"content-security-policy",
+    b"default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
+)
+_ASSET = ((b"content-encoding", b"gzip"), (b"cache-control", b"max-age=86400"))
 
 
 class Shared:
@@ -47,14 +51,15 @@ class Shared:
 class Pages:
     """Everything but the taking of events. `methods` says by which methods a path may be asked."""
 
-    def __init__(self, intake: Intake, keys: Keys, limits: Limits, takings: tuple[str, ...]) -> None:
-        self.document = described(takings)
+    def __init__(self, intake: Intake, keys: Keys, limits: HttpLimits, takings: tuple[str, ...]) -> None:
+        self.document = document()
         self.methods = dict.fromkeys(takings, "POST")
         self._fixed = {
             "/livez": _answer(b'{"alive":true}', b"application/json"),
             "/openapi.json": _answer(orjson.dumps(self.document), b"application/json"),
-            "/docs": _answer(page_of(self.document), b"text/html; charset=utf-8", _NO_SCRIPT),
+            "/docs": _answer(docs_page(), b"text/html; charset=utf-8", _OWN_FILES),
         }
+        self._fixed |= {path: _answer(body, kind, *_ASSET) for path, (kind, body) in ASSETS.items()}
         self._shared = {"/readyz": Shared(self._readyz), "/metrics": Shared(self._metrics)}
         self._takings = takings
         self._intake = intake
@@ -74,7 +79,7 @@ class Pages:
             words = f"events go to POST {' or POST '.join(self._takings)}; /docs says how"
             return problem("not_found", words).as_response()
         allow = ((b"allow", b"GET, HEAD" if allowed == "GET" else allowed.encode()),)
-        words = f"this path takes {allowed} alone"
+        words = f"this path accepts only {allowed}"
         return problem("method_not_allowed", words, headers=allow).as_response()
 
     def _handshake(self, scope: Scope) -> Answer:

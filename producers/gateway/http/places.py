@@ -114,14 +114,14 @@ class Stay:
     def begin(self, holder: Hashable) -> None:
         """Take a place. Raises Refused if this holder has so many that others need the rest."""
         if not self._places.take(holder):
-            detail = "as many requests as one tenant may have at once are being answered; come again"
+            detail = "the tenant has too many requests in progress; retry later"
             raise refused("over_quota", detail, retry_after_s=RETRY_AFTER_S)
         self._holder, self._is_in = holder, True
 
     def add(self, size_bytes: int) -> None:
         """Hold so many bytes more. Raises Refused if there is no room."""
         if size_bytes and not self._room.take(self._holder, size_bytes):
-            detail = "the gateway holds as many bytes of bodies as it may; come again"
+            detail = "the gateway's memory for request bodies is full; retry later"
             raise refused("over_quota", detail, retry_after_s=RETRY_AFTER_S)
         self._bytes += size_bytes
 

@@ -21,22 +21,22 @@ RETRY_AFTER_S = 1
 """Where nobody said when to come again: the places of a full gateway are free within a second."""
 
 TITLES = {
-    "malformed": "The request can't be read",
-    "unauthenticated": "No API key that is known",
+    "malformed": "Malformed request",
+    "unauthenticated": "No valid API key",
     "forbidden": "The API key may not send this",
-    "not_found": "Nothing is there",
-    "method_not_allowed": "Not by this method",
-    "timeout": "The request did not come in time",
+    "not_found": "Not found",
+    "method_not_allowed": "Method not allowed",
+    "timeout": "Request timeout",
     "too_large": "Too large",
     "unsupported_media_type": "Neither JSON nor a CloudEvent in JSON",
-    "invalid": "JSON, but no event that is taken",
-    "over_quota": "Too much at once",
-    "head_too_large": "The head of the request is too large",
-    "internal": "A fault of the gateway",
-    "unavailable": "The queue can't be reached",
-    "none_taken": "None of the events was taken",
+    "invalid": "Not a valid event",
+    "over_quota": "Over the quota, or the gateway is at capacity",
+    "head_too_large": "Request headers too large",
+    "internal": "Internal error",
+    "unavailable": "The queue is unavailable",
+    "none_taken": "None of the events was accepted",
 }
-"""Every word that can stand in `code`, and what it is called; /docs explains them."""
+"""The title of each problem code; /docs lists them."""
 
 STATUSES = {
     "malformed": 400,
@@ -57,7 +57,7 @@ STATUSES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ProblemAnswer:
     """One answer that is not yes. `members` are put beside those that every problem has."""
 
     code: str
@@ -96,31 +96,31 @@ class Problem:
         return self.status, headers, body
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """Ends the handling of a request with this problem."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: ProblemAnswer) -> None:
         super().__init__(problem.code)
         self.problem = problem
 
 
-def problem(code: str, detail: str, **more: Any) -> Problem:  # noqa: ANN401 - the fields of Problem
+def problem(code: str, detail: str, **more: Any) -> ProblemAnswer:  # noqa: ANN401 - the fields of Problem
     """Make a problem with the status that its word has."""
-    return Problem(code, STATUSES[code], detail, **more)
+    return ProblemAnswer(code, STATUSES[code], detail, **more)
 
 
-def refused(code: str, detail: str, **more: Any) -> Refused:  # noqa: ANN401 - the fields of Problem
+def refused(code: str, detail: str, **more: Any) -> RequestRefused:  # noqa: ANN401 - the fields of Problem
     """Make the exception that ends a request with this problem."""
-    return Refused(problem(code, detail, **more))
+    return RequestRefused(problem(code, detail, **more))
 
 
-def problem_of(refusal: Refusal) -> Problem:
+def problem_of(refusal: Refusal) -> ProblemAnswer:
     """Say what the intake or the keys said."""
     why, retry_after_s = refusal.why, refusal.retry_after_s
     errors = tuple({**error, "message": _of_headers(error["message"])} for error in refusal.errors)
     if retry_after_s is None and why.status in (429, 503):
         retry_after_s = RETRY_AFTER_S
-    return Problem(why.word, why.status, _of_headers(refusal.detail), errors, retry_after_s)
+    return ProblemAnswer(why.word, why.status, _of_headers(refusal.detail), errors, retry_after_s)
 
 
 _NAMES = "|".join(NAMES)

@@ -15,10 +15,10 @@ from urllib.parse import unquote
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from producers.gateway.http import Limits
-from producers.gateway.http.framing import HEAD_BYTES_MAX, Framing, Head, Unreadable
+from producers.gateway.http import HttpLimits
+from producers.gateway.http.framing import HEAD_BYTES_MAX, Framing, Head, UnreadableRequest
 from producers.gateway.http.places import CONNECTION, Visitors
-from producers.gateway.http.problems import Problem, problem
+from producers.gateway.http.problems import ProblemAnswer, problem
 from producers.gateway.http.reading import CUT, LATE, Message
 from producers.gateway.shares import Shares, holder_of
 
@@ -68,7 +68,7 @@ class Cycle(RequestResponseCycle):
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with a reader of ours, and bounds, which belong to a subclass: see `guarded`."""
 
-    limits: Limits
+    limits: HttpLimits
     visitors: Visitors
     room: Shares
 
@@ -97,7 +97,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.holder = holder_of(self.client[0] if self.client else "")
         if not self.visitors.enter(self):
-            detail = "too many connections are open; come again, or send on one that is open"
+            detail = "too many open connections; retry later, or reuse an open one"
             self._end_with(problem("over_quota", detail, retry_after_s=1))
             self.transport.close()
         else:
@@ -177,7 +177,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Read what is there, up to the end of one request that has no answer yet."""
         try:
             self._read()
-        except Unreadable as error:
+        except UnreadableRequest as error:
             self._end_with(error.problem)
         else:
             self._wait()
@@ -276,7 +276,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # ── ends ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _end_with(self, found: Problem) -> None:
+    def _end_with(self, found: ProblemAnswer) -> None:
         """Say this, and no more. Who is still sending could lose it if the connection ended at once."""
         if self._ended or self.transport.is_closing():
             return
@@ -317,7 +317,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._arm()
         elif self._whole and self._framing.rest_bytes:
             self._end_with(
-                problem("timeout", f"the head was not there within {self.limits.read_timeout_s:g} s")
+                problem("timeout", f"the request head did not arrive within {self.limits.read_timeout_s:g} s")
             )
         else:
             # Never said anything, or answered already and still sending.
@@ -332,7 +332,7 @@ class GuardedProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
 
-def guarded(limits: Limits, room: Shares) -> type[GuardedProtocol]:
+def guarded(limits: HttpLimits, room: Shares) -> type[GuardedProtocol]:
     """Give the protocol class with these bounds: uvicorn makes an instance for each connection by itself."""
     bounds = {"limits": limits, "visitors": Visitors(limits.connections_max), "room": room}
     return type("Guarded", (GuardedProtocol,), bounds)

@@ -9,7 +9,7 @@ from processor.decoding.unpacking import BEFORE_JSON, unpack
 from processor.errors import Reason
 from processor.wire.formats import Malformed, pointer
 from processor.wire.strict_json import JsonFault, elements, read
-from producers.gateway.http import Limits, cloudevents
+from producers.gateway.http import HttpLimits, cloudevents
 from producers.gateway.http.heads import (
     KEY_LENGTH_MAX,
     Body,
@@ -43,7 +43,7 @@ async def read_body(
     scope: Scope,
     receive: Receive,
     announced: Body,
-    limits: Limits,
+    limits: HttpLimits,
     held: Stay,
     charge: Callable[[int], None],
 ) -> bytes:
@@ -72,7 +72,8 @@ async def read_body(
     state = scope.get("state", {})
     if state.get(LATE):
         raise refused(
-            "timeout", f"the body was not there within {limits.read_timeout_s:g} s (GATEWAY_READ_TIMEOUT_S)"
+            "timeout",
+            f"the request body did not arrive within {limits.read_timeout_s:g} s (GATEWAY_READ_TIMEOUT_S)",
         )
     if state.get(CUT) or (announced.length is not None and size != announced.length):
         expected = "a last chunk" if announced.length is None else f"{announced.length} (Content-Length)"
@@ -80,7 +81,7 @@ async def read_body(
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def unpacked(body: bytes, encoding: str, limits: Limits) -> bytes:
+def unpacked(body: bytes, encoding: str, limits: HttpLimits) -> bytes:
     """Give a body that was packed as it was before. Raises Refused where it can't be, or is too large."""
     found = unpack(body, {"content-encoding": encoding}, limits.body_bytes_max)
     if isinstance(found, Malformed):
@@ -91,7 +92,7 @@ def unpacked(body: bytes, encoding: str, limits: Limits) -> bytes:
 
 
 def items_of(
-    body: bytes, announced: Body, fields: Fields, headers: Headers, limits: Limits, event_type: str | None
+    body: bytes, announced: Body, fields: Fields, headers: Headers, limits: HttpLimits, event_type: str | None
 ) -> Found:
     """Give what was sent: one item, or as many as the array has. `event_type` is the only one that may be."""
     beside, key = beside_of(fields, headers), idempotency_key_of(fields)
@@ -105,13 +106,13 @@ def items_of(
     is_batch = announced.media_type == cloudevents.BATCH_TYPE
     if body[:1] == b"{" or not body.lstrip(b" \t\r\n").startswith(b"["):
         if is_batch:
-            raise refused("malformed", f"the body is no array; expected one, as {announced.media_type} says")
+            raise refused("malformed", f"the body is not an array; {announced.media_type} requires one")
         return Item(body, beside, key, event_type)
     if announced.media_type == cloudevents.EVENT_TYPE:
         raise refused("malformed", f"the body is an array; send it as {cloudevents.BATCH_TYPE}")
     texts = _elements(body, limits, key)
     if not texts and not is_batch:
-        raise refused("invalid", "the array is empty; expected one event at least")
+        raise refused("invalid", "the array is empty; expected at least one event")
     if any(name == "message_id" or name.startswith("ce-") for name in beside):
         words = "X-Message-Id or ce- headers beside an array: they are one event's; put them into the events"
         raise refused("malformed", words)
@@ -121,12 +122,12 @@ def items_of(
     ]
 
 
-def announced_body(fields: Fields, limits: Limits) -> Body:
+def announced_body(fields: Fields, limits: HttpLimits) -> Body:
     """Say what the body is; a CloudEvent in binary mode need not name a type, which then is JSON."""
     return body_of(fields, limits, b"application/json" if b"ce-specversion" in fields else b"")
 
 
-def _elements(body: bytes, limits: Limits, key: str | None) -> list[str]:
+def _elements(body: bytes, limits: HttpLimits, key: str | None) -> list[str]:
     try:
         texts = elements(body.decode(), limits.json_depth_max, limits.json_values_max)
     except UnicodeDecodeError as error:
@@ -145,7 +146,7 @@ def _elements(body: bytes, limits: Limits, key: str | None) -> list[str]:
 # ── pulses ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def no_pulse(body: bytes, limits: Limits) -> Refusal | None:
+def no_pulse(body: bytes, limits: HttpLimits) -> Refusal | None:
     """Say what a body in no known format lacks to be a pulse; None: it is no JSON at all."""
     try:
         value = orjson.loads(body)
@@ -162,7 +163,7 @@ def no_pulse(body: bytes, limits: Limits) -> Refusal | None:
     if not missing:
         return None
     return _refusal(
-        f"no pulse: {', '.join(missing)} missing; other events go to /v1/events",
+        f"not a pulse: {', '.join(missing)} missing; send other events to /v1/events",
         *({"pointer": pointer((name,)), "rule": "missing", "message": "Field required"} for name in missing),
     )
 

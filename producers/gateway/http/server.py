@@ -1,4 +1,4 @@
-"""Runs the door: a socket, uvicorn on uvloop, the intake and the keys behind it, and an orderly end."""
+"""Runs the HTTP gateway: a socket, uvicorn on uvloop, the intake and the keys behind, an orderly end."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ import uvloop
 from processor.errors import SettingsError
 from processor.runtime.thread_deaths import exit_on_thread_death
 from processor.settings import GatewaySettings
-from producers.gateway.http import Limits
+from producers.gateway.http import HttpLimits
 from producers.gateway.http.app import BODIES_HELD_MAX, make_app
 from producers.gateway.http.protocol import guarded
 from producers.gateway.items import Intake, Keys
@@ -33,10 +33,10 @@ _BACKLOG = 4096
 _KEEP_ALIVE_S = 30
 
 
-def limits_of(settings: GatewaySettings) -> Limits:
+def limits_of(settings: GatewaySettings) -> HttpLimits:
     """Give the limits as the settings have them."""
     connections_max = connections_within(CONNECTIONS_PER_REQUEST * settings.gateway_requests_max)
-    return Limits(
+    return HttpLimits(
         body_bytes_max=settings.gateway_body_bytes_max,
         items_max=settings.gateway_items_max,
         # Where few files may be open, some connections stay for what holds no place: probes, and who is new.
@@ -58,7 +58,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         words = getattr(error, "strerror", None) or "no such address"
         raise SettingsError(
-            f"GATEWAY_PORT: {host}:{port} can't be listened on ({words}); "
+            f"GATEWAY_PORT: {host}:{port} cannot listen ({words}); "
             "set GATEWAY_PORT to a free port, or to 0 for any, and GATEWAY_HOST to an address of this machine"
         ) from None
 
@@ -114,7 +114,7 @@ class Server(uvicorn.Server):
 
 
 def run(settings: GatewaySettings) -> None:
-    """Run the door of these settings until it is told to stop. Raises SettingsError for what can't work."""
+    """Run the gateway of these settings until it is told to stop. Raises SettingsError."""
     listener = listen(settings.gateway_host, settings.gateway_port)
     with (
         contextlib.closing(listener),

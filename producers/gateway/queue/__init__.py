@@ -1,1 +1,1 @@
-"""From the gateway to SQS: calls of ten, one queue a tenant, outages told from refusals."""
+"""From the gateway to SQS: calls of ten, a fair share for each tenant, retries."""

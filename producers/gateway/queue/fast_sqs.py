@@ -15,13 +15,13 @@ from typing import Any
 
 import orjson
 
-from processor.brokers.fast_sqs.http import HttpTimeout, HttpTrouble
 from processor.brokers.fast_sqs.signature import Signer
+from processor.brokers.http_client import HttpTimeout, HttpTrouble
 from processor.runtime.thread_deaths import watch
-from producers.gateway.queue.posting import Endpoint
+from producers.gateway.queue.posting import AsyncEndpoint
 from producers.gateway.queue.sending import Sendable, Senders, Sent, Told
 from producers.publishers import Answer
-from producers.publishers.sqs import SqsDoor
+from producers.publishers.sqs import SqsPublisher
 
 STRIKES_MAX = 10
 """Calls in a row that boto3 could do and we could not; from then on boto3 does them all."""
@@ -35,9 +35,15 @@ class LeanSenders:
     """Sends over one endpoint on the event loop, with `by_boto3` behind it."""
 
     def __init__(
-        self, door: SqsDoor, endpoint: Endpoint, signer: Signer, by_boto3: Senders, *, user_agent: str
+        self,
+        publisher: SqsPublisher,
+        endpoint: AsyncEndpoint,
+        signer: Signer,
+        by_boto3: Senders,
+        *,
+        user_agent: str,
     ) -> None:
-        self._door = door
+        self._publisher = publisher
         self._endpoint = endpoint
         self._signer = signer
         self._user_agent = ("user-agent", user_agent)
@@ -89,13 +95,13 @@ class LeanSenders:
             told(batch, Sent(answer, time.perf_counter() - began))
 
     async def _ask(self, batch: Sequence[Sendable]) -> Answer:
-        request = self._door.request({index: entry.event.outgoing for index, entry in enumerate(batch)})
+        request = self._publisher.request({index: entry.event.outgoing for index, entry in enumerate(batch)})
         body = orjson.dumps(request)
         headers = self._signer.headers("AmazonSQS.SendMessageBatch", body)
         answer = await self._endpoint.post([*headers, self._user_agent], body)
         if answer.status != _OK:
             raise HttpTrouble(f"status {answer.status}")
-        return self._door.read(_unaltered(request["Entries"], orjson.loads(answer.body)))
+        return self._publisher.read(_unaltered(request["Entries"], orjson.loads(answer.body)))
 
     def _judged(self, batch: Sequence[Sendable], sent: Sent, told: Told) -> None:
         """Pass on what boto3 found out, and note that it could do what we could not."""

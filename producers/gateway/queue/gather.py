@@ -19,7 +19,7 @@ from producers.gateway import metrics
 from producers.gateway.items import Refusal, Taken, Why, Word
 from producers.gateway.queue.lanes import Lanes
 from producers.gateway.queue.sending import Sending, Sent
-from producers.gateway.reading import Event
+from producers.gateway.reading import ReadEvent
 from producers.gateway.shares import Shares
 from producers.publishers import Answer
 from producers.publishers.publish import BATCH_BYTES_MAX, BATCH_SIZE_MAX
@@ -30,12 +30,12 @@ _PAUSE_S, _PAUSE_S_MAX = 0.05, 1.0
 _OUR_RIGHTS = re.compile(r"kms|accessdenied", re.IGNORECASE)
 """Codes that SQS calls the sender's fault, and which are ours: the event would be taken if we might more."""
 
-FULL = Refusal(Why.OVER_QUOTA, "the gateway is full; nothing of this event was kept", retry_after_s=1)
+FULL = Refusal(Why.OVER_QUOTA, "the gateway is at capacity; this event was not kept", retry_after_s=1)
 
 log = logging.getLogger(__name__)
 
 
-class Request:
+class GatheredRequest:
     """The words on the items of one request, who waits for them, and for whom they count."""
 
     __slots__ = ("done", "holder", "left", "timer", "words")
@@ -66,7 +66,7 @@ class Entry:
 
     __slots__ = ("alone", "event", "place", "request", "tries")
 
-    def __init__(self, event: Event, request: Request, place: int) -> None:
+    def __init__(self, event: ReadEvent, request: GatheredRequest, place: int) -> None:
         self.event = event
         self.request = request
         self.place = place
@@ -120,7 +120,7 @@ class Gather:
         if self._waiting == 0 and self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
-    def add(self, event: Event, request: Request, place: int) -> None:
+    def add(self, event: ReadEvent, request: GatheredRequest, place: int) -> None:
         """Take one event in that has a place.
 
         Its request gets a word on it, at the latest when `timeout_s` is over.
@@ -134,7 +134,7 @@ class Gather:
         elif self._timer is None and not self._due:
             self._timer = self._loop.call_later(self._linger_s, self._linger_over)
 
-    async def words(self, request: Request) -> None:
+    async def words(self, request: GatheredRequest) -> None:
         """Come back when there is a word on every item of the request."""
         if request.left:
             await request.done
@@ -233,7 +233,7 @@ class Gather:
         pause_s = min(_PAUSE_S_MAX, _PAUSE_S * 2 ** (entries[0].tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         self._loop.call_later(pause_s, self._again, entries)
 
-    def _time_over(self, request: Request) -> None:
+    def _time_over(self, request: GatheredRequest) -> None:
         late = Refusal(
             Why.UNAVAILABLE,
             f"the queue has not said yes within {self._timeout_s:g} s; the event may be on it all the same: "

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 
-class Held(Protocol):
+class LaneEntry(Protocol):
     """Something that is somebody's, and may be over before it was its turn."""
 
     @property
@@ -15,7 +15,7 @@ class Held(Protocol):
     def over(self) -> bool: ...  # noqa: D102
 
 
-T = TypeVar("T", bound=Held)
+T = TypeVar("T", bound=LaneEntry)
 
 
 class Lanes(Generic[T]):

@@ -4,34 +4,30 @@ A thread for each call costs more than the call: it has to be woken, and to wait
 """
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import Sequence
 from typing import cast
-from urllib.parse import urlsplit
 
-import httptools
-
-from processor.brokers.fast_sqs.http import (
+from processor.brokers.http_client import (
+    AnswerReader,
     HttpResponse,
     HttpTimeout,
     HttpTrouble,
-    ReadingAnswer,
+    HttpUnreachable,
+    address_of,
     post_request,
 )
 
 
-class Endpoint:
+class AsyncEndpoint:
     """One server, by the scheme, host and port of `url`; used on one event loop alone.
 
     `ca_file` is the file of authorities by whom an https server is known.
     """
 
     def __init__(self, url: str, *, connect_timeout_s: float, read_timeout_s: float, ca_file: str) -> None:
-        parts = urlsplit(url)
         self.url = url
-        self._address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-        self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
+        self._address, self._tls = address_of(url, ca_file)
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._idle: deque[_Connection] = deque()
@@ -63,7 +59,7 @@ class Endpoint:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await loop.create_connection(_Connection, *self._address, ssl=self._tls)
         except (OSError, TimeoutError) as error:
-            raise HttpTrouble(f"no connection to the server: {type(error).__name__}") from error
+            raise HttpUnreachable(f"no connection to the server: {type(error).__name__}") from error
         return connection
 
 
@@ -73,14 +69,14 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.usable = False
         self._transport: asyncio.WriteTransport | None = None
-        self._reading: ReadingAnswer | None = None
+        self._reading: AnswerReader | None = None
         self._answer: asyncio.Future[HttpResponse] | None = None
         self._loop = asyncio.get_running_loop()
 
     async def ask(self, request: bytes, timeout_s: float) -> HttpResponse:
         assert self._transport is not None  # noqa: S101 - it is connected
         self.usable = False
-        self._reading = ReadingAnswer()
+        self._reading = AnswerReader()
         self._answer = self._loop.create_future()
         timer = self._loop.call_later(timeout_s, self._fail, HttpTimeout(f"no answer within {timeout_s:g} s"))
         try:
@@ -107,7 +103,7 @@ class _Connection(asyncio.Protocol):
             return
         try:
             self._reading.feed(data)
-        except (HttpTrouble, httptools.HttpParserError) as error:
+        except HttpTrouble as error:
             self._fail(HttpTrouble(f"the answer can't be read: {type(error).__name__}"))
             return
         found, keep = self._reading.answer, self._reading.keep

@@ -1,6 +1,6 @@
 """Makes the calls to SQS, several at a time, and tells an outage, a fault and a refusal apart.
 
-batch ─▶ [thread] ─▶ Door.send ─▶ Answer │ Failure ─▶ back on the event loop
+batch ─▶ [thread] ─▶ Publisher.send ─▶ Answer │ Failure ─▶ back on the event loop
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from processor.errors import SettingsError
 from producers.gateway.items import Refusal, Why
-from producers.gateway.reading import Event
-from producers.publishers import Answer, CallFailed, Door
+from producers.gateway.reading import ReadEvent
+from producers.publishers import Answer, CallFailed, Publisher
 
 PROBE_AFTER_S = 2.0
 """A queue that has taken something so lately is not asked whether it is there."""
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class Sendable(Protocol):
     """What is sent: something with an event."""
 
-    event: Event
+    event: ReadEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +81,14 @@ class Senders:
 
     def __init__(
         self,
-        door: Door,
+        publisher: Publisher,
         count: int,
         look: Callable[[], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._door = door
-        self.ordered = door.ordered
-        self.count = 1 if door.ordered else count
+        self._publisher = publisher
+        self.ordered = publisher.ordered
+        self.count = 1 if publisher.ordered else count
         self._look = look
         self._clock = clock
         self._jobs: SimpleQueue[tuple[Sequence[Sendable], Told] | None] = SimpleQueue()
@@ -155,7 +155,7 @@ class Senders:
 
     def _call(self, batch: Sequence[Sendable]) -> Answer | Failure:
         try:
-            answer = self._door.send({index: entry.event.outgoing for index, entry in enumerate(batch)})
+            answer = self._publisher.send({index: entry.event.outgoing for index, entry in enumerate(batch)})
         except CallFailed as error:
             return self._call_failed(error)
         except SettingsError as error:
@@ -184,7 +184,7 @@ class Senders:
         except ClientError as error:
             code = _code(error)
             # To send is one right, to look another: whoever may not look can't be told more.
-            trouble = "" if "AccessDenied" in code else f"the queue refuses us: {code}"
+            trouble = "" if "AccessDenied" in code else f"the queue denies access: {code}"
         except BotoCoreError as error:
             trouble = f"the queue can't be reached: {type(error).__name__}"
         else:
@@ -210,7 +210,7 @@ def _refused(error: SettingsError) -> str:
     """Name the code alone: the text of a refused signature quotes headers, a token among them."""
     cause = error.__cause__
     code = _code(cause) if isinstance(cause, ClientError) else type(cause).__name__
-    return f"the queue is missing or refuses us: {code}; see SQS_QUEUE_URL and the AWS_* settings"
+    return f"the queue is missing or denies access: {code}; see SQS_QUEUE_URL and the AWS_* settings"
 
 
 def _code(error: ClientError) -> str:

@@ -13,14 +13,14 @@ from collections.abc import AsyncIterator
 
 import grpc
 
-from producers.load.pulses import Plan, pulse
+from producers.load.pulses import LoadPlan, pulse
 from producers.protos import ingest_pb2 as pb
 from producers.protos.ingest_pb2_grpc import IngestStub
 
 GRACE_S = 10.0
 
 
-async def stream(stub: IngestStub, plan: Plan, tenant: int, window: int) -> int:
+async def stream(stub: IngestStub, plan: LoadPlan, tenant: int, window: int) -> int:
     """Send for as long as the plan says; gives how many were taken."""
     room = asyncio.Semaphore(window)
     until_s = time.monotonic() + plan.duration_s
@@ -44,7 +44,7 @@ async def stream(stub: IngestStub, plan: Plan, tenant: int, window: int) -> int:
 
 async def main() -> None:
     target, seconds, streams, window = sys.argv[1], *map(float, sys.argv[2:5])
-    plan = Plan(seconds, seed=time.time_ns() % 10**9)
+    plan = LoadPlan(seconds, seed=time.time_ns() % 10**9)
     async with grpc.aio.insecure_channel(target) as channel:
         stub = IngestStub(channel)
         began_at_s = time.monotonic()

@@ -5,14 +5,15 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from processor.database.queries import sql_folder
 from tests.bench.growth.named import named
 from tests.bench.growth.server import Connection, GrowthServer, literal
 
+QUERIES = Path(__file__).parents[3] / "docs" / "reference" / "queries.md"
 REPEATS = 3
 LIMIT_S = 300
 _QUESTION = re.compile(r"^(?P<words>[^\n]+?\?)[^\n]*\n\n```sql\n(?P<sql>.*?)```", re.MULTILINE | re.DOTALL)
@@ -31,7 +32,7 @@ class Answer:
 
 def ten_questions() -> list[tuple[str, str]]:
     """Read the questions and their SQL from where people read them."""
-    page = (sql_folder() / "README.md").read_text(encoding="utf-8")
+    page = QUERIES.read_text(encoding="utf-8")
     text = page.partition("\n## Ten questions\n")[2].partition("\n## ")[0]
     return [(found["words"], found["sql"]) for found in _QUESTION.finditer(text)]
 

@@ -15,7 +15,7 @@ def test_it_asks_the_ten_questions_of_the_readme() -> None:
     questions = dict(ten_questions())
 
     assert len(questions) == 10
-    assert "FROM duplicate" in questions["Who sends the same thing twice?"]
+    assert "FROM duplicate" in questions["Who sends the same event twice?"]
 
 
 def test_a_message_is_of_the_size_that_is_promised() -> None:

@@ -6,8 +6,8 @@ load ─▶ KafkaDoor ─▶ Tansu ✗ ─▶ the fleet ✗
 
 from dataclasses import dataclass, replace
 
-from producers.publishers.kafka import KafkaDoor
-from producers.publishers.rabbitmq import AmqpDoor
+from producers.publishers.kafka import KafkaPublisher
+from producers.publishers.rabbitmq import AmqpPublisher
 from tests.broker_servers.kafka import Tansu, tansu
 from tests.broker_servers.rabbitmq import Broker, RabbitQueue, program
 from tests.chaos.field import Field
@@ -37,9 +37,9 @@ def from_rabbitmq(field: Field) -> None:
     queue.make()
     field.broker, field.books = broker, BrokersBooks(broker)
     field.fleet.environment = dict(field.fleet.environment) | {"SOURCE_URL": queue.source_url}
-    door = AmqpDoor(queue.source_url)
-    field.cleanup.callback(door.close)
-    field.load.door = door
+    publisher = AmqpPublisher(queue.source_url)
+    field.cleanup.callback(publisher.close)
+    field.load.publisher = publisher
     # Of two equal messages RabbitMQ does not say which one comes again: the other's row may then be missing.
     field.load.duplicates = 0.0
 
@@ -83,9 +83,9 @@ def from_kafka(field: Field) -> None:
     url = broker.url(broker.topic(4, "events"))
     field.books = AcceptedBooks(field, broker)
     field.fleet.environment = dict(field.fleet.environment) | {"SOURCE_URL": url}
-    door = KafkaDoor(url)
-    field.cleanup.callback(door.close)
-    field.load.door = door
+    publisher = KafkaPublisher(url)
+    field.cleanup.callback(publisher.close)
+    field.load.publisher = publisher
 
 
 def freeze_the_broker_and_kill_readers(field: Field) -> None:

@@ -40,7 +40,7 @@ def take_a_right_away(field: Field) -> None:
 
 
 def migrate_under_load(field: Field) -> None:
-    """Migrate as the runbook says: `processor migrate` of a newer version, while the old one runs."""
+    """Run `processor migrate` of a newer version while the old one runs, as the page on upgrades says."""
     newer = field.folder / "newer"
     for part in ("processor", "sql"):
         shutil.copytree(CHECKOUT / part, newer / part)
@@ -103,7 +103,7 @@ def change_the_registry(field: Field) -> None:
         seen = admin.execute("SELECT count(*) FROM rejection WHERE reason = 'tenant_suspended'").fetchone()
     if seen == (0,):
         raise ScenarioFailed("no event came while its tenant was suspended")
-    # What it sent meanwhile was rejected, rightly, and is put right as the runbook says.
+    # What it sent meanwhile was rejected, rightly, and is put right as docs/howto/rejections.md says.
     command(field, CHECKOUT, "rejection", "replay", "--reason", "tenant_suspended")
     works_again(field)
 

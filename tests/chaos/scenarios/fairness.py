@@ -24,9 +24,9 @@ from pydantic import SecretStr
 from processor.devstack.servers.children import free_port
 from processor.operations.registry import add_key, add_tenant, publish_schema
 from producers.protos.ingest_pb2_grpc import IngestStub
-from producers.publishers.grpc import GrpcDoor
-from producers.publishers.http import HttpDoor
-from producers.publishers.sqs import SqsDoor
+from producers.publishers.grpc import GrpcPublisher
+from producers.publishers.http import HttpPublisher
+from producers.publishers.sqs import SqsPublisher
 from tests.bench.ground import TOOLS
 from tests.bench.queue.queues import QueueServer
 from tests.chaos.field import DATABASE, LOGIN, Field, ScenarioFailed
@@ -92,7 +92,7 @@ def _settle(field: Field) -> None:
     queue = field.cleanup.enter_context(QueueServer("own", field.folder, TOOLS))
     queue_url = queue.create("events")
     field.books = _Books(queue, queue_url)
-    field.load.door = SqsDoor(LeanClient(queue.endpoint_url), queue_url)
+    field.load.publisher = SqsPublisher(LeanClient(queue.endpoint_url), queue_url)
     straight = dict(field.fleet.environment) | {
         "DATABASE_URL": field.postgres.url(DATABASE, LOGIN),
         "AWS_ENDPOINT_URL": queue.endpoint_url,
@@ -106,7 +106,7 @@ def _settle(field: Field) -> None:
             keys[tenant] = add_key(admin, tenant)[1]
         publish_schema(admin, "dear", DEAR_SCHEMA, None)
         admin.execute(f"CREATE ROLE {_GATEWAY_LOGIN} LOGIN IN ROLE processor_gateway")
-        # As sql/README.md says: without a limit one login may take all connections that there are.
+        # As docs/reference/roles.md says: without a limit one login may take all connections that there are.
         for login in _LOGINS:
             admin.execute(f"CREATE ROLE {login} LOGIN CONNECTION LIMIT 8 IN ROLE processor_tenant_reader")
             admin.execute("INSERT INTO tenant_reader VALUES (%s, %s)", (login, _MALLORY))
@@ -139,20 +139,20 @@ def _settle(field: Field) -> None:
 def _neighbours(field: Field, target: Target, keys: dict[str, str]) -> list[Neighbour]:
     parts = urlsplit(target.queue_url)
 
-    def over_http() -> HttpDoor:
-        return HttpDoor(f"http://127.0.0.1:{target.http}", SecretStr(keys["quiet-http"]), senders=1)
+    def over_http() -> HttpPublisher:
+        return HttpPublisher(f"http://127.0.0.1:{target.http}", SecretStr(keys["quiet-http"]))
 
-    def over_grpc() -> GrpcDoor:
-        door = GrpcDoor(f"127.0.0.1:{target.grpc}", keys["quiet-grpc"])
+    def over_grpc() -> GrpcPublisher:
+        publisher = GrpcPublisher(f"127.0.0.1:{target.grpc}", keys["quiet-grpc"])
         # Channels to one address share a connection, unless they are told not to.
-        door._channel = grpc.insecure_channel(
+        publisher._channel = grpc.insecure_channel(
             f"127.0.0.1:{target.grpc}", (("grpc.use_local_subchannel_pool", 1),)
         )
-        door._stub = IngestStub(door._channel)
-        return door
+        publisher._stub = IngestStub(publisher._channel)
+        return publisher
 
-    def over_sqs() -> SqsDoor:
-        return SqsDoor(LeanClient(f"{parts.scheme}://{parts.netloc}"), target.queue_url)
+    def over_sqs() -> SqsPublisher:
+        return SqsPublisher(LeanClient(f"{parts.scheme}://{parts.netloc}"), target.queue_url)
 
     made = [
         Neighbour("http", "quiet-http", over_http, 8, field.folder / "http.jsonl", keeps=True),

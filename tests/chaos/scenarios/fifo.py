@@ -7,8 +7,8 @@ from itertools import pairwise
 from processor.sources.sqs.source import SqsSource
 from processor.wire.manifest import ManifestWriter
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import Accepted, Publisher
-from producers.publishers.sqs import SqsDoor
+from producers.publishers.publish import AcceptedMessage, PublishRun
+from producers.publishers.sqs import SqsPublisher
 from tests.chaos.field import Field, ScenarioFailed
 from tests.chaos.run import Scenario
 from tests.chaos.sqs_outages import while_sqs
@@ -45,9 +45,9 @@ def keep_order(field: Field) -> None:
     field.load.more_manifests.append(manifest)
     with ManifestWriter(manifest) as writer:
         for number in range(field.rounds):
-            publisher = Publisher(SqsDoor(field.sqs.client(), url), writer, wait_s_max=5)
-            for receipt in publisher.publish(_in_groups(field, number)):
-                if not isinstance(receipt, Accepted):
+            publish_run = PublishRun(SqsPublisher(field.sqs.client(), url), writer, wait_s_max=5)
+            for receipt in publish_run.publish(_in_groups(field, number)):
+                if not isinstance(receipt, AcceptedMessage):
                     raise ScenarioFailed(f"the FIFO queue refused a message: {receipt.code}")
                 field.load.sent.note(receipt)
             with while_sqs(field, lose_reply, share=0.2):

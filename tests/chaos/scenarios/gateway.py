@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from processor.devstack.servers.children import free_port
-from producers.publishers import Answer, CallFailed, Door
-from producers.publishers.http import HttpDoor
+from producers.publishers import Answer, CallFailed, Publisher
+from producers.publishers.http import HttpPublisher
 from producers.publishers.outgoing import Outgoing
 from tests.chaos.field import Field, ScenarioFailed
 from tests.chaos.fleet import Fleet
@@ -23,23 +23,23 @@ _SEND = ("SendMessageBatch",)
 
 
 @dataclass(slots=True)
-class CountingDoor:
+class CountingPublisher:
     """A door that counts what failed."""
 
-    door: Door
+    publisher: Publisher
     failed: Counter[str] = field(default_factory=Counter)
 
     @property
     def name(self) -> str:
-        return self.door.name
+        return self.publisher.name
 
     @property
     def ordered(self) -> bool:
-        return self.door.ordered
+        return self.publisher.ordered
 
     def send(self, batch: Mapping[int, Outgoing]) -> Answer:
         try:
-            answer = self.door.send(batch)
+            answer = self.publisher.send(batch)
         except CallFailed as error:
             self.failed[error.code] += 1
             raise
@@ -47,7 +47,7 @@ class CountingDoor:
         return answer
 
     def close(self) -> None:
-        self.door.close()
+        self.publisher.close()
 
 
 def behind_a_gateway(field: Field) -> None:
@@ -58,21 +58,21 @@ def behind_a_gateway(field: Field) -> None:
     field.gateways.command = lambda _: ["producers", "gateway", "http"]
     field.cleanup.callback(field.gateways.stop)
     field.gateways.start()
-    door = CountingDoor(HttpDoor(f"http://127.0.0.1:{port}", senders=2))
-    field.cleanup.callback(door.close)
-    field.load.door = door
+    publisher = CountingPublisher(HttpPublisher(f"http://127.0.0.1:{port}"))
+    field.cleanup.callback(publisher.close)
+    field.load.publisher = publisher
 
 
 def kill_with_requests_inside(field: Field) -> None:
     """Kill -9 while SQS's answers are late: it has taken what nobody was told of yet."""
-    gateways, door = field.gateways, field.load.door
+    gateways, publisher = field.gateways, field.load.publisher
     assert gateways is not None
-    assert isinstance(door, CountingDoor)
+    assert isinstance(publisher, CountingPublisher)
     died = 0
     with while_sqs(field, delay(field.chance, 0.05, 0.4), only=_SEND):
         for _ in range(field.rounds):
             field.pause(0.2, 1.0)
-            before = door.failed["ProtocolError"]
+            before = publisher.failed["ProtocolError"]
             with field.fault():
                 gateways.kill(0)
             accepted = len(field.load.sent.accepted_at)
@@ -80,22 +80,22 @@ def kill_with_requests_inside(field: Field) -> None:
                 lambda accepted=accepted: len(field.load.sent.accepted_at) > accepted,  # type: ignore[misc]
                 "the gateway takes something again",
             )
-            died += door.failed["ProtocolError"] > before
+            died += publisher.failed["ProtocolError"] > before
     if died < field.rounds / 2:
         raise ScenarioFailed(f"{died} of {field.rounds} kills met a request: nothing was shown")
 
 
 def take_the_queue_away(field: Field) -> None:
     """Cut the gateway off from its queue, and lose SQS's answers on their way to it."""
-    door = field.load.door
-    assert isinstance(door, CountingDoor)
+    publisher = field.load.publisher
+    assert isinstance(publisher, CountingPublisher)
     for _ in range(field.rounds):
         field.pause(0.5, 1)
-        before = door.failed.total()
+        before = publisher.failed.total()
         with field.fault():
             field.queue.refuse()
             field.wait_until(
-                lambda before=before: door.failed.total() > before,  # type: ignore[misc]
+                lambda before=before: publisher.failed.total() > before,  # type: ignore[misc]
                 "the gateway says that its queue is away",
             )
             field.queue.heal()
@@ -103,8 +103,8 @@ def take_the_queue_away(field: Field) -> None:
         with while_sqs(field, lose_reply, share=0.5, only=_SEND):
             field.pause(1, 2)
         field.wait_until_recovered()
-    if not door.failed["unavailable"]:
-        raise ScenarioFailed(f"the gateway never said `unavailable`, but {dict(door.failed)}")
+    if not publisher.failed["unavailable"]:
+        raise ScenarioFailed(f"the gateway never said `unavailable`, but {dict(publisher.failed)}")
 
 
 def _scenario(scenario: Scenario) -> Scenario:

@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from producers.fake.events import Event, Form, encode
+from producers.fake.events import EventForm, FakeEvent, encode
 from producers.publishers.outgoing import Outgoing
 from tests.bench.figures.measures import tree
 from tests.chaos.field import SETTINGS, Field, ScenarioFailed
@@ -140,7 +140,7 @@ def _writable_mib(pid: int) -> int:
 
 
 def _a_large_event(number: int) -> Outgoing:
-    event = Event(
+    event = FakeEvent(
         tenant_id="acme",
         event_type="order.created",
         message_id=f"large-{number}",
@@ -148,7 +148,7 @@ def _a_large_event(number: int) -> Outgoing:
         occurred_at="2026-11-22T10:00:00Z",
         payload={"note": "x" * _LARGE_BYTES},
     )
-    return encode(event, Form.NATIVE, kind="large")
+    return encode(event, EventForm.NATIVE, kind="large")
 
 
 def start_without_servers(field: Field) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from processor.wire.manifest import ManifestWriter
-from producers.publishers.publish import Accepted, Publisher
+from producers.publishers.publish import AcceptedMessage, PublishRun
 from tests.chaos.field import DATABASE, SETTINGS, Field, ScenarioFailed
 from tests.chaos.run import Scenario
 from tests.chaos.scenarios.brokers import from_kafka
@@ -71,8 +71,8 @@ def _send_large_ones(field: Field, number: int) -> None:
         for each in range(_PER_ROUND)
     ]
     with ManifestWriter(manifest) as writer:
-        for receipt in Publisher(field.load.door, writer).publish(events):
-            assert isinstance(receipt, Accepted), receipt
+        for receipt in PublishRun(field.load.publisher, writer).publish(events):
+            assert isinstance(receipt, AcceptedMessage), receipt
             field.load.sent.note(receipt)
 
 

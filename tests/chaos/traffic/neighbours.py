@@ -17,7 +17,7 @@ from pathlib import Path
 
 from processor.errors import ProcessorError
 from processor.wire.manifest import ManifestLine, ManifestWriter, payload_digest
-from producers.publishers import CallFailed, Door
+from producers.publishers import CallFailed, Publisher
 from producers.publishers.outgoing import Outgoing
 
 _AGAIN_S = 0.1
@@ -47,7 +47,7 @@ class Neighbour:
 
     name: str
     tenant: str
-    open_door: Callable[[], Door]
+    open_door: Callable[[], Publisher]
     per_s: float
     manifest: Path
     _: KW_ONLY
@@ -56,7 +56,7 @@ class Neighbour:
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
-        self._door = self.open_door() if self.keeps else None
+        self._publisher = self.open_door() if self.keeps else None
         self._thread = threading.Thread(target=self._send, name=self.name, daemon=True)
 
     def start(self) -> None:
@@ -67,8 +67,8 @@ class Neighbour:
         """Send no more; the last one is tried until it is taken, or so long."""
         self._stop.set()
         self._thread.join(wait_s)
-        if self._door is not None and not self._thread.is_alive():
-            self._door.close()
+        if self._publisher is not None and not self._thread.is_alive():
+            self._publisher.close()
 
     def _send(self) -> None:
         began_at, number = time.time(), 0
@@ -97,15 +97,15 @@ class Neighbour:
             time.sleep(_AGAIN_S)
 
     def _try(self, message: Outgoing, one: Sent) -> str | None:
-        door = self._door or self.open_door()
+        publisher = self._publisher or self.open_door()
         try:
-            answer = door.send({0: message})
+            answer = publisher.send({0: message})
         except (CallFailed, ProcessorError) as error:
             one.refusals.append(getattr(error, "code", None) or str(error))
             return None
         finally:
-            if door is not self._door:
-                door.close()
+            if publisher is not self._publisher:
+                publisher.close()
         one.refusals += [code for code, _ in (*answer.again.values(), *answer.refused.values())]
         return answer.accepted.get(0)
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import psycopg
 
 from processor.usage.verify import verify
-from producers.fake.events import Event, Form, encode
+from producers.fake.events import EventForm, FakeEvent, encode
 from producers.publishers.outgoing import Outgoing
 
 Key: TypeAlias = tuple[str | None, str | None]
@@ -135,7 +135,7 @@ def with_voids(chance: random.Random, messages: Iterable[Outgoing]) -> Iterator[
 def a_void_of(pulse: Outgoing, read: Mapping[str, Any]) -> Outgoing:
     """Make up what cancels a pulse."""
     assert pulse.tenant_id is not None
-    void = Event(
+    void = FakeEvent(
         tenant_id=pulse.tenant_id,
         event_type="void",
         message_id=f"void-{pulse.message_id}",
@@ -143,7 +143,7 @@ def a_void_of(pulse: Outgoing, read: Mapping[str, Any]) -> Outgoing:
         occurred_at=read["occurred_at"],
         payload={"message_id": pulse.message_id, "producer": read["producer"]},
     )
-    return encode(void, Form.NATIVE, kind=_VOID)
+    return encode(void, EventForm.NATIVE, kind=_VOID)
 
 
 def _pulse_in(message: Outgoing) -> Row | None:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from processor.wire.manifest import ManifestWriter
-from producers.fake.messages import SAMPLE_TENANTS, Plan, fake_messages
+from producers.fake.messages import SAMPLE_TENANTS, FakePlan, fake_messages
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import Accepted, Publisher
-from producers.publishers.sqs import SqsDoor
+from producers.publishers.publish import AcceptedMessage, PublishRun
+from producers.publishers.sqs import SqsPublisher
 from tests.bench.queue.client import QueueClient
 from tests.chaos.traffic.pulses import Key, Row, add_up, load_since, with_voids
 from tests.chaos.traffic.steady_load import Sent
@@ -50,14 +50,14 @@ class LeanClient:
 def send(endpoint_url: str, queue_url: str, count: int, seed: int, folder: Path) -> None:
     """Send `count` messages; leaves DIR/manifest.jsonl and DIR/sums.json."""
     client, sent, accepted = LeanClient(endpoint_url), Sent(), 0
-    plan = Plan(
+    plan = FakePlan(
         events=count, seed=seed, tenants=SAMPLE_TENANTS, invalid=0.08, duplicates=0.05, since=load_since()
     )
     messages = with_voids(random.Random(seed), fake_messages(plan))
     with ManifestWriter(folder / "manifest.jsonl") as manifest:
-        publisher = Publisher(SqsDoor(client, queue_url), manifest, senders=2)
-        for receipt in publisher.publish(_paced(client, queue_url, messages)):
-            assert isinstance(receipt, Accepted), receipt
+        publish_run = PublishRun(SqsPublisher(client, queue_url), manifest, senders=2)
+        for receipt in publish_run.publish(_paced(client, queue_url, messages)):
+            assert isinstance(receipt, AcceptedMessage), receipt
             sent.note(receipt, keep_moment=False)
             accepted += 1
     (folder / "sums.json").write_text(

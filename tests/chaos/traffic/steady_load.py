@@ -16,12 +16,12 @@ from processor.devstack.servers.sqs import EmbeddedSqs
 from processor.errors import ProcessorError
 from processor.wire.manifest import ManifestWriter
 from producers.fake.faults import FAULT_KINDS
-from producers.fake.messages import SAMPLE_TENANTS, Plan, fake_messages
-from producers.publishers import Door
+from producers.fake.messages import SAMPLE_TENANTS, FakePlan, fake_messages
+from producers.publishers import Publisher
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import Accepted, Publisher
+from producers.publishers.publish import AcceptedMessage, PublishRun
 from producers.publishers.report import MEANT
-from producers.publishers.sqs import SqsDoor
+from producers.publishers.sqs import SqsPublisher
 from tests.chaos.traffic.pulses import DIGITS, Key, Pulses, load_since, with_voids
 
 _AMOUNTS = ("total", "amount", "used_amount")
@@ -41,7 +41,7 @@ class Sent:
     rivals: set[Key] = field(default_factory=set)
     pulses: Pulses = field(default_factory=Pulses)
 
-    def note(self, receipt: Accepted, *, keep_moment: bool = True) -> None:
+    def note(self, receipt: AcceptedMessage, *, keep_moment: bool = True) -> None:
         """Note what was accepted."""
         message = receipt.message
         if keep_moment:
@@ -67,7 +67,7 @@ class SteadyLoad:
         self.more_manifests: list[Path] = []
         self.sent = Sent()
         self.failure: ProcessorError | None = None
-        self.door: Door = SqsDoor(sqs.client(), queue_url)
+        self.publisher: Publisher = SqsPublisher(sqs.client(), queue_url)
         """Where it sends; to be changed before the start."""
         self.duplicates = 0.05
         """The share of events that are sent once more; likewise."""
@@ -93,9 +93,9 @@ class SteadyLoad:
     def _send(self) -> None:
         try:
             with ManifestWriter(self.manifest) as manifest:
-                publisher = Publisher(self.door, manifest, senders=2, wait_s_max=5)
-                for receipt in publisher.publish(self._messages(), batch_size_max=_BATCH):
-                    if isinstance(receipt, Accepted):
+                publish_run = PublishRun(self.publisher, manifest, senders=2, wait_s_max=5)
+                for receipt in publish_run.publish(self._messages(), batch_size_max=_BATCH):
+                    if isinstance(receipt, AcceptedMessage):
                         self.sent.note(receipt)
                     else:
                         # A gateway refuses itself what was spoilt on purpose, and nothing else.
@@ -105,7 +105,7 @@ class SteadyLoad:
             self.failure = error
 
     def _messages(self) -> Iterator[Outgoing]:
-        plan = Plan(
+        plan = FakePlan(
             events=1_000_000_000,
             seed=self._seed,
             tenants=SAMPLE_TENANTS,

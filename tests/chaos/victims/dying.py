@@ -25,8 +25,10 @@ NOTHING_COMMITTED = [
     "after validate",
     "before insert_messages",
     "after insert_messages",
-    "before insert_metered_messages",
-    "after insert_metered_messages",
+    "before insert_voided",
+    "after insert_voided",
+    "before raise_totals",
+    "after raise_totals",
     "before classify_messages",
     "after classify_messages",
     "before insert_duplicates",
@@ -40,7 +42,7 @@ COMMITTED = ["after commit", "before settle", "after settle"]
 _STATEMENTS = {
     text: name
     for name, text in queries("save").items()
-    if name.startswith(("insert", "classify", "hold", "lock", "close", "reject", "register_"))
+    if name.startswith(("insert", "raise", "classify", "hold", "lock", "close", "reject", "register_"))
 }
 
 

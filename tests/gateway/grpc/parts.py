@@ -13,7 +13,7 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from producers.gateway.grpc.listener import GrpcDoor
+from producers.gateway.grpc.listener import GrpcListener
 from producers.gateway.grpc.service import SERVICE, Bounds
 from producers.gateway.items import Caller, Intake, Item, Keys, Refusal, Taken, Why, Word
 from producers.protos import ingest_pb2 as pb
@@ -136,7 +136,7 @@ class Door:
     """A server that runs, and a channel to it."""
 
     loop: Loop
-    server: GrpcDoor
+    server: GrpcListener
     channel: grpc.Channel
 
     @property
@@ -172,9 +172,9 @@ def a_door(
     serves_usage: bool = False,
     **bounds: float,
 ) -> Iterator[Door]:
-    async def opened() -> GrpcDoor:
+    async def opened() -> GrpcListener:
         chosen = replace(BOUNDS, **bounds)  # type: ignore[arg-type]  # numbers, whichever
-        server = GrpcDoor(
+        server = GrpcListener(
             intake,
             keys or PlainKeys(),
             chosen,

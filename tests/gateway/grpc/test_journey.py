@@ -21,15 +21,15 @@ from processor.pipeline.pipeline import once
 from processor.settings import Settings
 from processor.sources.sqs.source import SqsSource
 from processor.wire.manifest import ManifestWriter
-from producers.fake.messages import Plan, fake_messages
+from producers.fake.messages import FakePlan, fake_messages
 from producers.gateway.intake import QueueIntake
 from producers.gateway.items import Keys
 from producers.gateway.opening import open_intake, open_keys
 from producers.protos import ingest_pb2 as pb
 from producers.publishers import UNAVAILABLE, Answer, CallFailed
-from producers.publishers.grpc import GrpcDoor as Sender
+from producers.publishers.grpc import GrpcPublisher as Sender
 from producers.publishers.outgoing import Outgoing
-from producers.publishers.publish import Accepted, Publisher, Refused
+from producers.publishers.publish import AcceptedMessage, PublishRun, RefusedMessage
 from tests.fixtures.database import Saver, books, count
 from tests.gateway.grpc.parts import (
     WAIT_S,
@@ -251,7 +251,7 @@ def test_without_the_queue_nothing_is_taken_and_what_was_taken_is_kept(tmp_path:
     try:
         queue_url = server.create_queue("events")
         settings = Settings.load(**settings_of(server, queue_url), gateway_keys="off")
-        with a_gateway(loop, settings.model_copy(update={"gateway_timeout_s": 0.5})) as door:
+        with a_gateway(loop, settings.model_copy(update={"gateway_timeout_s": 4})) as door:
             [before] = answer_of(door, "IngestBatch", [an_event(n) for n in range(20)])
             server.stop()
             with pytest.raises(grpc.RpcError) as refused:
@@ -291,17 +291,17 @@ def test_what_fake_producers_send_by_grpc_is_audited_whole(
 ) -> None:
     manifest = tmp_path / "manifest.jsonl"
     tenants = ("acme", "globex")
-    plan = Plan(300, 7, tenants, 0.2, 0.1, datetime.now(UTC), counter=False)
+    plan = FakePlan(300, 7, tenants, 0.2, 0.1, datetime.now(UTC), counter=False)
 
     with a_gateway(loop, settings, PlainKeys()) as door, ManifestWriter(manifest) as writer:
         sender = a_sender(door)
-        receipts = list(Publisher(sender, writer, wait_s_max=0.1).publish(fake_messages(plan)))
+        receipts = list(PublishRun(sender, writer, wait_s_max=0.1).publish(fake_messages(plan)))
         sender.close()
     process_all(source, saver)
 
     report = audit(db, [manifest], source.depth_with_dead_letters)
-    refused = {receipt.code for receipt in receipts if isinstance(receipt, Refused)}
-    accepted = [receipt for receipt in receipts if isinstance(receipt, Accepted)]
+    refused = {receipt.code for receipt in receipts if isinstance(receipt, RefusedMessage)}
+    accepted = [receipt for receipt in receipts if isinstance(receipt, AcceptedMessage)]
     assert report.holds, report.text()
     assert len(receipts) >= plan.events
     assert refused <= {"malformed", "invalid", "too_large"}
@@ -339,7 +339,7 @@ def test_a_full_gateway_and_one_that_is_away_are_outages(loop: Loop, settings: S
             a_sender(door).send({0: an_outgoing(0)})
         target = door.target
     with pytest.raises(SourceUnavailable) as away:
-        list(Publisher(Sender(target, None), outage_s_max=0).publish([an_outgoing(0)]))
+        list(PublishRun(Sender(target, None), outage_s_max=0).publish([an_outgoing(0)]))
 
     assert (full.value.outage, full.value.code, full.value.wait_s) == (True, "over_quota", 1.0)
     assert target in str(away.value)

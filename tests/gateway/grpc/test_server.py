@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -26,10 +25,10 @@ from processor.devstack.servers.sqs import CREDENTIAL, REGION, EmbeddedSqs
 from processor.errors import SettingsError
 from producers.cli import main
 from producers.gateway.grpc import listener
-from producers.gateway.grpc.listener import GrpcDoor
+from producers.gateway.grpc.listener import GrpcListener
 from producers.gateway.grpc.service import SERVICE
 from producers.protos import ingest_pb2 as pb
-from producers.publishers.grpc import GrpcDoor as Sender
+from producers.publishers.grpc import GrpcPublisher as Sender
 from producers.publishers.outgoing import Outgoing
 from tests.gateway.grpc.parts import (
     BOUNDS,
@@ -188,12 +187,10 @@ def test_who_watches_the_health_is_told_of_a_stop_and_does_not_hold_it(loop: Loo
         stub: Any = HealthStub(door.channel)
         watching = stub.Watch(HealthCheckRequest(), timeout=WAIT_S)
         first = next(watching).status
-        begun_at_s = time.monotonic()
-        begin_to_stop(door).result(WAIT_S)
-        took_s = time.monotonic() - begun_at_s
+        # A watcher that held the stop would hold it for all of its grace.
+        begin_to_stop(door, grace_s=10 * WAIT_S).result(WAIT_S)
 
         assert (first, next(watching).status) == (1, 2)
-    assert took_s < WAIT_S / 4
 
 
 def test_a_stop_ends_when_its_time_is_over_whoever_still_waits(loop: Loop) -> None:
@@ -286,7 +283,7 @@ def test_a_port_that_is_taken_is_named_and_ends_with_two(environment: dict[str, 
 
 def test_two_servers_never_share_a_port_in_silence(loop: Loop) -> None:
     async def opened(port: int) -> None:
-        GrpcDoor(PlainIntake(), PlainKeys(), BOUNDS, host="127.0.0.1", port=port)
+        GrpcListener(PlainIntake(), PlainKeys(), BOUNDS, host="127.0.0.1", port=port)
 
     with a_door(loop, PlainIntake()) as door, pytest.raises(SettingsError, match="GATEWAY_GRPC_PORT"):
         loop.run(opened(door.server.port))
@@ -294,7 +291,7 @@ def test_two_servers_never_share_a_port_in_silence(loop: Loop) -> None:
 
 def test_an_address_that_is_no_address_is_told(loop: Loop) -> None:
     async def opened() -> None:
-        GrpcDoor(PlainIntake(), PlainKeys(), BOUNDS, host="no.such.host.invalid", port=0)
+        GrpcListener(PlainIntake(), PlainKeys(), BOUNDS, host="no.such.host.invalid", port=0)
 
     with pytest.raises(SettingsError, match="GATEWAY_HOST"):
         loop.run(opened())

@@ -23,8 +23,8 @@ from producers.gateway.grpc.places import (
     FRAMES_AT_ONCE,
     FRAMES_OF_ALL_PER_S,
     Budget,
+    FrameMeter,
     Frames,
-    Meter,
     Stage,
 )
 from producers.gateway.items import Caller, Refusal, Why
@@ -245,7 +245,7 @@ class _Hand:
 class _Waiter:
     """A connection that sends so many frames."""
 
-    def __init__(self, meter: Meter, got: list[str], name: str, frames: float) -> None:
+    def __init__(self, meter: FrameMeter, got: list[str], name: str, frames: float) -> None:
         self._meter, self._got, self._name, self._frames = meter, got, name, frames
 
     def ask(self, stage: Stage) -> None:
@@ -260,7 +260,7 @@ class _Waiter:
 def test_who_came_first_has_the_first_turn_and_suspects_take_none_of_newcomers(of_all_at_once: int) -> None:
     hand, got = _Hand(), list[str]()
     of_all = Budget(FRAMES_OF_ALL_PER_S, of_all_at_once, hand.time)
-    meter = Meter(hand, of_all)  # type: ignore[arg-type]  # as much of a loop as is used
+    meter = FrameMeter(hand, of_all)  # type: ignore[arg-type]  # as much of a loop as is used
     waiter = partial(_Waiter, meter, got)
     waiter("suspect", FRAMES_AT_ONCE).ask(Stage.SUSPECT)
     waiter("second suspect", 1).ask(Stage.SUSPECT)

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processor.devstack.servers.sqs import EmbeddedSqs
-from producers.gateway.http.framing import HEAD_BYTES_MAX, Framing, Unreadable
+from producers.gateway.http.framing import HEAD_BYTES_MAX, Framing, UnreadableRequest
 from tests.gateway.http.framing_parts import (
     ALIVE,
     BROKEN_BODIES,
@@ -125,7 +125,7 @@ def read_in_pieces(pieces: Iterable[bytes]) -> Read:
                 found[-1] = (*found[-1][:-1], found[-1][-1] + body)  # type: ignore[operator]  # bytes
                 if not is_whole:
                     break
-    except Unreadable as error:
+    except UnreadableRequest as error:
         # How much of a body came through before it broke is no matter.
         return [*found[: len(found) - (not is_whole)], (error.problem.status, error.problem.code)]
     return found

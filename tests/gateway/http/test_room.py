@@ -3,7 +3,7 @@
 import pytest
 
 from producers.gateway.http.places import Stay
-from producers.gateway.http.problems import Refused
+from producers.gateway.http.problems import RequestRefused
 from producers.gateway.shares import Shares
 
 
@@ -15,7 +15,7 @@ def test_bodies_that_would_fill_the_memory_are_refused_and_make_room_again() -> 
     other.begin("globex")
     first.add(80)
 
-    with pytest.raises(Refused) as full:
+    with pytest.raises(RequestRefused) as full:
         second.add(5)
     other.add(9)
     for stay in (first, second, other):
@@ -30,6 +30,6 @@ def test_one_tenant_leaves_places_to_others() -> None:
     for _ in range(80):
         Stay(places, room).begin("acme")
 
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         Stay(places, room).begin("acme")
     Stay(places, room).begin("globex")
