@@ -41,12 +41,12 @@ NO_RULES = QueueRules()
 
 
 class RoutingKeys(Protocol):
-    """What a broker's routing keys say of an event."""
+    """Completes events by a broker's routing keys."""
 
     def apply(
         self, key: Attribute, body: bytes, attributes: Mapping[str, Attribute]
     ) -> tuple[bytes, Mapping[str, Attribute]] | Malformed:
-        """Give the body, and what stands beside it, completed by what the key says."""
+        """Return the body and the attributes, completed by the routing key."""
 
 
 @dataclass(frozen=True, slots=True)
