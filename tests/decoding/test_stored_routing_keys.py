@@ -58,7 +58,7 @@ def received(rabbitmq_queue: RabbitQueue) -> Iterator[Callable[[], list[Delivery
     source.close()
 
 
-def test_a_mistaken_tenant_is_no_part_of_what_is_kept_and_a_replay_takes_the_mended_one(
+def test_a_replay_uses_the_corrected_tenant_setting(
     rabbitmq_queue: RabbitQueue,
     received: Callable[[], list[Delivery]],
     exchange: str,
@@ -84,7 +84,7 @@ def test_a_mistaken_tenant_is_no_part_of_what_is_kept_and_a_replay_takes_the_men
 
 
 @pytest.mark.parametrize("key", ["created", "created.of", "x.y.z"])
-def test_a_key_that_does_not_fit_is_rejected_as_it_came_and_taken_when_it_is_not_asked_any_more(
+def test_a_rejection_for_its_key_is_replayed_once_keys_are_not_used(
     rabbitmq_queue: RabbitQueue,
     received: Callable[[], list[Delivery]],
     exchange: str,
@@ -107,7 +107,7 @@ def test_a_key_that_does_not_fit_is_rejected_as_it_came_and_taken_when_it_is_not
     plain.close()
 
 
-def test_no_body_is_read_before_it_is_judged(
+def test_no_body_is_decoded_before_validation(
     rabbitmq_queue: RabbitQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What kills or hangs its reader is behind the receive limit, and not on the thread of the broker."""

@@ -299,7 +299,7 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_difference_is_said_in_words_and_so_is_its_contrary(case: str) -> None:
+def test_a_difference_and_its_inverse_are_described(case: str) -> None:
     old, new, forth, back = CASES[case]
 
     assert [f"{one.kind} {one}" for one in differences(old, new)] == forth
@@ -309,7 +309,7 @@ def test_a_difference_is_said_in_words_and_so_is_its_contrary(case: str) -> None
 @pytest.mark.parametrize(
     "word", ["unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "oneOf", "contains", "propertyNames"]
 )
-def test_what_can_t_be_told_may_narrow_and_may_widen(word: str) -> None:
+def test_an_unknown_effect_counts_as_narrowing_and_widening(word: str) -> None:
     value: Any = {"oneOf": [{"type": "string"}], "$dynamicRef": "#a"}.get(word, {"type": "string"})
     anchors = {"$defs": {"a": {"$dynamicAnchor": "a"}}}
 
@@ -320,7 +320,7 @@ def test_what_can_t_be_told_may_narrow_and_may_widen(word: str) -> None:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_what_refers_to_the_schema_of_a_draft_is_compared(dialect: Dialect) -> None:
+def test_references_to_metaschemas_are_compared(dialect: Dialect) -> None:
     def schema(**members: Any) -> Any:
         return {"$schema": dialect.uri, "properties": {"schema": {"$ref": dialect.uri}, **members}}
 
@@ -330,7 +330,7 @@ def test_what_refers_to_the_schema_of_a_draft_is_compared(dialect: Dialect) -> N
     assert differences(schema(), {"$schema": dialect.uri, "properties": {"schema": {}}})
 
 
-def test_a_change_of_what_dynamic_references_lead_to_is_never_passed_over() -> None:
+def test_a_changed_target_of_a_dynamic_reference_is_reported() -> None:
     def schema(maximum: int) -> dict[str, Any]:
         tree = {"$id": "tree", "$dynamicAnchor": "node", **a("x", {"$dynamicRef": "#node"})}
         return {
@@ -344,7 +344,7 @@ def test_a_change_of_what_dynamic_references_lead_to_is_never_passed_over() -> N
     assert any(one.narrows for one in differences(schema(9), schema(8)))
 
 
-def test_formats_differ_where_they_are_asserted_and_were_notes() -> None:
+def test_formats_differ_if_they_become_assertions() -> None:
     date = {"format": "date"}
 
     assert differences(date, date) == []
@@ -367,7 +367,7 @@ GOOD = {"required": ["a"], "minimum": 1, "multipleOf": 2}
         {"multipleOf": 0},
     ],
 )
-def test_what_can_t_be_followed_is_a_difference(bad: Any) -> None:
+def test_an_unresolvable_schema_is_a_difference(bad: Any) -> None:
     for pair in ((bad, GOOD), (GOOD, bad)):
         found = differences(*pair)
 
@@ -383,7 +383,7 @@ def test_what_can_t_be_followed_is_a_difference(bad: Any) -> None:
         ({"$ref": D7 + "/definitions/nope"}, "at (root): $ref: 'http://json-schema.org/draft-07/schema#/def"),
     ],
 )
-def test_what_can_t_be_followed_is_said_as_publish_would_say_it(bad: Any, words: str) -> None:
+def test_an_unresolvable_schema_has_the_message_of_publish(bad: Any, words: str) -> None:
     for pair in ((bad, {"required": ["a"]}), ({"required": ["a"]}, bad)):
         [found] = differences(*pair)
 
@@ -395,7 +395,7 @@ def test_what_can_t_be_followed_is_said_as_publish_would_say_it(bad: Any, words:
 @pytest.mark.parametrize(
     "own", ["common/label.json", "/common/label.json", "label.json", "https://e/a/b.json"]
 )
-def test_a_schema_is_the_same_as_itself_whatever_its_id(dialect: Dialect, own: str) -> None:
+def test_a_schema_equals_itself_with_any_id(dialect: Dialect, own: str) -> None:
     part = {dialect.id_word: "part/one.json", "type": "string"}
     label = {
         "$schema": dialect.uri,
@@ -437,9 +437,7 @@ DEFINITIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("word", ["oneOf", "not", "contains", "anyOf", "propertyNames", "if"])
 @pytest.mark.parametrize("old", range(3))
 @pytest.mark.parametrize("new", range(3))
-def test_names_and_places_of_parts_are_no_difference_and_what_they_say_is(
-    old: int, new: int, word: str
-) -> None:
+def test_names_and_places_of_subschemas_make_no_difference(old: int, new: int, word: str) -> None:
     def schema(which: int, definitions: dict[str, Any]) -> dict[str, Any]:
         part = {"properties": SAME[which]}
         return {word: [part] if word.endswith("Of") else part, "then": False, "$defs": definitions}
@@ -452,7 +450,7 @@ def test_names_and_places_of_parts_are_no_difference_and_what_they_say_is(
     assert differences(schema(old, DEFINITIONS[old]), schema(new, other)) != []
 
 
-def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None:
+def test_many_differences_are_listed_up_to_a_limit_and_counted() -> None:
     found = differences({}, {"required": [f"m{number}" for number in range(1000)]})
 
     assert len(found) == 201
@@ -489,7 +487,7 @@ def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None
         ({}, {"type": "nope"}, Verdict("no")),
     ],
 )
-def test_a_payload_shows_what_is_lost(old: Any, new: Any, verdict: Verdict) -> None:
+def test_a_payload_shows_what_is_no_longer_valid(old: Any, new: Any, verdict: Verdict) -> None:
     assert takes_all(Compared(new), Compared(old)) == verdict
 
 
@@ -497,7 +495,7 @@ def version(definition: Any) -> Version:
     return Version("it", schema_text(definition), "assert")
 
 
-def test_a_comparison_that_dies_says_what_it_knew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_comparison_reports_its_partial_result(monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the library's stack overflows: the process is gone, and what it wrote before is there."""
     dies = "import os, sys; sys.stdout.write('[]\\n'); sys.stdout.flush(); os.abort()"
     monkeypatch.setattr(comparing, "COMMAND", [sys.executable, "-c", dies])
@@ -510,7 +508,7 @@ def test_a_comparison_that_dies_says_what_it_knew(monkeypatch: pytest.MonkeyPatc
     assert "can't be compared" in found.differences[0].words
 
 
-def test_a_comparison_takes_no_more_cpu_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_stays_within_its_cpu_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = (
         f"import {comparing.__name__} as process; process.CPU_S = 1; "
         "process.differences = lambda *_, **__: [0 for _ in iter(int, 1)]; process.main()"

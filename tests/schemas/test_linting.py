@@ -98,7 +98,7 @@ WARNED = [
 
 
 @pytest.mark.parametrize(("schema", "pointer", "words"), WARNED)
-def test_what_was_hardly_meant_is_warned_of(schema: Any, pointer: str, words: str) -> None:
+def test_a_likely_mistake_gives_a_warning(schema: Any, pointer: str, words: str) -> None:
     found = [each for each in linted(schema) if each.startswith(f"warning {pointer} ") and words in each]
 
     assert len(found) == 1, linted(schema)
@@ -122,7 +122,7 @@ NOTED = [
 
 
 @pytest.mark.parametrize(("schema", "pointer", "words"), NOTED)
-def test_what_may_be_meant_so_is_a_note(schema: Any, pointer: str, words: str) -> None:
+def test_a_possible_mistake_gives_a_note(schema: Any, pointer: str, words: str) -> None:
     found = linted(schema)
 
     assert [each for each in found if each.startswith(f"note {pointer} ") and words in each], found
@@ -156,7 +156,7 @@ FINE = [
 
 
 @pytest.mark.parametrize("schema", FINE)
-def test_what_is_in_order_is_passed_over(schema: Any) -> None:
+def test_a_correct_schema_gives_no_remarks(schema: Any) -> None:
     assert linted(schema) == []
 
 
@@ -165,7 +165,7 @@ def test_our_samples_have_no_warnings(name: str) -> None:
     assert [each for each in lint(sample(name)) if each.level == "warning"] == []
 
 
-def test_what_can_not_be_is_said_where_it_stands_and_not_of_all_around_it() -> None:
+def test_a_contradiction_is_reported_only_at_its_own_place() -> None:
     inner = CLOSED | {"properties": {"b": {"type": "string", "const": 1}}, "required": ["b"]}
     schema = CLOSED | {"properties": {"a": inner}}
 
@@ -174,7 +174,7 @@ def test_what_can_not_be_is_said_where_it_stands_and_not_of_all_around_it() -> N
     assert found == ["/properties/a/properties/b"]
 
 
-def test_what_is_odd_at_many_places_is_said_once() -> None:
+def test_a_remark_on_many_places_is_reported_once() -> None:
     schema = {"type": "array", "prefixItems": [{"type": "integer", "maxLength": 1}] * 100}
 
     [remark] = [each for each in lint(schema) if each.level == "warning"]
@@ -225,7 +225,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("schema", "words"), REFUSED)
-def test_a_refusal_says_what_to_write(schema: Any, words: str) -> None:
+def test_an_error_says_what_to_write(schema: Any, words: str) -> None:
     with pytest.raises(SettingsError) as refused:
         compile_schema(schema)
 
@@ -233,7 +233,7 @@ def test_a_refusal_says_what_to_write(schema: Any, words: str) -> None:
     assert len(str(refused.value)) < 800
 
 
-def test_what_is_offered_in_place_of_look_around_takes_the_same_texts() -> None:
+def test_the_replacement_for_look_around_matches_the_same_strings() -> None:
     chance = random.Random(7)
     texts = ["".join(chance.choices("ab1", k=chance.randrange(5))) for _ in range(300)]
     offered = 0
@@ -310,7 +310,7 @@ def _mutated(schema: Any, chance: random.Random) -> Any:
     return schema
 
 
-def test_no_schema_that_is_taken_ends_the_linter() -> None:
+def test_no_usable_schema_crashes_the_linter() -> None:
     chance = random.Random(11)
     taken = 0
     for schema in _real():

@@ -40,7 +40,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_some_hundred_numbers_are_compared_each_with_each(name: str) -> None:
+def test_hundreds_of_numbers_are_compared_pairwise(name: str) -> None:
     assert not isinstance(judged(PLAIN[name]), Rejection)
     twice = judged([*PLAIN[name], PLAIN[name][0]])
     assert isinstance(twice, Rejection)
@@ -48,5 +48,5 @@ def test_some_hundred_numbers_are_compared_each_with_each(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEAR)
-def test_where_nothing_is_to_be_unique_they_are_taken(name: str) -> None:
+def test_numbers_are_accepted_without_a_uniqueness_constraint(name: str) -> None:
     assert not isinstance(judged(DEAR[name], {"properties": {"numbers": {"type": "array"}}}), Rejection)

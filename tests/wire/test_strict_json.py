@@ -68,7 +68,7 @@ def with_decimals(value: Any) -> Any:
 
 @few
 @given(value=values, separators=separators)
-def test_a_json_value_reads_as_python_reads_it(value: Any, separators: tuple[str, str]) -> None:
+def test_a_json_value_parses_as_in_python(value: Any, separators: tuple[str, str]) -> None:
     text = text_of(value, separators=separators)
 
     document = read(f" \n{text}\t", DEPTH_MAX)
@@ -89,7 +89,7 @@ def test_the_text_of_each_member_is_that_member(members: dict[str, Any], separat
 
 @few
 @given(text=st.text() | st.text('{}[]",:\\u0dD8eE+-. \n/tfn', max_size=40))
-def test_any_text_is_read_or_refused_as_json_would(text: str) -> None:
+def test_any_text_is_accepted_or_rejected_like_json(text: str) -> None:
     try:
         document = read(text, DEPTH_MAX)
     except JsonFault:
@@ -117,7 +117,7 @@ near_json = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(text=near_json | near_json.map(lambda text: text.replace(" ", "")))
-def test_what_is_read_as_plain_reads_just_so_when_read_exactly(text: str) -> None:
+def test_the_fast_and_the_exact_parser_agree(text: str) -> None:
     plain = _read_plain(text)
 
     if plain is not None:
@@ -131,7 +131,7 @@ def test_what_is_read_as_plain_reads_just_so_when_read_exactly(text: str) -> Non
 @pytest.mark.parametrize(
     "text", ['{"a": 1, "b": [1.5, "x: y, z"]}', '{"a":1}', '{\n\t"a": 1\n}', "[]", "12.5", '"a"', "null"]
 )
-def test_an_ordinary_text_is_plain(text: str) -> None:
+def test_an_ordinary_text_takes_the_fast_parser(text: str) -> None:
     assert _read_plain(text) is not None
 
 
@@ -172,12 +172,12 @@ def test_an_ordinary_text_is_plain(text: str) -> None:
         ("\u00a01", "expected a JSON value"),
     ],
 )
-def test_what_is_not_strict_json_is_refused_in_words(text: str, words: str) -> None:
+def test_json_that_is_not_strict_is_rejected(text: str, words: str) -> None:
     assert words in fault_of(text)
 
 
 @pytest.mark.parametrize("text", ["{}", " {\n} ", "[]", '""', "null", "true", "0", '{"": {"": []}}'])
-def test_small_things_are_json_too(text: str) -> None:
+def test_scalars_are_json_too(text: str) -> None:
     assert read(text, DEPTH_MAX).value == json.loads(text)
 
 
@@ -223,7 +223,7 @@ def test_a_number_keeps_every_digit(digits: str) -> None:
         f"1.{'0' * 1000}",
     ],
 )
-def test_a_number_that_readers_would_not_survive_is_refused(digits: str) -> None:
+def test_a_number_that_breaks_other_parsers_is_rejected(digits: str) -> None:
     for text in (digits, f'{{"a": {digits}}}', f'{{"a": [{digits}]}}'):
         assert "number" in fault_of(text)
 
@@ -233,7 +233,7 @@ def test_an_integer_too_long_for_python_is_refused_before_python_sees_it() -> No
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_nesting_is_taken_up_to_the_limit_and_not_beyond(opening: str, closing: str) -> None:
+def test_nesting_is_accepted_up_to_the_limit(opening: str, closing: str) -> None:
     taken = opening * DEPTH_MAX + "1" + closing * DEPTH_MAX
 
     assert read(taken, DEPTH_MAX).value is not None
@@ -248,9 +248,7 @@ def depth_of(value: Any) -> int:
 
 @few
 @given(value=values, separators=separators)
-def test_as_many_levels_as_the_limit_are_taken_and_one_less_is_not(
-    value: Any, separators: tuple[str, str]
-) -> None:
+def test_the_depth_limit_is_exact(value: Any, separators: tuple[str, str]) -> None:
     text = text_of(value, separators=separators)
     depth = depth_of(value)
 
@@ -261,7 +259,7 @@ def test_as_many_levels_as_the_limit_are_taken_and_one_less_is_not(
             read(text, depth - 1)
 
 
-def test_many_short_numbers_are_each_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_short_numbers_are_each_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """`isinf` stands for what a number of ordinary size need not be asked: it was most of what one costs."""
     monkeypatch.setattr("processor.wire.strict_json.math.isinf", lambda _: pytest.fail("asked"))
 
@@ -270,13 +268,13 @@ def test_many_short_numbers_are_each_looked_at_once(monkeypatch: pytest.MonkeyPa
     assert found.value == [*map(Decimal, ("1.50", "-1e-300", "1.0e307", "0.00", "0e300", "1e-308"))]
 
 
-def test_brackets_in_strings_are_no_nesting() -> None:
+def test_brackets_in_strings_do_not_count_as_nesting() -> None:
     text = json.dumps({"a": "[{" * 500 + '\\"[', "b": ['"', "\\", "["] * 100})
 
     assert read(text, DEPTH_MAX).value["b"][2] == "["
 
 
-def test_brackets_side_by_side_are_no_nesting() -> None:
+def test_adjacent_brackets_do_not_count_as_nesting() -> None:
     assert len(read("[" + "[]," * 1000 + "{}]", DEPTH_MAX).value) == 1001
 
 
@@ -293,7 +291,7 @@ def test_brackets_side_by_side_are_no_nesting() -> None:
     ],
     ids=["escaped quotes", "quotes", "arrays", "objects", "spaces", "backslashes", "closing first"],
 )
-def test_half_a_megabyte_of_nonsense_is_refused_at_once(text: str) -> None:
+def test_half_a_megabyte_of_nonsense_is_rejected_early(text: str) -> None:
     began = time.process_time()
 
     fault_of(text)
@@ -302,7 +300,7 @@ def test_half_a_megabyte_of_nonsense_is_refused_at_once(text: str) -> None:
     assert time.process_time() - began < 2
 
 
-def test_equal_names_of_different_spelling_are_told_apart_only_by_their_characters() -> None:
+def test_names_are_equal_if_their_characters_are_equal() -> None:
     # U+00E9 and e + U+0301 look alike and are two keys, to PostgreSQL too.
     assert len(read('{"\u00e9": 1, "e\u0301": 2}', DEPTH_MAX).value) == 2
 
@@ -323,9 +321,7 @@ def count_of(value: Any) -> int:
 
 @few
 @given(value=values, separators=separators)
-def test_as_many_values_as_the_limit_are_taken_and_one_more_is_not(
-    value: Any, separators: tuple[str, str]
-) -> None:
+def test_the_limit_of_values_is_exact(value: Any, separators: tuple[str, str]) -> None:
     text = text_of(value, separators=separators)
     count = count_of(value)
 
@@ -343,7 +339,7 @@ def test_no_text_of_twice_the_limit_has_more_values() -> None:
     assert len(text) == 2 * count_of(json.loads(text)) - 1
 
 
-def test_what_stands_in_strings_is_not_counted() -> None:
+def test_commas_in_strings_do_not_count_as_values() -> None:
     text = json.dumps({"a": ',[{\\",' * 100, ",[{": [1, 2]})
 
     assert read(text, DEPTH_MAX, 5).value == json.loads(text)
