@@ -1,4 +1,4 @@
-"""The way by which a message came may say whose it is and of which type, where the message does not."""
+"""Tests that a message's origin implies its tenant and event type if the message does not have them."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""A mapping: what it takes from a body, what stands beside, and what it says where something is missing."""
+"""Tests mappings: mapped fields, attributes, and messages about missing fields."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ from processor.wire.formats import Attribute, Envelope, Malformed
 from processor.wire.strict_json import read
 
 APP = {"tenant_id": "/client_id", "event_type": "/event_type", "payload": "/message"}
-"""As the event process app has it."""
+"""The message format of the event process app."""
 
 
 def mapped(
@@ -91,7 +91,7 @@ def test_attributes_fill_missing_fields_and_must_agree_with_the_others() -> None
     assert envelope(body, mapping, implied={"tenant_id": "acme"}).tenant_id == "acme"
     assert "'u'" in words(body, mapping, {"tenant_id": "acme", "event_type": "u"})
     assert "tenant_id is binary" in words(body, mapping, {"tenant_id": b"acme"})
-    # What the body has as null it leaves open.
+    # A null field of the body counts as missing.
     null = '{"event_type": "t", "client_id": null, "message": 1}'
     assert envelope(null, attributes={"tenant_id": "acme"}).tenant_id == "acme"
 
@@ -178,7 +178,7 @@ def test_an_invalid_schema_version_is_named() -> None:
 
 @pytest.mark.parametrize("id_of_it", ["", '"eid": null, '])
 def test_an_event_without_its_mapped_id_is_rejected(id_of_it: str) -> None:
-    """It would have a made-up id, and count once for each time it was sent."""
+    """With a derived id the event would count once for each publish."""
     body = f'{{{id_of_it}"client_id": 1, "event_type": "t", "message": 1}}'
     mapping = APP | {"id": "/eid"}
 

@@ -1,4 +1,4 @@
-"""What a routing key says comes into the event, and what contradicts it never does."""
+"""Tests that values of a routing key complete an event, and that contradictions are rejected."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Routing keys are judged with everything else, by the setting of today, and what is kept is what came."""
+"""Tests that routing keys apply by the current setting, and that rejections keep the original delivery."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ BODY = b'{"id": "o-1", "total": 1}'
 
 
 def a_routing_saver(database_url: str, queue: RabbitQueue, tenant_id: str | None) -> Saver:
-    """A saver as a process has it whose settings say so."""
+    """A saver with the settings of a process."""
     settings = Settings.load(
         _env_file=None,
         source_url=queue.source_url,
@@ -52,7 +52,7 @@ def exchange(rabbitmq_queue: RabbitQueue) -> str:
 
 @pytest.fixture
 def received(rabbitmq_queue: RabbitQueue) -> Iterator[Callable[[], list[Delivery]]]:
-    """Takes what there is; its connection is open until the test ends."""
+    """Receives all deliveries; its connection is open until the test ends."""
     source = a_rabbitmq_source(rabbitmq_queue)
     yield lambda: source.receive(10, 10)
     source.close()
@@ -110,7 +110,7 @@ def test_a_rejection_for_its_key_is_replayed_once_keys_are_not_used(
 def test_no_body_is_decoded_before_validation(
     rabbitmq_queue: RabbitQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What kills or hangs its reader is behind the receive limit, and not on the thread of the broker."""
+    """A body that kills or hangs a worker is covered by the receive limit, but not on the broker's thread."""
     readers: set[str] = set()
     for place in ("processor.decoding.routing_keys.read", "processor.wire.formats.read"):
         monkeypatch.setattr(place, lambda *_: readers.add(threading.current_thread().name))

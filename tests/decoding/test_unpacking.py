@@ -1,4 +1,4 @@
-"""A packed body is unpacked within the limit, and what stands before JSON is taken off."""
+"""Tests decompression within the limit, and the removal of prefixes before JSON."""
 
 import base64
 import gzip
@@ -19,7 +19,7 @@ from tests.builders import a_body, a_delivery
 
 LIMIT = 10_000
 gzipped = partial(gzip.compress, mtime=0)
-"""The same bytes each time: they stand in the names of tests."""
+"""Deterministic bytes: the names of tests contain them."""
 
 BODY = a_body(id="o-1")
 
@@ -133,7 +133,7 @@ def test_the_size_limit_applies_to_the_decompressed_body(packing: str) -> None:
 def test_no_more_is_ever_made_of_a_body_than_one_byte_beyond_the_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A bomb costs what the limit allows: seen by what zlib is asked for and gives."""
+    """A decompression bomb costs no more than the limit, measured by the calls of zlib."""
     bomb = gzipped(b"[" + b" " * 50_000_000 + b"]")
     bombs = [bomb[:9_000], base64.b64encode(bomb[:6_000]), gzipped(b" " * 9_999) * 200]
     made: list[int] = []
@@ -171,7 +171,7 @@ def test_a_compressed_body_beyond_the_limit_is_not_decompressed() -> None:
 
 
 def test_thousands_of_gzip_members_are_decompressed_in_pieces() -> None:
-    """Each member copies what follows it, which as a whole would be its square."""
+    """Each member copies the rest, which as a whole would be quadratic."""
     members = gzipped(b"") * 40_000 + gzipped(BODY)
 
     assert unpack(members, {"content-encoding": "gzip"}, 1024 * 1024) == (BODY, {})

@@ -1,4 +1,4 @@
-"""EventBridge's and S3's envelopes are taken off where the queue is said to have them."""
+"""Tests that the envelopes of EventBridge and S3 are removed if the queue is configured for them."""
 
 import json
 from datetime import UTC, datetime
@@ -38,7 +38,9 @@ def an_eventbridge_event(detail: Any, /, **changes: Any) -> dict[str, Any]:
 
 
 def an_s3_record(**changes: Any) -> dict[str, Any]:
-    """As https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html has it."""
+    """An example in the form of
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html.
+    """
     return {
         "eventVersion": "2.1",
         "eventSource": "aws:s3",
@@ -329,7 +331,7 @@ WHOLE = [
 
 @pytest.mark.parametrize("body", WHOLE)
 def test_a_service_envelope_is_stored_as_payload_only_if_configured(body: Any) -> None:
-    """Stored whole, it would have no id of its own, and would count once for each time it was delivered."""
+    """Stored whole, the body would have no id of its own, and would count once for each delivery."""
     beside: dict[str, Attribute] = {"tenant_id": "acme", "event_type": "order.created"}
     delivery = a_delivery(json.dumps(body).encode(), attributes=beside)
     inside = a_delivery(tenant_id="acme", event_type="order.created", payload=body)
@@ -353,7 +355,7 @@ def test_the_tenant_of_an_eventbridge_event_must_agree_with_its_attributes() -> 
 
 
 def test_an_event_type_of_a_service_may_be_any_identifier() -> None:
-    """A no-break space is no control character, and is taken wherever else an event is named."""
+    """A no-break space is not a control character, and is valid in all identifiers."""
     body = an_eventbridge_event({"tenant_id": "ac\u00a0me"}, source="caf\u00e9\u00a0till")
 
     found = read(a_delivery(json.dumps(body).encode()), QueueRules(unwrap="eventbridge"))
@@ -374,7 +376,7 @@ def test_the_message_for_a_wrapped_event_starts_with_the_actual_fault() -> None:
 
 
 def test_messages_are_short_enough_to_be_stored_whole() -> None:
-    """A rejection keeps 256 characters of a text."""
+    """A rejection keeps 256 characters of a message."""
     words = [NO_TENANT, TEST_EVENT_WORDS, *(words.replace("@", "sns,") for _, words in _SHAPES)]
     words += [pointer_words(pointer.encode()) or "" for pointer in POINTERS]
     words += [shape_words(dict.fromkeys(names), is_payload=True) or "" for names, _ in _UNMISTAKABLE]

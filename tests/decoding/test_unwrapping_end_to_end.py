@@ -1,4 +1,4 @@
-"""Envelopes of others, from a real queue into the tables: once each, in their hour, and by a replay."""
+"""Tests envelopes of AWS services from a real queue into the tables: once each, and by a replay."""
 
 import json
 import threading
@@ -44,7 +44,7 @@ def pulses_are_metered(db: Db) -> None:
 
 @pytest.fixture
 def process(settings: Settings, sqs_server: EmbeddedSqs, queue_url: str) -> Process:
-    """Sends bodies to the queue, and runs the processor until all of them are gone from it."""
+    """Sends bodies to the queue, and runs the processor until the queue is empty."""
 
     def work(*bodies: Any, times: int = 1, **changes: Any) -> None:
         client = sqs_server.client()

@@ -1,4 +1,4 @@
-"""SNS's envelope is taken off where the queue is said to have it, and nowhere else."""
+"""Tests that the envelope of SNS is removed if the queue is configured for it, and only then."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""A bundle is complete in itself, keeps every digit, and judges as its documents do beside one another."""
+"""Tests that a bundle is complete, keeps every digit, and validates like its separate documents."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def put(file: Path, content: Any) -> Path:
 
 
 def bundle(root: Path, *others: Path) -> Any:
-    """What is stored of a file, read again as a processor does."""
+    """The stored text of a file, parsed again as in a processor."""
     stored = prepare(root.read_bytes(), HowToRead(others=others), str(root))
     return schema_value(schema_text(stored))
 
@@ -132,7 +132,7 @@ def test_an_unusable_document_of_a_directory_is_named(tmp_path: Path, text: str,
             bundle(root, tmp_path)
 
         assert f"{holder}: at /items: $ref" in f": {refused.value}".replace(": :", ":")
-        assert f"leads to {broken}, which can't be used: " in str(refused.value)
+        assert f"refers to {broken}, which can't be used: " in str(refused.value)
 
 
 def test_two_different_documents_with_one_id_are_rejected(tmp_path: Path) -> None:

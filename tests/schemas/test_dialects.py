@@ -1,4 +1,4 @@
-"""Each schema is judged by the rules of the draft that it names; any other draft is refused in words."""
+"""Tests that each schema follows the draft that it declares, and that unknown drafts are rejected."""
 
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ def test_a_given_draft_is_written_into_the_schema_and_must_agree_with_it(tmp_pat
 
     assert prepare(b'{"type":"object"}', how, "a.json") == {"$schema": SEVEN, "type": "object"}
     assert prepare(f'{{"$schema":"{SEVEN[:-1]}"}}'.encode(), how, "a.json") == {"$schema": SEVEN[:-1]}
-    with pytest.raises(SettingsError, match=r"its \$schema says draft-04, and --draft says draft-07"):
+    with pytest.raises(SettingsError, match=r"\$schema says draft-04, but --draft says draft-07"):
         prepare(f'{{"$schema":"{FOUR}"}}'.encode(), how, "a.json")
 
 

@@ -1,4 +1,4 @@
-"""What a version of a schema changes, in words, and what is said of payloads by it."""
+"""Tests the differences between versions of a schema, and their effect on payloads."""
 
 import sys
 from copy import deepcopy
@@ -28,7 +28,7 @@ def closed(**members: Any) -> dict[str, Any]:
     return {"properties": members, "additionalProperties": False}
 
 
-# old, new, what is said of the new one, what is said the other way round
+# old, new, differences from old to new, differences from new to old
 CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
     "the same": ({"type": "string"}, {"type": ["string"]}, [], []),
     "anything": (True, {}, [], []),
@@ -378,7 +378,7 @@ def test_an_unresolvable_schema_is_a_difference(bad: Any) -> None:
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"$ref": "other.json"}, "it refers to a document that is not given"),
+        ({"$ref": "other.json"}, "the schema refers to a document that is not given"),
         ({"properties": 1}, "at /properties: "),
         ({"$ref": D7 + "/definitions/nope"}, "at (root): $ref: 'http://json-schema.org/draft-07/schema#/def"),
     ],
@@ -465,7 +465,7 @@ def test_many_differences_are_listed_up_to_a_limit_and_counted() -> None:
         ({"type": "object"}, closed(), Verdict("no", '{"other":{}}')),
         ({"pattern": "^ab"}, {"pattern": "^a"}, Verdict("unknown")),
         ({"maximum": 1}, {"maximum": 2}, Verdict("yes")),
-        # 1000.0 is an integer, and none in draft-04.
+        # 1000.0 is an integer, except in draft-04.
         (
             {"$schema": D4, "type": "number", "multipleOf": 3, "maximum": Decimal("1000.0")},
             {"$schema": D4, "type": "integer", "multipleOf": 3, "maximum": Decimal("1000.0")},
@@ -482,7 +482,7 @@ def test_many_differences_are_listed_up_to_a_limit_and_counted() -> None:
             {"patternProperties": {"^ab": {}}, "additionalProperties": False, "type": "object"},
             Verdict("no", '{"a":1}'),
         ),
-        # What can't be used refuses all.
+        # An unusable schema rejects everything.
         ({"type": "nope"}, {}, Verdict("yes")),
         ({}, {"type": "nope"}, Verdict("no")),
     ],
@@ -496,7 +496,7 @@ def version(definition: Any) -> Version:
 
 
 def test_a_killed_comparison_reports_its_partial_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when the library's stack overflows: the process is gone, and what it wrote before is there."""
+    """As after a stack overflow in the library: the process is dead, and its earlier output is there."""
     dies = "import os, sys; sys.stdout.write('[]\\n'); sys.stdout.flush(); os.abort()"
     monkeypatch.setattr(comparing, "COMMAND", [sys.executable, "-c", dies])
     found = compare(version({}), version({}))

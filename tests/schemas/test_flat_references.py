@@ -1,7 +1,7 @@
-"""A schema of many resources is compiled as one.
+"""Tests that a schema of many resources is compiled as one.
 
-The library compiles what another resource has anew for each way that leads there, of which a bundle of 150
-documents that refer to each other has more than any memory holds.
+The library compiles a target in another resource once for each path to it. For a bundle of 150 documents with
+cyclic references that exceeds any memory.
 """
 
 import json

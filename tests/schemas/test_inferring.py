@@ -1,4 +1,4 @@
-"""A schema proposed from samples takes each of them, and says what they have in common."""
+"""Tests that an inferred schema accepts each sample, and has their common properties."""
 
 import json
 from typing import Any

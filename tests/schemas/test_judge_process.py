@@ -1,4 +1,4 @@
-"""The judge process: whatever a schema and a payload are, there is a verdict, in bounded time."""
+"""Tests that the judge process gives a verdict in bounded time for any schema and payload."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from tests.builders import ORDER_SCHEMA, a_body, a_delivery
 
 Schema = tuple[str, str]
 MARGIN = 5
-"""How much longer than its bound a verdict may take of all CPUs: reading, starting the next process."""
+"""CPU seconds above the limit that a verdict may take in all: parsing, and starting the next process."""
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="what a process does is read from /proc")
 
@@ -42,7 +42,7 @@ UNIQUE = a_schema({"uniqueItems": True})
 
 
 def large_numbers(count: int) -> str:
-    """Compared each with each: 1,000 of them take 0.4 s, and it grows by the square."""
+    """Compared pairwise: 1,000 numbers take 0.4 s, and the time is quadratic."""
     return "[" + ",".join(str(10**29 + number) for number in range(count)) + "]"
 
 
@@ -54,7 +54,7 @@ def judged(schema: Schema, payload: str, process: JudgeProcess | None = None) ->
 
 
 def a_doubling(word: str, levels: int = 40) -> dict[str, Any]:
-    """Each definition asks for the one before it twice."""
+    """Each definition applies the one before it twice."""
     defs: dict[str, Any] = {"a0": {"type": "string"}}
     for level in range(1, levels + 1):
         defs[f"a{level}"] = {word: [{"$ref": f"#/$defs/a{level - 1}"}] * 2}
@@ -112,7 +112,7 @@ DEAR: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("name", DEAR)
 def test_whatever_is_dear_has_its_verdict_within_the_bound(name: str) -> None:
-    """What is measured is CPU time, of this process and of those that it started."""
+    """The test measures CPU time of this process and its children."""
     definition, payload = DEAR[name]
     process = JudgeProcess()
     before = cpu_s()
@@ -152,7 +152,7 @@ def test_an_invalid_payload_is_a_violation_even_if_the_search_for_errors_fails()
 
 
 def test_a_caller_that_may_not_wait_waits_only_for_the_first_compilation() -> None:
-    """Else the first event by it would be behind all the dear ones."""
+    """Otherwise the first event of a schema would wait behind all expensive ones."""
     judge = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64, process=JudgeProcess())
     schemas = [a_schema(ORDER_SCHEMA), UNIQUE]
     judge.install(
@@ -250,12 +250,12 @@ def test_a_schema_that_is_too_expensive_to_compile_is_unusable_and_the_next_is_n
 
 
 def a_large_one(number: int, patterns: int) -> Schema:
-    """A pattern takes some 200 KB when it is compiled."""
+    """A compiled pattern takes some 200 KB."""
     return a_schema({"anyOf": [{"pattern": rf"[\w\W]{{200}}{number}x{i}"} for i in range(patterns)]})
 
 
 def test_earlier_schemas_do_not_affect_an_answer() -> None:
-    """More than the process may have of memory, and each is fine by itself."""
+    """Together more than the memory limit of the process, but each is fine by itself."""
     process, payload = JudgeProcess(), large_numbers(100_000)
 
     for number in range(50):
@@ -323,7 +323,7 @@ def named() -> set[tuple[str, str]]:
 
 @contextmanager
 def judging(process: JudgeProcess, payload: str) -> Iterator[list[Answer | Stopped]]:
-    """Judge in a thread, from when its process is at it; it has ended when the block has."""
+    """Validate in a thread, which ends with the block; the block starts when the process is busy."""
     answers: list[Answer | Stopped] = []
 
     def judge() -> None:
@@ -342,7 +342,7 @@ def judging(process: JudgeProcess, payload: str) -> Iterator[list[Answer | Stopp
 
 
 def ticks(pid: int | None) -> int:
-    """The CPU time of a process, in hundredths of a second as a rule."""
+    """The CPU time of a process, usually in hundredths of a second."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
     return int(fields[11]) + int(fields[12])
 
@@ -368,7 +368,7 @@ def test_a_payload_is_validated_again_after_its_process_was_killed() -> None:
 
 @linux
 def test_a_payload_that_always_kills_the_process_is_given_up() -> None:
-    """As where the system kills it for want of memory."""
+    """As if the system killed the process for lack of memory."""
     process = JudgeProcess()
     answers: list[Answer] = []
     thread = threading.Thread(
@@ -471,7 +471,7 @@ def test_the_judge_process_ends_with_its_worker() -> None:
 
 
 def test_a_worker_that_waits_for_the_judge_process_keeps_its_heartbeat() -> None:
-    """The bound of a turn is a part of what the judge may take."""
+    """The limit of a turn is a part of the time limit of the judge."""
     row = WorkerStatuses().rows[0]
     process = JudgeProcess(at_rest=row.at_rest)
     schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64, process=process)
@@ -492,7 +492,7 @@ def test_a_worker_that_waits_for_the_judge_process_keeps_its_heartbeat() -> None
         looks += 1
         thread.join(0.02)
 
-    # Had the interpreter been held, there would have been one, or two.
+    # With the GIL held there would be one heartbeat, or two.
     assert looks > 10
     assert isinstance(verdicts[0], Rejection)
     assert row.turns() == []

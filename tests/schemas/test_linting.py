@@ -1,4 +1,4 @@
-"""What is odd about a schema is said, and no more than that; and why one is refused, in words that help."""
+"""Tests the remarks on schemas, their absence on correct ones, and the advice in errors."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ def linted(schema: Any) -> list[str]:
 
 
 WARNED = [
-    # Unknown words.
+    # Unknown keywords.
     ({"type": "object", "requierd": ["a"]}, "/requierd", 'did you mean "required"?'),
     ({"type": "object", "propertis": {}}, "/propertis", 'did you mean "properties"?'),
     ({"type": "string", "min_length": 3}, "/min_length", 'did you mean "minLength"?'),
@@ -38,8 +38,7 @@ WARNED = [
     ({"type": "object", "size": {"type": "integer"}}, "/size", 'under "properties"'),
     ({"items": {"regex": "a"}}, "/items/regex", "prefix it with x-"),
     ({"$ref": "#/$defs/a", "$defs": {"a": {"typ": "string"}}}, "/$defs/a/typ", '"type"'),
-    # Words of other drafts, and of OpenAPI.
-    # Of an older one above all where no draft is named.
+    # Keywords of other drafts, and of OpenAPI. Older drafts are likely if no draft is declared.
     (
         {"additionalItems": False, "prefixItems": [{}]},
         "/additionalItems",
@@ -68,10 +67,10 @@ WARNED = [
     (CLOSED | {"properties": {"a": {"type": "string", "const": 1}}}, "/properties/a", "type and const can't"),
     (CLOSED | {"required": ["a"]}, "", "no value is valid"),
     ({"minimum": 3, "maximum": 2}, "/minimum", "greater than maximum"),
-    # Required, and described by nothing.
+    # Required, but not described.
     ({"properties": {"name": {"type": "string"}}, "required": ["nmae"]}, "/required", 'did you mean "name"?'),
     ({"properties": {"a": {}}, "allOf": [{"required": ["b"]}]}, "/allOf/0/required", '"b" is required'),
-    # Words without effect.
+    # Keywords without effect.
     ({"type": "integer", "maxLength": 3}, "/maxLength", "to strings only"),
     (
         DRAFT_7 | {"$ref": "#/definitions/a", "minimum": 1, "definitions": {"a": {}}},
@@ -84,7 +83,7 @@ WARNED = [
         "/properties/additionalProperties",
         "move it out",
     ),
-    # Values that their own schema refuses.
+    # Values that their own schema rejects.
     ({"type": "string", "enum": ["a", 1]}, "/enum", "enum contains 1"),
     ({"type": "integer", "examples": ["1"]}, "/examples", 'examples contains "1"'),
     # Patterns.
@@ -134,17 +133,17 @@ FINE = [
     CLOSED | {"properties": {"requierd": {"type": "string"}, "nullable": {"type": "boolean"}}},
     CLOSED | {"properties": {"a": {"const": {"requierd": 1}}, "b": {"enum": [{"typ": 1}]}}},
     CLOSED | {"dependentRequired": {"requierd": ["a"]}, "properties": {"requierd": NULL, "a": NULL}},
-    # What is required may be described by another schema for the same value.
+    # A required member may be described by another schema for the same value.
     CLOSED | {"properties": {"a": NULL}, "anyOf": [{"required": ["a"]}]},
     {"$ref": "#/$defs/a", "required": ["a"], "$defs": {"a": CLOSED | {"properties": {"a": NULL}}}},
     {"type": "object", "additionalProperties": {"type": "string"}, "required": ["a"]},
     CLOSED | {"patternProperties": {"^a$": NULL}, "required": ["a"]},
     CLOSED | {"properties": {"a": NULL}, "not": {"required": ["b"]}},
-    # Patterns that are bound at both ends, or free on purpose.
+    # Patterns that are anchored at both ends, or open on purpose.
     *({"type": "string", "pattern": each} for each in ("^a$", "^(?:a|b)$", "(^a$)|(^b$)")),
     *({"type": "string", "pattern": each} for each in ("^a.*", ".+", "(?i)^a$")),
     {"type": "string", "not": {"pattern": "secret"}},
-    # Refused on purpose.
+    # Rejected on purpose.
     CLOSED | {"properties": {"a": {"not": {}}, "b": False}},
     # Draft by draft.
     DRAFT_4 | {"type": "number", "minimum": 0, "exclusiveMinimum": True},

@@ -1,4 +1,4 @@
-"""One schema taken out of a description of an API, or of a document of definitions, complete by itself."""
+"""Tests the extraction of a complete schema from an API description, or from a document of definitions."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Schemas of other drafts, and of several documents, published, and what their events become."""
+"""Tests published schemas of other drafts and of several documents, and the verdicts on their events."""
 
 import json
 from pathlib import Path

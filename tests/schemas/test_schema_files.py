@@ -1,4 +1,4 @@
-"""Schemas from files in YAML, out of descriptions of APIs and from samples; and shown with every digit."""
+"""Tests schemas from YAML files, API descriptions and samples, with every digit."""
 
 import json
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""The bytes of a schema file and its value: every digit, no key twice, JSON or YAML."""
+"""Tests parsing of schema files: every digit, no duplicate keys, JSON or YAML."""
 
 import json
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Tenant binding end to end: from the settings and the queue to the row, through a replay, and in a check."""
+"""Tests tenant bindings end to end: from settings and queue to the row, in a replay and in a check."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -50,7 +50,7 @@ def test_a_rejection_keeps_its_sender_and_its_proven_tenant(bound: Saver, db: Db
         a_delivery(tenant_id="globex", sender_id="AROA1:i-1"),
         a_delivery(b"nonsense", sender_id="AIDA1"),
         a_delivery(b"nonsense", queue="other"),
-        # Those that the database gives the cause for.
+        # Rejections with a cause from the database.
         a_delivery(payload={"total": 1, "note": "\0"}),
         a_delivery(**event),
         a_delivery(**event | {"payload": {"total": 0}}),

@@ -1,4 +1,4 @@
-"""Numbers that only exact arithmetic can tell apart are told apart, and are no trouble where nothing asks."""
+"""Tests that numbers are compared exactly, and cost nothing extra without a uniqueness constraint."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ UNIQUE = {"properties": {"numbers": {"items": {"uniqueItems": True}}}}
 
 
 def judged(texts: list[str], definition: Any = UNIQUE) -> Verdict:
-    """The verdict on a payload with these numbers, some way down."""
+    """The verdict on a payload with these numbers, nested some levels down."""
     judge = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
     judge.install(
         Registry(1, {"acme": False}, (EventSchema(1, "order.created", None, 1, json.dumps(definition)),))

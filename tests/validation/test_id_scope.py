@@ -1,4 +1,4 @@
-"""An id that is unique within some values of the payload alone: which messages have one key and which not."""
+"""Tests id scopes: which messages have the same duplicate key."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ SCOPES = {
 
 
 def a_judge(scopes: dict[str, tuple[str, ...]] = SCOPES, definition: Any = True) -> Schemas:
-    """A judge of events of any shape, of which some types have scopes."""
+    """A validator of events of any shape, with scopes for some types."""
     judge = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
     schemas = tuple(
         EventSchema(number, event_type, None, 1, json.dumps(definition))
@@ -165,7 +165,7 @@ def test_the_schema_is_checked_before_the_scope() -> None:
 
 
 def test_a_rejection_claims_the_key_that_its_message_would_have() -> None:
-    # Rule 1 finds by it what was stored before the tenant was suspended.
+    # Rule 1 searches by this key for a message stored before the tenant was suspended.
     verdict = a_judge().validate(
         a_delivery(a_body(event_type="created", payload={"user_id": "u1"}, tenant_id="globex", id="1"))
     )

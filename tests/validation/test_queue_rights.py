@@ -1,4 +1,4 @@
-"""A tenant's own queue is a door of the tenant: a save keeps to what the registry says it may carry."""
+"""Tests that a save enforces the rights of a tenant's own queue."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ REFUSED = "envelope_invalid"
 
 @pytest.fixture(autouse=True)
 def metered(db: Db) -> None:
-    """The meter of pulses; the schemas let everything pass."""
+    """The meter of pulses; the schemas accept everything."""
     for event_type in ("pulse", "void"):
         registry.publish_schema(db, event_type, {})
     add_meter(db, allows_corrections=True)
@@ -56,7 +56,7 @@ def test_a_tenants_queue_neither_voids_nor_takes_the_id_of_what_the_platform_sen
     )
     saver.save(a_pulse(1000, id="p-2", **platform))
 
-    # What names no producer is of the queue's only one.
+    # An event without a producer gets the only one of the queue.
     assert found == [REFUSED, "stored" if not producer else REFUSED, "stored"]
     assert totals(db) == [("acme", "disk", 2005, 4 if not producer else 3)]
     named = db.execute("SELECT DISTINCT producer FROM message WHERE queue = %s", [OWN]).fetchall()

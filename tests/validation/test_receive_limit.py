@@ -1,4 +1,4 @@
-"""What was received too often, or hung its readers, is put aside unread, and can be brought back."""
+"""Tests that deliveries are rejected unread after too many receives or hangs, and can be replayed."""
 
 import threading
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ Db = psycopg.Connection[Any]
 
 
 class Untouchable(Schemas):
-    """Dies of whatever it is given to read."""
+    """Fails on any delivery that it is given to read."""
 
     def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Message | Rejection:  # noqa: ARG002
         raise AssertionError(f"{delivery.delivery_id} was read")
@@ -40,12 +40,12 @@ def limits(judge: Schemas, receive_count_max: int | None = 4) -> SuspectLimits:
     ("receive_count", "tries", "receive_count_max", "reason"),
     [
         (4, Tries(1), 4, None),
-        # Its readers died of others that they had in hand.
+        # Its workers died of other deliveries that they held.
         (5, Tries(1), 4, None),
-        # A queue that does not count calls every later receive the third; we count what is begun.
+        # A queue without counts reports every later receive as the third; attempts are counted instead.
         (3, Tries(2), 4, None),
         (3, Tries(3), 4, "dead_lettered"),
-        # This one takes such messages away itself.
+        # This queue has a dead-letter queue of its own.
         (900, Tries(800), None, None),
         (3, Tries(1, hangs=1), None, None),
         (3, Tries(1, hangs=2), None, "unstorable"),
@@ -99,7 +99,7 @@ class Ledger:
         self.store.load_registry()
 
     def take(self, delivery: Delivery) -> str:
-        """Do with a suspect what a writer does; gives its outcome."""
+        """Handle a suspect like a writer; return its outcome."""
         verdict = self.store.unread(delivery) or self.judge.validate(delivery)
         [settlement] = self.store.save([verdict])
         return settlement.outcome.value
@@ -145,7 +145,7 @@ def test_each_attempt_is_recorded_first_and_deleted_with_the_outcome(ledger: Led
 
 
 def test_attempts_are_counted_for_a_queue_without_receive_counts(ledger: Ledger, db: Db) -> None:
-    """It says of each later receive that it is the third; what kills its readers would come for ever."""
+    """The queue reports each later receive as the third; a lethal message would return forever."""
     suspect = a_delivery(a_body(), receive_count=3)
     verdicts = [ledger.store.unread(suspect) for _ in range(3)]
 
@@ -178,7 +178,7 @@ def test_a_delivery_with_two_hangs_is_rejected_and_its_replay_is_read(
 def test_an_unread_rejection_stays_when_the_registry_changes(
     ledger: Ledger, db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the save would read what must not be read."""
+    """Otherwise the save would read a body that must not be read."""
     suspect = a_delivery(a_body(), receive_count=3)
     ledger.store.note_hangs(suspect.queue, [suspect.delivery_id] * 2, keep_days=1)
     ledger.store.note_hangs(suspect.queue, [suspect.delivery_id], keep_days=1)

@@ -1,4 +1,4 @@
-"""Tenants that a queue registers: by valid events alone, within its bound, and each once."""
+"""Tests the registration of tenants by a queue: by valid events only, within its limit, and once each."""
 
 import threading
 from collections.abc import Sequence
@@ -99,7 +99,7 @@ def test_a_tenant_outside_the_binding_is_never_registered(saver: Saver, db: Db) 
         "stored",
         "envelope_invalid",
     ]
-    # Nor by a process that has not heard of it.
+    # Nor by a process with an older registry.
     assert db.execute(REGISTER, [QUEUE, ["new-3"]]).fetchall() == []
     assert set(tenants(db)) == {"acme", "globex", "new-1"}
 
@@ -110,7 +110,7 @@ def test_tenants_beyond_the_hourly_limit_wait_as_rejections(saver: Saver, db: Db
 
     assert found == ["stored", "stored", "unknown_tenant", "unknown_tenant"]
     assert "its hourly limit of new tenants" in words(db)[0]
-    # An hour later there is room again.
+    # An hour later the limit allows more.
     db.execute("UPDATE tenant SET created_at = created_at - interval '61 minutes'")
     assert saver.outcomes(*(a_delivery(tenant_id=f"new-{place}") for place in range(4, 6))) == ["stored"] * 2
 
@@ -139,7 +139,7 @@ def test_concurrent_processes_register_each_tenant_once(make_saver: MakeSaver, d
 
     def save(place: int) -> Sequence[str]:
         names = [f"new-{number}" for number in range(20)]
-        # Each in an order of its own: nothing may wait for each other in a circle.
+        # Each in its own order: no deadlock may occur.
         return [
             outcome
             for turn in range(20)
@@ -167,7 +167,7 @@ def test_the_bound_is_exact_however_many_ask_at_once(make_saver: MakeSaver, db: 
 
 
 def test_concurrent_registrations_wait_for_each_other(database_url: str, db: Db) -> None:
-    """Or both would count before the other has committed."""
+    """Otherwise both would count before the other has committed."""
     set_queue(db, QUEUE, {"registers_max": 1})
     with (
         connect(database_url) as second,
@@ -193,7 +193,7 @@ def test_concurrent_registrations_wait_for_each_other(database_url: str, db: Db)
 
 
 def test_a_verdict_of_an_older_registry_registers_no_tenant(db: Db) -> None:
-    """Its event may not be valid any more."""
+    """Its event may no longer be valid."""
     before = "SELECT register_tenants(%s, %s, (SELECT version - 1 FROM registry))"
 
     assert db.execute(before, [QUEUE, ["new"]]).fetchall() == []
@@ -202,7 +202,7 @@ def test_a_verdict_of_an_older_registry_registers_no_tenant(db: Db) -> None:
 def test_a_schema_that_changes_under_a_registration_undoes_it(
     saver: Saver, database_url: str, db: Db
 ) -> None:
-    """The change is committed between the first look at the version and the lock."""
+    """The change is committed between the first check of the version and the lock."""
     with psycopg.connect(database_url) as other, ThreadPoolExecutor(1) as pool:
         other.execute("INSERT INTO tenant (tenant_id, name) VALUES ('new-1', '')")
         other.execute(
@@ -229,7 +229,7 @@ def test_a_tenant_in_an_open_psql_transaction_blocks_no_save(saver: Saver, datab
     with psycopg.connect(database_url) as psql:
         psql.execute("INSERT INTO tenant (tenant_id, name) VALUES ('new-1', '')")
 
-        # A session that would be cut off, had it to wait for as long as its own limits are.
+        # A session with limits that would end it if it had to wait.
         with connect(database_url) as other:
             other.execute("SET statement_timeout = '10s'")
             other.execute("SET lock_timeout = 0")
@@ -245,7 +245,7 @@ def test_a_tenant_in_an_open_psql_transaction_blocks_no_save(saver: Saver, datab
 def test_an_event_is_stored_after_a_save_failed_behind_its_registration(
     saver: Saver, make_saver: MakeSaver, db: Db
 ) -> None:
-    """A process that died in between has left a tenant, and its delivery in the queue."""
+    """A process that died in between left a tenant, and its delivery in the queue."""
     db.execute(REGISTER, [QUEUE, ["new"]])
     saver.close()
 
@@ -288,7 +288,7 @@ def test_a_replay_registers_tenants_and_a_dry_run_announces_it(
 
 
 def test_no_rule_discards_rejections_that_await_a_replay(saver: Saver, database_url: str, db: Db) -> None:
-    """A good event would be gone after a day, because of a bound that is gone after an hour."""
+    """A valid event would be deleted after a day, for a limit that ends after an hour."""
     set_queue(db, QUEUE, {"registers_max": 1})
     registry.add_rejection_rule(
         db, reason="unknown_tenant", queue=QUEUE, tenant_id=None, event_type=None, conditions={}

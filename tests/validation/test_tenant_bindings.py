@@ -1,4 +1,4 @@
-"""Who may speak for which tenant: by the queue, by the sender, and never by what the body says."""
+"""Tests which tenants a delivery may name: by queue and sender, never by its body."""
 
 import json
 from typing import Any
@@ -147,7 +147,7 @@ def test_queue_and_sender_must_both_allow_a_tenant() -> None:
     ],
 )
 def test_the_only_possible_tenant_is_proven(bindings: Bindings, proven: str | None) -> None:
-    """Whatever the body says, even where nobody can read it."""
+    """Whatever the body has, even if it is invalid."""
     delivery = a_delivery(b"nonsense", sender_id="AIDA1")
 
     assert a_judge(bindings).validate(delivery).proven_tenant == proven
@@ -162,5 +162,5 @@ def test_a_replay_keeps_the_proven_tenant_unless_settings_have_a_binding() -> No
     assert is_refused(the_verdict(came_for_acme))
     assert is_refused(the_verdict(came_for_acme, queue="other", queue_tenants=GLOBEX))
     assert is_refused(the_verdict(came_for_acme, sender_tenants={"*": None}))
-    # The operator had it wrong, and has mended it.
+    # The operator has corrected a wrong binding.
     assert not is_refused(the_verdict(came_for_acme, queue=QUEUE, queue_tenants=GLOBEX))

@@ -1,4 +1,4 @@
-"""Amounts in quotes count where a meter allows it: from then on, and older ones by a rebuild."""
+"""Tests that amounts in quotes count if a meter allows them: from then on, and older ones by a rebuild."""
 
 import itertools
 import json
@@ -82,7 +82,7 @@ def test_a_number_in_quotes_counts_once_allowed(saver: Saver, db: Db) -> None:
 def test_earlier_misses_are_counted_once_by_a_rebuild(saver: Saver, db: Db) -> None:
     saver.save(a_pulse('"2.5"'), a_pulse('"0.5"', "cpu"), a_pulse("1"), a_pulse('"one"'))
     everything = TotalsSelection(meter="pulse")
-    # Windows that were rebuilt before have been rebuilt without.
+    # Earlier rebuilds of these windows did not count text amounts.
     assert rebuild(db, everything).totals == 0
     allow_text_amounts(db, "pulse", None)
     saver.save(a_pulse('"0.25"'))
@@ -236,7 +236,7 @@ def test_the_commands_report_their_effect_and_the_next_step(
     assert rebuilt.exit_code == 0, rebuilt.output
     assert shown["text_amounts"] is True
     assert [row[2:] for row in totals(db)] == [(Decimal("2.5"), 1)]
-    # Its author has bounded the texts by a pattern.
+    # The schema limits the strings by a pattern.
     assert (from_the_start.exit_code, from_the_start.stderr) == (0, "")
 
 

@@ -1,4 +1,4 @@
-"""The verdict: which schema judges an event, and what a rejection says to its producer's developer."""
+"""Tests verdicts: the schema for an event, and the message for the producer's developer."""
 
 import json
 import threading
@@ -67,7 +67,7 @@ def test_a_message_without_an_id_is_identified_by_its_delivery() -> None:
 
 
 def test_a_rejected_event_without_an_id_claims_its_derived_id() -> None:
-    # Rule 1 finds the message of an earlier delivery by this key.
+    # Rule 1 searches by this key for the message of an earlier delivery.
     verdict = rejected(a_judge(), id=None, delivery_id="d-1")
 
     assert verdict.claimed.message_id == "events/d-1"
@@ -210,7 +210,7 @@ def test_the_first_fifty_errors_are_kept_and_the_rest_counted() -> None:
 
 
 def test_a_long_payload_is_searched_for_its_first_error_only() -> None:
-    # All of them would take some 7 KB and 50 µs each, and a sender could ask for 100,000.
+    # All errors would take some 7 KB and 50 µs each, and a sender could cause 100,000.
     judge = a_judge(a_schema({"items": {"anyOf": [{"type": "string"}, {"type": "null"}]}}))
     began = time.process_time()
 
@@ -287,7 +287,7 @@ def test_any_accepted_nesting_is_validated(depth_max: int) -> None:
 
 @pytest.fixture
 def web() -> Iterator[tuple[str, list[str]]]:
-    """The URL of a web server, and the paths that were asked of it."""
+    """The URL of a web server, and the requested paths."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -298,7 +298,7 @@ def web() -> Iterator[tuple[str, list[str]]]:
             self.wfile.write(b"{}")
 
         def log_message(self, *args: Any) -> None:
-            """Say nothing on the terminal."""
+            """Suppress output on the terminal."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

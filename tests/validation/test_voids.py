@@ -1,4 +1,4 @@
-"""A void takes away exactly what its message had added, whenever either of them comes, and nothing else."""
+"""Tests that a void subtracts exactly what its message added, in any order, and nothing else."""
 
 import itertools
 import random
@@ -27,7 +27,7 @@ Db = psycopg.Connection[Any]
 
 @pytest.fixture(autouse=True)
 def metered(db: Db) -> None:
-    """The meter of pulses; the schemas let everything pass."""
+    """The meter of pulses; the schemas accept everything."""
     for event_type in ("pulse", "void"):
         registry.publish_schema(db, event_type, {})
     add_meter(db)
@@ -156,7 +156,7 @@ def test_a_void_that_names_no_message_is_rejected_even_if_its_schema_accepts_it(
 
 
 def test_a_void_that_names_no_message_is_accepted_without_meters(saver: Saver, db: Db) -> None:
-    """And it cancels nothing there: the statement that cancels has the same limits."""
+    """The void cancels nothing there: the statement that cancels has the same limits."""
     db.execute("UPDATE meter SET status = 'retired'")
     add_meter(db, "its_own", tenant_id="globex")
 
@@ -289,7 +289,7 @@ def test_a_miss_is_not_subtracted(saver: Saver, db: Db) -> None:
     saver.save(a_void("p-1"), a_void("p-2"))
 
     assert totals(db) == []
-    # How many could not be counted is history, too.
+    # The count of misses is history, too.
     assert db.execute("SELECT reason, messages FROM meter_miss ORDER BY 1").fetchall() == [
         ("group_too_long", 1),
         ("too_old", 1),
@@ -364,7 +364,7 @@ def test_a_void_reopens_a_closed_window(saver: Saver, db: Db) -> None:
 
 @contextmanager
 def held_before_commit(monkeypatch: pytest.MonkeyPatch, thread_name: str) -> Iterator[threading.Event]:
-    """One thread's saves wait, all their statements done, until the event given is set."""
+    """A thread whose saves wait after their statements until an event is set."""
     go, transaction = threading.Event(), psycopg.Connection.transaction
 
     @contextmanager
@@ -389,7 +389,7 @@ def start(name: str, deed: Callable[..., Any], *deliveries: Delivery) -> threadi
 def test_a_void_and_its_message_that_are_saved_at_once_see_each_other(
     make_saver: MakeSaver, db: Db, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
-    """Neither would see the other's row, and the message would count on."""
+    """Otherwise neither would see the other's row, and the message would keep counting."""
     both = {"pulse": a_pulse(5, id="p-1"), "void": a_void("p-1")}
     second = {"pulse": "void", "void": "pulse"}[first]
     saving = """
@@ -419,7 +419,7 @@ def test_a_void_and_its_message_that_are_saved_at_once_see_each_other(
 def test_concurrent_voids_of_four_processes_cause_no_deadlock_and_exact_totals(
     make_saver: MakeSaver, db: Db
 ) -> None:
-    """Each voids what others are storing, in another order, amid pulses of the same few totals."""
+    """Each process voids messages that others store, in another order, with pulses of the same few totals."""
     savers = [make_saver() for _ in range(4)]
     trouble: list[BaseException] = []
 
@@ -461,10 +461,10 @@ def test_a_replay_of_voids_waits_for_a_running_process(
     saver.save(a_void("p-1"))
     registry.set_tenant_status(db, "acme", "active")
     with connect(database_url) as saving, saving.transaction():
-        # As a save under way holds it, with the target in it.
+        # Held as by a running save that contains the target.
         saving.execute("SELECT registry_version_held(true)")
         thread = start("replay", lambda: replay(make_saver(), db))
-        # `db` is the replay's own connection as well, for its questions.
+        # `db` is also the replay's own connection, for its queries.
         wait_until(lambda: saving.execute(REGISTRY_WAITS).fetchone() is not None, "the replay waits")
     thread.join(30)
 

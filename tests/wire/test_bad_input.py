@@ -1,4 +1,4 @@
-"""Anything can be in a body: each delivery becomes one row, beside stored neighbours, and all is readable."""
+"""Tests that any body becomes one readable row, without effect on its stored neighbours."""
 
 from typing import Any
 
@@ -161,7 +161,7 @@ def test_numbers_are_stored_to_the_last_digit(saver: Saver, db: Db) -> None:
 
 
 def test_ids_too_long_for_an_index_entry_are_unstorable_and_affect_no_others(saver: Saver, db: Db) -> None:
-    # Each is within its limit, and together they are 3 KB that can't be compressed: a B-tree takes 2.7 KB.
+    # Each id is within its limit, and together they are 3 KB of incompressible text: a B-tree takes 2.7 KB.
     ids = [
         "".join(chr(0x10000 + (place * 7919 + seed) % 0xEFFFF) for place in range(256)) for seed in (1, 2, 3)
     ]
@@ -173,7 +173,7 @@ def test_ids_too_long_for_an_index_entry_are_unstorable_and_affect_no_others(sav
 
 
 def test_poison_of_a_newly_added_tenant_is_unstorable(saver: Saver, db: Db) -> None:
-    # Its verdict was a rejection, by the older registry; within the transaction it became a message.
+    # Its verdict by the older registry was a rejection; within the transaction it became a message.
     registry.add_tenant(db, "newcomer")
     poison = a_delivery(tenant_id="newcomer", payload={"total": 1, "note": "\0"})
 

@@ -1,4 +1,4 @@
-"""What stands beside an envelope completes it or must agree with it, and is kept: one rule for all."""
+"""Tests that attributes fill an envelope or must agree with it, and are kept: one rule for all formats."""
 
 import json
 from datetime import UTC, datetime
@@ -50,7 +50,7 @@ def test_attributes_must_agree_with_the_envelope(body: dict[str, Any], name: str
 @pytest.mark.parametrize("body", ENVELOPES)
 @pytest.mark.parametrize("null", [True, False])
 def test_attributes_fill_missing_fields_of_an_envelope(body: dict[str, Any], null: bool) -> None:
-    """A null is not named, as if it were not there."""
+    """A null counts as missing."""
     beside: dict[str, Attribute] = {name: same for name, (same, _) in IN_BODY.items()}
     names = {"tenantid", "id", "source"} if "specversion" in body else {"tenant_id", "id", "producer"}
     bare = {
@@ -77,14 +77,14 @@ def test_only_text_attributes_fill_fields(body: Any, name: str) -> None:
 
 @pytest.mark.parametrize("body", ENVELOPES)
 def test_filter_attributes_do_not_change_the_format(body: dict[str, Any]) -> None:
-    """SNS and SQS filter by attributes, which then repeat what the body says."""
+    """SNS and SQS filter by attributes, which then repeat fields of the body."""
     own_type = "pulse" if "product_sku" in body else "order.created"
 
     assert envelope(body, {"tenant_id": "acme", "event_type": own_type}) == envelope(body)
 
 
 def test_a_pulse_with_another_event_type_attribute_is_that_events_payload() -> None:
-    """A pulse does not say its type, so it contradicts none."""
+    """A pulse has no type, so it contradicts none."""
     found = envelope(a_pulse(id="e-1"), {"tenant_id": "acme", "event_type": "pulse.v2"})
 
     assert (found.event_type, found.message_id) == ("pulse.v2", None)
@@ -142,7 +142,7 @@ def test_an_empty_property_counts_as_missing() -> None:
 
 @pytest.mark.parametrize("message_id", ["two\nlines", "\ud800"])
 def test_a_property_that_is_an_invalid_id_is_rejected(message_id: str) -> None:
-    """Without the id that its sender gave it, an event would count once for each time it is published."""
+    """Without its sender's id, an event would count once for each publish."""
     beside, _ = attributes_of(BasicProperties(message_id=message_id), "key")
 
     found = malformed(a_pulse(), beside)

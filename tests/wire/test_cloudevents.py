@@ -1,4 +1,4 @@
-"""CloudEvents as the specification allows them: structured, and in binary mode on every transport."""
+"""Tests CloudEvents by the specification: structured, and in binary mode on every transport."""
 
 import base64
 import json
@@ -167,7 +167,7 @@ def test_two_spellings_of_an_attribute_must_agree() -> None:
 
 @pytest.mark.parametrize("prefix", ["cloudEvents:", "cloudEvents_"])
 def test_an_amqp_time_is_in_milliseconds(prefix: str) -> None:
-    """So the Python SDK writes it."""
+    """The Python SDK writes it in this form."""
     found = envelope({}, binary(prefix, time="1764406800123"))
 
     assert found.occurred_at == datetime(2025, 11, 29, 9, 0, 0, 123_000, tzinfo=UTC)

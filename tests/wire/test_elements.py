@@ -1,4 +1,4 @@
-"""The elements of a JSON array come apart with the texts that they came with."""
+"""Tests that a JSON array is split into the original texts of its elements."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The limits of an envelope: ids, times and bytes, and bodies that are nothing at all."""
+"""Tests the limits of an envelope: ids, times and sizes, and invalid bodies."""
 
 import json
 from datetime import UTC, datetime
@@ -133,7 +133,7 @@ def test_a_time_that_is_not_rfc_3339_with_a_zone_is_rejected(text: str) -> None:
     "text", ["2016-12-31T23:59:60Z", "2017-01-01T00:59:60+01:00", "2016-12-31 15:59:60.0-08:00"]
 )
 def test_a_leap_second_is_the_first_second_of_the_next_day(text: str) -> None:
-    """So the same event said by a clock that knows none is the same."""
+    """So the time equals the same event's from a clock without leap seconds."""
     plain = dict.fromkeys(("occurred_at", "time"), "2017-01-01T00:00:00Z")
     for event, name in ((an_event(id="o-1"), "occurred_at"), (a_cloudevent(), "time")):
         assert envelope(event | {name: text}) == envelope(event | {name: plain[name]})

@@ -1,4 +1,4 @@
-"""The formats on the queue, in their order: what makes a body an envelope of which kind."""
+"""Tests which format a body is recognized as, in order."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The manifest's two promises: one digest for one meaning, and nothing sent that the file doesn't know."""
+"""Tests that equal values have equal digests, and that every sent message is in the manifest."""
 
 import json
 import math
@@ -76,7 +76,7 @@ def test_two_values_have_two_digests(one: str, other: str) -> None:
 
 
 def test_the_digest_is_that_of_the_documented_canonical_form() -> None:
-    """Other people's scripts compute it too, so the very bytes are a contract."""
+    """Scripts of users compute it too, so the exact bytes are a contract."""
     text = '{"b": [1.50, -0, 1e2, 1E-3, true, null], "é": "a\\u0001\\"/", "B": {}}'
 
     expected = '{"B":{},"b":[1.5,0,100,0.001,true,null],"é":"a\\u0001\\"/"}'
@@ -157,7 +157,7 @@ def test_a_torn_last_line_is_skipped_and_reported(tmp_path: Path, cut: int) -> N
     reader = read_manifest(path)
     read = [line.message_id for line in reader]
 
-    # Without its line feed only, a line still says all that it has to say.
+    # A line that lacks only its line feed is complete.
     assert (read, reader.torn) == ((["whole", "torn"], False) if cut == 1 else (["whole"], True))
 
 

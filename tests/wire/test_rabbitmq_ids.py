@@ -1,4 +1,4 @@
-"""Equal messages have one base, what differs in them makes another, and each hand-over has its own end."""
+"""Tests that equal messages share a base, different ones do not, and each receive has its own suffix."""
 
 import json
 import struct
@@ -50,7 +50,7 @@ def test_a_base_is_the_property_and_a_digest_or_the_digest_alone() -> None:
         {"headers": {"a": "1", "b": "2"}},
         {"headers": {"a": "1b", "b": b"2"}},
         {"headers": {"a": "1", "b": b"2b"}, "body": b"ody"},
-        # One exchange, two users, the same id: the key is all that tells them apart.
+        # One exchange, two users, the same id: only the routing key distinguishes them.
         {"key": "other"},
         {"timestamp": 1_700_000_000},
         {"timestamp": 1_700_000_000_000},
@@ -121,7 +121,7 @@ def test_each_receive_has_its_own_suffix_after_the_base() -> None:
     assert len(names) == 100
     assert {base_of(name) for name in names} == {BASE}
     assert base_of(BASE) == BASE
-    # Who calls a message as another's hand-over is called gets no part of that one's ids.
+    # A message with an id in the form of another's receive gets no part of that one's ids.
     assert base_of(hand_over(a_base(message_id=hand_over(BASE)))) != BASE
 
 
@@ -153,7 +153,7 @@ def test_properties_are_attributes_beside_the_headers() -> None:
     ("timestamp", "moment"),
     [
         (1_700_000_000, "2023-11-14T22:13:20+00:00"),
-        # As many clients have it, though AMQP says seconds.
+        # Many clients write milliseconds, though AMQP specifies seconds.
         (1_700_000_000_250, "2023-11-14T22:13:20.250000+00:00"),
         (0, None),
     ],
@@ -185,7 +185,7 @@ def test_a_float_of_a_table_keeps_every_digit(value: float, kind: str) -> None:
     attributes, fault = attributes_of(BasicProperties(headers=read_headers(table)), "k")
 
     assert fault is None
-    # What is whole is written as any whole number.
+    # A whole number is written without a fraction.
     assert attributes["n"] == json.dumps(int(value) if value.is_integer() else value)
 
 

@@ -1,4 +1,4 @@
-"""JSON that passes here means the same to every reader; what can't, is refused in words."""
+"""Tests that accepted JSON has one meaning for every parser, and that other JSON is rejected."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from processor.wire.strict_json import JsonFault, _read_exactly, _read_plain, re
 
 DEPTH_MAX = 64
 
-# Few examples a run: the spine is read in seconds, and each run draws others.
+# Few examples per run: these tests take seconds, and each run draws others.
 few = settings(max_examples=25, deadline=None)
 
 scalars = (
@@ -33,7 +33,7 @@ separators = st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t:\r\n ")])
 
 
 def text_of(value: Any, *, separators: tuple[str, str] = (", ", ": "), ensure_ascii: bool = True) -> str:
-    """Write a value as json does, with each Decimal as its own digits."""
+    """Serialize a value as json does, with each Decimal in its own digits."""
     marks: dict[str, str] = {}
 
     def mark(number: Any) -> str:
@@ -54,7 +54,7 @@ def fault_of(text: str) -> str:
 
 
 def with_decimals(value: Any) -> Any:
-    """Give the value with each float as the decimal that JSON writes it as."""
+    """Return the value with each float as the decimal of its JSON."""
     match value:
         case float():
             return Decimal(orjson.dumps(value).decode())
@@ -98,7 +98,7 @@ def test_any_text_is_accepted_or_rejected_like_json(text: str) -> None:
     assert with_decimals(document.value) == json.loads(text, parse_float=Decimal)
 
 
-# Texts of one sort, so that keys and numbers meet their like.
+# Strings of one kind, so that keys and numbers repeat.
 NUMBERS = (
     "1 1.5 1.50 -0 -0.0 1e5 1E5 1e16 1e-3 1e-310 1.1e-308 5e-324 1e400 18446744073709551616 0.1 100.0 "
     "12345678901234567.5"
@@ -260,7 +260,7 @@ def test_the_depth_limit_is_exact(value: Any, separators: tuple[str, str]) -> No
 
 
 def test_many_short_numbers_are_each_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`isinf` stands for what a number of ordinary size need not be asked: it was most of what one costs."""
+    """`isinf` represents the checks that ordinary numbers skip: it was most of their cost."""
     monkeypatch.setattr("processor.wire.strict_json.math.isinf", lambda _: pytest.fail("asked"))
 
     found = read("[1.50, -1e-300, 1.0e307, 0.00, 0e300, 1e-308]", DEPTH_MAX)
@@ -296,7 +296,7 @@ def test_half_a_megabyte_of_nonsense_is_rejected_early(text: str) -> None:
 
     fault_of(text)
 
-    # Generous: a walk of it costs 0.1 s, a quadratic one hours.
+    # Generous: one pass costs 0.1 s, a quadratic one hours.
     assert time.process_time() - began < 2
 
 
@@ -333,7 +333,7 @@ def test_the_limit_of_values_is_exact(value: Any, separators: tuple[str, str]) -
 
 
 def test_no_text_of_twice_the_limit_has_more_values() -> None:
-    """What is not counted for its shortness would have passed: two characters are the least for a value."""
+    """A text that is too short to count is within the limit: a value takes at least two characters."""
     text = "[" + ",".join("0" * 50) + "]"
 
     assert len(text) == 2 * count_of(json.loads(text)) - 1

@@ -1,6 +1,6 @@
-"""Of two schemas no yes is said that a payload disproves, and an example shows what it should.
+"""Tests that no payload contradicts a compatibility verdict, and that examples are counterexamples.
 
-The library's proofs and the differences of structure are each asked alone, since either may be what decides.
+The library's proofs and the structural differences are tested separately, because either may decide.
 """
 
 import json
@@ -28,7 +28,7 @@ def a_pair(chance: random.Random) -> tuple[Compared, Compared]:
     old = a_schema(chance, dialect)
     new = changed(chance, old, dialect)
     if chance.random() < 0.2:
-        # The same words, by the rules of another draft.
+        # The same keywords, by the rules of another draft.
         new["$schema"] = chance.choice(DIALECTS).uri
     return Compared(old, chance.choice(FORMATS)), Compared(new, chance.choice(FORMATS))
 
