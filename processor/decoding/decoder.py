@@ -142,7 +142,7 @@ class Decoder:
             wrapped = _unwrap(body, attributes, delivery.queue, name, rules, self._limits)
             if isinstance(wrapped, Malformed):
                 return wrapped
-            inner = wrapped if inner is None else _inside(inner, wrapped)
+            inner = wrapped if inner is None else _merged(inner, wrapped)
             unpacked = unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
             if isinstance(unpacked, Malformed):
                 return unpacked
@@ -183,14 +183,14 @@ def _unwrap(
         if words is None or f"UNWRAP={name} " in words or words in found.detail["message"]:
             return found
         # The detected format says more than the missing one.
-        return _saying(found, f"{words}; {found.detail['message']}")
+        return _with_message(found, f"{words}; {found.detail['message']}")
     for each in found.attributes.keys() & attributes.keys():
         if found.attributes[each] != attributes[each]:
             return refused(f"the message attribute {each} differs from the one in the body")
     return found
 
 
-def _inside(outer: Unwrapped, inner: Unwrapped) -> Unwrapped:
+def _merged(outer: Unwrapped, inner: Unwrapped) -> Unwrapped:
     """Merge the values of an outer wrapper into those of an inner one, which take precedence."""
     return replace(
         inner,
@@ -202,10 +202,10 @@ def _inside(outer: Unwrapped, inner: Unwrapped) -> Unwrapped:
 
 def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envelope:
     earliest = sent_at if inner.sent_at is None else min(inner.sent_at, sent_at)
-    return replace(envelope, context=_both(envelope.context, inner.context), sent_at=earliest)
+    return replace(envelope, context=_merged_contexts(envelope.context, inner.context), sent_at=earliest)
 
 
-def _both(own: str | None, around: str | None) -> str | None:
+def _merged_contexts(own: str | None, around: str | None) -> str | None:
     """Merge the contexts of an event and its wrapper; if two values of a name differ, both stay."""
     if own is None or around is None:
         return own or around
@@ -222,8 +222,8 @@ def _without_tenant(envelope: Malformed, known: Mapping[str, object]) -> Malform
     if envelope.reason is not Reason.ENVELOPE_INVALID or envelope.claimed.tenant_id or "tenant_id" in known:
         return envelope
     # First, because a rejection cuts long messages at the end.
-    return _saying(envelope, f"{NO_TENANT}; {envelope.detail['message']}")
+    return _with_message(envelope, f"{NO_TENANT}; {envelope.detail['message']}")
 
 
-def _saying(fault: Malformed, message: str) -> Malformed:
+def _with_message(fault: Malformed, message: str) -> Malformed:
     return Malformed(fault.reason, {**fault.detail, "message": message}, fault.claimed)

@@ -35,7 +35,7 @@ _EXPECTED = (
 )
 
 
-class _Disagree(ValueError):
+class _Contradiction(ValueError):
     """The key and the message have different values."""
 
 
@@ -87,7 +87,7 @@ class RoutingKeys:
         own = {name: value for name, value in said.items() if name in _OWN}
         try:
             for name, value in own.items():
-                _agree(name, value, attributes.get(name, value), "the header")
+                _check_equal(name, value, attributes.get(name, value), "the header")
             document = self._document(body)
             if document is None:
                 return body, {**attributes, **own}
@@ -96,7 +96,7 @@ class RoutingKeys:
                 text = _filled(document.text, document.value, said, "the data")
             else:
                 text = _with(document, said)
-        except _Disagree as fault:
+        except _Contradiction as fault:
             return _malformed(str(fault), own)
         return text.encode("utf-8", "surrogatepass"), attributes
 
@@ -132,7 +132,7 @@ def _malformed(words: str, said: Mapping[str, str]) -> Malformed:
 
 
 def _with(document: Document, said: Mapping[str, str]) -> str:
-    """Serialize the envelope with the values of the key. Raises _Disagree."""
+    """Serialize the envelope with the values of the key. Raises _Contradiction."""
     texts = dict(document.member_texts)
     if document.value.get("specversion") is not None:
         return _enveloped(document, texts, said, _CLOUDEVENT, "data")
@@ -141,7 +141,7 @@ def _with(document: Document, said: Mapping[str, str]) -> str:
     envelope: dict[str, str] = {}
     for name in _OWN:
         if name in said:
-            _agree(name, said[name], _named(document.value, name, said[name]), "the body")
+            _check_equal(name, said[name], _named(document.value, name, said[name]), "the body")
             envelope[name] = json.dumps(said[name])
             texts.pop(name, None)
     if "id" in texts:
@@ -156,7 +156,7 @@ def _enveloped(
     """Add missing fields to an envelope, in the names of its format."""
     for own, name in names.items():
         if own in said:
-            _agree(name, said[own], _named(document.value, name, said[own]), "the body")
+            _check_equal(name, said[own], _named(document.value, name, said[own]), "the body")
             if document.value.get(name) is None:
                 texts[name] = json.dumps(said[own])
     value = document.value.get(payload)
@@ -169,7 +169,7 @@ def _filled(text: str, value: Mapping[str, Any], said: Mapping[str, str], what: 
     """Add the values of the key to the text of a payload."""
     others = said.keys() - set(_OWN)
     for name in others:
-        _agree(f"{what}.{name}", said[name], value.get(name, said[name]), "the body")
+        _check_equal(f"{what}.{name}", said[name], value.get(name, said[name]), "the body")
     return _joined(text, {name: json.dumps(said[name]) for name in others if name not in value})
 
 
@@ -182,16 +182,18 @@ def _payload(value: Mapping[str, Any], texts: dict[str, str], said: Mapping[str,
     members = {}
     for name, word in said.items():
         if name not in _OWN:
-            _agree(name, word, value.get(name, word), "the body")
+            _check_equal(name, word, value.get(name, word), "the body")
             members[name] = json.dumps(word)
     # If both have the value, the body's own spelling stays.
     return _object(members | texts)
 
 
-def _agree(name: str, word: str, other: object, where: str) -> None:
+def _check_equal(name: str, word: str, other: object, where: str) -> None:
     same = other == word if isinstance(other, str) else isinstance(other, int) and str(other) == word
     if not same or isinstance(other, bool):
-        raise _Disagree(f"{name}: {where} differs from the routing key or ROUTING_KEY_TENANT; send only one")
+        raise _Contradiction(
+            f"{name}: {where} differs from the routing key or ROUTING_KEY_TENANT; send only one"
+        )
 
 
 def _joined(text: str, members: Mapping[str, str]) -> str:

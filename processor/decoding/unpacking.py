@@ -31,7 +31,7 @@ _PACKED = {
 Deflate means the zlib format for some clients, as in HTTP, and the raw format for others; the two can't be
 confused.
 """
-_AS_IT_IS = {"", "identity", "none", "utf-8", "utf8", "us-ascii", "ascii", "binary", "8bit", "7bit"}
+_UNCOMPRESSED = {"", "identity", "none", "utf-8", "utf8", "us-ascii", "ascii", "binary", "8bit", "7bit"}
 """Encodings that leave a body unchanged. Some AMQP clients put the charset here."""
 
 _OF_A_PACKING = re.compile(
@@ -55,7 +55,7 @@ def unpack(body: bytes, attributes: Mapping[str, Attribute], size_bytes_max: int
     A body that is too large as received is left to the caller.
     """
     if body and (names := content_encodings(attributes)):
-        said = {str(attributes[name]).strip().lower() for name in names} - _AS_IT_IS
+        said = {str(attributes[name]).strip().lower() for name in names} - _UNCOMPRESSED
         # Some clients put the media type here.
         said = {name for name in said if "/" not in name or _OF_A_PACKING.fullmatch(name)}
         if said and len(body) <= size_bytes_max:

@@ -50,7 +50,7 @@ class Dialect:
 
     def reads(self, word: str) -> bool:
         """Return whether a keyword has a meaning in this draft."""
-        return word in KEYWORDS and (self in KEYWORDS[word].drafts or word in _JUDGED_BY_ALL)
+        return word in KEYWORDS and (self in KEYWORDS[word].drafts or word in _APPLIED_BY_ALL)
 
     def holds(self, word: str) -> "Kind | None":
         """Return the kind of subschemas below a keyword; None: the keyword has none."""
@@ -135,7 +135,7 @@ def _keywords() -> Iterator[tuple[str, Keyword]]:
 
 
 KEYWORDS: Mapping[str, Keyword] = MappingProxyType(dict(_keywords()))
-_JUDGED_BY_ALL = ("definitions", "dependencies")
+_APPLIED_BY_ALL = ("definitions", "dependencies")
 """Renamed in later drafts, which still apply the old names."""
 
 

@@ -21,7 +21,7 @@ _OTHER_NAMES = {
     "null": "none nil undefined void",
 }
 _FORMATS = ("uuid", "date", "time", "date-time", "email", "uri")
-_WORDS_MAX = 200
+_MESSAGE_LENGTH_MAX = 200
 
 
 def form_fault(error: jsonschema_rs.ValidationError, dialect: Dialect) -> str:
@@ -37,7 +37,7 @@ def form_fault(error: jsonschema_rs.ValidationError, dialect: Dialect) -> str:
         return _type_fault(value)
     if kind in ("Type", "AnyOf") and (words := _shape_fault(path, word, inside, value, dialect)):
         return words
-    return _said(error, kind, word)
+    return _library_fault(error, kind, word)
 
 
 def _type_fault(value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -95,7 +95,7 @@ def _shape_fault(  # noqa: PLR0911 - a table of faults
     return None
 
 
-def _said(error: jsonschema_rs.ValidationError, kind: str, word: str) -> str:
+def _library_fault(error: jsonschema_rs.ValidationError, kind: str, word: str) -> str:
     value = error.instance
     if kind == "Type":
         types = error.kind.as_dict().get("types") or ["another type"]
@@ -107,4 +107,4 @@ def _said(error: jsonschema_rs.ValidationError, kind: str, word: str) -> str:
     if kind == "MinItems":
         return f"expected at least one entry; omit {shown(word)} if there is none"
     text = error.message.replace(schema_text(value), shown(value))
-    return shortened(text, _WORDS_MAX)
+    return shortened(text, _MESSAGE_LENGTH_MAX)

@@ -148,7 +148,7 @@ def _alternatives(pattern: str) -> list[str]:
 
 
 def _instead(tokens: list[_Token], *, of_names: bool) -> str:
-    asked = _asked(tokens)
+    asked = _split_look_around(tokens)
     if asked is None:
         return 'split it into patterns under "allOf" and "not": {"pattern": …}'
     wanted, barred = asked
@@ -167,7 +167,7 @@ def _instead(tokens: list[_Token], *, of_names: bool) -> str:
     return f"write instead {text[1:-1]}"
 
 
-def _asked(tokens: list[_Token]) -> tuple[list[str], list[str]] | None:
+def _split_look_around(tokens: list[_Token]) -> tuple[list[str], list[str]] | None:
     """Return the patterns that must and must not match; None: look-around is not only at the ends."""
     if tokens[0].text != "^" or any(token.text == "|" and not token.depth for token in tokens):
         return None

@@ -27,7 +27,7 @@ NAMES = ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "sc
 """Fields that attributes may name."""
 
 AMQP_MESSAGE_ID, AMQP_TIMESTAMP, AMQP_USER_ID = "amqp.message_id", "amqp.timestamp", "amqp.user_id"
-_LAST_WORDS = {"message_id": AMQP_MESSAGE_ID, "occurred_at": AMQP_TIMESTAMP}
+_FALLBACKS = {"message_id": AMQP_MESSAGE_ID, "occurred_at": AMQP_TIMESTAMP}
 """The last sources of a field. Libraries set them unasked, so they may differ from other sources."""
 
 ROUTING_KEY = "routing_key"
@@ -45,7 +45,7 @@ OURS = (
 
 Attributes and members of a sender with such a name are renamed, see `from_outside`.
 """
-_OURS = re.compile("|".join([*map(re.escape, OURS), r"amqp\.[a-z_.]+"]))
+_RESERVED = re.compile("|".join([*map(re.escape, OURS), r"amqp\.[a-z_.]+"]))
 
 OF_THE_BROKER = (
     "x-delivery-count",
@@ -116,7 +116,7 @@ def complete(
     for name, field in names.items():
         if fields.get(field) is not None:
             continue
-        source = name if name in beside.attributes else _LAST_WORDS.get(name, name)
+        source = name if name in beside.attributes else _FALLBACKS.get(name, name)
         value = beside.attributes.get(source)
         # An empty property counts as missing.
         if value is not None and (source == name or value):
@@ -182,7 +182,7 @@ def add_context(
     for name, value in attributes.items():
         if name in _NOT_CONTEXT or name in filling:
             continue
-        if name in fields and name not in known and not _OURS.fullmatch(name):
+        if name in fields and name not in known and not _RESERVED.fullmatch(name):
             if fields[name] == value:
                 continue
             found[_free(name, fields, found, attributes)] = value
@@ -205,11 +205,11 @@ def from_outside(given: Mapping[str, T], beside: Container[str] = ()) -> Mapping
 
     The new names are not in `beside` either.
     """
-    if not any(map(_OURS.fullmatch, given)):
+    if not any(map(_RESERVED.fullmatch, given)):
         return given
     found: dict[str, T] = {}
     for name, value in given.items():
-        found[_free(name, (name,), given, found, beside) if _OURS.fullmatch(name) else name] = value
+        found[_free(name, (name,), given, found, beside) if _RESERVED.fullmatch(name) else name] = value
     return found
 
 
@@ -218,7 +218,7 @@ def free_name(name: str, taken: Container[str]) -> str:
 
     A number is appended if the name is taken or reserved.
     """
-    return _free(name, taken, (name,) if _OURS.fullmatch(name) else ())
+    return _free(name, taken, (name,) if _RESERVED.fullmatch(name) else ())
 
 
 def add_ours(attributes: Mapping[str, Attribute], name: str, value: str) -> dict[str, Attribute]:

@@ -110,7 +110,7 @@ class ManifestWriter:
         except OSError as error:
             raise self._fault(error.strerror) from error
         try:
-            _mend_the_end(self._file)
+            _repair_last_line(self._file)
         except (OSError, ValueError) as error:
             self._file.close()
             raise self._fault(error) from error
@@ -174,13 +174,13 @@ class ManifestReader(Iterator[ManifestLine]):
                 while raw := file.readline(LINE_BYTES_MAX):
                     self.line_number += 1
                     if raw.strip():
-                        yield from self._one(raw)
+                        yield from self._parse_line(raw)
         except OSError as error:
             raise SettingsError(
                 f"the manifest {self.path} can't be read: {error.strerror or error}"
             ) from error
 
-    def _one(self, raw: bytes) -> Iterator[ManifestLine]:
+    def _parse_line(self, raw: bytes) -> Iterator[ManifestLine]:
         try:
             yield _decode(raw)
         except ValueError as error:
@@ -226,7 +226,7 @@ def _decode(raw: bytes) -> ManifestLine:
     return ManifestLine(state, **texts)
 
 
-def _mend_the_end(file: BinaryIO) -> None:
+def _repair_last_line(file: BinaryIO) -> None:
     """End the file with a whole line: complete or truncate the last one of a killed writer."""
     size = file.seek(0, os.SEEK_END)
     start = max(0, size - LINE_BYTES_MAX)

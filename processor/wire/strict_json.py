@@ -74,18 +74,18 @@ def elements(text: str, depth_max: int, values_max: int = VALUES_MAX) -> list[st
     document = _read_plain(text)
     if document is not None:
         if not isinstance(document.value, list):
-            raise JsonFault(_NO_ARRAY)
+            raise JsonFault(_NOT_AN_ARRAY)
         return [orjson.dumps(value).decode() for value in document.value]
     try:
         return _split_array(text)
     except _SCAN_FAULTS as error:
-        raise _in_words(error) from None
+        raise _as_json_fault(error) from None
 
 
 def _split_array(text: str) -> list[str]:
     at = _skip(text, 0)
     if text[at : at + 1] != "[":
-        raise JsonFault(_NO_ARRAY)
+        raise JsonFault(_NOT_AN_ARRAY)
     found: list[str] = []
     at = _skip(text, at + 1)
     if text[at : at + 1] != "]":
@@ -104,7 +104,7 @@ def _split_array(text: str) -> list[str]:
     return found
 
 
-_NO_ARRAY = "expected a JSON array"
+_NOT_AN_ARRAY = "expected a JSON array"
 
 
 def _read_plain(text: str) -> Document | None:
@@ -159,7 +159,7 @@ def _read_exactly(text: str) -> Document:
             value, end = _scan(text, start)
             member_texts = {}
     except _SCAN_FAULTS as error:
-        raise _in_words(error) from None
+        raise _as_json_fault(error) from None
     _check_end(text, end)
     return Document(value, text, member_texts)
 
@@ -167,7 +167,7 @@ def _read_exactly(text: str) -> Document:
 _SCAN_FAULTS = (StopIteration, json.JSONDecodeError, RecursionError)
 
 
-def _in_words(fault: Exception) -> JsonFault:
+def _as_json_fault(fault: Exception) -> JsonFault:
     match fault:
         case StopIteration():
             return JsonFault(f"expected a JSON value at character {fault.value}")

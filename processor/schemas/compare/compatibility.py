@@ -75,13 +75,13 @@ def _example(
 ) -> str | None:
     found = [
         text
-        for text, value in _sent(payloads(taken.modern(), taker.modern(), _PAYLOADS_MAX))
+        for text, value in _serialized(payloads(taken.modern(), taker.modern(), _PAYLOADS_MAX))
         if takes.is_valid(value) and not may_refuse.is_valid(value)
     ]
     return min(found, key=len, default=None)
 
 
-def _sent(values: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+def _serialized(values: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     """Yield payloads as JSON and as parsed from it; payloads that can't be parsed are skipped."""
     for value in values:
         text = schema_text(value)

@@ -171,7 +171,7 @@ class _Comparing:
 
     def _branches(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
         """Compare `anyOf`: a further branch accepts more, and so does a wider branch."""
-        gone, come = self._left(old.branches("anyOf"), new.branches("anyOf"))
+        gone, come = self._unmatched(old.branches("anyOf"), new.branches("anyOf"))
         if not gone and not come:
             return
         if not gone or not come:
@@ -180,7 +180,7 @@ class _Comparing:
         if len(gone) > 1 or len(come) > 1:
             yield change("", "several anyOf changed")
             return
-        without, within = self._left([[node] for node in gone[0]], [[node] for node in come[0]])
+        without, within = self._unmatched([[node] for node in gone[0]], [[node] for node in come[0]])
         if len(without) == 1 and len(within) == 1:
             yield from self.compare("", without[0], within[0], depth + 1)
         elif without and within:
@@ -205,7 +205,7 @@ class _Comparing:
                 return
         yield change("", "if, then or else changed")
 
-    def _left(
+    def _unmatched(
         self, olds: list[list[Subschema]], news: list[list[Subschema]]
     ) -> tuple[list[list[Subschema]], list[list[Subschema]]]:
         """Return the items of each side that the other does not have."""

@@ -13,7 +13,7 @@ from processor.schemas.form_faults import TYPES
 from processor.schemas.wording import listed, shown
 from processor.wire.json_pointer import pointer
 
-_UNTOLD = "may narrow or widen"
+_UNKNOWN_EFFECT = "may narrow or widen"
 _TYPES = frozenset(TYPES)
 _LOW = ("minLength", "minItems", "minProperties")
 _HIGH = ("maxLength", "maxItems", "maxProperties")
@@ -53,7 +53,7 @@ def widen(at: str, words: str) -> Difference:
 
 def change(at: str, words: str) -> Difference:
     """Return a difference that may narrow, widen, or both."""
-    return Difference(at, "changes", f"{words}; {_UNTOLD}", narrows=True, widens=True)
+    return Difference(at, "changes", f"{words}; {_UNKNOWN_EFFECT}", narrows=True, widens=True)
 
 
 def plain_differences(old: Conjunction, new: Conjunction) -> Iterator[Difference]:

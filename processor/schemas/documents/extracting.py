@@ -116,20 +116,20 @@ class _Extract:
         """The place of each `$id`, by its absolute URI."""
         self._bases: dict[Path, str] = {(): TOP}
         self._anchors: dict[tuple[str, str], Path] = {}
-        self._look_for_ids(document)
+        self._index_ids(document)
         self._names: dict[Path, str] = {}
         self._pending: list[Path] = []
 
     def schema(self, path: Path) -> Any:  # noqa: ANN401 - any JSON value
         path = self._end_of(path)
         self._names[path] = ""
-        root = self._taken(self._at(path), path)
+        root = self._extracted(self._at(path), path)
         if not isinstance(root, dict):
             return root
         definitions: dict[str, Any] = {}
         while self._pending:
             wanted = self._pending.pop()
-            definitions[self._names[wanted]] = self._taken(self._at(wanted), wanted)
+            definitions[self._names[wanted]] = self._extracted(self._at(wanted), wanted)
         tail = {self._kind.dialect.defs_word: dict(sorted(definitions.items()))} if definitions else {}
         return self._kind.head | root | tail
 
@@ -153,7 +153,7 @@ class _Extract:
             raise SettingsError(f"$ref to '#{written(path)}', where {self._kind.name} has no schema")
         return schema
 
-    def _taken(self, schema: Any, path: Path) -> Any:  # noqa: ANN401 - any JSON value
+    def _extracted(self, schema: Any, path: Path) -> Any:  # noqa: ANN401 - any JSON value
         if not isinstance(schema, dict):
             return schema
         if self._kind.is_openapi_30 and isinstance(schema.get("$ref"), str):
@@ -176,7 +176,7 @@ class _Extract:
 
     def _word(self, word: str, value: Any, path: Path) -> Any:  # noqa: ANN401 - any JSON value
         def taken(part: Any, *steps: str | int) -> Any:  # noqa: ANN401 - any JSON value
-            return self._taken(part, (*path, word, *map(str, steps)))
+            return self._extracted(part, (*path, word, *map(str, steps)))
 
         return rebuilt(word, value, self._kind.dialect, taken)
 
@@ -203,15 +203,15 @@ class _Extract:
             raise SettingsError(f"at {written(path) or '(root)'}: $ref {reference!r} does not resolve")
         return self._anchors[whole, fragment]
 
-    def _look_for_ids(self, document: Any) -> None:  # noqa: ANN401 - any JSON value
+    def _index_ids(self, document: Any) -> None:  # noqa: ANN401 - any JSON value
         pending: list[tuple[Path, Any, str]] = [((), document, TOP)]
         while pending:
             path, value, base = pending.pop()
             if isinstance(value, dict):
-                base = self._look_at(path, value, base)
+                base = self._index_id(path, value, base)
             pending += [((*path, step), part, base) for step, part in _parts(value)]
 
-    def _look_at(self, path: Path, schema: dict[str, Any], base: str) -> str:
+    def _index_id(self, path: Path, schema: dict[str, Any], base: str) -> str:
         dialect = self._kind.dialect
         if (own := own_uri(schema, dialect, base)) is not None:
             base = self._bases[path] = own

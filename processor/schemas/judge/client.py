@@ -127,7 +127,7 @@ class JudgeProcess:
 
     def compile(self, schema: Schema) -> Usable | Unusable:
         """Compile a schema. Raises Stopped."""
-        found = self._outlast(lambda: self._compile(schema)[1], COMPILE_CPU_S)
+        found = self._ask_with_retries(lambda: self._compile(schema)[1], COMPILE_CPU_S)
         if isinstance(found, Broken):
             return Unusable(
                 f"not a usable JSON Schema: {found.words}; make it smaller: fewer nested references, "
@@ -137,7 +137,7 @@ class JudgeProcess:
 
     def judge(self, schema: Schema, payload: str) -> Answer:
         """Validate a payload with a usable schema. Raises Stopped."""
-        return self._outlast(lambda: self._judge(schema, payload), JUDGE_CPU_S)
+        return self._ask_with_retries(lambda: self._judge(schema, payload), JUDGE_CPU_S)
 
     def _compile(self, schema: Schema) -> tuple[int, Usable | Unusable]:
         if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
@@ -167,7 +167,7 @@ class JudgeProcess:
             return Found([], None)
         return found
 
-    def _outlast(self, ask: Callable[[], T], cpu_s: float) -> T | Broken:
+    def _ask_with_retries(self, ask: Callable[[], T], cpu_s: float) -> T | Broken:
         """Send a request in turn, and retry until there is an answer or a final failure."""
         kills = faults = 0
 

@@ -110,7 +110,7 @@ class Judging:
         """
         # One wait per schema, even if `may_wait` is false: else its first events would queue behind slow
         # payloads.
-        known = self._known.get(_key(schema)) or self._look_at(schema)
+        known = self._known.get(_key(schema)) or self._compile(schema)
         if known.words is not None:
             words = (
                 f"version {schema.version} of the schema can't be used; publish a corrected one, then "
@@ -146,10 +146,10 @@ class Judging:
                 f"the payload can't be validated by version {schema.version} of the schema: {answer.words}; "
                 "correct the schema or the payload, then replay"
             )
-            return Refusal(Reason.UNSTORABLE, _which(schema) | {"message": words})
+            return Refusal(Reason.UNSTORABLE, _schema_details(schema) | {"message": words})
         return _violation(schema, answer)
 
-    def _look_at(self, schema: EventSchema) -> Known:
+    def _compile(self, schema: EventSchema) -> Known:
         """Compile a schema in the judge process, and also here if payloads may be validated here."""
         found = self._process.compile((schema.definition, schema.formats))
         if isinstance(found, Unusable):
@@ -190,11 +190,11 @@ def _violation(schema: EventSchema, found: Found) -> Refusal:
 def _violations(
     schema: EventSchema, words: str, errors: Sequence[Mapping[str, Any]], count: int | None
 ) -> Refusal:
-    detail = _which(schema) | {"message": words, "errors": errors, "error_count": count}
+    detail = _schema_details(schema) | {"message": words, "errors": errors, "error_count": count}
     return Refusal(Reason.SCHEMA_VIOLATION, detail)
 
 
-def _which(schema: EventSchema) -> dict[str, Any]:
+def _schema_details(schema: EventSchema) -> dict[str, Any]:
     return {"schema_id": schema.schema_id, "schema_version": schema.version}
 
 

@@ -114,7 +114,7 @@ class _Prices:
         registry = Registry([(TOP, document.definition)], draft=dialect.number)
         self._root = self._node(document.definition, registry.resolver(TOP))
         while self._pending:
-            self._look_at(*self._pending.pop())
+            self._add_keywords(*self._pending.pop())
 
     def highest(self) -> int:
         """Return the maximum cost of one value at any depth."""
@@ -150,7 +150,7 @@ class _Prices:
         self._nodes.append(_Node(own_ns))
         return self._nodes[-1]
 
-    def _look_at(self, node: _Node, schema: Any, resolver: Resolver) -> None:  # noqa: ANN401 - any JSON value
+    def _add_keywords(self, node: _Node, schema: Any, resolver: Resolver) -> None:  # noqa: ANN401 - any JSON value
         node.own_ns = self._word_ns
         if isinstance(schema, bool):
             return

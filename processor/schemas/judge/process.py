@@ -58,7 +58,7 @@ ERRORS_PAYLOAD_MAX = 8 * 1024
 The library gives all errors or one, at some 7 KB and 50 µs each, and one item may break many rules.
 """
 
-_WORDS_MAX = 1_000
+_MESSAGE_LENGTH_MAX = 1_000
 """Characters of an error message, which may quote megabytes of the schema."""
 
 _PROBES: tuple[Any, ...] = (None, True, 0, 0.5, "", [], {}, [[]], [{}], {"a": {}})
@@ -70,7 +70,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # A signal to the process group also stops our worker, which needs answers until it has finished.
         signal.signal(number, signal.SIG_IGN)
-    _limit_ourselves()
+    _limit_resources()
     validators: dict[int, jsonschema_rs.Validator] = {}
     _send(Hello())
     while (head := _read(LENGTH.size)) and (body := _read(LENGTH.unpack(head)[0])):
@@ -123,21 +123,23 @@ def find_errors(validator: jsonschema_rs.Validator, value: Any, characters: int)
     """Find the errors of an invalid payload of so many characters."""
     if characters <= ERRORS_PAYLOAD_MAX:
         errors = list(validator.iter_errors(value))
-        return Found([_told(error) for error in errors[:ERRORS_MAX]], len(errors))
+        return Found([_error_details(error) for error in errors[:ERRORS_MAX]], len(errors))
     try:
         validator.validate(value)
     except jsonschema_rs.ValidationError as error:
-        return Found([_told(error)], None)
+        return Found([_error_details(error)], None)
     return Found([], None)
 
 
-def _told(error: jsonschema_rs.ValidationError) -> tuple[str, str, str]:
+def _error_details(error: jsonschema_rs.ValidationError) -> tuple[str, str, str]:
     told = pointer(error.instance_path), pointer(error.schema_path), error.message
-    at, rule, message = (words if len(words) <= _WORDS_MAX else words[:_WORDS_MAX] + "…" for words in told)
+    at, rule, message = (
+        words if len(words) <= _MESSAGE_LENGTH_MAX else words[:_MESSAGE_LENGTH_MAX] + "…" for words in told
+    )
     return at, rule, message
 
 
-def _limit_ourselves() -> None:
+def _limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError, ValueError):
         # Not supported everywhere.

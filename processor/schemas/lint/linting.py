@@ -63,16 +63,16 @@ def _found(document: SchemaDocument, definition: Any) -> Iterator[Oddity]:  # no
     branches = sum(
         re.search(r"/(?:(?:any|one)Of/[0-9]+|if|not)$", place.at) is not None for place, _ in places
     )
-    yield from _of_the_whole(definition, branches)
+    yield from _whole_oddities(definition, branches)
     words = UnknownWords(names_draft=isinstance(definition, dict) and "$schema" in definition)
     for place, schema in places:
         yield from words.remarks(place, same_value.within)
-        yield from _of_a_place(place, schema)
+        yield from _place_oddities(place, schema)
     yield from words.of_tools()
     yield from same_value.remarks()
 
 
-def _of_the_whole(definition: Any, branches: int) -> Iterator[Oddity]:  # noqa: ANN401 - any JSON value
+def _whole_oddities(definition: Any, branches: int) -> Iterator[Oddity]:  # noqa: ANN401 - any JSON value
     is_small = branches <= _BRANCHES_MAX and len(schema_text(definition)) <= _CANONICAL_BYTES_MAX
     kind, little = _kind(definition, is_small=is_small)
     if kind == "true":
@@ -142,20 +142,20 @@ _FORMATS = """
 """
 
 
-def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
+def _place_oddities(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
     at = place.at
     for least, most in _BOUNDS:
         if _is_number(schema.get(least)) and _is_number(schema.get(most)) and schema[least] > schema[most]:
             message = f"{least} is greater than {most}: no value is valid"
             yield "warning", "contradiction", f"{at}/{least}", message
-    yield from _of_the_type(at, schema)
+    yield from _type_oddities(at, schema)
     if "$ref" in schema and not place.dialect.is_modern:
         for word in schema:
             if asks(word) and word != "$ref":
                 message = f'{word} next to $ref has no effect in {place.dialect.name}: put both under "allOf"'
                 yield "warning", "beside $ref", f"{at}/{word}", message
-    yield from _of_the_patterns(at, schema)
-    yield from _of_the_values(place, schema)
+    yield from _pattern_oddities(at, schema)
+    yield from _value_oddities(place, schema)
     members = schema.get("properties")
     for word in ("additionalProperties", "unevaluatedProperties"):
         if isinstance(members, dict) and isinstance(members.get(word), bool):
@@ -163,7 +163,7 @@ def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
             yield "warning", "misplaced", f"{at}/properties/{word}", message
 
 
-def _of_the_type(at: str, schema: dict[str, Any]) -> Iterator[Oddity]:
+def _type_oddities(at: str, schema: dict[str, Any]) -> Iterator[Oddity]:
     types = schema.get("type")
     named = {types} if isinstance(types, str) else set(types) if isinstance(types, list) else set(TYPES)
     named |= {"number"} if "integer" in named else set()
@@ -173,7 +173,7 @@ def _of_the_type(at: str, schema: dict[str, Any]) -> Iterator[Oddity]:
             yield "warning", "no effect", f"{at}/{word}", message
 
 
-def _of_the_patterns(at: str, schema: dict[str, Any]) -> Iterator[Oddity]:
+def _pattern_oddities(at: str, schema: dict[str, Any]) -> Iterator[Oddity]:
     if at.endswith("/not"):
         # A pattern below `not` is unanchored on purpose.
         return
@@ -186,7 +186,7 @@ def _of_the_patterns(at: str, schema: dict[str, Any]) -> Iterator[Oddity]:
                 yield level, "pattern", where, message
 
 
-def _of_the_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
+def _value_oddities(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
     at = place.at
     enum = schema.get("enum")
     if isinstance(enum, list):
@@ -202,10 +202,10 @@ def _of_the_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]
         )
         message = f"the format {shown(name)} is unknown in {place.dialect.name} and not checked{said}"
         yield level, "format", f"{at}/format", message
-    yield from _of_the_own_values(place, schema)
+    yield from _own_value_oddities(place, schema)
 
 
-def _of_the_own_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
+def _own_value_oddities(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
     own: list[tuple[Level, str, Any]] = [("warning", "enum", value) for value in _listed(schema.get("enum"))]
     own += [("warning", "const", schema["const"])] if "const" in schema else []
     own += [("warning", "examples", value) for value in _listed(schema.get("examples"))]
