@@ -82,7 +82,7 @@ def test_an_event_without_a_queue_right_is_rejected_with_the_missing_right(saver
     [words] = [detail["message"] for (detail,) in details if "platform" in detail["message"]]
     assert words == (
         "producer: expected acme-app (right producers); saw platform, and queue 'acme-queue' may not "
-        "carry it: send it where it belongs, or mend `processor queue set` and replay"
+        "carry it: send it to another queue, or correct `processor queue set` and replay"
     )
 
 

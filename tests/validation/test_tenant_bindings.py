@@ -121,7 +121,7 @@ def test_a_sender_without_any_tenant_gets_its_own_message() -> None:
     verdict = the_verdict(a_delivery(sender_id="AIDA2"), sender_tenants={"AIDA1": ACME})
 
     assert isinstance(verdict, Rejection)
-    assert "by this sender" in verdict.detail["message"]
+    assert "this sender may not" in verdict.detail["message"]
     assert "AIDA" not in json.dumps(verdict.detail)
 
 

@@ -415,7 +415,7 @@ def test_what_a_rule_discarded_is_replayed_by_its_id_and_is_a_persons_then(
 
     shown = processor("rejection", "show", "1").output
     assert "processor rejection replay 1" in shown
-    assert "(while it is kept, replay it by its id)" in shown
+    assert "(replay it by its id while it is kept)" in shown
     # No selection but that by ids takes what nobody has looked at.
     assert "no open rejections" in processor("rejection", "replay", "--all").output
     assert "no open rejections" in processor("rejection", "replay", "1", "--queue", "another").output
