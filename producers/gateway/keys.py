@@ -23,7 +23,7 @@ from processor.wire.sender_rights import EVERYTHING, Rights
 from producers.gateway.items import Caller, Refusal, Why
 
 STALE_AFTER_S = 60.0
-"""Older keys stay valid, and `trouble` reports that they may be out of date."""
+"""Older keys stay valid, and `ready` reports that they may be out of date."""
 
 _READ_DEADLINE_S = 30.0
 _NO_DIGEST = bytes(32)
