@@ -129,7 +129,7 @@ def head_of(text: bytes) -> Head:
     found = dict(headers)
     if len(found) != len(headers):
         for of_framing in _OF_FRAMING:
-            # RFC 9110 5.3: repeated fields are joined to a list. A list is rejected for Host and Content-Length.
+            # RFC 9110 5.3: repeated fields are joined to a list. For Host and Content-Length it is rejected.
             if of_framing in found:
                 found[of_framing] = b", ".join([value for name, value in headers if name == of_framing])
     is_new = version == "1.1"
