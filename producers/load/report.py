@@ -88,7 +88,7 @@ class LoadTally:
     last_s: float = 0.0
 
     def duration_s(self) -> float:
-        """Give the seconds since the start."""
+        """Return the seconds since the start."""
         return time.monotonic() - self.started_at_s
 
     def accept(self, due_s: float, now_s: float) -> None:
