@@ -239,7 +239,7 @@ def _id_fault(message_id: str) -> Refusal | None:
         _IDENTIFIER.validate_python(message_id)
     except ValidationError as error:
         message = error.errors(include_url=False, include_context=False, include_input=False)[0]["msg"]
-        words = f"the idempotency key is no message id: {message.removeprefix('Value error, ')}"
+        words = f"the idempotency key is not a valid message id: {message.removeprefix('Value error, ')}"
         return Refusal(Why.INVALID, words, ({"pointer": "", "rule": "idempotency_key", "message": words},))
     return None
 

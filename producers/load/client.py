@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
         self._reader = AnswerReader(REPLY_BYTES_MAX)
         if self.closed or not self.asking:
             # A response without a request: later responses could not be matched to requests.
-            self._end("an answer that nobody asked for")
+            self._end("unexpected response")
         elif len(answer.body) > REPLY_BYTES_MAX:
             self._end("reply too large")
         else:

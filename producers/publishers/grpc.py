@@ -37,7 +37,7 @@ class GrpcPublisher:
         matched = _TARGET.fullmatch(target)
         if matched is None:
             raise SettingsError(
-                f"{target!r} is no address of a gRPC gateway; expected HOST:PORT or https://HOST:PORT"
+                f"{target!r} is not an address of a gRPC gateway; expected HOST:PORT or https://HOST:PORT"
             )
         self._name = target
         if matched["scheme"] == "https://":

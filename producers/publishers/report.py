@@ -119,9 +119,7 @@ class SendTally:
             for code, seen in self.refusals.items()
         ]
         if self.refused_as_meant:
-            lines.append(
-                f"{self.refused_as_meant:,} of the refused were spoilt on purpose, and are no failure"
-            )
+            lines.append(f"{self.refused_as_meant:,} of the refused were invalid on purpose (no failure)")
         lines += [f"not sent, line {line.number}: {line.why}" for line in self.bad_line_examples]
         if self.bad_lines > len(self.bad_line_examples):
             lines.append(f"not sent, {self.bad_lines - len(self.bad_line_examples):,} more lines")

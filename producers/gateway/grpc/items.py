@@ -70,7 +70,7 @@ def read_event(request: pb.IngestRequest, idempotency_key: str | None) -> Read:
 def unreadable(kind: type[Message]) -> Refusal:
     """Make the refusal of bytes that are not such a message."""
     name = kind.DESCRIPTOR.file.name.rpartition("/")[2]
-    return Refusal(Why.MALFORMED, f"the bytes are no {kind.DESCRIPTOR.name}; compare it with {name}")
+    return Refusal(Why.MALFORMED, f"the bytes are not a valid {kind.DESCRIPTOR.name}; compare it with {name}")
 
 
 def too_many_items(number: int, items_max: int) -> Refusal | None:

@@ -109,4 +109,4 @@ async def _parsed(kind: type[_Request], data: bytes, context: _Context) -> _Requ
 
 
 async def _not_there(context: _Context) -> NoReturn:
-    await abort(context, grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
+    await abort(context, grpc.StatusCode.UNIMPLEMENTED, "unknown method")

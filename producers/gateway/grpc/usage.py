@@ -94,7 +94,7 @@ def read_usage(data: bytes, idempotency_key: str | None) -> Read:
         elif number in _FIELDS:
             name = _FIELDS[number].name
             return Read(
-                invalid(f"/{name}", "type", f"field {number} is no text; compare it with usage.proto")
+                invalid(f"/{name}", "type", f"field {number} is not text; compare it with usage.proto")
             )
         else:
             context[f"field_{number}"] = _text(kind, value)
@@ -106,7 +106,7 @@ def read_usage(data: bytes, idempotency_key: str | None) -> Read:
             invalid(
                 "/used_amount",
                 "number",
-                "field 3 is no finite number; expected a number, or a decimal as text",
+                "field 3 is not a finite number; expected a number, or a decimal as text",
             )
         )
     named = {"product_sku": request.product_sku, "use_unity": request.use_unity}

@@ -236,7 +236,7 @@ class Gather:
     def _time_over(self, request: GatheredRequest) -> None:
         late = Refusal(
             Why.UNAVAILABLE,
-            f"the queue has not said yes within {self._timeout_s:g} s; the event may be on it all the same: "
+            f"the queue did not confirm within {self._timeout_s:g} s; the event may be on it nevertheless: "
             "send it again with the same id",
             retry_after_s=1,
         )
@@ -256,5 +256,5 @@ def refused_by_queue(code: str, reason: str) -> Refusal:
     """Make the refusal of an event that SQS has rejected."""
     too_large = "TooLong" in code or "TooLarge" in code or "must be shorter" in reason
     return Refusal(
-        Why.TOO_LARGE if too_large else Why.INVALID, f"the queue does not take it: {code}: {reason[:200]}"
+        Why.TOO_LARGE if too_large else Why.INVALID, f"the queue rejects it: {code}: {reason[:200]}"
     )

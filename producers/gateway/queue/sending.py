@@ -174,9 +174,7 @@ class Senders:
             trouble = f"the queue can't be reached or does not work: {error.code}"
             self._note(trouble)
             return Failure(_unavailable(trouble), outage=True)
-        return Failure(
-            Refusal(Why.INVALID, f"the queue does not take it: {error.code}: {error.reason[:200]}")
-        )
+        return Failure(Refusal(Why.INVALID, f"the queue rejects it: {error.code}: {error.reason[:200]}"))
 
     def _probe(self) -> str:
         try:

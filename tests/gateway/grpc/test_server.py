@@ -1,4 +1,4 @@
-"""The gRPC door as those see it who run it: health, reflection, its end, its command."""
+"""The gRPC gateway as those see it who run it: health, reflection, its end, its command."""
 
 import asyncio
 import json
