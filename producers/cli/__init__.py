@@ -60,6 +60,8 @@ def main() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("producers: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    # pika logs each failed attempt with a traceback; the run reports an outage once.
+    logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
 
 
 for family in (fake, send, load, validate):
