@@ -6,7 +6,7 @@ import signal
 def main() -> None:
     """Run the command line."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Before anything is imported: until there is something to clean up, a Ctrl-C simply ends us.
+        # Set before the imports: until there is something to clean up, Ctrl-C ends the process.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from processor.runtime.start import start  # noqa: PLC0415
 

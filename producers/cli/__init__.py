@@ -19,7 +19,7 @@ click.Context.formatter_class = HelpFormatter
 
 
 class _Commands(click.Group):
-    """Tells an error of ours in one line, with the exit code of its kind."""
+    """Prints an error in one line, and exits with the code of its kind."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's
         try:
@@ -33,7 +33,7 @@ class _Commands(click.Group):
 
 
 class _OneLine(logging.Formatter):
-    """Writes a warning as one line, whatever a server said that it quotes."""
+    """Writes a warning as one line, even if it quotes a server's text."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
         record.message = escaped(record.message)
@@ -60,6 +60,8 @@ def main() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("producers: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    # pika logs each failed attempt with a traceback; the run reports an outage once.
+    logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
 
 
 for family in (fake, send, load, validate):

@@ -1,4 +1,4 @@
-"""The command `producers fake`: invented events, the same again for a seed."""
+"""The command `producers fake`: generated events, reproducible by seed."""
 
 import secrets
 import time
@@ -16,7 +16,7 @@ from producers.publishers.publish import BATCH_SIZE_MAX, PublishRun
 from producers.publishers.report import SendTally
 
 LATENCY_S_MAX = 0.25
-"""How long a message of a slow trickle may wait for others to fill its batch."""
+"""At a low rate, how long a message may wait for its batch to fill."""
 
 
 @click.command()
@@ -111,7 +111,7 @@ def fake(
 
 
 def _yesterday() -> datetime:
-    """Give the beginning of yesterday: recent, and the same all day, so that a seed repeats its events."""
+    """Return the beginning of yesterday: recent, and constant all day, so that a seed repeats its events."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return today - timedelta(days=1)
 
@@ -119,7 +119,7 @@ def _yesterday() -> datetime:
 def _paced(
     messages: Iterable[Outgoing], rate: float | None, wait: Callable[[float], bool]
 ) -> Iterator[Outgoing]:
-    """Let so many messages pass a second, evenly; end when the wait is called off."""
+    """Yield messages at a constant rate per second; end when the wait is interrupted."""
     begun_at_s = time.monotonic()
     for number, message in enumerate(messages):
         ahead_s = 0.0 if rate is None else number / rate - (time.monotonic() - begun_at_s)

@@ -18,7 +18,7 @@ SUFFIXES = (".schema.json", ".schema.yaml", ".schema.yml")
 
 
 def read_given(said: Iterable[str], how: HowToRead) -> dict[str | None, Any]:
-    """Read them; None stands for every type. Raises SettingsError, in words."""
+    """Read the schemas by event type; None: every type. Raises SettingsError."""
     given: dict[str | None, Any] = {}
     for one in said:
         for event_type, name in _files(one):
@@ -43,7 +43,7 @@ def _read(name: str, how: HowToRead) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _files(said: str) -> Iterator[tuple[str | None, str]]:
-    """Give the names of the files that one option means, each with its event type."""
+    """Return the files that one option names, each with its event type."""
     event_type, equals, name = said.partition("=")
     if Path(said).is_dir():
         found = [path for path in sorted(Path(said).iterdir()) if path.name.endswith(SUFFIXES)]

@@ -1,4 +1,4 @@
-"""What a signal does to a command that sends: the first one ends it cleanly, a second one at once."""
+"""Signal handling of the sending commands: the first signal ends them cleanly, a second one at once."""
 
 import os
 import signal
@@ -11,14 +11,14 @@ EXIT_SIGNAL = 128
 
 
 class Stoppable(Protocol):
-    """Something that sends."""
+    """A run that a signal can stop."""
 
     def stop(self) -> None:
-        """Let what is being sent come to its end; nothing more will be sent. Called by a signal's handler."""
+        """Finish the current calls, and send no more. Called by a signal handler."""
 
 
 class Interrupt:
-    """The first SIGINT or SIGTERM ends the sending cleanly; a second one ends the process where it stands."""
+    """The first SIGINT or SIGTERM ends the sending cleanly; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -27,7 +27,7 @@ class Interrupt:
 
     @contextmanager
     def handled_by(self, sender: Stoppable) -> Iterator[None]:
-        """Stop this sender on a signal, for as long as the block lasts."""
+        """Stop this sender on a signal, within the block."""
         self._sender = sender
         before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -43,24 +43,24 @@ class Interrupt:
         if self._sender is not None:
             self._sender.stop()
         if self.reading:
-            # Python would go on with a blocked read, which on a terminal never ends.
+            # Python would resume a blocked read, which on a terminal never ends.
             raise KeyboardInterrupt
 
     @staticmethod
     def _leave(number: int) -> NoReturn:
-        # The manifest is not buffered: what it must know, it knows.
+        # The manifest is not buffered: every message that was sent is in it.
         os._exit(EXIT_SIGNAL + number)
 
 
 class InterruptibleStream:
-    """A stream that comes to its end when a signal does."""
+    """A stream that ends at a signal."""
 
     def __init__(self, stream: BinaryIO, interrupt: Interrupt) -> None:
         self._stream = stream
         self._interrupt = interrupt
 
     def readline(self, size: int = -1, /) -> bytes:
-        """Give the next line, or nothing once a signal came."""
+        """Return the next line; empty after a signal."""
         if self._interrupt.signal:
             return b""
         try:

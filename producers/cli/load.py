@@ -1,4 +1,4 @@
-"""The command `producers load`: thousands of tenants that send pulses over HTTP, and how long each took."""
+"""The command `producers load`: simulates thousands of tenants over HTTP, and measures the delays."""
 
 import asyncio
 import json
@@ -125,7 +125,7 @@ def load(
 
 def _run(one: Load, display: Display) -> None:
     try:
-        # Half the work for each request, where the extra `gateway` is installed.
+        # uvloop halves the CPU time for each request, if the extra `gateway` is installed.
         import uvloop  # noqa: PLC0415
     except ImportError:
         asyncio.run(one.run(display.show))

@@ -1,4 +1,4 @@
-"""What `fake` and `send` have in common: their options, the way out, the report and the exit code."""
+"""The common part of `fake` and `send`: options, publisher, report and exit code."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ EXIT_REFUSED = 1
 
 
 def shared_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add what both commands take, in the order in which help should show it."""
+    """Add the options of both commands, in the order of the help text."""
     options = (
         click.option(
             "--to",
@@ -69,7 +69,7 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(frozen=True, slots=True)
 class SendOptions:
-    """What both commands were told about sending."""
+    """The values of the shared options."""
 
     to: str
     url: str | None
@@ -86,7 +86,7 @@ def deliver(
     total: int | None = None,
     **facts: object,
 ) -> None:
-    """Send, show, report; ends the process by an exit code unless all was accepted."""
+    """Send, show progress, and report; exits with a code unless all messages were accepted."""
     settings = PublisherSettings.load()
     publisher = open_publisher(delivery.to, delivery.url, settings, delivery.senders)
     tally, interrupt, failure = SendTally(), Interrupt(), None

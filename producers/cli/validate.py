@@ -1,4 +1,4 @@
-"""The command `producers validate`: what would become of messages, told before anything is sent."""
+"""The command `producers validate`: judges messages without sending them."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,8 +116,8 @@ def _trial(
     bare: bool,
     **said: Any,  # noqa: ANN401 - the fields of Said
 ) -> tuple["Trial", str]:
-    """Make what tries the messages, and say what they are tried by."""
-    # Nothing else of this program knows of a database, so that it starts as fast without.
+    """Make the trial for the messages, and describe its rules."""
+    # Imported here: no other command needs the database code, and start-up stays fast.
     from processor.wiring.trial import GivenSchemas, QueueOverrides, Trial  # noqa: PLC0415
 
     if given and queue is not None:
@@ -147,7 +147,7 @@ def _of_bare(
     event_type: str | None,
     **_rest: object,
 ) -> dict[str, Any]:
-    """Say how payloads without envelopes are read: each is a whole body, of this tenant and event type."""
+    """Return the options for payloads without envelopes: each is a whole body of one tenant and type."""
     if maps:
         raise SettingsError(
             "--bare and --map: a bare payload has no fields to be mapped; give one of the two"
@@ -170,7 +170,7 @@ def _named(attribute: str) -> tuple[str, str]:
 
 
 def _messages(files: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Give the bodies of files with where each stands: the lines, or the whole if that is one document."""
+    """Yield the bodies of files with their places: the lines, or a whole file if it is one document."""
     for name in files:
         with click.open_file(name, "rb") as file:
             text = file.read(_BYTES_MAX + 1)
@@ -186,7 +186,7 @@ def _messages(files: Sequence[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def _is_document(text: bytes) -> bool:
-    """Say whether several lines are one message: they are JSON, or begin like some that was indented."""
+    """Tell whether several lines are one message: valid JSON, or a start like indented JSON."""
     lines = text.removeprefix(_BYTE_ORDER_MARK).strip().splitlines()
     if len(lines) < _SEVERAL:
         return False
@@ -207,7 +207,7 @@ def _json(row: dict[str, Any]) -> str:
 
 
 def _words(row: dict[str, Any], fields: Sequence[str]) -> str:
-    """Say it in lines of 80 columns: the verdict, why, and these fields of the envelope."""
+    """Write a result in lines of 80 columns: verdict, reasons, and these fields of the envelope."""
     lines = [f"{row['message_at']}: {row['verdict']}"]
     for words in _why(row):
         lines += textwrap.wrap(escaped(words), _WIDTH - _INDENT)
@@ -219,7 +219,7 @@ def _words(row: dict[str, Any], fields: Sequence[str]) -> str:
 
 
 def _why(row: dict[str, Any]) -> list[str]:
-    """Give the places at which a payload breaks its schema; else the one sentence that there is, if any."""
+    """Return the schema errors of a payload by pointer; else the verdict's message, if any."""
     if row["verdict"] != "schema_violation" or not row["errors"]:
         return [row["message"]] if row["message"] else []
     shown, count = row["errors"][:_ERRORS_MAX], row["error_count"]

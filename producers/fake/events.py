@@ -1,8 +1,8 @@
-"""Invents events that could be real, valid by the sample schemas, and writes them in the queue's formats.
+"""Generates realistic events, valid by the sample schemas, and writes them in the queue's formats.
 
     rng, tenant, number ─▶ Event ─▶ encode(event, form, spelling) ─▶ Outgoing
 
-The bare pulse is not among the formats: it has no id of its own, and what our producers send always has one.
+The bare pulse is not among the formats: it has no id of its own, and our producers always send one.
 """
 
 import random
@@ -22,11 +22,11 @@ Payload: TypeAlias = dict[str, Any]
 
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 STEP_S = 0.37
-"""Seconds between two events in the tale that the events tell."""
+"""Seconds between the times at which two consecutive events occurred."""
 
 
 class EventForm(StrEnum):
-    """How an event travels."""
+    """The format of an event."""
 
     ATTRIBUTES = "attributes"
     CLOUDEVENTS = "cloudevents"
@@ -34,7 +34,7 @@ class EventForm(StrEnum):
 
 
 class Spelling(StrEnum):
-    """How the same payload may be written again."""
+    """The ways to write the same payload differently."""
 
     PLAIN = "plain"
     REORDERED = "reordered"
@@ -44,7 +44,7 @@ class Spelling(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FakeEvent:
-    """What a producer has to say, before it is written in any format."""
+    """An event before it is written in a format."""
 
     tenant_id: str
     event_type: str
@@ -56,10 +56,10 @@ class FakeEvent:
 
 
 def invent(rng: random.Random, tenant_id: str, run: str, number: int, since: datetime = EPOCH) -> FakeEvent:
-    """Make up the event of this number; the same generator state gives the same event.
+    """Generate the event of this number; the same generator state gives the same event.
 
-    `run` goes into the ids, so that two runs don't share any; `number` tells how long after `since` the
-    event occurred.
+    `run` is part of the ids, so that two runs don't share any; `number` gives the time between `since` and
+    the event.
     """
     moment = since + timedelta(seconds=number * STEP_S + rng.random())
     event_type = rng.choices(tuple(_MAKERS), weights=(40, 12, 28, 20))[0]
@@ -77,9 +77,9 @@ def invent(rng: random.Random, tenant_id: str, run: str, number: int, since: dat
 def invent_counted(
     rng: random.Random, tenant_id: str, run: str, number: int, since: datetime = EPOCH
 ) -> FakeEvent:
-    """Make up an event of the counter: a user has created, updated or deleted something.
+    """Generate an event of the counter: a user has created, updated or deleted an object.
 
-    Its id is unique for this user and event type alone: the users of a tenant share their ids.
+    Its id is unique only for this user and event type: the users of a tenant share their ids.
     """
     round_number, place = divmod(number, len(_USERS))
     return FakeEvent(
@@ -95,7 +95,7 @@ def invent_counted(
 def encode(
     event: FakeEvent, form: EventForm, spelling: Spelling = Spelling.PLAIN, kind: str = "valid"
 ) -> Outgoing:
-    """Write an event as a message for the queue; `kind` is what reports count it as."""
+    """Write an event as a message for the queue; `kind` is its kind in reports."""
     payload = _SPELLERS[spelling](event.payload)
     if form is EventForm.ATTRIBUTES:
         body, attributes = payload, _attributes(event)
@@ -219,7 +219,7 @@ def _pulse(rng: random.Random, tenant_id: str, _moment: datetime) -> Payload:
     sku, unit = rng.choice(
         (("storage", "GB"), ("egress", "KB"), ("link.fast", "MB/sec"), ("api-calls", "count"))
     )
-    # More digits than a float holds: they must all arrive.
+    # More digits than a float holds: all of them must arrive.
     amount = (
         f"{rng.randrange(10**6)}"
         if unit == "count"
@@ -271,7 +271,7 @@ def _spaced(payload: Payload) -> bytes:
 
 
 def _numbers(payload: Payload) -> bytes:
-    """Write whole numbers as JSON Schema's integers may be written too: 2 as 2.0."""
+    """Write integers in the other form that JSON Schema permits: 2 as 2.0."""
     return orjson.dumps(_with_points(payload))
 
 
@@ -308,6 +308,6 @@ def _utc(moment: datetime) -> str:
 
 
 def _rfc3339(rng: random.Random, moment: datetime) -> str:
-    """Write a moment as one of the clocks of the world shows it, to the millisecond."""
+    """Write a moment in a random time zone, to the millisecond."""
     zone = rng.choice((UTC, UTC, timezone(timedelta(hours=1)), timezone(-timedelta(hours=7))))
     return moment.astimezone(zone).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,8 +1,8 @@
-"""Spoils an event in each way that a producer can, so that every reason to reject is seen.
+"""Makes invalid events, one kind for each reason for rejection that a producer can cause.
 
 A fault is named by the reason that the processor must find. Not here: `id_conflict`, which takes two events
-(see fake); `not_utf8`, which SQS can't carry; `tenant_suspended`, `unstorable` and `dead_lettered`, which
-are nothing that a producer does.
+(see messages); `not_utf8`, which SQS can't carry; `tenant_suspended`, `unstorable` and `dead_lettered`, which
+a producer can't cause.
 """
 
 import random
@@ -21,7 +21,7 @@ Fault: TypeAlias = Callable[[random.Random, FakeEvent, EventForm], Outgoing]
 
 def _not_json(rng: random.Random, event: FakeEvent, form: EventForm) -> Outgoing:
     whole = encode(event, form)
-    # A truncated object, a text meant for a person, and what Python prints instead of JSON.
+    # A truncated object, plain text, and the repr of a Python dict.
     body = rng.choice((whole.body[: len(whole.body) * 2 // 3], "Hello World", str({"id": event.message_id})))
     if form is EventForm.ATTRIBUTES:
         return replace(whole, body=body, digest=None)
@@ -33,11 +33,11 @@ def _envelope_invalid(rng: random.Random, event: FakeEvent, _form: EventForm) ->
     cloud = orjson.loads(encode(replace(event, payload={"note": "spoilt"}), EventForm.CLOUDEVENTS).body)
     spoilt: Any = rng.choice(
         (
-            # No envelope at all.
+            # No envelope.
             [native],
             event.message_id,
             {"message": "Order received", "severity": "INFO"},
-            # An envelope that lacks or breaks something.
+            # An envelope with a missing or invalid field.
             {name: value for name, value in native.items() if name != "tenant_id"},
             native | {"occurred_at": "2025-02-30 12:00"},
             native | {"id": "x" * 300},
@@ -51,7 +51,7 @@ def _envelope_invalid(rng: random.Random, event: FakeEvent, _form: EventForm) ->
 
 def _unknown_tenant(rng: random.Random, event: FakeEvent, form: EventForm) -> Outgoing:
     tenant_id = rng.choice(("initrode", f"{event.tenant_id}-staging", "vandelay", "ACME Corp."))
-    # A pulse has its tenant in the payload as well, and beside attributes both must say the same.
+    # A pulse has its tenant in the payload as well, and it must agree with the attribute.
     payload = {name: tenant_id if name == "tenant_id" else value for name, value in event.payload.items()}
     return encode(replace(event, tenant_id=tenant_id, payload=payload), form)
 
@@ -62,7 +62,7 @@ def _unknown_event_type(rng: random.Random, event: FakeEvent, form: EventForm) -
 
 
 def _unknown_schema_version(rng: random.Random, event: FakeEvent, form: EventForm) -> Outgoing:
-    # A CloudEvent has no place for the version.
+    # A CloudEvent has no field for the version.
     form = EventForm.NATIVE if form is EventForm.CLOUDEVENTS else form
     return encode(replace(event, schema_version=rng.choice((99, 1042))), form)
 
@@ -71,11 +71,11 @@ def _schema_violation(rng: random.Random, event: FakeEvent, form: EventForm) -> 
     counted = event.event_type in COUNTED
     spoilers = [_surplus, _without_user] if counted else _SPOILERS
     if event.event_type == "pulse":
-        # Its sample schema takes what is too much in it.
+        # The sample schema of pulses allows additional properties.
         spoilers = [spoiler for spoiler in _SPOILERS if spoiler is not _surplus]
     payload = rng.choice(spoilers)(rng, event)
     if event.event_type == "pulse" and form is EventForm.ATTRIBUTES:
-        # A bare pulse that lacks what makes it one is none.
+        # A bare pulse without its required fields would not be recognised as a pulse.
         form = EventForm.NATIVE
     return encode(replace(event, payload=payload), form)
 
@@ -88,7 +88,7 @@ def _lacking(rng: random.Random, event: FakeEvent) -> Payload:
         "pulse": ("product_sku", "used_amount", "use_unity"),
     }[event.event_type]
     if "purchase_order" in event.payload:
-        # What only this tenant's own schema asks for.
+        # Only this tenant's own schema requires the field.
         required = ("purchase_order",)
     gone = rng.choice(required)
     return {name: value for name, value in event.payload.items() if name != gone}
@@ -127,7 +127,7 @@ def _unlisted(rng: random.Random, event: FakeEvent) -> Payload:
         "payment.captured": "method",
         "pulse": "use_unity",
     }[event.event_type]
-    # Any unit is one, but no empty one.
+    # Any unit is valid, except an empty one.
     values = ("",) if event.event_type == "pulse" else ("BITCOIN", "platinum", "")
     return event.payload | {name: rng.choice(values)}
 
@@ -140,7 +140,7 @@ _SPOILERS = [_lacking, _surplus, _mistyped, _out_of_range, _unlisted]
 
 
 def _garbage(body: str, event: FakeEvent) -> Outgoing:
-    """Send what names nobody, on behalf of the event's tenant."""
+    """Send a body without a tenant, in the message group of the event's tenant."""
     return Outgoing(body=body, group=event.tenant_id, label=event.message_id)
 
 
@@ -154,16 +154,16 @@ _FAULTS: dict[Reason, Fault] = {
 }
 
 FAULT_KINDS = (*_FAULTS, Reason.ID_CONFLICT)
-"""The reasons for which `producers fake --invalid` gives cause."""
+"""The reasons that `producers fake --invalid` causes."""
 
 _WEIGHTS = {Reason.SCHEMA_VIOLATION: 6, Reason.ENVELOPE_INVALID: 2, Reason.UNKNOWN_TENANT: 2}
 
 
 def choose_fault(rng: random.Random) -> Reason:
-    """Draw a reason; what goes wrong most in life comes most."""
+    """Draw a reason; frequent faults are more likely."""
     return rng.choices(FAULT_KINDS, weights=[_WEIGHTS.get(kind, 1) for kind in FAULT_KINDS])[0]
 
 
 def spoil(rng: random.Random, event: FakeEvent, form: EventForm, reason: Reason) -> Outgoing:
-    """Write the event so that it is rejected for this reason, and for no other."""
+    """Write the event so that it is rejected for exactly this reason."""
     return replace(_FAULTS[reason](rng, event, form), kind=str(reason))

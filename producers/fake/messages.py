@@ -1,4 +1,4 @@
-"""Plays the producers of some tenants: mostly good events, some bad, some twice; the same again for a seed.
+"""Simulates the producers of some tenants: valid events, invalid ones and duplicates, reproducible by seed.
 
 Plan ─▶ for each of N messages: valid │ duplicate of an earlier one │ a fault ─▶ Outgoing
 """
@@ -36,8 +36,8 @@ VERSION_NAMED = 0.1
 class FakePlan:
     """What to send: `events` messages in all, of which `invalid` and `duplicates` are shares from 0 to 1.
 
-    The first of them happened at `since`, the others at steps of 0.37 s after it. With `counter` they are
-    events of the counter, and no others.
+    The first event occurred at `since`, the others in steps of 0.37 s after it. With `counter` all of them
+    are events of the counter.
     """
 
     events: int
@@ -49,10 +49,10 @@ class FakePlan:
     counter: bool = False
 
     def run(self) -> str:
-        """Name this run in the ids of its events: the seed, and a mark of what else the events depend on.
+        """Return the name of this run in its ids: the seed, and a digest of the other options.
 
         So the same plan repeats its ids with the same contents, and another plan shares no id with it. The
-        number of events is not part of it: a longer run begins like a shorter one.
+        number of events is not part of the digest: a longer run begins like a shorter one.
         """
         depends = (self.seed, self.tenants, self.invalid, self.duplicates, self.since.isoformat())
         mark = sha256(f"{depends!r}{'counter' if self.counter else ''}".encode()).hexdigest()
@@ -61,7 +61,7 @@ class FakePlan:
 
 @dataclass(slots=True)
 class _FakeSent:
-    """An event that was sent and may come again: as it was, or under its id with another payload."""
+    """An event that was sent and may be repeated: unchanged, or with the same id and another payload."""
 
     event: FakeEvent
     form: EventForm
@@ -69,12 +69,12 @@ class _FakeSent:
 
 
 def sample_tenants(count: int) -> tuple[str, ...]:
-    """Name the first `count` tenants: the five sample ones, then tenant-0006 and so on."""
+    """Return the names of the first `count` tenants: the five sample ones, then tenant-0006 and so on."""
     return (*SAMPLE_TENANTS[:count], *(f"tenant-{number:04d}" for number in range(6, count + 1)))
 
 
 def fake_messages(plan: FakePlan) -> Iterator[Outgoing]:
-    """Make up the messages of a plan one after the other; equal plans give equal bodies and ids."""
+    """Generate the messages of a plan; equal plans give equal bodies and ids."""
     rng = random.Random(plan.seed)
     run = plan.run()
     weights = [1 / rank for rank in range(1, len(plan.tenants) + 1)]
@@ -85,7 +85,7 @@ def fake_messages(plan: FakePlan) -> Iterator[Outgoing]:
         if lot < plan.duplicates and recent:
             yield _duplicate(rng, recent)
             continue
-        # The first tenants are the loud ones, as in life.
+        # The first tenants send the most, as in production.
         event = make(rng, rng.choices(plan.tenants, weights)[0], run, number, plan.since)
         form = rng.choice(tuple(EventForm))
         if plan.duplicates <= lot < plan.duplicates + plan.invalid:
@@ -108,8 +108,8 @@ def _fault(rng: random.Random, event: FakeEvent, form: EventForm, recent: list[_
     reason = choose_fault(rng)
     if reason is not Reason.ID_CONFLICT:
         return spoil(rng, event, form, reason)
-    # Whichever of the two is saved first wins. So that one of them is always stored and one rejected, an
-    # event that has a duplicate gets no conflict, and one with a conflict leaves the list.
+    # The event that is saved first wins. So that exactly one of the two is stored and one rejected, an event
+    # with a duplicate gets no conflict, and an event with a conflict leaves the list.
     originals = [sent for sent in recent if not sent.copied]
     if not originals:
         return spoil(rng, event, form, Reason.SCHEMA_VIOLATION)
@@ -119,9 +119,9 @@ def _fault(rng: random.Random, event: FakeEvent, form: EventForm, recent: list[_
 
 
 def _contradict(event: FakeEvent) -> FakeEvent:
-    """Say something else, as valid, under the same id."""
+    """Make another valid event with the same id."""
     if event.event_type in COUNTED:
-        # Another user would make another message of it.
+        # With another user the id would be unique again.
         return replace(event, occurred_at="1999-12-31T23:59:59Z")
     name, value = {
         "order.created": ("total", 0.01),

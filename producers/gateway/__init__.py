@@ -1,4 +1,4 @@
 """Servers that accept events over HTTP and gRPC and put them on SQS.
 
-request ─▶ http │ grpc ─▶ Item… ─▶ Intake: read, quota, gather in tens ─▶ SQS ─▶ Taken │ Refusal
+request ─▶ http │ grpc ─▶ Item… ─▶ Intake: read, quota, batches of ten ─▶ SQS ─▶ Taken │ Refusal
 """

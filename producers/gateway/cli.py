@@ -23,7 +23,7 @@ _EXTRA = frozenset(
         "google",
     )
 )
-"""What the extra `gateway` brings."""
+"""Packages that the extra `gateway` installs."""
 
 
 @click.group()
@@ -109,7 +109,7 @@ def grpc(host: str | None, port: int | None, json_logs: bool | None, compat: str
     Exit codes: 0 told to stop   1 failed   2 bad usage or settings (a port that is taken, too)
                 4 what it needs can't be reached
     """  # noqa: D301 - click's mark for lines to be left as they are
-    # Its C core reads this when it is loaded, and writes past all logs, as often as a client likes.
+    # gRPC's C core reads this variable when it is loaded. Its messages bypass the log and are not bounded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     _run(
         "producers.gateway.grpc.server",
@@ -127,7 +127,7 @@ def _run(server: str, json_logs: bool | None, **given: Any) -> None:  # noqa: AN
     settings = GatewaySettings.load(**{name: value for name, value in given.items() if value is not None})
     logs.configure(settings.log_format, settings.log_level)
     try:
-        # Here, because nobody else needs what it runs on, and not everybody has it.
+        # Imported here: the server's packages belong to an optional extra.
         run = import_module(server).run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
@@ -136,6 +136,6 @@ def _run(server: str, json_logs: bool | None, **given: Any) -> None:  # noqa: AN
             f"the package {error.name} is not installed; expected what the gateway runs on; "
             "run: pip install 'sqs-event-processor[gateway]'"
         ) from None
-    # A collection stops all threads, and while one large body is read there were a hundred of them.
+    # A garbage collection stops all threads, and parsing one large body caused a hundred collections.
     tune_process("off", 0)
     run(settings)

@@ -1,11 +1,11 @@
-"""What reading costs: CPU time is charged to whose it is, and what may be dear is done beside the event loop.
+"""Charges CPU time to the tenant that causes it, and runs expensive work outside the event loop.
 
-    work ─▶ in debt? ─▶ light, and its holder thrifty? ─▶ here, on the loop ──────────────▶ what it gave
-              │           └─▶ [lanes by holder] ─▶ [a thread: whoever used least lately] ─▶ what it gave
-              └──────────────────┴─▶ Refusal: come again when it is paid
+    work ─▶ in debt? ─▶ light, and its holder below its quota? ─▶ on the event loop ──────▶ result
+              │           └─▶ [lanes by holder] ─▶ [a thread: the holder that used least] ─▶ result
+              └──────────────────┴─▶ Refusal: retry when the debt is paid
 
-One thread, and one piece of work in it: Python runs one at a time anyway. The loop gets the interpreter back
-within half a millisecond, or at the end of a call into C, and then goes before it.
+There is one thread with one task in it, since Python runs one thread at a time. The event loop gets the
+interpreter back within half a millisecond, or at the end of a call into C, and then has precedence.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from producers.gateway.items import Refusal, Why
 from producers.gateway.quotas import Quotas
 
 LIGHT = 8 * 1024
-"""Bytes that are read on the loop: at the worst a millisecond, and a thread's turn costs a tenth of that."""
+"""Bytes that are read on the event loop: at worst 1 ms of work. A switch of threads costs a tenth of that."""
 
 ITEM, ATTRIBUTE = 160, 32
-"""Bytes that cost as much as an item of several does beside its own, and as an attribute."""
+"""The overhead of one item in a batch, and of one attribute, in bytes of the same cost."""
 
 _THRIFTY = 0.5
 _SWITCH_S = 0.0005
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Effort:
-    """CPU time by holder: `share` of a core for each, and a second's worth at once; None: no bound.
+    """CPU time by holder: each may use `share` of a core, and one second of it at once; None: no limit.
 
     Used on one event loop.
     """
@@ -45,7 +45,7 @@ class Effort:
         self._thread: ThreadPoolExecutor | None = None
 
     def owing(self, holder: Hashable) -> Refusal | None:
-        """Say when a holder may come again that has used more than it may; None: it may come now."""
+        """Return a refusal with the retry delay if the holder has exceeded its quota; else None."""
         retry_after_s = self._quotas.debt_s(holder)
         if retry_after_s is None:
             return None
@@ -53,11 +53,11 @@ class Effort:
         return Refusal(Why.OVER_QUOTA, words, retry_after_s=retry_after_s)
 
     def is_light(self, holder: Hashable, weight: int) -> bool:
-        """Say whether work of so many bytes may be done `here`."""
+        """Tell whether work on so many bytes may run on the event loop (see `here`)."""
         return weight <= LIGHT and self._quotas.has(holder, _THRIFTY)
 
     def here(self, holder: Hashable, work: Callable[..., T], *arguments: object) -> T:
-        """Do work on the loop, and charge what it took."""
+        """Do work on the event loop, and charge its CPU time."""
         began_at = time.thread_time()
         try:
             return work(*arguments)
@@ -65,9 +65,9 @@ class Effort:
             self._quotas.charge(holder, time.thread_time() - began_at)
 
     async def do(self, holder: Hashable, weight: int, work: Callable[[], T]) -> T | Refusal:
-        """Do work of so many bytes, and give what it gave; a refusal, undone, if the holder owes too much.
+        """Do work on so many bytes and return its result; a refusal and no work if the holder is in debt.
 
-        What it raises is raised here. It has to be safe in a thread.
+        Exceptions of the work are raised here. The work must be safe in another thread.
         """
         if self.is_light(holder, weight):
             return self.here(holder, work)
@@ -78,14 +78,14 @@ class Effort:
         return await self._beside(holder, work)
 
     async def finish(self, holder: Hashable, weight: int, work: Callable[[], T]) -> T:
-        """Do what has to be done whatever its holder owes: it follows from what was done already."""
+        """Do work that follows from accepted work, even if its holder is in debt."""
         if self.is_light(holder, weight):
             return self.here(holder, work)
         await self._turn(holder)
         return await self._beside(holder, work)
 
     def close(self) -> None:
-        """End the thread; nothing may be done any more."""
+        """End the thread. No work may be given after this call."""
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -103,7 +103,7 @@ class Effort:
             raise
 
     def _next(self) -> None:
-        """Give the thread to whoever has used least of it lately, each in its turn among equals."""
+        """Give the thread to the holder that used least of it lately; equal holders take turns."""
         self._busy = False
         while self._lanes and not self._busy:
             holder = max(self._lanes, key=self._quotas.level)
@@ -122,16 +122,16 @@ class Effort:
         loop = asyncio.get_running_loop()
 
         def done(future: Future[tuple[float, T | None, BaseException | None]]) -> None:
-            with suppress(RuntimeError):  # the loop is closed
+            with suppress(RuntimeError):  # the event loop is closed
                 loop.call_soon_threadsafe(self._done, holder, future)
 
         future = self._thread.submit(_timed, work)
-        # Whoever asked may go away meanwhile; it is charged, and the thread is not free, until this is over.
+        # The caller may be cancelled meanwhile. The work still occupies the thread, and is charged.
         future.add_done_callback(done)
         _, result, error = await asyncio.wrap_future(future)
         if error is not None:
             raise error
-        return result  # type: ignore[return-value]  # as there is no error, it is what the work gave
+        return result  # type: ignore[return-value]  # without an error this is the result
 
     def _done(self, holder: Hashable, future: "Future[tuple[float, T | None, BaseException | None]]") -> None:
         if not future.cancelled():

@@ -1,6 +1,6 @@
-"""The inside of the gateway: reads items, holds tenants to their quotas, and has SQS take what is left.
+"""The core of the gateway: reads items, enforces quotas, and sends the remaining items to SQS.
 
-Item ─▶ Effort: Reading ─▶ tenant of the key? ─▶ room? ─▶ Quotas ─▶ Gather ═══ SQS says yes ═══▶ Taken
+Item ─▶ Effort: Reading ─▶ tenant of the key? ─▶ room? ─▶ Quotas ─▶ Gather ═══ SQS confirms ════▶ Taken
           └──────┴───────────────┴──────────────────┴────────┴────────┴──────────────────────▶ Refusal
 """
 
@@ -20,18 +20,18 @@ from producers.gateway.quotas import Quotas
 from producers.gateway.reading import EventReader, ReadEvent, trace_of
 
 BREATH_WEIGHT = 32 * 1024
-"""What is read of one request at a stretch, before others have their turn."""
+"""Bytes of one request that are read before other requests have their turn."""
 
 T = TypeVar("T")
 
 _CLOSING = Refusal(Why.UNAVAILABLE, "the gateway is about to stop; send it again", retry_after_s=1)
 
-# Looked up once: with one item in a request, as most have, that costs more than to count.
+# Looked up once: most requests have one item, and the lookup costs more than the increment.
 _COUNTERS = {name: metrics.items.labels(word=name) for name in ("taken", *(why.word for why in Why))}
 
 
 class QueueIntake:
-    """Intake over one SQS queue. `start` it on the event loop on which it is used, and `close` it there."""
+    """Intake over one SQS queue. `start`, use and `close` it on one event loop."""
 
     def __init__(
         self,
@@ -67,34 +67,34 @@ class QueueIntake:
         )
 
     async def close(self) -> None:
-        """Take nothing more, let everything that was taken in get its word, and end the senders."""
+        """Refuse new items, wait until all pending items have their result, and end the senders."""
         self._closing = True
         if self._gather is not None:
             with suppress(TimeoutError):
-                # Each has its word when its own time is over; a call that hangs is not waited for.
+                # Each item has a result when its own timeout is over, even if a call hangs.
                 await asyncio.wait_for(self._gather.drain(), self._timeout_s + 1)
         self._senders.stop()
         self._effort.close()
 
     def owing(self, caller: Caller) -> Refusal | None:
-        """Say that a caller has sent more bytes, or used more CPU time, than it may."""
+        """Return a refusal if a caller has exceeded its quota of bytes or of CPU time."""
         return self._owing_bytes(caller.tenant_id) or self._effort.owing(caller.holder)
 
     def charge(self, caller: Caller, size_bytes: int) -> None:
-        """Charge bytes to the tenant of a key; without keys those of each event are, to whom it names."""
+        """Charge bytes to the tenant of the key; without keys each event is charged to its own tenant."""
         if caller.tenant_id is not None:
             self._byte_quotas.charge(caller.tenant_id, size_bytes)
 
     async def do(self, caller: Caller, weight: int, work: Callable[[], T]) -> T | Refusal:
-        """Do work of so many bytes for a caller, beside the loop where it may be dear."""
+        """Do work on so many bytes for a caller, outside the event loop where it may be expensive."""
         return await self._effort.do(caller.holder, weight, work)
 
     async def finish(self, caller: Caller, weight: int, work: Callable[[], T]) -> T:
-        """Do the same whatever the caller has used."""
+        """Do the same even if the caller has exceeded its quota."""
         return await self._effort.finish(caller.holder, weight, work)
 
     async def take(self, items: list[Item], caller: Caller) -> list[Word]:
-        """Send what can be sent, and give a word on each item in order."""
+        """Send the valid items, and return one result per item, in order."""
         gather = self._gather
         if gather is None or self._closing:
             return self._counted([_CLOSING] * len(items))
@@ -141,7 +141,7 @@ class QueueIntake:
         return Refusal(Why.OVER_QUOTA, words, retry_after_s=retry_after_s)
 
     async def ready(self) -> str:
-        """Say in words what is in the way of taking anything now; empty when nothing is."""
+        """Describe why no items can be taken now; empty if they can."""
         if self._gather is None or self._closing:
             return "the gateway is starting or about to stop"
         if self._gather.full:
@@ -158,7 +158,7 @@ class QueueIntake:
 
 
 def _stretches(items: Sequence[Item]) -> list[tuple[int, Sequence[Item]]]:
-    """Cut a request into what is read at a stretch, each with what it weighs."""
+    """Split a request into parts that are read without a pause, each with its weight in bytes."""
     if len(items) == 1:
         return [(weight_of(items[0]), items)]
     found = []
@@ -172,7 +172,7 @@ def _stretches(items: Sequence[Item]) -> list[tuple[int, Sequence[Item]]]:
 
 
 def weight_of(item: Item) -> int:
-    """Say how many bytes an item counts for; of what is packed nobody knows."""
+    """Return how many bytes an item counts for; the size of compressed items is unknown."""
     if not item.attributes:
         return len(item.body)
     if content_encodings(item.attributes):

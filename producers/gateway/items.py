@@ -1,4 +1,4 @@
-"""What goes through a gateway's intake, whichever protocol it came by: an item in, and a result out."""
+"""The values that pass through the intake, the same for every protocol: an item in, a result out."""
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -11,21 +11,21 @@ T = TypeVar("T")
 
 
 class Why(Enum):
-    """Why an item was not taken: its code in every protocol, and the HTTP status of the same meaning."""
+    """The reason of a refusal: its code in every protocol, and the matching HTTP status."""
 
     MALFORMED = ("malformed", 400)
-    """No JSON, no UTF-8, or in no known format."""
+    """Invalid JSON, invalid UTF-8, or an unknown format."""
     UNAUTHENTICATED = ("unauthenticated", 401)
-    """No API key, or none that is known."""
+    """The API key is missing or unknown."""
     FORBIDDEN = ("forbidden", 403)
-    """The key is another tenant's, or has no right to send this."""
+    """The key belongs to another tenant, or has no right to send this event."""
     TOO_LARGE = ("too_large", 413)
     INVALID = ("invalid", 422)
     """JSON in a known format, with a field that is missing or wrong."""
     OVER_QUOTA = ("over_quota", 429)
-    """The tenant sends more than it may, or the gateway is full; `retry_after_s` says when to come again."""
+    """The tenant exceeds its rate limit, or the gateway is at capacity; `retry_after_s` is the delay."""
     UNAVAILABLE = ("unavailable", 503)
-    """The queue is away, or has not said yes in time; the item may be on the queue all the same."""
+    """The queue is unavailable, or did not confirm in time. The item may be on the queue nevertheless."""
 
     def __init__(self, word: str, status: int) -> None:
         self.word = word
@@ -34,7 +34,7 @@ class Why(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One event as it came: the bytes of its body, and what its transport says beside it.
+    """One event as received: the bytes of its body, and the metadata of its transport.
 
     `attributes` are the wire format's (tenant_id, event_type, message_id, producer, occurred_at,
     schema_version, or any other, which goes into the context). `message_id` is its idempotency key: the id
@@ -49,10 +49,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sends: `tenant_id` is that of the API key; None: no key is asked for, any tenant may be named.
+    """The sender: `tenant_id` is that of the API key; None: keys are off, events may name any tenant.
 
-    `trace` has traceparent and tracestate, where the request has them. `address` is where it comes from, for
-    those that have no key. `rights` are the key's, judged on the `ground` of the registry.
+    `trace` has traceparent and tracestate, where the request has them. `address` is the client's address,
+    for requests without a key. `rights` are the key's, checked against the `ground` of the registry.
     """
 
     tenant_id: str | None = None
@@ -63,13 +63,13 @@ class Caller:
 
     @property
     def holder(self) -> Hashable:
-        """For whom counts what it uses: its tenant, or without a key its address."""
+        """The holder of what the caller uses: its tenant, or without a key its address."""
         return self.address if self.tenant_id is None else self.tenant_id
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """SQS has accepted the item. `delivery_id` is the id that it gave; `made_id`: we made the message id."""
+    """SQS has accepted the item. `delivery_id` is SQS's id; `made_id`: the gateway made the message id."""
 
     message_id: str
     delivery_id: str
@@ -79,9 +79,9 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The item was not taken: why, in words, and of an invalid one each fault with its JSON pointer.
+    """The item was not taken: the reason, a message, and each fault of an invalid item.
 
-    `errors` are objects of pointer, rule and message, as in a rejection's detail.
+    `errors` are objects of JSON pointer, rule and message, as in a rejection's detail.
     """
 
     why: Why
@@ -94,35 +94,35 @@ Word: TypeAlias = Taken | Refusal
 
 
 class Intake(Protocol):
-    """Takes items to the queue; all of it on one event loop."""
+    """Sends items to the queue. Used on one event loop."""
 
     def owing(self, caller: Caller) -> Refusal | None:
-        """Say that a caller has sent or used more than it may; asked before anything of it is read."""
+        """Return a refusal if a caller has exceeded a quota. Ask before its request is read."""
 
     def charge(self, caller: Caller, size_bytes: int) -> None:
-        """Charge so many bytes to a caller, before they are read where it says how many come."""
+        """Charge so many bytes to a caller; before they are read, if the request announces its length."""
 
     async def do(self, caller: Caller, weight: int, work: Callable[[], T]) -> T | Refusal:
-        """Do work of so many bytes for a caller, beside the loop where it may be dear; see `Effort.do`."""
+        """Do work on so many bytes for a caller, outside the event loop if expensive; see `Effort.do`."""
 
     async def finish(self, caller: Caller, weight: int, work: Callable[[], T]) -> T:
-        """Do the same whatever the caller has used."""
+        """Do the same even if the caller has exceeded its quota."""
 
     async def take(self, items: "list[Item]", caller: Caller) -> list[Word]:
-        """Send what can be sent, and give a word on each item in order. Never raises for what an item says.
+        """Send the valid items, and return one result per item, in order. A bad item never raises.
 
-        Comes back only when SQS has answered for every item that was sent, or the time for that is over.
+        Returns when SQS has answered for every item that was sent, or the timeout is over.
         """
 
     async def ready(self) -> str:
-        """Say in words what is in the way of taking anything now; empty when nothing is."""
+        """Describe why no items can be taken now; empty if they can."""
 
 
 class Keys(Protocol):
-    """The API keys, as the database has them."""
+    """The API keys in the database."""
 
     async def caller(self, authorization: str | None) -> Caller | Refusal:
-        """Say who sends, by `Bearer KEY` (or the bare key); a refusal if nobody known."""
+        """Return the sender for `Bearer KEY` (or the bare key); a refusal if the key is unknown."""
 
     async def ready(self) -> str:
-        """Say in words what is in the way of knowing keys; empty when nothing is."""
+        """Describe why keys can't be checked, or may be out of date; empty if all is well."""

@@ -1,8 +1,8 @@
-"""Who sends, by API key: all keys are known beforehand, so that no request waits for the database.
+"""Finds the sender by API key. All keys are cached, so that no request waits for the database.
 
     api_key ◀── every GATEWAY_KEYS_EVERY_S ── [background thread] ──▶ the keys in force ◀── Keys.caller
 
-While the database is away what was known goes on to hold: who could send still can.
+During an outage of the database the cached keys stay valid.
 """
 
 import hmac
@@ -23,7 +23,7 @@ from processor.wire.sender_rights import EVERYTHING, Rights
 from producers.gateway.items import Caller, Refusal, Why
 
 STALE_AFTER_S = 60.0
-"""Keys that were read longer ago still hold, and `ready` says that they may be out of date."""
+"""Older keys stay valid, and `ready` reports that they may be out of date."""
 
 _READ_DEADLINE_S = 30.0
 _NO_DIGEST = bytes(32)
@@ -45,7 +45,7 @@ class _Known:
 
 
 class DatabaseKeys:
-    """Keys as the table `api_key` has them, at most `every_s` and a reading old. `start`, then `close` it."""
+    """The keys of the table `api_key`, at most `every_s` plus one read old. `start`, then `close` it."""
 
     def __init__(
         self,
@@ -67,16 +67,16 @@ class DatabaseKeys:
         self._connection: psycopg.Connection[Any] | None = None
 
     async def start(self) -> None:
-        """Begin to read the keys, and to read them again and again. Waits for nothing."""
+        """Start reading the keys periodically. Does not wait for the first read."""
         self._thread = threading.Thread(target=self._follow, name="keys", daemon=True)
         self._thread.start()
 
     async def close(self) -> None:
-        """Read no more."""
+        """Stop reading the keys."""
         self._stop.set()
 
     async def caller(self, authorization: str | None) -> Caller | Refusal:
-        """Say who sends; a refusal if nobody known, or if no key was ever read."""
+        """Return the sender; a refusal if the key is unknown, or if no keys were read yet."""
         if authorization is None or not authorization.strip():
             return _NONE_GIVEN
         known = self._known
@@ -87,7 +87,7 @@ class DatabaseKeys:
         if key is None:
             return _UNKNOWN
         found = known.get(key.key_id)
-        # Compared even if there is none, and in constant time: how long it takes tells nothing of either.
+        # Compared in constant time, even if there is no such key, so that timing reveals nothing.
         known_by = (found.rounds, found.digest) if found is not None else (1, _NO_DIGEST)
         same = hmac.compare_digest(key.digests[known_by[0] - 1], known_by[1])
         if found is None or not same:
@@ -97,7 +97,7 @@ class DatabaseKeys:
         return found.caller
 
     async def ready(self) -> str:
-        """Say in words what is in the way of knowing keys; empty when nothing is."""
+        """Describe why keys can't be checked, or may be out of date; empty if all is well."""
         if self._known is None:
             return f"the API keys have not been read yet{': ' if self._trouble else ''}{self._trouble}"
         age_s = self._clock() - self._read_at
@@ -115,14 +115,14 @@ class DatabaseKeys:
             began_at = self._clock()
             trouble = self._read(deadline)
             if not trouble:
-                # As old as the question, not as the answer.
+                # Their age counts from the query, not from its result.
                 self._read_at = began_at
             self._tell(trouble)
             self._stop.wait(self._every_s)
         self._let_go()
 
     def _read(self, deadline: Deadline) -> str:
-        """Read the keys once; gives in words why that was not possible."""
+        """Read the keys once; return a description of the failure, if any."""
         try:
             if self._connection is None:
                 self._connection = connect(self._dsn, application="event-gateway")
@@ -169,18 +169,18 @@ class DatabaseKeys:
 
 
 class NoKeys:
-    """Keys for a network in which everybody is trusted (GATEWAY_KEYS=off): who sends may name any tenant."""
+    """Keys for a trusted network (GATEWAY_KEYS=off): a sender may name any tenant."""
 
     async def start(self) -> None:
-        """Nothing is to be read."""
+        """Do nothing: there are no keys to read."""
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is no connection to close."""
 
     async def caller(self, authorization: str | None) -> Caller | Refusal:  # noqa: ARG002 - not asked for
-        """Take everybody for who they say they are."""
+        """Accept every sender."""
         return Caller(None, rights=EVERYTHING)
 
     async def ready(self) -> str:
-        """Nothing can be in the way."""
+        """Return an empty text: nothing can fail."""
         return ""

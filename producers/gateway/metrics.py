@@ -1,8 +1,8 @@
-"""What Prometheus is told of the gateway. No label has values that a sender can make up."""
+"""The Prometheus metrics of all gateways. No label takes values that a sender chooses."""
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
-# As for the processor's: a second series for each, to say when the process began, says nothing new.
+# As in the processor's metrics: a `_created` series for each metric would add nothing.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client left it without types
 
 items = Counter("gateway_items", "Items with a word on them: taken, or why not.", ["word"])

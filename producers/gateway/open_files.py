@@ -1,19 +1,19 @@
-"""Open files: each connection is one, and beyond the limit none is even refused."""
+"""The limit of open files: each connection needs one, and beyond the limit accept() fails."""
 
 import resource
 
 import structlog
 
 _FILES_BESIDE = 256
-"""Open files that are no client's: those of the queue, the database and the program itself."""
+"""Open files that are not client connections: those of the queue, the database and the program itself."""
 
 log = structlog.get_logger(__name__)
 
 
 def connections_within(wanted: int) -> int:
-    """Raise the limit of open files as far as we may; gives how many connections then fit, `wanted` at most.
+    """Raise the limit of open files as far as permitted; return how many connections fit, at most `wanted`.
 
-    The log says so where they are fewer.
+    Fewer connections than `wanted` are logged.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = wanted + _FILES_BESIDE

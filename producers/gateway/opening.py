@@ -1,4 +1,4 @@
-"""Settings in, a gateway's inside out: the one place that knows all of its parts."""
+"""Builds the intake and the keys of a gateway from its settings."""
 
 from typing import Any
 
@@ -24,9 +24,9 @@ log = structlog.get_logger(__name__)
 
 
 def open_intake(settings: GatewaySettings) -> QueueIntake:
-    """Make an intake over the queue of the settings. Nothing is called yet; `start` it on its event loop.
+    """Make an intake over the configured queue. No call is made yet; `start` it on its event loop.
 
-    Raises SettingsError where the settings make no client.
+    Raises SettingsError if the settings are no use for an SQS client.
     """
     queue_url = settings.need_queue_url()
     senders = _senders(settings, queue_url)
@@ -52,7 +52,7 @@ def open_intake(settings: GatewaySettings) -> QueueIntake:
 
 
 def open_keys(settings: GatewaySettings) -> DatabaseKeys | NoKeys:
-    """Make what knows API keys. Nothing is read yet; `start` it.
+    """Make the source of API keys. No key is read yet; `start` it.
 
     Raises SettingsError where keys are required and DATABASE_URL is not set.
     """
@@ -96,10 +96,10 @@ def _session_and_client(settings: GatewaySettings) -> tuple[Any, Any]:
     if settings.localstack_host is not None:
         return None, open_client(settings, settings.gateway_senders)
     config = client_config(
-        # Tries are counted in one place, Gather, which knows whose time is over.
+        # Retries are counted in one place, Gather, which knows each event's timeout.
         attempts=1,
         connect_timeout_s=min(CONNECT_TIMEOUT_S, settings.gateway_timeout_s),
-        # A call that nobody waits for any more must not keep its thread.
+        # A call whose callers have timed out must not occupy its thread.
         read_timeout_s=settings.gateway_timeout_s,
         connections=settings.gateway_senders + 1,
     )

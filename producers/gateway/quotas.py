@@ -1,21 +1,20 @@
-"""How much each tenant may send or use: a bucket of tokens for each that was not quiet lately."""
+"""Rate limits by tenant: one token bucket for each tenant that was active lately."""
 
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping
 
 BUCKETS_MAX = 100_000
-"""Tenants that are kept account of; beyond them the one that came first starts anew."""
+"""Buckets that are kept. Beyond this number the oldest bucket is dropped, and its tenant starts anew."""
 
 _BURST_S = 2.0
 _SWEEP_EVERY_S = 1.0
 
 
 class Quotas:
-    """Events, or whatever is counted, per second by tenant; None: no bound. Used on one event loop.
+    """A rate per second by tenant, of events or another unit; None: no limit. Used on one event loop.
 
-    `rates` has exceptions by tenant. `burst` is what may come at once; None: what the rate gives in two
-    seconds.
+    `rates` has exceptions by tenant. `burst` is the size of a bucket; None: two seconds of the rate.
     """
 
     def __init__(
@@ -31,7 +30,7 @@ class Quotas:
         self._rates: dict[Hashable, float] = dict((rates or {}).items())
         self._clock = clock
         self._unbounded = rate is None and not self._rates
-        # Tokens as they were at a moment. A bucket that is full is none, so who is quiet takes no room.
+        # Tokens at a moment. Full buckets are not kept, so that quiet tenants take no memory.
         self._buckets: dict[Hashable, tuple[float, float]] = {}
         self._swept_at = clock()
 
@@ -39,7 +38,7 @@ class Quotas:
         return len(self._buckets)
 
     def take(self, tenant_id: Hashable) -> int | None:
-        """Take one event off a tenant's quota; where there is none left, say in how many seconds there is."""
+        """Take one token of a tenant; if there is none, return the seconds until there is."""
         if self._unbounded:
             return None
         rate = self._rates.get(tenant_id, self._rate)
@@ -53,7 +52,7 @@ class Quotas:
         return None
 
     def charge(self, tenant_id: Hashable, amount: float) -> None:
-        """Take off what was used, be there so much or not."""
+        """Take off an amount that was used, even beyond the bucket's content."""
         rate = self._rates.get(tenant_id, self._rate)
         if rate is None:
             return
@@ -62,12 +61,12 @@ class Quotas:
         if known is None or now - self._swept_at >= _SWEEP_EVERY_S:
             self._put(tenant_id, self._tokens(tenant_id, rate, now) - amount, now)
             return
-        # As above, without a call: each request comes here a few times.
+        # Same code as above, without a call: each request comes here several times.
         tokens, room = known[0] + (now - known[1]) * rate, self._room(rate)
         self._buckets[tenant_id] = (min(room, tokens) - amount, now)
 
     def wait_s(self, tenant_id: Hashable, most_s: float) -> float:
-        """Charge one, and say in how many seconds it is paid; nobody comes to owe more than `most_s`."""
+        """Charge one token, and return the seconds until it is paid; the debt never exceeds `most_s`."""
         rate = self._rates.get(tenant_id, self._rate)
         if rate is None:
             return 0.0
@@ -77,23 +76,23 @@ class Quotas:
         return max(0.0, -tokens / rate)
 
     def has(self, tenant_id: Hashable, part: float) -> bool:
-        """Say whether at least this part of what may come at once is left to a tenant."""
+        """Tell whether a tenant's bucket is filled to at least this part."""
         known = self._buckets.get(tenant_id)
         if known is None:
             return True
         rate = self._rates.get(tenant_id, self._rate)
-        # There may be more by now, but not less.
+        # The bucket may be fuller by now, but not emptier.
         return rate is None or known[0] >= part * self._room(rate) or self.level(tenant_id) >= part
 
     def level(self, tenant_id: Hashable) -> float:
-        """Say which part of what may come at once is left to a tenant, below 0 if it owes some."""
+        """Return how full a tenant's bucket is, from 0 to 1; below 0 if the tenant is in debt."""
         rate = self._rates.get(tenant_id, self._rate)
         if rate is None or tenant_id not in self._buckets:
             return 1.0
         return self._tokens(tenant_id, rate, self._clock()) / self._room(rate)
 
     def debt_s(self, tenant_id: Hashable) -> int | None:
-        """Say in how many seconds a tenant owes nothing that it was charged; None: it owes nothing."""
+        """Return the seconds until a tenant's debt is paid; None: there is no debt."""
         known = self._buckets.get(tenant_id)
         if known is None or known[0] >= 0:
             return None
@@ -117,7 +116,7 @@ class Quotas:
         return room if known is None else min(room, known[0] + (now - known[1]) * rate)
 
     def _sweep(self, now: float) -> None:
-        """Forget the buckets that are full again."""
+        """Drop the buckets that are full again."""
         self._swept_at = now
         full = []
         for tenant_id in self._buckets:

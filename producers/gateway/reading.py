@@ -1,9 +1,9 @@
-"""Reads what came, and makes of it what goes on: the event as `writing` has it, with its trace context.
+"""Parses a received item into the message that is sent: the event as `writing` writes it, with its trace.
 
     Item ─▶ wire.decode ─▶ Envelope ─▶ writing ─▶ body + traceparent ─▶ Outgoing
               └─ Malformed ─▶ Refusal ◀─┘
 
-Whatever would be rejected behind the queue for its form is refused here, before it is anybody's burden.
+An event that the processor would reject for its form is refused here, before it reaches the queue.
 """
 
 import re
@@ -44,11 +44,11 @@ _TRACES = {
     "traceparent": re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{1,200})?"),
     "tracestate": re.compile(r"[ -~]{1,512}"),
 }
-"""What W3C Trace Context lets these be; whatever else came under their names is left out, as it says."""
+"""The syntax of W3C Trace Context. Malformed values are ignored, as the standard requires."""
 
 
 class ReadEvent(Struct, frozen=True, gc=False):
-    """One event that may go on: how it is sent, and what its sender will be told."""
+    """One event to send: its message, and the facts for the reply to its sender."""
 
     outgoing: Outgoing
     size_bytes: int
@@ -58,7 +58,7 @@ class ReadEvent(Struct, frozen=True, gc=False):
 
 
 class EventReader:
-    """Reads items, by limits that are those of the processor behind the queue."""
+    """Parses items, within the same limits as the processor behind the queue."""
 
     def __init__(self, *, body_bytes_max: int, depth_max: int, values_max: int, fifo: bool) -> None:
         self._body_bytes_max = min(body_bytes_max, BATCH_BYTES_MAX)
@@ -67,7 +67,7 @@ class EventReader:
         self._fifo = fifo
 
     def read(self, item: Item, caller: Caller, trace: Mapping[str, str]) -> ReadEvent | Refusal:
-        """Read one item; `trace` is what `trace_of` made of its caller's."""
+        """Parse one item; `trace` is the result of `trace_of` for its caller."""
         found = self._found(item, caller.tenant_id)
         if isinstance(found, Malformed):
             return _refusal(found)
@@ -92,12 +92,12 @@ class EventReader:
         return self._event(body, found, message_id, trace, made_id=made_id)
 
     def _otherwise(self, envelope: Envelope, message_id: str) -> str | None:
-        """Write the event in another form than the native, if behind the queue that is the same event."""
+        """Write the event in a form other than native, if the processor reads the same event from it."""
         body = otherwise(envelope, message_id)
         if body is None:
             return None
         found = self._decode(body.encode())
-        # By its parts, as texts may have other spaces; whatever a limit refuses is told of later.
+        # Compared by parts, as white space may differ. Exceeded limits are reported later.
         return body if isinstance(found, Malformed) or _parts(found) == _parts(envelope) else None
 
     def _event(
@@ -107,7 +107,8 @@ class EventReader:
             body,
             attributes=trace,
             group=envelope.tenant_id,
-            # Of the whole body, and not of the id alone: what differs must meet the tables, which say so.
+            # A digest of the whole body, not of the id: an event with a used id and other content must reach
+            # the database, which reports the conflict.
             deduplication_id=sha256(body.encode()).hexdigest() if self._fifo else "",
         )
         size_bytes = outgoing.size_bytes()
@@ -117,14 +118,14 @@ class EventReader:
                 f"with its envelope it has {size_bytes} bytes; at most {self._body_bytes_max} are taken",
             )
         try:
-            # The envelope adds a level and a few values, which matters to what is at the limits already.
+            # The envelope adds one level and a few values, which matters to a body at the limits.
             check_limits(body, self._depth_max, self._values_max)
         except JsonFault as fault:
             return Refusal(Why.MALFORMED, f"the body is invalid JSON: {fault}")
         return ReadEvent(outgoing, size_bytes, envelope.tenant_id, message_id, made_id)
 
     def _found(self, item: Item, tenant_id: str | None) -> Envelope | Malformed:
-        """Read an item; without a tenant it is `tenant_id`'s."""
+        """Parse an item; an event that names no tenant belongs to `tenant_id`."""
         body = item.body
         attributes: Mapping[str, Attribute] = item.attributes
         beside_bytes = sum(map(len, attributes)) + sum(map(len, attributes.values()))
@@ -132,12 +133,12 @@ class EventReader:
             words = f"{beside_bytes} bytes stand beside the body; at most {self._body_bytes_max} are taken"
             return Malformed(Reason.TOO_LARGE, {"message": words}, Claimed())
         if attributes or body.startswith(BEFORE_JSON):
-            # No sender speaks as one of our sources: their names mean something where nothing else does.
+            # A sender can't use the names that our sources add: they have a special meaning.
             unpacked = unpack(body, from_outside(attributes), self._body_bytes_max)
             if isinstance(unpacked, Malformed):
                 return unpacked
             body, beside = unpacked
-            # As good as not named: a field of a protobuf message has no other way to say so.
+            # An empty tenant is a missing tenant: protobuf can't tell the two apart.
             attributes = {
                 name: value
                 for name, value in beside.items()
@@ -146,7 +147,7 @@ class EventReader:
         found = self._decode(body, attributes)
         if tenant_id is None or isinstance(found, Envelope) or found.reason is not Reason.ENVELOPE_INVALID:
             return found
-        # Not at first: nearly every event names its tenant, and to look what is implied costs as much again.
+        # Only in a second pass: nearly every event names its tenant, and an implied one doubles the cost.
         return self._decode(body, attributes, {"tenant_id": tenant_id})
 
     def _decode(
@@ -166,7 +167,7 @@ class EventReader:
 
 
 def trace_of(caller: Caller) -> dict[str, str]:
-    """Give those of the caller's trace headers that are what they should be."""
+    """Return the caller's trace headers that are well formed."""
     found = {}
     for name in TRACE_NAMES:
         value = caller.trace.get(name)
@@ -176,7 +177,7 @@ def trace_of(caller: Caller) -> dict[str, str]:
 
 
 def _with_key(envelope: Envelope, key: str) -> Envelope:
-    """Keep an idempotency key that is not the event's id in its context, unless it says something there."""
+    """Put an idempotency key that differs from the event's id into the context, unless the name is taken."""
     named = f'{{"idempotency_key": {_quoted(key)}'
     if envelope.context is None:
         return replace(envelope, context=named + "}")
@@ -189,7 +190,7 @@ def _parts(envelope: Envelope) -> tuple[Any, ...]:
     return (structs.asdict(replace(envelope, message_id=None, payload="", context=None)), _members(envelope))
 
 
-# What it is made of has been read within the limits that are set.
+# The configured limits were applied to these texts when they were received.
 _CONTEXT_DEPTH_MAX = 1000
 _CONTEXT_VALUES_MAX = 2 * BATCH_BYTES_MAX
 
@@ -200,7 +201,7 @@ def _members(envelope: Envelope) -> Mapping[str, Any]:
 
 
 def _not_the_keys(envelope: Envelope, caller: Caller) -> Refusal | None:
-    """Refuse what the key of the caller does not send; judged last, when nothing can change it any more."""
+    """Refuse an event that the caller's key may not send. Checked last, on the final event."""
     if caller.tenant_id is not None and envelope.tenant_id != caller.tenant_id:
         return Refusal(
             Why.FORBIDDEN, "the event names another tenant than the key's; a key sends only as its own"
@@ -238,7 +239,7 @@ def _id_fault(message_id: str) -> Refusal | None:
         _IDENTIFIER.validate_python(message_id)
     except ValidationError as error:
         message = error.errors(include_url=False, include_context=False, include_input=False)[0]["msg"]
-        words = f"the idempotency key is no message id: {message.removeprefix('Value error, ')}"
+        words = f"the idempotency key is not a valid message id: {message.removeprefix('Value error, ')}"
         return Refusal(Why.INVALID, words, ({"pointer": "", "rule": "idempotency_key", "message": words},))
     return None
 

@@ -1,9 +1,9 @@
-"""Shares of what there is only so much of: places of requests, connections, bytes that are held.
+"""Fair shares of a bounded resource: request slots, connections, bytes in memory.
 
-Nobody waits and nothing is set aside: a holder may take as long as it has at most eight times of what is
-free. So one alone comes to eight ninths, two to eight seventeenths each, and whoever holds nothing finds
-something left. The rule is the dynamic threshold of shared switch buffers (Choudhury and Hahne, 1998), with
-a factor of 8.
+There is no waiting and no reservation: a holder may take while it has at most eight times the free amount.
+So a single holder gets at most eight ninths, two get eight seventeenths each, and a new holder always finds
+a free part. The rule is the dynamic threshold of shared switch buffers (Choudhury and Hahne, 1998), with a
+factor of 8.
 """
 
 from collections.abc import Hashable
@@ -11,11 +11,11 @@ from ipaddress import IPv6Address, ip_address
 
 _FACTOR = 8
 _PREFIX_BITS = 64
-"""Who has one address of IPv6 has as a rule all of its /64."""
+"""A client with one IPv6 address usually has all of its /64."""
 
 
 class Shares:
-    """So much of one thing, among holders that come and go. Used on one event loop."""
+    """A bounded amount, shared by holders. Used on one event loop."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -23,7 +23,7 @@ class Shares:
         self._held: dict[Hashable, int] = {}
 
     def take(self, holder: Hashable, amount: int = 1) -> bool:
-        """Take so much, or nothing: False if that is more than this holder may have, or than there is."""
+        """Take all of the amount or nothing: False if it exceeds the holder's share or the free amount."""
         free = self.total - self.taken
         held = self._held.get(holder, 0) + amount
         if amount > free or held > _FACTOR * free:
@@ -33,7 +33,7 @@ class Shares:
         return True
 
     def give_back(self, holder: Hashable, amount: int = 1) -> None:
-        """Give back what was taken."""
+        """Return an amount that was taken."""
         self.taken -= amount
         left = self._held[holder] - amount
         if left:
@@ -42,12 +42,12 @@ class Shares:
             del self._held[holder]
 
     def held(self, holder: Hashable) -> int:
-        """Say how much a holder has."""
+        """Return how much a holder has."""
         return self._held.get(holder, 0)
 
 
 def holder_of(host: str) -> Hashable:
-    """Give whom the connections from a host's address count for: the address, of IPv6 its first 64 bits."""
+    """Return the holder of connections from a host: its address; of IPv6 the first 64 bits."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,8 +1,8 @@
-"""Writes the one body in which an event goes on to the queue, with every digit that it had.
+"""Writes the body of an event for the queue; every digit of its numbers is kept.
 
-Envelope ─▶ native, unless a name of its context means something there
+Envelope ─▶ native, unless a name of its context has a meaning there
          ─▶ else a CloudEvent, if it has a producer; else a pulse, if it is one
-         ─▶ else None: no format of the queue takes all of it
+         ─▶ else None: no format of the queue can hold all of it
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from producers.publishers.publish import BATCH_BYTES_MAX
 NATIVE = frozenset(
     ("id", "tenant_id", "event_type", "payload", "producer", "occurred_at", "schema_version", "specversion")
 )
-"""Names that mean something in a native event, or would make it another format."""
+"""Names that have a meaning in a native event, or would turn it into another format."""
 
 _NATIVE_WRITTEN = tuple(f"{_quoted(name)}: " for name in NATIVE)
 
@@ -26,14 +26,14 @@ _PULSE = frozenset(
     ("tenant_id", "tenant", "product_sku", "used_amount", "use_unity", "use_unit", "specversion")
 ) | {"id", "producer", "occurred_at", "event_type", "schema_version"}
 
-# What it is made of has been read within the limits that are set.
+# The configured limits were applied to these texts when they were received.
 _DEPTH_MAX, _VALUES_MAX = 1000, 2 * BATCH_BYTES_MAX
 
 
 def native(envelope: Envelope, message_id: str) -> str | None:
-    """Write the event as a native one; None where a name of its context is taken there."""
+    """Write a native event; None if a name of its context has a meaning there."""
     context = envelope.context
-    # A name that may be there is looked for as it is written before the whole is read for it.
+    # A cheap search for the written names comes first; only a hit makes us parse the context.
     if (
         context is not None
         and any(name in context for name in _NATIVE_WRITTEN)
@@ -58,7 +58,7 @@ def native(envelope: Envelope, message_id: str) -> str | None:
 
 
 def otherwise(envelope: Envelope, message_id: str) -> str | None:
-    """Write the event in the first other format that has room for all of it; None: there is none."""
+    """Write the event in the first other format that can hold all of it; None: there is none."""
     members = read(envelope.context or "{}", _DEPTH_MAX, _VALUES_MAX).member_texts
     if envelope.producer and _CLOUDEVENT.isdisjoint(members):
         return _cloudevent(envelope, message_id, members)
@@ -96,7 +96,7 @@ def _pulse(envelope: Envelope, message_id: str, members: Mapping[str, str]) -> s
 
 def _time(envelope: Envelope) -> str:
     moment, rest = envelope.occurred_at, envelope.occurred_at_rest
-    assert moment is not None  # noqa: S101 - looked at by whoever calls
+    assert moment is not None  # noqa: S101 - checked by the callers
     text = moment.isoformat(timespec="microseconds" if rest else "auto")
     return text if rest is None else f"{text[: -len('+00:00')]}{rest}+00:00"
 

@@ -1,9 +1,9 @@
-"""One kept connection that posts pulses, as cheaply as can be: llhttp reads, and little else is done.
+"""One persistent connection that posts pulses at minimal cost; llhttp parses the responses.
 
     ask(head, body) ─▶ socket ─▶ … ─▶ Asker.answered(connection, Reply) │ Asker.lost(connection, why)
 
-A load producer that costs more than what it measures measures itself: per request this takes a twentieth of
-the CPU time of a general client.
+A load generator that costs more than the server would measure itself. This client needs a twentieth of the
+CPU time of a general one for each request.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ REPLY_BYTES_MAX = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What was answered. `wait_s` is Retry-After."""
+    """A response. `wait_s` is its Retry-After."""
 
     status: int
     body: bytes
@@ -31,18 +31,18 @@ class Reply:
 
 
 class Asker(Protocol):
-    """Whoever asks by a connection; told of each request once, how it ended."""
+    """The user of a connection. One of its methods is called once for each request."""
 
     def answered(self, connection: "Connection", reply: Reply) -> None:
-        """Take the reply; the connection is free again, unless it says `closed`."""
+        """Handle the reply; the connection is free again, unless it is `closed`."""
 
     def lost(self, connection: "Connection", why: str) -> None:
-        """Hear that a connection is gone, and with it the answer to what was asked, if anything was."""
+        """Handle a lost connection; a pending request gets no reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where pulses go: `head` is each request's head up to the id."""
+    """The server and route for pulses: `head` is each request's head up to the id."""
 
     host: str
     port: int
@@ -52,7 +52,7 @@ class Target:
 
     @classmethod
     def of(cls, url: str, path: str, key: str | None) -> "Target":
-        """Read a URL such as http://HOST:PORT; `path` is where to post. Raises SettingsError."""
+        """Parse a URL such as http://HOST:PORT; `path` is the route. Raises SettingsError."""
         parts = _parts(url)
         default = 443 if parts.scheme == "https" else 80
         full = parts.path.rstrip("/") + path
@@ -79,7 +79,7 @@ class Target:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, one request at a time. `closed`: it can't be used again."""
+    """One connection with one request at a time. `closed`: it can't be used again."""
 
     def __init__(self, asker: Asker, head: bytes) -> None:
         self.closed = False
@@ -90,22 +90,22 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def ask(self, message_id: str, body: bytes) -> None:
-        """Post a body under an id."""
+        """Send a request with this idempotency key and body."""
         self.asking = True
         self._transport.write(
             b"%s%s\r\nContent-Length: %d\r\n\r\n%s" % (self._head, message_id.encode(), len(body), body)
         )
 
     def abort(self, why: str) -> None:
-        """Give up what is asked, and the connection with it."""
+        """Abandon the pending request and close the connection."""
         self._end(why)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep what to write to; asyncio's word that there is a connection."""
+        """Keep the transport (called by asyncio)."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Read on; asyncio's word."""
+        """Parse received data (called by asyncio)."""
         try:
             self._reader.feed(data)
         except HttpTrouble:
@@ -116,8 +116,8 @@ class Connection(asyncio.Protocol):
             return
         self._reader = AnswerReader(REPLY_BYTES_MAX)
         if self.closed or not self.asking:
-            # Nobody asked for this: what comes next on this connection can't be told apart any more.
-            self._end("an answer that nobody asked for")
+            # A response without a request: later responses could not be matched to requests.
+            self._end("unexpected response")
         elif len(answer.body) > REPLY_BYTES_MAX:
             self._end("reply too large")
         else:
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
             self._asker.answered(self, Reply(answer.status, answer.body, wait_s))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits; asyncio's word."""
+        """Report the lost connection (called by asyncio)."""
         self._end(type(exc).__name__ if exc else "connection closed")
 
     def _end(self, why: str) -> None:

@@ -1,7 +1,7 @@
-"""Which pulse is due when, and what is in it: the timetables of the load, and its bodies.
+"""The timetables of the load, and the bodies of its pulses.
 
-A pulse depends on the seed, its tenant and its number alone, not on when it is sent. So the same seed sends
-the same pulses under the same ids, however fast the other side is.
+A pulse depends only on the seed, its tenant and its number, not on its time. So the same seed sends the same
+pulses with the same ids, at any speed of the server.
 """
 
 import random
@@ -11,17 +11,17 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 PAUSE_S_MIN, PAUSE_S_MAX = 0.5, 1.0
-"""How long a tenant waits from one pulse to its next."""
+"""The time between two pulses of a tenant."""
 
 _UNITS = ("GB", "KB", "MB/sec", "count")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """What to send: pulses of `tenants` tenants and `skus` SKUs for `duration_s` seconds.
+    """The load: pulses of `tenants` tenants and `skus` SKUs for `duration_s` seconds.
 
-    With `rate_per_s` so many a second whatever becomes of them; without, each tenant sends its next one
-    500 to 1,000 ms after the last was due, and not before that one was answered.
+    With `rate_per_s` the rate is constant, whatever the responses. Without, each tenant sends its next pulse
+    500 to 1,000 ms after the last was due, and not before its response.
     """
 
     duration_s: float
@@ -33,7 +33,7 @@ class LoadPlan:
 
 @dataclass(slots=True)
 class LoadPulse:
-    """One pulse: when it is due (seconds after the start), whose it is, its id and its JSON."""
+    """One pulse: its due time (seconds after the start), tenant, id and JSON."""
 
     due_s: float
     tenant: int
@@ -43,49 +43,49 @@ class LoadPulse:
     tries: int = 0
 
     def digest(self) -> str:
-        """Give what the manifest says of the payload: the body is written in its normal spelling already."""
+        """Return the payload's digest for the manifest; the body is in the canonical spelling already."""
         return sha256(self.body).hexdigest()
 
 
 class Timetable(Protocol):
-    """Says what is due; `take` is asked in the order of time, `done` told of each pulse when it has ended."""
+    """Yields pulses in the order of their due times; `done` is called for each pulse when it has ended."""
 
     def next_s(self) -> float | None:
-        """Give the moment of the next pulse that may be taken; None: none, until another one is done."""
+        """Return the due time of the next pulse; None: there is none until another one is done."""
 
     def take(self) -> LoadPulse:
-        """Take that pulse."""
+        """Return that pulse."""
 
     def done(self, pulse: LoadPulse) -> None:
-        """Hear that a pulse was answered, or will never be."""
+        """Note that a pulse was answered or abandoned."""
 
 
 @dataclass(slots=True)
 class Steady:
-    """So many pulses a second, evenly: a slow answer holds none of them up."""
+    """A constant rate: slow responses delay no pulse."""
 
     plan: LoadPlan
     rate_per_s: float
     _next: int = 0
 
     def next_s(self) -> float | None:
-        """Give the moment of the next pulse; None: all were taken."""
+        """Return the due time of the next pulse; None: all were taken."""
         due_s = self._next / self.rate_per_s
         return due_s if due_s < self.plan.duration_s else None
 
     def take(self) -> LoadPulse:
-        """Take it: of the tenants in turn."""
+        """Return it; tenants take turns."""
         number, self._next = self._next, self._next + 1
         turn, tenant = divmod(number, self.plan.tenants)
         return pulse(self.plan, number / self.rate_per_s, tenant, turn)
 
     def done(self, pulse: LoadPulse) -> None:
-        """Nothing waits for it."""
+        """Do nothing: no pulse depends on it."""
 
 
 @dataclass(slots=True)
 class EachInTurn:
-    """Every tenant sends, waits for the answer and for its pause, and sends again."""
+    """Every tenant sends, waits for the response and for its pause, and sends again."""
 
     plan: LoadPlan
     _due: list[tuple[float, int]] = field(default_factory=list)
@@ -95,35 +95,35 @@ class EachInTurn:
     def __post_init__(self) -> None:
         self._chance.seed(self.plan.seed)
         self._numbers = [0] * self.plan.tenants
-        # The first ones spread over the longest pause: they don't come all at once.
+        # The first pulses are spread over the longest pause, so that they are not all sent at once.
         self._due = sorted(
             (self._chance.uniform(0, PAUSE_S_MAX), tenant) for tenant in range(self.plan.tenants)
         )
 
     def next_s(self) -> float | None:
-        """Give when the next tenant is to send; None: nobody is, or the time is over."""
+        """Return the due time of the next tenant; None: all tenants wait, or the time is over."""
         return self._due[0][0] if self._due and self._due[0][0] < self.plan.duration_s else None
 
     def take(self) -> LoadPulse:
-        """Take that one's pulse; it sends no other until this one is done."""
+        """Return that tenant's pulse; the tenant sends no other until this one is done."""
         due_s, tenant = heappop(self._due)
         number = self._numbers[tenant]
         self._numbers[tenant] += 1
         return pulse(self.plan, due_s, tenant, number)
 
     def done(self, pulse: LoadPulse) -> None:
-        """Let its tenant send the next one."""
-        # From when it was due, not from its answer: a slow server must not slow down what is asked of it.
+        """Schedule the tenant's next pulse."""
+        # Counted from the due time, not from the response: a slow server must not reduce its own load.
         heappush(self._due, (pulse.due_s + self._chance.uniform(PAUSE_S_MIN, PAUSE_S_MAX), pulse.tenant))
 
 
 def timetable(plan: LoadPlan) -> Timetable:
-    """Give the timetable that the plan asks for."""
+    """Return the timetable of the plan."""
     return EachInTurn(plan) if plan.rate_per_s is None else Steady(plan, plan.rate_per_s)
 
 
 def pulse(plan: LoadPlan, due_s: float, tenant: int, number: int) -> LoadPulse:
-    """Make the pulse of this number of a tenant. Its JSON is sorted and compact, its numbers shortest."""
+    """Make a tenant's pulse by number. Its JSON is sorted and compact, with the shortest numbers."""
     drawn = (plan.seed * 1_000_003 + tenant * 2_654_435_761 + number * 2_246_822_519) % 2**61
     drawn = drawn * 0x9E3779B97F4A7C15 % 2**64 >> 16
     sku, fraction = drawn % plan.skus, drawn // plan.skus % 1000

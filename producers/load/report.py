@@ -1,4 +1,4 @@
-"""What a load run has seen, in bounded memory: counts, delays by percentile, and one line for each second."""
+"""The results of a load run, in bounded memory: counts, delay percentiles, and a line for each second."""
 
 import math
 import time
@@ -12,16 +12,16 @@ from processor.errors import SettingsError
 
 PERCENTS = (50.0, 95.0, 99.0, 99.9)
 _TOLD_FROM_S = 1.0
-"""A shorter run used its CPU for starting."""
+"""The CPU time of a shorter run is not reported: most of it is start-up."""
 
 _GROWTH = math.log(1.005)
-"""Each bucket ends half a percent above the last: a percentile is no further off than that."""
+"""Each bucket's bound is 0.5 % above the last, which is the error of a percentile."""
 _BUCKETS = 4700
 """Up to four hours, in microseconds."""
 
 
 class Delays:
-    """How long things took; every one is counted, none is kept."""
+    """A histogram of delays in seconds."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -29,33 +29,33 @@ class Delays:
         self._buckets = array("Q", bytes(8 * _BUCKETS))
 
     def add(self, delay_s: float) -> None:
-        """Count one."""
+        """Count one delay."""
         self.count += 1
         self.max_s = max(self.max_s, delay_s)
         place = int(math.log(delay_s * 1e6) / _GROWTH) + 1 if delay_s > 1e-6 else 0  # noqa: PLR2004 - a microsecond
         self._buckets[min(place, _BUCKETS - 1)] += 1
 
     def percentile_s(self, percent: float) -> float:
-        """Give a delay that so many percent don't exceed; 0 where there was none."""
+        """Return the delay that so many percent don't exceed; 0 if there was none."""
         left = math.ceil(self.count * percent / 100)
         for place, count in enumerate(self._buckets):
             left -= count
             if left <= 0 < self.count:
-                # The last bucket has no end.
+                # The last bucket has no bound.
                 return (
                     self.max_s if place == _BUCKETS - 1 else min(self.max_s, math.exp(place * _GROWTH) / 1e6)
                 )
         return self.max_s
 
     def as_json(self) -> dict[str, float]:
-        """Give the percentiles in milliseconds."""
+        """Return the percentiles in milliseconds."""
         found = {f"p{percent:g}": round(self.percentile_s(percent) * 1000, 3) for percent in PERCENTS}
         return found | {"max": round(self.max_s * 1000, 3)}
 
 
 @dataclass(slots=True)
 class Second:
-    """What ended within one second of the run."""
+    """The pulses that ended within one second of the run."""
 
     accepted: int = 0
     refused: int = 0
@@ -67,8 +67,8 @@ class Second:
 class LoadTally:
     """The counts of one run.
 
-    Of all that were due, some were sent; each that was sent ends as accepted, refused or failed (no answer:
-    it may have arrived all the same). `delays` are those of the accepted, from when each was due.
+    Of all due pulses, some were sent; each sent pulse ends as accepted, refused or failed (no response: it
+    may have arrived). `delays` are those of accepted pulses, counted from their due times.
     """
 
     sent: int = 0
@@ -88,11 +88,11 @@ class LoadTally:
     last_s: float = 0.0
 
     def duration_s(self) -> float:
-        """Give the seconds since the start."""
+        """Return the seconds since the start."""
         return time.monotonic() - self.started_at_s
 
     def accept(self, due_s: float, now_s: float) -> None:
-        """Count a pulse that the other side has taken."""
+        """Count an accepted pulse."""
         self.accepted += 1
         self.delays.add(now_s - due_s)
         second = self._second(now_s)
@@ -100,14 +100,14 @@ class LoadTally:
         second.slowest_s = max(second.slowest_s, now_s - due_s)
 
     def refuse(self, code: str, due_s: float, now_s: float) -> None:
-        """Count a pulse that it said no to."""
+        """Count a refused pulse."""
         self.refused += 1
         self.refusals[code] += 1
         self.other_delays.add(now_s - due_s)
         self._second(now_s).refused += 1
 
     def fail(self, why: str, due_s: float, now_s: float) -> None:
-        """Count a pulse without an answer."""
+        """Count a pulse without a response."""
         self.failed += 1
         self.failures[why] += 1
         self.other_delays.add(now_s - due_s)
@@ -120,7 +120,7 @@ class LoadTally:
         return self.seconds[int(now_s)]
 
     def as_json(self) -> dict[str, Any]:
-        """Give everything, for machines; delays in milliseconds."""
+        """Return the report as a JSON object; delays in milliseconds."""
         cpu_s = time.process_time() - self.cpu_started_s
         return {
             "sent": self.sent,
@@ -141,7 +141,7 @@ class LoadTally:
         }
 
     def as_text(self) -> str:
-        """Give everything, for people."""
+        """Return the report as text."""
         said = self.as_json()
         lines = [
             (
@@ -172,9 +172,9 @@ def _delays(name: str, delays: Delays) -> str:
 
 
 def draw(tally: LoadTally, path: Path) -> None:
-    """Draw the run second by second, and the delays by percentile; the file's ending says as what.
+    """Plot the run by second, and the delays by percentile; the file's extension gives the format.
 
-    Raises SettingsError where matplotlib is missing, or the file can't be written.
+    Raises SettingsError if matplotlib is missing, or the file can't be written.
     """
     try:
         import matplotlib as mpl  # noqa: PLC0415 - of the extra `load`, and slow to import

@@ -1,11 +1,11 @@
-"""Plays thousands of tenants that send pulses over HTTP, and measures how long each was under way.
+"""Simulates thousands of tenants that send pulses over HTTP, and measures the delay of each pulse.
 
     Timetable ─▶ due ─▶ a free connection ─▶ POST ─▶ answer ─▶ LoadTally
                   ▲                                    │
                   └──── next pulse of the tenant ◀─────┘ (unless the rate is constant)
 
-Delays are counted from the moment that the timetable names, not from when the request was written: where the
-other side stalls, all that waits behind counts its waiting (no coordinated omission).
+Delays are counted from the due time in the timetable, not from the sending of the request: if the server
+stalls, the waiting time of later pulses counts as well (no coordinated omission).
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from producers.load.pulses import LoadPlan, LoadPulse, timetable
 from producers.load.report import LoadTally
 
 TICK_S = 0.001
-"""How often we look what is due. A pulse is late by as much, and its delay says so."""
+"""The period of the check for due pulses. A pulse is late by up to this time, and its delay includes it."""
 SWEEP_S = 0.1
 SHOW_S = 0.2
 RETRIES_WAITING_MAX = 10_000
 RETRY_PAUSE_S = 0.2
-"""Before the first retry; each further one waits twice as long."""
+"""The backoff before the first retry, doubled for each further one."""
 
 _OK, _MULTIPLE, _TIMEOUT, _TOO_MANY, _SERVER = 200, 300, 408, 429, 500
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How it is sent: the connections at the most, how long an answer is waited for, how many retries."""
+    """How the load is sent: the maximum of connections, the response timeout, the number of retries."""
 
     connections: int = 128
     timeout_s: float = 10.0
@@ -45,7 +45,7 @@ class LoadOptions:
 
 
 class Load:
-    """One run. `stop` ends it early: what is on its way may still be answered."""
+    """One run. `stop` ends it early; pending requests may still be answered."""
 
     def __init__(
         self, target: Target, plan: LoadPlan, effort: LoadOptions, manifest: ManifestWriter | None = None
@@ -65,14 +65,14 @@ class Load:
         self._until_s = plan.duration_s
 
     def stop(self) -> None:
-        """Send nothing more."""
+        """Send no further pulses."""
         self._stopped = True
 
     async def run(self, show: Callable[[], None] = lambda: None) -> None:
-        """Send all that is due, and wait for the last answers. `show` is called now and then.
+        """Send all pulses, and wait for the last responses. `show` is called periodically.
 
-        Raises SourceUnavailable, with nothing sent, where nobody listens; SettingsError if the manifest can't
-        be written.
+        Raises SourceUnavailable before the first pulse if the server can't be reached, and SettingsError if
+        the manifest can't be written.
         """
         try:
             self._free.append(await asyncio.wait_for(self._target.connect(self), self._effort.timeout_s))
@@ -93,12 +93,12 @@ class Load:
             if now_s >= show_at_s:
                 show()
                 show_at_s = now_s + SHOW_S
-            # Not to be replaced by waiting for an answer: what is due next is known by the clock alone.
+            # Always wait for the clock, never for a response: the timetable alone decides what is due.
             await asyncio.sleep(TICK_S)
         self._close()
 
     def _over(self) -> bool:
-        """Say whether everything has ended, or the time that the last answers may take is over."""
+        """Tell whether all pulses have ended, or the timeout of the last responses is over."""
         now_s = self._now_s()
         if self._stopped:
             self._until_s = min(self._until_s, now_s)
@@ -133,13 +133,13 @@ class Load:
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _pump(self) -> None:
-        """Send what is due, as far as there are connections."""
+        """Send the due pulses, as far as there are free connections."""
         pulses: list[LoadPulse] = []
         while self._room() > len(pulses) and (pulse := self._next_due()) is not None:
             pulses.append(pulse)
         if pulses:
             if self._manifest is not None:
-                # Before the send: nothing arrives that the file doesn't know.
+                # Before the send, so that every pulse that arrives is in the file.
                 self._manifest.intend([_line(pulse) for pulse in pulses if not pulse.tries])
             for pulse in pulses:
                 self._send(pulse)
@@ -188,7 +188,7 @@ class Load:
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────
 
     def answered(self, connection: Connection, reply: Reply) -> None:
-        """Count an answer, and use the connection for what is due by now."""
+        """Count a response, and use the connection for the next due pulse."""
         pulse, _ = self._asked.pop(connection)
         if not connection.closed:
             self._free.append(connection)
@@ -203,7 +203,7 @@ class Load:
             self._timetable.done(pulse)
 
     def lost(self, connection: Connection, why: str) -> None:
-        """Count what had no answer when its connection went away."""
+        """Count the pulse without a response on a lost connection."""
         if connection in self._asked:
             pulse, _ = self._asked.pop(connection)
             self._missed(pulse, why)
@@ -211,7 +211,7 @@ class Load:
             self._free.remove(connection)
 
     def _again(self, pulse: LoadPulse, why: str, wait_s: float) -> bool:
-        """Send it once more under the same id, if that was asked for; a retry is never silent."""
+        """Retry with the same id, if retries are enabled; every retry is counted."""
         full = len(self._retries) >= RETRIES_WAITING_MAX
         if pulse.tries >= self._effort.retries or full or self._stopped:
             return False
@@ -230,7 +230,7 @@ class Load:
         self._timetable.done(pulse)
 
     def _sweep(self) -> None:
-        """Give up what has waited too long."""
+        """Abandon requests that have timed out."""
         now_s = self._now_s()
         for connection in [one for one, (_, until_s) in self._asked.items() if until_s < now_s]:
             connection.abort("timeout")
@@ -249,7 +249,7 @@ class Load:
 
 
 def _code(reply: Reply) -> str:
-    """Name a refusal: the status, and the word of a problem (RFC 9457) where there is one."""
+    """Name a refusal: the status, and the code of a problem (RFC 9457) if there is one."""
     return f"{reply.status} {_said(reply).get('code', '')}".rstrip()
 
 

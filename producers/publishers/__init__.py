@@ -2,7 +2,7 @@
 
     PublishRun ─▶ Publisher.send ─▶ SQS │ HTTP gateway │ gRPC gateway │ RabbitMQ │ Kafka
 
-Retries, pauses and the manifest belong to the run; a publisher makes one call and tells how it ended.
+Retries, backoff and the manifest belong to the run; a publisher makes one call and reports its result.
 """
 
 from collections.abc import Mapping
@@ -12,20 +12,20 @@ from typing import Protocol
 from producers.publishers.outgoing import Outgoing
 
 UNAVAILABLE = "unavailable"
-"""What a gateway says of an event where the queue behind it is away, or it is about to stop."""
+"""A gateway's code for an event while its queue is unavailable or the gateway stops."""
 
 
 WAIT_S_MAX = 86_400.0
-"""The longest wait that is taken from an answer; the publisher's own bound is far below."""
+"""The longest wait that an answer can ask for; the publisher's own limit is far below."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """What one call brought, by the places of the messages in it.
+    """The result of one call, by the index of each message.
 
-    `accepted` has the id that the queue gave; `refused` (code, reason) what is the message's own fault, and
-    `again` what may work at another try, `wait_s` from now at the earliest; the code UNAVAILABLE in it speaks
-    of an outage. A message that stands in none of them may or may not be there.
+    `accepted` has the id from the queue; `refused` has (code, reason) of faulty messages; `again` has those
+    of messages to retry, not before `wait_s` seconds; the code UNAVAILABLE there means an outage. A message
+    that is in none of them may or may not be on the queue.
     """
 
     accepted: dict[int, str] = field(default_factory=dict)
@@ -35,10 +35,10 @@ class Answer:
 
 
 class CallFailed(Exception):
-    """A whole call failed, and nothing is known to have been taken.
+    """A whole call failed; no message of it is known to be on the queue.
 
-    With `outage` another try may work, `wait_s` from now at the earliest; else some message in it is at
-    fault, and the publisher can't say which.
+    With `outage` a retry may work, not before `wait_s` seconds. Otherwise some message in it is at fault, and
+    the publisher does not know which.
     """
 
     def __init__(self, code: str, reason: str, *, outage: bool, wait_s: float = 0.0) -> None:
@@ -54,17 +54,17 @@ class Publisher(Protocol):
 
     @property
     def name(self) -> str:
-        """What errors call it: a URL without any secret."""
+        """The name in error messages: a URL without secrets."""
 
     @property
     def ordered(self) -> bool:
-        """Whether order matters, so that one thread alone may send."""
+        """Whether order matters, so that only one thread may send."""
 
     def send(self, batch: Mapping[int, Outgoing]) -> Answer:
         """Send these messages in one call, in their order.
 
-        Raises CallFailed, and SettingsError where no other try can help.
+        Raises CallFailed, and SettingsError if a retry can't help.
         """
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""

@@ -1,4 +1,4 @@
-"""The gRPC gateway: IngestBatch, each message as a whole body with its attributes beside it."""
+"""The publisher for the gRPC gateway: IngestBatch, each message as a raw body with attributes."""
 
 import re
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from producers.publishers import WAIT_S_MAX, Answer, CallFailed
 from producers.publishers.outgoing import Outgoing
 
 TIMEOUT_S = 30.0
-"""Longer than the gateway waits for its queue, so that its own word comes first."""
+"""Longer than the gateway waits for its queue, so that the gateway's own error arrives first."""
 
 _OPTIONS = (("grpc.max_reconnect_backoff_ms", 2000),)
-"""By itself gRPC would leave a gateway that is back alone for up to two minutes."""
+"""By default gRPC waits up to two minutes before it reconnects to a gateway that is back."""
 
 _HOPELESS = frozenset(
     (
@@ -30,14 +30,14 @@ _TARGET = re.compile(r"(?P<scheme>https?://)?(?P<address>(?:[\w.-]+|\[[0-9A-Fa-f
 
 
 class GrpcPublisher:
-    """One gateway at HOST:PORT, or https://HOST:PORT for TLS; `key` is the API key to send by."""
+    """One gateway at HOST:PORT, or https://HOST:PORT for TLS; `key` is the API key."""
 
     def __init__(self, target: str, key: str | None) -> None:
-        """Nothing is called yet. Raises SettingsError where `target` is no address."""
+        """Make no call yet. Raises SettingsError if `target` is not an address."""
         matched = _TARGET.fullmatch(target)
         if matched is None:
             raise SettingsError(
-                f"{target!r} is no address of a gRPC gateway; expected HOST:PORT or https://HOST:PORT"
+                f"{target!r} is not an address of a gRPC gateway; expected HOST:PORT or https://HOST:PORT"
             )
         self._name = target
         if matched["scheme"] == "https://":
@@ -54,11 +54,11 @@ class GrpcPublisher:
 
     @property
     def ordered(self) -> bool:
-        """Whether order matters: the gateway keeps none."""
+        """False: the gateway keeps no order."""
         return False
 
     def send(self, batch: Mapping[int, Outgoing]) -> Answer:
-        """Send these in one call; a result that is missing says nothing of its message."""
+        """Send these in one call; the state of a message without a result is unknown."""
         request = pb.IngestBatchRequest(items=[_request(message) for message in batch.values()])
         try:
             reply = self._stub.IngestBatch(request, timeout=TIMEOUT_S, metadata=self._metadata)
@@ -90,7 +90,7 @@ def _request(message: Outgoing) -> pb.IngestRequest:
     has_id = message.message_id or message.attributes.get("message_id")
     return pb.IngestRequest(
         raw=pb.Raw(body=message.body.encode("utf-8", "surrogatepass"), attributes=message.attributes),
-        # Of a message without an id, another try would else make another event.
+        # Without a key, a retry of a message without an id would make a second event.
         idempotency_key="" if has_id else message.deduplication_id,
     )
 
@@ -108,7 +108,7 @@ def _note(answer: Answer, index: int, result: pb.Result) -> None:
 
 
 def _at_fault(status: grpc.StatusCode, code: str, words: str) -> bool:
-    """Tell whether some message of the call is to blame, and not the moment."""
+    """Tell whether some message of the call is at fault, so that a retry can't help."""
     if status == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return code == "too_large" or "larger than max" in words
     return status in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE)

@@ -1,9 +1,9 @@
-"""The HTTP gateway: events as one array to POST /v1/events, and its word on each item.
+"""The publisher for the HTTP gateway: one array of events to POST /v1/events, with a result for each.
 
     messages ─┬ JSON ─▶ [event, …] ─▶ 202 │ 207 │ 4xx with `items` ─▶ Answer
-              └ no JSON ─▶ each by itself, to be refused by itself
+              └ not JSON ─▶ one request each, so that only this message is refused
 
-An array of texts that are no JSON would be no JSON either, and one bad text must not cost its neighbours.
+An invalid text would make the whole array invalid, and one bad message must not affect the others.
 """
 
 import re
@@ -23,14 +23,14 @@ from producers.publishers.outgoing import Outgoing
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
-"""More than a gateway waits for its queue: its own 503 says more than our silence."""
+"""Longer than a gateway waits for its queue: its 503 is more precise than our timeout."""
 
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 
 _PATH = "/v1/events"
 _MULTIPLE, _BAD, _UNAUTHORIZED, _FORBIDDEN, _TIMEOUT, _TOO_MANY, _SERVER = 300, 400, 401, 403, 408, 429, 500
 _AT_FAULT = frozenset({_BAD, 413, 422})
-"""Statuses that blame what was sent."""
+"""Statuses that mean a faulty request."""
 
 
 class HttpPublisher:
@@ -51,16 +51,16 @@ class HttpPublisher:
 
     @property
     def name(self) -> str:
-        """The gateway's URL; the key is no part of it."""
+        """The gateway's URL, without the key."""
         return self._name
 
     @property
     def ordered(self) -> bool:
-        """Never: what is sent at once may arrive in any order."""
+        """False: concurrent requests may arrive in any order."""
         return False
 
     def send(self, batch: Mapping[int, Outgoing]) -> Answer:
-        """Send what is JSON in one request, and each of the rest in one of its own."""
+        """Send all JSON messages in one request, and each other message in its own request."""
         answer = Answer()
         events, alone = _sorted(batch)
         if events:
@@ -71,7 +71,7 @@ class HttpPublisher:
             except CallFailed:
                 if not (answer.accepted or answer.refused or answer.again):
                     raise
-                # What was said before stays known; what has no word is sent again.
+                # Earlier results stay valid; messages without a result are sent again.
                 break
         return answer
 
@@ -86,7 +86,7 @@ class HttpPublisher:
             raise _whole(status, said, wait_s, self._name)
         indexes = list(events)
         for item in items:
-            # One that can't be read is no word on its event.
+            # A malformed result is no result.
             with suppress(*NOT_READABLE):
                 place = item["index"]
                 if isinstance(place, int) and 0 <= place < len(indexes):
@@ -118,7 +118,7 @@ class HttpPublisher:
 
 
 def _sorted(batch: Mapping[int, Outgoing]) -> tuple[dict[int, bytes], dict[int, bytes]]:
-    """Tell what can stand in an array from what can't: `1],[2` would become two items."""
+    """Separate valid JSON, which can go into an array, from the rest: `1],[2` would become two items."""
     events, alone = {}, {}
     for index, message in batch.items():
         body = message.body.encode()
@@ -132,7 +132,7 @@ def _sorted(batch: Mapping[int, Outgoing]) -> tuple[dict[int, bytes], dict[int, 
 
 
 def _native(message: Outgoing, payload: bytes) -> bytes:
-    """Write as one JSON object what on SQS stands in attributes and body; the payload's text stays."""
+    """Write attributes and body as one JSON object; the text of the payload stays as it is."""
     said = dict(message.attributes)
     envelope: dict[str, Any] = {"id": said.pop("message_id")} if "message_id" in said else {}
     version = said.pop("schema_version", None)
@@ -143,7 +143,7 @@ def _native(message: Outgoing, payload: bytes) -> bytes:
 
 
 def _note(answer: Answer, index: int, item: Mapping[str, Any]) -> None:
-    """Enter what the gateway says of one item."""
+    """Add the gateway's result of one item to the answer."""
     status = item.get("status", _SERVER)
     if status < _MULTIPLE:
         answer.accepted[index] = str(item.get("delivery_id", ""))
@@ -159,7 +159,7 @@ def _note(answer: Answer, index: int, item: Mapping[str, Any]) -> None:
 
 
 def _whole(status: int, said: Mapping[str, Any], wait_s: float, name: str) -> CallFailed:
-    """Say what an answer about the whole request means. Raises SettingsError where no other try can help."""
+    """Make the failure of a whole request. Raises SettingsError if a retry can't help."""
     code, reason = _words(status, said)
     if _passes(status) or status in _AT_FAULT:
         return CallFailed(code, reason, outage=_passes(status), wait_s=wait_s)
@@ -183,7 +183,7 @@ def _seconds(said: object) -> float:
 
 
 def _taken_apart(url: str) -> tuple[str, str]:
-    """Give scheme and host, and the path to post to. Raises SettingsError, without quoting a password."""
+    """Return scheme and host, and the request path. Raises SettingsError, without quoting a password."""
     try:
         parts = urlsplit(url)
         fits = parts.port != 0 and parts.scheme in ("http", "https") and bool(parts.hostname)

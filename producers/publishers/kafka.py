@@ -1,4 +1,4 @@
-"""Kafka: an idempotent producer that waits until all replicas answer for a message."""
+"""The publisher for Kafka: an idempotent producer that waits until all replicas have a message."""
 
 import threading
 import time
@@ -14,10 +14,10 @@ from producers.publishers import Answer, CallFailed
 from producers.publishers.outgoing import Outgoing
 
 _ANSWER_S_MAX = 20.0
-"""How long a message may take until the brokers have it, librdkafka's own tries included."""
+"""The delivery timeout of a message, including librdkafka's own retries."""
 
 _MESSAGE_BYTES_MAX = 2 * 1024 * 1024
-"""More than we ever send: what the topic takes, the broker says."""
+"""More than we ever send: the broker enforces the topic's own limit."""
 
 _AWAY = "_ALL_BROKERS_DOWN"
 _TICK_S = 0.05
@@ -28,7 +28,7 @@ _REFUSED_RIGHTS = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATIO
 class KafkaPublisher:
     """One topic. The key is the tenant, so that one tenant's events are in one partition, in their order.
 
-    `url` is written as SOURCE_URL is; its group means nothing here. Raises SettingsError for a bad URL.
+    `url` has the form of SOURCE_URL; its group is ignored. Raises SettingsError for a bad URL.
     """
 
     def __init__(self, url: str) -> None:
@@ -45,19 +45,19 @@ class KafkaPublisher:
 
     @property
     def name(self) -> str:
-        """Where it leads, without user and password."""
+        """The URL without user and password."""
         scheme = "kafkas" if self._address.tls else "kafka"
         return f"{scheme}://{place(self._address).replace(' ', '')}/{self._address.queue}"
 
     @property
     def ordered(self) -> bool:
-        """True: of two threads, nobody could say whose messages of a tenant come first."""
+        """True: with two threads the order of a tenant's messages would be undefined."""
         return True
 
     def send(self, batch: Mapping[int, Outgoing]) -> Answer:
-        """Send these messages and wait for the brokers' word on each."""
+        """Send these messages and wait for the brokers' result for each."""
         producer = self._producer()
-        # What was said before this call, of a connection that had rested for too long, is no news.
+        # Errors from before this call, such as an idle connection that was closed, are out of date.
         producer.poll(0)
         self._away = False
         answer, unknown = Answer(), dict[int, str]()
@@ -70,7 +70,7 @@ class KafkaPublisher:
             if self._refused:
                 raise SettingsError(f"Kafka refuses the user of {self.name}: {self._refused}")
             if self._away and not answer.accepted:
-                # The publisher waits, and says so; librdkafka would for longer, and without a word.
+                # The run retries with a log entry; librdkafka would retry for longer, and silently.
                 self._give_up(producer)
                 raise CallFailed(_AWAY, f"Kafka can't be reached at {self.name}", outage=True)
         missing = set(unknown.values()) & NO_TOPIC
@@ -79,16 +79,16 @@ class KafkaPublisher:
         if (unknown or waiting) and not answer.accepted and not answer.refused:
             name = next(iter(unknown.values()), "_TIMED_OUT")
             raise CallFailed(name, f"Kafka has not taken it at {self.name}", outage=True)
-        # Of what stands nowhere in it nothing is known, so it is sent again.
+        # The state of a message without a result is unknown, so it is sent again.
         return answer
 
     def close(self) -> None:
-        """Let go of the brokers; whatever was sent has been answered for, or given up."""
+        """Close the connections; every message that was sent has a result or was given up."""
         with self._making:
             self._made = None
 
     def _give_up(self, producer: Producer) -> None:
-        """Forget what is on its way; another try begins with connections of its own."""
+        """Drop messages that are under way; a retry opens new connections."""
         producer.purge()
         self.close()
 
@@ -126,7 +126,7 @@ class KafkaPublisher:
             "acks": "all",
             "linger.ms": 0,
             "compression.type": "none",
-            # The same partitions as Java's clients choose, so that a tenant has one whoever sends for it.
+            # The same partitioner as in Java's clients, so that a tenant has one partition for all senders.
             "partitioner": "murmur2_random",
             "message.max.bytes": _MESSAGE_BYTES_MAX,
             "message.timeout.ms": int(_ANSWER_S_MAX * 1000),
@@ -140,7 +140,7 @@ class KafkaPublisher:
 
 
 class _Reports:
-    """What the brokers say of one batch, message by message."""
+    """The brokers' results for one batch, by message."""
 
     def __init__(self, answer: Answer, unknown: dict[int, str], waiting: set[int]) -> None:
         self.answer = answer
@@ -153,7 +153,7 @@ class _Reports:
             return
         kind, moment_ms = message.timestamp()
         if kind == TIMESTAMP_LOG_APPEND_TIME:
-            # The topic puts its own moment in place of ours, and the source will see that.
+            # The topic replaces our timestamp by its own, which the source will read.
             timestamp_ms = moment_ms
         self.answer.accepted[index] = delivery_id(
             message.partition() or 0, message.offset() or 0, timestamp_ms

@@ -1,6 +1,6 @@
-"""Reads messages from lines: `producers send` sends what people have in files, and changes nothing unasked.
+"""Reads messages from the lines of a file for `producers send`; lines are not changed unless asked.
 
-bytes ─▶ line ─▶ JSON? ─▶ whose, which id, which payload (for the manifest) ─▶ Outgoing
+bytes ─▶ line ─▶ JSON? ─▶ tenant, id, payload digest (for the manifest) ─▶ Outgoing
                    └────▶ BadLine
 """
 
@@ -17,19 +17,19 @@ from producers.publishers.publish import BATCH_BYTES_MAX
 
 _PULSE = frozenset({"product_sku", "used_amount"})
 _STORED = ("tenant_id", "product_sku", "used_amount", "use_unity")
-"""What of a pulse is its payload; id, producer and occurred_at are the envelope's, the rest is context."""
+"""The fields of a pulse's payload. id, producer and occurred_at are the envelope's, others the context's."""
 
 
 class LineStream(Protocol):
-    """Where the lines come from."""
+    """The input of lines."""
 
     def readline(self, size: int = -1, /) -> bytes:
-        """Give the next line with its end, or its first `size` bytes; nothing at the end."""
+        """Return the next line with its line end, or its first `size` bytes; empty at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line of which nothing was sent; `number` counts from 1."""
+    """A line that was not sent; `number` counts from 1."""
 
     number: int
     why: str
@@ -39,9 +39,9 @@ class BadLine:
 class LineReading:
     """How lines become messages.
 
-    With `tenant_id` and `event_type` each line is a payload and these go into message attributes, with an
-    id made for it. Otherwise each line is a whole body; `make_ids` puts an id into native events that have
-    none. `raw` lets pass what is not JSON.
+    With `tenant_id` and `event_type` each line is a payload, and these go into message attributes, with a
+    generated id. Otherwise each line is a whole body; `make_ids` adds an id to native events without one.
+    `raw` accepts lines that are not JSON.
     """
 
     tenant_id: str | None = None
@@ -64,7 +64,7 @@ class LineReading:
 def read_messages(
     stream: LineStream, reading: LineReading, report: Callable[[BadLine], None]
 ) -> Iterator[Outgoing]:
-    """Give a message for each line that can be sent, and report each that can't; empty lines are skipped."""
+    """Yield a message for each valid line, and report each invalid one; empty lines are skipped."""
     number = 0
     while raw := stream.readline(BATCH_BYTES_MAX + 2):
         number += 1
@@ -83,7 +83,7 @@ def read_messages(
 
 
 def _message(line: bytes, number: int, reading: LineReading) -> Outgoing:
-    """Make a line's message; raises ValueError, with why, if it can't be sent."""
+    """Make a line's message; raises ValueError with the reason if it can't be sent."""
     try:
         body = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -106,10 +106,10 @@ def _message(line: bytes, number: int, reading: LineReading) -> Outgoing:
 
 
 def _whole_body(message: Outgoing, value: Any, *, make_id: bool) -> Outgoing:  # noqa: ANN401 - any JSON
-    """Say of a body what it says of itself, which the manifest and the fair queue need."""
+    """Make the message of a whole body, with the facts that the manifest and the fair queue need."""
     body = message.body
     if make_id and isinstance(value, dict) and _is_native(value) and "id" not in value:
-        # Into the text itself, because writing the event anew would round its numbers.
+        # Inserted into the text, because serializing the event again would round its numbers.
         value["id"] = str(uuid.uuid4())
         body = f'{{"id":"{value["id"]}",{body.lstrip()[1:]}'
     tenant_id, message_id, digest = _claims(value)
@@ -119,7 +119,7 @@ def _whole_body(message: Outgoing, value: Any, *, make_id: bool) -> Outgoing:  #
 
 
 def _payload(message: Outgoing, reading: LineReading) -> Outgoing:
-    """Put the envelope of a bare payload into message attributes, with an id made for it."""
+    """Put the envelope of a bare payload into message attributes, with a generated id."""
     message_id = str(uuid.uuid4())
     attributes = {
         "tenant_id": reading.tenant_id,
@@ -137,7 +137,7 @@ def _payload(message: Outgoing, reading: LineReading) -> Outgoing:
 
 
 def _claims(value: Any) -> tuple[str | None, str | None, str | None]:  # noqa: ANN401 - any JSON
-    """Tell tenant, id and digest of the payload as a body names them; None for what it doesn't."""
+    """Return tenant, id and payload digest of a body; None for each that is missing."""
     if not isinstance(value, dict):
         return None, None, None
     if "specversion" in value:
@@ -146,7 +146,7 @@ def _claims(value: Any) -> tuple[str | None, str | None, str | None]:  # noqa: A
     if _is_native(value):
         return _text(value.get("tenant_id")), _text(value.get("id")), value_digest(value["payload"])
     if value.keys() >= _PULSE:
-        # As it will be stored: under the four names, whichever of the two spellings it came in.
+        # As it will be stored: under the canonical four names, for either spelling.
         pulse = {
             {"tenant": "tenant_id", "use_unit": "use_unity"}.get(name, name): value[name] for name in value
         }

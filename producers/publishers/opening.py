@@ -1,4 +1,4 @@
-"""Which publisher `--to` names, and what it is opened with. A driver is imported only where it is used."""
+"""Opens the publisher that `--to` names. A driver is imported only when it is used."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -13,9 +13,9 @@ from producers.publishers.sqs import SqsPublisher
 
 
 def open_publisher(to: str, url: str | None, settings: PublisherSettings, senders: int) -> Publisher:
-    """Open one of PUBLISHERS at `url`, or where the settings lead without one. Nothing is sent yet.
+    """Open one of PUBLISHERS at `url`, by default the one of the settings. No message is sent yet.
 
-    Raises SettingsError: no such place, a password in the open, or an extra that is not installed.
+    Raises SettingsError: a bad URL, a password on the command line, or an extra that is not installed.
     """
     try:
         return PUBLISHERS[to](url, settings, senders)
@@ -56,7 +56,7 @@ def _kafka(url: str | None, settings: PublisherSettings, _senders: int) -> Publi
 
 
 def _broker(kind: str, url: str | None, settings: PublisherSettings) -> str:
-    """Give the URL of a broker: that of the command line, or SOURCE_URL, which may have a password."""
+    """Return the URL of a broker: from the command line, or SOURCE_URL, which may have a password."""
     if url is not None:
         if _address(url).password is not None:
             raise SettingsError(

@@ -1,4 +1,4 @@
-"""One message on its way out, whichever publisher sends it."""
+"""One message to send, the same for every publisher."""
 
 import uuid
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One message to send, and what its sender knows of it.
+    """One message to send, and its metadata.
 
-    `tenant_id`, `message_id` and `digest` are what the manifest will say, `group` is the tenant on whose
-    behalf it is sent (garbage has one too), `kind` and `label` are what reports call it.
+    `tenant_id`, `message_id` and `digest` go into the manifest. `group` is the tenant for the fair queue
+    (invalid messages have one too). `kind` and `label` name the message in reports.
     """
 
     body: str
@@ -24,7 +24,7 @@ class Outgoing:
     deduplication_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def size_bytes(self) -> int:
-        """Count as SQS does: the body, and of each attribute the name, the type and the value."""
+        """Return the size as SQS counts it: the body, and name, type and value of each attribute."""
         attributes = sum(
             _utf8(name) + len("String") + _utf8(value) for name, value in self.attributes.items()
         )

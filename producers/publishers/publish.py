@@ -1,15 +1,15 @@
-"""Puts messages on a queue, and says of each what became of it.
+"""Sends messages to a queue, and yields a receipt for each.
 
     messages ─▶ batches of ten, under 1 MiB ─▶ [bounded] ─▶ senders: intended ─▶ send ─▶ accepted ─▶ receipts
                                                                         ▲         │
                                                                         └ again ──┤ not the message's fault
                                                               Refused ◀───────────┘ the message's fault
 
-The manifest, if there is one, knows each message before the queue does. A reply that is lost makes us send
-again, so the queue may hold a message twice: that is why each carries an id of its own.
+The manifest, if there is one, has each message before it is sent. A lost reply causes a retry, so the queue
+may hold a message twice: therefore each message has its own id.
 
-A queue that can't be reached is an outage, whichever publisher leads to it: a batch is sent again for
-`outage_s_max`, then the run gives up. A queue that answers "not now" is asked ATTEMPTS_MAX times.
+An unreachable queue is an outage, for every publisher: a batch is retried for `outage_s_max` seconds, then
+the run gives up. A message that the queue answers with "try later" is sent at most ATTEMPTS_MAX times.
 """
 
 import logging
@@ -28,26 +28,26 @@ from producers.publishers.outgoing import Outgoing
 
 BATCH_SIZE_MAX = 10
 BATCH_BYTES_MAX = 1024 * 1024
-"""SQS's bound for one message and for one batch, attributes included."""
+"""SQS's limit for one message and for one batch, including attributes."""
 
 ATTEMPTS_MAX = 7
-"""How often a message is sent that the queue answers for, and does not take now, before it is refused."""
+"""Attempts for a message that the queue answers with "try later". After the last one it counts as refused."""
 
 OUTAGE_S_MAX = 60.0
-"""For how long a queue that can't be reached is tried again, unless told otherwise: a restart takes less."""
+"""The default time for retries during an outage, in seconds. A restart of a queue takes less."""
 
 _PAUSE_S = 0.25
-"""The most that the first pause takes; the bound doubles with each try."""
+"""The upper limit of the first backoff; it doubles with each attempt."""
 
 _OUTAGE_PAUSE_S_MAX = 2.0
-"""No longer a pause in an outage: a broker that is back for seconds only must not be slept through."""
+"""The longest backoff in an outage: a broker that is back only for seconds must not be missed."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedMessage:
-    """The queue has the message; `delivery_id` is the id that it gave it."""
+    """The queue has the message; `delivery_id` is the queue's id."""
 
     message: Outgoing
     delivery_id: str
@@ -55,7 +55,7 @@ class AcceptedMessage:
 
 @dataclass(frozen=True, slots=True)
 class RefusedMessage:
-    """The queue does not have the message: its code and words, or `too_large`, which is ours."""
+    """The queue refused the message: its code and reason; the code `too_large` is our own check."""
 
     message: Outgoing
     code: str
@@ -66,10 +66,10 @@ Receipt: TypeAlias = AcceptedMessage | RefusedMessage
 
 
 class PublishRun:
-    """Sends messages by several threads, in batches, with bounded waiting, memory and retries.
+    """Sends messages in batches from several threads, with bounded waiting, memory and retries.
 
-    `senders` threads send at once; a publisher that keeps an order has one. `wait_s_max` caps the pause
-    between two tries. No try begins later than `outage_s_max` after the first of an outage.
+    `senders` threads send at once; an ordered publisher has one. `wait_s_max` limits the backoff between two
+    attempts. No attempt starts later than `outage_s_max` after the start of an outage.
     """
 
     def __init__(
@@ -92,21 +92,21 @@ class PublishRun:
         self._halted = threading.Event()
 
     def stop(self) -> None:
-        """Let what is being sent come to its end, without further tries; nothing more will be sent."""
+        """Finish the current calls without retries; send no further messages."""
         self._halted.set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long, or until `stop` is called; tell whether it was."""
+        """Wait so long, or until `stop` is called; return whether it was called."""
         return self._halted.wait(seconds)
 
     def publish(
         self, messages: Iterable[Outgoing], batch_size_max: int = BATCH_SIZE_MAX
     ) -> Iterator[Receipt]:
-        """Send all, taking from `messages` only as fast as the queue takes them; receipts come as they can.
+        """Send all messages, read as fast as the queue accepts them, and yield receipts in any order.
 
-        `batch_size_max` is up to ten; less lets a slow trickle leave at once.
-        Raises SourceUnavailable if the queue stays away and SettingsError if it doesn't exist, both only
-        after the receipts of all that was being sent. A message without a receipt may or may not be on
+        `batch_size_max` is up to ten; with less, slow input is sent sooner.
+        Raises SourceUnavailable if the outage lasts too long and SettingsError if the queue doesn't exist,
+        both only after the receipts of the current calls. A message without a receipt may or may not be on
         the queue: send it again, with the same id.
         """
         room = self._senders * 2
@@ -122,7 +122,7 @@ class PublishRun:
                     yield from future.result().receipts
                     failure = failure or future.result().failure
                 if failure is not None:
-                    # The others would only repeat for minutes what this one has found out.
+                    # The other threads would only repeat the same failure for minutes.
                     self.stop()
                     break
             for future in wait(working).done:
@@ -132,7 +132,7 @@ class PublishRun:
             raise failure
 
     def _send(self, batch: list[Outgoing]) -> "_SentBatch":
-        """Send one batch to its end: each message has a receipt, or the failure says why some have none."""
+        """Send one batch until each message has a receipt, or the failure explains why some have none."""
         sent = _SentBatch(dict(enumerate(batch)))
         for index, message in enumerate(batch):
             if (size := message.size_bytes()) > BATCH_BYTES_MAX:
@@ -141,7 +141,7 @@ class PublishRun:
                 )
         try:
             if self._manifest is not None:
-                # This line's place is the manifest's promise: nothing is sent that the file doesn't know.
+                # The manifest's guarantee depends on this order: a message is in the file before it is sent.
                 self._manifest.intend([_line(message) for message in sent.pending.values()])
             self._retry(sent)
         except ProcessorError as error:
@@ -149,7 +149,7 @@ class PublishRun:
         return sent
 
     def _retry(self, sent: "_SentBatch") -> None:
-        """Send until all is answered for, or the queue has been away, or has said "not now", for too long."""
+        """Send until each message has a result, or an outage or "try later" has lasted too long."""
         tries = _Tries(self._outage_s_max, self._wait_s_max)
         while True:
             began_at_s = self._clock()
@@ -185,7 +185,7 @@ class PublishRun:
             sent.refuse(index, code, reason)
 
     def _attempt(self, sent: "_SentBatch") -> None:
-        """Send what has no receipt yet, in one call."""
+        """Send the messages without a receipt in one call."""
         if not sent.pending:
             return
         try:
@@ -199,11 +199,11 @@ class PublishRun:
         if answer.again:
             code, reason = next(iter(answer.again.values()))
             words = f"{len(answer.again)} of a batch have not been taken ({code}: {reason})"
-            # A gateway that answers for the queue behind it says with this word that the queue is away.
+            # With this code a gateway reports that the queue behind it is unavailable.
             away = any(code == UNAVAILABLE for code, _ in answer.again.values())
             raise _TryAgain(words, answer.again, outage=away, wait_s=answer.wait_s)
         if sent.pending:
-            # A server that forgets an entry in its answer has told us nothing about it.
+            # The state of a message that is missing in the answer is unknown.
             raise _TryAgain("the answer does not name every message", outage=True)
 
     def _accept(self, sent: "_SentBatch", answer: Answer) -> None:
@@ -217,7 +217,7 @@ class PublishRun:
         if len(sent.pending) == 1:
             sent.refuse(next(iter(sent.pending)), failed.code, failed.reason)
             return
-        # Some of these are at fault and nobody says which: sent one by one, only the guilty is refused.
+        # The faulty message is unknown: sent one by one, only that one is refused.
         for index, message in list(sent.pending.items()):
             alone = _SentBatch({index: message})
             try:
@@ -229,7 +229,7 @@ class PublishRun:
 
 
 class _TryAgain(Exception):
-    """What was sent is not on the queue, or we can't know; `refusals` is what SQS said, by index."""
+    """Messages are not on the queue, or their state is unknown; `refusals` has the queue's codes by index."""
 
     def __init__(
         self,
@@ -246,7 +246,7 @@ class _TryAgain(Exception):
 
 
 class _Tries:
-    """Of one batch: how often it was put off, and since when the queue is away."""
+    """The retry state of one batch: its attempts, and the start of the outage."""
 
     def __init__(self, outage_s_max: float, wait_s_max: float) -> None:
         self._outage_s_max = outage_s_max
@@ -256,14 +256,14 @@ class _Tries:
         self._away_since_s: float | None = None
 
     def pause_s(self, failed: _TryAgain, began_at_s: float, now_s: float) -> float | None:
-        """Give the pause before the next try; None: there is to be none.
+        """Return the backoff before the next attempt; None: give up.
 
-        It is random, grows with each try, and is no less than the queue asked for. It ends when the bound
-        of an outage does, so that the last try is made then.
+        The backoff is random, grows with each attempt, and is at least what the queue asked for. It is cut at
+        the end of `outage_s_max`, so that the last attempt is made then.
         """
         self._number += 1
         if failed.outage:
-            # The call that failed may have waited for long itself.
+            # The failed call itself may have taken long.
             self._away_since_s = began_at_s if self._away_since_s is None else self._away_since_s
             left_s = self._away_since_s + self._outage_s_max - now_s
             longest_s = min(self._wait_s_max, _OUTAGE_PAUSE_S_MAX)
@@ -278,7 +278,7 @@ class _Tries:
 
 
 class _Outage:
-    """Says that the queue is away, and that it is back: once, however many senders see it."""
+    """Logs the start and the end of an outage once for all senders."""
 
     def __init__(self, name: str, s_max: float) -> None:
         self._name = name
@@ -306,7 +306,7 @@ class _Outage:
 
 @dataclass(slots=True)
 class _SentBatch:
-    """A batch on its way: what has no receipt yet, by index, and the receipts."""
+    """A batch in progress: the messages without a receipt, by index, and the receipts."""
 
     pending: dict[int, Outgoing]
     receipts: list[Receipt] = field(default_factory=list)
@@ -322,7 +322,7 @@ class _SentBatch:
 
 
 def _batches(messages: Iterable[Outgoing], size_max: int) -> Iterator[list[Outgoing]]:
-    """Cut into batches that SQS takes; a message too large for any stands alone."""
+    """Split messages into batches within SQS's limits; an oversized message gets its own batch."""
     batch: list[Outgoing] = []
     batch_bytes = 0
     for message in messages:

@@ -1,4 +1,4 @@
-"""RabbitMQ: each message published with a confirm, so that accepted means that the broker answers for it."""
+"""The publisher for RabbitMQ, with publisher confirms: an accepted message is the broker's responsibility."""
 
 import threading
 from collections.abc import Mapping
@@ -15,20 +15,21 @@ from producers.publishers import Answer, CallFailed
 from producers.publishers.outgoing import Outgoing
 
 _PROPERTY_BYTES_MAX = 255
-"""What AMQP has room for in the message_id property."""
+"""The size limit of AMQP's message_id property in bytes."""
 
 _HEARTBEAT_S = 10
-"""A broker that is silent for so long is away. One who sends waits for it, and is to know soon."""
+"""A broker that is silent for so long counts as unavailable. Short, as a user waits for the result."""
 
 _HEADERS_BYTES_MAX = 100_000
-"""Headers travel in one frame, of 128 KiB unless the broker is told otherwise."""
+"""The limit of headers: they are sent in one frame, of 128 KiB by default."""
 
 
 class AmqpPublisher:
-    """One queue of RabbitMQ, or an exchange in front of it: a connection for each thread that sends.
+    """One queue of RabbitMQ, or an exchange in front of it. Each sending thread has its own connection.
 
-    `url` is written as SOURCE_URL is, and names the queue. Without an `exchange` messages go straight to it,
-    else they go there under `routing_key`, and must come to a queue. Raises SettingsError for a bad URL.
+    `url` has the form of SOURCE_URL and names the queue. Without an `exchange` messages are sent directly to
+    the queue; with one they are sent there with `routing_key`, and must be routed to a queue. Raises
+    SettingsError for a bad URL.
     """
 
     def __init__(self, url: str, *, exchange: str = "", routing_key: str | None = None) -> None:
@@ -47,17 +48,17 @@ class AmqpPublisher:
 
     @property
     def name(self) -> str:
-        """Where it leads, without user and password."""
+        """The URL without user and password."""
         [(host, port)] = self._address.hosts
         return f"{'amqps' if self._address.tls else 'amqp'}://{host}:{port}/?queue={self._address.queue}"
 
     @property
     def ordered(self) -> bool:
-        """False: what order there is, is that of a channel, and each thread has its own."""
+        """False: order exists only within a channel, and each thread has its own."""
         return False
 
     def send(self, batch: Mapping[int, Outgoing]) -> Answer:
-        """Publish these messages, each confirmed before the next."""
+        """Publish these messages one by one, each after the confirm of the one before."""
         answer = Answer()
         try:
             channel = self._channel()
@@ -74,7 +75,7 @@ class AmqpPublisher:
                 raise SettingsError(why.words) from error
             if not answer.accepted:
                 raise CallFailed(type(error).__name__, why.words, outage=True) from error
-            # What stands in it was confirmed; of the others nothing is known, so they are sent again.
+            # The state of messages without a confirm is unknown, so they are sent again.
         return answer
 
     def close(self) -> None:
@@ -102,7 +103,7 @@ class AmqpPublisher:
         except (pika.exceptions.ShortStringTooLong, UnicodeEncodeError) as error:
             answer.refused[place] = (type(error).__name__, "a header's name or value that AMQP does not take")
         else:
-            # What its delivery ids will begin with: each hand-over has an end of its own.
+            # The prefix of the channel's delivery ids.
             answer.accepted[place] = delivery_base(attributes_of(properties, self._routing_key)[0], body)
 
     def _channel(self) -> BlockingChannel:
@@ -127,7 +128,7 @@ class AmqpPublisher:
 
 
 def _property(message: Outgoing) -> str:
-    """Give the message_id property: the event's id, where it has one that fits; else one of this message."""
+    """Return the message_id property: the event's id if it fits, else its deduplication id."""
     name = message.message_id
     if name and len(name.encode("utf-8", "surrogatepass")) <= _PROPERTY_BYTES_MAX and name.isprintable():
         return name
@@ -135,7 +136,7 @@ def _property(message: Outgoing) -> str:
 
 
 def _is_usable(channel: BlockingChannel) -> bool:
-    """Tell whether a channel is open; that the broker closed one while it rested is read only now."""
+    """Tell whether a channel is open; the broker's close of an idle channel is only read here."""
     try:
         channel.connection.process_data_events(0)
     except FAILED:

@@ -1,4 +1,4 @@
-"""Counts what became of the messages, shows it while it happens, and says it at the end."""
+"""Counts the results of the messages, shows progress, and prints the report."""
 
 import time
 from collections import Counter
@@ -19,12 +19,12 @@ EXAMPLES_MAX = 20
 PROGRESS_EVERY_S = 5.0
 
 MEANT = frozenset({"malformed", "invalid"})
-"""The words by which a gateway refuses what an event is, not when or by whom it comes."""
+"""The codes of a gateway for a faulty event, as opposed to rate limits, outages or authentication."""
 
 
 @dataclass(slots=True)
 class Refusals:
-    """How often one code was given, with the words of the first time."""
+    """The count of one code, with the reason of its first occurrence."""
 
     reason: str
     first: str
@@ -35,8 +35,8 @@ class Refusals:
 class SendTally:
     """The counts of one run. `kinds` and `without_id` count accepted messages only.
 
-    `without_id` leaves out deliberate garbage, which is of another kind than `event`. `refused_as_meant` are
-    those refused that we had spoilt ourselves, and that were refused for what they are.
+    `without_id` leaves out deliberately invalid messages, whose kind is not `event`. `refused_as_meant`
+    counts deliberately invalid messages that were refused for their fault.
     """
 
     sent: int = 0
@@ -51,13 +51,13 @@ class SendTally:
     started_at_s: float = field(default_factory=time.monotonic)
 
     def taken(self, messages: Iterable[Outgoing]) -> Iterator[Outgoing]:
-        """Pass the messages on, counting those that were taken to be sent."""
+        """Yield the messages, and count those that were taken."""
         for message in messages:
             self.sent += 1
             yield message
 
     def count(self, receipt: Receipt) -> None:
-        """Count what the queue said of one message."""
+        """Count one receipt."""
         message = receipt.message
         if isinstance(receipt, AcceptedMessage):
             self.accepted += 1
@@ -70,21 +70,21 @@ class SendTally:
         seen.count += 1
 
     def count_bad_line(self, line: BadLine) -> None:
-        """Count a line that was not sent; the first few are kept to be shown."""
+        """Count a line that was not sent; the first few are kept for the report."""
         self.bad_lines += 1
         if len(self.bad_line_examples) < EXAMPLES_MAX:
             self.bad_line_examples.append(line)
 
     def unanswered(self) -> int:
-        """Count the messages that may or may not be on the queue, since no answer came."""
+        """Return the number of messages that may or may not be on the queue, since they got no result."""
         return self.sent - self.accepted - self.refused
 
     def duration_s(self) -> float:
-        """Give the seconds since the start."""
+        """Return the seconds since the start."""
         return time.monotonic() - self.started_at_s
 
     def as_json(self) -> dict[str, Any]:
-        """Give everything, for machines."""
+        """Return the report as a JSON object."""
         duration_s = self.duration_s()
         return {
             "sent": self.sent,
@@ -105,7 +105,7 @@ class SendTally:
         }
 
     def as_text(self) -> str:
-        """Give everything, for people."""
+        """Return the report as text."""
         duration_s = self.duration_s()
         speed = self.accepted / max(duration_s, 0.001)
         lines = [
@@ -119,9 +119,7 @@ class SendTally:
             for code, seen in self.refusals.items()
         ]
         if self.refused_as_meant:
-            lines.append(
-                f"{self.refused_as_meant:,} of the refused were spoilt on purpose, and are no failure"
-            )
+            lines.append(f"{self.refused_as_meant:,} of the refused were invalid on purpose (no failure)")
         lines += [f"not sent, line {line.number}: {line.why}" for line in self.bad_line_examples]
         if self.bad_lines > len(self.bad_line_examples):
             lines.append(f"not sent, {self.bad_lines - len(self.bad_line_examples):,} more lines")
@@ -134,22 +132,22 @@ class SendTally:
 
 
 class Growing(Protocol):
-    """What can be shown while it grows."""
+    """Counts that `Display` can show."""
 
     @property
     def accepted(self) -> int:
-        """How many were taken so far."""
+        """The number of accepted messages so far."""
 
     @property
     def refused(self) -> int:
-        """How many were not."""
+        """The number of other messages."""
 
     def duration_s(self) -> float:
-        """Give the seconds since the start."""
+        """Return the seconds since the start."""
 
 
 class Display:
-    """Shows a tally while it grows: a bar on a terminal, a line every few seconds elsewhere."""
+    """Shows progress: a bar on a terminal, otherwise a line every few seconds."""
 
     def __init__(self, tally: Growing, total: int | None, stream: TextIO) -> None:
         self._tally = tally
@@ -169,7 +167,7 @@ class Display:
             self._task = self._bar.add_task("sending", total=total, refused="")
 
     def show(self) -> None:
-        """Show the tally if it is time to."""
+        """Update the display if it is due."""
         tally = self._tally
         if self._bar is not None:
             refused = f"{tally.refused:,} refused" if tally.refused else ""

@@ -1,4 +1,4 @@
-"""Opens the client of the queue, and says whose fault it is when a call fails."""
+"""Opens the SQS client, and classifies its errors."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from processor.settings import SqsSettings
 READ_TIMEOUT_S = 20
 
 CALL_FAILED = (BotoCoreError, ClientError)
-"""What boto3 raises when a call didn't work."""
+"""The exceptions of boto3 for a failed call."""
 
 _QUEUE_MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
 _MESSAGE_AT_FAULT = frozenset(
@@ -40,7 +40,7 @@ _CLIENT_ERROR, _TOO_MANY, _SERVER_ERROR = 400, 429, 500
 
 @dataclass(frozen=True, slots=True)
 class SendFailed:
-    """A call of which nothing is known to have been taken: an outage, or the fault of some message in it."""
+    """A failed call: an outage, or a faulty message in it. No message is known to be on the queue."""
 
     code: str
     reason: str
@@ -48,12 +48,12 @@ class SendFailed:
 
 
 def open_client(settings: SqsSettings, senders: int) -> Any:  # noqa: ANN401 - boto3 makes its clients' classes as it runs
-    """Give an SQS client with room for `senders` calls at once.
+    """Return an SQS client with a connection pool for `senders` concurrent calls.
 
-    `localstack_client` makes it where LOCALSTACK_HOST is set, and only there, since it takes localhost for
-    granted. Raises SettingsError if there is no region or the settings contradict each other.
+    `localstack_client` makes it only if LOCALSTACK_HOST is set, since its default is localhost. Raises
+    SettingsError if there is no region or the settings contradict each other.
     """
-    # Attempts are counted in one place, the publisher, which knows what was accepted already.
+    # Retries are counted in one place, the run, which knows the accepted messages.
     config = client_config(attempts=1, read_timeout_s=READ_TIMEOUT_S, connections=senders)
     options = settings.aws_client_options()
     if settings.localstack_host is None:
@@ -74,16 +74,16 @@ def open_client(settings: SqsSettings, senders: int) -> Any:  # noqa: ANN401 - b
 
 
 def blame(error: Exception, queue_url: str) -> SendFailed:
-    """Sort what a call of the client raised (one of CALL_FAILED): an outage, or a message's fault.
+    """Classify an exception of the client (one of CALL_FAILED): an outage, or a faulty message.
 
-    Raises SettingsError where no other try can help: no such queue, no right to send, no credentials.
+    Raises SettingsError if a retry can't help: no such queue, no right to send, no credentials.
     """
     if isinstance(error, ClientError):
         return _blame_answer(error, queue_url)
     if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
         raise SettingsError(with_advice(str(error), type(error).__name__)) from error
     if isinstance(error, ParamValidationError):
-        # We have built a call that is none: a bug, which must not look like an outage.
+        # Invalid parameters are a bug of ours, which must not look like an outage.
         raise error
     return SendFailed(type(error).__name__, str(error), outage=True)
 

@@ -1,4 +1,4 @@
-"""SQS: SendMessageBatch, with the tenant as the group that makes a standard queue fair."""
+"""The publisher for SQS: SendMessageBatch, with the tenant as message group for SQS's fair queues."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class BatchClient(Protocol):
-    """What we need of boto3's SQS client; it may be called by several threads at once."""
+    """The part of boto3's SQS client that is used; it is thread-safe."""
 
     def send_message_batch(self, *, QueueUrl: str, Entries: Sequence[Mapping[str, Any]]) -> Any:  # noqa: ANN401, N803 - boto3's
-        """Send up to ten messages; answer `Successful` and `Failed` by entry id."""
+        """Send up to ten messages; return `Successful` and `Failed` by entry id."""
 
 
 class SqsPublisher:
@@ -59,14 +59,14 @@ class SqsPublisher:
             raise CallFailed(name, "the answer of SQS is malformed", outage=True) from error
 
     def request(self, batch: Mapping[int, Outgoing]) -> dict[str, Any]:
-        """Give the arguments of the call that sends these."""
+        """Return the arguments of the call that sends these messages."""
         return {
             "QueueUrl": self._queue_url,
             "Entries": [self._entry(index, message) for index, message in batch.items()],
         }
 
     def read(self, said: Mapping[str, Any]) -> Answer:
-        """Read what SQS answered to that call."""
+        """Parse SQS's answer to that call."""
         answer = Answer({int(entry["Id"]): entry["MessageId"] for entry in said.get("Successful", ())})
         for entry in said.get("Failed", ()):
             index, code, reason = int(entry["Id"]), str(entry["Code"]), str(entry.get("Message", ""))
@@ -75,20 +75,20 @@ class SqsPublisher:
         return answer
 
     def close(self) -> None:
-        """Leave the client, which is its maker's, as it is."""
+        """Do nothing: the client belongs to the caller."""
 
     def _gave_up_groups(self, code: str, reason: str) -> bool:
-        """Tell whether this server takes groups on FIFO queues only; from then on we send without."""
+        """Tell whether this server accepts groups on FIFO queues only; from then on none are sent."""
         if self._fifo or not any(words in reason for words in _GROUP_REFUSED):
             return False
         if self._groups:
             self._groups = False
             log.warning("no fair queue: the server refuses MessageGroupId on it (%s); going on without", code)
-        # True also if another sender has drawn that conclusion while this one's call was on its way.
+        # True also if another thread has found this out during this call.
         return True
 
     def _entry(self, index: int, message: Outgoing) -> dict[str, Any]:
-        # The entry's id is its index: the same message may stand twice in one batch.
+        # The entry's id is its index, as the same message may occur twice in one batch.
         entry: dict[str, Any] = {"Id": str(index), "MessageBody": message.body}
         if message.attributes:
             entry["MessageAttributes"] = {
@@ -103,7 +103,7 @@ class SqsPublisher:
 
 
 def _group_id(tenant: str) -> str:
-    """Name the group as its tenant, or by a digest where SQS would refuse the name."""
+    """Return the group's name: the tenant, or a digest if SQS would reject the tenant's name."""
     if len(tenant) <= GROUP_ID_LENGTH_MAX and tenant.isascii() and tenant.isprintable() and " " not in tenant:
         return tenant
     return sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,4 +1,4 @@
-"""What can go wrong with a load test, each a single clear line with an exit code of its own."""
+"""The errors of a load test, each with a one-line message and an exit code."""
 
 from processor.errors import ProcessorError
 

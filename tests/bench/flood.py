@@ -1,8 +1,8 @@
-"""Whether quiet tenants suffer from one that floods the queue: from receive to commit, with it and without.
+"""The effect of a noisy tenant on quiet ones: the time from receive to commit, with the flood and without.
 
-The queue server hands over what is sent before what was filled in, as SQS's fair queues let quiet groups pass
-a noisy one. So what is compared is our part alone: how long a quiet tenant's message waits behind the flood
-within us.
+The queue server delivers sent messages before filled ones, as SQS's fair queues let quiet groups overtake a
+noisy one. So only our part is compared: how long a quiet tenant's message waits behind the flood in the
+processor.
 """
 
 from collections.abc import Callable

@@ -3,8 +3,8 @@
     load ─▶ gateway ─▶ queue ─▶ processor ─▶ PostgreSQL       all on this machine, at a constant rate
     load ─▶ floor │ gateway │ plain handler ─▶ queue          as fast as each can, in turn, round by round
 
-The queue server is the one of all load tests: the devstack's would be the wall. Whatever was answered by 202
-must be on the queue, or in the table, else there is no figure.
+The queue server is the one of all load tests: the devstack's would be the bottleneck. Every event that was
+answered by 202 must be on the queue or in the table, otherwise no figure is reported.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The ground that all contestants share: one PostgreSQL, one queue server, and what is fresh in each run."""
+"""The servers that all contestants share: one PostgreSQL, one queue server, fresh data for each run."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What an idle queue costs: every receive is billed, and so is every second of CPU."""
+"""The cost of an idle queue: billed receive calls, and CPU time."""
 
 import time
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The two walls that nobody passes: how fast the queue alone and the database alone go on this machine."""
+"""The two upper limits: the throughput of the queue alone and of the database alone on this machine."""
 
 import json
 import subprocess

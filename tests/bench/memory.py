@@ -1,4 +1,4 @@
-"""What ours holds in memory: with little and with much waiting, and with bodies as large as SQS takes."""
+"""The processor's memory: with a small and a large backlog, and with bodies of SQS's maximum size."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Several rounds, everybody in turn in each, so that a noisy minute hurts all alike."""
+"""Several rounds with all contestants in turn, so that noise of the machine affects all alike."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
-"""How fast old messages go, and what that costs who saves meanwhile: `python -m tests.bench.retention`.
+"""The speed of retention, and its cost for a concurrent writer: `python -m tests.bench.retention`.
 
-One table is filled, half of it old. While one writer saves all the time, old rows are removed for some
-seconds and then not, in turns, with several pauses between two steps: what the writer saves meanwhile is
-compared with what it saved just before and after. What is left is removed without a writer.
+One table is filled, half of it with old rows. While one writer saves continuously, old rows are removed for
+some seconds and then not, in turns, with several pauses between two steps. The writer's throughput during
+removal is compared with that just before and after. The remaining rows are removed without a writer.
 """
 
 import argparse

@@ -3,7 +3,7 @@
     fill ─▶ broker ─▶ processor run ─▶ PostgreSQL        the clock runs from the commit that ends the warm-up
 
 RabbitMQ is Debian's, with a quorum queue; Kafka is Tansu, in memory, with four partitions; SQS is the load
-tests' own queue server. So the figures say what our side of each costs, and not how fast these brokers are.
+tests' own queue server. So the figures show the cost of our side, not the speed of these brokers.
 """
 
 import dataclasses

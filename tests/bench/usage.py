@@ -1,7 +1,7 @@
-"""What meters cost: the same pulses with the meter and without it, over 90,000 totals, and over a single one.
+"""The cost of meters: the same pulses with and without a meter, over 90,000 totals, and over a single one.
 
-Then four processes at once with the meter, and a million pulses: deadlocks, how many totals a commit locks,
-and how large the table has become. All of a run falls into one window, as an hour's pulses do.
+Then four concurrent processes with the meter, and a million pulses: deadlocks, totals locked per commit, and
+the size of the table. All pulses of a run fall into one window, as an hour's pulses do.
 """
 
 from collections.abc import Callable

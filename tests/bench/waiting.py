@@ -1,4 +1,4 @@
-"""Waiting for something to become true, within a bound and with words for the case that it does not."""
+"""Waits for a condition within a timeout, with a message for its failure."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Where one scenario happens: both servers, both proxies before them, a steady load, and the fleet."""
+"""The environment of one scenario: both servers, a proxy for each, a steady load, and the fleet."""
 
 import contextlib
 import os

@@ -1,7 +1,7 @@
-"""Dispatchers and a sink on the field of a scenario: windows close as soon as something is counted in them.
+"""Dispatchers and a sink in the environment of a scenario: windows close as soon as events are counted.
 
-The load tells of hours that are long over, so what is counted is due at once, and what comes a moment later
-is late: nearly each line is a revision of another.
+The events of the load occurred hours ago, so their windows are due at once, and later events are late: nearly
+each line is a revision of another.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What must be true when all faults are over: audit, sums, totals, and no delete before its commit."""
+"""The checks after all faults are over: audit, sums, totals, and no delete before its commit."""
 
 import contextlib
 import threading

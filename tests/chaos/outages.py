@@ -1,7 +1,7 @@
-"""How an outage of the database must look from outside, whatever its cause.
+"""The required behaviour in an outage of the database, whatever its cause.
 
-Every process says 503 and why, nothing more is received, what is held stays hidden from others, and all of it
-ends by itself.
+Every process answers 503 with the reason, receives no more messages, keeps the visibility of those in flight,
+and recovers by itself.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Runs one scenario to its end: load, faults, healing, a bound for the queue to empty, and the oracle."""
+"""Runs one scenario: load, faults, recovery, a timeout for the queue to drain, and the oracle."""
 
 import random
 import statistics

@@ -1,4 +1,4 @@
-"""What can be done to a whole PostgreSQL server: freeze it, cut its power, fill its disk, promote another."""
+"""Faults for a whole PostgreSQL server: freeze it, cut its power, fill its disk, promote a standby."""
 
 import contextlib
 import os

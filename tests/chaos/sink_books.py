@@ -1,4 +1,4 @@
-"""What the sink has come to have, beside what the totals say: to the last digit, and nothing waits."""
+"""Compares the sink's lines with the totals: equal to the last digit, and no line is pending."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How a scenario lets a fault meet the calls to SQS, and what each process must say of it on /readyz."""
+"""Injects faults into the calls to SQS, and checks the report of each process on /readyz."""
 
 import contextlib
 from collections import Counter

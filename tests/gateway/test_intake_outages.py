@@ -223,7 +223,7 @@ def test_a_queue_that_hangs_is_waited_for_no_longer_than_it_may_take(
         answered.set()
 
     assert word.why is Why.UNAVAILABLE
-    assert "may be on it all the same" in word.detail
+    assert "may be on it nevertheless" in word.detail
 
 
 # ── who is at fault ───────────────────────────────────────────────────────────────────────────────────

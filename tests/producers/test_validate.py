@@ -45,8 +45,8 @@ def test_without_a_database_the_form_is_judged(monkeypatch: pytest.MonkeyPatch) 
         '  payload     {"total": 1.50}',
         '  context     {"host": "a"}',
         "line 3: envelope_invalid",
-        "  tenant_id: no value at /client_id, where the mapping of the queue expects one, and none",
-        "  beside the body",
+        "  tenant_id: no value at /client_id, where the mapping of the queue expects one,",
+        "  and none beside the body",
         "  event_type  order.created",
         "2 message(s), 1 good, 1 bad; by their form alone, since DATABASE_URL is not set",
     ]

@@ -1,4 +1,4 @@
-"""How calls over gRPC end where the other side may have gone already: quietly, as any client can do that."""
+"""Ends gRPC calls whose client may have disconnected, without log entries that any client could cause."""
 
 import asyncio
 from typing import Any, NoReturn, TypeAlias
@@ -11,18 +11,18 @@ _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 async def abort(
     context: _Context, code: grpc.StatusCode, words: str, metadata: tuple[tuple[str, str | bytes], ...] = ()
 ) -> NoReturn:
-    """End a call with this status; where its client has gone in the meantime, quietly."""
+    """End a call with this status; silently if its client has disconnected meanwhile."""
     try:
         await context.abort(code, words, metadata)
     except grpc.aio.AbortError:
         raise
     except grpc.aio.BaseError:
-        # gRPC would log each with a traceback, as often as a client likes.
+        # gRPC would log a traceback for each, as often as a client likes.
         raise asyncio.CancelledError from None
 
 
 def client_is_gone(error: BaseException) -> bool:
-    """Say whether this is what gRPC raises when the other side has ended a call, or broken its rules."""
+    """Tell whether gRPC raises this when a client ends a call or violates the protocol."""
     if isinstance(error, BaseExceptionGroup):
         return all(client_is_gone(one) for one in error.exceptions)
     return isinstance(error, grpc.aio.BaseError | asyncio.CancelledError)

@@ -1,9 +1,9 @@
-"""The front of the gRPC gateway: takes connections, and hands their bytes on to a socket of gRPC's own.
+"""Accepts the connections of the gRPC gateway, and forwards their bytes to gRPC's own socket.
 
-client ─▶ [a place; until a key is shown: a meter] ─▶ socket in a directory of ours ─▶ gRPC
+client ─▶ [a place; without a key: a rate limit] ─▶ Unix socket in a private directory ─▶ gRPC
 
-gRPC shows its connections to nobody: by itself it lets the first who came keep all places, and takes as many
-calls of those who have no key as they like to make.
+gRPC gives no access to its connections. By itself it lets the first clients keep all places, and does not
+limit the calls of clients without a key.
 """
 
 import asyncio
@@ -30,24 +30,24 @@ from producers.gateway.shares import Shares, holder_of
 FILES_PER_CONNECTION = 3
 
 EARLY_BYTES_MAX = 64 * 1024 * 1024
-"""Bytes that wait for their turn."""
+"""Bytes in memory of all connections that wait for their turn."""
 
 _EARLY_OF_ONE = 64 * 1024
-"""More of one connection is not read. Less is, so that its end is seen."""
+"""Bytes of one connection that are read ahead. Reading goes on until then, so that a disconnect is seen."""
 
 _FRAMES_PER_CONNECTION = 3
-"""What a connection costs beside its frames."""
+"""The cost of a new connection, in frames."""
 
 _BYTES_PER_FRAME = 4096
-"""A frame counts once more for each so many bytes."""
+"""So many bytes cost as much as one more frame."""
 
 _BACKLOG = 4096
 
 
 class Front:
-    """Takes connections on HOST:PORT; `connections_max` at once. All on one event loop.
+    """Accepts connections on HOST:PORT, at most `connections_max` at once. Used on one event loop.
 
-    Who calls is `pipe_of` what gRPC names as the peer of a call.
+    `pipe_of` finds the connection of a call by the peer that gRPC names.
     """
 
     def __init__(self, host: str, port: int, connections_max: int, silent_s: float) -> None:
@@ -65,36 +65,36 @@ class Front:
 
     @property
     def behind(self) -> str:
-        """Where gRPC is to listen."""
-        return f"{self._folder.name}/door"
+        """The path of the Unix socket on which gRPC listens."""
+        return f"{self._folder.name}/grpc"
 
     async def start(self) -> None:
-        """Begin to take connections."""
+        """Start accepting connections."""
         loop = asyncio.get_running_loop()
         self._of_all = Budget(FRAMES_OF_ALL_PER_S, FRAMES_OF_ALL_PER_S, loop.time)
         self._server = await loop.create_server(lambda: Pipe(self), sock=self._listener, backlog=_BACKLOG)
 
     def stop(self) -> None:
-        """Take no further connection; those that are here stay."""
+        """Accept no further connection; open connections stay."""
         if self._server is not None:
             self._server.close()
 
     async def close(self) -> None:
-        """End whatever is left."""
+        """Close all connections and remove the directory."""
         self._listener.close()
         while self._open:
             for pipe in self._open:
                 pipe.shut()
-            # Until each has been told of its end.
+            # Each connection's `connection_lost` runs in the next rounds of the loop.
             await asyncio.sleep(0)
         self._folder.cleanup()
 
     def pipe_of(self, peer: str) -> "Pipe | None":
-        """Give the connection of a call; None: it is gone."""
+        """Return the connection of a call; None: it is closed."""
         return self._pipes.get(peer.rpartition("/")[2])
 
     def meter_of(self, holder: Hashable) -> "FrameMeter":
-        """Give the meter of an address; who has been quiet for long has a new one."""
+        """Return the rate limit of an address; a new one after a long idle time."""
         meter = self._meters.get(holder)
         if meter is None:
             loop = asyncio.get_running_loop()
@@ -104,14 +104,14 @@ class Front:
         return meter
 
     def reach(self, pipe: "Pipe") -> socket.socket:
-        """Connect to gRPC, under a name by which it will name the peer."""
+        """Connect to gRPC from a socket whose name gRPC will report as the peer."""
         pipe.name = str(next(self._numbers))
         name = f"{self._folder.name}/{pipe.name}"
         inside = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             inside.setblocking(False)  # noqa: FBT003 - Python's own
             inside.bind(name)
-            os.unlink(name)  # noqa: PTH108 - the quicker one, for each connection
+            os.unlink(name)  # noqa: PTH108 - faster than pathlib, and called for each connection
             inside.connect(self.behind)
         except OSError:
             inside.close()
@@ -120,21 +120,21 @@ class Front:
         return inside
 
     def opened(self, pipe: "Pipe") -> None:
-        """Know of a connection, until it has ended."""
+        """Register a connection."""
         self._open.add(pipe)
 
     def ended(self, pipe: "Pipe") -> None:
-        """Know of it no more."""
+        """Unregister a closed connection."""
         self._open.discard(pipe)
 
     def forget(self, pipe: "Pipe") -> None:
-        """Let go of a connection that ends."""
+        """Release the name and the place of a connection."""
         self._pipes.pop(pipe.name, None)
         self.places.leave(pipe)
 
 
 class Pipe(asyncio.Protocol):
-    """One connection from outside; the one behind it is an `_Inside`."""
+    """One connection of a client; the matching connection to gRPC is an `_Inside`."""
 
     def __init__(self, front: Front) -> None:
         self._front = front
@@ -151,26 +151,26 @@ class Pipe(asyncio.Protocol):
         self.address: Hashable = None
         self.holder: Hashable = None
         self.is_stranger = True
-        """Whether it has shown no key."""
+        """Whether it has shown no valid key yet."""
         self.name = ""
         self.calls = 0
-        """Calls with a key that are under way."""
+        """Calls with a key that are in progress."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as it is called
-        """Take a place, or end."""
+        """Take a place, or close the connection."""
         self._outside = transport
         self._front.opened(self)
         peer = transport.get_extra_info("peername")
         self.address = holder_of(peer[0] if peer else "")
         if self._front.places.enter(self):
-            # Who connects and says nothing costs gRPC nothing.
+            # A silent connection is not forwarded to gRPC, and is closed after a timeout.
             self._silent = self._loop.call_later(self._front.silent_s, self.shut)
         else:
-            # Not in here: uvloop is not done with making it.
+            # Not directly: uvloop is still setting the connection up.
             self._loop.call_soon(transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Hand on what came; of a stranger when its address has its turn."""
+        """Forward data; without a key only when the rate limit of the address allows it."""
         if self.holder is None:
             return
         self._front.places.heard(self)
@@ -196,7 +196,7 @@ class Pipe(asyncio.Protocol):
         self._flow()
 
     def turn(self) -> float:
-        """Hand some frames on, and say what they cost."""
+        """Forward some frames, and return their cost."""
         frames, size_bytes = self._frames.some(self._early, self._first or FRAMES_IN_TURN)
         self._first = max(0, self._first - frames)
         cost = frames + size_bytes / _BYTES_PER_FRAME
@@ -217,7 +217,7 @@ class Pipe(asyncio.Protocol):
         return data
 
     def known(self, tenant: Hashable) -> None:
-        """Note that it has shown a key of this tenant: it waits for no turn, and what it paid comes back."""
+        """Note a valid key of this tenant: the rate limit no longer applies, and its tokens are returned."""
         if not self.is_stranger or self.holder is None or not self._front.places.know(self, tenant):
             return
         if self.inside is not None and self._early:
@@ -228,7 +228,7 @@ class Pipe(asyncio.Protocol):
         meter.give_back(self._paid)
 
     def full(self, *, full: bool) -> None:
-        """Read no further while gRPC takes no more."""
+        """Pause reading while gRPC's buffer is full."""
         self._full = full
         self._flow()
 
@@ -251,7 +251,7 @@ class Pipe(asyncio.Protocol):
             self.shut()
             return
         if self.holder is None:
-            # It has ended meanwhile.
+            # The client has disconnected meanwhile.
             inside.abort()
             return
         self.inside = inside
@@ -259,28 +259,28 @@ class Pipe(asyncio.Protocol):
         self._ask()
 
     def write(self, data: bytes) -> None:
-        """Hand out what gRPC says."""
+        """Send gRPC's data to the client."""
         if self._outside is not None:
             self._outside.write(data)
 
     def pause_writing(self) -> None:
-        """Let gRPC wait for a client that does not read."""
+        """Pause gRPC while the client does not read."""
         if self.inside is not None:
             self.inside.pause_reading()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Resume gRPC."""
         if self.inside is not None:
             self.inside.resume_reading()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whichever way
-        """End inside what ended outside."""
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - any cause
+        """Close the connection to gRPC as well."""
         self._outside = None
         self.shut()
         self._front.ended(self)
 
     def shut(self) -> None:
-        """End it at once."""
+        """Close both connections at once."""
         if self._silent is not None:
             self._silent.cancel()
             self._silent = None
@@ -292,7 +292,7 @@ class Pipe(asyncio.Protocol):
                 transport.abort()
 
     def end(self) -> None:
-        """End it as gRPC ended it: what it said last goes out."""
+        """Close the client's connection after gRPC closed its own, once pending data is sent."""
         self.inside = None
         if self._outside is not None:
             self._outside.close()
@@ -303,9 +303,9 @@ class _Inside(asyncio.Protocol):
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
-        self.data_received = pipe.write  # type: ignore[method-assign]  # one call less for each piece
+        self.data_received = pipe.write  # type: ignore[method-assign]  # saves one call for each piece
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whichever way
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - any cause
         self._pipe.end()
 
     def pause_writing(self) -> None:
@@ -316,9 +316,9 @@ class _Inside(asyncio.Protocol):
 
 
 def _folder() -> "tempfile.TemporaryDirectory[str]":
-    """Make a directory that nobody else can enter."""
-    # A container whose disk is read-only has this one.
-    for place in (None, "/dev/shm"):  # noqa: S108 - one of ours in it, of mode 0700
+    """Make a directory of mode 0700."""
+    # /dev/shm is writable even in a container with a read-only file system.
+    for place in (None, "/dev/shm"):  # noqa: S108 - a fresh directory of mode 0700 in it
         with suppress(OSError):
             return tempfile.TemporaryDirectory(prefix="gateway-grpc-", dir=place, ignore_cleanup_errors=True)
     raise SettingsError(

@@ -1,6 +1,6 @@
-"""Between what travels over gRPC and what goes through the intake: events to items, words to results.
+"""Converts gRPC requests to items of the intake, and the intake's results to gRPC replies.
 
-IngestRequest ─▶ Item │ Refusal (its own fields say that it can't be one)
+IngestRequest ─▶ Item │ Refusal (its fields contradict each other)
 Taken │ Refusal ─▶ Result, or status and trailing metadata
 """
 
@@ -19,7 +19,7 @@ STATUS = {
     Why.MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
     Why.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     Why.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
-    # As gRPC itself says of a message that is too large; without a moment to come again.
+    # The status that gRPC itself gives for a message that is too large. It has no retry delay.
     Why.TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Why.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Why.OVER_QUOTA: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -28,10 +28,10 @@ STATUS = {
 
 DETAIL_LENGTH_MAX, STATUS_LENGTH_MAX = 1000, 300
 REFUSAL_BYTES_MAX = 3000
-"""A client takes 8 KiB of metadata, and what is binary grows by a third in it."""
+"""A client accepts 8 KiB of metadata, and binary values grow by a third in it."""
 
 RESULTS_BYTES_MAX = 2 * 1024 * 1024
-"""A client takes 4 MiB unless it says otherwise. From here on refusals say no more than the most needful."""
+"""A client accepts replies of 4 MiB by default. Beyond this size refusals are shortened."""
 
 _RESERVED = frozenset(
     (
@@ -43,9 +43,9 @@ _RESERVED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One event as it was read: an item to take, or why it can't be one.
+    """One parsed event: an item, or a refusal.
 
-    `by_field` says that it came field by field, so that pointers must name those fields.
+    `by_field`: the event came in fields of the request, so that pointers must name those fields.
     """
 
     item: Item | Refusal
@@ -53,7 +53,7 @@ class Read:
 
 
 def read_event(request: pb.IngestRequest, idempotency_key: str | None) -> Read:
-    """Make an item of one IngestRequest."""
+    """Convert one IngestRequest to an item."""
     key = request.idempotency_key or idempotency_key
     match request.WhichOneof("item"):
         case "event":
@@ -68,13 +68,13 @@ def read_event(request: pb.IngestRequest, idempotency_key: str | None) -> Read:
 
 
 def unreadable(kind: type[Message]) -> Refusal:
-    """Say that bytes are no such message."""
+    """Make the refusal of bytes that are not such a message."""
     name = kind.DESCRIPTOR.file.name.rpartition("/")[2]
-    return Refusal(Why.MALFORMED, f"the bytes are no {kind.DESCRIPTOR.name}; compare it with {name}")
+    return Refusal(Why.MALFORMED, f"the bytes are not a valid {kind.DESCRIPTOR.name}; compare it with {name}")
 
 
 def too_many_items(number: int, items_max: int) -> Refusal | None:
-    """Say so, if these are more than one message may have."""
+    """Return a refusal if one message has more items than the limit."""
     if number <= items_max:
         return None
     words = f"{number} events in one message; at most {items_max} are taken (GATEWAY_ITEMS_MAX)"
@@ -89,7 +89,7 @@ def _of_event(event: pb.Event) -> Item | Refusal:
             payload = event.payload_json_bytes
         case _:
             return invalid("/payload", "missing", "expected the payload as JSON in payload_json")
-    # An empty tenant_id is the key's.
+    # An empty tenant_id means the key's tenant.
     named = {"tenant_id": event.tenant_id, "event_type": event.event_type}
     if event.id:
         named["message_id"] = event.id
@@ -110,7 +110,7 @@ def _of_event(event: pb.Event) -> Item | Refusal:
 def _occurred_at(event: pb.Event) -> str | None:
     match event.WhichOneof("occurred"):
         case "occurred_at":
-            # Text, not a datetime: a timestamp has digits that Python's does not.
+            # Written as text: a protobuf timestamp has nanoseconds, Python's datetime has microseconds.
             return event.occurred_at.ToJsonString()
         case "occurred_at_text":
             return event.occurred_at_text
@@ -129,7 +129,7 @@ def _extensions(event: pb.Event) -> dict[str, str] | Refusal:
 
 
 def invalid(where: str, rule: str, message: str) -> Refusal:
-    """Say what is wrong at a place of an event."""
+    """Make the refusal of an event with a fault at one pointer."""
     return Refusal(
         Why.INVALID,
         f"{where[1:]}: {message}",
@@ -141,7 +141,7 @@ def invalid(where: str, rule: str, message: str) -> Refusal:
 
 
 class Results:
-    """Makes the results of one reply, and keeps it within what a client takes."""
+    """Makes the results of one reply, within the size that a client accepts."""
 
     def __init__(self) -> None:
         self.size_bytes = 0
@@ -157,22 +157,22 @@ class Results:
         return result
 
     def of_all(self, words: Iterable[Word], reads: Iterable[Read]) -> list[pb.Result]:
-        """Make the results of several, in order."""
+        """Make the results of several events, in order."""
         return [self.of(word, read) for word, read in zip(words, reads, strict=True)]
 
 
 def status_words(word: Refusal) -> str:
-    """Give the words of a status, which travel in a header."""
+    """Return the message of a status, which is sent in a header."""
     return _cut(word.detail, STATUS_LENGTH_MAX)
 
 
 def taken(word: Taken) -> pb.Taken:
-    """Say that an event was taken."""
+    """Make the result of an accepted event."""
     return pb.Taken(message_id=word.message_id, delivery_id=word.delivery_id, made_id=word.made_id)
 
 
 def refusal(word: Refusal, *, by_field: bool, size_bytes_max: int = REFUSAL_BYTES_MAX) -> pb.Refusal:
-    """Say why an event was not taken; faults that would make it larger than so many bytes are left out."""
+    """Make the result of a refused event; faults beyond the size in bytes are left out."""
     said = pb.Refusal(
         code=f"CODE_{word.why.name}",
         detail=_cut(word.detail, min(DETAIL_LENGTH_MAX, max(100, size_bytes_max))),
@@ -191,7 +191,7 @@ def refusal(word: Refusal, *, by_field: bool, size_bytes_max: int = REFUSAL_BYTE
 
 
 def trailing(word: Refusal, *, by_field: bool = False) -> tuple[tuple[str, str | bytes], ...]:
-    """Give the trailing metadata of a call that ends with this refusal."""
+    """Return the trailing metadata of a call that ends with this refusal."""
     metadata: list[tuple[str, str | bytes]] = [
         ("refusal-code", word.why.word),
         ("ingest-refusal-bin", refusal(word, by_field=by_field).SerializeToString()),
@@ -208,7 +208,7 @@ _FIELD_ERROR = ("pointer", "rule", "message")
 
 
 def _cut(text: str, length_max: int) -> str:
-    # A protobuf string takes no half of a surrogate pair, which an error message may quote, and no terminal
-    # obeys what the words quote.
+    # Escaped, as an error message may quote half of a surrogate pair, which a protobuf string can't hold, or
+    # control characters, which a terminal would obey.
     whole = escaped(text)
     return whole if len(whole) <= length_max else whole[: length_max - 1] + "…"

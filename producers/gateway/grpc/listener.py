@@ -1,4 +1,4 @@
-"""The gRPC server of the gateway: the service behind a port, with health, reflection, bounds and an end."""
+"""The gRPC server of the gateway: the service on a port, with health, reflection, limits and shutdown."""
 
 import asyncio
 
@@ -14,18 +14,18 @@ from producers.gateway.items import Intake, Keys
 
 HEALTH_EVERY_S, HEALTH_TIMEOUT_S = 1.0, 5.0
 CONNECTIONS_MAX = 1000
-"""Connections without a setting; each may have many calls."""
+"""The default number of connections; each may have many calls."""
 
 LAST_WORDS_S = 0.5
-"""How long the status of the last call may take to leave once its handler is done."""
+"""The time to send the status of the last call after its handler has returned."""
 
 _MINUTE_MS = 60_000
 
 
 class GrpcListener:
-    """A server on HOST:PORT; port 0 takes any free one. All of it on one event loop.
+    """A server on HOST:PORT; port 0 takes any free one. Used on one event loop.
 
-    Health is SERVING while the intake and the keys are ready; `trouble` says in words why it is not. With
+    Health is SERVING while the intake and the keys are ready; `trouble` describes why it is not. With
     `serves_usage` it serves UsageService, too.
     """
 
@@ -47,7 +47,7 @@ class GrpcListener:
         self.service = IngestService(intake, keys, bounds, self.front)
         self._names = [SERVICE, USAGE_SERVICE] if serves_usage else [SERVICE]
         self._open = OpenCalls(self.front, self._names)
-        # We count by tenant and address; this bound asks for neither, and lies above.
+        # The service limits calls by tenant and address; this limit is above those.
         self._server = grpc.aio.server(options=_options(bounds), maximum_concurrent_rpcs=_calls_max(bounds))
         usage = (self.service.usage_handler(),) if serves_usage else ()
         self._server.add_generic_rpc_handlers((self.service.handler(), *usage, self._open))
@@ -55,7 +55,7 @@ class GrpcListener:
         self.trouble = "starting"
 
     async def start(self) -> None:
-        """Begin to answer."""
+        """Start serving."""
         await self._tell("starting")
         await self._server.start()
         await self.front.start()
@@ -63,16 +63,16 @@ class GrpcListener:
         watch(self._looking)
 
     async def stop(self, grace_s: float) -> None:
-        """Take no further call, let those that are here have their word within so many seconds, and end."""
+        """Refuse new calls, let current calls finish within so many seconds, and stop."""
         self.trouble = "stopping"
         self._looking.cancel()
-        # Whatever it ended by: a task that has died is told of elsewhere.
+        # Any exception is ignored here: the death of a task is reported elsewhere.
         await asyncio.wait([self._looking])
         self.front.stop()
         await self._open.health.enter_graceful_shutdown()
         closing = asyncio.create_task(self._server.stop(grace_s))
         await self.service.stop(grace_s)
-        # Who watches our health would else hold us for all of the grace.
+        # A client that watches health would otherwise hold the server for the whole grace period.
         await self._server.stop(LAST_WORDS_S)
         await closing
         await self.front.close()
@@ -105,18 +105,18 @@ def _calls_max(bounds: Bounds) -> int:
 def _options(bounds: Bounds) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", bounds.message_bytes_max),
-        # Whoever has too many calls is to be told so by us. A client of gRPC loses calls where it comes to
-        # the first of these, and beyond the others (1,000 by themselves) gRPC cancels calls, whose ever.
+        # The service refuses excess calls with a clear status before these limits are reached: at the first
+        # one a gRPC client loses calls, and beyond the others (1,000 by default) gRPC cancels any calls.
         ("grpc.max_concurrent_streams", _calls_max(bounds)),
         ("grpc.server.max_pending_requests", _calls_max(bounds)),
         ("grpc.server.max_pending_requests_hard_limit", _calls_max(bounds)),
         ("grpc.server_handshake_timeout_ms", int(bounds.read_timeout_s * 1000)),
-        # Who vanished without a word is found out, and holds its place no longer.
+        # Keepalive pings detect clients that vanished, and free their places.
         ("grpc.keepalive_time_ms", _MINUTE_MS),
         ("grpc.keepalive_timeout_ms", _MINUTE_MS // 3),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _MINUTE_MS // 6),
-        # Else gRPC takes in megabytes more on a fast line, of a stream that we have stopped to read.
+        # Otherwise gRPC buffers megabytes of a stream that is paused, on a fast connection.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.max_connection_idle_ms", 10 * _MINUTE_MS),
     ]

@@ -1,6 +1,6 @@
-"""What needs no key over gRPC: health, reflection, and the answer to methods that there are not.
+"""gRPC methods without a key: health, reflection, and the answer to unknown methods.
 
-Nothing here takes a place of what has a key: these calls have places of their own, shared by address.
+These calls have places of their own, shared by address. They take no place from calls with a key.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from producers.gateway.shares import Shares
 
 CALLS_MAX, WATCHES_MAX = 1000, 100
 CALL_S, WATCH_S = 5.0, 3600.0
-"""How long such a call may take, and after how long who watches has to ask again."""
+"""The timeout of such a call, and the time after which a health watch ends."""
 
 _HEALTH = str(DESCRIPTOR.services_by_name["Health"].full_name)
 
@@ -30,7 +30,7 @@ _Request = TypeVar("_Request", bound=Message)
 
 
 class OpenCalls(grpc.GenericRpcHandler):
-    """Serves health, reflection of `names` and whatever no other handler has; the last one to be asked."""
+    """Serves health, reflection of `names`, and all methods that no other handler has. Registered last."""
 
     def __init__(self, front: Front, names: Iterable[str]) -> None:
         self._front = front
@@ -45,7 +45,7 @@ class OpenCalls(grpc.GenericRpcHandler):
         self._unknown = self._handler(_not_there, calls, CALL_S)
 
     def service(self, handler_call_details: Any) -> "grpc.RpcMethodHandler[Any, Any]":  # noqa: ANN401 - untyped
-        """Give the method of a path."""
+        """Return the method of a path."""
         return self._methods.get(handler_call_details.method, self._unknown)
 
     def _handler(
@@ -55,7 +55,7 @@ class OpenCalls(grpc.GenericRpcHandler):
             async with self._place(context, places, most_s):
                 await answer(context)
 
-        # Bytes, and messages one by one: so that what is none is refused in words, and none that never ends.
+        # Raw bytes, read one message at a time: malformed messages get a clear error, and endless ones end.
         return grpc.stream_stream_rpc_method_handler(serve, None, lambda message: message.SerializeToString())
 
     @asynccontextmanager
@@ -109,4 +109,4 @@ async def _parsed(kind: type[_Request], data: bytes, context: _Context) -> _Requ
 
 
 async def _not_there(context: _Context) -> NoReturn:
-    await abort(context, grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
+    await abort(context, grpc.StatusCode.UNIMPLEMENTED, "unknown method")

@@ -1,4 +1,4 @@
-"""What connections of the gRPC gateway may have: places, and without a key so many frames in a second."""
+"""The limits of gRPC connections: places, and without a key a rate of frames per second."""
 
 import asyncio
 from collections import OrderedDict
@@ -12,42 +12,42 @@ if TYPE_CHECKING:
     from producers.gateway.grpc.front import Pipe
 
 FIRST_FRAMES, FIRST_FRAMES_PER_S = 20, 3000
-"""So many frames of a connection are its first, of HTTP/2; some six make a first call.
+"""The first HTTP/2 frames of a connection (a first call has about six), and their rate limit.
 
-Of these so many come in a second, and as many at once, from one address without a key.
+The rate and the burst apply to one address without a key.
 """
 
 FRAMES_PER_S, FRAMES_AT_ONCE, FRAMES_IN_TURN = 100, 200, 20
-"""Those of connections that have sent more, and shown no key."""
+"""The rate of connections that have sent more frames without a key."""
 
 FRAMES_OF_ALL_PER_S = 3000
-"""Those of all addresses together, so that many addresses stop none that has shown a key."""
+"""The rate of all addresses together, so that many addresses can't starve clients with a key."""
 
 _EVERY_S = 0.01
-"""How often is looked whether somebody may go on."""
+"""The period in which waiting connections are checked."""
 
 _PREFACE_BYTES, _HEAD_BYTES = 24, 9
 
 
 class Places:
-    """Places of connections, shared among tenants, and among addresses for those that have shown no key."""
+    """Places of connections, shared among tenants, and among addresses for connections without a key."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self._shares = Shares(total)
-        # Of each holder the longest silent first. Addresses are evicted before tenants.
+        # Each holder's longest idle connection comes first. Addresses are evicted before tenants.
         self._strangers: dict[Hashable, OrderedDict[Pipe, None]] = {}
         self._known: dict[Hashable, OrderedDict[Pipe, None]] = {}
 
     @property
     def taken(self) -> int:
-        """Say how many there are."""
+        """Return the number of connections."""
         return self._shares.taken
 
     def enter(self, pipe: "Pipe") -> bool:
-        """Give a newcomer a place; if need be that of the longest silent of whoever has most.
+        """Give a new connection a place; if necessary, evict the longest idle one of the largest holder.
 
-        Those without a key go first, those with a call under way never. False: there is none.
+        Connections without a key are evicted first, those with a running call never. False: no place.
         """
         while not self._shares.take(("address", pipe.address)):
             if not self._evict():
@@ -57,7 +57,7 @@ class Places:
         return True
 
     def know(self, pipe: "Pipe", tenant: Hashable) -> bool:
-        """Let it count for the tenant from now on; False: the tenant has its share."""
+        """Move its place to the tenant; False: the tenant has its full share."""
         holder = ("tenant", tenant)
         if pipe.holder == holder:
             return True
@@ -69,12 +69,12 @@ class Places:
         return True
 
     def heard(self, pipe: "Pipe") -> None:
-        """Note that it is not silent."""
+        """Note that it is not idle."""
         of = self._strangers if pipe.is_stranger else self._known
         of[pipe.holder].move_to_end(pipe)
 
     def leave(self, pipe: "Pipe") -> None:
-        """Give its place back."""
+        """Free its place."""
         if pipe.holder is None:
             return
         of = self._strangers if pipe.is_stranger else self._known
@@ -96,14 +96,14 @@ class Places:
 
 
 class Budget:
-    """So many frames in a second, and what has gathered while none came."""
+    """A token bucket of frames: a rate per second, and a burst."""
 
     def __init__(self, per_s: float, at_once: float, clock: Callable[[], float]) -> None:
         self._per_s, self._at_once, self._clock = per_s, at_once, clock
         self._left, self._at = at_once, clock()
 
     def left(self, taken: float = 0.0) -> float:
-        """Take so much, and say what is left: less than nothing where more was taken than there was."""
+        """Take an amount, and return the rest; below 0 if more was taken than there was."""
         now = self._clock()
         self._left = min(self._at_once, self._left + (now - self._at) * self._per_s) - taken
         self._at = now
@@ -111,16 +111,16 @@ class Budget:
 
 
 class Stage(IntEnum):
-    """How far a connection without a key has come; those that have come in are to get through first."""
+    """The stage of a connection without a key. Forwarded connections go before new ones."""
 
     IN = 0
     NEW = 1
     SUSPECT = 2
-    """It has sent its first frames."""
+    """It has sent more than its first frames."""
 
 
 class FrameMeter:
-    """Lets frames of those in that have one address and no key: within budgets, first come first served."""
+    """The rate limit of the connections of one address without a key: first come, first served."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, of_all: Budget) -> None:
         self._loop = loop
@@ -138,21 +138,21 @@ class FrameMeter:
 
     @property
     def idle(self) -> bool:
-        """Whether it is as a new one."""
+        """Whether its state equals that of a new one."""
         return self._timer is None and self._of_a_minute.left() >= FIRST_FRAMES_PER_S
 
     def ask(self, pipe: "Pipe", stage: Stage) -> None:
-        """Call `turn` of this connection when it may go on, which gives what it took."""
+        """Call `turn` of this connection when the rate allows it; `turn` returns the cost."""
         self._waiting[stage][pipe] = None
         self._go()
 
     def leave(self, pipe: "Pipe") -> None:
-        """Forget that it waits."""
+        """Remove it from the waiting connections."""
         for waiting in self._waiting.values():
             waiting.pop(pipe, None)
 
     def give_back(self, frames: float) -> None:
-        """Give back what one has taken that has shown a key since."""
+        """Return the tokens of a connection that has shown a key since."""
         self._pay(Stage.NEW, -frames)
         self._go()
 
@@ -161,7 +161,7 @@ class FrameMeter:
             budget.left(frames)
 
     def _next(self) -> Stage | None:
-        # Half of what there is for all is kept for first frames of who has taken few within a minute.
+        # Half of the common budget is kept for first frames of addresses that took few within a minute.
         quiet = max(0.0, self._of_a_minute.left()) / FIRST_FRAMES_PER_S
         kept, of_all = FRAMES_OF_ALL_PER_S / 2, self._of_all.left()
         for stage, waiting in self._waiting.items():
@@ -174,7 +174,7 @@ class FrameMeter:
             return
         self._going = True
         while (stage := self._next()) is not None:
-            # Which may ask again.
+            # `turn` may call `ask` again.
             self._pay(stage, self._waiting[stage].popitem(last=False)[0].turn())
         self._going = False
         if self._timer is None and any(self._waiting.values()):
@@ -186,14 +186,14 @@ class FrameMeter:
 
 
 class Frames:
-    """Counts the frames of HTTP/2 in what comes, however it is cut."""
+    """Counts HTTP/2 frames in received data, however it is split."""
 
     def __init__(self) -> None:
-        # How many bytes until the next head of a frame, and what has come of one.
+        # The bytes until the next frame header, and the part of a header that was received.
         self._skip, self._head = _PREFACE_BYTES, b""
 
     def some(self, data: bytearray, most: int) -> tuple[int, int]:
-        """Find so many frames at the most; gives their number, and how many bytes they have in this."""
+        """Find at most so many frames; return their number, and their bytes in this data."""
         found = place = 0
         while True:
             step = min(self._skip, len(data) - place)

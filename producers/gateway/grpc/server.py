@@ -1,4 +1,4 @@
-"""Runs the gRPC gateway: the intake and the keys behind it, probes beside it, and an orderly end."""
+"""Runs the gRPC gateway: intake, keys, probes, and an orderly shutdown."""
 
 import asyncio
 import logging
@@ -22,13 +22,13 @@ from producers.gateway.open_files import connections_within
 from producers.gateway.opening import open_intake, open_keys
 
 CLOSING_S = 1.0
-"""What is kept of STOP_TIMEOUT_S for whatever has to be closed behind it."""
+"""The part of STOP_TIMEOUT_S that is kept for closing the intake and the keys."""
 
 log = structlog.get_logger(__name__)
 
 
 def run(settings: GatewaySettings) -> None:
-    """Run the gateway of these settings until it is told to stop. Raises SettingsError."""
+    """Run the gateway until a stop signal. Raises SettingsError."""
     quieten_grpc()
     with (
         exit_on_thread_death(settings.stop_timeout_s),
@@ -50,7 +50,7 @@ async def _run(settings: GatewaySettings) -> None:
         connections_max=max(1, found),
         serves_usage=settings.gateway_compat == "usage-service",
     )
-    # By the time that anything may have to wait, a port that is taken has been told.
+    # The port is opened first: a port in use is reported before anything has to wait.
     probes = Probes(
         settings.http_host,
         settings.gateway_probes_port,
@@ -82,12 +82,12 @@ async def _run(settings: GatewaySettings) -> None:
 
 
 def quieten_grpc() -> None:
-    """Let gRPC tell what kind of error a call ended by, and nothing of what was sent.
+    """Reduce gRPC's log records to the kind of error.
 
-    It quotes metadata, keys among them, and prints tracebacks of what any client can do.
+    gRPC quotes metadata, including keys, and prints tracebacks for errors that any client can cause.
     """
     logging.getLogger("grpc._cython.cygrpc").addFilter(_by_kind)
-    # In the few places where it prints a traceback it has logged it before.
+    # Where gRPC prints a traceback, it has logged the error before.
     cygrpc.traceback = SimpleNamespace(
         print_exc=lambda: None, format_exception=lambda error: [type(error).__name__]
     )
@@ -104,7 +104,7 @@ def _by_kind(record: logging.LogRecord) -> bool:
 
 
 def bounds_of(settings: GatewaySettings) -> Bounds:
-    """Give the bounds as the settings have them."""
+    """Return the configured limits."""
     return Bounds(
         message_bytes_max=settings.gateway_body_bytes_max,
         items_max=settings.gateway_items_max,
@@ -115,7 +115,7 @@ def bounds_of(settings: GatewaySettings) -> Bounds:
 
 @asynccontextmanager
 async def _signals() -> AsyncIterator[asyncio.Event]:
-    """Tell of the first SIGTERM or SIGINT; end at the second, where everything stands."""
+    """Set the event at the first SIGTERM or SIGINT; end the process at once at the second."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
 
     def stop(number: int) -> None:

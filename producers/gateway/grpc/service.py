@@ -1,6 +1,6 @@
-"""The methods of the gRPC gateway: calls in, words out; all meaning is in the intake behind them.
+"""The methods of the gRPC gateway. The intake behind them decides on each event.
 
-call ─▶ who calls? ─▶ in debt? ─▶ a place of the tenant's share ─▶ read ─▶ Intake.take ─▶ reply, or status
+call ─▶ API key ─▶ in debt? ─▶ a place in the tenant's share ─▶ read ─▶ Intake.take ─▶ reply, or status
 """
 
 import asyncio
@@ -42,7 +42,7 @@ from producers.protos import usage_pb2 as usage_pb
 SERVICE = str(pb.DESCRIPTOR.services_by_name["Ingest"].full_name)
 
 UPLOAD_ITEMS_MAX, UPLOAD_BYTES_MAX = 10_000, 2 * 1024 * 1024
-"""Where the reply to a stream that is answered once comes early: a client takes 4 MiB."""
+"""Results after which IngestUpload replies early: a client accepts 4 MiB."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +51,7 @@ KEY_LENGTH_MAX = 256
 _ONCE = frozenset(("authorization", "x-api-key", "idempotency-key", "traceparent"))
 
 MESSAGES_HELD_MAX = 64
-"""So many unary messages of the largest size may be held at once; of the ordinary size that is any number."""
+"""The memory for unary messages, in messages of the largest size; ordinary messages never reach it."""
 
 _STOPPING = Refusal(
     Why.UNAVAILABLE,
@@ -64,7 +64,7 @@ _Request = TypeVar("_Request", pb.IngestRequest, pb.IngestBatchRequest)
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What is taken: bytes of a message, events of a batch, calls at once, seconds to send a message."""
+    """Limits: bytes of a message, events of a batch, concurrent calls, seconds to send a message."""
 
     message_bytes_max: int
     items_max: int
@@ -74,7 +74,7 @@ class Bounds:
 
 @dataclass(slots=True)
 class _Call:
-    """What the metadata of a call say, who calls, and how much of the tenant's room for messages it holds."""
+    """The metadata of a call, its caller, and the bytes that it holds of the tenant's memory share."""
 
     authorization: str | None
     idempotency_key: str | None
@@ -84,16 +84,16 @@ class _Call:
     held_bytes: int = 0
 
     def key_of(self, place: int) -> str | None:
-        """Give the idempotency key of one event of several."""
+        """Return the idempotency key of one event of several."""
         return None if self.idempotency_key is None else f"{self.idempotency_key}:{place}"
 
 
 class IngestService:
     """Ingest, IngestBatch, IngestStream and IngestUpload.
 
-    Requests come as bytes, so that what is none is refused in our words. The unary methods are served as
-    streams of one message, which is the same on the wire: so a sender that never comes to the end of its
-    message has a time-out, and a place that is counted.
+    Requests are received as bytes, so that malformed ones get our error messages. The unary methods are
+    served as streams of one message, which is the same on the wire: so a sender that never completes its
+    message gets a timeout, and its place is counted.
     """
 
     def __init__(self, intake: Intake, keys: Keys, bounds: Bounds, front: Front) -> None:
@@ -110,7 +110,7 @@ class IngestService:
         metrics.in_flight.set_function(lambda: self.places.taken)
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Give what a server needs to call us."""
+        """Return the handler to register with a server."""
         once, streamed = grpc.stream_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Ingest": once(self.ingest, None, pb.IngestReply.SerializeToString),
@@ -121,7 +121,7 @@ class IngestService:
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     def usage_handler(self) -> grpc.GenericRpcHandler:
-        """Give what a server needs to serve UsageService as well."""
+        """Return the handler that serves UsageService."""
         return UsageHandler(self.consume)
 
     async def ingest(self, _messages: object, context: _Context) -> pb.IngestReply:
@@ -136,7 +136,7 @@ class IngestService:
             return pb.IngestReply(taken=taken(word))
 
     async def ingest_batch(self, _messages: object, context: _Context) -> pb.IngestBatchReply:
-        """Take several events, and give a result for each in order."""
+        """Take several events, and return a result for each, in order."""
         async with self._place("IngestBatch", context) as call:
             reads = await self._read(
                 pb.IngestBatchRequest, lambda request: self._events(request, call), call, context
@@ -146,7 +146,7 @@ class IngestService:
             return await self._intake.finish(call.caller, ITEM * len(reads), reply)
 
     async def ingest_stream(self, _messages: object, context: _Context) -> None:
-        """Take events as they come, and write results as they can."""
+        """Take a stream of events, and stream their results."""
 
         async def answer(answered: Answered) -> None:
             results = Results()
@@ -168,7 +168,7 @@ class IngestService:
                 await _refuse(context, _STOPPING)
 
     async def ingest_upload(self, _messages: object, context: _Context) -> pb.IngestUploadReply:
-        """Take events as they come, and answer once."""
+        """Take a stream of events, and reply once."""
         results, by_place = Results(), dict[int, pb.Result]()
 
         async def answer(answered: Answered) -> None:
@@ -186,7 +186,7 @@ class IngestService:
             return pb.IngestUploadReply(results=in_order, ended_early=stream.ended_early)
 
     async def consume(self, _messages: object, context: _Context) -> usage_pb.ConsumeReply:
-        """Take usage of clients of UsageService, be it one message or a stream, and answer once."""
+        """Take usage from clients of UsageService, one message or a stream, and reply once."""
 
         async def following() -> bytes | None:
             data = await _next(context)
@@ -208,7 +208,7 @@ class IngestService:
             return usage_pb.ConsumeReply(success=True, message=f"{found} taken")
 
     async def stop(self, grace_s: float) -> None:
-        """Let streams come to their end, and wait until no call is left, or so long."""
+        """End the streams, and wait until all calls have ended, or until the timeout."""
         self._stopping = True
         for stream in self._streams:
             stream.end()
@@ -217,7 +217,7 @@ class IngestService:
 
     @asynccontextmanager
     async def _place(self, method: str, context: _Context) -> AsyncIterator[_Call]:
-        """Hold one of the tenant's places for calls; what has no key or finds no place is refused unread."""
+        """Hold one of the tenant's call places; a call without a key or a place is refused unread."""
         status, call, pipe = "UNKNOWN", None, self._front.pipe_of(context.peer())
         try:
             if self._stopping:
@@ -237,10 +237,10 @@ class IngestService:
         except asyncio.CancelledError:
             status = "CANCELLED"
             raise
-        except Exception as error:  # noqa: BLE001 - nothing may reach gRPC, which logs it and tells the caller
+        except Exception as error:  # noqa: BLE001 - gRPC would log the exception and show it to the caller
             status = "CANCELLED" if client_is_gone(error) else "INTERNAL"
             if status == "INTERNAL":
-                # Without its text and its trace, which may have the event in them.
+                # The text and the traceback are not logged, as they may contain the event.
                 log.error("call_failed", method=method, error=_fault(error))  # noqa: TRY400
             await abort(context, grpc.StatusCode.INTERNAL, "a fault of the gateway; send it again")
         finally:
@@ -289,7 +289,7 @@ class IngestService:
         call: _Call,
         context: _Context,
     ) -> T:
-        """Read the one message of a unary call."""
+        """Read the message of a unary call."""
         data = await self._first(call, context)
         try:
             found = await self._do(call.caller, len(data), lambda: read(kind.FromString(data)))
@@ -300,14 +300,14 @@ class IngestService:
         return found
 
     async def _do(self, caller: Caller, weight: int, work: Callable[[], T]) -> T | Refusal:
-        """Do work on a message of so many bytes, which are charged."""
+        """Charge a message of so many bytes, and do work on it."""
         if owing := self._intake.owing(caller):
             return owing
         self._intake.charge(caller, weight)
         return await self._intake.do(caller, weight, work)
 
     async def _first(self, call: _Call, context: _Context) -> bytes:
-        """Give the first message of a call, which has to be there in time."""
+        """Return the first message of a call; refuse the call if it is late."""
         try:
             async with asyncio.timeout(self._bounds.read_timeout_s):
                 data = await _next(context)
@@ -337,10 +337,10 @@ class IngestService:
         )
 
     async def _run(self, call: _Call, stream: EventStream, context: _Context) -> None:
-        """Let the stream come to its end."""
+        """Register a stream, so that a stop can end it."""
         self._streams.add(stream)
         if self._stopping:
-            # It came in just before, and was not among those that the stop has told.
+            # The stop has begun, and did not see this stream.
             stream.end()
         try:
             await stream.run(lambda: _next(context), partial(self._do, call.caller))
@@ -349,7 +349,7 @@ class IngestService:
 
 
 async def _next(context: _Context) -> bytes | None:
-    """Read one message; None at the end. gRPC's iterator would leave a task behind at an early end."""
+    """Read one message; None at the end. gRPC's iterator would leak a task at an early end."""
     data = await context.read()
     return None if data is grpc.aio.EOF else data
 
@@ -360,7 +360,7 @@ async def _refuse(context: _Context, refusal: Refusal, *, by_field: bool = False
 
 
 def _fault(error: BaseException) -> str:
-    """Name the kind of an error and its place in the code; of a group that of its first."""
+    """Name an error's type and place in the code; of a group those of its first error."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     last = traceback.extract_tb(error.__traceback__)[-1:]
@@ -374,7 +374,7 @@ def _call(context: _Context, address: Hashable) -> _Call | Refusal:
             continue
         if name in named and name in _ONCE:
             return Refusal(Why.MALFORMED, f"the metadata {name} is repeated; send it once")
-        # W3C lets tracestate be cut into several.
+        # W3C allows tracestate to be split into several headers.
         named[name] = f"{named[name]},{value}" if name in named else value
     key = named.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= KEY_LENGTH_MAX:

@@ -1,8 +1,8 @@
-"""A stream of events in, a word on each out, and never more than a window of them between.
+"""Handles a stream of events: a result for each, and at most a window of events without one.
 
-read ─▶ [window] ─▶ gathered, some at a time ─▶ Intake.take (several at once) ─▶ answer ─▶ room in the window
+read ─▶ [window] ─▶ batches ─▶ Intake.take (several at once) ─▶ answer ─▶ room in the window
 
-Who does not read the answers gets no room, and is then not read either: that is the flow control.
+Flow control: while a client does not read its results, its window stays full, and its events are not read.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from producers.gateway.shares import Shares
 from producers.protos import ingest_pb2 as pb
 
 WINDOW_ITEMS, WINDOW_BYTES = 256, 4 * 1024 * 1024
-"""What a stream may have without an answer until it is read no further; its last message may go beyond."""
+"""The window: reading pauses when so much has no answer. The last message may exceed it."""
 
 CHUNK_ITEMS = 10
 """SQS takes ten at a time."""
 
 LINGER_S = 0.001
-"""How long an event waits for others of its stream, while some are on their way already."""
+"""How long an event waits for others of its stream, while earlier ones are in progress."""
 
 FULL = Refusal(Why.OVER_QUOTA, "the tenant has too much work in progress; retry later", retry_after_s=1)
 
@@ -35,7 +35,7 @@ Do: TypeAlias = Callable[[int, Callable[[], list[Read]]], Awaitable[list[Read] |
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """One event of a stream, and its place in it."""
+    """One event of a stream, and its sequence number."""
 
     sequence: int
     read: Read
@@ -44,18 +44,18 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The words on some events of a stream, in the order of these events."""
+    """The results of some events of a stream, in the order of these events."""
 
     arrived: list[Arrived]
     words: list[Word]
 
 
 class EventStream:
-    """One call that streams.
+    """One streaming call.
 
-    `check` says, now and again, who calls; `key_of` gives the idempotency key of an event by its place.
-    `answer` hands words back: never twice at once, and not before it returns is there room for more.
-    What it holds is taken from the share that `holder` has of `room`; events beyond that are refused.
+    `check` returns the caller, for each batch anew; `key_of` gives the idempotency key of an event by number.
+    `answer` sends results: one call at a time, and the window gets room only when it returns.
+    Messages in memory count against the share of `holder` in `room`; events beyond the share are refused.
     """
 
     def __init__(
@@ -81,21 +81,21 @@ class EventStream:
         self._linger: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
         self.refusal: Refusal | None = None
-        """Why it was ended before its end, if that is the caller's: no longer known, or not understood."""
+        """Why the stream was ended early by the caller's fault: a revoked key or a malformed message."""
 
     @property
     def ended_early(self) -> bool:
-        """Whether it was ended, so that there may be more that was not read."""
+        """Whether the stream was ended early, so that some messages may be unread."""
         return self._ended.is_set() or self.refusal is not None
 
     def end(self) -> None:
-        """Read no further; what was read is still answered."""
+        """Stop reading; events that were read are still answered."""
         self._ended.set()
 
     async def run(self, next_message: Callable[[], Awaitable[bytes | None]], do: Do) -> None:
-        """Take all that comes until there is None, and return when each that was read is answered.
+        """Take messages until None, and return when every event is answered.
 
-        `do` does work of so many bytes, such as to read a message.
+        `do` does work on so many bytes, such as parsing a message.
         """
         try:
             await self._run(next_message, do)
@@ -112,7 +112,7 @@ class EventStream:
                 if reader.done():
                     reader.result()
             finally:
-                # Before the group ends, which then takes no more: what was read by now has been gathered.
+                # Before the task group ends: it takes no tasks after that. All events read were gathered.
                 reader.cancel()
                 ended.cancel()
                 self._call_off_linger()
@@ -126,11 +126,11 @@ class EventStream:
             except DecodeError:
                 reads = unreadable(pb.IngestStreamRequest)
             if isinstance(reads, Refusal):
-                # How many events it was to be nobody knows, so that no later one would have a number.
+                # The number of its events is unknown, so later events would have no sequence number.
                 self.refusal = reads
                 return
             if reads:
-                # No await from here to the flush: what was read is answered, come what may.
+                # No await from here to the flush: every event that was read must be answered.
                 self._arrive(reads, sequence, len(data))
                 sequence += len(reads)
                 await self._window.room()
@@ -147,7 +147,7 @@ class EventStream:
             reads, size_bytes = [Read(FULL)] * len(reads), 0
         self._window.enter(len(reads), size_bytes)
         for sequence, read in enumerate(reads, first):
-            # The bytes of a message leave the window with its last event.
+            # The bytes of a message stay in the window until its last event is answered.
             last = sequence == first + len(reads) - 1
             self._gathered.append(Arrived(sequence, read, size_bytes if last else 0))
         if idle or len(self._gathered) >= CHUNK_ITEMS:
@@ -167,7 +167,7 @@ class EventStream:
             self._linger = None
 
     async def _take(self, arrived: list[Arrived]) -> None:
-        # Again for each chunk, from memory: a stream may outlive its key.
+        # Checked for each batch, in the cache: a stream may outlive its key.
         caller = await self._check()
         if isinstance(caller, Refusal):
             self.refusal = caller
@@ -184,14 +184,14 @@ class EventStream:
 
 
 async def take(intake: Intake, reads: list[Read], caller: Caller) -> list[Word]:
-    """Take those that are items; those that can't be any keep their refusal. One word each, in order."""
+    """Take the items, and keep existing refusals. Returns one result per event, in order."""
     items = [read.item for read in reads if isinstance(read.item, Item)]
     words = iter(await intake.take(items, caller) if items else [])
     return [read.item if isinstance(read.item, Refusal) else next(words) for read in reads]
 
 
 class _Window:
-    """Counts what has no answer."""
+    """Counts events and bytes without an answer."""
 
     def __init__(self) -> None:
         self.items = self.size_bytes = 0
@@ -207,7 +207,7 @@ class _Window:
         self._left.set()
 
     async def room(self) -> None:
-        """Wait until there is room for one message more."""
+        """Wait until there is room for another message."""
         while self.items >= WINDOW_ITEMS or self.size_bytes >= WINDOW_BYTES:
             self._left.clear()
             await self._left.wait()

@@ -1,4 +1,4 @@
-"""UsageService/Consume: usage as other platforms' clients send it, made into pulses.
+"""UsageService/Consume: converts the usage of other platforms' clients into pulses.
 
 ConsumeRequest ─▶ Item, a bare pulse │ Refusal
 """
@@ -31,16 +31,16 @@ _DECIMAL = re.compile(rb"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 class UsageHandler(grpc.GenericRpcHandler):
-    """Serves Consume by `consume`, whichever package a client has the service in."""
+    """Serves Consume by `consume`, for any package name of the service."""
 
     def __init__(self, consume: Callable[[Any, Any], Any]) -> None:
-        # One message or a stream of them: on the wire a unary call is a stream of one.
+        # Unary and streaming clients both work: on the wire a unary call is a stream of one message.
         self._method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_unary_rpc_method_handler(
             consume, None, pb.ConsumeReply.SerializeToString
         )
 
     def service(self, handler_call_details: Any) -> "grpc.RpcMethodHandler[Any, Any] | None":  # noqa: ANN401 - untyped
-        """Give the method of a path; None: it is none of ours."""
+        """Return the method of a path; None: the path is not Consume."""
         return self._method if _PATH.fullmatch(handler_call_details.method) else None
 
 
@@ -51,10 +51,10 @@ async def take_usage(
     do: Callable[[int, Callable[[], Read]], Awaitable[Read | Refusal]],
     key: str | None,
 ) -> int | Refusal:
-    """Take `data` and what is `following`; gives how many there were, or the first refusal in words on all.
+    """Take `data` and the messages `following`; return their number, or the first refusal with a summary.
 
-    `do` does work of so many bytes, such as to read a message.
-    The first has the idempotency key as it is, the others KEY:1 and so on.
+    `do` does work on so many bytes, such as parsing a message.
+    The first message has the idempotency key as it is, the others have KEY:1 and so on.
     """
     reads: list[Read] = []
     refused: list[Refusal] = []
@@ -79,7 +79,7 @@ async def take_usage(
 
 
 def read_usage(data: bytes, idempotency_key: str | None) -> Read:
-    """Make an item of one ConsumeRequest."""
+    """Convert one ConsumeRequest to an item."""
     try:
         request = pb.ConsumeRequest.FromString(data)
     except DecodeError:
@@ -94,7 +94,7 @@ def read_usage(data: bytes, idempotency_key: str | None) -> Read:
         elif number in _FIELDS:
             name = _FIELDS[number].name
             return Read(
-                invalid(f"/{name}", "type", f"field {number} is no text; compare it with usage.proto")
+                invalid(f"/{name}", "type", f"field {number} is not text; compare it with usage.proto")
             )
         else:
             context[f"field_{number}"] = _text(kind, value)
@@ -106,7 +106,7 @@ def read_usage(data: bytes, idempotency_key: str | None) -> Read:
             invalid(
                 "/used_amount",
                 "number",
-                "field 3 is no finite number; expected a number, or a decimal as text",
+                "field 3 is not a finite number; expected a number, or a decimal as text",
             )
         )
     named = {"product_sku": request.product_sku, "use_unity": request.use_unity}
@@ -122,7 +122,7 @@ def read_usage(data: bytes, idempotency_key: str | None) -> Read:
 
 
 def _number(kind: int, value: Any) -> str | None:  # noqa: ANN401 - as protobuf has it
-    """Write a number that was sent as something else than a double; None: it is none."""
+    """Write a number that was sent in another type than double; None: it is not a number."""
     if kind == _VARINT:
         return str(value if value < 1 << 63 else value - (1 << 64))
     if kind == _FIXED32:
@@ -130,7 +130,7 @@ def _number(kind: int, value: Any) -> str | None:  # noqa: ANN401 - as protobuf 
         [single] = struct.unpack("<f", packed)
         if not math.isfinite(single):
             return None
-        # The fewest digits that mean this float, as its sender wrote it, and not those of the next double.
+        # The shortest digits of this 32-bit float, as its sender wrote them, not those of the nearest double.
         digits = (f"{single:.{count}g}" for count in range(6, 10))
         return next((text for text in digits if struct.pack("<f", float(text)) == packed), None)
     return value.decode() if kind == _BYTES and _DECIMAL.fullmatch(value) else None

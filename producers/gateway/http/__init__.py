@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """What one request, and all of them together, may take, and how they are answered, by the settings.
+    """The configured limits of one request and of all requests together.
 
-    `rate` is the tenants' in events a second; `taken_status` what a pulse is answered that was taken.
+    `rate` is the rate limit of a tenant in events per second; `taken_status` the status for accepted pulses.
     """
 
     body_bytes_max: int = 4 * 1024 * 1024

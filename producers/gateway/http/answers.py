@@ -1,4 +1,4 @@
-"""From the intake's words on the items to status and body: one item's word, or a list of them."""
+"""Writes the intake's results as HTTP responses: for one event, or for an array."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,14 +15,14 @@ _NOTHING: Answer = (NO_CONTENT, [], b"")
 
 
 def answer_one(word: Word, taken_status: int = ACCEPTED) -> Answer:
-    """Answer a request that brought one event by itself; `taken_status` 204: without a body."""
+    """Answer a request with a single event; with `taken_status` 204 the response has no body."""
     if isinstance(word, Taken):
         return _NOTHING if taken_status == NO_CONTENT else _json(taken_status, _taken(word))
     return problem_of(word).as_response()
 
 
 def answer_all(words: Sequence[Word], taken_status: int = ACCEPTED) -> Answer:
-    """Answer an array: `taken_status` if all were taken, 207 if some, else what all share, or 422."""
+    """Answer an array: `taken_status` if all were taken, 207 if some; else their common status, or 422."""
     items = [_item(index, word) for index, word in enumerate(words)]
     taken = sum(isinstance(word, Taken) for word in words)
     if taken == len(words) and taken_status == NO_CONTENT:

@@ -1,8 +1,8 @@
-"""The application: which path does what, who may come in, and a problem for whatever goes wrong.
+"""The ASGI application: routes, authentication, and a problem response for every error.
 
-Gate ─▶ Taking  /ingest, /v1/events          bytes to the intake, no model on the way
-   ├──▶ Pages   /docs, /livez, /metrics, …   what people and machines ask without a key; 404 and 405
-   └─ a bug: 500, and not a word of the request in answer or log
+Gate ─▶ Taking  /ingest, /v1/events          bytes to the intake, without models in between
+   ├──▶ Pages   /docs, /livez, /metrics, …   pages and probes without a key; 404 and 405
+   └─ a bug: 500, and no content of the request in response or log
 """
 
 import asyncio
@@ -31,18 +31,18 @@ INGEST, EVENTS = "/ingest", "/v1/events"
 _HEADERS_FEW = 32
 
 _GONE = 499
-"""What proxies call a client that went away before there was an answer."""
+"""The status that proxies log for a client that disconnected before the response."""
 
 _STOPPED = Refusal(Why.UNAVAILABLE, "the gateway stopped before the queue answered; send it again")
 
 BODIES_HELD_MAX = 64
-"""So many bodies of the largest size may be held at once; of the ordinary size that is any number."""
+"""The memory for bodies, in bodies of the largest size; ordinary bodies never reach it."""
 
 
 def make_app(intake: Intake, keys: Keys, limits: HttpLimits, room: Shares | None = None) -> "Gate":
-    """Make the application, for any ASGI server; whoever runs it opens and closes what it is given.
+    """Make the application, for any ASGI server. The caller opens and closes the intake and the keys.
 
-    `room` is the bytes that may be held at once, if others hold some of them, too.
+    `room` is the memory for bodies in bytes, if it is shared with the protocol.
     """
     shares = Shares(limits.requests_max), room or Shares(BODIES_HELD_MAX * limits.body_bytes_max)
     pace = Pace()
@@ -54,9 +54,9 @@ def make_app(intake: Intake, keys: Keys, limits: HttpLimits, room: Shares | None
 
 
 class Taking:
-    """One path that takes events: from the request to the intake's words, and an answer.
+    """One route that takes events: from the request to the intake's results and the response.
 
-    `event_type` is the only one that it takes (None: any), `taken_status` what it answers to what was taken.
+    `event_type` is the only accepted type (None: any), `taken_status` the status for accepted events.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class Taking:
         self._intake = intake
         self._keys = keys
         self._limits = limits
-        # The places of requests, and the bytes of bodies that are held.
+        # The request slots, and the memory for bodies in bytes.
         self._shares = shares
         self._pace = pace
         self._event_type = event_type
         self._taken_status = taken_status
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer:
-        """Answer one request. Raises Refused, and Disconnected where nobody is there to be told."""
+        """Answer one request. Raises RequestRefused, and Disconnected if the client is gone."""
         held = Stay(*self._shares)
         try:
             return await self._answer(scope, receive, held)
@@ -95,7 +95,7 @@ class Taking:
             raise RequestRefused(problem_of(caller))
         if caller.tenant_id is None:
             caller = replace(caller, address=holder_of(scope))
-        # Nothing of the body is awaited before this.
+        # The slot is taken before the body is read.
         held.begin(caller.holder)
         if owing := self._intake.owing(caller):
             raise RequestRefused(problem_of(owing))
@@ -105,7 +105,7 @@ class Taking:
             reading.items_of, body, announced, fields, headers, self._limits, self._event_type
         )
         if body[:1] == b"{" and len(headers) < _HEADERS_FEW:
-            # One event, of which nothing is read here.
+            # A single event is not parsed here.
             found: Found | Refusal = take_apart()
         else:
             found = await self._intake.do(caller, len(body), take_apart)
@@ -126,7 +126,7 @@ class Taking:
     async def _body(
         self, scope: Scope, receive: Receive, caller: Caller, announced: Body, held: Stay
     ) -> bytes:
-        """Read the body, unpacked, and charge all of it to its caller."""
+        """Read and decompress the body, and charge all of it to its caller."""
         if announced.length is not None:
             self._intake.charge(caller, announced.length)
         charge = partial(self._charge, caller)
@@ -143,7 +143,7 @@ class Taking:
         return plain
 
     def _charge(self, caller: Caller, size_bytes: int) -> None:
-        """Charge a part of a body that did not say its length. Raises Refused for a tenant that owes."""
+        """Charge a part of a body without Content-Length. Raises RequestRefused for a tenant in debt."""
         self._intake.charge(caller, size_bytes)
         if owing := self._intake.owing(caller):
             raise RequestRefused(problem_of(owing))
@@ -155,14 +155,14 @@ class Taking:
         return answer_all([*map(self._said, items, words)], self._taken_status)
 
     def _said(self, item: Item, word: Word) -> Word:
-        """Say of what is in no known format what it lacks, where only one can be meant."""
+        """Name the missing fields of a body in no known format, if the route takes only one type."""
         if self._event_type is not None and isinstance(word, Refusal) and word.why is Why.MALFORMED:
             return reading.no_pulse(item.body, self._limits) or word
         return word
 
 
 class Gate:
-    """Stands before everything: counts, and lets no exception out."""
+    """The outermost handler: counts requests, and lets no exception escape."""
 
     def __init__(self, takings: Mapping[str, Taking], pages: Pages, pace: Pace) -> None:
         self.document = pages.document
@@ -172,7 +172,7 @@ class Gate:
         self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; a client that went away is told nothing."""
+        """Answer one request; a client that disconnected gets no response."""
         path = scope["path"]
         route = path if path in self._pages.methods else "other"
         taking = self._takings.get(path) if scope["method"] == "POST" else None
@@ -195,12 +195,12 @@ class Gate:
             status = error.problem.status
             await respond(send, error.problem.as_response())
         except asyncio.CancelledError:
-            # STOP_TIMEOUT_S is over, and this one has no word yet.
+            # STOP_TIMEOUT_S is over, and this request has no result yet.
             status = _STOPPED.why.status
             await respond(send, problem_of(_STOPPED).as_response())
-        except Exception as error:  # noqa: BLE001 - nothing may reach uvicorn, which logs and shows it
+        except Exception as error:  # noqa: BLE001 - uvicorn would log and show the exception
             found = problem("internal", "internal error; the gateway's log has more under this instance")
-            # Without its text and its trace, which may have the event in them.
+            # The text and the traceback are not logged, as they may contain the event.
             log.error("request_failed", route=route, error=_place(error), instance=found.instance)  # noqa: TRY400
             if status == _GONE:
                 status = found.status
@@ -212,14 +212,14 @@ class Gate:
 
 
 async def respond(send: Send, answer: Answer) -> None:
-    """Send a whole answer."""
+    """Send a complete response."""
     status, headers, body = answer
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 def _place(error: Exception) -> str:
-    """Say which exception came from where; its text may have the event in it."""
+    """Name an exception's type and place in the code; its text may contain the event."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""The headers that carry a CloudEvent's attributes, as attributes that the wire format reads.
+"""Converts the headers of a binary CloudEvent to attributes of the wire format.
 
 ce-id: caf%C3%A9, content-type: application/json ─▶ {"ce-id": "café", "content-type": "application/json"}
 """
@@ -19,7 +19,7 @@ _RESERVED = {b"data", b"data_base64"}
 
 
 def attributes_of(headers: Headers) -> Mapping[str, str]:
-    """Give the `ce-` headers and the Content-Type. Raises Refused for what can't be read."""
+    """Return the `ce-` headers and the Content-Type. Raises RequestRefused if one is malformed."""
     found: dict[str, str] = {}
     for name, value in headers:
         if name.startswith(PREFIX):
@@ -36,9 +36,9 @@ def attributes_of(headers: Headers) -> Mapping[str, str]:
 
 
 def _value(shown: str, raw: bytes) -> str:
-    # White space around a value is no part of it (RFC 9110, 5.5).
+    # White space around a value is not part of it (RFC 9110, 5.5).
     raw = raw.strip()
-    # A receiver takes quotes off before it decodes, as the binding says for senders of its first version.
+    # The CloudEvents HTTP binding requires that quotes, as its first version sent them, are removed first.
     if len(raw) > 1 and raw.startswith(b'"') and raw.endswith(b'"'):
         raw = re.sub(rb"\\(.)", rb"\1", raw[1:-1])
     try:

@@ -1,11 +1,10 @@
-"""Takes HTTP/1.1 apart as RFC 9112 has it, and refuses what can be read in two ways.
+"""Parses HTTP/1.1 by RFC 9112, and rejects ambiguous messages.
 
     bytes ─▶ Framing.head ─▶ Head
                  ▲             │ how its body ends
                  └─ whole ◀─ Framing.body ─▶ pieces of the body
 
-`Upgrade` says nothing here: nothing but HTTP/1.1 is spoken, and RFC 9110 lets a server go on as if nobody
-had asked.
+`Upgrade` is ignored: the server supports HTTP/1.1 only, and RFC 9110 permits a server to ignore the header.
 """
 
 import re
@@ -24,7 +23,7 @@ _EMPTY_LINES_MAX = 2
 _SIZE_LINE_BYTES_MAX = 1024
 _CHUNKS_MAX = 1024
 _CHUNK_BYTES_MIN = 16
-"""Beyond the first chunks of a body, they have so many bytes on average: each costs time, however small."""
+"""The minimum average size of chunks after the first ones: each chunk costs time, however small."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TEXT = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
@@ -44,7 +43,7 @@ _OF_FRAMING = (b"host", b"content-length", b"transfer-encoding", b"connection", 
 
 
 class UnreadableRequest(Exception):
-    """What came is no HTTP/1.1 that can be read in one way; nothing after it is looked at."""
+    """The data is malformed or ambiguous HTTP/1.1; later data of the connection is ignored."""
 
     def __init__(self, detail: str, code: str = "malformed", status: int = 400) -> None:
         super().__init__(detail)
@@ -52,7 +51,7 @@ class UnreadableRequest(Exception):
 
 
 class Head(Struct, frozen=True, gc=False):
-    """What stands before a body. `length` is the body's; None: it comes in chunks."""
+    """A request head. `length` is the length of the body; None: chunked."""
 
     method: str
     target: bytes
@@ -64,7 +63,7 @@ class Head(Struct, frozen=True, gc=False):
 
 
 class Framing:
-    """The bytes of one connection: by turns a head, and pieces of its body up to the whole."""
+    """Parses the bytes of one connection: alternately a head, and the parts of its body."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -74,16 +73,16 @@ class Framing:
 
     @property
     def rest_bytes(self) -> int:
-        """How much is there that could not be read on yet."""
+        """The number of bytes that are not parsed yet."""
         return len(self._rest)
 
     def receive(self, data: bytes) -> None:
-        """Take what came."""
+        """Add received data."""
         self._rest = self._rest + data if self._rest else data
 
     def head(self) -> Head | None:
-        """Give the next head; None: it is not there yet. Raises Unreadable."""
-        # RFC 9112 2.2: an empty line before a request is nobody's. A few, as each of them costs time.
+        """Return the next head; None: it is incomplete. Raises Unreadable."""
+        # RFC 9112 2.2: empty lines before a request are ignored. Only a few, as each costs time.
         while self._rest.startswith(b"\r\n"):
             self._empty_lines += 1
             if self._empty_lines > _EMPTY_LINES_MAX:
@@ -104,7 +103,7 @@ class Framing:
         return head
 
     def body(self) -> tuple[bytes, bool]:
-        """Give what is there of the body, and whether that was the last of it. Raises Unreadable."""
+        """Return the received part of the body, and whether the body is complete. Raises Unreadable."""
         rest, left = self._rest, self._left
         if left is None:
             piece, at, is_whole = self._chunks.read(rest)
@@ -118,7 +117,7 @@ class Framing:
 
 
 def head_of(text: bytes) -> Head:
-    """Read a head; `text` ends with the line end of its last field. Raises Unreadable."""
+    """Parse a head; `text` ends with the line end of its last field. Raises Unreadable."""
     line, _, fields = text.partition(b"\r\n")
     method, target, version = _request_line(line)
     if not _FIELDS.fullmatch(fields):
@@ -130,7 +129,7 @@ def head_of(text: bytes) -> Head:
     found = dict(headers)
     if len(found) != len(headers):
         for of_framing in _OF_FRAMING:
-            # RFC 9110 5.3: as a list. A host or a length that is one is refused for it.
+            # RFC 9110 5.3: repeated fields are joined to a list. For Host and Content-Length it is rejected.
             if of_framing in found:
                 found[of_framing] = b", ".join([value for name, value in headers if name == of_framing])
     is_new = version == "1.1"
@@ -143,7 +142,7 @@ def head_of(text: bytes) -> Head:
         version,
         headers,
         _length(found, is_new=is_new),
-        # An older client is answered, and its connection ended.
+        # An HTTP/1.0 client gets its response, and its connection is closed.
         is_new and not (connection and b"close" in _tokens(connection)),
         is_new and b"expect" in found and b"100-continue" in _tokens(found[b"expect"]),
     )
@@ -168,7 +167,7 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, str]:
 
 
 def _path_of(method: bytes, target: bytes) -> bytes:
-    """Give path and query of a target that does not begin with them."""
+    """Return path and query of a target in absolute or asterisk form."""
     if target == b"*" and method == b"OPTIONS":
         return target
     absolute = _ABSOLUTE.fullmatch(target)
@@ -179,7 +178,7 @@ def _path_of(method: bytes, target: bytes) -> bytes:
 
 
 def _length(found: Mapping[bytes, bytes], *, is_new: bool) -> int | None:
-    """Say how long the body is; None: it comes in chunks."""
+    """Return the length of the body; None: chunked."""
     length, coding = found.get(b"content-length"), found.get(b"transfer-encoding")
     if coding is None:
         if length is None:
@@ -202,7 +201,7 @@ def _tokens(value: bytes) -> list[bytes]:
 
 
 def _require_beginning(rest: bytes) -> None:
-    """Raise Unreadable for what can't become a head, as soon as that can be seen."""
+    """Raise Unreadable as early as the data can't become a valid head."""
     line, ended, _ = rest.partition(b"\r\n")
     if ended or not _LINE_BEGINNING.fullmatch(line):
         _request_line(line)
@@ -214,18 +213,18 @@ def _require_beginning(rest: bytes) -> None:
 
 
 class _Chunks:
-    """A body in chunks, and how far it was read."""
+    """A chunked body, and how far it was parsed."""
 
     __slots__ = ("_bytes", "_count", "_is_last", "_left")
 
     def __init__(self) -> None:
-        # Bytes that the chunk still has; None: a line with the size of the next one is due.
+        # The bytes left in the chunk; None: the next line is a chunk size.
         self._left: int | None = None
         self._is_last = False
         self._count = self._bytes = 0
 
     def read(self, rest: bytes) -> tuple[bytes, int, bool]:
-        """Give what is there of chunks, up to where it was read, and whether that was the last of them."""
+        """Return the received data, the position after it, and whether the body is complete."""
         pieces: list[bytes] = []
         at = 0
         while True:
@@ -265,7 +264,7 @@ def _require_size_beginning(rest: bytes, at: int) -> None:
 
 
 def _end_of_trailers(rest: bytes, at: int) -> int | None:
-    """Say where the body ends; None: not yet. Trailers say nothing here, as they came too late for it."""
+    """Return the position after the body; None: incomplete. Trailers are ignored."""
     if rest.startswith(b"\r\n", at):
         return at + 2
     end = rest.find(b"\r\n\r\n", at)

@@ -1,4 +1,4 @@
-"""What a request says in its headers: what its body is, who sends, and what they name of the event."""
+"""Reads the headers of a request: body, credentials, and attributes of the event."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Fields: TypeAlias = Mapping[bytes, bytes]
 KEY_LENGTH_MAX = 256
 
 NAMING = {b"x-" + name.replace("_", "-").encode(): name for name in beside.NAMES}
-"""The headers that name something of the event: X-Tenant-Id, X-Event-Type, X-Message-Id and so on."""
+"""The headers with attributes of the event: X-Tenant-Id, X-Event-Type, X-Message-Id and so on."""
 
 _BEGINNINGS = (b"x-", cloudevents.PREFIX[:2])
 
@@ -32,10 +32,7 @@ _QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What the headers say of the body.
-
-    Its media type in lower case, its length where it is told, and how it is packed, if it is.
-    """
+    """The headers about the body: its media type in lower case, length and content encoding, if given."""
 
     media_type: str
     length: int | None
@@ -43,7 +40,7 @@ class Body:
 
 
 def fields_of(headers: Headers) -> Fields:
-    """Give the headers by name. Raises Refused where one that can only stand once stands twice."""
+    """Return the headers by name. Raises RequestRefused if a single-valued header is repeated."""
     fields = dict(headers)
     if len(fields) != len(headers):
         names = [name for name, _ in headers]
@@ -54,7 +51,7 @@ def fields_of(headers: Headers) -> Fields:
 
 
 def body_of(fields: Fields, limits: HttpLimits, default_type: bytes = b"") -> Body:
-    """Say what the body is. Raises Refused for what is no JSON, or is known to be too large."""
+    """Read the headers about the body. Raises RequestRefused if it is not JSON, or announced as too large."""
     encoding = _ENCODINGS.get(fields.get(b"content-encoding", b"").strip().lower())
     if encoding is None:
         raise refused(
@@ -71,7 +68,7 @@ def body_of(fields: Fields, limits: HttpLimits, default_type: bytes = b"") -> Bo
 
 @lru_cache(maxsize=256)
 def _media_type_of(content_type: bytes) -> str:
-    """Read a Content-Type; senders have a few of them, and send them with every event."""
+    """Parse a Content-Type. Cached, as senders repeat a few values with every event."""
     text = content_type.decode("latin-1")
     media_type = text.partition(";")[0].strip().lower()
     given = [(name.lower(), value.strip('"').lower()) for name, value in _PARAMETER.findall(text)]
@@ -92,7 +89,7 @@ def _media_type_of(content_type: bytes) -> str:
 
 
 def too_large(limits: HttpLimits) -> Exception:
-    """Make the exception for a body beyond the limit, be it announced or found out."""
+    """Make the exception for a body over the limit, announced or received."""
     return refused(
         "too_large",
         f"the body has more than {limits.body_bytes_max} bytes (GATEWAY_BODY_BYTES_MAX); send less at once",
@@ -100,19 +97,19 @@ def too_large(limits: HttpLimits) -> Exception:
 
 
 def credentials_of(fields: Fields) -> str | None:
-    """Give the API key as it was sent: by X-API-Key, else by Authorization; None: by neither."""
+    """Return the API key as sent, from X-API-Key, else from Authorization; None: neither."""
     found = fields.get(b"x-api-key") or fields.get(b"authorization")
     return None if found is None else found.decode("latin-1").strip()
 
 
 def idempotency_key_of(fields: Fields) -> str | None:
-    """Give the Idempotency-Key without its quotes, if it has some. Raises Refused for what can't be an id."""
+    """Return the Idempotency-Key without quotes, if any. Raises RequestRefused if it can't be an id."""
     raw = fields.get(b"idempotency-key")
     if raw is None:
         return None
     key = raw.decode("latin-1").strip()
     if key.startswith('"'):
-        # The IETF's draft makes it a string of structured fields; nearly everybody sends it bare.
+        # The IETF draft defines a quoted string (structured fields); nearly all clients send no quotes.
         matched = _QUOTED_KEY.fullmatch(key)
         key = "" if matched is None else re.sub(r"\\(.)", r"\1", matched[1])
     if not 1 <= len(key) <= KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
@@ -123,9 +120,9 @@ def idempotency_key_of(fields: Fields) -> str | None:
 
 
 def beside_of(fields: Fields, headers: Headers) -> Mapping[str, str]:
-    """Give what headers name of the event, as attributes of the wire format.
+    """Return the event's attributes from the headers, as attributes of the wire format.
 
-    Raises Refused for what can't be read.
+    Raises RequestRefused if one is malformed.
     """
     for header in fields:
         if header[:2] in _BEGINNINGS:
@@ -145,7 +142,7 @@ def beside_of(fields: Fields, headers: Headers) -> Mapping[str, str]:
 
 
 def trace_of(fields: Fields, headers: Headers) -> Mapping[str, str]:
-    """Give the W3C trace context; one that is not well formed is as good as none, as its standard says."""
+    """Return the W3C trace context; a malformed one is ignored, as the standard requires."""
     parent = fields.get(b"traceparent")
     if parent is None or not _TRACEPARENT.fullmatch(parent):
         return {}

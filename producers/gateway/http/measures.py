@@ -23,11 +23,11 @@ body_bytes = Counter("gateway_http_body_bytes", "Bytes of bodies that were read 
 
 @cache
 def answered(route: str, status: int) -> Counter:
-    """Give the counter of a route and a status; to look it up costs more than to count."""
+    """Return the counter of a route and a status. Cached: the lookup costs more than the increment."""
     return requests.labels(route=route, status=str(status))
 
 
 @cache
 def seconds(route: str) -> Histogram:
-    """Give the histogram of a route."""
+    """Return the histogram of a route."""
     return request_seconds.labels(route=route)

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says events and answers look like. Nothing is read or checked by these."""
+"""The models of events and responses in the OpenAPI document. They validate nothing."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document of the HTTP gateway and its page, both made by FastAPI, which serves no request.
+"""The OpenAPI document of the HTTP gateway and its page, made by FastAPI, which serves no request.
 
     functions below ─▶ FastAPI ─▶ /openapi.json ─▶ Swagger UI at /docs (its files come with fastapi-offline)
 
@@ -132,8 +132,8 @@ _ALLOWED = {
 
 
 def _taking(event: dict[str, Any]) -> dict[str, Any]:
-    """Give what routes that take events share; `event` is the example of a CloudEvent."""
-    # Each with an id of its own, so that all examples may be tried one after the other.
+    """Return the common parts of the routes for events; `event` is the example of a CloudEvent."""
+    # Each example has its own id, so that all of them can be sent one after the other.
     one, batched = ({**event, "id": f"{event['type']}-{number}"} for number in (1, 2))
     reference = {"$ref": "#/components/schemas/CloudEvent"}
     several = {"type": "array", "items": reference}
@@ -241,20 +241,20 @@ def metrics() -> None:
 
 
 def document() -> dict[str, Any]:
-    """Give the OpenAPI document."""
+    """Return the OpenAPI document."""
     found = _app.openapi()
     problem_type = PROBLEM_TYPE.decode()
     for operation in (operation for path in found["paths"].values() for operation in path.values()):
         for response in operation["responses"].values():
             for media_type, content in [*response.get("content", {}).items()]:
-                # FastAPI has one media type for all answers of a route.
+                # FastAPI has one media type for all responses of a route.
                 if any("Problem" in str(schema) for schema in content["schema"].values()):
                     response["content"] = {problem_type: response["content"].pop(media_type)}
     return found
 
 
 def docs_page() -> bytes:
-    """Give the page: Swagger UI, and above it every problem code, to which the `type` of a problem leads."""
+    """Return the page: Swagger UI below the list of problem codes, to which the `type` of a problem links."""
     page = get_swagger_ui_html(
         openapi_url="/openapi.json",
         title=_app.title,

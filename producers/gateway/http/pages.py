@@ -1,4 +1,4 @@
-"""What is answered to whoever asks without a key: from bytes made beforehand, or made once for all who ask.
+"""Routes without a key: static responses, and responses that concurrent requests share.
 
 GET, HEAD ─▶ /docs, /openapi.json, /livez ─▶ bytes
    └───────▶ /readyz, /metrics ─▶ Shared: once a second
@@ -20,7 +20,7 @@ from producers.gateway.items import Intake, Keys
 from producers.gateway.quotas import Quotas
 
 AT_ONCE = 5
-"""So often one after the other something shared is made anew, after it was left alone."""
+"""Consecutive refreshes of a shared response that are allowed at once, after an idle time."""
 
 _OWN_FILES = (
     b"content-security-policy",
@@ -30,7 +30,7 @@ _ASSET = ((b"content-encoding", b"gzip"), (b"cache-control", b"max-age=86400"))
 
 
 class Shared:
-    """An answer that is made once a second at most, over time, and given to all who ask meanwhile."""
+    """A response that is refreshed once per second on average, and shared by requests in between."""
 
     def __init__(
         self, make: Callable[[], Awaitable[Answer]], *, clock: Callable[[], float] = time.monotonic
@@ -40,16 +40,16 @@ class Shared:
         self._making: asyncio.Future[Answer] | None = None
 
     async def get(self) -> Answer:
-        """Give the answer, as it is now or was when it was made last."""
+        """Return the response, fresh or as last made."""
         making = self._making
         if making is None or (making.done() and self._quotas.take(None) is None):
             making = self._making = asyncio.ensure_future(self._make())
-        # Who goes away takes it from nobody else.
+        # A client that disconnects must not cancel it for the others.
         return making.result() if making.done() else await asyncio.shield(making)
 
 
 class Pages:
-    """Everything but the taking of events. `methods` says by which methods a path may be asked."""
+    """All routes that do not take events. `methods` has the allowed methods by path."""
 
     def __init__(self, intake: Intake, keys: Keys, limits: HttpLimits, takings: tuple[str, ...]) -> None:
         self.document = document()
@@ -83,20 +83,20 @@ class Pages:
         return problem("method_not_allowed", words, headers=allow).as_response()
 
     def _handshake(self, scope: Scope) -> Answer:
-        """Say that events may be sent, to a sender of web hooks that asks before it does."""
+        """Answer the validation request of CloudEvents web hooks: events are welcome."""
         headers = [(b"allow", b"POST, OPTIONS"), (b"content-length", b"0")]
         if origin := dict(scope["headers"]).get(b"webhook-request-origin"):
             headers += [(b"webhook-allowed-origin", origin), (b"webhook-allowed-rate", self._rate)]
         return 200, headers, b""
 
     async def _readyz(self) -> Answer:
-        """Say whether events would be taken now, and if not, what is in the way."""
+        """Report whether events can be taken now, and the trouble if not."""
         trouble = "; ".join(filter(None, (await self._intake.ready(), await self._keys.ready())))
         body = orjson.dumps({"ready": not trouble, "trouble": trouble})
         return _answer(body, b"application/json", status=503 if trouble else 200)
 
     async def _metrics(self) -> Answer:
-        """Give the metrics in Prometheus's text format."""
+        """Return the metrics in Prometheus's text format."""
         return _answer(generate_latest(), CONTENT_TYPE_LATEST.encode())
 
 

@@ -1,6 +1,6 @@
-"""Who has come: connections by address, requests and their bytes by tenant; nobody takes all places.
+"""Fair limits: connections by address, requests and their bytes by tenant.
 
-connection ─▶ Visitors ── none free ─▶ the longest idle of whoever holds most go
+connection ─▶ Visitors ── none free ─▶ evict the longest idle of the largest holder
     request ─▶ Stay ───── none free ─▶ 429, for this tenant
 """
 
@@ -13,17 +13,17 @@ from producers.gateway.quotas import Quotas
 from producers.gateway.shares import Shares
 
 CONNECTION = "connection"
-"""Where in the state of a request its connection stands."""
+"""The key of the connection in the state of a request."""
 
 _AT_ONCE = 128
-"""Room is made for this part of all connections at once, as to look who holds most takes time."""
+"""The part of all connections that one eviction frees, as finding the largest holder takes time."""
 
 _KEYLESS_PER_S, _KEYLESS_AT_ONCE = 500, 100
-"""Requests without a key from one address, each of which costs about 0.1 ms: a twentieth of a core."""
+"""The rate limit of one address without a key. Each request costs about 0.1 ms: 5 % of a core."""
 
 _PROBES = ("/livez", "/readyz")
 _WAITS_S, _PROBE_WAITS_S = 5.0, 0.5
-"""Nobody waits longer: behind a proxy all come from one address, and a probe is given up after a second."""
+"""The longest delay: behind a proxy all clients share an address, and probes time out after a second."""
 
 
 class Visitor(Protocol):
@@ -32,24 +32,24 @@ class Visitor(Protocol):
     holder: Hashable
 
     def evict(self) -> None:
-        """End, at once."""
+        """Close at once."""
 
     async def waits(self, seconds: float) -> None:
-        """Hear that its request has no key: it may be evicted, its body is nobody's, and it waits so long."""
+        """Note a request without a key: it waits so long, may be evicted, and its body is discarded."""
 
 
 class Visitors:
-    """The connections that are open. One that has a request is never evicted."""
+    """The open connections. A connection with a request is never evicted."""
 
     def __init__(self, connections_max: int) -> None:
         self._places = Shares(connections_max)
         self._at_once = max(1, connections_max // _AT_ONCE)
         self._present: set[Visitor] = set()
-        # By holder, and each in the order in which they became idle.
+        # By holder, in the order in which the connections became idle.
         self._idle: dict[Hashable, dict[Visitor, None]] = {}
 
     def enter(self, visitor: Visitor) -> bool:
-        """Let in one more, which is idle; False: there is no place for it, and nobody idle holds as many."""
+        """Add an idle connection; False: all places are taken, and no larger holder has an idle one."""
         while not self._places.take(visitor.holder):
             if not self._make_room(self._places.held(visitor.holder)):
                 return False
@@ -58,7 +58,7 @@ class Visitors:
         return True
 
     def leave(self, visitor: Visitor) -> None:
-        """Give its place back, if it has one."""
+        """Free its place, if it has one."""
         if visitor in self._present:
             self.works(visitor)
             self._present.discard(visitor)
@@ -80,7 +80,7 @@ class Visitors:
             idle[visitor] = None
 
     def _make_room(self, held: int) -> bool:
-        """Evict a few of the longest idle, each of whoever holds most then, and `held` at least."""
+        """Evict some connections: each the longest idle of the largest holder, with at least `held`."""
         made = False
         sizes = ((-self._places.held(holder), place, holder) for place, holder in enumerate(self._idle))
         largest = heapq.nsmallest(self._at_once, sizes)
@@ -100,7 +100,7 @@ class Visitors:
 
 
 class Stay:
-    """What one request holds of the places and of the bytes of bodies, until its end."""
+    """The slot and the bytes of memory that one request holds until its end."""
 
     __slots__ = ("_bytes", "_holder", "_is_in", "_places", "_room")
 
@@ -112,21 +112,21 @@ class Stay:
         self._bytes = 0
 
     def begin(self, holder: Hashable) -> None:
-        """Take a place. Raises Refused if this holder has so many that others need the rest."""
+        """Take a slot. Raises RequestRefused if the holder has its full share."""
         if not self._places.take(holder):
             detail = "the tenant has too many requests in progress; retry later"
             raise refused("over_quota", detail, retry_after_s=RETRY_AFTER_S)
         self._holder, self._is_in = holder, True
 
     def add(self, size_bytes: int) -> None:
-        """Hold so many bytes more. Raises Refused if there is no room."""
+        """Hold more bytes. Raises RequestRefused if there is no room."""
         if size_bytes and not self._room.take(self._holder, size_bytes):
             detail = "the gateway's memory for request bodies is full; retry later"
             raise refused("over_quota", detail, retry_after_s=RETRY_AFTER_S)
         self._bytes += size_bytes
 
     def end(self) -> None:
-        """Give all back."""
+        """Release the slot and all bytes."""
         if self._is_in:
             self._places.give_back(self._holder)
         if self._bytes:
@@ -135,13 +135,13 @@ class Stay:
 
 
 class Pace:
-    """How fast one address may ask without a key: who asks faster waits for the answer, be it what it may."""
+    """The rate limit of requests without a key from one address: faster requests are delayed."""
 
     def __init__(self) -> None:
         self._quotas = Quotas(_KEYLESS_PER_S, burst=_KEYLESS_AT_ONCE)
 
     async def wait(self, scope: MutableMapping[str, Any]) -> None:
-        """Charge one request to where it comes from, and wait until that is paid, though not for ever."""
+        """Charge one request to its address, and wait until it is paid, up to the longest delay."""
         if (visitor := visitor_of(scope)) is not None:
             is_probe = scope["path"] in _PROBES
             most_s = _PROBE_WAITS_S if is_probe else _WAITS_S
@@ -149,12 +149,12 @@ class Pace:
 
 
 def visitor_of(scope: MutableMapping[str, Any]) -> Visitor | None:
-    """Give the connection of a request; None: it came by no connection of ours."""
+    """Return the connection of a request; None: another server runs the application."""
     found: Visitor | None = scope.get("state", {}).get(CONNECTION)
     return found
 
 
 def holder_of(scope: MutableMapping[str, Any]) -> Hashable:
-    """Give whom a request without a key counts for: where its connection comes from."""
+    """Return the holder of a request without a key: the address of its connection."""
     visitor = visitor_of(scope)
     return None if visitor is None else visitor.holder

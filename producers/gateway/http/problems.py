@@ -1,4 +1,4 @@
-"""What is said instead of 202: RFC 9457 problem details, each with a word of ours and what to do."""
+"""Error responses: RFC 9457 problem details, each with a code and advice."""
 
 import re
 import secrets
@@ -18,7 +18,7 @@ Answer: TypeAlias = tuple[int, Headers, bytes]
 PROBLEM_TYPE = b"application/problem+json"
 
 RETRY_AFTER_S = 1
-"""Where nobody said when to come again: the places of a full gateway are free within a second."""
+"""The default of Retry-After: a full gateway has free slots again within a second."""
 
 TITLES = {
     "malformed": "Malformed request",
@@ -58,7 +58,7 @@ STATUSES = {
 
 @dataclass(frozen=True, slots=True)
 class ProblemAnswer:
-    """One answer that is not yes. `members` are put beside those that every problem has."""
+    """One error response. `members` are additional members beside the standard ones."""
 
     code: str
     status: int
@@ -70,7 +70,7 @@ class ProblemAnswer:
     instance: str = field(default_factory=lambda: f"urn:gateway:{secrets.token_hex(8)}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it as RFC 9457 has it; `instance` names this one answer, also in our log."""
+        """Return the members by RFC 9457; `instance` identifies this response, also in the log."""
         found: dict[str, Any] = {
             "type": f"/docs#{self.code}",
             "title": TITLES[self.code],
@@ -86,12 +86,12 @@ class ProblemAnswer:
         return found | dict(self.members)
 
     def as_response(self) -> Answer:
-        """Give status, headers and body."""
+        """Return status, headers and body."""
         body = json_bytes_escaped(orjson.dumps(self.as_dict()))
         headers = [(b"content-type", PROBLEM_TYPE), (b"content-length", b"%d" % len(body)), *self.headers]
         if self.retry_after_s is not None:
             headers.append((b"retry-after", b"%d" % self.retry_after_s))
-        if self.status == 401:  # noqa: PLR2004 - HTTP's own number
+        if self.status == 401:  # noqa: PLR2004 - a status of HTTP
             headers.append((b"www-authenticate", b'Bearer realm="events"'))
         return self.status, headers, body
 
@@ -105,7 +105,7 @@ class RequestRefused(Exception):
 
 
 def problem(code: str, detail: str, **more: Any) -> ProblemAnswer:  # noqa: ANN401 - the fields of Problem
-    """Make a problem with the status that its word has."""
+    """Make a problem with the status of its code."""
     return ProblemAnswer(code, STATUSES[code], detail, **more)
 
 
@@ -115,7 +115,7 @@ def refused(code: str, detail: str, **more: Any) -> RequestRefused:  # noqa: ANN
 
 
 def problem_of(refusal: Refusal) -> ProblemAnswer:
-    """Say what the intake or the keys said."""
+    """Convert a refusal of the intake or of the keys."""
     why, retry_after_s = refusal.why, refusal.retry_after_s
     errors = tuple({**error, "message": _of_headers(error["message"])} for error in refusal.errors)
     if retry_after_s is None and why.status in (429, 503):
@@ -128,7 +128,7 @@ _NAMED = re.compile(rf"(headers?) ({_NAMES})\b(?: and ({_NAMES})\b)?")
 
 
 def _of_headers(words: str) -> str:
-    """Call the attributes of the wire format by the headers that they are over HTTP."""
+    """Replace names of wire-format attributes by the names of their HTTP headers."""
     if "attribute" not in words:
         return words
     for attribute in ("the message attribute", "the attribute", "attributes"):

@@ -1,9 +1,9 @@
-"""One connection: HTTP taken apart by `framing`, one request after the other, within bounds of time and size.
+"""One HTTP connection: `framing` parses its requests, one after the other, within limits of time and size.
 
-uvicorn's own protocol leaves reading HTTP to llhttp, which skips the body of whoever asks for an upgrade,
-bounds neither the time nor the size of a head, says what it refuses in plain text, and gives no answer to a
-client that has sent all it had to say. This has one timer at the most for each connection, which a request
-that comes in one piece never starts. A request that comes before the last one was answered waits unread.
+uvicorn's own protocol parses with llhttp, which skips the body of an upgrade request, limits neither time nor
+size of a head, answers errors in plain text, and does not answer a client that has closed its sending side.
+This protocol has at most one timer for each connection; a request that arrives in one piece never starts it.
+A pipelined request waits unread until the one before it is answered.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from producers.gateway.http.reading import CUT, LATE, Message
 from producers.gateway.shares import Shares, holder_of
 
 _FRAMING = 16
-"""What chunks and their extensions may add to a body: sixteen times its limit."""
+"""The limit for a chunked body with all framing, in multiples of the body limit."""
 
 _WAKE_BYTES = 4096
-"""So much of a body is gathered before its reader hears of it, as each time costs what many bytes do."""
+"""Bytes of a body that are gathered before the reader is woken, as each wake-up costs time."""
 
 _REASONS = {
     400: b"Bad Request",
@@ -38,12 +38,12 @@ _REASONS = {
 
 
 class Cycle(RequestResponseCycle):
-    """uvicorn's, but for answers that are whole, which go out in one write."""
+    """uvicorn's cycle, but a complete response is sent in one write."""
 
     _start: Message
 
     async def send(self, message: Message) -> None:  # type: ignore[override]  # uvicorn's are TypedDicts
-        """Send an answer, of which the application gives first the head and then all of the body."""
+        """Send a response; the application gives first the head, then the whole body."""
         if message["type"] == "http.response.start":
             self.response_started, self._start = True, message
             return
@@ -66,7 +66,7 @@ class Cycle(RequestResponseCycle):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with a reader of ours, and bounds, which belong to a subclass: see `guarded`."""
+    """uvicorn's protocol with our parser and limits. A subclass has the limits: see `guarded`."""
 
     limits: HttpLimits
     visitors: Visitors
@@ -76,15 +76,15 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self.holder: Hashable = None
         self._framing = Framing()
-        # Bytes of it that are held in `room`.
+        # Unparsed bytes that are counted in `room`.
         self._held = 0
         self._deadline: TimerHandle | None = None
-        # All of the last request was read.
+        # The last request was read completely.
         self._whole = True
-        # Nothing more is read for what it says.
+        # Further data is read and discarded.
         self._ended = False
         self._has_finished = False
-        # Somebody wants the body of the request.
+        # The application has asked for the body.
         self._is_read = True
         self._gone: asyncio.Future[None] | None = None
         self._bytes = 0
@@ -93,7 +93,7 @@ class GuardedProtocol(HttpToolsProtocol):
     # ── what the connection does ──────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Take the connection, or say that there are too many."""
+        """Accept the connection, or answer that there are too many."""
         super().connection_made(transport)
         self.holder = holder_of(self.client[0] if self.client else "")
         if not self.visitors.enter(self):
@@ -101,22 +101,22 @@ class GuardedProtocol(HttpToolsProtocol):
             self._end_with(problem("over_quota", detail, retry_after_s=1))
             self.transport.close()
         else:
-            # An empty connection has as long as a slow head.
+            # A silent connection has the same timeout as a slow head.
             self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clocks."""
+        """Cancel the timers, and release the place."""
         self._disarm()
         self.visitors.leave(self)
         self._hold(0)
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
         super().connection_lost(exc)
-        # uvicorn forgets its own only on some ways out.
+        # uvicorn cancels its own timer only in some cases.
         self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, within the bounds."""
+        """Parse received data, within the limits."""
         self._bytes += len(data)
         if self._ended or self.transport.is_closing():
             if self._bytes > self._bytes_max:
@@ -127,7 +127,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._go_on()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn's gives None
-        """Stay for the answers to whoever has said all; go where nothing was asked, or no answer is due."""
+        """Keep a half-closed connection until its responses are sent; close it if none is due."""
         if self._ended or not self._is_answering or self._gone is not None:
             return None
         self._has_finished = True
@@ -135,11 +135,11 @@ class GuardedProtocol(HttpToolsProtocol):
         return True
 
     def evict(self) -> None:
-        """End, as others need the place more."""
+        """Close: the place is needed for another holder."""
         self.transport.abort()
 
     async def waits(self, seconds: float) -> None:
-        """May be evicted from now on, keeps nothing of the body, and waits so long, or until it is lost."""
+        """Wait so long or until the connection is lost; it may be evicted, and its body is discarded."""
         self.visitors.rests(self)
         self._is_read = False
         self.cycle.body.clear()
@@ -149,19 +149,19 @@ class GuardedProtocol(HttpToolsProtocol):
             self._gone = None
 
     def pause_writing(self) -> None:
-        """Give the client a bounded time to read."""
-        # A client that reads nothing would keep its request's place for ever.
+        """Start the timeout for the client to read."""
+        # A client that does not read would keep its request slot for ever.
         self._arm()
         super().pause_writing()
 
     def on_response_complete(self) -> None:
-        """Go on with the next, or end in time."""
+        """Continue with the next request, or close within the timeout."""
         super().on_response_complete()
-        # With it go the head and what is left of the body.
+        # The rest of the body is dropped with it.
         self.cycle = self.scope = None  # type: ignore[assignment]  # as uvicorn begins
         self.visitors.rests(self)
         if self.transport.is_closing():
-            # What it wrote last is to be read, or not, within a bound.
+            # The client has a bounded time to read the last response.
             self._arm()
         elif self._framing.rest_bytes and not self._ended:
             self._unset_keepalive_if_required()
@@ -174,7 +174,7 @@ class GuardedProtocol(HttpToolsProtocol):
         return self.cycle is not None
 
     def _go_on(self) -> None:
-        """Read what is there, up to the end of one request that has no answer yet."""
+        """Parse received data, up to the end of one request without a response."""
         try:
             self._read()
         except UnreadableRequest as error:
@@ -183,13 +183,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self._wait()
 
     def _wait(self) -> None:
-        """Wait for what is missing, in time; end where nothing more can come."""
+        """Wait for missing data within the timeout; close if the client has closed its sending side."""
         if self._bytes > self._bytes_max or not self._hold(self._framing.rest_bytes):
             self.transport.abort()
         elif self._whole and self._is_answering:
             if self._has_finished and not self._framing.rest_bytes:
                 self.cycle.keep_alive = False
-            # All is there; how long the answer may take is for the intake to say.
+            # The request is complete; the intake's timeout applies from here on.
             if not self.flow.write_paused:
                 self._disarm()
         elif not self._has_finished:
@@ -216,7 +216,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 return
 
     def _begin(self, head: Head) -> None:
-        # Not counted is what came in one piece with a request's first byte, 256 KiB at the most.
+        # Data in one piece with a request's first byte is not counted: at most 256 KiB.
         self._whole, self._is_read, self._bytes = False, True, 0
         path, _, query = head.target.partition(b"?")
         text = path.decode("ascii")
@@ -245,7 +245,7 @@ class GuardedProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=head.expects_continue,
-            # Refused before its body was asked for, the client may send it or not: nobody could tell.
+            # After an early refusal the client may or may not send the body, so the next bytes are ambiguous.
             keep_alive=head.keep_alive and not head.expects_continue,
             on_response=self.on_response_complete,
         )
@@ -255,7 +255,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _take(self, piece: bytes) -> None:
         cycle = self.cycle
         if cycle is None or not self._is_read:
-            # Answered before it was there.
+            # The response was sent before the body was complete.
             return
         cycle.body += piece
         if len(cycle.body) > HIGH_WATER_LIMIT:
@@ -265,7 +265,7 @@ class GuardedProtocol(HttpToolsProtocol):
             cycle.message_event.set()
 
     def _hold(self, size_bytes: int) -> bool:
-        """Hold so many bytes that can't be read on yet; False if there is no room for them."""
+        """Count so many unparsed bytes in `room`; False if there is no room for them."""
         more, self._held = size_bytes - self._held, size_bytes
         if more > 0 and not self.room.take(self.holder, more):
             self._held -= more
@@ -277,13 +277,13 @@ class GuardedProtocol(HttpToolsProtocol):
     # ── ends ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _end_with(self, found: ProblemAnswer) -> None:
-        """Say this, and no more. Who is still sending could lose it if the connection ended at once."""
+        """Send this last response. The connection lingers, as a client that still sends could lose it."""
         if self._ended or self.transport.is_closing():
             return
         self._ended = True
         self._disarm()
         if self._is_answering:
-            # It is the request's body that ends, of which the application tells.
+            # The request is being answered: the application sees the end of its body and responds.
             self._give_up_on_body(CUT)
             return
         if self._whole:
@@ -320,11 +320,11 @@ class GuardedProtocol(HttpToolsProtocol):
                 problem("timeout", f"the request head did not arrive within {self.limits.read_timeout_s:g} s")
             )
         else:
-            # Never said anything, or answered already and still sending.
+            # The client never sent anything, or still sends after its response.
             self.transport.abort()
 
     def _give_up_on_body(self, why: str) -> None:
-        """Let the application see the end of a body that does not end, and why."""
+        """End an incomplete body for the application, with the reason."""
         cycle = self.cycle
         cycle.scope["state"][why] = True
         cycle.keep_alive = False
@@ -333,6 +333,6 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def guarded(limits: HttpLimits, room: Shares) -> type[GuardedProtocol]:
-    """Give the protocol class with these bounds: uvicorn makes an instance for each connection by itself."""
+    """Return a protocol class with these limits; uvicorn makes an instance for each connection."""
     bounds = {"limits": limits, "visitors": Visitors(limits.connections_max), "room": room}
     return type("Guarded", (GuardedProtocol,), bounds)

@@ -1,4 +1,4 @@
-"""From a request to items: its body within the limits, taken apart if it is an array."""
+"""Reads the body of a request within the limits, and splits an array into items."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
@@ -29,14 +29,14 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 Found: TypeAlias = list[Item] | Item
-"""What a request brought: one item, or what stands at each place of an array."""
+"""The content of a request: one item, or the items of an array."""
 
 LATE, CUT = "late", "cut"
-"""What the protocol notes in the scope's state when it gives up waiting for a body."""
+"""Marks in the scope's state, set by the protocol when it stops waiting for a body."""
 
 
 class Disconnected(Exception):
-    """The client went away before its request was there."""
+    """The client disconnected before its request was complete."""
 
 
 async def read_body(
@@ -47,10 +47,10 @@ async def read_body(
     held: Stay,
     charge: Callable[[int], None],
 ) -> bytes:
-    """Read the body to its end. Raises Refused beyond the limit, which is where reading stops.
+    """Read the whole body. Raises RequestRefused at the size limit, and reads no further.
 
-    `charge` is told of each part of a body that did not say its length. What was read counts as `held`,
-    whatever comes of it, until that ends.
+    `charge` is called for each part of a body without Content-Length. The bytes are counted in `held` until
+    the request ends.
     """
     message = await receive()
     chunks: list[bytes] = []
@@ -82,7 +82,7 @@ async def read_body(
 
 
 def unpacked(body: bytes, encoding: str, limits: HttpLimits) -> bytes:
-    """Give a body that was packed as it was before. Raises Refused where it can't be, or is too large."""
+    """Decompress a body. Raises RequestRefused if it is malformed or too large."""
     found = unpack(body, {"content-encoding": encoding}, limits.body_bytes_max)
     if isinstance(found, Malformed):
         if found.reason is Reason.TOO_LARGE:
@@ -94,10 +94,10 @@ def unpacked(body: bytes, encoding: str, limits: HttpLimits) -> bytes:
 def items_of(
     body: bytes, announced: Body, fields: Fields, headers: Headers, limits: HttpLimits, event_type: str | None
 ) -> Found:
-    """Give what was sent: one item, or as many as the array has. `event_type` is the only one that may be."""
+    """Return one item, or the items of an array. `event_type` is the only accepted type; None: any."""
     beside, key = beside_of(fields, headers), idempotency_key_of(fields)
     if cloudevents.VERSION in beside and not announced.media_type.startswith("application/cloudevents"):
-        # The body is the data of one event, be it an array.
+        # The body is the data of one event, even if it is an array.
         return Item(body, beside, key, event_type)
     if body.startswith(BEFORE_JSON):
         found = unpack(body, beside, limits.body_bytes_max)
@@ -123,7 +123,7 @@ def items_of(
 
 
 def announced_body(fields: Fields, limits: HttpLimits) -> Body:
-    """Say what the body is; a CloudEvent in binary mode need not name a type, which then is JSON."""
+    """Read the headers about the body; the data of a binary CloudEvent is JSON by default."""
     return body_of(fields, limits, b"application/json" if b"ce-specversion" in fields else b"")
 
 
@@ -147,7 +147,7 @@ def _elements(body: bytes, limits: HttpLimits, key: str | None) -> list[str]:
 
 
 def no_pulse(body: bytes, limits: HttpLimits) -> Refusal | None:
-    """Say what a body in no known format lacks to be a pulse; None: it is no JSON at all."""
+    """Name the fields that a body lacks as a pulse; None: it is not JSON, or lacks none."""
     try:
         value = orjson.loads(body)
     except ValueError:

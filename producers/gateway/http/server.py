@@ -1,4 +1,4 @@
-"""Runs the HTTP gateway: a socket, uvicorn on uvloop, the intake and the keys behind, an orderly end."""
+"""Runs the HTTP gateway: a socket, uvicorn on uvloop, intake, keys, and an orderly shutdown."""
 
 import asyncio
 import contextlib
@@ -27,19 +27,19 @@ from producers.gateway.shares import Shares
 log = structlog.get_logger(__name__)
 
 CONNECTIONS_PER_REQUEST = 4
-"""Connections at the most for each request of GATEWAY_REQUESTS_MAX: most are silent between two requests."""
+"""Connections for each request of GATEWAY_REQUESTS_MAX: most are idle between two requests."""
 
 _BACKLOG = 4096
 _KEEP_ALIVE_S = 30
 
 
 def limits_of(settings: GatewaySettings) -> HttpLimits:
-    """Give the limits as the settings have them."""
+    """Return the configured limits."""
     connections_max = connections_within(CONNECTIONS_PER_REQUEST * settings.gateway_requests_max)
     return HttpLimits(
         body_bytes_max=settings.gateway_body_bytes_max,
         items_max=settings.gateway_items_max,
-        # Where few files may be open, some connections stay for what holds no place: probes, and who is new.
+        # If few files may be open, some connections are left for requests without a slot, such as probes.
         requests_max=min(settings.gateway_requests_max, max(1, connections_max * 3 // 4)),
         connections_max=connections_max,
         read_timeout_s=settings.gateway_read_timeout_s,
@@ -51,7 +51,7 @@ def limits_of(settings: GatewaySettings) -> HttpLimits:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the socket, before anything else costs time. Raises SettingsError where that can't be."""
+    """Open the socket, before slower steps. Raises SettingsError if that fails."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
@@ -64,7 +64,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def serve(intake: Intake, keys: Keys, settings: GatewaySettings, listener: socket.socket) -> None:
-    """Answer until SIGTERM or SIGINT; then nothing new comes in, and what is inside gets its word."""
+    """Serve until SIGTERM or SIGINT; then refuse new requests, and answer the current ones."""
     host, port = listener.getsockname()[:2]
     log.info("gateway_started", door="http", host=host, port=port, keys=settings.gateway_keys)
     await Server(config_of(intake, keys, settings)).serve(sockets=[listener])
@@ -72,10 +72,10 @@ async def serve(intake: Intake, keys: Keys, settings: GatewaySettings, listener:
 
 
 def config_of(intake: Intake, keys: Keys, settings: GatewaySettings) -> uvicorn.Config:
-    """Give uvicorn's configuration: the application, on the protocol with its bounds."""
+    """Return uvicorn's configuration: the application, on our protocol with its limits."""
     limits = limits_of(settings)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
-        # It warns of each client's bad request, which anybody can send as often as they like.
+        # uvicorn warns of each bad request, and clients can send any number of them.
         logging.getLogger(name).setLevel(logging.ERROR)
     room = Shares(BODIES_HELD_MAX * limits.body_bytes_max)
     return uvicorn.Config(
@@ -88,18 +88,18 @@ def config_of(intake: Intake, keys: Keys, settings: GatewaySettings) -> uvicorn.
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        # A second less than there is, for what has to be closed behind it.
+        # One second is kept for closing the intake and the keys.
         timeout_graceful_shutdown=max(1, int(settings.stop_timeout_s) - 1),
         backlog=_BACKLOG,
     )
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which ends by 0 after a stop: its own would raise the signal once more at the end."""
+    """uvicorn's server, but it exits with 0 after a stop: the original raises the signal again at the end."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop at the first signal; end at the second, where everything stands."""
+        """Stop at the first signal; end the process at once at the second."""
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
@@ -114,7 +114,7 @@ class Server(uvicorn.Server):
 
 
 def run(settings: GatewaySettings) -> None:
-    """Run the gateway of these settings until it is told to stop. Raises SettingsError."""
+    """Run the gateway until a stop signal. Raises SettingsError."""
     listener = listen(settings.gateway_host, settings.gateway_port)
     with (
         contextlib.closing(listener),

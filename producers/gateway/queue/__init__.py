@@ -1,1 +1,1 @@
-"""From the gateway to SQS: calls of ten, a fair share for each tenant, retries."""
+"""Sends the gateway's events to SQS: batches of ten, a fair share for each tenant, retries."""

@@ -1,9 +1,9 @@
-"""SendMessageBatch without what makes boto3's dear; boto3 does the rest, in a thread.
+"""SendMessageBatch without boto3's overhead; boto3 handles everything unusual, in a thread.
 
-    batch ─▶ sign ─▶ POST ─▶ 200, and every MD5 ours? ─▶ Answer
-                      └─ anything else ─▶ Senders: boto3 makes the same call again, and judges
+    batch ─▶ sign ─▶ POST ─▶ 200, and every MD5 matches? ─▶ Answer
+                      └─ otherwise ─▶ Senders: boto3 makes the same call again, and its result counts
 
-A call may be made twice without harm: each event has an id by which it is stored once.
+A repeated call is harmless: each event has an id by which it is stored once.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from producers.publishers import Answer
 from producers.publishers.sqs import SqsPublisher
 
 STRIKES_MAX = 10
-"""Calls in a row that boto3 could do and we could not; from then on boto3 does them all."""
+"""Consecutive calls that failed here and worked with boto3; from then on boto3 makes all calls."""
 
 _OK = 200
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class LeanSenders:
-    """Sends over one endpoint on the event loop, with `by_boto3` behind it."""
+    """Sends over one endpoint on the event loop, with `by_boto3` as the fallback."""
 
     def __init__(
         self,
@@ -54,11 +54,11 @@ class LeanSenders:
         self.ordered = by_boto3.ordered
 
     def start(self) -> None:
-        """Start the threads that wait for what is not plain."""
+        """Start the threads of the fallback."""
         self._by_boto3.start()
 
     def send(self, batch: Sequence[Sendable], told: Told) -> None:
-        """Send this now, then call `told` with what came of it."""
+        """Send a batch now, then call `told` with its result."""
         if self._strikes >= STRIKES_MAX:
             self._by_boto3.send(batch, told)
             return
@@ -68,14 +68,14 @@ class LeanSenders:
         watch(call)
 
     def stop(self) -> None:
-        """Let go of connections and threads; nobody waits any more for what is still on its way."""
+        """Close connections and threads, and abandon calls that are still under way."""
         for call in self._calls:
             call.cancel()
         self._endpoint.close()
         self._by_boto3.stop()
 
     async def trouble(self) -> str:
-        """Say what is in the way of sending."""
+        """Describe why sending fails; empty if it works."""
         return await self._by_boto3.trouble()
 
     async def _send(self, batch: Sequence[Sendable], told: Told) -> None:
@@ -83,9 +83,9 @@ class LeanSenders:
         try:
             answer = await self._ask(batch)
         except HttpTimeout:
-            # To wait all over again would be in vain: whoever waits for us has heard by then.
+            # No second attempt: the callers would have timed out before its end.
             told(batch, Sent(self._by_boto3.timed_out(), time.perf_counter() - began))
-        except Exception as error:  # noqa: BLE001 - whatever it is, boto3 may do better, and somebody waits
+        except Exception as error:  # noqa: BLE001 - boto3 may succeed, and callers wait for a result
             log.debug("a lean call failed: %s", type(error).__name__)
             self._by_boto3.send(batch, lambda _, sent: self._judged(batch, sent, told))
         else:
@@ -104,7 +104,7 @@ class LeanSenders:
         return self._publisher.read(_unaltered(request["Entries"], orjson.loads(answer.body)))
 
     def _judged(self, batch: Sequence[Sendable], sent: Sent, told: Told) -> None:
-        """Pass on what boto3 found out, and note that it could do what we could not."""
+        """Pass on boto3's result, and count a success of boto3 after a failure here."""
         if isinstance(sent.answer, Answer):
             self._strikes += 1
             if self._strikes == STRIKES_MAX:
@@ -113,7 +113,7 @@ class LeanSenders:
 
 
 def _unaltered(entries: Sequence[Mapping[str, Any]], said: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what SQS has another MD5 of than we: what it holds is not what was sent, so it is no yes."""
+    """Drop the entries whose MD5 differs: SQS holds another body than was sent, so they are not confirmed."""
     bodies = {entry["Id"]: entry["MessageBody"] for entry in entries}
     successful = []
     for entry in said.get("Successful") or ():

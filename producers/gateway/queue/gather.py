@@ -1,12 +1,12 @@
-"""Gathers the events of all requests into calls of ten, and gives each its word when SQS has answered.
+"""Gathers the events of all requests into batches of ten, and sets each result when SQS has answered.
 
     add ─▶ [lanes, bounded] ─▶ ten, or GATEWAY_LINGER_MS over, and a sender free ─▶ [sender threads] ─▶ SQS
                    ▲                                                                       │
-                   └─── after a pause ── not taken, and still time ◀── again ──────────────┤
-                                                          the request's word ◀── taken, refused, or too late
+                   └─── backoff ── not taken, and before the timeout ◀─── retry ───────────┤
+                                                              result ◀── taken, refused, or timed out
 
-Everything here happens on the event loop but the call itself. Nothing is acknowledged that is not named as
-accepted in an answer of SQS.
+All code here runs on the event loop, except the call itself. An event is acknowledged only if an answer of
+SQS names it as accepted.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ from producers.publishers import Answer
 from producers.publishers.publish import BATCH_BYTES_MAX, BATCH_SIZE_MAX
 
 _PAUSE_S, _PAUSE_S_MAX = 0.05, 1.0
-"""The pause before the second try, doubled for each further one, with jitter."""
+"""The backoff before the second attempt, doubled for each further one, with jitter."""
 
 _OUR_RIGHTS = re.compile(r"kms|accessdenied", re.IGNORECASE)
-"""Codes that SQS calls the sender's fault, and which are ours: the event would be taken if we might more."""
+"""Codes that SQS reports as the sender's fault, but which mean missing rights of the gateway itself."""
 
 FULL = Refusal(Why.OVER_QUOTA, "the gateway is at capacity; this event was not kept", retry_after_s=1)
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class GatheredRequest:
-    """The words on the items of one request, who waits for them, and for whom they count."""
+    """The results of one request's items, the future of its waiter, and the holder of their places."""
 
     __slots__ = ("done", "holder", "left", "timer", "words")
 
@@ -44,12 +44,12 @@ class GatheredRequest:
         self.holder = holder
         self.words: list[Word | None] = [None] * size
         self.done = done
-        # Of all its items, read or not: the first ones may have their word before the last ones are read.
+        # Counts all items, parsed or not: the first ones may have a result before the last ones are parsed.
         self.left = size
         self.timer: asyncio.TimerHandle | None = None
 
     def give(self, place: int, word: Word) -> None:
-        """Put the word on one item; the first one holds."""
+        """Set the result of one item; the first result stays."""
         if self.words[place] is not None:
             return
         self.words[place] = word
@@ -62,7 +62,7 @@ class GatheredRequest:
 
 
 class Entry:
-    """One event on its way, and whose it is."""
+    """One event to send, and its place in its request."""
 
     __slots__ = ("alone", "event", "place", "request", "tries")
 
@@ -75,17 +75,17 @@ class Entry:
 
     @property
     def holder(self) -> Hashable:
-        """For whom it counts."""
+        """The holder of its place."""
         return self.request.holder
 
     @property
     def over(self) -> bool:
-        """Whether there is a word on it already."""
+        """Whether it has a result already."""
         return self.request.words[self.place] is not None
 
 
 class Gather:
-    """Sends events in as few calls as their haste allows. Used on one event loop alone."""
+    """Sends events in as few calls as the linger time allows. Used on one event loop."""
 
     def __init__(self, senders: Sending, *, linger_s: float, waiting_max: int, timeout_s: float) -> None:
         self._senders = senders
@@ -103,7 +103,7 @@ class Gather:
 
     @property
     def full(self) -> bool:
-        """Whether no further event may be added, whosever it is."""
+        """Whether all places are taken, for any holder."""
         return self._waiting >= self._places.total
 
     @property
@@ -111,22 +111,22 @@ class Gather:
         return self._places.taken
 
     def take_place(self, holder: Hashable) -> bool:
-        """Take a place for one event; False where its holder has as many as it may."""
+        """Take a place for one event; False if its holder has its full share."""
         return self._places.take(holder)
 
     def give_place(self, holder: Hashable, number: int = 1) -> None:
-        """Give places back: of events that were not added, or are over."""
+        """Return the places of events that were not added, or are finished."""
         self._places.give_back(holder, number)
         if self._waiting == 0 and self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
     def add(self, event: ReadEvent, request: GatheredRequest, place: int) -> None:
-        """Take one event in that has a place.
+        """Add one event that has a place.
 
-        Its request gets a word on it, at the latest when `timeout_s` is over.
+        Its request gets a result for it, at the latest after `timeout_s`.
         """
         if request.timer is None:
-            # Not the waiter's: who goes away leaves events behind that must not be tried for ever.
+            # The timer outlives the waiter: events of a client that disconnects must not be retried for ever.
             request.timer = self._loop.call_later(self._timeout_s, self._time_over, request)
         self._pending.append(Entry(event, request, place))
         if len(self._pending) >= BATCH_SIZE_MAX:
@@ -135,12 +135,12 @@ class Gather:
             self._timer = self._loop.call_later(self._linger_s, self._linger_over)
 
     async def words(self, request: GatheredRequest) -> None:
-        """Come back when there is a word on every item of the request."""
+        """Wait until every item of the request has a result."""
         if request.left:
             await request.done
 
     async def drain(self) -> None:
-        """Come back when everything that was taken in has its word."""
+        """Wait until every added event has a result."""
         if self._waiting:
             self._drained = self._loop.create_future()
             await self._drained
@@ -173,7 +173,7 @@ class Gather:
         while self._pending and len(batch) < BATCH_SIZE_MAX:
             entry = self._pending.head()
             if entry.over:
-                # Its time was over before it was sent: nobody waits for it any more.
+                # It timed out before it was sent.
                 self.give_place(self._pending.pop().holder)
                 continue
             size_bytes += entry.event.size_bytes
@@ -183,7 +183,7 @@ class Gather:
         return batch
 
     def _again(self, entries: list[Entry]) -> None:
-        """Try these once more, before all others, as they have waited longest."""
+        """Retry these events before all others, as they have waited longest."""
         self._paused = False
         self._pending.put_first(entries)
         self._due = True
@@ -204,7 +204,7 @@ class Gather:
             for entry in batch:
                 self._end(entry, sent.answer.word)
         else:
-            # One of them is at fault, and nobody says which: sent one by one, only the guilty is refused.
+            # SQS does not say which event is at fault: sent one by one, only the faulty one is refused.
             for entry in batch:
                 entry.alone = True
             self._again(batch)
@@ -220,7 +220,7 @@ class Gather:
             elif index in answer.refused and not _OUR_RIGHTS.search(answer.refused[index][0]):
                 self._end(entry, refused_by_queue(*answer.refused[index]))
             else:
-                # Also what the answer does not name: nothing is known of it.
+                # This includes entries that the answer does not name: their state is unknown.
                 again.append(entry)
         if again:
             self._later(again)
@@ -228,7 +228,7 @@ class Gather:
     def _later(self, entries: list[Entry]) -> None:
         for entry in entries:
             entry.tries += 1
-        # Where an order is kept, nothing may overtake what is to be tried again.
+        # On an ordered queue no event may overtake a retry.
         self._paused = self._senders.ordered
         pause_s = min(_PAUSE_S_MAX, _PAUSE_S * 2 ** (entries[0].tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         self._loop.call_later(pause_s, self._again, entries)
@@ -236,7 +236,7 @@ class Gather:
     def _time_over(self, request: GatheredRequest) -> None:
         late = Refusal(
             Why.UNAVAILABLE,
-            f"the queue has not said yes within {self._timeout_s:g} s; the event may be on it all the same: "
+            f"the queue did not confirm within {self._timeout_s:g} s; the event may be on it nevertheless: "
             "send it again with the same id",
             retry_after_s=1,
         )
@@ -253,8 +253,8 @@ class Gather:
 
 
 def refused_by_queue(code: str, reason: str) -> Refusal:
-    """Say why SQS does not take an event that it could judge."""
+    """Make the refusal of an event that SQS has rejected."""
     too_large = "TooLong" in code or "TooLarge" in code or "must be shorter" in reason
     return Refusal(
-        Why.TOO_LARGE if too_large else Why.INVALID, f"the queue does not take it: {code}: {reason[:200]}"
+        Why.TOO_LARGE if too_large else Why.INVALID, f"the queue rejects it: {code}: {reason[:200]}"
     )

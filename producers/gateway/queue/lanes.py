@@ -1,4 +1,4 @@
-"""What waits to be sent, by whose it is: each has its own line, and they take turns."""
+"""A fair queue of pending events: one lane for each holder, served in turn."""
 
 from collections import deque
 from collections.abc import Hashable, Iterable
@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class LaneEntry(Protocol):
-    """Something that is somebody's, and may be over before it was its turn."""
+    """An entry with a holder, which may be finished before its turn."""
 
     @property
     def holder(self) -> Hashable: ...  # noqa: D102
@@ -19,7 +19,7 @@ T = TypeVar("T", bound=LaneEntry)
 
 
 class Lanes(Generic[T]):
-    """A queue in which whoever has a thousand entries waits for nobody longer than whoever has one.
+    """A queue in which a holder with one entry never waits for all entries of a holder with a thousand.
 
     The order of one holder's entries is kept.
     """
@@ -33,7 +33,7 @@ class Lanes(Generic[T]):
         return self._size
 
     def append(self, entry: T) -> None:
-        """Put an entry at the end of its holder's line."""
+        """Put an entry at the end of its holder's lane."""
         self._size += 1
         self._lanes.setdefault(entry.holder, deque()).append(entry)
 
@@ -44,7 +44,7 @@ class Lanes(Generic[T]):
         self._size += len(self._first) - before
 
     def head(self) -> T:
-        """Give the next entry, and leave it there. Raises IndexError where there is none."""
+        """Return the next entry without removing it. Raises IndexError if there is none."""
         if self._first:
             return self._first[0]
         for lane in self._lanes.values():
@@ -52,7 +52,7 @@ class Lanes(Generic[T]):
         raise IndexError("nothing waits")
 
     def pop(self) -> T:
-        """Take the next entry; its holder's turn is then over."""
+        """Remove and return the next entry; its holder then goes to the end of the turn."""
         self._size -= 1
         if self._first:
             return self._first.popleft()
@@ -64,7 +64,7 @@ class Lanes(Generic[T]):
         return entry
 
     def drop_over(self, holder: Hashable) -> int:
-        """Leave out what is over at the head of a holder's line; says how much that was."""
+        """Remove the finished entries at the head of a holder's lane; return their number."""
         lane, before = self._lanes.get(holder), self._size
         while lane and lane[0].over:
             lane.popleft()

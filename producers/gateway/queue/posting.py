@@ -1,6 +1,6 @@
-"""POST on the event loop, over connections that are kept open: what lean calls are to threads, without one.
+"""POST requests on the event loop, over persistent connections.
 
-A thread for each call costs more than the call: it has to be woken, and to wait for its turn to run, twice.
+A thread for each call would cost more than the call: two thread switches.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from processor.brokers.http_client import (
 
 
 class AsyncEndpoint:
-    """One server, by the scheme, host and port of `url`; used on one event loop alone.
+    """One server, given by the scheme, host and port of `url`. Used on one event loop.
 
-    `ca_file` is the file of authorities by whom an https server is known.
+    `ca_file` has the certificate authorities for an https server.
     """
 
     def __init__(self, url: str, *, connect_timeout_s: float, read_timeout_s: float, ca_file: str) -> None:
@@ -35,7 +35,7 @@ class AsyncEndpoint:
     async def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> HttpResponse:
         """Send one request to `/` and wait for its answer. Raises HttpTimeout, HttpTrouble."""
         connection = await self._connection()
-        # Nobody else's until its answer is whole; then it may be used again, if the server lets it.
+        # In use until the whole answer is there. Then it is reused, if the server keeps it open.
         answer = await connection.ask(post_request(headers, body), self._read_timeout_s)
         if connection.usable:
             self._idle.append(connection)
@@ -50,7 +50,7 @@ class AsyncEndpoint:
 
     async def _connection(self) -> "_Connection":
         while self._idle:
-            # The one used last is the one most likely to be open still.
+            # The connection used last is the most likely to be still open.
             connection = self._idle.pop()
             if connection.usable:
                 return connection
@@ -64,7 +64,7 @@ class AsyncEndpoint:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, and the answer that is being waited for."""
+    """One connection, and the answer that it waits for."""
 
     def __init__(self) -> None:
         self.usable = False
@@ -98,7 +98,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._reading is None:
-            # Nothing is to be read before we have asked: this is no server of ours any more.
+            # Data without a request: the connection can't be trusted any more.
             self.close()
             return
         try:

@@ -1,4 +1,4 @@
-"""Makes the calls to SQS, several at a time, and tells an outage, a fault and a refusal apart.
+"""Makes the calls to SQS, several at a time, and distinguishes an outage, a faulty event and a refusal.
 
 batch ─▶ [thread] ─▶ Publisher.send ─▶ Answer │ Failure ─▶ back on the event loop
 """
@@ -20,25 +20,25 @@ from producers.gateway.reading import ReadEvent
 from producers.publishers import Answer, CallFailed, Publisher
 
 PROBE_AFTER_S = 2.0
-"""A queue that has taken something so lately is not asked whether it is there."""
+"""A queue that accepted an event so recently is not probed."""
 
 BELIEVED_FOR_S = 10.0
-"""How long a failed call counts, whatever a look at the queue says: who may look need not be who may send."""
+"""How long a failed call counts, whatever a probe says: the right to probe is not the right to send."""
 
 log = logging.getLogger(__name__)
 
 
 class Sendable(Protocol):
-    """What is sent: something with an event."""
+    """An entry of a batch."""
 
     event: ReadEvent
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call of which nothing is known to have been taken.
+    """A failed call: no event of it is known to be on the queue.
 
-    `outage`: another try may work. `hopeless`: no other try helps now. Neither: some event in it is at fault.
+    `outage`: a retry may work. `hopeless`: a retry does not help now. Neither: some event in it is at fault.
     """
 
     word: Refusal
@@ -48,7 +48,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """How a call ended, and after how long."""
+    """The result of a call, and its duration."""
 
     answer: Answer | Failure
     took_s: float
@@ -58,26 +58,26 @@ Told = Callable[[Any, Sent], None]
 
 
 class Sending(Protocol):
-    """Whoever sends batches, up to `count` at a time; on an `ordered` queue one after the other."""
+    """Sends batches, up to `count` at a time; on an `ordered` queue one after the other."""
 
     count: int
     ordered: bool
 
     def start(self) -> None:
-        """Get ready, on the event loop that runs now."""
+        """Start, on the running event loop."""
 
     def send(self, batch: Sequence[Sendable], told: Told) -> None:
-        """Send this, then call `told` with it and with what came of it, on the event loop."""
+        """Send a batch, then call `told` with the batch and its result, on the event loop."""
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending."""
 
     async def trouble(self) -> str:
-        """Say what is in the way of sending; empty when nothing is."""
+        """Describe why sending fails; empty if it works."""
 
 
 class Senders:
-    """Threads that send. `look` asks the queue whether it is there, and raises what boto3 raises."""
+    """Threads that send. `look` probes the queue, and raises boto3's exceptions."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Senders:
         self._good_at: float | None = None
 
     def start(self) -> None:
-        """Start the threads; they tell what came of a batch on the event loop that runs now."""
+        """Start the threads; they report results on the running event loop."""
         self._loop = asyncio.get_running_loop()
         for number in range(self.count):
             thread = threading.Thread(target=self._work, name=f"sender-{number}", daemon=True)
@@ -108,17 +108,17 @@ class Senders:
             self._threads.append(thread)
 
     def send(self, batch: Sequence[Sendable], told: Told) -> None:
-        """Send this as soon as a thread is free, then call `told` with it on the event loop."""
+        """Send a batch as soon as a thread is free, then call `told` on the event loop."""
         self._jobs.put((batch, told))
 
     def stop(self) -> None:
-        """Let what is being sent come to its end, and end the threads without waiting for them."""
+        """End each thread after its current call, without waiting for it."""
         for _ in self._threads:
             self._jobs.put(None)
         self._threads.clear()
 
     async def trouble(self) -> str:
-        """Say what is in the way of sending; where nothing was sent lately, look at the queue."""
+        """Describe why sending fails; if no event was sent lately, probe the queue."""
         now = self._clock()
         if self._good_at is not None and now - self._good_at < PROBE_AFTER_S and not self._trouble:
             return ""
@@ -127,14 +127,14 @@ class Senders:
         return await asyncio.get_running_loop().run_in_executor(None, self._probe)
 
     def worked(self) -> None:
-        """Note that somebody else has sent something."""
+        """Note a call that succeeded outside these threads."""
         if self._trouble:
             self._note("")
         else:
             self._good_at = self._clock()
 
     def timed_out(self) -> Failure:
-        """Note, and say, that the queue let somebody else in and then did not answer in time."""
+        """Note a call outside these threads that got no answer in time, and return its failure."""
         return self._call_failed(CallFailed("ReadTimeoutError", "no answer in time", outage=True))
 
     # ── in the threads ────────────────────────────────────────────────────────────────────────────────
@@ -150,7 +150,7 @@ class Senders:
             try:
                 loop.call_soon_threadsafe(told, batch, sent)
             except RuntimeError:
-                # The loop was closed under us: nobody is there to be told.
+                # The event loop was closed: no caller waits any more.
                 return
 
     def _call(self, batch: Sequence[Sendable]) -> Answer | Failure:
@@ -162,8 +162,8 @@ class Senders:
             trouble = _refused(error)
             self._note(trouble)
             return Failure(_unavailable(trouble), hopeless=True)
-        except Exception as error:  # noqa: BLE001 - else those who wait would wait for ever
-            # Its text may quote what we were about to send.
+        except Exception as error:  # noqa: BLE001 - the callers must get a result
+            # The text of the exception is not logged, as it may quote events.
             log.error("a bug kept a call from being made: %s", type(error).__name__)  # noqa: TRY400
             return Failure(_unavailable("a bug of ours keeps it from being sent"), hopeless=True)
         self._note("" if answer.accepted else self._trouble)
@@ -174,16 +174,14 @@ class Senders:
             trouble = f"the queue can't be reached or does not work: {error.code}"
             self._note(trouble)
             return Failure(_unavailable(trouble), outage=True)
-        return Failure(
-            Refusal(Why.INVALID, f"the queue does not take it: {error.code}: {error.reason[:200]}")
-        )
+        return Failure(Refusal(Why.INVALID, f"the queue rejects it: {error.code}: {error.reason[:200]}"))
 
     def _probe(self) -> str:
         try:
             self._look()
         except ClientError as error:
             code = _code(error)
-            # To send is one right, to look another: whoever may not look can't be told more.
+            # Sending and probing need different rights. Without the right to probe nothing is known.
             trouble = "" if "AccessDenied" in code else f"the queue denies access: {code}"
         except BotoCoreError as error:
             trouble = f"the queue can't be reached: {type(error).__name__}"
@@ -193,7 +191,7 @@ class Senders:
         return trouble
 
     def _note(self, trouble: str, *, looked: bool = False) -> None:
-        """Remember what is in the way, and log it when it begins and when it is over."""
+        """Remember the trouble, and log its start and its end."""
         with self._lock:
             before, self._trouble = self._trouble, trouble
             if trouble and not looked:
@@ -207,7 +205,7 @@ class Senders:
 
 
 def _refused(error: SettingsError) -> str:
-    """Name the code alone: the text of a refused signature quotes headers, a token among them."""
+    """Give the error code only: the text of a rejected signature quotes headers, including a token."""
     cause = error.__cause__
     code = _code(cause) if isinstance(cause, ClientError) else type(cause).__name__
     return f"the queue is missing or denies access: {code}; see SQS_QUEUE_URL and the AWS_* settings"

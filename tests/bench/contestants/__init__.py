@@ -1,4 +1,4 @@
-"""Who takes part, each a program of its own with the same work: validate, store, delete after the commit."""
+"""The contestants: programs that do the same work: validate, store, delete after the commit."""
 
 import importlib.util
 import sys

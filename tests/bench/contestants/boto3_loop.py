@@ -1,4 +1,4 @@
-"""The loop that most people write first, written well: receive ten, one transaction, delete ten."""
+"""The usual first consumer, written well: receive ten, one transaction, delete ten."""
 
 from tests.bench.contestants.writing import NotValid, Writing, delete, receive, sqs
 

@@ -1,4 +1,4 @@
-"""How fast the database itself takes the same rows, from one connection and without a queue: COPY, or INSERT.
+"""Measures the database alone: COPY or INSERT of the same rows over one connection, without a queue.
 
 python -m tests.bench.contestants.database_limit copy|insert ROWS      prints one line of JSON
 """

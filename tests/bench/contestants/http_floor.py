@@ -1,4 +1,4 @@
-"""The floor under an HTTP gateway: the same server, which reads the body, does nothing and answers 202.
+"""The lower bound for an HTTP gateway: the same server reads the body and answers 202, nothing else.
 
 python -m tests.bench.contestants.http_floor PORT
 """

@@ -1,4 +1,4 @@
-"""The gateway that most people write first: a FastAPI handler that calls `send_message` for each request.
+"""The usual first gateway: a FastAPI handler that calls `send_message` for each request.
 
     python -m tests.bench.contestants.http_plain PORT
 

@@ -1,4 +1,4 @@
-"""How fast the queue itself hands over and deletes: the cheapest honest client, in tens, and no database."""
+"""Measures the queue alone: receive and delete in batches of ten, with a minimal client and no database."""
 
 import os
 

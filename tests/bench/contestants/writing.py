@@ -1,4 +1,4 @@
-"""What the Python peers share: the compiled schema, the envelope's fields, and the table's columns."""
+"""The common part of the Python contestants: the compiled schema, the envelope's fields, the columns."""
 
 import os
 from datetime import UTC, datetime

@@ -1,1 +1,1 @@
-"""What a benchmark measured: rounds, percentiles, tables and plots."""
+"""The results of a benchmark: rounds, percentiles, tables and plots."""

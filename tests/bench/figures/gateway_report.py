@@ -1,4 +1,4 @@
-"""What the gateway has shown, as Markdown to be read as it is and to be put into a README."""
+"""The gateway's results as Markdown."""
 
 from collections.abc import Iterator, Sequence
 from statistics import median

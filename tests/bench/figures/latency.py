@@ -1,7 +1,7 @@
-"""How long a message is under way at a constant rate: from the timetable of its sending to its commit.
+"""The latency of a message at a constant rate: from its due time in the timetable to its commit.
 
-The moment of a commit is the one that PostgreSQL notes for it, just before the commit is flushed to the disk.
-How long a flush took on average stands beside it, for whoever wants to add it.
+The time of a commit is PostgreSQL's commit timestamp, taken just before the commit is flushed to disk. The
+average duration of a flush is reported beside it.
 """
 
 import json

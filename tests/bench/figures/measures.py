@@ -1,4 +1,4 @@
-"""What a process and all its children have used, read from Linux's /proc."""
+"""The resource usage of a process and all its children, read from Linux's /proc."""
 
 import os
 from collections import defaultdict

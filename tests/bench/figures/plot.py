@@ -1,4 +1,4 @@
-"""The results as one picture, for those who would rather look: speed, price and delay, side by side."""
+"""The results as one plot: throughput, cost and latency, side by side."""
 
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence

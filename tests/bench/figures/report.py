@@ -1,4 +1,4 @@
-"""What a person reads of the results: tables on the terminal, and a line for each thing to bear in mind."""
+"""The results as text: tables for the terminal, and a line for each caveat."""
 
 from collections.abc import Iterator, Sequence
 from statistics import median

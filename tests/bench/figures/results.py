@@ -1,4 +1,4 @@
-"""Everything that one command has measured, with the machine that it was measured on, as a file of JSON."""
+"""All measurements of one command and the facts of the machine, as a JSON file."""
 
 import dataclasses
 import json

@@ -1,11 +1,11 @@
-"""One run of one contestant, from an empty table to an empty queue, and the audit without which it is void.
+"""One run of one contestant, from an empty table to an empty queue, with the audit that validates it.
 
     fill (warm-up visible, the rest hidden) ─▶ start ─▶ warm-up drained ─▶ sample, reveal
                                                                      ═▶ all drained ─▶ sample ─▶ audit
 
-The clock runs from the moment when the messages show to the commit of the last one, as PostgreSQL noted it.
-Starting, and the warm-up, cost nobody anything. A queue server that can't hide messages is filled before the
-start; the clock then runs from the commit that ends the warm-up.
+The clock runs from the moment when the messages become visible to PostgreSQL's timestamp of the last commit.
+Start-up and warm-up are not counted. A queue server that can't hide messages is filled before the start; the
+clock then runs from the commit that ends the warm-up.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""What growth costs: the same questions asked of a table of nothing, a million and ten million messages."""
+"""The cost of growth: the same queries on tables of zero, a million and ten million messages."""

@@ -1,4 +1,4 @@
-"""What growth costs: `python -m tests.bench.growth`, or `make growth`."""
+"""The cost of growth: `python -m tests.bench.growth`, or `make growth`."""
 
 import json
 import shutil

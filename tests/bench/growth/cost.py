@@ -1,4 +1,4 @@
-"""What a message costs by how many are there already: `Store.save` itself, on every size in turn."""
+"""The cost of a message by the size of the table: `Store.save` itself, on every size in turn."""
 
 import random
 import threading

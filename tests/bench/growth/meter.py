@@ -1,4 +1,4 @@
-"""What a stretch of rows cost: time, CPU on both sides, WAL, buffers; measured around the saves alone."""
+"""The cost of a batch of rows: time, CPU on both sides, WAL, buffers; measured around the saves only."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""Whether to partition `message`: the plain table beside hash by tenant and range by time."""
+"""Partitioning of `message`: the plain table compared with hash by tenant and range by time."""
 
 import random
 import time

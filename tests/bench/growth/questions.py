@@ -1,4 +1,4 @@
-"""How long the DBA's ten questions take on the largest table, and which of them read all of it."""
+"""The duration of the DBA's ten queries on the largest table, and which of them scan all of it."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The figures as tables for people; medians, with the lowest and the highest round in brackets."""
+"""The figures as tables; medians, with the lowest and the highest round in brackets."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the messages look like: a hundred tenants of very different size, four event types, 500 bytes each.
+"""The sample messages: a hundred tenants of very different size, four event types, 500 bytes each.
 
 The growing tables and the measured batches draw from the same samples and make ids the same way.
 """

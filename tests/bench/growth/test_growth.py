@@ -1,4 +1,4 @@
-"""The measurement asks what people ask, and refuses in one line what it can't do."""
+"""The measurement runs the documented queries, and reports errors in one line."""
 
 import random
 from pathlib import Path

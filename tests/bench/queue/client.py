@@ -1,6 +1,6 @@
-"""The cheapest honest client of the queue: one blocking socket, bodies of bytes, no signature.
+"""A minimal client of the queue: one blocking socket, bodies of bytes, no signature.
 
-It feeds and asks the queue in all load tests, and drains it in the test of the queue's own limit.
+The client fills and queries the queue in all load tests, and drains it to measure the queue's own limit.
 """
 
 import socket

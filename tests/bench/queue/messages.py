@@ -1,4 +1,4 @@
-"""What the queue server keeps: messages that hide while somebody has them, and receipts that grow old."""
+"""The state of the queue server: messages, visibility timeouts and receipts."""
 
 import hashlib
 import heapq

@@ -1,4 +1,4 @@
-"""A queue server that is never the bottleneck: SQS's JSON protocol in memory, on one port of 127.0.0.1.
+"""A fast queue server, so that it is never the bottleneck: SQS's JSON protocol, in memory, on 127.0.0.1.
 
     socket ─▶ Connection (HTTP/1.1) ─▶ Service (which operation, which queue) ─▶ Queue (messages) ─▶ bytes
 

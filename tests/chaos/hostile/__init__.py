@@ -1,10 +1,9 @@
-"""What a hostile tenant does, and a client without any key: one process for each attack.
+"""Attacks by a hostile tenant, and by clients without a key: one process for each attack.
 
     HOSTILE_TARGET='{"http": 8090, ...}' python -m tests.chaos.hostile http_idle
 
-Attackers come from addresses of their own (127.0.0.2 and more), so that a share for each address can tell
-them from their neighbours. They are as cheap as they can be, since they share the machine with whom they
-attack.
+Attackers have addresses of their own (127.0.0.2 and more), so that limits by address separate them from other
+clients. They use as little CPU as possible, since they share the machine with their target.
 """
 
 from collections.abc import Awaitable, Callable

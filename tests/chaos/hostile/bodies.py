@@ -1,4 +1,4 @@
-"""Bodies that are dear to read or to judge."""
+"""Bodies that are expensive to parse or to validate."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Connections that are held, and connections that ask without end."""
+"""Idle connections, and connections with endless requests."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""HTTP/2 and protobuf by hand, as little as an attacker needs: no library would send what these do."""
+"""Minimal HTTP/2 and protobuf encoders for attacks: no library would send such messages."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Attacks on the gRPC door."""
+"""Attacks on the gRPC gateway."""
 
 from tests.chaos.hostile import Target, frames
 from tests.chaos.hostile.bodies import an_event, extreme_numbers

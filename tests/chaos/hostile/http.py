@@ -1,4 +1,4 @@
-"""Attacks on the HTTP door."""
+"""Attacks on the HTTP gateway."""
 
 import gzip
 import random

@@ -1,4 +1,4 @@
-"""Attacks by a login that reads for a tenant."""
+"""Attacks by a database login of a tenant."""
 
 import asyncio
 import contextlib

@@ -1,7 +1,7 @@
-"""What happens to a broker that stands in for SQS: it is killed and comes back, or falls silent; readers die.
+"""Faults of RabbitMQ and Kafka: the broker is killed and restarted, or hangs; consumers die.
 
-load ─▶ AmqpDoor ─▶ RabbitMQ ✗ ─▶ the fleet
-load ─▶ KafkaDoor ─▶ Tansu ✗ ─▶ the fleet ✗
+load ─▶ AmqpPublisher ─▶ RabbitMQ ✗ ─▶ the fleet
+load ─▶ KafkaPublisher ─▶ Tansu ✗ ─▶ the fleet ✗
 """
 
 from dataclasses import dataclass, replace

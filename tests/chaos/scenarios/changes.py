@@ -1,4 +1,4 @@
-"""What changes in PostgreSQL while all goes on: tables, the registry, and who may do what."""
+"""Changes in PostgreSQL during operation: tables, the registry, and privileges."""
 
 import contextlib
 import os

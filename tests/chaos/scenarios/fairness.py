@@ -1,10 +1,10 @@
-"""One hostile tenant, and clients without any key, at every door; the others go on as if nobody were there.
+"""A hostile tenant, and clients without a key, attack every interface; the other tenants are not affected.
 
     quiet tenants ─▶ HTTP, gRPC (kept and new connections), the queue ─▶ as quick as before, none refused
     mallory       ─▶ HTTP, gRPC, the queue, psql ✗
 
-Every attack is a process of its own (`tests.chaos.hostile`). Delays are compared with those of a calm phase
-just before, on the same machine.
+Every attack is a process of its own (`tests.chaos.hostile`). Delays are compared with those of a phase
+without attacks just before, on the same machine.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What happens to a FIFO queue: each group is committed in the order of sending, come what may."""
+"""Faults of a FIFO queue: each group is committed in the order of sending, in every case."""
 
 from collections.abc import Iterator
 from dataclasses import replace

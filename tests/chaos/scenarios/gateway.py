@@ -1,8 +1,8 @@
-"""What happens to the HTTP gateway: it dies with requests inside, and its queue goes away under it.
+"""Faults of the HTTP gateway: it is killed with requests in progress, and its queue becomes unavailable.
 
-    load ─▶ HttpDoor ─▶ gateway ✗ ─▶ proxy ✗ ─▶ SQS ─▶ the fleet
+    load ─▶ HttpPublisher ─▶ gateway ✗ ─▶ proxy ✗ ─▶ SQS ─▶ the fleet
 
-Who sends tries again with the same ids. Whatever was answered by 202 must be in the table, once.
+Senders retry with the same ids. Every event that was answered by 202 must be in the table, once.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What happens where a message is never done with: its readers are replaced, and it is put aside."""
+"""A message whose processing never ends: its workers are replaced, and the message is put aside."""
 
 import time
 

@@ -1,8 +1,8 @@
-"""What happens to a run that is to end when nothing is left: its broker falls silent, or a child of it dies.
+"""Faults of `run --until-idle`: its broker hangs, or one of its processes dies.
 
     backlog ─▶ broker ✗ ─▶ processor run --until-idle ✗ ─▶ 0: all is stored │ 4: something is left
 
-Silence is no emptiness: whoever reads the exit code takes 0 for "all is counted".
+A hanging broker is not an empty queue: exit code 0 means that all events are counted.
 """
 
 import os

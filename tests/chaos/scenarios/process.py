@@ -1,4 +1,4 @@
-"""What happens to processes: kills, stops, freezes, limits, and a start before the servers are there."""
+"""Faults of processes: kills, stops, freezes, limits, and a start before the servers are available."""
 
 import re
 import signal

@@ -1,4 +1,4 @@
-"""Usage is handed over, and the database becomes another: restored to an earlier moment, or failed over."""
+"""Hand-over of usage while the database is restored to an earlier moment, or failed over."""
 
 import contextlib
 import json

@@ -1,9 +1,9 @@
-"""What happens while settings change from process to process: one is paused in a batch, others take it over.
+"""A rolling change of settings: one process is paused in a batch, and others take the batch over.
 
     one message ─┬▶ a process with the old settings, paused before its COMMIT ─┬▶ one outcome, the first
                  └▶ a process with the new settings ───────────────────────────┘
 
-The verdicts differ, so the second must see that there is a first.
+The verdicts differ, so the second process must find the first outcome.
 """
 
 import signal

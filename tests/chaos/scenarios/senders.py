@@ -1,9 +1,9 @@
-"""What senders do that nobody asked for: ids used again, and headers that nobody can read or should believe.
+"""Faults of senders: reused ids, and headers that are malformed or not trustworthy.
 
     queue ◀─ one id: the same, the same with another trace, another content ─▶ message, duplicate, id_conflict
     queue ◀─ a header that is poison ─▶ one row, and no reader has died of it
 
-Readers are killed meanwhile, so that some of it is handed over twice.
+Consumers are killed meanwhile, so that some messages are delivered twice.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What happens to servers of PostgreSQL: they end, freeze, refuse, fill up, or become others."""
+"""Faults of PostgreSQL servers: stops, freezes, refused connections, full disks, and failovers."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""What happens to sessions of PostgreSQL: they end, hang, wait, and lose a COMMIT or its reply."""
+"""Faults of PostgreSQL sessions: they end, hang, wait, and lose a COMMIT or its reply."""
 
 import contextlib
 import os

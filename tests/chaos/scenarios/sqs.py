@@ -1,4 +1,4 @@
-"""What happens to the queue and on the way to it; the processes wait, say so, and go on by themselves."""
+"""Faults of SQS and of its network; the processes wait, report it, and recover by themselves."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What happens to usage on its way to the sink: dispatchers die, the sink fails, meters come and go."""
+"""Faults in the hand-over of usage: dispatchers die, the sink fails, meters are added and removed."""
 
 from collections.abc import Callable
 from http.client import HTTPConnection

@@ -1,1 +1,1 @@
-"""What sends during a chaos run, and the proxies in between."""
+"""The senders of a chaos run, and the proxies in between."""

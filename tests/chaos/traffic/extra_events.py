@@ -1,4 +1,4 @@
-"""Valid events that a scenario sends besides the load, under ids of its own choice."""
+"""Valid events that a scenario sends besides the load, with given ids."""
 
 import random
 from dataclasses import replace

@@ -1,6 +1,6 @@
-"""A proxy before SQS that can lose, delay, cut, refuse, duplicate and rewrite; and that keeps the minutes.
+"""A proxy for SQS that can lose, delay, cut, refuse, duplicate and rewrite calls, and records them.
 
-It knows every hand-over and every delete that passed, which is what the oracle asks it for.
+The oracle reads every delivery and every delete from its records.
 """
 
 import contextlib

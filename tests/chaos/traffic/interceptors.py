@@ -1,4 +1,4 @@
-"""What becomes of a call to SQS on its way: lost, refused, late, half done, cut short, altered, repeated."""
+"""The faults of a call to SQS: lost, refused, late, partial, truncated, altered, repeated."""
 
 import json
 import random

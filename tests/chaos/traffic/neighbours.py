@@ -1,9 +1,9 @@
-"""Quiet tenants beside a hostile one: each sends an event now and then, and notes how it was served.
+"""Quiet tenants beside a hostile one: each sends an event periodically, and records its response.
 
     due ─▶ send ─▶ yes │ refused, and sent again ─▶ COMMIT
 
-A delay runs from the moment at which the event was due, so that who had to wait for one answer counts all
-that came late because of it.
+A delay is counted from the due time of the event, so that a late response also counts for the events that it
+delayed.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What the pulses that a load sends must come to, by tenant, SKU, unit and hour; and voids of some of them.
+"""The expected totals of the pulses of a load, by tenant, SKU, unit and hour; and voids for some of them.
 
 fake events ─▶ with_voids: a void some events after its pulse, or before it ─▶ the queue
                                 accepted ─▶ Pulses.note ─▶ rows ─▶ differences ◀─ the view usage

@@ -2,8 +2,8 @@
 
     python -m tests.chaos.traffic.soak_load ENDPOINT_URL QUEUE_URL COUNT SEED FOLDER
 
-It keeps a backlog on the queue, so that every kill meets work, writes the manifest, and at the end what the
-sums must be.
+The process keeps a backlog on the queue, so that every kill interrupts work. It writes the manifest, and at
+the end the expected sums.
 """
 
 import json

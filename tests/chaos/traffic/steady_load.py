@@ -1,4 +1,4 @@
-"""Producers that never rest while faults happen: the fake events at a steady rate, and a manifest of them."""
+"""A steady load during faults: fake events at a constant rate, with a manifest."""
 
 import contextlib
 import json

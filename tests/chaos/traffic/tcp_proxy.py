@@ -1,4 +1,4 @@
-"""A proxy before PostgreSQL that can cut, refuse, fall silent, delay, and lose a COMMIT or its reply."""
+"""A proxy for PostgreSQL that can cut, refuse, hang, delay, and lose a COMMIT or its reply."""
 
 import contextlib
 import select

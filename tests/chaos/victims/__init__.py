@@ -1,1 +1,1 @@
-"""Programs of ours that die, hang or run out of something on purpose."""
+"""Variants of our programs that die, hang or exhaust a resource on purpose."""

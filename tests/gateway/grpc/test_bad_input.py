@@ -1,4 +1,4 @@
-"""What the gRPC door makes of what nobody should send, and of callers that go away."""
+"""What the gRPC gateway makes of what nobody should send, and of callers that go away."""
 
 import socket
 import struct

@@ -1,4 +1,4 @@
-"""What each method of the gRPC door makes of a call, and how a refusal looks."""
+"""What each method of the gRPC gateway makes of a call, and how a refusal looks."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What those without rights can make the gRPC door write into its log: few lines, and nothing of theirs."""
+"""Log entries that clients without rights can cause on the gRPC gateway: few lines, without their data."""
 
 import json
 import os

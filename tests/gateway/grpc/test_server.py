@@ -1,4 +1,4 @@
-"""The gRPC door as those see it who run it: health, reflection, its end, its command."""
+"""The gRPC gateway as those see it who run it: health, reflection, its end, its command."""
 
 import asyncio
 import json
@@ -300,7 +300,7 @@ def test_an_address_that_is_no_address_is_told(loop: Loop) -> None:
 def test_without_its_packages_the_command_says_which_extra_brings_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith("producers.gateway.grpc_")]:
+    for name in [name for name in sys.modules if name.startswith("producers.gateway.grpc.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "grpc", None)
 

@@ -1,4 +1,4 @@
-"""What stands between those who have no key, or one tenant, and all others of the gRPC door."""
+"""What stands between those who have no key, or one tenant, and all others of the gRPC gateway."""
 
 import asyncio
 import contextlib

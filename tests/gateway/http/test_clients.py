@@ -18,6 +18,8 @@ from tests.rig import wait_until
 
 PULSE = json.dumps(a_pulse()).encode()
 IMPATIENT_S = 0.7
+_LARGE_PAGE = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: a\r\n\r\n"
+"""The largest response that needs no key."""
 
 
 def _running(sqs: EmbeddedSqs, name: str, read_timeout_s: float) -> AbstractContextManager[Gateway]:
@@ -124,10 +126,9 @@ def test_a_connection_that_sends_empty_lines_between_requests_is_ended(impatient
 
 def test_a_client_that_reads_nothing_is_ended(impatient: Gateway) -> None:
     """It asks for far more than the buffers hold, and never reads: its place must come free."""
-    request = b"GET /docs HTTP/1.1\r\nhost: a\r\n\r\n"
     with impatient.raw() as client:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.send(request * 200)
+        client.send(_LARGE_PAGE * 200)
 
         impatient.wait_until_quiet()
 
@@ -378,7 +379,7 @@ def test_clients_that_read_no_answer_to_what_needs_no_key_shut_nobody_out(gatewa
     readers = [gateway.raw() for _ in range(18)]
     for reader in readers:
         reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        reader.send(b"GET /docs HTTP/1.1\r\nhost: a\r\n\r\n" * 200)
+        reader.send(_LARGE_PAGE * 200)
     protocols = gateway.server.server_state.connections
     wait_until(
         lambda: sum(one.flow.write_paused for one in protocols if isinstance(one, GuardedProtocol)) == 18,
