@@ -1,4 +1,4 @@
-"""The commands: options, help, output, and exit codes of errors.
+"""The command line: options, help, output, and exit codes of errors.
 
 0 fine   1 failed   2 usage   3 a check found a problem   4 a dependency can't be reached
 """

@@ -1,4 +1,4 @@
-"""Settings in, working objects out: the only room that knows all others.
+"""The composition root: builds working objects from settings, and is the only room that knows all others.
 
 Here is what every command needs; `service` wires what runs all day, `commands` what a person asks for once.
 """
