@@ -10,15 +10,23 @@ LOCK := $(TOOLS)/uv pip compile --quiet --universal --python-version 3.11 --gene
 DOORS := --extra gateway --extra kafka --extra rabbitmq
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-build-isolation
 
+BRIEF := -m "not long" --hypothesis-profile=brief
+
 .PHONY: demo test bench chaos soak growth check audit docs site setup lock proto audit-dependencies clean
 
 demo: setup
 	@$(BIN)/python -m processor demo
 
-# Three at once, since much of it is waiting; `pytest` by itself runs one after the other. A test that fails runs once more, and the
-# summary names it (RERUN): on a busy machine now and then a server or process of its own comes too late.
-test: setup check
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup --reruns 1 -rR
+# Three test processes, since much of a test is waiting; `pytest` by itself runs one test after the other. Beside them runs
+# `make check`, whose output comes last. EVERYTHING=1 adds the tests marked `long` and more random
+# examples, as CI does. Bytecode is written even where the environment forbids it: the tests start hundreds of processes.
+test: setup
+	@check=$$(mktemp) && trap 'rm -f "$$check"' EXIT; \
+	  $(MAKE) --no-print-directory check >"$$check" 2>&1 & checking=$$!; \
+	  PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadgroup $(if $(EVERYTHING),,$(BRIEF)); tested=$$?; \
+	  wait $$checking; checked=$$?; \
+	  echo "make check:"; cat "$$check"; \
+	  test $$tested -eq 0 -a $$checked -eq 0
 
 # Within half an hour; `.venv/bin/python -m tests.bench --help` shows its parts.
 bench: .venv/.load

@@ -34,6 +34,8 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+# The examples of `make test`; with EVERYTHING=1 it takes those of "steady".
+settings.register_profile("brief", settings.get_profile("steady"), max_examples=30)
 settings.load_profile("steady")
 
 

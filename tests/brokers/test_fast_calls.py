@@ -16,7 +16,7 @@ from processor.brokers.fast_sqs.signature import Signer
 from processor.brokers.http_client import HttpEndpoint
 from tests.scripted_server import CLOSE, SILENCE, ScriptedServer, an_answer, an_error
 
-READ_TIMEOUT_S = 0.3
+READ_TIMEOUT_S = 20
 NOT_WHOLE = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 50\r\n\r\n{"
 CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{"Failed"\r\n5\r\n: []}\r\n0\r\n\r\n'
 BY_BOTO3: dict[str, Any] = {"Failed": ["by boto3"]}
@@ -55,11 +55,11 @@ def boto3() -> Boto3:
     return Boto3()
 
 
-def calls_to(url: str, boto3: Boto3, ca_file: str = "") -> LeanSqs:
+def calls_to(url: str, boto3: Boto3, ca_file: str = "", read_timeout_s: float = READ_TIMEOUT_S) -> LeanSqs:
     signer = Signer(
         lambda: ReadOnlyCredentials("id", "secret", None), host="localhost", region="eu-west-1", service="sqs"
     )
-    endpoint = HttpEndpoint(url, connect_timeout_s=1, read_timeout_s=READ_TIMEOUT_S, ca_file=ca_file)
+    endpoint = HttpEndpoint(url, connect_timeout_s=20, read_timeout_s=read_timeout_s, ca_file=ca_file)
     return LeanSqs(endpoint, signer, boto3, user_agent="test")
 
 
@@ -154,7 +154,7 @@ def test_nobody_listening_is_left_to_boto3(boto3: Boto3) -> None:
 
 def test_a_server_that_says_nothing_is_not_waited_for_twice(boto3: Boto3) -> None:
     with ScriptedServer(SILENCE) as server, pytest.raises(ReadTimeoutError):
-        delete(calls_to(server.url, boto3))
+        delete(calls_to(server.url, boto3, read_timeout_s=0.2))
 
     assert boto3.asked == 0
 

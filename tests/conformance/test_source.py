@@ -302,19 +302,18 @@ def test_an_empty_queue_gives_an_empty_list_after_the_wait(queue: Queue) -> None
 
     assert queue.source.receive(10, 1) == []
 
-    assert 0.8 < time.monotonic() - began < 10
+    assert time.monotonic() - began > 0.8
 
 
 def test_a_wait_ends_with_the_first_message(queue: Queue) -> None:
     with ThreadPoolExecutor(1) as pool:
-        began = time.monotonic()
-        received = pool.submit(queue.source.receive, 10, 10)
+        received = pool.submit(queue.source.receive, 10, 20)
         sent_id = queue.put()
 
-        [delivery] = received.result(PATIENCE_S)
+        # Before its wait is over.
+        [delivery] = received.result(PATIENCE_S / 2)
 
     assert name_of(delivery) == sent_id
-    assert time.monotonic() - began < 8
 
 
 # ── ours for a while ──────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,6 @@
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
@@ -223,14 +222,12 @@ def test_a_command_that_takes_long_is_left_in_peace_while_its_server_answers(dat
 
 def test_a_stop_cuts_what_is_watched(database_url: str) -> None:
     stop = threading.Event()
-    with connect(database_url) as connection, Deadline(60, stop=stop).over(connection):
+    # Neither the deadline nor the server ends it while anybody waits for this test.
+    with connect(database_url) as connection, Deadline(3600, stop=stop).over(connection):
         threading.Timer(0.2, stop.set).start()
-        began = time.monotonic()
 
         with pytest.raises(psycopg.OperationalError):
-            connection.execute("SELECT pg_sleep(20)")
-
-    assert time.monotonic() - began < 5
+            connection.execute("SELECT pg_sleep(3600)")
 
 
 def test_a_deadline_leaves_no_thread_behind_and_serves_again(database_url: str) -> None:

@@ -180,15 +180,22 @@ def test_several_dispatchers_hand_each_line_over_once(
 def test_a_batch_that_somebody_is_sending_is_passed_over(
     saver: Saver, db: Db, receiver: Receiver, hand_over: HandOver
 ) -> None:
+    asked = threading.Event()
+
+    def answer(_number: int) -> Behaviour:
+        asked.wait(30)
+        return GOOD
+
     saver.save(a_pulse(1))
-    receiver.behaviour = Behaviour(wait_s=0.5)
-    first = threading.Thread(target=hand_over, daemon=True)
+    receiver.behaviour = answer
+    first = threading.Thread(target=hand_over, kwargs={"usage_sink_timeout_s": 60}, daemon=True)
     first.start()
     wait_until(lambda: len(receiver.requests) == 1, "the first is sending")
 
     tally, waiting = hand_over()
 
     assert (tally.requests, waiting.lines) == (0, 1)
+    asked.set()
     first.join(10)
     assert len(receiver.requests) == 1
     assert_balanced(db, receiver)

@@ -21,6 +21,7 @@ from processor.devstack.servers.children import DirectoryLock
 pytestmark = pytest.mark.xdist_group("port 4566")
 
 ROOT = Path(__file__).resolve().parents[2]
+_LONG = pytest.mark.long("test_the_demo_interrupted_leaves_no_process_and_no_file, at its last moment")
 # What a developer's shell may hold, and what must not lead us to other servers.
 FOREIGN = {
     "DATABASE_URL": "postgresql://nobody@192.0.2.1/production",
@@ -101,8 +102,8 @@ def test_the_demo_ends_by_itself_and_its_books_balance(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("moment", "number", "exit_code"),
     [
-        ("Starting PostgreSQL", signal.SIGINT, 130),
-        ("migrated and seeded", signal.SIGTERM, 143),
+        pytest.param("Starting PostgreSQL", signal.SIGINT, 130, marks=_LONG),
+        pytest.param("migrated and seeded", signal.SIGTERM, 143, marks=_LONG),
         ("Producers send", signal.SIGINT, 130),
     ],
 )
@@ -144,6 +145,7 @@ def send(settings: dict[str, str], body: str) -> None:
     client.close()
 
 
+@pytest.mark.long("test_dev_starts_a_killed_processor_again_and_ends_when_a_server_dies")
 def test_dev_keeps_rows_through_ctrl_c_and_kill_9_until_it_starts_afresh(directory: Path) -> None:
     env = directory / "my env"
 

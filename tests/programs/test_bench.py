@@ -150,6 +150,7 @@ def test_what_a_meter_leaves_of_the_speed_is_a_ratio_of_the_same_pulses() -> Non
     assert Usage(Race(rounds)).kept(BEGUN) == 0.9
 
 
+@pytest.mark.long("test_a_run_counts_its_messages_calls_and_commits")
 def test_four_processes_count_each_pulse_and_lock_no_more_than_they_raise(here: Ground) -> None:
     wide = totals(here, ALL_TOTALS, 300)
     hot = totals(here, HOT_TOTAL, 300)
@@ -279,6 +280,7 @@ def test_a_peer_that_is_not_asked_for_is_not_installed(
     assert next(iter(contestants.roster(tmp_path))) == contestants.OURS
 
 
+@pytest.mark.long("test_who_does_not_want_to_stop_is_stopped_with_its_children")
 def test_ctrl_c_leaves_nothing_running() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "tests.bench", "idle", "--seconds", "600"],

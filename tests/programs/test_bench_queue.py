@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -132,14 +131,12 @@ def test_the_same_entry_twice_fails_the_whole_call(sqs: "SQSClient", url: str) -
 
 def test_a_long_poll_ends_with_the_first_message(server: QueueServer, sqs: "SQSClient", url: str) -> None:
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(receive, sqs, url, wait_s=20)
+        waiting = pool.submit(receive, sqs, url, wait_s=2 * PATIENCE_S)
         wait_until(lambda: server.parked(url) == 1, PATIENCE_S, "the receive")
-        began = time.monotonic()
         [sent] = send(sqs, url, "body")
         [message] = waiting.result(PATIENCE_S)
 
     assert message["MessageId"] == sent
-    assert time.monotonic() - began < 1
 
 
 def test_a_batch_wakes_one_receive_with_all_of_it(server: QueueServer, sqs: "SQSClient", url: str) -> None:

@@ -251,7 +251,7 @@ def test_without_the_queue_nothing_is_taken_and_what_was_taken_is_kept(tmp_path:
     try:
         queue_url = server.create_queue("events")
         settings = Settings.load(**settings_of(server, queue_url), gateway_keys="off")
-        with a_gateway(loop, settings.model_copy(update={"gateway_timeout_s": 0.5})) as door:
+        with a_gateway(loop, settings.model_copy(update={"gateway_timeout_s": 4})) as door:
             [before] = answer_of(door, "IngestBatch", [an_event(n) for n in range(20)])
             server.stop()
             with pytest.raises(grpc.RpcError) as refused:

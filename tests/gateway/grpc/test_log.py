@@ -68,7 +68,7 @@ def the_command(
     command = [sys.executable, "-m", "producers", "gateway", "grpc"]
     with subprocess.Popen(command, env=environment, stderr=log, text=True) as process:
         try:
-            give_up_at = time.monotonic() + WAIT_S
+            give_up_at = time.monotonic() + 3 * WAIT_S
             while not (lines := lines_of(log.name)):
                 assert time.monotonic() < give_up_at, "it never starts"
             started = next(json.loads(line) for line in lines if "gateway_started" in line)

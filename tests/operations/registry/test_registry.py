@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -270,11 +269,10 @@ def test_an_open_psql_transaction_blocks_no_save(saver: Saver, database_url: str
         )
         psql.execute("UPDATE event_type SET description = 'x'")
 
-        began = time.monotonic()
+        # Here, while the transaction is open, or never.
         found = saver.outcomes(a_delivery(), a_delivery(tenant_id="initech"))
 
     assert found == ["stored", "unknown_tenant"]
-    assert time.monotonic() - began < 5
 
 
 def test_an_open_save_holds_a_change_back_until_its_commit(database_url: str, db: Db) -> None:
@@ -288,16 +286,23 @@ def test_an_open_save_holds_a_change_back_until_its_commit(database_url: str, db
     assert registry.add_tenant(db, "initech")
 
 
-def test_three_thousand_tenants_are_added_in_one_transaction_within_seconds(db: Db) -> None:
-    before, began = version(db), time.monotonic()
+def test_three_thousand_tenants_are_added_in_one_transaction_that_writes_the_registry_once(db: Db) -> None:
+    """A row written once for each would be looked up through all its versions: hours in the end."""
+    before, pages = version(db), pages_of_registry(db)
 
     with db.transaction():
         for place in range(3000):
             registry.add_tenant(db, f"tenant-{place}")
 
-    assert time.monotonic() - began < 10
     assert version(db) == before + 1
     assert count(db, "tenant") == 3002
+    assert pages_of_registry(db) <= pages + 1
+
+
+def pages_of_registry(db: Db) -> int:
+    row = db.execute("SELECT pg_relation_size('registry') / current_setting('block_size')::int").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def test_a_registry_of_many_tenants_and_schemas_is_judged_by(saver: Saver, db: Db) -> None:

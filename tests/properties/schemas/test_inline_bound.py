@@ -22,6 +22,8 @@ from processor.wire import strict_json
 MARGIN = 2
 """What was found took a third of its estimate at the most; a busy machine counts more for the same."""
 
+_LONG = pytest.mark.long("test_no_pair_costs_much_more_than_its_estimate")
+
 BODY_BYTES_MAX = 1024 * 1024
 NAMES = ["a", "b", "kind"]
 PATTERNS = ["^[a-z]{1,40}$", "a", "(a|b)*c", "[01]*1[01]{12}2", "^x{3}$", r"\w{20}\d", "^(a+)+$", ".*.*=.*"]
@@ -191,7 +193,7 @@ def pairs(rng: Rng, count: int) -> Iterator[tuple[Any, Callable[[str, int], str]
         yield a_schema(rng), rng.choice(FRAMES), a_unit(rng)
 
 
-@pytest.mark.parametrize("search", [False, True])
+@pytest.mark.parametrize("search", [False, pytest.param(True, marks=_LONG)])
 def test_no_pair_costs_much_more_than_its_estimate(*, search: bool) -> None:
     examples, tried = settings.default.max_examples, 0  # type: ignore[union-attr]
     for definition, frame, unit in pairs(Rng(examples), examples * 3):
