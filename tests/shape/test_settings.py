@@ -73,6 +73,12 @@ def test_an_installation_brings_the_template_and_prints_it() -> None:
     assert printed.stdout == TEMPLATE.read_text(encoding="utf-8")
 
 
+def test_every_line_of_the_template_is_a_comment() -> None:
+    lines = TEMPLATE.read_text(encoding="utf-8").splitlines()
+
+    assert [line for line in lines if line and not line.startswith("#")] == []
+
+
 def test_the_contract_comes_first() -> None:
     assert [entry.name for entry in _entries()][: len(CONTRACT)] == CONTRACT
 
