@@ -27,8 +27,8 @@ A setting is an environment variable, or a line of `.env` in the current folder.
 empty variable counts as not set.
 
 `processor settings --template > .env` writes a file to fill in. `processor settings` prints the values in
-force, and where each comes from. `processor settings` and `processor check` read all settings. *Read by*
-names the commands that refuse to work with a wrong value.
+force, and where each comes from. `processor settings` and `processor check` read all settings.
+*Read by* names the commands that refuse to work with a wrong value.
 """
 _SECTION = re.compile(r"# ── (?P<heading>.*?) ─+")
 _VARIABLE = re.compile(r"#(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)")
