@@ -198,11 +198,10 @@ def test_a_check_lists_the_bindings(settings: Settings) -> None:
     assert bound.fine
     assert bound.advice is None
     assert bound.found == (
-        f"queue {settings.queue_name()}: acme, globex; "
-        "senders with tenants of their own: 1, all others refused"
+        f"queue {settings.queue_name()}: acme, globex; bound senders: 1, other senders are refused"
     )
-    assert _finding(settings).found == "none: a body may name any tenant"
-    assert "all others: any tenant" in _finding(settings, sender_tenants='{"A": ["acme"], "*": "*"}').found
+    assert _finding(settings).found == "none: an event may name any tenant"
+    assert "other senders: any tenant" in _finding(settings, sender_tenants='{"A": ["acme"], "*": "*"}').found
 
 
 def test_a_check_warns_of_a_bound_tenant_that_is_not_registered(settings: Settings) -> None:
