@@ -90,21 +90,8 @@ def run(
     core = tune_process(settings.keep_to_one_core, worker.place)
     retry = partial(OutageRetry, wait_s_max=settings.retry_wait_s_max, stop=stops.now)
     database_retry, queue_retry = retry("database"), retry("queue")
-    schemas = make_schemas(settings, JudgeProcess(stop=stops.now, at_rest=worker.row.at_rest))
-    judge = ReportingJudge(schemas, worker.row)
-    suspects = SuspectLimits(
-        schemas,
-        judge_timeout_s=settings.judge_timeout_s,
-        # SQS has its own receive limit: the redrive policy.
-        receive_count_max=None if settings.source_url is None else settings.receive_count_max,
-    )
-    open_store = partial(
-        make_store,
-        settings,
-        judge,
-        database_retry,
-        additions=extra.additions,
-        judge_unread=suspects.unread,
+    schemas, judge, open_store = _judge_and_stores(
+        settings, worker, extra.additions, database_retry, stops.now
     )
     forgetter = SettledNoteCleaner(open_store, settings.queue_name())
     source = open_source(settings, forgetter.tell, stops.now)
@@ -146,6 +133,28 @@ def run(
         forgetter.stop()
     log.info("stopped", **tally.outcomes)
     return tally
+
+
+def _judge_and_stores(
+    settings: RunSettings,
+    worker: Worker,
+    additions: Sequence[Addition],
+    database_retry: OutageRetry,
+    stop: threading.Event,
+) -> tuple[Schemas, ReportingJudge, Callable[[], Store]]:
+    """Make the validator, the judge that reports its work, and a function that opens a store for each writer."""
+    schemas = make_schemas(settings, JudgeProcess(stop=stop, at_rest=worker.row.at_rest))
+    judge = ReportingJudge(schemas, worker.row)
+    suspects = SuspectLimits(
+        schemas,
+        judge_timeout_s=settings.judge_timeout_s,
+        # SQS has its own receive limit: the redrive policy.
+        receive_count_max=None if settings.source_url is None else settings.receive_count_max,
+    )
+    open_store = partial(
+        make_store, settings, judge, database_retry, additions=additions, judge_unread=suspects.unread
+    )
+    return schemas, judge, open_store
 
 
 class _Startup:
