@@ -142,7 +142,7 @@ def _judge_and_stores(
     database_retry: OutageRetry,
     stop: threading.Event,
 ) -> tuple[Schemas, ReportingJudge, Callable[[], Store]]:
-    """Make the validator, the judge that reports its work, and a function that opens a store for each writer."""
+    """Make the validator, the judge that reports its work, and a function that opens stores."""
     schemas = make_schemas(settings, JudgeProcess(stop=stop, at_rest=worker.row.at_rest))
     judge = ReportingJudge(schemas, worker.row)
     suspects = SuspectLimits(
