@@ -1,20 +1,20 @@
-"""What can go wrong, by what to do about it, and the words for it.
+"""The exceptions, grouped by how they are handled, and the reasons of rejections.
 
     ProcessorError
-    ├── SettingsError          a setting, file or argument is wrong: say so and exit 2
-    ├── NotFound               what was asked for is not there: say so and exit 1
-    ├── MigrationsPending      the database is behind the code: say which command to run, exit 1
-    ├── Incompatible           a schema breaks what its event type promises: say so and exit 3
-    ├── Busy                   somebody else is doing it at this moment: say so and exit 1
-    ├── Unavailable            an outage: nothing is lost; wait it out, or exit 4
+    ├── SettingsError          a setting, file or argument is wrong: exit 2
+    ├── NotFound               the requested object does not exist: exit 1
+    ├── MigrationsPending      the database is behind the code: name the command to run, exit 1
+    ├── Incompatible           a schema breaks the promise of its event type: exit 3
+    ├── Busy                   another process is doing the same now: exit 1
+    ├── Unavailable            an outage; nothing is lost: retry, or exit 4
     │   ├── SourceUnavailable
     │   └── StoreUnavailable
-    ├── Stopped                told to stop before all was done: say what is left and exit 4; nothing is lost
-    ├── MustWait               a verdict takes time: ask again where others don't wait for it
-    ├── SourceFault            the queue refuses who we are, and no waiting mends it: say so and exit 1
-    └── StoreFault             a bug or a missing right of ours: stop and shout, never blame a tenant
+    ├── Stopped                stopped before all was done; nothing is lost: say what is left, exit 4
+    ├── MustWait               a verdict takes time: validate again in the judge thread
+    ├── SourceFault            the queue refuses our credentials, and a retry will not help: exit 1
+    └── StoreFault             a bug or a missing right of ours: exit, and never reject an event for it
 
-A bad event is none of these. It is a value, a rejection with one of the reasons below.
+A bad event is not an exception. It is a value, a rejection with one of the reasons below.
 """
 
 from enum import StrEnum
@@ -38,7 +38,7 @@ class Reason(StrEnum):
 
 
 class ProcessorError(Exception):
-    """The root of all errors that we raise on purpose; its text is fit for a person to read."""
+    """The base class of all our errors. The text is written for users."""
 
 
 class SettingsError(ProcessorError):
@@ -46,7 +46,7 @@ class SettingsError(ProcessorError):
 
 
 class NotFound(ProcessorError):
-    """Something that was named does not exist."""
+    """The named object does not exist."""
 
 
 class MigrationsPending(ProcessorError):
@@ -54,15 +54,15 @@ class MigrationsPending(ProcessorError):
 
 
 class Incompatible(ProcessorError):
-    """A version of a schema breaks what its event type promises, or can't be proven to keep it."""
+    """A schema version breaks the promise of its event type, or can't be proven to keep it."""
 
 
 class Busy(ProcessorError):
-    """Somebody else is doing this at the moment, and two at once would be of no use."""
+    """Another process is doing the same now."""
 
 
 class Unavailable(ProcessorError):
-    """A dependency can't be reached or can't work now. Nothing was lost; trying again is right."""
+    """A dependency can't be reached or can't work now. Nothing was lost; a retry may help."""
 
 
 class SourceUnavailable(Unavailable):
@@ -74,16 +74,16 @@ class StoreUnavailable(Unavailable):
 
 
 class Stopped(ProcessorError):
-    """We were told to stop during an outage, or with work left. What we held stays in the queue."""
+    """The process was stopped during an outage or with work left. Its deliveries stay in the queue."""
 
 
 class MustWait(ProcessorError):
-    """There is no verdict without a wait for the judge process, and whoever asked may not wait."""
+    """The verdict needs the judge process, and the caller must not wait for it."""
 
 
 class SourceFault(ProcessorError):
-    """The queue has refused our credentials for so long that waiting will not mend it."""
+    """The queue has refused our credentials for so long that a retry will not help."""
 
 
 class StoreFault(ProcessorError):
-    """The database refused for a cause that is ours: a missing right, a broken table, a bug."""
+    """The database refused for a cause of ours: a missing right, a broken table, a bug."""

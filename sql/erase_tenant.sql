@@ -1,16 +1,16 @@
--- Erases what the tables hold of one tenant, because it has the right to be forgotten. For psql, as the owner:
+-- Erases all data of one tenant, for its right to be forgotten. For psql, as the owner:
 --
 --     psql "$OWNER_URL" -v tenant=acme -f sql/erase_tenant.sql
 --
--- First read docs/howto/erase-a-tenant.md: suspend the tenant, and let its queue run dry. What goes
--- stays counted in removal, so that the audit still adds up. Each step is a transaction of its own; if one fails,
+-- First read docs/howto/erase-a-tenant.md: suspend the tenant, and let its queue run dry. Deleted rows are
+-- counted in removal, so that the audit still adds up. Each step is a transaction of its own; if one fails,
 -- run the file again.
 
 \set ON_ERROR_STOP on
 \if :{?tenant}
 \else
   \warn 'which tenant? expected: psql -v tenant=TENANT_ID -f erase_tenant.sql'
-  -- The exit code of a script that failed.
+  -- Fails on purpose, for the exit code of a failed script.
   SELECT 'no tenant was named'::int;
 \endif
 
@@ -23,12 +23,12 @@ BEGIN
   END IF;
 END $$;
 
--- Saves go on: since the tenant is suspended none finds a message of it, which would be gone before it commits.
+-- Saves continue: the tenant is suspended, so no save can find one of its messages and lose it before its commit.
 \echo 'messages and duplicates, by how many went:'
 
 BEGIN;
--- Whoever removes old messages or rebuilds totals works by what it saw a moment ago: let it end, and none begin before
--- messages and totals are gone, both.
+-- Retention and rebuilds rely on rows that they have read before. So wait for a running one, and let none start until
+-- messages and totals are deleted.
 SELECT take_lock('books_lock', true) AS books \gset
 WITH gone AS (
   DELETE FROM message WHERE tenant_id = :'tenant'
@@ -56,7 +56,7 @@ SELECT count(*) AS duplicates FROM gone;
 
 \echo 'its usage; what was closed and waiting for the sink will never be billed:'
 
--- First what a window is closed by, so that a dispatcher beside us writes no new line of it.
+-- Totals first, so that a concurrent dispatcher closes no window of the tenant.
 DELETE FROM total WHERE tenant_id = :'tenant';
 DELETE FROM meter_miss WHERE tenant_id = :'tenant';
 DELETE FROM voided WHERE tenant_id = :'tenant';
@@ -68,14 +68,14 @@ WITH gone AS (
 )
 SELECT count(*) AS lines, count(*) FILTER (WHERE handed_over_at IS NULL AND is_handed_over) AS never_handed_over
 FROM gone JOIN meter USING (meter_id);
--- Batches with lines of others keep their key, by which a retry is known.
+-- Batches with lines of other tenants keep their key, which identifies a retry.
 DELETE FROM usage_batch WHERE NOT EXISTS (SELECT FROM usage_line WHERE usage_line.batch_id = usage_batch.batch_id);
 COMMIT;
 
 \echo 'rejections:'
 
--- Those that claim it, whoever sent them, and those that are proven to be from it, whatever they claim. An open one
--- is given up with this.
+-- Rejections that claim the tenant, from any sender, and rejections proven to be from it, with any claim. Open ones are
+-- deleted too.
 WITH gone AS (
   DELETE FROM rejection WHERE tenant_id = :'tenant' OR bound_tenant_id = :'tenant'
   RETURNING
@@ -95,17 +95,17 @@ SELECT count(*) AS rejections FROM gone;
 BEGIN;
 DELETE FROM tenant_reader WHERE tenant_id = :'tenant';
 DELETE FROM api_key WHERE tenant_id = :'tenant';
--- An account of nothing, under its name.
+-- The empty rows of the holder, which contain its name.
 DELETE FROM rejection_room
 WHERE holder = 'tenant ' || :'tenant' OR starts_with(holder, 'claimed ' || :'tenant' || ' by ');
--- What it discarded claimed the tenant, and is gone.
+-- The rejections discarded by these rules claimed the tenant, and are deleted already.
 DELETE FROM rejection_rule WHERE tenant_id = :'tenant';
--- Its own schemas and meters, and those event types that nobody else has any for: their names may be its secrets too.
+-- The tenant's schemas and meters, and event types that no other tenant uses, whose names may be confidential.
 CREATE TEMPORARY TABLE erased_type ON COMMIT DROP AS
   SELECT event_type FROM event_schema WHERE tenant_id = :'tenant'
   UNION SELECT event_type FROM meter WHERE tenant_id = :'tenant';
 DELETE FROM event_schema WHERE tenant_id = :'tenant';
--- With their rebuilds and reopened windows.
+-- Cascades to rebuilds and reopened windows.
 DELETE FROM meter WHERE tenant_id = :'tenant';
 DELETE FROM event_type
 WHERE event_type IN (SELECT event_type FROM erased_type)
@@ -114,7 +114,7 @@ WHERE event_type IN (SELECT event_type FROM erased_type)
 DELETE FROM tenant WHERE tenant_id = :'tenant';
 COMMIT;
 
--- Deleted rows lie in the files until then, and the planner's statistics quote the commonest values.
+-- Deleted rows stay in the files until VACUUM, and the planner's statistics contain the most common values.
 VACUUM (ANALYZE) message, duplicate, rejection, event_schema, event_type, tenant, tenant_reader, meter, total,
   meter_miss, voided, run_message, usage_removal, usage_line, usage_batch, usage_rebuild, reopened_window, api_key,
   rejection_rule;

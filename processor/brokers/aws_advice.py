@@ -1,4 +1,4 @@
-"""What to do, and to type, about an error of AWS or of its client, by its code or the name of its class."""
+"""Advise on errors of AWS or its client, by error code or class name."""
 
 _WHO = "`aws sts get-caller-identity` says who you are"
 _KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
@@ -51,11 +51,11 @@ _ADVICE = {
 
 
 def advice(code: str, *, otherwise: str = "") -> str:
-    """Give what to do about it; some services write their own prefix, or a namespace, before the code."""
+    """Return the advice for a code, which may have a prefix of its service or a namespace."""
     return _ADVICE.get(code.rpartition("#")[2].rsplit(".", 1)[-1], otherwise)
 
 
 def with_advice(words: str, code: str, *, otherwise: str = "") -> str:
-    """Give the words, and what to do where that is known."""
+    """Return the words, followed by advice if there is one."""
     told = advice(code, otherwise=otherwise)
     return f"{words}; {told}" if told else words

@@ -1,4 +1,4 @@
-"""What the host of an SQS URL says: its region, and whether it is AWS that answers there.
+"""Find the region and the endpoint of an SQS URL by its host.
 
 sqs.REGION.amazonaws.com[.cn]     REGION.queue.amazonaws.com[.cn]     queue.amazonaws.com, of us-east-1
 sqs-fips.REGION.amazonaws.com     sqs.REGION.api.aws                  ID.sqs.REGION.vpce.amazonaws.com
@@ -18,7 +18,7 @@ AWS_DOMAINS = (
 
 _REGION = r"(?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+)"
 _NAMED = re.compile(
-    # Any domain behind it: whoever writes a region into the name of a host means it.
+    # With any domain: a region in a host name is meant as one.
     rf"(?:[\w-]+\.)?sqs(?:-fips)?\.{_REGION}\..+"
     rf"|{_REGION.replace('region', 'legacy')}\.queue\.amazonaws\.com(?:\.cn)?"
 )
@@ -28,7 +28,7 @@ _FIRST_REGION = "us-east-1"
 
 
 def region_of(url: str) -> str | None:
-    """Give the region that a queue's URL, or the URL of an endpoint, names; None: none."""
+    """Return the region in the URL of a queue or an endpoint, or None."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if found := _NAMED.fullmatch(host):
@@ -40,9 +40,9 @@ def region_of(url: str) -> str | None:
 
 
 def endpoint_of(queue_url: str) -> str | None:
-    """Give the endpoint that a queue's URL calls for; None: the usual one of its region, which boto3 knows.
+    """Return the endpoint of a queue's URL; None for the usual one of its region, which boto3 knows.
 
-    A host of this machine must not be asked for at AWS, nor one inside a VPC at the public endpoint.
+    A local queue must not be looked up at AWS, nor a queue inside a VPC at the public endpoint.
     """
     parts = urlsplit(queue_url)
     return None if _USUAL.fullmatch(parts.hostname or "") else f"{parts.scheme}://{parts.netloc}"

@@ -1,4 +1,4 @@
-"""The one place that makes boto3's SQS client, with the time-outs and attempts of its caller."""
+"""Make boto3's SQS client, with the timeouts and attempts of the caller. No other module makes one."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ CONNECT_TIMEOUT_S = 5.0
 def client_config(
     *, attempts: int, read_timeout_s: float, connections: int, connect_timeout_s: float = CONNECT_TIMEOUT_S
 ) -> Config:
-    """Bound every wait of a client, and the number of its connections."""
+    """Return a configuration that limits every wait and the number of connections."""
     return Config(
         connect_timeout=connect_timeout_s,
         read_timeout=read_timeout_s,
@@ -34,10 +34,10 @@ def client_config(
 def session_and_client(
     options: Mapping[str, Any], require_endpoint: Callable[[str], None], config: Config
 ) -> "tuple[Session, SQSClient]":
-    """Make a client by the settings' `options` and boto3's own chain of profiles and roles; call nothing.
+    """Make a client from `options` and boto3's own chain of profiles and roles. No call is made.
 
     `require_endpoint` raises ValueError for an endpoint that contradicts the settings. Raises SettingsError
-    where the settings, or what boto3 finds beside them, make no client: no region, say.
+    if settings and boto3's configuration are incomplete, for example without a region.
     """
     of_session = {name: value for name, value in options.items() if name != "endpoint_url"}
     try:

@@ -1,9 +1,9 @@
-"""The HTTP/1.1 client of all that post: kept connections, llhttp for the answer, a bound on every wait.
+"""Post over HTTP/1.1 with persistent connections, llhttp as the parser, and a limit on every wait.
 
     HttpEndpoint.post ─▶ socket ─▶ AnswerReader ─▶ HttpResponse │ HttpTrouble
 
-It does what our calls need and no more: no redirects, no proxies, no cookies, no compression. An answer
-counts only if its end is known: a length, chunks or, with `until_close`, the end of the connection.
+There are no redirects, proxies, cookies or compression, which our calls don't need. An answer counts only if
+its end is known: by a length, chunks or, with `until_close`, the end of the connection.
 """
 
 import select
@@ -18,22 +18,22 @@ from urllib.parse import urlsplit
 import httptools
 
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
-"""Ten bodies of 1 MiB, each byte escaped as JSON can at its worst, stay well below."""
+"""The default size limit of an answer. Ten bodies of 1 MiB stay below it, even with every byte escaped."""
 
 HEAD_BYTES_MAX = 256 * 1024
 _RECV_SIZE = 64 * 1024
 _FINAL = 200
-"""Below it an answer only says that another one follows."""
+"""Answers with a lower status are interim; the final answer follows."""
 
 _ENDS = ("content-length", "transfer-encoding")
 
 
 class HttpTrouble(Exception):
-    """There was no connection to the server, or no whole answer."""
+    """No connection to the server, or no complete answer."""
 
 
 class HttpUnreachable(HttpTrouble):
-    """There was no connection to the server."""
+    """No connection to the server."""
 
 
 class HttpTimeout(HttpTrouble):
@@ -46,7 +46,7 @@ class HttpMalformed(HttpTrouble):
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What came back; the names of headers are in lower case, and the last value of each counts."""
+    """An answer. Header names are in lower case, and the last value of each counts."""
 
     status: int
     body: bytes
@@ -54,10 +54,10 @@ class HttpResponse:
 
 
 class HttpEndpoint:
-    """One server, by the scheme, host and port of `url`. Safe to share between threads.
+    """One server, given by scheme, host and port of `url`. Thread-safe.
 
-    `ca_file` is the file of authorities by whom an https server is known; None: the system's. With
-    `total_timeout_s`, a whole call takes no longer; without it each wait for bytes is bounded by itself.
+    `ca_file` is the CA bundle for https (None: the system's). `total_timeout_s` limits a whole call; without
+    it only each wait for bytes is limited.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class HttpEndpoint:
         """Send one request and wait for its answer. Raises HttpTimeout, HttpTrouble."""
         request = post_request(headers, body, path)
         until_s = None if self._total_timeout_s is None else time.monotonic() + self._total_timeout_s
-        # Nobody else's until its answer is whole; then it may be used again, if the server lets it.
+        # The connection is reused after a complete answer, if the server allows it.
         connection = self._connection()
         reader = AnswerReader(bytes_max, until_close=until_close)
         try:
@@ -115,19 +115,19 @@ class HttpEndpoint:
             self._idle.pop().close()
 
     def __del__(self) -> None:
-        # As with boto3's client, whoever lets go of it need not close it.
+        # Like boto3's client, an endpoint need not be closed explicitly.
         self.close()
 
     def _connection(self) -> socket.socket:
         while True:
             try:
-                # The one used last is the one most likely to be open still.
+                # The connection used last is most likely still open.
                 connection = self._idle.pop()
             except IndexError:
                 return self._connect()
             if not _readable(connection):
                 return connection
-            # Nothing is to be read before we have asked: the server has closed it.
+            # A readable connection before a request means that the server has closed it.
             connection.close()
 
     def _connect(self) -> socket.socket:
@@ -144,9 +144,9 @@ class HttpEndpoint:
 
 
 class AnswerReader:
-    """One answer, read by llhttp from the pieces that it is fed; it calls the `on_` methods by name.
+    """Parses one answer with llhttp, which calls the `on_` methods by name.
 
-    A body that is longer than `bytes_max` is cut somewhere behind that, and nothing more is read.
+    A body longer than `bytes_max` is cut at some point after that, and no more is read.
     """
 
     def __init__(self, bytes_max: int = ANSWER_BYTES_MAX, *, until_close: bool = False) -> None:
@@ -162,7 +162,7 @@ class AnswerReader:
         self.keep = False
 
     def feed(self, piece: bytes) -> None:
-        """Read on; `answer` is set when it is whole. Raises HttpTrouble for what can't become one."""
+        """Parse a piece; `answer` is set when it is complete. Raises HttpTrouble if it never can be."""
         if not piece and self._until_close and self._in_body and not self._headers.keys() & {*_ENDS}:
             self._complete()
             return
@@ -172,7 +172,7 @@ class AnswerReader:
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            # No HttpParserError to the library.
+            # The library does not raise it as an HttpParserError.
             raise HttpMalformed("the server changes to another protocol, which nobody asked for") from None
         except httptools.HttpParserError as error:
             self.keep = False
@@ -185,38 +185,38 @@ class AnswerReader:
                 raise HttpMalformed(f"the head of the answer has more than {HEAD_BYTES_MAX} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header."""
+        """Store a header."""
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """Note that the body comes."""
+        """Record the status; the body follows."""
         assert self._parser is not None  # noqa: S101 - likewise
         self._in_body, self._status = True, self._parser.get_status_code()
 
     def on_body(self, piece: bytes) -> None:
-        """Keep a piece of the body."""
+        """Store a piece of the body."""
         self._pieces.append(piece)
         self._size_bytes += len(piece)
 
     def on_message_complete(self) -> None:
-        """Put the answer together."""
+        """Complete the answer, unless it is interim."""
         assert self._parser is not None  # noqa: S101 - likewise
         if self._status < _FINAL:
             self._headers, self._in_body = {}, False
             return
-        # Only here does llhttp know; afterwards it is ready for the next answer, and says no.
+        # llhttp knows this only here; later it has reset itself for the next answer.
         self.keep = self._parser.should_keep_alive()
         self._complete()
 
     def _complete(self) -> None:
         self.answer = HttpResponse(self._status, b"".join(self._pieces), self._headers)
-        # The two hold each other, and megabytes would wait for the garbage collector.
+        # Breaks the reference cycle, so that megabytes don't wait for the garbage collector.
         self._parser = None
         self._pieces.clear()
 
 
 def address_of(url: str, ca_file: str | None) -> tuple[tuple[str, int], ssl.SSLContext | None]:
-    """Give host and port of a URL, and with https what verifies the server."""
+    """Return host and port of a URL, and for https the SSL context."""
     parts = urlsplit(url)
     is_tls = parts.scheme == "https"
     address = parts.hostname or "", parts.port or (443 if is_tls else 80)
@@ -224,7 +224,7 @@ def address_of(url: str, ca_file: str | None) -> tuple[tuple[str, int], ssl.SSLC
 
 
 def host_of(url: str) -> str:
-    """Give what the Host header says: the port only where it is not the scheme's own."""
+    """Return the value of the Host header, with the port if it is not the scheme's default."""
     parts = urlsplit(url)
     default = {"http": 80, "https": 443}.get(parts.scheme)
     host = parts.hostname or ""
@@ -234,14 +234,14 @@ def host_of(url: str) -> str:
 
 
 def post_request(headers: Sequence[tuple[str, str]], body: bytes, path: str = "/") -> bytes:
-    """Write a request as it goes over the wire."""
+    """Return the bytes of a request."""
     head = "".join(f"{name}: {value}\r\n" for name, value in headers)
     return f"POST {path} HTTP/1.1\r\n{head}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
 
 
 def _limit(connection: socket.socket, until_s: float | None) -> None:
     if until_s is not None:
-        # No time left is a time-out too, and 0 would mean not to wait at all.
+        # Not 0, which would make the socket non-blocking.
         connection.settimeout(max(0.001, until_s - time.monotonic()))
 
 

@@ -1,4 +1,4 @@
-"""How Kafka is reached, and what it calls messages and errors: for source, check and publisher."""
+"""Configure Kafka clients, and name messages and errors: for the source, checks and the publisher."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -11,21 +11,21 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from processor.brokers.source_url import SourceAddress
 
 SILENCE_S_MAX = 10
-"""For how long a request may stay without an answer before the broker counts as away."""
+"""The timeout of a request, after which the broker counts as unavailable."""
 
 REFUSED = frozenset({"_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED"})
-"""Errors that speak of the credentials themselves. A missing right is none: it can be given while we wait."""
+"""Errors for invalid credentials. A missing right is not among them: it can be granted during a retry."""
 
 NO_TOPIC = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
 
 _quiet = logging.getLogger("processor.librdkafka")
 _quiet.setLevel(logging.CRITICAL + 1)
-# Twenty lines a second while a broker is away, in a form of its own: what matters of it, we say ourselves.
+# During an outage librdkafka logs twenty lines a second in its own format. We log outages ourselves.
 _quiet.propagate = False
 
 
 def configuration(address: SourceAddress) -> dict[str, Any]:
-    """Give librdkafka's configuration that every client of this address needs."""
+    """Return the configuration of librdkafka that every client of this address needs."""
     found: dict[str, Any] = {
         "bootstrap.servers": ",".join(
             f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in address.hosts
@@ -45,20 +45,20 @@ def configuration(address: SourceAddress) -> dict[str, Any]:
 
 
 def delivery_id(partition: int, offset: int, timestamp_ms: int) -> str:
-    """Name a message for good.
+    """Return the permanent id of a message.
 
-    With its moment, because a topic that is made anew under the old name begins at offset 0 again.
+    It contains the timestamp, because a topic that is deleted and created again starts at offset 0.
     """
     return f"{partition}-{offset}-{max(timestamp_ms, 0)}"
 
 
 def place(address: SourceAddress) -> str:
-    """Name the brokers, without user and password."""
+    """Return the brokers as text, without user and password."""
     return ", ".join(f"{host}:{port}" for host, port in address.hosts)
 
 
 def name_of(error: KafkaException) -> str:
-    """Name what went wrong, as librdkafka's documentation does; its text may say more than a log should."""
+    """Return the name of an error in librdkafka's documentation; its text may not be fit for a log."""
     [what, *_] = error.args
     return str(what.name())
 
@@ -67,9 +67,9 @@ def name_of(error: KafkaException) -> str:
 def an_onlooker(
     address: SourceAddress, on_error: Callable[[str], object] = lambda _name: None
 ) -> Iterator[Consumer]:
-    """Give a client that may ask for the group's offsets, and is no member of it.
+    """Open a client that can read the group's offsets without being a member.
 
-    `on_error` is told the names of errors that belong to no call, whenever the client is polled.
+    During polls, `on_error` gets the names of errors that belong to no call.
     """
     consumer = Consumer(
         configuration(address)
@@ -86,7 +86,7 @@ def an_onlooker(
 
 
 def lag_of(consumer: Consumer, topic: str, timeout_s: float) -> dict[int, int]:
-    """Count by partition what lies beyond the group's offsets. Raises KafkaException."""
+    """Return the lag of the group by partition. Raises KafkaException."""
     found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
     if found.error is not None:
         raise KafkaException(found.error)
@@ -99,7 +99,7 @@ def lag_of(consumer: Consumer, topic: str, timeout_s: float) -> dict[int, int]:
 
 
 def forgotten(address: SourceAddress, number: int, sent_at: datetime, before: datetime) -> str:
-    """Say why a group must not begin where its partition does, and how to tell it where to begin."""
+    """Return the message why a group must not begin at its first record, and how to set its offsets."""
     servers, day = place(address).replace(" ", ""), f"{before:%Y-%m-%d}"
     return (
         f"the group {address.group} has no offset in partition {number} of {address.queue}, which begins on "

@@ -1,9 +1,9 @@
-"""One connection to RabbitMQ from its opening to its end: it consumes one queue, and acknowledges as told.
+"""Run one connection to RabbitMQ, from opening to end, which consumes one queue.
 
-    Link.run (the I/O thread) ─▶ connect ─▶ channel ─▶ prefetch ─▶ consume ─▶ ready ─▶ came, came, … ─▶ Ended
-                                     any other thread: acknowledge, give_back, stop ─▶ done by the I/O thread
+    Link.run (the I/O thread) ─▶ connect ─▶ channel ─▶ prefetch ─▶ consume ─▶ ready ─▶ messages … ─▶ Ended
+                                 any other thread: acknowledge, give_back, stop ─▶ run by the I/O thread
 
-A delivery tag means something on its own channel only, so nothing of a link outlives it.
+A delivery tag is valid on its own channel only, so no state of a link is used after its end.
 """
 
 import importlib.util
@@ -27,13 +27,13 @@ from processor.brokers.source_url import SourceAddress
 
 CONNECT_TIMEOUT_S = 5
 STACK_TIMEOUT_S = 10
-"""For how long a broker may take from the first byte until it takes us (TLS and AMQP's own greetings)."""
+"""The time limit for the handshake of TLS and AMQP."""
 
 HEARTBEAT_S = 30
-"""A peer that is silent for so long is gone. RabbitMQ offers a minute; sooner costs nothing."""
+"""A peer that is silent for this long is lost. RabbitMQ proposes a minute; a shorter time costs nothing."""
 
 _COUNT_HEARTBEAT_S = 5
-"""As above, where somebody waits for a count: a broker that freezes meanwhile is given up after 15 s."""
+"""The heartbeat while a caller waits for a count, so that a broker that freezes is given up after 15 s."""
 
 _NOT_READABLE = (ValueError, LookupError, TypeError, ArithmeticError, OSError, RecursionError, struct.error)
 
@@ -42,10 +42,10 @@ OnMessage = Callable[[Basic.Deliver, BasicProperties, bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Why a link ended, in words without any secret.
+    """Why a link ended, as text without secrets.
 
-    `refused` says that our user or password was, `missing` that there is no such queue, `denied` that there
-    is no such vhost, or not for us, and `answered` that there is a broker that said so.
+    `refused`: the broker refused user or password. `missing`: there is no such queue. `denied`: there is no
+    such vhost, or no access to it. `answered`: a broker gave this answer.
     """
 
     words: str
@@ -56,7 +56,7 @@ class Ended:
 
 
 class Link:
-    """A connection that has one channel, which consumes one queue."""
+    """A connection with one channel that consumes one queue."""
 
     def __init__(
         self,
@@ -84,16 +84,16 @@ class Link:
     # ── on the I/O thread ─────────────────────────────────────────────────────────────────────────────
 
     def run(self) -> Ended:
-        """Connect, consume, and return when it is over, for whatever cause."""
+        """Connect and consume; return the cause of the end."""
         self._connection.ioloop.start()
         return ended(self._why, self._address)
 
     def dispose(self) -> None:
-        """Let go of what the loop held; nothing may be asked of the link from here on."""
+        """Close the I/O loop. The link can't be used any more."""
         self._connection.ioloop.close()
 
     def _opened(self, connection: pika.SelectConnection) -> None:
-        # A broker that has just started lets us in, and may never answer for a queue that is not there yet.
+        # A broker that has just started accepts logins, and may never answer for a queue that is not ready.
         connection.ioloop.call_later(STACK_TIMEOUT_S, self._require_consuming)
         connection.channel(on_open_callback=self._channel_opened)
 
@@ -120,7 +120,7 @@ class Link:
         self._on_message(method, properties, body)
 
     def _cancelled(self, _frame: object) -> None:
-        # The queue was deleted, or its node went away: the broker says so and sends nothing more.
+        # The queue was deleted or its node is down. The broker sends no more messages.
         self._end("no longer gives us the queue: it was deleted, or its node is away")
 
     def _channel_closed(self, _channel: Channel, why: Exception) -> None:
@@ -134,7 +134,7 @@ class Link:
         self._why = self._why or why
         with suppress(pika.exceptions.ConnectionWrongStateError):
             self._connection.close()
-            # Who does not answer for a queue may not answer the farewell either.
+            # A broker that does not answer for a queue may not answer the close either.
             self._connection.ioloop.call_later(CONNECT_TIMEOUT_S, self._leave)
 
     def _leave(self) -> None:
@@ -144,7 +144,7 @@ class Link:
     # ── from any thread, while it is running ──────────────────────────────────────────────────────────
 
     def acknowledge(self, tags: Sequence[tuple[int, bool]]) -> None:
-        """Let the queue forget these tags; with True a tag stands for all before it, too."""
+        """Acknowledge tags; with True, all earlier tags too."""
 
         def acknowledge(channel: Channel) -> None:
             for tag, multiple in tags:
@@ -153,7 +153,7 @@ class Link:
         self._do(acknowledge)
 
     def give_back(self, tags: Sequence[int]) -> None:
-        """Let the queue hand these tags over again."""
+        """Requeue these tags."""
 
         def give_back(channel: Channel) -> None:
             for tag in tags:
@@ -162,7 +162,7 @@ class Link:
         self._do(give_back)
 
     def ask(self, on_answer: Callable[[], None]) -> None:
-        """Ask the broker for a sign of life; what it had sent before its answer has come by then."""
+        """Probe the broker. Everything sent before its answer has arrived by then."""
         self._do(
             lambda channel: channel.queue_declare(
                 self._address.queue, passive=True, callback=lambda _: on_answer()
@@ -170,13 +170,13 @@ class Link:
         )
 
     def stop(self) -> None:
-        """Close it in an orderly way: what was acknowledged before is acknowledged."""
+        """Close the connection cleanly, after all earlier acknowledgements."""
         self._connection.ioloop.add_callback_threadsafe(lambda: self._end("was left by us"))
 
     def _do(self, work: Callable[[Channel], None]) -> None:
         def on_the_loop() -> None:
             if self._channel is not None:
-                # Its tags are void if it is closed by now: they come again, and are known then.
+                # If the channel has closed, its deliveries come again and are known then.
                 with suppress(pika.exceptions.ChannelWrongStateError):
                     work(self._channel)
 
@@ -186,9 +186,9 @@ class Link:
 def connection_parameters(
     address: SourceAddress, *, heartbeat_s: int = HEARTBEAT_S
 ) -> pika.ConnectionParameters:
-    """Say how to connect: one try, every wait bounded, and a name by which operators know us."""
+    """Return the parameters of a connection: one attempt, limited waits, and a name for operators."""
     [(host, port)] = address.hosts
-    # As every AMQP client has it where a URL names nobody; RabbitMQ takes it from its own machine only.
+    # The default user of all AMQP clients, which RabbitMQ accepts from its own machine only.
     user, password = address.user or "guest", "guest" if address.user is None else ""
     if address.password is not None:
         password = address.password.get_secret_value()
@@ -208,7 +208,7 @@ def connection_parameters(
 
 
 def count_waiting(address: SourceAddress) -> pika.frame.Method[pika.spec.Queue.DeclareOk]:
-    """Ask the broker for the queue as it stands, over a connection of its own. Raises what pika raises."""
+    """Return the state of the queue, over a new connection. Raises pika's errors (FAILED)."""
     connection = pika.BlockingConnection(connection_parameters(address, heartbeat_s=_COUNT_HEARTBEAT_S))
     try:
         return connection.channel().queue_declare(address.queue, passive=True)
@@ -218,15 +218,15 @@ def count_waiting(address: SourceAddress) -> pika.frame.Method[pika.spec.Queue.D
 
 
 FAILED = (pika.exceptions.AMQPError, AMQPConnectorException, OSError, *_NOT_READABLE)
-"""What pika raises where a broker can't be reached, refuses, is frozen, or answers what can't be read."""
+"""The errors of pika for a broker that is unreachable, refuses, is frozen, or sends unreadable data."""
 
 _NOT_FOUND, _NOT_ALLOWED, _ACCESS_REFUSED = 404, 530, 403
 _NO_RIGHT = -403
-"""AMQP says 403 both of a password and of a right; of the latter on a channel."""
+"""AMQP uses 403 for a wrong password and, on a channel, for a missing right."""
 
 
 def ended(why: BaseException | str | None, address: SourceAddress) -> Ended:
-    """Put a failure into words: what was seen, and what to do where something can be done."""
+    """Return a failure as text, with advice if there is one."""
     [(host, port)] = address.hosts
     cause = _root(why)
     at, vhost, queue = f"RabbitMQ at {host}:{port}", repr(address.vhost), repr(address.queue)
@@ -249,7 +249,7 @@ def ended(why: BaseException | str | None, address: SourceAddress) -> Ended:
         _NOT_FOUND: f"has no queue {queue} in the vhost {vhost}; see `processor check`",
         _NOT_ALLOWED: f"refuses the vhost {vhost} to this user, or has none of that name",
     }.get(code, f"has closed on us: {code} {text[:120]}")
-    # The same code is given for a queue whose node is away, which comes back with its node.
+    # A queue whose node is down has the same code, and returns with its node.
     missing = code == _NOT_FOUND and "no queue" in text
     if code == _NOT_FOUND and not missing:
         words = f"can't reach the queue {queue} in the vhost {vhost} now: {text[:120]}"
@@ -263,7 +263,7 @@ def ended(why: BaseException | str | None, address: SourceAddress) -> Ended:
 
 
 def _root(why: BaseException | str | None) -> BaseException | str | None:
-    """Find what really happened inside the errors that pika wraps around it."""
+    """Return the innermost cause of an error wrapped by pika."""
     inner = why
     while inner is not None:
         why = inner
@@ -274,7 +274,7 @@ def _root(why: BaseException | str | None) -> BaseException | str | None:
     return why
 
 
-# ── what nobody can read must not take the connection with it ─────────────────────────────────────────
+# ── unreadable headers must not end the connection ────────────────────────────────────────────────────
 
 _FRAME = struct.Struct(">BHLHHQH")
 """A header frame up to its flags: type, channel, size, class, weight, size of the body, flags."""
@@ -283,10 +283,10 @@ _BEFORE_HEADERS = (BasicProperties.FLAG_CONTENT_TYPE, BasicProperties.FLAG_CONTE
 
 
 class _Connection(pika.SelectConnection):
-    """A connection that reads headers by `read_headers`, and all else as pika does.
+    """A connection that parses headers with `read_headers`, and all else with pika.
 
-    Otherwise one message whose headers pika can't read (a date beyond year 9999, say) ends the connection at
-    every try, and no other ever gets past it.
+    With pika alone, one message with unreadable headers (for example a date beyond year 9999) ends every
+    connection and blocks the queue.
     """
 
     def _read_frame(self) -> Any:  # noqa: ANN401 - as pika has it
@@ -295,7 +295,7 @@ class _Connection(pika.SelectConnection):
 
 
 def _frame_with_headers(buffer: bytes) -> tuple[int, pika.frame.Header] | None:
-    """Read a frame that has a message's headers, and say how long it is; None: no such frame is there."""
+    """Return the length and content of a complete header frame with headers, or None if there is none."""
     if len(buffer) < _FRAME.size or buffer[0] != pika.spec.FRAME_HEADER:
         return None
     _, channel, size, _, _, body_size, flags = _FRAME.unpack_from(buffer)
@@ -316,7 +316,7 @@ def _frame_with_headers(buffer: bytes) -> tuple[int, pika.frame.Header] | None:
 
 
 def read_headers(table: bytes) -> dict[Any, Any]:
-    """Read a table of headers; of one that can't be read give why. A float keeps its fraction."""
+    """Parse a table of headers, or return UnreadableHeaders. A float keeps its fraction."""
     try:
         headers: dict[Any, Any] = _tables.decode_table(table, 0)[0]
     except (pika.exceptions.AMQPError, *_NOT_READABLE) as error:
@@ -325,7 +325,7 @@ def read_headers(table: bytes) -> dict[Any, Any]:
 
 
 def _own_tables() -> Any:  # noqa: ANN401 - a module
-    """Give a copy of pika's module that is ours alone; it keeps a float's fraction, which pika cuts off."""
+    """Return a private copy of pika's module that keeps the fraction of floats, which pika cuts off."""
     found = importlib.util.find_spec("pika.data")
     assert found is not None  # noqa: S101 - pika is imported above
     assert found.loader is not None  # noqa: S101
@@ -338,7 +338,7 @@ def _own_tables() -> Any:  # noqa: ANN401 - a module
         if form is None:
             return decode_value(encoded, offset)  # type: ignore[no-any-return]
         (value,) = form.unpack_from(encoded, offset + 1)
-        # A whole one is an int.
+        # A whole number is an int, as in pika.
         return int(value) if value.is_integer() else value, offset + 1 + form.size
 
     tables.decode_value = decode_with_fraction

@@ -1,12 +1,12 @@
-"""What a message of RabbitMQ is called, and what stands beside its body: told alike by sender and receiver.
+"""Derive the delivery id and the attributes of a RabbitMQ message, alike for publisher and consumer.
 
     properties, headers, routing key ─▶ attributes ┬─▶ base      "<message_id>:<16 hex digits of a digest>"
                                             body ──┘
-    base + "~" + 12 hex digits of one hand-over ─▶ delivery id
+    base + "~" + 12 hex digits of one delivery ──▶ delivery id
 
-AMQP gives a message no id. The property message_id is what a client likes: two different messages may bear
-one, and two equal ones too. So each hand-over has an id of its own, and ids of equal messages begin alike: by
-that a message which is handed over once more is matched to an outcome that it may have had.
+AMQP has no message ids. The property message_id is the client's choice, and different messages may have the
+same one. So each delivery gets an id of its own, and ids of equal messages have the same prefix, by which a
+redelivery is matched to an earlier outcome.
 """
 
 import json
@@ -38,9 +38,9 @@ _DIGEST_LENGTH = 16
 _BASE_LENGTH_MAX = DELIVERY_ID_LENGTH_MAX - 1 - HAND_OVER_LENGTH
 
 _PROPERTIES = ("content_type", "content_encoding", "correlation_id", "reply_to", "type", "app_id")
-"""Properties that say something of the event, beside message_id, timestamp and user_id, whose names are ours.
+"""Properties that describe the event, beside message_id, timestamp and user_id, which get names of ours.
 
-The others are about its transport.
+The other properties concern the transport.
 """
 
 
@@ -48,7 +48,7 @@ _MILLISECONDS_FROM = 100_000_000_000
 
 
 class UnreadableHeaders(dict[Any, Any]):
-    """Headers that the driver can't read, and why."""
+    """Headers that the driver can't read, with the reason."""
 
     def __init__(self, words: str) -> None:
         super().__init__()
@@ -56,34 +56,34 @@ class UnreadableHeaders(dict[Any, Any]):
 
 
 def delivery_base(attributes: Mapping[str, Attribute], body: bytes) -> str:
-    """Name a message by its message_id property and all that it says, in 187 characters at most.
+    """Return the message_id with a digest of the message, in 187 characters at most.
 
-    `attributes` are what `attributes_of` makes of it. What differs at each sending of one message says
-    nothing: trace context, the headers of a transport, and who sent it.
+    `attributes` are the result of `attributes_of`. The digest leaves out what may differ when one message is
+    published twice: trace context, transport headers and the user.
     """
     parts = []
     for name, value in sorted(attributes.items(), key=itemgetter(0)):
         if not name.startswith(OF_THE_BROKER) and name != AMQP_USER_ID and not of_the_transport(name):
             parts.append((b"n", _utf8(name)))
             parts.append((b"b", value) if isinstance(value, bytes) else (b"t", _utf8(value)))
-    # Each part with its kind and its length, so that no other parts come to the same bytes.
+    # Each part has its kind and length, so that different parts can't give the same bytes.
     digest = sha256(b"".join(b"%s%d:%s" % (kind, len(part), part) for kind, part in parts))
     digest.update(body)
     message_id = attributes.get(AMQP_MESSAGE_ID)
     if not message_id or not isinstance(message_id, str):
         return digest.hexdigest()
     if len(message_id) > _BASE_LENGTH_MAX - 1 - _DIGEST_LENGTH:
-        # Too long, but part of the digest anyway.
+        # Too long for the id; the digest contains it.
         return digest.hexdigest()
     return f"{message_id}:{digest.hexdigest()[:_DIGEST_LENGTH]}"
 
 
 def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[str, Attribute], str | None]:
-    """Give what stands beside a body as attributes, and in words what of that can't be read; None: nothing.
+    """Return headers and properties as attributes, and as text which can't be read (None: all can).
 
-    Headers that are text or bytes come as they are, anything else as its JSON text, and a null is not named;
-    what RabbitMQ adds on the way is left out, but for where a dead letter came from. `properties` are pika's.
-    A frame bounds them all (128 KiB unless the broker is told otherwise).
+    Text and bytes stay as they are, other values become JSON, and nulls are left out. Headers added by
+    RabbitMQ are left out too, except for the origin of a dead letter. `properties` are pika's. The frame size
+    limits them (128 KiB by default).
     """
     headers = getattr(properties, "headers", None)
     fault = f"the headers can't be read: {headers.words}" if isinstance(headers, UnreadableHeaders) else None
@@ -97,12 +97,12 @@ def attributes_of(properties: object, routing_key: str | bytes) -> tuple[dict[st
                 fault = f"the header {name[:64]!r} can't be written as JSON"
             else:
                 attributes[name] = written
-    # Where a dead letter came from is said by the broker, among the headers.
+    # The broker writes the origin of a dead letter into the headers.
     dead = {name: attributes.pop(name) for name in OF_A_DEAD_LETTER if name in attributes}
     attributes = {**from_outside(attributes, dead), **dead}
     attributes |= _named_by_properties(properties, attributes)
     if timestamp := getattr(properties, "timestamp", None):
-        # Seconds, says AMQP. After the year 5138 it is milliseconds, as many clients have it.
+        # AMQP defines seconds. Values after the year 5138 are milliseconds, which many clients send.
         moment = moment_of(timestamp / 1000 if timestamp >= _MILLISECONDS_FROM else timestamp)
         if moment is None:
             attributes["amqp.timestamp.raw"] = str(timestamp)
@@ -117,13 +117,13 @@ def _named_by_properties(properties: object, headers: Container[str]) -> dict[st
     for name in _PROPERTIES:
         value = getattr(properties, name, None)
         if value is not None:
-            # A header of that name is another word than the property.
+            # A header may have the name of a property.
             found[f"amqp.{name}" if name in headers else name] = value
     if (user_id := getattr(properties, "user_id", None)) is not None:
         found[AMQP_USER_ID] = user_id
     if (message_id := getattr(properties, "message_id", None)) is not None:
-        # One that can be no id is refused where it names the event; else it is kept as bytes, which any
-        # context takes.
+        # A message_id that can't be an event id is refused where an id is needed. Here it is kept as bytes,
+        # which every context accepts.
         unusable = isinstance(message_id, str) and no_identifier(message_id)
         found[AMQP_MESSAGE_ID] = _utf8(message_id) if unusable else message_id
     return found

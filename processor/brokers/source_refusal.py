@@ -1,7 +1,7 @@
-"""What a broker says that only a person can mend: waited for as an outage is, but not for ever.
+"""Limit the retries of refusals by a broker that only a person can correct.
 
 credentials refused ─┐
-no such queue ───────┴─▶ an outage ── REFUSED_S_MAX without another word ──▶ SourceFault, SettingsError
+no such queue ───────┴─▶ an outage ── REFUSED_S_MAX of refusals only ──▶ SourceFault, SettingsError
 """
 
 import time
@@ -10,15 +10,15 @@ from collections.abc import Callable
 from processor.errors import ProcessorError, SettingsError, SourceFault, SourceUnavailable
 
 REFUSED_S_MAX = 300.0
-"""For how long a broker may refuse us, or have no such queue, before we end.
+"""How long a broker may refuse us, or lack the queue, before the process ends.
 
-Not at once: passwords are changed on two sides, and users, queues and topics take a while to be known to
-every server of a broker.
+Not at once, because passwords are changed on two sides, and new users, queues and topics take a while to
+reach every server of a broker.
 """
 
 
 class SourceRefusal:
-    """Since when a broker has said that it won't serve us. Safe to share between threads."""
+    """The time since which a broker refuses us. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -28,23 +28,23 @@ class SourceRefusal:
 
     @property
     def standing(self) -> bool:
-        """Whether a refusal was the broker's last word."""
+        """Whether the last answer of the broker was a refusal."""
         return self._since is not None
 
     def credentials(self, advice: str) -> None:
-        """Note that the broker refuses who we are; `advice` says what a person can do."""
+        """Record that the broker refuses our credentials; `advice` says how to correct it."""
         self._note(SourceFault, advice)
 
     def missing(self, advice: str) -> None:
-        """Note that the broker has no such queue; `advice` says what a person can do."""
+        """Record that the broker has no such queue; `advice` says how to correct it."""
         self._note(SettingsError, advice)
 
     def over(self) -> None:
-        """Note that the broker has said something else since."""
+        """Record an answer that is not a refusal."""
         self._since = None
 
     def error(self, words: str) -> ProcessorError:
-        """Give what to raise for a failure: SourceUnavailable, or what has been refused for too long."""
+        """Return the error to raise: SourceUnavailable, or after REFUSED_S_MAX the permanent one."""
         since = self._since
         if since is None or self._clock() - since < REFUSED_S_MAX:
             return SourceUnavailable(words)

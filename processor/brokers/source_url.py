@@ -1,9 +1,9 @@
-"""SOURCE_URL taken apart: which broker, where it is, and which queue or topic of it.
+"""Parse SOURCE_URL: broker, hosts, and queue or topic.
 
     amqp://USER:PASSWORD@HOST:PORT/VHOST?queue=NAME            amqps:// for TLS
     kafka://HOST:PORT,HOST:PORT/TOPIC?group=NAME               kafkas:// for TLS, USER:PASSWORD@ for SASL
 
-Errors never quote what they were given: there may be a password in it.
+Errors never quote the URL, which may contain a password.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pydantic import SecretStr
 Kind = Literal["rabbitmq", "kafka"]
 
 KAFKA_GROUP = "event-processor"
-"""The consumer group of those who name none."""
+"""The default consumer group."""
 
 _KINDS: dict[str, tuple[Kind, bool]] = {
     "amqp": ("rabbitmq", False),
@@ -38,9 +38,9 @@ EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class SourceAddress:
-    """A broker and what is read there; `queue` is the queue's or topic's name, the word of the tables.
+    """The address of a queue or topic; `queue` is its name, as in the tables.
 
-    `vhost` is RabbitMQ's, `group` and `sasl` (the mechanism, where there is a user) are Kafka's.
+    `vhost` is for RabbitMQ, `group` and `sasl` (the mechanism, if there is a user) for Kafka.
     """
 
     kind: Kind
@@ -55,7 +55,7 @@ class SourceAddress:
 
 
 def source_address(url: str) -> SourceAddress:
-    """Read a SOURCE_URL. Raises ValueError, in words without any part of it."""
+    """Parse a SOURCE_URL. Raises ValueError, whose message contains no part of the URL."""
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
@@ -76,7 +76,7 @@ def source_address(url: str) -> SourceAddress:
         if len(hosts) > 1:
             raise ValueError("several hosts; expected one (a load balancer's name may stand for several)")
         queue = options.get("queue", "")
-        # As the AMQP URI specification has it: no path at all is the default vhost.
+        # By the AMQP URI specification, a URL without a path means the default vhost.
         return SourceAddress(kind, hosts, _named(queue), tls, user, password, vhost=unquote(path) or "/")
     sasl = options.get("sasl", "PLAIN").upper()
     if sasl not in _SASL:
@@ -88,7 +88,7 @@ def source_address(url: str) -> SourceAddress:
 
 
 def with_password_of(url: str, other: str) -> str:
-    """Give `url` with the user and password of `other`, if both are of one broker and differ in no user."""
+    """Return `url` with the user and password of `other`, if both have the same broker and user."""
     address, known = source_address(url), source_address(other)
     same = (address.kind, address.hosts, address.tls) == (known.kind, known.hosts, known.tls)
     if not same or address.user not in (None, known.user) or address.password is not None:

@@ -1,7 +1,7 @@
-"""What is missing or unwise in a deployment, found before it hurts: in the database and at the queue.
+"""The deployment check: problems and risks in settings, database and queue, found before they do harm.
 
-Nothing is changed by looking. What could only be learnt by a change is not looked at: whether we may
-receive and delete shows at the first receive, which costs a message one of the few that it has.
+The check is read-only. Permissions to receive and delete are not tested: a receive would raise the message's
+receive count.
 """
 
 from collections import Counter
@@ -14,10 +14,10 @@ _LIST_MAX = 6
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: what, whether it is fine, what was found, and what to do about it.
+    """The result of one check: its name, whether it is fine, the observation, and advice.
 
-    A fine finding may carry advice too: something that works, and that an operator should know of.
-    `unreachable` marks the findings that say that a dependency could not be asked at all.
+    A fine finding may have advice too: a note for the operator about a risk.
+    `unreachable` marks a dependency that did not respond.
     """
 
     what: str
@@ -28,26 +28,26 @@ class Finding:
 
     @property
     def mark(self) -> str:
-        """Give what it is listed with: fine, fine with a note, or a problem."""
+        """The mark in the list: `ok`, `note` (fine with advice) or `!!` (problem)."""
         return "!!" if not self.fine else "note" if self.advice else "ok"
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the finding as a JSON object."""
+        """Return the finding as a JSON object."""
         return asdict(self)
 
 
 def judge(what: str, found: str, *, fine: bool, advice: str) -> Finding:
-    """Make a finding whose advice is given only if it is not fine."""
+    """Make a finding with advice only if it is not fine."""
     return Finding(what, fine=fine, found=found, advice=None if fine else advice)
 
 
 def tell(what: str, found: str, *, note: bool = False, advice: str = "") -> Finding:
-    """Make a finding that is fine whatever was found; its advice is given only with a `note`."""
+    """Make a finding that is always fine, with advice only if `note` is True."""
     return Finding(what, fine=True, found=found, advice=advice if note else None)
 
 
 def not_set(what: str, variable: str, example: str) -> Finding:
-    """Make the finding for a dependency that nobody has named."""
+    """Make the finding for a dependency that is not configured."""
     return Finding(
         what,
         fine=False,
@@ -66,6 +66,6 @@ def summed_up(findings: Sequence[Finding]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Name the first few of them, and count the rest."""
+    """Join the first few names, and count the rest."""
     more = len(names) - _LIST_MAX
     return ", ".join(names[:_LIST_MAX]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""What is bound to which tenants, so that nobody believes in a wall that is not there."""
+"""The check of tenant bindings: which tenants the settings allow on a queue and for a sender."""
 
 from collections.abc import Sequence
 
@@ -9,29 +9,29 @@ from processor.validation.tenant_bindings import ANY_SENDER, UNBOUND, Bindings
 
 
 def bindings_of(settings: RunSettings) -> tuple[Bindings, list[Finding]]:
-    """Read what the settings bind; where they contradict, nothing, and a finding that says so."""
+    """Read the bindings from the settings; contradictory settings give no bindings and a problem."""
     try:
         return Bindings.of(settings), []
     except SettingsError as error:
-        advice = "no process starts with these settings"
+        advice = "correct the settings: no process starts with them"
         return UNBOUND, [judge("queue binding", str(error), fine=False, advice=advice)]
 
 
 def judge_binding(bindings: Bindings, registered: Sequence[str]) -> Finding:
-    """Say what the settings bind; a bound tenant that is not among those registered is worth a word."""
+    """Describe the bindings, with a note for bound tenants that are not registered."""
     unknown = sorted(_named(bindings) - set(registered))
     return tell(
         "queue binding",
         _words(bindings),
         note=bool(unknown),
-        advice=f"not registered, so their events are rejected: {listed(unknown)}; processor tenant add, "
-        "or mend the setting",
+        advice=f"events of unregistered tenants are rejected: {listed(unknown)}; run processor tenant add, "
+        "or correct the setting",
     )
 
 
 def _words(bindings: Bindings) -> str:
     if not bindings.any:
-        return "none: a body may name any tenant"
+        return "none: an event may name any tenant"
     words = []
     if bindings.queue_tenants is not None:
         words.append(f"queue {bindings.queue}: {listed(sorted(bindings.queue_tenants))}")
@@ -39,8 +39,8 @@ def _words(bindings: Bindings) -> str:
         senders = dict(bindings.sender_tenants)
         others = senders.pop(ANY_SENDER, frozenset())
         rest = "any tenant" if others is None else listed(sorted(others))
-        words.append(f"senders with tenants of their own: {len(senders)}")
-        words[-1] += f", all others: {rest}" if rest else ", all others refused"
+        words.append(f"bound senders: {len(senders)}")
+        words[-1] += f", other senders: {rest}" if rest else ", other senders are refused"
     return "; ".join(words)
 
 

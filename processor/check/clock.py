@@ -1,4 +1,4 @@
-"""Whether another machine's clock agrees with ours."""
+"""The comparison of another machine's clock with ours."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -6,20 +6,20 @@ from datetime import UTC, datetime, timedelta
 from processor.check import Finding, judge
 
 GAP_MAX = timedelta(seconds=2)
-"""More than a network adds, less than what misleads somebody who reads `sent_at` beside `stored_at`."""
+"""More than network latency, less than a gap that makes `sent_at` and `stored_at` misleading together."""
 
 Now = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """Give the time by our clock."""
+    """Return the time of our clock."""
     return datetime.now(UTC)
 
 
 def compare_clock(what: str, ours: tuple[datetime, datetime], theirs: tuple[datetime, datetime]) -> Finding:
-    """Compare our clock before and after asking with the earliest and latest time their answer can mean.
+    """Compare our time before and after the request with the earliest and latest time of the response.
 
-    Only a difference that neither the way of the question nor the rounding of the answer explains counts.
+    Only a gap beyond the round trip and the rounding of the response counts.
     """
     ahead, behind = theirs[0] - ours[1], ours[0] - theirs[1]
     gap = max(ahead, behind, timedelta())
@@ -31,6 +31,6 @@ def compare_clock(what: str, ours: tuple[datetime, datetime], theirs: tuple[date
         if fine
         else f"{gap.total_seconds():.1f} s {side} ours",
         fine=fine,
-        advice="let NTP set the clocks of both machines: sent_at, stored_at and received_at come from three "
-        "of them, and AWS refuses calls signed more than 5 minutes off",
+        advice="synchronize both clocks by NTP: sent_at, stored_at and received_at come from three machines, "
+        "and AWS refuses calls whose signature is off by more than 5 minutes",
     )

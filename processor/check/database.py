@@ -1,4 +1,4 @@
-"""The database's part of `processor check`."""
+"""The database checks of `processor check`."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class CheckedSettings:
-    """What settings say of queues: the one that is read, whom it is bound to, and how it is unwrapped."""
+    """The settings to compare with the database: queue name, bindings, queue rules, storage limits."""
 
     queue: str | None = None
     bindings: Bindings = UNBOUND
@@ -53,26 +53,28 @@ NOTHING_SAID = CheckedSettings()
 def check_database(
     open_connection: Open, *, timeout_s: float, said: CheckedSettings = NOTHING_SAID, now: Now = utc_now
 ) -> list[Finding]:
-    """Look at the database; `open_connection` gives connections in autocommit mode that we close.
+    """Check the database; `open_connection` gives connections in autocommit mode that are closed here.
 
-    A server that takes longer than `timeout_s` for all of it is cut off and counts as unreachable. Raises
-    nothing that a database can be the cause of.
+    A server that needs more than `timeout_s` for all checks counts as unreachable. No database error is
+    raised; each becomes a finding.
     """
     findings: list[Finding] = []
     try:
         with open_connection() as connection, Deadline(timeout_s).over(connection):
             for found in _look(connection, open_connection, said, now):
-                findings.append(found)  # noqa: PERF402 - what was found before an outage is kept
+                findings.append(found)  # noqa: PERF402 - findings from before an outage are kept
     except StoreUnavailable as error:
         findings.append(_unreachable(str(error)))
     except StoreFault as error:
-        advice = "mend DATABASE_URL, or the rules of the server (pg_hba.conf)"
+        advice = "correct DATABASE_URL, or the server's access rules (pg_hba.conf)"
         findings.append(judge("database", str(error), fine=False, advice=advice))
     except psycopg.OperationalError as error:
-        findings.append(_unreachable(f"went away while we looked: {name_of(error)}"))
+        findings.append(_unreachable(f"connection lost during the check: {name_of(error)}"))
     except psycopg.Error as error:
-        advice = "ask its administrator why"
-        findings.append(judge("database", f"refused a question: {name_of(error)}", fine=False, advice=advice))
+        advice = "ask the database administrator for the cause"
+        findings.append(
+            judge("database", f"a query was refused: {name_of(error)}", fine=False, advice=advice)
+        )
     return findings
 
 
@@ -81,7 +83,7 @@ def _unreachable(found: str) -> Finding:
         "database",
         fine=False,
         found=found,
-        advice="is it running, and do host and port of DATABASE_URL lead to it? The processor waits for it",
+        advice="check the server, and host and port in DATABASE_URL; the processor retries until then",
         unreachable=True,
     )
 
@@ -119,7 +121,7 @@ def _look(
 
 def _row(connection: Connection, name: str) -> Row:
     with connection.cursor(row_factory=dict_row) as cursor:
-        # Never prepared: behind a pooler, a statement prepared by one connection meets another's.
+        # Never prepared: behind a pooler, prepared statements of two connections collide.
         row = cursor.execute(queries("check")[name], prepare=False).fetchone()
     assert row is not None  # noqa: S101 - each of these queries gives one row
     return row
@@ -134,8 +136,8 @@ def _server(server: Row) -> Iterator[Finding]:
         "encoding",
         server["encoding"],
         fine=server["encoding"] == "UTF8",
-        advice="make the database anew with ENCODING 'UTF8': in any other one, events with characters that "
-        "it lacks are rejected as unstorable",
+        advice="recreate the database with ENCODING 'UTF8': with another encoding, events with characters "
+        "outside of it are rejected as unstorable",
     )
     yield judge(
         "writable",
@@ -143,29 +145,30 @@ def _server(server: Row) -> Iterator[Finding]:
         fine=not server["read_only"],
         advice="point DATABASE_URL to the primary (with several hosts: target_session_attrs=read-write)"
         if server["standby"]
-        else "take default_transaction_read_only back from the database or the role",
+        else "reset default_transaction_read_only of the database or the role",
     )
     for name, loss in (
-        ("fsync", "a crash of the machine can ruin the whole database"),
+        ("fsync", "a crash of the machine can corrupt the whole database"),
         ("full_page_writes", "a crash of the machine can leave torn pages"),
     ):
         yield judge(
             name,
             "on" if server[name] else "off",
             fine=server[name],
-            advice=f"turn {name} on in postgresql.conf and reload: {loss}, and the queue has let go of it",
+            advice=f"turn {name} on in postgresql.conf and reload: {loss}, and the events are deleted from "
+            "the queue by then",
         )
     yield tell(
         "synchronous_commit",
         server["synchronous_commit"],
         note=server["synchronous_commit"] not in _DURABLE,
-        advice="none needed for events: the processor's sessions raise it to on. But what others write, such "
-        "as processor tenant add, can be lost in a crash",
+        advice="events are safe: the processor's sessions raise it to on. Other writes, such as processor "
+        "tenant add, can be lost in a crash",
     )
 
 
 def judge_version(number: int, text: str) -> Finding:
-    """Judge a server version, given as `server_version_num` and as people write it."""
+    """Judge a server version, given as `server_version_num` and as text."""
     return judge(
         "database version",
         text,
@@ -175,14 +178,13 @@ def judge_version(number: int, text: str) -> Finding:
 
 
 def _pooler(first: Connection, open_connection: Open) -> Finding:
-    """Look for a pooler that hands out server sessions by transaction or statement.
+    """Look for a pooler in transaction or statement mode.
 
-    Two connections that are both open have two server processes, always, unless something in between lends
-    them out. So we ask both in turns who serves them: a process that serves both, or a connection that
-    changes process, proves such a pooler. The reverse proves nothing: while others use the pool, or where
-    it gives out its sessions in rotation over many, twenty turns may meet no repetition, though a change
-    is then likely: PgBouncer was found out 30 times of 30, idle and with twelve busy clients. A pooler in
-    session mode looks like none, and does no harm.
+    Two open connections have two server processes, unless a pooler shares them. So both are asked in turn for
+    their process: a process that serves both, or a connection that changes its process, proves such a pooler.
+    The reverse is no proof, since twenty rounds may see no change in a busy or large pool. PgBouncer was
+    detected 30 times of 30, idle and with twelve busy clients. A pooler in session mode is not detected, and
+    does no harm.
     """
     try:
         with open_connection() as second:
@@ -193,21 +195,21 @@ def _pooler(first: Connection, open_connection: Open) -> Finding:
     except (StoreUnavailable, StoreFault) as error:
         return judge(
             "pooler",
-            f"unknown, since a second connection was refused: {error}",
+            f"unknown: a second connection was refused: {error}",
             fine=False,
-            advice="allow one connection per WRITERS and a few more (max_connections, CONNECTION LIMIT)",
+            advice="allow WRITERS connections and a few more (max_connections, CONNECTION LIMIT)",
         )
     steady = len(seen[0]) == len(seen[1]) == 1 and seen[0] != seen[1]
     return judge(
         "pooler",
-        "none seen that changes sessions under us" if steady else "one that lends sessions by transaction",
+        "no pooling by transaction detected" if steady else "pooling by transaction",
         fine=steady,
-        advice="connect straight to PostgreSQL, or set pool_mode = session: durability and time limits are "
-        "set per session, and processor migrate holds a lock in one",
+        advice="connect directly to PostgreSQL, or set pool_mode = session: durability and time limits are "
+        "set per session, and processor migrate holds a session lock",
     )
 
 
-# ── our tables, and our rights on them ────────────────────────────────────────────────────────────────
+# ── tables and privileges ─────────────────────────────────────────────────────────────────────────────
 
 
 def _migrations(connection: Connection, server: Row) -> Finding:
@@ -215,14 +217,14 @@ def _migrations(connection: Connection, server: Row) -> Finding:
     if server["schema"] is None:
         return judge(
             "migrations",
-            f"role {server['role']} may use no schema of its search_path",
+            f"role {server['role']} has USAGE on no schema of its search_path",
             fine=False,
-            advice=f"{grant}; if it has that, its search_path leads elsewhere",
+            advice=f"{grant}; if the role is a member already, correct its search_path",
         )
     try:
         state = migrations.state(connection)
     except psycopg.errors.InsufficientPrivilege:
-        found = f"role {server['role']} may not read the table migration"
+        found = f"role {server['role']} lacks SELECT on the table migration"
         return judge("migrations", found, fine=False, advice=grant)
     return _judge_migrations(state)
 
@@ -231,17 +233,17 @@ def _judge_migrations(state: migrations.State) -> Finding:
     if state.pending:
         found, advice = f"not applied: {listed(state.pending)}", "as the owner, run: processor migrate"
     elif state.breaking:
-        found = f"the database is newer, and this code can't work with it since {state.breaking[0]}"
-        advice = "deploy the version of event-processor that brought it"
+        found = f"the database is newer and incompatible with this version since {state.breaking[0]}"
+        advice = "deploy the version of event-processor that has this migration"
     elif state.edited:
-        found = f"applied from another text than this version's: {listed(state.edited)}"
-        advice = "compare the tables with sql/migrations: somebody edited a file after it was applied"
+        found = f"the applied text differs from this version's: {listed(state.edited)}"
+        advice = "compare the tables with sql/migrations: a file was edited after it was applied"
     else:
         return tell(
             "migrations",
             f"all applied, and newer ones: {listed(state.unknown)}" if state.unknown else "all applied",
             note=bool(state.unknown),
-            advice="this code can work with them; finish the upgrade all the same",
+            advice="this version is compatible with them; finish the upgrade",
         )
     return judge("migrations", found, fine=False, advice=advice)
 
@@ -250,16 +252,16 @@ def _missing_rights(connection: Connection) -> Finding:
     missing = missing_rights(connection, wanted_by("processor_writer"))
     return judge(
         "rights",
-        f"lacking: {listed(missing)}" if missing else "enough to run",
+        f"missing privileges: {listed(missing)}" if missing else "sufficient",
         fine=not missing,
-        advice="as the owner: GRANT processor_writer TO this role (the GRANTs are in sql/migrations)",
+        advice="as the owner: GRANT processor_writer TO this role (its GRANTs are in sql/migrations)",
     )
 
 
 _EXCESS = {
     "superuser": "a superuser",
     "owner": "the owner of the tables",
-    "may_change_messages": "one that may change stored messages",
+    "may_change_messages": "allowed to change stored messages",
 }
 
 
@@ -269,8 +271,8 @@ def _excess_rights(excess: Row, role: str) -> Finding:
         "least privilege",
         f"role {role} is {worst}" if worst else f"role {role} can't change stored messages",
         note=worst is not None,
-        advice="run the processor as a login of its own (CREATE ROLE ... LOGIN IN ROLE processor_writer), "
-        "and keep this one for processor migrate",
+        advice="run the processor with a login of its own (CREATE ROLE ... LOGIN IN ROLE processor_writer), "
+        "and use this role only for processor migrate",
     )
 
 
@@ -280,7 +282,7 @@ def _registry(connection: Connection) -> Finding:
         "registry",
         f"active tenants: {size['tenants']}, schemas: {size['schemas']}",
         note=not size["tenants"] or not size["schemas"],
-        advice="all events are rejected until then: processor tenant add, processor schema publish",
+        advice="all events are rejected without both: run processor tenant add and processor schema publish",
     )
 
 

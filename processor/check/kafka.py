@@ -1,6 +1,6 @@
-"""Kafka's part of `processor check`: whether we get in, the topic is there, and how far behind the group is.
+"""The Kafka checks of `processor check`: login, topic, lag and offsets of the group, retention.
 
-Nothing is read from the topic, and the group is not joined: that would take partitions from its members.
+No record is read, and the check does not join the group: a join would take partitions from its members.
 """
 
 import math
@@ -18,11 +18,11 @@ from processor.settings import DAYS_MAX, RunSettings
 _ASK_S_MAX = 3.0
 _DAY_S = 24 * 3600
 _SESSION_S = (6, 1800)
-"""What a broker takes for a session, unless it is told otherwise."""
+"""The session time-outs in seconds that brokers accept by default."""
 
 
 def check_kafka(settings: RunSettings, address: SourceAddress) -> list[Finding]:
-    """Look at the topic of SOURCE_URL and at its group's offsets."""
+    """Check the topic of SOURCE_URL and the offsets of its group."""
     errors: list[str] = []
     with an_onlooker(address, on_error=errors.append) as onlooker:
         try:
@@ -35,9 +35,9 @@ def check_kafka(settings: RunSettings, address: SourceAddress) -> list[Finding]:
         return [
             tell(
                 "queue",
-                f"{address.queue}, {len(topic.partitions)} partition(s), as the group {address.group}",
+                f"{address.queue}, {len(topic.partitions)} partition(s), group {address.group}",
                 note=len(topic.partitions) == 1,
-                advice="with one partition one process does it all, and any others wait idle",
+                advice="with one partition only one process consumes; any other process is idle",
             ),
             *_backlog(onlooker, address),
             *_offsets(onlooker, address, topic.partitions),
@@ -54,14 +54,14 @@ def _unreachable(address: SourceAddress, name: str, errors: list[str]) -> Findin
             "queue",
             f"Kafka refuses the user of SOURCE_URL: {refused}",
             fine=False,
-            advice="put a valid user and password into SOURCE_URL, and the mechanism into ?sasl=",
+            advice="put a valid user and password into SOURCE_URL, and the SASL mechanism into ?sasl=",
         )
     return Finding(
         "queue",
         fine=False,
         found=f"Kafka can't be reached at {place(address)}: {name}",
-        advice="is SOURCE_URL right, and does the network let us out? TLS needs kafkas://, a login "
-        "USER:PASSWORD@. The processor waits until then",
+        advice="check SOURCE_URL and the network. TLS needs kafkas://, a login needs USER:PASSWORD@. The "
+        "processor retries until then",
         unreachable=True,
     )
 
@@ -72,14 +72,14 @@ def _refused(address: SourceAddress, name: str) -> Finding:
             "queue",
             f"Kafka has no topic {address.queue}",
             fine=False,
-            advice="make it (kafka-topics --create), with as many partitions as processes may ever "
-            "run, or mend SOURCE_URL; the processor makes none, and waits",
+            advice="create it (kafka-topics --create) with at least one partition per planned process, or "
+            "correct SOURCE_URL; the processor creates no topic, and retries until then",
         )
     return judge(
         "queue",
-        f"Kafka refuses to tell of {address.queue}: {name}",
+        f"Kafka refuses access to {address.queue}: {name}",
         fine=False,
-        advice=f"give this user Describe and Read on the topic, and Read on the group {address.group}",
+        advice=f"grant this user Describe and Read on the topic, and Read on the group {address.group}",
     )
 
 
@@ -89,54 +89,55 @@ def _backlog(onlooker: Consumer, address: SourceAddress) -> Iterator[Finding]:
     except KafkaException as error:
         yield judge(
             "backlog",
-            f"can't be asked for: {name_of(error)}",
+            f"unknown: {name_of(error)}",
             fine=False,
-            advice=f"the right Read on the group {address.group} is needed",
+            advice=f"grant this user Read on the group {address.group}",
         )
         return
     behind = [f"{number}: {count}" for number, count in lag.items() if count]
     yield tell(
         "backlog",
-        f"{sum(lag.values())} message(s) behind" + (f"; by partition {listed(behind)}" if behind else ""),
+        f"lag: {sum(lag.values())} message(s)" + (f"; by partition {listed(behind)}" if behind else ""),
         note=bool(behind),
-        advice="set an alarm on its growth (processor_queue_messages, state visible)",
+        advice="set an alert on a growing lag (processor_queue_messages, state visible)",
     )
 
 
 def _retention(address: SourceAddress, settings: RunSettings) -> Iterator[Finding]:
-    """Judge how long the topic keeps what nobody has read, and keys with it, where the broker tells."""
+    """Judge the topic's retention, and the key retention by it, if the broker discloses its settings."""
     found = _told(address, ConfigResource(ConfigResource.Type.TOPIC, address.queue))
     retention_s = _seconds(found.get("retention.ms"))
     if retention_s is None:
         yield tell(
             "retention",
-            "the broker does not tell it",
+            "unknown: the broker does not disclose retention.ms",
             note=True,
-            advice=f"keep retention.ms at {RETENTION_S_MIN * 1000} or more: what an outage leaves unread for "
-            "longer is deleted, and nobody has its rows",
+            advice=f"keep retention.ms at {RETENTION_S_MIN * 1000} or more: records that an outage leaves "
+            "unread for longer are deleted, and are lost",
         )
         yield tell(
             "key retention",
-            f"{settings.key_retention_days} days; how long the topic keeps records, the broker does not tell",
+            f"{settings.key_retention_days} days; the topic's retention is unknown",
             note=True,
-            advice="keep KEY_RETENTION_DAYS above it: a group whose offsets are lost reads all of it again",
+            advice="keep KEY_RETENTION_DAYS above the topic's retention: a group that loses its offsets "
+            "reads all records again",
         )
         return
     yield judge(
         "retention",
         "for ever" if retention_s < 0 else f"{retention_s:.0f} s",
         fine=retention_s < 0 or retention_s >= RETENTION_S_MIN,
-        advice=f"raise the topic's retention.ms to {RETENTION_S_MIN * 1000} or more: Kafka deletes what an "
-        "outage leaves unread for longer, and nobody has its rows",
+        advice=f"raise the topic's retention.ms to {RETENTION_S_MIN * 1000} or more: Kafka deletes records "
+        "that an outage leaves unread for longer, and they are lost",
     )
     policy = found.get("cleanup.policy", "delete")
     yield judge(
         "compaction",
         f"cleanup.policy={policy}",
         fine="compact" not in policy,
-        advice="use cleanup.policy=delete: of several events with one key, compaction keeps only the last",
+        advice="use cleanup.policy=delete: compaction keeps only the last of several events with one key",
     )
-    # A segment goes as a whole, when the youngest of its records is old enough.
+    # Kafka deletes whole segments, once the newest record is old enough.
     segment_s = _seconds(found.get("segment.ms")) or 0
     yield _key_retention(
         settings,
@@ -150,7 +151,7 @@ def _key_retention(settings: RunSettings, kept_s: float, *, bytes_max: str) -> F
     needed = min(DAYS_MAX, math.ceil(min(kept_s, DAYS_MAX * _DAY_S) / _DAY_S))
     kept = "for ever" if kept_s == math.inf else f"for up to {needed} days"
     if bytes_max != "-1":
-        kept += f" (or {bytes_max} bytes a partition, which says nothing of time)"
+        kept += f" (or {bytes_max} bytes per partition, which implies no time)"
     more = "" if messages is None or messages >= needed else ", and MESSAGE_RETENTION_DAYS with it"
     return judge(
         "key retention",
@@ -158,36 +159,36 @@ def _key_retention(settings: RunSettings, kept_s: float, *, bytes_max: str) -> F
         f"records {kept}",
         fine=days >= needed,
         advice=f"raise KEY_RETENTION_DAYS to {needed}{more}, or lower the topic's retention.ms: a group that "
-        "lost its offsets reads all that the topic keeps, and what `processor retention` has removed by then "
-        "would count again; so `processor run` refuses to begin",
+        "loses its offsets reads all records again, and would count those twice that `processor retention` "
+        "has removed; so `processor run` refuses to start",
     )
 
 
 def _offsets(onlooker: Consumer, address: SourceAddress, partitions: Collection[int]) -> Iterator[Finding]:
-    """Tell where the group has no offset, and how long it keeps those that it has once nobody reads."""
+    """Name the partitions without an offset, and how long offsets are kept without active members."""
     places = [TopicPartition(address.queue, number) for number in sorted(partitions)]
     try:
         lines = onlooker.committed(places, timeout=_ASK_S_MAX)
     except KafkaException:
-        # What is in the way is said of the backlog.
+        # The finding `backlog` reports the cause.
         return
     missing = [str(line.partition) for line in lines if line.offset < 0]
     broker = next(iter(onlooker.list_topics(address.queue, timeout=_ASK_S_MAX).brokers), 0)
     told = _told(address, ConfigResource(ConfigResource.Type.BROKER, str(broker)))
     minutes = told.get("offsets.retention.minutes")
-    kept = "the broker does not tell for how long" if minutes is None else f"for {minutes} minutes"
+    kept = "for an unknown time" if minutes is None else f"for {minutes} minutes"
     yield tell(
         "offsets",
         (f"none in partition(s) {listed(missing)}; " if missing else "one in each partition; ")
         + f"kept while the group has members, and {kept} afterwards",
         note=bool(missing) or minutes is None or int(minutes) * 60 < RETENTION_S_MIN,
-        advice="without an offset a partition is read from its first record on. Keep the broker's "
-        f"offsets.retention.minutes at {RETENTION_S_MIN // 60} or more, and longer than processors ever rest",
+        advice="a partition without an offset is read from its first record. Keep the broker's "
+        f"offsets.retention.minutes at {RETENTION_S_MIN // 60} or more, and above the longest downtime",
     )
 
 
 def _told(address: SourceAddress, resource: ConfigResource) -> dict[str, str]:
-    """Ask for the settings of a topic or a broker; nothing where the broker does not tell."""
+    """Query the settings of a topic or a broker; empty if the broker does not disclose them."""
     admin = AdminClient(configuration(address))
     asked = admin.describe_configs([resource], request_timeout=_ASK_S_MAX)
     try:
@@ -208,17 +209,16 @@ def _session(settings: RunSettings) -> Finding:
     least, most = _SESSION_S
     return judge(
         "session",
-        f"{settings.visibility_timeout_s} s (VISIBILITY_TIMEOUT_S): so long after a crash others wait for "
-        "its partitions",
+        f"{settings.visibility_timeout_s} s (VISIBILITY_TIMEOUT_S): the wait after the crash of a member",
         fine=least <= settings.visibility_timeout_s <= most,
-        advice=f"set VISIBILITY_TIMEOUT_S to {least} to {most}: brokers take no other session "
-        f"(below {least}, {least} is asked for)",
+        advice=f"set VISIBILITY_TIMEOUT_S to {least} to {most}: brokers accept no other session time-out "
+        f"(below {least}, {least} is used)",
     )
 
 
 def _receive_count(settings: RunSettings) -> Finding:
     return tell(
         "max receive count",
-        f"{settings.receive_count_max}; what is received more often is rejected unread. It is counted beside "
-        "the group's offsets",
+        f"{settings.receive_count_max}; messages received more often are rejected unread. The count is "
+        "stored with the group's offsets",
     )

@@ -1,7 +1,7 @@
-"""What a login could stop the others with: rights that every login has, and limits that no login can lift.
+"""The check of logins that could block others: privileges of PUBLIC, and limits of tenants' logins.
 
-A session may change most settings for itself, `statement_timeout` and `work_mem` among them. What holds is
-what was taken from PUBLIC, CONNECTION LIMIT, and settings of superusers such as `temp_file_limit`.
+A session can change most of its settings itself, `statement_timeout` and `work_mem` among them. Binding are
+only revoked privileges of PUBLIC, CONNECTION LIMIT, and superuser settings such as `temp_file_limit`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ SERVER = {
     "tables that are only locked",
     "txid_current",
 }
-"""What is asked about the server: the database, languages, locks, and `functions_kept_from_public()`."""
+"""The checked objects of the server: database, languages, locks, and `functions_kept_from_public()`."""
 
 OF_THE_SERVER: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "processor_writer": {
@@ -39,35 +39,35 @@ OF_THE_SERVER: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "processor_retention": {"pg_advisory_*": ("EXECUTE",)},
 }
-"""Which of these a group role may have.
+"""The privileges on these that a group role may have.
 
-For temporary tables of commands, locks of earlier releases, and the commit of a redelivery.
+They serve temporary tables of commands, locks of earlier releases, and the commit of a redelivery.
 """
 
 
 def every_login(rights: str, *, let_in: bool) -> Finding:
-    """Judge what PUBLIC has of these; it is a problem as soon as a tenant is let in."""
+    """Judge the privileges of PUBLIC on these; they are a problem once a tenant reader exists."""
     what = "every login"
     if rights == "nothing":
-        return tell(what, "can make nothing that stays, and hold no lock that others wait for")
+        return tell(what, "can create no lasting object, and hold no lock that blocks others")
     advice = (
-        "as the owner, for what is on the database, else as a superuser: SELECT put_up_tenant_walls(), "
-        "whose notices say what it lacks; "
-        "where you have none, let tenants' readers in on a replica alone (docs/reference/roles.md)"
+        "SELECT put_up_tenant_walls(), as the owner for privileges on the database, else as a superuser; its "
+        "notices name the missing privileges. Without a superuser, allow tenant readers on a replica only "
+        "(docs/reference/roles.md)"
     )
     if let_in:
         return judge(what, rights, fine=False, advice=advice)
-    return tell(what, rights, note=True, advice=f"before a tenant is let in: {advice}")
+    return tell(what, rights, note=True, advice=f"before adding a tenant reader: {advice}")
 
 
 def limits_of(logins: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Judge the limits of tenants' logins, and say into which other databases they get."""
+    """Judge the limits of tenants' logins, and name the other databases that they may connect to."""
     yield _tenant_limits(logins)
     yield _other_databases(logins)
 
 
 def _tenant_limits(logins: Sequence[Mapping[str, Any]]) -> Finding:
-    """Judge whether a tenant's login could take all connections, or fill the disk by sorting or by logs."""
+    """Judge whether a tenant's login could take all connections, or fill the disk by sorts or logs."""
     free = {
         "CONNECTION LIMIT": [login["role"] for login in logins if not login["connections"]],
         "temp_file_limit": [login["role"] for login in logins if not login["temporary_files"]],
@@ -84,12 +84,12 @@ def _tenant_limits(logins: Sequence[Mapping[str, Any]]) -> Finding:
 
 
 def _other_databases(logins: Sequence[Mapping[str, Any]]) -> Finding:
-    # DDL waits there for locks that are the server's.
+    # DDL there takes locks of the whole server.
     names = sorted({name for login in logins for name in login["other_databases"]})
     return tell(
         "tenant databases",
-        f"tenants' logins may connect to {listed(names)} as well" if names else "this one alone",
+        f"tenants' logins may also connect to {listed(names)}" if names else "this one alone",
         note=bool(names),
-        advice="REVOKE CONNECT ON DATABASE ... FROM PUBLIC for each: there a login could hold up the "
-        "whole server by locks on pg_database",
+        advice="REVOKE CONNECT ON DATABASE ... FROM PUBLIC for each: a login there could block the whole "
+        "server by locks on pg_database",
     )

@@ -1,4 +1,4 @@
-"""What keeps meters from counting what they should: messages that they miss, and voids that can't come in."""
+"""The check of meters: missed messages, meters whose lines look alike, and voids without effect."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,11 +10,11 @@ from processor.check import Finding, listed, tell
 from processor.database.queries import queries
 
 _KEPT_MAX = 10
-"""As many kinds of misses are named, the largest first."""
+"""The most kinds of misses that are listed, largest first."""
 
 
 def look_at_meters(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
-    """Name active meters that missed messages within the last day, and say whether voids are taken."""
+    """Name active meters that missed messages within the last day, and tell whether voids are accepted."""
     sql = queries("check")
     missing = connection.execute(sql["meters_missing"], {"kept": _KEPT_MAX}, prepare=False).fetchall()
     [(active, voids_known)] = connection.execute(sql["meters_active"], prepare=False).fetchall()
@@ -27,8 +27,8 @@ def look_at_meters(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
             "meters alike",
             f"lines of {listed(alike)} look alike and count the same messages",
             note=True,
-            advice="a sink that adds up has them twice: retire one (processor meter retire), and settle with "
-            "whoever runs the sink what it has",
+            advice="a sink that adds amounts counts them twice: retire one (processor meter retire), and "
+            "correct the amounts at the sink with its operator",
         )
     [(idle,)] = connection.execute(sql["voids_idle"], prepare=False).fetchall()
     if active:
@@ -36,16 +36,16 @@ def look_at_meters(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
             "voids",
             "taken" if voids_known else "not taken: there is no schema of event type void",
             note=not voids_known,
-            advice="none needed while nobody cancels what was counted; else processor schema publish void "
-            "--sample void",
+            advice="to cancel counted messages, run processor schema publish void --sample void; otherwise "
+            "no action is needed",
         )
     if idle:
         yield tell(
             "idle voids",
-            f"{idle} of the last 35 days name a message that has not come within a day",
+            f"{idle} of the last 35 days name a message that did not arrive within a day",
             note=True,
-            advice="what they were to cancel counts on: processor usage voids lists them, and the producers "
-            "who use the same id",
+            advice="the messages that they should cancel still count: processor usage voids lists the voids, "
+            "and the producers that use the same id",
         )
 
 
@@ -62,11 +62,11 @@ def _missed(
     last = last_at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     advice = f"processor meter show {name} names a message, and the schema that should forbid it"
     if reason == "value_not_a_number":
-        # What was stored before amounts in quotes counted is a miss until it is counted.
+        # Messages from before `text-amounts` remain misses until a rebuild.
         allow = "" if text_amounts else f"processor meter text-amounts {name} lets it count, and "
         advice += (
-            f'; is it a number in quotes ("2.5"): {allow}processor usage rebuild --meter {name} counts '
-            "what was stored before"
+            f'; if the value is a number in quotes ("2.5"): {allow}processor usage rebuild --meter {name} '
+            "counts the messages stored before"
         )
     return tell(
         f"meter {meter}",

@@ -1,4 +1,4 @@
-"""The queue's part of `processor check`: SQS, and the dead-letter queue behind it."""
+"""The SQS checks of `processor check`: the queue and its dead-letter queue."""
 
 import json
 import math
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 RECEIVE_COUNT_MIN = 10
 RETENTION_S_MIN = 4 * 24 * 3600
-"""A weekend and a day: what SQS gives by itself, and the least that lets people sleep."""
+"""The default of SQS: enough for an outage over a long weekend."""
 
 RETENTION_S_MAX = 14 * 24 * 3600
-"""As long as SQS keeps anything."""
+"""The longest retention of SQS."""
 
 HOLD_S_LIMIT = 12 * 3600
-"""SQS ends every hold of a message so long after the receive (SQS quotas)."""
+"""SQS limits the visibility time-out to this time after the receive (SQS quotas)."""
 
 _DAY_S = 24 * 3600
 _MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
@@ -34,7 +34,7 @@ Attributes = Mapping[str, str]
 
 
 class _CannotTell(Exception):
-    """A call gave no answer; carries the finding that says why."""
+    """A call failed; carries the finding with the cause."""
 
     def __init__(self, found: Finding) -> None:
         super().__init__(found.found)
@@ -42,15 +42,15 @@ class _CannotTell(Exception):
 
 
 def check_queue(client: "SQSClient", settings: RunSettings, now: Now = utc_now) -> list[Finding]:
-    """Look at the queue of SQS_QUEUE_URL and at its dead-letter queue, by their attributes alone.
+    """Check the queue of SQS_QUEUE_URL and its dead-letter queue by their attributes.
 
-    No message is received, since each receive counts towards the dead-letter queue. That is why the age of
-    the backlog is not known here: SQS tells it to CloudWatch only.
+    No message is received: each receive counts towards the dead-letter queue. So the age of the backlog is
+    unknown here; SQS reports it to CloudWatch only.
     """
     findings: list[Finding] = []
     try:
         for found in _look(client, settings, now):
-            findings.append(found)  # noqa: PERF402 - what was found before an outage is kept
+            findings.append(found)  # noqa: PERF402 - findings from before an outage are kept
     except _CannotTell as trouble:
         findings.append(trouble.finding)
     return findings
@@ -69,7 +69,7 @@ def _look(client: "SQSClient", settings: RunSettings, now: Now) -> Iterator[Find
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     at = http_date(date or "")
     if at is not None:
-        # The header has whole seconds: the moment lies somewhere in the one that follows.
+        # The header has whole seconds: the true time is up to one second later.
         yield compare_clock("queue clock", (before, after), (at, at + timedelta(seconds=1)))
     yield _backlog(attributes)
     yield _retention(attributes)
@@ -83,7 +83,7 @@ def _look(client: "SQSClient", settings: RunSettings, now: Now) -> Iterator[Find
 
 
 def _ask(client: "SQSClient", what: str, operation: str, **arguments: Any) -> Any:  # noqa: ANN401 - boto3's dictionaries
-    """Call SQS; raises _CannotTell with the finding that says why there is no answer."""
+    """Call SQS; raises _CannotTell with the finding for a failure."""
     from botocore.exceptions import (  # noqa: PLC0415 - a driver is imported when it is needed
         BotoCoreError,
         ClientError,
@@ -117,30 +117,29 @@ def _refusal(what: str, response: Any) -> Finding:  # noqa: ANN401 - a ClientErr
             what,
             f"does not exist ({code})",
             fine=False,
-            advice=f"is its name right, and was it made in this region, endpoint and account? {advice(code)}",
+            advice=f"check the queue's name, region, endpoint and account. {advice(code)}",
         )
     if status == _TOO_MANY or status >= _SERVER_ERROR:
         return Finding(
-            what, fine=False, found=f"SQS can't answer now: {code}", advice="try again", unreachable=True
+            what, fine=False, found=f"SQS is unavailable: {code}", advice="try again", unreachable=True
         )
     return judge(
         what,
-        f"SQS refuses us: {code}",
+        f"SQS refused the request: {code}",
         fine=False,
-        advice=advice(code, otherwise="look at the credentials and the policies")
+        advice=advice(code, otherwise="check the credentials and the policies")
         + "; sqs:GetQueueAttributes and sqs:GetQueueUrl are needed on the queue and on its dead-letter queue",
     )
 
 
 def _unreachable(what: str, client: "SQSClient", error: str) -> Finding:
-    # Without user and password, should somebody have put them there.
+    # Without user and password, if the endpoint URL has them.
     where = urlsplit(client.meta.endpoint_url)
     return Finding(
         what,
         fine=False,
         found=f"SQS can't be reached at {where.scheme}://{where.netloc.rpartition('@')[2]}: {error}",
-        advice="is AWS_ENDPOINT_URL right (unset for AWS), and does the network let us out? "
-        "The processor waits until then",
+        advice="check AWS_ENDPOINT_URL (unset for AWS) and the network. The processor retries until then",
         unreachable=True,
     )
 
@@ -154,7 +153,7 @@ def _queue(attributes: Attributes, settings: RunSettings) -> Finding:
         "queue",
         f"{settings.queue_name()}, {'FIFO' if fifo else 'standard'}",
         note=fifo,
-        advice="a held message keeps the later ones of its group waiting. Order is not needed here: a "
+        advice="a message in flight blocks the later ones of its group. The processor needs no order: a "
         "standard queue with MessageGroupId is faster, and as fair to tenants",
     )
 
@@ -164,9 +163,9 @@ def _deduplication() -> Finding:
         "deduplication",
         "by content",
         note=True,
-        advice="of two events with the same body within five minutes SQS keeps one, and says yes to both: "
-        "events without an id of their own are lost so. Let producers give each event an id, or a "
-        "MessageDeduplicationId, and set ContentBasedDeduplication to false",
+        advice="SQS drops the second of two events with the same body within five minutes, so events without "
+        "an id can be lost. Let producers give each event an id or a MessageDeduplicationId, and set "
+        "ContentBasedDeduplication to false",
     )
 
 
@@ -177,7 +176,7 @@ def _backlog(attributes: Attributes) -> Finding:
     )
     return tell(
         "backlog",
-        f"{visible} visible, {in_flight} in flight, {delayed} delayed; SQS itself does not tell their age",
+        f"{visible} visible, {in_flight} in flight, {delayed} delayed; SQS does not report their age",
         note=visible > 0,
         advice="set an alarm on CloudWatch's ApproximateAgeOfOldestMessage, well below the retention",
     )
@@ -189,8 +188,8 @@ def _retention(attributes: Attributes) -> Finding:
         "retention",
         _duration(retention_s),
         fine=retention_s >= RETENTION_S_MIN,
-        advice=f"raise MessageRetentionPeriod to {RETENTION_S_MIN} s or more: SQS deletes what an outage "
-        "keeps in the queue for longer, and nobody has its rows",
+        advice=f"raise MessageRetentionPeriod to {RETENTION_S_MIN} s or more: SQS deletes messages that an "
+        "outage keeps in the queue for longer, and they are lost",
     )
 
 
@@ -198,36 +197,36 @@ def _message_size(attributes: Attributes, settings: RunSettings) -> Finding:
     size_bytes = int(attributes["MaximumMessageSize"])
     return judge(
         "message size",
-        f"the queue takes {size_bytes} bytes, we take {settings.body_bytes_max}",
+        f"the queue accepts {size_bytes} bytes, the processor {settings.body_bytes_max}",
         fine=settings.body_bytes_max >= size_bytes,
-        advice=f"raise BODY_BYTES_MAX to {size_bytes}, or lower the queue's MaximumMessageSize: what lies "
-        "between is accepted from the producer, then rejected as too_large",
+        advice=f"raise BODY_BYTES_MAX to {size_bytes}, or lower the queue's MaximumMessageSize: messages "
+        "with a size between the two limits are accepted by the queue, then rejected as too_large",
     )
 
 
 def judge_visibility(settings: RunSettings, *, own_s: int, read_timeout_s: float) -> Finding:
-    """Judge VISIBILITY_TIMEOUT_S; `own_s` is the queue's own, `read_timeout_s` how long a call may wait.
+    """Judge VISIBILITY_TIMEOUT_S; `own_s` is the queue's default, `read_timeout_s` the time limit of a call.
 
-    What is held is extended at every third of the time-out. When one such call is lost, two thirds are left
-    until others get the message too. They must cover what may be under way then: the longest save
-    (DATABASE_TIMEOUT_S), and the lost call's own wait for an answer. And SQS refuses to extend beyond 12
-    hours after the receive, so holding must end a time-out earlier.
+    Messages in flight are extended at every third of the time-out. If one such call fails, two thirds are
+    left until the message is redelivered. They must cover the longest save (DATABASE_TIMEOUT_S) and the
+    failed call's own time limit. SQS refuses to extend beyond 12 hours after the receive, so holding must end
+    one time-out earlier.
     """
     timeout_s = settings.visibility_timeout_s
     needed_s = math.ceil(1.5 * max(settings.database_timeout_s, read_timeout_s))
     if timeout_s < needed_s:
         advice = (
             f"raise VISIBILITY_TIMEOUT_S to {needed_s} or more, 1.5 times the longer of DATABASE_TIMEOUT_S "
-            f"and the {read_timeout_s:.0f} s that a call may take: else one lost extension brings doubles"
+            f"and the {read_timeout_s:.0f} s limit of a call: else one failed extension causes a redelivery"
         )
     else:
         advice = (
-            f"lower HOLD_S_MAX to {HOLD_S_LIMIT - timeout_s} or less: SQS ends every hold {HOLD_S_LIMIT} s "
-            "after the receive, and refuses to extend beyond it"
+            f"lower HOLD_S_MAX to {HOLD_S_LIMIT - timeout_s} or less: SQS refuses to extend the visibility "
+            f"time-out beyond {HOLD_S_LIMIT} s after the receive"
         )
     return judge(
         "visibility timeout",
-        f"{timeout_s} s, asked for at each receive (the queue's own, {own_s} s, is not used)",
+        f"{timeout_s} s, set at each receive (the queue's default, {own_s} s, is not used)",
         fine=timeout_s >= needed_s and settings.hold_s_max + timeout_s <= HOLD_S_LIMIT,
         advice=advice,
     )
@@ -243,8 +242,9 @@ def _dead_letters(client: "SQSClient", attributes: Attributes, settings: RunSett
             what,
             "none",
             fine=False,
-            advice="make one, and name it in the queue's RedrivePolicy with maxReceiveCount "
-            f"{RECEIVE_COUNT_MIN} or more: a message that kills its receiver comes again for ever without it",
+            advice="create one, and name it in the queue's RedrivePolicy with maxReceiveCount "
+            f"{RECEIVE_COUNT_MIN} or more: without it, a message that crashes its consumer is redelivered "
+            "endlessly",
         )
         yield _key_retention(attributes, {}, settings)
         return
@@ -258,8 +258,9 @@ def _dead_letters(client: "SQSClient", attributes: Attributes, settings: RunSett
         what,
         f"{name}, {depth} message(s) in it",
         note=depth > 0,
-        advice="they have no row: find out why they died, then processor dlq import and processor "
-        "rejection replay. Not AWS's own redrive: it gives new ids, and an event without one may count twice",
+        advice="these messages have no row: find the cause, then run processor dlq import and processor "
+        "rejection replay. Don't use the AWS redrive: it assigns new message ids, and an event without an id "
+        "of its own may count twice",
     )
     yield _dead_letter_retention(attributes, other)
     yield _key_retention(attributes, other, settings)
@@ -271,7 +272,7 @@ def _receive_count(receives: int) -> Finding:
         str(receives),
         fine=receives >= RECEIVE_COUNT_MIN,
         advice=f"raise maxReceiveCount in the RedrivePolicy to {RECEIVE_COUNT_MIN} or more: deployments and "
-        "outages count as receives too, and push good messages into the dead-letter queue",
+        "outages raise the receive count too, and would move valid messages to the dead-letter queue",
     )
 
 
@@ -282,19 +283,19 @@ def _dead_letter_retention(attributes: Attributes, other: Attributes) -> Finding
         _duration(theirs_s),
         fine=theirs_s > ours_s or theirs_s >= RETENTION_S_MAX,
         advice=f"raise the dead-letter queue's MessageRetentionPeriod to {RETENTION_S_MAX} s (14 days): a "
-        "message keeps the age that it had in the first queue, so it needs longer than there",
+        "message keeps its age from the first queue, so it needs a longer retention here",
     )
 
 
 def _key_retention(attributes: Attributes, other: Attributes, settings: RunSettings) -> Finding:
-    # Dead letters that are moved back begin a new life in the queue.
+    # The retention of dead letters that are moved back starts anew.
     needed_s = int(attributes["MessageRetentionPeriod"]) + int(other.get("MessageRetentionPeriod", 0))
     return judge(
         "key retention",
         f"{settings.key_retention_days} days",
         fine=settings.key_retention_days * _DAY_S >= needed_s,
-        advice=f"raise KEY_RETENTION_DAYS to {math.ceil(needed_s / _DAY_S)} or more: the queue and its "
-        "dead-letter queue (if any) can bring a message as late as that; without its key it is counted twice",
+        advice=f"raise KEY_RETENTION_DAYS to {math.ceil(needed_s / _DAY_S)} or more: a message can be "
+        "redelivered that late from the queue or its dead-letter queue, and counts twice without its key",
     )
 
 

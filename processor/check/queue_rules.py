@@ -1,4 +1,4 @@
-"""What the registry says of the queue that is read, and where the settings say something else."""
+"""The check of queue rules: the registry's rules of the queue, and contradictions with the settings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def look_at_queue_rules(
     said: Mapping[str, QueueRules],
     registered: Sequence[str],
 ) -> Iterator[Finding]:
-    """Say what the registry says of the queue that the settings name, if it does."""
+    """Describe the registry's rules of the configured queue, if it has any."""
     for row in [] if queue is None else reader.queues(connection, queue):
         yield _judge(row, bindings, said.get(row["queue"], QueueRules()), registered)
 
@@ -29,18 +29,14 @@ def _judge(
 ) -> Finding:
     notes = []
     if said.unwrap is not None and row["unwrap"] not in (None, said.unwrap):
-        notes.append(f"UNWRAP says {said.unwrap}, and the registry, which holds, says {row['unwrap']}")
+        notes.append(f"UNWRAP is {said.unwrap}, but the registry's {row['unwrap']} applies")
     tenants = set(row["tenants"] or ())
     if tenants and bindings.queue_tenants not in (None, tenants) and bindings.queue == row["queue"]:
         both = sorted(tenants & (bindings.queue_tenants or set()))
-        notes.append(
-            f"QUEUE_TENANTS names other tenants, and both must allow: {listed(both) or 'none is left'}"
-        )
+        notes.append(f"QUEUE_TENANTS names other tenants; allowed by both: {listed(both) or 'none is left'}")
     unknown = sorted(tenants - set(registered))
     if unknown and not row["registers_tenants"]:
-        notes.append(
-            f"not registered, so their events are rejected: {listed(unknown)} (processor tenant add)"
-        )
+        notes.append(f"events of unregistered tenants are rejected: {listed(unknown)} (processor tenant add)")
     parts = {
         "unwrap": row["unwrap"],
         "mapped": ", ".join(sorted(row["mapping"] or ())),
@@ -53,7 +49,7 @@ def _judge(
             for column, words in (("may_void", "voids"), ("may_correct", "negative amounts"))
             if not row[column]
         ),
-        "registers tenants, an hour": row["registers_max"] if row["registers_tenants"] else None,
+        "new tenants per hour": row["registers_max"] if row["registers_tenants"] else None,
     }
     found = "; ".join(f"{what}: {value}" for what, value in parts.items() if value)
     return tell(

@@ -1,6 +1,6 @@
-"""RabbitMQ's part of `processor check`: whether we get in and the queue is there, and what AMQP can't tell.
+"""The RabbitMQ checks of `processor check`: login, queue, and notes on properties that AMQP does not report.
 
-Nothing is taken from the queue, and nothing is declared: each hand-over counts as a receive of a message.
+No message is consumed, since each delivery raises the receive count, and no queue is declared.
 """
 
 from processor.brokers.rabbitmq import FAILED, Ended, count_waiting, ended
@@ -9,16 +9,16 @@ from processor.check import Finding, judge, tell
 from processor.settings import KEY_DAYS_ADVISED, RunSettings
 
 _DELIVERY_LIMIT = 20
-"""After so many returns RabbitMQ 4 takes a message out of a quorum queue, unless it is told otherwise."""
+"""RabbitMQ 4's default x-delivery-limit: it drops a message of a quorum queue after so many returns."""
 
 _MAKE = (
-    "it is the operator's to make: a durable quorum queue, such as `rabbitmqadmin declare queue name={queue} "
-    'durable=true arguments=\'{{"x-queue-type": "quorum"}}\'`, and what binds it to its exchange'
+    "create a durable quorum queue, such as `rabbitmqadmin declare queue name={queue} "
+    'durable=true arguments=\'{{"x-queue-type": "quorum"}}\'`, and bind it to its exchange'
 )
 
 
 def check_rabbitmq(settings: RunSettings, address: SourceAddress) -> list[Finding]:
-    """Look at the queue of SOURCE_URL."""
+    """Check the queue of SOURCE_URL."""
     try:
         answer = count_waiting(address).method
     except FAILED as error:
@@ -26,35 +26,38 @@ def check_rabbitmq(settings: RunSettings, address: SourceAddress) -> list[Findin
     waiting, consumers = int(answer.message_count), int(answer.consumer_count)
     return [
         tell("queue", f"{address.queue}, in the vhost {address.vhost} of RabbitMQ"),
-        tell("backlog", f"{waiting} waiting, {consumers} consumer(s); what they hold, AMQP does not tell"),
+        tell(
+            "backlog",
+            f"{waiting} ready, {consumers} consumer(s); AMQP does not report unacknowledged messages",
+        ),
         tell(
             "queue type",
-            "AMQP does not tell it, nor whether it is durable",
+            "unknown: AMQP reports neither type nor durability",
             note=True,
-            advice="see `rabbitmqctl list_queues name type durable policy`: a durable quorum queue outlives "
-            "a node; a classic one is lost with it",
+            advice="run `rabbitmqctl list_queues name type durable policy`: a durable quorum queue survives "
+            "the loss of a node; a classic queue does not",
         ),
         _receive_count(settings),
         tell(
             "acknowledgements",
-            "RabbitMQ takes back what is not acknowledged within its consumer_timeout (30 minutes by itself)",
+            "RabbitMQ requeues messages not acknowledged within consumer_timeout (30 minutes by default)",
             note=settings.database_timeout_s * 2 > 30 * 60,
-            advice="lower DATABASE_TIMEOUT_S: a save may take longer than that",
+            advice="lower DATABASE_TIMEOUT_S: a save may take longer than consumer_timeout",
         ),
         tell(
             "key retention",
-            f"{settings.key_retention_days} days; for how long the queue keeps messages, AMQP does not tell",
+            f"{settings.key_retention_days} days; AMQP does not report the queue's retention",
             note=settings.key_retention_days < KEY_DAYS_ADVISED,
-            advice=f"raise KEY_RETENTION_DAYS to {KEY_DAYS_ADVISED} or more, and above how long processors "
-            "ever rest: what was stored and not acknowledged waits for that time, and counts twice without "
-            "its key",
+            advice=f"raise KEY_RETENTION_DAYS to {KEY_DAYS_ADVISED} or more, and above the longest "
+            "downtime of processors: messages that are stored but not acknowledged are redelivered after it, "
+            "and count twice without their keys",
         ),
         tell(
             "ids",
-            "message_id with a digest of the message names a delivery",
+            "message_id and a digest of the message identify a delivery",
             note=True,
-            advice="let events have an id of their own or this property: without one each copy counts, a "
-            "redelivery waits, and a kill may mix up equal events; processor_unnamed_total counts them",
+            advice="let producers set an event id or the property message_id: without both each copy counts, "
+            "a redelivery is delayed, and a crash may mix up equal events (processor_unnamed_total)",
         ),
     ]
 
@@ -69,13 +72,13 @@ def _refusal(why: Ended, address: SourceAddress) -> Finding:
             "queue",
             why.words,
             fine=False,
-            advice="give this user the vhost and the right to read the queue (rabbitmqctl set_permissions)",
+            advice="grant this user the vhost and read permission on the queue (rabbitmqctl set_permissions)",
         )
     return Finding(
         "queue",
         fine=False,
         found=why.words,
-        advice="is SOURCE_URL right, and does the network let us out? The processor waits until then",
+        advice="check SOURCE_URL and the network. The processor retries until then",
         unreachable=True,
     )
 
@@ -83,8 +86,8 @@ def _refusal(why: Ended, address: SourceAddress) -> Finding:
 def _receive_count(settings: RunSettings) -> Finding:
     return judge(
         "max receive count",
-        f"{settings.receive_count_max}; what is received more often is rejected unread",
+        f"{settings.receive_count_max}; messages received more often are rejected unread",
         fine=settings.receive_count_max < _DELIVERY_LIMIT,
         advice=f"lower RECEIVE_COUNT_MAX below {_DELIVERY_LIMIT}, or raise the queue's x-delivery-limit "
-        "above it: after so many, RabbitMQ 4 takes a message away before we keep it",
+        "above it: otherwise RabbitMQ 4 drops a message before the processor can store it as a rejection",
     )

@@ -1,7 +1,7 @@
-"""What each role can do with our tables, and which of it is more than it was ever meant to.
+"""The check of roles: the effective privileges of each role, and those beyond its purpose.
 
-Rights add up in PostgreSQL: a grant to a group, to PUBLIC or on one column opens as much as one to the login.
-So what is asked is what a role can do in the end, whichever way it came by it.
+Privileges add up in PostgreSQL: from groups, from PUBLIC and on single columns. So the check asks for the
+effective privileges, whatever their origin.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ _CHANGE = "UPDATE"
 
 
 def update_of(columns: str) -> tuple[str, ...]:
-    """Give the privileges to change these columns alone."""
+    """Return the UPDATE privileges on these columns."""
     return tuple(f"{_CHANGE} ({column})" for column in columns.split())
 
 
@@ -157,7 +157,7 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "usage": ("SELECT",),
     },
 }
-"""What each group role is there to do, by table or view: no less, and no more. It is written here alone."""
+"""The exact privileges of each group role, by table or view. This is their only definition."""
 
 _OWNERS_ALONE = {"migrate_lock", "newcomer_lock"}
 
@@ -168,7 +168,7 @@ PUBLIC = "public"
 
 _PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 _PRIVILEGES_SINCE = {170_000: "MAINTAIN"}
-"""By `server_version_num`; an older server would call the word an error."""
+"""By `server_version_num`; an older server does not know the privilege and raises an error."""
 
 Connection = psycopg.Connection[Any]
 Held = Mapping[str, Mapping[str, set[str]]]
@@ -206,7 +206,7 @@ TO_SAVE = (
     ("registry_lock", "DELETE"),
     *_FUNCTIONS_TO_SAVE,
 )
-"""The rights without which nothing can be saved: relation (or function) and privilege."""
+"""The privileges that a save needs: relation (or function) and privilege."""
 
 _FUNCTIONS = {
     "processor_writer": _FUNCTIONS_TO_SAVE,
@@ -222,7 +222,7 @@ _FUNCTIONS = {
 
 
 def wanted_by(role: str) -> list[tuple[str, str]]:
-    """Give the rights of a role: relation (or function) and privilege."""
+    """Return the privileges of a group role: relation (or function) and privilege."""
     functions = _FUNCTIONS.get(role, ())
     return [
         *((relation, privilege) for relation, given in RIGHTS[role].items() for privilege in given),
@@ -231,7 +231,7 @@ def wanted_by(role: str) -> list[tuple[str, str]]:
 
 
 def missing_rights(connection: psycopg.Connection[Any], wanted: Sequence[tuple[str, str]]) -> list[str]:
-    """Name those of the wanted rights that this role lacks, as words of a GRANT."""
+    """Return the wanted privileges that the current role lacks, in the syntax of GRANT."""
     asked = {
         "relations": [relation for relation, _ in wanted],
         "privileges": [privilege for _, privilege in wanted],
@@ -239,7 +239,7 @@ def missing_rights(connection: psycopg.Connection[Any], wanted: Sequence[tuple[s
     rows = connection.execute(queries("check")["missing_rights"], asked).fetchall()
     missing: dict[str, dict[str, set[str]]] = {}
     for relation, privilege in rows:
-        # The columns of one right are named together.
+        # Columns with the same privilege are grouped.
         missing.setdefault(f"{relation} {privilege.split(' ')[0]}", {}).setdefault(relation, set()).add(
             privilege
         )
@@ -247,7 +247,7 @@ def missing_rights(connection: psycopg.Connection[Any], wanted: Sequence[tuple[s
 
 
 def look_at_roles(connection: Connection, login: str, *, superuser: bool) -> Iterator[Finding]:
-    """Say of our group roles, of PUBLIC, of tenants' readers and of the login itself what each can do."""
+    """Describe the privileges of our group roles, of PUBLIC, of tenant readers and of the login."""
     readers = _rows(connection, "tenant_readers")
     names = [reader["role"] for reader in readers]
     held = _held(connection, [*RIGHTS, PUBLIC, login, *names])
@@ -286,7 +286,7 @@ def _held(connection: Connection, roles: Sequence[str]) -> Held:
 
 
 def _excess(role: str, held: Held, expected: Mapping[str, tuple[str, ...]]) -> dict[str, set[str]]:
-    """Find what a role can do beyond what is expected; what PUBLIC can is said once, of PUBLIC."""
+    """Find a role's privileges beyond the expected ones, without those of PUBLIC."""
     everybody = held.get(PUBLIC, {})
     found = {
         relation: privileges - set(expected.get(relation, ())) - everybody.get(relation, set())
@@ -300,18 +300,18 @@ def _group_role(role: str, held: Held) -> Finding:
     found = _words(held.get(role, {}))
     return judge(
         f"role {role}",
-        f"{found}; more than it should: {_words(excess)}" if excess else found,
+        f"{found}; excess privileges: {_words(excess)}" if excess else found,
         fine=not excess,
-        advice=f"as the owner, REVOKE from {role} what it has too much (or the role that it is a member of)",
+        advice=f"as the owner, REVOKE the excess privileges from {role} (or its membership in another role)",
     )
 
 
 def _absent(role: str) -> Finding:
     return tell(
         f"role {role}",
-        "there is none",
+        "does not exist",
         note=True,
-        advice="none needed while nobody is to log in by it; docs/reference/roles.md says how to make it",
+        advice="only needed for logins with this role; docs/reference/roles.md describes how to create it",
     )
 
 
@@ -320,9 +320,9 @@ def _public(held: Held) -> Finding:
     everybody = {name: words for name, words in rights.items() if name not in _of_server(rights)}
     return judge(
         PUBLIC,
-        f"every login: {_words(everybody)}" if everybody else "nothing that every login could do",
+        f"every login: {_words(everybody)}" if everybody else "no privileges on our tables",
         fine=not everybody,
-        advice="as the owner, REVOKE it FROM PUBLIC: whoever may connect has it, tenants' readers too",
+        advice="as the owner, REVOKE them FROM PUBLIC: every login has them, tenant readers too",
     )
 
 
@@ -336,8 +336,8 @@ def _sight(connection: Connection) -> Finding:
         "row-level security",
         f"hides rows from this role, of {', '.join(hidden)}" if hidden else "hides nothing from this role",
         fine=not hidden,
-        advice="no processor starts so: REVOKE processor_tenant_reader from it, or, as the owner, "
-        "SELECT put_up_tenant_walls()",
+        advice="the processor refuses to start: REVOKE processor_tenant_reader from this role, or, as the "
+        "owner, SELECT put_up_tenant_walls()",
     )
 
 
@@ -357,18 +357,18 @@ def _tenant_readers(readers: Sequence[Mapping[str, Any]], held: Held) -> Finding
         has += [f"membership in {group}" for group in reader["groups"]]
         excess = _excess(reader["role"], held, RIGHTS[TENANT_READER])
         if excess and not has:
-            # What those bring along would only say the same again.
+            # Otherwise the entries above explain the excess already.
             has = [_words(excess)]
         if has:
             problems.append(f"{reader['role']} has {', '.join(has)}")
     return judge(
         "tenant readers",
-        f"with more than they should: {listed(problems)}"
+        f"excess privileges: {listed(problems)}"
         if problems
         else listed([reader["role"] for reader in readers]) or "none",
         fine=not problems,
-        advice="take it from them: a login that reads for a tenant is a member of processor_tenant_reader, "
-        "and of nothing else of ours or of the server's",
+        advice="revoke them: a tenant reader is a member of processor_tenant_reader, and of no other role of "
+        "ours or of the server",
     )
 
 
@@ -378,13 +378,13 @@ def _walls(connection: Connection, present: set[str]) -> Finding:
         "tenant walls",
         f"down on {listed(down)}" if down else "up",
         fine=not down,
-        advice="as the owner: SELECT put_up_tenant_walls(); a view that tenants' readers may read needs "
-        "WITH (security_invoker), or they see through it what its owner sees",
+        advice="as the owner: SELECT put_up_tenant_walls(); a view for tenant readers needs "
+        "WITH (security_invoker), otherwise it shows them the rows of all tenants",
     )
 
 
 def _words(rights: Mapping[str, set[str]]) -> str:
-    """Name relations together that have the same privileges."""
+    """Describe privileges; relations with the same privileges are grouped."""
     together: dict[tuple[str, ...], list[str]] = {}
     order = {word: place for place, word in enumerate(_PRIVILEGES)}
     for relation in sorted(rights):

@@ -1,6 +1,6 @@
-"""Whether every schema in the registry can be used: one that can't rejects all events that it is for.
+"""The check of schemas: all events of an unusable schema are rejected.
 
-`processor schema publish` refuses such a schema; it comes by psql, or from a version without that bound.
+`processor schema publish` refuses such a schema; it was inserted by psql, or by a version without the limit.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from processor.schemas.judge.client import require_usable
 
 
 def look_at_schemas(connection: psycopg.Connection[Any]) -> Finding:
-    """Compile every version of every schema, some milliseconds each, and name those that can't be used."""
+    """Compile every version of every schema (some milliseconds each), and name the unusable ones."""
     rows = connection.execute(queries("save")["registry_schemas"], prepare=False).fetchall()
     unusable = [name for row in rows if (name := _name_if_unusable(row)) is not None]
     return judge(
         "schemas",
         f"can't be used: {listed(unusable)}" if unusable else f"all {len(rows)} can be used",
         fine=not unusable,
-        advice="their events are rejected as schema_violation: publish a better version, which says what is "
-        "wrong with it, then replay",
+        advice="their events are rejected as schema_violation: publish a corrected version (processor schema "
+        "publish reports the errors), then replay",
     )
 
 

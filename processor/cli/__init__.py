@@ -1,4 +1,4 @@
-"""The commands: options, help, output, and exit codes of errors.
+"""The command line: options, help, output, and exit codes of errors.
 
 0 fine   1 failed   2 usage   3 a check found a problem   4 a dependency can't be reached
 """
@@ -38,10 +38,10 @@ _FAMILIES = {
 
 
 class _Sections(Commands):
-    """Lists its commands by what they belong to."""
+    """The top-level group: lists its commands by section."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a section for each kind of command."""
+        """Write one section per kind of command."""
         width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
         for title, families in _FAMILIES.items():
             commands = [command for family in families for command in family.COMMANDS]
@@ -56,15 +56,15 @@ class _Sections(Commands):
 )
 @click.version_option(package_name="sqs-event-processor", prog_name="processor")
 def cli() -> None:
-    """Take events from SQS, validate them, write each once to PostgreSQL, then delete it from the queue.
+    """Consume events from SQS, validate them, store each once in PostgreSQL, then delete it from the queue.
 
     Settings come from the environment or from .env; `processor settings --template` explains each.
-    `processor dev` gives you a PostgreSQL and an SQS to play with, `processor check` says what a
-    deployment lacks.
+    `processor dev` starts a local PostgreSQL and SQS to try it with; `processor check` reports the
+    problems of a deployment.
 
     Exit codes: 0 fine, 1 failed, 2 usage, 3 a check found a problem, 4 a dependency can't be reached.
     """
-    # `run` follows LOG_FORMAT and LOG_LEVEL; every other command speaks to a person.
+    # Only `run` follows LOG_FORMAT and LOG_LEVEL; the other commands print for people.
     logs.configure("console", "WARNING")
 
 

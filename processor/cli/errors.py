@@ -1,4 +1,4 @@
-"""Errors of ours as one line and an exit code; anything else is a bug, and shows its traceback."""
+"""Error output: our errors become one line and an exit code; any other error is a bug with a traceback."""
 
 import sys
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from processor.runtime.terminal import fit
 
 
 class Exit(IntEnum):
-    """What the exit codes mean."""
+    """The exit codes."""
 
     FINE = 0
     FAILED = 1
@@ -26,7 +26,7 @@ class Commands(click.Group):
     """A group whose commands may raise ProcessorError."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
-        """Run the command that was named."""
+        """Run the named command."""
         try:
             return super().invoke(ctx)
         except ProcessorError as error:
@@ -34,9 +34,9 @@ class Commands(click.Group):
 
 
 def exit_code_of(work: Callable[[], int]) -> int:
-    """Do the work, and give its exit code; an error of ours is said, and has the code of a command's.
+    """Run `work` and return its exit code; a ProcessorError is printed and gets the exit code of a command.
 
-    For what is done in a process of its own, where no command is above it.
+    For work in a child process, outside of a command.
     """
     try:
         return work()

@@ -1,4 +1,4 @@
-"""How times and lengths of time are written on the command line."""
+"""The parameter types of the command line for times and durations."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -11,12 +11,12 @@ _LENGTH = re.compile(r"([0-9]{1,8})([smhd])")
 
 
 class Moment(click.ParamType[datetime]):
-    """An RFC 3339 time; one without a zone is taken as UTC, a bare date as its midnight."""
+    """An RFC 3339 time; without a zone it is UTC, and a bare date means midnight."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
-        """Read the time, or fail with the form that is expected."""
+        """Parse the time, or fail with the expected form."""
         if isinstance(value, datetime):
             return value
         try:
@@ -29,12 +29,12 @@ class Moment(click.ParamType[datetime]):
 
 
 class Length(click.ParamType[timedelta]):
-    """A length of time: a whole number and its unit, s, m, h or d."""
+    """A duration: a whole number and its unit, s, m, h or d."""
 
     name = "length"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:  # noqa: ANN401
-        """Read the length, or fail with the form that is expected."""
+        """Parse the duration, or fail with the expected form."""
         if isinstance(value, timedelta):
             return value
         found = _LENGTH.fullmatch(value)
@@ -44,7 +44,7 @@ class Length(click.ParamType[timedelta]):
 
 
 class Limit(click.ParamType[timedelta | None]):
-    """A length of time, or none."""
+    """A duration, or none."""
 
     name = "length|none"
 
@@ -54,17 +54,17 @@ class Limit(click.ParamType[timedelta | None]):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> timedelta | None:
-        """Read the length; `none` is None."""
+        """Parse the duration; `none` is None."""
         return None if value in (None, "none") else Length().convert(value, param, ctx)
 
 
 class Since(click.ParamType[datetime]):
-    """A time, or how long ago it was."""
+    """A time, or a duration before now."""
 
     name = "time|length"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
-        """Read either; a length is counted back from now."""
+        """Parse either; a duration is subtracted from now."""
         if isinstance(value, str) and _LENGTH.fullmatch(value):
             return datetime.now(UTC) - Length().convert(value, param, ctx)
         return Moment().convert(value, param, ctx)

@@ -1,4 +1,4 @@
-"""How commands print data: a table for people, JSON for programs."""
+"""The output of commands: tables for people, JSON for programs."""
 
 import base64
 import json
@@ -20,26 +20,26 @@ json_option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, 
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
-    """Print one JSON value, indented; moments in RFC 3339, bytes as base64. No terminal obeys it."""
-    # Not by orjson, which knows no whole number beyond 64 bits; the tables do.
+    """Print one JSON value, indented; moments in RFC 3339, bytes as base64, control characters escaped."""
+    # Not orjson: its integers end at 64 bits, those of the tables do not.
     click.echo(json_escaped(json.dumps(value, default=_json_default, indent=2, ensure_ascii=False)))
 
 
 def print_json_text(text: str) -> None:
-    """Print a JSON text, indented, and with every digit that it has. No terminal obeys it."""
+    """Print a JSON text, indented, with all its digits and control characters escaped."""
     with suppress(RecursionError):
         text = msgspec.json.format(text, indent=2)
     click.echo(json_escaped(text))
 
 
 def json_text(row: Mapping[str, Any]) -> str:
-    """Write a row as JSON, as `print_json` writes values; what is msgspec.Raw stays as it is."""
+    """Encode a row as JSON like `print_json`; msgspec.Raw values stay unchanged."""
     moments = {name: _json_default(value) for name, value in row.items() if isinstance(value, datetime)}
     return msgspec.json.encode({**row, **moments}).decode()
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) -> None:
-    """Print rows of one shape, an array or a table; `empty` is the sentence for none."""
+    """Print rows of one shape as JSON array or table; `empty` is the text without rows."""
     if as_json:
         print_json(list(rows))
     elif not rows:
@@ -49,12 +49,12 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) 
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Iterable[Any]], title: str | None = None) -> None:
-    """Print a table; where the screen is too narrow for it, a block for each row."""
+    """Print a table; on a narrow screen, one block per row."""
     print_cells(headings, [[_cell(value) for value in row] for row in rows], title)
 
 
 def moment_of(value: datetime) -> str:
-    """Write a moment as people read it, in UTC."""
+    """Format a time for people, in UTC."""
     return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
@@ -62,7 +62,7 @@ def _cell(value: Any) -> str:  # noqa: ANN401 - any column
     if value is None:
         return "-"
     text = moment_of(value) if isinstance(value, datetime) else str(value)
-    # The text is a sender's.
+    # The text may come from a sender.
     return escaped(text)
 
 

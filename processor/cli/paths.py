@@ -1,4 +1,4 @@
-"""Paths on the command line."""
+"""The parameter type of paths."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import click
 
 
 class NamedPath(click.Path):
-    """A path that is not the empty text: an unset variable would else mean the current directory."""
+    """A non-empty path. An unset shell variable would otherwise mean the current directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - as click has it
-        """Take a path as click does."""
+        """Convert like click.Path, but refuse the empty text."""
         if not str(value):
             self.fail("expected a path, and not the empty text", param, ctx)
         return super().convert(value, param, ctx)

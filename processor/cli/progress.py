@@ -1,4 +1,4 @@
-"""How far a long command is, said now and then on standard error."""
+"""The progress of long commands, on standard error."""
 
 import time
 
@@ -8,13 +8,13 @@ _EVERY_S = 5.0
 
 
 class Progress:
-    """Says what it is told, but only if it has been silent for some seconds."""
+    """Prints progress at most once in some seconds."""
 
     def __init__(self) -> None:
         self._said_at = time.monotonic()
 
     def say(self, words: str) -> None:
-        """Say how far it is, or keep silent because that was said a moment ago."""
+        """Print the progress, unless a line was printed a moment ago."""
         if time.monotonic() - self._said_at >= _EVERY_S:
             self._said_at = time.monotonic()
             say(words, err=True)

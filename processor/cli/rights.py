@@ -1,4 +1,4 @@
-"""What a sender may send, as options of commands have it."""
+"""The options of commands for a sender's permissions: event types and producers."""
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -27,7 +27,7 @@ producers_option: Callable[[F], F] = click.option(
 
 
 def rights_of(types: tuple[str, ...], producers: tuple[str, ...]) -> dict[str, Any]:
-    """Read the two options into columns. Raises SettingsError."""
+    """Parse the two options into columns. Raises SettingsError."""
     names = sorted({name.strip() for text in types for name in text.split(",")})
     if VOID in names:
         raise SettingsError(f"--event-types: {VOID} is a right of its own; see --help")
@@ -43,7 +43,7 @@ def rights_of(types: tuple[str, ...], producers: tuple[str, ...]) -> dict[str, A
 
 
 def notes_of(producers: Iterable[str] | None, reserved: str) -> list[str]:
-    """Say which patterns among producers cover the platform's own; `reserved` is RESERVED_PRODUCERS."""
+    """Warn of patterns that cover reserved producers; `reserved` is RESERVED_PRODUCERS."""
     notes = []
     for name in producers or ():
         if name.endswith("*"):
@@ -57,7 +57,7 @@ def notes_of(producers: Iterable[str] | None, reserved: str) -> list[str]:
 
 
 def words_of(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Give event types and producers of a key or a queue as people read them; None: any."""
+    """Format the event types and producers of a key or a queue; None: any."""
     types, producers = row["event_types"], row["producers"]
     return (
         None if types is None else ", ".join(types),

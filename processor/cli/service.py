@@ -1,4 +1,4 @@
-"""What runs it for real: migrate, check, run."""
+"""processor migrate, processor check and processor run."""
 
 import signal
 import threading
@@ -27,9 +27,10 @@ from processor.wiring.counting import CountsOfRun
 
 @click.command()
 def migrate() -> None:
-    """Bring the database of DATABASE_URL up to this version's tables.
+    """Migrate the database of DATABASE_URL to this version's schema.
 
-    Run it as the owner of the database, before every upgrade. Safe to run again, and while others do.
+    Run it as the owner of the database, before every upgrade. It is idempotent, and safe beside another
+    migrate.
     """
     with database(DatabaseSettings.load()) as connection:
         done = migrations.migrate(connection, lambda words: say(f"note: {words}"))
@@ -41,10 +42,10 @@ def migrate() -> None:
 @click.command()
 @json_option
 def check(as_json: bool) -> None:
-    """Tell what is missing or unwise before it hurts: database, queue, dead-letter queue, clock.
+    """Check the deployment for problems and risks: database, queue, dead-letter queue, clocks.
 
-    A note (`note`) is something that works, and that you should know of; a problem (`!!`) is to be mended.
-    Exit code 3 if there is a problem, 4 if the database or the queue can't be reached.
+    A note (`note`) works but has a risk; a problem (`!!`) must be fixed. Exit code 3 if there is a problem,
+    4 if the database or the queue can't be reached.
     """
     findings = commands.run_check(Settings.load())
     if as_json:
@@ -66,38 +67,38 @@ def check(as_json: bool) -> None:
 
 @click.command()
 @click.option(
-    "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Run side by side."
+    "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="The number of processes."
 )
 @click.option(
     "--until-idle",
     type=click.FloatRange(min=0.1, max=86_400),
     metavar="SECONDS",
-    help="End when the queue has answered for so long that there is nothing, and counts nothing that is left "
-    "or in flight. Without it, run until stopped.",
+    help="End after the queue has been empty for this time, with nothing visible or in flight. "
+    "Without it, run until stopped.",
 )
 @click.option(
     "--source",
     "source_url",
     metavar="URL",
-    help="The broker to read, instead of SOURCE_URL; without a password: that of SOURCE_URL is taken where "
-    "both name the same broker (and user).",
+    help="The broker to consume from, instead of SOURCE_URL, without a password: the password of SOURCE_URL "
+    "is used if both name the same broker (and user).",
 )
 @click.option(
     "--count-to",
     metavar="DIR",
     type=NamedPath(path_type=Path),
-    help="At the end write how many messages each user has to files in DIR, as processor count does.",
+    help="At the end, write the message count of each user to files in DIR, like processor count.",
 )
 @click.option(
-    "--tenant", "tenant_id", help="Count this tenant's messages alone; without it, all tenants' are added up."
+    "--tenant",
+    "tenant_id",
+    help="Count only this tenant's messages; without it, the messages of all tenants.",
 )
-@click.option(
-    "--this-run", is_flag=True, help="Count what this run has stored alone, and nothing from before."
-)
+@click.option("--this-run", is_flag=True, help="Count only the messages stored by this run.")
 @click.option(
     "--log-events",
     is_flag=True,
-    help="Log a line for each outcome, at the level INFO: ids and reason, and never a payload.",
+    help="Log one line per outcome at level INFO: ids and reason, never a payload.",
 )
 def run(
     *,
@@ -109,15 +110,15 @@ def run(
     this_run: bool,
     log_events: bool,
 ) -> None:
-    """Run the event processor: SQS_QUEUE_URL, or SOURCE_URL, to DATABASE_URL, until SIGTERM or Ctrl-C.
+    """Run the event processor from SQS_QUEUE_URL or SOURCE_URL to DATABASE_URL until SIGTERM or Ctrl-C.
 
-    A stop finishes what is held and may take up to STOP_TIMEOUT_S; a second one ends at once and leaves it
-    to the queue. Outages of either side are waited out; a stop during one, or with work left, ends with 4 and
-    says what is left. /livez, /readyz and /metrics are on HTTP_PORT.
+    A stop finishes the messages in flight and may take up to STOP_TIMEOUT_S; a second stop ends at once and
+    leaves them to the queue. Outages of queue and database are retried; a stop during an outage, or with
+    work left, has exit code 4 and prints the rest. /livez, /readyz and /metrics are on HTTP_PORT.
 
-    With --count-to the files say what is committed when the run ends, be it of idleness or by a stop, and are
-    written only if it ends with 0. With --this-run each transaction notes what it stores, so redeliveries and
-    other runs don't count; a run that ends without files has named the command that writes them later.
+    With --count-to the files have the committed counts at the end of the run, by idleness or by a stop, and
+    are written only at exit code 0. With --this-run each transaction records its messages, so redeliveries
+    and other runs don't count; a run that ends without files names the command that writes them later.
     """
     if count_to is None and (tenant_id is not None or this_run):
         raise click.UsageError("--tenant and --this-run say what --count-to counts; add --count-to DIR")
@@ -137,14 +138,14 @@ def run(
     code = service.run_supervised(settings, stops, processes, until_idle, extra, exit_code_of)
     if code < 0:
         die_of(-code)
-    # Files that say how it stood in the middle of an outage would look like the whole.
+    # Files written during an outage would look complete.
     if code == Exit.FINE and counts is not None:
         counts.write()
     raise SystemExit(code)
 
 
 def _settings(source_url: str | None) -> RunSettings:
-    """Load the settings; a source named by an argument goes first, and must not give a secret away."""
+    """Load the settings; --source overrides SOURCE_URL, and must not contain a password."""
     if source_url is None:
         return RunSettings.load()
     address = RunSettings.load(source_url=source_url).source_address()

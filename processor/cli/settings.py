@@ -1,4 +1,4 @@
-"""What can be set, and what is: processor settings."""
+"""processor settings: the settings in force, and a template of all."""
 
 import click
 
@@ -11,13 +11,13 @@ from processor.settings.shown import in_force
 
 @click.command()
 @click.option(
-    "--template", "as_template", is_flag=True, help="Print every setting, what it is for and its default."
+    "--template", "as_template", is_flag=True, help="Print every setting with its purpose and default."
 )
 @json_option
 def settings(as_template: bool, as_json: bool) -> None:
-    """Print the settings in force and where each comes from; secrets are not shown, nor passwords in URLs.
+    """Print the settings in force and their origins, without secrets and passwords in URLs.
 
-    `processor settings --template > .env` makes a file to fill in: every line of it is a comment.
+    `processor settings --template > .env` makes a file to fill in: every line is a comment.
     """
     if as_template:
         say(template(), nl=False)

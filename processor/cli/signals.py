@@ -1,4 +1,4 @@
-"""How a command that works in steps is told to stop: after the step under way, not in the middle of it."""
+"""The stop of commands that work in steps: after the current step, not within it."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def stop_at_signals(stop: threading.Event) -> Iterator[list[int]]:
-    """Set `stop` at SIGINT or SIGTERM; gives the list of those that came."""
+    """Set `stop` at SIGINT or SIGTERM; yields the list of received signals."""
     caught: list[int] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:

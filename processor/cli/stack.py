@@ -1,4 +1,4 @@
-"""To see it work without a cloud: processor demo, processor dev."""
+"""processor demo and processor dev: a local stack without a cloud."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from processor.cli.paths import NamedPath
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed sends the same events.")
 def demo(events: int, seed: int) -> None:
-    """Show the whole thing once: a PostgreSQL and an SQS of its own, producers, the processor, the proof.
+    """Run a complete demo once: local PostgreSQL and SQS, producers, the processor, and an audit.
 
-    Ends by itself; exit code 0 only if the audit holds.
+    The demo ends by itself, with exit code 0 only if the audit holds.
     """
     from processor.devstack.demo import run_demo  # noqa: PLC0415 - an extra, imported when asked for
     from processor.devstack.servers.binaries import require_extra  # noqa: PLC0415 - an extra
@@ -28,13 +28,11 @@ def demo(events: int, seed: int) -> None:
 @click.option(
     "--env-file",
     type=NamedPath(dir_okay=False, path_type=Path),
-    help="Write the settings there as KEY=VALUE lines once all is ready.",
+    help="Write the settings to this file as KEY=VALUE lines once the stack is ready.",
 )
-@click.option(
-    "--fresh", is_flag=True, help="Throw away what earlier runs kept in .processor/ and start over."
-)
+@click.option("--fresh", is_flag=True, help="Delete the data of earlier runs in .processor/ first.")
 def dev(env_file: Path | None, fresh: bool) -> None:
-    """Keep a PostgreSQL and an SQS up on 127.0.0.1, with the processor running, until Ctrl-C."""
+    """Run PostgreSQL, SQS and the processor on 127.0.0.1 until Ctrl-C."""
     from processor.devstack.dev import run_dev  # noqa: PLC0415 - an extra, imported when asked for
     from processor.devstack.servers.binaries import require_extra  # noqa: PLC0415 - an extra
 

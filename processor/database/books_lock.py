@@ -1,7 +1,7 @@
-"""One at a time removes old rows or rebuilds totals, by a lock that outlasts its many transactions.
+"""Hold one lock across the many transactions of a retention, rebuild or erasure.
 
-A table lock ends with its transaction. So a second connection holds it, in a transaction that stays open.
-That connection may be ended alone, so it is asked before each step: two rebuilds at once would add twice.
+A table lock ends with its transaction, so a second connection holds the lock in an open transaction. That
+connection may be lost alone, so it is checked before each step: two concurrent rebuilds would count twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,10 +18,10 @@ from processor.errors import Busy
 
 @contextmanager
 def maintenance_lock(connection: psycopg.Connection[Any]) -> Iterator[Callable[[], object]]:
-    """Keep others from removing, rebuilding and erasing while the block runs.
+    """Lock out other retentions, rebuilds and erasures while the block runs.
 
-    Call what is given before each step: it raises psycopg.OperationalError where the lock was lost. Raises
-    Busy where another holds it.
+    Call the yielded function before each step: it raises psycopg.OperationalError if the lock was lost.
+    Raises Busy if another process holds the lock.
     """
     sql = queries("books_lock")
     info = connection.info
@@ -38,7 +38,7 @@ def maintenance_lock(connection: psycopg.Connection[Any]) -> Iterator[Callable[[
             ) from None
         yield lambda: holder.execute(sql["is_held"])
     finally:
-        # Closed alone, the server would notice a moment later.
+        # A rollback frees the lock at once; after a mere close the server would notice later.
         with suppress(psycopg.Error):
             holder.rollback()
         holder.close()

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: how they are opened, and how a silent one is cut."""
+"""Open connections to PostgreSQL, and close connections whose server does not answer."""
 
 import os
 import re
@@ -24,13 +24,13 @@ _KEEPALIVE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-"""A minute until a host that is gone, or a network that swallows packets, breaks a connection (libpq)."""
+"""A lost host, or a network that drops packets, breaks a connection within a minute (libpq)."""
 
 _PULSE_EVERY_S = 15.0
 _PULSES_MISSED_MAX = 2
 
-# libpq gives no SQLSTATE for a failed connection, only text, which names host, user and database.
-# We repeat none of it but these.
+# For a failed connection libpq has no SQLSTATE, only text with host, user and database. Only these parts of
+# the text are repeated.
 _REFUSALS = re.compile(
     r"(?:(?:password|SASL|SCRAM|PAM|LDAP|RADIUS|GSSAPI|SSPI|OAuth bearer|Ident|Peer|certificate) )?"
     r"authentication failed|no password supplied|no pg_hba.conf entry|pg_hba.conf rejects connection"
@@ -52,17 +52,17 @@ _TROUBLES = re.compile(
 def connect(
     dsn: str, *, timeout_s: float | None = None, application: str = "event-processor"
 ) -> psycopg.Connection[Any]:
-    """Open a connection in autocommit mode; with `timeout_s` one prepared for saving.
+    """Open a connection in autocommit mode. With `timeout_s`, prepare it for saving.
 
-    Raises StoreUnavailable where trying again may help, StoreFault where the server refuses who we are, or
-    would hide rows from a saver.
+    Raises StoreUnavailable if a retry may help, and StoreFault if the server refuses the login or hides rows
+    from the role.
     """
     connection = _open(dsn, application)
     if timeout_s is None:
         return connection
     try:
-        # Not by `options` in the DSN, which poolers refuse. A server that lets us in and then says nothing
-        # ends here all the same.
+        # Not by `options` in the DSN, which connection pools refuse. The deadline is for a server that
+        # accepts the login and then does not answer.
         with Deadline(_CONNECT_TIMEOUT_S).over(connection):
             connection.execute(queries("save")["prepare_session"], {"timeout_ms": str(int(timeout_s * 1000))})
             require_all_rows(connection)
@@ -79,10 +79,10 @@ def connect(
 
 
 def require_all_rows(connection: psycopg.Connection[Any]) -> None:
-    """Raise StoreFault where row-level security hides rows from this role.
+    """Raise StoreFault if row-level security hides rows from this role.
 
-    Who can't see that a delivery has an outcome stores it again, and who counts rows counts too few; neither
-    gets an error from the server.
+    A writer that can't see an outcome would store the delivery again, and a count would be too low. The
+    server reports no error for either.
     """
     hidden = hidden_relations(connection)
     if hidden:
@@ -94,14 +94,14 @@ def require_all_rows(connection: psycopg.Connection[Any]) -> None:
 
 
 def hidden_relations(connection: psycopg.Connection[Any]) -> list[str]:
-    """Name those of our tables of which this role sees a part alone."""
+    """Return the names of our tables of which this role sees only a part of the rows."""
     rows = connection.execute(queries("session")["hidden_relations"], prepare=False).fetchall()
     return [relation for (relation,) in rows]
 
 
 def _open(dsn: str, application: str) -> psycopg.Connection[Any]:
-    # libpq sends it as it connects, and it goes before the zone of a server, database or role: moments that
-    # are printed or cut into days are UTC.
+    # libpq sends PGTZ when it connects. It overrides the time zone of the server, database and role, so that
+    # printed times and days are UTC.
     os.environ["PGTZ"] = "UTC"
     try:
         given = conninfo_to_dict(dsn)
@@ -128,17 +128,17 @@ def _open(dsn: str, application: str) -> psycopg.Connection[Any]:
                 f"DATABASE_URL can't be used: {mistake[0]} (libpq); correct what it names"
             ) from None
         trouble = _TROUBLES.search(str(error))
-        # A refusal in another language, say: it is waited for as an outage is, and must not look like one.
+        # An unknown text, such as a refusal in another language: retried like an outage, with other words.
         words = trouble[0] if trouble else "for a cause not known; check DATABASE_URL and the server's log"
         raise StoreUnavailable(f"the database can't be reached: {words}") from None
 
 
 @contextmanager
 def while_server_answers(connection: psycopg.Connection[Any], dsn: str) -> Iterator[None]:
-    """Cut the connection if its server lets nobody in any more while the block runs.
+    """Close the connection if its server accepts no new connections while the block runs.
 
-    For commands whose statements may rightly take an hour, so that no deadline fits: a server that is only
-    busy still answers who knocks, if with a refusal, and one that is frozen does not.
+    For commands whose statements may take an hour, so that no deadline fits. A busy server still answers a
+    connection attempt, even with a refusal; a frozen server does not.
     """
     ended, cutting, fileno = threading.Event(), threading.Lock(), connection.fileno()
 
@@ -147,7 +147,7 @@ def while_server_answers(connection: psycopg.Connection[Any], dsn: str) -> Itera
         while not ended.wait(_PULSE_EVERY_S):
             missed = 0 if _answers(dsn) else missed + 1
             if missed >= _PULSES_MISSED_MAX:
-                # Under the lock, lest the descriptor be closed and another's by now.
+                # Under the lock, since the descriptor may otherwise be closed and reused.
                 with cutting:
                     if not ended.is_set():
                         _cut(fileno)
@@ -167,16 +167,16 @@ def _answers(dsn: str) -> bool:
     except psycopg.errors.ConnectionTimeout:
         return False
     except psycopg.Error:
-        # Somebody said no.
+        # A refusal is an answer.
         return True
     return True
 
 
 class Deadline:
-    """Cuts a connection that has been at one piece of work for longer than `limit_s`, or when `stop` is set.
+    """Closes a connection whose work takes longer than `limit_s`, or when `stop` is set.
 
-    A server that is frozen, or a network that swallows packets, sends no error and obeys no
-    statement_timeout: the wait must end on our side. The work then fails with a broken connection.
+    A frozen server, or a network that drops packets, sends no error and applies no statement_timeout, so the
+    client must end the wait. The work then fails with a broken connection.
     """
 
     def __init__(self, limit_s: float, *, stop: threading.Event | None = None) -> None:
@@ -188,7 +188,7 @@ class Deadline:
 
     @contextmanager
     def over(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
-        """Watch the connection for as long as the block runs."""
+        """Watch the connection while the block runs."""
         with self._changed:
             self._watched = (time.monotonic() + self._limit_s, connection.fileno())
             if not self._watching:
@@ -205,7 +205,7 @@ class Deadline:
             stopped = self._stop.wait(min(1.0, self._limit_s / 4))
             with self._changed:
                 if self._watched is None:
-                    # Nothing to watch: the thread ends, lest one be left over by each connection.
+                    # The thread ends when idle, so that connections leave no threads behind.
                     self._watching = False
                     return
                 if stopped or time.monotonic() > self._watched[0]:

@@ -1,7 +1,7 @@
-"""Migrations: numbered SQL files that only go forward, applied once each.
+"""Apply migrations: numbered SQL files, each applied once, forward only.
 
-A file that older code can't work with says so in its first line (`-- breaks older code: why`). Code meets a
-database that is newer than itself by asking whether any of the migrations it doesn't know broke it.
+A file that older code can't work with says so in its first line (`-- breaks older code: why`). Code accepts a
+newer database unless one of the unknown migrations has this mark.
 """
 
 import hashlib
@@ -20,19 +20,19 @@ from processor.errors import MigrationsPending, StoreFault, StoreUnavailable
 
 _FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
 _LOCK_WAIT_MS = 2000
-"""Whoever saves waits behind us while we wait. So we let them go first, and begin the migration again."""
+"""Saves queue up behind a waiting migration, so it waits briefly, rolls back and starts again."""
 
 _FIRST_WAIT_MS = 60_000
 _LOCK_TRIES = 3
 _LOCK_SINCE = 7
-"""The migration that puts the lock where nobody else can take it."""
+"""The migration since which only our roles can take the lock."""
 
 _FIRST_BEFORE = "b2efc515e239a779df5c6176f0002c85a157491cdd295b1b981b22190372eb6d"
 _ALL_BEFORE = "7d73cd8f81a25465b55f6ffa205675663086c00fe4db6fcc3f6e7d08c1715504"
-"""The checksums of the history before 0.1.0: of its first file, and of all 22 (lines `number checksum`)."""
+"""Checksums of the history before 0.1.0: of its first file, and of all 22 (lines `number checksum`)."""
 
 _BASELINE = 8
-"""How many files make the same tables as that history."""
+"""The number of files that make the same tables as that history."""
 
 Applied: TypeAlias = tuple[str, str, bool]
 
@@ -41,7 +41,7 @@ _BREAKS = "-- breaks older code:"
 
 @dataclass(frozen=True)
 class Migration:
-    """One file."""
+    """One migration file."""
 
     number: int
     name: str
@@ -49,7 +49,7 @@ class Migration:
 
     @cached_property
     def text(self) -> str:
-        """The SQL as it stands in the file."""
+        """The SQL of the file."""
         return self.path.read_text(encoding="utf-8")
 
     @property
@@ -59,16 +59,16 @@ class Migration:
 
     @property
     def breaks_older_code(self) -> bool:
-        """Whether its first line says that older code can't work with it."""
+        """Whether its first line has the mark that older code can't work with it."""
         return self.text.startswith(_BREAKS)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How code and database stand to each other: names of migrations.
+    """The difference between code and database, as names of migrations.
 
-    `pending` are not applied yet, `unknown` are applied but not known to this code, `breaking` are those of
-    the unknown that this code can't work with, `edited` differ from the file that was applied.
+    `pending` are not applied yet, `unknown` are applied but not known to this code, `breaking` are those
+    unknown ones that this code can't work with, `edited` differ from the file that was applied.
     """
 
     pending: tuple[str, ...]
@@ -78,7 +78,7 @@ class State:
 
 
 def known_migrations() -> list[Migration]:
-    """List the migrations that come with this code, in order."""
+    """Return the migrations of this code, in order."""
     found = [
         Migration(int(matched["number"]), matched["name"], path)
         for path in (sql_folder() / "migrations").iterdir()
@@ -88,7 +88,7 @@ def known_migrations() -> list[Migration]:
 
 
 def state(connection: psycopg.Connection[Any]) -> State:
-    """Compare the files with what was applied."""
+    """Compare the files with the applied migrations."""
     applied = _applied(connection)
     if _is_of_before(applied):
         applied = {}
@@ -109,7 +109,7 @@ def state(connection: psycopg.Connection[Any]) -> State:
 
 
 def require_current(connection: psycopg.Connection[Any]) -> State:
-    """Raise MigrationsPending where the database is behind, StoreFault where it is too far ahead."""
+    """Raise MigrationsPending if the database is behind, and StoreFault if it is too far ahead."""
     found = state(connection)
     if found.pending:
         raise MigrationsPending(
@@ -125,12 +125,11 @@ def require_current(connection: psycopg.Connection[Any]) -> State:
 
 
 def migrate(connection: psycopg.Connection[Any], on_notice: Callable[[str], object] = str) -> list[str]:
-    """Apply what is pending, each file in a transaction of its own; gives the names of those applied.
+    """Apply pending migrations, each in its own transaction, and return their names.
 
-    `on_notice` gets what a migration has to say, such as that it may not make roles.
-
-    One process at a time, others wait. Raises StoreFault where a file fails, StoreUnavailable where it would
-    wait too long for a lock; it then left nothing behind.
+    `on_notice` gets the notices of migrations, for example that the role may not create roles. One process
+    migrates at a time, others wait. Raises StoreFault if a file fails, and StoreUnavailable if a lock is not
+    available in time; the transaction is then rolled back.
     """
 
     def hear(notice: psycopg.errors.Diagnostic) -> None:
@@ -148,12 +147,12 @@ def migrate(connection: psycopg.Connection[Any], on_notice: Callable[[str], obje
 
 
 def _is_of_before(applied: Mapping[int, Applied]) -> bool:
-    """Say whether a database was made by the history before 0.1.0."""
+    """Return whether a database was made by the history before 0.1.0."""
     return 0 in applied and applied[0][1] == _FIRST_BEFORE
 
 
 def _take_over(connection: psycopg.Connection[Any]) -> None:
-    """Note that the tables at that history's end are the baseline's. Raises StoreFault before its end."""
+    """Record the baseline as applied to a complete old history. Raises StoreFault if it is incomplete."""
     sql = queries("migrations")
     applied = _applied(connection)
     lines = "".join(f"{number} {checksum}\n" for number, (_, checksum, _) in applied.items())
@@ -166,7 +165,7 @@ def _take_over(connection: psycopg.Connection[Any]) -> None:
         )
     with connection.transaction():
         connection.execute(sql["lock"])
-        # Unless another process did so meanwhile.
+        # Checked again, because another process may have been first.
         if _is_of_before(_applied(connection)):
             connection.execute(sql["validate_rejections"])
             connection.execute(sql["forget_history"])
@@ -175,7 +174,7 @@ def _take_over(connection: psycopg.Connection[Any]) -> None:
 
 
 def _apply(connection: psycopg.Connection[Any], migration: Migration) -> bool:
-    """Apply a file; false where another process did so meanwhile."""
+    """Apply a file; return False if another process did so first."""
     try:
         for _ in range(_LOCK_TRIES - 1):
             with suppress(psycopg.errors.LockNotAvailable):
@@ -203,7 +202,7 @@ def _run(connection: psycopg.Connection[Any], migration: Migration) -> bool:
     try:
         with connection.transaction():
             if _LOCK_SINCE in applied:
-                # Behind another process that migrates, for as long as that takes: nobody else can lock this.
+                # No limit to the wait for another migrating process: only our roles can take this lock.
                 connection.execute(sql["lock"])
             elif begun:
                 connection.execute(sql["bound_wait"], {"wait_ms": str(_FIRST_WAIT_MS)})
@@ -214,7 +213,7 @@ def _run(connection: psycopg.Connection[Any], migration: Migration) -> bool:
             connection.execute(migration.text.encode())
             _note(connection, migration)
     except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
-        # The first of all makes the table that is locked, and only one of two can.
+        # The first migration creates the table that is locked, and only one of two processes can.
         if begun or not _applied(connection):
             raise
         return False

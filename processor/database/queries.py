@@ -1,7 +1,7 @@
-"""The SQL, by name, as it stands in `sql/queries/*.sql` and `sql/migrations/*.sql`.
+"""Load named SQL queries from `sql/queries/*.sql`, and find the SQL folder.
 
 A query begins with `-- name: one line of purpose` and ends where the next one begins. `-- $name: purpose`
-begins a part of queries: `$name` stands for its text in those that come after it in the same file.
+begins a fragment: later queries of the same file insert its text by `$name`.
 """
 
 import re
@@ -14,7 +14,7 @@ _PART = re.compile(r"\$[a-z_]+")
 
 
 def sql_folder() -> Path:
-    """Give the folder of the SQL: beside the package in a checkout, inside it when installed."""
+    """Return the SQL folder: beside the package in a checkout, inside it when installed."""
     package = Path(__file__).resolve().parents[1]
     beside = package.parent / "sql"
     return beside if (beside / "migrations").is_dir() else package / "sql"
@@ -22,9 +22,9 @@ def sql_folder() -> Path:
 
 @cache
 def queries(topic: str) -> dict[str, LiteralString]:
-    """Read `sql/queries/<topic>.sql`: its queries by name, with psycopg's placeholders.
+    """Read `sql/queries/<topic>.sql` and return its queries by name, with psycopg's placeholders.
 
-    The text is ours and not a user's, hence LiteralString, which psycopg asks for.
+    psycopg requires LiteralString, which is true: the text is ours and not a user's.
     """
     text = (sql_folder() / "queries" / f"{topic}.sql").read_text(encoding="utf-8")
     headings = list(_HEADING.finditer(text))

@@ -1,8 +1,8 @@
-"""From a delivery to an envelope, by what its queue is said to carry.
+"""Decodes a delivery into an envelope, by the rules of its queue.
 
 body, attributes ─▶ unpack ─▶ unwrap ─▶ routing key ─┬▶ wire.decode ───────────┬▶ Envelope | Malformed
                                   │                   └▶ mapping.decode_mapped ─┘
-                                  └─ by the queue's rules: a body never says itself how it is to be read
+                                  └─ by the queue's rules: a body never decides how it is decoded
 """
 
 from collections.abc import Mapping
@@ -29,29 +29,29 @@ UNWRAPPERS: Mapping[str, Unwrapper] = {
     "eventbridge": eventbridge.unwrap,
     "s3": s3.unwrap,
 }
-"""By what an operator says of a queue."""
+"""The unwrappers, by their name in the rules."""
 
 _FOREIGN: Mapping[str | None, Foreign] = {None: shape_words, "sns": partial(shape_words, around="sns")}
-"""What is asked of a body that is no envelope of ours, by what was taken off already."""
+"""The check for bodies in no known format, by the wrapper that was removed."""
 
 _Opened: TypeAlias = tuple[bytes, Mapping[str, Attribute], Unwrapped | None]
 
 NO_RULES = QueueRules()
-"""Of a queue of which nothing is said."""
+"""The rules of a queue without rules."""
 
 
 class RoutingKeys(Protocol):
-    """What a broker's routing keys say of an event."""
+    """Completes events by a broker's routing keys."""
 
     def apply(
         self, key: Attribute, body: bytes, attributes: Mapping[str, Attribute]
     ) -> tuple[bytes, Mapping[str, Attribute]] | Malformed:
-        """Give the body, and what stands beside it, completed by what the key says."""
+        """Return the body and the attributes, completed by the routing key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """Reads deliveries within limits. What comes from `routed_queue` is read with `routing_keys`."""
+    """Decodes deliveries within limits. `routing_keys` apply to deliveries of `routed_queue`."""
 
     body_bytes_max: int
     json_depth_max: int
@@ -62,10 +62,10 @@ class Decoder:
     def read(
         self, delivery: Delivery, rules: QueueRules, tenant_id: str | None = None
     ) -> Envelope | Malformed:
-        """Read one delivery by the rules of its queue. Never raises for its content.
+        """Decode a delivery by the rules of its queue. Never raises for its content.
 
-        `tenant_id` is the one that it can be from by the way it came, where it names none; None: there are
-        more, or none.
+        `tenant_id` is the tenant that its origin proves, used if the delivery names none; None: several, or
+        none.
         """
         implied = NOTHING_IMPLIED
         if tenant_id is not None or rules.event_type is not None:
@@ -74,7 +74,7 @@ class Decoder:
         found = self._decode(delivery, rules, implied)
         if delivery.fault is None:
             return found
-        # What could not be read may have named the event, or is its context: nothing is stored without it.
+        # The unreadable part may name the event, or be its context: the event is not stored without it.
         detail = {"message": delivery.fault, "fault": delivery.fault}
         claimed = (
             found.claimed
@@ -84,7 +84,7 @@ class Decoder:
         return Malformed(Reason.ENVELOPE_INVALID, detail, claimed)
 
     def json_of(self, body: bytes) -> Any:  # noqa: ANN401 - any JSON value
-        """Give the value of a body as it came; None: it is no JSON within the limits, or null."""
+        """Parse a body as received; None: invalid JSON, beyond the limits, or null."""
         document = read_body(
             body,
             {},
@@ -118,7 +118,7 @@ class Decoder:
         if inner is None:
             return envelope
         if isinstance(envelope, Malformed):
-            # With SNS whoever publishes may name the tenant as an attribute; the others have no such place.
+            # SNS publishers may name the tenant as an attribute; the other services have no such place.
             return envelope if rules.unwrap == "sns" else _without_tenant(envelope, {**implied, **attributes})
         return _completed(envelope, inner, delivery.sent_at)
 
@@ -131,7 +131,7 @@ class Decoder:
         }
 
     def _open(self, delivery: Delivery, rules: QueueRules) -> _Opened | Malformed:
-        """Give the body in which the event is, what stands beside it, and what both were wrapped in."""
+        """Return the body of the event, its attributes, and what their wrappers said."""
         body, attributes, inner = delivery.body, delivery.attributes, None
         if attributes or body.startswith(BEFORE_JSON):
             unpacked = unpack(body, attributes, self.body_bytes_max)
@@ -142,12 +142,12 @@ class Decoder:
             wrapped = _unwrap(body, attributes, delivery.queue, name, rules, self._limits)
             if isinstance(wrapped, Malformed):
                 return wrapped
-            inner = wrapped if inner is None else _inside(inner, wrapped)
+            inner = wrapped if inner is None else _merged(inner, wrapped)
             unpacked = unpack(wrapped.body, wrapped.attributes, self.body_bytes_max)
             if isinstance(unpacked, Malformed):
                 return unpacked
             body, attributes = unpacked[0], {**attributes, **unpacked[1]}
-        # By today's setting, also where it is replayed: what is kept of a rejection is what came.
+        # By the current setting, also in a replay: a rejection keeps the delivery as received.
         if (
             self.routing_keys is not None
             and delivery.queue == self.routed_queue
@@ -182,16 +182,16 @@ def _unwrap(
         words = shape_words(document.value)
         if words is None or f"UNWRAP={name} " in words or words in found.detail["message"]:
             return found
-        # What it is of another service says more than what it is not.
-        return _saying(found, f"{words}; {found.detail['message']}")
+        # The detected format says more than the missing one.
+        return _with_message(found, f"{words}; {found.detail['message']}")
     for each in found.attributes.keys() & attributes.keys():
         if found.attributes[each] != attributes[each]:
             return refused(f"the message attribute {each} differs from the one in the body")
     return found
 
 
-def _inside(outer: Unwrapped, inner: Unwrapped) -> Unwrapped:
-    """Add what the outer envelope says to what was in it; where both speak, the inner one goes first."""
+def _merged(outer: Unwrapped, inner: Unwrapped) -> Unwrapped:
+    """Merge the values of an outer wrapper into those of an inner one, which take precedence."""
     return replace(
         inner,
         implied={**outer.implied, **inner.implied},
@@ -202,11 +202,11 @@ def _inside(outer: Unwrapped, inner: Unwrapped) -> Unwrapped:
 
 def _completed(envelope: Envelope, inner: Unwrapped, sent_at: datetime) -> Envelope:
     earliest = sent_at if inner.sent_at is None else min(inner.sent_at, sent_at)
-    return replace(envelope, context=_both(envelope.context, inner.context), sent_at=earliest)
+    return replace(envelope, context=_merged_contexts(envelope.context, inner.context), sent_at=earliest)
 
 
-def _both(own: str | None, around: str | None) -> str | None:
-    """Join an event's context with that of the envelope around it; of a name that differs both stay."""
+def _merged_contexts(own: str | None, around: str | None) -> str | None:
+    """Merge the contexts of an event and its wrapper; if two values of a name differ, both stay."""
     if own is None or around is None:
         return own or around
     # Both were within the limits of a body.
@@ -218,12 +218,12 @@ def _both(own: str | None, around: str | None) -> str | None:
 
 
 def _without_tenant(envelope: Malformed, known: Mapping[str, object]) -> Malformed:
-    """Say first that nothing says whose the event is, where that is what is wrong with it."""
+    """Put the missing tenant first in the message, if that is the fault."""
     if envelope.reason is not Reason.ENVELOPE_INVALID or envelope.claimed.tenant_id or "tenant_id" in known:
         return envelope
-    # In front, since a rejection cuts long texts at their end.
-    return _saying(envelope, f"{NO_TENANT}; {envelope.detail['message']}")
+    # First, because a rejection cuts long messages at the end.
+    return _with_message(envelope, f"{NO_TENANT}; {envelope.detail['message']}")
 
 
-def _saying(fault: Malformed, message: str) -> Malformed:
+def _with_message(fault: Malformed, message: str) -> Malformed:
     return Malformed(fault.reason, {**fault.detail, "message": message}, fault.claimed)

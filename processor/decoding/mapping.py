@@ -1,12 +1,11 @@
-"""Any JSON as an event: a mapping says of a queue's bodies where in them an envelope's fields stand.
+"""Decodes any JSON by a mapping: JSON pointers to an envelope's fields, set for a queue.
 
     {"tenant_id": "/client_id", "event_type": "/event_type", "payload": "/message"}
     {"event_type": "login", "client_id": 7, "message": {"n": 1.50}, "host": "a"}
       ─▶ tenant "7", type "login", payload {"n": 1.50}, context {"host": "a"}
 
-Every body of such a queue is read so, and tried as no other format. What the mapping leaves open may stand
-beside the body, as attributes of a CloudEvent too. Texts are cut out of the text that came, so that no number
-loses a digit.
+Every body of the queue is decoded by the mapping only. Attributes, also those of a CloudEvent, fill the
+fields that the mapping leaves open. Values are cut out of the original text, so that no number loses a digit.
 """
 
 import re
@@ -36,26 +35,26 @@ from processor.wire.strict_json import DIGITS_MAX, Document, JsonFault, elements
 
 _FIELDS = ("tenant_id", "event_type", "id", "producer", "occurred_at", "schema_version")
 _PAYLOADS = ("payload", "payload_json")
-"""Where the payload stands: as it is, or as a text that is JSON. Without either it is the whole body."""
+"""The place of the payload: as JSON, or as a string that contains JSON. Default: the whole body."""
 
 _NEEDED = ("tenant_id", "event_type", "id")
-"""Have to be there where the mapping has a place for them: an event without its id would count each time."""
+"""Required if the mapping has a place for them: an event without its id would count each time."""
 
 _POINTER = re.compile(r"(/([^~/]|~[01])*)*", re.DOTALL)
 _POINTER_LENGTH_MAX = 256
 _MILLISECONDS_FROM = 10**11
-"""From here on a number of a time is of milliseconds: as seconds it would be in the year 5138."""
+"""Numbers from here on are milliseconds: as seconds they would be in the year 5138."""
 
 _FORM = EnvelopeFormat(Fields, {name: name for name in NAMES} | {"message_id": "id"})
 
 _EXACT = Context(prec=2 * DIGITS_MAX)
 
 _SEEN_MAX = 40
-"""Characters of a value that are quoted."""
+"""Quoted characters of a value."""
 
 
 def parse(pairs: Iterable[str]) -> dict[str, str]:
-    """Read a mapping that is given as `field=/pointer`. Raises SettingsError, in words."""
+    """Parse a mapping of `field=/pointer` pairs. Raises SettingsError."""
     mapping: dict[str, str] = {}
     for pair in pairs:
         field, equals, pointer = pair.partition("=")
@@ -87,7 +86,7 @@ def decode_mapped(
     depth_max: int,
     values_max: int,
 ) -> Envelope | Malformed:
-    """Read one message by a mapping. Never raises, whatever the bytes are."""
+    """Decode a message by a mapping. Never raises, whatever the bytes are."""
     document = read_body(
         body, attributes, size_bytes_max=size_bytes_max, depth_max=depth_max, values_max=values_max
     )
@@ -131,11 +130,11 @@ def _paths(mapping: tuple[tuple[str, str], ...]) -> Mapping[str, tuple[str, ...]
 
 
 _Faults: TypeAlias = dict[str, tuple[str, str]]
-"""What is wrong with fields: the rule that each breaks, and the words for it."""
+"""The faults by field: the violated rule, and the message."""
 
 
 def _fields(body: "_Part", paths: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, Any], _Faults]:
-    """Give what a body says of each field, as an envelope's own format has it; null says nothing."""
+    """Return the fields of a body in the types of the native format; null counts as missing."""
     fields: dict[str, Any] = {}
     faults: _Faults = {}
     for name in _FIELDS:
@@ -170,11 +169,11 @@ def _quoted(at: str) -> str:
 # ── what a body says ──────────────────────────────────────────────────────────────────────────────────
 
 _UNLIMITED = (2**31, 2**31)
-"""Depth and values of a part: the whole has been held to its limits."""
+"""Limits of a part: the whole body is within the limits already."""
 
 
 class _Part:
-    """A value of a body and its exact text. What is in it is cut out once, however many paths lead there."""
+    """A value of a body and its exact text. The texts of its members are split once."""
 
     def __init__(self, text: str, value: Any, texts: Mapping[str, str] | None = None) -> None:  # noqa: ANN401 - any JSON value
         self.text, self.value = text, value
@@ -183,7 +182,7 @@ class _Part:
 
     @cached_property
     def texts(self) -> Mapping[str, str]:
-        """The texts of its members or elements, by the steps that lead to them."""
+        """The texts of its members or elements, by step."""
         if isinstance(self.value, dict):
             return read(self.text, *_UNLIMITED).member_texts if self._members is None else self._members
         if isinstance(self.value, list):
@@ -191,14 +190,14 @@ class _Part:
         return {}
 
     def inner(self, step: str) -> "_Part":
-        """Give a member or an element that is there."""
+        """Return an existing member or element."""
         if step not in self._inner:
             value = self.value[step] if isinstance(self.value, dict) else self.value[int(step)]
             self._inner[step] = _Part(self.texts[step], value)
         return self._inner[step]
 
     def at(self, path: Sequence[str]) -> "_Part | None":
-        """Give what a path leads to; None: it leads nowhere."""
+        """Return the part at a path; None: no such part."""
         part = self
         for step in path:
             if step not in part.texts:
@@ -221,7 +220,7 @@ def _schema_version(part: _Part) -> object:
 
 
 def _moment(part: _Part) -> str:
-    """Give a time as a text: as it came, or seconds or milliseconds since 1970 with all their digits."""
+    """Return a time as text: as received, or from a Unix time in seconds or milliseconds, with all digits."""
     number = isinstance(part.value, int | float | Decimal) and not isinstance(part.value, bool)
     named = _moment_text(part.text) if number else part.value
     try:
@@ -241,7 +240,7 @@ _READERS: Mapping[str, Callable[[_Part], object]] = {
 
 
 def _moment_text(number: str) -> str:
-    """Write seconds or milliseconds since 1970 as a time, with all their digits."""
+    """Format a Unix time in seconds or milliseconds, with all digits."""
     seconds = Decimal(number)
     if seconds >= _MILLISECONDS_FROM:
         seconds = _EXACT.scaleb(seconds, -3)
@@ -258,7 +257,7 @@ _NOTHING = Document({}, "", {})
 
 
 def _rest(body: _Part, paths: Sequence[Sequence[str]]) -> Document:
-    """Give the members of a body that no path takes away; a list is one called `body`."""
+    """Return the members of a body that no path takes; a list becomes the member `body`."""
     if isinstance(body.value, dict):
         texts = _left(body, paths)
         return Document({name: body.value[name] for name in texts}, "", texts)
@@ -267,7 +266,7 @@ def _rest(body: _Part, paths: Sequence[Sequence[str]]) -> Document:
 
 
 def _left(part: _Part, paths: Sequence[Sequence[str]]) -> dict[str, str]:
-    """Give what paths leave of members or elements. Of an element that is taken it is a null."""
+    """Return the remaining texts of members or elements. A taken element becomes null."""
     found = dict(part.texts)
     for step in {path[0] for path in paths} & found.keys():
         text = _without(part.inner(step), [path[1:] for path in paths if path[0] == step])
@@ -281,7 +280,7 @@ def _left(part: _Part, paths: Sequence[Sequence[str]]) -> dict[str, str]:
 
 
 def _without(part: _Part, paths: Sequence[Sequence[str]]) -> str | None:
-    """Give what paths leave of a value; None: nothing."""
+    """Return the remaining text of a value; None: nothing remains."""
     if any(not path for path in paths):
         return None
     if not any(path[0] in part.texts for path in paths):

@@ -1,12 +1,11 @@
-"""What a routing key says of an event, put where the formats on the queue have it.
+"""Adds the values in a routing key to the event, in the form of its format.
 
     ROUTING_KEY <user_id>.event.<event_type>, ROUTING_KEY_TENANT acme
     key u1.event.created, body {"id": "1"}
       ─▶ {"id": "1", "tenant_id": "acme", "event_type": "created", "payload": {"user_id": "u1"}}
 
-A body that is an envelope already (native, CloudEvents) keeps its form: what the key says is added to it
-where the body does not say it, and where both do they must agree. Texts are put together from the texts that
-came, so that no number loses a digit.
+An envelope (native, CloudEvents) keeps its form: the key fills missing fields, and must agree with the
+others. The result is composed of the original texts, so that no number loses a digit.
 """
 
 import json
@@ -22,7 +21,7 @@ from processor.wire.formats import Attribute, Claimed, Malformed
 from processor.wire.strict_json import Document, JsonFault, read
 
 _TENANT, _TYPE, _PRODUCER = _OWN = ("tenant_id", "event_type", "producer")
-"""The names in a template that are the event's own; any other is a member of its payload."""
+"""Names in a template that are fields of the event; other names are members of its payload."""
 
 _NAME = re.compile(r"<([A-Za-z_][A-Za-z0-9_]*)>")
 _WORDS_MAX = 128
@@ -36,13 +35,13 @@ _EXPECTED = (
 )
 
 
-class _Disagree(ValueError):
-    """The key and the message say different things; the text says which."""
+class _Contradiction(ValueError):
+    """The key and the message have different values."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingKeys:
-    """A template of routing keys, and whose the events are where it does not say."""
+    """A template of routing keys, and the tenant if the template does not have it."""
 
     template: str
     tenant_id: str | None
@@ -52,7 +51,7 @@ class RoutingKeys:
 
     @classmethod
     def of(cls, settings: ValidationSettings) -> Self | None:
-        """Read the settings; None: routing keys say nothing. Raises SettingsError for what can't work."""
+        """Read the settings; None: routing keys are unused. Raises SettingsError for an invalid template."""
         if settings.routing_key is None:
             if settings.routing_key_tenant is not None:
                 raise SettingsError("ROUTING_KEY_TENANT is set without ROUTING_KEY; set both, or neither")
@@ -77,10 +76,10 @@ class RoutingKeys:
     def apply(
         self, key: Attribute, body: bytes, attributes: Mapping[str, Attribute]
     ) -> tuple[bytes, Mapping[str, Attribute]] | Malformed:
-        """Give the body and the attributes of a message with what its key says in them.
+        """Return the body and the attributes of a message, completed by its routing key.
 
-        A body that is no JSON object stays as it is, beside attributes that say whose it is and its type.
-        Malformed, in words, where key and message disagree or the key does not fit.
+        A body that is not a JSON object stays as it is, with attributes for tenant and type. Malformed: the
+        key does not match the template, or disagrees with the message.
         """
         said = self._read(key) if isinstance(key, str) else None
         if said is None:
@@ -88,7 +87,7 @@ class RoutingKeys:
         own = {name: value for name, value in said.items() if name in _OWN}
         try:
             for name, value in own.items():
-                _agree(name, value, attributes.get(name, value), "the header")
+                _check_equal(name, value, attributes.get(name, value), "the header")
             document = self._document(body)
             if document is None:
                 return body, {**attributes, **own}
@@ -97,12 +96,12 @@ class RoutingKeys:
                 text = _filled(document.text, document.value, said, "the data")
             else:
                 text = _with(document, said)
-        except _Disagree as fault:
+        except _Contradiction as fault:
             return _malformed(str(fault), own)
         return text.encode("utf-8", "surrogatepass"), attributes
 
     def _read(self, key: str) -> dict[str, str] | None:
-        """Give what each name of the template stands for in this key; None: it does not fit."""
+        """Match a key against the template; None: no match."""
         words, said = key.split("."), {}
         parts = self.template.split(".")
         if len(words) != len(parts):
@@ -117,7 +116,7 @@ class RoutingKeys:
         return said if self.tenant_id is None else {**said, _TENANT: self.tenant_id}
 
     def _document(self, body: bytes) -> Document | None:
-        # What is refused here is refused again, with words, when the delivery is validated.
+        # A fault here is found again, with its message, when the delivery is validated.
         if len(body) > self.size_bytes_max:
             return None
         try:
@@ -133,7 +132,7 @@ def _malformed(words: str, said: Mapping[str, str]) -> Malformed:
 
 
 def _with(document: Document, said: Mapping[str, str]) -> str:
-    """Write the envelope of a body with what the key says. Raises _Disagree."""
+    """Serialize the envelope with the values of the key. Raises _Contradiction."""
     texts = dict(document.member_texts)
     if document.value.get("specversion") is not None:
         return _enveloped(document, texts, said, _CLOUDEVENT, "data")
@@ -142,7 +141,7 @@ def _with(document: Document, said: Mapping[str, str]) -> str:
     envelope: dict[str, str] = {}
     for name in _OWN:
         if name in said:
-            _agree(name, said[name], _named(document.value, name, said[name]), "the body")
+            _check_equal(name, said[name], _named(document.value, name, said[name]), "the body")
             envelope[name] = json.dumps(said[name])
             texts.pop(name, None)
     if "id" in texts:
@@ -154,10 +153,10 @@ def _with(document: Document, said: Mapping[str, str]) -> str:
 def _enveloped(
     document: Document, texts: dict[str, str], said: Mapping[str, str], names: Mapping[str, str], payload: str
 ) -> str:
-    """Add to an envelope what it lacks of what the key says, in the words of its format."""
+    """Add missing fields to an envelope, in the names of its format."""
     for own, name in names.items():
         if own in said:
-            _agree(name, said[own], _named(document.value, name, said[own]), "the body")
+            _check_equal(name, said[own], _named(document.value, name, said[own]), "the body")
             if document.value.get(name) is None:
                 texts[name] = json.dumps(said[own])
     value = document.value.get(payload)
@@ -167,15 +166,15 @@ def _enveloped(
 
 
 def _filled(text: str, value: Mapping[str, Any], said: Mapping[str, str], what: str) -> str:
-    """Add to the text of a payload what the key says of it."""
+    """Add the values of the key to the text of a payload."""
     others = said.keys() - set(_OWN)
     for name in others:
-        _agree(f"{what}.{name}", said[name], value.get(name, said[name]), "the body")
+        _check_equal(f"{what}.{name}", said[name], value.get(name, said[name]), "the body")
     return _joined(text, {name: json.dumps(said[name]) for name in others if name not in value})
 
 
 def _named(fields: Mapping[str, Any], name: str, otherwise: str) -> object:
-    # What is null is not named.
+    # A null field counts as missing.
     return otherwise if fields.get(name) is None else fields[name]
 
 
@@ -183,16 +182,18 @@ def _payload(value: Mapping[str, Any], texts: dict[str, str], said: Mapping[str,
     members = {}
     for name, word in said.items():
         if name not in _OWN:
-            _agree(name, word, value.get(name, word), "the body")
+            _check_equal(name, word, value.get(name, word), "the body")
             members[name] = json.dumps(word)
-    # Where both say it, the body's own spelling holds.
+    # If both have the value, the body's own spelling stays.
     return _object(members | texts)
 
 
-def _agree(name: str, word: str, other: object, where: str) -> None:
+def _check_equal(name: str, word: str, other: object, where: str) -> None:
     same = other == word if isinstance(other, str) else isinstance(other, int) and str(other) == word
     if not same or isinstance(other, bool):
-        raise _Disagree(f"{name}: {where} differs from the routing key or ROUTING_KEY_TENANT; send only one")
+        raise _Contradiction(
+            f"{name}: {where} differs from the routing key or ROUTING_KEY_TENANT; send only one"
+        )
 
 
 def _joined(text: str, members: Mapping[str, str]) -> str:

@@ -1,9 +1,9 @@
-"""How a body is packed: compressed, as content-encoding beside it says, or with something before its JSON.
+"""Unpacks a body: decompression by content-encoding, and removal of prefixes before the JSON.
 
     body ─▶ content-encoding gzip, deflate ─▶ schema registry's prefix ─▶ byte order mark ─▶ plain body
-              └─ at most as many bytes as are taken are ever made of it
+              └─ the output never exceeds the limit for bodies
 
-Nothing here is guessed at but what no JSON begins with. What is kept of a rejection is the body as it came.
+Nothing is guessed, except prefixes that no JSON starts with. A rejection keeps the body as received.
 """
 
 import binascii
@@ -26,12 +26,13 @@ _PACKED = {
     "application/gzip": (_GZIP,),
     "application/x-gzip": (_EITHER,),
 }
-"""The formats each is read in. The last is kombu's word for zlib's format, and that of others for gzip's own.
+"""The window bits to try for each encoding. The last name is kombu's for zlib, and others' for gzip.
 
-By deflate some mean zlib's format, as HTTP does, and some what is inside of it; neither reads as the other.
+Deflate means the zlib format for some clients, as in HTTP, and the raw format for others; the two can't be
+confused.
 """
-_AS_IT_IS = {"", "identity", "none", "utf-8", "utf8", "us-ascii", "ascii", "binary", "8bit", "7bit"}
-"""Encodings that leave a body as it is. Some clients of AMQP write their charset there."""
+_UNCOMPRESSED = {"", "identity", "none", "utf-8", "utf8", "us-ascii", "ascii", "binary", "8bit", "7bit"}
+"""Encodings that leave a body unchanged. Some AMQP clients put the charset here."""
 
 _OF_A_PACKING = re.compile(
     r"application/(x-)?(gzip|zlib|bz2|bzip2|lzma|xz|zstd|brotli|compress|zip|lz4|snappy)"
@@ -40,7 +41,7 @@ _OF_A_PACKING = re.compile(
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PREFIX, _PREFIX_LENGTH = b"\0", 5
 BEFORE_JSON = (_BYTE_ORDER_MARK, _PREFIX)
-"""How a body begins that has something before its JSON."""
+"""Prefixes before the JSON of a body."""
 
 _JSON_BEGINS = b'\xef \t\r\n{["-0123456789tfn'
 _BASE64 = re.compile(rb"([A-Za-z0-9+/\s]++|[A-Za-z0-9_\-\s]++)={0,2}+\s*+")
@@ -49,13 +50,13 @@ _CHUNK_BYTES = 4096
 
 
 def unpack(body: bytes, attributes: Mapping[str, Attribute], size_bytes_max: int) -> Unpacked | Malformed:
-    """Give the plain body, and what then still stands beside it. Never raises, whatever the bytes are.
+    """Return the plain body and its remaining attributes. Never raises, whatever the bytes are.
 
-    A body that is too large as it came is left to whoever reads it.
+    A body that is too large as received is left to the caller.
     """
     if body and (names := content_encodings(attributes)):
-        said = {str(attributes[name]).strip().lower() for name in names} - _AS_IT_IS
-        # Some clients write there of which media type the body is.
+        said = {str(attributes[name]).strip().lower() for name in names} - _UNCOMPRESSED
+        # Some clients put the media type here.
         said = {name for name in said if "/" not in name or _OF_A_PACKING.fullmatch(name)}
         if said and len(body) <= size_bytes_max:
             found = _decompressed(body, said, size_bytes_max)
@@ -74,12 +75,12 @@ def unpack(body: bytes, attributes: Mapping[str, Attribute], size_bytes_max: int
 
 
 def _decompressed(body: bytes, said: set[str], size_bytes_max: int) -> bytes | str:
-    """Decompress a body, up to one byte more than may be; a text says why that can't be done."""
+    """Decompress a body, up to one byte more than the limit; a string is the error message."""
     encoding = ", ".join(sorted(said))[:64]
     if encoding not in _PACKED:
         return f"{encoding!r} is not supported; expected gzip, deflate or no compression"
     try:
-        # Where a queue carries text alone, people write base64, which nothing that is packed looks like.
+        # For text-only queues clients use base64, which no compressed format looks like.
         packed = _from_base64(body) if _BASE64.fullmatch(body) else body
     except binascii.Error as error:
         return f"the body is not valid {encoding}, neither as it is nor in base64: {error}"
@@ -93,7 +94,7 @@ def _decompressed(body: bytes, said: set[str], size_bytes_max: int) -> bytes | s
 
 
 def _from_base64(text: bytes) -> bytes:
-    """Read base64 in the alphabet of URLs too, and without the padding that many leave out there."""
+    """Decode base64, also with the URL alphabet and without padding."""
     digits = b"".join(text.translate(_OF_URLS).split()).rstrip(b"=")
     return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4))
 
@@ -106,13 +107,13 @@ def _inflated(packed: bytes, wbits: int, size_bytes_max: int) -> bytes:
         if at == len(packed):
             raise EOFError("the data ends too early")
         if inflater.eof:
-            # Members of gzip may follow one another, and zeros the last.
+            # Gzip members may follow one another, and zeros the last.
             if packed[at] == 0 and not packed[at:].strip(b"\0"):
                 break
             if wbits in (_ZLIB, _RAW):
                 raise EOFError("there are more bytes after the end")
             inflater = zlib.decompressobj(wbits)
-        # A piece at a time: what follows a member is copied, and there may be thousands of them.
+        # In pieces: the rest after a member is copied, and there may be thousands of members.
         chunk = packed[at : at + _CHUNK_BYTES]
         pieces.append(inflater.decompress(chunk, room + 1))
         room -= len(pieces[-1])

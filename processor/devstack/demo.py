@@ -1,8 +1,8 @@
-"""The whole at work in under a minute: servers, producers and processor, the books and their proof.
+"""`processor demo`: servers, producers, processor, audit and hand-over in under a minute.
 
     start servers ─▶ migrate, seed ─▶ processor run ─▶ producers fake ─▶ watch ─▶ stop ─▶ audit ─▶ hand over
 
-Everything lives in a temporary directory and on free ports; nothing of it is left when the demo ends.
+The demo uses a temporary directory and free ports, and leaves nothing behind.
 """
 
 import contextlib
@@ -25,23 +25,22 @@ from processor.devstack.stack import BAD_SHARES, Stack, wait_until_ready
 from processor.errors import ProcessorError
 
 POLL_S = 0.2
-# When the queue is empty and the books stay short for so long, more waiting won't help; the audit says what
-# is wrong.
+# If the queue is empty and rows are missing for so long, waiting won't help; the audit reports the problem.
 SHORT_S = 3.0
 STUCK_S = 60.0
 STOP = ((signal.SIGTERM, 40.0),)
 
 
 def run_demo(*, events: int, seed: int) -> int:
-    """Send this many events through a stack of our own, print what became of them, and give the exit code.
+    """Process this many events in a temporary stack, print the outcomes, and return the exit code.
 
-    0 only if the audit holds; else the audit's own code, or 1 if something broke on the way; 130 after Ctrl-C
-    and 143 after SIGTERM. Returns when all processes have ended and the temporary directory is gone.
+    0 only if the audit holds; else the audit's code, or 1 after a failure; 130 after Ctrl-C and 143 after
+    SIGTERM. All processes have ended and the temporary directory is removed on return.
     """
     report = Printer()
     try:
         with interrupts() as signals, contextlib.ExitStack() as cleanup:
-            # The last in is the first out: what cleans up below must not be cut off by a second Ctrl-C.
+            # Registered last, so it runs first: a second Ctrl-C must not interrupt the cleanup.
             try:
                 return _demo(cleanup, signals, report, events, seed)
             finally:
@@ -69,7 +68,7 @@ def _demo(cleanup: contextlib.ExitStack, signals: Interrupts, report: Printer, e
 
     http_port = free_port()
     with uninterrupted():
-        # A short poll only so that the demo ends soon: a stopping processor lets its parked poll end first.
+        # A short poll lets the demo end soon: a stopping processor waits for its poll.
         processor = stack.spawn_processor(http_port, RECEIVE_WAIT_S="1")
         cleanup.callback(processor.stop, *STOP)
     wait_until_ready(processor, http_port)
@@ -102,7 +101,7 @@ def _demo(cleanup: contextlib.ExitStack, signals: Interrupts, report: Printer, e
 
 
 def _fake(events: int, seed: int) -> list[str]:
-    """Give the words that make `producers` send the demo's events."""
+    """Return the arguments of `producers` for the demo's events."""
     began = since(events).strftime("%Y-%m-%dT%H:%M:%SZ")
     return ["fake", "--events", str(events), "--seed", str(seed), "--since", began, *BAD_SHARES]
 
@@ -110,10 +109,10 @@ def _fake(events: int, seed: int) -> list[str]:
 def _watch(
     stack: Stack, signals: Interrupts, processor: Child, producers: Child, manifest: Path, events: int
 ) -> None:
-    """Show progress until all that was accepted is in the books and the queue is empty.
+    """Show progress until every accepted message has a row and the queue is empty.
 
-    Also returns when the queue is empty and the books stay short: then the audit has something to say.
-    Raises DevstackError if a process dies, the producers fail, or nothing moves for a minute.
+    Also returns if the queue is empty and rows stay missing; the audit reports them. Raises DevstackError if
+    a process dies, the producers fail, or the state does not change for a minute.
     """
     with Watch(stack, manifest) as watch, DemoProgress(events) as progress:
         while True:
@@ -141,7 +140,7 @@ def _watch(
 
 
 def _look(stack: Stack, watch: Watch) -> Seen:
-    """Look once; if that fails because a server has died, say that rather than what the driver says."""
+    """Observe once; if a server has died, raise that instead of the driver's error."""
     try:
         return watch.look()
     except (psycopg.Error, BotoCoreError, ClientError):

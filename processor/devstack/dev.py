@@ -1,4 +1,4 @@
-"""A stack that stays up until you stop it, with its data in `.processor/` beside you.
+"""`processor dev`: a stack that runs until it is stopped, with its data in `.processor/`.
 
 .processor/lock          held while `processor dev` runs
 .processor/ports.json    the ports of last time, taken again if they are free
@@ -41,17 +41,17 @@ SQS_PORT = 4566
 LEFTOVER_S = 20.0
 POLL_S = 0.2
 RESTART_S_MAX = 10.0
-# A processor that ran for so long was healthy, so the next restart need not wait.
+# A processor that ran for so long was healthy, so the next restart has no backoff.
 HEALTHY_S = 30.0
 STOP = ((signal.SIGTERM, 40.0),)
 
 
 def run_dev(*, env_file: Path | None, fresh: bool) -> int:
-    """Keep the stack up until SIGINT or SIGTERM, and return the exit code: 0, because that is how it ends.
+    """Run the stack until SIGINT or SIGTERM, the normal end, and return the exit code 0.
 
-    130 or 143 if that came before all was ready; 1 if a server died or something could not start; 2 if
-    another `processor dev` runs in this directory, or the env file holds other settings than ours. `fresh`
-    removes all rows and messages of before.
+    130 or 143 if the signal arrived before the stack was ready; 1 if a server died or could not start; 2 if
+    another `processor dev` runs in this directory, or the env file has foreign settings. `fresh` removes all
+    earlier rows and messages.
     """
     ready = False
     try:
@@ -68,7 +68,7 @@ def run_dev(*, env_file: Path | None, fresh: bool) -> int:
                 code = 0 if ready else stop.exit_code
                 say(f"\n{stop}: stopping the processor, then SQS, then PostgreSQL ...")
             finally:
-                # What cleans up at the end of this block must not be cut off by a second Ctrl-C.
+                # A second Ctrl-C must not interrupt the cleanup at the end of this block.
                 signals.ignore()
     except SettingsError as error:
         complain(error)
@@ -81,19 +81,19 @@ def run_dev(*, env_file: Path | None, fresh: bool) -> int:
 
 
 def say(text: str) -> None:
-    """Print a line at once, into a pipe, too."""
+    """Print a line unbuffered, into a pipe, too."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def complain(error: Exception) -> None:
-    """Print why it ended, to stderr."""
+    """Print the error to stderr."""
     sys.stderr.write(f"Error: {error}\n")
 
 
 @dataclass
 class RunningProcessor:
-    """The `processor run` of a stack, started again when it dies."""
+    """The `processor run` of a stack, restarted when it dies."""
 
     stack: Stack
     http_port: int
@@ -102,18 +102,18 @@ class RunningProcessor:
     started_at: float = 0.0
 
     def start(self) -> None:
-        """Start it; its short poll lets it stop within two seconds, where AWS would be polled for twenty."""
+        """Start it with a short poll, so that it stops within two seconds instead of twenty."""
         self.started_at = time.monotonic()
         with uninterrupted():
             self.child = self.stack.spawn_processor(self.http_port, RECEIVE_WAIT_S="2")
 
     def stop(self) -> None:
-        """Let it settle what it holds, then end."""
+        """Stop it gracefully: it finishes its messages in flight first."""
         if self.child is not None:
             self.child.stop(*STOP)
 
     def keep_up(self, signals: Interrupts) -> Never:
-        """Watch over servers and processor; ends by Interrupted, or DevstackError if a server has died."""
+        """Supervise servers and processor until Interrupted, or DevstackError if a server dies."""
         while True:
             signals.obey()
             self.stack.check_servers()
@@ -141,7 +141,7 @@ class RunningProcessor:
 
 
 def _own_stack(cleanup: contextlib.ExitStack, directory: Path, *, fresh: bool) -> Stack:
-    """Take the directory for us alone, wait for what a killed predecessor left, and choose the ports."""
+    """Lock the directory, wait for the leftovers of a killed predecessor, and choose the ports."""
     claim_directory(directory)
     (directory / ".gitignore").write_text("*\n")
     lock = DirectoryLock(directory / "lock")
@@ -159,7 +159,7 @@ def _own_stack(cleanup: contextlib.ExitStack, directory: Path, *, fresh: bool) -
             )
         _remove_data(directory)
     ports = _ports_of_last_time(directory)
-    # awslocal looks at 4566; the port of last time comes second. Others may take either before we do.
+    # awslocal uses 4566; the previous port is second. Another process may take either before us.
     sqs = next((port for port in (SQS_PORT, ports.get("sqs")) if port and port_is_free(port)), None)
     stack = Stack(directory, postgres_port=ports.get("postgres"), sqs_port=sqs, only_there=False)
     cleanup.callback(stack.stop)
@@ -182,7 +182,7 @@ def _start(cleanup: contextlib.ExitStack, stack: Stack) -> RunningProcessor:
 
 
 def _publish(cleanup: contextlib.ExitStack, processor: RunningProcessor, wanted: Path | None) -> None:
-    """Print the guide, then write the env files: last, because a script waits for them to appear."""
+    """Print the guide, then write the env files: last, because scripts wait for them."""
     stack = processor.stack
     ours = stack.directory / "env"
     settings = stack.settings() | {"HTTP_PORT": str(processor.http_port)}
@@ -210,7 +210,7 @@ def _wait_for_leftovers(directory: Path) -> bool:
 
 
 def _remove_data(directory: Path) -> None:
-    """Remove all but our lock. Data is renamed first: a cut-off removal leaves no half of it in use."""
+    """Remove all but our lock. Data is renamed first, so an interrupted removal leaves no partial data."""
     trash = Path(tempfile.mkdtemp(prefix="trash-", dir=directory))
     for path in directory.iterdir():
         if path.name in ("lock", ".gitignore"):

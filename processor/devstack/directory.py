@@ -1,4 +1,4 @@
-"""The directory of a stack, into which nobody but us may have put anything."""
+"""The directory of a stack: only its owner may write to it."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ from processor.errors import SettingsError
 
 
 def claim_directory(path: Path) -> None:
-    """Make the directory, or take over one of ours, with mode 0700.
+    """Create the directory, or take over our own, with mode 0700.
 
-    Raises SettingsError if it is a link, no directory, somebody else's, or could be written by others: what
-    lies there would be run and believed. Whoever may rename it in the directory above can do that still.
+    Raises SettingsError if it is a link, not a directory, another user's, or writable for others: its content
+    is executed and trusted. A user who may rename it in its parent directory is not kept out.
     """
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)

@@ -1,4 +1,4 @@
-"""The file that tells scripts where the running stack is: KEY=VALUE lines, there while all is ready."""
+"""The env file: KEY=VALUE lines for scripts, present while the stack is ready."""
 
 import os
 import tempfile
@@ -19,9 +19,9 @@ KEYS = (
 
 
 def check_env_file(path: Path) -> None:
-    """Remove an env file that an earlier stack left, because a script may wait for the new one.
+    """Remove the env file of an earlier stack, because scripts wait for the new one.
 
-    Raises SettingsError if the file holds anything that we did not write, or its directory does not exist.
+    Raises SettingsError if the file has foreign content, or its directory does not exist.
     """
     if not path.parent.is_dir():
         raise SettingsError(
@@ -38,7 +38,7 @@ def check_env_file(path: Path) -> None:
 
 
 def write_env_file(path: Path, settings: Mapping[str, str]) -> None:
-    """Write all settings at once, readable by us alone; whoever sees the file sees all of it."""
+    """Write all settings atomically, readable for the owner only."""
     text = "".join(f"{name}={settings[name]}\n" for name in KEYS)
     # mkstemp makes it with mode 0600.
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -52,7 +52,7 @@ def write_env_file(path: Path, settings: Mapping[str, str]) -> None:
 
 
 def remove_env_file(path: Path) -> None:
-    """Remove it when the stack goes, unless somebody has put something else there."""
+    """Remove the file when the stack ends, unless its content has changed."""
     if path.is_file() and _is_ours(path):
         path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""What `processor dev` prints once all is ready: lines to copy and paste, and what a kill costs."""
+"""The guide of `processor dev`: commands to copy and paste, and the effect of a kill."""
 
 import shlex
 import sys
@@ -12,7 +12,7 @@ AWSLOCAL_PORT = 4566
 
 
 def guide(stack: Stack, http_port: int, env_file: Path) -> Iterator[str]:
-    """Give the lines, each command as it works from the current directory."""
+    """Yield the lines; each command works from the current directory."""
     body = '{"id": "hello-1", "tenant_id": "acme", "event_type": "order.created", "payload": {}}'
     send = f"{_awslocal(stack.sqs)} sqs send-message --queue-url {stack.queue_url} --message-body"
     processor, psql = program("processor"), shell_path(stack.postgres.psql)
@@ -60,6 +60,6 @@ def _log(stack: Stack) -> str:
 
 
 def _sourced(path: Path) -> str:
-    """Give a path as `.` takes it; without a slash, a shell would search its PATH."""
+    """Format a path for `.`; without a slash, a shell would search its PATH."""
     text = shell_path(path)
     return text if "/" in text else f"./{text}"

@@ -1,4 +1,4 @@
-"""The demo's last chapter: usage is closed, handed over to a sink of our own, and both books are compared.
+"""The demo's hand-over: windows are closed and handed over to a local sink, and both sums are compared.
 
 processor usage close ─▶ dispatch --once ─▶ Receiver ─▶ usage verify ─▶ its sums = those of the tables?
 """
@@ -17,11 +17,11 @@ from processor.devstack.servers.sink import Group, Receiver
 from processor.devstack.stack import Stack
 
 STEP_S = 0.37
-"""Seconds between two invented events; with it is reckoned how long ago the first of them has to happen."""
+"""Seconds between two generated events, from which the time of the first one is computed."""
 
 
 def since(events: int) -> datetime:
-    """Say when the first event happens, so that an hour ends among them and can be closed."""
+    """Return the time of the first event, so that an hour ends among the events and can be closed."""
     now = datetime.now(UTC)
     span = timedelta(seconds=events * STEP_S)
     last = min(now.replace(minute=0, second=0, microsecond=0) + span / 2, now)
@@ -29,12 +29,12 @@ def since(events: int) -> datetime:
 
 
 def show_hand_over(cleanup: contextlib.ExitStack, stack: Stack, report: Printer) -> bool:
-    """Close, hand over, and print both books; False if they differ. Says nothing without a meter for it."""
+    """Close, hand over, and print both sums; False if they differ. No output without a suitable meter."""
     with psycopg.connect(stack.database_url) as connection:
         [(metered,)] = connection.execute(queries("devstack")["handed_over_meters"]).fetchall()
     if not metered:
         return True
-    # The server's threads inherit that they are sent no signal: it must find the main thread.
+    # The server's threads inherit the blocked signals, so that the main thread gets them.
     with uninterrupted():
         receiver = cleanup.enter_context(Receiver())
     report.say("\nPulses are added up as they are stored. Hours that are over are handed over to a sink:")
@@ -56,7 +56,7 @@ def _run(stack: Stack, report: Printer, receiver: Receiver, *words: str) -> None
 
 
 def _handed_over(stack: Stack) -> dict[Group, Decimal]:
-    """Give what the tables say of all windows that are over."""
+    """Return the totals of all ended windows."""
     with psycopg.connect(stack.database_url) as connection:
         rows = connection.execute(queries("devstack")["usage_handed_over"]).fetchall()
     return {(tenant, sku, unit, window): value for tenant, sku, unit, window, value in rows}

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal as one exception at most, so that cleaning up is never cut off."""
+"""Interrupts: Ctrl-C, SIGTERM and SIGHUP raise one exception at most, so that cleanup always completes."""
 
 import signal
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """We were told to stop. Not an Exception, so that no retry or fallback on the way swallows it."""
+    """A stop signal arrived. Not an Exception, so that no retry or fallback swallows it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -17,26 +17,26 @@ class Interrupted(BaseException):
 
 @dataclass
 class Interrupts:
-    """Whether the next signal still raises: the first one, kept in `came`, or `ignore`, ends that."""
+    """The signal state: the first signal (kept in `came`) raises; after it, or after `ignore`, none does."""
 
     raising: bool = True
     came: int | None = None
 
     def ignore(self) -> None:
-        """From here on we only clean up, and no impatient second Ctrl-C may leave a half of that undone."""
+        """Ignore further signals: a second Ctrl-C must not interrupt the cleanup."""
         self.raising = False
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
-        """Raise Interrupted for the first signal; the rest change nothing: we are stopping already."""
+        """Raise Interrupted for the first signal; later signals have no effect."""
         if self.raising:
             self.raising = False
             self.came = number
             raise Interrupted(number)
 
     def obey(self) -> None:
-        """Raise Interrupted again if a signal came: whoever loops for long asks each time round.
+        """Raise Interrupted again if a signal arrived. Long loops call it in each round.
 
-        Python drops what is raised in a finalizer or a weak reference's callback, wherever that runs.
+        Python drops exceptions raised in a finalizer or a weak reference's callback.
         """
         if self.came is not None:
             raise Interrupted(self.came)
@@ -44,10 +44,10 @@ class Interrupts:
 
 @contextmanager
 def interrupts() -> Iterator[Interrupts]:
-    """Raise Interrupted at the first SIGINT, SIGTERM or SIGHUP within; call it from the main thread.
+    """Raise Interrupted at the first SIGINT, SIGTERM or SIGHUP in the block; call it from the main thread.
 
-    SIGINT counts even where a shell made us ignore it, as shells do with `command &`. A SIGHUP that we
-    were made to ignore stays so: that is `nohup`.
+    SIGINT is handled even if a shell had it ignored, as for `command &`. An ignored SIGHUP stays ignored, for
+    `nohup`.
     """
     state = Interrupts()
     numbers = [signal.SIGINT, signal.SIGTERM]

@@ -1,4 +1,4 @@
-"""How far the demo is: looked up in the manifest, the tables and the queue, and shown as it moves."""
+"""The demo's progress, from the manifest, the tables and the queue."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ ACCEPTED = b'"accepted"'
 
 @dataclass(frozen=True)
 class Seen:
-    """One look: messages accepted by the queue, rows by table, and messages still in the queue."""
+    """One observation: messages accepted by the queue, rows by table, and messages in the queue."""
 
     accepted: int
     stored: int
@@ -33,12 +33,12 @@ class Seen:
 
     @property
     def done(self) -> int:
-        """How many deliveries have found their table."""
+        """The number of deliveries with an outcome."""
         return self.stored + self.duplicates + self.rejected
 
 
 class Watch:
-    """Looks at manifest, tables and queue; each look costs a few milliseconds and changes nothing."""
+    """Observes manifest, tables and queue; an observation is read-only and takes a few milliseconds."""
 
     def __init__(self, stack: Stack, manifest: Path) -> None:
         self._stack = stack
@@ -60,7 +60,7 @@ class Watch:
         self._client.close()
 
     def look(self) -> Seen:
-        """Give the state of now. The parts are read one after the other, so they may differ by a moment."""
+        """Return the present state. Its parts are read one after the other, so they may be slightly apart."""
         attributes = self._client.get_queue_attributes(
             QueueUrl=self._stack.queue_url,
             AttributeNames=[
@@ -78,11 +78,11 @@ class Watch:
         return seen
 
     def still_s(self) -> float:
-        """Give the seconds since a look last differed from the one before."""
+        """Return the seconds since the last change between two observations."""
         return time.monotonic() - self._moved_at
 
     def _count_accepted(self) -> int:
-        """Count the manifest's lines of messages that the queue took, reading only what is new."""
+        """Count the manifest's accepted messages, reading only new lines."""
         if self._manifest.exists():
             with self._manifest.open("rb") as manifest:
                 manifest.seek(self._offset)
@@ -94,7 +94,7 @@ class Watch:
 
 
 class DemoProgress:
-    """Two bars on a terminal, a plain line every two seconds elsewhere."""
+    """Two progress bars on a terminal, otherwise a plain line every two seconds."""
 
     def __init__(self, events: int) -> None:
         self._events = events
@@ -128,7 +128,7 @@ class DemoProgress:
             self._live.stop()
 
     def show(self, seen: Seen) -> None:
-        """Show this look; where there is no terminal, only once in two seconds and at the end."""
+        """Show an observation; without a terminal, every two seconds and at the end."""
         # Duplicates are sent on top of the events, so the total is known for certain only at the end.
         total = max(self._events, seen.accepted)
         note = f"{seen.stored:,} stored, {seen.duplicates:,} duplicates, {seen.rejected:,} rejected"

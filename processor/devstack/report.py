@@ -1,4 +1,4 @@
-"""What the demo prints at its end: a table per tenant, the audit's equation, and where to look further."""
+"""The demo's report: a table per tenant, the audit, and the next commands to try."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -18,22 +18,22 @@ from processor.runtime.terminal import print_fitting
 
 
 class Printer:
-    """Prints to the terminal, or plainly to a pipe; never interprets text of others as markup."""
+    """Prints to a terminal, or plain text to a pipe; foreign text is never interpreted as markup."""
 
     def __init__(self) -> None:
         self._console = Console(markup=False, highlight=False)
         self._errors = Console(markup=False, highlight=False, stderr=True)
 
     def say(self, text: str) -> None:
-        """Print one line of the story."""
+        """Print one line."""
         self._console.print(text, soft_wrap=True)
 
     def fail(self, text: str) -> None:
-        """Print why it ended early, to stderr."""
+        """Print the error to stderr."""
         self._errors.print(Text(f"Error: {text}", style="red"), soft_wrap=True)
 
     def outcomes(self, database_url: str) -> None:
-        """Print what became of each tenant's deliveries: a column per tenant, a line per outcome."""
+        """Print the outcomes of deliveries: a column per tenant, a line per outcome."""
         with psycopg.connect(database_url) as connection:
             rows = connection.execute(queries("devstack")["outcomes_by_tenant"]).fetchall()
         counts = {(tenant, outcome): deliveries for tenant, outcome, deliveries in rows}
@@ -65,7 +65,7 @@ class Printer:
             self.say("`nobody`: the message names no tenant that we know, or can't be read at all.")
 
     def usage(self, database_url: str) -> None:
-        """Print what the first tenant's pulses came to, by product and state, and how much more there is."""
+        """Print the first tenant's totals of pulses, by product and state, and the number of other totals."""
         with psycopg.connect(database_url) as connection:
             rows = connection.execute(queries("devstack")["usage_by_state"]).fetchall()
         first = [row for row in rows if row[0] == rows[0][0]]
@@ -88,7 +88,7 @@ class Printer:
         print_fitting(table)
 
     def hand_over(self, ours: Mapping[Group, Decimal], books: SinkJournal) -> bool:
-        """Print whether the sink's books are ours; False if they are not."""
+        """Print whether the sink's sums equal ours; False if they differ."""
         theirs = books.sums()
         wrong = [group for group in ours.keys() | theirs.keys() if ours.get(group) != theirs.get(group)]
         lost = sum(1 for group in wrong if group not in theirs)
@@ -102,14 +102,14 @@ class Printer:
         return True
 
     def audit(self, said: str, exit_code: int) -> None:
-        """Print the audit's own words, and what its exit code means."""
+        """Print the audit's output, and the meaning of its exit code."""
         self.say("\n$ processor audit --manifest manifest.jsonl")
         self.say(said.rstrip())
         if exit_code != 0:
             self.fail(f"the audit ended with exit code {exit_code}: the books do not balance")
 
     def look_further(self, psql: Path, fake: str) -> None:
-        """Print how to get the same events into a stack that stays up, because this one is being removed."""
+        """Print how to send the same events to a permanent stack, because this one is removed."""
         processor, producers = program("processor"), program("producers")
         count = "SELECT tenant_id, event_type, count(*) FROM message GROUP BY 1, 2 ORDER BY 1, 2"
         self.say(

@@ -1,4 +1,4 @@
-"""The sample tenants, event schemas and meters of demo and dev, put into the registry once and never twice.
+"""The sample tenants, schemas and meters of demo and dev; seeding is idempotent.
 
 samples/<event_type>.schema.json             for every tenant
 samples/<tenant>/<event_type>.schema.json    one tenant's own, which replaces the shared one for it
@@ -24,12 +24,12 @@ TENANTS = {
     "hooli": "Hooli",
 }
 COUNTED = ("created", "updated", "deleted")
-"""Event types whose messages are counted by user, and whose ids are unique for a user alone."""
+"""Event types whose messages are counted by user, and whose ids are unique per user."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleMeter:
-    """A shared meter: it adds what `value_pointer` leads to, or counts; by the hour, or for ever."""
+    """A shared meter: it adds the values at `value_pointer`, or counts; hourly, or without windows."""
 
     meter: str
     event_type: str
@@ -48,20 +48,20 @@ METERS = (
 
 
 def samples() -> list[str]:
-    """Name the sample schemas that are for every tenant."""
+    """List the shared sample schemas."""
     return sorted(path.name.removesuffix(SUFFIX) for path in SAMPLES.glob(f"*{SUFFIX}"))
 
 
 def sample(name: str) -> Any:  # noqa: ANN401 - a JSON schema
-    """Give the definition of one of them."""
+    """Return the definition of a sample schema."""
     return schema_value((SAMPLES / f"{name}{SUFFIX}").read_text(encoding="utf-8"))
 
 
 def seed(database_url: str) -> None:
-    """Make the sample tenants and meters; publish each sample schema whose newest version differs.
+    """Create the sample tenants and meters; publish each sample schema whose newest version differs.
 
-    One transaction: all of it is there, or nothing. What else is in the registry stays as it is, and so does
-    an event type or a meter that has the name of one of ours.
+    Everything happens in one transaction. Other entries of the registry stay unchanged, and so do event types
+    and meters with the same names.
     """
     sql = queries("devstack")
     with psycopg.connect(database_url) as connection:

@@ -1,4 +1,4 @@
-"""What demo and dev share: both servers, the database and queue in them, and our own commands as children.
+"""The stack of demo and dev: both servers, their database and queues, and our commands as child processes.
 
 Stack ─┬─ EmbeddedPostgres   database `events`
        ├─ EmbeddedSqs        queues `events` and `events-dlq`
@@ -25,18 +25,18 @@ from processor.devstack.servers.sqs import CREDENTIAL, REGION, EmbeddedSqs
 
 DATABASE = "events"
 QUEUE = "events"
-# Enough of each kind that a table of 5,000 events shows them all.
+# Enough of each kind to show in a table of 5,000 events.
 BAD_SHARES = ("--invalid", "0.04", "--duplicates", "0.05")
 READY_S = 30.0
 POLL_S = 0.05
-# Variables that say where our dependencies are; what the shell holds of these must not reach our children.
+# Variables with addresses of dependencies; child processes must not inherit them from the shell.
 ADDRESSES = ("DATABASE_URL", "SQS_QUEUE_URL", "HTTP_HOST", "HTTP_PORT", "AWS_", "LOCALSTACK_", "PG", "BOTO")
 
 
 class Stack:
     """Both servers below one directory, and the environment that points our commands to them.
 
-    Unless `only_there`, the ports are wishes: where one is taken, the server listens on any other.
+    Without `only_there`, a server whose port is in use listens on another one.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Stack:
         self.queue_url = ""
 
     def start(self) -> None:
-        """Start the servers, make database and queue, bring the tables up to date, and seed the registry.
+        """Start the servers, create database and queue, migrate the tables, and seed the registry.
 
         Raises DevstackError; call `stop` in any case.
         """
@@ -84,7 +84,7 @@ class Stack:
         return self.postgres.url(DATABASE)
 
     def settings(self) -> dict[str, str]:
-        """Give the settings that lead our commands, and any AWS tool, to this stack."""
+        """Return the settings that point our commands, and any AWS tool, to this stack."""
         return {
             "DATABASE_URL": self.database_url,
             "SQS_QUEUE_URL": self.queue_url,
@@ -95,7 +95,7 @@ class Stack:
         }
 
     def spawn(self, name: str, command: Sequence[str], **settings: str) -> Child:
-        """Start one of our commands; its output goes to a new `<name>.log`. Hold interrupts back meanwhile.
+        """Start one of our commands; its output goes to a new `<name>.log`. Interrupts are blocked meanwhile.
 
         It runs in the stack's directory, so that no `.env` of the project reaches it.
         """
@@ -103,7 +103,7 @@ class Stack:
         start_log(log)
         environment = {n: v for n, v in os.environ.items() if not n.startswith(ADDRESSES)}
         for variable in ("NO_PROXY", "no_proxy"):
-            # A company's proxy can't reach the loopback of this machine.
+            # A proxy can't reach the loopback of this machine.
             environment[variable] = ",".join(filter(None, [environment.get(variable), "127.0.0.1"]))
         return spawn(
             name,
@@ -114,7 +114,7 @@ class Stack:
         )
 
     def run_to_end(self, name: str, command: Sequence[str], **settings: str) -> tuple[int, str]:
-        """Run one of our commands to its end; give its exit code and all that it said."""
+        """Run one of our commands to its end; return its exit code and output."""
         with uninterrupted():
             child = self.spawn(name, command, **settings)
         try:
@@ -160,7 +160,7 @@ def wait_until_ready(processor: Child, http_port: int) -> None:
 
 
 def program(name: str) -> str:
-    """Give the words that start an installed program from the current directory, ready for a shell."""
+    """Return the shell command that starts an installed program from the current directory."""
     path = Path(sys.executable).parent / name
     if shutil.which(name) == str(path) or not path.exists():
         return name
@@ -168,13 +168,13 @@ def program(name: str) -> str:
 
 
 def shell_path(path: Path) -> str:
-    """Give a path as a shell takes it, short if it lies below the current directory."""
+    """Quote a path for a shell, relative if it is below the current directory."""
     here = Path.cwd()
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def _python_path() -> str:
-    """Make sure that children import the code that we run, from wherever the shell has started us."""
+    """Build PYTHONPATH so that child processes import the same code, whatever the current directory."""
     root = Path(__file__).resolve().parents[2]
     ours = [] if root.name == "site-packages" else [str(root)]
     return os.pathsep.join([*ours, *filter(None, [os.environ.get("PYTHONPATH")])])

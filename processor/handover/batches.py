@@ -1,13 +1,13 @@
-"""Batches: lines that go out in one request, written down before they are sent and marked afterwards.
+"""Batches: the lines of one request, stored before they are sent and marked afterwards.
 
     lines in no batch ─make─▶ usage_batch ─find══COMMIT══▶ claim (row locked) ─▶ sent
     sent ─┬▶ accepted ─▶ lines marked
           ├▶ in part ──▶ the rest: a new batch
           └▶ refused ──▶ later, whole or in halves
 
-The lock is held while the request is under way, so no two dispatchers send a line at once; whoever dies
-leaves a batch that the next one sends again, the same lines under the same key. The COMMIT in between waits
-for the synchronous standby, whoever wrote the batch down: what the sink has is known after a failover, too.
+The row lock is held during the request, so two dispatchers never send the same line at once. If a dispatcher
+dies, the next one retries the batch: the same lines under the same key. The COMMIT before the request waits
+for the synchronous standby, so the lines that the sink may have are known after a failover, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ Connection: TypeAlias = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch that is locked until the transaction ends, with the lines of it that still wait."""
+    """A batch that is locked until the transaction ends, with its lines that are not yet handed over."""
 
     batch_id: int
     key: str
@@ -36,7 +36,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How much is still to be handed over; `refused` lines were, by the sink, one by one or alone."""
+    """The lines that still wait; the sink refused `refused` of them, individually or in a batch of one."""
 
     lines: int
     refused: int
@@ -44,11 +44,11 @@ class Waiting:
 
 
 def make_batch(connection: Connection, lines_max: int) -> int:
-    """Put the oldest lines that are in no batch into one, and commit; gives how many, 0 if none wait."""
+    """Put the oldest unbatched lines into one batch and commit; returns their number, 0 if none wait."""
     sql = queries("dispatch")
     with connection.transaction():
         require_place(connection)
-        # A moment each: two would skip each other's lines.
+        # One dispatcher at a time, for a moment each: two would skip each other's lines.
         connection.execute(sql["wait_for_turn"])
         chosen = connection.execute(sql["choose_lines"], {"limit": lines_max}).fetchall()
         if chosen:
@@ -59,25 +59,25 @@ def make_batch(connection: Connection, lines_max: int) -> int:
 
 
 def find(connection: Connection, *, any_time: bool = False, but: Sequence[int] = ()) -> int | None:
-    """Name the batch that has waited longest, of those whose time has come and that nobody sends; None: none.
+    """Return the id of the oldest batch that is due and that no dispatcher is sending; None: no such batch.
 
-    It is durable then, on the synchronous standby too. `any_time` takes those too that are to wait for
-    another attempt; `but` names batches to leave alone.
+    The batch is durable on return, on the synchronous standby too. `any_time` includes batches in backoff;
+    `but` lists batches to skip.
     """
     found = _find(connection, "find_batch", {"any_time": any_time, "but": list(but)})
     return found[0] if found else None
 
 
 def find_all(connection: Connection) -> list[int]:
-    """Name every batch that waits and that nobody sends at this moment; they are durable then."""
+    """Return the ids of all waiting batches that no dispatcher is sending; they are durable on return."""
     return _find(connection, "find_batches", {})
 
 
 def claim(connection: Connection, batch_ids: Sequence[int]) -> list[Batch]:
-    """Lock those of the batches that still wait and that nobody sends, for this transaction.
+    """Lock, for this transaction, the given batches that still wait and that no other dispatcher holds.
 
-    One that has lost lines since it was written down makes way for another with the rest: its key stands for
-    what it was.
+    A batch that has lost lines since it was stored is replaced by a new batch with the remaining lines:
+    its idempotency key stands for the original content.
     """
     require_place(connection)
     rows = connection.execute(queries("dispatch")["claim_batch"], {"batch_ids": list(batch_ids)}).fetchall()
@@ -97,12 +97,12 @@ def accept(connection: Connection, batch: Batch) -> None:
 
 
 def accept_in_part(connection: Connection, batch: Batch, troubles: Mapping[str, str], wait_s: float) -> None:
-    """Mark the lines that were taken; the others, by key with their trouble, go out again after `wait_s`."""
+    """Mark the accepted lines; the refused ones (`troubles`: key to reason) are retried after `wait_s`."""
     taken = [line for line in batch.lines if line.key not in troubles]
     refused = [line for line in batch.lines if line.key in troubles]
     _note(connection, refused, [troubles[line.key] for line in refused])
     if not taken:
-        # The same lines make the same batch.
+        # The same lines would make the same batch.
         postpone(connection, batch, "every line refused", wait_s)
         return
     connection.execute(queries("dispatch")["mark_lines"], columns([line.id for line in taken]))
@@ -111,7 +111,7 @@ def accept_in_part(connection: Connection, batch: Batch, troubles: Mapping[str, 
 
 
 def split(connection: Connection, batch: Batch, trouble: str, wait_s: float) -> None:
-    """Make two batches of one that was refused whole, so that a line that spoils it ends up alone."""
+    """Split a batch that was refused whole in two, so that repeated splits isolate the bad line."""
     middle = len(batch.lines) // 2
     for half in (batch.lines[:middle], batch.lines[middle:]):
         _put_aside(connection, batch, half, trouble, wait_s)
@@ -119,19 +119,19 @@ def split(connection: Connection, batch: Batch, trouble: str, wait_s: float) -> 
 
 
 def postpone(connection: Connection, batch: Batch, trouble: str, wait_s: float) -> None:
-    """Have the batch sent again as it is, `wait_s` seconds from now at the earliest."""
+    """Schedule a retry of the unchanged batch, `wait_s` seconds from now at the earliest."""
     asked = {"batch_id": batch.batch_id, "trouble": trouble, "wait_s": wait_s}
     connection.execute(queries("dispatch")["postpone_batch"], asked)
 
 
 def refuse_alone(connection: Connection, batch: Batch, trouble: str, wait_s: float) -> None:
-    """Note on a line that was refused by itself why it still waits, and have it sent again after `wait_s`."""
+    """Store the reason on a line that was refused alone, and schedule its retry after `wait_s`."""
     _note(connection, batch.lines, [trouble] * len(batch.lines))
     postpone(connection, batch, trouble, wait_s)
 
 
 def count_waiting(connection: Connection) -> Waiting:
-    """Count what is still to be handed over."""
+    """Count the lines that are still to be handed over."""
     [row] = connection.execute(queries("dispatch")["waiting"]).fetchall()
     return Waiting(*row)
 
@@ -140,7 +140,7 @@ def _find(connection: Connection, name: str, asked: Mapping[str, Any]) -> list[i
     with connection.transaction():
         rows = connection.execute(queries("dispatch")[name], asked).fetchall()
         if rows:
-            # The session that wrote it down may have been ended while its COMMIT waited for the standby.
+            # The session that stored it may have died while its COMMIT waited for the standby.
             connection.execute(queries("save")["make_commit_wait"])
     return [batch_id for (batch_id,) in rows]
 
@@ -197,7 +197,7 @@ def _note(connection: Connection, lines: Sequence[UsageLine], troubles: Sequence
 
 
 def columns(lines: Sequence[LineId]) -> dict[str, list[Any]]:
-    """Give what names lines, as the columns by which statements find them."""
+    """Return the ids of lines as parallel columns, as the SQL statements expect them."""
     return {
         name: [getattr(line, name) for line in lines]
         for name in ("tenant_id", "meter_id", "window_start", "group_key", "revision")

@@ -1,10 +1,10 @@
-"""The dispatcher: round by round it closes what is due, makes batches, and sends what waits.
+"""The dispatcher: each round closes due windows, makes batches, and sends the batches that are due.
 
-    round: close ─▶ make batches ─▶ send, one by one, until none is due or the sink is in trouble ─▶ pause
+    round: close ─▶ make batches ─▶ send, one by one, until none is due or the sink fails ─▶ pause
 
-Closing does not wait for the sink: while it is away rounds go on, further and further apart, and the first
-batch that is taken ends the outage. What it refuses for its content waits by itself, longer each time, and
-holds up nothing else.
+Closing does not wait for the sink. During an outage of the sink the rounds go on with backoff, and the first
+accepted batch ends the outage. A batch that is refused for its content has a backoff of its own, and delays
+no other batch.
 """
 
 import random
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Transact = Callable[[Callable[[Connection], Any]], Any]
-"""Runs a piece of work on a connection in autocommit mode, and waits outages of the database out."""
+"""Runs a function on a connection in autocommit mode, and retries it until the database is back."""
 
 _PROBE_EVERY_S = 2.0
 _REFUSED_WAIT_S_MIN = 1.0
@@ -37,11 +37,11 @@ _OUTAGE_WAIT_S_MIN = 0.1
 _ATTEMPTS_OF_ONCE = 3
 
 _REFUSALS_IN_A_ROW_MAX = 16
-"""A line that spoils a batch of thousands is found in fewer; who refuses so often refuses everything."""
+"""Fewer splits isolate a bad line among thousands; after so many refusals the sink refuses everything."""
 
 _SERVER_ERROR = 500
 _ERRORS_BEFORE_SPLIT = 3
-"""A line at which the sink breaks down gets a 500; so does any while the sink is broken: wait and see."""
+"""A 500 may come from one bad line or from a broken sink. Only after so many is the batch split."""
 
 
 _OUTCOMES = {
@@ -54,7 +54,7 @@ _OUTCOMES = {
 
 @dataclass(frozen=True, slots=True)
 class DispatchLimits:
-    """How much at once, how digits are written, and how long the pauses may become."""
+    """The batch size, the JSON type of amounts, and the upper bounds of the backoffs in seconds."""
 
     lines_max: int
     amounts: Amounts
@@ -64,7 +64,7 @@ class DispatchLimits:
 
 @dataclass(slots=True)
 class DispatchCounts:
-    """What a dispatcher has done; `trouble` is what the sink was in at last, '' if it worked."""
+    """Counts of a dispatcher since its start; `trouble` is the sink's last error, '' after a success."""
 
     totals_closed: int = 0
     lines_written: int = 0
@@ -76,9 +76,9 @@ class DispatchCounts:
 
 @dataclass(slots=True)
 class Dispatcher:
-    """Hands lines over to one sink. Several of them, in one process or many, share the work.
+    """Hands lines over to one sink. Several dispatchers, in one process or many, share the work.
 
-    `probe` asks the database whether it works, and tells whoever wants to know.
+    `probe` checks the database while the dispatcher pauses, so that /readyz and metrics show an outage.
     """
 
     transact: Transact
@@ -92,11 +92,11 @@ class Dispatcher:
 
     @property
     def trouble(self) -> str:
-        """What the sink was in at the last try, in words; empty if it worked."""
+        """The sink's error at the last attempt; empty after a success."""
         return f"sink: {self.tally.trouble}" if self.tally.trouble else ""
 
     def run(self, every_s: float) -> None:
-        """Go on until told to stop; a request under way is finished first."""
+        """Run rounds until `stop` is set; a request in progress is finished first."""
         while not self.stop.is_set():
             self.prepare()
             failed = self._send_due()
@@ -104,7 +104,7 @@ class Dispatcher:
             self._rest(every_s if failed is None else self._pause_s(failed))
 
     def _rest(self, wait_s: float) -> None:
-        """Wait, and ask meanwhile whether the database works, so that it shows where it does not."""
+        """Wait, and probe the database meanwhile, so that an outage shows without work to do."""
         until = time.monotonic() + wait_s
         while (left_s := until - time.monotonic()) > 0:
             if self.stop.wait(min(left_s, _PROBE_EVERY_S)):
@@ -112,7 +112,7 @@ class Dispatcher:
             self.probe()
 
     def run_once(self) -> Waiting:
-        """Close and send all that waits, each batch a bounded number of times; gives what is left."""
+        """Close due windows and send all batches, each with bounded retries; returns the lines left."""
         self.prepare()
         refused: list[int] = []
         while not self.stop.is_set():
@@ -125,16 +125,16 @@ class Dispatcher:
                     break
                 self.stop.wait(self._pause_s(answer))
             elif not isinstance(answer, AllAccepted):
-                # What became of it in the meantime, halves or a rest, has a number of its own.
+                # Its halves or its remaining lines are new batches with ids of their own.
                 refused.append(batch_id)
         return self.count_waiting()
 
     def export(self, write: Callable[[Connection], int]) -> None:
-        """Let `write` hand over all that waits in one transaction; it gives how many lines that are."""
+        """Let `write` hand over all waiting lines in one transaction; `write` returns their number."""
         self.tally.lines_accepted = self.transact(write)
 
     def prepare(self) -> None:
-        """Close what is due, and put every line that is to be handed over into a batch."""
+        """Close due windows, and put every waiting line into a batch."""
         self.transact(require_place)
         self.close_round()
         lines_max = self.limits.lines_max
@@ -145,8 +145,8 @@ class Dispatcher:
 
     def close_round(self) -> None:
         """Close each total that is due now, once."""
-        # No more than is due now: late events that keep coming are the next round's, in one revision each,
-        # and keep nothing from being sent.
+        # Only the slots that are due now. Late events that keep coming wait for the next round, in one
+        # revision each, and do not delay sending.
         due = self.transact(count_due)
         while due > 0 and not self.stop.is_set():
             closed = self.transact(close_due)
@@ -158,7 +158,7 @@ class Dispatcher:
             metrics.usage_lines_written.inc(closed.lines)
 
     def count_waiting(self) -> Waiting:
-        """Count what is still to be handed over, and tell the metrics."""
+        """Count the lines that are still to be handed over, and set the metrics."""
         waiting: Waiting = self.transact(batches.count_waiting)
         metrics.usage_lines_waiting.labels(state="refused").set(waiting.refused)
         metrics.usage_lines_waiting.labels(state="waiting").set(waiting.lines - waiting.refused)
@@ -175,12 +175,12 @@ class Dispatcher:
         return None
 
     def _send_one(self, *, any_time: bool = False, but: Sequence[int] = ()) -> tuple[int | None, Answer]:
-        """Send one batch while its row is locked, and commit what came of it; no id: none was to be sent."""
+        """Send one batch under its row lock and commit the outcome; the id is None if no batch was due."""
 
         def work(connection: Connection) -> tuple[Batch | None, Answer]:
             while (batch_id := batches.find(connection, any_time=any_time, but=but)) is not None:
                 with connection.transaction():
-                    # None of it, where another dispatcher was faster.
+                    # Empty if another dispatcher was faster.
                     for batch in batches.claim(connection, [batch_id]):
                         answer = self._ask(batch)
                         self._settle(connection, batch, answer)
@@ -190,13 +190,13 @@ class Dispatcher:
         batch, answer = self.transact(work)
         if batch is None:
             return None, answer
-        # After the commit: before it, nothing has happened yet.
+        # After the commit: a rollback would make the counts wrong.
         self._learn(batch, answer)
         return batch.batch_id, answer
 
     def _ask(self, batch: Batch) -> Answer:
         if not batch.lines:
-            # Somebody has marked them by hand.
+            # An operator has marked them manually.
             return AllAccepted()
         body = array_of(batch.lines, self.limits.amounts)
         return self.sink.send(body, key=batch.key, line_keys=[line.key for line in batch.lines])
@@ -215,7 +215,7 @@ class Dispatcher:
             ):
                 self._refuse(connection, batch, trouble, wait_s, may_split=True)
             case SinkUnavailable(trouble):
-                # At the end of the queue, but without a pause of its own: the next try is for any batch.
+                # It goes to the end of the line without a backoff of its own: the sink's applies to all.
                 batches.postpone(connection, batch, trouble, 0)
 
     def _refuse(
@@ -229,7 +229,7 @@ class Dispatcher:
             batches.postpone(connection, batch, trouble, wait_s)
 
     def _learn(self, batch: Batch, answer: Answer) -> None:
-        """Take note of an answer: for the metrics, the log, and how to go on."""
+        """Record an answer in the metrics, in the log, and in the state of the backoff."""
         self.tally.requests += 1
         metrics.usage_batches.labels(outcome=_OUTCOMES[type(answer)]).inc()
         of = {"lines": len(batch.lines), "batch": batch.batch_id}
@@ -259,7 +259,7 @@ class Dispatcher:
             metrics.usage_lines_handed_over.inc(lines)
 
     def _pause_s(self, answer: SinkUnavailable) -> float:
-        """Longer with each failure in a row, with jitter, or as long as the sink asks for."""
+        """Exponential backoff with jitter, in seconds, or the sink's Retry-After if that is longer."""
         longest = min(_OUTAGE_WAIT_S_MIN * 2 ** min(self._failures, 30), self.limits.outage_wait_s_max)
         return max(random.uniform(longest / 2, longest), answer.retry_after_s or 0)  # noqa: S311 - jitter
 

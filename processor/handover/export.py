@@ -1,7 +1,7 @@
-"""Lines to a file instead of to a sink: one JSON object a line, marked as handed over once they are safe.
+"""Export: lines go to a file instead of a sink, one JSON object per line, and are marked once durable.
 
-The file appears whole or not at all, and an old one is never written over. Whoever dies between the two finds
-the lines again, under the same keys, in the next file.
+The file appears whole or not at all, and an existing file is never overwritten. After a crash between the
+file and the marks, the next file has the same lines again, under the same keys.
 """
 
 import os
@@ -21,10 +21,10 @@ from processor.runtime.escaping import json_bytes_escaped
 
 
 def export(connection: psycopg.Connection[Any], to: Path | None, amounts: Amounts) -> int:
-    """Write all lines that wait to a new file, or to standard output (None), then mark them; gives how many.
+    """Write all waiting lines to a new file, or to standard output (None), then mark and count them.
 
-    Where none wait, no file is made. Raises SettingsError if the file is there already or can't be written;
-    nothing is marked then.
+    Without waiting lines no file is made. Raises SettingsError if the file exists or can't be written;
+    no line is marked then.
     """
     found = batches.find_all(connection)
     with connection.transaction():
@@ -32,14 +32,14 @@ def export(connection: psycopg.Connection[Any], to: Path | None, amounts: Amount
         lines = [line.json(amounts) for batch in claimed for line in batch.lines]
         if lines:
             _write(to, (line + b"\n" for line in lines))
-        # Only now, when they are on the disk.
+        # Only now: the lines are on disk.
         for batch in claimed:
             batches.accept(connection, batch)
     return len(lines)
 
 
 def require_new(path: Path) -> None:
-    """Raise SettingsError if the file is there already, or its directory is not."""
+    """Raise SettingsError if the file exists already, or its directory does not."""
     if os.path.lexists(path):
         raise SettingsError(
             f"{path} is there already; expected a new file, since what was handed over is kept"
@@ -63,11 +63,11 @@ def _write(to: Path | None, lines: Iterator[bytes]) -> None:
 
 def _to_standard_output(lines: Iterator[bytes]) -> None:
     for line in lines:
-        # Its value is what a sink gets; its bytes are none that a terminal obeys.
+        # The JSON value is the sink's; control characters are escaped, so that a terminal obeys none.
         sys.stdout.buffer.write(json_bytes_escaped(line))
     sys.stdout.buffer.flush()
     with suppress(OSError, ValueError):
-        # A pipe has no disk to be safe on.
+        # A pipe can't be synced to disk.
         os.fsync(sys.stdout.fileno())
 
 
@@ -79,7 +79,7 @@ def _to_new_file(path: Path, lines: Iterator[bytes]) -> None:
             file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
-        # Unlike a rename, this fails where somebody has made the file meanwhile.
+        # Unlike a rename, a link fails if another process has made the file meanwhile.
         os.link(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)

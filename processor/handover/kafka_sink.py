@@ -1,9 +1,9 @@
-"""A topic of Kafka as the sink: each line is a record of its own.
+"""The Kafka sink: each line is one record of a topic.
 
     {"tenant_id": "acme", ..., "key": K}  ─▶  key acme, value the line, header Idempotency-Key of its batch
 
-The lines of a tenant are in one partition, so that a line which comes again after an outage, under the same
-`key`, meets the first one there.
+The lines of a tenant are in one partition, so a line that is retried after an outage is in the same partition
+as its first copy, and a consumer can deduplicate by `key`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +18,13 @@ from processor.wire.strict_json import elements
 
 _DEPTH_MAX = 16
 _OF_THE_LINE = frozenset({"MSG_SIZE_TOO_LARGE", "INVALID_RECORD", "INVALID_MSG"})
-"""What the brokers say of one record; its neighbours may be taken."""
+"""Errors of a single record; the other records of the batch may be accepted."""
 
 _FLUSH_MARGIN_S = 1.0
 
 
 class KafkaSink:
-    """Writes to a topic by a producer of its own each time; all in-sync replicas have `timeout_s`."""
+    """Writes to a topic, a new producer per batch; all in-sync replicas must confirm within `timeout_s`."""
 
     def __init__(self, address: SourceAddress, *, timeout_s: float) -> None:
         self._topic = address.queue
@@ -36,7 +36,7 @@ class KafkaSink:
         }
 
     def send(self, body: bytes, *, key: str, line_keys: Sequence[str]) -> Answer:
-        """Send it once; see Sink."""
+        """Send the batch once; see Sink."""
         said: dict[str, str | None] = {}
 
         def noted(line_key: str) -> Callable[[KafkaError | None, Message], None]:
@@ -59,11 +59,11 @@ class KafkaSink:
 
 
 def _meaning(said: Mapping[str, str | None], line_keys: Sequence[str]) -> Answer:
-    """Say what became of the lines by what was `said` of each: None, or the name of an error."""
+    """Translate the delivery reports (`said`: line key to None or an error's name) into an answer."""
     errors = {line_key: said.get(line_key, "_MSG_TIMED_OUT") for line_key in line_keys}
     troubles = {line_key: error for line_key, error in errors.items() if error is not None}
     for error in troubles.values():
         if error not in _OF_THE_LINE:
-            # Names that begin so are librdkafka's own: no broker has answered.
+            # Names with a leading underscore are librdkafka's own: no broker has answered.
             return SinkUnavailable(error, reached=not error.startswith("_"))
     return PartlyAccepted(troubles) if troubles else AllAccepted()

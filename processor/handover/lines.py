@@ -1,7 +1,7 @@
-"""A line as the sink gets it: one JSON object, the same bytes each time, its number digit for digit.
+"""Lines: each is one JSON object for the sink, with the same bytes and the same digits at every attempt.
 
-Pulses have names of their own: a meter that adds up /used_amount by product_sku and use_unity makes lines
-{tenant_id, product_sku, use_unity, used_amount, ...}; every other one {tenant_id, meter, group, value, ...}.
+A meter that adds up /used_amount by product_sku and use_unity (a pulse) makes lines
+{tenant_id, product_sku, use_unity, used_amount, ...}; others make {tenant_id, meter, group, value, ...}.
 """
 
 import json
@@ -21,7 +21,7 @@ _PULSE_POINTER = "/used_amount"
 
 @dataclass(frozen=True, slots=True)
 class LineId:
-    """What names a line in the table."""
+    """The primary key of a line."""
 
     tenant_id: str
     meter_id: int
@@ -30,7 +30,7 @@ class LineId:
     revision: int
 
     def key(self, meter: str) -> str:
-        """Give the key of a line for which none is noted, as older releases made it."""
+        """Compute the key of a line without a stored one, as older releases did."""
         moment = self.window_start.astimezone(UTC).isoformat()
         parts = [self.tenant_id, meter, moment, self.group_key, self.revision]
         return sha256(json.dumps(parts).encode()).hexdigest()
@@ -38,7 +38,7 @@ class LineId:
 
 @dataclass(frozen=True, slots=True)
 class UsageLine:
-    """A line of a batch; `value` in PostgreSQL's digits, window times as they are written out."""
+    """A line of a batch; `value` has PostgreSQL's digits, window times are RFC 3339 texts."""
 
     id: LineId
     meter: str
@@ -52,11 +52,11 @@ class UsageLine:
 
     @property
     def key(self) -> str:
-        """The key by which the sink knows it: the same for ever, and no other line's."""
+        """The line's idempotency key: unique, and it never changes."""
         return self.line_key or self.id.key(self.meter)
 
     def json(self, amounts: Amounts) -> bytes:
-        """Write it as one JSON object, on one line."""
+        """Encode the line as one JSON object without line breaks."""
         value = self.value if amounts == "string" else orjson.Fragment(self.value)
         return orjson.dumps(
             {
@@ -86,10 +86,10 @@ class UsageLine:
 
 
 def array_of(lines: Iterable[UsageLine], amounts: Amounts) -> bytes:
-    """Write lines as the body of a request: one JSON array."""
+    """Encode lines as the body of a request: one JSON array."""
     return b"[" + b",".join(line.json(amounts) for line in lines) + b"]"
 
 
 def batch_key(line_keys: Iterable[str]) -> str:
-    """Give the idempotency key of a batch, which its lines' keys decide, whatever their order."""
+    """Compute a batch's idempotency key from its lines' keys, independent of their order."""
     return sha256("".join(sorted(line_keys)).encode()).hexdigest()

@@ -1,10 +1,10 @@
 """The place from which lines are handed over: a server, its timeline, a database and a table.
 
-    same place ─▶ go on          none noted ─▶ note this one          another place ─▶ StoreUnavailable
+    same place ─▶ go on          none stored ─▶ store this one          another place ─▶ StoreUnavailable
 
-A database that was restored, copied or failed over may lack what its predecessor handed over. It can't know,
-so it waits until a person has compared it with the sink, or says that nothing was lost (processor usage
-reconcile).
+A database that was restored, copied or failed over may lack lines that its predecessor handed over. The
+hand-over stops until an operator compares the database with the sink, or states that nothing was lost
+(processor usage reconcile).
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from processor.errors import StoreUnavailable
 
 
 def require_place(connection: psycopg.Connection[Any]) -> None:
-    """Raise StoreUnavailable where lines were last handed over from another place; note the first one."""
+    """Raise StoreUnavailable if lines were last handed over from another place; store the first place."""
     [(noted, here)] = connection.execute(queries("dispatch")["places"]).fetchall()
     if here is None:
         raise StoreUnavailable("the database is a standby, from which nothing is handed over")

@@ -1,13 +1,13 @@
-"""Reconciling with the sink, after a restore: what only the sink knows becomes ours, under its keys.
+"""Reconciliation after a restore: lines that only the sink has are imported, under the sink's keys.
 
     FILE (the sink's lines) ─▶ compare by key ─┬▶ known                       nothing to do
-                                               ├▶ maybe of a namesake ───────▶ a person decides
-                                               ├▶ waits here, or differs ───▶ marked, with what the sink has
-                                               ├▶ missing here ─────────────▶ brought in, as handed over
-                                               └▶ missing there ────────────▶ said, or sent again
+                                               ├▶ maybe of a namesake ──────▶ the operator decides
+                                               ├▶ waits here, or differs ───▶ marked, with the sink's amount
+                                               ├▶ missing here ─────────────▶ imported, as handed over
+                                               └▶ missing there ────────────▶ reported, or sent again
 
-Windows that changed close once more, and so the difference to what their messages say is handed over: the
-sum of all lines is the total again. All of it is one transaction, or nothing.
+Changed windows close once more, so the difference to their messages is handed over, and the sum of all lines
+equals the total again. Everything happens in one transaction.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,16 +37,16 @@ FINDINGS = {
     "of_nobody": "of a tenant or a meter that is not here",
     "key_of_another": "whose key stands for another line here",
 }
-"""What a line can be found to be, in words."""
+"""The findings about a line, as people read them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What to do about lines that stand in the way.
+    """The operator's decisions about lines that block the reconciliation.
 
-    `send_again` sends lines again that the sink lacks; `partial` says that it may have more than the file
-    names; `leave_unknown` leaves lines of tenants and meters out that are not here; `leave_earlier` leaves
-    lines out that are of an erased namesake, `bring_in_earlier` says that they are of the same one.
+    `send_again` sends lines again that the sink lacks. `partial` states that the sink may have more lines
+    than the file. `leave_unknown` skips lines of unknown tenants and meters. `leave_earlier` skips lines of
+    an erased namesake; `bring_in_earlier` states that they belong to the present tenant or meter.
     """
 
     send_again: bool = False
@@ -59,11 +59,11 @@ class Choice:
 
 @dataclass(slots=True)
 class Reconciled:
-    """How many lines were found to be what, and the first of those that are not known to both.
+    """The number of lines by finding, and the first lines that are not known to both sides.
 
-    `differences` are what the next dispatch sends then, unless more is stored before: the first of them,
-    negative ones before others, with how many there are. With anything in `open_findings`, which need a
-    decision, nothing was changed; else `place` is from where lines are handed over now.
+    `differences` are the first lines of the next dispatch, negative amounts first, unless messages are stored
+    before it; the counts are of all of them. With `open_findings`, which need a decision, nothing was
+    changed; otherwise `place` is the present place of the hand-over.
     """
 
     counts: dict[str, int]
@@ -76,16 +76,16 @@ class Reconciled:
 
 
 def nothing_lost(connection: Connection) -> str:
-    """Let lines be handed over from this place, since it lacks nothing that was; gives the place."""
+    """Allow hand-over from this place, since no handed-over line is missing here; returns the place."""
     connection.execute(queries("usage")["prepare_rebuild"])
     return _note_place(connection, "nothing_lost")
 
 
 def reconcile(connection: Connection, lines: Iterable[SinkLine], choice: Choice) -> Reconciled:
-    """Compare the lines of the sink with ours, and make ours what the sink has; safe to repeat.
+    """Compare the sink's lines with ours, and import the sink's state; idempotent.
 
-    Nothing is changed if anything stands in the way, or with `dry_run`. Raises Busy while a dispatcher sends,
-    and SettingsError for lines that the tables can't take.
+    Open findings or `dry_run` roll everything back. Raises Busy while a dispatcher sends, and SettingsError
+    for lines that the tables can't hold.
     """
     connection.execute(queries("usage")["prepare_rebuild"])
     with connection.transaction() as transaction:
@@ -102,7 +102,7 @@ def reconcile(connection: Connection, lines: Iterable[SinkLine], choice: Choice)
 
 
 def _lock(connection: Connection) -> None:
-    """Let nothing be closed, put into a batch or sent until the end, in the order in which others lock."""
+    """Block closing, batching and sending until the end; the lock order is that of the other commands."""
     connection.execute(queries("windows")["wait_for_turn"])
     connection.execute(queries("dispatch")["wait_for_turn"])
     try:
@@ -114,7 +114,7 @@ def _lock(connection: Connection) -> None:
 
 
 def _note_keys(connection: Connection) -> None:
-    """Give each line of an older release the key that it has, so that all are found in one way."""
+    """Store the computed keys of lines of older releases, so that all lines are found by key."""
     sql = queries("reconcile")
     while rows := connection.execute(sql["lines_without_key"], {"limit": _STEP_SIZE}).fetchall():
         named = [(LineId(*row[:5]), row[5]) for row in rows]

@@ -1,4 +1,4 @@
-"""The dispatcher's connection: opened when needed, bounded in time, and opened anew after an outage."""
+"""The dispatcher's database connection: opened on demand, with time limits, and reopened after an outage."""
 
 import threading
 from collections.abc import Callable
@@ -22,16 +22,16 @@ Connection = psycopg.Connection[Any]
 _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 _MARGIN_S = 5.0
 _PROBE_S_MAX = 5.0
-"""How long a server may take to answer a probe."""
+"""The time limit of a probe."""
 
 
 class Session:
-    """One connection for the dispatcher, opened when needed and anew after an outage."""
+    """One connection for the dispatcher, opened on demand and reopened after an outage."""
 
     def __init__(self, settings: DispatchSettings, retry: OutageRetry, stop: threading.Event) -> None:
         self._dsn = settings.need_database_url()
         self._timeout_s = settings.database_timeout_s
-        # A piece of work is a few statements and a request; a server that is frozen says nothing for longer.
+        # One call runs a few statements and one request; only a frozen server needs longer.
         self._limit_s = self._timeout_s + settings.usage_sink_timeout_s + _MARGIN_S
         self._deadline = Deadline(self._limit_s)
         self._probe_deadline = Deadline(_PROBE_S_MAX)
@@ -41,15 +41,15 @@ class Session:
 
     @property
     def trouble(self) -> str:
-        """What the database is in, in words; empty if it works."""
+        """The database's error at the last attempt; empty after a success."""
         return f"database: {self._retry.trouble}" if self._retry.trouble else ""
 
     def transact(self, work: Callable[[Connection], T]) -> T:
-        """Run a piece of work; outages are waited out, and then it is run again from its beginning."""
+        """Run `work`; after an outage it is retried from its beginning."""
         return self._retry(lambda: self._attempt(work, self._deadline))
 
     def probe(self) -> None:
-        """Ask the database for a sign of life, once, and note whether it works."""
+        """Query the database once, and record whether it answers."""
         self._retry.probe(
             lambda: self._attempt(
                 lambda connection: connection.execute(queries("session")["probe"]), self._probe_deadline
@@ -57,9 +57,9 @@ class Session:
         )
 
     def require_fit(self, find_missing: Callable[[Connection], list[str]]) -> None:
-        """Wait until the database can say that it has our tables and lets us work on them.
+        """Wait for the database, then check that its tables are current and that no privilege is missing.
 
-        `find_missing` names the rights that are lacking. Raises MigrationsPending, StoreFault.
+        `find_missing` returns the missing privileges. Raises MigrationsPending, StoreFault.
         """
 
         def look(connection: Connection) -> list[str]:
@@ -73,7 +73,7 @@ class Session:
             )
 
     def close(self) -> None:
-        """Close the connection; a later piece of work opens a new one."""
+        """Close the connection; the next `transact` opens a new one."""
         if self._connection is not None:
             with suppress(psycopg.Error):
                 self._connection.close()
@@ -94,7 +94,7 @@ class Session:
             self.close()
             if what in _OUTAGES:
                 raise StoreUnavailable(f"the database can't do this now: {name_of(error)}") from None
-            # Its text may carry a row, so it is named and not quoted.
+            # The error's text may quote a row, so the message has only its name.
             raise StoreFault(f"the database refused: {name_of(error)}") from None
 
     def _open(self) -> Connection:

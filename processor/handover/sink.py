@@ -1,12 +1,12 @@
-"""The sink: the service that lines are handed over to, by HTTP, and what its answers mean.
+"""The HTTP sink: the service that receives lines, and the meaning of its responses.
 
     2xx, no body, `OK` or JSON       accepted
-    2xx, 4xx with results by line    each line by its own status
-    400 413 422                      refused for something in it: which line, halves will tell
-    409                              refused, and no other batch is concerned
-    anything else, or no answer      nobody's line is at fault: the sink is in trouble
+    2xx, 4xx with results per line   each line has its own status
+    400 413 422                      refused for its content; splitting the batch finds the bad line
+    409                              refused; other batches are not concerned
+    anything else, or no response    no line is at fault: the sink is unavailable
 
-Only the status and our own words are passed on; what a sink says may hold what it was sent.
+Only the status and our own messages are passed on: a response may quote the request.
 """
 
 import json
@@ -29,10 +29,10 @@ from processor.wire.bounds import wait_s_of
 
 ANSWER_BYTES_MAX = 64 * 1024
 ANSWER_BYTES_PER_LINE = 512
-"""A sink that speaks of each line has the more to say the more there are."""
+"""A response with results per line grows with the number of lines."""
 
 RETRY_AFTER_S_MAX = 600.0
-"""A sink may ask for rest, but not for ever."""
+"""The upper bound of a sink's Retry-After."""
 
 _ABOUT_CONTENT = (400, 413, 422)
 _CONFLICT = 409
@@ -41,19 +41,19 @@ _MULTI_STATUS = 207
 
 @dataclass(frozen=True, slots=True)
 class AllAccepted:
-    """The sink has all lines."""
+    """The sink accepted all lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartlyAccepted:
-    """The sink spoke of each line; `troubles` has those by key that it did not take, and why."""
+    """The sink gave results per line; `troubles` maps the key of each refused line to the reason."""
 
     troubles: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRefused:
-    """The sink refused this batch; `for_content` says that something in it may be the cause."""
+    """The sink refused this batch; `for_content` is True if its content may be the cause."""
 
     trouble: str
     for_content: bool
@@ -61,7 +61,7 @@ class BatchRefused:
 
 @dataclass(frozen=True, slots=True)
 class SinkUnavailable:
-    """The sink works for no batch at the moment; `reached` says that somebody answered."""
+    """The sink accepts no batch at present; `reached` is True if a server responded."""
 
     trouble: str
     reached: bool
@@ -73,14 +73,14 @@ Answer = AllAccepted | PartlyAccepted | BatchRefused | SinkUnavailable
 
 
 class Sink(Protocol):
-    """Whoever takes lines."""
+    """A receiver of lines."""
 
     def send(self, body: bytes, *, key: str, line_keys: Sequence[str]) -> Answer:
-        """Send a JSON array of lines under its idempotency key, once; say what came of it. Raises nothing."""
+        """Send a JSON array of lines once, under its idempotency key; return the outcome. Raises nothing."""
 
 
 class NoSink:
-    """Stands where a sink would, where nothing is sent."""
+    """A placeholder for commands that send nothing."""
 
     def send(self, body: bytes, *, key: str, line_keys: object) -> Any:  # noqa: ANN401 - as Sink has it
         """Raise NotImplementedError."""
@@ -88,7 +88,7 @@ class NoSink:
 
 
 class HttpSink:
-    """Posts to a URL, over a connection of its own each time, and waits `timeout_s` for all of the answer."""
+    """Posts to a URL with a new connection per request; `timeout_s` bounds the whole exchange."""
 
     def __init__(self, url: str, *, token: str | None, timeout_s: float) -> None:
         parts = urlsplit(url)
@@ -106,7 +106,7 @@ class HttpSink:
         ]
 
     def send(self, body: bytes, *, key: str, line_keys: Sequence[str]) -> Answer:
-        """Send it once; see Sink."""
+        """Send the batch once; see Sink."""
         bytes_max = ANSWER_BYTES_MAX + ANSWER_BYTES_PER_LINE * len(line_keys)
         limit_s = self._timeout_s
         endpoint = HttpEndpoint(
@@ -127,12 +127,12 @@ class HttpSink:
         return meaning(answer.status, answer.headers, answer.body, bytes_max, line_keys)
 
     def _no_answer(self, error: HttpTrouble) -> SinkUnavailable:
-        """Say in words of ours why there is no answer; the error's own may quote the sink."""
+        """Describe a failed request in our own words; the error's text may quote the sink."""
         if isinstance(error, HttpTimeout) or isinstance(error.__cause__, TimeoutError):
-            return SinkUnavailable(f"no whole answer within {self._timeout_s:g} s", reached=False)
+            return SinkUnavailable(f"no complete response within {self._timeout_s:g} s", reached=False)
         if isinstance(error, HttpMalformed):
-            return SinkUnavailable("an answer that is not HTTP", reached=True)
-        otherwise = "no connection" if isinstance(error, HttpUnreachable) else "the connection broke"
+            return SinkUnavailable("the response is not HTTP", reached=True)
+        otherwise = "connection failed" if isinstance(error, HttpUnreachable) else "connection lost"
         words = (words for kind, words in _WORDS if isinstance(error.__cause__, kind))
         return SinkUnavailable(next(words, otherwise), reached=False)
 
@@ -140,17 +140,17 @@ class HttpSink:
 def meaning(
     status: int, headers: Mapping[str, str], said: bytes, bytes_max: int, line_keys: Sequence[str]
 ) -> Answer:
-    """Say what an answer means for the lines that it is about; `headers` have lower-case names."""
+    """Translate a response into the outcome for its lines; `headers` have lower-case names."""
     if len(said) > bytes_max:
         return SinkUnavailable(
-            f"status {status} with an answer of more than {bytes_max} bytes", reached=True, status=status
+            f"status {status} with a response of more than {bytes_max} bytes", reached=True, status=status
         )
     results = _results(said) if status // 100 in (2, 4) else None
     if results is not None:
         troubles = _troubles(results, line_keys)
         return PartlyAccepted(troubles) if troubles else AllAccepted()
-    if status // 100 == 2:  # noqa: PLR2004 - the class of statuses that say yes
-        trouble = "names no lines" if status == _MULTI_STATUS else "has a body that is not JSON"
+    if status // 100 == 2:  # noqa: PLR2004 - the class of success
+        trouble = "without results per line" if status == _MULTI_STATUS else "with a body that is not JSON"
         if status != _MULTI_STATUS and _says_nothing_else(said):
             return AllAccepted()
         return SinkUnavailable(f"status {status} {trouble}", reached=True, status=status)
@@ -160,9 +160,9 @@ def meaning(
 def _no(status: int, headers: Mapping[str, str]) -> Answer:
     if status in (*_ABOUT_CONTENT, _CONFLICT):
         return BatchRefused(f"status {status}", for_content=status in _ABOUT_CONTENT)
-    if status // 100 == 3:  # noqa: PLR2004 - the class of statuses that lead elsewhere
+    if status // 100 == 3:  # noqa: PLR2004 - the class of redirects
         return SinkUnavailable(
-            f"status {status}: redirects are not followed; set USAGE_SINK_URL to where it leads",
+            f"status {status}: redirects are not followed; set USAGE_SINK_URL to the final URL",
             reached=True,
             status=status,
         )
@@ -171,7 +171,7 @@ def _no(status: int, headers: Mapping[str, str]) -> Answer:
 
 
 def _results(said: bytes) -> list[dict[str, Any]] | None:
-    """Find what an answer says line by line: {"results": [{"key", "status"}, ...]}, or such an array."""
+    """Find the results per line: {"results": [{"key", "status"}, ...]}, or such an array; None: none."""
     try:
         document = json.loads(said)
     except (ValueError, RecursionError):
@@ -190,18 +190,18 @@ def _is_result(value: object) -> bool:
 
 
 def _troubles(results: Sequence[Mapping[str, Any]], line_keys: Sequence[str]) -> dict[str, str]:
-    """Name the lines that were not taken; one that is not spoken of was not, as far as we know."""
+    """Map the keys of refused lines to reasons; a line without a result counts as refused."""
     troubles: dict[str, str] = {}
     named: set[str] = set()
     for result in results:
         key, status = str(result["key"]), result["status"]
         named.add(key)
         if not isinstance(status, int) or isinstance(status, bool):
-            troubles[key] = "a status that is no number"
+            troubles[key] = "the status is not an integer"
         elif not (200 <= status < 300 or status == _CONFLICT):  # noqa: PLR2004 - 2xx
-            troubles[key] = f"status {status}" if 100 <= status < 1000 else "a status that is none"  # noqa: PLR2004
+            troubles[key] = f"status {status}" if 100 <= status < 1000 else "invalid status"  # noqa: PLR2004
     return {
-        key: troubles.get(key, "not named in the answer")
+        key: troubles.get(key, "missing from the response")
         for key in line_keys
         if key in troubles or key not in named
     }
@@ -218,8 +218,8 @@ def _says_nothing_else(said: bytes) -> bool:
 
 
 _WORDS = (
-    ((socket.gaierror, UnicodeError), "its name can't be resolved"),
-    (ssl.SSLCertVerificationError, "its certificate was not verified"),
+    ((socket.gaierror, UnicodeError), "host name can't be resolved"),
+    (ssl.SSLCertVerificationError, "certificate verification failed"),
     (ssl.SSLError, "TLS failed"),
     (ConnectionRefusedError, "connection refused"),
 )

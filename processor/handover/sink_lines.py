@@ -1,4 +1,4 @@
-"""Lines as a sink has them, read back: JSON as we sent it, one line or an array of them on each line of text.
+"""The reader of a sink's lines: JSON as it was sent, one object or one array per line of text.
 
 {"key", "tenant_id", "product_sku", "use_unity", "used_amount", ...}    of a pulse
 {"key", "tenant_id", "meter", "group", "value", ...}                    of another meter
@@ -21,7 +21,7 @@ _REVISION = re.compile(r"[1-9]\d{0,8}")
 
 @dataclass(frozen=True, slots=True)
 class SinkLine:
-    """What reconciling needs of a line; `meter` None: of a pulse. Numbers as they were written."""
+    """The members of a line for reconciliation; `meter` is None for a pulse. Numbers keep their digits."""
 
     key: str
     tenant_id: str
@@ -33,7 +33,7 @@ class SinkLine:
     messages: int
 
     def row(self) -> tuple[object, ...]:
-        """Give it as the columns of a COPY."""
+        """Return the columns for COPY."""
         return (
             self.key, self.tenant_id, self.meter, self.group, self.window_start, self.revision, self.value,
             self.messages,
@@ -41,7 +41,7 @@ class SinkLine:
 
 
 def read_lines(texts: Iterable[str | bytes]) -> Iterator[SinkLine]:
-    """Read lines, each key once. Raises SettingsError where one is none, or a key has two contents."""
+    """Yield lines, each key once. Raises SettingsError for an invalid line or a key with two contents."""
     known: dict[str, int] = {}
     for number, text in enumerate(texts, 1):
         for document in _documents(text, number):
@@ -102,5 +102,5 @@ def _moment(text: str, number: int) -> datetime:
 
 
 def _no_line(number: int, expected: str) -> SettingsError:
-    # What it says instead may be a tenant's.
+    # The text itself may be a tenant's data, so the message does not quote it.
     return SettingsError(f"line {number} is no line of usage; expected {expected}")

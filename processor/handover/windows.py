@@ -1,10 +1,10 @@
-"""Windows close: what a total came to is written down as a line, and each later change as another one.
+"""Closing windows: a total is stored as a line, and each later change as another line.
 
     total ──lock all slots──▶ sum ──difference to the last line──▶ usage_line (revision + 1), total.is_closed
 
-A save that raises a locked total waits for us and then opens it again, and a slot that we have not locked
-stays open: so whatever the order, nothing is missed, and what was written stays. Each step is one
-transaction, so that whoever dies in it has done nothing.
+A save that raises a locked total waits for the lock and then reopens the total. A slot that was not locked
+stays open. So no change is missed in any order, and written lines never change. Each step is one transaction,
+so a crash leaves no partial work.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from processor.errors import NotFound, SettingsError
 Connection: TypeAlias = psycopg.Connection[Any]
 
 STEP_SIZE = 500
-"""Totals that are closed in one transaction at the most: saves that raise one of them wait for it."""
+"""The most totals closed in one transaction. Saves that raise one of them wait for its end."""
 
 _COLUMNS = ("tenant_id", "meter_id", "window_start", "group_key", "slot")
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """What was closed: totals (of one tenant, window and group), lines written, reopened windows released."""
+    """The counts of a closing: totals (per tenant, window and group), lines, released reopened windows."""
 
     totals: int = 0
     lines: int = 0
@@ -36,7 +36,7 @@ class Closed:
     slots: int = 0
 
     def __add__(self, other: "Closed") -> "Closed":
-        """Add up what two steps did."""
+        """Add the counts of two steps."""
         return Closed(
             self.totals + other.totals,
             self.lines + other.lines,
@@ -48,7 +48,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Reopened:
-    """A window that is kept open from now on; `marked` says that it was not before."""
+    """A window that is kept open from now on; `marked` is False if it was already kept open."""
 
     meter: str
     window_start: datetime
@@ -57,19 +57,19 @@ class Reopened:
 
 
 def count_due(connection: Connection) -> int:
-    """Count the slots that are due now, which bounds a round: late events may open them again for ever."""
+    """Count the slots that are due now. The count bounds a round: late events may reopen slots endlessly."""
     count: int = _value(connection.execute(queries("windows")["count_due"]))
     return count
 
 
 def close_due(connection: Connection, limit: int = STEP_SIZE) -> Closed | None:
-    """Close up to `limit` totals whose window and grace are over; None where another process is closing.
+    """Close up to `limit` totals whose window and grace are over; None while another process is closing.
 
-    Call it again while it closes something. The connection is in autocommit mode.
+    Repeat the call until nothing is closed. The connection is in autocommit mode.
     """
     sql = queries("windows")
     with connection.transaction():
-        # Two would only wait for each other's rows.
+        # Two processes would only wait for each other's row locks.
         try:
             with connection.transaction():
                 connection.execute(sql["take_turn"])
@@ -86,10 +86,10 @@ def close_ended(
     until: datetime | None,
     limit: int = STEP_SIZE,
 ) -> Closed:
-    """Close the windows that ended by `until` (None: by now) without waiting for their grace.
+    """Close the windows that ended by `until` (None: now) without waiting for their grace.
 
-    Reopened windows among them are released, unless for one tenant alone: the others still need them open.
-    Raises NotFound for a meter that is not there, SettingsError for windows that have not ended.
+    Reopened windows among them are released, unless `tenant_id` is given: other tenants still need them open.
+    Raises NotFound for an unknown meter, SettingsError if `until` is in the future.
     """
     meter_ids = [meter_id for meter_id, _ in _meters_with_windows(connection, meter, tenant_id)]
     now = _value(connection.execute(queries("windows")["now"]))
@@ -102,7 +102,7 @@ def close_ended(
     done = Closed(not_ended=_value(connection.execute(queries("windows")["count_not_ended"], asked)))
     if tenant_id is None:
         done += Closed(released=connection.execute(queries("windows")["release"], asked).rowcount)
-    # No more than there is now: late events that keep coming would keep it going for ever.
+    # Only the slots of now: late events that keep coming would make the loop endless.
     open_slots = _value(connection.execute(queries("windows")["count_ended"], asked))
     while done.slots < open_slots:
         step = _close_step(connection, asked | {"limit": limit})
@@ -113,9 +113,9 @@ def close_ended(
 
 
 def reopen(connection: Connection, *, meter: str, moment: datetime) -> list[Reopened]:
-    """Keep the window in which `moment` lies open until `close_ended`; one for each meter named so.
+    """Keep the window that contains `moment` open until `close_ended`, for each meter of that name.
 
-    Lines that are written stay, and what is handed over stays handed over. Raises NotFound, SettingsError.
+    Written lines stay, and handed-over lines stay handed over. Raises NotFound, SettingsError.
     """
     sql = queries("windows")
     reopened = []
@@ -124,7 +124,7 @@ def reopen(connection: Connection, *, meter: str, moment: datetime) -> list[Reop
         window_start = _value(connection.execute(sql["window_of"], which))
         which |= {"window_start": window_start}
         with connection.transaction():
-            # With the turn, so that no closing under way has looked for marks already.
+            # Under the lock, so that no closing in progress has read the marks already.
             connection.execute(sql["wait_for_turn"])
             marked = connection.execute(sql["mark_reopened"], which).rowcount == 1
             totals = _value(connection.execute(sql["reopen"], which))

@@ -1,1 +1,1 @@
-"""What operators do: registry, reading, replay, retention, audit and dead letters."""
+"""Operator tasks: registry, reading, replay, retention, audit and dead letters."""

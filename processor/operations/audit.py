@@ -1,22 +1,22 @@
-"""The proof that the books are right: by themselves, and message by message against what producers sent.
+"""The audit: the tables by themselves, and message by message against the producers' manifests.
 
     accepted by the queue = message + duplicate + rejection (open or discarded)
                             + still queued (visible, in flight, delayed, or in its dead-letter queue)
                             + removed by retention (counted in the table removal)
 
-What was removed is known by number only: of which tenant, outcome and day, but not which. So with manifests
-as many missing deliveries of a tenant are explained as were removed of it, and only the rest is lost. The
-report says of how many this is not proven.
+Removed rows are known only as counts by tenant, outcome and day. So with manifests, as many missing
+deliveries of a tenant are explained as were removed of it, and only the rest is lost. The report has the
+number of explained but unproven deliveries.
 
-What can be wrong has four names. lost: accepted, and nowhere. unexpected: stored, and never sent. twice: one
-delivery in two tables, or a message in more rows than it was sent. altered: stored with another payload than
-was sent.
+There are four problems. lost: accepted, but in no table or queue. unexpected: stored, but never sent. twice:
+a delivery in two tables, or a message in more rows than it was sent. altered: stored with another payload.
 
     count the manifests' lines ─▶ ask the queue ─▶ take a snapshot of the tables ─▶ read the manifests
 
-The order is the proof, while producers and processors go on. What was accepted when the lines were counted
-is queued when the queue is asked, or committed and so in the snapshot: what moves from one to the other is
-seen at least once. What is in the snapshot was intended before it, and so is read.
+The order makes the proof valid beside producers and processors. A message accepted before the lines were
+counted is still queued when the queue is queried, or is committed and so in the snapshot: a message that
+moves from one to the other is seen at least once. A message in the snapshot was written to the manifest
+before, and so is read.
 """
 
 import stat
@@ -37,17 +37,17 @@ Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = dict[str, Any]
 
 LISTED_MAX = 20
-"""As many ids of each problem are printed; JSON has the first thousand."""
+"""The most ids printed per problem; JSON has the first thousand."""
 
 LOOK_AGAIN_AFTER_S = 5.0
-"""The queue's counts are approximate: before anything is called lost, they are asked for once more."""
+"""The queue's counts are approximate, so they are queried once more before a loss is reported."""
 
 _KEPT_MAX = 1000
 _PAGE = 2000
 _CHUNK_BYTES = 1024 * 1024
 
 _ENDS = ("message", "duplicate", "rejection_discarded")
-"""Each of these was the one place of a delivery; a replayed rejection had handed its place on."""
+"""The outcomes that were a delivery's only row; a replayed rejection has a successor."""
 
 _MEANINGS = {
     "lost": "accepted by the queue, and in no table",
@@ -62,12 +62,12 @@ _MEANINGS = {
 
 @dataclass(slots=True)
 class AuditReport:
-    """What the audit found.
+    """The report of the audit.
 
-    `outcomes` counts rows, and `removed` those that retention removed; `queued` counts the queue's messages
-    by state, None if it was not asked; `accepted` counts the manifests' deliveries by where they are, None
-    without a manifest, and `others` then the messages of tenants and producers that none of them speaks of.
-    `problems` maps each problem to its count, `examples` to the first of its rows.
+    `outcomes` counts rows, and `removed` the rows that retention removed; `queued` counts the queue's
+    messages by state, None if it was not queried; `accepted` counts the manifests' deliveries by place, None
+    without a manifest, and `others` the messages of tenants and producers that no manifest has. `problems`
+    maps each problem to its count, `examples` to its first rows.
     """
 
     outcomes: dict[str, int]
@@ -81,7 +81,7 @@ class AuditReport:
 
     @property
     def unproven(self) -> int:
-        """How many missing deliveries are not called lost only because retention removed as many."""
+        """The number of missing deliveries that count as removed by retention, without proof."""
         if not self.accepted:
             return 0
         missing = self.accepted["missing"]
@@ -89,7 +89,7 @@ class AuditReport:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there is no problem."""
         return not any(self.problems.values())
 
     def note(self, problem: str, rows: Sequence[Row], count: int) -> None:
@@ -99,7 +99,7 @@ class AuditReport:
         examples.extend(rows[: _KEPT_MAX - len(examples)])
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the report as a JSON object."""
+        """Return the report as a JSON object."""
         return {
             "holds": self.holds,
             "outcomes": self.outcomes,
@@ -114,7 +114,7 @@ class AuditReport:
         }
 
     def text(self) -> str:
-        """Give the report as lines for a person."""
+        """Format the report for people."""
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
@@ -186,10 +186,10 @@ def audit(
     *,
     wait: Callable[[float], None] = time.sleep,
 ) -> AuditReport:
-    """Audit the tables, and the manifests' messages if there are any; processors and producers may go on.
+    """Audit the tables and the manifests' messages, beside running processors and producers.
 
-    Where more is missing than the queue counts, all is asked once more after `wait` has let some seconds
-    pass. Raises SettingsError for a manifest that can't be read or is no regular file, SourceUnavailable.
+    If more messages are missing than the queue has, everything is queried once more after `wait`. Raises
+    SettingsError for a manifest that is unreadable or no regular file, SourceUnavailable.
     """
     report = _look(connection, manifests, queue_depth)
     if report.problems.get("lost") and queue_depth is not None:
@@ -201,14 +201,14 @@ def audit(
 def _look(
     connection: Connection, manifests: Sequence[Path], queue_depth: Callable[[], Mapping[str, int]] | None
 ) -> AuditReport:
-    # What is accepted from here on may reach the queue after its count: nobody can say that it is missing.
+    # Messages accepted from here on may reach the queue after its count, so they can't be called missing.
     known = [(path, _line_count(path)) for path in manifests]
-    # Before the snapshot: asked after it, a delivery committed and deleted in between would be in neither.
+    # Before the snapshot: otherwise a delivery committed and deleted in between would be in neither.
     queued = None if queue_depth is None else dict(queue_depth())
-    # One snapshot for all questions: a running processor changes nothing between two of them.
+    # One snapshot for all queries: a running processor changes nothing between two of them.
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        # The first question takes the snapshot, so the manifests are read after it.
+        # The first query takes the snapshot, so the manifests are read after it.
         report = AuditReport(
             outcomes=_row(connection, "outcomes"), removed=_row(connection, "removed"), queued=queued
         )
@@ -226,7 +226,7 @@ def _compare(connection: Connection, report: AuditReport) -> None:
     connection.execute(queries("audit")["place_deliveries"])
     report.accepted = _row(connection, "accepted")
     lost = max(0, _row(connection, "unexplained")["unexplained"] - sum((report.queued or {}).values()))
-    # While some are still queued, or were removed, nobody can say which of the missing they are.
+    # With queued or removed messages, the individual lost ones can't be named.
     report.note("lost", _found(connection, "missing")[0] if lost else [], lost)
     connection.execute(queries("audit")["find_unnamed"])
     _note(connection, report, "unexpected", "unexpected")
@@ -239,10 +239,10 @@ def _compare(connection: Connection, report: AuditReport) -> None:
 
 
 def _line_count(path: Path) -> int:
-    """Count a manifest's lines; one that is being written counts, since its message was accepted before."""
+    """Count a manifest's lines, an incomplete last line too: its message was accepted before."""
     count, last = 0, b"\n"
     try:
-        # A pipe gives its lines once, and nobody can say how many it had before the queue was asked.
+        # A pipe can be read only once, so its lines can't be counted first.
         if not stat.S_ISREG(path.stat().st_mode):
             raise SettingsError(f"the manifest {path} is no regular file; write it to one, and name that")
         with path.open("rb") as file:
@@ -255,9 +255,9 @@ def _line_count(path: Path) -> int:
 
 
 def _load_lines(connection: Connection, known: Sequence[tuple[Path, int]]) -> list[str]:
-    """Bring the manifests' lines in, and give the paths of those that end with half a line.
+    """Load the manifests' lines; returns the paths of manifests with an incomplete last line.
 
-    A line accepted after the first `known` ones says, as an intended one does, what may be in the tables.
+    Lines after the first `known` ones only mean that their messages may be in the tables.
     """
     torn = []
     connection.execute(queries("audit")["create_manifest"])
@@ -279,9 +279,9 @@ def _columns(line: ManifestLine, *, known: bool) -> tuple[str | None, ...]:
 
 
 def _load_digests(connection: Connection) -> None:
-    """Bring in the digest of each stored payload, which PostgreSQL can't tell."""
+    """Load the digest of each stored payload, which PostgreSQL can't compute."""
     connection.execute(queries("audit")["create_stored"])
-    # A named cursor: a million payloads are read in pages, not held in memory.
+    # A named cursor reads a million payloads in pages, to save memory.
     with connection.cursor("payloads") as payloads, connection.cursor() as cursor:
         payloads.execute(queries("audit")["payloads"])
         while page := payloads.fetchmany(_PAGE):
@@ -292,7 +292,7 @@ def _load_digests(connection: Connection) -> None:
 
 
 def _text(value: str | None) -> str | None:
-    # A manifest may name ids that no table can hold; they can match nothing, but must not stop the audit.
+    # A manifest may have ids that no column can hold; they match no row, but must not stop the audit.
     return None if value is None else value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
@@ -305,7 +305,7 @@ def _note(connection: Connection, report: AuditReport, problem: str, name: str) 
 
 
 def _found(connection: Connection, name: str) -> tuple[list[Row], int]:
-    """Ask for a problem: its first rows, and how many there are."""
+    """Query a problem: its first rows, and its count."""
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(queries("audit")[name], {"kept": _KEPT_MAX}).fetchall()
     counts = [row.pop("found") for row in rows]

@@ -1,4 +1,4 @@
-"""What an event type promises of the next versions of its schemas, and how a version is held to it."""
+"""Compatibility: the mode of an event type, and its enforcement for new schema versions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,14 +16,14 @@ _EXAMPLE_MAX = 200
 
 
 def latest(connection: psycopg.Connection[Any], event_type: str, tenant_id: str | None) -> Version | None:
-    """Give the latest version that applies, the tenant's own or else the shared one; None: there is none."""
+    """Return the latest version that applies, the tenant's own or else the shared one; None: no version."""
     return _version(connection, event_type, tenant_id, None)
 
 
 def version(
     connection: psycopg.Connection[Any], event_type: str, tenant_id: str | None, number: int
 ) -> Version:
-    """Give one version, a tenant's own or a shared one. Raises NotFound."""
+    """Return one version, a tenant's own or a shared one. Raises NotFound."""
     if found := _version(connection, event_type, tenant_id, number):
         return found
     whose = f"tenant {tenant_id!r}'s own" if tenant_id else "shared"
@@ -41,10 +41,10 @@ def require_compatible(
     formats: str,
     compat: str | None = None,
 ) -> None:
-    """Compare what is to be published with the version that it follows, by what the event type asks.
+    """Compare a new version with its predecessor, by the event type's compatibility mode.
 
-    `compat` is asked instead, where it is given. Raises Incompatible where this is broken, or can't be
-    proven to be kept. Who publishes holds the event type's lock, so that no other version comes between.
+    `compat` overrides the mode. Raises Incompatible if the mode is broken or can't be proven. The caller
+    holds the event type's lock, so that no other version is published in between.
     """
     if compat is None:
         row = connection.execute(queries("registry")["compat"], {"event_type": event_type}).fetchone()
@@ -58,7 +58,7 @@ def require_compatible(
 
 
 def told(promise: str, verdict: Verdict, old: str, new: str) -> str:
-    """Say in one line whether a promise is kept between two versions."""
+    """Describe in one line whether two versions keep a compatibility mode."""
     taker, taken = (new, old) if promise == "backward" else (old, new)
     match verdict.answer:
         case "yes":

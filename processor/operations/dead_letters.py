@@ -1,10 +1,10 @@
-"""What the pipeline itself could not do, brought into the books: the dead-letter queue becomes rejections.
+"""Dead letters: messages of the dead-letter queue are imported as rejections.
 
     queue ── received too often ──▶ dead-letter queue ─▶ look      peek, and give back
                                                       └▶ bring_in  rejection ══COMMIT══▶ delete
 
-SQS keeps the id of a message that it moves there, so what is brought in stands under the queue it came from
-and its own delivery id. A replay then ends it in its place, and the same delivery is never counted twice.
+SQS keeps the id of a message that it moves there, so an imported rejection has its original queue and
+delivery id. A replay resolves that rejection, so a delivery never counts twice.
 """
 
 from collections import Counter
@@ -25,27 +25,27 @@ from processor.wire.formats import Claimed
 log = structlog.get_logger(__name__)
 
 _POLL_S = 1.0
-"""A poll that waits asks every server of SQS; one that does not may miss what is there."""
+"""Long polling queries all SQS servers; short polling may miss messages."""
 
 
 class DeadLetterSource(Source, Protocol):
-    """A dead-letter queue, whose deliveries name the queue they were moved from where that is known."""
+    """A dead-letter queue; its deliveries name their original queue if it is known."""
 
     def moved_from(self) -> list[str]:
-        """Name the queues for which this one is the dead-letter queue now."""
+        """List the queues whose dead-letter queue this is at present."""
 
 
 class DeadLetterStore(Protocol):
-    """What is asked of the database."""
+    """The store, as far as the import uses it."""
 
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]: ...  # noqa: D102
 
 
 class DeadLetterJudge:
-    """Rejects every delivery as dead_lettered, and notes what `schemas` would say of it today.
+    """Rejects every delivery as dead_lettered, with the present verdict of `schemas` in the detail.
 
-    With `unread` the bodies are not looked at, for those that kill whoever reads them: then nobody knows who
-    they claim to be from. `queue` is the dead-letter queue's name.
+    `unread` skips the bodies, because some crash their reader; their claimed senders are unknown then.
+    `queue` is the dead-letter queue's name.
     """
 
     def __init__(self, schemas: Schemas, queue: str, *, unread: bool = False) -> None:
@@ -55,15 +55,15 @@ class DeadLetterJudge:
 
     @property
     def version(self) -> int:
-        """The version of the registry that verdicts are made with."""
+        """The version of the installed registry."""
         return self._schemas.version
 
     def install(self, registry: Registry) -> None:
-        """Judge by this registry from now on."""
+        """Use this registry from now on."""
         self._schemas.install(registry)
 
     def validate(self, delivery: Delivery) -> Rejection:
-        """Give the rejection that a dead letter becomes."""
+        """Return the rejection of a dead letter."""
         if self._unread:
             words = "the body was not read (--unread)"
             detail = self._detail(delivery, {"message": words}, words)
@@ -88,7 +88,7 @@ class DeadLetterJudge:
         )
 
     def describe(self, delivery: Delivery) -> dict[str, Any]:
-        """Tell of a dead letter what can be told without its payload, and who it claims to be from."""
+        """Describe a dead letter without its payload, with its claimed sender."""
         claimed = self.validate(delivery if delivery.queue else replace(delivery, queue="?")).claimed
         return {
             "delivery_id": delivery.delivery_id,
@@ -112,12 +112,12 @@ class DeadLetterJudge:
 
 
 def look(source: Source, limit: int) -> list[Delivery]:
-    """Receive up to `limit` dead letters and give them all back; each has one receive more then."""
+    """Receive up to `limit` dead letters and release them; their receive counts rise by one."""
     seen: dict[str, Delivery] = {}
     try:
         while len(seen) < limit:
             deliveries = source.receive(min(source.call_size, limit - len(seen)), _POLL_S)
-            # A standard queue may hand one over twice, and for ever.
+            # A standard queue may deliver the same message again and again.
             if not any(delivery.delivery_id not in seen for delivery in deliveries):
                 break
             seen |= {delivery.delivery_id: delivery for delivery in deliveries}
@@ -136,12 +136,11 @@ def bring_in(
     stop: Event,
     on_batch: Callable[[int], object],
 ) -> Counter[str]:
-    """Save what waits as rejections until nothing comes, `limit` is reached or `stop` is set; count outcomes.
+    """Import dead letters until the queue is empty, `limit` is reached or `stop` is set; returns outcomes.
 
-    What has an outcome already is only deleted. Whatever ends this early loses nothing: what was saved is
-    known the next time, the rest is given back or comes back by itself. `named` is the queue they are from
-    where SQS does not say; SettingsError without it where that can't be known. `on_batch` is told the count
-    so far.
+    Messages with an outcome are only deleted. An interruption loses nothing: saved messages are recognized
+    the next time, the others are released or become visible again. `named` is their original queue if SQS
+    does not report it; SettingsError without it if that is unknown. `on_batch` gets the count so far.
     """
     outcomes: Counter[str] = Counter()
     origin = _Origin(source, named)
@@ -153,10 +152,10 @@ def bring_in(
         settlements: list[Settlement] = []
         try:
             for delivery in deliveries:
-                # One by one, and saved before the next is read: the next may be what kills its readers.
+                # One by one, each saved before the next is read: the next may crash this process.
                 settlements += store.save([judge.validate(origin.of(delivery))])
         finally:
-            # Behind their commits, and the others are nobody's loss.
+            # After their commits; unsaved messages become visible again.
             source.settle(settlements)
             source.release(deliveries[len(settlements) :])
         outcomes.update(settlement.outcome.value for settlement in settlements)
@@ -165,7 +164,7 @@ def bring_in(
 
 
 class _Origin:
-    """Which queue a dead letter was moved from; never a guess, since it is half of the delivery's key."""
+    """The original queue of a dead letter; never guessed, since it is half of the delivery's key."""
 
     def __init__(self, source: DeadLetterSource, named: str | None) -> None:
         self._source = source

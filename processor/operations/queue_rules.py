@@ -1,4 +1,4 @@
-"""Changing what the registry says of a queue, one transaction a change."""
+"""Changes of queue rules in the registry, one transaction per change."""
 
 import re
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ NOTHING_SAID: Mapping[str, Any] = {
     "may_void": True,
     "may_correct": True,
 }
-"""What may be said of a queue, and how each stands while it is not."""
+"""The rules of a queue with their defaults."""
 
 
 def require_name(queue: str) -> None:
-    """Raise SettingsError, with the name to use, where this is the address of a queue and not its name."""
+    """Raise SettingsError, with the name to use, for a queue's URL instead of its name."""
     if "://" not in queue and not queue.startswith("arn:"):
         return
     try:
@@ -41,9 +41,9 @@ def require_name(queue: str) -> None:
 
 
 def set_queue(connection: psycopg.Connection[Any], queue: str, changes: Mapping[str, Any]) -> None:
-    """Say this of a queue, by the names of NOTHING_SAID; whatever is not among the changes stays.
+    """Set rules of a queue, by the names of NOTHING_SAID; the other rules stay unchanged.
 
-    Raises SettingsError where the table does not take it.
+    Raises SettingsError if the table refuses the values.
     """
     sql = queries("registry")
     try:
@@ -63,14 +63,14 @@ def set_queue(connection: psycopg.Connection[Any], queue: str, changes: Mapping[
 
 
 def remove_queue(connection: psycopg.Connection[Any], queue: str) -> None:
-    """Say nothing of a queue any more. Raises NotFound.
+    """Reset all rules of a queue. Raises NotFound.
 
-    Its row stays: messages may have keys by what was said, and redeliveries of them are looked for by it.
+    The row stays: messages may have keys by the old rules, and their redeliveries are found by it.
     """
     if connection.execute(queries("registry")["empty_queue"], {"queue": queue}).rowcount == 0:
         raise nothing_said(queue)
 
 
 def nothing_said(queue: str) -> NotFound:
-    """Make the error of a queue of which the registry says nothing."""
+    """Make the error for a queue without rules."""
     return NotFound(f"queue {queue!r} has no rules; `processor queue list` shows those that have")

@@ -1,4 +1,4 @@
-"""The questions people ask of the tables. Nothing here writes."""
+"""Read-only queries of the tables for operators."""
 
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ from processor.operations.reject_alarm import NOT_COUNTED, Pair, RejectAlarmLimi
 from processor.wire.sender_rights import EventMeaning
 
 _LATEST_MAX = 100_000
-"""As many of the latest rejections are looked at; of more within the window, the rest is not counted."""
+"""The most recent rejections that are counted; older ones within the window are ignored."""
 
 _COUNT_MS_MAX = 5000
 
@@ -20,36 +20,36 @@ Row: TypeAlias = dict[str, Any]
 
 
 def tenants(connection: Connection) -> list[Row]:
-    """List the tenants: tenant_id, name, status, created_at, registered_by (the queue, where one did)."""
+    """List the tenants: tenant_id, name, status, created_at, registered_by (a queue or None)."""
     return _rows(connection, "registry", "list_tenants", {})
 
 
 def queues(connection: Connection, queue: str | None = None) -> list[Row]:
-    """List what is said of queues, or of one; an empty list where nothing is."""
+    """List the rules of all queues, or of one; empty without rules."""
     return _rows(connection, "registry", "list_queues", {"queue": queue})
 
 
 def unknown_of_queue(connection: Connection, queue: str) -> Row:
-    """Give what a queue's rules name and the registry does not know: tenants, and event_type (whether)."""
+    """Return the unregistered names in a queue's rules: tenants, and whether event_type is one."""
     return _rows(connection, "registry", "unknown_of_queue", {"queue": queue})[0]
 
 
 def api_keys(connection: Connection, tenant_id: str | None) -> list[Row]:
-    """List the API keys, revoked ones too: whose, what for, what each may send, since when and until when."""
+    """List the API keys, revoked ones too, with tenant, note, permissions and times."""
     return _rows(connection, "keys", "list_keys", {"tenant_id": tenant_id})
 
 
 def around_key(connection: Connection, key_id: str) -> tuple[list[str], list[str]]:
-    """Give the tenant's older keys that may use any producer, and the key's event types without a schema."""
+    """Return the tenant's older keys for any producer, and the key's event types without a schema."""
     [row] = _rows(connection, "keys", "around_key", {"key_id": key_id})
     return row["wide"], row["unknown"]
 
 
 def known_keys(connection: Connection) -> tuple[list[Row], EventMeaning]:
-    """Give the API keys in force, and by what of the registry it is judged what they send.
+    """Return the API keys in force, and the part of the registry that validates their events.
 
-    A key has key_id, tenant_id, digest, digest_rounds, suspended (whether its tenant is), and what it may
-    send; `reserved` are the producers that it may not use where its own are NULL.
+    A key has key_id, tenant_id, digest, digest_rounds, suspended (of its tenant), and its permissions;
+    `reserved` are the producers that a key without producers of its own may not use.
     """
     sql = queries("keys")
     ground = EventMeaning.of(
@@ -65,7 +65,7 @@ def schemas(connection: Connection, event_type: str | None) -> list[Row]:
 
 
 def schema(connection: Connection, event_type: str, tenant_id: str | None, version: int | None) -> Row:
-    """Give one version of a schema, its definition as JSON text; None: the latest. Raises NotFound."""
+    """Return one version of a schema, its definition as JSON text; None: the latest. Raises NotFound."""
     parameters = {"event_type": event_type, "tenant_id": tenant_id, "version": version}
     rows = _rows(connection, "registry", "show_schema", parameters)
     if not rows:
@@ -85,7 +85,7 @@ def rejections(
 
 
 def rejection(connection: Connection, rejection_id: int) -> Row:
-    """Give one rejection whole. Raises NotFound."""
+    """Return one rejection with its body. Raises NotFound."""
     rows = _rows(connection, "rejections", "show", {"rejection_id": rejection_id})
     if not rows:
         raise NotFound(
@@ -100,14 +100,14 @@ def rejection_stats(connection: Connection, selection: dict[str, Any]) -> list[R
 
 
 def rejection_rules(connection: Connection) -> list[Row]:
-    """List the rules by which rejections are discarded at once, with how many each has; retired ones last."""
+    """List the rules that discard rejections, with their counts; retired rules last."""
     return _rows(connection, "rejections", "list_rules", {})
 
 
 def reject_alarms(connection: Connection, limits: RejectAlarmLimits) -> list[tuple[Pair, int, int]] | None:
-    """List the pairs of which too large a share was rejected lately, with rejections and deliveries.
+    """List the pairs whose recent share of rejections is too large, with rejections and deliveries.
 
-    Takes no longer than a few seconds; None: so much was stored lately that it could not be counted in them.
+    The query ends after a few seconds; None: too many recent messages to count in that time.
     """
     parameters = {
         "window_s": limits.window_s,
@@ -146,9 +146,9 @@ def reject_alarms(connection: Connection, limits: RejectAlarmLimits) -> list[tup
 
 
 def trace(connection: Connection, message_id: str, tenant_id: str | None) -> list[Row]:
-    """Find every place of an event by its message id, or by the queue's id of its delivery.
+    """Find all rows of an event by its message id, or by the queue's id of its delivery.
 
-    With RabbitMQ by the property message_id too, and by what the ids of one message's hand-overs begin with.
+    With RabbitMQ also by the property message_id, and by the common prefix of one message's delivery ids.
     """
     parameters = {"message_id": message_id, "tenant_id": tenant_id}
     found = [

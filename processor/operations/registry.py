@@ -1,4 +1,4 @@
-"""Changing the registry: tenants and keys, event types and schemas, rules; one transaction a change."""
+"""Changes of the registry: tenants, keys, event types, schemas and rules; one transaction per change."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ _POINTER = re.compile(r"(/([^/~]|~[01])*)+")
 
 
 def add_tenant(connection: psycopg.Connection[Any], tenant_id: str, name: str | None = None) -> bool:
-    """Add a tenant, active; says whether it is new. One that exists is left as it is.
+    """Add an active tenant; returns whether it is new. An existing tenant stays unchanged.
 
-    Raises SettingsError where the id is none that the table takes.
+    Raises SettingsError for an invalid id.
     """
     try:
         cursor = connection.execute(
@@ -41,7 +41,7 @@ def add_tenant(connection: psycopg.Connection[Any], tenant_id: str, name: str | 
 
 
 def set_tenant_status(connection: psycopg.Connection[Any], tenant_id: str, status: str) -> None:
-    """Make a tenant active or suspended. Raises NotFound."""
+    """Set a tenant's status, active or suspended. Raises NotFound."""
     parameters = {"tenant_id": tenant_id, "status": status}
     try:
         found = connection.execute(queries("registry")["set_tenant_status"], parameters).fetchone()
@@ -54,9 +54,9 @@ def set_tenant_status(connection: psycopg.Connection[Any], tenant_id: str, statu
 def add_key(
     connection: psycopg.Connection[Any], tenant_id: str, name: str = "", rights: Rights = NEITHER
 ) -> tuple[str, str]:
-    """Add an API key to a tenant. Gives its id and the key itself, which nobody can learn again.
+    """Add an API key to a tenant; returns its id and the key itself, which is not stored.
 
-    Raises NotFound where there is no such tenant, SettingsError where the table does not take what is said.
+    Raises NotFound for an unknown tenant, SettingsError if the table refuses the values.
     """
     text, key = new_key()
     parameters = {
@@ -81,7 +81,7 @@ def add_key(
 
 
 def revoke_key(connection: psycopg.Connection[Any], key_id: str) -> tuple[str, datetime]:
-    """Revoke an API key; gives its tenant, and since when it is revoked. Raises NotFound."""
+    """Revoke an API key; returns its tenant and the time of the revocation. Raises NotFound."""
     try:
         found = connection.execute(queries("keys")["revoke_key"], {"key_id": key_id}).fetchone()
     except (psycopg.DataError, UnicodeEncodeError):
@@ -100,10 +100,10 @@ def add_rejection_rule(
     event_type: str | None,
     conditions: Mapping[str, str],
 ) -> int:
-    """Let rejections like this be discarded at once, from the next save on; gives the rule's id.
+    """Add a rule that discards matching rejections, from the next save on; returns the rule's id.
 
-    `conditions` has JSON pointers into the body, and the text that stands there. Raises SettingsError where a
-    reason stands alone, or where the rule would match nothing.
+    `conditions` maps JSON pointers into the body to the text there. Raises SettingsError for a reason without
+    conditions, or a rule that can match nothing.
     """
     if not (queue or tenant_id or event_type or conditions):
         raise SettingsError(
@@ -126,7 +126,7 @@ def add_rejection_rule(
     parameters = {"reason": reason, "queue": queue, "tenant_id": tenant_id, "event_type": event_type}
     try:
         document = orjson.dumps(conditions)
-        # As PostgreSQL writes it, with a space behind each colon and comma.
+        # PostgreSQL writes a space after each colon and comma.
         if (size := len(document) + 2 * len(conditions) - 1) > _CONDITIONS_BYTES_MAX:
             raise SettingsError(
                 f"--when: {size} bytes as JSON, together; expected at most {_CONDITIONS_BYTES_MAX}"
@@ -145,9 +145,9 @@ def add_rejection_rule(
 
 
 def retire_rejection_rule(connection: psycopg.Connection[Any], rule_id: int) -> datetime | None:
-    """Let a rule match nothing more; what it has discarded stays so. Raises NotFound.
+    """Retire a rule; its discarded rejections stay discarded. Raises NotFound.
 
-    Gives when it was removed before, None where this was the first time.
+    Returns the time of an earlier removal, None if it was in force.
     """
     row = connection.execute(queries("rejections")["retire_rule"], {"rule_id": rule_id}).fetchone()
     if row is None:
@@ -167,15 +167,15 @@ def publish_schema(
     compat: str | None = None,
     breaking: bool = False,
 ) -> int:
-    """Publish the next version of an event type's schema, and the event type itself where it is new.
+    """Publish the next version of an event type's schema, and a new event type.
 
-    `formats` "annotate" takes `format` as a note. `id_scope` says within which values of the payload,
-    by JSON pointers, an id is unique; empty: as it was, of a new event type within tenant and producer.
-    `compat` is what this version and the next are held to; None: as it was. `breaking` lets this one pass.
+    `formats` "annotate" makes `format` an annotation. `id_scope` has the JSON pointers of the payload values
+    within which an id is unique; empty: unchanged, and for a new event type within tenant and producer.
+    `compat` is the compatibility mode from this version on; None: unchanged. `breaking` skips the check once.
 
-    Gives the version. Raises SettingsError where the definition is no usable JSON Schema, the event type
-    no usable name, or the scope another than that of an event type with a schema; Incompatible where the
-    version breaks what the event type promises; NotFound where there is no such tenant.
+    Returns the version. Raises SettingsError for an unusable JSON Schema, an invalid event type, or a scope
+    that differs from the present one; Incompatible if the version breaks the mode; NotFound for an unknown
+    tenant.
     """
     text = schema_text(definition)
     require_usable(text, formats)
@@ -219,9 +219,9 @@ def require_publishable(
     id_scope: Sequence[str],
     compat: str | None = None,
 ) -> None:
-    """Raise what `publish_schema` would raise for this schema, and change nothing; a reader may ask it.
+    """Raise the errors of `publish_schema` without a change; a reader may call it.
 
-    `compat` is what the schema is held to: "none" to nothing; None: to what the event type asks.
+    `compat` is the mode to check: "none" for no check; None: the event type's mode.
     """
     event_type, tenant_id = schema.event_type, schema.tenant_id
     require_usable(schema.definition, schema.formats)

@@ -1,10 +1,10 @@
-"""When much of what one tenant sends of one event type is rejected, somebody should hear of it at once.
+"""The reject alarm: a large share of one tenant's events of one type is rejected.
 
     committed batches ─▶ note: counts by pair, in a window that slides ─▶ look: begins, goes on, or ends
                                                                            └─▶ a gauge, and one log line each
 
-Nothing is paused. A rejection is kept whole and can be replayed, so the alarm only says what to look at. A
-pair is a tenant and an event type, as far as they are registered: what a sender makes up is counted together.
+Processing continues: rejections are kept whole and can be replayed, so the alarm only informs. A pair is a
+tenant and an event type, as far as they are registered; unregistered names share one pair.
 """
 
 import shlex
@@ -27,37 +27,37 @@ Pair: TypeAlias = tuple[str | None, str | None]
 """Tenant and event type. (tenant, None): its event types that are not registered. (None, None): the rest."""
 
 NOT_COUNTED = (Reason.TENANT_SUSPENDED, Reason.DEAD_LETTERED)
-"""Rejections that a person asked for: by suspending the tenant, by an import."""
+"""Rejections that an operator caused: by suspending the tenant, or by an import."""
 
 _STORED = Outcome.STORED
 _OTHERWISE: Pair = ("", "")
-"""What was not stored as it was judged at first; no tenant's id is empty."""
+"""The placeholder for messages that were not stored by their first verdict; no tenant id is empty."""
 
 _STEPS = 10
-"""Pieces in which the window slides."""
+"""The number of steps of the sliding window."""
 
 _LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class RejectAlarmLimits:
-    """From which share on, of how many deliveries at the least, in how many seconds."""
+    """The share that begins an alarm, the least number of deliveries, and the window in seconds."""
 
     share: float
     count_min: int
     window_s: float
 
     def begins(self, rejected: int, deliveries: int) -> bool:
-        """Say whether this is an alarm. `deliveries` are those stored and those rejected."""
+        """Tell whether an alarm begins. `deliveries` counts stored and rejected ones."""
         return deliveries >= self.count_min and rejected >= self.share * deliveries
 
     def goes_on(self, rejected: int, deliveries: int) -> bool:
-        """Say whether one that began still is an alarm: down to half of what begins it, lest it flutter."""
+        """Tell whether an alarm goes on: down to half of the share that begins it (hysteresis)."""
         return 2 * deliveries >= self.count_min and 2 * rejected >= self.share * deliveries
 
 
 def replay_command(pair: Pair) -> str:
-    """Give what to type once the cause is mended; what nobody registered has to be looked at first."""
+    """Return the replay command for a pair; unregistered names get a list command instead."""
     tenant_id, event_type = pair
     if tenant_id is None:
         return "processor rejection stats"
@@ -66,7 +66,7 @@ def replay_command(pair: Pair) -> str:
 
 
 def words(pair: Pair, rejected: int, deliveries: int, window_s: float) -> str:
-    """Say an alarm in one line for a person, with the command for after the mending."""
+    """Describe an alarm in one line, with the command to run after the fix."""
     tenant_id, event_type = pair
     whose = (
         "what names no registered tenant"
@@ -83,7 +83,7 @@ def words(pair: Pair, rejected: int, deliveries: int, window_s: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _WindowStep:
-    """A piece of the window: what was counted from one moment on."""
+    """One step of the window: the counts from its start on."""
 
     began_at: float
     stored: Counter[Pair]
@@ -93,8 +93,8 @@ class _WindowStep:
 class RejectAlarm:
     """Watches the outcomes of one process. Safe to share between threads.
 
-    `registered` gives the part of a tenant and an event type that the registry knows. Memory is bounded by
-    the registered pairs that had outcomes within the window.
+    `registered` returns the registered part of a tenant and an event type. Memory is bounded by the
+    registered pairs with outcomes within the window.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class RejectAlarm:
     def note(self, verdicts: Sequence[Verdict], settlements: Sequence[Settlement]) -> None:
         """Count a batch after its commit, one settlement for each verdict in order.
 
-        Duplicates and redeliveries count nowhere, as in the books.
+        Duplicates and redeliveries are not counted, as in the tables.
         """
         pairs = [
             (verdict.tenant_id, verdict.event_type)
@@ -125,7 +125,7 @@ class RejectAlarm:
         with self._lock:
             now = self._clock()
             step = self._step(now)
-            # Every message pays for this, a fifth of a microsecond; only the others are looked at one by one.
+            # The cost per message is a fifth of a microsecond; only the others are examined one by one.
             step.stored.update(pairs)
             if step.stored.pop(_OTHERWISE, 0):
                 for position, pair in enumerate(pairs):
@@ -135,7 +135,7 @@ class RejectAlarm:
                 self._look(now)
 
     def look(self) -> None:
-        """Let the window slide, and alarms begin or end, also while nothing comes."""
+        """Advance the window, and begin or end alarms, also without traffic."""
         with self._lock:
             self._look(self._clock())
 
@@ -145,7 +145,7 @@ class RejectAlarm:
         if settlement.outcome is Outcome.REJECTED:
             step.rejected[self._pair(verdict)] += 1
         elif settlement.outcome is _STORED:
-            # Judged again by a newer registry.
+            # Validated again with a newer registry.
             step.stored[self._pair(verdict)] += 1
 
     def _pair(self, verdict: Verdict) -> Pair:
@@ -165,7 +165,7 @@ class RejectAlarm:
         for step in self._steps:
             rejected.update(step.rejected)
         for pair in sorted(rejected.keys() | self._alarms, key=str):
-            # Of the pairs without rejections the sums are never made.
+            # No sums for pairs without rejections.
             deliveries = rejected[pair] + sum(step.stored[pair] for step in self._steps)
             self._judge(pair, rejected[pair], deliveries)
         metrics.reject_alarms.set(len(self._alarms))
@@ -182,7 +182,7 @@ class RejectAlarm:
             )
 
     def _figures(self, pair: Pair, rejected: int, deliveries: int) -> Mapping[str, str | int | float | None]:
-        # Registered names only: no sender chooses what stands in the log.
+        # Registered names only: a sender must not control the log.
         tenant_id, event_type = pair
         return {
             "tenant_id": tenant_id,

@@ -1,4 +1,4 @@
-"""Rejections put through the pipeline once more: in earnest, or to see what would become of them.
+"""The replay of rejections through the pipeline, and its dry run.
 
 take back what a rule discarded ─▶ batch by batch: receive ─▶ validate ─▶ save ─▶ outcomes
 """
@@ -12,13 +12,13 @@ from processor.sources import Source
 
 
 class Validator(Protocol):
-    """Gives verdicts."""
+    """A validator of deliveries."""
 
     def validate(self, delivery: Delivery) -> Verdict: ...  # noqa: D102
 
 
 def put_through(take_batch: Callable[[], Sequence[Settlement]]) -> Counter[str]:
-    """Take batches through the pipeline until one is empty; counts outcomes, or reasons where rejected."""
+    """Run batches through the pipeline until one is empty; counts outcomes, or reasons if rejected."""
     outcomes: Counter[str] = Counter()
     while settlements := take_batch():
         outcomes.update((settlement.reason or settlement.outcome).value for settlement in settlements)
@@ -26,14 +26,14 @@ def put_through(take_batch: Callable[[], Sequence[Settlement]]) -> Counter[str]:
 
 
 def foresee(source: Source, validator: Validator) -> Counter[str]:
-    """Count what `put_through` would count, and save nothing.
+    """Count the outcomes of `put_through` without saving.
 
-    What would be stored may still turn out to be a duplicate, or an id_conflict.
+    An event that would be stored may still be a duplicate or an id_conflict.
     """
     verdicts: Counter[str] = Counter()
     while deliveries := source.receive(source.call_size, 0):
         for verdict in map(validator.validate, deliveries):
-            # The tenant of a new_tenant is registered when it is saved, within the bound of its queue.
+            # The save registers the tenant of a new_tenant, within the limit of its queue.
             if isinstance(verdict, Rejection) and not verdict.new_tenant:
                 verdicts[verdict.reason.value] += 1
             else:

@@ -1,18 +1,19 @@
-"""Old rows go, in small steps beside running processors, and what went stays counted in `removal`.
+"""Retention: old rows are removed in small steps beside running processors, and counted in `removal`.
 
     ages ─▶ cutoffs ─▶ message ─▶ duplicate ─▶ rejection (closed)
                         each table once, from its first block to its last, window by window:
                         remove some rows and count them ══COMMIT══▶ pause ─▶ the next
 
-Messages are chosen while saves go on, and removed while none is under way: a save that has just found its
-message here, and is not committed, could not be seen.
+Messages are chosen beside saves, but removed while no save is in progress: an uncommitted save that has just
+found its message here would not be visible.
 
-Totals keep what removed messages had added, which goes to `usage_removal`, so that the proof still adds up.
+Totals keep the amounts of removed messages. These amounts are stored in `usage_removal`, so that verify still
+holds.
 
-A key must outlive everything that may still bring its message again: the queue and then its dead-letter
-queue hold a message for 14 days each. So no age may be below that of the keys, and a message stays while its
-key was seen again within it, by a duplicate or by a rejection that is open. What a rule discards at once is
-noise, and goes after a day whatever the ages are.
+A key must outlive every possible redelivery: the queue and then its dead-letter queue hold a message for up
+to 14 days each. So no retention may be below that of the keys, and a message stays while a duplicate or an
+open rejection had its key within that time. Rejections discarded by a rule are removed after a day in any
+case.
 """
 
 import threading
@@ -33,20 +34,20 @@ Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = dict[str, Any]
 
 WINDOW_BLOCKS = 1024
-"""8 MiB: as much of a table is looked through by one statement, whether it finds anything or not."""
+"""8 MiB: the part of a table that one statement scans."""
 
 RULED_DAYS = 1
-"""For how long what a rule discarded is there to be looked at."""
+"""The retention of rejections discarded by a rule."""
 
 _LOCK_WAIT_MS = 2000
-"""Whoever saves waits behind us while we wait. So we rather let them go first, and begin the step again."""
+"""Saves queue behind a waiting lock. So the wait is short, and the step is retried."""
 
 _LOCK_TRIES = 3
-"""Nobody saves for that long, or locks rows that are old. If a person does, we end."""
+"""No save takes that long or locks old rows. Only a person's transaction does, which ends the run."""
 
 _TABLES = {
-    # The table's name, the question of the plan, and the deed. Messages first, while all that holds them is
-    # there, so that the plan says what will be done.
+    # By table: the queries of plan and removal. Messages first, while the rows that keep them still exist, so
+    # that the plan matches the removal.
     "message": ("plan_messages", "remove_messages"),
     "duplicate": ("plan_duplicates", "remove_duplicates"),
     "rejection": ("plan_rejections", "remove_rejections"),
@@ -55,7 +56,7 @@ _TABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """How many days rows are kept at least; None: for ever. No other may be less than `key`."""
+    """The retention by table in days; None: for ever. None may be less than `key`."""
 
     message: int | None
     duplicate: int | None
@@ -63,18 +64,18 @@ class Ages:
     key: int
 
     def as_dict(self) -> dict[str, int | None]:
-        """Give the ages by table."""
+        """Return the days by table."""
         return {table: getattr(self, table) for table in _TABLES}
 
     @property
     def any_set(self) -> bool:
-        """Whether anything may be removed at all."""
+        """Whether any retention is set."""
         return any(days is not None for days in self.as_dict().values())
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One transaction of `apply`: how many rows it removed, and what part of the table was looked through."""
+    """One transaction of `apply`: the removed rows, and the scanned part of the table."""
 
     table: str
     removed: int
@@ -82,9 +83,9 @@ class Step:
 
 
 def plan(connection: Connection, ages: Ages) -> list[Row]:
-    """Count what `apply` would remove now, by tenant and outcome; changes nothing.
+    """Count the rows that `apply` would remove now, by tenant and outcome; read-only.
 
-    `kept_count` are messages that are old enough and stay, because their key was seen again lately.
+    `kept_count` are old messages that stay because their keys were seen again recently.
     """
     rows: list[Row] = []
     sql = queries("retention")
@@ -107,11 +108,11 @@ def apply(
     statement_timeout_s: float,
     on_step: Callable[[Step], object] = lambda _step: None,
 ) -> dict[str, int]:
-    """Remove what is older than the ages, `step_size` rows a transaction at the most; gives rows by table.
+    """Remove rows beyond the retention, up to `step_size` per transaction; returns rows by table.
 
-    Rows and their count go in one transaction, so whatever ends this leaves nothing half done, and running
-    it again goes on. `stop` ends it after the step under way. Raises Busy where another process is at it,
-    SettingsError for ages below the least that the database allows.
+    Each transaction removes rows and stores their count, so an interrupted run is consistent, and the next
+    run continues. `stop` ends it after the current step. Raises Busy while another process removes rows,
+    SettingsError for a retention below the database's minimum.
     """
     sql = queries("retention")
     connection.execute(
@@ -122,7 +123,7 @@ def apply(
         },
     )
     with maintenance_lock(connection) as still_held:
-        # Once for the whole run: what becomes old enough meanwhile is the next run's.
+        # Fixed for the whole run: rows that become old enough meanwhile wait for the next run.
         moments = _cutoffs(connection, ages)
         removed = {table: 0 for table in _TABLES if _any_old(moments, table)}
         for step in _steps(connection, moments, step_size):
@@ -135,7 +136,7 @@ def apply(
 
 
 def forgotten_before(connection: Connection, key_days: int) -> datetime | None:
-    """Give the moment before which what was sent may have been stored and removed; None: nothing was."""
+    """Return the time before which sent messages may have been removed; None: none was removed."""
     moment: datetime | None = _value(connection, "forgotten_before", key_days=key_days)
     return moment
 
@@ -148,7 +149,7 @@ def _steps(connection: Connection, moments: Row, step_size: int) -> Iterator[Ste
 
 
 def _walk(connection: Connection, table: str, deed: str, bounds: dict[str, Any]) -> Iterator[Step]:
-    """Go through a table once. What is added meanwhile is young, and rows that are old don't move."""
+    """Scan a table once. Rows added meanwhile are young, and old rows don't move."""
     blocks = int(_value(connection, "blocks", relation=table))
     for start in range(0, blocks, WINDOW_BLOCKS):
         end = min(start + WINDOW_BLOCKS, blocks)
@@ -183,7 +184,7 @@ def _remove_messages(connection: Connection, window: Mapping[str, Any]) -> tuple
 
 
 def _any_old(moments: Row, table: str) -> bool:
-    """Say whether rows of a table may be old enough at all."""
+    """Tell whether rows of a table can be old enough."""
     return moments[f"{table}_before"] is not None or (
         table == "rejection" and moments["ruled_before"] is not None
     )
@@ -216,7 +217,7 @@ def _value(connection: Connection, name: str, **parameters: Any) -> Any:  # noqa
 
 
 def _row(connection: Connection, name: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
-    # Never prepared: a plan for any window would not know how small the window is.
+    # Never prepared: a generic plan would not use the small size of the window.
     row = connection.execute(queries("retention")[name], parameters, prepare=False).fetchone()
     assert row is not None  # noqa: S101 - each of these queries gives one row
     return tuple(row)

@@ -1,9 +1,10 @@
-"""What takes much of the disk should be heard of before it is full: tenants and senders, by what they keep.
+"""The storage alarm: tenants and senders that use much disk, reported before the disk is full.
 
     rejection_room ─▶ holders with half of what they may keep   ─┬─▶ a gauge, a log line as one begins or
     message        ─▶ a sample, by tenant: STORAGE_ALARM_BYTES   ─┘    ends, a line of `processor check`
 
-Nothing is refused by it. A sample reads some thousand pages, whatever the table has: good for what is large.
+The alarm refuses no event. A sample reads some thousand pages of any table, which is enough to find large
+ones.
 """
 
 import time
@@ -31,7 +32,7 @@ _HOLDERS_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class StorageAlarmLimits:
-    """What a holder may keep in open rejections, and from how many bytes on a tenant is an alarm."""
+    """The limit of open rejections per holder, and the size of a tenant that is an alarm, in bytes."""
 
     rejected_bytes: int
     alarm_bytes: int
@@ -39,7 +40,7 @@ class StorageAlarmLimits:
 
 @dataclass(frozen=True, slots=True)
 class Large:
-    """A holder of rejections, or a tenant, that keeps much; `full`: new rejections of it are cut."""
+    """A large holder of rejections or tenant; `full`: its new rejections are truncated."""
 
     who: str
     what: str
@@ -48,7 +49,7 @@ class Large:
 
 
 def find_large(connection: Connection, limits: StorageAlarmLimits) -> list[Large]:
-    """List who keeps much, within a few seconds. Raises psycopg.Error, a time-out among them."""
+    """List large holders and tenants within a few seconds. Raises psycopg.Error, time-outs included."""
     sql = queries("storage")
     with connection.transaction():
         connection.execute(sql["bound"], {"timeout_ms": str(_TIMEOUT_MS)}, prepare=False)
@@ -72,7 +73,7 @@ def find_large(connection: Connection, limits: StorageAlarmLimits) -> list[Large
 
 
 class StorageAlarm:
-    """Looks once a minute, and says what began and what is over. For one thread."""
+    """Checks once a minute, and logs the begin and the end of alarms. Not thread-safe."""
 
     def __init__(self, connect: Callable[[], Connection], limits: StorageAlarmLimits) -> None:
         self._connect = connect
@@ -81,7 +82,7 @@ class StorageAlarm:
         self._known: set[tuple[str, str]] = set()
 
     def look(self) -> None:
-        """Look, if it is time to; a database that does not answer is said by whoever saves."""
+        """Check if it is due; an outage of the database is ignored here, since the saves report it."""
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + _EVERY_S

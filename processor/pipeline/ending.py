@@ -1,4 +1,4 @@
-"""What a run leaves behind when it ends, in words: nothing, unless it ends in an outage or too soon."""
+"""Describe what a run leaves behind when it ends during an outage or before all was done."""
 
 import threading
 import time
@@ -9,15 +9,15 @@ from processor.errors import ProcessorError
 from processor.runtime.outages import OutageRetry
 
 _COUNT_S_MAX = 3.0
-"""For how long a queue is asked what it still has; an orchestrator waits for us meanwhile."""
+"""The time limit for counting the queue at a stop, since an orchestrator may be waiting."""
 
 GIVE_UP_S = 1.0
-"""For how long the workers of one kind are waited for together, once told to give up."""
+"""The time limit for joining all workers of one kind after `give_up` is set."""
 
 _JOIN_TICK_S = 0.2
 
 _LATE_S = 2.0
-"""How much later than its wait a receive may come back before the queue counts as silent."""
+"""How far a receive may exceed its wait time before the queue counts as silent."""
 
 
 def left_behind(
@@ -27,11 +27,11 @@ def left_behind(
     given_back: int,
     asked_for_s: float | None,
 ) -> str:
-    """Say what keeps a run from being done; empty if it is done.
+    """Return what keeps a run from being done, as text; empty if it is done.
 
-    `retries` retried outages of its dependencies, the queue's last. `count` asks the queue
-    for what it has, `given_back` are deliveries that had to be, and `asked_for_s` is the wait of a receive
-    that has not come back (None: all have).
+    `retries` are the retries of its dependencies, the queue's last. `count` counts the messages of the queue,
+    `given_back` is the number of released deliveries, and `asked_for_s` the wait time of a receive call that
+    has not returned (None: all have).
     """
     broker = retries[-1]
     found = [
@@ -59,14 +59,14 @@ def _silent_s(broker: OutageRetry) -> float:
 
 
 def _counted(count: Callable[[], Mapping[str, int]]) -> Mapping[str, int] | None:
-    """Ask the queue for what it has, in a thread: one call to a silent queue may take longer than we have."""
+    """Count the queue in a thread, because a call to a silent queue may exceed the time limit."""
     found: list[Mapping[str, int]] = []
 
     def ask() -> None:
         try:
             found.append(count())
         except ProcessorError:
-            # That it does not say is what is said then.
+            # Without a count, the caller reports that the queue has not answered.
             return
 
     asking = threading.Thread(target=ask, name="left", daemon=True)
@@ -83,7 +83,7 @@ def _moment(at: float | None) -> str:
 
 
 def join_all(workers: Sequence[threading.Thread], give_up: threading.Event) -> None:
-    """Wait for workers to end; once told to give up, only for as long as workers need to notice."""
+    """Wait for workers to end, after `give_up` is set for GIVE_UP_S at most."""
     for worker in workers:
         while worker.is_alive() and not give_up.is_set():
             worker.join(_JOIN_TICK_S)

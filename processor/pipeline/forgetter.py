@@ -1,6 +1,6 @@
-"""What forgets the notes of settled deliveries, beside the writers and some times a second.
+"""Delete the notes of settled deliveries, in a background thread, several times a second.
 
-source ─▶ told: arrived ─▶ [waiting] ─▶ SettledNoteCleaner (a thread) ─▶ store
+source ─▶ acknowledgement confirmed ─▶ [queue] ─▶ SettledNoteCleaner (a thread) ─▶ store
 """
 
 import queue
@@ -13,18 +13,18 @@ from processor.errors import Stopped
 
 _EVERY_S = 0.1
 _STOP_S = 3.0
-"""For how long the end waits for the database; what is not forgotten by then stays noted."""
+"""The time limit for the last deletion at a stop. Remaining notes stay in the database."""
 
 
 class NoteStore(Protocol):
-    """What is asked of the database."""
+    """The store, as the cleaner uses it."""
 
     def forget_settled(self, queue: str, delivery_ids: Sequence[str]) -> None: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
 
 
 class SettledNoteCleaner:
-    """Forgets deliveries of one queue. Its thread and its store begin with the first that it is told of."""
+    """Deletes notes of one queue. The first call of `tell` starts its thread and opens its store."""
 
     def __init__(self, open_store: Callable[[], NoteStore], queue_name: str) -> None:
         self._open_store = open_store
@@ -34,14 +34,14 @@ class SettledNoteCleaner:
         self._thread: threading.Thread | None = None
 
     def tell(self, delivery_ids: Sequence[str]) -> None:
-        """Take deliveries to be forgotten soon. It does not wait; for one thread."""
+        """Queue deliveries whose notes can be deleted. Does not block. Only one thread may call it."""
         self._waiting.put(delivery_ids)
         if self._thread is None:
             self._thread = threading.Thread(target=self._forget, name="forgetter", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """Forget what is left, and end."""
+        """Delete the remaining notes and end the thread."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(_STOP_S)
@@ -55,7 +55,7 @@ class SettledNoteCleaner:
                 if delivery_ids := self._take():
                     store.forget_settled(self._queue_name, delivery_ids)
         except Stopped:
-            # The database is away, and nobody waits for it any more.
+            # The database is unavailable and the run is over.
             pass
         finally:
             store.close()

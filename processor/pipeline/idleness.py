@@ -1,10 +1,10 @@
-"""When a run may end by itself: its queue answers, and says more than once that nothing is left anywhere.
+"""Detect when a run may end by itself: the queue has answered several times that it is empty.
 
-    receives answer "nothing" ─▶ depth is 0, and is 0 again ─▶ we are quiet ─▶ so are the others ─▶ idle
+    receives return nothing ─▶ depth is 0 twice ─▶ this process is quiet ─▶ its peers are quiet ─▶ idle
              ▲                                                    │
-             └── a message, an outage, something in flight ◀──────┘
+             └── a message, an outage, a delivery in flight ◀─────┘
 
-Silence is no answer. What another process holds may come back to us, so it is waited for.
+A queue that does not answer is not empty. Deliveries of other processes may return, so a run waits for them.
 """
 
 import threading
@@ -19,35 +19,35 @@ from processor.errors import SourceUnavailable
 log = structlog.get_logger(__name__)
 
 _AGREE_S_MAX = 2.0
-"""How far apart two counts of nothing are: on AWS counts are approximate, and late."""
+"""Two counts of zero are this far apart, or half of `until_idle_s`. On AWS counts are late."""
 
 
 class Peers(Protocol):
-    """The processes that share a run: none of them ends before all of them are quiet."""
+    """The processes of one run. Each ends only when all are quiet."""
 
     def say_quiet(self, quiet: bool) -> None:
-        """Tell the others whether this process has found the queue empty and holds nothing."""
+        """Tell the peers whether this process sees an empty queue and has nothing in flight."""
 
     def others_quiet(self) -> bool:
-        """Say whether every other process is quiet, or has ended because all were."""
+        """Return whether every other process is quiet, or ended because all were."""
 
 
 class NoPeers:
-    """The company of a process that runs by itself."""
+    """The peers of a single process."""
 
     def say_quiet(self, quiet: bool) -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
     def others_quiet(self) -> bool:
-        """There are no others."""
+        """Return True, as there are no others."""
         return True
 
 
 class IdleDetector:
-    """Whether a run is idle, which takes `until_idle_s` of answers without a message. Safe to share.
+    """Detects an idle run: `until_idle_s` seconds of empty answers. Thread-safe.
 
-    `count` asks the queue for what it has, by state. `calm` says whether nothing is held and nothing is away,
-    and `calm_since` since when nothing has been away (by time.monotonic).
+    `count` counts the messages of the queue by state. `calm` returns whether nothing is in flight and nothing
+    is unavailable; `calm_since` returns the end of the last outage (time.monotonic).
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class IdleDetector:
         self._calm_since = calm_since
         self._company = company
         self._clock = clock
-        # Since when the queue's answers have brought nothing (None: it has not answered yet), and the last of
-        # these answers. Receivers, settlers and the one who looks share these two.
+        # The first and the last of the empty answers in a row (None: no answer yet). Receivers, settlers and
+        # the idleness thread share both.
         self._answers = threading.Lock()
         self._since: float | None = None
         self._until = 0.0
-        # The first count of nothing since the last message, and the last count.
+        # The first count of zero since the last message, and the last count.
         self._empty_since: float | None = None
         self._counted_at = -self._agree_s
         self._agreed = False
@@ -80,7 +80,7 @@ class IdleDetector:
         self.reached = threading.Event()
 
     def answered(self, *, empty: bool) -> None:
-        """Note an answer of the queue to a receive."""
+        """Record an answer of the queue to a receive call."""
         with self._answers:
             now = self._clock()
             if not empty or self._since is None:
@@ -89,19 +89,19 @@ class IdleDetector:
                 self._until = now
 
     def disturb(self) -> None:
-        """Begin anew: what the queue was silent about may have waited for what we have done now."""
+        """Restart the idle time, because a settlement may have released withheld messages."""
         with self._answers:
             if self._since is not None:
                 self._since = self._clock()
 
     def look(self) -> None:
-        """Ask what is still to be asked now, and set `reached` once the run is idle. For one thread."""
+        """Count the queue if needed, and set `reached` once the run is idle. Only one thread may call it."""
         with self._answers:
             since, until = self._since, self._until
         quiet_from = None if since is None or not self._calm() else max(since, self._calm_since())
         if quiet_from is None or (self._empty_since is not None and self._empty_since < quiet_from):
             self._empty_since, self._agreed = None, False
-        # Up to the last answer, and not up to now.
+        # Measured to the last answer, not to now: a silent queue is not idle.
         quiet_s = 0.0 if quiet_from is None else until - quiet_from
         counted_s = self._clock() - self._counted_at
         if quiet_s >= self._until_idle_s - self._agree_s and counted_s >= self._agree_s:
@@ -112,7 +112,7 @@ class IdleDetector:
             self.reached.set()
 
     def _ask(self, until: float) -> None:
-        """Count what the queue has; `until` is its last answer that brought nothing."""
+        """Count the messages of the queue. `until` is the time of its last empty answer."""
         asked_at = self._clock()
         try:
             left = {state: count for state, count in self._count().items() if count}
@@ -126,7 +126,7 @@ class IdleDetector:
         elif self._empty_since is None:
             self._empty_since = asked_at
         else:
-            # With a receive in between that has brought nothing, too.
+            # Two counts agree only with an empty receive between them.
             self._agreed = until >= self._empty_since
         self._tell(left, trouble)
 

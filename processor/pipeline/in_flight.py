@@ -1,4 +1,4 @@
-"""What this process has received and not yet settled: it bounds the buffer, and stays hidden from others."""
+"""Track deliveries in flight: limit their number and bytes, and extend their visibility timeouts."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from processor.model import Delivery
 log = structlog.get_logger(__name__)
 
 _LARGE_BODIES_REMEMBERED = 0.9
-"""What is left of the expected size of a body after a receive that brought small ones."""
+"""The factor by which the expected body size shrinks after a receive of small bodies."""
 
 
 @dataclass(slots=True)
@@ -25,11 +25,10 @@ class _ReceivedDelivery:
 
 
 class InFlight:
-    """The deliveries between receive and settle, by identity: the same message may be held twice.
+    """The deliveries between receive and settle, by identity, since one message may be in flight twice.
 
-    Each is to be extended `extend_after_s` after it was received, and after each time it was, with as many
-    others as one call to the queue takes (`call_size`).
-    Safe to share between threads. Times are seconds of `time.monotonic`.
+    Each is extended `extend_after_s` after its receive and after each extension, in calls of `call_size`
+    deliveries. Thread-safe. Times are seconds of `time.monotonic`.
     """
 
     def __init__(self, *, size_max: int, bytes_max: int, extend_after_s: float, call_size: int) -> None:
@@ -40,40 +39,40 @@ class InFlight:
         self._holdings: dict[int, _ReceivedDelivery] = {}
         self._bytes = 0
         self._asked = 0
-        # What a body is expected to have: the mean of the last receives, slow to forget large ones.
+        # The expected size of a body: the mean of the last receives, slow to forget large ones.
         self._body_bytes = 0.0
-        # Whether extensions come so late that what is held may be handed over again.
+        # Whether extensions are so late that deliveries in flight may be redelivered.
         self._behind = False
         self._changed = threading.Condition()
 
     @property
     def size(self) -> int:
-        """How many deliveries are held."""
+        """The number of deliveries in flight."""
         return len(self._holdings)
 
     @property
     def size_bytes(self) -> int:
-        """The size of their bodies together."""
+        """The sum of their body sizes."""
         return self._bytes
 
     @property
     def ratio(self) -> float:
-        """How full the buffer is, by number or by bytes, whichever is more; from 1 on nothing is received."""
+        """The fill ratio of the buffer by number or bytes, whichever is higher. At 1 receiving pauses."""
         return max(len(self._holdings) / self._size_max, self._bytes / self._bytes_max)
 
     def oldest_s(self) -> float:
-        """Give the age of the delivery that has been held longest; 0 when none is."""
+        """Return the age in seconds of the oldest delivery in flight; 0 if there is none."""
         with self._changed:
             first = next(iter(self._holdings.values()), None)
             return 0.0 if first is None else time.monotonic() - first.received_at
 
     @contextmanager
     def room(self, limit: int, timeout_s: float) -> Iterator[int]:
-        """Wait until more may be received, and say how many, up to `limit`; 0: there is no room.
+        """Wait until there is room for deliveries, and yield for how many, up to `limit`; 0 on timeout.
 
-        The room is kept for whoever asked until the block ends, by when what came must have been added. There
-        is none while extensions come late: whatever else were received would make them later, until all that
-        is held is handed over again and again.
+        The room is reserved until the block ends; received deliveries must be added by then. There is no room
+        while extensions are late, because more deliveries would delay them further, until all deliveries in
+        flight are redelivered again and again.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._room() >= 1, timeout_s)
@@ -92,12 +91,12 @@ class InFlight:
         left = self._size_max - len(self._holdings) - self._asked
         if self._body_bytes:
             left_by_bytes = int((self._bytes_max - self._bytes) / self._body_bytes) - self._asked
-            # However large bodies are, one may come when there is nothing else.
+            # An empty buffer accepts one delivery of any size.
             left = min(left, left_by_bytes if self._holdings or self._asked else max(1, left_by_bytes))
         return left
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
-        """Note deliveries as held, from now on."""
+        """Add received deliveries."""
         now = time.monotonic()
         with self._changed:
             for delivery in deliveries:
@@ -107,7 +106,7 @@ class InFlight:
             self._body_bytes = max(came / len(deliveries), self._body_bytes * _LARGE_BODIES_REMEMBERED)
 
     def drop(self, deliveries: Sequence[Delivery]) -> None:
-        """Note deliveries as no longer held."""
+        """Remove deliveries. Deliveries that are not in flight are ignored."""
         with self._changed:
             for delivery in deliveries:
                 if self._holdings.pop(id(delivery), None) is not None:
@@ -121,9 +120,9 @@ class InFlight:
         hold_s_max: float,
         stop: threading.Event,
     ) -> None:
-        """Extend what was received or extended `extend_after_s` ago or longer, until `stop` is set.
+        """Extend every delivery whose extension is due, until `stop` is set.
 
-        Those held for longer than `hold_s_max` are left to the queue, which ends every hold at 12 hours.
+        Deliveries older than `hold_s_max` are not extended; SQS ends every visibility timeout at 12 hours.
         """
         due, due_at = self._due(hold_s_max)
         failed, trouble = 0, ""
@@ -135,7 +134,7 @@ class InFlight:
             try:
                 extend(chunk)
             except SourceUnavailable as error:
-                # Not waited out: what comes after it must not wait, and there is time for another try or two.
+                # No retry here: the next call must not wait, and time is left for one or two later attempts.
                 failed, trouble = failed + len(chunk), str(error)
                 self._extend_at(time.monotonic() + self._extend_after_s / 4, chunk)
             else:
@@ -147,10 +146,10 @@ class InFlight:
             log.warning("extend_failed", count=failed, trouble=trouble)
 
     def give_back(self, release: Callable[[Sequence[Delivery]], None], *, within_s: float) -> None:
-        """Release what is held, call by call, until it is done, a call fails or `within_s` has passed.
+        """Release all deliveries, call by call, until done, a call fails or `within_s` seconds have passed.
 
-        Of a group the latest come first: wherever this breaks off, nothing was given back before what comes
-        later in its group. What is left comes back when its visibility timeout ends.
+        The latest deliveries of a group are released first, so that an early end keeps its order.
+        Remaining deliveries return when their visibility timeout ends.
         """
         give_up_at = time.monotonic() + within_s
         left = self.all()
@@ -167,16 +166,16 @@ class InFlight:
                 return
 
     def extend_in(self, wait_s: float, delivery: Delivery) -> None:
-        """Let a delivery be extended `wait_s` from now, if it is held by then."""
+        """Schedule the next extension of a delivery in `wait_s` seconds."""
         self._extend_at(time.monotonic() + wait_s, [delivery])
 
     def all(self) -> list[Delivery]:
-        """Give everything that is held."""
+        """Return all deliveries in flight, oldest first."""
         with self._changed:
             return [holding.delivery for holding in self._holdings.values()]
 
     def _due(self, hold_s_max: float) -> tuple[list[Delivery], float]:
-        """Find what is to be extended now, and since when the first of it has been; now if there is none."""
+        """Return the deliveries due for extension, and since when the first is due (now if none is)."""
         now = time.monotonic()
         with self._changed:
             due = [
@@ -188,7 +187,7 @@ class InFlight:
         return [holding.delivery for holding in due], due_at
 
     def _is_late(self, due_at: float) -> bool:
-        # Due after a third of the visibility timeout, this is after two: one is left to catch up in.
+        # Extensions are due after a third of the visibility timeout and late after two thirds.
         return time.monotonic() - due_at > self._extend_after_s
 
     def _set_behind(self, *, behind: bool) -> None:

@@ -1,11 +1,11 @@
-"""How much a pipeline takes at once, and for how long it waits."""
+"""The limits of a pipeline: threads, batches, buffers and waits."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineLimits:
-    """How much at once and for how long; the settings of the same names explain each."""
+    """Limits of number, bytes and time. The settings of the same names explain each."""
 
     receivers: int = 3
     settlers: int = 3

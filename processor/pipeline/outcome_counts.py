@@ -1,4 +1,4 @@
-"""What became of deliveries, counted after their commit: for the metrics, and for whoever started the run."""
+"""Count outcomes of deliveries after the commit, for the metrics and for the caller of the run."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,20 +10,20 @@ from processor.runtime import metrics
 
 @dataclass(slots=True)
 class OutcomeCounts:
-    """How many deliveries came to which outcome in one run."""
+    """The number of deliveries by outcome in one run."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
-        """All deliveries that got an outcome."""
+        """The number of deliveries with an outcome."""
         return self.outcomes.total()
 
 
 def count_outcomes(settlements: Sequence[Settlement]) -> Counter[str]:
-    """Tell the metrics what became of deliveries, after their commit; gives how many had which outcome."""
+    """Update the metrics with committed settlements, and return their number by outcome."""
     outcomes: Counter[str] = Counter()
-    # Counted first: telling the metrics costs as much for one as for a batch.
+    # Counted first, because updating a metric costs the same for one as for a batch.
     kinds = Counter((s.outcome, s.reason, s.discarded) for s in settlements)
     for (outcome, reason, discarded), count in kinds.items():
         metrics.deliveries.labels(outcome=outcome.value, reason=reason.value if reason else "").inc(count)

@@ -1,4 +1,4 @@
-"""A line in the log for each delivery that got its outcome, for those who check by reading; no payload."""
+"""Log one line for each settled delivery, without its payload."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 def log_outcomes(verdicts: Sequence[Verdict], settlements: Sequence[Settlement]) -> None:
     """Log a batch after its commit, one settlement for each verdict in order.
 
-    Of a rejection it is said who the event claims to be from, as in the table.
+    Lines of rejections have the claimed tenant, type and id, as the table has.
     """
     for verdict, settlement in zip(verdicts, settlements, strict=True):
         said = verdict.claimed if isinstance(verdict, Rejection) else verdict

@@ -1,10 +1,10 @@
-"""The running pipeline: receive, validate, save, settle, in workers that pass the same values on.
+"""Run the pipeline: receive, validate, save and settle, in worker threads joined by queues.
 
     receivers ─▶ verdicts (bounded by InFlight) ─▶ writers ══COMMIT══▶ settlements ─▶ settlers
-        ▲  └─▶ what takes time ─▶ judge ─▶ verdicts                                  │
-        └──────────── heartbeat keeps what is held invisible to others ◀─────────────┘
+        ▲  └─▶ expensive payloads ─▶ judge ─▶ verdicts                               │
+        └──────────── heartbeat extends the visibility timeout of deliveries ◀───────┘
 
-In one thread, and in the same order, this is `once`. The rest of the file only overlaps the waiting.
+`once` does the same in one thread, in the same order. The threads only overlap waiting.
 """
 
 import queue
@@ -34,25 +34,25 @@ log = structlog.get_logger(__name__)
 _TICK_S = 0.2
 
 _SUSPECT_HOLD_S_MAX = 5
-"""How soon a delivery comes back that has killed us; as long again as it may take, it is extended."""
+"""The longest visibility timeout of a suspect while it is read: short, to return soon after a crash."""
 
 _PROBE_EVERY_S = 2.0
-"""How often an idle database is asked whether it works."""
+"""The interval between probes of an idle database."""
 
 _RELEASE_S_MAX = 3.0
-"""For how long we give back what is held when we stop; the visibility timeout gives back the rest."""
+"""The time limit for releasing deliveries at a stop. The others return after their visibility timeout."""
 
 OnCommit: TypeAlias = Callable[[Sequence[Verdict], Sequence[Settlement]], object]
 
 
 class Validator(Protocol):
-    """What the pipeline asks of the schemas."""
+    """The validator, as the pipeline uses it."""
 
     def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict: ...  # noqa: D102
 
 
 class PipelineStore(Protocol):
-    """What the pipeline asks of the database."""
+    """The store, as the pipeline uses it."""
 
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]: ...  # noqa: D102
     def unread(self, suspect: Delivery) -> Verdict | None: ...  # noqa: D102
@@ -63,21 +63,21 @@ class PipelineStore(Protocol):
 def once(
     source: Source, validator: Validator, store: PipelineStore, *, limit: int, wait_s: float
 ) -> list[Settlement]:
-    """Take one batch through all four steps; gives what became of it. The meaning of the whole program."""
+    """Take one batch through all four steps, the whole program in short, and return its settlements."""
     deliveries = source.receive(limit, wait_s)
     verdicts = [validator.validate(delivery) for delivery in deliveries]
     settlements = store.save(verdicts) if verdicts else []
-    # A crash above this line costs a redelivery; below it, nothing. Never an event.
+    # A crash above this line costs a redelivery, a crash below it nothing. No event is lost either way.
     source.settle(settlements)
     count_outcomes(settlements)
     return settlements
 
 
 class Pipeline:
-    """One run of the pipeline over one source. Its workers are threads; one store a writer.
+    """One run of the pipeline over one source. Workers are threads, and each writer has its own store.
 
-    `database` and `broker` retry outages of the two; `give_up` is the event that
-    ends both, set when a stop takes longer than `stop_timeout_s`. `on_commit` is told of each batch.
+    `database` and `broker` retry outages. `give_up` ends both retries; the pipeline sets it when a stop takes
+    longer than `stop_timeout_s`. `on_commit` is called after the commit of each batch.
     """
 
     def __init__(
@@ -126,11 +126,11 @@ class Pipeline:
     def run(
         self, stop: threading.Event, until_idle_s: float | None = None, company: Peers | None = None
     ) -> OutcomeCounts:
-        """Work until `stop` is set, or the queue is idle for `until_idle_s`, in all processes of `company`.
+        """Work until `stop` is set, or the queue is idle for `until_idle_s` in all processes of `company`.
 
-        Stops cleanly: what was received is saved and settled, or given back after `stop_timeout_s`. Raises
-        what a worker died of, as RuntimeError if it was no Exception; what it held is still in the queue.
-        Raises Stopped, which says what is left, if it ends during an outage or something was given back.
+        The stop is clean: received deliveries are saved and settled, or released after `stop_timeout_s`.
+        Raises the exception that ended a worker (RuntimeError if it was no Exception); its deliveries stay in
+        the queue. Raises Stopped if the run ends during an outage or deliveries were released.
         """
         idleness = None if until_idle_s is None else self._idle_after(until_idle_s, company or NoPeers())
         self._idleness = idleness
@@ -158,22 +158,22 @@ class Pipeline:
         if isinstance(self._failure, Exception):
             raise self._failure
         if self._failure is not None:
-            # Never as it is: a SystemExit, say, would end the program as if all were well.
+            # Wrapped, because a SystemExit would end the program with exit code 0.
             raise RuntimeError(f"a worker died of {type(self._failure).__name__}") from self._failure
         self._require_done(given_back, asking=any(receiver.is_alive() for receiver in receivers))
         return self.tally
 
     @property
     def alive(self) -> bool:
-        """Whether every worker still does its work; one that has died will not come back."""
+        """Whether every worker still runs. A dead worker is not restarted."""
         if self._failure is not None:
             return False
-        # At a stop they end one after the other, as they should.
+        # During a stop, workers end one after the other.
         return self._stop_receiving.is_set() or all(worker.is_alive() for worker in self._workers)
 
     @property
     def trouble(self) -> str:
-        """Why nothing is being received now, in words; empty when all is well."""
+        """The reason why nothing is being received now, as text; empty when all is well."""
         troubles = [
             f"{retry.dependency}: {retry.trouble or 'unavailable'}"
             for retry in (self._database, self._broker)
@@ -193,7 +193,7 @@ class Pipeline:
         )
 
     def _require_done(self, given_back: int, *, asking: bool) -> None:
-        """Raise Stopped unless all is done; `asking` says that a receive has not come back."""
+        """Raise Stopped unless all is done. `asking` means that a receive call has not returned."""
         left = left_behind(
             [self._database, self._broker],
             self._source.depth,
@@ -211,9 +211,9 @@ class Pipeline:
         settlers: Sequence[threading.Thread],
         heartbeat: threading.Thread,
     ) -> int:
-        """Stop in the order of the flow, so that each step finishes what the one before it has passed on.
+        """Stop the workers in the order of the flow, so that each step finishes its input.
 
-        Gives how many deliveries had to be given back.
+        Returns the number of released deliveries.
         """
         log.info("stopping", held=self.held.size, waits_for_poll_s=self._limits.receive_wait_s)
         self._stop_receiving.set()
@@ -235,8 +235,8 @@ class Pipeline:
         hard_stop.cancel()
         self._finished.set()
         heartbeat.join(_TICK_S * 5)
-        # After a failure nothing is given back: a process that dies and is restarted at once would burn
-        # the few receives that a message has. The visibility timeout sets the pace then.
+        # After a failure nothing is released: a process that is restarted at once would use up the receive
+        # count of its messages. The visibility timeout sets the pace instead.
         given_back = self._release_held() if self._failure is None else 0
         self._observe()
         for store in self._stores:
@@ -244,12 +244,12 @@ class Pipeline:
         return given_back
 
     def _release_held(self) -> int:
-        """Give back what is held, for as long as an orchestrator may wait for us, and not a call longer."""
+        """Release all deliveries in flight, within _RELEASE_S_MAX, since an orchestrator may be waiting."""
         left = self.held.all()
         if not left:
             return 0
         log.warning("given_back", count=len(left), consequence="the queue hands them over again")
-        # In a worker, because one call to a silent queue can take longer than all of this may.
+        # In a thread, because one call to a silent queue can take longer than the time limit.
         releaser = self._worker(
             "releaser", lambda: self.held.give_back(self._source.release, within_s=_RELEASE_S_MAX)
         )
@@ -273,23 +273,23 @@ class Pipeline:
             except Stopped:
                 log.info("worker_called_off", worker=name)
             except BaseException as error:  # noqa: BLE001 - the one place: a worker's death is the program's
-                # Not Exception alone: a SystemExit, or a panic in Rust, leaves a worker just as dead.
+                # BaseException, because a SystemExit or a panic in Rust ends the worker too.
                 self._failure = self._failure or error
                 log.critical("worker_died", worker=name, error=type(error).__name__)
 
         return threading.Thread(target=guarded, name=name, daemon=True)
 
     def _receive(self, place: int) -> None:
-        # The first receiver always polls. The others join while there is more than it can carry, so that
-        # an idle queue is asked, and billed, by one.
+        # The first receiver always polls. The others join under load only, so that an idle queue is polled,
+        # and billed, for one receiver.
         receiving = place == 0
         while not self._stop_receiving.is_set():
             if not receiving:
-                # Never for ever: another receiver may take the call away again, be it the one of a stop.
+                # With a timeout, because another receiver may clear the event, even the one set by a stop.
                 receiving = self._more.wait(_TICK_S)
                 continue
-            # While the database is away nothing is received: each receive would burn one of the few that
-            # a message has before it is moved to the dead-letter queue.
+            # Nothing is received during an outage of the database: each receive raises the receive count,
+            # which moves a message to the dead-letter queue in the end.
             if not self._database.wait_until_working(_TICK_S):
                 continue
             with self.held.room(self._source.call_size, _TICK_S) as limit:
@@ -304,7 +304,7 @@ class Pipeline:
 
     def _receive_once(self, limit: int) -> list[Delivery]:
         if self._stop_receiving.is_set():
-            # No empty list: that would be an answer, and end an outage that goes on.
+            # Not an empty list: that would count as an answer and end a continuing outage.
             raise Stopped("told to stop")
         deliveries = self._source.receive(limit, self._limits.receive_wait_s)
         if self._idleness is not None:
@@ -313,12 +313,12 @@ class Pipeline:
             return deliveries
         metrics.received.inc(len(deliveries))
         self.held.add(deliveries)
-        # A group's later ones, at another writer, could be committed before its earlier ones.
+        # One piece for a group: with two writers, a later delivery could be committed before an earlier one.
         together = deliveries[0].group is not None
         items: list[Verdict | Delivery] = []
         for delivery in deliveries:
             try:
-                # A suspect is not even looked at beside others: reading it may be what kills us.
+                # A suspect is not validated beside others, because reading it may kill the process.
                 items.append(
                     delivery if delivery.suspect else self._validator.validate(delivery, may_wait=together)
                 )
@@ -328,7 +328,7 @@ class Pipeline:
         return deliveries
 
     def _judge(self) -> None:
-        """Judge what takes time, one after the other, so that nothing that is judged at once waits for it."""
+        """Validate expensive payloads one after the other, so that cheap ones don't wait for them."""
         while (delivery := self._unjudged.get()) is not None:
             self._batches.put([self._validator.validate(delivery)])
 
@@ -345,15 +345,15 @@ class Pipeline:
                 )
 
     def _probe(self, store: PipelineStore) -> None:
-        """Ask an idle database whether it works, unless it has said so lately."""
+        """Probe the database, unless it has answered within _PROBE_EVERY_S."""
         answered_at = self._database.answered_at
         if answered_at is None or time.monotonic() - answered_at >= _PROBE_EVERY_S:
             store.probe()
 
     def _read_alone(self, store: PipelineStore, delivery: Delivery) -> Verdict:
-        """Read what may kill us, so that, if it does, it comes back before what is held beside it, and alone.
+        """Validate a suspect with a short visibility timeout, so that after a crash it is redelivered alone.
 
-        Together they would come with every receive that it has left, to the dead-letter queue at the last.
+        Else the deliveries beside it would share its remaining receives and end in the dead-letter queue.
         """
         if self._broker.working.is_set():
             hold_s = max(1, min(_SUSPECT_HOLD_S_MAX, int(self._limits.visibility_timeout_s / 4)))
@@ -365,7 +365,7 @@ class Pipeline:
     def _save(self, store: PipelineStore, verdicts: list[Verdict]) -> None:
         began = time.monotonic()
         settlements = store.save(verdicts)
-        # Only here, behind the commit, do deliveries go on to be deleted.
+        # Only here, after the commit, are deliveries passed on to be deleted.
         self._committed(settlements, time.monotonic() - began)
         for start in range(0, len(settlements), self._source.call_size):
             self._settlements.put(settlements[start : start + self._source.call_size])
@@ -386,7 +386,7 @@ class Pipeline:
             try:
                 self._broker(lambda settlements=settlements: self._source.settle(settlements))  # type: ignore[misc]
                 if settlements[0].delivery.group is not None and self._idleness is not None:
-                    # What the queue was silent about may have waited for these, earlier ones of its group.
+                    # An ordered queue may have withheld later messages of the group until now.
                     self._idleness.disturb()
             finally:
                 self.held.drop([settlement.delivery for settlement in settlements])

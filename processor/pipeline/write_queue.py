@@ -1,9 +1,9 @@
-"""What waits for a writer: batches that grow with the load by themselves.
+"""Queue verdicts for the writers, in batches whose size follows the load.
 
-receivers ─▶ put ─▶ pieces, of one receive at the most ─▶ take, whatever waits ─▶ in_turn ─▶ writers
+receivers ─▶ put ─▶ pieces of one receive at most ─▶ take: all that is queued ─▶ in_turn ─▶ writers
 
-A writer takes what there is as soon as it is free, so nobody waits for a batch to fill. What one receive of
-an ordered queue brought is one piece, so that one writer saves it, in its order.
+A free writer takes all that is queued at once, so that no verdict waits for a batch to fill. Each receive of
+an ordered queue is one piece, so that one writer saves it in order.
 """
 
 import queue
@@ -19,11 +19,11 @@ Item: TypeAlias = Verdict | Delivery
 
 
 class WriteQueue:
-    """Pieces in, batches out, bounded in number and in bytes of bodies. Safe to share between threads.
+    """A queue of pieces that returns batches, bounded in items and in bytes of bodies. Thread-safe.
 
-    A batch exceeds `bytes_max` only where a single body does, or what was put together; `in_turn` parts that.
-    `linger_s` is waited for more when a batch is not full. Pieces have up to `piece_size_max`, as many as one
-    receive brings.
+    A batch exceeds `bytes_max` only if a single body does, or a group that was put together; `in_turn` splits
+    the latter. A batch that is not full waits `linger_s` for more. A piece has up to `piece_size_max` items,
+    the size of one receive.
     """
 
     def __init__(self, *, size_max: int, bytes_max: int, linger_s: float, piece_size_max: int) -> None:
@@ -31,12 +31,12 @@ class WriteQueue:
         self._bytes_max = bytes_max
         self._linger_s = linger_s
         self._piece_size_max = min(piece_size_max, size_max)
-        # Whoever takes does not know how large the next piece is, but that two of them fit.
+        # A writer does not know the size of the next piece, but any two pieces fit into a batch.
         self._piece_bytes_max = bytes_max // 2
         self._waiting: queue.SimpleQueue[tuple[list[Item], int] | None] = queue.SimpleQueue()
 
     def put(self, items: Sequence[Item], *, together: bool = False) -> None:
-        """Let items wait, in this order, in pieces that fit into a batch, or `together` in one."""
+        """Queue items in this order, split into pieces that fit into a batch, or `together` as one piece."""
         if together:
             self._waiting.put((list(items), sum(_size_bytes(item) for item in items)))
             return
@@ -44,13 +44,13 @@ class WriteQueue:
             self._waiting.put(piece)
 
     def end(self) -> None:
-        """Tell one of those who take, once all that waits is taken, that nothing will come any more."""
+        """Queue an end mark behind all items. It ends one writer."""
         self._waiting.put(None)
 
     def take(self, wait_s: float | None = None) -> tuple[list[Item], bool]:
-        """Wait for something, and take whatever waits, up to a batch; says whether that was the end.
+        """Wait for an item and take up to a batch; also returns whether an end mark was reached.
 
-        What is taken is empty, too, where nothing has come for `wait_s`.
+        The batch is empty if nothing was queued within `wait_s` seconds.
         """
         try:
             first = self._waiting.get(timeout=wait_s)
@@ -76,17 +76,17 @@ class WriteQueue:
         return items, False
 
     def in_turn(self, items: list[Item]) -> list[list[Item]]:
-        """Part what was taken into what is to be saved together, one after the other and within the bounds.
+        """Split a batch into parts that are saved one after the other, each within the bounds.
 
-        Suspects come alone and late, those last that have come most often; but nothing comes before what is
-        earlier in its group.
+        Suspects are parts of their own and come last, ordered by receive count. The order within a group is
+        kept.
         """
         if items and _delivery(items[0]).group is not None:
             return self._group_by_group(items)
         suspects = [item for item in items if isinstance(item, Delivery)]
         if not suspects:
             return [items] if items else []
-        # What killed a process came back soon and alone, and so has come more often than the others.
+        # A delivery that kills processes is redelivered sooner than others, so its receive count is higher.
         suspects.sort(key=lambda suspect: suspect.receive_count)
         ordinary: list[Item] = [item for item in items if not isinstance(item, Delivery)]
         alone: list[list[Item]] = [[suspect] for suspect in suspects]
@@ -105,7 +105,7 @@ class WriteQueue:
 
 
 def _pieces(items: Sequence[Item], size_max: int, bytes_max: int) -> Iterator[tuple[list[Item], int]]:
-    """Cut items into pieces within both bounds, and say of each how many bytes of bodies it has."""
+    """Split items into pieces within both bounds, each with its number of bytes."""
     piece: list[Item] = []
     piece_bytes = 0
     for item in items:

@@ -1,7 +1,7 @@
-"""What a terminal or a reader of lines would obey, or not show, is written out. The one place that knows it.
+"""Escape characters that a terminal or line reader would interpret or hide. No other module does so.
 
-C0, DEL and C1 controls, line separators, bidi and other format characters, odd spaces, surrogates, private
-use, unassigned: whatever Python calls not printable. And what it calls printable, and nobody sees.
+These are all characters that Python calls not printable (C0, DEL and C1 controls, line separators, bidi and
+other format characters, odd spaces, surrogates, private use, unassigned), and invisible printable ones.
 """
 
 import io
@@ -24,14 +24,14 @@ _UNSEEN = re.compile(
 
 
 def is_plain(text: str) -> bool:
-    """Say whether all of a text can be printed, and seen."""
+    """Return whether all characters of a text are printable and visible."""
     return text.isprintable() and (text.isascii() or _UNSEEN.search(text) is None)
 
 
 def escaped(text: str, keep: str = "") -> str:
-    r"""Write what must not be printed as \xHH, \uHHHH or \UHHHHHHHH; what is in `keep` stays.
+    r"""Escape characters as \xHH, \uHHHH or \UHHHHHHHH, except those in `keep`.
 
-    A `\` of the text itself is doubled where it would read as one of these, and nowhere else.
+    A `\` of the text itself is doubled only if it would read as one of these.
     """
     if is_plain(text) and "\\" not in text:
         return text
@@ -49,32 +49,33 @@ def escaped(text: str, keep: str = "") -> str:
 
 
 def printable(text: str) -> str:
-    """Escape all but the ends of lines and tabs."""
+    """Escape a text, except line ends and tabs."""
     return escaped(text, "\n\t")
 
 
 def json_escaped(document: str) -> str:
-    """Escape within the strings of a JSON document, as JSON does it, so that its value stays what it was."""
+    """Escape characters in the strings of a JSON document by JSON's escapes, which keep its value."""
     return _TO_LOOK_AT.sub(
         lambda found: found[0] if is_plain(found[0]) else json.dumps(found[0])[1:-1], document
     )
 
 
 def json_bytes_escaped(document: bytes) -> bytes:
-    """Escape as `json_escaped` does, for bytes of which nearly all need nothing."""
+    """Escape like `json_escaped`, for bytes that rarely need it."""
     if document.isascii() and b"\x7f" not in document:
         return document
     return json_escaped(document.decode()).encode()
 
 
 class Output(io.TextIOWrapper):
-    """A standard stream that takes nothing raw, whoever writes: libraries and crashes, too.
+    """A standard stream that escapes everything written to it, by libraries and crashes too.
 
-    On a screen it lets pass by what bars and colours are drawn: there `printable` tells ours from others'.
+    On a terminal the escape sequences of progress bars and colours pass. There `printable` has to escape
+    quoted text beforehand.
     """
 
     def write(self, text: str) -> int:
-        """Write it, what must not be printed as an escape."""
+        """Write a text, escaped."""
         if not is_plain(text):
             super().write("".join(_guarded(text, screen=self.isatty())))
         else:

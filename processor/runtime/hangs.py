@@ -1,9 +1,9 @@
-"""Whether a worker hangs, and whose fault that is, as its supervisor sees it from outside.
+"""Detect from outside whether a worker hangs, and at which deliveries.
 
-    board ─▶ same turn as before? ─▶ for how long, less the time without a CPU ─▶ over the bound: it hangs
+    board ─▶ same turn as before? ─▶ its age without the wait for a CPU ─▶ above the limit: the worker hangs
 
-A worker hangs when one delivery is judged for longer than the bound, or when its interpreter has not run for
-so long, whatever holds it. Nothing is asked of the worker, which could not answer.
+A worker hangs when the validation of one delivery takes longer than the limit, or when its interpreter has
+not run for that long. The supervisor sends no request to the worker, which could not answer.
 """
 
 import os
@@ -17,14 +17,14 @@ from processor.runtime.worker_board import JudgedDelivery, WorkerStatus
 
 @dataclass(frozen=True, slots=True)
 class CpuTimes:
-    """For how long a thread has run on a CPU, and been ready to without one; both 0 where nobody tells."""
+    """The time for which a thread ran on a CPU and waited for one; both 0 if unknown."""
 
     run_s: float = 0.0
     wait_s: float = 0.0
 
 
 def cpu_times(pid: int, thread_id: int) -> CpuTimes:
-    """Ask Linux; elsewhere nobody tells."""
+    """Return the CPU times of a thread from Linux; zeros on other systems."""
     try:
         descriptor = os.open(f"/proc/{pid}/task/{thread_id}/schedstat", os.O_RDONLY)
     except OSError:
@@ -39,7 +39,7 @@ def cpu_times(pid: int, thread_id: int) -> CpuTimes:
 
 
 def threads_of(pid: int) -> list[int]:
-    """Name the threads of a process; none where nobody tells."""
+    """Return the thread ids of a process; an empty list if unknown."""
     try:
         return [int(folder.name) for folder in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:
@@ -48,7 +48,7 @@ def threads_of(pid: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Observed:
-    """When a turn was seen first, and what its thread had used by then."""
+    """The first observation of a turn, and the CPU times of its thread at that time."""
 
     turn: JudgedDelivery
     at: float
@@ -63,7 +63,7 @@ class _Age:
 
 
 class HangWatch:
-    """Looks at one worker's row. An age counts from when we first saw a turn, so that no clock is shared."""
+    """Watches one worker's row. Ages count from the first observation, so that no clock is shared."""
 
     def __init__(
         self,
@@ -87,19 +87,19 @@ class HangWatch:
         self._beat_waits: dict[int, float] = {}
 
     def begin_anew(self) -> None:
-        """Let every age count from now: the worker, or we, did not run for a while."""
+        """Restart all ages, because the worker or the supervisor was paused."""
         self._seen.clear()
         self._beat = None
 
     def look(self) -> list[str] | None:
-        """Give the ids of the deliveries that it hangs at, if it does; None: it does not hang."""
+        """Return the ids of the deliveries at which the worker hangs, or None if it does not hang."""
         now = self._clock()
         ages, held_s = self._ages(now), self._held_s(now)
         if all(age.age_s <= self._limit_s for age in ages) and held_s <= self._limit_s:
             return None
         half_s = self._limit_s / 2
         if held_s > half_s:
-            # One thread keeps the interpreter to itself, and the others wait for it: it is the one that ran.
+            # One thread holds the interpreter and the others wait: the cause is the thread that ran.
             at_fault = [age for age in ages if age.age_s > half_s]
             at_fault = [age for age in at_fault if age.run_s > half_s] or at_fault
         else:
@@ -108,7 +108,7 @@ class HangWatch:
         return [delivery_id for delivery_id in found if delivery_id is not None]
 
     def _ages(self, now: float) -> list[_Age]:
-        """Say of each turn for how long it has had a CPU, or did not ask for one."""
+        """Return the age of each turn, without the time in which its thread waited for a CPU."""
         seen: dict[int, _Observed] = {}
         ages = []
         for turn in self._row.turns():
@@ -123,9 +123,10 @@ class HangWatch:
         return ages
 
     def _held_s(self, now: float) -> float:
-        """Say for how long the interpreter has not come to the thread that beats; 0 before the first beat.
+        """Return the seconds for which the heartbeat thread has not run; 0 before the first heartbeat.
 
-        That thread waits for the interpreter and whoever holds it for a CPU, so the longest wait counts.
+        That thread waits for the interpreter, and the thread that holds it may wait for a CPU. The longest
+        wait for a CPU is subtracted.
         """
         beat = self._row.beats
         if not beat or beat != self._beat:

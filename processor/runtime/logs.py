@@ -1,9 +1,8 @@
-"""Logs: one event a line, as JSON for machines or coloured for people, on standard error.
+"""Log to standard error, one event per line, as JSON for machines or coloured for people.
 
-Never a payload, an id that a sender chose, or a DSN: events are words of ours with counts and reasons. And
-whatever text comes to be in one, from a library or the environment, it can't end its line and forge another.
-
-Whoever can cause a line can cause a million: of one event so many are written in a while, then their number.
+A line never has a payload, an id chosen by a sender, or a DSN, but our own words with counts and reasons.
+Text from a library or the environment can't end its line and forge another. Lines of one event are
+rate-limited, because a sender could cause a million; the number of dropped lines is logged.
 """
 
 import io
@@ -20,19 +19,19 @@ import structlog
 from processor.runtime.escaping import escaped
 
 _CONTINUED = "    | "
-"""What each line of a traceback begins with, on a console: no event looks so."""
+"""The prefix of traceback lines on a console, which no event line has."""
 
 LINES_MAX, LINES_S = 20, 10.0
-"""So many lines of one event within so many seconds; the others are counted."""
+"""The most lines of one event within this many seconds; others are counted."""
 
 _EVENTS_MAX = 1000
 
 _EACH = frozenset(("delivery",))
-"""Events of which somebody asked for a line each, by --log-events."""
+"""Events without a rate limit: --log-events requests a line for each."""
 
 
 def configure(log_format: Literal["json", "console"], level: str) -> None:
-    """Set up structlog, and the standard library's loggers (boto3's among them) to go the same way."""
+    """Configure structlog, and route the standard library's loggers (such as boto3's) through it."""
     limiter = Limiter()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -41,7 +40,7 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
         structlog.processors.format_exc_info,
     ]
     if log_format == "console":
-        # JSON escapes them by itself.
+        # JSON escapes line ends by itself.
         shared.append(_on_one_line)
     renderers: list[structlog.typing.Processor] = (
         [_time_first, structlog.processors.JSONRenderer()]
@@ -52,7 +51,7 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
         processors=[limiter.of_ours, *shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _StandardError())),
-        # Not cached: a command that configures again must be obeyed by loggers that have spoken already.
+        # Not cached, so that a new configuration reaches loggers that were used already.
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -63,32 +62,32 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
-    # Libraries speak only when something is wrong: their lower levels print requests, bodies included.
+    # Warnings and errors of libraries only: their lower levels log requests with bodies.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    # It quotes, with a traceback, what a server wrote in the head of an answer; the answer itself is judged.
+    # urllib3 logs headers of a server's answer with a traceback. The answer itself is checked by us.
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
-    # It tells every failure itself, in tracebacks; ours are said once, in words.
+    # pika logs every failure with tracebacks. We log each failure once, as text.
     logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
-    # Else they print themselves, past all of this.
+    # Else warnings would be printed past this configuration.
     logging.captureWarnings(capture=True)
 
 
 class Limiter:
-    """Lets LINES_MAX lines of one event through in LINES_S; the next one says how many were left out.
+    """Limits lines to LINES_MAX per event in LINES_S; the next line has the number of dropped ones.
 
-    An event is known by its name, a line of a library by the place in the code that writes it.
+    Our events are identified by name, lines of a library by their place in the code.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        # By event: since when is counted, how many came since, and how many of them were not written.
+        # By event: the start of the interval, and the numbers of lines and of dropped lines since.
         self._seen: dict[Hashable, tuple[float, int, int]] = {}
 
     def of_ours(
         self, _logger: object, _method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        """Judge a line of ours."""
+        """Pass or drop a line of ours."""
         if event["event"] not in _EACH:
             left_out = self._judge(event["event"])
             if left_out is None:
@@ -98,14 +97,14 @@ class Limiter:
         return event
 
     def of_others(self, record: logging.LogRecord) -> bool:
-        """Judge a line of a library."""
+        """Pass or drop a line of a library."""
         left_out = self._judge((record.name, record.pathname, record.lineno))
         if left_out:
             record.msg, record.args = f"{record.getMessage()} (left out: {left_out} lines like this)", ()
         return left_out is not None
 
     def _judge(self, what: Hashable) -> int | None:
-        """Say how many were left out before this line; None: it is left out, too."""
+        """Return the number of lines dropped before this one, or None if it is dropped too."""
         with self._lock:
             now = self._clock()
             if what not in self._seen and len(self._seen) >= _EVENTS_MAX:
@@ -119,7 +118,7 @@ class Limiter:
 
 
 class _StandardError(io.TextIOBase):
-    """Standard error, if it takes anything: a full disk or a closed pipe must not end a worker."""
+    """Standard error that ignores errors: a full disk or a closed pipe must not end a worker."""
 
     def write(self, text: str) -> int:
         with suppress(OSError, ValueError):
@@ -132,7 +131,7 @@ class _StandardError(io.TextIOBase):
 
 
 def _time_first(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Put what a reader looks for at the left; the rest as it was given."""
+    """Move timestamp, level and event to the left, and keep the order of the rest."""
     return {name: event[name] for name in ("timestamp", "level", "event") if name in event} | dict(event)
 
 

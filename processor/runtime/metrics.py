@@ -1,12 +1,12 @@
-"""What Prometheus is told. No label has values that a sender can make up.
+"""The metrics for Prometheus. No label has values that a sender can choose.
 
-Outcomes and reasons come from fixed lists; tenants and event types are in the tables, not here, but for the
+Outcomes and reasons come from fixed lists. Tenants and event types are in the tables instead, except for the
 few schemas that can't be used.
 """
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
-# A second series for each of ours, to say when the process began: `up` and the process metrics say it.
+# The _created series only repeat the start of the process, which the process metrics have.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client left it without types
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

@@ -1,6 +1,6 @@
-"""Waiting an outage out: try again, with growing and jittered pauses, until it works or we must stop.
+"""Retry during an outage with exponential backoff and jitter, until it is over or the process stops.
 
-works ── an attempt fails ─▶ outage ── an attempt that began later is answered ─▶ outage_over
+works ── an attempt fails ─▶ outage ── an attempt that began later succeeds ─▶ outage_over
 """
 
 import threading
@@ -24,14 +24,13 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _TELL_EVERY_S = 60.0
-"""How often an outage that goes on is told of, unless its trouble becomes another."""
+"""The interval of log lines about a continuing outage, unless its cause changes."""
 
 
 class OutageRetry:
-    """One dependency's outages: who talks to it talks through this, who depends on it asks `working`.
+    """The retries of one dependency. All its calls go through this object; `working` tells other threads.
 
-    `stop` ends the waiting; what was attempted then ends with Stopped. None: an outage is not waited out, and
-    raised as it is. Safe to share between threads.
+    `stop` ends the retries with Stopped. None: an outage is not retried and its error is raised. Thread-safe.
     """
 
     def __init__(self, dependency: str, *, stop: threading.Event | None, wait_s_max: float = 1.0) -> None:
@@ -48,12 +47,12 @@ class OutageRetry:
         self._changing = threading.Lock()
 
     def __call__(self, attempt: Callable[[], T]) -> T:
-        """Call `attempt` until it raises no Unavailable. Raises Stopped, and whatever else it raises.
+        """Call `attempt` until it raises no Unavailable, or only once without `stop`.
 
-        Where nothing is waited for, it is called once.
+        Raises Stopped, and all other exceptions of `attempt`.
         """
         try:
-            # Nearly always it works, and then costs nothing beside the attempt.
+            # The usual case, at no cost beside the attempt.
             return self._try(attempt)
         except Unavailable as error:
             if not self._waits:
@@ -61,12 +60,12 @@ class OutageRetry:
             return self._wait_out(attempt, error)
 
     def pause(self, wait_s: float) -> None:
-        """Wait before another try. Raises Stopped as soon as we are told to stop."""
+        """Wait before a retry. Raises Stopped as soon as `stop` is set."""
         if self._stop.wait(wait_s):
             raise Stopped(f"told to stop before another try at the {self.dependency}")
 
     def probe(self, attempt: Callable[[], object]) -> None:
-        """Call `attempt` once, for what it says of the dependency. Raises whatever is no Unavailable."""
+        """Call `attempt` once and record the result. Raises all exceptions except Unavailable."""
         try:
             self._try(attempt)
         except Unavailable:
@@ -98,7 +97,7 @@ class OutageRetry:
             raise Stopped(f"told to stop while waiting for the {self.dependency}: {error}") from error
 
     def wait_until_working(self, timeout_s: float) -> bool:
-        """Wait while there is an outage, `timeout_s` at the most; say whether it is over."""
+        """Wait for the end of an outage, `timeout_s` seconds at most; return whether it is over."""
         return self.working.wait(timeout_s)
 
     def _retrying(self) -> Retrying:
@@ -118,14 +117,14 @@ class OutageRetry:
             self.working.clear()
             called_off = not self._waits or self._stop.is_set()
             if called_off or (not begins and not changed and now - self._told_at < _TELL_EVERY_S):
-                # Where nothing is waited for, whoever called off the wait says why.
+                # Without a retry, the caller reports the error.
                 return
             self._told_at = now
         event = "outage" if begins else "outage_goes_on"
         log.warning(event, dependency=self.dependency, trouble=trouble)
 
     def _answered(self, asked_at: float) -> None:
-        """End the outage, unless what was answered had been asked before the last failure."""
+        """End the outage, unless the successful attempt began before the last failure."""
         with self._changing:
             if self.working.is_set() or asked_at < self._failed_at:
                 return

@@ -1,4 +1,4 @@
-"""What orchestrators and Prometheus ask, on one port: /livez, /readyz and /metrics."""
+"""Serve /livez, /readyz and /metrics for orchestrators and Prometheus, on one port."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Probes:
-    """A small HTTP server in a thread of its own.
+    """A small HTTP server in its own thread.
 
-    `trouble` says why the process is not working now, and '' while it is; `alive` whether it still could.
-    /livez and /readyz answer 200 or 503 with a JSON object. `setting` is where the port came from.
+    `trouble` returns why the process is not working now ('' if it is), `alive` whether it can recover.
+    /livez and /readyz answer 200 or 503 with a JSON object. `setting` is the setting of the port.
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class Probes:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The listening port."""
         return self._server.server_port
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the server thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop answering and free the port."""
+        """Stop the server and free the port."""
         if self._thread.is_alive():
-            # One that has died would be waited for here for ever.
+            # `shutdown` would block for ever if the thread has died.
             self._server.shutdown()
         self._server.server_close()
 
@@ -90,4 +90,4 @@ class _QuietHandler(WSGIRequestHandler):
     timeout = 10
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 - the inherited signature
-        """Say nothing: probes come every few seconds."""
+        """Log nothing, because probes come every few seconds."""

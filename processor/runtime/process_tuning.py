@@ -1,7 +1,7 @@
-"""How the process sits on the machine: on one core, with a patient garbage collector and a tidy heap.
+"""Tune the process: keep to one CPU core, collect garbage less often, and return freed memory.
 
-Python runs one thread at a time. Threads that wake on different cores pay for handing that right across:
-measured on two shared cores, one pipeline moved 7,400 to 7,900 messages/s on both and 9,400 to 13,700 on one.
+Python runs one thread at a time, and passing the interpreter lock between cores is expensive: measured on two
+shared cores, one pipeline moved 7,400 to 7,900 messages/s on both and 9,400 to 13,700 on one.
 """
 
 import ctypes
@@ -10,21 +10,21 @@ import os
 from contextlib import suppress
 
 SMALL_MACHINE_CORES_MAX = 4
-"""Up to so many cores `auto` keeps to one: on a larger machine a neighbour may keep that one busy."""
+"""The largest machine on which `auto` keeps to one core; on others another process may use that core."""
 
 _ALLOCATIONS_PER_COLLECTION = 50_000
-"""Objects made between two collections. Python's own 700 suit programs that make fewer: ten
-to twenty per cent more messages a second were measured with this, on two cores."""
+"""Allocations between two collections. Python's default of 700 is for programs with fewer objects: this
+value gave 10 to 20 % more messages a second, measured on two cores."""
 
 
 def tune_process(keep_to_one_core: str, place: int) -> int | None:
-    """Keep to one core if asked to, and collect garbage less often; gives the core, or None.
+    """Collect garbage less often and keep to one core if configured; return the core, or None.
 
-    `keep_to_one_core` is the setting (auto, on, off); `place` tells processes side by side apart, so that
-    they take different cores. Where the system can't bind a process (macOS) nothing is bound.
+    `keep_to_one_core` is the setting (auto, on, off). `place` is the number of the process, so that parallel
+    processes take different cores. Systems that can't bind a process (macOS) are left alone.
     """
     gc.set_threshold(_ALLOCATIONS_PER_COLLECTION, 50, 50)
-    # What was imported lives for ever: it need not be looked through each time.
+    # Imported objects are never freed, so the collector need not traverse them.
     gc.freeze()
     _return_large_blocks()
     if keep_to_one_core == "off" or not hasattr(os, "sched_setaffinity"):
@@ -34,10 +34,10 @@ def tune_process(keep_to_one_core: str, place: int) -> int | None:
         return None
     core = cores[place % len(cores)]
     try:
-        # Threads that exist already keep their cores; those that are made from now on inherit ours.
+        # Existing threads keep their cores; new ones inherit this one.
         os.sched_setaffinity(0, {core})
     except OSError:
-        # Some sandboxes forbid it. It is only about speed.
+        # Some sandboxes forbid it. Only speed is lost.
         return None
     return core
 
@@ -47,11 +47,11 @@ _MMAP_THRESHOLD_BYTES = 128 * 1024
 
 
 def _return_large_blocks() -> None:
-    """Have the C library return blocks of 128 KiB and more to the system at once (mallopt(3)).
+    """Make the C library return blocks of 128 KiB and more to the system at once (mallopt(3)).
 
-    By itself it raises that threshold as it goes, up to 32 MiB, and keeps what one thread has freed for that
-    thread: with bodies of 1 MiB a process of eight threads then held 185 MiB, and so 119.
+    By default the threshold grows up to 32 MiB, and memory freed by a thread is kept for that thread: with
+    bodies of 1 MiB a process of eight threads used 185 MiB, and 119 MiB with this.
     """
-    # Where the C library is another than glibc there is nothing to say to it.
+    # Other C libraries than glibc lack mallopt.
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)

@@ -1,6 +1,6 @@
-"""What both programs run first: whatever happens around their commands ends without a traceback.
+"""Start both programs, so that common failures around a command end without a traceback.
 
-Ctrl-C while modules are imported, an output that is full or closed, a terminal that knows ASCII alone.
+These are Ctrl-C during imports, a full or closed output, and a terminal limited to ASCII.
 """
 
 import errno
@@ -22,9 +22,9 @@ _FAILED, _INTERRUPTED = 1, 128 + signal.SIGINT
 
 
 def start(program: str, commands: str) -> NoReturn:
-    """Import a program's commands, which takes a while, and run what the command line says.
+    """Import a program's commands, which takes a while, and run the command line.
 
-    Ctrl-C is Python's own again from then on.
+    After the import, Ctrl-C raises KeyboardInterrupt as usual.
     """
     group = getattr(import_module(f"{program}.cli"), commands)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
@@ -33,7 +33,7 @@ def start(program: str, commands: str) -> NoReturn:
 
 
 def run(commands: "click.Group", program: str) -> NoReturn:
-    """Run the command that the command line names, and end with its exit code."""
+    """Run the command of the command line, and exit with its code."""
     import click  # noqa: PLC0415 - not before a Ctrl-C is quiet
 
     _prepare_output()
@@ -60,7 +60,7 @@ def run(commands: "click.Group", program: str) -> NoReturn:
 def _prepare_output() -> None:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
-            # It was closed, and the next file or socket would take its number: prints would go there.
+            # The stream was closed. Else the next file or socket would get its number, and the output.
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -70,13 +70,13 @@ def _prepare_output() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End with this code, even if what is still to be written can't be."""
+    """Exit with this code, even if remaining output can't be written."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
             code = code or _FAILED
-            # Else Python tries again at its end, and says so.
+            # Else Python tries again at exit and prints an error.
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)

@@ -1,11 +1,11 @@
-"""One worker or several: a supervisor forks them, watches them, restarts the fallen, stops them cleanly.
+"""Fork worker processes, watch them, kill hung ones, restart failed ones, and stop them cleanly.
 
-    supervisor ──fork──▶ worker (one a place)      signals ─▶ supervisor ─▶ workers
+    supervisor ──fork──▶ worker (one per place)      signals ─▶ supervisor ─▶ workers
         ▲                   │
-        └────── board ◀─────┘   what each judges: one that hangs is killed, and the next is told at what
+        └────── board ◀─────┘   current deliveries: a hung worker is killed, and the next one notes the cause
 
-The supervisor has one thread and talks to no server, so that it can fork at any time, and nothing that a
-worker meets can stop it.
+The supervisor has one thread and no connection to a server, so it can fork at any time, and an outage can't
+block it.
 """
 
 import ctypes
@@ -30,23 +30,23 @@ log = structlog.get_logger(__name__)
 _TICK_S = 0.1
 _BEAT_S = 0.2
 _GAP_S_MAX = 1.0
-"""Between two looks; after a longer one (we were stopped, the machine slept) no age can be trusted."""
+"""The longest gap between two checks. After a longer one (SIGSTOP, machine asleep) all ages restart."""
 
 _RESTART_PAUSE_S_MAX = 30.0
 _LIVED_LONG_S = 60.0
 
 _END_MARGIN_S = 10.0
-"""For how long after STOP_TIMEOUT_S a worker may take to end; then it is killed, which costs no event."""
+"""The time after STOP_TIMEOUT_S in which a worker must end. Then it is killed, which loses no event."""
 
 _USAGE, _UNFINISHED = 2, 4
-"""Exit codes: of a mistake in the settings, and of an end with work left."""
+"""Exit codes for wrong settings, and for an end with work left."""
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 
 
 class StopEvent(Protocol):
-    """What the supervisor asks of a threading.Event."""
+    """A threading.Event, as the supervisor uses it."""
 
     def is_set(self) -> bool: ...  # noqa: D102
     def set(self) -> None: ...  # noqa: D102
@@ -55,10 +55,10 @@ class StopEvent(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What a worker is told: its place among the others, its row in shared memory, and what hung before it.
+    """The parameters of a worker: its place, its row in shared memory, and deliveries that hung before.
 
-    `hung` are ids of deliveries at which workers of this supervisor hung; whoever has written them down says
-    so in its row. `parent` is the supervisor's process id; None: there is none.
+    `hung` are ids of deliveries at which earlier workers hung; a worker that has stored them marks its row.
+    `parent` is the supervisor's process id (None: no supervisor).
     """
 
     place: int
@@ -67,9 +67,9 @@ class Worker:
     parent: int | None = None
 
     def follow(self, stop_gently: StopEvent, stop_now: StopEvent) -> None:
-        """Show the supervisor that we run, and obey it; stop as if told to when it is gone. Alone do nothing.
+        """Start a heartbeat for the supervisor, and stop when it asks or has died. Alone, do nothing.
 
-        Linux ends us with the supervisor; elsewhere its process id is asked for now and then.
+        Linux kills workers with their supervisor. On other systems its process id is polled.
         """
         if self.parent is None:
             return
@@ -88,7 +88,7 @@ class Worker:
 
 
 def alone() -> Worker:
-    """Give a worker that nobody supervises; its place tells it from others on this machine."""
+    """Return a worker without a supervisor, with its process id as its place."""
     return Worker(os.getpid())
 
 
@@ -107,12 +107,12 @@ class _WorkerProcess:
 
 
 class Supervisor:
-    """Keeps workers alive until told to stop, or until all have ended.
+    """Runs workers until it is stopped, or until all have ended.
 
-    `work` is what a worker does, in a process of its own; it gives the exit code. One that hangs, for longer
-    than `judge_timeout_s`, is killed and followed by another at once. Where there are several, one that falls
-    is restarted after a growing pause; one alone ends the run with it. At a stop a worker that takes longer
-    than `stop_timeout_s` and a margin is killed.
+    Each worker calls `work` in a process of its own, which returns the exit code. A worker that hangs for
+    longer than `judge_timeout_s` is killed and replaced at once. One of several workers that fails is
+    restarted with backoff; a single worker ends the run. At a stop, a worker that takes longer than
+    `stop_timeout_s` and a margin is killed.
     """
 
     def __init__(
@@ -134,14 +134,14 @@ class Supervisor:
         self._restarts = workers > 1
         self._looked_at = time.monotonic()
         self._code = 0
-        # What hung and is not written down yet.
+        # Hung deliveries that are not stored yet.
         self.hung: tuple[str, ...] = ()
 
     def run(self) -> int:
-        """Give the exit code: 0, that of a worker alone, or that of a mistake that no restart would mend (2).
+        """Return the exit code: 0, that of a single worker, or 2 for an error that no restart corrects.
 
-        At a stop it is that of the first worker that did not end with 0; 4, if one had to be killed.
-        A worker alone that died of a signal gives its number, negative. Only a supervisor returns from here.
+        At a stop it is that of the first worker that did not end with 0, or 4 if one had to be killed. For a
+        single worker that died of a signal it is the negative number. Only the supervisor process returns.
         """
         while not self._stop_gently.is_set() and not all(child.done for child in self._children):
             self._look()
@@ -150,15 +150,15 @@ class Supervisor:
                     self._fork(child)
             if self._code:
                 break
-            # Not on the event: a signal that comes within its wait would wait for what it interrupts.
+            # Not a wait for the event: a signal handler that sets it during the wait could deadlock.
             time.sleep(_TICK_S)
         self._end()
         return self._code
 
-    # ── one look at all ───────────────────────────────────────────────────────────────────────────────
+    # ── one check of all workers ──────────────────────────────────────────────────────────────────────
 
     def _look(self) -> None:
-        """See who has ended, and kill who hangs."""
+        """Reap ended workers, and kill hung ones."""
         now = time.monotonic()
         slept, self._looked_at = now - self._looked_at > _GAP_S_MAX, now
         for child in self._alive():
@@ -198,7 +198,7 @@ class Supervisor:
 
     def _ended(self, child: _WorkerProcess, code: int) -> None:
         if self._stop_gently.is_set() and (child.is_hung or (code < 0 and self._restarts)):
-            # Nobody follows it who would finish what it held.
+            # No new worker will finish its deliveries.
             code = _UNFINISHED
         elif child.is_hung:
             return
@@ -213,10 +213,10 @@ class Supervisor:
         child.start_at = now + pause_s
         log.error("process_fell", place=child.row.place, exit_code=code, restart_in_s=round(pause_s, 1))
 
-    # ── the end ───────────────────────────────────────────────────────────────────────────────────────
+    # ── the stop ──────────────────────────────────────────────────────────────────────────────────────
 
     def _end(self) -> None:
-        """Stop all who are alive, in time."""
+        """Stop all workers within the time limit."""
         self._signal(signal.SIGTERM)
         kill_at = time.monotonic() + self._stop_timeout_s + _END_MARGIN_S
         hurried = False
@@ -240,10 +240,10 @@ class Supervisor:
             assert child.pid is not None  # noqa: S101 - of those that are alive
             os.kill(child.pid, number)
 
-    # ── the beginning of a worker ─────────────────────────────────────────────────────────────────────
+    # ── the start of a worker ─────────────────────────────────────────────────────────────────────────
 
     def _fork(self, child: _WorkerProcess) -> None:
-        # Blocked, so that a stop comes before, and no worker is made, or after, when it can be told.
+        # With blocked signals, a stop comes either before the fork, or after it and reaches the worker.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         try:
             if self._stop_gently.is_set():
@@ -261,12 +261,12 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _be(self, worker: Worker, mask: Iterable[int]) -> NoReturn:
-        """Be the worker, in its process, to the end of that."""
+        """Run the worker in the forked process, and exit."""
         code: object = 1
         try:
             _end_with_parent(worker)
             for number in _STOPS:
-                # However often: a whole group of processes may be told at once, each of them beside us.
+                # A repeated signal has no more effect: a process group may get it beside the supervisor's.
                 signal.signal(number, lambda *_: self._stop_gently.set())
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             code = self._work(worker)
@@ -279,21 +279,21 @@ class Supervisor:
             with suppress(Exception):
                 sys.stdout.flush()
                 sys.stderr.flush()
-            # At once: what would follow is the supervisor's.
+            # Exit at once, since the remaining code belongs to the supervisor.
             os._exit(code if isinstance(code, int) else 1)
 
 
 def _end_with_parent(worker: Worker) -> None:
-    """Have Linux kill us when the supervisor is gone: what is killed with -9 must not work on."""
+    """Let Linux kill the worker when its supervisor dies, so that `kill -9` ends both."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    # It may have died before the line above; then nobody would ever tell us.
+    # The supervisor may have died before the line above.
     if os.getppid() != worker.parent:
         os._exit(1)
 
 
 def die_of(number: int) -> NoReturn:
-    """End this process by a signal, as a worker ended by it, so that whoever started us sees the same."""
+    """End this process by the signal that ended its worker, so that the parent sees the same."""
     with suppress(OSError):
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

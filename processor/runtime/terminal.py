@@ -1,4 +1,4 @@
-"""What is printed fits the screen: lines end between words, and no number, time, id or code is ever cut.
+"""Fit output to the width of the terminal: wrap between words, and never cut a number, time, id or code.
 
 a table, while its columns fit ──▶ else a block per row: heading and value, one below the other
 """
@@ -18,32 +18,32 @@ from rich.text import Text
 from processor.runtime.escaping import printable
 
 PROSE = frozenset({"found", "what to do", "message", "what", "name"})
-"""Headings of columns that may be wrapped, between words. All others hold what people copy or compare."""
+"""Headings of columns that may be wrapped between words. Values of other columns are copied or compared."""
 
 _WIDTH_MIN, _WIDTH_USUAL = 20, 78
 _HYPHEN = "\u2011"
-"""One that no line is broken at: of `--until-idle` and of codes with a hyphen."""
+"""A non-breaking hyphen, for `--until-idle` and codes with a hyphen."""
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Print lines for people: whatever is quoted in them, no terminal obeys it."""
+    """Print lines for people, with control characters escaped."""
     click.echo(printable(text), err=err, nl=nl)
 
 
 def screen_width() -> int | None:
-    """Give the columns of the screen, COLUMNS before what it says itself; None: nobody watches."""
+    """Return the width of the terminal (COLUMNS has priority), or None if the output is not a terminal."""
     if not is_watched():
         return None
     return max(shutil.get_terminal_size().columns, _WIDTH_MIN)
 
 
 def is_watched() -> bool:
-    """Say whether standard output is a screen: what goes to a pipe or file keeps its lines whole."""
+    """Return whether standard output is a terminal. Output to a pipe or file is not wrapped."""
     return sys.stdout.isatty()
 
 
 def fit(text: str, indent: str = "") -> str:
-    """Give the text with lines wider than the screen wrapped between words, and `indent` before the rest."""
+    """Return the text with long lines wrapped between words, and `indent` before continued lines."""
     width = screen_width()
     if width is None:
         return text
@@ -53,7 +53,7 @@ def fit(text: str, indent: str = "") -> str:
 
 
 def print_cells(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """Print a table of cells that are ready to be shown."""
+    """Print a table of formatted cells."""
     kept = list(rows)
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for at, heading in enumerate(headings):
@@ -66,12 +66,12 @@ def print_cells(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
 
 
 def print_fitting(table: Table) -> None:
-    """Print a table, or where the screen is too narrow for it, each row as lines of heading and value."""
-    # With a height, too: rich takes a dumb terminal of unknown height for one of 80 columns, and cuts.
+    """Print a table, or on a narrow terminal each row as lines of heading and value."""
+    # With a height, because rich assumes 80 columns for a dumb terminal of unknown height.
     console = Console(file=sys.stdout, highlight=False, width=10**6, height=25)
     for column in table.columns:
         if column.no_wrap:
-            # Else the longest word of it would do.
+            # Else rich would shrink the column to its longest word.
             column.min_width = max(cell_len(str(text)) for text in [column.header, *column.cells])
     needed = Measurement.get(console, console.options, table)
     console.width = screen_width() or needed.maximum
@@ -91,7 +91,7 @@ def print_fitting(table: Table) -> None:
 
 
 def _share(table: Table, room: int) -> None:
-    """Give each column that may be wrapped its part of the room; rich alone would cut words."""
+    """Share the free width among wrapped columns; rich alone would cut words."""
     wrapped = [column for column in table.columns if not column.no_wrap and column.min_width is not None]
     wide = {
         id(column): max(cell_len(str(text)) for text in [column.header, *column.cells]) for column in wrapped
@@ -114,21 +114,21 @@ def _wrapped(line: str, width: int, indent: str) -> str:
 
 
 class HelpFormatter(click.HelpFormatter):
-    """Help whose lines don't end within `--until-idle`."""
+    """A help formatter that does not wrap lines within `--until-idle`."""
 
     def write_text(self, text: str) -> None:
         """Write a paragraph."""
         super().write_text(text.replace("-", _HYPHEN))
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
-        """Write names and what they mean; on a narrow screen below each other, as URLs need room."""
+        """Write names and meanings; below each other on a narrow terminal, because URLs are long."""
         kept = [(name, text.replace("-", _HYPHEN)) for name, text in rows]
         super().write_dl(kept, col_max if self.width >= _WIDTH_USUAL else _WIDTH_MIN // 2, col_spacing)
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
-        """Write the line of the usage."""
+        """Write the usage line."""
         super().write_usage(prog, args.replace("-", _HYPHEN), prefix)
 
     def getvalue(self) -> str:
-        """Give all of it."""
+        """Return the whole help text."""
         return super().getvalue().replace(_HYPHEN, "-")

@@ -1,4 +1,4 @@
-"""A thread that dies ends its process: one that lives on without it does nothing, and looks well.
+"""End the process when one of its threads dies, because it would look healthy and do nothing.
 
 thread or task ──raises──▶ critical "thread_died" ─▶ SIGTERM to ourselves ─▶ an orderly end, by code 1
                                                  └─▶ not ended in time: the end, by code 1
@@ -25,16 +25,16 @@ _MARGIN_S = 5.0
 
 @contextmanager
 def exit_on_thread_death(stop_timeout_s: float) -> Iterator[None]:
-    """Let any thread's death stop the process as SIGTERM does, and the block then end by SystemExit(1).
+    """Stop the process like SIGTERM when any thread dies, and end the block with SystemExit(1).
 
-    What takes longer than `stop_timeout_s` and a margin is ended where it stands.
+    A stop that takes longer than `stop_timeout_s` and a margin is aborted.
     """
     before = threading.excepthook
     died = threading.Event()
 
     def note(args: threading.ExceptHookArgs) -> None:
         try:
-            # Not its text, which may quote what was read.
+            # Without its text, which may quote input.
             log.critical(
                 "thread_died",
                 thread=args.thread.name if args.thread is not None else None,
@@ -51,7 +51,7 @@ def exit_on_thread_death(stop_timeout_s: float) -> Iterator[None]:
     try:
         yield
     except Stopped:
-        # Told so by ourselves, while we waited for an outage to end.
+        # Our own SIGTERM may have ended the retry of an outage.
         if not died.is_set():
             raise
     finally:
@@ -61,7 +61,7 @@ def exit_on_thread_death(stop_timeout_s: float) -> Iterator[None]:
 
 
 def watch(task: asyncio.Task[Any]) -> None:
-    """Let a task that is to run for as long as the process count as a thread, should it die."""
+    """Treat the death of a permanent task like that of a thread."""
     task.add_done_callback(_look_at)
 
 
@@ -74,7 +74,7 @@ def _look_at(task: asyncio.Task[Any]) -> None:
 
 def _stop(within_s: float) -> None:
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        # Nobody listens, not yet or not any more: it would end us by another code.
+        # Without a handler, SIGTERM would end the process with another code.
         os._exit(FAILED)
     end = threading.Timer(within_s, os._exit, [FAILED])
     end.name, end.daemon = "end", True

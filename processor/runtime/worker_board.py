@@ -1,9 +1,9 @@
-"""What workers write for their supervisor to read, in shared memory: that they live, and what they judge.
+"""Share the state of workers with their supervisor in memory: heartbeats and current deliveries.
 
-    worker: beat, slots (one a thread: the delivery that is judged) ─▶ shared memory ─▶ supervisor reads
+    worker: heartbeat, slots (one per thread: its current delivery) ─▶ shared memory ─▶ supervisor
 
-Nothing here makes a call to the system, so that it is cheap enough for every message, and can be read
-whatever state the worker is in.
+No system call is made, so that an update is cheap enough for every message, and the state can be read even if
+the worker hangs.
 """
 
 import mmap
@@ -19,11 +19,11 @@ from processor.wire.hand_overs import base_of
 
 _WORD_BYTES = 8
 _SLOTS = 96
-"""More than the threads of one worker that may judge: 64 receivers, 16 writers and its main thread."""
+"""More than the validating threads of one worker: 64 receivers, 16 writers and the main thread."""
 
 _SLOT_BYTES = 640
 _ID_BYTES_MAX = _SLOT_BYTES - 2 * _WORD_BYTES
-"""An id that is longer is not told."""
+"""Longer ids are not shared."""
 
 _HEADER_BYTES = 64
 _ROW_BYTES = _HEADER_BYTES + _SLOTS * _SLOT_BYTES
@@ -36,11 +36,11 @@ _THREAD, _TURN = range(2)
 _BUSY, _QUIET, _ENDED = range(3)
 
 _write_turn = Struct(f"=Q{_ID_BYTES_MAX}s").pack_into
-"""A turn's number and its delivery's id, filled up with zeros."""
+"""Writes a turn's number and its delivery id, padded with zeros."""
 
 
 class WaitingJudge(Protocol):
-    """Whoever gives verdicts, by the registry that was last installed."""
+    """Validates deliveries by the registry that was last installed."""
 
     @property
     def version(self) -> int: ...  # noqa: D102
@@ -50,7 +50,7 @@ class WaitingJudge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JudgedDelivery:
-    """One thread at one delivery: `number` grows with each delivery that the thread begins to judge."""
+    """One delivery in one thread. `number` grows with each delivery of the thread."""
 
     slot: int
     number: int
@@ -58,16 +58,16 @@ class JudgedDelivery:
 
 
 class WorkerStatuses:
-    """The status of each worker, in memory that is shared with processes forked later."""
+    """The status of each worker, in memory shared with processes that are forked later."""
 
     def __init__(self, workers: int = 1) -> None:
-        # Of no file; pages that nobody writes to take no memory.
+        # Anonymous memory: unused pages cost nothing.
         self._memory = mmap.mmap(-1, workers * _ROW_BYTES)
         self.rows = [WorkerStatus(self, self._memory, place) for place in range(workers)]
 
 
 class WorkerStatus:
-    """What one worker says; the worker writes, and the supervisor reads, clears and tells it to hurry."""
+    """The status of one worker. The worker writes it; the supervisor reads and clears it."""
 
     def __init__(self, statuses: WorkerStatuses, memory: mmap.mmap, place: int) -> None:
         self.place = place
@@ -81,28 +81,28 @@ class WorkerStatus:
     # ── the worker ────────────────────────────────────────────────────────────────────────────────────
 
     def beat(self) -> None:
-        """Say that this worker's interpreter runs."""
+        """Count a heartbeat: the interpreter runs."""
         self._words[_BEAT] += 1
 
     def say_quiet(self, quiet: bool) -> None:
-        """Say whether this worker has nothing left to do, as far as it knows."""
+        """Set whether this worker has nothing left to do, as far as it knows."""
         self._words[_STATE] = _QUIET if quiet else _BUSY
 
     def others_quiet(self) -> bool:
-        """Say whether every other worker of this supervisor is quiet, or has ended for good. Alone: True."""
+        """Return whether every other worker of this supervisor is quiet or has ended. Alone: True."""
         return all(row.quiet for row in self._statuses.rows if row.place != self.place)
 
     def say_noted(self) -> None:
-        """Say that what hung is written down, and need not be told to the next worker."""
+        """Mark hung deliveries as stored, so that the next worker need not store them."""
         self._words[_NOTED] = 1
 
     @property
     def hurried(self) -> bool:
-        """Whether a second stop has come."""
+        """Whether a second stop was requested."""
         return bool(self._words[_STOP_NOW])
 
     def watched(self, validate: Callable[..., Verdict]) -> Callable[..., Verdict]:
-        """Give the same function, which says what it judges; for the calling thread alone."""
+        """Wrap the function so that it records the current delivery; for the calling thread only."""
         with self._taking:
             slot = self._slots_taken
             self._slots_taken += 1
@@ -114,7 +114,7 @@ class WorkerStatus:
         def watched(delivery: Delivery, **how: bool) -> Verdict:
             nonlocal number
             number += 1
-            # In one call, since every message pays for it.
+            # One call, since it is made for every message.
             _write_turn(memory, turn_at, number, delivery.delivery_id.encode())
             try:
                 return validate(delivery, **how)
@@ -125,7 +125,7 @@ class WorkerStatus:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Say that the calling thread waits, for as long as it may, and does not judge."""
+        """Mark the calling thread as waiting, so that a long wait is not a hang."""
         words, thread_id = self._words, threading.get_native_id()
         turns = [
             self._word_of(slot) + _TURN
@@ -144,37 +144,37 @@ class WorkerStatus:
     # ── the supervisor ────────────────────────────────────────────────────────────────────────────────
 
     def clear(self) -> None:
-        """Forget what an earlier worker said, before the next one is forked."""
+        """Clear the status of an earlier worker before the next one is forked."""
         for word in (_BEAT, _STATE, _STOP_NOW, _NOTED):
             self._words[word] = 0
         for slot in range(_SLOTS):
             self._words[self._word_of(slot) + _TURN] = 0
 
     def end(self) -> None:
-        """Note that its worker has ended, and that none follows it."""
+        """Record that the worker has ended and is not replaced."""
         self._words[_STATE] = _ENDED
 
     def hurry(self) -> None:
-        """Tell the worker that a second stop has come."""
+        """Tell the worker that a second stop was requested."""
         self._words[_STOP_NOW] = 1
 
     @property
     def quiet(self) -> bool:
-        """Whether the worker says that it is quiet, or has ended for good."""
+        """Whether the worker is quiet or has ended."""
         return self._words[_STATE] != _BUSY
 
     @property
     def noted(self) -> bool:
-        """Whether the worker has written down what hung before it."""
+        """Whether the worker has stored the hung deliveries."""
         return bool(self._words[_NOTED])
 
     @property
     def beats(self) -> int:
-        """How often it has beaten; 0 before the first beat."""
+        """The number of heartbeats; 0 before the first one."""
         return self._words[_BEAT]
 
     def turns(self) -> list[JudgedDelivery]:
-        """Give the threads that are judging now."""
+        """Return the deliveries that threads are validating now."""
         words = self._words
         return [
             JudgedDelivery(slot, number, words[self._word_of(slot) + _THREAD])
@@ -183,7 +183,7 @@ class WorkerStatus:
         ]
 
     def delivery_id(self, slot: int) -> str | None:
-        """Give what all hand-overs of the one in a slot have in common; None: too long to be told."""
+        """Return the lasting id of the delivery in a slot, or None if it is too long."""
         start = self._start + (self._word_of(slot) + _TURN + 1) * _WORD_BYTES
         text = self._memory[start : start + _ID_BYTES_MAX]
         return None if text[-1] else base_of(text.rstrip(b"\0").decode())
@@ -195,9 +195,9 @@ class WorkerStatus:
 
 
 class ReportingJudge(threading.local):
-    """Judges as `judge` does, and notes in the shared memory which delivery each thread judges.
+    """Validates with `judge`, and records the current delivery of each thread in shared memory.
 
-    It is made anew in each thread that asks, so that `validate` finds the thread's own slot without a search.
+    As a thread-local object it has one `validate` per thread, which needs no search for the slot.
     """
 
     def __init__(self, judge: WaitingJudge, row: WorkerStatus) -> None:
@@ -210,5 +210,5 @@ class ReportingJudge(threading.local):
         return self._judge.version
 
     def install(self, registry: Registry) -> None:
-        """Judge by this registry from now on."""
+        """Use this registry from now on."""
         self._judge.install(registry)

@@ -1,4 +1,4 @@
-"""Compiles the JSON Schemas that people publish, or says why one can't be used."""
+"""Compiles JSON Schemas, or explains why a schema can't be used."""
 
 from typing import Any
 
@@ -18,14 +18,14 @@ _REGEX_BYTES_MAX = 2 * 1024 * 1024
 def compile_schema(definition: Any, *, formats: str = "assert") -> jsonschema_rs.Validator:  # noqa: ANN401 - any JSON value
     """Compile a JSON Schema by the draft that its `$schema` names; `formats` is "assert" or "annotate".
 
-    Raises SettingsError where it is no valid schema of its draft, has a `$ref` to somewhere else (nothing is
-    ever fetched), a pattern that a linear-time engine can't run (look-around, back-references), or where
-    it is too long or too deep.
+    Raises SettingsError if the schema is invalid in its draft, too large or too deep, or has a `$ref` to
+    another document (nothing is fetched) or a pattern that a linear-time engine can't run (look-around,
+    back-references).
     """
     name, dialect = "", DRAFT_2020
     try:
         if not isinstance(definition, dict | bool):
-            # The library would read a text as a schema in JSON.
+            # The library would parse a string as a schema in JSON.
             raise SettingsError("expected an object, true or false")  # noqa: TRY301 - see below
         dialect = dialect_of(definition)
         name = f" {dialect.name}"
@@ -67,4 +67,4 @@ def _check_size(definition: dict[str, Any] | bool) -> None:
     if level:
         raise ValueError(f"nested deeper than {DEPTH_MAX} levels")
     if (size_bytes := len(schema_text(definition).encode())) > BYTES_MAX:
-        raise ValueError(f"{size_bytes} bytes; at most {BYTES_MAX} are taken")
+        raise ValueError(f"{size_bytes} bytes; at most {BYTES_MAX} are accepted")

@@ -1,4 +1,4 @@
-"""The drafts of JSON Schema: told by `$schema` or by name, and the words that each of them knows."""
+"""Defines the drafts of JSON Schema, found by `$schema` or by name, and the keywords of each."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,32 +16,32 @@ _SHOWN_MAX = 120
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One draft: its name, the `$schema` that stands for it, and the validator that judges by its rules."""
+    """A draft: its name, its `$schema`, and the validator that applies its rules."""
 
     name: str
     uri: str
     validator: type[jsonschema_rs.Validator]
     number: int
-    """What the library calls it."""
+    """The library's number for the draft."""
 
     @property
     def id_word(self) -> str:
-        """The word that names a schema."""
+        """The keyword that gives a schema its id."""
         return "id" if self is DRAFT_4 else "$id"
 
     @property
     def defs_word(self) -> str:
-        """The word that holds schemas to be referred to."""
+        """The keyword that holds definitions."""
         return "$defs" if self.is_modern else "definitions"
 
     @property
     def is_modern(self) -> bool:
-        """Whether words beside `$ref` count."""
+        """Whether keywords next to `$ref` have an effect."""
         return self in (DRAFT_2019, DRAFT_2020)
 
     @lru_cache(maxsize=1000)  # noqa: B019 - the five dialects live as long as the process
     def knows_format(self, name: str) -> bool:
-        """Say whether a format is asserted; many drafts have none that is called so."""
+        """Return whether the draft defines and asserts a format."""
         try:
             self.validator({"format": name}, validate_formats=True, ignore_unknown_formats=False)
         except jsonschema_rs.ValidationError:
@@ -49,11 +49,11 @@ class Dialect:
         return True
 
     def reads(self, word: str) -> bool:
-        """Say whether a word means anything in this draft."""
-        return word in KEYWORDS and (self in KEYWORDS[word].drafts or word in _JUDGED_BY_ALL)
+        """Return whether a keyword has a meaning in this draft."""
+        return word in KEYWORDS and (self in KEYWORDS[word].drafts or word in _APPLIED_BY_ALL)
 
     def holds(self, word: str) -> "Kind | None":
-        """Say how schemas stand below a word; None: none do."""
+        """Return the kind of subschemas below a keyword; None: the keyword has none."""
         return KEYWORDS[word].kind if self.reads(word) else None
 
 
@@ -81,19 +81,19 @@ DRAFT_2020 = Dialect(
 DIALECTS = (DRAFT_4, DRAFT_6, DRAFT_7, DRAFT_2019, DRAFT_2020)
 
 Kind: TypeAlias = Literal["one", "list", "map"]
-"""A schema stands below the word, a list of them, or a map of them by name."""
+"""The value of the keyword is one schema, a list of schemas, or a map of schemas by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keyword:
-    """A word of JSON Schema: the drafts that know it, and how schemas stand below it."""
+    """A keyword of JSON Schema: the drafts that define it, and the kind of its subschemas."""
 
     drafts: tuple[Dialect, ...]
     kind: Kind | None
     annotates: bool
-    """It says something to people, and nothing to the validator."""
+    """Whether the keyword is an annotation, without effect on validation."""
     asks: bool
-    """It asks something of a payload."""
+    """Whether the keyword is an assertion or applies subschemas."""
 
 
 _OF_KIND: Mapping[Kind, str] = {
@@ -122,7 +122,7 @@ _KNOWN = (
     (3, 3, "$recursiveRef $recursiveAnchor"),
     (4, 4, "$dynamicRef $dynamicAnchor prefixItems"),
 )
-"""The first and the last draft that know a word."""
+"""The first and the last draft that define these keywords."""
 
 
 def _keywords() -> Iterator[tuple[str, Keyword]]:
@@ -135,17 +135,17 @@ def _keywords() -> Iterator[tuple[str, Keyword]]:
 
 
 KEYWORDS: Mapping[str, Keyword] = MappingProxyType(dict(_keywords()))
-_JUDGED_BY_ALL = ("definitions", "dependencies")
-"""Later drafts call these otherwise, and still keep them."""
+_APPLIED_BY_ALL = ("definitions", "dependencies")
+"""Renamed in later drafts, which still apply the old names."""
 
 
 def asks(word: str) -> bool:
-    """Say whether a word of some draft asks something of a payload."""
+    """Return whether any draft validates payloads by this keyword."""
     return word in KEYWORDS and KEYWORDS[word].asks
 
 
 _IGLU = re.compile(r"(.*/|iglu:)com\.snowplowanalytics\.self-desc/schema/jsonschema/1-0-\d+")
-"""Snowplow's self-describing schemas: draft-04 with a `self` that says which schema this is."""
+"""Snowplow's self-describing schemas: draft-04 with a `self` member that names the schema."""
 
 
 def dialect_of(
@@ -153,7 +153,7 @@ def dialect_of(
     unnamed: Dialect = DRAFT_2020,
     at: str = "",
 ) -> Dialect:
-    """Give the draft that a schema names, else `unnamed`. Raises SettingsError for any other."""
+    """Return the draft that a schema declares, else `unnamed`. Raises SettingsError for an unknown draft."""
     if not isinstance(definition, dict) or "$schema" not in definition:
         return unnamed
     named = definition["$schema"]
@@ -166,13 +166,13 @@ def dialect_of(
             return DRAFT_4
     where = f"at {at}: " if at else ""
     raise SettingsError(
-        f"{where}$schema: {str(named)[:_SHOWN_MAX]!r} is no draft that is known here; "
+        f"{where}$schema: unknown draft {str(named)[:_SHOWN_MAX]!r}; "
         "expected one of " + ", ".join(dialect.uri for dialect in DIALECTS)
     )
 
 
 def dialect_named(name: str) -> Dialect | None:
-    """Give the draft that people call so: 7, 07, draft-07, draft7, 2019-09, 2020; None: there is none."""
+    """Return the draft of a common name: 7, 07, draft-07, draft7, 2019-09, 2020; None: unknown."""
     said = re.fullmatch(r"(?:draft)?[-_/ ]?([\d-]+)", name.strip().lower())
     digits = said[1].replace("-", "").lstrip("0") if said else ""
     for dialect in DIALECTS:
@@ -183,7 +183,7 @@ def dialect_named(name: str) -> Dialect | None:
 
 
 def metaschema_uri(uri: str) -> str | None:
-    """Give the URI under which the library has the schema of a draft's schemas; None: it is another's."""
+    """Return the library's URI for a draft's metaschema; None: the URI is not one of a draft."""
     whole, _, fragment = uri.partition("#")
     plain = _plain(whole)
     for dialect in DIALECTS:

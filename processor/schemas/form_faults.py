@@ -1,4 +1,4 @@
-"""What is wrong with the form of a schema, in words that say what to write."""
+"""Explains why a schema is invalid in its draft, and how to correct it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,11 +21,11 @@ _OTHER_NAMES = {
     "null": "none nil undefined void",
 }
 _FORMATS = ("uuid", "date", "time", "date-time", "email", "uri")
-_WORDS_MAX = 200
+_MESSAGE_LENGTH_MAX = 200
 
 
 def form_fault(error: jsonschema_rs.ValidationError, dialect: Dialect) -> str:
-    """Say what is wrong where the library says that a schema breaks the form of its draft."""
+    """Return a message for the library's error about a schema that is invalid in its draft."""
     path = error.instance_path
     word = str(path[-1]) if path else ""
     inside = str(path[-2]) if len(path) > 1 else ""
@@ -37,28 +37,28 @@ def form_fault(error: jsonschema_rs.ValidationError, dialect: Dialect) -> str:
         return _type_fault(value)
     if kind in ("Type", "AnyOf") and (words := _shape_fault(path, word, inside, value, dialect)):
         return words
-    return _said(error, kind, word)
+    return _library_fault(error, kind, word)
 
 
 def _type_fault(value: Any) -> str:  # noqa: ANN401 - any JSON value
     if isinstance(value, dict):
-        return 'a schema stands below "type"; if a member is called so, write it below "properties"'
+        return 'expected a type, found a schema; put a member of this name under "properties"'
     if isinstance(value, list) and len({str(each) for each in value}) < len(value):
-        return f"{shown(value)} names a type twice"
+        return f"{shown(value)} contains a duplicate type"
     for name in value if isinstance(value, list) and value else [value]:
         if name in TYPES:
             continue
         if name == "any":
-            return '"any" is no type; leave "type" out, and any value passes'
+            return '"any" is not a type; omit "type" to accept any value'
         if not isinstance(name, str):
-            return f"{shown(name)} is no type; expected one of {', '.join(TYPES)}, or a list of them"
+            return f"{shown(name)} is not a type; expected one of {', '.join(TYPES)}, or a list of them"
         meant = next((each for each, others in _OTHER_NAMES.items() if name.lower() in others.split()), None)
         meant = meant or nearest(name, TYPES)
         named = name.lower().replace("datetime", "date-time")
         more = f', "format": "{named}"' if named in _FORMATS else ""
         said = f'; write "{meant}"{more}' if meant else f"; expected one of {', '.join(TYPES)}"
-        return f"{shown(name)} is no type{said}"
-    return f"{shown(value)} is no type; expected one of {', '.join(TYPES)}, or a list of them"
+        return f"{shown(name)} is not a type{said}"
+    return f"{shown(value)} is not a type; expected one of {', '.join(TYPES)}, or a list of them"
 
 
 def _shape_fault(  # noqa: PLR0911 - a table of faults
@@ -68,34 +68,34 @@ def _shape_fault(  # noqa: PLR0911 - a table of faults
     value: Any,  # noqa: ANN401 - any JSON value
     dialect: Dialect,
 ) -> str | None:
-    other_draft = "or name the draft, by $schema or --draft"
+    other_draft = "or declare the draft with $schema or --draft"
     if inside == "properties" and word in ("required", "enum", "type", "properties"):
-        return f'"{word}" stands within "properties"; move it out, beside "properties"'
+        return f'"{word}" is inside "properties"; move it out, next to "properties"'
     if word == "required" and isinstance(value, bool):
         return (
-            'a boolean is of draft-03; name the members beside their "properties": '
+            'a boolean is the form of draft-03; list the members next to "properties": '
             f'"required": [{shown(path[-2]) if inside and path[-3:-2] == ["properties"] else "…"}]'
         )
     if word in ("exclusiveMinimum", "exclusiveMaximum"):
         bound = word.removeprefix("exclusive").lower()
         if isinstance(value, bool):
-            said = f'write the bound, "{word}": NUMBER in place of "{bound}"'
-            return f"a boolean is of draft-04; {said}, {other_draft} (4)"
+            said = f'write "{word}": NUMBER instead of "{bound}"'
+            return f"a boolean is the form of draft-04; {said}, {other_draft} (4)"
         if dialect is DRAFT_4:
             said = f'write "{bound}": {shown(value)}, "{word}": true'
-            return f'draft-04 has a boolean here, beside "{bound}"; {said}'
+            return f'draft-04 expects a boolean here, next to "{bound}"; {said}'
     if word == "items" and isinstance(value, list):
-        return f'a list of schemas is of draft-04 to 2019-09; write "prefixItems", {other_draft} (7)'
+        return f'a list of schemas is the form of draft-04 to 2019-09; write "prefixItems", {other_draft} (7)'
     if isinstance(value, bool) and dialect is DRAFT_4:
         plain = "{}" if value else '{"not": {}}'
-        return f"draft-04 knows no {shown(value)} as a schema; write {plain}, {other_draft} (7)"
+        return f"draft-04 does not allow {shown(value)} as a schema; write {plain}, {other_draft} (7)"
     if isinstance(value, str) and (inside in ("properties", "$defs", "definitions") or word == "items"):
         meant = nearest(value, TYPES)
         return f'expected a schema, found {shown(value)}; write {{"type": "{meant}"}}' if meant else None
     return None
 
 
-def _said(error: jsonschema_rs.ValidationError, kind: str, word: str) -> str:
+def _library_fault(error: jsonschema_rs.ValidationError, kind: str, word: str) -> str:
     value = error.instance
     if kind == "Type":
         types = error.kind.as_dict().get("types") or ["another type"]
@@ -103,8 +103,8 @@ def _said(error: jsonschema_rs.ValidationError, kind: str, word: str) -> str:
             types = ["a schema, which is an object or true or false"]
         return f"expected {' or '.join(types)}, found {shown(value)}"
     if kind == "UniqueItems":
-        return f"{shown(value)} has the same value twice; leave one out"
+        return f"{shown(value)} contains a duplicate value; remove it"
     if kind == "MinItems":
-        return f"expected at least one entry; leave {shown(word)} out where there is none"
+        return f"expected at least one entry; omit {shown(word)} if there is none"
     text = error.message.replace(schema_text(value), shown(value))
-    return shortened(text, _WORDS_MAX)
+    return shortened(text, _MESSAGE_LENGTH_MAX)

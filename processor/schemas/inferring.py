@@ -1,6 +1,6 @@
-"""A schema proposed from samples, as a start: it takes each of them, and people make it say what they mean.
+"""Infers a schema from samples. The schema accepts each sample; a person then refines it.
 
-genson finds types, members, and which of them every sample has; formats are added where all texts have one.
+genson infers types, members and required members; a format is added where all strings match one.
 """
 
 from decimal import Decimal
@@ -17,18 +17,18 @@ _FORMATS = {
     name: jsonschema_rs.Draft202012Validator({"format": name}, validate_formats=True)
     for name in ("date-time", "date", "uuid")
 }
-"""Those that no text has by chance, as the validator asserts them."""
+"""Formats that no string matches by chance, as the validator asserts them."""
 
 
 class Inferring:
-    """Takes samples, and then gives the schema."""
+    """Collects samples, and infers a schema from them."""
 
     def __init__(self) -> None:
         self.count = 0
         self._builder = _Builder(DRAFT_2020.uri)
 
     def add(self, value: Any) -> None:  # noqa: ANN401 - any JSON value
-        """Take one more sample. Raises SettingsError where it is nested too deeply."""
+        """Add a sample. Raises SettingsError if the sample is nested too deeply."""
         try:
             self._builder.add_object(_plain(value))
         except RecursionError:
@@ -36,15 +36,15 @@ class Inferring:
         self.count += 1
 
     def schema(self) -> dict[str, Any]:
-        """Give a schema that takes every sample so far. Raises SettingsError where there was none."""
+        """Return a schema that accepts every sample so far. Raises SettingsError without samples."""
         if not self.count:
-            raise SettingsError("no samples, so there is nothing to propose a schema from")
+            raise SettingsError("no samples; at least one is needed to infer a schema")
         found: dict[str, Any] = self._builder.to_schema()
         return found
 
 
 class _Text(String):  # type: ignore[misc]  # genson has no types
-    """A text, and the formats that all texts at this place have."""
+    """A string, and the formats that all strings at this place match."""
 
     KEYWORDS = (*String.KEYWORDS, "format")
 
@@ -66,7 +66,7 @@ class _Builder(SchemaBuilder):  # type: ignore[misc]  # as above
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Give a value of the same shape in the types that genson knows: of a number its kind counts alone."""
+    """Return the value in types that genson knows. Only the type of a number counts."""
     match value:
         case dict():
             return {name: _plain(member) for name, member in value.items()}

@@ -1,6 +1,7 @@
-r"""What is odd about a pattern, and why the engine can't run one, which works in linear time.
+r"""Explains why a pattern can't be run, and finds suspicious patterns.
 
-Look-around and back-references need an engine that goes back, for which a short text can be a day's work.
+The engine works in linear time. Look-around and back-references need backtracking, where a short string can
+take a day.
 """
 
 import json
@@ -26,27 +27,35 @@ _TOKEN = re.compile(
 _ANYTHING = r"(?:\.|\[\\s\\S\]|\[\\S\\s\])(?:[*+]|\{[01],\})"
 _LOOK = {"(?=": "look-ahead", "(?!": "look-ahead", "(?<=": "look-behind", "(?<!": "look-behind"}
 _CULPRITS = (
-    (r"\\[1-9]|\\k<.*|\(\?P=", "a back-reference, which can't be run here", "write the alternatives out"),
+    (r"\\[1-9]|\\k<.*|\(\?P=", "a back-reference, which is not supported", "write out the alternatives"),
     (r"\(\?>", "an atomic group", "write (?:"),
-    (r"\(\?#", "a comment", "say it by $comment"),
-    (r"\\Z", "no escape here", "write $"),
-    (r"\\h", "no escape here", "write [ \\t]"),
-    (r"\\R", "no escape here", "write (?:\\r\\n|\\n|\\r)"),
-    (r"\\e", "no escape here", "write \\x1b"),
-    (r"\\a", "no escape here", "write \\x07"),
-    (r"\\0", "no escape here", "write \\x00"),
-    (r"\\u[dD][89a-fA-F]..|\[.*\\u[dD][89a-fA-F].*", "half of a character", "write it whole, as \\u{1F600}"),
-    (r"\[\^\]", "a set of no characters here", "write [\\s\\S]"),
-    (r"\[\]", "a set of no characters", 'leave it out, or write "not": {}'),
-    (r"\[.*\\b.*\]", "a set with \\b in it", "write \\x08 for the backspace"),
+    (r"\(\?#", "a comment", "use $comment"),
+    (r"\\Z", "not a supported escape", "write $"),
+    (r"\\h", "not a supported escape", "write [ \\t]"),
+    (r"\\R", "not a supported escape", "write (?:\\r\\n|\\n|\\r)"),
+    (r"\\e", "not a supported escape", "write \\x1b"),
+    (r"\\a", "not a supported escape", "write \\x07"),
+    (r"\\0", "not a supported escape", "write \\x00"),
+    (
+        r"\\u[dD][89a-fA-F]..|\[.*\\u[dD][89a-fA-F].*",
+        "half of a surrogate pair",
+        "write the whole character, such as \\u{1F600}",
+    ),
+    (r"\[\^\]", "an empty character class here", "write [\\s\\S]"),
+    (r"\[\]", "an empty character class", 'remove it, or write "not": {}'),
+    (r"\[.*\\b.*\]", "a character class with \\b", "write \\x08 for the backspace"),
     (
         r"\[.*(?:\\[dDwWsS]-[^\]]|-\\[dDwWsS]).*\]",
-        "a set with a range from or to a class",
-        "write the - last in it, or as \\-",
+        "a range from or to a character class",
+        "move the - to the end, or write \\-",
     ),
-    (r"\[.*--.*\]", "a set with -- in it", "write one -, the last in the set"),
-    (r"\{", "no repetition", "write \\{ for the character; at least one number stands before the comma"),
-    (r"\\[^dDwWsSbBnrtfvxupPcAzUk\W_]|\\[^\x00-\x7f]", "no escape here", "write the character without \\"),
+    (r"\[.*--.*\]", "a character class with --", "write one -, at the end of the class"),
+    (r"\{", "not a valid repetition", "write \\{ for the character, or put a number before the comma"),
+    (
+        r"\\[^dDwWsSbBnrtfvxupPcAzUk\W_]|\\[^\x00-\x7f]",
+        "not a supported escape",
+        "write the character without \\",
+    ),
 )
 
 
@@ -58,7 +67,7 @@ class _Token(NamedTuple):
 
 
 def refusal(pattern: str, *, of_names: bool = False) -> str:
-    """Say why the library can't run a pattern, which stands for names of members or for texts."""
+    """Return why the library can't run a pattern, which is for member names (`of_names`) or for strings."""
     tokens = list(_tokens(pattern))
     for token in tokens:
         if token.text in _LOOK:
@@ -71,34 +80,34 @@ def refusal(pattern: str, *, of_names: bool = False) -> str:
                 return f"{_place(pattern, token)} is {what}; {instead}"
     if _is_too_large(pattern):
         return (
-            f"the pattern {shortened(pattern)} is too large with its repetitions written out; "
-            "say how long a text is by minLength and maxLength, and repeat less"
+            f"the pattern {shortened(pattern)} is too large with its repetitions expanded; "
+            "limit the length with minLength and maxLength, and repeat less"
         )
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        return f"the pattern {shortened(pattern)} is no regular expression: {error}"
-    return f"the pattern {shortened(pattern)} is no regular expression of ECMA-262"
+        return f"the pattern {shortened(pattern)} is not a valid regular expression: {error}"
+    return f"the pattern {shortened(pattern)} is not a valid regular expression of ECMA-262"
 
 
 def remarks(pattern: str) -> Iterator[tuple[Literal["warning", "note"], str]]:
-    """Give what is odd about a pattern that is taken: "warning" or "note", and what to do."""
+    """Yield "warning" or "note", and a message with advice, for each suspicious part of a usable pattern."""
     if re.fullmatch(r"/.*/[gimsuy]*", pattern, re.DOTALL) and len(pattern) > 1:
         yield "warning", "the slashes are part of the pattern; leave them out"
     for token in _tokens(pattern):
         if token.kind == "set" and "[:" in token.text:
-            what = "no class of characters here; write a-z, 0-9 and the like"
+            what = "not a supported character class; write a-z, 0-9 and so on"
             yield "warning", f"{shortened(token.text)} is {what}"
         elif token.text in (r"\<", r"\>"):
-            what = f"the edge of a word here; write {token.text[1]} for the character"
+            what = f"a word boundary here; write {token.text[1]} for the character"
             yield "warning", f"{token.text} is {what}"
     ends = _ends(pattern)
     if ends == {(False, False)} and not re.fullmatch(r"\.|\\[A-Z]|\[[^\]]*\]|\[\^[^\]]*\]\+?|\\S\+", pattern):
-        yield "warning", "the pattern has no ^ and no $: it is looked for anywhere in the text; write ^(?:…)$"
+        yield "warning", "the pattern has no ^ and no $, so it matches anywhere in the string; write ^(?:…)$"
     elif len(ends) > 1 and all(any(end) for end in ends):
-        yield "warning", "^ and $ are of one alternative each, since | binds last; write ^(?:…|…)$"
+        yield "warning", "^ and $ apply to one alternative each, because | binds last; write ^(?:…|…)$"
     elif ends != {(True, True)}:
-        yield "note", "the pattern is open at one end at least: what stands there is not looked at"
+        yield "note", "the pattern is not anchored at both ends: any characters may precede or follow"
 
 
 def _tokens(pattern: str) -> Iterator[_Token]:
@@ -111,7 +120,7 @@ def _tokens(pattern: str) -> Iterator[_Token]:
 
 
 def _ends(pattern: str, level: int = 0) -> set[tuple[bool, bool]]:
-    """Say of each alternative whether its beginning and its end are bound, or free on purpose."""
+    """Return, for each alternative, whether its start and its end are anchored or deliberately open."""
     ends = set()
     for branch in _alternatives(re.sub(r"^\(\?[a-zA-Z]+\)", "", pattern)):
         tokens = list(_tokens(branch))
@@ -139,9 +148,9 @@ def _alternatives(pattern: str) -> list[str]:
 
 
 def _instead(tokens: list[_Token], *, of_names: bool) -> str:
-    asked = _asked(tokens)
+    asked = _split_look_around(tokens)
     if asked is None:
-        return 'ask for one thing by "pattern", and for others by "allOf", or by "not": {"pattern": …}'
+        return 'split it into patterns under "allOf" and "not": {"pattern": …}'
     wanted, barred = asked
     rule: dict[str, object] = {}
     if len(wanted) == 1:
@@ -152,14 +161,14 @@ def _instead(tokens: list[_Token], *, of_names: bool) -> str:
         rule["not"] = {"pattern": "|".join(barred)}
     text = json.dumps(rule, ensure_ascii=False)
     if len(text) > _INSTEAD_MAX:
-        return 'write several patterns below "allOf", and what must not be there below "not"'
+        return 'write several patterns under "allOf", and forbidden ones under "not"'
     if of_names:
-        return f'say it of the names, "propertyNames": {text}, and what they hold by "additionalProperties"'
+        return f'constrain names by "propertyNames": {text}, and values by "additionalProperties"'
     return f"write instead {text[1:-1]}"
 
 
-def _asked(tokens: list[_Token]) -> tuple[list[str], list[str]] | None:
-    """Give the patterns that must match, and those that must not, if look-around is at the ends alone."""
+def _split_look_around(tokens: list[_Token]) -> tuple[list[str], list[str]] | None:
+    """Return the patterns that must and must not match; None: look-around is not only at the ends."""
     if tokens[0].text != "^" or any(token.text == "|" and not token.depth for token in tokens):
         return None
     wanted: list[str] = []

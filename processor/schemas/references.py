@@ -1,4 +1,4 @@
-"""What the references of a schema lead to: a place within it, a schema of schemas, or another document."""
+"""Resolves the references of a schema: to a place within it, a metaschema, or another document."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ _NAMES = ("$schema", "$anchor", "$dynamicAnchor")
 
 
 class Reference(NamedTuple):
-    """A reference: where it stands, and the URI and the fragment that it leads to."""
+    """A reference: its place, and the URI and fragment of its target."""
 
     place: Subschema
     word: str
@@ -30,15 +30,15 @@ class Reference(NamedTuple):
 
 
 class SchemaDocument:
-    """A schema with all that stands in it, every id and reference in it a URI that the library can read.
+    """A schema document: its subschemas, and its ids and references as URIs that the library can parse.
 
-    Raises SettingsError for a `$schema` that is no draft.
+    Raises SettingsError for an unknown `$schema`.
     """
 
     def __init__(self, definition: Any, dialect: Dialect, base: str = TOP) -> None:  # noqa: ANN401 - any JSON value
         self.definition = deepcopy(definition)
         self.resources: dict[str, list[str]] = {base: [""]}
-        """The places of the schemas that have such an id. More than one: the id is of no use."""
+        """The places of the schemas with this id. An id with several places can't be used."""
         self._anchors: dict[tuple[str, str], list[str]] = {}
         self._places: dict[str, Subschema] = {}
         self._by_schema: dict[int, Subschema] = {}
@@ -47,19 +47,19 @@ class SchemaDocument:
         self._add(subschemas(self.definition, dialect, base))
 
     def places(self) -> Sequence[Subschema]:
-        """Give every schema that is known by now, outer before inner."""
+        """Return every known schema, outer before inner."""
         return list(self._places.values())
 
     def place(self, at: str) -> Subschema:
-        """Give the schema at a place that is known."""
+        """Return the schema at a known place."""
         return self._places[at]
 
     def place_of(self, schema: Any) -> Subschema | None:  # noqa: ANN401 - any JSON value
-        """Give where an object of the definition stands as a schema; None: it is none, or true or false."""
+        """Return the place of an object of the definition; None: no schema, or a boolean schema."""
         return self._by_schema.get(id(schema))
 
     def references(self) -> Iterator[Reference]:
-        """Give every reference once, also of what stands where no schema was expected, once referred to."""
+        """Yield every reference once, also those in targets outside of schema keywords."""
         while self._unread:
             place = self._unread.popleft()
             if isinstance(place.schema, bool):
@@ -70,7 +70,10 @@ class SchemaDocument:
                     yield Reference(place, word, text, *joined(place.base, text))
 
     def foreign(self) -> list[Reference]:
-        """Give the references to other documents. Raises SettingsError for one that leads to no schema."""
+        """Return the references to other documents.
+
+        Raises SettingsError for a reference that does not resolve to a schema.
+        """
         others = []
         for reference in self.references():
             if reference.uri in self.resources:
@@ -82,16 +85,16 @@ class SchemaDocument:
         return others
 
     def flatten(self) -> None:
-        """Write each reference as a pointer from the top, without inner names, where that means the same.
+        """Rewrite each reference as a pointer from the root, without inner ids, if the meaning is the same.
 
-        The library compiles what a reference to another resource leads to anew for each way there, of which
-        an ordinary bundle of 150 documents has more than any memory holds. Called after `foreign`.
+        The library compiles the target of a reference to another resource once for each path to it. For an
+        ordinary bundle of 150 documents that exceeds any memory. Call this after `foreign`.
         """
         dialects = {place.dialect.name for place in self._places.values()}
         if len(self.resources) == 1 or len(dialects) > 1:
             return
         if any(reference.word != "$ref" for reference, _ in self._followed):
-            # These are followed by names, from wherever they were reached.
+            # Dynamic references resolve by name, from wherever they were reached.
             return
         for reference, at in self._followed:
             if isinstance(reference.place.schema, dict):
@@ -103,7 +106,7 @@ class SchemaDocument:
                     place.schema.pop(word, None)
 
     def target(self, by: Reference, uri: str | None = None) -> str:
-        """Give the place of what a reference leads to, which is a schema; `uri` is said in place of its own.
+        """Return the place of a reference's target, which is a schema; `uri` replaces the reference's own.
 
         Raises SettingsError.
         """
@@ -112,12 +115,12 @@ class SchemaDocument:
         starts = self.resources[uri] if is_pointer else self._anchors.get((uri, fragment), [])
         if len(starts) > 1 and any(self._at(start) != self._at(starts[0]) for start in starts):
             raise trouble(
-                by, f"leads to {' and '.join(start or '(root)' for start in starts)}, which have one name"
+                by, f"is ambiguous: {' and '.join(start or '(root)' for start in starts)} have this name"
             )
         at = starts[0] + (fragment if is_pointer else "") if starts else ""
         schema = self._at(at)
         if not starts or not isinstance(schema, dict | bool):
-            raise trouble(by, f"leads to no schema; {self._near(at)}")
+            raise trouble(by, f"does not resolve to a schema; {self._near(at)}")
         if at not in self._places:
             outer = at
             while outer not in self._places:
@@ -131,7 +134,7 @@ class SchemaDocument:
         outer, _, name = at.rpartition("/")
         inside = self._at(outer) if at else None
         near = nearest(name, list(inside)[:1000], 0.7) if isinstance(inside, dict) else None
-        return f"did you mean {outer}{pointer([near])}?" if near else "correct it, or write the schema there"
+        return f"did you mean {outer}{pointer([near])}?" if near else "correct it, or add the schema"
 
     def _at(self, at: str) -> Any:  # noqa: ANN401 - any JSON value
         return follow(self.definition, steps(at))
@@ -166,9 +169,9 @@ class SchemaDocument:
 
 
 def schema_of_draft(by: Reference) -> Any:  # noqa: ANN401 - any JSON value
-    """Give what a reference to the schemas of drafts leads to; the library has them at hand.
+    """Return the target of a reference to a metaschema, from the library.
 
-    Raises SettingsError where it leads to none of them.
+    Raises SettingsError if the target does not exist.
     """
     uri = f"{by.uri}#{by.fragment}"
     registry = jsonschema_rs.Registry([(TOP, {"$ref": uri})], draft=by.place.dialect.number)
@@ -177,7 +180,7 @@ def schema_of_draft(by: Reference) -> Any:  # noqa: ANN401 - any JSON value
     except (jsonschema_rs.ReferencingError, ValueError):
         raise trouble(
             by,
-            f"leads to none of the schemas of {by.place.dialect.name}; correct it, or write the schema there",
+            f"does not resolve to a schema of {by.place.dialect.name}; correct it, or add the schema",
         ) from None
 
 
@@ -200,7 +203,7 @@ def _check_id(own: str, place: Subschema) -> None:
         urlsplit(own)
     except ValueError as error:
         raise SettingsError(
-            f"at {place.at or '(root)'}: {place.dialect.id_word}: {own!r} is no URI: {error}"
+            f"at {place.at or '(root)'}: {place.dialect.id_word}: {own!r} is not a valid URI: {error}"
         ) from None
 
 
@@ -211,18 +214,19 @@ def _check_form(schema: dict[str, Any] | bool, dialect: Dialect, at: str) -> Non
         jsonschema_rs.meta.validate(schema | {"$schema": dialect.uri})
     except jsonschema_rs.ValidationError as error:
         raise SettingsError(
-            f"at {at}{pointer(error.instance_path)}: {form_fault(error, dialect)}; a reference leads there"
+            f"at {at}{pointer(error.instance_path)}: {form_fault(error, dialect)}; "
+            "a reference resolves to this place"
         ) from None
 
 
 def trouble(reference: Reference, words: str) -> SettingsError:
-    """Say what is wrong with a reference."""
+    """Return the error for a reference."""
     place = reference.place.at or "(root)"
     return SettingsError(f"at {place}: {reference.word}: {reference.text!r} {words}")
 
 
 def missing(absent: Sequence[tuple[str, Reference]]) -> str:
-    """Say which documents are not there, and how to give them; each comes with what has it, or ""."""
+    """Return which documents are missing and how to give them; each reference comes with its file, or ""."""
     places: dict[str, list[str]] = {}
     for holder, reference in absent:
         place = f"{holder} {reference.place.at}".strip() or "(root)"
@@ -232,6 +236,6 @@ def missing(absent: Sequence[tuple[str, Reference]]) -> str:
     )
     count = "a document that is" if len(places) == 1 else f"{len(places)} documents that are"
     return (
-        f"it refers to {count} not given, and nothing is fetched: {named}; "
-        "give each by --with FILE, or all of a directory by --with DIR"
+        f"the schema refers to {count} not given, and nothing is fetched: {named}; "
+        "give each with --with FILE, or a directory of them with --with DIR"
     )

@@ -1,4 +1,4 @@
-"""The samples in a file: one a line, the elements of one JSON array, or one document."""
+"""Reads samples from a file: one per line, the elements of one JSON array, or one document."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +12,8 @@ _DEPTH_MAX = 128
 
 
 def samples_of(data: bytes) -> Iterator[tuple[str, Any]]:
-    """Give each sample with where it stands. Raises SettingsError, in words."""
-    text = file_text(data, BYTES_MAX, "samples, in JSON: one a line, or one array of them")
+    """Yield each sample with its place in the file. Raises SettingsError."""
+    text = file_text(data, BYTES_MAX, "JSON samples: one a line, or one array of them")
     for place, part in _parts(text):
         try:
             yield place, sample(part)
@@ -22,7 +22,7 @@ def samples_of(data: bytes) -> Iterator[tuple[str, Any]]:
 
 
 def _parts(text: str) -> list[tuple[str, str]]:
-    """Take the text apart: an array of lines is no array, and one document may have many lines."""
+    """Split the text into samples. One document may have many lines."""
     lines = [(f"line {at}", line) for at, line in enumerate(text.split("\n"), start=1) if line.strip()]
     try:
         if text.lstrip().startswith("["):
@@ -37,10 +37,10 @@ def _parts(text: str) -> list[tuple[str, str]]:
 
 
 def sample(text: str) -> Any:  # noqa: ANN401 - any JSON value
-    """Read one sample. Raises SettingsError."""
+    """Parse a sample. Raises SettingsError."""
     try:
         value = strict_json.read(text, _DEPTH_MAX, len(text)).value
     except strict_json.JsonFault as fault:
-        raise SettingsError(f"not JSON that can be used: {without_settings(fault)}") from None
+        raise SettingsError(f"invalid JSON: {without_settings(fault)}") from None
     require_texts(text, value)
     return value

@@ -1,4 +1,4 @@
-"""The text of a schema and its value, with every digit: read as strictly as payloads are.
+"""Parses and serializes schemas without losing a digit, as strictly as payloads.
 
 bytes ─▶ text ─▶ JSON, or else YAML ─▶ value
 """
@@ -16,7 +16,7 @@ from processor.wire import strict_json
 from processor.wire.json_pointer import pointer
 
 FILE_BYTES_MAX = 32 * 1024 * 1024
-"""Descriptions of large interfaces have 10 MiB; what is stored is one schema of them."""
+"""API descriptions can have 10 MiB; only one schema of them is stored."""
 
 DEPTH_MAX = 64
 VALUES_MAX = 1_000_000
@@ -31,9 +31,9 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def file_value(data: bytes, name: str = "") -> Any:  # noqa: ANN401 - any JSON value
-    """Read the bytes of a file in JSON or YAML; its name tells which, where it ends so, else what it holds.
+    """Parse a file in JSON or YAML. The extension of `name` decides the format, else the content.
 
-    Raises SettingsError, which says what is wrong and where.
+    Raises SettingsError with the fault and its place.
     """
     text = file_text(data, FILE_BYTES_MAX, "a JSON Schema, in JSON or YAML")
     value = _file_value(text, name.lower())
@@ -47,29 +47,27 @@ def _file_value(text: str, name: str) -> Any:  # noqa: ANN401 - any JSON value
     except SettingsError as fault:
         if not name.endswith(_YAML) and (name.endswith(_JSON) or text.lstrip()[:1] in ("{", "[")):
             raise
-        # Every process reads schemas, and nearly none a file in YAML.
+        # Imported here, because nearly no process reads YAML.
         from processor.schemas.yaml_text import YamlFault, yaml_value  # noqa: PLC0415
 
         try:
             value = yaml_value(text, DEPTH_MAX, VALUES_MAX)
         except YamlFault as yaml_fault:
-            raise SettingsError(f"not YAML that can be used: {yaml_fault}") from None
+            raise SettingsError(f"invalid YAML: {yaml_fault}") from None
         if not name.endswith(_YAML) and not isinstance(value, dict | list):
-            # Nearly any text is a text in YAML.
+            # Nearly any text is a YAML string.
             raise fault from None
         return value
 
 
 def require_texts(text: str, value: Any) -> None:  # noqa: ANN401 - any JSON value
-    """Raise SettingsError where a value read from a text has one that no table can hold."""
+    """Raise SettingsError if a parsed value has a string that PostgreSQL can't store."""
     pending: list[tuple[_Path, Any]] = [((), value)] if "\\" in text else []
     while pending:
         path, found = pending.pop()
         texts = found if isinstance(found, dict) else (found,)
         if any(isinstance(one, str) and _UNSTORABLE.search(one) for one in texts):
-            raise SettingsError(
-                f"at {pointer(path) or '(root)'}: a text with U+0000, or with half a character"
-            )
+            raise SettingsError(f"at {pointer(path) or '(root)'}: a string with U+0000 or a lone surrogate")
         match found:
             case dict():
                 pending += [((*path, name), member) for name, member in found.items()]
@@ -78,27 +76,27 @@ def require_texts(text: str, value: Any) -> None:  # noqa: ANN401 - any JSON val
 
 
 def schema_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
-    """Read the JSON text of a schema; numbers as `strict_json.read` gives them.
+    """Parse a schema from JSON; numbers are those of `strict_json.read`.
 
-    Raises SettingsError where it is not JSON, a key comes twice, or a number has too many digits.
+    Raises SettingsError for invalid JSON, a duplicate key, or a number with too many digits.
     """
     text = text.removeprefix(_BYTE_ORDER_MARK)
     try:
         return strict_json.read(text, DEPTH_MAX, VALUES_MAX).value
     except strict_json.JsonFault as fault:
-        raise SettingsError(f"not JSON that can be used: {_placed(text, without_settings(fault))}") from None
+        raise SettingsError(f"invalid JSON: {_placed(text, without_settings(fault))}") from None
 
 
 def schema_text(definition: Any) -> str:  # noqa: ANN401 - any JSON value
-    """Write a schema as JSON, with every digit of its numbers. Raises SettingsError for half a character."""
+    """Serialize a schema as JSON, with every digit. Raises SettingsError for a lone surrogate."""
     try:
         return _encode(definition).decode()
     except UnicodeEncodeError as error:
-        raise SettingsError(f"not a usable JSON Schema: it is no Unicode text: {error}") from None
+        raise SettingsError(f"not a usable JSON Schema: invalid Unicode: {error}") from None
 
 
 def file_text(data: bytes, bytes_max: int, expected: str) -> str:
-    """Give the text of a file, without a byte order mark. Raises SettingsError."""
+    """Decode a file, without its byte order mark. Raises SettingsError."""
     if len(data) > bytes_max:
         raise SettingsError(f"more than {bytes_max} bytes; expected {expected}")
     if data.startswith(_OTHER_ENCODINGS) or b"\0" in data[:4]:
@@ -113,7 +111,7 @@ def file_text(data: bytes, bytes_max: int, expected: str) -> str:
 
 
 def without_settings(fault: strict_json.JsonFault) -> str:
-    """Give the words of a fault; the limits of events are settings, and those of files are not."""
+    """Return the fault's message without setting names: the limits of files are not settings."""
     return _SETTING.sub("", str(fault))
 
 
@@ -127,15 +125,15 @@ def _placed(text: str, words: str) -> str:
 
 
 class _RefusedValue:
-    """Stands for a value that is refused."""
+    """Marks a rejected value."""
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """The members of an object, those included that come twice."""
+    """The members of an object, with duplicates."""
 
 
 def _first_fault(text: str) -> _Path | None:
-    """Find the first value that is refused for itself, of which the reader says no place."""
+    """Find the path of the first rejected value, because the parser does not report it."""
     decoder = json.JSONDecoder(
         object_pairs_hook=_Pairs,
         parse_int=_checked,

@@ -1,4 +1,4 @@
-"""The words of a schema as 2020-12 spells them; those that its draft does not read are left out."""
+"""Translates the keywords of a schema to draft 2020-12, without those that its draft ignores."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -7,16 +7,16 @@ from processor.schemas.dialects import DRAFT_4, DRAFT_6, DRAFT_7, Dialect, asks
 
 _COUNTS = ("minContains", "maxContains")
 CONTENT = ("contentEncoding", "contentMediaType")
-"""Notes alone, but in two drafts."""
+"""Annotations, except in two drafts."""
 
 DYNAMIC = ("$dynamicRef", "$recursiveRef")
 Words: TypeAlias = dict[str, Any]
 
 
 def modern(schema: Mapping[str, Any], dialect: Dialect) -> Words:
-    """Give the words that a draft reads in a schema, as 2020-12 spells them; what is below them stays.
+    """Return the keywords that a draft applies, translated to 2020-12; subschemas stay as they are.
 
-    `if` has `then` and `else` within it here, and `contains` its counts.
+    `if` contains its `then` and `else` here, and `contains` its counts.
     """
     if not dialect.is_modern and isinstance(schema.get("$ref"), str):
         return {"$ref": schema["$ref"]}
@@ -39,7 +39,7 @@ def modern(schema: Mapping[str, Any], dialect: Dialect) -> Words:
 
 
 def exclude_by_number(words: Words) -> None:
-    """Write excluded bounds as numbers, in place; draft-04 and OpenAPI 3.0 have a boolean beside each."""
+    """Rewrite exclusive bounds as numbers, in place; draft-04 and OpenAPI 3.0 have a boolean for each."""
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if isinstance(says := words.get(exclusive), bool):
             del words[exclusive]
@@ -48,6 +48,6 @@ def exclude_by_number(words: Words) -> None:
 
 
 def _together(words: Words, first: str, *others: str) -> Words:
-    """Take words that belong together out, as one; they do nothing without their first."""
+    """Pop keywords that belong together, as one; the others have no effect without the first."""
     found = {word: words.pop(word) for word in (first, *others) if word in words}
     return {first: found} if first in found else {}

@@ -1,4 +1,4 @@
-"""Every schema within a schema: where it stands, what it is called by, and by which draft it is read."""
+"""Walks the subschemas of a schema, with the place, base URI and draft of each."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -10,24 +10,24 @@ from processor.schemas.dialects import Dialect, dialect_of
 from processor.wire.json_pointer import pointer
 
 TOP = "json-schema:///"
-"""The URI of a schema that says none, as the library has it."""
+"""The library's URI for a schema without an id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subschema:
-    """One schema that stands in another, or is the whole."""
+    """A subschema, or the root schema."""
 
     at: str
-    """A JSON pointer from the top; '' is the whole."""
+    """A JSON pointer from the root; '' is the root."""
     schema: dict[str, Any] | bool
     base: str
-    """The URI that its references are relative to."""
+    """The base URI of its references."""
     dialect: Dialect
     is_resource: bool = False
-    """Whether it has an id of its own, which is its base."""
+    """Whether the schema has an id of its own, which is its base."""
 
     def within(self, schema: Any) -> "Subschema":  # noqa: ANN401 - any JSON value
-        """Give a part of this one, as it is read here."""
+        """Return a part of this schema, with the same base and draft."""
         return replace(self, schema=schema)
 
 
@@ -37,9 +37,9 @@ def subschemas(
     base: str = TOP,
     at: str = "",
 ) -> Iterator[Subschema]:
-    """Give a schema and all that stand in it, outer before inner; what is no schema by its form is left out.
+    """Yield a schema and its subschemas, outer before inner; values that can't be schemas are skipped.
 
-    Raises SettingsError for a `$schema` that is no draft, wherever it stands.
+    Raises SettingsError for an unknown `$schema`, anywhere.
     """
     pending = [(at, schema, base, dialect)]
     while pending:
@@ -59,7 +59,7 @@ def subschemas(
 
 
 def parts(schema: dict[str, Any], dialect: Dialect) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Give what stands directly below the words of a schema that hold some, and its path from there."""
+    """Yield the direct subschemas of a schema, with their paths."""
     for word, value in schema.items():
         kind = dialect.holds(word)
         if isinstance(value, list) and (kind == "list" or word == "items"):
@@ -71,7 +71,7 @@ def parts(schema: dict[str, Any], dialect: Dialect) -> Iterator[tuple[tuple[str 
 
 
 def rebuilt(word: str, value: Any, dialect: Dialect, part_of: Callable[..., Any]) -> Any:  # noqa: ANN401 - any JSON value
-    """Give the value of a word anew, each part of it as `part_of(part, *its steps from there)` gives it."""
+    """Return a keyword's value with each subschema replaced by `part_of(subschema, *steps)`."""
     kind = dialect.holds(word)
     match value:
         case dict() if kind == "one":
@@ -85,7 +85,7 @@ def rebuilt(word: str, value: Any, dialect: Dialect, part_of: Callable[..., Any]
 
 
 def own_uri(schema: dict[str, Any], dialect: Dialect, base: str) -> str | None:
-    """Give the URI that a schema gives to itself; None: it gives none, or a mere name within another."""
+    """Return the URI that a schema gives itself; None: no id, or only a name within its document."""
     own = schema.get(dialect.id_word)
     if not isinstance(own, str) or own.startswith("#") or is_place(own):
         return None
@@ -95,18 +95,18 @@ def own_uri(schema: dict[str, Any], dialect: Dialect, base: str) -> str | None:
 
 
 def is_place(own: str) -> bool:
-    """Say whether an id only repeats where it stands, as generators write: #/properties/x, #root/x, #root."""
+    """Return whether an id only repeats its place, as generators write: #/properties/x, #root/x, #root."""
     fragment = own.partition("#")[2]
     return "/" in fragment or own == "#root"
 
 
 def joined(base: str, reference: str) -> tuple[str, str]:
-    """Give the URI that a reference leads to from a base, and the fragment behind it."""
+    """Resolve a reference against a base; return its URI and its fragment."""
     whole, _, fragment = as_uri(reference).partition("#")
     try:
         if not whole or urlsplit(whole).scheme:
             return whole or base, fragment
-        # Python joins by the rules of a scheme, and knows few of them.
+        # urljoin only joins URIs of schemes that it knows.
         scheme, _, rest = base.partition(":")
         return scheme + urljoin(f"http:{rest}", whole).removeprefix("http"), fragment
     except ValueError:
@@ -114,7 +114,7 @@ def joined(base: str, reference: str) -> tuple[str, str]:
 
 
 def as_uri(text: str) -> str:
-    """Write a reference or an id without what no URI may have, such as < and >; generators write names so."""
+    """Escape the characters that a URI can't have, such as < and >: generators write such names."""
     whole, hash_sign, fragment = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text).partition("#")
     brackets = "[]" if "//[" in whole else ""
     return (

@@ -1,9 +1,9 @@
-"""YAML read as strictly as JSON is: what JSON could say as well, and every digit.
+"""Parses YAML strictly: only what JSON can express, with every digit.
 
     text ─▶ libyaml's events ─▶ the value that the same text in JSON would have
 
-Plain scalars mean what the core schema of YAML 1.2 says, not what 1.1 says: `no`, `on`, 2024-01-01, 1:30 and
-1_000 are texts. So is 007, of which readers of YAML make three different things.
+Plain scalars follow the core schema of YAML 1.2, not 1.1: `no`, `on`, 2024-01-01, 1:30 and 1_000 are strings.
+007 is a string too, because YAML parsers disagree about it.
 """
 
 import re
@@ -33,13 +33,13 @@ _MERGE = "<<"
 
 
 class YamlFault(ValueError):
-    """The text is no YAML that we take; the message says what was seen and where, in words."""
+    """The text is rejected; the message has the fault and its place."""
 
 
 def yaml_value(text: str, depth_max: int, values_max: int) -> Any:  # noqa: ANN401 - any JSON value
-    """Read one YAML document; numbers as `strict_json.read` gives them, and the keys of mappings as texts.
+    """Parse one YAML document; numbers are those of `strict_json.read`, and keys are strings.
 
-    Raises YamlFault. What anchors stand for counts as if it were written out.
+    Raises YamlFault. The value of an alias counts as if it were written out.
     """
     try:
         return _Reader(text, depth_max, values_max).document()
@@ -60,11 +60,11 @@ class _Reader:
     def document(self) -> Any:  # noqa: ANN401 - any JSON value
         next(self._events)
         if isinstance(next(self._events), yaml.StreamEndEvent):
-            raise YamlFault("there are comments alone")
+            raise YamlFault("expected a document, found only comments")
         value = self._value(next(self._events), 0)
         next(self._events)
         if not isinstance(more := next(self._events), yaml.StreamEndEvent):
-            raise YamlFault(f"another document begins{_at(more.start_mark)}; expected one")
+            raise YamlFault(f"a second document begins{_at(more.start_mark)}; expected one")
         return value
 
     def _value(self, event: Any, depth: int) -> Any:  # noqa: ANN401 - any JSON value
@@ -97,7 +97,7 @@ class _Reader:
             if name == _MERGE and event.implicit[0]:
                 merged = value if isinstance(value, list) else [value]
                 if not merged or not all(isinstance(one, dict) for one in merged):
-                    raise YamlFault(f"<< merges no mapping{_at(event.start_mark)}")
+                    raise YamlFault(f"<< expects a mapping or a list of mappings{_at(event.start_mark)}")
             else:
                 members[name] = value
         for one in merged:
@@ -106,21 +106,21 @@ class _Reader:
 
     def _name(self, event: Any) -> str:  # noqa: ANN401 - an event
         if isinstance(event, yaml.ScalarEvent):
-            # As it is written: the response code 200 of OpenAPI is a name.
+            # The key as written: the response code 200 of OpenAPI is a name.
             if event.anchor is not None:
                 self._anchors[event.anchor] = event.value
             return str(event.value)
         if isinstance(event, yaml.AliasEvent) and isinstance(name := self._anchored(event), str):
             return name
-        raise YamlFault(f"a key that is no text{_at(event.start_mark)}")
+        raise YamlFault(f"a key is not a string{_at(event.start_mark)}")
 
     def _anchored(self, event: Any) -> Any:  # noqa: ANN401 - any JSON value
         if event.anchor not in self._anchors:
-            raise YamlFault(f"*{event.anchor} stands for nothing before it{_at(event.start_mark)}")
+            raise YamlFault(f"undefined alias *{event.anchor}{_at(event.start_mark)}")
         return self._anchors[event.anchor]
 
     def _again(self, event: Any, value: Any, depth: int) -> Any:  # noqa: ANN401 - any JSON value
-        """Copy what an anchor stands for, and count it once more."""
+        """Copy the value of an alias, and count it again."""
         if isinstance(value, dict):
             return {name: self._copied(event, member, depth + 1) for name, member in value.items()}
         if isinstance(value, list):
@@ -169,7 +169,7 @@ def _number(event: Any, digits: str) -> Any:  # noqa: ANN401 - a number
 
 def _check_tag(event: Any, kind: str) -> None:  # noqa: ANN401 - an event
     if event.tag not in (None, "!", _TAG + kind):
-        raise YamlFault(f"the tag {event.tag[:80]!r} is not JSON's{_at(event.start_mark)}")
+        raise YamlFault(f"unsupported tag {event.tag[:80]!r}{_at(event.start_mark)}")
 
 
 def _at(mark: Any) -> str:  # noqa: ANN401 - a place in the text

@@ -1,7 +1,7 @@
 """All that can be set from outside, with bounds: environment variables, or a `.env` file beside you.
 
-Each class is what one command, or one part that several commands share, reads: a wrong value stops only the
-commands that read it. Each setting has a line in `.env-template`, and a test holds the two together.
+Each class has the settings of one command, or of a part that several commands share, so that a wrong value
+stops only the commands that read it. Each setting has a line in `.env-template`; a test compares the two.
 """
 
 from typing import Any, Literal
@@ -31,7 +31,7 @@ from processor.settings.values import (
 MIB = 1024 * 1024
 DAYS_MAX = 36_500
 KEY_DAYS_ADVISED = 28
-"""A message may lie 14 days in a queue and, sent back from its dead-letter queue, 14 more."""
+"""SQS keeps a message for up to 14 days, and for 14 more after a redrive from its dead-letter queue."""
 
 
 class DatabaseSettings(SettingsGroup):
@@ -41,7 +41,7 @@ class DatabaseSettings(SettingsGroup):
     database_timeout_s: int = Field(30, ge=1, le=600)
 
     def need_database_url(self) -> str:
-        """Give the DSN, or raise SettingsError that says how to set it."""
+        """Return the DSN, or raise SettingsError with how to set it."""
         if self.database_url is None:
             raise SettingsError(
                 "DATABASE_URL is not set; expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE "
@@ -52,7 +52,7 @@ class DatabaseSettings(SettingsGroup):
 
 
 class SqsSettings(SettingsGroup):
-    """A queue of SQS, and what its client is made with."""
+    """An SQS queue and the parameters of its client."""
 
     sqs_queue_url: QueueUrl | None = None
     aws_endpoint_url: str | None = Field(
@@ -74,13 +74,13 @@ class SqsSettings(SettingsGroup):
         return self
 
     def require_endpoint(self, endpoint_url: str) -> None:
-        """Raise ValueError if the endpoint that boto3 has chosen, by a profile say, is of another region."""
+        """Raise ValueError if boto3's endpoint, for example from a profile, is in another region."""
         self.require_region(region_of(endpoint_url), "the endpoint of the AWS profile")
 
     def require_region(self, region: str | None, says: str) -> None:
-        """Raise ValueError if `region`, of which `says` is the source, is not the one of the queue's URL.
+        """Raise ValueError if `region`, set by `says`, differs from the region of the queue's URL.
 
-        A queue of the same name elsewhere may be another's: its messages would be taken and deleted.
+        A queue of the same name in another region may belong to others, whose messages would be deleted.
         """
         named = region_of(self.sqs_queue_url or "")
         if region is not None and named is not None and region != named:
@@ -90,7 +90,7 @@ class SqsSettings(SettingsGroup):
             )
 
     def need_queue_url(self) -> str:
-        """Give the queue's URL, or raise SettingsError that says how to set it."""
+        """Return the queue's URL, or raise SettingsError with how to set it."""
         if self.sqs_queue_url is None:
             raise SettingsError(
                 "SQS_QUEUE_URL is not set; expected https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE "
@@ -100,10 +100,10 @@ class SqsSettings(SettingsGroup):
         return self.sqs_queue_url
 
     def aws_client_options(self) -> dict[str, Any]:
-        """Give the keyword arguments of `boto3.client` that the settings name.
+        """Return the keyword arguments for `boto3.client` from the settings.
 
-        What is unset is left to boto3's own chain (profiles, roles). The queue's URL fills two gaps before
-        that: the region that it names, and the endpoint where its host is not the region's usual one.
+        Unset ones are left to boto3's own chain (profiles, roles). Before that, the queue's URL gives the
+        region, and the endpoint if its host is not the usual one of the region.
         """
         region, endpoint_url = self.aws_region, self.aws_endpoint_url
         if self.sqs_queue_url is not None:
@@ -121,21 +121,21 @@ class SqsSettings(SettingsGroup):
 
 
 class SourceSettings(SqsSettings):
-    """The broker: that of SOURCE_URL, or else the queue of SQS_QUEUE_URL."""
+    """The broker of SOURCE_URL, or else the queue of SQS_QUEUE_URL."""
 
     source_url: SourceUrl | None = None
 
     def source_address(self) -> SourceAddress | None:
-        """Give the broker that is read instead of SQS; None: it is SQS."""
+        """Return the address of the broker, or None for SQS."""
         return None if self.source_url is None else source_address(self.source_url.get_secret_value())
 
     def need_source(self) -> None:
-        """Raise SettingsError that says how to set it, if there is nothing to receive from."""
+        """Raise SettingsError, with how to set it, if no source is set."""
         if self.source_url is None:
             self.need_queue_url()
 
     def queue_name(self) -> str:
-        """Give the name of the queue or topic that is read: the word the tables use."""
+        """Return the name of the queue or topic, as in the tables."""
         address = self.source_address()
         if address is not None:
             return address.queue
@@ -143,7 +143,7 @@ class SourceSettings(SqsSettings):
 
 
 class ReceiveSettings(SourceSettings):
-    """How the broker is read."""
+    """How messages are received from the broker."""
 
     routing_key: str | None = None
     routing_key_tenant: str | None = None
@@ -156,7 +156,7 @@ class ReceiveSettings(SourceSettings):
 
 
 class BodySettings(SettingsGroup):
-    """How large a body may be. The processor and the gateway read it."""
+    """Size limits of bodies, for the processor and the gateway."""
 
     body_bytes_max: int = Field(MIB, ge=1024, le=16 * MIB)
     json_depth_max: int = Field(64, ge=4, le=512)
@@ -164,11 +164,11 @@ class BodySettings(SettingsGroup):
 
 
 class ConnectionSettings(DatabaseSettings, ReceiveSettings):
-    """Both sides, the database and the broker: `audit`."""
+    """The database and the broker: `audit`."""
 
 
 class ValidationSettings(ConnectionSettings, BodySettings):
-    """What messages are validated by; the registry is in the database: `schema trial`, `dlq list`, …."""
+    """Settings of the validation, beside the registry in the database: `schema trial`, `dlq list`, …."""
 
     queue_tenants: Tenants = None
     sender_tenants: SenderTenants = None
@@ -176,16 +176,16 @@ class ValidationSettings(ConnectionSettings, BodySettings):
 
 
 class StoreSettings(ValidationSettings):
-    """What validates and saves: `run`, `rejection replay`, `dlq import`."""
+    """Settings of commands that validate and save: `run`, `rejection replay`, `dlq import`."""
 
     storage_rejected_bytes: int = Field(2**30, ge=1, le=2**50)
     storage_alarm_bytes: int = Field(10 * 2**30, ge=1, le=2**60)
 
 
 class RetentionSettings(DatabaseSettings):
-    """The ages at which rows may be removed: `retention`, and what must not store a removed message again."""
+    """The ages at which rows are deleted: `retention`, and commands that must not store a message again."""
 
-    # Before the others: their validator looks at it.
+    # Declared first, because the validator of the others reads it.
     key_retention_days: int = Field(35, ge=1, le=DAYS_MAX)
     message_retention_days: int | None = Field(None, ge=1, le=DAYS_MAX)
     duplicate_retention_days: int | None = Field(None, ge=1, le=DAYS_MAX)
@@ -194,7 +194,7 @@ class RetentionSettings(DatabaseSettings):
     @field_validator("message_retention_days", "duplicate_retention_days", "rejection_retention_days")
     @classmethod
     def _no_shorter_than_keys(cls, value: int | None, info: ValidationInfo) -> int | None:
-        # Absent where it is wrong itself, which is said anyway.
+        # Absent if the value itself is invalid, which is reported anyway.
         least = info.data.get("key_retention_days", 0)
         if value is not None and value < least:
             raise ValueError(
@@ -209,7 +209,7 @@ class ReplaySettings(StoreSettings, RetentionSettings):
 
 
 class RejectAlarmSettings(DatabaseSettings):
-    """When many rejections are an alarm: `run` and `rejection stats`."""
+    """The threshold of the alarm on rejections: `run` and `rejection stats`."""
 
     reject_alarm_share: float = Field(0.2, gt=0, le=1)
     reject_alarm_count_min: int = Field(50, ge=1, le=1_000_000)
@@ -217,13 +217,13 @@ class RejectAlarmSettings(DatabaseSettings):
 
 
 class OutageSettings(SettingsGroup):
-    """How an outage is waited out."""
+    """The backoff during an outage."""
 
     retry_wait_s_max: float = Field(30.0, ge=0.05, le=600)
 
 
 class ServiceSettings(OutageSettings):
-    """What runs until it is stopped: `run`, `dispatch` and the gateway."""
+    """Settings of services: `run`, `dispatch` and the gateway."""
 
     stop_timeout_s: float = Field(22.0, ge=1, le=600)
     http_host: str = "127.0.0.1"
@@ -233,7 +233,7 @@ class ServiceSettings(OutageSettings):
 
 
 class PipelineSettings(ReceiveSettings):
-    """How much the pipeline takes at once."""
+    """The limits of the pipeline."""
 
     writers: int = Field(1, ge=1, le=16)
     batch_size_max: int = Field(500, ge=1, le=5000)
@@ -262,7 +262,7 @@ class DispatchSettings(DatabaseSettings, ServiceSettings):
     usage_dispatch_every_s: float = Field(60.0, ge=0.1, le=86_400)
 
     def need_sink_url(self) -> str:
-        """Give the URL of the sink, or raise SettingsError that says how to set it, or how to do without."""
+        """Return the URL of the sink, or raise SettingsError with how to set it or do without."""
         if self.usage_sink_url is None:
             raise SettingsError(
                 "USAGE_SINK_URL is not set; expected https://HOST/PATH, to which lines are posted, in the "
@@ -273,13 +273,13 @@ class DispatchSettings(DatabaseSettings, ServiceSettings):
 
 
 class KeySettings(DatabaseSettings):
-    """What API keys may carry: `key add`, `queue set` and the gateway."""
+    """Limits of API keys: `key add`, `queue set` and the gateway."""
 
     reserved_producers: Producers = "platform,platform/*"
 
 
 class GatewaySettings(KeySettings, SqsSettings, BodySettings, ServiceSettings):
-    """`producers gateway`. It is declared here because `processor settings` prints it, too."""
+    """`producers gateway`. Declared here because `processor settings` prints it too."""
 
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(8090, ge=0, le=65_535)
@@ -305,7 +305,7 @@ class GatewaySettings(KeySettings, SqsSettings, BodySettings, ServiceSettings):
 
 
 class GatewayKeySettings(SettingsGroup):
-    """The API key that a publisher shows a gateway: `producers load`."""
+    """The API key that a publisher sends to a gateway: `producers load`."""
 
     gateway_key: Token | None = None
 
@@ -315,4 +315,4 @@ class PublisherSettings(GatewayKeySettings, SourceSettings, OutageSettings):
 
 
 class Settings(RunSettings, DispatchSettings, PublisherSettings, GatewaySettings):
-    """All of them: what `processor settings` prints, and `processor check` requires to be valid."""
+    """All settings, which `processor settings` prints and `processor check` validates."""

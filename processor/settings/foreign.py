@@ -1,6 +1,6 @@
-"""Settings of the systems that this one takes over, and their names here; and keys of `.env` that are none.
+"""Recognise settings of the systems that this one replaces, and unknown keys of `.env`.
 
-Said only where ours is not set: beside us the other program may go on with its own.
+A foreign name is reported only if our setting is not set, because the other program may still run beside us.
 """
 
 import difflib
@@ -52,21 +52,21 @@ FOREIGN: dict[str, tuple[str, str]] = {
     )
     for name in names.split()
 }
-"""Their name -> (ours, what ours holds)."""
+"""The foreign name -> (our setting, a description of its value)."""
 
 _OF_OTHERS = re.compile(
     r"(AWS|COMPOSE|DOCKER|LOCALSTACK|POSTGRES|RABBITMQ|KAFKA|DB|OTEL|UV|PIP|LC|GITHUB|CI|LAGO|OPENMETER)_.*"
     r"|(PG|PYTHON).*|(NO|HTTP|HTTPS)_PROXY|NO_COLOR"
     r"|TZ|LANG|PATH|HOME|USER|SHELL|TERM|COLUMNS|DEBUG|CI|ENV|PORT|HOST"
 )
-"""Names by which other tools are known, that may share the file."""
+"""Names of other tools that may share the file."""
 
 _SHOWN_MAX = 5
 _ALIKE, _MISSPELT = 0.8, 0.9
 
 
 def said_elsewhere(*ours: str) -> str:
-    """Give the end of a sentence about settings that are not set: those of other systems that are."""
+    """Return the end of a message about unset settings: the foreign settings that are set instead."""
     there = names_in_use()
     found: dict[str, list[str]] = {}
     for name in sorted(FOREIGN.keys() & there):
@@ -79,12 +79,12 @@ def said_elsewhere(*ours: str) -> str:
 
 
 def names_in_use() -> set[str]:
-    """Name the variables that have a value, in the environment or in `.env`."""
+    """Return the names of variables with a value, in the environment or in `.env`."""
     return {name for name, value in os.environ.items() if value} | env_file_names()
 
 
 def env_file_names(path: Path | str = ".env") -> set[str]:
-    """Name the keys of a `.env` that have a value; none, where there is no file that can be read."""
+    """Return the keys of a `.env` that have a value; none if there is no readable file."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -94,7 +94,7 @@ def env_file_names(path: Path | str = ".env") -> set[str]:
 
 
 def unknown_keys(names: Collection[str], known: Collection[str]) -> str | None:
-    """Say in one line which keys of a `.env` are no settings, and what they may mean; None: all are."""
+    """Return a line about unknown keys of a `.env` and what they may mean; None if all are known."""
     strange = sorted(name for name in names if name not in known and _is_ours(name, names, known))
     if not strange:
         return None
@@ -105,7 +105,7 @@ def unknown_keys(names: Collection[str], known: Collection[str]) -> str | None:
 
 
 def _is_ours(name: str, names: Collection[str], known: Collection[str]) -> bool:
-    """Say whether somebody means us by it."""
+    """Return whether the name is probably meant for this program."""
     if name in FOREIGN:
         ours = FOREIGN[name][0]
         return ours not in names and not os.environ.get(ours)

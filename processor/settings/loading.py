@@ -1,4 +1,4 @@
-"""How a group of settings is read from the environment and `.env`, and how a bad one is told."""
+"""Load a group of settings from the environment and `.env`, and report invalid ones."""
 
 import re
 import sys
@@ -13,13 +13,13 @@ from processor.settings.foreign import env_file_names, names_in_use, unknown_key
 
 _TEMPLATE = ".env-template"
 _READ_BESIDES = frozenset({"AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_SQS", "RABBITMQ_URL_TEST"})
-"""Other names of settings, and what the tests read."""
+"""Aliases of settings, and settings of the tests."""
 
 
 class SettingsGroup(BaseSettings):
     """One value per environment variable of the same name in capitals.
 
-    Times end in `_s` (seconds) or `_ms`, sizes in `_bytes`; secrets are never printed by `repr`.
+    Times end in `_s` (seconds) or `_ms`, sizes in `_bytes`. `repr` never prints secrets.
     """
 
     model_config = SettingsConfigDict(
@@ -28,15 +28,15 @@ class SettingsGroup(BaseSettings):
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
-        # A command builds the classes that it reads, and no others.
+        # A command builds only the classes that it reads.
         defer_build=True,
     )
 
     @classmethod
     def load(cls, **values: Any) -> Self:  # noqa: ANN401 - as many kinds as there are settings
-        """Read the environment; keyword arguments win over it.
+        """Read the environment. Keyword arguments have priority.
 
-        Raises SettingsError, in one line that names each bad variable and never shows a value.
+        Raises SettingsError with one line that names each invalid variable and never shows a value.
         """
         if values.get("_env_file", ".env"):
             _warn_of_unknown_keys()
@@ -63,7 +63,7 @@ class SettingsGroup(BaseSettings):
 
 
 def template() -> str:
-    """Give the text of `.env-template`, which stands beside the sources and goes with an installation."""
+    """Return the text of `.env-template`, which is beside the sources or in the installed package."""
     package = Path(__file__).resolve().parents[1]
     beside = package.parent / _TEMPLATE
     path = beside if beside.is_file() else package / _TEMPLATE
@@ -71,23 +71,23 @@ def template() -> str:
 
 
 def template_names() -> list[str]:
-    """Name the settings in the order of the template, and DATABASE_URL_TEST."""
+    """Return the names of all settings in the order of the template, and DATABASE_URL_TEST."""
     return re.findall(r"^#([A-Z][A-Z0-9_]*)=", template(), re.MULTILINE)
 
 
 def names() -> set[str]:
-    """Name all that is read, as it stands in the environment, and what the tests read."""
+    """Return the names of all variables that are read, including aliases and those of the tests."""
     return {*template_names(), *_READ_BESIDES}
 
 
 def name_in_use(*aliases: str) -> str:
-    """Give that of the names of one setting by which it is set."""
+    """Return the alias by which a setting is set, or the first one."""
     known = names_in_use()
     return next((name for name in aliases if name in known), aliases[0])
 
 
 def _warn_of_unknown_keys(said: set[str] = set()) -> None:  # noqa: B006 - once in a process
-    """Say on standard error which keys of `.env` are no settings; their values are nobody's business."""
+    """Print unknown keys of `.env` to standard error, without their values."""
     if not (found := env_file_names()):
         return
     note = unknown_keys(found, names())

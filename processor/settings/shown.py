@@ -1,4 +1,4 @@
-"""The settings in force, each with its source, as they are shown: without secrets."""
+"""List the settings in force with their sources, without secrets."""
 
 import os
 import re
@@ -13,14 +13,14 @@ from processor.settings.loading import template_names
 
 HIDDEN = "***"
 _HARMLESS = frozenset({"queue", "group", "sasl", "sslmode", "sslrootcert", "connect_timeout", "host", "port"})
-"""Options of a URL that are shown; a password or token may stand under any other name."""
+"""Options of a URL that are shown. Any other option may be a password or token."""
 
 _OF_QUEUE_URL = {"aws_region": "region_name", "aws_endpoint_url": "endpoint_url"}
-"""Settings that the queue's URL says where they are unset, and what boto3 calls them."""
+"""Settings that default to a part of the queue's URL, and their names in boto3."""
 
 
 def in_force(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Give the setting, value (as it may be shown) and source of each, in the order of the template."""
+    """Yield each setting with its value (secrets hidden) and source, in the order of the template."""
     in_file = env_file_names()
     of_queue_url = settings.aws_client_options()
     environment = {name.upper() for name, value in os.environ.items() if value}
@@ -42,7 +42,7 @@ def in_force(settings: Settings) -> Iterator[dict[str, Any]]:
 def _value(value: Any) -> Any:  # noqa: ANN401 - of any setting
     if isinstance(value, SecretStr):
         text = value.get_secret_value()
-        # Behind the host of a sink, too, there may be what lets one in.
+        # The path of a sink's URL may be a secret too.
         shown = without_secrets(text) if "://" in text else HIDDEN
         return re.sub(r"^(https?://[^/?#]*/).+", rf"\1{HIDDEN}", shown)
     if isinstance(value, str):
@@ -55,7 +55,7 @@ def _value(value: Any) -> Any:  # noqa: ANN401 - of any setting
 
 
 def without_secrets(text: str) -> str:
-    """Hide a URL's password, whatever characters are in it, and the values of options that may be secret."""
+    """Hide the password of a URL, with any characters, and the values of options that may be secret."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         return text

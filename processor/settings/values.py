@@ -1,4 +1,4 @@
-"""The types of settings: lists of tenants, JSON, URLs. Errors never quote a secret."""
+"""Define the types of settings: lists of tenants, JSON, URLs. Errors never quote a secret."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from processor.wire.sender_rights import UNNAMED
 RATE_MAX = 1_000_000
 
 UNWRAPS = ("sns", "eventbridge", "s3", "sns,eventbridge", "sns,s3", "none")
-"""Whose envelopes may be around each event of a queue, the outer first; none: there are none."""
+"""The envelopes of AWS services that may wrap each event of a queue, the outer one first."""
 
 _VISIBLE = re.compile(r"[!-~]+")
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
@@ -25,7 +25,7 @@ _PRODUCER: TypeAdapter[str] = TypeAdapter(Producer)
 
 
 def tenant_ids(names: object) -> frozenset[str]:
-    """Read a list of tenant ids; an empty one would refuse everybody, which nobody means."""
+    """Check a list of tenant ids. An empty list would refuse every tenant and is an error."""
     if not isinstance(names, list) or not names:
         raise ValueError("expected a list of tenants that is not empty")
     for name in names:
@@ -36,7 +36,7 @@ def tenant_ids(names: object) -> frozenset[str]:
 
 
 def identifier(name: object, kind: str) -> None:
-    """Raise ValueError, in words, where it is no name of this kind."""
+    """Raise ValueError, with a message, if the name is not valid for this kind."""
     try:
         _IDENTIFIER.validate_python(name)
     except ValidationError:
@@ -46,20 +46,20 @@ def identifier(name: object, kind: str) -> None:
 
 
 def tenants_of(text: str) -> frozenset[str]:
-    """Read a list of tenants, with commas or in JSON. Raises ValueError, in words."""
+    """Parse a list of tenants, with commas or as JSON. Raises ValueError with a message."""
     if text.lstrip().startswith("["):
         return tenant_ids(json_value(text))
     return tenant_ids([name.strip() for name in text.split(",")])
 
 
 def producers_of(text: str) -> tuple[str, ...]:
-    """Read a list of producers, with commas or in JSON. Raises ValueError, in words."""
+    """Parse a list of producers, with commas or as JSON. Raises ValueError with a message."""
     names = json_value(text) if text.lstrip().startswith("[") else text.split(",") if text.strip() else []
     return tuple(producer(str(name).strip()) for name in names)
 
 
 def producer(name: str) -> str:
-    """Read a producer's name, or what all names of some begin with and a `*`. Raises ValueError, in words."""
+    """Check a producer's name, or a prefix followed by `*`. Raises ValueError with a message."""
     name = "" if name == UNNAMED else name
     if name != name.strip() or "*" in name[:-1]:
         raise ValueError(
@@ -74,11 +74,11 @@ def producer(name: str) -> str:
 
 
 def json_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
-    """Read JSON, no name twice in an object."""
+    """Parse JSON without repeated names in an object. Raises ValueError with a message."""
     try:
         return json.loads(text, object_pairs_hook=_without_repeated)
     except (json.JSONDecodeError, RecursionError):
-        # Not quoted: nobody knows what was pasted here.
+        # Not quoted, since the text may be a secret.
         raise ValueError("not JSON; see `processor settings --template` for what it looks like") from None
 
 
@@ -90,7 +90,7 @@ def _without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _checked(check: Callable[[str], object]) -> AfterValidator:
-    """Keep a value, secret or not, that `check` raises no ValueError for."""
+    """Validate a value, secret or not, by a check that raises ValueError."""
 
     def checked(value: str | SecretStr) -> str | SecretStr:
         check(value.get_secret_value() if isinstance(value, SecretStr) else value)
@@ -100,7 +100,7 @@ def _checked(check: Callable[[str], object]) -> AfterValidator:
 
 
 def _read(read: Callable[[str], object]) -> BeforeValidator:
-    """Read the text of a variable; what the program gives itself is left as it is."""
+    """Parse the text of a variable. Values set by code are left as they are."""
     return BeforeValidator(lambda value: read(value) if isinstance(value, str) else value)
 
 
@@ -169,7 +169,7 @@ def _rates_by_tenant(text: str) -> dict[str, float]:
 
 
 def _port_fits(parts: SplitResult) -> bool:
-    """Say whether the port of a URL is one, or not named."""
+    """Return whether the port of a URL is valid or absent."""
     try:
         return parts.port is None or parts.port > 0
     except ValueError:
@@ -177,11 +177,11 @@ def _port_fits(parts: SplitResult) -> bool:
 
 
 def _url_parts(url: str) -> SplitResult:
-    """Split a URL; one that can't be split has no parts at all."""
+    """Split a URL; if it can't be split, all parts are empty."""
     try:
         return urlsplit(url)
     except ValueError:
-        # Its text quotes the piece that it stumbled over, which may be one of a password.
+        # The text of the error quotes a part of the URL, which may be the password.
         return urlsplit("")
 
 

@@ -1,4 +1,4 @@
-"""A queue in memory that behaves as SQS does: visibility timeouts, receive counts, at least once."""
+"""A queue in memory that behaves like SQS: visibility timeouts, receive counts, at-least-once delivery."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ class _Received:
 
 
 class MemorySource:
-    """Holds messages until they are settled. `clock` gives seconds; a test steps it."""
+    """Holds messages until they are settled. `clock` returns seconds; tests step it."""
 
     call_size = 10
 
@@ -44,7 +44,7 @@ class MemorySource:
         self._lock = threading.Lock()
 
     def send(self, body: bytes, attributes: Mapping[str, Attribute] | None = None) -> str:
-        """Put a message on the queue; gives its delivery id."""
+        """Put a message on the queue and return its delivery id."""
         delivery_id = str(uuid.uuid4())
         with self._lock:
             self._messages[delivery_id] = _Received(
@@ -53,7 +53,7 @@ class MemorySource:
         return delivery_id
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
-        """Hand over what is visible, oldest first."""
+        """Receive visible messages, oldest first."""
         give_up_at = time.monotonic() + wait_s
         while True:
             with self._lock:
@@ -64,32 +64,32 @@ class MemorySource:
             time.sleep(_STEP_S)
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Forget the messages."""
+        """Delete the messages."""
         with self._lock:
             for settlement in settlements:
                 self._messages.pop(settlement.delivery.delivery_id, None)
 
     def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Start the visibility timeouts anew, where the receipt is still the newest."""
+        """Restart the visibility timeouts of deliveries whose receipt is still the newest."""
         self._show_at(deliveries, self._clock() + self._visibility_timeout_s)
 
     def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
-        """Make the messages visible in `hold_s`, where the receipt is still the newest."""
+        """Make messages visible in `hold_s` seconds, if the receipt is still the newest."""
         self._show_at(deliveries, self._clock() + hold_s)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Make the messages visible now, where the receipt is still the newest."""
+        """Make messages visible now, if the receipt is still the newest."""
         self._show_at(deliveries, self._clock())
 
     def depth(self) -> dict[str, int]:
-        """Count what is still on the queue."""
+        """Count the messages of the queue by state."""
         with self._lock:
             now = self._clock()
             visible = sum(held.visible_at <= now for held in self._messages.values())
             return {"visible": visible, "in_flight": len(self._messages) - visible, "delayed": 0}
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing, as there is no connection."""
 
     def _ready(self, now: float) -> list[_Received]:
         return [held for held in self._messages.values() if held.visible_at <= now]

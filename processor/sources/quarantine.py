@@ -1,6 +1,7 @@
-"""The rejections as one more source: what was rejected goes through the same pipeline again.
+"""Read stored rejections as a source, so that a replay goes through the same pipeline.
 
-Open ones are handed over, and by its id also what a rule discarded; what a person discarded stays so.
+Open rejections are delivered, and those discarded by a rule if selected by id. Rejections that a person has
+discarded are not.
 """
 
 import base64
@@ -20,7 +21,7 @@ from processor.wire.formats import Attribute
 
 @dataclass(frozen=True, slots=True)
 class RejectionSelection:
-    """Which rejections are meant; None means any. `since` is included, `until` is not."""
+    """A filter of rejections; None means any. `since` is inclusive, `until` exclusive."""
 
     rejection_ids: Sequence[int] | None = None
     tenant_id: str | None = None
@@ -31,17 +32,17 @@ class RejectionSelection:
     until: datetime | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """Give the selection as the parameters of `sql/queries/rejections.sql`."""
+        """Return the selection as parameters of `sql/queries/rejections.sql`."""
         return asdict(self) | {
             "rejection_ids": None if self.rejection_ids is None else list(self.rejection_ids)
         }
 
 
 class QuarantineSource:
-    """Hands the selected rejections over once each, oldest first, under their original delivery ids.
+    """Delivers each selected rejection once, oldest first, under its original delivery id.
 
-    With `key_days`, for which keys are kept, aged ones are left out: those whose message may have been stored
-    and removed since, so that to replay them might count it twice. Without it, they are handed over too.
+    `key_days` is the time for which keys are kept. Older rejections are left out: their message may have been
+    stored and deleted since, so that a replay might count it twice. Without `key_days` none is left out.
     """
 
     call_size = 100
@@ -59,7 +60,7 @@ class QuarantineSource:
         self._after = 0
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:  # noqa: ARG002 - what is here is here
-        """Read the next rejections; an empty list means that all were handed over."""
+        """Read the next rejections. An empty list means that all were delivered."""
         try:
             with self._connection.cursor(row_factory=dict_row) as cursor:
                 rows = cursor.execute(
@@ -73,14 +74,14 @@ class QuarantineSource:
         return [_delivery(row) for row in rows]
 
     def count_left_out(self) -> int:
-        """Count the selected rejections that are aged, and so not handed over."""
+        """Count the selected rejections that are older than `key_days` and not delivered."""
         if self._key_days is None:
             return 0
         row = self._connection.execute(queries("rejections")["count_aged"], self._parameters()).fetchone()
         return 0 if row is None else int(row[0])
 
     def count_cut(self) -> int:
-        """Count the selected open rejections of which the head is kept alone; they are not handed over."""
+        """Count the selected open rejections that were cut to their head; they are not delivered."""
         row = self._connection.execute(queries("rejections")["count_cut"], self._parameters()).fetchone()
         return 0 if row is None else int(row[0])
 
@@ -91,13 +92,13 @@ class QuarantineSource:
         """Do nothing: `Store.save` closed the rejection in the transaction of its outcome."""
 
     def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Do nothing: a rejection is nobody's until its transaction locks it."""
+        """Do nothing: a rejection has no visibility timeout, only the lock of its transaction."""
 
     def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
-        """Do nothing: a rejection is nobody's until its transaction locks it."""
+        """Do nothing: a rejection has no visibility timeout, only the lock of its transaction."""
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Do nothing: an open rejection stays where it is."""
+        """Do nothing: an open rejection stays in its table."""
 
 
 def _delivery(row: Mapping[str, Any]) -> Delivery:
@@ -122,11 +123,11 @@ def _attribute(value: str | Mapping[str, str]) -> Attribute:
 
 
 def take_back(connection: psycopg.Connection[Any], selection: RejectionSelection) -> None:
-    """Open those of the selection that are named by their ids and that a rule discarded."""
+    """Reopen rejections that are selected by id and were discarded by a rule."""
     if selection.rejection_ids:
         connection.execute(queries("rejections")["take_back"], selection.parameters())
 
 
 def discard(connection: psycopg.Connection[Any], selection: RejectionSelection) -> int:
-    """Give up the selected open rejections; gives how many. The rows stay."""
+    """Discard the selected open rejections and return their number. The rows stay."""
     return connection.execute(queries("rejections")["discard"], selection.parameters()).rowcount

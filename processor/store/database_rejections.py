@@ -1,4 +1,4 @@
-"""The rejections for which the database gives the cause: what it can't store, and what it has already."""
+"""Make the rejections that the database causes: unstorable rows, timeouts and id conflicts."""
 
 import psycopg
 
@@ -9,10 +9,10 @@ from processor.wire.beside import AMQP_TIMESTAMP
 from processor.wire.formats import Claimed
 
 UNREADABLE = (Reason.TOO_LARGE, Reason.NOT_UTF8, Reason.NOT_JSON, Reason.ENVELOPE_INVALID)
-"""Reasons to reject by which a message's key is not known for certain."""
+"""Reasons for which the message key is uncertain."""
 
 _LIMITS = frozenset(("message_pkey", "message_id_fit", "message_producer_fit", "voided_pkey"))
-"""What of our tables a row may break by its content alone; an index entry can be too large for its page."""
+"""Constraints and indexes that the content of a row can violate; an index entry can exceed its page."""
 
 _UNSTORABLE_WORDS = {
     "54000": "something is too large for it, such as tenant, message id and producer together (2,700 bytes), "
@@ -23,9 +23,9 @@ _UNSTORABLE_WORDS = {
 
 
 def blames_content(error: psycopg.Error | UnicodeEncodeError) -> bool | None:
-    """Say whether an error speaks of a row's content; None where it does not tell, and the row must be asked.
+    """Return whether an error blames the content of a row; None if unknown, and the row must be tested.
 
-    A constraint or an index that is none of our limits was put there by somebody: no tenant can know of it.
+    Other constraints and indexes were added by an operator, and no tenant can know them.
     """
     if isinstance(error, UnicodeEncodeError) or error.sqlstate is None:
         return True
@@ -34,7 +34,7 @@ def blames_content(error: psycopg.Error | UnicodeEncodeError) -> bool | None:
 
 
 def unstorable(message: Message, error: psycopg.Error | UnicodeEncodeError) -> Rejection:
-    """Reject a message whose row PostgreSQL refuses for its content."""
+    """Return the rejection of a message whose row PostgreSQL refuses for its content."""
     sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
     words = _UNSTORABLE_WORDS.get(
         sqlstate or "",
@@ -52,9 +52,9 @@ def unstorable(message: Message, error: psycopg.Error | UnicodeEncodeError) -> R
 
 
 def too_slow(verdict: Verdict, error: psycopg.Error | UnicodeEncodeError, tries: int) -> Rejection:
-    """Reject a delivery that alone takes the database too long, again and again, while all else is answered.
+    """Return the rejection of a delivery whose save times out repeatedly while the database answers others.
 
-    It is not looked for by its delivery any more, since that may be what takes so long.
+    No earlier outcome of the delivery is looked up any more, since the lookup may cause the timeout.
     """
     if isinstance(verdict, Rejection):
         claimed, key_known = verdict.claimed, verdict.key_known and verdict.reason not in UNREADABLE
@@ -80,7 +80,7 @@ def too_slow(verdict: Verdict, error: psycopg.Error | UnicodeEncodeError, tries:
 
 
 def id_conflict(message: Message, stored_delivery_id: str | None) -> Rejection:
-    """Reject a message whose key is taken by one of other content."""
+    """Return the rejection of a message whose key is stored with other content."""
     words = (
         "another message with this tenant, message id and producer is stored, with other content "
         "(event type, payload or occurred_at); send new content under a new id"
@@ -106,7 +106,7 @@ def _claimed_by(message: Message) -> Claimed:
 
 
 def may_be_stored(verdict: Verdict) -> bool:
-    """Say whether a delivery may be in `message` since a first hand-over, under whatever key."""
+    """Return whether an earlier delivery may have stored this one in `message`, under any key."""
     if isinstance(verdict, Rejection):
         return verdict.searched and (verdict.delivery.redelivered or not verdict.key_known)
     return verdict.delivery.redelivered

@@ -1,9 +1,9 @@
-"""Tenants that are registered by the save that sees them, where their queue says so.
+"""Register unknown tenants during a save, if the rules of their queue allow it.
 
 verdicts ─▶ new_tenants? ─▶ register_tenants: a transaction of its own ─▶ a newer registry ─▶ verdicts again
 
-What is registered stays so, whatever becomes of the save: the delivery is still in its queue, and is stored
-the next time. Only an event that is valid otherwise registers its tenant, so that garbage registers none.
+The registration stays even if the save fails: the delivery is still in its queue and is stored the next time.
+Only an event that is valid otherwise registers its tenant, so that garbage registers none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from processor.runtime import metrics
 log = structlog.get_logger(__name__)
 
 _NAMED_MAX = 50
-"""Tenants named in the log by one batch; the others are counted. `processor tenant list` shows all."""
+"""Tenants that one batch names in the log; others are counted. `processor tenant list` shows all."""
 
 
 def register_new_tenants(
@@ -26,9 +26,9 @@ def register_new_tenants(
     sql: Mapping[str, str],
     verdicts: Sequence[Verdict],
 ) -> None:
-    """Have the unknown tenants of these verdicts registered, of those alone that rest on the registry of now.
+    """Register the unknown tenants of the verdicts that were made with the current registry.
 
-    The database holds each queue to its bound, and to its tenants. May raise what psycopg raises.
+    The database enforces the limit and the tenants of each queue. Raises psycopg's errors.
     """
     names: dict[tuple[str, int], set[str]] = {}
     for verdict in verdicts:

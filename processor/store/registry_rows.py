@@ -1,4 +1,4 @@
-"""The registry as it stands, read from its tables."""
+"""Read the registry from its tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from processor.wire.sender_rights import Rights
 
 
 def read_registry(connection: psycopg.Connection[Any], sql: Mapping[str, str], version: int) -> Registry:
-    """Read the registry, which the caller holds at this version, by the queries of `save.sql`."""
+    """Read the registry by the queries of `save.sql`. The caller has locked it at this version."""
     tenants = connection.execute(sql["registry_tenants"]).fetchall()
     id_scopes = connection.execute(sql["registry_id_scopes"]).fetchall()
     with connection.cursor(row_factory=dict_row) as cursor:

@@ -1,8 +1,9 @@
-"""What new rejections keep where their holder has no room left: the head of the body, its length and digest.
+"""Cut new rejections of a holder at its limit: the head of the body, its length and its digest are kept.
 
-    rows of insert_rejections, what each holder keeps ─▶ the rows as they are, or cut
+    rows of insert_rejections, bytes per holder ─▶ the rows, whole or cut
 
-A holder is whoever a rejection can be laid to, see the column `holder`. What is small stays whole.
+The holder is the tenant or sender responsible for a rejection; see the column `holder`. Small rejections
+stay whole.
 """
 
 import json
@@ -14,7 +15,7 @@ from processor.errors import Reason
 
 HEAD_BYTES = 1024
 WHOLE_BYTES_MAX = 2 * HEAD_BYTES
-"""A rejection of no more stays whole whatever its holder keeps: to cut it would save little."""
+"""Up to this size a rejection stays whole, since a cut would save little."""
 
 _WORDS = (
     "; its sender or tenant keeps as much in open rejections as may be (STORAGE_REJECTED_BYTES), so the head "
@@ -25,16 +26,16 @@ Columns = dict[str, list[Any]]
 
 
 def make_fit(columns: Columns, held: Sequence[tuple[str, int]], bytes_max: int) -> int:
-    """Add the columns of the account, and cut what finds no room; gives how many were cut.
+    """Add the size columns, cut rejections beyond the limit, and return the number of cut ones.
 
-    `held` has for each row its holder and what that one keeps already.
+    `held` has for each row its holder and the bytes that this holder keeps already.
     """
     kept = dict(held)
     columns |= {"holder": [], "kept_bytes": [], "body_bytes": [], "body_sha256": []}
     cut = 0
     for place, (holder, _) in enumerate(held):
         size, body = _size(columns, place), columns["body"][place]
-        # An import takes from the dead-letter queue what nobody has read; there would be no other copy.
+        # An import deletes messages from the dead-letter queue, so there would be no other copy.
         small = size <= WHOLE_BYTES_MAX or columns["reason"][place] == Reason.DEAD_LETTERED
         whole = small or kept[holder] + size <= bytes_max
         columns["body_bytes"].append(None if whole else len(body))
@@ -57,7 +58,7 @@ def _size(columns: Mapping[str, Sequence[Any]], place: int) -> int:
 
 
 def _head_of(attributes: str) -> str:
-    """Keep the attributes that have room, in their order."""
+    """Keep attributes in their order, up to HEAD_BYTES of JSON."""
     found: dict[str, Any] = {}
     room = HEAD_BYTES
     for name, value in json.loads(attributes).items():

@@ -1,7 +1,8 @@
-"""Verdicts as what `sql/queries/save.sql` makes rows of, and what a rejection is made of made storable.
+"""Convert verdicts to parameters of `sql/queries/save.sql`, and make the parts of rejections storable.
 
-Messages go as one JSON document: measured at 3.4 µs of ours a row in batches of 125, binary arrays at 6.3.
-What is rare goes as one list a column, which the driver sends as binary arrays: a body need not be text.
+Messages are sent as one JSON document: measured at 3.4 µs of client CPU per row in batches of 125, against
+6.3 µs for binary arrays. Duplicates and rejections are rare and sent as binary arrays, one list per column,
+since a body need not be text.
 """
 
 import base64
@@ -15,14 +16,14 @@ from processor.wire.formats import Attribute
 from processor.wire.hand_overs import HAND_OVER_LENGTH
 
 TEXT_LENGTH_MAX = 256
-"""Characters kept of any text that a rejection quotes."""
+"""The longest text that a rejection quotes, in characters."""
 
 _COUNT_MAX = 2**31 - 1
-"""What an int column holds: who counts receives is not always the broker."""
+"""The largest value of an int column. Not every receive count comes from the broker."""
 
 
 def message_columns(messages: Sequence[Message]) -> dict[str, Any]:
-    """Give the JSON array of which rows of `message` are made, and the places in it of what is replayed."""
+    """Return the JSON array of rows of `message`, and the places in it of replayed deliveries (from 1)."""
     documents = []
     for message in messages:
         delivery = message.delivery
@@ -36,7 +37,7 @@ def message_columns(messages: Sequence[Message]) -> dict[str, Any]:
                 "occurred_at": message.occurred_at,
                 "occurred_at_rest": message.occurred_at_rest,
                 "sent_at": message.sent_at or delivery.sent_at,
-                # As they came: PostgreSQL reads them, and keeps every digit.
+                # The original text: PostgreSQL parses it and keeps every digit.
                 "payload": orjson.Fragment(message.payload),
                 "context": None if message.context is None else orjson.Fragment(message.context),
                 "queue": delivery.queue,
@@ -51,17 +52,17 @@ def message_columns(messages: Sequence[Message]) -> dict[str, Any]:
 
 
 def as_columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
-    """Give rows as one list a column."""
+    """Return rows as one list per column."""
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
 def key_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
-    """Give the keys of messages as one list a column."""
+    """Return the keys of messages as one list per column."""
     return as_columns(("tenant_id", "message_id", "producer"), [message.key for message in messages])
 
 
 def duplicate_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
-    """Give the columns of `insert_duplicates`."""
+    """Return the columns of `insert_duplicates`."""
     return (
         _delivery_columns([message.delivery for message in messages])
         | key_columns(messages)
@@ -73,12 +74,12 @@ def duplicate_columns(messages: Sequence[Message]) -> dict[str, list[Any]]:
 
 
 def beginning(delivery: Delivery) -> str:
-    """Give how the ids of all hand-overs of a message begin, whose queue gives it none."""
+    """Return the common prefix of the ids of all deliveries of a message without an id of its queue."""
     return delivery.delivery_id[:-HAND_OVER_LENGTH]
 
 
 def rejection_columns(rejections: Sequence[Rejection]) -> dict[str, list[Any]]:
-    """Give the columns of `insert_rejections`."""
+    """Return the columns of `insert_rejections`."""
     claimed = [claims(rejection) for rejection in rejections]
     return (
         _delivery_columns([rejection.delivery for rejection in rejections])
@@ -105,7 +106,7 @@ def _delivery_columns(deliveries: Sequence[Delivery]) -> dict[str, list[Any]]:
 
 
 def claims(rejection: Rejection) -> dict[str, str | None]:
-    """Give who the delivery claims to be from, storable."""
+    """Return the claimed tenant, type, id and producer of a delivery, storable."""
     claimed = rejection.claimed
     return {
         "tenant_id": storable_text(claimed.tenant_id),
@@ -115,18 +116,18 @@ def claims(rejection: Rejection) -> dict[str, str | None]:
     }
 
 
-# ── what a rejection is made of can't be refused (rule 6) ─────────────────────────────────────────────
+# ── every part of a rejection is storable (rule 6) ────────────────────────────────────────────────────
 
 
 def storable_text(text: str | None, length_max: int | None = TEXT_LENGTH_MAX) -> str | None:
-    """Cut a text, and put U+FFFD for what PostgreSQL refuses."""
+    """Cut a text, and replace characters that PostgreSQL refuses by U+FFFD."""
     if text is None:
         return None
     if length_max is not None and len(text) > length_max:
         text = text[: length_max - 1] + "…"
     if text.isascii() and "\0" not in text:
         return text
-    # PostgreSQL takes neither NUL nor the halves of a surrogate pair.
+    # PostgreSQL refuses NUL and unpaired surrogates.
     return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -143,18 +144,18 @@ def _storable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def detail_json(rejection: Rejection) -> str:
-    """Give why it was rejected, and with it what of the delivery could not be read, which a replay needs."""
+    """Return the detail of a rejection as JSON, with the fault of the delivery, which a replay needs."""
     fault = rejection.delivery.fault
     return storable_json(rejection.detail if fault is None else {**rejection.detail, "fault": fault})
 
 
 def storable_json(detail: Mapping[str, Any]) -> str:
-    """Write a JSON object that jsonb takes whatever is in it: cut, and U+FFFD for what it refuses."""
+    """Return a JSON object that jsonb accepts: texts are cut, refused characters replaced by U+FFFD."""
     return orjson.dumps(_storable(detail), default=str).decode()
 
 
 def _attributes_json(attributes: Mapping[str, Attribute]) -> str:
-    # Whole, not cut: a replay reads them again.
+    # Not cut, because a replay reads them again.
     return orjson.dumps(
         {
             storable_text(name, None): {"base64": base64.b64encode(value).decode()}

@@ -1,30 +1,30 @@
-"""In which turn, and in whose company, deliveries are saved: a suspect alone, and a group in its order."""
+"""Decide which deliveries are saved together and in which order: suspects alone, groups in order."""
 
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 
 class SaveStage(Enum):
-    """When a delivery is saved, if what is before it in its group lets it."""
+    """When a delivery is saved, unless its group requires a later part."""
 
     FIRST = auto()
-    """With all others of this kind."""
+    """Together with all others of this stage."""
     SECOND = auto()
-    """With all others of this kind, after the first."""
+    """Together with all others of this stage, after the first."""
     ALONE = auto()
-    """By itself, last."""
+    """Alone, and last."""
 
 
 def parts_in_order(kinds: Sequence[SaveStage], group: Callable[[int], str | None]) -> list[list[int]]:
-    """Part positions into what is saved together; the parts are to be saved one after the other.
+    """Split positions into parts that are saved one after the other, each in one transaction.
 
-    Only what comes later in the same `group` (None: in none) has to wait for what is before it, so that a
-    group keeps its order: it may come in a later part than its kind, or join what is SECOND.
+    The order within a `group` is kept (None: no group). A delivery may therefore be in a later part than its
+    stage, or join the SECOND part.
     """
     if kinds.count(SaveStage.FIRST) == len(kinds):
-        # Nearly always, and then there is nothing to part.
+        # The usual case: one part.
         return [list(range(len(kinds)))] if kinds else []
-    # The first two parts are those of their kinds; after them, one begins with each that is alone.
+    # The first two parts are FIRST and SECOND. Then each ALONE delivery begins a part.
     parts: list[list[int]] = [[], []]
     ends_alone = True
     not_before: dict[str, int] = {}

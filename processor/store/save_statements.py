@@ -1,4 +1,4 @@
-"""The statements of one transaction: from verdicts to settlements, which hold once it is committed.
+"""Run the statements of one save transaction: verdicts in, settlements out, valid once it is committed.
 
 known before? ─▶ message ─▶ totals ─▶ classify ─▶ duplicate ─▶ rejection ─▶ replayed closed ─▶ notes
 every statement in key order; the same order in every process
@@ -28,19 +28,19 @@ from processor.store.rows import (
 from processor.wire.sender_rights import VOID
 
 SETTLED_WITHIN_S = 2.0
-"""How soon after a commit its acknowledgement has arrived and is known to have, unless something ended."""
+"""The time within which an acknowledgement is confirmed after its commit, unless its connection ended."""
 
 
 _NOTICED_WITHIN_S = 0.05
-"""How soon the end of a connection is noticed by a process that runs again after a pause."""
+"""The time within which a process that was paused notices the end of its connection."""
 
 
 def settling_s(verdicts: Sequence[Verdict]) -> float:
-    """Give for how long to wait until what is known of deliveries of RabbitMQ is true again; 0: it is true.
+    """Return the seconds to wait before saving deliveries without an id (RabbitMQ); 0 if none is needed.
 
-    A redelivery takes any outcome of an equal message that is left when it is saved: what was committed
-    before it came, and acknowledged, must be known to be by then. And of a first hand-over that has waited
-    for long, or whose process was paused, the connection may have ended meanwhile.
+    A redelivery without an id takes any unsettled outcome of an equal message. Outcomes that were committed
+    and acknowledged before it came must be known as settled by then. A first delivery that has waited for
+    long, or whose process was paused, may have lost its connection.
     """
     now = datetime.now(UTC)
     wait_s = 0.0
@@ -56,23 +56,23 @@ def settling_s(verdicts: Sequence[Verdict]) -> float:
 
 
 class KeyVanished(Exception):
-    """A key met the insert and was gone when it was looked up: retention removed its row in between."""
+    """A key blocked the insert and had no row at the lookup: retention deleted the row in between."""
 
 
 class Addition(Protocol):
-    """What another room adds to the storing transaction."""
+    """A part of another room in the save transaction."""
 
     def stored(self, cursor: psycopg.Cursor[Any], messages: Sequence[Message]) -> None:
-        """Write what goes with these messages: one COMMIT stores both, and what it raises undoes both."""
+        """Write rows for these messages in the same transaction. An exception rolls back both."""
 
 
 class Statements:
-    """The statements of one transaction, in the order that every process keeps.
+    """The statements of one transaction, in the same order in every process.
 
-    With `keys_by_settings` a message may have been stored under another key than settings, or the rules of
-    its queue, give it today, so that a redelivered one is looked for by its delivery. `additions` are told of
-    what is stored. A holder keeps `rejected_bytes_max` of rejections whole.
-    `misses` counts what meters could not count, `cut` the rejections that were cut.
+    With `keys_by_settings`, settings or queue rules may have changed the key of a stored message, so
+    redeliveries are looked up by their delivery too. `additions` are called with the stored messages.
+    Rejections of a holder are kept whole up to `rejected_bytes_max`. `misses` counts the messages that meters
+    could not count, `cut` the rejections that were cut.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Statements:
         self._left: set[int] = set()
 
     def save(self) -> list[Settlement]:
-        """Run them all; gives the settlements in order, which hold once the transaction is committed.
+        """Run all statements and return the settlements in order, valid once the transaction is committed.
 
-        Raises KeyVanished, StoreFault for an outcome that no code knows, and whatever psycopg raises; nothing
-        may be committed then.
+        Raises KeyVanished, StoreFault for an unknown outcome, and psycopg's errors; the transaction must be
+        rolled back then.
         """
         self._lock_replayed()
         self._leave_lost()
@@ -133,8 +133,8 @@ class Statements:
         self._note_unsettled()
         self._forget_attempts()
         if any(settlement.outcome is Outcome.REDELIVERED for settlement in self._settlements.values()):
-            # The row may be of a session that was ended while it waited for the standby: here, and not there.
-            # A COMMIT that wrote nothing waits for nobody, and the message would leave the queue at once.
+            # The row may be of a session that ended while its COMMIT waited for the standby. A COMMIT without
+            # a write does not wait for the standby, and the message would leave the queue too early.
             self._cursor.execute(self._sql["make_commit_wait"])
         return [self._settlements[position] for position in range(len(self._verdicts))]
 
@@ -163,20 +163,20 @@ class Statements:
         open_ids = {rejection_id for (rejection_id,) in self._cursor}
         for position, rejection_id in replayed.items():
             if rejection_id not in open_ids:
-                # Somebody else closed it meanwhile: the delivery has its outcome.
+                # Another transaction closed the rejection: the delivery has its outcome.
                 self._settle(position, Outcome.REDELIVERED)
 
     def _leave_lost(self) -> None:
-        """Leave what comes again whatever becomes of it here: somebody else may have saved it meanwhile."""
+        """Skip deliveries whose connection has ended: they are redelivered, and maybe saved already."""
         for position, verdict in enumerate(self._verdicts):
             if verdict.delivery.lost and position not in self._settlements:
                 self._left.add(position)
                 self._settle(position, Outcome.REDELIVERED)
 
     def _settle_repeated(self) -> None:
-        """Settle what is handed over once more, under a new id, and had its outcome under an earlier one.
+        """Settle redeliveries without a lasting id that got their outcome under an earlier id.
 
-        Each outcome is that of one message, and so is taken once, however many are equal.
+        Each noted outcome belongs to one message and is taken once, even if several messages are equal.
         """
         for position, verdict in enumerate(self._verdicts):
             if (
@@ -216,7 +216,7 @@ class Statements:
         return outcomes
 
     def _store(self, messages: Mapping[int, Message], batch: Mapping[str, Any]) -> Collection[int]:
-        """Store what is new; gives its positions, of a delivery that is there twice the first."""
+        """Insert new messages and return their positions; of a delivery that occurs twice, the first."""
         self._cursor.execute(self._sql["insert_messages"], batch)
         rows = self._cursor.fetchall()
         if len(rows) == len(messages):
@@ -227,14 +227,14 @@ class Statements:
         return [firsts[row] for row in rows]
 
     def _count(self, stored: Sequence[Message]) -> None:
-        """Raise the totals by just what was stored, and take away what the voids among it cancel."""
+        """Raise the totals by the stored messages, and subtract the messages that voids among them cancel."""
         if not stored:
             return
         signs = {message.key: 1 for message in stored}
         if any(message.event_type == VOID for message in stored):
             self._cursor.execute(self._sql["insert_voided"], key_columns(stored))
             for key in self._cursor:
-                # What is stored and cancelled at once was never counted.
+                # A message that is stored and cancelled in one batch was never counted.
                 signs.setdefault(key, -1)
         changed = [(*key, sign) for key, sign in signs.items()]
         self._cursor.execute(
@@ -252,15 +252,14 @@ class Statements:
             self._settle_inserted(duplicates, Outcome.DUPLICATE)
 
     def _settle_known(self, pending: Mapping[int, Verdict]) -> None:
-        """Settle deliveries that have an outcome, whatever today's verdict is and rests on (rule 1).
+        """Settle deliveries that have an outcome already, whatever their verdict is now (rule 1).
 
-        Limits, settings or the release may have been others when it was given, and the verdict of today leads
-        to another key or to none.
+        Limits, settings or the release may have changed since, so that the verdict has another key or none.
         """
         verdicts = {
             position: verdict
             for position, verdict in pending.items()
-            # The outcome of one that is replayed is its rejection.
+            # The known outcome of a replayed delivery is its rejection.
             if verdict.delivery.rejection_id is None
         }
         if not verdicts:
@@ -306,7 +305,7 @@ class Statements:
             self._settle_inserted(new, Outcome.REJECTED)
 
     def _settle_inserted(self, verdicts: Mapping[int, Verdict], outcome: Outcome) -> None:
-        """Settle by what the statement gave back: the first of each delivery; the rest was there before."""
+        """Settle by the returned rows: the first of each delivery is new, the others are redeliveries."""
         inserted = {(queue, delivery_id) for queue, delivery_id in self._cursor}
         for position, verdict in verdicts.items():
             if verdict.delivery.key in inserted:
@@ -362,5 +361,5 @@ class Statements:
 
 
 def _age_s(delivery: Delivery) -> float:
-    """Give how old its note is to be from the first: one that comes again anyway may be taken at once."""
+    """Return the initial age of a note in seconds: the outcome of a lost delivery may be taken at once."""
     return SETTLED_WITHIN_S if delivery.lost else 0.0

@@ -1,10 +1,10 @@
-"""One batch, one transaction: verdicts in, settlements out, and between the two a COMMIT.
+"""Save a batch of verdicts in one transaction, and return settlements after its COMMIT.
 
 verdicts ─▶ hold the registry ─▶ message ─▶ classify ─▶ duplicate ─▶ rejection ─▶ COMMIT ─▶ settlements
              (stale? again)      every statement in key order; the same order in every process
 
-What was handed over before is saved while no other save is under way. Of two saves of one delivery at least
-one is such a one, so the second sees what the first committed, however differently the two judge.
+A redelivery is saved under an exclusive lock on the registry. Of two saves of one delivery at least one is of
+a redelivery, so the later save sees the rows of the earlier one, even if the two verdicts differ.
 """
 
 import random
@@ -42,44 +42,43 @@ from processor.wire.sender_rights import VOID
 log = structlog.get_logger(__name__)
 
 _PROBE_S_MAX = 5.0
-"""How long a server may take to answer a probe."""
+"""The time limit for the answer to a probe."""
 
 _FAILURES_MAX = 10
-"""Times that a transaction may fail on meeting others before it counts as an outage."""
+"""Failures of a transaction by conflicts with others before they count as an outage."""
 
 _SLOW_MAX = 3
-"""Times that one delivery alone may take the database too long before it is put aside."""
+"""Timeouts of a save of one single delivery before it becomes a rejection."""
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]
 Unread: TypeAlias = Callable[[Delivery, Tries], Verdict | None]
 
 READ_ALL: Unread = lambda _suspect, _tries: None  # noqa: E731 - of this type
-"""Every suspect may be read."""
+"""A policy by which every suspect may be read."""
 
 
 class Judge(Protocol):
-    """Gives verdicts by the registry that was last installed."""
+    """Validates deliveries by the registry that was last installed."""
 
     @property
     def version(self) -> int:
         """The version of that registry."""
 
     def install(self, registry: Registry) -> None:
-        """Judge by this registry from now on."""
+        """Use this registry from now on."""
 
     def validate(self, delivery: Delivery) -> Verdict:
-        """Give the verdict on one delivery; never raises for its content."""
+        """Return the verdict on one delivery. The content of a delivery never raises."""
 
 
 class Store:
-    """Writes verdicts to PostgreSQL. It owns one connection, and so belongs to one thread.
+    """Writes verdicts to PostgreSQL. A store owns one connection and belongs to one thread.
 
-    With `alone`, no other store saves while this one does, be it a redelivery or not. With
-    `keys_by_settings`, settings take part in the keys of messages. `judge_unread` gives the verdict on a
-    suspect that must not be read any more, by what is noted of it. `additions` write what other rooms have to
-    say of what is stored, in the same transaction. Beyond `rejected_bytes_max` of a holder's open rejections
-    new ones are cut.
+    With `alone`, every save takes the exclusive lock, not only saves of redeliveries. `keys_by_settings` says
+    that message keys depend on settings. `judge_unread` returns the verdict on a suspect that must not be
+    read any more, given its noted attempts. `additions` write rows of other rooms in the same transaction.
+    New rejections are cut once the open ones of their holder exceed `rejected_bytes_max`.
     """
 
     rejected_bytes_max = 2**62
@@ -103,7 +102,7 @@ class Store:
         self._keys_by_settings = keys_by_settings
         self._judge_unread = judge_unread
         self._additions = additions
-        # Every statement has `timeout_s` by the server's clock; this is for a server that is frozen.
+        # The server limits each statement to `timeout_s`. This deadline is for a frozen server.
         self._deadline = Deadline(2 * timeout_s + 5)
         self._probe_deadline = Deadline(_PROBE_S_MAX)
         self._connection: Connection | None = None
@@ -113,9 +112,9 @@ class Store:
     def save(self, verdicts: Sequence[Verdict]) -> list[Settlement]:
         """Commit all verdicts, then return one settlement for each, in order.
 
-        What was handed over before is committed after the rest, and what is suspect alone and last, but never
-        after what comes later in its group. Outages are waited out. Raises Stopped if told to stop meanwhile,
-        StoreFault where the cause is ours; in both cases what was not committed is still in the queue.
+        Redeliveries are committed after first deliveries, and suspects last, each in its own transaction; the
+        order within a group is kept. Outages are retried. Raises Stopped if stopped during an outage, and
+        StoreFault if the cause is ours. Uncommitted deliveries are then still in the queue.
         """
         settled: dict[int, Settlement] = {}
         kinds = [_turn(verdict.delivery) for verdict in verdicts]
@@ -127,39 +126,39 @@ class Store:
         return [settled[position] for position in range(len(verdicts))]
 
     def load_registry(self) -> None:
-        """Install the registry as it stands now, so that the first verdicts are not made in vain."""
+        """Install the current registry, so that the first verdicts need not be made twice."""
         self._retry(partial(self._attempt, ()))
 
     def probe(self) -> None:
-        """Ask the database for a sign of life over the connection of the saves, once.
+        """Probe the database once over the connection of the saves, and record the result.
 
-        That it works, or does not, is noted as after a save. Raises StoreFault where the cause is ours.
+        Raises StoreFault if the cause is ours.
         """
         self._retry.probe(self._ask)
 
     def unread(self, suspect: Delivery) -> Verdict | None:
-        """Note that a suspect is about to be read; give a verdict if it must not be read any more.
+        """Note an attempt to read a suspect, and return a verdict if it must not be read any more.
 
-        The note goes with its outcome. Outages are waited out, and it raises as `save` does.
+        The save of its outcome deletes the note. Outages are retried. Raises as `save` does.
         """
         key = {"queue": suspect.queue, "delivery_id": suspect.lasting_id}
         row = self._retry(partial(self._note, "note_attempt", key))
         return self._judge_unread(suspect, Tries() if row is None else Tries(row[0], row[1]))
 
     def note_hangs(self, queue: str, delivery_ids: Sequence[str], *, keep_days: int) -> None:
-        """Note that readers hung at these deliveries, and forget notes older than `keep_days`."""
+        """Note that a worker hung at these deliveries, and delete notes older than `keep_days`."""
         if delivery_ids:
             hung = {"queue": queue, "delivery_ids": list(delivery_ids)}
             self._retry(partial(self._note, "note_hangs", hung))
         self._retry(partial(self._note, "forget_notes", {"days": keep_days}))
 
     def forget_settled(self, queue: str, delivery_ids: Sequence[str]) -> None:
-        """Forget the notes of deliveries whose acknowledgement has arrived. Raises as `save` does."""
+        """Delete the notes of deliveries whose acknowledgement has arrived. Raises as `save` does."""
         settled = {"queue": queue, "delivery_ids": list(delivery_ids)}
         self._retry(partial(self._note, "forget_settled", settled))
 
     def close(self) -> None:
-        """Close the connection; a later save opens a new one."""
+        """Close the connection. A later save opens a new one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -167,9 +166,9 @@ class Store:
     # ── one attempt, and what to do when it fails ─────────────────────────────────────────────────────
 
     def _attempt(self, verdicts: Sequence[Verdict], slow: int = 0) -> list[Settlement]:
-        """Save in one transaction, or in as many as the registry and the poison among the verdicts need.
+        """Save in one transaction, or in several if the registry changed or a row is refused.
 
-        `slow` says how often one verdict alone has taken too long already.
+        `slow` is the number of timeouts so far, which counts for a single verdict only.
         """
         failures = 0
         while True:
@@ -190,8 +189,8 @@ class Store:
                 self._registry_known = self._registry_known and what is not Remedy.REVALIDATE
                 self._retry.pause(random.uniform(0, 0.01) * 2**failures)  # noqa: S311 - jitter, not a secret
             except KeyVanished:
-                # The same again finds the key free. Once too often is no coincidence (rule 4): rather no
-                # settlement than a wrong one.
+                # A retry finds the key free. Repeated failures are no coincidence (rule 4); no settlement is
+                # better than a wrong one.
                 failures += 1
                 metrics.database_errors.labels(remedy="retry").inc()
                 log.warning("save_failed", error="key vanished", remedy="retry", size=len(verdicts))
@@ -202,11 +201,11 @@ class Store:
             else:
                 if settlements is not None:
                     return settlements
-                # Outside of the transaction: it may take longer than a transaction may.
+                # Outside the transaction, because validation may exceed the transaction's time limit.
                 verdicts = [self._judged_again(verdict) for verdict in verdicts]
 
     def _register(self, verdicts: Sequence[Verdict]) -> None:
-        # Before the transaction: whoever holds the registry shared, and then wants it alone, waits for ever.
+        # Before the transaction: an upgrade from a shared to an exclusive lock can deadlock.
         if any(isinstance(verdict, Rejection) and verdict.new_tenant for verdict in verdicts):
             connection = self._open()
             with self._deadline.over(connection):
@@ -234,7 +233,7 @@ class Store:
     def _smaller(
         self, verdicts: Sequence[Verdict], error: psycopg.Error | UnicodeEncodeError, slow: int
     ) -> list[Settlement]:
-        """Save in halves what was too much; one alone again, and at last as put aside."""
+        """Save in halves; retry a single verdict, and store it as a rejection after _SLOW_MAX timeouts."""
         if len(verdicts) > 1:
             return self._halves(verdicts)
         (verdict,) = verdicts
@@ -246,7 +245,7 @@ class Store:
         return self._attempt([too_slow(verdict, error, slow)])
 
     def _commits(self) -> bool:
-        """Say whether the database commits something small within the time of a statement."""
+        """Return whether the database commits a small write within the time limit of a statement."""
         try:
             connection = self._open()
             with self._deadline.over(connection), connection.transaction():
@@ -263,7 +262,7 @@ class Store:
             return self._halves(verdicts)
         (verdict,) = verdicts
         if isinstance(verdict, Rejection):
-            # A rejection is made of storable parts only. If it is refused the cause is ours.
+            # All parts of a rejection are storable, so a refusal is our fault.
             raise StoreFault(f"a rejection could not be stored: {name_of(error)}")
         if not self._is_poison(verdict, error):
             raise StoreFault(
@@ -273,7 +272,7 @@ class Store:
         return self._attempt([unstorable(verdict, error)])
 
     def _is_poison(self, message: Message, error: psycopg.Error | UnicodeEncodeError) -> bool:
-        """Say whether a row is refused for its content: then PostgreSQL can't read it, table or no table."""
+        """Return whether a row is refused for its content: PostgreSQL can't parse it even without a table."""
         known = blames_content(error)
         if known is not None:
             return known
@@ -289,7 +288,7 @@ class Store:
         return False
 
     def _give_up(self, error: psycopg.Error | UnicodeEncodeError, what: Remedy) -> NoReturn:
-        """Drop the connection and raise what the error means: StoreUnavailable or StoreFault."""
+        """Close the connection and raise StoreUnavailable or StoreFault, by the remedy."""
         self.close()
         if what is Remedy.REVALIDATE:
             raise StoreFault(
@@ -310,7 +309,7 @@ class Store:
             what = remedy(error, connection_broken=self._open_or_none() is None)
             metrics.database_errors.labels(remedy=what.name.lower()).inc()
             if what is Remedy.REJECT:
-                # An id that PostgreSQL can't take: then nothing can be noted of it.
+                # PostgreSQL can't store this id, so there is no note.
                 return None
             self._give_up(error, what)
 
@@ -322,8 +321,8 @@ class Store:
             except StoreUnavailable:
                 metrics.database_errors.labels(remedy=Remedy.RECONNECT.name.lower()).inc()
                 raise
-            # It may lead to another server than the last one, or to the same after a restore, where the same
-            # version of the registry means something else.
+            # The new connection may lead to another or a restored server, on which the same registry version
+            # may have other content.
             self._registry_known = False
         return connection
 
@@ -334,7 +333,7 @@ class Store:
     # ── one transaction ───────────────────────────────────────────────────────────────────────────────
 
     def _transaction(self, verdicts: Sequence[Verdict]) -> list[Settlement] | None:
-        """Save in one transaction; None, and nothing saved, if the verdicts don't hold any more."""
+        """Save in one transaction; return None and save nothing if the registry has changed."""
         connection = self._open()
         with self._deadline.over(connection), connection.transaction():
             settlements, misses, cut = None, 0, 0
@@ -343,7 +342,7 @@ class Store:
                     connection,
                     self._sql,
                     verdicts,
-                    # What is said of a queue gives keys too, and may have been something else.
+                    # Queue rules determine keys too, and may have changed.
                     keys_by_settings=self._keys_by_settings or self._queues_said,
                     additions=self._additions,
                     rejected_bytes_max=self.rejected_bytes_max,
@@ -351,22 +350,22 @@ class Store:
                 settlements, misses, cut = statements.save(), statements.misses, statements.cut
         metrics.meter_misses.inc(misses)
         metrics.rejections_cut.inc(cut)
-        # Only here, behind the block whose end is the COMMIT, may settlements leave the store.
+        # Settlements leave the store only here, after the block that ends with COMMIT.
         return settlements
 
     def _hold(self, connection: Connection, verdicts: Sequence[Verdict]) -> bool:
-        """Keep the registry as it is until the commit; say whether the verdicts were made with it."""
+        """Lock the registry until the commit, and return whether the verdicts were made with its version."""
         version = self._hold_registry(connection, alone=self._alone or any(map(_sees_all, verdicts)))
         if not self._registry_known or self._judge.version != version:
             self._judge.install(read_registry(connection, self._sql, version))
             metrics.registry_version.set(version)
         held, self._registry_known = self._registry_known, True
-        # Asked of each verdict: another writer shares the judge, and may have installed an older registry.
+        # Checked for each verdict, because another writer shares the judge and may install an older registry.
         return (held or not verdicts) and all(verdict.registry_version == version for verdict in verdicts)
 
     def _hold_registry(self, connection: Connection, *, alone: bool) -> int:
         if alone:
-            # First of all: whoever holds it shared already, and then wants it alone, may wait for ever.
+            # Before the shared lock: an upgrade from shared to exclusive can deadlock.
             connection.execute(self._sql["hold_registry_alone"])
         row = connection.execute(self._sql["hold_registry"]).fetchone()
         assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
@@ -377,10 +376,10 @@ class Store:
 
 
 def _sees_all(verdict: Verdict) -> bool:
-    """Say whether a verdict may meet another transaction's, and has to see its outcome.
+    """Return whether a verdict must see the outcome of concurrent saves, and so needs the exclusive lock.
 
-    A void cancels what may be in a save that is under way. A redelivery may be in one itself, with another
-    verdict. One that is replayed may not: every other save of its delivery meets its row in `rejection`.
+    A void may cancel a message of a concurrent save. A redelivery may be in a concurrent save itself, with
+    another verdict. A replayed delivery can't: every other save of it meets its row in `rejection`.
     """
     return verdict.delivery.redelivered or (isinstance(verdict, Message) and verdict.event_type == VOID)
 

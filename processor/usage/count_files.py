@@ -1,7 +1,7 @@
-"""One file per event type, under a name that every file system takes, and never half of one.
+"""The counter's files: one per event type, with portable names, replaced atomically.
 
 event type ─▶ file_name        order.created ─▶ order.created.json     a/B ─▶ a%2f%42.json
-entries ─▶ a file beside it, flushed to the disk ─▶ all of them are given their names, one after the other
+entries ─▶ a temporary file beside it, flushed to disk ─▶ all files are renamed, one after the other
 """
 
 import json
@@ -22,54 +22,54 @@ from processor.runtime.escaping import json_escaped
 SUFFIX = ".json"
 
 _STEM_LENGTH_MAX = 200
-"""File systems take 255 bytes; the suffix and what a name under way has more of it need some."""
+"""File systems allow 255 bytes; the suffixes of final and temporary names need some of them."""
 
 _CUT_LENGTH = 100
 
-# Windows takes these for devices, whatever stands behind the first dot.
+# Windows treats these names as devices, whatever follows the first dot.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin%24|conout%24)(\.|$)")
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-.")
 
 
 def file_name(event_type: str) -> str:
-    """Give the name of an event type's file; no two event types have the same, not even but for case.
+    """Return the file name of an event type; names are unique, even on case-insensitive file systems.
 
-    Small letters, digits, '_', '-' and '.' stand as they are, each other byte of UTF-8 as %xx in small
-    letters; so does the first character of a name that begins with a dot or is a device's on Windows. Of a
-    name that would be too long the beginning is kept, and the SHA-256 of the event type follows.
+    Small letters, digits, '_', '-' and '.' stay; each other byte of UTF-8 becomes %xx in small letters, and
+    so does the first character of a name that begins with a dot or is a Windows device. A name that would be
+    too long is cut, followed by the SHA-256 of the event type.
     """
     raw = event_type.encode("utf-8", "surrogatepass")
     stem = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in raw)
     if stem.startswith(".") or _DEVICE.match(stem):
         stem = f"%{raw[0]:02x}{stem[1:]}"
     if len(stem) > _STEM_LENGTH_MAX:
-        # Nothing else has a % that no digits follow.
+        # No other name has a % without two digits after it.
         stem = f"{stem[:_CUT_LENGTH]}%~{sha256(raw).hexdigest()}"
     return stem + SUFFIX
 
 
 def require_writable(directory: Path) -> None:
-    """Make the directory if it is missing, and try to write to it. Raises SettingsError."""
+    """Create the directory if it is missing, and test that it is writable. Raises SettingsError."""
     with Replacement(directory) as replacement:
         replacement.write("try", ())
 
 
 @dataclass
 class Replacement:
-    """Files that are written first and take the place of the old ones together, at `put_in_place`.
+    """New files that replace the old ones together, at `put_in_place`.
 
-    Raises SettingsError where the directory can't be written to; what was under way is removed then.
+    Raises SettingsError if the directory is not writable, and removes the temporary files.
     """
 
     directory: Path
     _staged: dict[Path, Path] = field(default_factory=dict)
 
     def write(self, name: str, entries: Iterable[tuple[str, int]]) -> int:
-        """Write a JSON object, an entry a line, to the disk, under a name of its own; gives their number."""
+        """Write a JSON object, one entry per line, to a temporary file; returns the number of entries."""
         under_way = self.directory / f".{secrets.token_hex(8)}.tmp"
         self._staged[self.directory / name] = under_way
         count = 0
-        # Not by tempfile, whose files nobody else may read.
+        # Not by tempfile: its files are readable for their owner only.
         with under_way.open("x", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
             file.write("{")
             for key, value in entries:
@@ -82,7 +82,7 @@ class Replacement:
         return count
 
     def put_in_place(self) -> None:
-        """Give all files their names; each was there whole before, or is now."""
+        """Rename all files to their final names; each name has a complete file at any time."""
         for place, under_way in self._staged.items():
             under_way.replace(place)
         self._staged.clear()
@@ -112,7 +112,7 @@ class Replacement:
 
 
 def _flush_names(directory: Path) -> None:
-    with suppress(OSError):  # Windows opens no directory, and some network file systems flush none.
+    with suppress(OSError):  # Windows can't open a directory, and some network file systems can't flush one.
         descriptor = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(descriptor)

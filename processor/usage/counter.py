@@ -1,9 +1,9 @@
-"""The counter: how many messages each user has, as one file per event type.
+"""The counter: the message count of each user, as one file per event type.
 
     meters without windows, grouped by one name ─▶ total ─▶ created.json  {"u1": 3, "u2": 1}
 
-Nothing is counted here: the totals were raised in the transactions that stored the messages. The counts of
-one run alone are made of the messages that it noted in those transactions.
+This module does not count: totals were raised in the transactions that stored the messages. The counts of a
+single run come from the messages that it recorded in those transactions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,9 +28,9 @@ _FETCH_SIZE = 5000
 
 @dataclass(frozen=True, slots=True)
 class CountSelection:
-    """Whose counts (`tenant_id` None: of all tenants, added up), grouped by what, and by which meters.
+    """The tenant of the counts (`tenant_id` None: the sum of all tenants), their group, and the meters.
 
-    `meters` empty: by whichever there are. With a `run_id`, of what that run has stored alone.
+    `meters` empty: all suitable meters. With a `run_id`, only messages stored by that run count.
     """
 
     tenant_id: str | None = None
@@ -41,7 +41,7 @@ class CountSelection:
 
 @dataclass(frozen=True, slots=True)
 class CountFile:
-    """A file that was written: how many users it names, and how many messages they have together."""
+    """A written file, with its number of users and the sum of their messages."""
 
     event_type: str
     file: str
@@ -51,29 +51,29 @@ class CountFile:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was written, and how many tenants' counts are in it."""
+    """The written files, and the number of tenants in them."""
 
     files: tuple[CountFile, ...]
     tenants: int
 
 
 class RunNotes:
-    """Notes which messages one run has stored, in the transactions that store them."""
+    """Records the messages of one run, in the transactions that store them."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self._sql = queries("save")["note_run_messages"]
 
     def stored(self, cursor: psycopg.Cursor[Any], messages: Sequence[Message]) -> None:
-        """Note these messages."""
+        """Record these messages."""
         cursor.execute(self._sql, {"run_id": self._run_id} | key_columns(messages))
 
 
 def find_counters(connection: Connection, selection: CountSelection) -> Mapping[str, list[int]]:
-    """Give the meters to count by, by event type.
+    """Return the suitable meters by event type.
 
-    Raises NotFound where there is none or no such tenant, SettingsError where one would have to choose, and
-    StoreFault where this role would count too few.
+    Raises NotFound without a meter or for an unknown tenant, SettingsError if the choice is ambiguous, and
+    StoreFault if row-level security hides rows from this role.
     """
     if selection.tenant_id is None:
         require_all_rows(connection)
@@ -94,9 +94,9 @@ def find_counters(connection: Connection, selection: CountSelection) -> Mapping[
 
 
 def write_counts(connection: Connection, directory: Path, selection: CountSelection) -> Counts:
-    """Write a file for each event type that is counted, all of one snapshot; nothing else is touched.
+    """Write one file per counted event type, all of one snapshot; other files stay unchanged.
 
-    Raises as find_counters does, and SettingsError where the directory can't be written to.
+    Raises as find_counters does, and SettingsError if the directory is not writable.
     """
     sql = queries("counter")
     with connection.transaction(), Replacement(directory) as replacement:
@@ -118,17 +118,17 @@ def write_counts(connection: Connection, directory: Path, selection: CountSelect
 
 
 def forget_run(connection: Connection, run_id: str) -> None:
-    """Forget which messages a run has stored, since its counts are written."""
+    """Delete the records of a run, since its counts are written."""
     connection.execute(queries("counter")["forget_run"], {"run_id": run_id})
 
 
 def forget_runs(connection: Connection, *, keep_days: int) -> None:
-    """Forget what runs stored whose counts nobody has asked for in so many days."""
+    """Delete the records of runs whose counts were not written within `keep_days`."""
     connection.execute(queries("counter")["forget_runs"], {"days": keep_days})
 
 
 class _Entries(Iterator[tuple[str, int]]):
-    """The users of one event type and their messages, in order; never all of them in memory."""
+    """The users of one event type with their counts, in order, read in pages to save memory."""
 
     def __init__(self, connection: Connection, parameters: Mapping[str, Any]) -> None:
         self.messages = 0
@@ -155,9 +155,9 @@ class _Counter:
 
 
 def _choose(counters: Sequence[_Counter]) -> list[int]:
-    """Give those meters of one event type by which each message counts once.
+    """Choose the meters of one event type so that each message counts once.
 
-    A retired one is left out where an active one counts the same messages.
+    A retired meter is omitted if an active one counts the same messages.
     """
     active_for = {counter.tenant_id for counter in counters if counter.is_active}
     chosen = [

@@ -1,6 +1,6 @@
-"""What the counter needs of the registry, made at once: tenant, event types, schemas and meters.
+"""The setup of the counter: creates tenant, event types, schemas and meters in one transaction.
 
-What is there already is used as it is: a schema that holds for the tenant, and a meter that counts by user.
+Existing entries are used unchanged: a schema that applies to the tenant, and a meter that counts by user.
 """
 
 import re
@@ -25,7 +25,7 @@ _NAME_LENGTH_MAX = 50
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
-    """What was made, in words; event types whose ids are not unique for a user alone; doubtful schemas."""
+    """The created entries; event types whose ids are not unique per user; schemas that allow misses."""
 
     made: list[str] = field(default_factory=list)
     unscoped: list[str] = field(default_factory=list)
@@ -33,10 +33,10 @@ class SetUp:
 
 
 def set_up(connection: Connection, tenant_id: str, event_types: Sequence[str], *, shared: bool) -> SetUp:
-    """Make what is missing to count events of these types by user, in one transaction; safe to repeat.
+    """Create the missing entries to count events of these types by user, in one transaction; idempotent.
 
-    New schemas and meters are the tenant's own, or for all if `shared`. Raises SettingsError for names that
-    the tables don't take, and where some tenant's messages would be counted twice.
+    New schemas and meters are the tenant's own, or shared if `shared`. Raises SettingsError for invalid
+    names, and if messages of a tenant would count twice.
     """
     done = SetUp()
     owner = None if shared else tenant_id
@@ -92,7 +92,7 @@ def _schema(event_type: str) -> dict[str, Any]:
 def _meter(event_type: str, owner: str | None) -> Definition:
     name = _ODD.sub("-", event_type)[:_NAME_LENGTH_MAX].lstrip("_.-")
     if name != event_type:
-        # Or two of them could have one name.
+        # Without the digest, two event types could get the same name.
         name += sha256(event_type.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return Definition(
         meter=f"{name}-by-user",

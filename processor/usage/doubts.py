@@ -1,7 +1,7 @@
-"""Which schemas let a payload pass that a meter can't count: told when it is added, before there are misses.
+"""Possible misses: schemas that accept payloads which a meter can't count, reported when it is added.
 
-Only what is obvious is believed: required and typed at each step of the pointer, through local references.
-A schema may forbid it in other ways (allOf, if and then); then there is a warning too many, and no harm.
+The analysis is simple: required and type at each step of the pointer, through local references. A schema may
+forbid such payloads in other ways (allOf, if and then); the result is then a superfluous warning.
 """
 
 import json
@@ -17,7 +17,7 @@ _REFERENCES_MAX = 10
 
 @dataclass(frozen=True, slots=True)
 class PossibleMiss:
-    """A schema, by event type, tenant (None: shared) and version, and what it does not say of a pointer."""
+    """A schema, by event type, tenant (None: shared) and version, and its gap at a pointer."""
 
     event_type: str
     tenant_id: str | None
@@ -34,11 +34,11 @@ def doubts_of(
     *,
     text_amounts: bool = False,
 ) -> Iterator[PossibleMiss]:
-    """Give what one schema (tenant_id, version, definition as text) leaves open of what a meter looks for."""
+    """Find the gaps of one schema (tenant_id, version, definition as text) for a meter."""
     definition = _value(schema["definition"])
     wanted = [(pointer, _SCALARS, "a text, number or boolean") for pointer in group_pointers]
     if value_pointer is not None:
-        # Which texts a pattern lets pass is believed to be what its author meant.
+        # A pattern is assumed to accept only the intended texts.
         kinds = _NUMBERS | {_PATTERNED} if text_amounts else _NUMBERS
         wanted.insert(0, (value_pointer, kinds, "a number"))
     for pointer, kinds, words in wanted:
@@ -48,7 +48,7 @@ def doubts_of(
 
 
 def _value(text: str) -> Any:  # noqa: ANN401 - any JSON value
-    # Of a number its kind is asked alone, and psql may have put one in that has too many digits for Python.
+    # Only the type of a number matters, and one inserted by psql may have too many digits for Python.
     try:
         return json.loads(text, parse_int=lambda _: 0, parse_float=lambda _: 0.5)
     except RecursionError:

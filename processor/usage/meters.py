@@ -1,6 +1,6 @@
-"""What is counted: meters are added, looked at and retired, and nothing that they counted ever changes.
+"""Meters: they are added, listed and retired, and their definitions never change.
 
-definition ─▶ checked here, for the words ─▶ checked by the table, for the truth ─▶ counts from its commit on
+definition ─▶ checked here, for the messages ─▶ checked by the table, for safety ─▶ counts from its commit on
 """
 
 import re
@@ -22,13 +22,13 @@ POINTER_CHARS_MAX = 256
 NAMES_TAKEN = (
     "tenant_id", "window_start", "window_end", "revision", "messages", "key", "value", "meter", "group",
 )  # fmt: skip
-"""What a line that is handed over says besides its groups; the same list as in meter_group_names_fit."""
+"""The members of a line besides its groups; the same list as in meter_group_names_fit."""
 
 _MISSES_KEPT_MAX = 1000
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _GROUP_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _POINTER = re.compile(r"(/([^~/\0]|~[01])*)*")
-# An array's place has one spelling in a pointer.
+# An array index has one spelling in a JSON pointer.
 _ODD_PLACE = re.compile(r"/(\s*[+-]\s*\d+|\s+\d+|0\d+)(/|$)")
 
 _REFUSED = {
@@ -46,12 +46,12 @@ _REFUSED = {
     "processor schema publish {event_type} FILE",
     "meter_tenant_fkey": "no tenant {tenant_id!r}; add it first: processor tenant add {tenant_id}",
 }
-"""What the table refuses, by the name of the law; NotFound where something that is named is not there."""
+"""The errors by constraint name; NotFound if the definition names an unknown entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """What a meter counts. `value_pointer` None counts messages; a limit None is none."""
+    """The definition of a meter. `value_pointer` None counts messages; a limit of None means no limit."""
 
     meter: str
     event_type: str
@@ -67,7 +67,7 @@ class Definition:
     text_amounts: bool = False
 
     def row(self) -> dict[str, Any]:
-        """Give the definition as the table has it."""
+        """Return the definition as columns of the table."""
         row = asdict(self)
         del row["groups"]
         return row | {
@@ -78,10 +78,10 @@ class Definition:
 
 
 def add(connection: Connection, definition: Definition) -> bool:
-    """Add a meter, which counts from the commit on; says whether it is new. The very same one is left alone.
+    """Add a meter, which counts from the commit on; returns whether it is new (False: the same one exists).
 
-    Raises SettingsError where the definition is no good or another one has the name, NotFound where the event
-    type or the tenant is not there, Busy where somebody deletes the meter meanwhile.
+    Raises SettingsError for an invalid definition or a name in use, NotFound for an unknown event type or
+    tenant, Busy if the meter is deleted concurrently.
     """
     _check(definition)
     row = definition.row()
@@ -101,7 +101,7 @@ def add(connection: Connection, definition: Definition) -> bool:
 
 
 def meters(connection: Connection, meter: str | None = None, tenant_id: str | None = None) -> list[Row]:
-    """List the meters, or those by one name; of a tenant, its own and the shared ones."""
+    """List the meters, or those of one name; with a tenant, its own and the shared ones."""
     try:
         with connection.cursor(row_factory=dict_row) as cursor:
             parameters = {"meter": meter, "tenant_id": tenant_id}
@@ -111,9 +111,9 @@ def meters(connection: Connection, meter: str | None = None, tenant_id: str | No
 
 
 def one_meter(connection: Connection, meter: str, tenant_id: str | None) -> Row:
-    """Give the one meter of a name that is shared, or that tenant's own; without a tenant, the only one.
+    """Return the meter of a name that is shared, or that tenant's own; without a tenant, the only one.
 
-    Raises NotFound where there is none, SettingsError where several tenants have one.
+    Raises NotFound if it does not exist, SettingsError if several tenants have one.
     """
     rows = meters(connection, meter, tenant_id)
     if not rows:
@@ -128,10 +128,10 @@ def one_meter(connection: Connection, meter: str, tenant_id: str | None) -> Row:
 
 
 def misses(connection: Connection, meter_id: int, tenant_id: str | None = None) -> tuple[list[Row], int]:
-    """Give what a meter could not count, the most first, and how many such rows there are in all.
+    """Return the misses of a meter, most frequent first, and the number of all such rows.
 
-    A row has tenant_id, reason, messages, first_at, last_at, last_message_id, and the schema that let the
-    payload pass: event_type, schema_tenant_id, version.
+    A row has tenant_id, reason, messages, first_at, last_at, last_message_id, and the schema that
+    accepted the payload: event_type, schema_tenant_id, version.
     """
     parameters = {"meter_id": meter_id, "tenant_id": tenant_id, "kept": _MISSES_KEPT_MAX}
     with connection.cursor(row_factory=dict_row) as cursor:
@@ -141,16 +141,16 @@ def misses(connection: Connection, meter_id: int, tenant_id: str | None = None) 
 
 
 def retire(connection: Connection, meter: str, tenant_id: str | None) -> tuple[Row, bool]:
-    """Let a meter count nothing that is stored from now on; gives it, and whether it was active until now."""
+    """Retire a meter for new messages; returns it, and whether it was active before."""
     row = one_meter(connection, meter, tenant_id)
     done = connection.execute(queries("meters")["retire_meter"], {"meter_id": row["meter_id"]}).rowcount == 1
     return one_meter(connection, meter, row["tenant_id"]), done
 
 
 def allow_text_amounts(connection: Connection, meter: str, tenant_id: str | None) -> tuple[Row, bool]:
-    """Let a meter count amounts in quotes that are stored from now on; gives it, and whether that is new.
+    """Let a meter count amounts in quotes in new messages; returns it, and whether that is new.
 
-    Raises as one_meter does, and SettingsError where the meter adds no amounts or is retired.
+    Raises as one_meter does, and SettingsError if the meter adds no amounts or is retired.
     """
     row = one_meter(connection, meter, tenant_id)
     if row["value_pointer"] is None or row["status"] == "retired":
@@ -162,7 +162,7 @@ def allow_text_amounts(connection: Connection, meter: str, tenant_id: str | None
 
 
 def doubts(connection: Connection, definition: Definition) -> list[PossibleMiss]:
-    """Name the schemas in force that don't obviously keep from the meter what it can't count."""
+    """List the schemas in force that may accept payloads which the meter can't count."""
     parameters = {"event_type": definition.event_type, "tenant_id": definition.tenant_id}
     with connection.cursor(row_factory=dict_row) as cursor:
         schemas = cursor.execute(queries("meters")["latest_schemas"], parameters).fetchall()
@@ -181,7 +181,7 @@ def doubts(connection: Connection, definition: Definition) -> list[PossibleMiss]
 
 
 def _check(definition: Definition) -> None:
-    """Raise SettingsError, in words, for what the table would refuse by the name of a law."""
+    """Raise SettingsError with a readable message for violations of the table's constraints."""
     if not _NAME.fullmatch(definition.meter):
         raise SettingsError(
             f"{definition.meter[:80]!r} is no name for a meter; expected 1 to 63 of a-z, 0-9, _, . and -, "
@@ -233,7 +233,7 @@ def _refusal(law: str, row: Row) -> ProcessorError:
 
 
 def _require_same(connection: Connection, row: Row) -> None:
-    """Raise SettingsError unless the meter that has the name is the very same, and active."""
+    """Raise SettingsError unless the meter of this name has the same definition and is active."""
     name = row["meter"]
     same_name = [known for known in meters(connection, name) if known["tenant_id"] == row["tenant_id"]]
     if not same_name:

@@ -1,4 +1,4 @@
-"""The question of every bill: what did it come to? By tenant, meter, window and group, row by row."""
+"""The query of totals by tenant, meter, window and group, row by row."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,13 +18,13 @@ _PAGE = 2000
 def totals(
     connection: Connection, selection: TotalsSelection, groups: Mapping[str, str], *, limit: int | None = None
 ) -> Iterator[tuple[list[str], Iterator[Row]]]:
-    """Ask for the totals of a selection in which each of `groups` has that value; `limit` None: for all.
+    """Query the totals of a selection whose `groups` have these values; `limit` None: all.
 
-    Gives the names that the meters group by, and the rows in the order of tenant, meter, window and group, in
-    pages, so that millions cost no memory: tenant, meter, window_start (RFC 3339, None without windows),
-    group, value (a string, with all its digits), messages, revision, state. All are of one moment, and can be
-    read as long as the block lasts. Raises NotFound for an unknown tenant or meter, SettingsError for windows
-    that make no sense or a name that no meter groups by.
+    Yields the group names of the meters, and the rows ordered by tenant, meter, window and group, in pages,
+    so that millions of rows need little memory: tenant, meter, window_start (RFC 3339, None without windows),
+    group, value (a string, with all its digits), messages, revision, state. All rows are of one
+    snapshot, and can be read within the `with` block. Raises NotFound for an unknown tenant or meter,
+    SettingsError for invalid windows or an unknown group name.
     """
     with connection.transaction():
         names = _group_names(choose(connection, selection).meters, groups)
@@ -57,7 +57,7 @@ def _named(row: Row, names: list[str]) -> dict[str, Any]:
         "tenant_id": row["tenant_id"],
         "meter": row["meter"],
         "window_start": moment(row["window_start"]),
-        # In the order of the meter, which jsonb does not keep.
+        # In the meter's order, which jsonb does not preserve.
         "group": {name: group[name] for name in names if name in group},
         "value": digits(row["value"]),
         "messages": row["messages"],

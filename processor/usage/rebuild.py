@@ -1,11 +1,11 @@
-"""Make totals what their messages say, and count messages from before a meter was active; ingestion goes on.
+"""Rebuilding totals from their messages, including messages from before a meter was active, beside ingestion.
 
     lock ─▶ cover the windows ══COMMIT══▶ find what differs (one snapshot) ─▶ add some ══COMMIT══▶ add some …
 
-Nothing is set, only added. A message and what it adds to a total are committed together, so the snapshot has
-both or neither: the difference between the two is right whenever it is added, and in whichever order. From
-the first commit on a void takes away older messages too, as if they had been counted: the differences then
-give back what it took. Who ends in the middle leaves totals that verify names; the next rebuild finds them.
+Totals are never set, only increased or decreased. A message and its addition to a total are committed
+together, so the snapshot has both or neither, and the difference is right whenever it is added, in any order.
+From the first commit on, a void subtracts older messages too, as if they had been counted; the differences
+compensate for it. An interrupted rebuild leaves totals that verify reports and the next rebuild repairs.
 """
 
 from collections.abc import Callable
@@ -20,18 +20,18 @@ from processor.errors import NotFound, SettingsError
 from processor.usage.selection import Chosen, Connection, Row, TotalsSelection, choose, digits, moment
 
 STEP_SIZE = 500
-"""As many totals are changed in one transaction: savers wait for no more than that."""
+"""The most totals changed in one transaction, which bounds the wait of saves."""
 
 _KEPT_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild added, or would add.
+    """The changes of a rebuild, or of its dry run.
 
-    `totals` counts those that were changed, `differences` are the first of them; `misses` counts the messages
-    of these windows that the meter can't count. `counts_older` says whether messages from before the meter
-    was active are counted: for a tenant of a shared meter they are not.
+    `totals` counts the changed totals, `differences` are the first of them; `misses` counts the messages of
+    these windows that the meter can't count. `counts_older` is True if messages from before the meter was
+    active are counted: not for a single tenant of a shared meter.
     """
 
     totals: int
@@ -47,11 +47,11 @@ def rebuild(
     dry_run: bool = False,
     on_step: Callable[[int], object] = lambda _added: None,
 ) -> Rebuilt:
-    """Add to the totals of a meter what they lack, or take off what is too much; safe to repeat.
+    """Correct the totals of a meter by their differences to the messages; idempotent.
 
-    Windows that are closed and change get another revision when they close again. With `dry_run` it changes
-    nothing. Raises NotFound for an unknown tenant or meter, SettingsError for windows that make no sense,
-    Busy where another process rebuilds, or removes old messages.
+    Changed windows that were closed get another revision when they close again. `dry_run` changes nothing.
+    Raises NotFound for an unknown tenant or meter, SettingsError for invalid windows, Busy while another
+    process rebuilds or removes old messages.
     """
     sql = queries("usage")
     if selection.meter is None:
@@ -68,16 +68,16 @@ def rebuild(
 
 
 def _find(connection: Connection, chosen: Chosen, selection: TotalsSelection) -> Rebuilt:
-    """Cover the windows, and set down what the totals lack."""
+    """Mark the windows as rebuilt, and compute the differences."""
     sql = queries("usage")
-    # The windows of a shared meter are covered for all tenants, or else for none.
+    # The windows of a shared meter are marked for all tenants, or for none.
     covered = [
         meter["meter_id"]
         for meter in chosen.meters
         if selection.tenant_id is None or meter["tenant_id"] is not None
     ]
     parameters = chosen.parameters
-    # Committed before the snapshot below is taken, but for a dry run: saves and voids that it misses know.
+    # Committed before the snapshot below, except in a dry run: later saves and voids see the mark.
     try:
         connection.execute(sql["cover_windows"], parameters | {"meter_ids": covered})
     except psycopg.errors.UniqueViolation:

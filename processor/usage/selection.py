@@ -1,4 +1,4 @@
-"""Which totals are asked about: of which tenant, meters and windows; and which messages could be in them."""
+"""The selection of totals by tenant, meter and window, and the time range of their messages."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Row: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class TotalsSelection:
-    """What is asked for; None means any. Windows are chosen by when they begin: from, and before until."""
+    """The selection; None means any. Windows are selected by their start: at or after from, before until."""
 
     tenant_id: str | None = None
     meter: str | None = None
@@ -27,22 +27,22 @@ class TotalsSelection:
 
     @property
     def by_window(self) -> bool:
-        """Whether only some windows are asked for, and so no meter without windows."""
+        """Whether windows are limited, which excludes meters without windows."""
         return self.window_from is not None or self.window_until is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What the selection comes to in this database: the meters, and the parameters of the questions."""
+    """The resolved selection: the meters, and the parameters of the queries."""
 
     meters: list[Row]
     parameters: dict[str, Any]
 
 
 def choose(connection: Connection, selection: TotalsSelection) -> Chosen:
-    """Look up what is selected.
+    """Resolve the selection.
 
-    Raises NotFound for an unknown tenant or meter, SettingsError for windows that make no sense.
+    Raises NotFound for an unknown tenant or meter, SettingsError for invalid windows.
     """
     window_from, window_until = selection.window_from, selection.window_until
     if window_from and window_until and window_from >= window_until:
@@ -52,7 +52,7 @@ def choose(connection: Connection, selection: TotalsSelection) -> Chosen:
         )
     _require_tenant(connection, selection.tenant_id)
     meters = _meters(connection, selection)
-    # NULL rather than the list of all, so that totals of a meter that somebody deleted are seen too.
+    # NULL instead of a list of all meters, so that totals of deleted meters are found too.
     narrowed = selection.meter is not None or selection.by_window
     stored_from, stored_until = _stored_between(meters, selection)
     return Chosen(
@@ -101,7 +101,7 @@ def _meters(connection: Connection, selection: TotalsSelection) -> list[Row]:
 
 
 def _stored_between(meters: list[Row], selection: TotalsSelection) -> tuple[datetime | None, datetime | None]:
-    """Between which moments all messages of the windows were stored, as far as the meters' limits say."""
+    """Bound the `stored_at` of all messages of the windows by the meters' limits."""
     earlier = _longest(meter["stored_earlier"] for meter in meters)
     later = _longest(meter["stored_later"] for meter in meters)
     return (
@@ -125,10 +125,10 @@ def _moved(moment: datetime | None, by: timedelta | None) -> datetime | None:
 
 
 def moment(value: datetime | None) -> str | None:
-    """Write a moment as RFC 3339 in UTC; None stays."""
+    """Format a time as RFC 3339 in UTC; None stays None."""
     return None if value is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def digits(value: Decimal) -> str:
-    """Write a sum with all its digits and no exponent, trailing zeros as PostgreSQL has them."""
+    """Format a sum with all digits and no exponent, with PostgreSQL's trailing zeros."""
     return format(value, "f")

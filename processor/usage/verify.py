@@ -1,11 +1,11 @@
-"""The proof that the totals are what the messages say: to the last digit, and to the message.
+"""The verification of totals against the messages, to the last digit.
 
     message ──metered()──▶ sums ─┐
     usage_removal (retention) ───┴─▶ expected ◀─ compare ─▶ total ◀─ compare ─▶ usage_line
 
-All of it is asked of one snapshot, so processors may go on: what they commit meanwhile is in none of it. The
-database adds and compares, and spills to its disk where memory is short; what comes here is counts and the
-first of what is wrong. It writes nothing, so a standby can be asked as well.
+All queries use one snapshot, so processors may continue. The database adds and compares, and spills to disk
+if memory is short; the result is counts and the first differences. The verification is read-only and runs on
+a standby, too.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from processor.database.queries import queries
 from processor.usage.selection import Connection, Row, TotalsSelection, choose, digits, moment
 
 LISTED_MAX = 20
-"""As many of each problem are printed; JSON has the first thousand."""
+"""The most examples printed per problem; JSON has the first thousand."""
 
 _KEPT_MAX = 1000
 
@@ -43,12 +43,12 @@ _MEANINGS = {
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What verify found.
+    """The report of verify.
 
-    `totals` and `messages` count what was compared, `misses` the messages that a meter could not count, which
-    are no problem here (processor meter show). `removed_windows` are the windows whose messages retention has
-    removed in part: for those its own books (usage_removal) speak. `problems` maps each problem to its count,
-    `examples` to the first of them; value and count of a problem are `expected` and `found`.
+    `totals` and `messages` count the compared rows, `misses` the messages that a meter could not count, which
+    are no problem here (processor meter show). `removed_windows` counts windows with messages that retention
+    has removed; their amounts are in usage_removal. `problems` maps each problem to its count, `examples` to
+    the first of them; value and count of a problem are `expected` and `found`.
     """
 
     totals: int
@@ -61,16 +61,16 @@ class VerifyReport:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there is no problem."""
         return not any(self.problems.values())
 
     def note(self, problem: str, rows: list[Row], count: int) -> None:
-        """Set down `count` findings of one problem; `rows` are the first of them."""
+        """Record `count` findings of one problem; `rows` are the first of them."""
         self.problems[problem] = count
         self.examples[problem] = [_named(row) for row in rows]
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the report as a JSON object; sums are strings, with all their digits."""
+        """Return the report as a JSON object; sums are strings, with all digits."""
         return {
             "holds": self.holds,
             "totals": self.totals,
@@ -83,7 +83,7 @@ class VerifyReport:
         }
 
     def text(self) -> str:
-        """Give the report as lines for a person."""
+        """Format the report for people."""
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
@@ -102,17 +102,17 @@ class VerifyReport:
 
 
 def verify(connection: Connection, selection: TotalsSelection = TotalsSelection()) -> VerifyReport:  # noqa: B008 - it is frozen
-    """Compare the totals with the messages, and the lines with the totals; other sessions may go on writing.
+    """Compare the totals with the messages, and the lines with the totals; other sessions may write.
 
     The connection must be in autocommit mode and see all rows. Raises NotFound for an unknown tenant or
-    meter, SettingsError for windows that make no sense.
+    meter, SettingsError for invalid windows.
     """
     sql = queries("usage")
     with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(sql["freeze_snapshot"])
         cursor.execute(sql["spare_compiler"])
         parameters = choose(connection, selection).parameters | {"kept": _KEPT_MAX}
-        # Not prepared: a plan for any limits would drop none of those that are NULL.
+        # Not prepared: a generic plan would keep the conditions whose limits are NULL.
         compared = cursor.execute(sql["compare_totals"], parameters, prepare=False).fetchall()
         removed = cursor.execute(sql["removed_windows"], parameters, prepare=False).fetchall()
         [summary, *_] = compared
@@ -137,7 +137,7 @@ def _count(rows: list[Row]) -> int:
 
 
 def _named(row: Row) -> Row:
-    """Give a row as it is shown: first which total, then what is known of it."""
+    """Order a row for output: first the keys of the total, then its values."""
     shown = {
         "tenant_id": row["tenant_id"],
         "meter": row["meter"],

@@ -1,4 +1,4 @@
-"""Voids that have cancelled nothing so far, and why."""
+"""Voids without effect so far, with the reason."""
 
 from psycopg.rows import dict_row
 
@@ -11,14 +11,14 @@ WHYS = {
     "is_a_void": "it names a void, and a void can't be cancelled",
     "not_counted": "no meter counts what it names",
 }
-"""Why a void cancels nothing, in words; the same as in the query idle_voids."""
+"""The reasons of idle voids, for people; the same keys as in the query idle_voids."""
 
 
 def idle_voids(connection: Connection, tenant_id: str | None, limit: int | None) -> list[Row]:
-    """List voids that have cancelled nothing, the latest first.
+    """List voids without effect, latest first.
 
-    A row has tenant_id, message_id and producer of what is to be cancelled, void_id, voided_at, why, and
-    `producers`: some who have sent a message by that id.
+    A row has tenant_id, message_id and producer of the message to cancel, void_id, voided_at, why, and
+    `producers`: some producers that have sent a message with that id.
     """
     with connection.cursor(row_factory=dict_row) as cursor:
         asked = {"tenant_id": tenant_id, "limit": limit}

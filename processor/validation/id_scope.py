@@ -1,10 +1,10 @@
-"""Ids that are unique within some values of the payload alone, made part of the key that refuses duplicates.
+"""Makes ids that are unique only within some payload values part of the duplicate key.
 
     event type created, scope /user_id, payload {"user_id": "u1"}      producer of the message
                                           the event names no producer   created/u1
                                           the event names app           created/u1/app
 
-The same id of another user, or of another event type, is another message then.
+The same id of another user, or of another event type, is then another message.
 """
 
 import unicodedata
@@ -18,7 +18,7 @@ from processor.wire.json_pointer import follow, steps
 
 @dataclass(frozen=True, slots=True)
 class Unscoped:
-    """Why an event has no key: which value of its payload can't be part of it, and in words."""
+    """Why an event has no key: the pointer of the value, and a message."""
 
     pointer: str
     message: str
@@ -26,21 +26,20 @@ class Unscoped:
 
 @dataclass(frozen=True, slots=True)
 class IdScope:
-    """The pointers of one event type, and the steps that they are made of."""
+    """The pointers of one event type, and their steps."""
 
     pointers: tuple[str, ...]
     paths: tuple[tuple[str, ...], ...]
 
     @classmethod
     def of(cls, pointers: tuple[str, ...]) -> "IdScope":
-        """Read JSON pointers (RFC 6901); one that is none leads nowhere."""
+        """Parse JSON pointers (RFC 6901); an invalid one finds no value."""
         return cls(pointers, tuple(steps(pointer) for pointer in pointers))
 
     def producer(self, envelope: Envelope) -> str | Unscoped:
-        """Give the producer that the message is stored with: event type, values, and what the event named.
+        """Return the stored producer: event type, values, and the producer of the event.
 
-        Each part is written so that no other parts come to the same text. A scope has a fixed number of
-        values, so one more part is the producer.
+        The encoding is injective. A scope has a fixed number of values, so one more part is the producer.
         """
         parts = [envelope.event_type]
         for pointer, path in zip(self.pointers, self.paths, strict=True):
@@ -48,8 +47,8 @@ class IdScope:
             if value is None:
                 return Unscoped(
                     pointer,
-                    f"{pointer}: ids of event type {envelope.event_type!r} are unique within this value "
-                    "alone; expected a text, a number or a boolean (let the schema require it)",
+                    f"{pointer}: ids of event type {envelope.event_type!r} are unique only within this "
+                    "value; expected a string, a number or a boolean (make it required in the schema)",
                 )
             parts.append(value)
         if envelope.producer:
@@ -58,15 +57,15 @@ class IdScope:
         if len(written) > IDENTIFIER_LENGTH_MAX:
             return Unscoped(
                 self.pointers[-1],
-                f"{', '.join(self.pointers)}: event type, these values and the producer are {len(written)} "
-                f"characters together, and are part of the key; expected at most {IDENTIFIER_LENGTH_MAX} "
-                "(let the schema bound them)",
+                f"{', '.join(self.pointers)}: event type, these values and the producer form the key "
+                f"and have {len(written)} characters; expected at most {IDENTIFIER_LENGTH_MAX} "
+                "(limit them in the schema)",
             )
         return written
 
 
 def _text(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
-    """Write a value as it counts; None for what is no scalar. A number has one text, however spelled."""
+    """Return the canonical text of a scalar; None: not a scalar. Equal numbers have one text."""
     match value:
         case str():
             return value
@@ -75,8 +74,8 @@ def _text(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
         case int():
             return str(value)
         case float() | Decimal():
-            # By its digits: whatever calculates would round to the precision of the context. Of a float the
-            # shortest spelling is what was sent, or it would have come as a Decimal.
+            # Formatted without arithmetic, which would round to the precision of the context. The shortest
+            # spelling of a float is what was sent, or it would be a Decimal.
             digits = f"{Decimal(str(value)):f}"
             digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
             return "0" if digits == "-0" else digits
@@ -85,7 +84,7 @@ def _text(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
 
 
 def _part(text: str) -> str:
-    # A control character, and half of a surrogate pair, is what no id may have.
+    # Control characters and lone surrogates are not allowed in ids.
     if text.isprintable() and "/" not in text and "%" not in text:
         return text
     return "".join(map(_character, text))

@@ -1,8 +1,8 @@
-"""Known noise: rejections that a rule of the registry discards at once.
+"""Discards known noise: rejections that match a rule of the registry.
 
-A rule has a reason and one more condition at least. It looks at the body as it came, with whatever is wrapped
-around the event. A condition's value is a JSON value where it is one, else a text: 1, 1.0 and 1e0 are one
-number, and "1" is a text.
+A rule has a reason and at least one more condition. Conditions apply to the body as received, with any
+wrapper around the event. A condition's value is parsed as JSON if possible, else taken as a string: 1, 1.0
+and 1e0 are one number, and "1" is a string.
 """
 
 import json
@@ -16,11 +16,11 @@ from processor.model import Rejection, RejectionRule
 from processor.wire.json_pointer import follow, steps
 
 Rules: TypeAlias = Mapping[str, tuple[RejectionRule, ...]]
-"""Those in force, by their reason."""
+"""The active rules, by reason."""
 
 
 def by_reason(rules: Sequence[RejectionRule]) -> Rules:
-    """Arrange rules by the one thing that each of them asks for."""
+    """Group rules by their reason."""
     return {
         reason: tuple(rule for rule in rules if rule.reason == reason)
         for reason in {rule.reason for rule in rules}
@@ -28,11 +28,11 @@ def by_reason(rules: Sequence[RejectionRule]) -> Rules:
 
 
 def discarded_by_rule(rejection: Rejection, rules: Rules, read: Callable[[bytes], Any]) -> Rejection:
-    """Give a rejection as the first rule that matches leaves it; as it is where none does.
+    """Return a rejection after the first matching rule; unchanged if none matches.
 
-    `read` gives the JSON value of a body, None where it has none. What is replayed is left to the person who
-    replays it, and an event that is good but for its tenant to the queue that registers tenants: it is stored
-    by a later replay, and no noise.
+    `read` parses a body, and returns None if it is invalid. Two kinds are never discarded: replayed
+    rejections, which a person handles, and events that are valid but for a tenant that a queue may register
+    later.
     """
     if rejection.reason not in rules or rejection.new_tenant or rejection.delivery.rejection_id is not None:
         return rejection
@@ -40,9 +40,9 @@ def discarded_by_rule(rejection: Rejection, rules: Rules, read: Callable[[bytes]
     body = read(rejection.delivery.body) if any(rule.conditions for rule in asked) else None
     for rule in asked:
         if all(_equal(follow(body, steps(at)), expected(text)) for at, text in rule.conditions.items()):
-            # In front, since a rejection cuts long texts at their end.
+            # First, because a rejection cuts long messages at the end.
             message = (
-                f"discarded at once by rule {rule.rule_id} (while it is kept, replay it by its id): "
+                f"discarded by rule {rule.rule_id} (replay it by its id while it is kept): "
                 f"{rejection.detail.get('message')}"
             )
             return replace(rejection, rule_id=rule.rule_id, detail={**rejection.detail, "message": message})
@@ -58,7 +58,7 @@ def _claims_fit(rule: RejectionRule, rejection: Rejection) -> bool:
 
 
 def expected(text: str) -> str | bool | Decimal | None:
-    """Read the value of a condition; None: it is JSON, but no text, number or boolean; matches nothing."""
+    """Parse the value of a condition; None: JSON, but not a scalar, which never matches."""
     try:
         value = json.loads(text, parse_int=Decimal, parse_float=Decimal, parse_constant=_no_json)
     except (ValueError, ArithmeticError, RecursionError):

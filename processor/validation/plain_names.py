@@ -1,12 +1,12 @@
-"""Names that nobody can take for another one, or overlook: what a queue may register a tenant by."""
+"""Checks names that a queue may register tenants by: visible and unambiguous."""
 
 from processor.runtime import escaping
 
-EXPECTED = "expected a letter or a digit, no blank at an end, nothing that can't be seen, and no - in front"
+EXPECTED = "expected a letter or a digit, no blank at either end, no invisible character, and no leading -"
 
 
 def is_plain(name: str) -> bool:
-    """Say whether a name shows all that it is, and reads as no option of a command."""
+    """Return whether a name is fully visible, and can't be parsed as an option of a command."""
     return (
         escaping.is_plain(name)
         and name == name.strip()
@@ -16,7 +16,7 @@ def is_plain(name: str) -> bool:
 
 
 def quoted(name: str) -> str:
-    """Show a name in quotes, letters beyond ASCII by number; what can't be seen is left to be escaped."""
+    """Quote a name; letters beyond ASCII as numbers, invisible characters left for escaping."""
     shown = (
         each if each.isascii() or not escaping.is_plain(each) else ascii(each).strip("'") for each in name
     )

@@ -1,7 +1,7 @@
-"""What is not read any more: what was received too often, and what its readers hung at.
+"""Rejects deliveries unread: those received too often, and those that hung workers.
 
-Brokers without a dead-letter queue of their own need the first, and all need the second: what kills or stops
-its readers ends after a few of them as a rejection, which `processor rejection replay` can bring back.
+The first limit is for brokers without a dead-letter queue, the second for all: a message that kills or hangs
+workers ends as a rejection after a few, and `processor rejection replay` can bring it back.
 """
 
 from collections.abc import Mapping
@@ -11,21 +11,20 @@ from processor.errors import Reason
 from processor.model import SUSPECT_RECEIVE_COUNT, Delivery, Rejection, Tries
 
 HANGS_MAX = 2
-"""At so many a delivery is put aside: one may be the machine's fault, and each costs a worker."""
+"""Hangs until rejection: one may be the machine's fault, and each costs a worker."""
 
 
 class UnreadJudge(Protocol):
-    """What is asked of whoever gives verdicts."""
+    """The validator, which gives verdicts."""
 
     def unread(self, delivery: Delivery, reason: Reason, detail: Mapping[str, Any]) -> Rejection:
-        """Give the verdict on a delivery whose body is not to be looked at."""
+        """Return the verdict on a delivery without reading its body."""
 
 
 class SuspectLimits:
-    """Says which suspects are rejected unread, by what is noted of them.
+    """Decides which suspects are rejected unread, by their recorded attempts.
 
-    `receive_count_max` is for a queue that doesn't take such messages away itself; None: it does, and knows
-    what its receives were.
+    `receive_count_max` is for queues without a dead-letter queue; None: the broker enforces its own limit.
     """
 
     def __init__(self, judge: UnreadJudge, *, judge_timeout_s: float, receive_count_max: int | None) -> None:
@@ -34,15 +33,15 @@ class SuspectLimits:
         self._receive_count_max = receive_count_max
 
     def unread(self, delivery: Delivery, tries: Tries) -> Rejection | None:
-        """Reject a suspect without a look at its body; None: it may be read."""
-        # Attempts, and not hand-overs: whoever dies of one delivery has others in hand that it never read.
-        # Those before the first that we note made it a suspect.
+        """Reject a suspect without reading its body; None: the delivery may be read."""
+        # Attempts, not receives: a worker that dies of one delivery holds others that it never read.
+        # Earlier receives made the delivery a suspect.
         count = SUSPECT_RECEIVE_COUNT - 1 + tries.attempts
         if tries.hangs >= HANGS_MAX:
             words = (
-                f"judged {tries.hangs} times, each time for longer than JUDGE_TIMEOUT_S "
-                f"({self._judge_timeout_s:g} s), so that its reader was replaced; the body was not read. "
-                "Mend the schema of such events, or what else may take so long, then replay this rejection"
+                f"validated {tries.hangs} times, each time for longer than JUDGE_TIMEOUT_S "
+                f"({self._judge_timeout_s:g} s), and the worker was replaced; the body was not read. "
+                "Correct the schema of such events, or another cause of the delay, then replay this rejection"
             )
             detail = {"message": words, "hangs": tries.hangs, "judge_timeout_s": self._judge_timeout_s}
             return self._judge.unread(delivery, Reason.UNSTORABLE, detail)

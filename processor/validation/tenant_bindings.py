@@ -1,12 +1,12 @@
-"""Which tenants a delivery may speak for, by where it came from: its queue, and who put it there.
+"""Binds deliveries to tenants by their origin: the queue and the sender.
 
     queue.tenants  (the registry, any queue)    ─┐
     QUEUE_TENANTS  (the queue of SQS_QUEUE_URL) ─┤
     SENDER_TENANTS (the SQS SenderId)           ─┴─▶ allowed ─▶ a body that names another is rejected
                                                        └─▶ exactly one: proven ─▶ rejection.bound_tenant_id
 
-A body says what its sender likes. These are said by the operator and by AWS, so what they allow is also the
-one proof there is of whose a rejection is. Where several bind a delivery, each has to allow it.
+Senders choose the body, but the operator and AWS define the origin. So the bindings are also the only proof
+of a rejection's tenant. If several bindings apply, each must allow the tenant.
 """
 
 from collections.abc import Mapping
@@ -20,17 +20,16 @@ from processor.wire.formats import Envelope
 from processor.wire.sender_rights import EventMeaning, Rights
 
 ANY_SENDER = "*"
-"""The entry of SENDER_TENANTS that holds for every sender without one of its own."""
+"""The SENDER_TENANTS entry for senders without an entry."""
 
 _LISTED_MAX = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """What is bound: `queue_tenants` None leaves the queue open, `sender_tenants` None every sender.
+    """The bindings: `queue_tenants` None allows the queue any tenant, `sender_tenants` None every sender.
 
-    A sender's entry may be None: it speaks for any tenant. `queue` is the name of the queue that
-    `queue_tenants` are said of.
+    A sender's entry may be None: any tenant. `queue` is the name of the queue of `queue_tenants`.
     """
 
     queue: str | None = None
@@ -39,7 +38,7 @@ class Bindings:
 
     @classmethod
     def of(cls, settings: ValidationSettings) -> "Bindings":
-        """Read them off the settings. Raises SettingsError where tenants are bound to no queue."""
+        """Read the bindings from the settings. Raises SettingsError if tenants are bound without a queue."""
         if settings.queue_tenants is None:
             return cls(sender_tenants=settings.sender_tenants)
         if settings.sqs_queue_url is None and settings.source_url is None:
@@ -51,15 +50,14 @@ class Bindings:
 
     @property
     def any(self) -> bool:
-        """Whether anything is bound."""
+        """Whether any binding exists."""
         return self.queue_tenants is not None or self.sender_tenants is not None
 
     def allowed(self, delivery: Delivery, registered: frozenset[str] | None = None) -> frozenset[str] | None:
-        """Give the tenants that a delivery may speak for; None: any.
+        """Return the tenants that a delivery may name; None: any.
 
-        `registered` are those that the registry binds its queue to. What is said today goes first. Where
-        nothing is said of a delivery that is replayed, what was proven when it came still holds: a replay
-        allows no more.
+        `registered` has the tenants that the registry binds the queue to. Current bindings apply first. A
+        replayed delivery without one keeps the tenant that was proven on arrival: a replay allows no more.
         """
         bounds = [] if registered is None else [registered]
         if self.queue_tenants is not None and delivery.queue == self.queue:
@@ -73,26 +71,26 @@ class Bindings:
         return None if delivery.bound_tenant_id is None else frozenset((delivery.bound_tenant_id,))
 
     def proven(self, delivery: Delivery, registered: frozenset[str] | None = None) -> str | None:
-        """Give the one tenant that a delivery can be from; None: there are more, or none."""
+        """Return the only tenant that a delivery can be from; None: several, or none."""
         allowed = self.allowed(delivery, registered)
         return next(iter(allowed)) if allowed is not None and len(allowed) == 1 else None
 
     def refusal(
         self, delivery: Delivery, tenant_id: str, registered: frozenset[str] | None = None
     ) -> dict[str, Any] | None:
-        """Say why a delivery may not speak for a tenant, as the detail of a rejection; None: it may."""
+        """Return the detail of a rejection if a delivery may not name a tenant; None: allowed."""
         allowed = self.allowed(delivery, registered)
         if allowed is None or tenant_id in allowed:
             return None
         if allowed:
             words = (
-                "the queue or its sender is bound to other tenants than the event names; send it where its "
-                "tenant belongs, or mend `processor queue`, QUEUE_TENANTS or SENDER_TENANTS and replay"
+                "the queue or its sender is bound to other tenants than the event names; send it to a queue "
+                "of its tenant, or correct `processor queue`, QUEUE_TENANTS or SENDER_TENANTS and replay"
             )
         else:
             words = (
-                "nothing may be sent for any tenant by this sender on this queue; "
-                "if it should, mend SENDER_TENANTS, QUEUE_TENANTS or `processor queue` and replay"
+                "this sender may not send for any tenant on this queue; "
+                "to allow it, correct SENDER_TENANTS, QUEUE_TENANTS or `processor queue` and replay"
             )
         return {"message": words, "allowed": sorted(allowed)[:_LISTED_MAX], "allowed_count": len(allowed)}
 
@@ -100,8 +98,8 @@ class Bindings:
     def _of_sender(
         known: Mapping[str, frozenset[str] | None], sender_id: str | None
     ) -> frozenset[str] | None:
-        # A role's sessions have names of their own behind the role's id (AROA...:session), so an entry may
-        # name either. Whoever has no entry, or no id, is refused unless there is one for all.
+        # Sessions of a role append their name to the role's id (AROA...:session), so an entry may name
+        # either. A sender without an entry, or without an id, is refused unless there is a default entry.
         names = () if sender_id is None else (sender_id, sender_id.partition(":")[0])
         for name in (*names, ANY_SENDER):
             if name in known:
@@ -110,16 +108,16 @@ class Bindings:
 
 
 UNBOUND = Bindings()
-"""Nothing is bound: a body may name any tenant."""
+"""No bindings: a body may name any tenant."""
 
 
 def no_right(rights: Rights, queue: str, envelope: Envelope, ground: EventMeaning) -> dict[str, Any] | None:
-    """Say what of an event its queue may not carry, as the detail of a rejection; None: it may."""
+    """Return the detail of a rejection if the queue may not carry an event; None: allowed."""
     denied = rights.denial(envelope, ground)
     if denied is None:
         return None
     words = (
-        f"{denied.message}, and queue {queue!r} may not carry it: send it where it belongs, or mend "
+        f"{denied.message}, and queue {queue!r} may not carry it: send it to another queue, or correct "
         "`processor queue set` and replay"
     )
     errors = [{"pointer": denied.pointer, "rule": denied.right, "message": words}]

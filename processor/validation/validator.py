@@ -1,10 +1,10 @@
-"""The verdict: whether a delivery is an event of a known tenant, in the shape that its schema asks for.
+"""Validates deliveries: a known tenant, and a payload that matches its schema.
 
     Delivery ─▶ Decoder ─▶ bound? ─▶ tenant? ─▶ event type? ─▶ version? ─▶ payload ─▶ scope ─▶ Message
                      └───────────┴──────────┴───────────┴────────────┴───────────┴──────────┴────▶ Rejection
 
-All answers come from one registry that is held in memory and named by its version. Nothing is asked of the
-database per event: `Store.save` compares versions, and installs a newer registry where ours is stale.
+All answers come from one registry in memory, identified by its version. The database is not queried per
+event: `Store.save` compares versions, and installs a newer registry if ours is stale.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ from processor.wire.strict_json import VALUES_MAX
 
 @dataclass(frozen=True, slots=True)
 class _Lookup:
-    """One registry, arranged for the questions that a delivery asks of it."""
+    """An index of one registry."""
 
     registry: Registry
     versions: Mapping[tuple[str, str | None], Mapping[int, EventSchema]]
@@ -82,23 +82,23 @@ class _Lookup:
         )
 
     def rules_of(self, queue: str) -> QueueRules:
-        """Give what is said of a queue, by the registry first."""
+        """Return the rules of a queue, those of the registry first."""
         return self.rules.get(queue, NO_RULES)
 
     def is_metered(self, tenant_id: str) -> bool:
-        """Say whether anything of a tenant is counted now."""
+        """Return whether a tenant has any meter."""
         return any(meter.tenant_id in (None, tenant_id) for meter in self.registry.meters)
 
     def applicable(self, event_type: str, tenant_id: str) -> Mapping[int, EventSchema]:
-        """Give the versions that hold for a tenant, oldest first: its own alone, else the shared ones."""
+        """Return the schema versions for a tenant, oldest first: its own, else the shared ones."""
         return self.versions.get((event_type, tenant_id)) or self.versions.get((event_type, None)) or {}
 
 
 class Schemas:
-    """Validates deliveries against the registry that was last installed. Safe to share between threads.
+    """Validates deliveries against the installed registry. Thread-safe.
 
-    `said` has what the settings say of queues, by name; what the registry says of one goes before it.
-    `process` judges what is dear; None: the one that is shared by all who have none of their own.
+    `said` has the rules from the settings, by queue; those of the registry take precedence. `process`
+    validates expensive payloads; None: the shared judge process.
     """
 
     def __init__(
@@ -121,32 +121,32 @@ class Schemas:
 
     @property
     def version(self) -> int:
-        """The version of the registry that was last installed."""
+        """The version of the installed registry."""
         return self._lookup.registry.version
 
     def install(self, registry: Registry) -> None:
-        """Answer from this registry from now on; verdicts name its version."""
+        """Use this registry from now on; verdicts name its version."""
         self._judging.install(registry.schemas)
-        # One assignment: a thread in the middle of a verdict keeps the lookup that it began with.
+        # One assignment: a running validation keeps its lookup.
         self._lookup = _Lookup.of(registry, self._said)
 
     def registered(self, tenant_id: str | None, event_type: str | None) -> tuple[str | None, str | None]:
-        """Give the part of a claim that the registry knows; of an unknown tenant nothing is known."""
+        """Return the registered part of a claim; an unknown tenant gives nothing."""
         lookup = self._lookup
         if tenant_id not in lookup.registry.suspended:
             return None, None
         return tenant_id, event_type if event_type in lookup.event_types else None
 
     def read(self, delivery: Delivery) -> Envelope | Malformed:
-        """Read one delivery, and judge no more than its form."""
+        """Decode a delivery, and check only its form."""
         rules = self._lookup.rules_of(delivery.queue)
         return self._decoder.read(delivery, rules, self._bindings.proven(delivery, rules.tenants))
 
     def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict:
-        """Give the verdict on one delivery. Bad content is a Rejection; nothing that a sender does raises.
+        """Validate a delivery. Bad content gives a Rejection; content never raises.
 
-        Raises Stopped where it waits for the judge process when we are told to stop, and MustWait where it
-        would have to wait for that process but may not.
+        Raises Stopped when told to stop while waiting for the judge process, and MustWait if that process is
+        needed and `may_wait` is false.
         """
         lookup = self._lookup
         rules = lookup.rules_of(delivery.queue)
@@ -156,13 +156,13 @@ class Schemas:
             return self._rejected(lookup, delivery, proven, envelope)
         is_unnamed = envelope.message_id is None and not delivery.named
         envelope = rules.rights.complete(envelope)
-        # Without an id of its own a message is known by its delivery: then only redeliveries are refused.
+        # A message without an id is identified by its delivery: then only redeliveries are duplicates.
         message_id = envelope.message_id or derived_id(delivery.queue, delivery.delivery_id)
-        # Of a bad event too, which may be the redelivery of one that was good, and is looked for by its key.
+        # Also for a bad event, which may be a redelivery of a good one, and is searched by its key.
         producer, unscoped = envelope.producer, None
         if envelope.event_type in lookup.id_scopes:
             producer, unscoped = _producer(lookup.id_scopes[envelope.event_type], envelope)
-        # The binding goes first: what a sender may not speak for is no business of the registry's.
+        # Bindings first: a sender without the right to a tenant must learn nothing from the registry.
         refusal = self._bindings.refusal(delivery, envelope.tenant_id, rules.tenants) or no_right(
             rules.rights, delivery.queue, envelope, lookup.ground
         )
@@ -199,7 +199,7 @@ class Schemas:
         return self._rejected(lookup, delivery, proven, why, found.new_tenant)
 
     def unread(self, delivery: Delivery, reason: Reason, detail: Mapping[str, Any]) -> Rejection:
-        """Give the verdict on a delivery whose body is not to be read, for a cause beside the registry."""
+        """Return the rejection of an unread delivery, for a cause outside the registry."""
         lookup = self._lookup
         return Rejection(
             delivery,
@@ -213,8 +213,8 @@ class Schemas:
         )
 
     def refusal(self, envelope: Envelope) -> Refusal | None:
-        """Say why a stored event would be rejected for its payload, whoever sent it; None: it fits."""
-        # Its id has its scope already, which no later version of a schema changes.
+        """Return why a stored event would be rejected for its payload, whoever sent it; None: valid."""
+        # The stored producer already has its scope, which later versions don't change.
         found = self._fit(self._lookup, envelope, None, may_wait=True)
         return None if isinstance(found, EventSchema) else found
 
@@ -246,18 +246,18 @@ class Schemas:
         *,
         may_wait: bool,
     ) -> Refusal:
-        """Refuse an event of a tenant that is not there yet, and name a new_tenant that may be registered."""
+        """Refuse an event of an unknown tenant; `new_tenant` names one that may be registered."""
         tenant_id, found = envelope.tenant_id, self._fit(lookup, envelope, unscoped, may_wait=may_wait)
         if isinstance(found, EventSchema) and not is_plain(tenant_id):
             words = (
-                f"no tenant {tenant_id!r}, and no queue registers one of such a name: {EXPECTED}; mend it at "
-                "its sender, or add it (processor tenant add -- TENANT_ID), then replay"
+                f"no tenant {tenant_id!r}, and no queue registers such a name: {EXPECTED}; correct it at "
+                "the sender, or add the tenant (processor tenant add -- TENANT_ID), then replay"
             )
             return Refusal(Reason.UNKNOWN_TENANT, {"message": words})
         if isinstance(found, EventSchema):
             words = (
-                f"no tenant {tenant_id!r}; queue {queue!r} has registered as many as it may within an hour, "
-                "or somebody is adding this one: replay later, or add it (processor tenant add), then replay"
+                f"no tenant {tenant_id!r}; queue {queue!r} has reached its hourly limit of new tenants, "
+                "or this tenant is being added: replay later, or add it (processor tenant add), then replay"
             )
             return Refusal(Reason.UNKNOWN_TENANT, {"message": words}, tenant_id)
         words = f"no tenant {tenant_id!r}, and no valid event to register it by: {found.detail['message']}"
@@ -266,7 +266,7 @@ class Schemas:
     def _fit(
         self, lookup: _Lookup, envelope: Envelope, unscoped: Unscoped | None, *, may_wait: bool
     ) -> EventSchema | Refusal:
-        """Give the schema by which an event of a tenant is valid, or why there is none."""
+        """Return the schema that an event is valid by, or why there is none."""
         tenant_id, event_type = envelope.tenant_id, envelope.event_type
         versions = lookup.applicable(event_type, tenant_id)
         if not versions:
@@ -283,7 +283,7 @@ class Schemas:
             known = ", ".join(str(version) for version in list(versions)[-10:])
             words = (
                 f"event type {event_type!r} has no schema version {envelope.schema_version} "
-                f"for tenant {tenant_id!r}; there is {known}"
+                f"for tenant {tenant_id!r}; known: {known}"
             )
             return Refusal(Reason.UNKNOWN_SCHEMA_VERSION, {"message": words})
         trouble = self._judging.trouble(schema, envelope, may_wait=may_wait) or _misfit(
@@ -295,11 +295,11 @@ class Schemas:
 
 
 _PUBLISH = {name: f"processor schema publish {name} --sample {name}" for name in (PULSE, VOID)}
-"""Event types that people send before they have a schema of their own."""
+"""Event types that are often sent before their schema exists."""
 
 
 def _producer(scope: IdScope, envelope: Envelope) -> tuple[str, Unscoped | None]:
-    """Give the producer that is part of the event's key; the second says why it can't be told."""
+    """Return the producer of the event's key; the second value says why it is unknown."""
     producer = scope.producer(envelope)
     return (envelope.producer, producer) if isinstance(producer, Unscoped) else (producer, None)
 
@@ -316,7 +316,7 @@ def _tenant_trouble(lookup: _Lookup, tenant_id: str) -> Refusal | None:
 
 
 def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> Refusal | None:
-    """Refuse a number that a meter can't add, and a void that names no message, as the schema should have."""
+    """Refuse an amount that a meter can't add, and a void without a message; a schema should do so too."""
     amounts = lookup.amounts.get(envelope.event_type)
     found = amounts and find_misfit(amounts, envelope.tenant_id, envelope.payload_value)
     if not found and envelope.event_type == VOID and lookup.is_metered(envelope.tenant_id):

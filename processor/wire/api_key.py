@@ -1,11 +1,11 @@
-"""What an API key looks like, and how it is known without being kept.
+"""Defines API keys, and their verification without storing them.
 
-    ep_<key id>_<secret>        the key id names a row of api_key; of the secret that row has a digest
+    ep_<key id>_<secret>        the key id names a row of api_key, which has a digest of the secret
 
     api_key.digest_rounds       1: SHA-256, of keys from before there were rights
-                                2: SHA-256 of that, so that a gateway which knows no rights knows no such key
+                                2: SHA-256 of that, so that a gateway without rights rejects such keys
 
-SHA-256 is enough here: a secret of 256 random bits can't be guessed, however fast one tries.
+SHA-256 is enough: a secret of 256 random bits can't be guessed at any speed.
 """
 
 import re
@@ -20,14 +20,14 @@ EXPECTED = "ep_<key id>_<secret>, as `processor key add` printed it"
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key apart: what names it, and its digests after one round and two. The secret is in none of them."""
+    """A parsed key: its id, and its digests after one round and two; not its secret."""
 
     key_id: str
     digests: tuple[bytes, bytes]
 
 
 def new_key() -> tuple[str, ApiKey]:
-    """Make a key: its text, to be shown once, and what is kept of it."""
+    """Create a key: its text, to be shown once, and what is stored."""
     text = f"ep_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
     key = read_key(text)
     assert key is not None  # noqa: S101 - it was written to be read
@@ -35,7 +35,7 @@ def new_key() -> tuple[str, ApiKey]:
 
 
 def read_key(text: str) -> ApiKey | None:
-    """Take a key apart; None: it is none."""
+    """Parse a key; None: invalid."""
     found = _KEY.fullmatch(text)
     if found is None:
         return None

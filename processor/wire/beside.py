@@ -1,12 +1,12 @@
-"""What stands beside a body: what it names of the event, and what becomes of the rest.
+"""Merges the attributes of a message into its event, and the rest into its context.
 
-    attributes ─┬▶ the six NAMES      fill what the body leaves open; where both speak they must agree
+    attributes ─┬▶ the six NAMES      fill missing fields; if both have a value, the two must agree
                 ├▶ CloudEvents' names  the same, see cloudevents.py
-                ├▶ content-encoding    how the body is packed, see unpacking.py
-                └▶ everything else     goes into the context, beside the body's own words
-    implied ────▶ tenant and event type that the way by which it came says: fill what is open then
+                ├▶ content-encoding    the compression of the body, see unpacking.py
+                └▶ everything else     added to the context, with the body's other members
+    implied ────▶ tenant and event type of the origin: fill what is missing then
 
-Attributes are SQS's message attributes, AMQP's properties and headers, and Kafka's headers: one rule for all.
+Attributes are SQS message attributes, AMQP properties and headers, and Kafka headers: one rule for all.
 """
 
 import base64
@@ -21,31 +21,31 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 T = TypeVar("T")
 Attribute: TypeAlias = str | bytes
-"""The value of one message attribute: text (SQS String and Number) or bytes (Binary)."""
+"""The value of one message attribute: str (SQS String and Number) or bytes (Binary)."""
 
 NAMES = ("tenant_id", "event_type", "message_id", "producer", "occurred_at", "schema_version")
-"""What may be named beside a body."""
+"""Fields that attributes may name."""
 
 AMQP_MESSAGE_ID, AMQP_TIMESTAMP, AMQP_USER_ID = "amqp.message_id", "amqp.timestamp", "amqp.user_id"
-_LAST_WORDS = {"message_id": AMQP_MESSAGE_ID, "occurred_at": AMQP_TIMESTAMP}
-"""What names something where nothing else does. Libraries set them unasked, so they contradict nobody."""
+_FALLBACKS = {"message_id": AMQP_MESSAGE_ID, "occurred_at": AMQP_TIMESTAMP}
+"""The last sources of a field. Libraries set them unasked, so they may differ from other sources."""
 
 ROUTING_KEY = "routing_key"
 SCHEMA_ID = "schema_registry_id"
-"""What a schema registry's prefix of a body becomes."""
+"""The value of a schema registry's prefix."""
 
 OF_A_DEAD_LETTER = ("x-first-death-queue", "x-first-death-reason", "x-first-death-exchange")
-"""What of a broker's headers is kept beside a body: where it lay before it was dead-lettered, and why."""
+"""Broker headers that are kept: the queue before dead-lettering, and the reason."""
 
 OURS = (
     *(ROUTING_KEY, SCHEMA_ID, AMQP_MESSAGE_ID, AMQP_TIMESTAMP, AMQP_USER_ID, "amqp.timestamp.raw"),
     *OF_A_DEAD_LETTER,
 )
-"""Names under which we note what a broker or a body's form says, besides AMQP's properties as `amqp.NAME`.
+"""Names for values of a broker or of a body's form, besides AMQP's properties as `amqp.NAME`.
 
-What a sender calls so, beside a body or in it, gets another name, see `from_outside`.
+Attributes and members of a sender with such a name are renamed, see `from_outside`.
 """
-_OURS = re.compile("|".join([*map(re.escape, OURS), r"amqp\.[a-z_.]+"]))
+_RESERVED = re.compile("|".join([*map(re.escape, OURS), r"amqp\.[a-z_.]+"]))
 
 OF_THE_BROKER = (
     "x-delivery-count",
@@ -56,10 +56,10 @@ OF_THE_BROKER = (
     "x-received-from",
     "x-stream-offset",
 )
-"""How the headers begin that a broker adds on the way. They are not the sender's words, and no context."""
+"""Prefixes of the headers that a broker adds. They are not the sender's, and not context."""
 
 CLOUDEVENTS = ("ce-", "ce_", "cloudevents:", "cloudevents_")
-"""How the attributes of a CloudEvent in binary mode begin, in small letters."""
+"""Prefixes of the attributes of a CloudEvent in binary mode, in lower case."""
 
 _NAME_OF_CLOUDEVENTS = re.compile(r"[a-z0-9]{1,64}")
 
@@ -73,9 +73,9 @@ _OF_THE_TRANSPORT = re.compile(
 
 
 class Beside(NamedTuple):
-    """What stands beside one body, and what the way by which it came implies.
+    """The attributes of a message, and the fields that its origin implies.
 
-    `sources` names, for fields that were read from attributes, which those are.
+    `sources` names the attributes of fields that were read from attributes.
     """
 
     attributes: Mapping[str, Attribute] = MappingProxyType({})
@@ -84,7 +84,7 @@ class Beside(NamedTuple):
 
     @property
     def known(self) -> Mapping[str, Attribute]:
-        """What is said or implied."""
+        """The attributes and the implied fields."""
         return {**self.implied, **self.attributes} if self.implied else self.attributes
 
 
@@ -92,13 +92,13 @@ NOTHING_BESIDE = Beside()
 
 
 def no_identifier(text: str) -> bool:
-    """Whether a text has what no identifier may have: control characters or lone surrogates."""
-    # ASCII without a control character is nearly every id, and isprintable answers that without a loop.
+    """Return whether a text has characters that identifiers must not have: controls or lone surrogates."""
+    # Most ids are printable ASCII, which isprintable checks without a loop.
     return not text.isprintable() and any(unicodedata.category(each) in ("Cc", "Cs") for each in text)
 
 
 def binary_name(attributes: Mapping[str, Attribute]) -> str | None:
-    """Give the first of the names that is binary; only text names anything."""
+    """Return the first field attribute that is binary; only text is valid."""
     for name, value in attributes.items():
         if isinstance(value, bytes) and name in NAMES:
             return name
@@ -108,20 +108,20 @@ def binary_name(attributes: Mapping[str, Attribute]) -> str | None:
 def complete(
     fields: Mapping[str, Any], names: Mapping[str, str], beside: Beside
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Add to a body's fields what they leave open; `names` maps our names to the body's.
+    """Fill the missing fields of a body; `names` maps our names to the body's.
 
-    The second value has the attribute that each field was taken from.
+    The second value has the source attribute of each filled field.
     """
     completed, sources = dict(fields), dict(beside.sources)
     for name, field in names.items():
         if fields.get(field) is not None:
             continue
-        source = name if name in beside.attributes else _LAST_WORDS.get(name, name)
+        source = name if name in beside.attributes else _FALLBACKS.get(name, name)
         value = beside.attributes.get(source)
-        # A property that is empty names nothing.
+        # An empty property counts as missing.
         if value is not None and (source == name or value):
             if isinstance(value, bytes):
-                # One that can be no id comes so, and is refused in words that name it.
+                # Invalid bytes survive here, and are rejected later with a message that names them.
                 value = value.decode(errors="surrogateescape")
             completed[field] = number_in_text(value) if name == "schema_version" else value
             sources[field] = source
@@ -137,9 +137,9 @@ def disagreement(
     same: Callable[[str, str], bool],
     event_type: str,
 ) -> str | None:
-    """Say, in words that name both, where a body and what is beside it differ; None: nowhere.
+    """Return a message if body and attributes differ; None: they agree.
 
-    `event_type` is what both come to.
+    `event_type` is the resulting event type.
     """
     for name, field in names.items():
         said, own = beside.attributes.get(name), fields.get(field)
@@ -155,7 +155,7 @@ def disagreement(
 
 
 def differing(attribute: str, said: Attribute, what: str, own: object) -> str:
-    """Say that an attribute and a body differ."""
+    """Return the message for an attribute that differs from the body."""
     return (
         f"the message attribute {attribute} differs from the {what} in the body: "
         f"{said[:_QUOTED_MAX]!r} and {str(own)[:_QUOTED_MAX]!r}; send the same value in both, or only one"
@@ -172,17 +172,17 @@ def add_context(
     attributes: Mapping[str, Attribute],
     sources: Mapping[str, str],
 ) -> str | None:
-    """Add to the text of a context what else stands beside the body.
+    """Add the remaining attributes to the text of a context.
 
-    In the context are those of a body's `fields` that are not `known`. Where one of them says another thing
-    than an attribute of its name, both stay: see `free_name`. `sources` has the attributes that fill fields.
+    The context has the body's `fields` that are not `known`. If a field and an attribute of one name differ,
+    both stay: see `free_name`. `sources` has the attributes that fill fields.
     """
     found: dict[str, Attribute] = {}
     filling = set(sources.values())
     for name, value in attributes.items():
         if name in _NOT_CONTEXT or name in filling:
             continue
-        if name in fields and name not in known and not _OURS.fullmatch(name):
+        if name in fields and name not in known and not _RESERVED.fullmatch(name):
             if fields[name] == value:
                 continue
             found[_free(name, fields, found, attributes)] = value
@@ -201,28 +201,28 @@ _NOT_CONTEXT = frozenset((*NAMES, *OF_A_DEAD_LETTER))
 
 
 def from_outside(given: Mapping[str, T], beside: Container[str] = ()) -> Mapping[str, T]:
-    """Give what a sender has put beside a body or in it, under names that can't be taken for ours.
+    """Rename a sender's attributes or members that have reserved names.
 
-    Nor are they `beside`, where what stands there is to be told from it.
+    The new names are not in `beside` either.
     """
-    if not any(map(_OURS.fullmatch, given)):
+    if not any(map(_RESERVED.fullmatch, given)):
         return given
     found: dict[str, T] = {}
     for name, value in given.items():
-        found[_free(name, (name,), given, found, beside) if _OURS.fullmatch(name) else name] = value
+        found[_free(name, (name,), given, found, beside) if _RESERVED.fullmatch(name) else name] = value
     return found
 
 
 def free_name(name: str, taken: Container[str]) -> str:
-    """Give a name for what a sender has put beside a body: its own, or one with a number behind it.
+    """Return a free name for a sender's attribute: its own, or with a number appended.
 
-    A number is put where the name is taken, or is one of ours, which a sender never gets.
+    A number is appended if the name is taken or reserved.
     """
-    return _free(name, taken, (name,) if _OURS.fullmatch(name) else ())
+    return _free(name, taken, (name,) if _RESERVED.fullmatch(name) else ())
 
 
 def add_ours(attributes: Mapping[str, Attribute], name: str, value: str) -> dict[str, Attribute]:
-    """Put what we say ourselves beside a body; whatever a sender called so has another name by then."""
+    """Add an attribute of our own; a sender's attribute of this name was renamed before."""
     return {**attributes, _free(name, attributes): value}
 
 
@@ -233,7 +233,7 @@ def _free(name: str, *taken: Container[str]) -> str:
 
 @lru_cache(maxsize=4096)
 def bare_name(name: str) -> str | None:
-    """Give the name of a CloudEvent's attribute in binary mode without its prefix; None: it is none."""
+    """Return a CloudEvent attribute's name without its prefix; None: not such an attribute."""
     lowered = name.lower()
     for prefix in CLOUDEVENTS:
         bare = lowered.removeprefix(prefix)
@@ -243,21 +243,21 @@ def bare_name(name: str) -> str | None:
 
 
 def speaks(name: str) -> bool:
-    """Say whether an attribute of this name has a meaning to us, so that it may be there only once."""
+    """Return whether an attribute has a meaning here, so that duplicates are rejected."""
     return name in NAMES or of_an_event(name) or _plain(name) == _CONTENT_ENCODING
 
 
 @lru_cache(maxsize=4096)
 def of_an_event(name: str) -> bool:
-    """Say whether an attribute of this name may make of a body a CloudEvent."""
+    """Return whether an attribute may make a message a CloudEvent."""
     return bare_name(name) is not None or _plain(name) == _CONTENT_TYPE
 
 
 @lru_cache(maxsize=4096)
 def of_the_transport(name: str) -> bool:
-    """Say whether an attribute is about the sending of a message: a trace, or the number of a request.
+    """Return whether an attribute belongs to the transport: a trace, or a request id.
 
-    These differ each time a message is published, and so tell no message from another. They are context.
+    Such attributes differ each time a message is published, and so identify no message. They are context.
     """
     return _OF_THE_TRANSPORT.fullmatch(bare_name(name) or name.lower()) is not None
 
@@ -265,16 +265,16 @@ def of_the_transport(name: str) -> bool:
 _CONTENT_TYPE, _CONTENT_ENCODING = "contenttype", "contentencoding"
 
 _OF_KOMBU = "application/x-"
-"""How the values of kombu's header `compression` begin, which leaves content_encoding to the charset."""
+"""Prefix of the values of kombu's header `compression`; its content_encoding is the charset."""
 
 
 def content_types(attributes: Mapping[str, Attribute]) -> list[str]:
-    """Give the names of the attributes that say of which media type a body is, however they are written."""
+    """Return the attributes with the media type of the body, in any spelling."""
     return [name for name in attributes if _plain(name) == _CONTENT_TYPE]
 
 
 def content_encodings(attributes: Mapping[str, Attribute]) -> list[str]:
-    """Give the names of the attributes that say how a body is packed, however they are written."""
+    """Return the attributes with the compression of the body, in any spelling."""
     return [
         name
         for name, value in attributes.items()
@@ -289,12 +289,12 @@ def _plain(name: str) -> str:
 
 
 def _json(value: Attribute) -> str:
-    # As the rejection's column has it, so that text is told from bytes.
+    # As in the rejection's column, to distinguish text from bytes.
     if isinstance(value, str):
         return quoted(value)
     return f'{{"base64": "{base64.b64encode(value).decode()}"}}'
 
 
 def number_in_text(value: object) -> object:
-    """Give the number of a text of digits, as a version of a schema may be one; anything else as it is."""
+    """Parse a string of digits, for schema versions; other values stay as they are."""
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) else value

@@ -1,8 +1,7 @@
-"""Numbers that come from outside, brought within bounds. The one place that does so.
+"""Brings external numbers within bounds: counts, times and waits.
 
-Counts and clocks are written by brokers, and by whoever can write to them. Whatever they say, the delivery
-that they come with must have its row. Waits and dates are written by servers that we ask: whatever they say,
-nothing is raised.
+Brokers and their clients write counts and timestamps. Whatever the values, the delivery must get its row.
+Servers write waits and dates. Whatever the values, nothing is raised.
 """
 
 import math
@@ -10,19 +9,19 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 NOT_READABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
-"""What reading an answer raises, in a library or here, where it has another shape than its server's."""
+"""Exceptions of parsing a response with an unexpected shape."""
 
 COUNT_MAX = 2**31 - 1
-"""The largest number that a column of type int holds."""
+"""The largest value of a column of type int."""
 
 
 def count_of(number: int) -> int:
-    """Give a count of hand-overs, from 1 to COUNT_MAX."""
+    """Clamp a receive count to 1..COUNT_MAX."""
     return min(max(1, number), COUNT_MAX)
 
 
 def moment_of(seconds: object) -> datetime | None:
-    """Give the moment that a Unix time names; None: it names none, or one that no table holds."""
+    """Return the time of a Unix timestamp; None: invalid, or out of range for a table."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         return None
     try:
@@ -32,7 +31,7 @@ def moment_of(seconds: object) -> datetime | None:
 
 
 def wait_s_of(said: object, at_most_s: float) -> float | None:
-    """Give the seconds that a Retry-After asks for, from 0 to `at_most_s`; None: it asks for none."""
+    """Return the seconds of a Retry-After header, from 0 to `at_most_s`; None: invalid."""
     text = said.decode("latin-1") if isinstance(said, bytes) else str(said)
     try:
         wait_s = float(text)
@@ -43,7 +42,7 @@ def wait_s_of(said: object, at_most_s: float) -> float | None:
 
 
 def http_date(said: str) -> datetime | None:
-    """Give the moment that a header names; None: it names none, or one that no clock here can show."""
+    """Parse an HTTP date; None: invalid, or out of range."""
     try:
         moment = parsedate_to_datetime(said)
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)

@@ -1,10 +1,10 @@
-"""CloudEvents 1.0 as the specification allows them, in both of their modes.
+"""Decodes CloudEvents 1.0, in both modes of the specification.
 
-    body {"specversion": …, "data": …}         structured: what is beside it must agree with it
-    ce_specversion, ce_id, … beside a body     binary: they are the event's attributes, the body is its data
+    body {"specversion": …, "data": …}         structured: attributes must agree with the body
+    ce_specversion, ce_id, … as attributes     binary: the attributes are the event's, the body is its data
 
-The data is JSON in either mode; no data is the payload null. `tenantid`, and a `schemaversion` that is a
-whole number, are ours; any other extension means nothing to us, whatever it is called, and is context.
+The data is JSON in both modes; missing data is the payload null. The extensions `tenantid`, and
+`schemaversion` if it is a whole number, are ours; any other extension is context, whatever its name.
 """
 
 import binascii
@@ -47,11 +47,11 @@ _FORM = EnvelopeFormat(
     ),
 )
 _PLAIN = EnvelopeFormat(CloudEventFields, _FORM.names, _FORM.known | {"datacontenttype"})
-"""Of events whose content type is what it is without being said."""
+"""For events with the default content type."""
 
 _REQUIRED = ("specversion", "id", "source", "type")
 _MEANT = frozenset((*_REQUIRED, "time", "tenantid", "schemaversion", "datacontenttype"))
-"""Attributes that mean something to us, so that nobody may write them by half."""
+"""Attributes with a meaning here, for which an incomplete CloudEvent is rejected."""
 
 _OF_AMQP, _EPOCH = "cloudevents", datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION = "schemaversion"
@@ -63,16 +63,16 @@ _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 _UTF8 = ("utf-8", "utf8", "us-ascii", "ascii")
 
 Limits: TypeAlias = tuple[int, int]
-"""How deep JSON may be, and how many values it may have."""
+"""The limits of depth and of the number of values."""
 
 _Named: TypeAlias = Mapping[str, tuple[str, Attribute]]
 
 NO_DATA = Document(None, "null", {})
-"""What is read of a body that is not there."""
+"""The document of an absent body."""
 
 
 class _InvalidEvent(ValueError):
-    """Why an event is not taken, in words; `event` is what was read of it, where that is not the body."""
+    """An invalid event; `event` has its parsed fields, if they are not the body."""
 
     def __init__(self, words: str, event: Mapping[str, Any] | None = None) -> None:
         super().__init__(words)
@@ -80,13 +80,13 @@ class _InvalidEvent(ValueError):
 
 
 def is_binary(attributes: Mapping[str, Attribute]) -> bool:
-    """Whether the attributes are those of a CloudEvent in binary mode, whose body may be missing."""
+    """Return whether the attributes are a CloudEvent in binary mode, whose body may be missing."""
     return any(bare_name(name) == "specversion" for name in attributes)
 
 
 def _is_beside(attributes: Mapping[str, Attribute]) -> bool:
     for name, value in attributes.items():
-        # A content type is nearly always another one.
+        # Nearly every content type is another one.
         if of_an_event(name) and (bare_name(name) is not None or _is_enveloped(value)):
             return True
     return False
@@ -97,7 +97,7 @@ def _is_enveloped(content_type: Attribute) -> bool:
 
 
 def read(document: Document, beside: Beside, limits: Limits) -> Envelope | Malformed | None:
-    """Read a CloudEvent; None: neither the body nor what is beside it is one."""
+    """Decode a CloudEvent; None: neither the body nor the attributes are one."""
     fields = document.value if isinstance(document.value, dict) else {}
     is_event = fields.get("specversion") is not None
     if not is_event and not _is_beside(beside.attributes):
@@ -111,9 +111,9 @@ def read(document: Document, beside: Beside, limits: Limits) -> Envelope | Malfo
 def fill(
     fields: Mapping[str, Any], names: Mapping[str, str], beside: Beside
 ) -> tuple[dict[str, Any], Beside] | Malformed:
-    """Fill the fields of an event of another format with a CloudEvent's attributes beside it.
+    """Fill the fields of another format with a CloudEvent's attributes.
 
-    Both must agree. `names` maps our names to those of the fields. The second is what else is beside.
+    The two must agree. `names` maps our names to the fields. The second value has the other attributes.
     """
     filled, sources = dict(fields), {}
     if not _is_beside(beside.attributes):
@@ -160,7 +160,7 @@ def _read(
 
 
 def _refuse_halves(named: _Named) -> None:
-    """Raise _InvalidEvent where attributes of CloudEvents come without their specversion."""
+    """Raise _InvalidEvent if attributes of CloudEvents come without specversion."""
     halves = sorted(name for bare, (name, _) in named.items() if bare in _MEANT)
     if halves and "specversion" not in named:
         raise _InvalidEvent(
@@ -170,7 +170,7 @@ def _refuse_halves(named: _Named) -> None:
 
 
 def _named(attributes: Mapping[str, Attribute]) -> _Named:
-    """Give the attributes of a CloudEvent by their own names, each with what it is called here."""
+    """Return the attributes of a CloudEvent by their own names, with their names in the message."""
     named: dict[str, tuple[str, Attribute]] = {}
     for name, value in attributes.items():
         bare = bare_name(name)
@@ -190,7 +190,7 @@ def _named(attributes: Mapping[str, Attribute]) -> _Named:
 
 
 def _time_of_amqp(value: Attribute) -> Attribute:
-    """Write a time of AMQP's own type, milliseconds since 1970, as others are written."""
+    """Format an AMQP timestamp (milliseconds since 1970) as RFC 3339."""
     try:
         return (_EPOCH + timedelta(milliseconds=int(value))).isoformat().replace("+00:00", "Z")
     except (ValueError, OverflowError):
@@ -211,7 +211,7 @@ def _structured(document: Document, beside: Beside, limits: Limits) -> Envelope 
 
 
 def _unpacked(packed: object, limits: Limits, fields: Mapping[str, Any]) -> Document:
-    """Read what stands in data_base64."""
+    """Parse data_base64."""
     try:
         data = b64decode(packed, validate=True) if isinstance(packed, str) else None
     except (binascii.Error, ValueError):
@@ -257,14 +257,14 @@ def _made(
     )
     version = event.get(_VERSION)
     if isinstance(version, str) and not isinstance(number_in_text(version), int):
-        # An extension that others write, too, such as 1.2.0: no number of ours, and so context.
+        # An extension of others, such as 1.2.0, is not our schema version, and so context.
         event = {name: value for name, value in event.items() if name != _VERSION}
         form = replace(form, known=form.known - {_VERSION})
     return make(form, event, payload, document, beside)
 
 
 def _merged(document: Document, named: _Named) -> Document:
-    """Fill a structured event with attributes of CloudEvents beside it, which must agree with it."""
+    """Fill a structured event from CloudEvents attributes, which must agree with it."""
     if not named:
         return document
     fields, texts = dict(document.value), dict(document.member_texts)
@@ -278,7 +278,7 @@ def _merged(document: Document, named: _Named) -> Document:
 
 
 def _without(beside: Beside, named: _Named, types: Container[str] = ()) -> Beside:
-    """Give what is beside an event without the attributes that are the event's own."""
+    """Return the attributes that are not the event's own."""
     if not named:
         return beside
     sources = {bare: name for bare, (name, _) in named.items()}
@@ -302,12 +302,12 @@ def _same(name: str, own: object, said: Attribute) -> bool:
 
 
 def _text(value: Attribute) -> str:
-    # CloudEvents writes bytes in base64.
+    # CloudEvents encodes bytes in base64.
     return quoted(value if isinstance(value, str) else binascii.b2a_base64(value, newline=False).decode())
 
 
 def _check(version: object, content_type: object, event: Mapping[str, Any]) -> None:
-    """Raise _InvalidEvent where the version of the event, or the type of its data, is not supported."""
+    """Raise _InvalidEvent if the version, or the content type of the data, is not supported."""
     if version != "1.0":
         raise _InvalidEvent('specversion: expected "1.0", the only supported version of CloudEvents', event)
     if content_type is None:

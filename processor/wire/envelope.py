@@ -1,7 +1,7 @@
-"""The envelope that every format comes down to: what it is made of, and what it is refused for.
+"""Defines the envelope, the common result of all formats, and validates its fields.
 
-a body's fields ─▶ completed ─▶ checked ─▶ agreed with what stands beside the body ─▶ Envelope
-                                   └──────────┴─▶ Malformed, in words that name the fault
+a body's fields ─▶ completed ─▶ validated ─▶ compared with the attributes ─▶ Envelope
+                                   └──────────┴─▶ Malformed, with a message about the fault
 """
 
 from collections.abc import Mapping
@@ -32,14 +32,14 @@ from processor.wire.rfc3339 import moment_of, rest_of
 from processor.wire.strict_json import Document
 
 IDENTIFIER_LENGTH_MAX = 256
-"""Characters in a tenant, producer, event type or message id."""
+"""Maximum characters in a tenant, producer, event type or message id."""
 
 ERRORS_MAX = 50
-"""As many faults of one body are listed; the rest is counted."""
+"""Maximum listed faults of one body; further ones are counted."""
 
 
 class Claimed(Struct, frozen=True, gc=False):
-    """Who a body says it is from, as far as it could be read; None where it says nothing usable."""
+    """The origin that a body claims; None: missing or unusable."""
 
     tenant_id: str | None = None
     event_type: str | None = None
@@ -48,13 +48,13 @@ class Claimed(Struct, frozen=True, gc=False):
 
 
 class Envelope(Struct, frozen=True, gc=False):
-    """What every format comes down to.
+    """The common result of all formats.
 
-    `payload` is its JSON text and `payload_value` the same parsed (numbers as int and Decimal). `message_id`
-    None: the message has no id of its own. `occurred_at` is in UTC; None: not named. `schema_version` None:
-    the latest. `context` is the JSON text of an object of the envelope's other fields; None: there are none.
-    `occurred_at_rest` has the digits of `occurred_at` beyond the microsecond, without idle zeros; None: none.
-    `sent_at` is when a service that brought it to the queue was handed it; None: nothing is known of such.
+    `payload` is JSON text and `payload_value` the same parsed (numbers as int and Decimal). `message_id`
+    None: the message has no id of its own. `occurred_at` is in UTC; None: missing. `schema_version` None: the
+    latest. `context` is a JSON object of the envelope's other fields; None: none. `occurred_at_rest` has the
+    digits of `occurred_at` beyond the microsecond, without trailing zeros; None: none. `sent_at` is the time
+    when an upstream service received the event; None: unknown.
     """
 
     tenant_id: str
@@ -72,7 +72,7 @@ class Envelope(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Why a body is no envelope; `detail` is a JSON object in words a producer's developer can act on."""
+    """Why a body is not an envelope; `detail` is a JSON object with a message for developers of producers."""
 
     reason: Reason
     detail: Mapping[str, Any]
@@ -96,7 +96,7 @@ SchemaVersion = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 
 
 class Fields(BaseModel):
-    """The fields of an envelope under the names of the native format."""
+    """The fields of an envelope with their native names."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
@@ -109,13 +109,13 @@ class Fields(BaseModel):
 
 
 class AttributeFields(Fields):
-    """The same under the names that stand beside a body."""
+    """The same fields with the names of attributes."""
 
     id: Identifier | None = Field(None, validation_alias="message_id")
 
 
 class CloudEventFields(Fields):
-    """The same under the names of CloudEvents, which asks for an id and a source."""
+    """The same fields with the names of CloudEvents, which requires an id and a source."""
 
     tenant_id: Identifier = Field(validation_alias="tenantid")
     event_type: Identifier = Field(validation_alias="type")
@@ -129,7 +129,7 @@ class CloudEventFields(Fields):
 
 @dataclass(frozen=True, slots=True)
 class EnvelopeFormat:
-    """A format: its model, how it calls what may stand beside it, and which of its members are no context."""
+    """A format: its model, its names for attributes, and its members that are not context."""
 
     fields: type[Fields]
     names: Mapping[str, str]
@@ -143,7 +143,7 @@ def make(
     document: Document | None,
     beside: Beside,
 ) -> Envelope | Malformed:
-    """Make an envelope of a body's `fields`; the context is what else `document` has, and what is beside."""
+    """Build an envelope; the context has the other members of `document`, and other attributes."""
     context = None if document is None else _others(document, form.known, beside)
     completed, sources = fields, beside.sources
     if beside is not NOTHING_BESIDE:
@@ -181,7 +181,7 @@ _WORDS = {
         ("int_type", "greater_than_equal", "less_than_equal"), "expected a whole number from 1 to 2147483647"
     ),
 }
-"""Our words for what pydantic calls by these names."""
+"""Our messages for pydantic's error types."""
 
 
 def _refused(
@@ -220,16 +220,16 @@ def _others(document: Document, known: frozenset[str], beside: Beside) -> str | 
 
 
 def object_text(member_texts: Mapping[str, str]) -> str | None:
-    """Write an object of members' texts; None: there are none."""
-    # From the texts as they came, not from values: no writer of JSON keeps every digit, or takes half of a
-    # surrogate pair, which must come as far as PostgreSQL to be refused there.
+    """Serialize an object of member texts; None: no members."""
+    # From the original texts, not from values: JSON writers lose digits, and reject lone surrogates, which
+    # PostgreSQL must reject.
     if not member_texts:
         return None
     return "{" + ", ".join(f"{quoted(name)}: {text}" for name, text in member_texts.items()) + "}"
 
 
 def invalid(message: str, claimed: Claimed) -> Malformed:
-    """Refuse a body for its envelope."""
+    """Reject a body for its envelope."""
     return Malformed(Reason.ENVELOPE_INVALID, {"message": message}, claimed)
 
 
@@ -246,9 +246,9 @@ _ID = 2
 
 
 def claimed_of(raw: object, beside: Beside = NOTHING_BESIDE) -> Claimed:
-    """Read claims; what the body does not say is taken from beside it."""
+    """Read the claimed origin; attributes fill missing fields."""
     own = raw if isinstance(raw, Mapping) else {}
-    # What an extension of a CloudEvent is called is a name of ours by chance.
+    # An extension of a CloudEvent has our names only by coincidence.
     turn = -1 if own.get("specversion") is not None else 1
     outside = beside.known
     events = {bare: value for name, value in outside.items() if (bare := bare_name(name)) is not None}

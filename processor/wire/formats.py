@@ -1,14 +1,13 @@
-"""The formats on the queue: from body and attributes to an envelope, or to the reason why not.
+"""Decodes a body and its attributes into an envelope, or into the reason of a rejection.
 
-    body, attributes ─▶ 1. CloudEvents 1.0 (specversion in the body, or beside it)
+    body, attributes ─▶ 1. CloudEvents 1.0 (specversion in the body or an attribute)
                         2. native (event_type and payload)
                         3. the bare pulse (product_sku and used_amount)
                         4. attributes tenant_id and event_type: the body is the payload
                      ─▶ Envelope | Malformed
 
-Recognised in this order, and once recognised never tried as another. What stands beside a body that is an
-envelope completes it, and must agree with it. What is implied by the way that it came comes last. A name
-whose value is null is not named.
+Formats are recognized in this order, and a recognized format is final. Attributes complete an envelope in the
+body, and must agree with it. Values implied by the origin come last. A null field counts as missing.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,15 +71,15 @@ FORMATS = (
 )
 
 Foreign: TypeAlias = Callable[[Any, bool], str | None]
-"""Says in words why a body is another service's, and what would take it; true: it would be a payload."""
+"""Returns which service a body belongs to, and the setting for it; true: it would be a payload."""
 
 _WHITESPACE = " \t\r\n"
 
 
 def derived_id(queue: str, name: str) -> str:
-    """Name a message that has no id of its own, by its queue and what tells it there from all others.
+    """Derive an id for a message without one, from its queue and a unique name in that queue.
 
-    `name` stays the end of it as long as the identifier has room for it behind a digest of the queue's name.
+    `name` stays the end of the id if there is room for it after a digest of the queue's name.
     """
     for identifier in (f"{queue}/{name}", f"{sha256(queue.encode()).hexdigest()[:16]}/{name}"):
         if len(identifier) <= IDENTIFIER_LENGTH_MAX:
@@ -98,11 +97,10 @@ def decode(
     depth_max: int,
     values_max: int = VALUES_MAX,
 ) -> Envelope | Malformed:
-    """Read one message. Never raises, whatever the bytes are.
+    """Decode a message. Never raises, whatever the bytes are.
 
-    `implied` has the tenant_id and the event_type that the way it came says. They fill what body and
-    attributes leave open. Another event type is `envelope_invalid`; another tenant is left to the caller.
-    `foreign` is asked of a body that is no envelope of ours.
+    `implied` has the tenant_id and the event_type of the origin, for missing fields. Another event type is
+    `envelope_invalid`; the caller checks the tenant. `foreign` is called for a body in no known format.
     """
     if attributes and not body.strip() and cloudevents.is_binary(attributes):
         document: Document | Malformed = cloudevents.NO_DATA
@@ -123,7 +121,7 @@ def decode(
 def read_body(
     body: bytes, attributes: Mapping[str, Attribute], *, size_bytes_max: int, depth_max: int, values_max: int
 ) -> Document | Malformed:
-    """Read a body as JSON; `attributes` may say who sent it. Never raises."""
+    """Parse a body as JSON; `attributes` may name the sender. Never raises."""
     if len(body) > size_bytes_max:
         message = f"the body has {len(body)} bytes; at most {size_bytes_max} are accepted (BODY_BYTES_MAX)"
         return Malformed(Reason.TOO_LARGE, {"message": message}, claimed_of(None, Beside(attributes)))
@@ -138,7 +136,7 @@ def read_body(
 
 
 def binary_fault(raw: object, beside: Beside) -> Malformed | None:
-    """Refuse what names something beside a body in bytes; None: nothing does."""
+    """Reject a binary attribute that names a field; None: there is none."""
     name = binary_name(beside.attributes)
     if name is None:
         return None
@@ -149,7 +147,7 @@ def binary_fault(raw: object, beside: Beside) -> Malformed | None:
 
 
 def _hint(body: bytes) -> str:
-    """Say what a body looks like that is no JSON, and what to do about it."""
+    """Return a hint about a body that is not JSON."""
     if body.startswith((b"\x1f\x8b", b"H4sI")):
         return "; it looks like gzip; set the attribute content-encoding to gzip"
     if body.startswith((b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")):
@@ -175,10 +173,10 @@ def _recognise(
     match value:
         case {"event_type": _, "payload": _}:
             return _from_native(document, beside)
-        # It does not say its type: with another one beside it, it is that one's payload.
+        # Without a type of its own: an attribute with another type makes the body that event's payload.
         case {"product_sku": _, "used_amount": _} if not is_payload or known["event_type"] == PULSE:
             return _from_pulse(document, beside)
-        # An event of a tenant, or with an id, whose type is said elsewhere.
+        # An event with a tenant or an id, whose type comes from elsewhere.
         case {"tenant_id": _, "payload": _} | {"id": _, "payload": _} if "event_type" in known:
             return _from_native(document, beside)
     words = None if foreign is None else foreign(value, is_payload)
@@ -188,7 +186,7 @@ def _recognise(
 
 
 def says_its_type(value: object) -> bool:
-    """Say whether a body is an envelope by which its event type is known, whatever stands beside it."""
+    """Return whether a body is an envelope with a known event type, whatever its attributes."""
     match value:
         case {"specversion": _} | {"event_type": _, "payload": _} | {"product_sku": _, "used_amount": _}:
             return True
@@ -201,7 +199,7 @@ _NATIVE = EnvelopeFormat(
     Fields, _OWN | {"message_id": "id"}, frozenset((*_OWN, "id", "payload")) - {"message_id"}
 )
 _BESIDES = ("id", "producer", "occurred_at", "schema_version")
-"""What a pulse may name of itself, under the names of the native format."""
+"""Optional fields of a pulse, in the names of the native format."""
 
 _PULSE = EnvelopeFormat(
     Fields,
@@ -245,7 +243,7 @@ def _from_pulse(document: Document, beside: Beside) -> Envelope | Malformed:
             pulse[name] = fields[given]
             members[name] = texts[given]
     if pulse.get("tenant_id") is None and isinstance(tenant_id := beside.known.get("tenant_id"), str):
-        # A pulse's payload has the tenant in it, wherever it is named.
+        # The payload of a pulse includes the tenant, wherever it is named.
         pulse["tenant_id"], members["tenant_id"] = tenant_id, quoted(tenant_id)
     envelope = {"tenant_id": pulse.get("tenant_id"), "event_type": PULSE}
     envelope |= {name: fields[name] for name in _BESIDES if name in fields}

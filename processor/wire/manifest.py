@@ -1,10 +1,10 @@
-"""What producers say they sent, so that the audit can prove message by message what became of it.
+"""Reads and writes manifests: what producers sent, for the audit to check message by message.
 
     producer ── intend(lines) ─▶ file ── send ─▶ queue ── accept(lines) ─▶ file ─▶ read_manifest ─▶ audit
 
-A line `intended` is with the operating system before its message is sent, a line `accepted` follows the
-queue's yes. So a producer that is killed leaves at worst intentions that nobody accepted, or an accepted
-message that is only known as intended; it never leaves a message on the queue that the file doesn't know.
+An `intended` line reaches the operating system before its message is sent, an `accepted` line after the
+queue's confirmation. So a killed producer leaves at worst unaccepted intentions, or an accepted message that
+is only `intended`; every message on the queue is in the file.
 """
 
 import json
@@ -23,15 +23,15 @@ from processor.errors import SettingsError
 State: TypeAlias = Literal["intended", "accepted"]
 
 LINE_BYTES_MAX = 64 * 1024
-"""A longer line is no line of ours: ids have at most 256 characters."""
+"""A longer line is invalid: ids have at most 256 characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestLine:
-    """One line: what was to be sent (`intended`) or what the queue took (`accepted`, with its delivery id).
+    """One line: a message to be sent (`intended`), or one that the queue accepted (with its delivery id).
 
-    `tenant_id`, `message_id` and `digest` are None where the body names none: deliberate garbage, or an
-    event that has no id of its own.
+    `tenant_id`, `message_id` and `digest` are None if the body has none: deliberate garbage, or an event
+    without an id of its own.
     """
 
     state: State
@@ -41,7 +41,7 @@ class ManifestLine:
     delivery_id: str | None = None
 
     def encode(self) -> bytes:
-        """Give the line with its line feed, in ASCII, so that no id can break the file."""
+        """Encode the line with its line feed, in ASCII, so that no id can break the file."""
         fields: dict[str, str | None] = {
             "state": self.state,
             "tenant_id": self.tenant_id,
@@ -54,28 +54,28 @@ class ManifestLine:
 
 
 class Number(str):
-    """A number in its one normal spelling; a type of its own, to be told from a text."""
+    """A number in canonical form; a type of its own, to distinguish it from a string."""
 
     __slots__ = ()
 
 
 def payload_digest(payload_json: str | bytes) -> str:
-    """Give the SHA-256, in hexadecimal, of what a payload means, however it is written.
+    """Return the SHA-256 of a payload's canonical form, in hexadecimal.
 
-    Key order, white space and 1.0 for 1 don't count: the payload is written again as compact JSON in UTF-8,
-    keys sorted by code point, nothing escaped that JSON doesn't oblige to, numbers without exponent and
-    trailing zeros, and -0 as 0. So what a producer sent and the `payload::text` that jsonb gives back have
-    one digest. Of equal keys the last wins, as in jsonb.
+    Key order, white space and 1.0 for 1 don't count. The canonical form is compact JSON in UTF-8, with keys
+    sorted by code point, minimal escapes, numbers without exponent and trailing zeros, and -0 as 0. So the
+    text from a producer and the `payload::text` of jsonb have the same digest. Of equal keys the last wins,
+    as in jsonb.
 
-    Raises ValueError if this is not JSON (NaN isn't), is not UTF-8, or is nested too deeply to be read.
+    Raises ValueError for invalid JSON (also NaN), invalid UTF-8, or nesting that is too deep.
     """
     return value_digest(read_exactly(payload_json))
 
 
 def read_exactly(text_json: str | bytes) -> Any:  # noqa: ANN401 - any JSON
-    """Read JSON with each number as a `Number`, so that a part of it can be given to `value_digest`.
+    """Parse JSON with each number as a `Number`, for `value_digest` of the value or a part.
 
-    Raises ValueError as `payload_digest` does.
+    Raises ValueError like `payload_digest`.
     """
     text = text_json if isinstance(text_json, str) else text_json.decode("utf-8")
     try:
@@ -85,21 +85,21 @@ def read_exactly(text_json: str | bytes) -> Any:  # noqa: ANN401 - any JSON
 
 
 def value_digest(value: Any) -> str:  # noqa: ANN401 - any JSON
-    """Give the digest of what `read_exactly` has read, or of a part of it."""
+    """Return the digest of a value from `read_exactly`, or of a part of it."""
     pieces: list[str] = []
     try:
         _write(value, pieces)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    # A lone surrogate can be named in JSON but not encoded: it gets the bytes that it would have.
+    # JSON can name a lone surrogate, but UTF-8 can't encode it; it gets the bytes that it would have.
     return sha256("".join(pieces).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class ManifestWriter:
-    """Appends to a manifest; a line is with the operating system when the call that wrote it returns.
+    """Appends to a manifest; a line is with the operating system when the call returns.
 
-    Several threads may share one writer, several processes must not share one file. What the process has
-    written survives its death, though not the machine's. Raises SettingsError if the file can't be written.
+    Threads may share a writer, processes must not share a file. Written lines survive the death of the
+    process, but not of the machine. Raises SettingsError if the file can't be written.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -110,17 +110,17 @@ class ManifestWriter:
         except OSError as error:
             raise self._fault(error.strerror) from error
         try:
-            _mend_the_end(self._file)
+            _repair_last_line(self._file)
         except (OSError, ValueError) as error:
             self._file.close()
             raise self._fault(error) from error
 
     def intend(self, lines: Iterable[ManifestLine]) -> None:
-        """Write lines of state `intended`; call it before the send."""
+        """Write `intended` lines; call it before the send."""
         self._append(lines, "intended")
 
     def accept(self, lines: Iterable[ManifestLine]) -> None:
-        """Write lines of state `accepted`; call it once the queue has said yes."""
+        """Write `accepted` lines; call it after the queue's confirmation."""
         self._append(lines, "accepted")
 
     def _append(self, lines: Iterable[ManifestLine], state: State) -> None:
@@ -154,7 +154,7 @@ class ManifestWriter:
 
 
 class ManifestReader(Iterator[ManifestLine]):
-    """The lines of one file, in order; `torn` says, after the last, that half a line was left out."""
+    """Iterates over the lines of a file, in order; `torn`, set at the end: half a line was skipped."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -174,18 +174,18 @@ class ManifestReader(Iterator[ManifestLine]):
                 while raw := file.readline(LINE_BYTES_MAX):
                     self.line_number += 1
                     if raw.strip():
-                        yield from self._one(raw)
+                        yield from self._parse_line(raw)
         except OSError as error:
             raise SettingsError(
                 f"the manifest {self.path} can't be read: {error.strerror or error}"
             ) from error
 
-    def _one(self, raw: bytes) -> Iterator[ManifestLine]:
+    def _parse_line(self, raw: bytes) -> Iterator[ManifestLine]:
         try:
             yield _decode(raw)
         except ValueError as error:
-            # Only the last line can be short of its line feed, and only because its writer was killed: its
-            # message was not sent yet, or is already known as intended. Nothing is lost by skipping it.
+            # Only the last line can lack its line feed, because its writer was killed: its message was not
+            # sent yet, or is already `intended`. Skipping it loses nothing.
             if not raw.endswith(b"\n") and len(raw) < LINE_BYTES_MAX:
                 self.torn = True
                 return
@@ -197,9 +197,9 @@ class ManifestReader(Iterator[ManifestLine]):
 
 
 def read_manifest(path: Path | str) -> ManifestReader:
-    """Iterate over a manifest's lines in the order of the file, without holding it in memory.
+    """Iterate over the lines of a manifest, without holding the file in memory.
 
-    Raises SettingsError, while iterating, for a file that can't be read and for a bad line, with its number.
+    Raises SettingsError, while iterating, for an unreadable file and for a bad line, with its number.
     """
     return ManifestReader(path)
 
@@ -226,8 +226,8 @@ def _decode(raw: bytes) -> ManifestLine:
     return ManifestLine(state, **texts)
 
 
-def _mend_the_end(file: BinaryIO) -> None:
-    """Make the file end with a whole line, so that ours don't continue what a killed writer began."""
+def _repair_last_line(file: BinaryIO) -> None:
+    """End the file with a whole line: complete or truncate the last one of a killed writer."""
     size = file.seek(0, os.SEEK_END)
     start = max(0, size - LINE_BYTES_MAX)
     file.seek(start)
@@ -238,7 +238,7 @@ def _mend_the_end(file: BinaryIO) -> None:
     try:
         _decode(last)
     except ValueError:
-        # Cut off only what can be the start of a line of ours: somebody may have named the wrong file.
+        # Truncate only the start of a manifest line: the path may be of another file.
         if not (last.startswith(_LINE_START) or _LINE_START.startswith(last)):
             raise ValueError("the file does not end with a line of a manifest; name another file") from None
         file.truncate(size - len(last))
@@ -253,11 +253,11 @@ _LINE_START = b'{"state":'
 _NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?)0*(\d+))?")
 
 _POSITION_MAX = 200_000
-"""Zeros that we write out beside the point; PostgreSQL's numeric holds fewer, so it refuses the rest."""
+"""Maximum zeros next to the point; PostgreSQL's numeric holds fewer, and rejects the rest."""
 
 
 def _number(text: str) -> Number:
-    """Write a JSON number without exponent and idle zeros; as text, since float and Decimal round."""
+    """Return the canonical form of a JSON number; as text, because float and Decimal round."""
     match = _NUMBER.fullmatch(text)
     if match is None:
         raise ValueError("not a JSON number")
@@ -285,7 +285,7 @@ _quote = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _write(value: Any, pieces: list[str]) -> None:  # noqa: ANN401 - any JSON
-    """Append a value's one normal text, in pieces."""
+    """Append the pieces of a value's canonical text."""
     if isinstance(value, Number):
         pieces.append(value)
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The times that events name: to the microsecond as a moment, and what is finer than that beside it."""
+"""Parses the times of events: a datetime to the microsecond, and the finer digits."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -19,10 +19,10 @@ _YEARS = "time out of range: times go from 0001-01-02 to 9999-12-30, in UTC"
 
 
 def moment_of(value: object) -> datetime:
-    """Read a time in UTC; its digits beyond the microsecond are left to `rest_of`. Raises ValueError.
+    """Parse a time to UTC; `rest_of` has its digits beyond the microsecond. Raises ValueError.
 
-    A leap second (`:60`) comes at the end of a day in UTC, and is the first second of the next one: clocks
-    that know none show it so.
+    A leap second (`:60`) is at the end of a day in UTC, and becomes the first second of the next day, as on
+    clocks without leap seconds.
     """
     matched = _RFC3339.fullmatch(value) if isinstance(value, str) else None
     if matched is None or not isinstance(value, str):
@@ -41,14 +41,14 @@ def moment_of(value: object) -> datetime:
         raise ValueError(f"invalid time: {error}") from None
     if leaps and (moment.hour, moment.minute) != (23, 59):
         raise ValueError("invalid time: a leap second (:60) is possible at 23:59:60 UTC only")
-    # A reader's zone may push the first and the last day out of what its datetime can hold.
+    # The time zone of a reader may move the first and the last day out of the range of datetime.
     if not _FIRST_MOMENT <= moment <= _LAST_MOMENT:
         raise ValueError(_YEARS)
     return moment + timedelta(seconds=1) if leaps else moment
 
 
 def rest_of(named: object) -> str | None:
-    """Give the digits beyond the microsecond of what is known to be a time, without idle zeros."""
+    """Return the digits of a valid time beyond the microsecond, without trailing zeros."""
     matched = _REST.search(named) if isinstance(named, str) and len(named) > _MICROSECONDS_LENGTH else None
     return matched[1] if matched else None
 

@@ -1,10 +1,10 @@
-"""What a sender may send: which event types, as which producers, and whether it may take back what counted.
+"""Decides what a sender may send: event types, producers, voids and corrections.
 
-    Envelope ─▶ Rights.complete (a producer that goes without saying) ─▶ Rights.denial ─▶ Denied | None
+    Envelope ─▶ Rights.complete (default producer) ─▶ Rights.denial ─▶ Denied | None
 
-What is judged is what an event comes to at last, whatever spelling said it: headers, attributes, a packed
-body. A message is known by tenant, producer and id: a sender that may not use a producer's name can neither
-take an id of that producer nor void a message of it.
+The decision uses the final event, whatever form its values came in: headers, attributes, a compressed body.
+Tenant, producer and id identify a message: a sender without the right to a producer's name can neither take
+an id of that producer nor void a message of it.
 """
 
 import shlex
@@ -21,18 +21,18 @@ from processor.wire.envelope import Envelope
 from processor.wire.json_pointer import follow, steps
 
 VOID = "void"
-"""The event type that cancels another message: whatever a meter had counted of that one is taken away."""
+"""The event type that cancels another message: its counted amounts are subtracted."""
 
 UNNAMED = '""'
-"""How the producer of events that name none is written in options, settings and words."""
+"""The empty producer in options, settings and messages."""
 
 _LISTED_MAX, _SEEN_MAX = 5, 64
 
 
 class Denied(NamedTuple):
-    """Why an event may not be sent: the right that is missing, where it shows, and in words.
+    """Why an event is denied: the missing right, the pointer, and the message.
 
-    `option` is what gives the right, in `processor key add`.
+    `option` grants the right, in `processor key add`.
     """
 
     right: str
@@ -43,10 +43,11 @@ class Denied(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EventMeaning:
-    """What of the registry says what an event means.
+    """The parts of the registry that give an event its meaning.
 
-    `scopes` has the event types whose stored producers begin with the type, and how many values follow it.
-    `corrections` has, by event type, where a meter adds numbers that may be negative; tenant None: any.
+    `scopes` has the event types that are the first part of stored producers, and the count of values after
+    it. `corrections` has, by event type, the places where a meter adds numbers that may be negative; tenant
+    None: any.
     """
 
     scopes: Mapping[str, int] = field(default_factory=dict)
@@ -56,14 +57,14 @@ class EventMeaning:
     def of(
         cls, scopes: Iterable[tuple[str, int]], corrections: Iterable[tuple[str, str | None, str]]
     ) -> "EventMeaning":
-        """Arrange event types with their number of values, and event types, tenants and JSON pointers."""
+        """Index event types with their number of values, and event types, tenants and JSON pointers."""
         found: dict[str, tuple[tuple[str | None, tuple[str, ...]], ...]] = {}
         for event_type, tenant_id, pointer in corrections:
             found[event_type] = (*found.get(event_type, ()), (tenant_id, steps(pointer)))
         return cls(dict(scopes), found)
 
     def scope_of(self, producer: str) -> str | None:
-        """Give the event type with an id scope in whose stored producers this name would stand."""
+        """Return the event type with an id scope whose stored producers could equal this name."""
         first, slash, _ = producer.partition("/")
         if not slash or not self.scopes:
             return None
@@ -71,7 +72,7 @@ class EventMeaning:
         return event_type if event_type in self.scopes else None
 
     def sender_of(self, stored: str) -> str | None:
-        """Give the producer that an event named which is stored with this one; None: no event is."""
+        """Return the event's producer for a stored producer; None: no event has it."""
         event_type = self.scope_of(stored)
         if event_type is None:
             return stored
@@ -83,11 +84,11 @@ class EventMeaning:
         return None
 
     def corrects(self, envelope: Envelope) -> tuple[str, ...] | None:
-        """Say where an event has a negative amount that a meter would add; None: nowhere."""
+        """Return the path of a negative amount that a meter would add; None: none."""
         for tenant_id, path in self.corrections.get(envelope.event_type, ()):
             if tenant_id in (None, envelope.tenant_id):
                 value = follow(envelope.payload_value, path)
-                # In quotes too: a meter may come to count those, and what was stored before.
+                # Also in quotes: a meter may later count those, and stored events.
                 if value.lstrip().startswith("-") if isinstance(value, str) else _is_negative(value):
                     return path
         return None
@@ -98,10 +99,10 @@ NO_GROUND = EventMeaning()
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What one sender may send; None: any event type, any producer that is not among `reserved`.
+    """The rights of a sender; None: any event type, any producer that is not `reserved`.
 
-    A name of `producers` or `reserved` with a `*` at its end stands for all that begin with what is before
-    it. The empty name is that of events that name no producer.
+    A name in `producers` or `reserved` that ends with `*` is a prefix. The empty name is for events without a
+    producer.
     """
 
     event_types: frozenset[str] | None = None
@@ -125,18 +126,18 @@ class Rights:
 
     @property
     def implied(self) -> str:
-        """The producer of an event that names none: the only one that the sender has; else the empty one."""
+        """The default producer: the only one of the sender; else the empty name."""
         names = self.producers or ()
         return names[0] if len(names) == 1 and not names[0].endswith("*") else ""
 
     def admits(self, producer: str) -> bool:
-        """Say whether the sender may use this name."""
+        """Return whether the sender may use a producer's name."""
         if self.producers is not None:
             return _among(producer, self.producers)
         return not _among(producer, self.reserved)
 
     def complete(self, envelope: Envelope) -> Envelope:
-        """Give the event with the producer that goes without saying, also that of what it voids."""
+        """Return the event with the default producer, also for the message that it voids."""
         if self.producers is None or not (implied := self.implied):
             return envelope
         if not envelope.producer:
@@ -148,7 +149,7 @@ class Rights:
         return replace(envelope, payload=text, payload_value={**payload, "producer": implied})
 
     def denial(self, envelope: Envelope, ground: EventMeaning) -> Denied | None:
-        """Say why the sender may not send a completed event; None: it may."""
+        """Return why the sender may not send a completed event; None: allowed."""
         if self is EVERYTHING:
             return None
         return self._type(envelope) or self._producer(envelope, ground) or self._taking_back(envelope, ground)
@@ -187,7 +188,7 @@ class Rights:
             payload = envelope.payload_value
             stored = payload.get("producer", "") if isinstance(payload, dict) else None
             if not isinstance(stored, str):
-                # It cancels nothing, and is rejected where meters count.
+                # The void cancels nothing, and is rejected where meters count.
                 return None
             sender = ground.sender_of(stored)
             if sender is not None and self.admits(sender):
@@ -215,19 +216,19 @@ class Rights:
 
 
 EVERYTHING = Rights()
-"""Of a sender of whom nothing is said; always this very value, as every event of such a one asks for it."""
+"""The rights of a sender without rules; always this object, because every such event needs it."""
 
 NEITHER = Rights(may_void=False, may_correct=False)
-"""Of a key of which nothing is said: it takes nothing back."""
+"""The rights of a key without rules: no voids and no corrections."""
 
 
 def shown(producer: str) -> str:
-    """Write a producer's name as options and settings have it."""
+    """Format a producer's name as in options and settings."""
     return producer[:_SEEN_MAX] or UNNAMED
 
 
 def _option(name: str) -> str:
-    """Write a name that a sender has chosen so that a shell takes it for nothing else."""
+    """Quote a sender's name for a shell."""
     return shlex.quote(name or UNNAMED) if len(name) <= _SEEN_MAX else "NAME"
 
 

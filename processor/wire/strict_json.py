@@ -1,8 +1,7 @@
-"""JSON read strictly: what passes here can be stored, read back by anyone, and keeps every digit.
+"""Parses JSON strictly: accepted text can be stored, parsed by any reader, and keeps every digit.
 
-Python's own scanner does the work. The hooks refuse what it would let through: duplicate keys, NaN and
-infinities, numbers too large for a double, and nesting that a reader may not survive. A plain text, which
-nearly every one is, need not go that way: see `_read_plain`.
+Python's scanner does the work. Hooks reject duplicate keys, NaN and infinities, numbers too large for a
+double, and deep nesting. Plain text, which is nearly every text, takes a faster way: see `_read_plain`.
 """
 
 import json
@@ -16,18 +15,20 @@ import orjson
 from msgspec import Struct
 
 DIGITS_MAX = 1000
-"""Characters in one number. Far above any amount, far below what Python's int() refuses (4,300)."""
+"""Maximum characters in one number: far above any amount, and below the limit of Python's int() (4,300)."""
 
 VALUES_MAX = 100_000
-"""Values in one text: members and elements at every level, and the whole. What a text costs its reader, and
-the validator, follows their number and not its length."""
+"""Maximum values in one text: members and elements at every level, and the root.
+
+The cost of parsing and validating depends on their number, not on the length.
+"""
 
 _EXPONENT_MAX = 308
-"""Decimal exponent: a double ends at 1.8e308, and PostgreSQL writes every exponent out in digits."""
+"""Maximum decimal exponent: a double ends at 1.8e308, and PostgreSQL writes out every exponent in digits."""
 
 _WHITESPACE = " \t\n\r"
-# A string takes all it can and gives nothing back, even where its end is missing: otherwise a body of escaped
-# quotes is walked once from each of them, which takes hours at 1 MiB.
+# Possessive: without a closing quote a string does not backtrack. Otherwise a body of escaped quotes is
+# scanned once from each of them, which takes hours at 1 MiB.
 _BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _RUN = re.compile(rf"[{_WHITESPACE}]*+")
@@ -35,11 +36,11 @@ _ONE_KIND, _NO_BRACKETS = bytes.maketrans(b"{}", b"[]"), bytes(set(range(256)) -
 
 
 class JsonFault(ValueError):
-    """The text is no JSON that we take; the message says what was seen and where, in words."""
+    """The text is rejected; the message says why and where."""
 
 
 class Document(Struct, frozen=True, gc=False):
-    """A JSON text read once: its value, and for an object the text of each of its members."""
+    """A parsed JSON text: its value, and for an object the text of each member."""
 
     value: Any
     text: str
@@ -47,44 +48,44 @@ class Document(Struct, frozen=True, gc=False):
 
 
 def read(text: str, depth_max: int, values_max: int = VALUES_MAX) -> Document:
-    """Read one JSON text with nothing before or after it but white space.
+    """Parse one JSON text, with only white space around it.
 
-    Integers come as int, other numbers as Decimal, or as float where that is the same number to the last
-    digit. Raises JsonFault; a text beyond the limits is refused before it is parsed.
+    Integers give int, other numbers Decimal, or float if that is exactly equal. Raises JsonFault; a text
+    beyond the limits is rejected before parsing.
     """
     check_limits(text, depth_max, values_max)
     return _read_plain(text) or _read_exactly(text)
 
 
 def check_limits(text: str, depth_max: int, values_max: int = VALUES_MAX) -> None:
-    """Raise JsonFault for a text with too many values or levels; whether it is JSON is not asked."""
+    """Raise JsonFault for a text with too many values or levels; the syntax is not checked."""
     _check_values(text, values_max)
     _check_depth(text, depth_max)
 
 
 def elements(text: str, depth_max: int, values_max: int = VALUES_MAX) -> list[str]:
-    """Give the exact texts of the elements of a JSON array, each of which is then to be `read` by itself.
+    """Return the exact texts of the elements of a JSON array, for `read`.
 
-    Raises JsonFault where the text is no JSON array, or goes beyond the limits as a whole (each element may
-    be `depth_max` deep). Whatever else `read` refuses, such as a key that comes twice, is left to it, so that
-    one bad element does not spoil its neighbours.
+    Raises JsonFault if the text is not an array, or exceeds the limits as a whole (each element may be
+    `depth_max` deep). Other faults, such as duplicate keys, are left to `read`, so that one bad element does
+    not affect others.
     """
     check_limits(text, depth_max + 1, values_max)
     document = _read_plain(text)
     if document is not None:
         if not isinstance(document.value, list):
-            raise JsonFault(_NO_ARRAY)
+            raise JsonFault(_NOT_AN_ARRAY)
         return [orjson.dumps(value).decode() for value in document.value]
     try:
         return _split_array(text)
     except _SCAN_FAULTS as error:
-        raise _in_words(error) from None
+        raise _as_json_fault(error) from None
 
 
 def _split_array(text: str) -> list[str]:
     at = _skip(text, 0)
     if text[at : at + 1] != "[":
-        raise JsonFault(_NO_ARRAY)
+        raise JsonFault(_NOT_AN_ARRAY)
     found: list[str] = []
     at = _skip(text, at + 1)
     if text[at : at + 1] != "]":
@@ -103,22 +104,22 @@ def _split_array(text: str) -> list[str]:
     return found
 
 
-_NO_ARRAY = "expected a JSON array"
+_NOT_AN_ARRAY = "expected a JSON array"
 
 
 def _read_plain(text: str) -> Document | None:
-    """Read a text that is, but for white space, what its value is written as; None: read it exactly.
+    """Parse a text that equals its serialized value, but for white space; None: use the exact parser.
 
-    A fast reader forgives what we do not, and rounds. But where its value, written again, is the text, then
-    nothing was forgiven or rounded: a key that came twice would be written once, and a digit that was lost
-    would be missing. White space can't hide that, because neither a member nor a number is made of it.
+    The fast parser is lenient, and rounds. But if the serialized value equals the text, nothing was changed:
+    a duplicate key would be written once, and a lost digit would be missing. White space can't hide that,
+    because it is no part of members or numbers.
     """
     try:
         body = text.encode()
         value = orjson.loads(body)
         written = orjson.dumps(value)
     except (ValueError, TypeError):
-        # Not JSON, or nothing that these two take: whoever reads exactly says which.
+        # Invalid, or unsupported by the fast parser: the exact parser finds the fault.
         return None
     if written != body and written.translate(None, _SPACES) != body.translate(None, _SPACES):
         return None
@@ -130,11 +131,11 @@ def _read_plain(text: str) -> Document | None:
 _SPACES = _WHITESPACE.encode()
 
 _TINY = b"e-3"
-"""What every number has in it that a double holds, but not with all its digits (below 1e-307)."""
+"""Contained in every number that a double can't hold with all its digits (below 1e-307)."""
 
 
 class _Written(Mapping[str, str]):
-    """The texts of an object's members, written when asked for."""
+    """The texts of an object's members, serialized on demand."""
 
     def __init__(self, members: Mapping[str, Any]) -> None:
         self._members = members
@@ -158,7 +159,7 @@ def _read_exactly(text: str) -> Document:
             value, end = _scan(text, start)
             member_texts = {}
     except _SCAN_FAULTS as error:
-        raise _in_words(error) from None
+        raise _as_json_fault(error) from None
     _check_end(text, end)
     return Document(value, text, member_texts)
 
@@ -166,7 +167,7 @@ def _read_exactly(text: str) -> Document:
 _SCAN_FAULTS = (StopIteration, json.JSONDecodeError, RecursionError)
 
 
-def _in_words(fault: Exception) -> JsonFault:
+def _as_json_fault(fault: Exception) -> JsonFault:
     match fault:
         case StopIteration():
             return JsonFault(f"expected a JSON value at character {fault.value}")
@@ -183,7 +184,7 @@ def _check_end(text: str, at: int) -> None:
 
 
 def _read_object(text: str, start: int) -> tuple[dict[str, Any], dict[str, str], int]:
-    """Read the outermost object member by member, to learn where each member's text begins and ends."""
+    """Parse the root object member by member, to find the text of each member."""
     members: dict[str, Any] = {}
     texts: dict[str, str] = {}
     at = _skip(text, start + 1)
@@ -212,18 +213,19 @@ def _read_object(text: str, start: int) -> tuple[dict[str, Any], dict[str, str],
 
 
 def _skip(text: str, at: int) -> int:
-    # A run of white space may be as long as the text, and as a rule there is none.
-    return _RUN.match(text, at).end() if text[at : at + 1] in _WHITESPACE else at  # type: ignore[union-attr]  # it takes nothing, too
+    # White space may be as long as the text, but is usually absent.
+    return _RUN.match(text, at).end() if text[at : at + 1] in _WHITESPACE else at  # type: ignore[union-attr]
+    # it takes nothing, too
 
 
 def _check_values(text: str, values_max: int) -> None:
-    # Two characters are the least that a value takes, so nearly every text is short enough to be no question.
+    # A value takes at least two characters, so nearly every text is short enough.
     if len(text) <= 2 * values_max:
         return
     if text.count(",") + text.count("[") + text.count("{") < values_max:
         return
     bare = _STRINGS.sub("0", text).encode(errors="replace").translate(_ONE_KIND, _SPACES)
-    # The first value of a list or object is told by its bracket, the others by a comma, the whole by itself.
+    # Brackets count the first value of an array or object, commas the others; the root is one more.
     count = 1 + bare.count(b",") + bare.count(b"[") - bare.count(b"[]")
     if count > values_max:
         raise JsonFault(
@@ -232,7 +234,7 @@ def _check_values(text: str, values_max: int) -> None:
 
 
 def _check_depth(text: str, depth_max: int) -> None:
-    # Counting is cheap and settles nearly every text; only one with many brackets is looked at.
+    # Counting is cheap and enough for nearly every text; only texts with many brackets are scanned.
     if text.count("[") + text.count("{") <= depth_max or _is_shallow(text, depth_max):
         return
     depth = 0
@@ -250,10 +252,10 @@ def _check_depth(text: str, depth_max: int) -> None:
 
 
 def _is_shallow(text: str, depth_max: int) -> bool:
-    """Say whether all brackets are gone once the innermost pairs were taken away so often, or can't match."""
+    """Return whether no brackets remain after removing innermost pairs `depth_max` times, or can't match."""
     brackets = _STRINGS.sub("", text).encode(errors="replace").translate(_ONE_KIND, _NO_BRACKETS)
     if 2 * brackets.count(b"[") != len(brackets):
-        # No JSON. Whoever reads it says where, and comes to no end of a value deeper than Python lets it.
+        # Invalid JSON. The parser finds the place, and fails safely on a value that is too deep for Python.
         return True
     for _ in range(depth_max):
         if not brackets:
@@ -274,7 +276,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    # 1e308 has one more, and comes so from PostgreSQL.
+    # 1e308 has one more digit, and comes so from PostgreSQL.
     if len(digits) > _EXPONENT_MAX and (len(digits) > _EXPONENT_MAX + 2 or math.isinf(float(digits))):
         raise JsonFault(f"a whole number of {len(digits)} digits; at most {_EXPONENT_MAX} are accepted")
     return int(digits)
@@ -285,7 +287,7 @@ def _decimal(digits: str) -> Decimal:
         raise JsonFault(f"a number of {len(digits)} characters; at most {DIGITS_MAX} are accepted")
     try:
         number = Decimal(digits)
-        # Nearly every number, and all that a text can have very many of. What is not asked follows from it.
+        # Nearly every number, and all that a text can have many of. The other conditions follow from these.
         if (
             len(digits) < DIGITS_MAX - _EXPONENT_MAX - 2
             and -_EXPONENT_MAX <= (place := number.adjusted()) <= _EXPONENT_MAX
@@ -294,8 +296,8 @@ def _decimal(digits: str) -> Decimal:
             return number
     except InvalidOperation:
         number = None
-    # The exponent as written is bounded for zero too: PostgreSQL writes 0e-999999 out digit by digit. What it
-    # writes is to be read again.
+    # The exponent is limited for zero too: PostgreSQL writes out 0e-999999 in digits, and its output must be
+    # accepted again.
     if (
         number is None
         or number.is_signed() + max(number.adjusted(), 0) + 2 - int(number.as_tuple().exponent) > DIGITS_MAX
@@ -310,7 +312,7 @@ def _no_constant(name: str) -> NoReturn:
     raise JsonFault(f"{name} is not a JSON number")
 
 
-# scan_once reads one value at an index and says where it ended, which json.loads does not tell.
+# scan_once parses one value at an index and returns its end, which json.loads does not.
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
     object_pairs_hook=_without_duplicates,
     parse_int=_integer,
@@ -318,7 +320,7 @@ _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
     parse_constant=_no_constant,
 ).scan_once  # type: ignore[attr-defined]  # part of the json module since Python 3.0, absent from its stubs
 
-# The same for those who ask only where a value ends: nothing is refused that has an end.
+# The same to find only the end of a value: every value with an end is accepted.
 _scan_loosely: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
     parse_int=str, parse_float=str, parse_constant=str
 ).scan_once  # type: ignore[attr-defined]  # as above

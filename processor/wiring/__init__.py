@@ -1,6 +1,6 @@
-"""Settings in, working objects out: the only room that knows all others.
+"""The composition root: builds working objects from settings, and is the only room that knows all others.
 
-Here is what every command needs; `service` wires what runs all day, `commands` what a person asks for once.
+This module has the parts of every command; `service` wires `processor run`, `commands` the one-off commands.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ _OUTAGES = (Remedy.RETRY, Remedy.RECONNECT, Remedy.WAIT, Remedy.HALVE)
 
 @contextmanager
 def database(settings: DatabaseSettings) -> Iterator[psycopg.Connection[Any]]:
-    """Open a connection for one command, which may take long while the server lives.
+    """Open a connection for one command, which may take long while the server responds.
 
     Raises StoreUnavailable, StoreFault, SettingsError.
     """
@@ -58,16 +58,16 @@ def database(settings: DatabaseSettings) -> Iterator[psycopg.Connection[Any]]:
     except psycopg.Error as error:
         if remedy(error, connection_broken=connection.broken) in _OUTAGES:
             raise StoreUnavailable(f"the database can't do this now: {name_of(error)}") from None
-        # Its text may carry a row, so it is named and not quoted.
+        # The error's text may quote a row, so the message has only its name.
         raise StoreFault(f"the database refused: {name_of(error)}") from None
     finally:
         connection.close()
 
 
 def make_schemas(settings: ValidationSettings, process: JudgeProcess | None = None) -> Schemas:
-    """Make a validator that knows no registry yet. Raises SettingsError where settings contradict.
+    """Make a validator without a registry. Raises SettingsError for contradictory settings.
 
-    `process` judges what is dear; None: the one that is shared by all who have none of their own.
+    `process` validates expensive schemas; None: the shared default process.
     """
     routing_keys = RoutingKeys.of(settings)
     address = settings.source_address()
@@ -85,7 +85,7 @@ def make_schemas(settings: ValidationSettings, process: JudgeProcess | None = No
 
 
 def rules_of_settings(settings: ReceiveSettings) -> dict[str, QueueRules]:
-    """Give what the settings say of queues, by name."""
+    """Return the queue rules in the settings, by queue name."""
     if settings.unwrap is None:
         return {}
     return {settings.queue_name(): QueueRules(unwrap=settings.unwrap)}
@@ -100,7 +100,7 @@ def make_store(
     additions: Sequence[Addition] = (),
     judge_unread: Unread = READ_ALL,
 ) -> Store:
-    """Make a store with a connection of its own, opened at the first save."""
+    """Make a store with its own connection, opened at the first save."""
     dsn, timeout_s = settings.need_database_url(), settings.database_timeout_s
     store = Store(
         lambda: connect(dsn, timeout_s=timeout_s),
@@ -108,7 +108,7 @@ def make_store(
         retry,
         timeout_s=timeout_s,
         alone=alone,
-        # A routing key gives tenants, as settings have it at the time.
+        # Tenants come from routing keys, by the present settings.
         keys_by_settings=settings.routing_key is not None,
         judge_unread=judge_unread,
         additions=additions,
@@ -118,12 +118,12 @@ def make_store(
 
 
 def reject_alarm_limits(settings: RejectAlarmSettings) -> RejectAlarmLimits:
-    """Give what counts as too many rejections."""
+    """Build the limits of the reject alarm."""
     return RejectAlarmLimits(
         settings.reject_alarm_share, settings.reject_alarm_count_min, settings.reject_alarm_window_s
     )
 
 
 def storage_limits(settings: StoreSettings) -> StorageLimits:
-    """Give what counts as much of the disk."""
+    """Build the storage limits of rejections."""
     return StorageLimits(settings.storage_rejected_bytes, settings.storage_alarm_bytes)

@@ -1,4 +1,4 @@
-"""The commands that are more than a question: replay, dead letters, audit, retention and check."""
+"""Wiring of one-off commands: replay, dead letters, audit, retention and check."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -35,17 +35,17 @@ from processor.wiring import database, make_schemas, make_store, rules_of_settin
 from processor.wiring.sources import check_source, source_depth
 
 _LOOK_S = 30
-"""For how long a message that is only looked at stays hidden, should we die before it is given back."""
+"""The visibility time-out in seconds of a listed message, should the process die before its release."""
 
 
 def replay(
     settings: ReplaySettings, selection: RejectionSelection, *, dry_run: bool, forced: bool
 ) -> tuple[dict[str, int], int]:
-    """Put the selected rejections through the pipeline; counts them by outcome, or reason if rejected.
+    """Replay the selected rejections; counts them by outcome, or by reason if rejected.
 
-    With `dry_run` the verdicts are made but nothing is saved: what would be stored may still turn out to be
-    a duplicate, or an id_conflict. Unless `forced`, those are left out whose message may have been removed by
-    retention since; the second figure counts them.
+    `dry_run` validates without saving: an event that would be stored may still be a duplicate or an
+    id_conflict. Unless `forced`, rejections are skipped whose message retention may have removed; the second
+    figure counts them.
     """
     schemas = make_schemas(settings)
     store = make_store(settings, schemas, OutageRetry("database", stop=None))
@@ -68,13 +68,13 @@ def replay(
 def list_dead_letters(
     settings: ValidationSettings, *, limit: int, unread: bool
 ) -> tuple[str, dict[str, int], list[dict[str, Any]]]:
-    """Look into the dead-letter queue: its name, its counts, and up to `limit` of its messages.
+    """Return the dead-letter queue's name, its counts, and up to `limit` of its messages.
 
-    No database is needed. Raises NotFound where there is no dead-letter queue.
+    No database is needed. Raises NotFound without a dead-letter queue.
     """
     source = _dead_letters(settings, visibility_timeout_s=_LOOK_S)
     counts = source.depth()
-    # By no registry at all: who they claim to be from is all that is asked.
+    # Without a registry: only the claimed senders are needed.
     judge = DeadLetterJudge(make_schemas(settings), source.name, unread=unread)
     rows = [judge.describe(delivery) for delivery in look(source, limit)]
     return source.name, counts, rows
@@ -89,9 +89,9 @@ def import_dead_letters(
     stop: threading.Event,
     on_batch: Callable[[int], object],
 ) -> tuple[str, dict[str, int], dict[str, int]]:
-    """Bring the dead-letter queue into the table of rejections: its name, outcomes, and what it counts then.
+    """Import the dead-letter queue as rejections; returns its name, the outcomes, and its counts afterwards.
 
-    Raises NotFound where there is no dead-letter queue, SettingsError where `source_name` is needed.
+    Raises NotFound without a dead-letter queue, SettingsError if `source_name` is needed.
     """
     with database(settings) as connection:
         migrations.require_current(connection)
@@ -140,7 +140,7 @@ def run_audit(settings: ConnectionSettings, manifests: Sequence[Path]) -> AuditR
 
 
 def plan_retention(settings: RetentionSettings) -> tuple[retention.Ages, list[dict[str, Any]]]:
-    """Count what `apply_retention` would remove now; gives the ages that decide, and the counts."""
+    """Count the rows that `apply_retention` would remove now; returns the retention, and the counts."""
     ages = _ages(settings)
     with database(settings) as connection:
         migrations.require_current(connection)
@@ -156,11 +156,11 @@ def apply_retention(
     stop: threading.Event,
     on_step: Callable[[retention.Step], object],
 ) -> tuple[retention.Ages, dict[str, int]]:
-    """Remove what is old, in small steps until done or told to stop; gives the ages, and rows by table."""
+    """Remove old rows in small steps until done or stopped; returns the retention, and rows by table."""
     ages = _ages(settings)
     with database(settings) as connection:
         migrations.require_current(connection)
-        # A duplicate that it can't see would not keep the message that it repeats.
+        # A hidden duplicate would not keep its message.
         require_all_rows(connection)
         removed = retention.apply(
             connection,
@@ -184,7 +184,7 @@ def _ages(settings: RetentionSettings) -> retention.Ages:
 
 
 def run_check(settings: RunSettings) -> list[Finding]:
-    """Look at everything that a deployment depends on; what can't be reached does not hide the rest."""
+    """Check all dependencies of a deployment; an unreachable one does not prevent the other checks."""
     bindings, contradiction = bindings_of(settings)
     return [
         *check_exposure(settings),
@@ -198,7 +198,7 @@ def _check_database(settings: StoreSettings, bindings: Bindings) -> list[Finding
     if settings.database_url is None:
         return [not_set("database", "DATABASE_URL", "postgresql://USER:PASSWORD@HOST:PORT/DATABASE")]
     dsn = settings.need_database_url()
-    # Not prepared for saving: the settings of such a session are ours, and we ask for those it came with.
+    # A plain session: the sessions of saves override the settings that are checked here.
     named = settings.sqs_queue_url is not None or settings.source_url is not None
     queue = settings.queue_name() if named else None
     said = CheckedSettings(

@@ -1,4 +1,4 @@
-"""The counter's files: at any time, and at the end of a run."""
+"""Wiring of the counter's files: on demand, and at the end of a run."""
 
 import shlex
 import threading
@@ -30,7 +30,7 @@ def count(settings: DatabaseSettings, directory: Path, selection: CountSelection
 
 
 class CountsOfRun:
-    """What a run does for its counts: at its beginning it finds out whether there will be any."""
+    """The counts of a run: checked at its start, written at its end."""
 
     def __init__(
         self, settings: RunSettings, directory: Path, selection: CountSelection, stop: threading.Event
@@ -41,14 +41,14 @@ class CountsOfRun:
         self._retry = OutageRetry("database", wait_s_max=settings.retry_wait_s_max, stop=stop)
 
     def prepare(self) -> None:
-        """Raise what would keep the files from being written. An absent database is waited for."""
+        """Raise the errors that would prevent the files. An outage of the database is waited out."""
         require_writable(self._directory)
         self._retry(self._begin)
         if self._selection.run_id is not None:
             log.info("run_noted", run_id=self._selection.run_id, if_it_ends_without_files=self._later())
 
     def write(self) -> None:
-        """Write what is committed. Waits for an absent database; after a stop it raises StoreUnavailable."""
+        """Write the committed counts. Waits for the database; after a stop raises StoreUnavailable."""
         try:
             counts = self._retry(lambda: count(self._settings, self._directory, self._selection))
             self._retry(self._forget)

@@ -36,13 +36,13 @@ TO_DISPATCH = (
     ("usage_place", "SELECT"),
     ("usage_place", "INSERT"),
 )
-"""The rights without which nothing can be closed or handed over: relation and privilege."""
+"""The privileges that closing and hand-over need: relation and privilege."""
 
 
 def run(settings: DispatchSettings, stop: threading.Event) -> DispatchCounts:
-    """Close and hand over until told to stop. Absent dependencies are waited for.
+    """Close and hand over until stopped. Outages of dependencies are waited out.
 
-    Raises SettingsError, MigrationsPending and StoreFault, which waiting would not mend.
+    Raises SettingsError, MigrationsPending and StoreFault, which a retry can't fix.
     """
     session = Session(settings, _retry(settings, stop), stop)
     dispatcher = _dispatcher(settings, session, stop)
@@ -59,7 +59,7 @@ def run(settings: DispatchSettings, stop: threading.Event) -> DispatchCounts:
         session.require_fit(_missing_rights)
         dispatcher.run(settings.usage_dispatch_every_s)
     except Stopped:
-        # While waiting for the database: nothing was under way.
+        # The stop came while waiting for the database: no work was in progress.
         pass
     finally:
         probes.stop()
@@ -70,7 +70,7 @@ def run(settings: DispatchSettings, stop: threading.Event) -> DispatchCounts:
 
 
 def run_once(settings: DispatchSettings, stop: threading.Event) -> tuple[DispatchCounts, Waiting]:
-    """Close and send all that waits; gives what was done and what is left. Raises outages of the database."""
+    """Close and send all lines; returns the counts and the lines left. Raises outages of the database."""
     session = Session(settings, OutageRetry("database", stop=None), stop)
     dispatcher = _dispatcher(settings, session, stop)
     try:
@@ -83,7 +83,7 @@ def run_once(settings: DispatchSettings, stop: threading.Event) -> tuple[Dispatc
 def run_to_file(
     settings: DispatchSettings, to: Path | None, stop: threading.Event
 ) -> tuple[DispatchCounts, Waiting]:
-    """Close what is due, and write all that waits to a new file, or to standard output (None)."""
+    """Close due windows, and write all lines to a new file, or to standard output (None)."""
     if to is not None:
         require_new(to)
     session = Session(settings, OutageRetry("database", stop=None), stop)

@@ -1,4 +1,4 @@
-"""What runs all day: the event processor in one process, and several of them side by side."""
+"""Wiring of `processor run`: the event processor in one process, or in several supervised ones."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -46,12 +46,12 @@ _DEPTH_EVERY_S = 15
 _PORT_MAX = 65_535
 
 _LOCK_WAIT_MS = 1000
-"""For how long the registry's lock is waited for at the start before that counts as an outage, and shows."""
+"""The longest wait for the registry's lock at the start, in seconds, before it counts as an outage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """The two degrees of stopping: `gently` finishes what is held, `now` leaves it to the queue."""
+    """The two stops: `gently` finishes the messages in flight, `now` leaves them to the queue."""
 
     gently: threading.Event
     now: threading.Event
@@ -59,10 +59,10 @@ class Stops:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a run does besides its work.
+    """The options of a run.
 
-    `prepare` is called once the database has its tables, before any work begins; what it raises ends the run.
-    `additions` write what else goes with what is stored. `log_events`: a line for each outcome.
+    `prepare` is called after the check of the tables and before any work; its errors end the run. `additions`
+    write further rows with the stored messages. `log_events` logs one line per outcome.
     """
 
     prepare: Callable[[], None] = lambda: None
@@ -80,10 +80,11 @@ def run(
     extra: RunOptions = _NOTHING,
     worker: Worker | None = None,
 ) -> OutcomeCounts:
-    """Run the event processor until told to stop, or until idle. Absent dependencies are waited for.
+    """Run the event processor until stopped or idle. Outages of dependencies are waited out.
 
-    `worker` is who we are among others (None: alone). Raises MigrationsPending, StoreFault and SettingsError,
-    which waiting would not mend, and Stopped when told to stop before it could begin, or with work left.
+    `worker` identifies this process among several (None: a single process). Raises MigrationsPending,
+    StoreFault and SettingsError, which a retry can't fix, and Stopped if stopped before the start or with
+    work left.
     """
     worker = worker or alone()
     core = tune_process(settings.keep_to_one_core, worker.place)
@@ -94,7 +95,7 @@ def run(
     suspects = SuspectLimits(
         schemas,
         judge_timeout_s=settings.judge_timeout_s,
-        # SQS has a redrive policy of its own, which knows what its receives were.
+        # SQS has its own receive limit: the redrive policy.
         receive_count_max=None if settings.source_url is None else settings.receive_count_max,
     )
     open_store = partial(
@@ -148,10 +149,10 @@ def run(
 
 
 class _Startup:
-    """What has to be before any work: the tables, and a registry to judge by. Both are waited for.
+    """The start before any work: check the tables, and load the registry. Outages are waited out.
 
-    Before there is a pipeline there is nothing to finish, so any stop ends the waiting (with Stopped), and
-    cuts a connection that waits for an answer.
+    There are no messages in flight yet, so any stop ends the wait (with Stopped), and closes a connection
+    that waits for a response.
     """
 
     def __init__(self, settings: RunSettings, stop: threading.Event) -> None:
@@ -161,11 +162,11 @@ class _Startup:
 
     @property
     def trouble(self) -> str:
-        """What went wrong at the last try, in words; empty when nothing has."""
+        """The error of the last attempt; empty after a success."""
         return self._retry.trouble
 
     def require_migrations(self) -> None:
-        """Wait until the database can say which tables it has. Raises MigrationsPending if some lack."""
+        """Wait for the database, then check its tables. Raises MigrationsPending if some are missing."""
         found = self._retry(self._find_migrations)
         if found.unknown:
             log.warning(
@@ -175,7 +176,7 @@ class _Startup:
             log.warning("migration_edited", edited=list(found.edited))
 
     def load_registry(self, schemas: Schemas, worker: Worker) -> None:
-        """Wait until the registry can be read, and install it; note at which deliveries readers hung."""
+        """Wait for the registry and install it; record the deliveries at which validation hung."""
         queue, keep_days = self._settings.queue_name(), self._settings.key_retention_days
         dsn, timeout_s = self._settings.need_database_url(), self._settings.database_timeout_s
         with ExitStack() as watching:
@@ -193,7 +194,7 @@ class _Startup:
                     raise
                 return connection
 
-            # A store of its own: those of the pipeline have a retry that only the second stop ends.
+            # A separate store: only the second stop ends the retries of the pipeline's stores.
             store = Store(opened, schemas, self._retry, timeout_s=timeout_s)
             try:
                 store.load_registry()
@@ -207,7 +208,7 @@ class _Startup:
             found = migrations.require_current(connection)
             missing = missing_rights(connection, TO_SAVE)
         if missing:
-            # Found out at the first save, each start would burn a receive of all that it had received.
+            # At the first save it would be too late: each start would raise the receive counts of a batch.
             raise StoreFault(
                 f"the role of DATABASE_URL lacks {', '.join(missing)}; `processor check` says what to grant"
             )
@@ -224,7 +225,7 @@ def _limits(settings: RunSettings, until_idle_s: float | None) -> PipelineLimits
     return PipelineLimits(
         receivers=settings.receivers,
         settlers=settings.settlers,
-        # The silence that ends the run is noticed at the end of a poll, and then the last one is waited for.
+        # Idleness is noticed at the end of a poll, and the last poll must end too: so polls are short.
         receive_wait_s=wait_s if until_idle_s is None else min(wait_s, max(1.0, until_idle_s // 10)),
         batch_size_max=settings.batch_size_max,
         batch_bytes_max=settings.batch_bytes_max,
@@ -238,7 +239,7 @@ def _limits(settings: RunSettings, until_idle_s: float | None) -> PipelineLimits
 
 
 class _DepthWatcher:
-    """Tells the metrics how deep the queue is, now and then; alarms begin and end while nothing comes."""
+    """Updates the metrics of the queue's depth periodically, and the alarms while no message arrives."""
 
     def __init__(self, source: RunningSource, alarm: RejectAlarm, storage: StorageAlarm) -> None:
         self._source = source
@@ -260,7 +261,7 @@ class _DepthWatcher:
                 for state, count in self._source.depth().items():
                     metrics.queue_depth.labels(state=state).set(count)
             except (SourceUnavailable, SourceFault, SettingsError) as error:
-                # A fault is said, and ended by, whoever works with the queue; this one only looks.
+                # The consumers of the queue report a fault and end the run; this thread only observes.
                 log.debug("depth_unknown", trouble=str(error))
             self._storage.look()
             if self._stop.wait(_DEPTH_EVERY_S):
@@ -280,10 +281,10 @@ def run_supervised(
     extra: RunOptions,
     exit_code_of: Callable[[Callable[[], int]], int],
 ) -> int:
-    """Run one process or several, each a child of this one, which watches them; gives the exit code.
+    """Run one or several child processes under supervision; returns the exit code.
 
-    `exit_code_of` does a child's work, and makes an exit code of what it raises. A code below 0 is the signal
-    that the one child died of.
+    `exit_code_of` runs a child's work and converts its errors to an exit code. A code below 0 is the signal
+    that killed the only child.
     """
     if settings.http_port and settings.http_port + processes - 1 > _PORT_MAX:
         raise SettingsError(
@@ -313,7 +314,7 @@ def run_supervised(
     def work(worker: Worker) -> int:
         port = settings.http_port + worker.place if settings.http_port else 0
         own = settings.model_copy(update={"http_port": port})
-        # With several it is asked once, and before any of them begins.
+        # With several processes, `prepare` runs once, before they start.
         once = replace(extra, prepare=_NOTHING.prepare) if processes > 1 else extra
         with exit_on_thread_death(settings.stop_timeout_s):
             run(own, stops, until_idle_s, once, worker)
@@ -325,7 +326,7 @@ def run_supervised(
 
 
 def _note_late(settings: RunSettings, hung: Sequence[str]) -> None:
-    """Note what hung while we were told to stop, so that no worker comes who could. Tried once."""
+    """Record the hung deliveries at a stop, when no later worker can do so. One attempt."""
     store = make_store(settings, make_schemas(settings), OutageRetry("database", stop=None))
     try:
         store.note_hangs(settings.queue_name(), hung, keep_days=settings.key_retention_days)

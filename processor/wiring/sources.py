@@ -1,6 +1,6 @@
-"""The source that the settings name. A broker's driver is imported only where it is used: it is an extra.
+"""Wiring of sources. A broker's driver is an extra, so it is imported only when used.
 
-Each kind of broker has its line in the two tables below: how it is looked at, and how its depth is counted.
+Each kind of broker has one entry in the two tables below: its check, and its depth.
 """
 
 import threading
@@ -21,10 +21,10 @@ from processor.wiring import database
 def open_source(
     settings: RunSettings, on_arrival: Callable[[Sequence[str]], object], stop: threading.Event
 ) -> RunningSource:
-    """Give the source of SOURCE_URL, or of SQS_QUEUE_URL where there is none. Nothing is called yet.
+    """Make the source of SOURCE_URL, or else of SQS_QUEUE_URL, without a call to the broker.
 
-    `on_arrival` is told of noted settlements, by delivery id, once the broker has forgotten them. `stop` ends
-    the pauses between tries. Raises SettingsError, also where the extra of its broker is not installed.
+    `on_arrival` gets the delivery ids of recorded settlements once the broker has removed them. `stop` ends
+    the backoff between attempts. Raises SettingsError, also if the broker's extra is not installed.
     """
     address = settings.source_address()
     if settings.routing_key is not None and (address is None or address.kind != "rabbitmq"):
@@ -51,7 +51,7 @@ def _forgotten_before(settings: RunSettings) -> datetime | None:
 
 
 def check_source(settings: RunSettings, address: SourceAddress) -> list[Finding]:
-    """Look at a broker for `processor check`. Raises SettingsError where its extra is not installed."""
+    """Check a broker for `processor check`. Raises SettingsError if its extra is not installed."""
     try:
         return _CHECKS[address.kind](settings, address)
     except ModuleNotFoundError as error:
@@ -59,7 +59,7 @@ def check_source(settings: RunSettings, address: SourceAddress) -> list[Finding]
 
 
 def source_depth(settings: ConnectionSettings, address: SourceAddress) -> Mapping[str, int]:
-    """Count what a broker still has, and take nothing. Raises SourceUnavailable, SettingsError."""
+    """Count a broker's messages without consuming any. Raises SourceUnavailable, SettingsError."""
     try:
         return _DEPTHS[address.kind](settings, address)
     except ModuleNotFoundError as error:

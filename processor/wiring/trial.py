@@ -1,9 +1,9 @@
-"""A trial: which envelope a message would become, and what would become of it, before it is on a queue.
+"""Trials: the envelope and the verdict of a message before it is on a queue.
 
 body, attributes ─▶ Schemas, by the settings and what is said of the queue ─▶ envelope and verdict
                        └─ with a database by its registry, with files by their schemas, else by the form alone
 
-And a schema before it is published, on what is stored and what was rejected.
+Schemas are tested before they are published, on stored messages and open rejections.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,14 +34,14 @@ from processor.wire.sender_rights import VOID
 from processor.wiring import database, make_schemas
 
 STORED, READ = "stored", "read"
-"""The good verdicts: what would be stored, and what could be read where nobody knows more."""
+"""The good verdicts: would be stored; or readable, without a schema to check."""
 
 _NO_QUEUE = "trial"
 
 
 @dataclass(frozen=True, slots=True)
 class QueueOverrides:
-    """What is said of the queue for this trial alone; it goes before what the registry says."""
+    """Queue rules for this trial only; they override the registry's."""
 
     maps: tuple[str, ...] = ()
     unwrap: str | None = None
@@ -49,16 +49,15 @@ class QueueOverrides:
     event_type: str | None = None
 
     def rules(self) -> QueueRules:
-        """Give it as rules. Raises SettingsError, in words."""
+        """Return the queue rules. Raises SettingsError."""
         tenants = None if self.tenant_id is None else frozenset((self.tenant_id,))
         return QueueRules(self.unwrap, parse(self.maps) or None, tenants, self.event_type)
 
 
 class GivenSchemas:
-    """Schemas by event type, where there is no registry; that of None is for every type but voids.
+    """Schemas by event type, instead of a registry; the key None is for every type except voids.
 
-    Pulses and voids have our samples where nothing else is given for them. Raises SettingsError for a schema
-    that can't be used.
+    Pulses and voids default to our sample schemas. Raises SettingsError for an unusable schema.
     """
 
     def __init__(self, given: Mapping[str | None, Any], formats: str) -> None:
@@ -75,21 +74,21 @@ class GivenSchemas:
         }
 
     def registry(self, found: Envelope | Claimed) -> Registry:
-        """Give the registry for one event: it knows its tenant, and its schema in the version it names."""
+        """Make a registry for one event, with its tenant and the schema version that it names."""
         event_type, version = found.event_type, getattr(found, "schema_version", None)
         tenants = {} if found.tenant_id is None else {found.tenant_id: False}
         schemas = tuple(self._schemas.values())
         schema = self._schemas.get(event_type) or self._schemas.get(None)
         if event_type is not None and schema is not None:
-            # Beside all the others, of which what was compiled is forgotten otherwise.
+            # With all other schemas, so that their compiled validators stay cached.
             schemas = (*schemas, replace(schema, event_type=event_type, version=version or 1))
         return Registry(0, tenants, schemas)
 
 
 class Trial:
-    """Tries messages of one queue. Raises SettingsError where settings contradict, and as `database` does.
+    """Validates messages of one queue. Raises SettingsError for bad settings, and as `database` does.
 
-    With schemas that are given no registry is read: then any tenant is taken for one that is known.
+    With given schemas no registry is read, and any tenant counts as registered.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ class Trial:
         self._schemas.install(replace(registry, queues=self._queues))
 
     def judge(self, body: bytes, attributes: Mapping[str, Attribute]) -> dict[str, Any]:
-        """Give the verdict on one message, and its envelope's fields; `payload` and `context` are texts."""
+        """Return the verdict on one message with its envelope's fields; `payload` and `context` are texts."""
         now = datetime.now(UTC)
         delivery = Delivery(self.queue, _NO_QUEUE, body, "", 1, now, now, attributes)
         envelope = self._schemas.read(delivery)
@@ -156,7 +155,7 @@ def try_schema(
     limit: int,
     on_batch: Callable[[str, int], object],
 ) -> SchemaTrialReport:
-    """Try a schema on what is there, as the next version of its event type; nothing is published.
+    """Test a schema as the next version of its event type on existing rows; publish nothing.
 
     Raises what `publish_schema` would raise, and as `database` and `try_out` do.
     """
@@ -179,7 +178,7 @@ def each_stored(
     limit: int,
     take: Callable[[str], object],
 ) -> None:
-    """Hand the payloads of the newest stored messages of a type, or of one tenant's, to `take`, as texts.
+    """Pass the payloads of the newest stored messages of a type (of one tenant) to `take`, as texts.
 
     Raises as `database` and `stored_texts` do.
     """

@@ -1,4 +1,4 @@
-"""What is asked of totals and done to them, on a connection that sees all rows of a current database."""
+"""Wiring of usage commands, on a connection that sees all rows of a migrated database."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -24,13 +24,13 @@ from processor.wiring import database
 def ask_totals(
     settings: DatabaseSettings, selection: TotalsSelection, groups: Mapping[str, str], *, limit: int | None
 ) -> Iterator[tuple[list[str], Iterator[dict[str, Any]]]]:
-    """Ask for totals; a reader of one tenant sees that tenant's."""
+    """Query totals; a tenant reader sees only its own tenant's."""
     with database(settings) as connection, totals(connection, selection, groups, limit=limit) as found:
         yield found
 
 
 def run_verify(settings: DatabaseSettings, selection: TotalsSelection) -> VerifyReport:
-    """Compare the totals with the messages."""
+    """Verify the totals against the messages."""
     with database(settings) as connection:
         migrations.require_current(connection)
         require_all_rows(connection)
@@ -40,30 +40,30 @@ def run_verify(settings: DatabaseSettings, selection: TotalsSelection) -> Verify
 def run_rebuild(
     settings: DatabaseSettings, selection: TotalsSelection, *, dry_run: bool, on_step: Callable[[int], object]
 ) -> Rebuilt:
-    """Add to the totals of a meter what they lack."""
+    """Rebuild the totals of a meter."""
     with database(settings) as connection:
         migrations.require_current(connection)
-        # A message that it can't see would be taken off the totals.
+        # A hidden message would be subtracted from the totals.
         require_all_rows(connection)
         return rebuild(connection, selection, dry_run=dry_run, on_step=on_step)
 
 
 def list_idle_voids(settings: DatabaseSettings, tenant_id: str | None, limit: int | None) -> list[Row]:
-    """List voids that have cancelled nothing; a reader of one tenant sees that tenant's."""
+    """List voids without effect; a tenant reader sees only its own tenant's."""
     with database(settings) as connection:
         migrations.require_current(connection)
         return idle_voids(connection, tenant_id, limit)
 
 
 def run_nothing_lost(settings: DatabaseSettings) -> str:
-    """Note that this place lacks nothing that was handed over; gives the place."""
+    """Record that no handed-over line is missing in this place; returns the place."""
     with database(settings) as connection:
         migrations.require_current(connection)
         return nothing_lost(connection)
 
 
 def run_reconcile(settings: DatabaseSettings, file: Path | None, choice: Choice) -> Reconciled:
-    """Make our lines what the sink has, by a file of its lines, or by standard input (None)."""
+    """Reconcile our lines with the sink's, from a file or standard input (None)."""
     with database(settings) as connection:
         migrations.require_current(connection)
         require_all_rows(connection)

@@ -1,4 +1,4 @@
--- The books of the migrations themselves, so that each file is applied once; and locks that need a right.
+-- The record of applied migrations, and locks that require a privilege.
 
 CREATE TABLE migration (
   number            int NOT NULL CONSTRAINT migration_pkey PRIMARY KEY,
@@ -14,10 +14,10 @@ COMMENT ON COLUMN migration.checksum IS 'SHA-256 of the file, so that an edit of
 COMMENT ON COLUMN migration.breaks_older_code IS 'Whether code that does not know this migration must not run.';
 COMMENT ON COLUMN migration.applied_at IS 'When it was applied.';
 
--- Whoever may connect can take any advisory lock, and so could keep all others from saving; a lock on a table can be
--- taken only by a role with a right on that table. PREPARE takes it before it asks for that right, but finds no table
--- in a schema that the role may not use: so keep_locks_apart() gives these tables a schema of their own. They have no
--- columns and no rows. DELETE allows every lock mode, on all supported versions of PostgreSQL, and nothing else.
+-- Any login can take any advisory lock and so block all saves. A table lock requires a privilege on the table. PREPARE
+-- takes the lock before it checks the privilege, but it can't find a table in a schema that the role may not use. So
+-- keep_locks_apart() moves these tables into a schema of their own. They have no columns and no rows. The privilege
+-- DELETE allows every lock mode on all supported versions of PostgreSQL, and has no other effect here.
 CREATE TABLE registry_lock ();
 COMMENT ON TABLE registry_lock IS 'Always empty. The lock on it is held by saves (ROW SHARE) and by changes of the registry, at their commit (EXCLUSIVE).';
 CREATE TABLE books_lock ();
@@ -35,15 +35,15 @@ CREATE FUNCTION take_lock(lock_table text, waits boolean) RETURNS void LANGUAGE 
 BEGIN
   EXECUTE format('LOCK TABLE %I IN EXCLUSIVE MODE', lock_table) || CASE WHEN waits THEN '' ELSE ' NOWAIT' END;
 EXCEPTION
-  -- Of a schema that the caller may not use nothing is found.
+  -- The table is not found if the caller may not use its schema.
   WHEN undefined_table THEN
     RAISE EXCEPTION 'permission denied to lock %', lock_table USING ERRCODE = 'insufficient_privilege';
 END $$;
 COMMENT ON FUNCTION take_lock(text, boolean) IS 'Takes one of the tables that are only locked, alone, until the end of this transaction, with the rights of the caller; without waits an error where another holds it.';
 CREATE FUNCTION locks_schema() RETURNS name LANGUAGE sql STABLE AS $$ SELECT (left(current_schema(), 57) || '_locks')::name $$;
 COMMENT ON FUNCTION locks_schema() IS 'The schema of the tables that are only locked, where keep_locks_apart() could make it.';
--- A function, because it has to be run again where the schema could not be made by us, and by migrations with a new
--- function that locks. A schema of somebody else is not put into the path of our functions: they have our rights.
+-- A function, because it must be run again if we could not create the schema, and by migrations that add a locking
+-- function. A schema of another owner is not put into the search path of our functions, which have our privileges.
 CREATE FUNCTION keep_locks_apart() RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
   owner oid := (SELECT relowner FROM pg_class WHERE oid = 'migration'::regclass);
@@ -63,7 +63,7 @@ BEGIN
     SELECT relname FROM pg_class
     WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind = 'r' AND relnatts = 0 AND relname LIKE '%\_lock'
   LOOP
-    -- Left behind where somebody dropped our schema alone, to begin anew.
+    -- A leftover of an earlier installation, of which only our schema was dropped.
     IF to_regclass(format('%I.%I', locks_schema(), one.relname)) IS NOT NULL THEN
       EXECUTE format('DROP TABLE %I.%I', locks_schema(), one.relname);
     END IF;

@@ -1,6 +1,5 @@
--- What decides verdicts: tenants, event types and the schemas of their events, what a queue carries, and which
--- rejections are known noise; with one version number for all of it, so that every process can tell whether what it
--- remembers is still true.
+-- The registry: tenants, event types, schemas, queue rules and rejection rules, which decide all verdicts. One version
+-- number covers all of them, so that every process can tell whether its copy is current.
 
 CREATE FUNCTION json_path_of(pointer text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
   RETURN CASE pointer WHEN '' THEN '{}' WHEN '/' THEN ARRAY['']
@@ -10,7 +9,7 @@ CREATE FUNCTION json_path_of(pointer text) RETURNS text[] LANGUAGE sql IMMUTABLE
       ORDER BY place) END;
 COMMENT ON FUNCTION json_path_of(text) IS 'The steps of a JSON pointer (RFC 6901), as the operator #> takes them.';
 CREATE FUNCTION json_pointer_fits(pointer text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-  -- An array's place has one spelling in a pointer; the operator would take -1, 01 and " 1" for places too.
+  -- An array index has one spelling in a JSON pointer. The operator #> would also accept -1, 01 and " 1".
   RETURN char_length(pointer) <= 256 AND pointer ~ '^(/([^~/]|~[01])*)*$' AND pointer !~ '/(\s*[+-]\s*\d+|\s+\d+|0\d+)(/|$)';
 COMMENT ON FUNCTION json_pointer_fits(text) IS 'Whether a text is a JSON pointer (RFC 6901) that a meter may use.';
 
@@ -89,7 +88,7 @@ CREATE TABLE queue (
   may_void          boolean NOT NULL DEFAULT true,
   may_correct       boolean NOT NULL DEFAULT true,
   CONSTRAINT queue_name_fit CHECK (char_length(queue) BETWEEN 1 AND 256 AND queue !~ '[\u0001-\u001f\u007f-\u009f]'),
-  -- What S3 and EventBridge say to SNS comes in two envelopes.
+  -- Events of S3 and EventBridge that pass through SNS have two envelopes.
   CONSTRAINT queue_unwrap_known CHECK (unwrap IN ('none', 'sns', 'eventbridge', 's3', 'sns,eventbridge', 'sns,s3')),
   CONSTRAINT queue_mapping_named CHECK (jsonb_typeof(mapping) = 'object' AND mapping <> '{}' AND NOT mapping ?& ARRAY['payload', 'payload_json']
     AND mapping - ARRAY['tenant_id', 'event_type', 'payload', 'payload_json', 'id', 'producer', 'occurred_at', 'schema_version'] = '{}'),
@@ -128,14 +127,14 @@ CREATE TABLE rejection_rule (
   retired_at      timestamptz NULL,
   removed_count   bigint NOT NULL DEFAULT 0,
   removed_last_at timestamptz NULL,
-  -- Not what the database finds out (id_conflict, unstorable), nor what nobody read (dead_lettered).
+  -- Without the reasons that the database finds (id_conflict, unstorable), and without dead_lettered.
   CONSTRAINT rejection_rule_reason_known CHECK (reason IN (
     'not_utf8', 'not_json', 'envelope_invalid', 'unknown_tenant', 'tenant_suspended', 'unknown_event_type',
     'unknown_schema_version', 'schema_violation', 'too_large')),
   CONSTRAINT rejection_rule_texts_fit CHECK (
     char_length(queue) <= 256 AND char_length(tenant_id) <= 256 IS NOT false AND char_length(event_type) <= 256 IS NOT false),
   CONSTRAINT rejection_rule_conditions_shape CHECK (jsonb_typeof(conditions) = 'object' AND octet_length(conditions::text) <= 4096),
-  -- A reason alone would discard the good events of whoever makes a new mistake.
+  -- A rule with only a reason would discard the events of every sender with a new bug.
   CONSTRAINT rejection_rule_narrow CHECK (
     queue IS NOT NULL OR tenant_id IS NOT NULL OR event_type IS NOT NULL OR conditions <> '{}')
 );
@@ -175,9 +174,9 @@ COMMENT ON COLUMN registry.version IS 'Raised once by every transaction that cha
 COMMENT ON COLUMN registry.only_row IS 'Always true; keeps the table at one row.';
 INSERT INTO registry (version) VALUES (1);
 
--- Deferred to the commit, so that an open psql transaction blocks nobody. SECURITY DEFINER, so that whoever
--- may change a tenant need not be given rights on the registry itself. A row that this transaction has raised
--- already carries its id.
+-- Deferred to the commit, so that an open psql transaction blocks no other session. SECURITY DEFINER, so that a role
+-- that may change tenants needs no privilege on the registry itself. A row that this transaction has already changed
+-- carries its transaction id.
 CREATE FUNCTION registry_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
   LOCK TABLE registry_lock IN EXCLUSIVE MODE;
@@ -203,11 +202,11 @@ CREATE TRIGGER event_schema_truncated AFTER TRUNCATE ON event_schema EXECUTE FUN
 CREATE TRIGGER queue_truncated AFTER TRUNCATE ON queue EXECUTE FUNCTION registry_changed();
 CREATE TRIGGER rejection_rule_truncated AFTER TRUNCATE ON rejection_rule EXECUTE FUNCTION registry_changed();
 
--- Two statements on purpose: the version must be read by a snapshot taken after the lock was granted, so a transaction
--- in READ COMMITTED is needed as well. A writer from whom rows are hidden would find no earlier outcome, and store a
--- delivery twice. Who connects looks for that once and says it in words; this is for the grant that somebody makes
--- while a processor runs. And code that knows less than the tables say would store what it should not: it calls a
--- function with fewer arguments, which refuses as soon as something is said.
+-- Two statements, because the version must be read by a snapshot taken after the lock was granted; this also requires
+-- READ COMMITTED. If row-level security hides rows from a writer, the writer finds no earlier outcome and stores a
+-- delivery twice. Each new connection checks this with a clear message; the check here is for a grant made while a
+-- processor runs. Older code does not know newer rules. It calls a function with fewer arguments, which raises an
+-- error as soon as such a rule exists.
 CREATE FUNCTION registry_version_held(counts_usage boolean, reads_queues boolean, keeps_rights boolean) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
   IF row_security_active('message'::regclass::oid)
@@ -255,9 +254,9 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION registry_lock_key() IS 'Takes registry_lock alone until the end of this transaction, and gives the key of an advisory lock that older releases take after it.';
 
--- The scope is part of the key by which a redelivery or a duplicate is known. A message has a schema, and its row
--- keeps that from being deleted: without a schema there are no messages. Asked at the commit, while nothing else
--- of the registry changes.
+-- The scope is part of the key that identifies redeliveries and duplicates, so it must not change once there are
+-- messages. A message references its schema, so without a schema there are no messages. Checked at the commit, while
+-- no other change of the registry is possible.
 CREATE FUNCTION event_type_id_scope_stays() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
   LOCK TABLE registry_lock IN EXCLUSIVE MODE;
@@ -273,9 +272,9 @@ CREATE CONSTRAINT TRIGGER event_type_id_scope_stays AFTER UPDATE OF id_scope ON 
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (OLD.id_scope IS DISTINCT FROM NEW.id_scope)
   EXECUTE FUNCTION event_type_id_scope_stays();
 
--- SECURITY DEFINER: a processor must not be able to add tenants but in this way. Its own lock, so that the bound is
--- exact; the registry's comes last, when nothing else is waited for: a psql session may hold one of the names in a
--- transaction that is open, and needs that lock to commit. Such a name is not waited for long, and left out.
+-- SECURITY DEFINER, because a processor may add tenants only in this way. A separate lock makes the limit exact. The
+-- registry lock is taken last, when no other wait follows: an open psql transaction may hold one of the names and need
+-- the registry lock to commit. The wait for such a name is short, and the name is then left out.
 CREATE FUNCTION register_tenants(from_queue text, names text[], judged_by bigint) RETURNS SETOF text LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
   rules queue%ROWTYPE;

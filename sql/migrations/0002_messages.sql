@@ -1,5 +1,5 @@
--- The books: every delivery that the queue hands over ends as exactly one row in one of message, duplicate and
--- rejection, and leaves the queue only after that row is committed. And what is noted of it until then.
+-- Outcomes: every delivery becomes exactly one row of message, duplicate or rejection, and is deleted from the queue
+-- only after that row is committed. Also the notes on deliveries that are not settled yet.
 
 CREATE TABLE message (
   tenant_id        text COLLATE "C" NOT NULL CONSTRAINT message_tenant_fkey REFERENCES tenant,
@@ -23,16 +23,16 @@ CREATE TABLE message (
   CONSTRAINT message_receive_count_positive CHECK (receive_count >= 1)
 );
 CREATE INDEX message_stored_at_brin ON message USING brin (stored_at);
--- What was handed over before, and can't be read now or is read as another key, is looked for by its delivery
--- alone. Ten bits for each row answer that, by few pages of the table: a B-tree would cost each insert a fifth. Short
--- ranges, because a row that takes the room of a removed one writes its range anew.
+-- A redelivery that can't be read now, or has another key now, is looked up by its delivery id. A Bloom filter of ten
+-- bits per row answers this with few pages of the table. A B-tree would make each insert a fifth slower. The ranges
+-- are short, because a row that reuses the space of a deleted one rewrites its range.
 CREATE INDEX message_delivery_bloom ON message USING brin (
   delivery_id text_bloom_ops (n_distinct_per_range = 250, false_positive_rate = 0.01)
 ) WITH (pages_per_range = 8);
--- A range is summarised by VACUUM, and read whole until then. Often and little, so that those are few; autosummarize
--- would ask for each range by itself, and has room for 256 of them a minute.
+-- VACUUM summarises ranges, and unsummarised ranges are read whole. So VACUUM runs often, with little work each time.
+-- autosummarize would queue each range separately, at most 256 of them a minute.
 ALTER TABLE message SET (autovacuum_vacuum_insert_scale_factor = 0.01, autovacuum_vacuum_insert_threshold = 50000);
--- A first hand-over that is saved late, by a process that was paused, asks only for what a redelivery stored meanwhile.
+-- A first delivery that is saved late, by a process that was paused, looks up only rows of redeliveries.
 CREATE INDEX message_redelivered_idx ON message (delivery_id, queue) WHERE receive_count > 1;
 COMMENT ON TABLE message IS 'The events: validated, each exactly once. Usage is billed from these rows.';
 COMMENT ON COLUMN message.tenant_id IS 'The tenant that owns the event.';
@@ -138,7 +138,7 @@ COMMENT ON COLUMN rejection.kept_bytes IS 'What body, attributes and detail had 
 COMMENT ON COLUMN rejection.body_bytes IS 'How long the body was of which only the head is kept, since its holder had no room; NULL: the body is whole.';
 COMMENT ON COLUMN rejection.body_sha256 IS 'The SHA-256 of that whole body; NULL: the body is whole.';
 
--- A replay says again whose a rejection is, by the bindings of today.
+-- A replay determines the proven tenant of a rejection again, by the current bindings.
 CREATE FUNCTION rejection_unbound() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF NEW.bound_tenant_id IS DISTINCT FROM OLD.bound_tenant_id THEN
@@ -149,9 +149,9 @@ END $$;
 COMMENT ON FUNCTION rejection_unbound() IS 'Shows a rejection to no other tenant than the one that it was proven to be from when it came: another one becomes NULL.';
 CREATE TRIGGER rejection_unbound BEFORE UPDATE OF bound_tenant_id ON rejection FOR EACH ROW EXECUTE FUNCTION rejection_unbound();
 
--- What one sender's rejections take is bounded: of each holder it is known what its rejections keep, and beyond a limit
--- a rejection keeps the head of its body, with its length and digest. The account is made by triggers, so that it is
--- right whoever closes, removes or erases rows.
+-- The space for rejections is limited per holder. This table has the bytes of each holder; beyond the limit a rejection
+-- keeps only the head of its body, with its length and digest. Triggers maintain the table, so that it is correct for
+-- every way of closing, deleting or erasing rows.
 CREATE TABLE rejection_room (
   holder    text COLLATE "C" NOT NULL,
   slot      int NOT NULL,
@@ -171,7 +171,7 @@ BEGIN
     DELETE FROM rejection_room;
     RETURN NULL;
   END IF;
-  -- Each statement sees only what its event gives it a table of.
+  -- Each event has its own transition tables.
   IF TG_OP = 'INSERT' THEN
     INSERT INTO rejection_room AS known (holder, slot, bytes, row_count)
     SELECT holder, mod(pg_backend_pid(), 16), sum(kept_bytes), count(*) FROM new_rows
@@ -211,7 +211,7 @@ CREATE TRIGGER rejection_room_deleted AFTER DELETE ON rejection
   REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION rejection_room_changed();
 CREATE TRIGGER rejection_room_truncated AFTER TRUNCATE ON rejection EXECUTE FUNCTION rejection_room_changed();
 
--- Not every queue counts what it hands over, and none knows what a process died of.
+-- Not every queue has a receive count, and no queue knows why a process died.
 CREATE TABLE attempt (
   queue       text COLLATE "C" NOT NULL,
   delivery_id text COLLATE "C" NOT NULL,
@@ -228,7 +228,7 @@ COMMENT ON COLUMN attempt.attempts IS 'How often reading it alone was begun, fro
 COMMENT ON COLUMN attempt.hangs IS 'How often it was judged for longer than JUDGE_TIMEOUT_S, so that its reader was replaced. At 2 it is rejected as unstorable.';
 COMMENT ON COLUMN attempt.noted_at IS 'When one of the two was last raised.';
 
--- Messages of RabbitMQ may be equal in everything, so which of them is handed over once more is told by counting alone.
+-- Messages of RabbitMQ may be equal in everything, so a redelivery is recognised by counting equal messages.
 CREATE TABLE unsettled (
   queue       text COLLATE "C" NOT NULL,
   delivery_id text COLLATE "C" NOT NULL,

@@ -1,7 +1,7 @@
--- What is billed: sums and counts of messages, raised in the transaction that stores them, closed by window, and
--- handed over line by line. Nothing here is computed later and elsewhere, where it could be lost or doubled.
+-- Usage: sums and counts of messages, raised in the transaction that stores them, closed by window, and handed over as
+-- lines. No part is computed later in another place, where it could be lost or counted twice.
 
--- Equal payloads are one message, whichever spelling of a number comes first: so it is in one group, too.
+-- Payloads that differ only in the spelling of a number are the same message, so they must give the same group.
 CREATE FUNCTION group_text(payload jsonb, path text[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
   RETURN CASE jsonb_typeof(payload #> path)
     WHEN 'string' THEN payload #>> path
@@ -48,7 +48,7 @@ CREATE TABLE meter (
   CONSTRAINT meter_groups_paired CHECK (cardinality(group_names) = cardinality(group_pointers)
     AND cardinality(group_names) <= 4 AND array_position(group_names, NULL) IS NULL
     AND array_position(group_pointers, NULL) IS NULL),
-  -- As the fields of a line that is handed over are called, and none of those that it has anyway.
+  -- Valid as a field name of a handed-over line, and not the name of an existing field.
   CONSTRAINT meter_group_names_fit CHECK (
     array_to_string(group_names, ',') ~ '^([a-z_][a-z0-9_]{0,62}(,[a-z_][a-z0-9_]{0,62})*)?$'
     AND cardinality(string_to_array(array_to_string(group_names, ','), ',')) = cardinality(group_names)
@@ -95,17 +95,17 @@ COMMENT ON COLUMN meter.group_path_4 IS 'The fourth of group_pointers in steps; 
 COMMENT ON COLUMN meter.window_length IS 'window_size as a length; made by itself.';
 COMMENT ON COLUMN meter.text_amounts_from IS 'Amounts in quotes count, as the numbers that they spell, in messages with stored_at from here on; older ones by processor usage rebuild alone. -infinity: in all that the meter counts. NULL: they are misses (value_not_a_number). Once set it stays.';
 
--- What a meter is decides what its totals mean, so it stays what it is, but that it may begin to count amounts in
--- quotes: nothing that it has counted changes by that. And whether it counts a message is decided by moments that are
--- taken while no save is under way: each save has seen the meter, or began before.
+-- The definition of a meter gives its totals their meaning, so it can't change, except that it may begin to count
+-- amounts in quotes, which changes no counted message. Whether a meter counts a message depends on timestamps that are
+-- taken while no save is running: each save has either seen the meter or ended before.
 CREATE FUNCTION meter_stays() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-  -- The last six are made by themselves, and not yet made here.
+  -- The last six columns are generated, and not computed yet in this trigger.
   free text[] := ARRAY['status', 'active_from', 'retired_at', 'grace', 'is_handed_over', 'text_amounts_from',
     'value_path', 'group_path_1', 'group_path_2', 'group_path_3', 'group_path_4', 'window_length'];
 BEGIN
   IF to_jsonb(NEW) - free <> to_jsonb(OLD) - free OR (OLD.status = 'retired' AND NEW.status <> 'retired')
-    -- 'infinity' becomes the moment of the commit.
+    -- 'infinity' is replaced by the time of the commit.
     OR (NEW.text_amounts_from IS DISTINCT FROM OLD.text_amounts_from
       AND coalesce(OLD.text_amounts_from, 'infinity') <> 'infinity')
     OR (OLD.text_amounts_from IS NULL AND NEW.text_amounts_from <> 'infinity') THEN
@@ -136,7 +136,7 @@ BEGIN
   RETURN NULL;
 END $$;
 COMMENT ON FUNCTION meter_begins_or_ends() IS 'Sets from when, or until when, a meter counts, at the commit and while no save is under way.';
--- By name it comes before meter_changed and meter_pulse_lines_clear, which find the lock and the moments.
+-- By its name it fires before meter_changed and meter_pulse_lines_clear, which need the lock and the timestamps.
 CREATE CONSTRAINT TRIGGER meter_begins_or_ends AFTER INSERT OR UPDATE OF status, text_amounts_from ON meter
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION meter_begins_or_ends();
 CREATE CONSTRAINT TRIGGER meter_changed AFTER INSERT OR UPDATE OR DELETE ON meter
@@ -169,7 +169,7 @@ COMMENT ON COLUMN total.first_at IS 'The earliest time of an event in it. A void
 COMMENT ON COLUMN total.last_at IS 'The latest time of an event in it. A void leaves it as it is.';
 COMMENT ON COLUMN total.closes_at IS 'When the window may close: its end, and the grace that the meter had when the total began; NULL: never.';
 COMMENT ON COLUMN total.is_closed IS 'Whether usage_line has all of it. A late event or a void makes it false again, and then there is a new revision.';
--- Neither column changes while a window is open, so that raising a total touches no index.
+-- Neither column changes while a window is open, so that raising a total updates no index.
 CREATE INDEX total_closing_idx ON total (closes_at) WHERE NOT is_closed AND closes_at IS NOT NULL;
 
 CREATE TABLE meter_miss (
@@ -226,7 +226,7 @@ COMMENT ON COLUMN usage_rebuild.meter_id IS 'The meter.';
 COMMENT ON COLUMN usage_rebuild.window_from IS 'The first window begins then or later.';
 COMMENT ON COLUMN usage_rebuild.window_until IS 'The last window begins before.';
 COMMENT ON COLUMN usage_rebuild.rebuilt_at IS 'When it was asked for: first, or again once the meter had begun to count amounts in quotes.';
--- A void under way must know whether what it cancels was counted.
+-- A concurrent void must know whether the message that it cancels was counted.
 CREATE CONSTRAINT TRIGGER usage_rebuild_changed AFTER INSERT OR UPDATE OR DELETE ON usage_rebuild
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION registry_changed();
 CREATE TRIGGER usage_rebuild_truncated AFTER TRUNCATE ON usage_rebuild EXECUTE FUNCTION registry_changed();
@@ -250,8 +250,8 @@ COMMENT ON COLUMN usage_removal.value IS 'What they had added.';
 COMMENT ON COLUMN usage_removal.messages IS 'How many they were.';
 COMMENT ON COLUMN usage_removal.removed_at IS 'When the last of them was removed.';
 
--- What each meter counts of a message, in one place: for the save, for voids, for the proof and the rebuild, and
--- for retention. No SET and no SECURITY DEFINER here, which would keep it from being planned with the query.
+-- The only definition of what each meter counts of a message, for saves, voids, verify, rebuild and retention. Without
+-- SET and SECURITY DEFINER, which would prevent inlining into the query.
 CREATE FUNCTION metered(
   of_tenant text, of_message text, of_producer text, of_type text, payload jsonb, counted_at timestamptz, stored_at timestamptz
 ) RETURNS TABLE (
@@ -267,7 +267,7 @@ CREATE FUNCTION metered(
         CASE WHEN payload #> measured.value_path IS NULL THEN 'value_missing' ELSE 'value_not_a_number' END
       WHEN measured.value < 0 AND NOT measured.allows_corrections THEN 'value_negative'
       WHEN measured.value >= 1e38 OR measured.value <= -1e38 OR scale(measured.value) > 38 THEN 'value_out_of_bounds'
-      -- A pointer that leads nowhere is as good as one to null.
+      -- A pointer without a value is treated like one to null.
       WHEN num_nonnulls(measured.group_1, measured.group_2, measured.group_3, measured.group_4)
         < cardinality(measured.group_names) THEN
         CASE WHEN 'object' IN (jsonb_typeof(payload #> group_path_1), jsonb_typeof(payload #> group_path_2),
@@ -298,7 +298,7 @@ CREATE FUNCTION metered(
     FROM (
       SELECT meter.*,
         CASE window_size WHEN 'none' THEN timestamptz 'epoch'
-          -- In UTC whatever the session's time zone; nothing is earlier than that origin.
+          -- In UTC for every session time zone. No message is earlier than this origin.
           ELSE date_bin(window_length, counted_at, timestamptz '0001-01-01 00:00:00+00') END AS window_start,
         group_text(payload, group_path_1) AS group_1,
         CASE WHEN cardinality(group_names) >= 2 THEN group_text(payload, group_path_2) END AS group_2,
@@ -307,7 +307,7 @@ CREATE FUNCTION metered(
       FROM meter
       WHERE meter.event_type = of_type AND (meter.tenant_id IS NULL OR meter.tenant_id = of_tenant)
         AND (meter.retired_at IS NULL OR stored_at < meter.retired_at)
-      -- OFFSET 0, here and below: what is worked out is worked out once.
+      -- OFFSET 0, here and below, makes PostgreSQL compute each expression only once.
       OFFSET 0
     ) AS grouped
     OFFSET 0
@@ -316,7 +316,7 @@ CREATE FUNCTION metered(
       SELECT FROM usage_rebuild
       WHERE usage_rebuild.meter_id = measured.meter_id
         AND measured.window_start >= window_from AND measured.window_start < window_until))
-    -- A void cancels what is counted, and can't itself be cancelled. The first question is asked once a query.
+    -- A void cancels a counted message, and can't itself be cancelled. The first subquery runs once per query.
     AND (of_type = 'void' OR (SELECT 1 FROM voided LIMIT 1) IS NULL OR (
       SELECT 1 FROM voided
       WHERE voided.tenant_id = of_tenant AND voided.message_id = of_message AND voided.producer = of_producer
@@ -324,7 +324,7 @@ CREATE FUNCTION metered(
 $$;
 COMMENT ON FUNCTION metered(text, text, text, text, jsonb, timestamptz, timestamptz) IS 'What each meter counts of one message: in which window and group, how much, and why not (miss). Nothing for a message that was voided, or that was stored before the meter was active.';
 
--- For the proof and the rebuild. Each argument that is NULL limits nothing; the planner drops it then.
+-- For verify and rebuild. An argument that is NULL does not filter; the planner removes its condition.
 CREATE FUNCTION metered_totals(
   of_tenant text, of_meters int[], of_types text[], window_from timestamptz, window_until timestamptz,
   stored_from timestamptz, stored_until timestamptz
@@ -334,7 +334,7 @@ CREATE FUNCTION metered_totals(
 ) LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT
     message.tenant_id, metered.meter_id, metered.window_start,
-    -- What could not be counted is of no group, and might be of as many as there are messages.
+    -- Misses have no group, since there might be as many groups as messages.
     CASE WHEN metered.miss IS NULL THEN metered.group_key END, metered.miss,
     sum(metered.value), count(*), min(coalesce(occurred_at, sent_at)), max(coalesce(occurred_at, sent_at))
   FROM message
@@ -399,13 +399,13 @@ CREATE TABLE usage_line (
   batch_id       bigint NULL CONSTRAINT usage_line_batch_fkey REFERENCES usage_batch,
   handed_over_at timestamptz NULL,
   trouble        text NULL,
-  -- Made by chance when the line is written, so that it never stands for other content.
+  -- Random, so that a key never stands for other content.
   line_key       text COLLATE "C" NULL,
   CONSTRAINT usage_line_pkey PRIMARY KEY (tenant_id, meter_id, window_start, group_key, revision),
   CONSTRAINT usage_line_revision_positive CHECK (revision >= 1),
   CONSTRAINT usage_line_key_fit CHECK (line_key ~ '^[0-9a-f]{64}$')
 );
--- By meter, because the lines of meters that are not handed over stay in it for ever.
+-- By meter, because lines of meters without a hand-over stay in the index for ever.
 CREATE INDEX usage_line_waiting_idx ON usage_line (meter_id, closed_at) WHERE handed_over_at IS NULL AND batch_id IS NULL;
 CREATE INDEX usage_line_batch_idx ON usage_line (batch_id) WHERE handed_over_at IS NULL;
 CREATE UNIQUE INDEX usage_line_key_idx ON usage_line (line_key) WHERE line_key IS NOT NULL;
@@ -425,7 +425,7 @@ COMMENT ON COLUMN usage_line.handed_over_at IS 'When the sink had accepted it; N
 COMMENT ON COLUMN usage_line.trouble IS 'Why the sink did not take it, by the status it gave for this line; NULL: nothing.';
 COMMENT ON COLUMN usage_line.line_key IS 'The key by which the sink knows the line, made by chance when the line is written. NULL: a line of an older release, whose key is made of tenant, meter, window, group and revision.';
 
--- Where lines were handed over last is noted, so that a restored database does not go on by itself.
+-- The place of the last hand-over is recorded, so that a restored database does not continue by itself.
 CREATE TABLE usage_place (
   is_current boolean NOT NULL DEFAULT true CONSTRAINT usage_place_pkey PRIMARY KEY,
   place      text NOT NULL,
@@ -443,8 +443,8 @@ COMMENT ON COLUMN usage_place.noted_at IS 'When it was noted.';
 COMMENT ON COLUMN usage_place.first_at IS 'When lines were handed over for the first time: a tenant or meter that was added before has no earlier namesake at the sink. -infinity: nobody knows.';
 
 CREATE FUNCTION usage_place_now() RETURNS text LANGUAGE sql STABLE
-  -- A restore to a point in time and a promotion begin a timeline; a dump is restored as other tables. Each of the
-  -- functions is for everybody.
+  -- A point-in-time recovery and a promotion start a new timeline, and a restored dump has other table OIDs. Every role
+  -- may call these functions.
   RETURN CASE WHEN NOT pg_is_in_recovery() THEN format('server %s, timeline %s, database %s, table %s',
     (SELECT system_identifier FROM pg_control_system()),
     ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint,
@@ -460,7 +460,7 @@ CREATE FUNCTION pulse_lines_stay_clear() RETURNS trigger LANGUAGE plpgsql SECURI
 DECLARE
   other text;
 BEGIN
-  -- Two of them can't be told apart by the sink, so no message may be counted by both.
+  -- The sink can't tell two such meters apart, so no message may be counted by both.
   SELECT rival.meter INTO other
   FROM meter AS this
   JOIN meter AS rival ON rival.meter_id <> this.meter_id AND has_pulse_lines(rival)
@@ -470,10 +470,10 @@ BEGIN
       WHERE usage_line.meter_id = rival.meter_id AND (batch_id IS NOT NULL OR handed_over_at IS NOT NULL)))
   WHERE this.meter_id = NEW.meter_id AND this.is_handed_over AND has_pulse_lines(this)
     AND (
-      -- Both count what is stored at one moment; one that is retired by this transaction counts nothing from now on.
+      -- Both are active at the same time. A meter retired by this transaction counts nothing from now on.
       (this.active_from < CASE rival.status WHEN 'active' THEN 'infinity' ELSE coalesce(rival.retired_at, '-infinity') END
         AND rival.active_from < CASE this.status WHEN 'active' THEN 'infinity' ELSE coalesce(this.retired_at, '-infinity') END)
-      -- Or a rebuild made one count what was stored while the other one did.
+      -- Or a rebuild has made one count messages from the time of the other.
       OR (this.active_from > rival.active_from
         AND EXISTS (SELECT FROM usage_rebuild WHERE usage_rebuild.meter_id = this.meter_id))
       OR (rival.active_from > this.active_from
@@ -493,7 +493,7 @@ CREATE CONSTRAINT TRIGGER meter_pulse_lines_clear AFTER INSERT OR UPDATE OF is_h
 CREATE CONSTRAINT TRIGGER usage_rebuild_pulse_lines_clear AFTER INSERT OR UPDATE ON usage_rebuild
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pulse_lines_stay_clear();
 
--- security_invoker: a tenant's reader sees through it what it may see of the tables.
+-- security_invoker, so that row-level security applies to a tenant's reader.
 CREATE VIEW usage WITH (security_invoker) AS
   SELECT
     summed.tenant_id, summed.meter, summed.event_type,
@@ -511,7 +511,7 @@ CREATE VIEW usage WITH (security_invoker) AS
     coalesce(lines.handed_over, 0) AS handed_over,
     summed.first_at, summed.last_at, summed.meter_id
   FROM (
-    -- Joined before they are summed, so that a question for one meter reads no other's totals.
+    -- Joined before the sum, so that a query for one meter reads no totals of others.
     SELECT
       total.tenant_id, meter.meter_id, meter.meter, meter.event_type, meter.window_size, meter.window_length,
       meter.is_handed_over, total.window_start, total.group_key,

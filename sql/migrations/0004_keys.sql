@@ -1,5 +1,5 @@
--- API keys: by whom a gateway knows which tenant sends, and what. Of a key only a digest is kept, so that whoever reads
--- this table can't send with what is in it.
+-- API keys: they tell a gateway which tenant sends, and which events the key allows. Only digests are stored, so that
+-- a reader of this table can't use the keys.
 
 CREATE TABLE api_key (
   key_id        text COLLATE "C" NOT NULL CONSTRAINT api_key_pkey PRIMARY KEY,

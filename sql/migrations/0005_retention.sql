@@ -1,5 +1,5 @@
--- What retention removes stays counted, so that the books still add up without the rows; and rows go only by functions
--- that look at their age and count them.
+-- Retention: deleted rows are counted, so that the audit still adds up. Rows are deleted only by functions that check
+-- their age and count them.
 
 CREATE TABLE removal (
   tenant_id  text COLLATE "C" NOT NULL,
@@ -8,13 +8,13 @@ CREATE TABLE removal (
   row_count  bigint NOT NULL,
   removed_at timestamptz NOT NULL,
   CONSTRAINT removal_pkey PRIMARY KEY (tenant_id, outcome, day),
-  -- What a rule discarded is counted apart, and explains missing deliveries of its own tenant alone: a loss must not
-  -- hide behind noise.
+  -- Rejections discarded by a rule are counted separately, and explain missing deliveries of their own tenant only, so
+  -- that noise does not hide a loss.
   CONSTRAINT removal_outcome_known CHECK (outcome IN (
     'message', 'duplicate', 'rejection_discarded', 'rejection_ruled', 'rejection_replayed')),
   CONSTRAINT removal_row_count_positive CHECK (row_count >= 1)
 );
--- The last day of which messages were removed decides which rejections are replayed with --force only.
+-- The last day with deleted messages decides which rejections require --force to be replayed.
 CREATE INDEX removal_day_idx ON removal (outcome, day);
 COMMENT ON TABLE removal IS 'How many rows processor retention apply has removed, by tenant, outcome and day; written in the transaction that removes them. processor audit adds them to the rows that are there.';
 COMMENT ON COLUMN removal.tenant_id IS 'The tenant of the rows; empty: they named no tenant that is registered, as rejections may.';
@@ -34,10 +34,11 @@ COMMENT ON COLUMN retention_floor.days IS 'No message, duplicate or closed rejec
 COMMENT ON COLUMN retention_floor.only_row IS 'Always true; keeps the table at one row.';
 INSERT INTO retention_floor (days) VALUES (28);
 
--- What is replayed with --force only. A rejection whose key is known keeps its message from being removed for as
--- long as keys live, since it was first rejected by our own clock: what was removed after that, and was stored no
--- longer before it than keys live, may have been its event. One whose key can't be told keeps none: any message that
--- was removed since it came may have been. When it was sent is the sender's word, which makes it older and never younger.
+-- Rejections that require --force to be replayed. A rejection with a known key protects its message from deletion for
+-- the lifetime of keys, counted from its first rejection by our own clock. A message deleted after that, and stored at
+-- most one key lifetime before the rejection, may have been its event. A rejection without a known key protects no
+-- message: any message deleted since its arrival may have been its event. The sender controls sent_at, which can make a
+-- rejection older but never younger.
 CREATE FUNCTION rejection_is_aged(of_rejection rejection, key_days int) RETURNS boolean LANGUAGE sql STABLE
   RETURN (
     SELECT EXISTS (
@@ -56,7 +57,7 @@ CREATE FUNCTION rejection_is_aged(of_rejection rejection, key_days int) RETURNS 
     ) AS known);
 COMMENT ON FUNCTION rejection_is_aged(rejection, int) IS 'Whether the event of a rejection may have been stored another way and removed by retention since, where keys live for so many days: to replay it might count it twice.';
 
--- Two statements, as with the registry's version: what was seen lately is asked once no save is under way.
+-- Two statements, as for the registry's version: recent rows are read when no save is running.
 CREATE FUNCTION remove_messages(places tid[], stored_before timestamptz, seen_since timestamptz) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
   floor_days int := (SELECT days FROM retention_floor);
@@ -163,7 +164,7 @@ BEGIN
   gone AS (
     DELETE FROM rejection WHERE ctid = ANY (ARRAY(SELECT place FROM chosen))
     RETURNING tenant_id, (closed_at AT TIME ZONE 'UTC')::date AS day, rule_id, closed_at,
-      -- Whose it was, nobody has read of what is too large: it may explain what any tenant misses.
+      -- A body that is too large was not read, so its tenant is unknown, and it may explain a missing event of any tenant.
       CASE WHEN rule_id IS NOT NULL AND status = 'discarded' AND reason <> 'too_large' THEN 'rejection_ruled'
         ELSE 'rejection_' || status END AS outcome
   ),

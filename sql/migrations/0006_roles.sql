@@ -1,11 +1,11 @@
--- Least privilege: what runs all day can't change tables, and what looks can't write. All are group roles:
--- GRANT processor_writer TO your_login. Where we may not make roles (some hosted databases), a notice says so.
+-- Roles by least privilege: services can't change the schema, and readers can't write. All are group roles:
+-- GRANT processor_writer TO your_login. If we may not create roles (on some hosted databases), a notice says so.
 
 CREATE TABLE tenant_reader (
   role_name text COLLATE "C" NOT NULL,
   tenant_id text COLLATE "C" NOT NULL CONSTRAINT tenant_reader_tenant_fkey REFERENCES tenant,
   CONSTRAINT tenant_reader_pkey PRIMARY KEY (role_name, tenant_id),
-  -- All members of a group would see what such a row lets one of them see.
+  -- Such a row would give all members of the group access.
   CONSTRAINT tenant_reader_role_own CHECK (role_name NOT IN (
     'processor_tenant_reader', 'processor_writer', 'processor_reader', 'processor_retention', 'processor_biller',
     'processor_gateway'))
@@ -26,7 +26,7 @@ BEGIN
         EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
       END IF;
     EXCEPTION
-      -- Roles belong to the whole server: another database's migration may have made it a moment ago.
+      -- Roles belong to the whole server: the migration of another database may just have created it.
       WHEN duplicate_object OR unique_violation THEN NULL;
       WHEN insufficient_privilege THEN
         RAISE NOTICE 'may not create role %: %', role_name, CASE role_name
@@ -41,8 +41,8 @@ BEGIN
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_writer') THEN
     GRANT SELECT ON migration, registry, tenant, event_type, event_schema, queue, rejection_rule, rejection_room, removal,
       meter, usage_rebuild, usage_removal, usage_line, reopened_window, usage TO processor_writer;
-    -- No UPDATE and no DELETE on the books: what is stored stays as it was stored. Of what is updated, the columns that
-    -- have to be, and never what came or what is billed.
+    -- No UPDATE and no DELETE on messages: stored rows never change. Elsewhere UPDATE only on the necessary columns, never
+    -- on received or billed data.
     GRANT SELECT, INSERT ON message, duplicate, rejection, total, meter_miss, voided TO processor_writer;
     GRANT UPDATE (
       reason, detail, tenant_id, event_type, message_id, producer, rejected_at, status, replay_count, closed_at,
@@ -51,7 +51,7 @@ BEGIN
     GRANT UPDATE (messages, first_at, last_at, last_message_id) ON meter_miss TO processor_writer;
     GRANT SELECT, INSERT, DELETE ON attempt, unsettled, run_message TO processor_writer;
     GRANT UPDATE (attempts, hangs, noted_at) ON attempt TO processor_writer;
-    -- Moves a row to the hand-over that takes it.
+    -- For moving a note to the redelivery that takes it.
     GRANT UPDATE (delivery_id, noted_at) ON unsettled TO processor_writer;
     GRANT DELETE ON registry_lock TO processor_writer;
     GRANT EXECUTE ON FUNCTION registry_version_held(), registry_version_held(boolean), registry_version_held(boolean, boolean),
@@ -89,8 +89,8 @@ BEGIN
   END IF;
 
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'processor_gateway') THEN
-    -- It stands where the internet knocks: who sends, which names are those of events with an id scope, and which amounts
-    -- may be negative, is all that it has to know.
+    -- The gateway is exposed to the internet. It needs only keys and tenants, event types with an id scope, and the meters
+    -- that allow negative amounts.
     GRANT SELECT ON tenant, api_key, event_type, meter TO processor_gateway;
   END IF;
 END $$;

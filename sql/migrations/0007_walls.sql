@@ -1,9 +1,9 @@
--- Walls: a tenant that is let in with psql sees its own rows alone, nobody can stop others by what every login may do,
--- and no function of ours can be led astray.
+-- Isolation: a tenant's psql login sees only its own rows, no login can block others by default privileges, and the
+-- search path of our functions can't be hijacked.
 
--- A function, because it has to be run again where the role could not be made by us, or was made anew. For whoever
--- is no member, one policy lets all pass, as without any; for members a second one, which is restrictive and so can
--- only take away, whatever else they are granted. The grants come last: nobody gets in before the walls stand.
+-- A function, because it must be run again if we could not create the role, or the role was created again. For other
+-- roles one permissive policy shows all rows. For members a restrictive policy is added, which removes rows regardless
+-- of other grants. The grants come last, so that no member has access before the policies exist.
 CREATE FUNCTION put_up_row_walls() RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
   wall record;
@@ -14,16 +14,16 @@ BEGIN
   END IF;
   FOR wall IN
     SELECT * FROM (VALUES
-      -- An array, so that it is made once for a query and can be looked up in an index.
+      -- An array, which is computed once per query and can be used with an index.
       ('message', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
       ('duplicate', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      -- Never by tenant_id, which is what a stranger claims.
+      -- Never by tenant_id, which is only claimed.
       ('rejection', 'bound_tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      -- Removed rejections were counted by the tenant that they claimed.
+      -- Deleted rejections were counted by their claimed tenant.
       ('removal', 'outcome IN (''message'', ''duplicate'') AND tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
       ('tenant', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
       ('event_schema', 'tenant_id IS NULL OR tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      -- The names of event types that only others have say what others do.
+      -- The event types of other tenants would reveal what they do.
       ('event_type', 'event_type = ANY (ARRAY(SELECT event_type FROM event_schema))'),
       ('meter', 'tenant_id IS NULL OR tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
       ('total', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
@@ -31,7 +31,7 @@ BEGIN
       ('voided', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
       ('usage_line', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
       ('usage_removal', 'tenant_id = ANY (ARRAY(SELECT tenant_id FROM tenant_reader))'),
-      -- A role that is gone is nobody's, and no error for all.
+      -- A role that was dropped must not be an error for all.
       ('tenant_reader', 'coalesce(pg_has_role(to_regrole(quote_ident(role_name))::oid, ''USAGE''), false)')
     ) AS walls (relation, own_rows)
   LOOP
@@ -59,15 +59,15 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION put_up_row_walls() IS 'The part of put_up_tenant_walls() that is about rows: makes or renews the policies of all tables, then grants processor_tenant_reader what it reads; false: there is no such role.';
 
--- It names tenants, so whoever reads for one sees none of it, whatever else is granted to him.
+-- The table names tenants, so a tenant's reader sees no row of it, regardless of other grants.
 CREATE POLICY queue_open ON queue
   USING (NOT coalesce(pg_has_role(to_regrole('processor_tenant_reader')::oid, 'USAGE'), false));
 COMMENT ON POLICY queue_open ON queue IS 'Whoever may use the table sees all of it, except members of processor_tenant_reader, who see nothing.';
 ALTER TABLE queue ENABLE ROW LEVEL SECURITY;
 
--- A tenant's login, and any login that may connect, could fill the disk by large objects, WAL messages and temporary
--- tables, hold advisory locks, use up transaction ids in a loop, and wait for any lock by DDL, which is waited for before
--- any right is asked for.
+-- Any login, including a tenant's, could fill the disk with large objects, WAL messages and temporary tables, hold
+-- advisory locks, use up transaction ids in a loop, and queue for any lock by DDL, which waits for the lock before it
+-- checks privileges.
 CREATE FUNCTION functions_kept_from_public() RETURNS TABLE (family text, function oid) LANGUAGE sql STABLE AS $$
   SELECT CASE
       WHEN proname ~ '^pg_(try_)?advisory_' THEN 'pg_advisory_*'
@@ -76,12 +76,13 @@ CREATE FUNCTION functions_kept_from_public() RETURNS TABLE (family text, functio
     END, oid
   FROM pg_catalog.pg_proc
   WHERE pronamespace = 'pg_catalog'::regnamespace
-    -- Exporting a snapshot makes a file; the others speak for themselves.
+    -- Exporting a snapshot creates a file.
     AND proname ~ '^(pg_(try_)?advisory_.*|lo_.*|loread|lowrite|pg_logical_emit_message|pg_notify|pg_export_snapshot|pg_current_xact_id|txid_current)$'
 $$;
 COMMENT ON FUNCTION functions_kept_from_public() IS 'The functions of the server by which any login could fill the disk, hold locks or use up transaction ids, and the family that each is named by.';
 
--- The function of an event trigger runs as whoever runs the DDL, superusers too: so the superuser makes it, and owns it.
+-- The function of an event trigger runs as the role that runs the DDL, even a superuser. So a superuser creates and
+-- owns it.
 CREATE FUNCTION keep_ddl_from_strangers() RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = current_user AND rolsuper) THEN
@@ -113,7 +114,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION keep_ddl_from_strangers() IS 'Has DDL refused of logins that may make nothing, before it waits for a lock; false: that takes a superuser, and this role is none.';
 
--- Each right is taken only while PUBLIC has it, and only by who may: others would get a warning for each function.
+-- A privilege is revoked only if PUBLIC has it and we may revoke it; otherwise each function would cause a warning.
 CREATE FUNCTION keep_rights_from_public() RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
   kept record;
@@ -138,9 +139,9 @@ BEGIN
     IF has_function_privilege('public', kept.function::oid, 'EXECUTE') THEN
       EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', kept.function);
     END IF;
-    -- Releases before this one take advisory locks as these roles. A save that found a message stored already, and
-    -- a hand-over that found a batch, write an empty WAL message, so that their COMMIT waits for the standby. A save
-    -- asks which messages are its own.
+    -- Earlier releases take advisory locks as these roles. A save that found a message stored already, and a hand-over
+    -- that found a batch, write an empty WAL message, so that their COMMIT waits for the standby. A save reads its own
+    -- transaction id.
     FOR role_name IN SELECT rolname FROM pg_roles
       WHERE (kept.family = 'pg_advisory_*' AND rolname IN ('processor_writer', 'processor_biller', 'processor_retention'))
         OR (kept.family = 'pg_current_xact_id' AND oid IN (
@@ -159,7 +160,7 @@ BEGIN
       EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', kept.function, role_name);
     END LOOP;
   END LOOP;
-  -- Nobody needs one to run functions: only to write some, and for DO, by which any login could loop.
+  -- USAGE of a language is needed only to create functions and for DO, in which any login could loop.
   FOR kept IN SELECT lanname FROM pg_language WHERE lanpltrusted AND lanispl AND pg_has_role(lanowner, 'USAGE') LOOP
     IF has_language_privilege('public', kept.lanname, 'USAGE') THEN
       EXECUTE format('REVOKE USAGE ON LANGUAGE %I FROM PUBLIC', kept.lanname);
@@ -172,7 +173,7 @@ BEGIN
     END LOOP;
   END LOOP;
   IF may_change_database THEN
-    -- An audit and a rebuild put what they compare into temporary tables.
+    -- An audit and a rebuild use temporary tables.
     FOR role_name IN SELECT rolname FROM pg_roles
       WHERE rolname IN ('processor_writer', 'processor_reader', 'processor_biller')
         OR oid = (SELECT relowner FROM pg_class WHERE oid = 'message'::regclass)
@@ -212,8 +213,8 @@ REVOKE EXECUTE ON FUNCTION
   keep_locks_apart(), keep_rights_from_public(), keep_ddl_from_strangers(), put_up_row_walls(), put_up_tenant_walls()
 FROM PUBLIC;
 
--- The schema is written out, and temporary tables are looked for last: otherwise anyone could put a table of
--- his own named registry before ours, and have his triggers run with the rights of the owner.
+-- The search path names the schema, with temporary tables last. Else a login could put its own table named registry
+-- before ours, and its triggers would run with the privileges of the owner.
 DO $$
 DECLARE
   made regprocedure;
@@ -230,11 +231,11 @@ BEGIN
     EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', made, current_schema());
   END LOOP;
 END $$;
--- A plan for any places would not know how few they are.
+-- A generic plan would not know that there are only a few rows.
 ALTER FUNCTION remove_messages(tid[], timestamptz, timestamptz) SET plan_cache_mode = force_custom_plan;
 ALTER FUNCTION remove_duplicates(tid, tid, timestamptz, int) SET plan_cache_mode = force_custom_plan;
 ALTER FUNCTION remove_rejections(tid, tid, timestamptz, timestamptz, int) SET plan_cache_mode = force_custom_plan;
--- Behind nobody's open transaction for long: all who save would wait as well.
+-- A short wait behind open transactions, because all saves would wait too.
 ALTER FUNCTION keep_locks_apart() SET lock_timeout = '2s';
 ALTER FUNCTION put_up_row_walls() SET lock_timeout = '2s';
 

@@ -1,5 +1,5 @@
--- What `processor audit` asks: first what the tables prove by themselves, then against a manifest.
--- A question for problems counts them all (found) and gives the first of them, so that a million cost no memory.
+-- Queries of `processor audit`: first checks within the tables, then against a manifest.
+-- A query for problems counts them all (found) and returns only the first, so that a million need no memory.
 
 -- outcomes: Rows by outcome.
 SELECT
@@ -48,7 +48,7 @@ gone AS (
 SELECT queue, delivery_id, tenant_id, message_id, producer, count(*) OVER () AS found
 FROM orphan LEFT JOIN gone USING (tenant_id)
 WHERE gone.row_count IS NULL OR place > gone.row_count
-  -- A day of grace, since the processor's clock says when it received, and the database's when it stored.
+  -- A day of tolerance, since received_at is the processor's clock and stored_at the database's.
   OR (received_at AT TIME ZONE 'UTC')::date + 1 < gone.first_day
 ORDER BY queue, delivery_id
 LIMIT %(kept)s
@@ -66,7 +66,7 @@ WITH orphan AS (
       SELECT FROM duplicate
       WHERE duplicate.queue = rejection.queue AND duplicate.delivery_id = rejection.delivery_id)
 ),
--- The last row is of all tenants together, for a rejection whose tenant could not be read when it was rejected.
+-- The last row is for all tenants, for rejections whose tenant could not be read.
 gone AS (
   SELECT tenant_id, sum(row_count) AS row_count, min(day) AS first_day
   FROM removal WHERE outcome IN ('message', 'duplicate') GROUP BY ROLLUP (tenant_id)
@@ -218,15 +218,15 @@ spoken AS (
 unknown AS (
   SELECT *, message_id IN (
     queue || '/' || delivery_id,
-    -- As wire.derived_id has it where that would be too long.
+    -- The rule of wire.derived_id for ids that would be too long.
     left(encode(sha256(convert_to(queue, 'UTF8')), 'hex'), 16) || '/' || delivery_id,
     encode(sha256(convert_to(queue || '/' || delivery_id, 'UTF8')), 'hex'))
-    -- RabbitMQ's property message_id stands in for an id that the event does not have.
+    -- RabbitMQ's property message_id replaces an id that the event does not have.
     OR starts_with(base, message_id || ':') AS without_id
   FROM marked
   WHERE NOT named
 ),
--- Each send that was intended without an id explains one row whose delivery no answer named.
+-- Each intended send without an id explains one row whose delivery was not in any answer.
 intended AS (
   SELECT tenant_id, digest, count(*) AS sends
   FROM manifest_line
@@ -286,7 +286,7 @@ SELECT tenant_id, message_id, producer, stored_message.delivery_id, count(*) OVE
 FROM stored_message
 LEFT JOIN by_delivery ON by_delivery.delivery_id = stored_message.base
 LEFT JOIN by_id USING (tenant_id, message_id)
--- Lines without a digest say nothing of the payload: they make this NULL, which is no problem.
+-- Manifest lines without a digest make this NULL, which is not a problem.
 WHERE digest <> ALL (CASE WHEN by_delivery.delivery_id IS NULL THEN by_id.digests ELSE by_delivery.digests END)
 ORDER BY tenant_id, message_id, producer
 LIMIT %(kept)s

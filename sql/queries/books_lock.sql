@@ -1,5 +1,5 @@
--- How one session at a time removes old rows or rebuilds totals: a second session of it holds a lock in a transaction
--- that stays open. That transaction reads and writes nothing, so it keeps VACUUM from nothing.
+-- The lock for retention, rebuilds and erasure: a second connection holds it in an open transaction. The transaction
+-- reads and writes no rows, so it does not hold back VACUUM.
 
 -- outlast_work: Let the transaction last for as long as the work does; not all of these are known to all servers.
 SELECT set_config(name, '0', false)

@@ -1,5 +1,5 @@
--- What `processor check` asks of the database. Nothing here changes anything, not even a setting:
--- behind a pooler the session might be somebody else's next.
+-- Queries of `processor check`. No query changes data or settings: behind a connection pool, another client may use
+-- the session next.
 
 -- $locks_schema: The schema of the tables that are only locked; by its name, since a role may lack the right to call locks_schema().
 to_regnamespace(quote_ident(left(current_schema(), 57) || '_locks'))
@@ -118,7 +118,7 @@ FROM unnest(%(roles)s::text[]) AS role
 JOIN pg_namespace ON pg_namespace.oid = $locks_schema
 WHERE CASE
   $without_role
-  -- Who may lock one of its tables has to find them.
+  -- A role that may lock one of its tables must be able to find it.
   ELSE has_schema_privilege(role, pg_namespace.oid, 'USAGE') AND NOT EXISTS (
     SELECT FROM pg_class WHERE relnamespace = pg_namespace.oid AND has_table_privilege(role, pg_class.oid, 'DELETE'))
 END
@@ -150,9 +150,9 @@ CROSS JOIN (VALUES
 ) AS functions (name)
 WHERE CASE
   $without_role
-  -- What every writer may.
+  -- The privileges of every writer.
   WHEN role <> 'public' AND (name LIKE 'register_tenants%%' OR name = 'registry_lock_key()') AND pg_has_role(role, to_regrole('processor_writer')::oid, 'USAGE') THEN false
-  -- And who removes old rows.
+  -- The privileges for retention.
   WHEN role <> 'public' AND name LIKE 'remove%%' AND pg_has_role(role, to_regrole('processor_retention')::oid, 'USAGE') THEN false
   ELSE has_function_privilege(role, to_regprocedure(name)::oid, 'EXECUTE')
 END

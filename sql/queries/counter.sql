@@ -1,4 +1,4 @@
--- What `processor count` asks, all of it in one snapshot: how many messages each user has, by event type.
+-- Queries of `processor count`, all in one snapshot: the number of messages per user and event type.
 
 -- use_one_snapshot: Read everything as it was at the first question.
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY

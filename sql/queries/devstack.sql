@@ -1,4 +1,4 @@
--- What `processor demo` and `processor dev` ask of the tables. `audit` gives the proof; these give the picture.
+-- Queries of `processor demo` and `processor dev`, for display; `processor audit` verifies the tables.
 
 -- database_exists: A row if the stack's database has been made.
 SELECT FROM pg_database WHERE datname = 'events';

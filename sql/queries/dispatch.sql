@@ -1,6 +1,6 @@
--- How lines are handed over: put into a batch that is written down first, sent while the batch is locked, and
--- marked when the sink has accepted them. Whatever dies in between, the same lines go out again under the same keys.
--- Lines are found by their whole key and nothing else, so that no partial index tempts a planner without statistics.
+-- The hand-over of lines: a batch is committed first, sent while it is locked, and marked once the sink has accepted it.
+-- After a crash in between, the same lines are sent again under the same keys. Lines are looked up by their whole key
+-- only, so that a planner without statistics does not choose a partial index.
 
 -- outlast_request: Let a transaction wait for the sink for so long, and read times in UTC.
 SELECT

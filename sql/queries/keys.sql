@@ -1,4 +1,4 @@
--- API keys, by which a gateway knows who sends. Of a key only a digest is here.
+-- API keys, which tell a gateway the sending tenant. Only digests are stored.
 
 -- add_key: Add a key to a tenant.
 INSERT INTO api_key (key_id, tenant_id, name, digest, digest_rounds, event_types, producers, may_void, may_correct)

@@ -1,4 +1,4 @@
--- What `processor migrate` asks and notes.
+-- Queries of `processor migrate`.
 
 -- lock: Let one process migrate at a time, until the commit.
 SELECT take_lock('migrate_lock', true)

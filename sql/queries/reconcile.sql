@@ -1,5 +1,5 @@
--- What `processor usage reconcile` does: compare the lines of the sink with ours by their keys, in one transaction
--- beside which nothing is closed or handed over, and bring in as handed over what only the sink knows.
+-- Queries of `processor usage reconcile`: compare the lines of the sink with ours by key, and add lines that only the
+-- sink has as handed over. All in one transaction, during which no window is closed and no line handed over.
 
 -- lock_batches: Keep dispatchers from sending until the end; an error where one is at it.
 SELECT batch_id FROM usage_batch WHERE handed_over_at IS NULL ORDER BY batch_id FOR UPDATE NOWAIT

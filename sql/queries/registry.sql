@@ -1,4 +1,4 @@
--- The registry as people change it. Each change raises registry.version by itself, at its commit.
+-- Changes of the registry. A trigger raises registry.version at the commit of each change.
 
 -- add_tenant: Add a tenant; one that is there is left as it is.
 INSERT INTO tenant (tenant_id, name) VALUES (%(tenant_id)s, %(name)s) ON CONFLICT ON CONSTRAINT tenant_pkey DO NOTHING

@@ -1,5 +1,5 @@
--- Which part of the last deliveries was rejected, by tenant and event type, for the alarm of `processor rejection
--- stats`. Bounded: the rejections by a number of the latest, the messages by the BRIN index and statement_timeout.
+-- The share of rejected deliveries by tenant and event type, for the alarm and `processor rejection stats`. The work
+-- has limits, for rejections a number of the latest, for messages the BRIN index and statement_timeout.
 
 -- bound: Let no statement of this transaction take longer.
 SELECT set_config('statement_timeout', %(timeout_ms)s, true)
@@ -10,7 +10,7 @@ SELECT
   CASE WHEN tenant.tenant_id IS NOT NULL THEN event_type.event_type END AS event_type,
   count(*) AS rejected
 FROM (
-  -- By the primary key from its end: there is no index on the time, which every rejection would pay for.
+  -- By the primary key from its end: an index on the time would slow down every insert.
   SELECT tenant_id, event_type, reason, replay_count, rejected_at, rule_id
   FROM rejection ORDER BY rejection_id DESC LIMIT %(rows_max)s
 ) AS latest

@@ -1,4 +1,4 @@
--- The questions and deeds of `processor rejection`. Every selection takes the same parameters, NULL for "any".
+-- Queries of `processor rejection`. Every selection has the same parameters; NULL means any.
 
 -- $is_selected: Whether a rejection is one of those that are asked for.
 (%(rejection_ids)s::bigint[] IS NULL OR rejection_id = ANY (%(rejection_ids)s::bigint[]))

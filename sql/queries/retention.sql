@@ -1,5 +1,5 @@
--- What `processor retention` asks and does. A table is read once, from its first block to its last, in windows
--- of blocks; each deed is one statement that removes rows and counts them, in a transaction of its own.
+-- Queries of `processor retention`. A table is scanned once, in ranges of blocks. Each statement deletes and counts rows
+-- in a transaction of its own.
 
 -- prepare_session: See what others committed, bound every wait, keep the probes of young tables off sequential scans, and count days in UTC.
 SELECT

@@ -1,7 +1,6 @@
--- What Store.save runs, in this order, in one READ COMMITTED transaction. Every statement that writes takes
--- its rows in key order (unsorted batches of two writers deadlock), and finds rows by LIMIT 1 sub-selects,
--- which stay index probes even while the tables are young and unanalysed. A payload that is JSON's null comes out
--- of the document as NULL, and is made one again.
+-- The statements of Store.save, in this order, in one READ COMMITTED transaction. Every write is in key order (unsorted
+-- batches of two writers deadlock). Rows are found by LIMIT 1 sub-selects, which stay index lookups even in new tables
+-- without statistics. A payload of JSON null is read from the document as NULL and converted back.
 
 -- hold_registry: Keep the registry as it is until the commit, and say which version that is, and whether anything is or was said of a queue.
 SELECT registry_version_held(true, true, true) AS version, EXISTS (SELECT FROM queue) AS queues_said
@@ -100,14 +99,14 @@ WITH counted AS MATERIALIZED (
   FROM unnest(%(tenant_id)s::text[], %(message_id)s::text[], %(producer)s::text[], %(sign)s::int[])
     AS changed (tenant_id, message_id, producer, sign)
   JOIN message USING (tenant_id, message_id, producer)
-  -- Of what is cancelled nothing counts: what it had counted before is told without its id.
+  -- metered() gives nothing for a cancelled message, so its former amounts are computed without its id.
   CROSS JOIN LATERAL metered(
     tenant_id, CASE sign WHEN 1 THEN message_id END, producer, event_type, payload, coalesce(occurred_at, sent_at), stored_at)
   WHERE sign = 1 OR event_type <> 'void' AND miss IS NULL
 ),
 raised AS (
-  -- A total that gets this much at once is one that others raise too: each writer has a slot of it, or they would
-  -- all wait for each other's commit.
+  -- A total with many messages in one batch is likely raised by other writers too. Each writer gets its own slot, so
+  -- that writers don't wait for each other's commit.
   INSERT INTO total AS known (
     tenant_id, meter_id, window_start, group_key, slot, value, messages, first_at, last_at, closes_at)
   SELECT
@@ -148,7 +147,7 @@ INSERT INTO run_message (run_id, tenant_id, message_id, producer)
 SELECT %(run_id)s, tenant_id, message_id, producer
 FROM unnest(%(tenant_id)s::text[], %(message_id)s::text[], %(producer)s::text[]) AS stored (tenant_id, message_id, producer)
 ORDER BY tenant_id COLLATE "C", message_id COLLATE "C", producer COLLATE "C"
--- A row that is there is of a message that retention removed, and that came anew.
+-- An existing row is of a message that retention deleted and that was sent again.
 ON CONFLICT ON CONSTRAINT run_message_pkey DO NOTHING
 
 -- read_messages: Make rows of messages and store none; what is refused here is refused for its content, whatever stands on the table.
@@ -304,7 +303,7 @@ SELECT
     ELSE current_setting('synchronous_commit') END, false),
   set_config('default_transaction_isolation', 'read committed', false),
   set_config('statement_timeout', %(timeout_ms)s, false),
-  -- Shorter, so that a locked table is told from too much work, which half as much would mend.
+  -- Shorter than statement_timeout, to tell a locked table from a batch that is too large and should be halved.
   set_config('lock_timeout', (%(timeout_ms)s::int / 2)::text, false),
   set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, false),
   set_config('enable_seqscan', 'off', false),

@@ -1,4 +1,4 @@
--- What `processor schema test` reads, beside running processors: each question is short, and none of them writes.
+-- Queries of `processor schema test`, which runs beside processors: all are short, and none writes.
 
 -- keep_brief: Write nothing in this transaction, hold no snapshot for long, leave the other cores alone, and keep probes of young tables off sequential scans.
 SELECT

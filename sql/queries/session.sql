@@ -1,4 +1,4 @@
--- What sessions of ours are told and asked beside their work.
+-- Session settings and checks.
 
 -- probe: Answer, if there is anybody who can.
 SELECT true AS answered

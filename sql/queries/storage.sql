@@ -1,4 +1,5 @@
--- Who keeps much of the disk, for the alarm and for `processor check`. Bounded: the accounts are few, messages are a sample.
+-- Tenants and senders that use much disk space, for the alarm and `processor check`. The work is bounded: holders are
+-- few, and messages are sampled.
 
 -- bound: Let no statement of this transaction take longer.
 SELECT set_config('statement_timeout', %(timeout_ms)s, true)

@@ -1,4 +1,4 @@
--- Where one event went, for `processor trace`: every place in which its id stands.
+-- All rows of a message id, for `processor trace`.
 
 -- message: As a stored message; probed tenant by tenant, since the key begins with the tenant.
 SELECT 'message' AS place, found.stored_at AS at, found.tenant_id, found.message_id, found.producer,

@@ -1,5 +1,5 @@
--- What `processor usage` asks of the totals: what they are, whether the messages say the same, and what to add
--- where they don't. A limit that is NULL limits nothing.
+-- Queries of `processor usage`: show totals, compare them with the messages, and correct differences. A filter that is
+-- NULL does not apply.
 
 -- $is_within: Whether a row is of the tenant and the windows that are asked about.
 (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)

@@ -1,6 +1,6 @@
--- How windows close: all that is counted of some totals is locked, then written down as lines, in one transaction.
--- A save that raises one of them meanwhile waits for it and opens it again, so nothing is missed. Two statements:
--- the second must see what was committed while the first one waited.
+-- Closing windows: all slots of some totals are locked and written as lines in one transaction. A concurrent save that
+-- raises one of them waits and reopens the window, so no amount is missed. Two statements, because the second must see
+-- the rows committed while the first waited.
 
 -- take_turn: Be the one who closes, until the commit; an error if another is at it.
 SELECT take_lock('window_lock', false)
@@ -86,7 +86,7 @@ written AS (
     summed.tenant_id, summed.meter_id, summed.window_start, summed.group_key, coalesce(last.revision, 0) + 1,
     summed.value - coalesce(last.total_value, 0), summed.messages - coalesce(last.total_messages, 0),
     summed.value, summed.messages,
-    -- By chance, so that whatever becomes of this row no other line ever gets the key.
+    -- Random, so that no other line ever gets the key, even if this row is lost.
     replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '')
   FROM summed
   LEFT JOIN LATERAL (

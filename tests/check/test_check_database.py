@@ -183,7 +183,7 @@ def test_one_missing_right_is_named(stranger_url: str, db: Db) -> None:
 
     assert (
         look_at_database(stranger_url)["rights"].found
-        == "lacking: EXECUTE on registry_version_held(boolean,boolean,boolean)"
+        == "missing privileges: EXECUTE on registry_version_held(boolean,boolean,boolean)"
     )
 
 

@@ -44,7 +44,7 @@ def test_a_queue_that_is_there_is_fine_and_what_cannot_be_told_is_said(rabbitmq_
     assert problems(findings) == set()
     assert findings["key retention"].advice is None
     assert "KEY_RETENTION_DAYS to 28" in str(forgetful["key retention"].advice)
-    assert findings["backlog"].found.startswith("1 waiting, 0 consumer(s)")
+    assert findings["backlog"].found.startswith("1 ready, 0 consumer(s)")
     assert "list_queues" in (findings["queue type"].advice or "")
     assert rabbitmq_queue.depth() == 1, "looking takes nothing"
 
@@ -93,7 +93,7 @@ def test_a_receive_count_beyond_rabbitmqs_own_limit_is_a_problem(rabbitmq_queue:
     ],
 )
 def test_a_password_that_everybody_knows_goes_to_no_other_machine(url: str) -> None:
-    with pytest.raises(SettingsError, match="SOURCE_URL goes to another machine with a password"):
+    with pytest.raises(SettingsError, match="SOURCE_URL names another host with a well-known password"):
         require_unguessable(
             Settings.load(_env_file=None, source_url=url, database_url="postgresql://127.0.0.1/x")
         )

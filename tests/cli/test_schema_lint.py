@@ -37,15 +37,15 @@ def test_remarks_are_lines_for_people_and_values_for_programs(run: Run) -> None:
     [warning, note] = run("schema", "lint", "-", "--json", stdin=TYPO).json
 
     assert told.out == (
-        'warning: at /requierd: unknown word "requierd", without effect; did you mean "required"?\n'
-        "note: at (root): any object passes, whatever is in it\n"
+        'warning: at /requierd: unknown keyword "requierd" has no effect; did you mean "required"?\n'
+        "note: at (root): any object is valid, whatever its members\n"
         "1 warning, 1 note\n"
     )
     assert warning == {
         "level": "warning",
         "kind": "unknown word",
         "pointer": "/requierd",
-        "message": 'unknown word "requierd", without effect; did you mean "required"?',
+        "message": 'unknown keyword "requierd" has no effect; did you mean "required"?',
         "places": 1,
     }
     assert note["level"] == "note"

@@ -74,8 +74,12 @@ class Freezable:
 def freezable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Freezable]:
     """A source of each kind that has a broker, which has said that its queue is empty."""
     # A few seconds of silence are as telling as half a minute.
-    for name in ("sources.sqs._SILENCE_S_MAX", "sources.rabbitmq._ANSWER_S_MAX", "amqp_link.STACK_TIMEOUT_S"):
-        monkeypatch.setattr(f"processor.{name}", 2)
+    for name in (
+        "processor.sources.sqs.source._SILENCE_S_MAX",
+        "processor.sources.rabbitmq.source._ANSWER_S_MAX",
+        "processor.brokers.rabbitmq.STACK_TIMEOUT_S",
+    ):
+        monkeypatch.setattr(name, 2)
     match request.param:
         case "rabbitmq":
             made = a_freezable_rabbitmq(request.getfixturevalue("rabbitmq_broker"))

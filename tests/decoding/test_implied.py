@@ -1,4 +1,4 @@
-"""The way by which a message came may say whose it is and of which type, where the message does not."""
+"""Tests that a message's origin implies its tenant and event type if the message does not have them."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ NAMELESS = {
 
 
 @pytest.mark.parametrize("name", NAMELESS)
-def test_in_every_format_the_tenant_that_is_implied_fills_an_open_one(name: str) -> None:
+def test_the_implied_tenant_fills_a_missing_one_in_every_format(name: str) -> None:
     found = envelope(NAMELESS[name], implied=TENANT)
 
     assert (found.tenant_id, found.message_id, found.producer) == ("acme", "e-1", "/shop")
@@ -36,13 +36,13 @@ def test_in_every_format_the_tenant_that_is_implied_fills_an_open_one(name: str)
     assert malformed(NAMELESS[name]).reason is Reason.ENVELOPE_INVALID
 
 
-def test_a_pulse_has_the_tenant_in_its_payload_wherever_it_is_said() -> None:
+def test_the_payload_of_a_pulse_always_has_the_tenant() -> None:
     assert json.loads(envelope(a_pulse(tenant_id=...), implied=TENANT).payload) == a_pulse()
 
 
 @pytest.mark.parametrize("body", [{"total": 1}, [1], "text", None, a_pulse()])
 @pytest.mark.parametrize("beside", [{}, {"tenant_id": "acme"}, {"event_type": "order.created"}])
-def test_a_bare_body_is_the_payload_where_attributes_and_way_together_say_whose_and_what(
+def test_a_body_is_the_payload_if_attributes_and_origin_give_tenant_and_type(
     body: Any, beside: dict[str, Any]
 ) -> None:
     implied = {name: value for name, value in BOTH.items() if name not in beside}
@@ -57,7 +57,7 @@ def test_a_bare_body_is_the_payload_where_attributes_and_way_together_say_whose_
 
 
 @pytest.mark.parametrize("body", [a_cloudevent(), an_event(), a_pulse(), {"total": 1}])
-def test_what_is_implied_goes_behind_what_is_said(body: dict[str, Any]) -> None:
+def test_explicit_values_precede_implied_ones(body: dict[str, Any]) -> None:
     beside: dict[str, Any] = {"tenant_id": "acme", "event_type": "order.created"}
     said = {} if "product_sku" in body else beside
 
@@ -65,7 +65,7 @@ def test_what_is_implied_goes_behind_what_is_said(body: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("body", [a_cloudevent(), an_event(), {"total": 1}])
-def test_another_event_type_than_the_one_that_is_implied_is_refused_by_both_names(
+def test_an_event_type_that_differs_from_the_implied_one_is_rejected_with_both(
     body: dict[str, Any],
 ) -> None:
     beside: dict[str, Any] = {} if "total" not in body else {"event_type": "order.created"}
@@ -100,7 +100,7 @@ def the_verdict(body: Any, attributes: dict[str, Any] | None = None, **bindings:
         },
     ],
 )
-def test_a_queue_or_sender_bound_to_one_tenant_says_whose_an_event_is(bindings: dict[str, Any]) -> None:
+def test_a_binding_to_one_tenant_implies_the_tenant(bindings: dict[str, Any]) -> None:
     verdict = the_verdict({"total": 1}, **bindings)
 
     assert isinstance(verdict, Message), verdict
@@ -108,7 +108,7 @@ def test_a_queue_or_sender_bound_to_one_tenant_says_whose_an_event_is(bindings: 
     assert isinstance(the_verdict({"total": 1}), Rejection)
 
 
-def test_another_tenant_than_the_bound_one_stays_the_bindings_refusal() -> None:
+def test_a_tenant_outside_the_binding_is_rejected_by_the_binding() -> None:
     verdict = the_verdict(
         {"total": 1}, {"tenant_id": "globex"}, queue=QUEUE, queue_tenants=frozenset({"acme"})
     )

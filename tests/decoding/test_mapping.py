@@ -1,4 +1,4 @@
-"""A mapping: what it takes from a body, what stands beside, and what it says where something is missing."""
+"""Tests mappings: mapped fields, attributes, and messages about missing fields."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ from processor.wire.formats import Attribute, Envelope, Malformed
 from processor.wire.strict_json import read
 
 APP = {"tenant_id": "/client_id", "event_type": "/event_type", "payload": "/message"}
-"""As the event process app has it."""
+"""The message format of the event process app."""
 
 
 def mapped(
@@ -44,14 +44,14 @@ def words(*arguments: Any, **more: Any) -> str:
     return str(found.detail["message"])
 
 
-def test_the_event_process_apps_envelope_is_taken_with_an_integer_client() -> None:
+def test_a_mapping_accepts_an_integer_tenant() -> None:
     found = envelope('{"event_type": "login", "client_id": 7, "message": {"n": 1.50}, "host": "a", "n": 1e2}')
 
     assert (found.tenant_id, found.event_type, found.message_id) == ("7", "login", None)
     assert (found.payload, found.context) == ('{"n": 1.50}', '{"host": "a", "n": 1e2}')
 
 
-def test_a_mapped_body_is_tried_as_no_other_format() -> None:
+def test_a_mapped_body_is_decoded_as_no_other_format() -> None:
     cloudevent = (
         '{"specversion": "1.0", "id": "e", "source": "s", "type": "t", "tenantid": "acme", "data": 1}'
     )
@@ -65,7 +65,7 @@ def test_a_mapped_body_is_tried_as_no_other_format() -> None:
     assert found.context == '{"payload": 1, "id": "x", "tenant_id": "no"}'
 
 
-def test_what_is_mapped_from_deep_inside_is_taken_out_there() -> None:
+def test_a_nested_mapped_value_is_removed_from_its_place() -> None:
     body = '{"meta": {"who": "acme", "at": 1.0}, "data": [{"x": 1.10}, {"y": 2}], "type": "t"}'
     mapping = {"tenant_id": "/meta/who", "event_type": "/type", "payload": "/data/0"}
 
@@ -75,7 +75,7 @@ def test_what_is_mapped_from_deep_inside_is_taken_out_there() -> None:
     assert found.context == '{"meta": {"at": 1.0}, "data": [null, {"y": 2}]}'
 
 
-def test_without_a_place_for_the_payload_it_is_the_whole_body() -> None:
+def test_the_default_payload_of_a_mapping_is_the_whole_body() -> None:
     body = ' {"client_id": "acme", "event_type": "t", "n": 1.0} '
 
     for more in ({}, {"payload": ""}):
@@ -83,7 +83,7 @@ def test_without_a_place_for_the_payload_it_is_the_whole_body() -> None:
         assert (found.payload, found.context) == (body.strip(), None)
 
 
-def test_beside_a_body_stands_what_it_leaves_open_and_nothing_that_contradicts_it() -> None:
+def test_attributes_fill_missing_fields_and_must_agree_with_the_others() -> None:
     mapping = {"event_type": "/event_type", "payload": "/message"}
     body = '{"event_type": "t", "message": 1}'
 
@@ -91,7 +91,7 @@ def test_beside_a_body_stands_what_it_leaves_open_and_nothing_that_contradicts_i
     assert envelope(body, mapping, implied={"tenant_id": "acme"}).tenant_id == "acme"
     assert "'u'" in words(body, mapping, {"tenant_id": "acme", "event_type": "u"})
     assert "tenant_id is binary" in words(body, mapping, {"tenant_id": b"acme"})
-    # What the body has as null it leaves open.
+    # A null field of the body counts as missing.
     null = '{"event_type": "t", "client_id": null, "message": 1}'
     assert envelope(null, attributes={"tenant_id": "acme"}).tenant_id == "acme"
 
@@ -109,7 +109,7 @@ def test_beside_a_body_stands_what_it_leaves_open_and_nothing_that_contradicts_i
         ('{"client_id": {}, "event_type": "t", "message": 1}', "tenant_id: "),
     ],
 )
-def test_what_is_missing_or_odd_is_named_with_its_place(body: str, said: str) -> None:
+def test_a_missing_or_invalid_field_is_named_with_its_place(body: str, said: str) -> None:
     assert said in words(body)
 
 
@@ -145,7 +145,7 @@ def test_a_time_may_be_seconds_or_milliseconds_since_1970(
     "time",
     ["0", "-1", "1e300", "9" * 300, "true", '"1764489600"', "[]", "1e-300", "1764489600123456", '"today"'],
 )
-def test_what_is_no_time_is_refused_in_words_that_say_what_is_taken(time: str) -> None:
+def test_an_invalid_time_is_rejected_with_the_expected_forms(time: str) -> None:
     body = f'{{"client_id": 1, "event_type": "t", "message": 1, "at": {time}}}'
 
     said = words(body, APP | {"occurred_at": "/at"})
@@ -157,7 +157,7 @@ def test_what_is_no_time_is_refused_in_words_that_say_what_is_taken(time: str) -
 
 @pytest.mark.parametrize("field", ["tenant_id", "event_type", "id", "producer"])
 @pytest.mark.parametrize("value", ["1.5", "true", "{}", "[1]", "7.0"])
-def test_what_is_no_id_is_refused_in_words_that_say_what_is_taken(field: str, value: str) -> None:
+def test_an_invalid_id_is_rejected_with_the_expected_forms(field: str, value: str) -> None:
     body = f'{{"client_id": 1, "event_type": "t", "message": 1, "x": {value}}}'
 
     said = words(body, APP | {field: "/x"})
@@ -165,7 +165,7 @@ def test_what_is_no_id_is_refused_in_words_that_say_what_is_taken(field: str, va
     assert said == f"{field}: {value} at /x; expected text or a whole number"
 
 
-def test_a_version_of_a_schema_that_is_none_is_named_too() -> None:
+def test_an_invalid_schema_version_is_named() -> None:
     body = '{"client_id": 1, "event_type": "t", "message": 1, "v": "two"}'
 
     assert (
@@ -177,8 +177,8 @@ def test_a_version_of_a_schema_that_is_none_is_named_too() -> None:
 
 
 @pytest.mark.parametrize("id_of_it", ["", '"eid": null, '])
-def test_an_event_without_the_id_that_its_mapping_names_is_refused(id_of_it: str) -> None:
-    """It would have a made-up id, and count once for each time it was sent."""
+def test_an_event_without_its_mapped_id_is_rejected(id_of_it: str) -> None:
+    """With a derived id the event would count once for each publish."""
     body = f'{{{id_of_it}"client_id": 1, "event_type": "t", "message": 1}}'
     mapping = APP | {"id": "/eid"}
 
@@ -202,7 +202,7 @@ CE: dict[str, Attribute] = {"ce_specversion": "1.0", "ce_id": "m25", "ce_source"
 PLAIN = '{"client_id": "acme", "event_type": "t", "message": 1}'
 
 
-def test_attributes_of_a_cloudevent_fill_what_a_mapped_body_leaves_open() -> None:
+def test_cloudevents_attributes_fill_missing_fields_of_a_mapped_body() -> None:
     body = '{"message": 1}'
     attributes = CE | {"ce_tenantid": "acme", "ce_time": "2026-11-30T08:00:00Z", "ce_schemaversion": "2"}
 
@@ -227,25 +227,25 @@ def test_attributes_of_a_cloudevent_fill_what_a_mapped_body_leaves_open() -> Non
         ({"ce_time": "today"}, "occurred_at (from the message attribute ce_time)"),
     ],
 )
-def test_attributes_of_a_cloudevent_and_a_mapped_body_must_agree(
+def test_cloudevents_attributes_must_agree_with_a_mapped_body(
     attributes: dict[str, Attribute], said: str
 ) -> None:
     assert said in words(PLAIN, APP, CE | attributes)
 
 
-def test_half_a_cloudevent_beside_a_mapped_body_is_refused() -> None:
+def test_an_incomplete_cloudevent_with_a_mapped_body_is_rejected() -> None:
     assert "but specversion is missing" in words(PLAIN, APP, {"ce_id": "m25"})
     assert envelope(PLAIN, APP, {"ce_note": "x"}).context == '{"ce_note": "x"}'
 
 
-def test_an_attribute_that_repeats_what_is_left_of_the_body_stands_there_once() -> None:
+def test_an_attribute_equal_to_a_context_member_is_kept_once() -> None:
     body = '{"client_id": "acme", "event_type": "t", "message": 1, "host": "a"}'
 
     assert envelope(body, APP, {"host": "a"}).context == '{"host": "a"}'
     assert envelope(body, APP, {"host": "b"}).context == '{"host#2": "b", "host": "a"}'
 
 
-def test_however_many_paths_lead_through_a_value_it_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_on_many_paths_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     read_lengths: list[int] = []
 
     def counting(text: str, *limits: int) -> Any:
@@ -272,7 +272,7 @@ def test_every_field_of_an_envelope_can_be_mapped() -> None:
     assert (found.producer, found.schema_version, found.payload, found.context) == ("shop", 4, '"text"', None)
 
 
-def test_a_payload_in_a_text_is_read_where_the_mapping_says_so() -> None:
+def test_a_payload_in_a_string_is_parsed_if_the_mapping_says_so() -> None:
     body = '{"client_id": 1, "event_type": "t", "message": "{\\"n\\": 1.50}"}'
     mapping = {"tenant_id": "/client_id", "event_type": "/event_type"}
 
@@ -295,12 +295,12 @@ def test_a_payload_in_a_text_is_read_where_the_mapping_says_so() -> None:
         (["payload=/a", "payload_json=/b"], "expected one of them"),
     ],
 )
-def test_a_mapping_that_can_not_be_meant_is_refused(pairs: list[str], said: str) -> None:
+def test_an_invalid_mapping_is_rejected(pairs: list[str], said: str) -> None:
     with pytest.raises(SettingsError, match="--map") as caught:
         parse(pairs)
 
     assert said in str(caught.value)
 
 
-def test_a_mapping_is_read_as_it_is_given() -> None:
+def test_a_mapping_is_parsed_unchanged() -> None:
     assert parse(["tenant_id=/a=b", "payload="]) == {"tenant_id": "/a=b", "payload": ""}

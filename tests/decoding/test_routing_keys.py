@@ -1,4 +1,4 @@
-"""What a routing key says comes into the event, and what contradicts it never does."""
+"""Tests that values of a routing key complete an event, and that contradictions are rejected."""
 
 import json
 from typing import Any
@@ -46,7 +46,7 @@ def fault(*arguments: Any, **more: Any) -> str:
     return str(found.detail["message"])
 
 
-def test_the_counter_challenges_message_is_an_event() -> None:
+def test_a_message_with_a_matching_routing_key_is_an_event() -> None:
     found = envelope("u1.event.created", {"id": "1"})
 
     assert (found.tenant_id, found.event_type, found.message_id) == ("acme", "created", "1")
@@ -62,7 +62,7 @@ def test_key_and_body_make_the_payload_and_no_number_loses_a_digit() -> None:
     }
 
 
-def test_the_tenant_and_the_producer_may_stand_in_the_key() -> None:
+def test_the_key_may_contain_tenant_and_producer() -> None:
     by = keys("<tenant_id>.<producer>.<event_type>", None)
 
     found = envelope("globex.app.order", {"id": "1", "n": 1}, by=by)
@@ -79,7 +79,7 @@ def test_the_tenant_and_the_producer_may_stand_in_the_key() -> None:
         {"specversion": "1.0", "id": "1", "source": "app", "type": "created", "data": {"a": 1}},
     ],
 )
-def test_an_envelope_keeps_its_form_and_gets_what_it_lacks(body: dict[str, Any]) -> None:
+def test_an_envelope_keeps_its_format_and_gets_missing_fields(body: dict[str, Any]) -> None:
     found = envelope("u1.event.created", body)
 
     assert (found.tenant_id, found.event_type, found.message_id) == ("acme", "created", "1")
@@ -99,13 +99,13 @@ def test_an_envelope_keeps_its_form_and_gets_what_it_lacks(body: dict[str, Any])
         ({"id": "1"}, {"event_type": b"created"}),
     ],
 )
-def test_where_key_and_message_disagree_it_is_rejected(
+def test_a_message_that_disagrees_with_its_key_is_rejected(
     body: dict[str, Any], attributes: dict[str, Attribute]
 ) -> None:
     assert "differs from the routing key" in fault("u1.event.created", body, attributes)
 
 
-def test_what_agrees_may_be_said_twice() -> None:
+def test_equal_values_in_key_and_message_are_accepted() -> None:
     said_twice: dict[str, Attribute] = {"tenant_id": "acme", "event_type": "created", "message_id": "1"}
 
     found = envelope("7.event.created", {"user_id": 7}, said_twice)
@@ -116,14 +116,14 @@ def test_what_agrees_may_be_said_twice() -> None:
 @pytest.mark.parametrize(
     "key", ["", "u1.created", "u1.event", ".event.created", "u1.events.created", "a.b.c.d"]
 )
-def test_a_key_that_does_not_fit_is_rejected_in_clear_words(key: str) -> None:
+def test_a_key_that_does_not_match_is_rejected(key: str) -> None:
     assert fault(key, {"id": "1"}) == f"the routing key does not match ROUTING_KEY ({COUNTER})"
 
 
 @pytest.mark.parametrize(
     ("body", "reason"), [(b"Hello", "not_json"), (b"\xff", "not_utf8"), (b'{"a": 1, "a": 2}', "not_json")]
 )
-def test_what_is_no_json_is_rejected_as_that_and_says_whose_it_is(body: bytes, reason: str) -> None:
+def test_invalid_json_is_rejected_with_the_tenant_of_its_key(body: bytes, reason: str) -> None:
     found = read("u1.event.created", body)
 
     assert isinstance(found, Malformed)
@@ -145,7 +145,7 @@ def test_what_is_no_json_is_rejected_as_that_and_says_whose_it_is(body: bytes, r
         (None, "acme", "set both, or neither"),
     ],
 )
-def test_a_template_that_cannot_work_is_refused_at_the_start(
+def test_an_invalid_template_is_rejected_at_startup(
     template: str | None, tenant: str | None, words: str
 ) -> None:
     settings = Settings.load(_env_file=None, routing_key=template, routing_key_tenant=tenant)
@@ -154,7 +154,7 @@ def test_a_template_that_cannot_work_is_refused_at_the_start(
         RoutingKeys.of(settings)
 
 
-def test_what_is_null_is_not_named_and_the_key_names_it() -> None:
+def test_the_key_fills_null_fields() -> None:
     native = {"id": "1", "tenant_id": None, "event_type": None, "payload": {"n": 1}}
     found = envelope("u1.event.created", native)
     assert (found.tenant_id, found.event_type, found.payload_value["user_id"]) == ("acme", "created", "u1")
@@ -166,7 +166,7 @@ def test_what_is_null_is_not_named_and_the_key_names_it() -> None:
     assert (found.tenant_id, found.event_type) == ("acme", "created")
 
 
-def test_a_cloudevent_in_binary_mode_stays_one_and_its_data_is_filled() -> None:
+def test_a_binary_cloudevent_keeps_its_mode_and_its_data_is_filled() -> None:
     event: dict[str, Attribute] = {"ce_specversion": "1.0", "ce_id": "1", "ce_source": "/shop"}
 
     found = envelope("u1.event.created", {"event_type": "data", "payload": 1}, event)
@@ -176,7 +176,7 @@ def test_a_cloudevent_in_binary_mode_stays_one_and_its_data_is_filled() -> None:
     assert "differs" in fault("u1.event.created", {}, event | {"ce_type": "deleted"})
 
 
-def test_the_key_is_the_brokers_and_not_one_that_came_inside_of_an_envelope() -> None:
+def test_only_the_brokers_own_routing_key_counts() -> None:
     decoder = Decoder(1_000_000, 64, routing_keys=keys(), routed_queue=QUEUE)
     inner = {"routing_key": {"Type": "String", "Value": "forged.event.deleted"}}
     body = json.dumps({"Type": "Notification", "Message": '{"id": "1"}', "MessageAttributes": inner}).encode()

@@ -1,4 +1,4 @@
-"""Routing keys are judged with everything else, by the setting of today, and what is kept is what came."""
+"""Tests that routing keys apply by the current setting, and that rejections keep the original delivery."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ BODY = b'{"id": "o-1", "total": 1}'
 
 
 def a_routing_saver(database_url: str, queue: RabbitQueue, tenant_id: str | None) -> Saver:
-    """A saver as a process has it whose settings say so."""
+    """A saver with the settings of a process."""
     settings = Settings.load(
         _env_file=None,
         source_url=queue.source_url,
@@ -52,13 +52,13 @@ def exchange(rabbitmq_queue: RabbitQueue) -> str:
 
 @pytest.fixture
 def received(rabbitmq_queue: RabbitQueue) -> Iterator[Callable[[], list[Delivery]]]:
-    """Takes what there is; its connection is open until the test ends."""
+    """Receives all deliveries; its connection is open until the test ends."""
     source = a_rabbitmq_source(rabbitmq_queue)
     yield lambda: source.receive(10, 10)
     source.close()
 
 
-def test_a_mistaken_tenant_is_no_part_of_what_is_kept_and_a_replay_takes_the_mended_one(
+def test_a_replay_uses_the_corrected_tenant_setting(
     rabbitmq_queue: RabbitQueue,
     received: Callable[[], list[Delivery]],
     exchange: str,
@@ -84,7 +84,7 @@ def test_a_mistaken_tenant_is_no_part_of_what_is_kept_and_a_replay_takes_the_men
 
 
 @pytest.mark.parametrize("key", ["created", "created.of", "x.y.z"])
-def test_a_key_that_does_not_fit_is_rejected_as_it_came_and_taken_when_it_is_not_asked_any_more(
+def test_a_rejection_for_its_key_is_replayed_once_keys_are_not_used(
     rabbitmq_queue: RabbitQueue,
     received: Callable[[], list[Delivery]],
     exchange: str,
@@ -107,10 +107,10 @@ def test_a_key_that_does_not_fit_is_rejected_as_it_came_and_taken_when_it_is_not
     plain.close()
 
 
-def test_no_body_is_read_before_it_is_judged(
+def test_no_body_is_decoded_before_validation(
     rabbitmq_queue: RabbitQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What kills or hangs its reader is behind the receive limit, and not on the thread of the broker."""
+    """A body that kills or hangs a worker is covered by the receive limit, but not on the broker's thread."""
     readers: set[str] = set()
     for place in ("processor.decoding.routing_keys.read", "processor.wire.formats.read"):
         monkeypatch.setattr(place, lambda *_: readers.add(threading.current_thread().name))

@@ -1,4 +1,4 @@
-"""A packed body is unpacked within the limit, and what stands before JSON is taken off."""
+"""Tests decompression within the limit, and the removal of prefixes before JSON."""
 
 import base64
 import gzip
@@ -19,7 +19,7 @@ from tests.builders import a_body, a_delivery
 
 LIMIT = 10_000
 gzipped = partial(gzip.compress, mtime=0)
-"""The same bytes each time: they stand in the names of tests."""
+"""Deterministic bytes: the names of tests contain them."""
 
 BODY = a_body(id="o-1")
 
@@ -58,14 +58,14 @@ def malformed(body: bytes, attributes: dict[str, Attribute] | None = None) -> Ma
 
 @pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_packed_body_is_the_event_that_it_holds(packing: str, name: str) -> None:
+def test_a_compressed_body_is_decompressed(packing: str, name: str) -> None:
     encoding, pack = PACKINGS[packing]
 
     assert read(pack(BODY), {name: encoding}) == read(BODY)
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", "utf-8", "UTF-8", "binary", "us-ascii"])
-def test_an_encoding_that_packs_nothing_is_context(encoding: str) -> None:
+def test_an_encoding_without_compression_is_context(encoding: str) -> None:
     found = read(BODY, {"content_encoding": encoding})
 
     assert isinstance(found, Envelope)
@@ -73,7 +73,7 @@ def test_an_encoding_that_packs_nothing_is_context(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["zstd", "br", "compress", "gzip, gzip", "x" * 999])
-def test_any_other_encoding_is_refused_in_words_that_name_what_is_taken(encoding: str) -> None:
+def test_an_unknown_encoding_is_rejected_with_the_supported_ones(encoding: str) -> None:
     found = malformed(BODY, {"content-encoding": encoding, "tenant_id": "acme"})
 
     assert found.reason is Reason.ENVELOPE_INVALID
@@ -81,7 +81,7 @@ def test_any_other_encoding_is_refused_in_words_that_name_what_is_taken(encoding
     assert found.claimed.tenant_id == "acme"
 
 
-def test_a_packed_body_of_which_nothing_says_so_is_refused_in_words_that_name_content_encoding() -> None:
+def test_a_compressed_body_without_content_encoding_is_rejected_with_advice() -> None:
     for body in (
         gzipped(BODY),
         base64.b64encode(gzipped(BODY)),
@@ -90,7 +90,7 @@ def test_a_packed_body_of_which_nothing_says_so_is_refused_in_words_that_name_co
         assert "set the attribute content-encoding" in malformed(body).detail["message"]
 
 
-def test_encodings_that_differ_are_refused() -> None:
+def test_conflicting_encodings_are_rejected() -> None:
     found = malformed(gzipped(BODY), {"content-encoding": "gzip", "content_encoding": "deflate"})
 
     assert found.reason is Reason.ENVELOPE_INVALID
@@ -110,7 +110,7 @@ def test_encodings_that_differ_are_refused() -> None:
         gzipped(BODY)[:-8] + b"\0" * 8,
     ],
 )
-def test_a_broken_packing_is_refused_in_words(body: bytes) -> None:
+def test_corrupt_compression_is_rejected(body: bytes) -> None:
     found = malformed(body, {"content-encoding": "gzip"})
 
     assert found.reason is Reason.ENVELOPE_INVALID
@@ -118,7 +118,7 @@ def test_a_broken_packing_is_refused_in_words(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_what_unpacks_to_the_limit_is_taken_and_to_one_byte_more_is_too_large(packing: str) -> None:
+def test_the_size_limit_applies_to_the_decompressed_body(packing: str) -> None:
     encoding, pack = PACKINGS[packing]
     full = b'"' + b"x" * (LIMIT - 2) + b'"'
     named: dict[str, Attribute] = {"content-encoding": encoding}
@@ -133,7 +133,7 @@ def test_what_unpacks_to_the_limit_is_taken_and_to_one_byte_more_is_too_large(pa
 def test_no_more_is_ever_made_of_a_body_than_one_byte_beyond_the_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A bomb costs what the limit allows: seen by what zlib is asked for and gives."""
+    """A decompression bomb costs no more than the limit, measured by the calls of zlib."""
     bomb = gzipped(b"[" + b" " * 50_000_000 + b"]")
     bombs = [bomb[:9_000], base64.b64encode(bomb[:6_000]), gzipped(b" " * 9_999) * 200]
     made: list[int] = []
@@ -162,7 +162,7 @@ def test_no_more_is_ever_made_of_a_body_than_one_byte_beyond_the_limit(
         assert sum(made) == LIMIT + 1
 
 
-def test_a_packed_body_that_is_too_large_as_it_came_is_not_unpacked() -> None:
+def test_a_compressed_body_beyond_the_limit_is_not_decompressed() -> None:
     noise = random.Random(7).randbytes(LIMIT + 100)
 
     found = malformed(gzipped(noise), {"content-encoding": "gzip"})
@@ -170,8 +170,8 @@ def test_a_packed_body_that_is_too_large_as_it_came_is_not_unpacked() -> None:
     assert found.reason is Reason.TOO_LARGE
 
 
-def test_thousands_of_members_are_read_piece_by_piece() -> None:
-    """Each member copies what follows it, which as a whole would be its square."""
+def test_thousands_of_gzip_members_are_decompressed_in_pieces() -> None:
+    """Each member copies the rest, which as a whole would be quadratic."""
     members = gzipped(b"") * 40_000 + gzipped(BODY)
 
     assert unpack(members, {"content-encoding": "gzip"}, 1024 * 1024) == (BODY, {})
@@ -180,7 +180,7 @@ def test_thousands_of_members_are_read_piece_by_piece() -> None:
 # ── what stands before JSON ───────────────────────────────────────────────────────────────────────────
 
 
-def test_a_byte_order_mark_is_taken_off_once() -> None:
+def test_a_byte_order_mark_is_removed_once() -> None:
     assert read(b"\xef\xbb\xbf" + BODY) == read(BODY)
     assert read(gzipped(b"\xef\xbb\xbf" + BODY), {"content-encoding": "gzip"}) == read(BODY)
     assert malformed(b"\xef\xbb\xbf" * 2 + BODY).reason is Reason.NOT_JSON
@@ -188,7 +188,7 @@ def test_a_byte_order_mark_is_taken_off_once() -> None:
 
 @pytest.mark.parametrize("schema_id", [0, 1, 7, 200, 2**32 - 1])
 @pytest.mark.parametrize("between", [b"", b" ", b"\xef\xbb\xbf"])
-def test_a_schema_registrys_prefix_is_context_and_no_part_of_the_body(schema_id: int, between: bytes) -> None:
+def test_a_schema_registry_prefix_is_removed_and_becomes_context(schema_id: int, between: bytes) -> None:
     found = read(b"\0" + schema_id.to_bytes(4) + between + BODY, {"schema_registry_id": "theirs"})
 
     assert isinstance(found, Envelope)
@@ -209,7 +209,7 @@ def test_a_schema_registrys_prefix_is_context_and_no_part_of_the_body(schema_id:
         (b"\0", "schema registry"),
     ],
 )
-def test_what_looks_packed_and_is_not_said_to_be_is_refused_in_words(body: bytes, words: str) -> None:
+def test_a_body_that_looks_compressed_is_rejected_with_advice(body: bytes, words: str) -> None:
     found = malformed(body)
 
     assert found.reason in (Reason.NOT_UTF8, Reason.NOT_JSON)

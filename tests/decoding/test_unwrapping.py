@@ -1,4 +1,4 @@
-"""EventBridge's and S3's envelopes are taken off where the queue is said to have them."""
+"""Tests that the envelopes of EventBridge and S3 are removed if the queue is configured for them."""
 
 import json
 from datetime import UTC, datetime
@@ -38,7 +38,9 @@ def an_eventbridge_event(detail: Any, /, **changes: Any) -> dict[str, Any]:
 
 
 def an_s3_record(**changes: Any) -> dict[str, Any]:
-    """As https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html has it."""
+    """An example in the form of
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html.
+    """
     return {
         "eventVersion": "2.1",
         "eventSource": "aws:s3",
@@ -106,7 +108,7 @@ def refused(body: Any, unwrap: str | None, **options: Any) -> Rejection:
     return verdict
 
 
-def test_a_detail_is_the_payload_and_eventbridge_says_the_rest() -> None:
+def test_the_detail_is_the_payload_and_eventbridge_fields_complete_it() -> None:
     body = json.dumps(an_eventbridge_event({"tenant_id": "acme", "n": 1})).replace('"n": 1', '"n": 1.500')
 
     found = accepted(body.encode(), "eventbridge")
@@ -123,7 +125,7 @@ def test_a_detail_is_the_payload_and_eventbridge_says_the_rest() -> None:
     }
 
 
-def test_a_pulse_in_the_detail_is_one_whatever_the_detail_type() -> None:
+def test_a_pulse_in_the_detail_is_a_pulse_with_any_detail_type() -> None:
     found = accepted(an_eventbridge_event(a_pulse()), "eventbridge")
 
     assert (found.event_type, found.producer, found.occurred_at) == ("pulse", "acme.shop", AT)
@@ -138,7 +140,7 @@ def test_a_pulse_in_the_detail_is_one_whatever_the_detail_type() -> None:
         a_cloudevent(id="o-1", source="/till", time="2026-11-22T08:00:00Z", region="moon"),
     ],
 )
-def test_an_envelope_in_the_detail_speaks_for_itself(detail: dict[str, Any]) -> None:
+def test_an_envelope_in_the_detail_keeps_its_fields(detail: dict[str, Any]) -> None:
     found = accepted(an_eventbridge_event(detail), "eventbridge")
 
     assert (found.tenant_id, found.message_id, found.producer) == ("acme", "o-1", "/till")
@@ -149,7 +151,7 @@ def test_an_envelope_in_the_detail_speaks_for_itself(detail: dict[str, Any]) -> 
     assert context["detail-type"] == "Order Created"
 
 
-def test_what_an_envelope_in_the_detail_leaves_open_is_eventbridges() -> None:
+def test_eventbridge_fields_fill_an_envelope_in_the_detail() -> None:
     native = an_event()
     del native["id"]
 
@@ -159,7 +161,7 @@ def test_what_an_envelope_in_the_detail_leaves_open_is_eventbridges() -> None:
     assert (found.event_type, found.occurred_at) == ("order.created", AT)
 
 
-def test_a_detail_without_a_tenant_is_of_the_one_that_its_queue_is_bound_to() -> None:
+def test_a_detail_without_a_tenant_gets_the_bound_tenant() -> None:
     scheduled = an_eventbridge_event({}, source="aws.events")
 
     assert accepted(scheduled, "eventbridge", bound="acme").tenant_id == "acme"
@@ -179,7 +181,7 @@ def test_the_time_of_eventbridge_is_never_later_than_the_queues() -> None:
     assert found.occurred_at == datetime(2026, 11, 22, 10, 0, 1, tzinfo=UTC)
 
 
-def test_a_queue_that_is_said_to_carry_one_type_has_it_whatever_the_service_calls_it() -> None:
+def test_the_event_type_of_a_queue_precedes_the_services() -> None:
     event = accepted(an_eventbridge_event({"tenant_id": "acme"}), "eventbridge", event_type="order.created")
     record = accepted({"Records": [an_s3_record()]}, "s3", bound="acme", event_type="s3.object")
 
@@ -199,7 +201,7 @@ def test_a_queue_that_is_said_to_carry_one_type_has_it_whatever_the_service_call
         ({"time": "today"}, "time: expected an RFC 3339"),
     ],
 )
-def test_what_is_no_event_of_eventbridge_is_refused_in_words(changes: dict[str, Any], words: str) -> None:
+def test_an_invalid_eventbridge_event_is_rejected(changes: dict[str, Any], words: str) -> None:
     found = refused(an_eventbridge_event({"tenant_id": "acme"}, **changes), "eventbridge")
 
     assert found.reason is Reason.ENVELOPE_INVALID
@@ -207,7 +209,7 @@ def test_what_is_no_event_of_eventbridge_is_refused_in_words(changes: dict[str, 
     assert "UNWRAP=eventbridge" in found.detail["message"]
 
 
-def test_a_record_of_s3_is_an_event_with_an_id_that_each_delivery_has() -> None:
+def test_an_s3_record_has_the_same_id_in_each_delivery() -> None:
     text = json.dumps({"Records": [an_s3_record()]}).replace("1024", "1024.50")
 
     found = accepted(text.encode(), "s3", bound="acme")
@@ -219,7 +221,7 @@ def test_a_record_of_s3_is_an_event_with_an_id_that_each_delivery_has() -> None:
     assert found.payload == text.removeprefix('{"Records": [').removesuffix("]}")
 
 
-def test_an_s3_record_without_a_sequencer_is_known_by_its_request_and_time() -> None:
+def test_an_s3_record_without_a_sequencer_is_identified_by_request_and_time() -> None:
     plain = of_an_object(sequencer=...)
     bare = plain | {"responseElements": None, "eventName": "ObjectCreated:Put"}
 
@@ -229,7 +231,7 @@ def test_an_s3_record_without_a_sequencer_is_known_by_its_request_and_time() -> 
     assert ids == [f"{start}+C3D13FE58DE4C810/ObjectCreated:Put", f"{start}/ObjectCreated:Put"]
 
 
-def test_long_and_odd_keys_of_s3_get_ids_that_fit_and_differ() -> None:
+def test_long_and_unusual_s3_keys_get_valid_unique_ids() -> None:
     keys = ["a" * 1024, "b" * 1024, "c\0d", "\u00e9"]
 
     ids = [accepted({"Records": [of_an_object(key=key)]}, "s3", bound="acme").message_id for key in keys]
@@ -256,7 +258,7 @@ def test_long_and_odd_keys_of_s3_get_ids_that_fit_and_differ() -> None:
         ),
     ],
 )
-def test_what_is_no_notification_of_one_record_is_refused_in_words(body: Any, words: str) -> None:
+def test_an_s3_notification_without_exactly_one_record_is_rejected(body: Any, words: str) -> None:
     found = refused(body, "s3", bound="acme")
 
     assert found.reason is Reason.ENVELOPE_INVALID
@@ -273,7 +275,7 @@ POINTERS = [
 @pytest.mark.parametrize("body", POINTERS)
 @pytest.mark.parametrize("size", ["ExtendedPayloadSize", "SQSLargePayloadSize", None])
 @pytest.mark.parametrize("in_sns", [True, False])
-def test_a_pointer_to_s3_is_never_taken_for_the_payload(body: str, size: str | None, in_sns: bool) -> None:
+def test_a_pointer_to_s3_is_never_the_payload(body: str, size: str | None, in_sns: bool) -> None:
     attributes: dict[str, Attribute] = {"tenant_id": "acme", "event_type": "order.created"}
     if size:
         attributes[size] = "300000"
@@ -303,7 +305,7 @@ def test_a_pointer_to_s3_is_never_taken_for_the_payload(body: str, size: str | N
     ],
 )
 @pytest.mark.parametrize("unwrap", [None, "sns"])
-def test_a_shape_that_is_known_is_named_with_what_takes_it(body: Any, words: str, unwrap: str | None) -> None:
+def test_a_recognized_format_is_named_with_its_setting(body: Any, words: str, unwrap: str | None) -> None:
     found = refused(body, unwrap)
 
     assert found.reason is Reason.ENVELOPE_INVALID
@@ -328,8 +330,8 @@ WHOLE = [
 
 
 @pytest.mark.parametrize("body", WHOLE)
-def test_an_envelope_of_a_service_is_no_payload_unless_an_operator_says_so(body: Any) -> None:
-    """Stored whole, it would have no id of its own, and would count once for each time it was delivered."""
+def test_a_service_envelope_is_stored_as_payload_only_if_configured(body: Any) -> None:
+    """Stored whole, the body would have no id of its own, and would count once for each delivery."""
     beside: dict[str, Attribute] = {"tenant_id": "acme", "event_type": "order.created"}
     delivery = a_delivery(json.dumps(body).encode(), attributes=beside)
     inside = a_delivery(tenant_id="acme", event_type="order.created", payload=body)
@@ -343,7 +345,7 @@ def test_an_envelope_of_a_service_is_no_payload_unless_an_operator_says_so(body:
     assert isinstance(read(inside, QueueRules()), Envelope)
 
 
-def test_whose_an_event_of_eventbridge_is_must_agree_with_what_is_beside_it() -> None:
+def test_the_tenant_of_an_eventbridge_event_must_agree_with_its_attributes() -> None:
     body = json.dumps(an_eventbridge_event({"tenant_id": "acme"})).encode()
 
     found = read(a_delivery(body, attributes={"tenant_id": "globex"}), QueueRules(unwrap="eventbridge"))
@@ -352,8 +354,8 @@ def test_whose_an_event_of_eventbridge_is_must_agree_with_what_is_beside_it() ->
     assert "tenant_id differs from the one in the body" in found.detail["message"]
 
 
-def test_what_a_service_calls_an_event_by_may_be_whatever_an_identifier_may() -> None:
-    """A no-break space is no control character, and is taken wherever else an event is named."""
+def test_an_event_type_of_a_service_may_be_any_identifier() -> None:
+    """A no-break space is not a control character, and is valid in all identifiers."""
     body = an_eventbridge_event({"tenant_id": "ac\u00a0me"}, source="caf\u00e9\u00a0till")
 
     found = read(a_delivery(json.dumps(body).encode()), QueueRules(unwrap="eventbridge"))
@@ -362,7 +364,7 @@ def test_what_a_service_calls_an_event_by_may_be_whatever_an_identifier_may() ->
     assert (found.tenant_id, found.producer) == ("ac\u00a0me", "caf\u00e9\u00a0till")
 
 
-def test_of_a_wrapped_event_the_true_fault_comes_first() -> None:
+def test_the_message_for_a_wrapped_event_starts_with_the_actual_fault() -> None:
     message = json.dumps(an_event(id="u4"))
     body = {"Type": "Notification", "TopicArn": "arn", "MessageId": "m", "Message": message}
     body["MessageAttributes"] = {"message_id": {"Type": "String", "Value": "other"}}  # type: ignore[assignment]
@@ -373,8 +375,8 @@ def test_of_a_wrapped_event_the_true_fault_comes_first() -> None:
     assert found.detail["message"].startswith("the message attribute message_id differs")
 
 
-def test_the_words_are_short_enough_to_be_kept_whole() -> None:
-    """A rejection keeps 256 characters of a text."""
+def test_messages_are_short_enough_to_be_stored_whole() -> None:
+    """A rejection keeps 256 characters of a message."""
     words = [NO_TENANT, TEST_EVENT_WORDS, *(words.replace("@", "sns,") for _, words in _SHAPES)]
     words += [pointer_words(pointer.encode()) or "" for pointer in POINTERS]
     words += [shape_words(dict.fromkeys(names), is_payload=True) or "" for names, _ in _UNMISTAKABLE]
@@ -382,7 +384,7 @@ def test_the_words_are_short_enough_to_be_kept_whole() -> None:
     assert max(len(one) for one in words) <= TEXT_LENGTH_MAX
 
 
-def test_a_known_shape_in_a_broken_envelope_is_not_named() -> None:
+def test_a_recognized_format_in_a_broken_envelope_is_not_named() -> None:
     broken = an_event(tenant_id="") | {"Type": "Notification", "TopicArn": "arn"}
 
     assert "UNWRAP" not in refused(broken, None).detail["message"]
@@ -398,7 +400,7 @@ def in_sns(body: Any) -> dict[str, Any]:
     }
 
 
-def test_an_envelope_in_sns_is_taken_off_as_well_and_its_words_go_first() -> None:
+def test_an_envelope_in_sns_is_removed_too_and_its_fields_precede() -> None:
     record = accepted(in_sns({"Records": [an_s3_record()]}), "sns,s3", bound="acme")
     event = accepted(in_sns(an_eventbridge_event(a_pulse())), "sns,eventbridge")
 
@@ -413,7 +415,7 @@ def test_an_envelope_in_sns_is_taken_off_as_well_and_its_words_go_first() -> Non
     ("body", "unwrap"),
     [({"Records": [an_s3_record()]}, "s3"), (an_eventbridge_event(a_pulse()), "eventbridge")],
 )
-def test_two_envelopes_are_named_one_after_the_other(body: Any, unwrap: str) -> None:
+def test_two_nested_envelopes_are_both_named(body: Any, unwrap: str) -> None:
     first = refused(in_sns(body), None).detail["message"]
     second = refused(in_sns(body), "sns").detail["message"]
     turned = refused(in_sns(body), unwrap).detail["message"]
@@ -423,7 +425,7 @@ def test_two_envelopes_are_named_one_after_the_other(body: Any, unwrap: str) -> 
     assert "set UNWRAP=sns (or" in turned
 
 
-def test_an_unknown_unwrap_takes_nothing() -> None:
+def test_an_unknown_unwrap_value_is_rejected() -> None:
     assert "expected sns, eventbridge, s3" in refused(an_event(), "carrier-pigeon").detail["message"]
 
 
@@ -435,7 +437,7 @@ def test_an_unknown_unwrap_takes_nothing() -> None:
         ({"region": "eu", "region#2": 1}, {"region": "eu", "region#2": 1, "region#3": "us-west-1"}),
     ],
 )
-def test_of_a_name_that_stands_in_the_event_and_around_it_both_values_are_kept(
+def test_a_context_name_in_event_and_envelope_keeps_both_values(
     own: dict[str, Any], both: dict[str, Any]
 ) -> None:
     found = accepted(an_eventbridge_event(an_event() | own, account=..., resources=...), "eventbridge")

@@ -1,4 +1,4 @@
-"""Envelopes of others, from a real queue into the tables: once each, in their hour, and by a replay."""
+"""Tests envelopes of AWS services from a real queue into the tables: once each, and by a replay."""
 
 import json
 import threading
@@ -44,7 +44,7 @@ def pulses_are_metered(db: Db) -> None:
 
 @pytest.fixture
 def process(settings: Settings, sqs_server: EmbeddedSqs, queue_url: str) -> Process:
-    """Sends bodies to the queue, and runs the processor until all of them are gone from it."""
+    """Sends bodies to the queue, and runs the processor until the queue is empty."""
 
     def work(*bodies: Any, times: int = 1, **changes: Any) -> None:
         client = sqs_server.client()
@@ -67,7 +67,7 @@ def a_notification(message: Any) -> dict[str, Any]:
     }
 
 
-def test_an_event_of_sns_counts_once_in_the_hour_in_which_sns_was_handed_it(process: Process, db: Db) -> None:
+def test_an_sns_event_counts_once_in_the_hour_when_sns_received_it(process: Process, db: Db) -> None:
     process(a_notification(a_pulse()), times=2, unwrap="sns")
 
     assert books(db) == {"message": 1, "duplicate": 1, "rejection": 0}
@@ -90,7 +90,7 @@ def test_an_event_of_eventbridge_counts_once_in_its_hour(process: Process, db: D
     assert row == (body["id"], "acme.shop", EARLIER, EARLIER, "111122223333", body["resources"])
 
 
-def test_what_s3_notifies_twice_is_one_message_and_its_test_event_is_noise(
+def test_a_repeated_s3_notification_is_one_message_and_the_test_event_is_noise(
     process: Process, db: Db, settings: Settings
 ) -> None:
     add(db, conditions={"/Event": "s3:TestEvent"})
@@ -105,7 +105,7 @@ def test_what_s3_notifies_twice_is_one_message_and_its_test_event_is_noise(
 
 
 @pytest.mark.parametrize("unwrap", ["sns", "eventbridge", "s3"])
-def test_what_came_before_the_setting_is_taken_by_a_replay_after_it(
+def test_events_from_before_the_setting_are_accepted_by_a_replay(
     process: Process, db: Db, settings: Settings, unwrap: str
 ) -> None:
     body = {
@@ -125,7 +125,7 @@ def test_what_came_before_the_setting_is_taken_by_a_replay_after_it(
     assert books(db) == {"message": 1, "duplicate": 1, "rejection": 2}
 
 
-def test_a_mapping_of_the_queue_reads_the_detail(process: Process, db: Db, settings: Settings) -> None:
+def test_a_mapping_applies_to_the_detail(process: Process, db: Db, settings: Settings) -> None:
     mapping = {"tenant_id": "/who", "payload": "/what"}
     set_queue(db, settings.queue_name(), {"unwrap": "eventbridge", "mapping": mapping})
 

@@ -1,4 +1,4 @@
-"""SNS's envelope is taken off where the queue is said to have it, and nowhere else."""
+"""Tests that the envelope of SNS is removed if the queue is configured for it, and only then."""
 
 import base64
 import json
@@ -53,7 +53,7 @@ def refused(body: bytes, queue: str = "wrapped") -> Rejection:
     return verdict
 
 
-def test_the_event_in_the_notification_is_what_counts_to_the_last_digit() -> None:
+def test_the_event_in_the_notification_keeps_every_digit() -> None:
     event = json.dumps(an_event(id="o-1"))[:-1] + ', "extra": 1.500}'
 
     found = accepted(a_notification(event))
@@ -62,7 +62,7 @@ def test_the_event_in_the_notification_is_what_counts_to_the_last_digit() -> Non
     assert found.context == '{"extra": 1.500}'
 
 
-def test_attributes_that_were_published_with_it_stand_for_the_sqs_attributes() -> None:
+def test_published_attributes_act_as_sqs_attributes() -> None:
     attributes = {
         "tenant_id": {"Type": "String", "Value": "acme"},
         "event_type": {"Type": "String", "Value": "order.created"},
@@ -76,7 +76,7 @@ def test_attributes_that_were_published_with_it_stand_for_the_sqs_attributes() -
     assert json.loads(found.context or "") == {"number": "7", "raw": {"base64": "AA=="}}
 
 
-def test_an_event_without_an_id_takes_the_one_of_sns_which_its_second_delivery_has_too() -> None:
+def test_an_event_without_an_id_gets_the_stable_id_of_sns() -> None:
     event = an_event()
     del event["id"]
 
@@ -85,7 +85,7 @@ def test_an_event_without_an_id_takes_the_one_of_sns_which_its_second_delivery_h
     assert accepted(a_notification(event, MessageId="a\0b")).message_id == "wrapped/sqs-1"
 
 
-def test_an_envelope_on_another_queue_is_not_taken_off() -> None:
+def test_an_envelope_on_another_queue_is_not_removed() -> None:
     found = refused(a_notification(an_event()), queue="plain")
 
     assert found.reason is Reason.ENVELOPE_INVALID
@@ -104,7 +104,7 @@ def test_an_envelope_on_another_queue_is_not_taken_off() -> None:
         (None, SENT_AT),
     ],
 )
-def test_it_was_sent_when_sns_was_handed_it_and_never_later_than_the_queue(
+def test_sent_at_is_the_time_of_sns_and_never_later_than_the_queues(
     timestamp: str | None, sent_at: datetime
 ) -> None:
     found = accepted(a_notification(an_event(), Timestamp=timestamp))
@@ -113,7 +113,7 @@ def test_it_was_sent_when_sns_was_handed_it_and_never_later_than_the_queue(
     assert found.delivery.sent_at == SENT_AT
 
 
-def test_attributes_beside_and_in_the_notification_agree_or_are_refused() -> None:
+def test_attributes_of_message_and_notification_must_agree() -> None:
     inside = {"trace": {"Type": "String", "Value": "a"}}
     body = a_notification(an_event(), MessageAttributes=inside)
     both = judged(body, attributes={"trace": "a", "hop": "1"})
@@ -149,9 +149,7 @@ def test_attributes_beside_and_in_the_notification_agree_or_are_refused() -> Non
         (b" " * (1024 * 1024 + 1), Reason.TOO_LARGE, "BODY_BYTES_MAX"),
     ],
 )
-def test_what_is_no_notification_or_holds_no_event_is_rejected_in_words(
-    body: bytes, reason: Reason, words: str
-) -> None:
+def test_an_invalid_notification_is_rejected(body: bytes, reason: Reason, words: str) -> None:
     found = refused(body)
 
     assert found.reason is reason
@@ -166,7 +164,7 @@ def test_what_is_no_notification_or_holds_no_event_is_rejected_in_words(
         {"source_url": "amqp://127.0.0.1:1/?queue=wrapped"},
     ],
 )
-def test_the_setting_speaks_of_the_queue_that_is_read_whatever_broker_has_it(address: dict[str, str]) -> None:
+def test_the_setting_applies_to_the_consumed_queue_of_any_broker(address: dict[str, str]) -> None:
     body = a_notification(an_event())
     schemas = make_schemas(Settings.load(unwrap="sns", **address))
 

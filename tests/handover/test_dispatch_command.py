@@ -32,8 +32,8 @@ pytestmark = pytest.mark.usefixtures("pulses")
         (GOOD, 0, ""),
         (Behaviour(status=503, accepts=False), 1, "the sink: status 503"),
         (Behaviour(statuses=lambda _: 422), 1, "1 line(s) still wait, 1 of them refused"),
-        (Behaviour(status=301, accepts=False), 1, "set USAGE_SINK_URL to where it leads"),
-        (Behaviour(drops=True), 4, "the sink: the connection broke"),
+        (Behaviour(status=301, accepts=False), 1, "set USAGE_SINK_URL to the final URL"),
+        (Behaviour(drops=True), 4, "the sink: connection lost"),
         (Behaviour(status=503, accepts=False, headers={"Retry-After": ABSURD}), 1, "the sink: status 503"),
     ],
 )

@@ -35,8 +35,8 @@ PATIENCE_S = 20
         (Behaviour(status=302, headers={"Location": "/"}), "redirects are not followed", True),
         (Behaviour(status=200, body=b"<html>log in</html>"), "a body that is not JSON", True),
         (Behaviour(status=200, body=b"[" * 70_000), "more than", True),
-        (Behaviour(drops=True), "the connection broke", False),
-        (Behaviour(wait_s=0.6), "no whole answer within 0.2 s", False),
+        (Behaviour(drops=True), "connection lost", False),
+        (Behaviour(wait_s=0.6), "no complete response within 0.2 s", False),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, str) else "",
 )
@@ -70,12 +70,12 @@ def test_nothing_is_marked_unless_accepted_and_the_same_is_sent_again(
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"220 mail.example.com ESMTP\r\n\r\n", "an answer that is not HTTP"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}", "no whole answer within"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\n{}", "the connection broke"),
-        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n", "the connection broke"),
-        (SILENCE, "no whole answer within"),
-        (CLOSE, "the connection broke"),
+        (b"220 mail.example.com ESMTP\r\n\r\n", "the response is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}", "no complete response within"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\n{}", "connection lost"),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n", "connection lost"),
+        (SILENCE, "no complete response within"),
+        (CLOSE, "connection lost"),
     ],
 )
 def test_an_answer_that_is_none_is_no_yes(
@@ -118,7 +118,7 @@ def test_an_answer_that_never_ends_is_cut_off(saver: Saver, hand_over: HandOver,
 
     tally, waiting = hand_over(usage_sink_url=dripping, usage_sink_timeout_s=0.2)
 
-    assert "no whole answer within 0.2 s" in tally.trouble
+    assert "no complete response within 0.2 s" in tally.trouble
     assert waiting.lines == 1
 
 
@@ -130,7 +130,7 @@ def test_a_sink_that_can_not_prove_its_name_gets_no_line(saver: Saver, hand_over
     with ScriptedServer(an_answer(), tls=tls) as server:
         tally, waiting = hand_over(usage_sink_url=server.url)
 
-    assert tally.trouble == "its certificate was not verified"
+    assert tally.trouble == "certificate verification failed"
     assert (server.requests, waiting.lines) == ([], 1)
 
 
@@ -224,7 +224,7 @@ def test_a_line_that_the_answer_does_not_name_is_not_handed_over(
         _, waiting = hand_over(usage_sink_url=server.url)
 
     assert waiting.lines == 1
-    assert waiting_troubles(db) == ["not named in the answer"]
+    assert waiting_troubles(db) == ["missing from the response"]
 
 
 # ── a batch that is refused whole ──────────────────────────────────────────────────────────────────

@@ -66,8 +66,8 @@ def test_a_status_that_is_none_is_no_yes(odd: object) -> None:
 def test_a_line_is_taken_only_if_it_is_named_and_never_refused() -> None:
     twice = {"results": [{"key": "one", "status": 422}, *results(200, 200)["results"]]}
 
-    assert meant(200, results(200)) == PartlyAccepted({"two": "not named in the answer"})
-    assert meant(200, {"results": []}) == PartlyAccepted(dict.fromkeys(KEYS, "not named in the answer"))
+    assert meant(200, results(200)) == PartlyAccepted({"two": "missing from the response"})
+    assert meant(200, {"results": []}) == PartlyAccepted(dict.fromkeys(KEYS, "missing from the response"))
     assert meant(200, twice) == PartlyAccepted({"one": "status 422"})
 
 

@@ -84,7 +84,7 @@ def rows(rig: Rig, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
-@pytest.mark.parametrize("door", ["http", "grpc"])
+@pytest.mark.parametrize("publisher", ["http", "grpc"])
 def test_what_goes_in_by_a_gateway_is_what_goes_in_by_sqs(rig: Rig, publisher: str) -> None:
     rig.start_processor()
     by_sqs_code, by_sqs = fake(rig, seed=1)

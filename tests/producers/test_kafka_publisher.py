@@ -123,8 +123,8 @@ def test_check_tells_of_partitions_and_how_far_behind_the_group_is(
 
     findings = look(tansu_broker.url(topic), visibility_timeout_s="2")
 
-    assert findings["queue"].found == f"{topic}, 3 partition(s), as the group processors"
-    assert findings["backlog"].found.startswith("2 message(s) behind")
+    assert findings["queue"].found == f"{topic}, 3 partition(s), group processors"
+    assert findings["backlog"].found.startswith("lag: 2 message(s)")
     assert {what for what, found in findings.items() if not found.fine} == {"session"}
 
 
@@ -157,7 +157,7 @@ def test_check_says_that_a_segment_goes_as_a_whole(tansu_broker: Tansu) -> None:
     found = look(tansu_broker.url(topic))["key retention"]
 
     assert not found.fine
-    assert "records for up to 37 days (or 1000 bytes a partition" in found.found
+    assert "records for up to 37 days (or 1000 bytes per partition" in found.found
 
 
 def test_check_says_where_a_group_has_no_offset_yet(tansu_broker: Tansu, topic: str) -> None:

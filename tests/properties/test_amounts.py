@@ -248,10 +248,10 @@ def test_the_bounds_are_where_they_are_said_to_be(saver: Saver, db: Db) -> None:
     assert said("acme", used_amount=0) is None
     assert said("acme", used_amount=-1) == "/used_amount: a negative amount; expected 0 or more (meter pulse)"
     assert said("acme", used_amount=10**38) == (
-        "/used_amount: too large an amount; expected less than 1e38 in size (meter pulse)"
+        "/used_amount: the amount is too large; expected an absolute value below 1e38 (meter pulse)"
     )
     assert said("acme", used_amount=float(Decimal("1e-39"))) == (
-        "/used_amount: an amount with 39 decimal places; expected 38 at the most (meter pulse)"
+        "/used_amount: an amount with 39 decimal places; expected at most 38 (meter pulse)"
     )
     assert said("acme", used_amount="-1") is None
     db.execute("UPDATE meter SET text_amounts_from = 'infinity' WHERE meter = 'pulse'")

@@ -208,7 +208,7 @@ def test_a_chunk_of_less_than_nothing_is_not_read(server: ScriptedServer) -> Non
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
-    assert answer == SinkUnavailable("an answer that is not HTTP", reached=True)
+    assert answer == SinkUnavailable("the response is not HTTP", reached=True)
     assert peak_bytes < 4_000_000
 
 

@@ -1,4 +1,4 @@
-"""A bundle is complete in itself, keeps every digit, and judges as its documents do beside one another."""
+"""Tests that a bundle is complete, keeps every digit, and validates like its separate documents."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def put(file: Path, content: Any) -> Path:
 
 
 def bundle(root: Path, *others: Path) -> Any:
-    """What is stored of a file, read again as a processor does."""
+    """The stored text of a file, parsed again as in a processor."""
     stored = prepare(root.read_bytes(), HowToRead(others=others), str(root))
     return schema_value(schema_text(stored))
 
@@ -44,7 +44,7 @@ def test_a_document_is_found_by_its_id_and_comes_with_every_digit(tmp_path: Path
     assert not valid(whole, {"total": 100000000000000000})
 
 
-def test_a_document_is_found_by_its_path_and_no_place_of_the_machine_is_stored(tmp_path: Path) -> None:
+def test_a_document_is_found_by_its_path_and_no_local_path_is_stored(tmp_path: Path) -> None:
     put(tmp_path / "common" / "money.json", {"definitions": {"amount": {"type": "number"}}})
     ref = {"$ref": "../common/money.json#/definitions/amount"}
     root = put(tmp_path / "orders" / "order.json", {"properties": {"total": ref}})
@@ -55,7 +55,7 @@ def test_a_document_is_found_by_its_path_and_no_place_of_the_machine_is_stored(t
     assert str(tmp_path) not in schema_text(whole)
 
 
-def test_a_pipe_in_a_directory_is_passed_over(tmp_path: Path) -> None:
+def test_a_pipe_in_a_directory_is_skipped(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.json")
     put(tmp_path / "money.json", {"type": "number"})
     root = put(tmp_path / "order.json", {"$ref": "money.json"})
@@ -64,7 +64,7 @@ def test_a_pipe_in_a_directory_is_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_documents_refer_to_each_other_and_back(tmp_path: Path, dialect: Dialect) -> None:
+def test_documents_may_have_cyclic_references(tmp_path: Path, dialect: Dialect) -> None:
     put(tmp_path / "line.json", {"type": "object", "properties": {"parent": {"$ref": "order.json"}}})
     schema = {"$schema": dialect.uri, "type": "object", "properties": {"line": {"$ref": "line.json"}}}
     root = put(tmp_path / "order.json", schema)
@@ -77,7 +77,7 @@ def test_documents_refer_to_each_other_and_back(tmp_path: Path, dialect: Dialect
 
 @pytest.mark.parametrize("inner", DIALECTS, ids=lambda dialect: dialect.name)
 @pytest.mark.parametrize("outer", DIALECTS, ids=lambda dialect: dialect.name)
-def test_each_document_is_judged_by_its_own_draft(tmp_path: Path, outer: Dialect, inner: Dialect) -> None:
+def test_each_document_is_validated_by_its_own_draft(tmp_path: Path, outer: Dialect, inner: Dialect) -> None:
     is_old = inner.name != "2020-12"
     first = {"items": [{"type": "string"}]} if is_old else {"prefixItems": [{"type": "string"}]}
     put(tmp_path / "b.json", {"$schema": inner.uri, inner.id_word: "https://e/b"} | first)
@@ -99,7 +99,7 @@ def test_a_document_that_is_a_reference_itself_can_be_referred_to_in_older_draft
     assert (valid(whole, {"x": "a"}), valid(whole, {"x": 1})) == (True, False)
 
 
-def test_all_documents_that_are_missing_are_named_at_once_and_how_to_give_them(tmp_path: Path) -> None:
+def test_all_missing_documents_are_named_with_the_option_to_give_them(tmp_path: Path) -> None:
     put(tmp_path / "b.json", {"items": {"$ref": "https://e/third"}})
     refs = [{"$ref": "b.json"}, {"$ref": "https://e/first"}, {"$ref": "second.json"}]
     root = put(tmp_path / "a.json", {"allOf": refs})
@@ -121,7 +121,7 @@ def test_all_documents_that_are_missing_are_named_at_once_and_how_to_give_them(t
         ('{"$id": "https://e/a#b"}', "has a fragment"),
     ],
 )
-def test_a_document_of_a_directory_that_can_t_be_used_is_named(tmp_path: Path, text: str, words: str) -> None:
+def test_an_unusable_document_of_a_directory_is_named(tmp_path: Path, text: str, words: str) -> None:
     broken = put(tmp_path / "broken.json", text)
     between = put(tmp_path / "between.json", {"items": {"$ref": "broken.json"}})
     for name, holder in (("root.json", ""), ("far.json", str(between))):
@@ -132,10 +132,10 @@ def test_a_document_of_a_directory_that_can_t_be_used_is_named(tmp_path: Path, t
             bundle(root, tmp_path)
 
         assert f"{holder}: at /items: $ref" in f": {refused.value}".replace(": :", ":")
-        assert f"leads to {broken}, which can't be used: " in str(refused.value)
+        assert f"refers to {broken}, which can't be used: " in str(refused.value)
 
 
-def test_two_documents_of_one_id_are_refused_where_they_differ(tmp_path: Path) -> None:
+def test_two_different_documents_with_one_id_are_rejected(tmp_path: Path) -> None:
     for place, kind in (("a", "string"), ("b", "integer")):
         put(tmp_path / place / "m.json", {"$id": "https://e/m", "type": kind})
     root = put(tmp_path / "root.json", {"$ref": "https://e/m"})
@@ -147,7 +147,7 @@ def test_two_documents_of_one_id_are_refused_where_they_differ(tmp_path: Path) -
     assert not valid(bundle(root, tmp_path), 1)
 
 
-def test_what_nobody_refers_to_stays_out_whatever_it_is(tmp_path: Path) -> None:
+def test_an_unreferenced_document_stays_out(tmp_path: Path) -> None:
     put(tmp_path / "broken.json", "{")
     put(tmp_path / "other.json", {"$schema": "https://e/unknown", "$id": "https://e/other"})
     root = put(tmp_path / "root.json", {"type": "string"})
@@ -157,7 +157,7 @@ def test_what_nobody_refers_to_stays_out_whatever_it_is(tmp_path: Path) -> None:
         bundle(root, tmp_path / "broken.json")
 
 
-def test_the_part_that_a_pointer_names_is_a_schema_whatever_its_document_is(tmp_path: Path) -> None:
+def test_a_pointer_selects_a_schema_in_any_document(tmp_path: Path) -> None:
     put(
         tmp_path / "parts.json",
         {"amount": {"$ref": "#/number"}, "number": {"type": "number"}, "bad": {"items": 5}},
@@ -178,9 +178,7 @@ _KINDS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(data=st.data())
-def test_a_bundle_judges_as_the_library_does_with_the_documents_beside_it(
-    tmp_path: Path, data: st.DataObject
-) -> None:
+def test_a_bundle_validates_like_its_separate_documents(tmp_path: Path, data: st.DataObject) -> None:
     uris = [f"https://e/{name}" for name in "abcd"]
     documents: dict[str, Any] = {}
     for uri in uris:

@@ -1,4 +1,4 @@
-"""What a version of a schema changes, in words, and what is said of payloads by it."""
+"""Tests the differences between versions of a schema, and their effect on payloads."""
 
 import sys
 from copy import deepcopy
@@ -17,7 +17,7 @@ from processor.schemas.schema_text import schema_text, schema_value
 D4 = "http://json-schema.org/draft-04/schema#"
 D7 = "http://json-schema.org/draft-07/schema#"
 D2019 = "https://json-schema.org/draft/2019-09/schema"
-UNTOLD = "whether it narrows can't be told"
+UNTOLD = "may narrow or widen"
 
 
 def a(name: str, schema: Any, **more: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def closed(**members: Any) -> dict[str, Any]:
     return {"properties": members, "additionalProperties": False}
 
 
-# old, new, what is said of the new one, what is said the other way round
+# old, new, differences from old to new, differences from new to old
 CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
     "the same": ({"type": "string"}, {"type": ["string"]}, [], []),
     "anything": (True, {}, [], []),
@@ -73,8 +73,8 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
     "what is asked of a fraction": (
         {"enum": [0.5], "maximum": 1},
         {"enum": [0.5], "maximum": 0, "multipleOf": 1},
-        ["narrows (root): maximum 1 → 0", "narrows (root): multipleOf 1 is new"],
-        ["widens (root): maximum 0 → 1", "widens (root): multipleOf 1 is gone"],
+        ["narrows (root): maximum 1 → 0", "narrows (root): multipleOf 1 was added"],
+        ["widens (root): maximum 0 → 1", "widens (root): multipleOf 1 was removed"],
     ),
     "a number as it is written": (
         {"minimum": 1e-300, "enum": [1e300, 2]},
@@ -119,31 +119,31 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
         closed(id={}),
         closed(id={}, note={"type": "string"}),
         ["adds /note: is new: string"],
-        ["removes /note: is no longer taken"],
+        ["removes /note: is no longer accepted"],
     ),
     "a member of an open schema": (
         a("id", {}),
         {"properties": {"id": {}, "note": {"type": "string"}}},
-        ["adds /note: is new: string; anything was taken there before"],
-        ["removes /note: is no longer described; anything is taken there now"],
+        ["adds /note: is new: string; any value was accepted before"],
+        ["removes /note: is no longer described; any value is now accepted"],
     ),
     "closing": (
         a("id", {}),
         closed(id={}),
-        ["narrows (root): members that are not described are no longer taken (additionalProperties)"],
-        ["widens (root): members that are not described are taken now (additionalProperties)"],
+        ["narrows (root): undescribed members are no longer accepted (additionalProperties)"],
+        ["widens (root): undescribed members are now accepted (additionalProperties)"],
     ),
     "needed beside another": (
         {},
         {"dependentRequired": {"card": ["address"]}},
-        ["narrows /address: is now required where there is /card"],
-        ["widens /address: is no longer required where there is /card"],
+        ["narrows /address: is now required if /card is present"],
+        ["widens /address: is no longer required if /card is present"],
     ),
     "needed beside another, in older words": (
         {"$schema": D7},
         {"$schema": D7, "dependencies": {"card": ["address"]}},
-        ["narrows /address: is now required where there is /card"],
-        ["widens /address: is no longer required where there is /card"],
+        ["narrows /address: is now required if /card is present"],
+        ["widens /address: is no longer required if /card is present"],
     ),
     "a schema needed beside another": (
         {"dependentSchemas": {"card": True}},
@@ -160,8 +160,8 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
     "a place in a list, in older words": (
         {"$schema": D2019, "items": [{"type": "number"}], "additionalItems": True},
         {"$schema": D2019, "items": [{"type": "number"}], "additionalItems": False},
-        ["removes /*: is no longer taken"],
-        ["adds /*: is taken now: anything"],
+        ["removes /*: is no longer accepted"],
+        ["adds /*: is now accepted: anything"],
     ),
     "a pattern": (
         {"pattern": "^a"},
@@ -262,8 +262,8 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
     "an integer of another draft": (
         {"$schema": D7, "type": "integer"},
         {"$schema": D4, "type": "integer"},
-        [f"changes (root): 1.0 is an integer, but not in draft-04; {UNTOLD}"],
-        [f"changes (root): 1.0 is an integer, but not in draft-04; {UNTOLD}"],
+        [f"changes (root): 1.0 is an integer, except in draft-04; {UNTOLD}"],
+        [f"changes (root): 1.0 is an integer, except in draft-04; {UNTOLD}"],
     ),
     "the same branches in another draft, under other names": (
         {"$schema": D7, "oneOf": [{"$ref": "#/definitions/m"}], "definitions": {"m": {"items": [{}, False]}}},
@@ -274,14 +274,14 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
     "a format that an older draft does not look at": (
         {"$schema": D7, "format": "uuid"},
         {"format": "uuid"},
-        ['narrows (root): format "uuid" is new'],
-        ['widens (root): format "uuid" is gone'],
+        ['narrows (root): format "uuid" was added'],
+        ['widens (root): format "uuid" was removed'],
     ),
     "notes": (
         a("x", {"title": "one", "maximum": 1}),
         a("x", {"title": "two", "maximum": 1}),
-        ["notes /x: title, description or another note changed"],
-        ["notes /x: title, description or another note changed"],
+        ["notes /x: title, description or another annotation changed"],
+        ["notes /x: title, description or another annotation changed"],
     ),
     "values that look like schemas": (
         {"const": {"$ref": "#/nowhere", "$id": "x y"}, "oneOf": [{"enum": [{"id": "/", "$ref": "nope"}]}]},
@@ -299,7 +299,7 @@ CASES: dict[str, tuple[Any, Any, list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_difference_is_said_in_words_and_so_is_its_contrary(case: str) -> None:
+def test_a_difference_and_its_inverse_are_described(case: str) -> None:
     old, new, forth, back = CASES[case]
 
     assert [f"{one.kind} {one}" for one in differences(old, new)] == forth
@@ -309,7 +309,7 @@ def test_a_difference_is_said_in_words_and_so_is_its_contrary(case: str) -> None
 @pytest.mark.parametrize(
     "word", ["unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "oneOf", "contains", "propertyNames"]
 )
-def test_what_can_t_be_told_may_narrow_and_may_widen(word: str) -> None:
+def test_an_unknown_effect_counts_as_narrowing_and_widening(word: str) -> None:
     value: Any = {"oneOf": [{"type": "string"}], "$dynamicRef": "#a"}.get(word, {"type": "string"})
     anchors = {"$defs": {"a": {"$dynamicAnchor": "a"}}}
 
@@ -320,7 +320,7 @@ def test_what_can_t_be_told_may_narrow_and_may_widen(word: str) -> None:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_what_refers_to_the_schema_of_a_draft_is_compared(dialect: Dialect) -> None:
+def test_references_to_metaschemas_are_compared(dialect: Dialect) -> None:
     def schema(**members: Any) -> Any:
         return {"$schema": dialect.uri, "properties": {"schema": {"$ref": dialect.uri}, **members}}
 
@@ -330,7 +330,7 @@ def test_what_refers_to_the_schema_of_a_draft_is_compared(dialect: Dialect) -> N
     assert differences(schema(), {"$schema": dialect.uri, "properties": {"schema": {}}})
 
 
-def test_a_change_of_what_dynamic_references_lead_to_is_never_passed_over() -> None:
+def test_a_changed_target_of_a_dynamic_reference_is_reported() -> None:
     def schema(maximum: int) -> dict[str, Any]:
         tree = {"$id": "tree", "$dynamicAnchor": "node", **a("x", {"$dynamicRef": "#node"})}
         return {
@@ -344,13 +344,13 @@ def test_a_change_of_what_dynamic_references_lead_to_is_never_passed_over() -> N
     assert any(one.narrows for one in differences(schema(9), schema(8)))
 
 
-def test_formats_differ_where_they_are_asserted_and_were_notes() -> None:
+def test_formats_differ_if_they_become_assertions() -> None:
     date = {"format": "date"}
 
     assert differences(date, date) == []
     assert differences(date, {}, formats=("annotate", "annotate")) == []
     [found] = differences(date, date, formats=("annotate", "assert"))
-    assert (found.kind, found.words) == ("narrows", 'format "date" is new')
+    assert (found.kind, found.words) == ("narrows", 'format "date" was added')
 
 
 GOOD = {"required": ["a"], "minimum": 1, "multipleOf": 2}
@@ -367,7 +367,7 @@ GOOD = {"required": ["a"], "minimum": 1, "multipleOf": 2}
         {"multipleOf": 0},
     ],
 )
-def test_what_can_t_be_followed_is_a_difference(bad: Any) -> None:
+def test_an_unresolvable_schema_is_a_difference(bad: Any) -> None:
     for pair in ((bad, GOOD), (GOOD, bad)):
         found = differences(*pair)
 
@@ -378,16 +378,16 @@ def test_what_can_t_be_followed_is_a_difference(bad: Any) -> None:
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"$ref": "other.json"}, "it refers to a document that is not given"),
+        ({"$ref": "other.json"}, "the schema refers to a document that is not given"),
         ({"properties": 1}, "at /properties: "),
         ({"$ref": D7 + "/definitions/nope"}, "at (root): $ref: 'http://json-schema.org/draft-07/schema#/def"),
     ],
 )
-def test_what_can_t_be_followed_is_said_as_publish_would_say_it(bad: Any, words: str) -> None:
+def test_an_unresolvable_schema_has_the_message_of_publish(bad: Any, words: str) -> None:
     for pair in ((bad, {"required": ["a"]}), ({"required": ["a"]}, bad)):
         [found] = differences(*pair)
 
-        start = "the versions can't be compared word by word: not a usable JSON Schema 2020-12: "
+        start = "the versions can't be compared keyword by keyword: not a usable JSON Schema 2020-12: "
         assert found.words.startswith(start + words)
 
 
@@ -395,7 +395,7 @@ def test_what_can_t_be_followed_is_said_as_publish_would_say_it(bad: Any, words:
 @pytest.mark.parametrize(
     "own", ["common/label.json", "/common/label.json", "label.json", "https://e/a/b.json"]
 )
-def test_a_schema_is_the_same_as_itself_whatever_its_id(dialect: Dialect, own: str) -> None:
+def test_a_schema_equals_itself_with_any_id(dialect: Dialect, own: str) -> None:
     part = {dialect.id_word: "part/one.json", "type": "string"}
     label = {
         "$schema": dialect.uri,
@@ -437,9 +437,7 @@ DEFINITIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("word", ["oneOf", "not", "contains", "anyOf", "propertyNames", "if"])
 @pytest.mark.parametrize("old", range(3))
 @pytest.mark.parametrize("new", range(3))
-def test_names_and_places_of_parts_are_no_difference_and_what_they_say_is(
-    old: int, new: int, word: str
-) -> None:
+def test_names_and_places_of_subschemas_make_no_difference(old: int, new: int, word: str) -> None:
     def schema(which: int, definitions: dict[str, Any]) -> dict[str, Any]:
         part = {"properties": SAME[which]}
         return {word: [part] if word.endswith("Of") else part, "then": False, "$defs": definitions}
@@ -452,11 +450,11 @@ def test_names_and_places_of_parts_are_no_difference_and_what_they_say_is(
     assert differences(schema(old, DEFINITIONS[old]), schema(new, other)) != []
 
 
-def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None:
+def test_many_differences_are_listed_up_to_a_limit_and_counted() -> None:
     found = differences({}, {"required": [f"m{number}" for number in range(1000)]})
 
     assert len(found) == 201
-    assert (found[-1].words, found[-1].narrows, found[-1].widens) == ("and 800 differences more", True, False)
+    assert (found[-1].words, found[-1].narrows, found[-1].widens) == ("and 800 more differences", True, False)
 
 
 @pytest.mark.parametrize(
@@ -467,7 +465,7 @@ def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None
         ({"type": "object"}, closed(), Verdict("no", '{"other":{}}')),
         ({"pattern": "^ab"}, {"pattern": "^a"}, Verdict("unknown")),
         ({"maximum": 1}, {"maximum": 2}, Verdict("yes")),
-        # 1000.0 is an integer, and none in draft-04.
+        # 1000.0 is an integer, except in draft-04.
         (
             {"$schema": D4, "type": "number", "multipleOf": 3, "maximum": Decimal("1000.0")},
             {"$schema": D4, "type": "integer", "multipleOf": 3, "maximum": Decimal("1000.0")},
@@ -484,12 +482,12 @@ def test_differences_without_number_are_told_up_to_a_bound_and_counted() -> None
             {"patternProperties": {"^ab": {}}, "additionalProperties": False, "type": "object"},
             Verdict("no", '{"a":1}'),
         ),
-        # What can't be used refuses all.
+        # An unusable schema rejects everything.
         ({"type": "nope"}, {}, Verdict("yes")),
         ({}, {"type": "nope"}, Verdict("no")),
     ],
 )
-def test_a_payload_shows_what_is_lost(old: Any, new: Any, verdict: Verdict) -> None:
+def test_a_payload_shows_what_is_no_longer_valid(old: Any, new: Any, verdict: Verdict) -> None:
     assert takes_all(Compared(new), Compared(old)) == verdict
 
 
@@ -497,8 +495,8 @@ def version(definition: Any) -> Version:
     return Version("it", schema_text(definition), "assert")
 
 
-def test_a_comparison_that_dies_says_what_it_knew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when the library's stack overflows: the process is gone, and what it wrote before is there."""
+def test_a_killed_comparison_reports_its_partial_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a stack overflow in the library: the process is dead, and its earlier output is there."""
     dies = "import os, sys; sys.stdout.write('[]\\n'); sys.stdout.flush(); os.abort()"
     monkeypatch.setattr(comparing, "COMMAND", [sys.executable, "-c", dies])
     found = compare(version({}), version({}))
@@ -510,7 +508,7 @@ def test_a_comparison_that_dies_says_what_it_knew(monkeypatch: pytest.MonkeyPatc
     assert "can't be compared" in found.differences[0].words
 
 
-def test_a_comparison_takes_no_more_cpu_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_stays_within_its_cpu_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = (
         f"import {comparing.__name__} as process; process.CPU_S = 1; "
         "process.differences = lambda *_, **__: [0 for _ in iter(int, 1)]; process.main()"

@@ -1,7 +1,7 @@
-"""A schema of many resources is compiled as one.
+"""Tests that a schema of many resources is compiled as one.
 
-The library compiles what another resource has anew for each way that leads there, of which a bundle of 150
-documents that refer to each other has more than any memory holds.
+The library compiles a target in another resource once for each path to it. For a bundle of 150 documents with
+cyclic references that exceeds any memory.
 """
 
 import json
@@ -55,7 +55,7 @@ def test_documents_that_refer_to_each_other_become_one_resource(dialect: Dialect
 
 
 @pytest.mark.parametrize("dialect", [DRAFT_4, DRAFT_7, DRAFT_2020])
-def test_they_are_compiled_and_judge_as_before(dialect: Dialect) -> None:
+def test_flattened_documents_compile_and_validate_as_before(dialect: Dialect) -> None:
     validator = compile_schema(a_bundle(dialect))
 
     assert validator.is_valid({"n": 1, "p7": {"n": 1, "p9": {"n": 2}}})
@@ -63,7 +63,7 @@ def test_they_are_compiled_and_judge_as_before(dialect: Dialect) -> None:
     assert not validator.is_valid({"p7": {"n": 1}})
 
 
-def test_an_anchor_is_followed_in_the_document_where_it_stands() -> None:
+def test_an_anchor_resolves_in_its_own_document() -> None:
     def document(kind: str) -> dict[str, Any]:
         return {
             "$id": f"https://example.com/{kind}",
@@ -83,7 +83,7 @@ def test_an_anchor_is_followed_in_the_document_where_it_stands() -> None:
     assert not validator.is_valid({"integer": {"a": ""}})
 
 
-def test_parts_of_another_draft_stay_by_themselves() -> None:
+def test_parts_of_another_draft_stay_separate() -> None:
     bundle = a_bundle(DRAFT_2020, 2)
     bundle["$defs"]["p 1"] |= {"$schema": DRAFT_7.uri, "definitions": {"it": {"items": [{"type": "string"}]}}}
 
@@ -91,7 +91,7 @@ def test_parts_of_another_draft_stay_by_themselves() -> None:
     assert not compile_schema(bundle).is_valid({"n": 1, "p1": [1]})
 
 
-def test_what_is_followed_by_names_stays_as_it_is() -> None:
+def test_dynamic_references_stay_unchanged() -> None:
     bundle = a_bundle(DRAFT_2020, 2, tree={"$dynamicAnchor": "node", "items": {"$dynamicRef": "#node"}})
 
     assert _compiled_definition(bundle, DRAFT_2020)["$defs"]["p 1"]["$id"] == "https://example.com/p1%20x"

@@ -1,4 +1,4 @@
-"""A schema proposed from samples takes each of them, and says what they have in common."""
+"""Tests that an inferred schema accepts each sample, and has their common properties."""
 
 import json
 from typing import Any
@@ -46,7 +46,7 @@ def inferred(*texts: str) -> dict[str, Any]:
 
 
 @given(st.lists(SAMPLES, min_size=1, max_size=5))
-def test_every_sample_passes(texts: list[str]) -> None:
+def test_every_sample_is_valid(texts: list[str]) -> None:
     validator = compile_schema(inferred(*texts))
 
     for text in texts:
@@ -79,16 +79,16 @@ def test_every_sample_passes(texts: list[str]) -> None:
         (["true", "{}"], {"type": ["boolean", "object"]}),
     ],
 )
-def test_what_samples_have_in_common_is_said(texts: list[str], schema: dict[str, Any]) -> None:
+def test_common_properties_of_samples_are_inferred(texts: list[str], schema: dict[str, Any]) -> None:
     assert inferred(*texts) == {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
 
-def test_no_samples_are_no_schema() -> None:
+def test_no_schema_is_inferred_without_samples() -> None:
     with pytest.raises(SettingsError, match="no samples"):
         inferred()
 
 
-def test_a_sample_as_deep_as_any_is_taken() -> None:
+def test_a_sample_of_maximum_depth_is_accepted() -> None:
     assert inferred("[" * 128 + "]" * 128)["type"] == "array"
 
 
@@ -104,26 +104,26 @@ def test_a_sample_as_deep_as_any_is_taken() -> None:
         ("[]", []),
     ],
 )
-def test_the_samples_of_a_file_are_its_lines_its_elements_or_the_whole(text: str, places: list[str]) -> None:
+def test_samples_are_lines_elements_or_the_whole_file(text: str, places: list[str]) -> None:
     assert [place for place, _ in samples_of(text.encode())] == places
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "empty; expected samples, in JSON"),
-        (b'{"a": 1}\n{"a": 1, "a": 2}\n', "line 2: not JSON that can be used: duplicate key 'a'"),
-        (b'{"a": 1}\nhello\n', "line 2: not JSON that can be used"),
-        (b'{"a": 1}\n{"a": NaN}\n', "line 2: not JSON that can be used: NaN is not a JSON number"),
-        (b'[{"a": 1},', "line 1: not JSON that can be used"),
-        (b"[1, 1e999]", "element 1: not JSON that can be used: the number 1e999 is out of range"),
+        (b"", "empty; expected JSON samples"),
+        (b'{"a": 1}\n{"a": 1, "a": 2}\n', "line 2: invalid JSON: duplicate key 'a'"),
+        (b'{"a": 1}\nhello\n', "line 2: invalid JSON"),
+        (b'{"a": 1}\n{"a": NaN}\n', "line 2: invalid JSON: NaN is not a JSON number"),
+        (b'[{"a": 1},', "line 1: invalid JSON"),
+        (b"[1, 1e999]", "element 1: invalid JSON: the number 1e999 is out of range"),
         (b'"\xff"', "not UTF-8"),
-        (rb'{"a": "\ud800"}', "line 1: at /a: a text with U+0000, or with half a character"),
+        (rb'{"a": "\ud800"}', "line 1: at /a: a string with U+0000 or a lone surrogate"),
         ("1".encode("utf-16"), "not UTF-8, but UTF-16"),
         (b"[" * 200 + b"]" * 200, "nested deeper than 128 levels"),
     ],
 )
-def test_what_is_no_sample_is_refused_in_words_that_say_where(data: bytes, words: str) -> None:
+def test_an_invalid_sample_is_rejected_with_its_place(data: bytes, words: str) -> None:
     with pytest.raises(SettingsError) as refused:
         list(samples_of(data))
 

@@ -1,4 +1,4 @@
-"""The judge process: whatever a schema and a payload are, there is a verdict, in bounded time."""
+"""Tests that the judge process gives a verdict in bounded time for any schema and payload."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from tests.builders import ORDER_SCHEMA, a_body, a_delivery
 
 Schema = tuple[str, str]
 MARGIN = 5
-"""How much longer than its bound a verdict may take of all CPUs: reading, starting the next process."""
+"""CPU seconds above the limit that a verdict may take in all: parsing, and starting the next process."""
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="what a process does is read from /proc")
 
@@ -42,7 +42,7 @@ UNIQUE = a_schema({"uniqueItems": True})
 
 
 def large_numbers(count: int) -> str:
-    """Compared each with each: 1,000 of them take 0.4 s, and it grows by the square."""
+    """Compared pairwise: 1,000 numbers take 0.4 s, and the time is quadratic."""
     return "[" + ",".join(str(10**29 + number) for number in range(count)) + "]"
 
 
@@ -54,7 +54,7 @@ def judged(schema: Schema, payload: str, process: JudgeProcess | None = None) ->
 
 
 def a_doubling(word: str, levels: int = 40) -> dict[str, Any]:
-    """Each definition asks for the one before it twice."""
+    """Each definition applies the one before it twice."""
     defs: dict[str, Any] = {"a0": {"type": "string"}}
     for level in range(1, levels + 1):
         defs[f"a{level}"] = {word: [{"$ref": f"#/$defs/a{level - 1}"}] * 2}
@@ -112,7 +112,7 @@ DEAR: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("name", DEAR)
 def test_whatever_is_dear_has_its_verdict_within_the_bound(name: str) -> None:
-    """What is measured is CPU time, of this process and of those that it started."""
+    """The test measures CPU time of this process and its children."""
     definition, payload = DEAR[name]
     process = JudgeProcess()
     before = cpu_s()
@@ -129,16 +129,19 @@ def cpu_s() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def test_what_takes_longer_than_the_bound_is_unstorable_and_says_what_to_do() -> None:
+def test_a_payload_beyond_the_cpu_limit_is_unstorable_with_advice() -> None:
     verdict = judged(UNIQUE, large_numbers(5_000))
 
     assert isinstance(verdict, Rejection)
     assert verdict.reason is Reason.UNSTORABLE
-    assert "takes longer than 1 s of CPU time; mend the schema or the payload" in verdict.detail["message"]
+    assert (
+        "the limit of 1 s of CPU time is exceeded; correct the schema or the payload"
+        in verdict.detail["message"]
+    )
     assert (verdict.detail["schema_id"], verdict.detail["schema_version"]) == (1, 1)
 
 
-def test_what_is_not_valid_is_a_violation_even_where_the_search_for_its_place_ends_in_vain() -> None:
+def test_an_invalid_payload_is_a_violation_even_if_the_search_for_errors_fails() -> None:
     definition, payload = DEAR["errors in great depth"]
 
     verdict = judged(a_schema(definition), payload)
@@ -148,8 +151,8 @@ def test_what_is_not_valid_is_a_violation_even_where_the_search_for_its_place_en
     assert (verdict.detail["errors"], verdict.detail["error_count"]) == ([], None)
 
 
-def test_who_may_not_wait_waits_for_no_payload_but_for_a_schema_that_is_met_first() -> None:
-    """Else the first event by it would be behind all the dear ones."""
+def test_a_caller_that_may_not_wait_waits_only_for_the_first_compilation() -> None:
+    """Otherwise the first event of a schema would wait behind all expensive ones."""
     judge = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64, process=JudgeProcess())
     schemas = [a_schema(ORDER_SCHEMA), UNIQUE]
     judge.install(
@@ -168,7 +171,7 @@ def test_who_may_not_wait_waits_for_no_payload_but_for_a_schema_that_is_met_firs
         judge.validate(a_delivery(body=dear), may_wait=False)
 
 
-def test_the_next_payload_is_judged_by_a_new_process() -> None:
+def test_the_next_payload_is_validated_by_a_new_process() -> None:
     process = JudgeProcess()
 
     assert isinstance(process.judge(UNIQUE, large_numbers(5_000)), Broken)
@@ -179,7 +182,7 @@ def test_the_next_payload_is_judged_by_a_new_process() -> None:
 LONG = "x" * 100_000
 
 
-def test_an_error_quotes_no_megabytes_of_its_schema() -> None:
+def test_an_error_quotes_a_bounded_part_of_its_schema() -> None:
     process = JudgeProcess()
     names = {LONG: {"properties": {LONG: {"const": LONG}}}}
 
@@ -193,7 +196,7 @@ def test_an_error_quotes_no_megabytes_of_its_schema() -> None:
         assert all(len(words) < 2_000 for error in answer.errors for words in error)
 
 
-def test_what_is_not_valid_is_a_violation_even_where_the_search_for_its_place_takes_all_memory() -> None:
+def test_an_invalid_payload_is_a_violation_even_if_the_search_for_errors_runs_out_of_memory() -> None:
     before = named()
 
     verdict = judged(a_schema({"items": {"const": LONG * 10}}), json.dumps([1] * 2_000))
@@ -215,7 +218,7 @@ INVALID: list[tuple[Any, Any]] = [
 ]
 
 
-def test_errors_that_are_cheap_to_find_are_found_without_the_process_and_are_the_same() -> None:
+def test_cheap_errors_are_found_in_the_worker_and_are_the_same() -> None:
     for definition, payload in INVALID:
         process = JudgeProcess()
         judge = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64, process=process)
@@ -239,7 +242,7 @@ def test_errors_that_are_cheap_to_find_are_found_without_the_process_and_are_the
 MANY_PATTERNS = {"anyOf": [{"pattern": rf"[\w\W]{{200}}{i}"} for i in range(8_000)]}
 
 
-def test_a_schema_that_takes_too_much_to_compile_is_unusable_and_the_next_is_not() -> None:
+def test_a_schema_that_is_too_expensive_to_compile_is_unusable_and_the_next_is_not() -> None:
     process = JudgeProcess()
 
     assert isinstance(process.compile(a_schema(MANY_PATTERNS)), Unusable)
@@ -247,12 +250,12 @@ def test_a_schema_that_takes_too_much_to_compile_is_unusable_and_the_next_is_not
 
 
 def a_large_one(number: int, patterns: int) -> Schema:
-    """A pattern takes some 200 KB when it is compiled."""
+    """A compiled pattern takes some 200 KB."""
     return a_schema({"anyOf": [{"pattern": rf"[\w\W]{{200}}{number}x{i}"} for i in range(patterns)]})
 
 
-def test_what_was_compiled_before_is_no_part_of_an_answer() -> None:
-    """More than the process may have of memory, and each is fine by itself."""
+def test_earlier_schemas_do_not_affect_an_answer() -> None:
+    """Together more than the memory limit of the process, but each is fine by itself."""
     process, payload = JudgeProcess(), large_numbers(100_000)
 
     for number in range(50):
@@ -260,7 +263,7 @@ def test_what_was_compiled_before_is_no_part_of_an_answer() -> None:
         assert process.judge(a_schema({"type": "array"}), payload) == Valid()
 
 
-def test_a_process_keeps_no_more_schemas_than_a_bound() -> None:
+def test_a_process_keeps_a_bounded_number_of_schemas() -> None:
     process, pids = JudgeProcess(), set()
 
     for number in range(600):
@@ -273,19 +276,19 @@ def test_a_process_keeps_no_more_schemas_than_a_bound() -> None:
     assert len(pids) == 3
 
 
-def test_a_schema_that_takes_for_ever_is_refused_before_it_is_published() -> None:
+def test_a_schema_that_never_compiles_is_rejected_before_publishing() -> None:
     definition = json.dumps(
         {"allOf": [a_doubling("anyOf")["properties"]["x"]], "$defs": a_doubling("anyOf")["$defs"]}
     )
 
     with pytest.raises(
         SettingsError,
-        match=r"^not a usable JSON Schema: .*takes longer than 5 s of CPU time; make it smaller",
+        match=r"^not a usable JSON Schema: .*the limit of 5 s of CPU time is exceeded; make it smaller",
     ):
         require_usable(definition, "assert")
 
 
-def test_a_schema_that_can_not_be_used_is_named_by_the_metric_until_it_is_gone() -> None:
+def test_an_unusable_schema_is_in_the_metric_until_it_is_removed() -> None:
     judge = Schemas(body_bytes_max=1024, json_depth_max=64)
     unusable = EventSchema(7, "order.odd", None, 3, '{"type": "nope"}')
     judge.install(Registry(1, {"acme": False}, (unusable,)))
@@ -296,7 +299,7 @@ def test_a_schema_that_can_not_be_used_is_named_by_the_metric_until_it_is_gone()
     assert ("order.odd", "3") not in named()
 
 
-def test_a_shared_schema_stays_named_when_a_tenants_own_of_its_version_is_gone() -> None:
+def test_a_shared_schema_stays_in_the_metric_when_a_tenants_own_version_is_removed() -> None:
     judge = Schemas(body_bytes_max=1024, json_depth_max=64)
     shared = EventSchema(8, "order.twice", None, 1, '{"type": "nope"}')
     own = EventSchema(9, "order.twice", "acme", 1, '{"type": "nope"}')
@@ -320,7 +323,7 @@ def named() -> set[tuple[str, str]]:
 
 @contextmanager
 def judging(process: JudgeProcess, payload: str) -> Iterator[list[Answer | Stopped]]:
-    """Judge in a thread, from when its process is at it; it has ended when the block has."""
+    """Validate in a thread, which ends with the block; the block starts when the process is busy."""
     answers: list[Answer | Stopped] = []
 
     def judge() -> None:
@@ -339,7 +342,7 @@ def judging(process: JudgeProcess, payload: str) -> Iterator[list[Answer | Stopp
 
 
 def ticks(pid: int | None) -> int:
-    """The CPU time of a process, in hundredths of a second as a rule."""
+    """The CPU time of a process, usually in hundredths of a second."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
     return int(fields[11]) + int(fields[12])
 
@@ -352,7 +355,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 @linux
-def test_what_was_being_judged_when_the_process_was_killed_is_judged_again() -> None:
+def test_a_payload_is_validated_again_after_its_process_was_killed() -> None:
     process = JudgeProcess()
 
     with judging(process, large_numbers(1_200)) as answers:
@@ -364,8 +367,8 @@ def test_what_was_being_judged_when_the_process_was_killed_is_judged_again() -> 
 
 
 @linux
-def test_a_payload_at_which_it_is_killed_each_time_has_an_end() -> None:
-    """As where the system kills it for want of memory."""
+def test_a_payload_that_always_kills_the_process_is_given_up() -> None:
+    """As if the system killed the process for lack of memory."""
     process = JudgeProcess()
     answers: list[Answer] = []
     thread = threading.Thread(
@@ -384,11 +387,11 @@ def test_a_payload_at_which_it_is_killed_each_time_has_an_end() -> None:
         time.sleep(0.001)
 
     assert isinstance(answers[0], Broken)
-    assert "fails 5 times: at last it has ended of SIGKILL" in answers[0].words
+    assert "failed 5 times: it ended by SIGKILL" in answers[0].words
 
 
 @linux
-def test_a_process_that_does_not_answer_is_replaced_and_no_fault_of_the_payload(
+def test_a_silent_process_is_replaced_and_the_payload_is_not_blamed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     process = JudgeProcess()
@@ -404,7 +407,7 @@ def test_a_process_that_does_not_answer_is_replaced_and_no_fault_of_the_payload(
 
 
 @linux
-def test_a_process_that_does_not_answer_ends_no_stop() -> None:
+def test_a_silent_process_does_not_delay_a_stop() -> None:
     stop = threading.Event()
     process = JudgeProcess(stop=stop)
 
@@ -415,7 +418,7 @@ def test_a_process_that_does_not_answer_ends_no_stop() -> None:
     assert isinstance(answers[0], Stopped)
 
 
-def test_where_it_can_not_be_started_that_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_start_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     process, there = JudgeProcess(), sys.executable
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     answers: list[Answer] = []
@@ -431,7 +434,7 @@ def test_where_it_can_not_be_started_that_is_waited_out(monkeypatch: pytest.Monk
 
 
 @linux
-def test_it_knows_no_secrets_and_no_signal_of_our_terminal_reaches_it(
+def test_the_judge_process_gets_no_secrets_and_no_terminal_signals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://a:secret@b/c")
@@ -458,7 +461,7 @@ time.sleep(600)
 
 
 @linux
-def test_it_ends_with_its_worker_however_that_ends() -> None:
+def test_the_judge_process_ends_with_its_worker() -> None:
     with subprocess.Popen([sys.executable, "-c", _WORKER], stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         pid = int(worker.stdout.readline())
@@ -467,8 +470,8 @@ def test_it_ends_with_its_worker_however_that_ends() -> None:
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "it has ended too")
 
 
-def test_a_worker_that_waits_for_it_beats_and_does_not_hang() -> None:
-    """The bound of a turn is a part of what the judge may take."""
+def test_a_worker_that_waits_for_the_judge_process_keeps_its_heartbeat() -> None:
+    """The limit of a turn is a part of the time limit of the judge."""
     row = WorkerStatuses().rows[0]
     process = JudgeProcess(at_rest=row.at_rest)
     schemas = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64, process=process)
@@ -489,7 +492,7 @@ def test_a_worker_that_waits_for_it_beats_and_does_not_hang() -> None:
         looks += 1
         thread.join(0.02)
 
-    # Had the interpreter been held, there would have been one, or two.
+    # With the GIL held there would be one heartbeat, or two.
     assert looks > 10
     assert isinstance(verdicts[0], Rejection)
     assert row.turns() == []

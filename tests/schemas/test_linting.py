@@ -1,4 +1,4 @@
-"""What is odd about a schema is said, and no more than that; and why one is refused, in words that help."""
+"""Tests the remarks on schemas, their absence on correct ones, and the advice in errors."""
 
 import copy
 import json
@@ -30,20 +30,19 @@ def linted(schema: Any) -> list[str]:
 
 
 WARNED = [
-    # Unknown words.
+    # Unknown keywords.
     ({"type": "object", "requierd": ["a"]}, "/requierd", 'did you mean "required"?'),
     ({"type": "object", "propertis": {}}, "/propertis", 'did you mean "properties"?'),
     ({"type": "string", "min_length": 3}, "/min_length", 'did you mean "minLength"?'),
     ({"items": {"enumm": [1]}}, "/items/enumm", 'did you mean "enum"?'),
-    ({"type": "object", "size": {"type": "integer"}}, "/size", 'below "properties"'),
-    ({"items": {"regex": "a"}}, "/items/regex", "begin it with x-"),
+    ({"type": "object", "size": {"type": "integer"}}, "/size", 'under "properties"'),
+    ({"items": {"regex": "a"}}, "/items/regex", "prefix it with x-"),
     ({"$ref": "#/$defs/a", "$defs": {"a": {"typ": "string"}}}, "/$defs/a/typ", '"type"'),
-    # Words of other drafts, and of OpenAPI.
-    # Of an older one above all where no draft is named.
+    # Keywords of other drafts, and of OpenAPI. Older drafts are likely if no draft is declared.
     (
         {"additionalItems": False, "prefixItems": [{}]},
         "/additionalItems",
-        "draft-04 to 2019-09, without effect",
+        "draft-04 to 2019-09, no effect",
     ),
     (
         {"$ref": "#/definitions/a", "definitions": {"a": {"type": "string"}}},
@@ -60,23 +59,23 @@ WARNED = [
     ({"type": "string", "nullable": True}, "/nullable", '"type": ["string","null"]'),
     ({"oneOf": [{"type": "object"}], "discriminator": {}}, "/discriminator", '"const"'),
     # All or nothing.
-    (True, "", "any payload passes"),
-    ({"title": "Order", "x-owner": "me"}, "", "any payload passes"),
-    ({"anyOf": [{}, {"type": "string"}]}, "", "any payload passes"),
-    (False, "", "no payload can pass"),
-    ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "", "no value can pass"),
+    (True, "", "any payload is valid"),
+    ({"title": "Order", "x-owner": "me"}, "", "any payload is valid"),
+    ({"anyOf": [{}, {"type": "string"}]}, "", "any payload is valid"),
+    (False, "", "no payload is valid"),
+    ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "", "no value is valid"),
     (CLOSED | {"properties": {"a": {"type": "string", "const": 1}}}, "/properties/a", "type and const can't"),
-    (CLOSED | {"required": ["a"]}, "", "no value can pass"),
-    ({"minimum": 3, "maximum": 2}, "/minimum", "above maximum"),
-    # Required, and described by nothing.
-    ({"properties": {"name": {"type": "string"}}, "required": ["nmae"]}, "/required", 'is "name" meant?'),
+    (CLOSED | {"required": ["a"]}, "", "no value is valid"),
+    ({"minimum": 3, "maximum": 2}, "/minimum", "greater than maximum"),
+    # Required, but not described.
+    ({"properties": {"name": {"type": "string"}}, "required": ["nmae"]}, "/required", 'did you mean "name"?'),
     ({"properties": {"a": {}}, "allOf": [{"required": ["b"]}]}, "/allOf/0/required", '"b" is required'),
-    # Words without effect.
-    ({"type": "integer", "maxLength": 3}, "/maxLength", "of strings alone"),
+    # Keywords without effect.
+    ({"type": "integer", "maxLength": 3}, "/maxLength", "to strings only"),
     (
         DRAFT_7 | {"$ref": "#/definitions/a", "minimum": 1, "definitions": {"a": {}}},
         "/minimum",
-        "beside $ref",
+        "next to $ref",
     ),
     ({"type": "string", "format": "datetime"}, "/format", 'did you mean "date-time"?'),
     (
@@ -84,21 +83,21 @@ WARNED = [
         "/properties/additionalProperties",
         "move it out",
     ),
-    # Values that their own schema refuses.
-    ({"type": "string", "enum": ["a", 1]}, "/enum", "enum has 1"),
-    ({"type": "integer", "examples": ["1"]}, "/examples", 'examples has "1"'),
+    # Values that their own schema rejects.
+    ({"type": "string", "enum": ["a", 1]}, "/enum", "enum contains 1"),
+    ({"type": "integer", "examples": ["1"]}, "/examples", 'examples contains "1"'),
     # Patterns.
     ({"type": "string", "pattern": "[a-z]+"}, "/pattern", "no ^ and no $"),
     ({"type": "object", "patternProperties": {"x-": {}}}, "/patternProperties/x-", "no ^ and no $"),
     ({"type": "string", "pattern": "^a|b$"}, "/pattern", "^(?:…|…)$"),
     ({"type": "string", "pattern": "/^a$/"}, "/pattern", "slashes"),
-    ({"type": "string", "pattern": "^[[:alpha:]]$"}, "/pattern", "no class of characters"),
-    ({"type": "string", "pattern": r"^\<a$"}, "/pattern", "the edge of a word"),
+    ({"type": "string", "pattern": "^[[:alpha:]]$"}, "/pattern", "not a supported character class"),
+    ({"type": "string", "pattern": r"^\<a$"}, "/pattern", "a word boundary"),
 ]
 
 
 @pytest.mark.parametrize(("schema", "pointer", "words"), WARNED)
-def test_what_was_hardly_meant_is_warned_of(schema: Any, pointer: str, words: str) -> None:
+def test_a_likely_mistake_gives_a_warning(schema: Any, pointer: str, words: str) -> None:
     found = [each for each in linted(schema) if each.startswith(f"warning {pointer} ") and words in each]
 
     assert len(found) == 1, linted(schema)
@@ -106,15 +105,15 @@ def test_what_was_hardly_meant_is_warned_of(schema: Any, pointer: str, words: st
 
 NOTED = [
     ({"type": "object", "properties": {"a": {"type": "string"}}}, "", '"additionalProperties": false'),
-    ({"type": "object"}, "", "any object passes"),
-    ({"properties": {"a": {"type": "string"}}}, "", 'write "type": "object"'),
-    ({"type": "string", "pattern": "^https://"}, "/pattern", "open at one end"),
-    ({"type": "string", "format": "int64"}, "/format", "isn't looked at"),
-    (DRAFT_7 | {"type": "string", "format": "uuid"}, "/format", "later drafts have it"),
-    ({"type": "string", "enum": ["a", "a"]}, "/enum", "twice"),
-    ({"type": "string", "default": 1}, "/default", "default has 1"),
+    ({"type": "object"}, "", "any object is valid"),
+    ({"properties": {"a": {"type": "string"}}}, "", 'add "type": "object"'),
+    ({"type": "string", "pattern": "^https://"}, "/pattern", "not anchored at both ends"),
+    ({"type": "string", "format": "int64"}, "/format", "not checked"),
+    (DRAFT_7 | {"type": "string", "format": "uuid"}, "/format", "later drafts define it"),
+    ({"type": "string", "enum": ["a", "a"]}, "/enum", "duplicate"),
+    ({"type": "string", "default": 1}, "/default", "default contains 1"),
     ({"type": "string", "$defs": {"a": {}}}, "/$defs/a", 'nothing refers to "a"'),
-    (DRAFT_2020 | {"type": "object", "dependencies": {"a": ["b"]}}, "/dependencies", "taken all the same"),
+    (DRAFT_2020 | {"type": "object", "dependencies": {"a": ["b"]}}, "/dependencies", "still accepted"),
     ({"type": "string", "x-a": 1, "tsType": "A"}, "/x-a", '"x-a", "tsType"'),
     (DRAFT_4 | {"type": "string", "self": {"vendor": "acme"}}, "/self", '"self"'),
     (CLOSED | {"name": "Order"}, "/name", '"name"'),
@@ -122,7 +121,7 @@ NOTED = [
 
 
 @pytest.mark.parametrize(("schema", "pointer", "words"), NOTED)
-def test_what_may_be_meant_so_is_a_note(schema: Any, pointer: str, words: str) -> None:
+def test_a_possible_mistake_gives_a_note(schema: Any, pointer: str, words: str) -> None:
     found = linted(schema)
 
     assert [each for each in found if each.startswith(f"note {pointer} ") and words in each], found
@@ -134,17 +133,17 @@ FINE = [
     CLOSED | {"properties": {"requierd": {"type": "string"}, "nullable": {"type": "boolean"}}},
     CLOSED | {"properties": {"a": {"const": {"requierd": 1}}, "b": {"enum": [{"typ": 1}]}}},
     CLOSED | {"dependentRequired": {"requierd": ["a"]}, "properties": {"requierd": NULL, "a": NULL}},
-    # What is required may be described by another schema for the same value.
+    # A required member may be described by another schema for the same value.
     CLOSED | {"properties": {"a": NULL}, "anyOf": [{"required": ["a"]}]},
     {"$ref": "#/$defs/a", "required": ["a"], "$defs": {"a": CLOSED | {"properties": {"a": NULL}}}},
     {"type": "object", "additionalProperties": {"type": "string"}, "required": ["a"]},
     CLOSED | {"patternProperties": {"^a$": NULL}, "required": ["a"]},
     CLOSED | {"properties": {"a": NULL}, "not": {"required": ["b"]}},
-    # Patterns that are bound at both ends, or free on purpose.
+    # Patterns that are anchored at both ends, or open on purpose.
     *({"type": "string", "pattern": each} for each in ("^a$", "^(?:a|b)$", "(^a$)|(^b$)")),
     *({"type": "string", "pattern": each} for each in ("^a.*", ".+", "(?i)^a$")),
     {"type": "string", "not": {"pattern": "secret"}},
-    # Refused on purpose.
+    # Rejected on purpose.
     CLOSED | {"properties": {"a": {"not": {}}, "b": False}},
     # Draft by draft.
     DRAFT_4 | {"type": "number", "minimum": 0, "exclusiveMinimum": True},
@@ -156,7 +155,7 @@ FINE = [
 
 
 @pytest.mark.parametrize("schema", FINE)
-def test_what_is_in_order_is_passed_over(schema: Any) -> None:
+def test_a_correct_schema_gives_no_remarks(schema: Any) -> None:
     assert linted(schema) == []
 
 
@@ -165,7 +164,7 @@ def test_our_samples_have_no_warnings(name: str) -> None:
     assert [each for each in lint(sample(name)) if each.level == "warning"] == []
 
 
-def test_what_can_not_be_is_said_where_it_stands_and_not_of_all_around_it() -> None:
+def test_a_contradiction_is_reported_only_at_its_own_place() -> None:
     inner = CLOSED | {"properties": {"b": {"type": "string", "const": 1}}, "required": ["b"]}
     schema = CLOSED | {"properties": {"a": inner}}
 
@@ -174,7 +173,7 @@ def test_what_can_not_be_is_said_where_it_stands_and_not_of_all_around_it() -> N
     assert found == ["/properties/a/properties/b"]
 
 
-def test_what_is_odd_at_many_places_is_said_once() -> None:
+def test_a_remark_on_many_places_is_reported_once() -> None:
     schema = {"type": "array", "prefixItems": [{"type": "integer", "maxLength": 1}] * 100}
 
     [remark] = [each for each in lint(schema) if each.level == "warning"]
@@ -185,21 +184,27 @@ def test_what_is_odd_at_many_places_is_said_once() -> None:
 # ── refusals ──────────────────────────────────────────────────────────────────────────────────────────
 
 REFUSED = [
-    ({"type": "strng"}, 'at /type: "strng" is no type; write "string"'),
+    ({"type": "strng"}, 'at /type: "strng" is not a type; write "string"'),
     ({"type": ["string", "nul"]}, 'write "null"'),
     ({"type": "datetime"}, 'write "string", "format": "date-time"'),
-    ({"type": "any"}, 'leave "type" out'),
-    ({"properties": {"type": {"type": {"a": 1}}}}, "at /properties/type/type: a schema stands below"),
+    ({"type": "any"}, 'omit "type"'),
+    (
+        {"properties": {"type": {"type": {"a": 1}}}},
+        "at /properties/type/type: expected a type, found a schema",
+    ),
     ({"properties": {"a": {"required": True}}}, '"required": ["a"]'),
-    ({"properties": {"required": ["a"]}}, 'within "properties"; move it out'),
-    ({"exclusiveMinimum": True}, "a boolean is of draft-04"),
+    ({"properties": {"required": ["a"]}}, 'inside "properties"; move it out'),
+    ({"exclusiveMinimum": True}, "a boolean is the form of draft-04"),
     (DRAFT_4 | {"exclusiveMinimum": 3, "minimum": 3}, 'write "minimum": 3, "exclusiveMinimum": true'),
-    (DRAFT_4 | {"properties": {"a": True}}, "draft-04 knows no true as a schema; write {}"),
+    (DRAFT_4 | {"properties": {"a": True}}, "draft-04 does not allow true as a schema; write {}"),
     ({"items": [{}]}, 'write "prefixItems"'),
     ({"properties": {"a": "strng"}}, '{"type": "string"}'),
-    ({"$ref": "#/$defs/moeny", "$defs": {"money": {}}}, "leads to no schema; did you mean /$defs/money?"),
-    ({"$ref": "#/$defs/a"}, "correct it, or write the schema there"),
-    ({"required": ["a", "a"]}, "the same value twice"),
+    (
+        {"$ref": "#/$defs/moeny", "$defs": {"money": {}}},
+        "does not resolve to a schema; did you mean /$defs/money?",
+    ),
+    ({"$ref": "#/$defs/a"}, "correct it, or add the schema"),
+    ({"required": ["a", "a"]}, "a duplicate value"),
     ({"allOf": []}, "at least one entry"),
     ({"minLength": "3"}, 'at /minLength: expected integer, found "3"'),
     ({"enum": "x" * 10_000}, "expected array, found"),
@@ -210,8 +215,8 @@ REFUSED = [
     ({"pattern": r"(a)\1"}, "back-reference"),
     ({"pattern": "a{99999}"}, "too large"),
     ({"pattern": r"a\Z"}, "write $"),
-    ({"pattern": r"[\w-.]"}, r"write the - last in it"),
-    ({"pattern": r"\uD83D\uDE00"}, r"as \u{1F600}"),
+    ({"pattern": r"[\w-.]"}, r"move the - to the end"),
+    ({"pattern": r"\uD83D\uDE00"}, r"such as \u{1F600}"),
     ({"pattern": "a{,3}"}, r"write \{"),
     ({"pattern": "(a"}, "missing ), unterminated subpattern at position 0"),
     ({"pattern": r"\i"}, r"write the character without \\"[:-1]),
@@ -219,7 +224,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("schema", "words"), REFUSED)
-def test_a_refusal_says_what_to_write(schema: Any, words: str) -> None:
+def test_an_error_says_what_to_write(schema: Any, words: str) -> None:
     with pytest.raises(SettingsError) as refused:
         compile_schema(schema)
 
@@ -227,7 +232,7 @@ def test_a_refusal_says_what_to_write(schema: Any, words: str) -> None:
     assert len(str(refused.value)) < 800
 
 
-def test_what_is_offered_in_place_of_look_around_takes_the_same_texts() -> None:
+def test_the_replacement_for_look_around_matches_the_same_strings() -> None:
     chance = random.Random(7)
     texts = ["".join(chance.choices("ab1", k=chance.randrange(5))) for _ in range(300)]
     offered = 0
@@ -304,7 +309,7 @@ def _mutated(schema: Any, chance: random.Random) -> Any:
     return schema
 
 
-def test_no_schema_that_is_taken_ends_the_linter() -> None:
+def test_no_usable_schema_crashes_the_linter() -> None:
     chance = random.Random(11)
     taken = 0
     for schema in _real():

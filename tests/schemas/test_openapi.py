@@ -1,4 +1,4 @@
-"""One schema taken out of a description of an API, or of a document of definitions, complete by itself."""
+"""Tests the extraction of a complete schema from an API description, or from a document of definitions."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ def refusal(document: Any, pointer: str | None) -> str:
 # ── complete ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_a_schema_refers_to_comes_along_and_nothing_else() -> None:
+def test_a_schema_is_extracted_with_its_references_and_nothing_else() -> None:
     document = an_openapi(
         Order={"properties": {"total": {"$ref": "#/components/schemas/Money"}}},
         Money={"properties": {"code": {"$ref": "#/components/schemas/Code"}}},
@@ -100,7 +100,7 @@ def test_schemas_may_refer_to_themselves_and_to_each_other() -> None:
     ) == [True, False]
 
 
-def test_two_that_have_one_name_stay_two() -> None:
+def test_two_schemas_with_one_name_stay_separate() -> None:
     document = an_openapi(
         Order={
             "properties": {
@@ -122,7 +122,7 @@ def test_two_that_have_one_name_stay_two() -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "a~b", "a b", "ä", "A<B>", "100%", "a.b-c_d", "#", ""])
-def test_any_name_is_found_and_referred_to(name: str) -> None:
+def test_any_name_can_be_referenced(name: str) -> None:
     step = name.replace("~", "~0").replace("/", "~1")
     encoded = step.replace("%", "%25").replace(" ", "%20").replace("#", "%23")
     document = an_openapi(
@@ -134,7 +134,7 @@ def test_any_name_is_found_and_referred_to(name: str) -> None:
     assert taken(document, f"#/components/schemas/{encoded}")["type"] == "string"
 
 
-def test_a_pointer_to_a_reference_means_what_it_leads_to() -> None:
+def test_a_pointer_to_a_reference_selects_its_target() -> None:
     document = an_openapi(
         Order={"$ref": "#/components/schemas/Real", "nullable": True}, Real={"type": "object"}
     )
@@ -142,13 +142,13 @@ def test_a_pointer_to_a_reference_means_what_it_leads_to() -> None:
     assert taken(document) == {"$schema": DRAFT_2020.uri, "type": "object"}
 
 
-def test_references_in_a_circle_come_to_an_end() -> None:
+def test_cyclic_references_terminate() -> None:
     document = an_openapi(Order={"$ref": "#/components/schemas/B"}, B={"$ref": "#/components/schemas/Order"})
 
     assert taken(document)
 
 
-def test_a_reference_that_leads_nowhere_is_named() -> None:
+def test_an_unresolvable_reference_is_named() -> None:
     document = an_openapi(Order={"items": {"$ref": "#/components/schemas/Lost"}})
 
     assert refusal(document, "/components/schemas/Order") == (
@@ -164,7 +164,7 @@ def test_a_reference_to_another_document_stays() -> None:
     }
 
 
-def test_what_only_looks_like_a_reference_is_data() -> None:
+def test_data_that_looks_like_a_reference_stays_data() -> None:
     document = an_openapi(
         Order={
             "properties": {
@@ -249,7 +249,7 @@ def test_what_only_looks_like_a_reference_is_data() -> None:
     ],
 )
 @pytest.mark.parametrize("version", ["3.0.0", "3.0.4", "2.0"])
-def test_the_words_of_openapi_3_0_mean_what_they_mean_there(
+def test_keywords_of_openapi_3_0_keep_their_meaning(
     schema: Any, valid: list[Any], invalid: list[Any], version: str
 ) -> None:
     document = an_openapi(version, Order=schema, Money=MONEY)
@@ -303,7 +303,7 @@ def test_openapi_3_1_may_name_another_dialect(named: str, uri: str) -> None:
     assert verdicts(schema, [""], [1]) == [True, False]
 
 
-def test_a_dialect_that_is_not_known_is_quoted() -> None:
+def test_an_unknown_dialect_is_quoted() -> None:
     document = an_openapi("3.1.0", Order={}) | {"jsonSchemaDialect": "https://example.com/mine"}
 
     assert "'https://example.com/mine'" in refusal(document, "/components/schemas/Order")
@@ -357,20 +357,22 @@ ASYNC = an_asyncapi(
         ("/components/messages/Three", DRAFT_7, "", 1),
     ],
 )
-def test_a_message_of_asyncapi_means_its_payload(pointer: str, draft: Any, valid: Any, invalid: Any) -> None:
+def test_a_pointer_to_an_asyncapi_message_selects_its_payload(
+    pointer: str, draft: Any, valid: Any, invalid: Any
+) -> None:
     schema = taken(ASYNC, pointer)
 
     assert schema["$schema"] == draft.uri
     assert verdicts(schema, valid, invalid) == [True, False]
 
 
-def test_a_payload_in_avro_is_refused() -> None:
+def test_an_avro_payload_is_rejected() -> None:
     assert "schemaFormat is 'application/vnd.apache.avro;version=1.9.0'" in refusal(
         ASYNC, "/components/messages/Avro"
     )
 
 
-def test_a_schema_in_its_place_in_openapi_is_found_too() -> None:
+def test_an_inline_schema_in_openapi_is_found() -> None:
     media = {"schema": {"type": "string", "nullable": True}}
     document = an_openapi() | {
         "paths": {"/a": {"post": {"requestBody": {"content": {"application/json": media}}}}}
@@ -390,11 +392,11 @@ def test_a_schema_in_its_place_in_openapi_is_found_too() -> None:
     [
         (
             an_openapi(**{name: {} for name in "ABCDEFG"}),
-            "an OpenAPI document, which is no schema itself; say which of its schemas by --pointer, such as "
+            "an OpenAPI document, not a schema; select one of its schemas with --pointer, such as "
             + ", ".join(f"/components/schemas/{name}" for name in "ABCDE")
             + " and 2 more",
         ),
-        (ASYNC, "an AsyncAPI document, which is no schema itself"),
+        (ASYNC, "an AsyncAPI document, not a schema"),
         ({"swagger": "2.0", "paths": {}, "definitions": {"A": {}}}, "such as /definitions/A"),
         (an_openapi(), "such as /components/schemas/NAME (none was found)"),
         (
@@ -407,39 +409,39 @@ def test_a_schema_in_its_place_in_openapi_is_found_too() -> None:
         ),
     ],
 )
-def test_a_whole_description_of_an_api_is_no_schema(document: Any, words: str) -> None:
+def test_a_whole_api_description_is_not_a_schema(document: Any, words: str) -> None:
     assert words in refusal(document, None)
 
 
 @pytest.mark.parametrize(
     ("pointer", "words"),
     [
-        ("/components/schemas/Oder", "nothing is there; did you mean /components/schemas/Order?"),
-        ("Order", "nothing is there; did you mean /components/schemas/Order?"),
-        ("/components/schemas/order", "nothing is there; did you mean /components/schemas/Order?"),
+        ("/components/schemas/Oder", "this place does not exist; did you mean /components/schemas/Order?"),
+        ("Order", "this place does not exist; did you mean /components/schemas/Order?"),
+        ("/components/schemas/order", "this place does not exist; did you mean /components/schemas/Order?"),
         (
             "#/components/schemas/Xyz",
-            "nothing is there; expected a pointer to a schema, such as /components/schemas/Order",
+            "this place does not exist; expected a pointer to a schema, such as /components/schemas/Order",
         ),
-        ("/components/schemas", "no schema is there"),
-        ("/components/schemas/Order/properties", "no schema is there"),
-        ("/components/schemas/Order/properties/id/type", "no schema is there"),
-        ("/info", "no schema is there"),
-        ("", "no schema is there"),
+        ("/components/schemas", "this place is not a schema"),
+        ("/components/schemas/Order/properties", "this place is not a schema"),
+        ("/components/schemas/Order/properties/id/type", "this place is not a schema"),
+        ("/info", "this place is not a schema"),
+        ("", "this place is not a schema"),
     ],
 )
-def test_a_pointer_that_leads_to_no_schema_is_answered_with_those_there_are(pointer: str, words: str) -> None:
+def test_a_pointer_to_no_schema_gives_a_list_of_schemas(pointer: str, words: str) -> None:
     document = an_openapi(Order={"properties": {"id": {"type": "string"}}})
 
     assert refusal(document, pointer).startswith(f"--pointer {pointer}: {words}")
 
 
 @pytest.mark.parametrize("name", ["properties", "definitions", "schemas", "payload", "schema"])
-def test_a_schema_may_have_the_name_of_a_word(name: str) -> None:
+def test_a_schema_may_have_the_name_of_a_keyword(name: str) -> None:
     assert taken(an_openapi(**{name: {"type": "string"}}), f"/components/schemas/{name}")["type"] == "string"
 
 
-def test_a_schema_of_descriptions_of_apis_is_a_schema() -> None:
+def test_a_schema_for_api_descriptions_is_a_schema() -> None:
     schema = {"type": "object", "properties": {"openapi": {"type": "string"}}, "required": ["openapi"]}
 
     assert taken(schema, None) == schema
@@ -536,19 +538,19 @@ def test_a_schema_of_descriptions_of_apis_is_a_schema() -> None:
         ({"items": {"type": "string"}}, ""),
     ],
 )
-def test_a_definition_is_taken_out_with_what_it_refers_to(document: Any, pointer: str) -> None:
+def test_a_definition_is_extracted_with_its_references(document: Any, pointer: str) -> None:
     assert verdicts(taken(document, pointer), [""], [1]) == [True, False]
 
 
 @pytest.mark.parametrize(
     ("pointer", "words"),
     [
-        ("/$defs/Oder", "nothing is there; did you mean /$defs/Order?"),
-        ("/$defs", "no schema is there"),
-        ("/type", "no schema is there"),
+        ("/$defs/Oder", "this place does not exist; did you mean /$defs/Order?"),
+        ("/$defs", "this place is not a schema"),
+        ("/type", "this place is not a schema"),
     ],
 )
-def test_a_pointer_into_a_schema_is_answered_in_the_same_way(pointer: str, words: str) -> None:
+def test_an_invalid_pointer_into_a_json_schema_gives_advice(pointer: str, words: str) -> None:
     assert words in refusal({"type": "object", "$defs": {"Order": {}}}, pointer)
 
 
@@ -588,7 +590,7 @@ PAYLOADS = st.recursive(
 
 
 @given(st.fixed_dictionaries({name: some_schemas("#/$defs/") for name in ("A", "B", "C/d")}), NAMES, PAYLOADS)
-def test_what_is_taken_out_judges_as_it_did_in_its_document(schemas: Any, name: str, payload: Any) -> None:
+def test_an_extracted_schema_validates_as_in_its_document(schemas: Any, name: str, payload: Any) -> None:
     pointer = "/$defs/" + name.replace("/", "~1")
     whole = {"$schema": DRAFT_2020.uri, "$ref": "#" + pointer, "$defs": schemas}
 
@@ -605,7 +607,7 @@ def test_what_is_taken_out_judges_as_it_did_in_its_document(schemas: Any, name: 
 # ── referred to by others ─────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_description_that_others_refer_to_keeps_its_places_in_words_of_json_schema() -> None:
+def test_a_referenced_api_description_keeps_its_places_in_json_schema_keywords() -> None:
     money = {"type": "string", "nullable": True}
     document = an_openapi(
         A={"properties": {"b": {"$ref": "#/components/schemas/B", "nullable": True}}}, B=money
@@ -627,11 +629,11 @@ def test_a_description_that_others_refer_to_keeps_its_places_in_words_of_json_sc
 @pytest.mark.parametrize(
     ("document", "uri"), [(ASYNC, DRAFT_7.uri), (an_openapi("3.1.0", A={}), DRAFT_2020.uri)]
 )
-def test_a_description_that_others_refer_to_names_its_draft(document: Any, uri: str) -> None:
+def test_a_referenced_api_description_declares_its_draft(document: Any, uri: str) -> None:
     assert referable(document) == document | {"$schema": uri}
 
 
-def test_a_schema_that_others_refer_to_stays_as_it_is() -> None:
+def test_a_referenced_schema_stays_unchanged() -> None:
     assert referable({"$defs": {"A": {"nullable": True}}}) == {"$defs": {"A": {"nullable": True}}}
 
 
@@ -660,7 +662,7 @@ components:
 """
 
 
-def test_descriptions_of_apis_may_refer_to_each_other(tmp_path: Path) -> None:
+def test_api_descriptions_may_refer_to_each_other(tmp_path: Path) -> None:
     (tmp_path / "common").mkdir()
     (tmp_path / "common" / "money.yaml").write_text(COMMON)
     (tmp_path / "common" / "code.json").write_text('{"type": "string", "maxLength": 2}')
@@ -704,7 +706,7 @@ SPLIT = {
         ("other.json", [1], [None, 0]),
     ],
 )
-def test_what_a_description_in_several_files_refers_to_has_its_words(
+def test_files_of_one_api_description_share_its_dialect(
     tmp_path: Path, head: Any, reference: str, valid: Any, invalid: Any
 ) -> None:
     for name, text in SPLIT.items():
@@ -722,7 +724,7 @@ def test_what_a_description_in_several_files_refers_to_has_its_words(
     assert "xml" not in str(schema)
 
 
-def test_a_definition_is_taken_out_by_the_words_of_its_draft() -> None:
+def test_a_definition_is_extracted_by_the_keywords_of_its_draft() -> None:
     words = {"items": [{"type": "string"}], "additionalItems": {"$ref": "#/definitions/M"}}
     document = {"definitions": {"O": words, "M": {"type": "integer"}}}
     how = HowToRead(pointer="/definitions/O", draft=DRAFT_7)

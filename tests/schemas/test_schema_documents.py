@@ -1,4 +1,4 @@
-"""Schemas of other drafts, and of several documents, published, and what their events become."""
+"""Tests published schemas of other drafts and of several documents, and the verdicts on their events."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.fixtures.database import Saver
 SEVEN = "http://json-schema.org/draft-07/schema#"
 
 
-def test_a_bundle_is_stored_complete_and_its_events_are_judged_by_all_of_it(
+def test_a_bundle_is_stored_complete_and_validates_its_events(
     run: Command, saver: Saver, tmp_path: Path
 ) -> None:
     (tmp_path / "parts").mkdir()
@@ -32,7 +32,7 @@ def test_a_bundle_is_stored_complete_and_its_events_are_judged_by_all_of_it(
     ) == ["stored", "schema_violation"]
 
 
-def test_a_draft_that_is_said_is_stored_and_judges(run: Command, saver: Saver, tmp_path: Path) -> None:
+def test_a_given_draft_is_stored_and_applied(run: Command, saver: Saver, tmp_path: Path) -> None:
     root = tmp_path / "order.json"
     root.write_text('{"items": [{"type": "integer"}], "additionalItems": false}')
 

@@ -1,4 +1,4 @@
-"""Schemas from files in YAML, out of descriptions of APIs and from samples; and shown with every digit."""
+"""Tests schemas from YAML files, API descriptions and samples, with every digit."""
 
 import json
 from decimal import Decimal
@@ -44,7 +44,7 @@ def put(db: Db, text: str, event_type: str = "x") -> None:
 
 
 @pytest.mark.parametrize("source", ["shop.yaml", "-"])
-def test_a_schema_of_an_openapi_document_is_published_and_judges(
+def test_a_schema_of_an_openapi_document_is_published_and_applied(
     run: Command,  # noqa: F811
     tmp_path: Path,
     saver: Saver,
@@ -74,7 +74,7 @@ GOOD: list[Any] = [{"total": 1}, {"total": 0.1, "state": None}, {"total": 1, "st
 BAD: list[Any] = [{}, {"total": 0}, {"total": 1, "state": False}]
 
 
-def test_a_whole_description_of_an_api_is_refused_and_says_how_to_name_its_schemas(
+def test_a_whole_api_description_is_rejected_with_advice_on_pointers(
     run: Command,  # noqa: F811
     db: Db,
     tmp_path: Path,
@@ -120,7 +120,7 @@ def test_a_definition_is_shown_as_it_was_published(run: Command, tmp_path: Path,
 @pytest.mark.parametrize(
     "text", ['{"maximum": 1e9999}', '{"minimum": -1e-9999}', '{"a": ' + "[" * 3000 + "]" * 3000 + "}", "true"]
 )
-def test_whatever_psql_put_in_is_shown_and_stops_no_command(
+def test_a_schema_stored_by_psql_is_shown_and_breaks_no_command(
     run: Command,  # noqa: F811
     db: Db,
     database_url: str,
@@ -151,7 +151,7 @@ def test_a_sample_that_psql_changed_is_published_again(run: Command, db: Db, dat
 # ── from samples ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_schema_is_proposed_from_stored_messages_and_takes_them(
+def test_a_schema_is_inferred_from_stored_messages_and_accepts_them(
     run: Command,  # noqa: F811
     saver: Saver,
     tmp_path: Path,
@@ -172,7 +172,7 @@ def test_a_schema_is_proposed_from_stored_messages_and_takes_them(
     assert run("schema", "publish", "order.created", "order.json").code == FINE
 
 
-def test_a_schema_is_proposed_from_a_file_of_events(run: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_a_schema_is_inferred_from_a_file_of_events(run: Command, tmp_path: Path) -> None:  # noqa: F811
     events = [{"event_type": "a", "id": str(number), "payload": {"n": number}} for number in range(3)]
     (tmp_path / "events.ndjson").write_text("\n".join(map(json.dumps, events)))
 
@@ -193,20 +193,20 @@ def test_a_schema_is_proposed_from_a_file_of_events(run: Command, tmp_path: Path
         ("x --from -", "{}", USAGE, "are for --from stored"),
         ("--from - --tenant acme", "{}", USAGE, "are for --from stored"),
         ("--from lost.ndjson", "", USAGE, "No such file"),
-        ("--from -", "", USAGE, "empty; expected samples"),
+        ("--from -", "", USAGE, "empty; expected JSON samples"),
         ("--from -", "[]", USAGE, "no samples"),
         (
             "--from -",
             '{"a": 1}\n{"a": 1, "a": 2}',
             USAGE,
-            "line 2: not JSON that can be used: duplicate key 'a'",
+            "line 2: invalid JSON: duplicate key 'a'",
         ),
         ("--from - --payload /p", '{"p": 1}\n{}', USAGE, "line 2: nothing is at /p"),
         ("--from - --payload p", "{}", USAGE, "expected a JSON pointer"),
         ("", "", USAGE, "--from"),
     ],
 )
-def test_what_nothing_can_be_proposed_from_is_said(
+def test_a_source_without_samples_is_reported(
     run: Command,  # noqa: F811
     words: str,
     stdin: str,
@@ -247,7 +247,7 @@ def test_a_number_of_a_definition_is_never_rounded(run: Command) -> None:  # noq
 @example(digits="-1.7976931348623157e308")
 @example(digits=f"-1.{'7' * 990}e-9")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_a_number_that_is_taken_is_taken_again_as_postgresql_writes_it(db: Db, digits: str) -> None:
+def test_a_number_survives_a_round_trip_through_postgresql(db: Db, digits: str) -> None:
     try:
         value = schema_value(digits)
     except SettingsError:

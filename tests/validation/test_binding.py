@@ -1,4 +1,4 @@
-"""Tenant binding end to end: from the settings and the queue to the row, through a replay, and in a check."""
+"""Tests tenant bindings end to end: from settings and queue to the row, in a replay and in a check."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -44,13 +44,13 @@ def _proofs(db: Db) -> list[tuple[Any, ...]]:
     return db.execute(query).fetchall()
 
 
-def test_a_rejection_keeps_who_sent_it_and_whose_it_is_proven_to_be(bound: Saver, db: Db) -> None:
+def test_a_rejection_keeps_its_sender_and_its_proven_tenant(bound: Saver, db: Db) -> None:
     event = an_event(id="o-1")
     deliveries = [
         a_delivery(tenant_id="globex", sender_id="AROA1:i-1"),
         a_delivery(b"nonsense", sender_id="AIDA1"),
         a_delivery(b"nonsense", queue="other"),
-        # Those that the database gives the cause for.
+        # Rejections with a cause from the database.
         a_delivery(payload={"total": 1, "note": "\0"}),
         a_delivery(**event),
         a_delivery(**event | {"payload": {"total": 0}}),
@@ -89,7 +89,7 @@ def test_a_replay_opens_no_door_whatever_queue_its_settings_name(
     assert books(db)["message"] == 0
 
 
-def test_a_rejection_of_another_queue_is_not_judged_by_this_ones_binding(
+def test_a_binding_does_not_apply_to_rejections_of_another_queue(
     saver: Saver, database_url: str, db: Db
 ) -> None:
     saver.save(a_delivery(tenant_id="newcomer", queue="other"))
@@ -105,7 +105,9 @@ def test_a_rejection_of_another_queue_is_not_judged_by_this_ones_binding(
     assert outcomes == {"stored": 1}
 
 
-def test_a_binding_that_was_wrong_is_mended_and_replayed(bound: Saver, database_url: str, db: Db) -> None:
+def test_a_wrong_binding_is_corrected_and_its_rejections_replayed(
+    bound: Saver, database_url: str, db: Db
+) -> None:
     bound.save(a_delivery(tenant_id="globex"), a_delivery(b"nonsense"))
     mended = _settings(database_url, sqs_queue_url=EVENTS_URL, queue_tenants="globex")
 
@@ -116,7 +118,7 @@ def test_a_binding_that_was_wrong_is_mended_and_replayed(bound: Saver, database_
 
 
 @pytest.mark.parametrize("calls_by", ["lean", "boto3"])
-def test_the_queue_says_who_sent_a_message(
+def test_the_queue_reports_the_sender_of_a_message(
     sqs_server: EmbeddedSqs, settings: Settings, calls_by: Literal["lean", "boto3"]
 ) -> None:
     sqs_server.client().send_message(QueueUrl=settings.need_queue_url(), MessageBody="{}")
@@ -164,7 +166,7 @@ def test_senders_are_read_with_their_tenants() -> None:
         ("SENDER_TENANTS", '{"AIDA1": ["acme"], "AIDA1": ["globex"]}', "stands in it twice"),
     ],
 )
-def test_a_binding_that_can_not_be_meant_is_refused(
+def test_an_invalid_binding_is_rejected(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -176,7 +178,7 @@ def test_a_binding_that_can_not_be_meant_is_refused(
     assert words in str(caught.value)
 
 
-def test_tenants_of_a_queue_that_is_not_named_are_refused() -> None:
+def test_tenants_without_a_queue_are_rejected() -> None:
     with pytest.raises(SettingsError, match=r"set SQS_QUEUE_URL \(or SOURCE_URL\) too"):
         make_schemas(Settings.load(queue_tenants="acme"))
 
@@ -190,17 +192,16 @@ def _finding(settings: Settings, **changes: Any) -> Any:
     return {finding.what: finding for finding in run_check(bound)}["queue binding"]
 
 
-def test_a_check_says_what_is_bound(settings: Settings) -> None:
+def test_a_check_lists_the_bindings(settings: Settings) -> None:
     bound = _finding(settings, queue_tenants="acme,globex", sender_tenants='{"AIDA1": ["acme"]}')
 
     assert bound.fine
     assert bound.advice is None
     assert bound.found == (
-        f"queue {settings.queue_name()}: acme, globex; "
-        "senders with tenants of their own: 1, all others refused"
+        f"queue {settings.queue_name()}: acme, globex; bound senders: 1, other senders are refused"
     )
-    assert _finding(settings).found == "none: a body may name any tenant"
-    assert "all others: any tenant" in _finding(settings, sender_tenants='{"A": ["acme"], "*": "*"}').found
+    assert _finding(settings).found == "none: an event may name any tenant"
+    assert "other senders: any tenant" in _finding(settings, sender_tenants='{"A": ["acme"], "*": "*"}').found
 
 
 def test_a_check_warns_of_a_bound_tenant_that_is_not_registered(settings: Settings) -> None:
@@ -211,7 +212,7 @@ def test_a_check_warns_of_a_bound_tenant_that_is_not_registered(settings: Settin
     assert "processor tenant add" in bound.advice
 
 
-def test_a_check_refuses_tenants_of_a_queue_that_is_not_named(settings: Settings) -> None:
+def test_a_check_rejects_tenants_without_a_queue(settings: Settings) -> None:
     unnamed = with_changes(settings, sqs_queue_url=None, queue_tenants=frozenset({"acme"}))
 
     findings = {finding.what: finding for finding in run_check(unnamed)}

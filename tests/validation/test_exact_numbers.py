@@ -1,4 +1,4 @@
-"""Numbers that only exact arithmetic can tell apart are told apart, and are no trouble where nothing asks."""
+"""Tests that numbers are compared exactly, and cost nothing extra without a uniqueness constraint."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ UNIQUE = {"properties": {"numbers": {"items": {"uniqueItems": True}}}}
 
 
 def judged(texts: list[str], definition: Any = UNIQUE) -> Verdict:
-    """The verdict on a payload with these numbers, some way down."""
+    """The verdict on a payload with these numbers, nested some levels down."""
     judge = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
     judge.install(
         Registry(1, {"acme": False}, (EventSchema(1, "order.created", None, 1, json.dumps(definition)),))
@@ -40,7 +40,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_some_hundred_numbers_are_compared_each_with_each(name: str) -> None:
+def test_hundreds_of_numbers_are_compared_pairwise(name: str) -> None:
     assert not isinstance(judged(PLAIN[name]), Rejection)
     twice = judged([*PLAIN[name], PLAIN[name][0]])
     assert isinstance(twice, Rejection)
@@ -48,5 +48,5 @@ def test_some_hundred_numbers_are_compared_each_with_each(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEAR)
-def test_where_nothing_is_to_be_unique_they_are_taken(name: str) -> None:
+def test_numbers_are_accepted_without_a_uniqueness_constraint(name: str) -> None:
     assert not isinstance(judged(DEAR[name], {"properties": {"numbers": {"type": "array"}}}), Rejection)

@@ -1,4 +1,4 @@
-"""An id that is unique within some values of the payload alone: which messages have one key and which not."""
+"""Tests id scopes: which messages have the same duplicate key."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ SCOPES = {
 
 
 def a_judge(scopes: dict[str, tuple[str, ...]] = SCOPES, definition: Any = True) -> Schemas:
-    """A judge of events of any shape, of which some types have scopes."""
+    """A validator of events of any shape, with scopes for some types."""
     judge = Schemas(body_bytes_max=1024 * 1024, json_depth_max=64)
     schemas = tuple(
         EventSchema(number, event_type, None, 1, json.dumps(definition))
@@ -44,7 +44,7 @@ def test_the_event_type_and_the_values_become_part_of_the_producer() -> None:
     assert the_producer({"user_id": "u1", "place": ["x"]}, "a") == "a/u1/x"
 
 
-def test_an_event_type_without_a_scope_keeps_the_producer_it_names() -> None:
+def test_an_event_type_without_a_scope_keeps_its_producer() -> None:
     assert the_producer({"user_id": "u1"}, "order.created", producer="app/%") == "app/%"
     assert the_producer({"user_id": "u1"}, "order.created") == ""
 
@@ -67,7 +67,7 @@ def test_an_event_type_without_a_scope_keeps_the_producer_it_names() -> None:
         ({"user_id": 1e30}, "created/1" + 30 * "0"),
     ],
 )
-def test_a_value_has_one_spelling_that_no_other_has(payload: Any, producer: str) -> None:
+def test_the_encoding_of_a_value_is_unique(payload: Any, producer: str) -> None:
     assert the_producer(payload) == producer
 
 
@@ -83,7 +83,7 @@ def test_a_number_keeps_every_digit() -> None:
     assert verdict.producer == f"created/{digits}"
 
 
-def test_what_differs_in_type_values_or_producer_differs_in_the_key() -> None:
+def test_a_different_type_value_or_producer_gives_a_different_key() -> None:
     keys = [
         the_producer({"user_id": "u1"}),
         the_producer({"user_id": "u1/app"}),
@@ -100,7 +100,7 @@ def test_what_differs_in_type_values_or_producer_differs_in_the_key() -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_a_pointer_is_followed_as_rfc_6901_says() -> None:
+def test_a_pointer_is_resolved_by_rfc_6901() -> None:
     assert the_producer({"a/b~c": "x"}, "odd") == "odd/x"
     assert the_producer({"01": "x"}, "listed") == "listed/x"
     assert the_producer("x", "whole") == "whole/x"
@@ -121,7 +121,7 @@ def test_a_pointer_is_followed_as_rfc_6901_says() -> None:
         ("listed", ["a", "b"], "/01"),
     ],
 )
-def test_an_event_without_a_value_that_its_id_needs_is_rejected_and_the_place_named(
+def test_an_event_without_a_scope_value_is_rejected_with_the_place(
     event_type: str, payload: Any, pointer: str
 ) -> None:
     body = json.dumps({"id": "1", "tenant_id": "acme", "event_type": event_type, "payload": payload}).encode()
@@ -140,7 +140,7 @@ def test_an_event_without_a_value_that_its_id_needs_is_rejected_and_the_place_na
 
 
 @pytest.mark.parametrize(("length", "fits"), [(244, True), (245, False)])
-def test_a_key_that_would_be_too_long_is_rejected_in_words(length: int, *, fits: bool) -> None:
+def test_a_key_that_is_too_long_is_rejected(length: int, *, fits: bool) -> None:
     verdict = a_judge().validate(
         a_delivery(event_type="created", payload={"user_id": "u" * length}, producer="app")
     )
@@ -155,7 +155,7 @@ def test_a_key_that_would_be_too_long_is_rejected_in_words(length: int, *, fits:
         assert "at most 256" in verdict.detail["message"]
 
 
-def test_the_schema_has_the_first_word_on_a_payload() -> None:
+def test_the_schema_is_checked_before_the_scope() -> None:
     judge = a_judge(definition={"required": ["user_id"]})
 
     verdict = judge.validate(a_delivery(event_type="created", payload={}))
@@ -165,7 +165,7 @@ def test_the_schema_has_the_first_word_on_a_payload() -> None:
 
 
 def test_a_rejection_claims_the_key_that_its_message_would_have() -> None:
-    # Rule 1 finds by it what was stored before the tenant was suspended.
+    # Rule 1 searches by this key for a message stored before the tenant was suspended.
     verdict = a_judge().validate(
         a_delivery(a_body(event_type="created", payload={"user_id": "u1"}, tenant_id="globex", id="1"))
     )

@@ -1,4 +1,4 @@
-"""A tenant's own queue is a door of the tenant: a save keeps to what the registry says it may carry."""
+"""Tests that a save enforces the rights of a tenant's own queue."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ REFUSED = "envelope_invalid"
 
 @pytest.fixture(autouse=True)
 def metered(db: Db) -> None:
-    """The meter of pulses; the schemas let everything pass."""
+    """The meter of pulses; the schemas accept everything."""
     for event_type in ("pulse", "void"):
         registry.publish_schema(db, event_type, {})
     add_meter(db, allows_corrections=True)
@@ -56,14 +56,14 @@ def test_a_tenants_queue_neither_voids_nor_takes_the_id_of_what_the_platform_sen
     )
     saver.save(a_pulse(1000, id="p-2", **platform))
 
-    # What names no producer is of the queue's only one.
+    # An event without a producer gets the only one of the queue.
     assert found == [REFUSED, "stored" if not producer else REFUSED, "stored"]
     assert totals(db) == [("acme", "disk", 2005, 4 if not producer else 3)]
     named = db.execute("SELECT DISTINCT producer FROM message WHERE queue = %s", [OWN]).fetchall()
     assert named == [("acme-app",)]
 
 
-def test_what_a_queue_may_not_carry_is_kept_with_the_right_that_is_missing(saver: Saver, db: Db) -> None:
+def test_an_event_without_a_queue_right_is_rejected_with_the_missing_right(saver: Saver, db: Db) -> None:
     set_queue(db, OWN, rules(event_types=["pulse"]))
 
     found = saver.outcomes(
@@ -82,11 +82,11 @@ def test_what_a_queue_may_not_carry_is_kept_with_the_right_that_is_missing(saver
     [words] = [detail["message"] for (detail,) in details if "platform" in detail["message"]]
     assert words == (
         "producer: expected acme-app (right producers); saw platform, and queue 'acme-queue' may not "
-        "carry it: send it where it belongs, or mend `processor queue set` and replay"
+        "carry it: send it to another queue, or correct `processor queue set` and replay"
     )
 
 
-def test_a_queue_of_which_no_right_is_said_carries_what_it_carried(saver: Saver, db: Db) -> None:
+def test_a_queue_without_rights_carries_everything(saver: Saver, db: Db) -> None:
     registry.publish_schema(db, "created", {}, id_scope=["/user_id"])
     set_queue(db, OWN, {"tenants": ["acme"]})
 
@@ -99,7 +99,7 @@ def test_a_queue_of_which_no_right_is_said_carries_what_it_carried(saver: Saver,
     assert found == ["stored"] * 3
 
 
-def test_a_right_that_is_taken_between_verdict_and_save_is_not_there(saver: Saver, db: Db) -> None:
+def test_a_right_revoked_between_verdict_and_save_is_enforced(saver: Saver, db: Db) -> None:
     set_queue(db, OWN, {"tenants": ["acme"]})
     saver.store.load_registry()
     verdict = saver.schemas.validate(by(OWN, a_void("p-1")))
@@ -111,7 +111,7 @@ def test_a_right_that_is_taken_between_verdict_and_save_is_not_there(saver: Save
     assert books(db) == {"message": 0, "duplicate": 0, "rejection": 1}
 
 
-def test_a_replay_in_a_bare_shell_is_held_to_the_rights_of_its_queue(
+def test_a_replay_without_settings_obeys_the_rights_of_its_queue(
     saver: Saver, db: Db, database_url: str
 ) -> None:
     set_queue(db, OWN, rules())
@@ -127,7 +127,7 @@ def test_a_replay_in_a_bare_shell_is_held_to_the_rights_of_its_queue(
     assert db.execute("SELECT event_type, producer FROM message").fetchall() == [("void", "acme-app")]
 
 
-def test_a_processor_that_knows_no_rights_stores_nothing_once_a_queue_has_not_all(db: Db) -> None:
+def test_a_processor_without_support_for_rights_stores_nothing_once_a_queue_is_restricted(db: Db) -> None:
     set_queue(db, OWN, {"tenants": ["acme"]})
     db.execute("SELECT registry_version_held(true, true)")
 
@@ -192,7 +192,7 @@ def test_what_can_not_be_meant_is_refused(options: tuple[str, ...], words: str, 
     assert db.execute("SELECT FROM queue").fetchall() == []
 
 
-def test_a_check_says_what_its_queue_may_carry(settings: Settings, db: Db) -> None:
+def test_a_check_lists_the_rights_of_its_queue(settings: Settings, db: Db) -> None:
     set_queue(db, settings.queue_name(), rules(event_types=["pulse"]))
 
     found = {finding.what: finding for finding in run_check(settings)}["queue rules"]

@@ -1,4 +1,4 @@
-"""What was received too often, or hung its readers, is put aside unread, and can be brought back."""
+"""Tests that deliveries are rejected unread after too many receives or hangs, and can be replayed."""
 
 import threading
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ Db = psycopg.Connection[Any]
 
 
 class Untouchable(Schemas):
-    """Dies of whatever it is given to read."""
+    """Fails on any delivery that it is given to read."""
 
     def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Message | Rejection:  # noqa: ARG002
         raise AssertionError(f"{delivery.delivery_id} was read")
@@ -40,19 +40,19 @@ def limits(judge: Schemas, receive_count_max: int | None = 4) -> SuspectLimits:
     ("receive_count", "tries", "receive_count_max", "reason"),
     [
         (4, Tries(1), 4, None),
-        # Its readers died of others that they had in hand.
+        # Its workers died of other deliveries that they held.
         (5, Tries(1), 4, None),
-        # A queue that does not count calls every later receive the third; we count what is begun.
+        # A queue without counts reports every later receive as the third; attempts are counted instead.
         (3, Tries(2), 4, None),
         (3, Tries(3), 4, "dead_lettered"),
-        # This one takes such messages away itself.
+        # This queue has a dead-letter queue of its own.
         (900, Tries(800), None, None),
         (3, Tries(1, hangs=1), None, None),
         (3, Tries(1, hangs=2), None, "unstorable"),
         (3, Tries(0, hangs=2), 4, "unstorable"),
     ],
 )
-def test_what_was_received_too_often_or_hung_its_readers_twice_is_rejected(
+def test_a_delivery_is_rejected_after_too_many_receives_or_two_hangs(
     receive_count: int, tries: Tries, receive_count_max: int | None, reason: str | None
 ) -> None:
     limit = limits(schemas_of_acme(), receive_count_max)
@@ -69,7 +69,7 @@ def test_what_was_received_too_often_or_hung_its_readers_twice_is_rejected(
         (Tries(1, hangs=2), Reason.UNSTORABLE, {"hangs": 2, "judge_timeout_s": 10}),
     ],
 )
-def test_it_is_rejected_unread_and_nobody_knows_whose_it_is(
+def test_a_suspect_is_rejected_unread_without_a_tenant(
     tries: Tries, reason: Reason, figures: dict[str, int]
 ) -> None:
     schemas = Untouchable(body_bytes_max=1024, json_depth_max=8)
@@ -99,7 +99,7 @@ class Ledger:
         self.store.load_registry()
 
     def take(self, delivery: Delivery) -> str:
-        """Do with a suspect what a writer does; gives its outcome."""
+        """Handle a suspect like a writer; return its outcome."""
         verdict = self.store.unread(delivery) or self.judge.validate(delivery)
         [settlement] = self.store.save([verdict])
         return settlement.outcome.value
@@ -112,7 +112,7 @@ def ledger(database_url: str) -> Iterator[Ledger]:
     ledger.store.close()
 
 
-def test_what_was_put_aside_can_be_replayed_and_a_neighbour_that_was_stored_before_stays_one(
+def test_a_rejected_suspect_can_be_replayed_and_its_neighbour_stays_stored_once(
     ledger: Ledger, database_url: str, db: Db
 ) -> None:
     stored, put_aside = a_delivery(a_body(), sent_now=True), a_delivery(a_body(id=None), sent_now=True)
@@ -132,7 +132,7 @@ def test_what_was_put_aside_can_be_replayed_and_a_neighbour_that_was_stored_befo
     assert replayed == {"stored": 1}
 
 
-def test_each_attempt_is_noted_before_it_and_forgotten_with_the_outcome(ledger: Ledger, db: Db) -> None:
+def test_each_attempt_is_recorded_first_and_deleted_with_the_outcome(ledger: Ledger, db: Db) -> None:
     suspect = a_delivery(a_body(), receive_count=3)
     assert ledger.store.unread(suspect) is None
     noted = db.execute("SELECT delivery_id, attempts, hangs FROM attempt").fetchall()
@@ -144,8 +144,8 @@ def test_each_attempt_is_noted_before_it_and_forgotten_with_the_outcome(ledger: 
     assert db.execute("SELECT count(*) FROM attempt").fetchone() == (0,)
 
 
-def test_a_queue_that_does_not_count_gets_a_real_count(ledger: Ledger, db: Db) -> None:
-    """It says of each later receive that it is the third; what kills its readers would come for ever."""
+def test_attempts_are_counted_for_a_queue_without_receive_counts(ledger: Ledger, db: Db) -> None:
+    """The queue reports each later receive as the third; a lethal message would return forever."""
     suspect = a_delivery(a_body(), receive_count=3)
     verdicts = [ledger.store.unread(suspect) for _ in range(3)]
 
@@ -156,7 +156,7 @@ def test_a_queue_that_does_not_count_gets_a_real_count(ledger: Ledger, db: Db) -
     assert db.execute("SELECT count(*) FROM attempt").fetchone() == (0,)
 
 
-def test_what_hung_its_readers_twice_is_put_aside_and_a_replay_of_it_is_read(
+def test_a_delivery_with_two_hangs_is_rejected_and_its_replay_is_read(
     ledger: Ledger, database_url: str, db: Db
 ) -> None:
     suspect = a_delivery(a_body(), receive_count=3, sent_now=True)
@@ -175,10 +175,10 @@ def test_what_hung_its_readers_twice_is_put_aside_and_a_replay_of_it_is_read(
     assert replayed == {"stored": 1}
 
 
-def test_a_verdict_without_a_look_at_the_body_stays_when_the_registry_changes(
+def test_an_unread_rejection_stays_when_the_registry_changes(
     ledger: Ledger, db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the save would read what must not be read."""
+    """Otherwise the save would read a body that must not be read."""
     suspect = a_delivery(a_body(), receive_count=3)
     ledger.store.note_hangs(suspect.queue, [suspect.delivery_id] * 2, keep_days=1)
     ledger.store.note_hangs(suspect.queue, [suspect.delivery_id], keep_days=1)
@@ -190,7 +190,7 @@ def test_a_verdict_without_a_look_at_the_body_stays_when_the_registry_changes(
     assert [each.outcome.value for each in ledger.store.save([verdict])] == ["rejected"]
 
 
-def test_notes_of_what_came_no_more_go_with_the_age_of_keys(ledger: Ledger, db: Db) -> None:
+def test_old_attempts_expire_with_their_keys(ledger: Ledger, db: Db) -> None:
     for delivery_id in ("old", "young"):
         ledger.store.note_hangs("events", [delivery_id], keep_days=28)
     db.execute("UPDATE attempt SET noted_at = now() - interval '29 days' WHERE delivery_id = 'old'")
@@ -200,7 +200,7 @@ def test_notes_of_what_came_no_more_go_with_the_age_of_keys(ledger: Ledger, db: 
     assert db.execute("SELECT delivery_id FROM attempt").fetchall() == [("young",)]
 
 
-def test_an_id_that_the_database_can_not_take_is_read_all_the_same(ledger: Ledger) -> None:
+def test_a_delivery_with_an_unstorable_id_is_read(ledger: Ledger) -> None:
     assert ledger.store.unread(a_delivery(delivery_id="a\0b", receive_count=3)) is None
 
 

@@ -1,4 +1,4 @@
-"""Tenants that a queue registers: by valid events alone, within its bound, and each once."""
+"""Tests the registration of tenants by a queue: by valid events only, within its limit, and once each."""
 
 import threading
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def test_an_unknown_tenant_is_registered_by_the_save_that_sees_it(saver: Saver, 
     assert announced == ["new-1", "new-2"]
 
 
-def test_a_queue_that_registers_none_rejects_as_ever(saver: Saver, db: Db) -> None:
+def test_a_queue_without_registration_rejects_unknown_tenants(saver: Saver, db: Db) -> None:
     assert saver.outcomes(a_delivery(tenant_id="new", queue="other")) == ["unknown_tenant"]
 
     assert "new" not in tenants(db)
@@ -77,7 +77,7 @@ def test_a_queue_that_registers_none_rejects_as_ever(saver: Saver, db: Db) -> No
         ({"schema_version": 9}, "no schema version 9"),
     ],
 )
-def test_garbage_registers_nobody(saver: Saver, db: Db, changes: dict[str, Any], why: str) -> None:
+def test_garbage_registers_no_tenant(saver: Saver, db: Db, changes: dict[str, Any], why: str) -> None:
     assert saver.outcomes(a_delivery(tenant_id="new", **changes)) == ["unknown_tenant"]
 
     assert "new" not in tenants(db)
@@ -86,36 +86,36 @@ def test_garbage_registers_nobody(saver: Saver, db: Db, changes: dict[str, Any],
 
 
 @pytest.mark.parametrize("tenant_id", ["", "x" * 257, "a\nb", "a\0b", "\ud800", 7, None])
-def test_what_is_no_tenant_id_is_registered_by_no_queue(saver: Saver, db: Db, tenant_id: Any) -> None:
+def test_an_invalid_tenant_id_is_never_registered(saver: Saver, db: Db, tenant_id: Any) -> None:
     assert saver.outcomes(a_delivery(tenant_id=tenant_id)) == ["envelope_invalid"]
 
     assert set(tenants(db)) == {"acme", "globex"}
 
 
-def test_a_tenant_beyond_those_that_the_queue_is_bound_to_is_never_registered(saver: Saver, db: Db) -> None:
+def test_a_tenant_outside_the_binding_is_never_registered(saver: Saver, db: Db) -> None:
     set_queue(db, QUEUE, {"tenants": ["new-1", "acme"]})
 
     assert saver.outcomes(a_delivery(tenant_id="new-1"), a_delivery(tenant_id="new-2")) == [
         "stored",
         "envelope_invalid",
     ]
-    # Nor by a process that has not heard of it.
+    # Nor by a process with an older registry.
     assert db.execute(REGISTER, [QUEUE, ["new-3"]]).fetchall() == []
     assert set(tenants(db)) == {"acme", "globex", "new-1"}
 
 
-def test_beyond_the_bound_of_an_hour_they_wait_as_rejections(saver: Saver, db: Db) -> None:
+def test_tenants_beyond_the_hourly_limit_wait_as_rejections(saver: Saver, db: Db) -> None:
     set_queue(db, QUEUE, {"registers_max": 2})
     found = saver.outcomes(*(a_delivery(tenant_id=f"new-{place}") for place in range(4)))
 
     assert found == ["stored", "stored", "unknown_tenant", "unknown_tenant"]
-    assert "as many as it may within an hour" in words(db)[0]
-    # An hour later there is room again.
+    assert "its hourly limit of new tenants" in words(db)[0]
+    # An hour later the limit allows more.
     db.execute("UPDATE tenant SET created_at = created_at - interval '61 minutes'")
     assert saver.outcomes(*(a_delivery(tenant_id=f"new-{place}") for place in range(4, 6))) == ["stored"] * 2
 
 
-def test_who_was_added_by_people_takes_no_room(saver: Saver, db: Db) -> None:
+def test_manually_added_tenants_do_not_count_against_the_limit(saver: Saver, db: Db) -> None:
     set_queue(db, QUEUE, {"registers_max": 1})
     for place in range(5):
         registry.add_tenant(db, f"by-hand-{place}")
@@ -134,12 +134,12 @@ def at_once(work: Any, count: int) -> list[Any]:
         return list(pool.map(begin, range(count)))
 
 
-def test_processes_side_by_side_register_each_tenant_once(make_saver: MakeSaver, db: Db) -> None:
+def test_concurrent_processes_register_each_tenant_once(make_saver: MakeSaver, db: Db) -> None:
     savers = [make_saver() for _ in range(4)]
 
     def save(place: int) -> Sequence[str]:
         names = [f"new-{number}" for number in range(20)]
-        # Each in an order of its own: nothing may wait for each other in a circle.
+        # Each in its own order: no deadlock may occur.
         return [
             outcome
             for turn in range(20)
@@ -166,8 +166,8 @@ def test_the_bound_is_exact_however_many_ask_at_once(make_saver: MakeSaver, db: 
     assert books(db) == {"message": 10, "duplicate": 0, "rejection": 22}
 
 
-def test_whoever_registers_waits_for_whoever_is_about_to(database_url: str, db: Db) -> None:
-    """Or both would count before the other has committed."""
+def test_concurrent_registrations_wait_for_each_other(database_url: str, db: Db) -> None:
+    """Otherwise both would count before the other has committed."""
     set_queue(db, QUEUE, {"registers_max": 1})
     with (
         connect(database_url) as second,
@@ -192,8 +192,8 @@ def test_whoever_registers_waits_for_whoever_is_about_to(database_url: str, db: 
         assert waiting.result(30) == []
 
 
-def test_what_was_judged_by_an_older_registry_registers_nobody(db: Db) -> None:
-    """Its event may not be valid any more."""
+def test_a_verdict_of_an_older_registry_registers_no_tenant(db: Db) -> None:
+    """Its event may no longer be valid."""
     before = "SELECT register_tenants(%s, %s, (SELECT version - 1 FROM registry))"
 
     assert db.execute(before, [QUEUE, ["new"]]).fetchall() == []
@@ -202,7 +202,7 @@ def test_what_was_judged_by_an_older_registry_registers_nobody(db: Db) -> None:
 def test_a_schema_that_changes_under_a_registration_undoes_it(
     saver: Saver, database_url: str, db: Db
 ) -> None:
-    """The change is committed between the first look at the version and the lock."""
+    """The change is committed between the first check of the version and the lock."""
     with psycopg.connect(database_url) as other, ThreadPoolExecutor(1) as pool:
         other.execute("INSERT INTO tenant (tenant_id, name) VALUES ('new-1', '')")
         other.execute(
@@ -229,7 +229,7 @@ def test_a_tenant_in_an_open_psql_transaction_blocks_no_save(saver: Saver, datab
     with psycopg.connect(database_url) as psql:
         psql.execute("INSERT INTO tenant (tenant_id, name) VALUES ('new-1', '')")
 
-        # A session that would be cut off, had it to wait for as long as its own limits are.
+        # A session with limits that would end it if it had to wait.
         with connect(database_url) as other:
             other.execute("SET statement_timeout = '10s'")
             other.execute("SET lock_timeout = 0")
@@ -239,13 +239,13 @@ def test_a_tenant_in_an_open_psql_transaction_blocks_no_save(saver: Saver, datab
         assert found == ["unknown_tenant", "stored"]
         psql.commit()
     assert tenants(db)["new-1"] is None
-    assert "somebody is adding this one" in words(db)[0]
+    assert "this tenant is being added" in words(db)[0]
 
 
-def test_what_was_registered_before_a_save_failed_is_stored_the_next_time(
+def test_an_event_is_stored_after_a_save_failed_behind_its_registration(
     saver: Saver, make_saver: MakeSaver, db: Db
 ) -> None:
-    """A process that died in between has left a tenant, and its delivery in the queue."""
+    """A process that died in between left a tenant, and its delivery in the queue."""
     db.execute(REGISTER, [QUEUE, ["new"]])
     saver.close()
 
@@ -253,7 +253,7 @@ def test_what_was_registered_before_a_save_failed_is_stored_the_next_time(
     assert tenants(db)["new"] == QUEUE
 
 
-def test_the_writer_registers_by_such_a_queue_and_in_no_other_way(log_in: LogIn, db: Db) -> None:
+def test_the_writer_registers_tenants_of_such_queues_only(log_in: LogIn, db: Db) -> None:
     with connect(log_in("processor_writer")) as writer:
         assert writer.execute(REGISTER, [QUEUE, ["new", "acme"]]).fetchall() == [("new",)]
         set_queue(db, "other", {"unwrap": "none"})
@@ -271,7 +271,7 @@ def test_the_writer_registers_by_such_a_queue_and_in_no_other_way(log_in: LogIn,
             other.execute(REGISTER, [QUEUE, ["x"]])
 
 
-def test_a_replay_registers_too_and_a_dry_run_says_so_beforehand(
+def test_a_replay_registers_tenants_and_a_dry_run_announces_it(
     saver: Saver, database_url: str, db: Db
 ) -> None:
     set_queue(db, QUEUE, {"registers_tenants": False})
@@ -287,8 +287,8 @@ def test_a_replay_registers_too_and_a_dry_run_says_so_beforehand(
     assert tenants(db)["new"] == QUEUE
 
 
-def test_no_rule_discards_what_is_to_be_replayed_later(saver: Saver, database_url: str, db: Db) -> None:
-    """A good event would be gone after a day, because of a bound that is gone after an hour."""
+def test_no_rule_discards_rejections_that_await_a_replay(saver: Saver, database_url: str, db: Db) -> None:
+    """A valid event would be deleted after a day, for a limit that ends after an hour."""
     set_queue(db, QUEUE, {"registers_max": 1})
     registry.add_rejection_rule(
         db, reason="unknown_tenant", queue=QUEUE, tenant_id=None, event_type=None, conditions={}
@@ -328,13 +328,13 @@ ODD = [
 
 
 @pytest.mark.parametrize("tenant_id", ODD)
-def test_a_name_that_looks_like_another_one_or_like_nothing_is_left_to_people(
+def test_an_ambiguous_or_invisible_name_is_not_registered(
     saver: Saver, db: Db, database_url: str, monkeypatch: pytest.MonkeyPatch, tenant_id: str
 ) -> None:
     assert saver.outcomes(a_delivery(tenant_id=tenant_id)) == ["unknown_tenant"]
 
     assert set(tenants(db)) == {"acme", "globex"}
-    assert "no queue registers one of such a name: expected a letter or a digit" in words(db)[0]
+    assert "no queue registers such a name: expected a letter or a digit" in words(db)[0]
     monkeypatch.setenv("DATABASE_URL", database_url)
     added = CliRunner().invoke(cli, ["tenant", "add", "--", tenant_id])
     assert added.exit_code == 0, added.output
@@ -347,6 +347,6 @@ def test_a_name_that_looks_like_another_one_or_like_nothing_is_left_to_people(
 
 
 @pytest.mark.parametrize("tenant_id", ["a b", "Zoë", "名前", "a-1_b.c:d/e", "7", "x" * 256])
-def test_any_name_that_shows_what_it_is_is_registered(saver: Saver, db: Db, tenant_id: str) -> None:
+def test_any_unambiguous_name_is_registered(saver: Saver, db: Db, tenant_id: str) -> None:
     assert saver.outcomes(a_delivery(tenant_id=tenant_id)) == ["stored"]
     assert tenants(db)[tenant_id] == QUEUE

@@ -1,4 +1,4 @@
-"""Who may speak for which tenant: by the queue, by the sender, and never by what the body says."""
+"""Tests which tenants a delivery may name: by queue and sender, never by its body."""
 
 import json
 from typing import Any
@@ -59,7 +59,7 @@ def test_in_every_format_a_body_that_names_another_tenant_is_rejected(format_nam
     assert "QUEUE_TENANTS" in verdict.detail["message"]
 
 
-def test_the_binding_is_judged_before_the_registry() -> None:
+def test_the_binding_is_checked_before_the_registry() -> None:
     verdict = the_verdict(a_delivery(tenant_id="nobody"), queue=QUEUE, queue_tenants=ACME)
 
     assert is_refused(verdict)
@@ -79,7 +79,7 @@ def test_without_a_binding_a_body_may_name_any_tenant() -> None:
     assert UNBOUND.proven(a_delivery(sender_id="AIDA1")) is None
 
 
-def test_another_queue_than_the_bound_one_is_open() -> None:
+def test_a_binding_does_not_restrict_other_queues() -> None:
     bound = {"queue": QUEUE, "queue_tenants": ACME}
 
     assert not is_refused(the_verdict(a_delivery(tenant_id="globex", queue="other"), **bound))
@@ -100,7 +100,7 @@ def test_another_queue_than_the_bound_one_is_open() -> None:
         ("", "acme", True),
     ],
 )
-def test_a_sender_speaks_for_its_own_tenants(sender_id: str | None, tenant_id: str, refused: bool) -> None:
+def test_a_sender_may_name_its_own_tenants(sender_id: str | None, tenant_id: str, refused: bool) -> None:
     senders = {"AIDA1": ACME, "AROA1": GLOBEX, "AROA1:ci": ACME, "OPS": None}
 
     verdict = the_verdict(a_delivery(tenant_id=tenant_id, sender_id=sender_id), sender_tenants=senders)
@@ -108,7 +108,7 @@ def test_a_sender_speaks_for_its_own_tenants(sender_id: str | None, tenant_id: s
     assert is_refused(verdict) is refused
 
 
-def test_one_entry_holds_for_all_senders_without_their_own() -> None:
+def test_a_default_entry_applies_to_senders_without_their_own() -> None:
     senders = {"AIDA1": ACME, "*": GLOBEX}
 
     for sender_id in ("AIDA2", None):
@@ -117,15 +117,15 @@ def test_one_entry_holds_for_all_senders_without_their_own() -> None:
     assert is_refused(the_verdict(a_delivery(tenant_id="globex", sender_id="AIDA1"), sender_tenants=senders))
 
 
-def test_who_is_allowed_nothing_is_told_so() -> None:
+def test_a_sender_without_any_tenant_gets_its_own_message() -> None:
     verdict = the_verdict(a_delivery(sender_id="AIDA2"), sender_tenants={"AIDA1": ACME})
 
     assert isinstance(verdict, Rejection)
-    assert "by this sender" in verdict.detail["message"]
+    assert "this sender may not" in verdict.detail["message"]
     assert "AIDA" not in json.dumps(verdict.detail)
 
 
-def test_queue_and_sender_both_have_to_allow_it() -> None:
+def test_queue_and_sender_must_both_allow_a_tenant() -> None:
     bound = {"queue": QUEUE, "queue_tenants": BOTH, "sender_tenants": {"AIDA1": ACME | {"initech"}}}
 
     for tenant_id, refused in (("acme", False), ("globex", True), ("initech", True)):
@@ -146,14 +146,14 @@ def test_queue_and_sender_both_have_to_allow_it() -> None:
         (Bindings(sender_tenants={"AIDA2": ACME}), None),
     ],
 )
-def test_a_tenant_is_proven_where_no_other_is_possible(bindings: Bindings, proven: str | None) -> None:
-    """Whatever the body says, even where nobody can read it."""
+def test_the_only_possible_tenant_is_proven(bindings: Bindings, proven: str | None) -> None:
+    """Whatever the body has, even if it is invalid."""
     delivery = a_delivery(b"nonsense", sender_id="AIDA1")
 
     assert a_judge(bindings).validate(delivery).proven_tenant == proven
 
 
-def test_a_replay_is_held_to_what_was_proven_unless_settings_say_something() -> None:
+def test_a_replay_keeps_the_proven_tenant_unless_settings_have_a_binding() -> None:
     came_for_acme = Delivery(
         **{name: getattr(a_delivery(tenant_id="globex"), name) for name in Delivery.__struct_fields__}
         | {"rejection_id": 1, "bound_tenant_id": "acme"}
@@ -162,5 +162,5 @@ def test_a_replay_is_held_to_what_was_proven_unless_settings_say_something() -> 
     assert is_refused(the_verdict(came_for_acme))
     assert is_refused(the_verdict(came_for_acme, queue="other", queue_tenants=GLOBEX))
     assert is_refused(the_verdict(came_for_acme, sender_tenants={"*": None}))
-    # The operator had it wrong, and has mended it.
+    # The operator has corrected a wrong binding.
     assert not is_refused(the_verdict(came_for_acme, queue=QUEUE, queue_tenants=GLOBEX))

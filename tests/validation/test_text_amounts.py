@@ -1,4 +1,4 @@
-"""Amounts in quotes count where a meter allows it: from then on, and older ones by a rebuild."""
+"""Tests that amounts in quotes count if a meter allows them: from then on, and older ones by a rebuild."""
 
 import itertools
 import json
@@ -60,7 +60,7 @@ def holds(db: Db) -> bool:
 
 
 @pytest.mark.usefixtures("metered")
-def test_a_number_in_quotes_counts_from_when_it_is_allowed(saver: Saver, db: Db) -> None:
+def test_a_number_in_quotes_counts_once_allowed(saver: Saver, db: Db) -> None:
     assert saver.outcomes(a_pulse('"2.5"')) == ["stored"]
     assert (totals(db), misses(db)) == ([], [("value_not_a_number", 1)])
 
@@ -79,10 +79,10 @@ def test_a_number_in_quotes_counts_from_when_it_is_allowed(saver: Saver, db: Db)
 
 
 @pytest.mark.usefixtures("metered")
-def test_what_was_missed_before_is_counted_by_a_rebuild_once(saver: Saver, db: Db) -> None:
+def test_earlier_misses_are_counted_once_by_a_rebuild(saver: Saver, db: Db) -> None:
     saver.save(a_pulse('"2.5"'), a_pulse('"0.5"', "cpu"), a_pulse("1"), a_pulse('"one"'))
     everything = TotalsSelection(meter="pulse")
-    # Windows that were rebuilt before have been rebuilt without.
+    # Earlier rebuilds of these windows did not count text amounts.
     assert rebuild(db, everything).totals == 0
     allow_text_amounts(db, "pulse", None)
     saver.save(a_pulse('"0.25"'))
@@ -109,7 +109,7 @@ def test_a_dry_run_covers_nothing(saver: Saver, db: Db) -> None:
 
 @pytest.mark.usefixtures("metered")
 @pytest.mark.parametrize("order", sorted(itertools.permutations(["allow", "rebuild", "void"])))
-def test_a_void_takes_away_just_what_its_message_had_added(
+def test_a_void_subtracts_exactly_the_amount_of_its_message(
     make_saver: MakeSaver, db: Db, order: tuple[str, ...]
 ) -> None:
     saver = make_saver()
@@ -131,7 +131,7 @@ def test_a_void_takes_away_just_what_its_message_had_added(
 
 @pytest.mark.usefixtures("metered")
 @pytest.mark.parametrize("rebuilt", [False, True])
-def test_what_retention_removes_stays_as_it_was_counted(saver: Saver, db: Db, rebuilt: bool) -> None:
+def test_counts_stay_after_retention_removed_their_messages(saver: Saver, db: Db, rebuilt: bool) -> None:
     saver.save(a_pulse('"2.5"'), a_pulse(1))
     allow_text_amounts(db, "pulse", None)
     if rebuilt:
@@ -146,7 +146,7 @@ def test_what_retention_removes_stays_as_it_was_counted(saver: Saver, db: Db, re
 
 
 @pytest.mark.usefixtures("pulses")
-def test_what_counts_after_a_window_was_handed_over_is_a_revision(
+def test_a_count_after_the_handover_of_its_window_is_a_revision(
     saver: Saver, db: Db, hand_over: HandOver, receiver: Receiver
 ) -> None:
     saver.save(a_past_pulse("1"), a_past_pulse('"2.5"'))
@@ -167,7 +167,7 @@ def test_what_counts_after_a_window_was_handed_over_is_a_revision(
 
 
 @pytest.mark.usefixtures("metered")
-def test_a_meter_never_takes_back_what_it_allowed_and_no_moment_is_made_up(db: Db) -> None:
+def test_text_amounts_cannot_be_disallowed_or_backdated(db: Db) -> None:
     for made_up in ("2020-01-01", "-infinity"):
         with pytest.raises(psycopg.errors.IntegrityConstraintViolation):
             db.execute("UPDATE meter SET text_amounts_from = %s", [made_up])
@@ -178,9 +178,7 @@ def test_a_meter_never_takes_back_what_it_allowed_and_no_moment_is_made_up(db: D
             db.execute("UPDATE meter SET text_amounts_from = %s", [other])
 
 
-def test_a_meter_that_has_it_from_the_start_counts_older_messages_by_a_rebuild_too(
-    saver: Saver, db: Db
-) -> None:
+def test_a_new_meter_with_text_amounts_counts_older_messages_by_a_rebuild(saver: Saver, db: Db) -> None:
     registry.publish_schema(db, "pulse", {})
     saver.save(a_pulse('"2.5"'))
 
@@ -192,7 +190,7 @@ def test_a_meter_that_has_it_from_the_start_counts_older_messages_by_a_rebuild_t
     assert holds(db)
 
 
-def test_what_has_no_amounts_is_refused_in_words(db: Db) -> None:
+def test_text_amounts_are_rejected_for_a_meter_without_amounts(db: Db) -> None:
     registry.publish_schema(db, "pulse", {})
     meters.add(db, Definition("counted", "pulse"))
     add_meter(db, "old")
@@ -208,7 +206,9 @@ def test_what_has_no_amounts_is_refused_in_words(db: Db) -> None:
         meters.add(db, Definition("c2", "pulse", text_amounts=True))
 
 
-def test_the_commands_say_what_they_did_and_what_is_next(processor: Processor, saver: Saver, db: Db) -> None:
+def test_the_commands_report_their_effect_and_the_next_step(
+    processor: Processor, saver: Saver, db: Db
+) -> None:
     schema = {
         "type": "object",
         "required": ["a"],
@@ -236,7 +236,7 @@ def test_the_commands_say_what_they_did_and_what_is_next(processor: Processor, s
     assert rebuilt.exit_code == 0, rebuilt.output
     assert shown["text_amounts"] is True
     assert [row[2:] for row in totals(db)] == [(Decimal("2.5"), 1)]
-    # Its author has bounded the texts by a pattern.
+    # The schema limits the strings by a pattern.
     assert (from_the_start.exit_code, from_the_start.stderr) == (0, "")
 
 

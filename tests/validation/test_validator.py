@@ -1,4 +1,4 @@
-"""The verdict: which schema judges an event, and what a rejection says to its producer's developer."""
+"""Tests verdicts: the schema for an event, and the message for the producer's developer."""
 
 import json
 import threading
@@ -60,20 +60,20 @@ def test_a_valid_event_becomes_a_message_that_names_its_schema_and_registry() ->
     assert (verdict.payload, verdict.context) == ('{"total":12.5}', '{"trace": "t"}')
 
 
-def test_a_message_without_an_id_is_known_by_its_delivery() -> None:
+def test_a_message_without_an_id_is_identified_by_its_delivery() -> None:
     verdict = stored(a_judge(a_schema()), id=None, delivery_id="d-1")
 
     assert verdict.message_id == "events/d-1"
 
 
-def test_a_rejected_event_without_an_id_claims_the_same_id_that_it_would_be_stored_by() -> None:
-    # Rule 1 finds the message of an earlier delivery by this key.
+def test_a_rejected_event_without_an_id_claims_its_derived_id() -> None:
+    # Rule 1 searches by this key for the message of an earlier delivery.
     verdict = rejected(a_judge(), id=None, delivery_id="d-1")
 
     assert verdict.claimed.message_id == "events/d-1"
 
 
-def test_the_newest_version_holds_whatever_the_order_they_come_in() -> None:
+def test_the_newest_version_applies_in_any_order() -> None:
     versions = [a_schema(schema_id=number * 10, version=number) for number in (2, 10, 9, 1)]
 
     assert stored(a_judge(*versions)).schema_id == 100
@@ -87,15 +87,15 @@ def test_an_event_may_name_an_older_version() -> None:
     assert rejected(judge, schema_version=2).detail["schema_version"] == 2
 
 
-def test_a_version_that_is_not_there_is_unknown_and_those_that_are_get_named() -> None:
+def test_an_unknown_version_is_rejected_with_the_known_ones() -> None:
     verdict = rejected(a_judge(a_schema(), a_schema(schema_id=2, version=2)), schema_version=3)
 
     assert verdict.reason is Reason.UNKNOWN_SCHEMA_VERSION
     assert "no schema version 3" in verdict.detail["message"]
-    assert verdict.detail["message"].endswith("there is 1, 2")
+    assert verdict.detail["message"].endswith("known: 1, 2")
 
 
-def test_a_tenant_with_schemas_of_its_own_is_judged_by_those_alone() -> None:
+def test_a_tenants_own_schemas_replace_the_shared_ones() -> None:
     shared = [a_schema(schema_id=number, version=number) for number in (1, 2, 3)]
     judge = a_judge(*shared, a_schema(schema_id=9, version=1, tenant_id="acme"))
 
@@ -104,14 +104,14 @@ def test_a_tenant_with_schemas_of_its_own_is_judged_by_those_alone() -> None:
     assert rejected(judge, schema_version=2).reason is Reason.UNKNOWN_SCHEMA_VERSION
 
 
-def test_another_tenants_schema_is_nobody_elses() -> None:
+def test_a_tenants_schema_applies_to_no_other_tenant() -> None:
     judge = a_judge(a_schema(tenant_id="initech"))
 
     assert rejected(judge).reason is Reason.UNKNOWN_EVENT_TYPE
     assert stored(judge, tenant_id="initech")
 
 
-def test_an_event_type_without_a_schema_is_unknown_and_the_remedy_is_named() -> None:
+def test_an_event_type_without_a_schema_is_unknown_and_the_message_has_advice() -> None:
     verdict = rejected(a_judge(a_schema()), event_type="order.lost")
 
     assert verdict.reason is Reason.UNKNOWN_EVENT_TYPE
@@ -119,7 +119,7 @@ def test_an_event_type_without_a_schema_is_unknown_and_the_remedy_is_named() -> 
     assert "processor schema publish" in verdict.detail["message"]
 
 
-def test_an_unknown_tenant_and_a_suspended_one_are_told_apart() -> None:
+def test_an_unknown_and_a_suspended_tenant_have_different_reasons() -> None:
     judge = a_judge(a_schema())
 
     assert rejected(judge, tenant_id="nobody").reason is Reason.UNKNOWN_TENANT
@@ -127,7 +127,7 @@ def test_an_unknown_tenant_and_a_suspended_one_are_told_apart() -> None:
     assert rejected(judge, tenant_id="ACME").reason is Reason.UNKNOWN_TENANT
 
 
-def test_the_tenant_is_judged_before_the_event_type_and_that_before_the_payload() -> None:
+def test_checks_run_in_the_order_tenant_event_type_payload() -> None:
     judge = a_judge(a_schema(NOTHING_FITS))
 
     assert rejected(judge, tenant_id="nobody", event_type="x").reason is Reason.UNKNOWN_TENANT
@@ -142,7 +142,7 @@ def test_before_any_registry_is_installed_every_tenant_is_unknown_at_version_0()
     assert rejected(judge).registry_version == 0
 
 
-def test_a_newer_registry_holds_from_the_next_verdict_on() -> None:
+def test_a_newer_registry_applies_from_the_next_verdict() -> None:
     judge = a_judge(a_schema())
     assert stored(judge).registry_version == 7
 
@@ -210,7 +210,7 @@ def test_the_first_fifty_errors_are_kept_and_the_rest_counted() -> None:
 
 
 def test_a_long_payload_is_searched_for_its_first_error_only() -> None:
-    # All of them would take some 7 KB and 50 µs each, and a sender could ask for 100,000.
+    # All errors would take some 7 KB and 50 µs each, and a sender could cause 100,000.
     judge = a_judge(a_schema({"items": {"anyOf": [{"type": "string"}, {"type": "null"}]}}))
     began = time.process_time()
 
@@ -245,7 +245,7 @@ def test_wrong_types_everywhere_are_violations(payload: Any) -> None:
         ({"type": "number"}, "9" * 300, True),
     ],
 )
-def test_numbers_are_judged_to_the_last_digit(definition: Any, digits: str, fits: bool) -> None:
+def test_numbers_are_validated_to_the_last_digit(definition: Any, digits: str, fits: bool) -> None:
     body = a_body(payload="DIGITS").replace(b'"DIGITS"', digits.encode())
 
     verdict = a_judge(a_schema(definition)).validate(a_delivery(body))
@@ -265,7 +265,7 @@ def test_half_a_surrogate_pair_is_unstorable_or_left_to_postgresql_but_never_rai
 @pytest.mark.parametrize(
     "field", [b'"\\ud800": 1', b'"a": "\\ud800"', b'"a": ["\\u0000"]', b'"a": 123456789012345678901234567890']
 )
-def test_other_fields_of_the_envelope_raise_nothing_whatever_they_are(field: bytes) -> None:
+def test_arbitrary_envelope_fields_raise_nothing(field: bytes) -> None:
     verdict = a_judge(a_schema()).validate(a_delivery(a_body().replace(b"{", b"{" + field + b", ", 1)))
 
     assert isinstance(verdict, Message)
@@ -273,7 +273,7 @@ def test_other_fields_of_the_envelope_raise_nothing_whatever_they_are(field: byt
 
 
 @pytest.mark.parametrize("depth_max", [64, 512])
-def test_any_nesting_that_is_taken_is_judged(depth_max: int) -> None:
+def test_any_accepted_nesting_is_validated(depth_max: int) -> None:
     nested = "[" * (depth_max - 2) + "]" * (depth_max - 2)
     judge = a_judge(a_schema({"type": "array", "items": {"$ref": "#"}}), json_depth_max=depth_max)
 
@@ -287,7 +287,7 @@ def test_any_nesting_that_is_taken_is_judged(depth_max: int) -> None:
 
 @pytest.fixture
 def web() -> Iterator[tuple[str, list[str]]]:
-    """The URL of a web server, and the paths that were asked of it."""
+    """The URL of a web server, and the requested paths."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -298,7 +298,7 @@ def web() -> Iterator[tuple[str, list[str]]]:
             self.wfile.write(b"{}")
 
         def log_message(self, *args: Any) -> None:
-            """Say nothing on the terminal."""
+            """Suppress output on the terminal."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -338,7 +338,7 @@ def test_nothing_is_ever_fetched_for_a_schema(definition: dict[str, Any], web: t
         ([], "expected an object, true or false"),
         (None, "expected an object, true or false"),
         ('{"type": "string"}', "expected an object, true or false"),
-        ({"$ref": "#/nope"}, "leads to no schema"),
+        ({"$ref": "#/nope"}, "does not resolve to a schema"),
         ({"$ref": "file:///etc/passwd"}, "nothing is fetched: file:///etc/passwd (at (root))"),
         ({"$schema": "file:///etc/passwd"}, "$schema"),
         ({"$schema": 1}, "$schema"),
@@ -349,7 +349,7 @@ def test_nothing_is_ever_fetched_for_a_schema(definition: dict[str, Any], web: t
         ({"patternProperties": {"(?!x)": True}}, "at /patternProperties"),
     ],
 )
-def test_an_unusable_schema_is_refused_in_words(definition: Any, words: str) -> None:
+def test_an_unusable_schema_is_rejected_with_a_message(definition: Any, words: str) -> None:
     with pytest.raises(SettingsError, match="not a usable JSON Schema") as caught:
         compile_schema(definition)
 

@@ -1,4 +1,4 @@
-"""A void takes away exactly what its message had added, whenever either of them comes, and nothing else."""
+"""Tests that a void subtracts exactly what its message added, in any order, and nothing else."""
 
 import itertools
 import random
@@ -27,7 +27,7 @@ Db = psycopg.Connection[Any]
 
 @pytest.fixture(autouse=True)
 def metered(db: Db) -> None:
-    """The meter of pulses; the schemas let everything pass."""
+    """The meter of pulses; the schemas accept everything."""
     for event_type in ("pulse", "void"):
         registry.publish_schema(db, event_type, {})
     add_meter(db)
@@ -46,7 +46,7 @@ ORDERS = [*itertools.permutations(["pulse", "void", "void again", "pulse again"]
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_in_any_order_and_however_often_either_comes_nothing_is_left(
+def test_a_void_and_its_message_cancel_in_any_order_and_number(
     saver: Saver, db: Db, *, together: bool
 ) -> None:
     """In one batch or in four."""
@@ -70,7 +70,7 @@ def test_in_any_order_and_however_often_either_comes_nothing_is_left(
     assert differences(db) == []
 
 
-def test_what_a_message_added_to_several_meters_goes_from_all(saver: Saver, db: Db) -> None:
+def test_a_void_subtracts_from_all_meters_of_its_message(saver: Saver, db: Db) -> None:
     add_meter(db, "units", group_names=["unit"], group_pointers=["/use_unity"], window_size="none")
     add_meter(db, "pulses", aggregation="count", value_pointer=None, window_size="day", tenant_id="acme")
     saver.save(a_pulse(5, id="p-1"), a_pulse(7, tenant_id="globex"))
@@ -102,7 +102,7 @@ def test_first_and_last_times_stay(saver: Saver, db: Db) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_it_reaches_neither_another_tenant_nor_another_producer(saver: Saver, db: Db, order: int) -> None:
+def test_a_void_affects_no_other_tenant_or_producer(saver: Saver, db: Db, order: int) -> None:
     pulses = [a_pulse(1, id="p-1", tenant_id="globex"), a_pulse(2, id="p-1", producer="shop")]
 
     for batch in [pulses, [a_void("p-1")]][::order]:
@@ -142,7 +142,7 @@ def a_void_of(payload: str) -> Delivery:
 
 
 @pytest.mark.parametrize("payload", [*INVALID, '{"message_id": ""}'])
-def test_a_void_that_names_no_message_is_rejected_where_its_schema_lets_it_pass(
+def test_a_void_that_names_no_message_is_rejected_even_if_its_schema_accepts_it(
     saver: Saver, db: Db, payload: str
 ) -> None:
     saver.save(a_pulse(5, id="p-1"))
@@ -150,13 +150,13 @@ def test_a_void_that_names_no_message_is_rejected_where_its_schema_lets_it_pass(
     assert saver.outcomes(a_void_of(payload)) == ["schema_violation"]
 
     [(message,)] = db.execute("SELECT detail ->> 'message' FROM rejection").fetchall()
-    assert "a void that cancels nothing; expected" in message
+    assert "the void cancels nothing; expected" in message
     assert voids(db) == []
     assert totals(db) == [("acme", "disk", 5, 1)]
 
 
-def test_it_is_nobodys_business_of_whom_nothing_is_counted(saver: Saver, db: Db) -> None:
-    """And it cancels nothing there: the statement that cancels has the same limits."""
+def test_a_void_that_names_no_message_is_accepted_without_meters(saver: Saver, db: Db) -> None:
+    """The void cancels nothing there: the statement that cancels has the same limits."""
     db.execute("UPDATE meter SET status = 'retired'")
     add_meter(db, "its_own", tenant_id="globex")
 
@@ -208,9 +208,7 @@ def test_voids_that_cancelled_nothing_are_listed_with_the_reason(
     assert dict(db.execute("SELECT meter, value FROM usage").fetchall()) == {"pulse": 0, "created": 0}
 
 
-def test_a_second_void_of_a_message_is_not_listed_and_nothing_is_said_of_voids_that_are_not_there(
-    saver: Saver, processor: Command
-) -> None:
+def test_a_second_void_of_a_message_is_not_listed(saver: Saver, processor: Command) -> None:
     assert processor("usage", "voids").out == "no void that cancelled nothing\n"
 
     saver.save(a_pulse(5, id="p-1"), a_void("p-1", id="v-1"), a_void("p-1", id="v-2"))
@@ -218,7 +216,7 @@ def test_a_second_void_of_a_message_is_not_listed_and_nothing_is_said_of_voids_t
     assert idle(processor) == []
 
 
-def test_check_tells_of_voids_whose_message_has_not_come_within_a_day(saver: Saver, db: Db) -> None:
+def test_check_reports_voids_without_their_message_after_a_day(saver: Saver, db: Db) -> None:
     saver.save(a_pulse(5, id="p-1"), a_void("p-1"), a_void("p-2"), a_void("p-3"), a_void("p-4"))
     db.execute("UPDATE voided SET voided_at = now() - interval '2 days' WHERE message_id <> 'p-3'")
     db.execute("UPDATE voided SET voided_at = now() - interval '36 days' WHERE message_id = 'p-4'")
@@ -229,7 +227,7 @@ def test_check_tells_of_voids_whose_message_has_not_come_within_a_day(saver: Sav
     assert "processor usage voids" in (found["idle voids"].advice or "")
 
 
-def test_a_void_without_producer_means_the_message_without_one(saver: Saver, db: Db) -> None:
+def test_a_void_without_a_producer_cancels_the_message_without_one(saver: Saver, db: Db) -> None:
     saver.save(a_pulse(5, id="p-1"), a_pulse(6, id="p-1", producer="shop"))
 
     saver.save(a_delivery(tenant_id="acme", event_type="void", payload={"message_id": "p-1"}, sent_now=True))
@@ -260,7 +258,7 @@ def test_a_message_that_was_rejected_and_is_replayed_after_its_void_does_not_cou
     assert differences(db) == []
 
 
-def test_a_rejected_void_takes_away_once_it_is_replayed(saver: Saver, db: Db) -> None:
+def test_a_rejected_void_subtracts_after_its_replay(saver: Saver, db: Db) -> None:
     registry.publish_schema(db, "void", {"required": ["why"]}, "acme")
     saver.save(a_pulse(5, id="p-1"))
     assert saver.outcomes(a_void("p-1")) == ["schema_violation"]
@@ -273,9 +271,7 @@ def test_a_rejected_void_takes_away_once_it_is_replayed(saver: Saver, db: Db) ->
     assert differences(db) == []
 
 
-def test_a_void_that_comes_twice_by_one_id_is_a_duplicate_and_one_with_other_content_a_conflict(
-    saver: Saver, db: Db
-) -> None:
+def test_a_repeated_void_is_a_duplicate_and_one_with_other_content_a_conflict(saver: Saver, db: Db) -> None:
     saver.save(a_pulse(5, id="p-1"), a_pulse(6, id="p-2"))
 
     outcomes = saver.outcomes(*(a_void(message_id, id="v-1") for message_id in ("p-1", "p-1", "p-2")))
@@ -287,13 +283,13 @@ def test_a_void_that_comes_twice_by_one_id_is_a_duplicate_and_one_with_other_con
 # ── what did not count is not taken away ──────────────────────────────────────────────────────────────
 
 
-def test_a_miss_is_not_taken_away(saver: Saver, db: Db) -> None:
+def test_a_miss_is_not_subtracted(saver: Saver, db: Db) -> None:
     saver.save(a_pulse(5, "x" * 2000, id="p-1"), a_pulse(1, id="p-2", occurred_at="2020-01-01T00:00:00Z"))
 
     saver.save(a_void("p-1"), a_void("p-2"))
 
     assert totals(db) == []
-    # How many could not be counted is history, too.
+    # The count of misses is history, too.
     assert db.execute("SELECT reason, messages FROM meter_miss ORDER BY 1").fetchall() == [
         ("group_too_long", 1),
         ("too_old", 1),
@@ -301,7 +297,7 @@ def test_a_miss_is_not_taken_away(saver: Saver, db: Db) -> None:
     assert differences(db) == []
 
 
-def test_a_meter_that_came_between_is_not_touched_and_one_that_was_retired_is(saver: Saver, db: Db) -> None:
+def test_a_void_changes_retired_meters_but_no_later_ones(saver: Saver, db: Db) -> None:
     saver.save(a_pulse(5, id="p-1"))
     add_meter(db, "later")
     db.execute("UPDATE meter SET status = 'retired' WHERE meter = 'pulse'")
@@ -314,7 +310,7 @@ def test_a_meter_that_came_between_is_not_touched_and_one_that_was_retired_is(sa
     assert differences(db) == []
 
 
-def test_when_every_meter_is_retired_voids_still_take_away(saver: Saver, db: Db) -> None:
+def test_voids_still_subtract_when_every_meter_is_retired(saver: Saver, db: Db) -> None:
     saver.save(a_pulse(5, id="p-1"))
     db.execute("UPDATE meter SET status = 'retired'")
 
@@ -324,7 +320,7 @@ def test_when_every_meter_is_retired_voids_still_take_away(saver: Saver, db: Db)
     assert differences(db) == []
 
 
-def test_what_a_rebuild_made_count_is_taken_away_and_what_it_left_out_is_not(saver: Saver, db: Db) -> None:
+def test_a_void_subtracts_only_what_a_rebuild_counted(saver: Saver, db: Db) -> None:
     saver.save(a_pulse(5, id="p-1"), a_pulse(7, id="p-2", occurred_at="2026-01-01T00:30:00Z"))
     add_meter(db, "rebuilt", past_limit=None)
     with db.transaction():
@@ -351,7 +347,7 @@ def test_what_a_rebuild_made_count_is_taken_away_and_what_it_left_out_is_not(sav
     assert differences(db) == []
 
 
-def test_a_void_opens_a_window_that_was_closed(saver: Saver, db: Db) -> None:
+def test_a_void_reopens_a_closed_window(saver: Saver, db: Db) -> None:
     saver.save(a_pulse(5, id="p-1"), a_pulse(6, "cpu"))
     db.execute("UPDATE total SET is_closed = true")
 
@@ -368,7 +364,7 @@ def test_a_void_opens_a_window_that_was_closed(saver: Saver, db: Db) -> None:
 
 @contextmanager
 def held_before_commit(monkeypatch: pytest.MonkeyPatch, thread_name: str) -> Iterator[threading.Event]:
-    """One thread's saves wait, all their statements done, until the event given is set."""
+    """A thread whose saves wait after their statements until an event is set."""
     go, transaction = threading.Event(), psycopg.Connection.transaction
 
     @contextmanager
@@ -393,7 +389,7 @@ def start(name: str, deed: Callable[..., Any], *deliveries: Delivery) -> threadi
 def test_a_void_and_its_message_that_are_saved_at_once_see_each_other(
     make_saver: MakeSaver, db: Db, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
-    """Neither would see the other's row, and the message would count on."""
+    """Otherwise neither would see the other's row, and the message would keep counting."""
     both = {"pulse": a_pulse(5, id="p-1"), "void": a_void("p-1")}
     second = {"pulse": "void", "void": "pulse"}[first]
     saving = """
@@ -420,10 +416,10 @@ def test_a_void_and_its_message_that_are_saved_at_once_see_each_other(
     assert differences(db) == []
 
 
-def test_a_flood_of_voids_from_four_processes_ends_in_no_deadlock_and_exact(
+def test_concurrent_voids_of_four_processes_cause_no_deadlock_and_exact_totals(
     make_saver: MakeSaver, db: Db
 ) -> None:
-    """Each voids what others are storing, in another order, amid pulses of the same few totals."""
+    """Each process voids messages that others store, in another order, with pulses of the same few totals."""
     savers = [make_saver() for _ in range(4)]
     trouble: list[BaseException] = []
 
@@ -457,7 +453,7 @@ def test_a_flood_of_voids_from_four_processes_ends_in_no_deadlock_and_exact(
     assert db.execute(deadlocks).fetchone() == (0,)
 
 
-def test_who_replays_voids_beside_a_running_process_waits_for_it(
+def test_a_replay_of_voids_waits_for_a_running_process(
     make_saver: MakeSaver, database_url: str, db: Db
 ) -> None:
     saver = make_saver()
@@ -465,10 +461,10 @@ def test_who_replays_voids_beside_a_running_process_waits_for_it(
     saver.save(a_void("p-1"))
     registry.set_tenant_status(db, "acme", "active")
     with connect(database_url) as saving, saving.transaction():
-        # As a save under way holds it, with the target in it.
+        # Held as by a running save that contains the target.
         saving.execute("SELECT registry_version_held(true)")
         thread = start("replay", lambda: replay(make_saver(), db))
-        # `db` is the replay's own connection as well, for its questions.
+        # `db` is also the replay's own connection, for its queries.
         wait_until(lambda: saving.execute(REGISTRY_WAITS).fetchone() is not None, "the replay waits")
     thread.join(30)
 

@@ -1,4 +1,4 @@
-"""What wire says of a body, and bodies of each format, for the tests of both."""
+"""Decodes bodies for tests, and builds bodies of each format."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ BY_ATTRIBUTES: dict[str, Attribute] = {"tenant_id": "acme", "event_type": "order
 def decoded(
     body: Any, attributes: dict[str, Attribute] | None = None, implied: dict[str, str] | None = None
 ) -> Envelope | Malformed:
-    """Decode bytes as they are, and anything else as its JSON."""
+    """Decode bytes as they are, and other values as their JSON."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return decode(raw, attributes or {}, implied=implied or {}, size_bytes_max=LIMIT, depth_max=64)
 

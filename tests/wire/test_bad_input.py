@@ -1,4 +1,4 @@
-"""Anything can be in a body: each delivery becomes one row, beside stored neighbours, and all is readable."""
+"""Tests that any body becomes one readable row, without effect on its stored neighbours."""
 
 from typing import Any
 
@@ -135,7 +135,7 @@ def test_any_body_becomes_one_row_between_stored_neighbours(
         assert kept[0][3]
 
 
-def test_all_of_it_in_one_batch_comes_to_the_same_and_is_read_back_by_everyone(
+def test_one_batch_of_all_bodies_gives_the_same_rows_and_can_be_read_back(
     saver: Saver, db: Db, read_back: ReadBack
 ) -> None:
     registry.set_tenant_status(db, "globex", "suspended")
@@ -160,8 +160,8 @@ def test_numbers_are_stored_to_the_last_digit(saver: Saver, db: Db) -> None:
     )
 
 
-def test_ids_too_long_for_one_index_entry_are_unstorable_and_harm_nobody(saver: Saver, db: Db) -> None:
-    # Each is within its limit, and together they are 3 KB that can't be compressed: a B-tree takes 2.7 KB.
+def test_ids_too_long_for_an_index_entry_are_unstorable_and_affect_no_others(saver: Saver, db: Db) -> None:
+    # Each id is within its limit, and together they are 3 KB of incompressible text: a B-tree takes 2.7 KB.
     ids = [
         "".join(chr(0x10000 + (place * 7919 + seed) % 0xEFFFF) for place in range(256)) for seed in (1, 2, 3)
     ]
@@ -172,8 +172,8 @@ def test_ids_too_long_for_one_index_entry_are_unstorable_and_harm_nobody(saver: 
     assert saver.outcomes(delivery) == ["redelivered"]
 
 
-def test_poison_of_a_tenant_that_was_unknown_a_moment_ago_is_unstorable(saver: Saver, db: Db) -> None:
-    # Its verdict was a rejection, by the older registry; within the transaction it became a message.
+def test_poison_of_a_newly_added_tenant_is_unstorable(saver: Saver, db: Db) -> None:
+    # Its verdict by the older registry was a rejection; within the transaction it became a message.
     registry.add_tenant(db, "newcomer")
     poison = a_delivery(tenant_id="newcomer", payload={"total": 1, "note": "\0"})
 
@@ -227,7 +227,7 @@ def test_a_rejection_keeps_attributes_of_both_kinds(saver: Saver, db: Db) -> Non
     assert row == ({"text": "a\ufffdb", "binary": {"base64": "AP8="}, "number": "1.5"},)
 
 
-def test_what_is_claimed_is_cut_and_made_storable(saver: Saver, db: Db) -> None:
+def test_claims_are_truncated_and_made_storable(saver: Saver, db: Db) -> None:
     saver.save(a_delivery(tenant_id="t" * 300, id="a\0b", event_type="\ud800x", producer=EMOJI * 300))
 
     row = db.execute("SELECT tenant_id, message_id, event_type, producer FROM rejection").fetchone()

@@ -1,4 +1,4 @@
-"""What stands beside an envelope completes it or must agree with it, and is kept: one rule for all."""
+"""Tests that attributes fill an envelope or must agree with it, and are kept: one rule for all formats."""
 
 import json
 from datetime import UTC, datetime
@@ -31,9 +31,7 @@ def _saying_all(body: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("body", ENVELOPES)
 @pytest.mark.parametrize("name", [*IN_BODY, "event_type"])
-def test_what_is_beside_an_envelope_may_say_the_same_and_nothing_else(
-    body: dict[str, Any], name: str
-) -> None:
+def test_attributes_must_agree_with_the_envelope(body: dict[str, Any], name: str) -> None:
     if name == "schema_version" and "product_sku" in body:
         pytest.skip("a pulse names no version")
     own_type = "pulse" if "product_sku" in body else "order.created"
@@ -51,8 +49,8 @@ def test_what_is_beside_an_envelope_may_say_the_same_and_nothing_else(
 
 @pytest.mark.parametrize("body", ENVELOPES)
 @pytest.mark.parametrize("null", [True, False])
-def test_what_an_envelope_leaves_open_is_filled_from_beside_it(body: dict[str, Any], null: bool) -> None:
-    """A null is not named, as if it were not there."""
+def test_attributes_fill_missing_fields_of_an_envelope(body: dict[str, Any], null: bool) -> None:
+    """A null counts as missing."""
     beside: dict[str, Attribute] = {name: same for name, (same, _) in IN_BODY.items()}
     names = {"tenantid", "id", "source"} if "specversion" in body else {"tenant_id", "id", "producer"}
     bare = {
@@ -70,7 +68,7 @@ def test_what_an_envelope_leaves_open_is_filled_from_beside_it(body: dict[str, A
 
 @pytest.mark.parametrize("body", [*ENVELOPES, {"total": 1}, [1]])
 @pytest.mark.parametrize("name", [*BY_ATTRIBUTES, "message_id", "producer", "occurred_at", "schema_version"])
-def test_only_text_names_anything(body: Any, name: str) -> None:
+def test_only_text_attributes_fill_fields(body: Any, name: str) -> None:
     found = malformed(body, BY_ATTRIBUTES | {name: b"1"})
 
     assert pointers(found) == [f"/{name}"]
@@ -78,15 +76,15 @@ def test_only_text_names_anything(body: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("body", ENVELOPES)
-def test_filter_attributes_leave_an_envelope_an_envelope(body: dict[str, Any]) -> None:
-    """SNS and SQS filter by attributes, which then repeat what the body says."""
+def test_filter_attributes_do_not_change_the_format(body: dict[str, Any]) -> None:
+    """SNS and SQS filter by attributes, which then repeat fields of the body."""
     own_type = "pulse" if "product_sku" in body else "order.created"
 
     assert envelope(body, {"tenant_id": "acme", "event_type": own_type}) == envelope(body)
 
 
-def test_what_looks_like_a_pulse_is_the_payload_of_another_type_that_is_named_beside_it() -> None:
-    """A pulse does not say its type, so it contradicts none."""
+def test_a_pulse_with_another_event_type_attribute_is_that_events_payload() -> None:
+    """A pulse has no type, so it contradicts none."""
     found = envelope(a_pulse(id="e-1"), {"tenant_id": "acme", "event_type": "pulse.v2"})
 
     assert (found.event_type, found.message_id) == ("pulse.v2", None)
@@ -94,7 +92,7 @@ def test_what_looks_like_a_pulse_is_the_payload_of_another_type_that_is_named_be
 
 
 @pytest.mark.parametrize("body", ENVELOPES)
-def test_all_else_beside_an_envelope_is_context_and_takes_no_word_from_the_body(
+def test_other_attributes_are_context_and_replace_no_body_member(
     body: dict[str, Any],
 ) -> None:
     beside: dict[str, Attribute] = {
@@ -123,7 +121,7 @@ def test_all_else_beside_an_envelope_is_context_and_takes_no_word_from_the_body(
     }
 
 
-def test_what_a_broker_adds_on_the_way_is_no_context() -> None:
+def test_headers_added_by_a_broker_are_not_context() -> None:
     added: Any = {"x-death": [], "x-delivery-count": 1, "x-first-death-queue": "q", "x-request-id": "r"}
     beside, _ = attributes_of(BasicProperties(headers=added), "key")
 
@@ -133,7 +131,7 @@ def test_what_a_broker_adds_on_the_way_is_no_context() -> None:
     }
 
 
-def test_a_property_that_is_empty_names_nothing() -> None:
+def test_an_empty_property_counts_as_missing() -> None:
     beside, fault = attributes_of(BasicProperties(message_id=""), "key")
 
     found = envelope(a_pulse(), beside)
@@ -143,8 +141,8 @@ def test_a_property_that_is_empty_names_nothing() -> None:
 
 
 @pytest.mark.parametrize("message_id", ["two\nlines", "\ud800"])
-def test_a_property_that_can_be_no_id_is_refused(message_id: str) -> None:
-    """Without the id that its sender gave it, an event would count once for each time it is published."""
+def test_a_property_that_is_an_invalid_id_is_rejected(message_id: str) -> None:
+    """Without its sender's id, an event would count once for each publish."""
     beside, _ = attributes_of(BasicProperties(message_id=message_id), "key")
 
     found = malformed(a_pulse(), beside)
@@ -152,7 +150,7 @@ def test_a_property_that_can_be_no_id_is_refused(message_id: str) -> None:
     assert "id (from the message attribute amqp.message_id)" in found.detail["message"]
 
 
-def test_an_event_with_an_id_and_a_payload_is_one_where_both_tenant_and_type_are_said_elsewhere() -> None:
+def test_a_body_with_id_and_payload_is_native_if_attributes_give_tenant_and_type() -> None:
     said: Any = {"tenant_id": "acme", "event_type": "order.created"}
 
     found = envelope({"id": "e-1", "payload": {"n": 1}}, said)
@@ -161,7 +159,7 @@ def test_an_event_with_an_id_and_a_payload_is_one_where_both_tenant_and_type_are
 
 
 @pytest.mark.parametrize("way", ["beside", "implied"])
-def test_an_event_of_a_tenant_is_one_also_where_its_type_is_said_elsewhere(way: str) -> None:
+def test_a_body_with_tenant_and_payload_is_native_if_the_type_comes_from_elsewhere(way: str) -> None:
     event = an_event(id="e-1", event_type=None)
     said: Any = {"event_type": "order.created"}
 
@@ -171,7 +169,7 @@ def test_an_event_of_a_tenant_is_one_also_where_its_type_is_said_elsewhere(way: 
     assert malformed(event).reason is Reason.ENVELOPE_INVALID
 
 
-def test_amqps_own_properties_name_what_nothing_else_does_and_contradict_nobody() -> None:
+def test_amqp_properties_are_the_last_source_and_need_not_agree() -> None:
     beside: dict[str, Attribute] = {"amqp.message_id": "m", "amqp.timestamp": "2026-11-22T10:00:00+00:00"}
 
     alone = envelope(a_pulse(), beside)

@@ -1,4 +1,4 @@
-"""CloudEvents as the specification allows them: structured, and in binary mode on every transport."""
+"""Tests CloudEvents by the specification: structured, and in binary mode on every transport."""
 
 import base64
 import json
@@ -44,9 +44,7 @@ def words(body: Any, attributes: dict[str, Attribute] | None = None) -> str:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("data", [{"total": 1}, a_pulse(), an_event(), [1], "text", None])
-def test_beside_attributes_of_a_cloudevent_the_body_is_its_data_whatever_that_looks_like(
-    prefix: str, data: Any
-) -> None:
+def test_in_binary_mode_any_body_is_the_data(prefix: str, data: Any) -> None:
     found = envelope(data, binary(prefix))
 
     assert (found.payload_value, json.loads(found.payload)) == (data, data)
@@ -57,12 +55,12 @@ def test_beside_attributes_of_a_cloudevent_the_body_is_its_data_whatever_that_lo
 
 
 @pytest.mark.parametrize("body", [b"", b" \n"])
-def test_in_binary_mode_no_body_is_no_data(body: bytes) -> None:
+def test_in_binary_mode_an_absent_body_is_null_data(body: bytes) -> None:
     assert envelope(body, binary()).payload == "null"
     assert malformed(body).reason is Reason.NOT_JSON
 
 
-def test_extensions_are_context_under_their_own_names_beside_all_else() -> None:
+def test_extensions_are_context_under_their_own_names() -> None:
     beside = binary(
         subject="order 1", partitionkey="k", payload="p", event_type=..., traceparent="00-event", raw=b"\xff"
     )
@@ -96,7 +94,7 @@ def test_extensions_are_context_under_their_own_names_beside_all_else() -> None:
         ("application/vnd.acme+json;v=1", "application/vnd.acme+json;v=1"),
     ],
 )
-def test_the_content_type_is_the_datas(name: str, content_type: str, kept: str | None) -> None:
+def test_the_content_type_describes_the_data(name: str, content_type: str, kept: str | None) -> None:
     found = envelope({"total": 1}, binary() | {name: content_type})
 
     assert json.loads(found.context or "{}").get("datacontenttype") == kept
@@ -104,12 +102,12 @@ def test_the_content_type_is_the_datas(name: str, content_type: str, kept: str |
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/octet-stream", "application/avro"])
-def test_data_of_another_kind_is_refused(content_type: str) -> None:
+def test_data_of_another_content_type_is_rejected(content_type: str) -> None:
     assert "application/json" in words({"total": 1}, binary() | {"content-type": content_type})
 
 
 @pytest.mark.parametrize("where", ["ce_tenantid", "tenant_id"])
-def test_the_tenant_may_stand_in_the_event_or_beside_it_or_be_implied(where: str) -> None:
+def test_the_tenant_may_be_in_the_event_in_an_attribute_or_implied(where: str) -> None:
     beside = binary(tenantid=...)
 
     assert envelope({}, beside | {where: "acme"}).tenant_id == "acme"
@@ -117,7 +115,7 @@ def test_the_tenant_may_stand_in_the_event_or_beside_it_or_be_implied(where: str
     assert "tenantid: missing" in words({}, beside)
 
 
-def test_our_own_names_beside_it_must_agree() -> None:
+def test_native_attributes_must_agree_with_a_cloudevent() -> None:
     assert envelope({}, binary() | {"tenant_id": "acme", "message_id": "e-1"}).message_id == "e-1"
     said = words({}, binary() | {"message_id": "e-2"})
     assert "'e-1'" in said
@@ -132,7 +130,7 @@ def test_another_version_is_refused(version: str) -> None:
 
 @pytest.mark.parametrize("name", ["id", "source", "type", "time", "tenantid", "schemaversion"])
 @pytest.mark.parametrize("body", [a_pulse(), an_event(), {"total": 1}])
-def test_half_a_cloudevent_is_refused_and_named(name: str, body: Any) -> None:
+def test_an_incomplete_cloudevent_is_rejected_with_its_attribute(name: str, body: Any) -> None:
     for beside in ({}, BY_ATTRIBUTES):
         said = words(body, dict(beside) | {f"ce_{name}": ATTRIBUTES[name]})
         assert f"ce_{name}" in said
@@ -140,13 +138,13 @@ def test_half_a_cloudevent_is_refused_and_named(name: str, body: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["id", "source", "type"])
-def test_what_a_cloudevent_needs_is_asked_for_in_binary_mode_too(name: str) -> None:
+def test_required_attributes_are_required_in_binary_mode_too(name: str) -> None:
     nameless: Any = {name: ...}
     assert f"{name}: missing" in words({}, binary(**nameless))
     assert f"(from the message attribute ce_{name})" in words({}, binary(**{name: ""}))
 
 
-def test_a_bad_value_is_refused_by_the_attribute_that_it_came_from() -> None:
+def test_an_invalid_value_is_rejected_with_its_attribute() -> None:
     assert "(from the message attribute ce_time)" in words({}, binary(time="2026-11-22T10:00:00+24:00"))
     assert "(from the message attribute occurred_at)" in words(
         an_event(), {"occurred_at": "12026-11-22T10:00:00Z"}
@@ -155,11 +153,11 @@ def test_a_bad_value_is_refused_by_the_attribute_that_it_came_from() -> None:
 
 
 @pytest.mark.parametrize("name", ["ce_data", "ce_data_base64", "cloudEvents:data"])
-def test_data_is_no_attribute(name: str) -> None:
+def test_data_as_an_attribute_is_rejected(name: str) -> None:
     assert name in words({}, binary() | {name: "{}"})
 
 
-def test_one_attribute_written_twice_must_say_one_thing() -> None:
+def test_two_spellings_of_an_attribute_must_agree() -> None:
     assert envelope({}, binary() | {"ce-id": "e-1"}).message_id == "e-1"
     said = words({}, binary() | {"ce-id": "e-2"})
     assert "ce_id" in said
@@ -168,8 +166,8 @@ def test_one_attribute_written_twice_must_say_one_thing() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["cloudEvents:", "cloudEvents_"])
-def test_a_time_of_amqp_is_milliseconds(prefix: str) -> None:
-    """So the Python SDK writes it."""
+def test_an_amqp_time_is_in_milliseconds(prefix: str) -> None:
+    """The Python SDK writes it in this form."""
     found = envelope({}, binary(prefix, time="1764406800123"))
 
     assert found.occurred_at == datetime(2025, 11, 29, 9, 0, 0, 123_000, tzinfo=UTC)
@@ -178,11 +176,11 @@ def test_a_time_of_amqp_is_milliseconds(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"no json", b"\xff"])
-def test_what_it_claims_is_kept_of_a_body_that_can_not_be_read(body: bytes) -> None:
+def test_claims_are_kept_for_an_invalid_body(body: bytes) -> None:
     assert malformed(body, binary()).claimed == Claimed("acme", "order.created", "e-1", "/shop")
 
 
-def test_what_it_claims_is_kept() -> None:
+def test_claims_of_a_cloudevent_are_kept() -> None:
     body = {"tenant_id": "data", "id": "data"}
 
     assert malformed(body, binary(specversion="0.3")).claimed == Claimed(
@@ -195,7 +193,7 @@ def test_what_it_claims_is_kept() -> None:
 
 @pytest.mark.parametrize("beside", [{}, {"content-type": "application/cloudevents+json; charset=utf-8"}])
 @pytest.mark.parametrize("version", ["1.0", ...])
-def test_beside_a_structured_event_its_attributes_agree_or_fill(beside: Any, version: Any) -> None:
+def test_attributes_fill_a_structured_event_or_must_agree(beside: Any, version: Any) -> None:
     body = structured(
         {"total": 1}, tenantid=None, time="2026-11-29T10:00:00+01:00", schemaversion=2, flag=True
     )
@@ -217,7 +215,7 @@ def test_beside_a_structured_event_its_attributes_agree_or_fill(beside: Any, ver
         assert repr(other) in said
 
 
-def test_an_event_inside_of_an_event_is_data_where_it_is_no_whole_one() -> None:
+def test_an_incomplete_event_inside_an_event_is_data() -> None:
     assert envelope({"specversion": "1.0", "n": 1}, binary()).payload_value == {"specversion": "1.0", "n": 1}
 
 
@@ -230,7 +228,7 @@ def test_an_event_inside_of_an_event_is_data_where_it_is_no_whole_one() -> None:
         ("application/cloudevents", {"total": 1}),
     ],
 )
-def test_what_is_called_a_cloudevent_and_is_none_is_refused(content_type: str, body: Any) -> None:
+def test_an_invalid_body_with_a_cloudevents_content_type_is_rejected(content_type: str, body: Any) -> None:
     for beside in ({}, BY_ATTRIBUTES):
         assert "application/cloudevents+json" in words(body, dict(beside) | {"Content-Type": content_type})
 
@@ -251,7 +249,7 @@ FOREIGN = {
 }
 
 
-def test_an_extension_means_nothing_to_us_whatever_it_is_called() -> None:
+def test_an_extension_with_a_native_name_is_context() -> None:
     found = envelope(a_cloudevent(**FOREIGN))
 
     assert (found.tenant_id, found.event_type, found.message_id, found.producer) == (
@@ -268,7 +266,7 @@ def test_an_extension_means_nothing_to_us_whatever_it_is_called() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"n": 1.10}', "[1]", ' "text" ', "null", "\ufeff{}"])
-def test_data_in_base64_is_the_json_that_it_holds(text: str) -> None:
+def test_data_in_base64_is_decoded_as_json(text: str) -> None:
     packed = base64.b64encode(text.encode()).decode()
     for more in ({}, {"data": None}, {"datacontenttype": "application/json"}):
         body = a_cloudevent(**({"data": ...} | more), data_base64=packed)
@@ -277,29 +275,29 @@ def test_data_in_base64_is_the_json_that_it_holds(text: str) -> None:
         assert found.context is None
 
 
-def test_empty_data_in_base64_is_no_data() -> None:
+def test_empty_data_in_base64_is_null() -> None:
     assert envelope(a_cloudevent(data=..., data_base64="")).payload == "null"
 
 
 @pytest.mark.parametrize(
     "packed", ["aGVsbG8=", "_w==", "/w==", "eyJuIjox", "e", "é", "eyJu IjoxfQ==", 1, {}, ["eyJuIjoxfQ=="]]
 )
-def test_data_in_base64_that_is_no_json_is_refused(packed: Any) -> None:
+def test_data_in_base64_that_is_not_json_is_rejected(packed: Any) -> None:
     assert "data_base64: expected" in words(a_cloudevent(data=..., data_base64=packed))
 
 
-def test_data_in_base64_keeps_the_limits_of_json() -> None:
+def test_data_in_base64_has_the_limits_of_json() -> None:
     deep = base64.b64encode(b"[" * 65 + b"]" * 65).decode()
 
     assert "JSON_DEPTH_MAX" in words(a_cloudevent(data=..., data_base64=deep))
 
 
-def test_data_twice_is_refused() -> None:
+def test_duplicate_data_is_rejected() -> None:
     assert "send one" in words(a_cloudevent(data_base64="eyJuIjoxfQ=="))
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "UTF-8", '"utf8"', "us-ascii"])
-def test_a_charset_of_utf_8_is_taken(charset: str) -> None:
+def test_the_charset_utf_8_is_accepted(charset: str) -> None:
     content_type = f"application/json; x=y; charset={charset}"
 
     assert json.loads(envelope(a_cloudevent(datacontenttype=content_type)).context or "") == {
@@ -316,13 +314,13 @@ def test_any_other_charset_is_refused_and_named(charset: str) -> None:
     assert named in words({}, binary() | {"content-type": content_type})
 
 
-def test_a_specversion_of_null_is_not_named() -> None:
+def test_a_null_specversion_counts_as_missing() -> None:
     assert envelope(an_event(id="o-1") | {"specversion": None}).message_id == "o-1"
     assert "no known format" in words(a_cloudevent(specversion=None))
 
 
 @pytest.mark.parametrize("version", ["1.2.0", "v2", ""])
-def test_a_schemaversion_that_is_no_whole_number_is_another_systems_and_kept(version: str) -> None:
+def test_a_schemaversion_that_is_not_a_whole_number_is_context(version: str) -> None:
     structured = envelope(a_cloudevent(schemaversion=version))
     binary = envelope(
         {"n": 1},

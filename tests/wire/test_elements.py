@@ -1,4 +1,4 @@
-"""The elements of a JSON array come apart with the texts that they came with."""
+"""Tests that a JSON array is split into the original texts of its elements."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from tests.wire.test_strict_json import DEPTH_MAX, few, separators, text_of, val
 
 @few
 @given(st.lists(values, max_size=5), separators)
-def test_each_element_reads_as_it_does_in_the_array(found: list[Any], between: tuple[str, str]) -> None:
+def test_each_element_parses_as_in_its_array(found: list[Any], between: tuple[str, str]) -> None:
     text = text_of(found, separators=between)
 
     apart = elements(text, DEPTH_MAX)
@@ -36,7 +36,7 @@ def test_every_character_of_an_element_is_kept(text: str, expected: list[str]) -
 
 
 @pytest.mark.parametrize("bad", ['{"a":1,"a":2}', "NaN", "1e999", "9" * 400])
-def test_an_element_that_is_refused_by_itself_does_not_spoil_its_neighbours(bad: str) -> None:
+def test_an_invalid_element_does_not_affect_the_others(bad: str) -> None:
     [before, middle, after] = elements(f'[{{"a":1}},{bad},{{"b":2}}]', DEPTH_MAX)
 
     assert (before, after) == ('{"a":1}', '{"b":2}')
@@ -48,12 +48,12 @@ def test_an_element_that_is_refused_by_itself_does_not_spoil_its_neighbours(bad:
     "text",
     ["", "{}", "1", "[", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "[1]]", "[1] x", "[tru]", '["\n"]', "[1;2]"],
 )
-def test_what_is_no_array_is_refused_in_words(text: str) -> None:
+def test_a_value_that_is_not_an_array_is_rejected(text: str) -> None:
     with pytest.raises(JsonFault, match=r"\w+ \w+"):
         elements(text, DEPTH_MAX)
 
 
-def test_the_limits_hold_for_the_whole_array() -> None:
+def test_the_limits_apply_to_the_whole_array() -> None:
     assert elements("[" * 5 + "]" * 5, 4) == ["[[[[]]]]"]
     with pytest.raises(JsonFault, match="JSON_DEPTH_MAX"):
         elements("[" * 6 + "]" * 6, 4)

@@ -1,4 +1,4 @@
-"""The limits of an envelope: ids, times and bytes, and bodies that are nothing at all."""
+"""Tests the limits of an envelope: ids, times and sizes, and invalid bodies."""
 
 import json
 from datetime import UTC, datetime
@@ -122,7 +122,7 @@ def test_a_time_is_rfc_3339_and_kept_in_utc(text: str, iso: str) -> None:
         "",
     ],
 )
-def test_what_is_no_rfc_3339_time_with_a_zone_is_refused(text: str) -> None:
+def test_a_time_that_is_not_rfc_3339_with_a_zone_is_rejected(text: str) -> None:
     found = malformed(an_event(occurred_at=text))
 
     assert pointers(found) == ["/occurred_at"]
@@ -133,7 +133,7 @@ def test_what_is_no_rfc_3339_time_with_a_zone_is_refused(text: str) -> None:
     "text", ["2016-12-31T23:59:60Z", "2017-01-01T00:59:60+01:00", "2016-12-31 15:59:60.0-08:00"]
 )
 def test_a_leap_second_is_the_first_second_of_the_next_day(text: str) -> None:
-    """So the same event said by a clock that knows none is the same."""
+    """So the time equals the same event's from a clock without leap seconds."""
     plain = dict.fromkeys(("occurred_at", "time"), "2017-01-01T00:00:00Z")
     for event, name in ((an_event(id="o-1"), "occurred_at"), (a_cloudevent(), "time")):
         assert envelope(event | {name: text}) == envelope(event | {name: plain[name]})
@@ -158,7 +158,7 @@ def test_a_leap_second_keeps_its_digits() -> None:
         ("2016-12-31T23:58:60Z", "a leap second (:60) is possible at 23:59:60 UTC"),
     ],
 )
-def test_what_is_no_time_is_refused_in_words_that_name_where_it_stood(text: str, words: str) -> None:
+def test_an_invalid_time_is_rejected_with_its_place(text: str, words: str) -> None:
     for found, where in (
         (malformed(an_event(occurred_at=text)), "occurred_at: "),
         (malformed(a_cloudevent(time=text)), "time: "),
@@ -191,7 +191,7 @@ def test_what_is_no_time_is_refused_in_words_that_name_where_it_stood(text: str,
         (b"\x1f\x8b\x08", Reason.NOT_UTF8),
     ],
 )
-def test_bytes_that_are_no_json_have_their_reason(body: bytes, reason: Reason) -> None:
+def test_invalid_json_has_its_own_reason(body: bytes, reason: Reason) -> None:
     found = malformed(body)
 
     assert found.reason is reason
@@ -199,7 +199,7 @@ def test_bytes_that_are_no_json_have_their_reason(body: bytes, reason: Reason) -
     assert found.claimed == Claimed()
 
 
-def test_a_body_is_taken_up_to_the_limit_and_not_beyond() -> None:
+def test_a_body_is_accepted_up_to_the_size_limit() -> None:
     padding = LIMIT - len(json.dumps(an_event(payload="")))
     event = an_event(payload="x" * padding)
     event["id"] = event["id"][:1] + "9" * (LIMIT - len(json.dumps(event)) + len(event["id"]) - 1)
@@ -263,7 +263,7 @@ def test_the_number_of_values_in_a_body_is_bounded_by_its_setting() -> None:
     name=st.text(min_size=1, max_size=300),
     other=st.text(max_size=300),
 )
-def test_an_id_that_we_make_fits_and_tells_queues_and_names_apart(queue: str, name: str, other: str) -> None:
+def test_a_derived_id_fits_and_is_unique_by_queue_and_name(queue: str, name: str, other: str) -> None:
     made = derived_id(queue, name)
 
     assert len(made) <= 256
@@ -273,7 +273,7 @@ def test_an_id_that_we_make_fits_and_tells_queues_and_names_apart(queue: str, na
     assert derived_id(f"{queue}x", name) != made
 
 
-def test_an_event_without_an_id_is_taken_from_a_queue_of_any_name() -> None:
+def test_an_event_without_an_id_is_accepted_from_a_queue_of_any_name() -> None:
     judge = make_schemas(Settings.load(_env_file=None))
     judge.install(Registry(1, {"acme": False}, (EventSchema(1, "order.created", None, 1, "{}"),)))
 

@@ -1,4 +1,4 @@
-"""The formats on the queue, in their order: what makes a body an envelope of which kind."""
+"""Tests which format a body is recognized as, in order."""
 
 import json
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from tests.wire.reading import BY_ATTRIBUTES, a_cloudevent, a_pulse, envelope, m
 # ── which format it is ────────────────────────────────────────────────────────────────────────────────
 
 
-def test_attributes_make_a_body_that_is_no_envelope_the_payload() -> None:
+def test_attributes_make_any_other_body_the_payload() -> None:
     found = envelope(
         {"total": 1},
         BY_ATTRIBUTES
@@ -40,11 +40,11 @@ def test_attributes_alone_need_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("body", [b"1", b'"text"', b"null", b"[]", b" \n {} \t"])
-def test_beside_attributes_any_json_is_a_payload(body: bytes) -> None:
+def test_with_attributes_any_json_is_a_payload(body: bytes) -> None:
     assert envelope(body, BY_ATTRIBUTES).payload == body.decode().strip()
 
 
-def test_beside_attributes_the_body_must_still_be_json() -> None:
+def test_with_attributes_the_body_must_be_json() -> None:
     found = malformed(b"Hello World", BY_ATTRIBUTES | {"message_id": "m-1"})
 
     assert found.reason is Reason.NOT_JSON
@@ -57,7 +57,7 @@ def test_other_attributes_become_the_context_text_as_text_and_bytes_in_base64() 
     assert json.loads(found.context or "") == {"traceparent": '00-"x', "binary": {"base64": "AA=="}}
 
 
-def test_a_cloudevent_goes_before_native_and_pulse() -> None:
+def test_cloudevents_precedes_native_and_pulse() -> None:
     everything = a_cloudevent() | an_event(id="e-1", event_type="other") | a_pulse()
 
     found = envelope(everything)
@@ -66,11 +66,11 @@ def test_a_cloudevent_goes_before_native_and_pulse() -> None:
     assert json.loads(found.payload) == {"total": 1}
 
 
-def test_native_goes_before_pulse() -> None:
+def test_native_precedes_pulse() -> None:
     assert envelope(a_pulse() | an_event(tenant_id="acme")).event_type == "order.created"
 
 
-def test_once_recognised_a_body_is_not_tried_as_another_format() -> None:
+def test_a_recognized_format_is_final() -> None:
     assert malformed(a_pulse(specversion="1.0")).reason is Reason.ENVELOPE_INVALID
     assert malformed(a_pulse(event_type="x", payload=1, tenant_id=3)).reason is Reason.ENVELOPE_INVALID
 
@@ -79,7 +79,7 @@ def test_once_recognised_a_body_is_not_tried_as_another_format() -> None:
     "body",
     [{}, [], 1, "x", None, True, [an_event()], {"event_type": "x"}, {"payload": {}}, {"used_amount": 1}],
 )
-def test_anything_else_is_in_no_known_format(body: Any) -> None:
+def test_any_other_body_has_no_known_format(body: Any) -> None:
     found = malformed(body)
 
     assert found.reason is Reason.ENVELOPE_INVALID
@@ -95,7 +95,7 @@ def test_one_of_the_two_attributes_is_not_enough() -> None:
 # ── the native format ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_native_event_is_read_whole() -> None:
+def test_a_native_event_is_decoded() -> None:
     found = envelope(
         an_event(
             id="o-1",
@@ -168,7 +168,7 @@ def test_the_context_keeps_its_text_and_every_digit() -> None:
         {"schema_version": 10**30},
     ],
 )
-def test_a_field_of_the_wrong_kind_is_named(changes: dict[str, Any]) -> None:
+def test_a_field_of_the_wrong_type_is_named(changes: dict[str, Any]) -> None:
     (name,) = changes
 
     found = malformed({"tenant_id": None} | an_event() | changes)
@@ -179,14 +179,14 @@ def test_a_field_of_the_wrong_kind_is_named(changes: dict[str, Any]) -> None:
     assert found.detail["message"].startswith(f"{name}: ")
 
 
-def test_all_bad_fields_are_named_at_once() -> None:
+def test_all_invalid_fields_are_named() -> None:
     found = malformed(an_event(id=1, tenant_id=2, producer=3))
 
     assert sorted(pointers(found)) == ["/id", "/producer", "/tenant_id"]
     assert found.detail["error_count"] == 3
 
 
-def test_what_is_claimed_is_kept_as_far_as_it_is_text() -> None:
+def test_claims_are_kept_if_they_are_text() -> None:
     found = malformed(an_event(id=7, producer="shop", occurred_at="yesterday"))
 
     assert found.claimed == Claimed("acme", "order.created", None, "shop")
@@ -195,7 +195,7 @@ def test_what_is_claimed_is_kept_as_far_as_it_is_text() -> None:
 # ── CloudEvents ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_cloudevent_is_read_whole() -> None:
+def test_a_cloudevent_is_decoded() -> None:
     found = envelope(
         a_cloudevent(
             time="2026-11-22T10:00:00Z",
@@ -219,14 +219,14 @@ def test_a_cloudevent_is_read_whole() -> None:
 
 
 @pytest.mark.parametrize("name", ["id", "source", "type", "tenantid"])
-def test_a_cloudevent_needs_its_names(name: str) -> None:
+def test_a_cloudevent_needs_its_required_attributes(name: str) -> None:
     assert pointers(malformed(a_cloudevent(**{name: ...}))) == [f"/{name}"]
     assert pointers(malformed(a_cloudevent(**{name: None}))) == [f"/{name}"]
     assert pointers(malformed(a_cloudevent(**{name: ""}))) == [f"/{name}"]
 
 
 @pytest.mark.parametrize("version", ["0.3", "1", "1.1", 1.0, None, {}])
-def test_only_cloudevents_1_0_are_read(version: Any) -> None:
+def test_only_cloudevents_1_0_is_supported(version: Any) -> None:
     assert "specversion" in malformed(a_cloudevent(specversion=version)).detail["message"]
 
 
@@ -290,7 +290,7 @@ def test_a_pulse_is_stored_with_the_four_names(tenant: str, unit: str) -> None:
 
 
 @pytest.mark.parametrize("twice", [{"tenant": "acme"}, {"use_unit": "KB"}])
-def test_a_pulse_that_says_a_thing_twice_is_refused(twice: dict[str, str]) -> None:
+def test_a_pulse_with_a_field_under_two_names_is_rejected(twice: dict[str, str]) -> None:
     assert "send one" in malformed(a_pulse(**twice)).detail["message"]
 
 
@@ -304,7 +304,7 @@ def test_a_pulse_that_says_a_thing_twice_is_refused(twice: dict[str, str]) -> No
         {"tenant": None, "use_unit": None, "id": None, "producer": None, "occurred_at": None},
     ],
 )
-def test_a_name_of_a_pulse_that_is_null_is_not_named(named: dict[str, Any]) -> None:
+def test_a_null_field_of_a_pulse_counts_as_missing(named: dict[str, Any]) -> None:
     found = envelope(a_pulse(**named))
 
     assert json.loads(found.payload) == a_pulse()

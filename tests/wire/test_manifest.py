@@ -1,4 +1,4 @@
-"""The manifest's two promises: one digest for one meaning, and nothing sent that the file doesn't know."""
+"""Tests that equal values have equal digests, and that every sent message is in the manifest."""
 
 import json
 import math
@@ -75,8 +75,8 @@ def test_two_values_have_two_digests(one: str, other: str) -> None:
     assert payload_digest(one) != payload_digest(other)
 
 
-def test_the_digest_is_that_of_the_text_that_anybody_can_write() -> None:
-    """Other people's scripts compute it too, so the very bytes are a contract."""
+def test_the_digest_is_that_of_the_documented_canonical_form() -> None:
+    """Scripts of users compute it too, so the exact bytes are a contract."""
     text = '{"b": [1.50, -0, 1e2, 1E-3, true, null], "é": "a\\u0001\\"/", "B": {}}'
 
     expected = '{"B":{},"b":[1.5,0,100,0.001,true,null],"é":"a\\u0001\\"/"}'
@@ -112,7 +112,7 @@ def test_a_deeply_nested_payload_has_a_digest_as_far_as_the_processor_reads() ->
     assert math.isfinite(len(payload_digest('"\\ud800"')))
 
 
-def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
+def test_lines_are_read_back_in_order(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
     lines = [an_intention("a\u2028\ud800"), an_intention(None, None), an_acceptance("a\u2028\ud800")]
 
@@ -150,14 +150,14 @@ def test_the_fields_are_those_of_the_contract(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30])
-def test_a_torn_last_line_is_left_out_and_told(tmp_path: Path, cut: int) -> None:
+def test_a_torn_last_line_is_skipped_and_reported(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "manifest.jsonl"
     path.write_bytes(an_intention("whole").encode() + an_intention("torn").encode()[:-cut])
 
     reader = read_manifest(path)
     read = [line.message_id for line in reader]
 
-    # Without its line feed only, a line still says all that it has to say.
+    # A line that lacks only its line feed is complete.
     assert (read, reader.torn) == ((["whole", "torn"], False) if cut == 1 else (["whole"], True))
 
 
@@ -195,7 +195,7 @@ def test_a_bad_line_is_reported_by_its_number(tmp_path: Path, bad: bytes, why: s
         list(read_manifest(path))
 
 
-def test_a_line_without_end_is_no_torn_line(tmp_path: Path) -> None:
+def test_an_endless_line_is_not_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
     path.write_bytes(b"x" * 1_000_000)
 
@@ -203,20 +203,20 @@ def test_a_line_without_end_is_no_torn_line(tmp_path: Path) -> None:
         list(read_manifest(path))
 
 
-def test_a_file_that_is_no_file_is_one_clear_line(tmp_path: Path) -> None:
+def test_an_unreadable_file_gives_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"can't be read: No such file"):
         list(read_manifest(tmp_path / "nowhere"))
     with pytest.raises(SettingsError, match=r"can't be written: Is a directory"):
         ManifestWriter(tmp_path)
 
 
-def test_a_line_of_the_wrong_state_is_a_bug_of_the_caller(tmp_path: Path) -> None:
+def test_a_line_of_the_wrong_state_raises_value_error(tmp_path: Path) -> None:
     with ManifestWriter(tmp_path / "m") as manifest, pytest.raises(ValueError, match="only if accepted"):
         manifest.accept([an_intention()])
 
 
 @pytest.mark.parametrize("text", ["my thesis\nis precious", '{"other": 1', "x" * 100_000])
-def test_a_file_that_is_no_manifest_is_left_alone(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_manifest_stays_unchanged(tmp_path: Path, text: str) -> None:
     path = tmp_path / "thesis.txt"
     path.write_text(text)
 

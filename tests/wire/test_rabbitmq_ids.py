@@ -1,4 +1,4 @@
-"""Equal messages have one base, what differs in them makes another, and each hand-over has its own end."""
+"""Tests that equal messages share a base, different ones do not, and each receive has its own suffix."""
 
 import json
 import struct
@@ -50,7 +50,7 @@ def test_a_base_is_the_property_and_a_digest_or_the_digest_alone() -> None:
         {"headers": {"a": "1", "b": "2"}},
         {"headers": {"a": "1b", "b": b"2"}},
         {"headers": {"a": "1", "b": b"2b"}, "body": b"ody"},
-        # One exchange, two users, the same id: the key is all that tells them apart.
+        # One exchange, two users, the same id: only the routing key distinguishes them.
         {"key": "other"},
         {"timestamp": 1_700_000_000},
         {"timestamp": 1_700_000_000_000},
@@ -60,11 +60,11 @@ def test_a_base_is_the_property_and_a_digest_or_the_digest_alone() -> None:
         {"headers": dict(HEADERS) | {"region": "eu"}},
     ],
 )
-def test_whatever_differs_makes_another_base(changes: dict[str, Any]) -> None:
+def test_any_difference_gives_another_base(changes: dict[str, Any]) -> None:
     assert a_base(**{"message_id": "m", "headers": HEADERS} | changes) != BASE
 
 
-def test_what_the_broker_adds_changes_no_base() -> None:
+def test_headers_added_by_the_broker_do_not_change_the_base() -> None:
     added: Any = {"x-delivery-count": 3, "x-death": [{"queue": "q"}], "x-first-death-queue": "q", "a": "1"}
 
     attributes, _ = attributes_of(BasicProperties(headers=added), "k")
@@ -94,11 +94,11 @@ def test_what_the_broker_adds_changes_no_base() -> None:
         "ce_tracestate",
     ],
 )
-def test_what_differs_at_each_sending_of_one_message_changes_no_base(name: str) -> None:
+def test_headers_that_differ_on_each_publish_do_not_change_the_base(name: str) -> None:
     assert a_base(message_id="m", headers=dict(HEADERS) | {name: "other"}) == BASE
 
 
-def test_a_null_names_nothing_and_a_time_is_text() -> None:
+def test_a_null_counts_as_missing_and_a_time_is_text() -> None:
     headers: Any = {"tenant_id": None, "occurred_at": datetime(2026, 11, 22, 10, tzinfo=UTC), "n": 2}
 
     attributes, fault = attributes_of(BasicProperties(headers=headers), "k")
@@ -115,13 +115,13 @@ def test_a_delivery_id_always_fits(message_id: str) -> None:
     assert name.isprintable()
 
 
-def test_each_hand_over_has_an_end_of_its_own_and_the_base_is_what_stands_before_it() -> None:
+def test_each_receive_has_its_own_suffix_after_the_base() -> None:
     names = {hand_over(BASE) for _ in range(100)}
 
     assert len(names) == 100
     assert {base_of(name) for name in names} == {BASE}
     assert base_of(BASE) == BASE
-    # Who calls a message as another's hand-over is called gets no part of that one's ids.
+    # A message with an id in the form of another's receive gets no part of that one's ids.
     assert base_of(hand_over(a_base(message_id=hand_over(BASE)))) != BASE
 
 
@@ -153,12 +153,12 @@ def test_properties_are_attributes_beside_the_headers() -> None:
     ("timestamp", "moment"),
     [
         (1_700_000_000, "2023-11-14T22:13:20+00:00"),
-        # As many clients have it, though AMQP says seconds.
+        # Many clients write milliseconds, though AMQP specifies seconds.
         (1_700_000_000_250, "2023-11-14T22:13:20.250000+00:00"),
         (0, None),
     ],
 )
-def test_a_timestamp_is_in_seconds_or_milliseconds_and_zero_is_none(
+def test_a_timestamp_is_in_seconds_or_milliseconds_and_zero_is_missing(
     timestamp: int, moment: str | None
 ) -> None:
     attributes, fault = attributes_of(BasicProperties(timestamp=timestamp), "key")
@@ -167,7 +167,7 @@ def test_a_timestamp_is_in_seconds_or_milliseconds_and_zero_is_none(
 
 
 @pytest.mark.parametrize("timestamp", [2**53, 2**63])
-def test_a_timestamp_that_names_no_moment_is_said_and_kept(timestamp: int) -> None:
+def test_an_out_of_range_timestamp_is_reported_and_kept(timestamp: int) -> None:
     attributes, fault = attributes_of(BasicProperties(timestamp=timestamp), "key")
 
     assert fault is not None
@@ -185,7 +185,7 @@ def test_a_float_of_a_table_keeps_every_digit(value: float, kind: str) -> None:
     attributes, fault = attributes_of(BasicProperties(headers=read_headers(table)), "k")
 
     assert fault is None
-    # What is whole is written as any whole number.
+    # A whole number is written without a fraction.
     assert attributes["n"] == json.dumps(int(value) if value.is_integer() else value)
 
 
@@ -197,7 +197,7 @@ def test_a_float_of_a_table_keeps_every_digit(value: float, kind: str) -> None:
         ({"odd": object()}, "the header 'odd' can't be written as JSON"),
     ],
 )
-def test_what_of_the_headers_can_not_be_read_is_said(headers: Any, words: str) -> None:
+def test_an_unreadable_header_is_reported(headers: Any, words: str) -> None:
     attributes, fault = attributes_of(BasicProperties(message_id="m", headers=headers), "key")
 
     assert fault == words

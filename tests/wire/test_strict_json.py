@@ -1,4 +1,4 @@
-"""JSON that passes here means the same to every reader; what can't, is refused in words."""
+"""Tests that accepted JSON has one meaning for every parser, and that other JSON is rejected."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from processor.wire.strict_json import JsonFault, _read_exactly, _read_plain, re
 
 DEPTH_MAX = 64
 
-# Few examples a run: the spine is read in seconds, and each run draws others.
+# Few examples per run: these tests take seconds, and each run draws others.
 few = settings(max_examples=25, deadline=None)
 
 scalars = (
@@ -33,7 +33,7 @@ separators = st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t:\r\n ")])
 
 
 def text_of(value: Any, *, separators: tuple[str, str] = (", ", ": "), ensure_ascii: bool = True) -> str:
-    """Write a value as json does, with each Decimal as its own digits."""
+    """Serialize a value as json does, with each Decimal in its own digits."""
     marks: dict[str, str] = {}
 
     def mark(number: Any) -> str:
@@ -54,7 +54,7 @@ def fault_of(text: str) -> str:
 
 
 def with_decimals(value: Any) -> Any:
-    """Give the value with each float as the decimal that JSON writes it as."""
+    """Return the value with each float as the decimal of its JSON."""
     match value:
         case float():
             return Decimal(orjson.dumps(value).decode())
@@ -68,7 +68,7 @@ def with_decimals(value: Any) -> Any:
 
 @few
 @given(value=values, separators=separators)
-def test_a_json_value_reads_as_python_reads_it(value: Any, separators: tuple[str, str]) -> None:
+def test_a_json_value_parses_as_in_python(value: Any, separators: tuple[str, str]) -> None:
     text = text_of(value, separators=separators)
 
     document = read(f" \n{text}\t", DEPTH_MAX)
@@ -89,7 +89,7 @@ def test_the_text_of_each_member_is_that_member(members: dict[str, Any], separat
 
 @few
 @given(text=st.text() | st.text('{}[]",:\\u0dD8eE+-. \n/tfn', max_size=40))
-def test_any_text_is_read_or_refused_as_json_would(text: str) -> None:
+def test_any_text_is_accepted_or_rejected_like_json(text: str) -> None:
     try:
         document = read(text, DEPTH_MAX)
     except JsonFault:
@@ -98,7 +98,7 @@ def test_any_text_is_read_or_refused_as_json_would(text: str) -> None:
     assert with_decimals(document.value) == json.loads(text, parse_float=Decimal)
 
 
-# Texts of one sort, so that keys and numbers meet their like.
+# Strings of one kind, so that keys and numbers repeat.
 NUMBERS = (
     "1 1.5 1.50 -0 -0.0 1e5 1E5 1e16 1e-3 1e-310 1.1e-308 5e-324 1e400 18446744073709551616 0.1 100.0 "
     "12345678901234567.5"
@@ -117,7 +117,7 @@ near_json = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(text=near_json | near_json.map(lambda text: text.replace(" ", "")))
-def test_what_is_read_as_plain_reads_just_so_when_read_exactly(text: str) -> None:
+def test_the_fast_and_the_exact_parser_agree(text: str) -> None:
     plain = _read_plain(text)
 
     if plain is not None:
@@ -131,7 +131,7 @@ def test_what_is_read_as_plain_reads_just_so_when_read_exactly(text: str) -> Non
 @pytest.mark.parametrize(
     "text", ['{"a": 1, "b": [1.5, "x: y, z"]}', '{"a":1}', '{\n\t"a": 1\n}', "[]", "12.5", '"a"', "null"]
 )
-def test_an_ordinary_text_is_plain(text: str) -> None:
+def test_an_ordinary_text_takes_the_fast_parser(text: str) -> None:
     assert _read_plain(text) is not None
 
 
@@ -172,12 +172,12 @@ def test_an_ordinary_text_is_plain(text: str) -> None:
         ("\u00a01", "expected a JSON value"),
     ],
 )
-def test_what_is_not_strict_json_is_refused_in_words(text: str, words: str) -> None:
+def test_json_that_is_not_strict_is_rejected(text: str, words: str) -> None:
     assert words in fault_of(text)
 
 
 @pytest.mark.parametrize("text", ["{}", " {\n} ", "[]", '""', "null", "true", "0", '{"": {"": []}}'])
-def test_small_things_are_json_too(text: str) -> None:
+def test_scalars_are_json_too(text: str) -> None:
     assert read(text, DEPTH_MAX).value == json.loads(text)
 
 
@@ -223,7 +223,7 @@ def test_a_number_keeps_every_digit(digits: str) -> None:
         f"1.{'0' * 1000}",
     ],
 )
-def test_a_number_that_readers_would_not_survive_is_refused(digits: str) -> None:
+def test_a_number_that_breaks_other_parsers_is_rejected(digits: str) -> None:
     for text in (digits, f'{{"a": {digits}}}', f'{{"a": [{digits}]}}'):
         assert "number" in fault_of(text)
 
@@ -233,7 +233,7 @@ def test_an_integer_too_long_for_python_is_refused_before_python_sees_it() -> No
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_nesting_is_taken_up_to_the_limit_and_not_beyond(opening: str, closing: str) -> None:
+def test_nesting_is_accepted_up_to_the_limit(opening: str, closing: str) -> None:
     taken = opening * DEPTH_MAX + "1" + closing * DEPTH_MAX
 
     assert read(taken, DEPTH_MAX).value is not None
@@ -248,9 +248,7 @@ def depth_of(value: Any) -> int:
 
 @few
 @given(value=values, separators=separators)
-def test_as_many_levels_as_the_limit_are_taken_and_one_less_is_not(
-    value: Any, separators: tuple[str, str]
-) -> None:
+def test_the_depth_limit_is_exact(value: Any, separators: tuple[str, str]) -> None:
     text = text_of(value, separators=separators)
     depth = depth_of(value)
 
@@ -261,8 +259,8 @@ def test_as_many_levels_as_the_limit_are_taken_and_one_less_is_not(
             read(text, depth - 1)
 
 
-def test_many_short_numbers_are_each_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`isinf` stands for what a number of ordinary size need not be asked: it was most of what one costs."""
+def test_many_short_numbers_are_each_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`isinf` represents the checks that ordinary numbers skip: it was most of their cost."""
     monkeypatch.setattr("processor.wire.strict_json.math.isinf", lambda _: pytest.fail("asked"))
 
     found = read("[1.50, -1e-300, 1.0e307, 0.00, 0e300, 1e-308]", DEPTH_MAX)
@@ -270,13 +268,13 @@ def test_many_short_numbers_are_each_looked_at_once(monkeypatch: pytest.MonkeyPa
     assert found.value == [*map(Decimal, ("1.50", "-1e-300", "1.0e307", "0.00", "0e300", "1e-308"))]
 
 
-def test_brackets_in_strings_are_no_nesting() -> None:
+def test_brackets_in_strings_do_not_count_as_nesting() -> None:
     text = json.dumps({"a": "[{" * 500 + '\\"[', "b": ['"', "\\", "["] * 100})
 
     assert read(text, DEPTH_MAX).value["b"][2] == "["
 
 
-def test_brackets_side_by_side_are_no_nesting() -> None:
+def test_adjacent_brackets_do_not_count_as_nesting() -> None:
     assert len(read("[" + "[]," * 1000 + "{}]", DEPTH_MAX).value) == 1001
 
 
@@ -293,16 +291,16 @@ def test_brackets_side_by_side_are_no_nesting() -> None:
     ],
     ids=["escaped quotes", "quotes", "arrays", "objects", "spaces", "backslashes", "closing first"],
 )
-def test_half_a_megabyte_of_nonsense_is_refused_at_once(text: str) -> None:
+def test_half_a_megabyte_of_nonsense_is_rejected_early(text: str) -> None:
     began = time.process_time()
 
     fault_of(text)
 
-    # Generous: a walk of it costs 0.1 s, a quadratic one hours.
+    # Generous: one pass costs 0.1 s, a quadratic one hours.
     assert time.process_time() - began < 2
 
 
-def test_equal_names_of_different_spelling_are_told_apart_only_by_their_characters() -> None:
+def test_names_are_equal_if_their_characters_are_equal() -> None:
     # U+00E9 and e + U+0301 look alike and are two keys, to PostgreSQL too.
     assert len(read('{"\u00e9": 1, "e\u0301": 2}', DEPTH_MAX).value) == 2
 
@@ -323,9 +321,7 @@ def count_of(value: Any) -> int:
 
 @few
 @given(value=values, separators=separators)
-def test_as_many_values_as_the_limit_are_taken_and_one_more_is_not(
-    value: Any, separators: tuple[str, str]
-) -> None:
+def test_the_limit_of_values_is_exact(value: Any, separators: tuple[str, str]) -> None:
     text = text_of(value, separators=separators)
     count = count_of(value)
 
@@ -337,13 +333,13 @@ def test_as_many_values_as_the_limit_are_taken_and_one_more_is_not(
 
 
 def test_no_text_of_twice_the_limit_has_more_values() -> None:
-    """What is not counted for its shortness would have passed: two characters are the least for a value."""
+    """A text that is too short to count is within the limit: a value takes at least two characters."""
     text = "[" + ",".join("0" * 50) + "]"
 
     assert len(text) == 2 * count_of(json.loads(text)) - 1
 
 
-def test_what_stands_in_strings_is_not_counted() -> None:
+def test_commas_in_strings_do_not_count_as_values() -> None:
     text = json.dumps({"a": ',[{\\",' * 100, ",[{": [1, 2]})
 
     assert read(text, DEPTH_MAX, 5).value == json.loads(text)

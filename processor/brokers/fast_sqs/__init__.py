@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 
 class HotCalls(Protocol):
-    """The part of boto3's SQS client that every message passes: the methods, their answers and errors."""
+    """The three calls of boto3's SQS client that every message needs, with their answers and errors."""
 
     def receive_message(self, **request: Any) -> Any: ...  # noqa: ANN401, D102 - boto3's dictionaries
     def delete_message_batch(self, **request: Any) -> Any: ...  # noqa: ANN401, D102

@@ -1,10 +1,10 @@
-"""Receive, delete and extend as boto3's client does them, for a quarter of its price or less.
+"""Receive, delete and extend like boto3's client, with a quarter of its CPU time or less.
 
     call ─▶ sign ─▶ POST ─▶ 200? ─▶ the answer
                      └─ anything else ─▶ boto3's client makes the same call again
 
-Each of the three may be made twice without harm, so whatever is not a plain answer is left to boto3: it
-knows what to try again, after which pause, and what every error means. There is one place that judges them.
+Each of the three calls is safe to repeat. So boto3 repeats every call without a plain answer, and only boto3
+decides on retries, backoff and the meaning of errors.
 """
 
 import base64
@@ -25,14 +25,14 @@ log = structlog.get_logger(__name__)
 _OK = 200
 
 _NOT_PLAIN = (HttpTrouble, ValueError, AttributeError, TypeError)
-"""No answer, a refusal, or an answer in a shape that is not SQS's."""
+"""No answer, a refusal, or an answer that is not in the format of SQS."""
 
 STRIKES_MAX = 10
-"""Calls in a row that boto3 could do and we could not; from then on boto3 does them all."""
+"""Consecutive calls that only boto3 could do, after which boto3 makes all calls."""
 
 
 class LeanSqs:
-    """HotCalls over one endpoint, with boto3's client behind it. Safe to share between threads."""
+    """HotCalls over one endpoint, with boto3's client as the fallback. Thread-safe."""
 
     def __init__(
         self, endpoint: HttpEndpoint, signer: Signer, boto3_client: HotCalls, *, user_agent: str
@@ -44,15 +44,15 @@ class LeanSqs:
         self._strikes = 0
 
     def receive_message(self, **request: Any) -> Any:  # noqa: ANN401 - as boto3 answers
-        """Receive; binary attributes come as bytes."""
+        """Receive messages. Binary attributes are bytes."""
         return self._call("ReceiveMessage", request, _received, self._boto3.receive_message)
 
     def delete_message_batch(self, **request: Any) -> Any:  # noqa: ANN401 - as boto3 answers
-        """Delete up to ten."""
+        """Delete up to ten messages."""
         return self._call("DeleteMessageBatch", request, _failed, self._boto3.delete_message_batch)
 
     def change_message_visibility_batch(self, **request: Any) -> Any:  # noqa: ANN401 - as boto3 answers
-        """Extend or release up to ten."""
+        """Extend or release up to ten messages."""
         return self._call(
             "ChangeMessageVisibilityBatch", request, _failed, self._boto3.change_message_visibility_batch
         )
@@ -68,7 +68,7 @@ class LeanSqs:
             try:
                 answer = read(self._ask(operation, request))
             except HttpTimeout as error:
-                # Waiting all over again would hide an outage from whoever waits for us.
+                # A second wait would hide the outage from the caller.
                 raise ReadTimeoutError(endpoint_url=self._endpoint.url, error=error) from error
             except _NOT_PLAIN as error:
                 log.debug("lean_call_failed", operation=operation, trouble=str(error))
@@ -86,18 +86,18 @@ class LeanSqs:
         if answer.status != _OK:
             raise HttpTrouble(f"status {answer.status}")
         if not answer.body:
-            # Nothing to say, as boto3 takes it, too; to ask again would be to wait a whole poll again.
+            # No messages, as boto3 reads it too. A repeated call would wait for a whole poll again.
             return {}
         try:
             document: dict[str, Any] = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
-            # Read as boto3 reads it, and not asked for again: what was received is in this answer, and one
-            # body with half of a surrogate pair, which orjson refuses, must not burn the receives of all.
+            # Parsed like boto3, and not repeated: the received messages are in this answer. One body with an
+            # unpaired surrogate, which orjson refuses, must not raise the receive count of all.
             document = json.loads(answer.body)
         return document
 
     def _strike(self, operation: str) -> None:
-        """Note that boto3 could do what we could not."""
+        """Count a call that only boto3 could do."""
         self._strikes += 1
         if self._strikes == STRIKES_MAX:
             log.warning("lean_calls_given_up", operation=operation, consequence="boto3 makes all calls now")

@@ -1,4 +1,4 @@
-"""Whether the configuration is the plain case that the lean calls are made for; else boto3 makes all."""
+"""Decide whether the fast client supports the configuration; else boto3 makes all calls."""
 
 import os
 from typing import TYPE_CHECKING
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def oddity(session: "Session", client: "SQSClient") -> str | None:
-    """Say what about the configuration is not plain, in a few words; None: nothing is."""
+    """Return which part of the configuration the fast client does not support, or None."""
     config, url = client.meta.config, client.meta.endpoint_url
     parts = urlsplit(url)
-    # Who an http server is nobody can tell, so that a bundle of authorities changes nothing there.
+    # A CA bundle has no effect on plain HTTP.
     ca_bundle = parts.scheme == "https" and (
         session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
     )
@@ -36,7 +36,7 @@ def oddity(session: "Session", client: "SQSClient") -> str | None:
 
 
 def lean_sqs(session: "Session", client: "SQSClient") -> LeanSqs:
-    """Make the lean calls with the credentials, endpoint, region and timeouts of `client`."""
+    """Make a fast client with the credentials, endpoint, region and timeouts of `client`."""
     config = client.meta.config
     url = client.meta.endpoint_url
     signer = signer_of(session, client)
@@ -50,7 +50,7 @@ def lean_sqs(session: "Session", client: "SQSClient") -> LeanSqs:
 
 
 def signer_of(session: "Session", client: "SQSClient") -> Signer:
-    """Make what signs as `client` does; there must be credentials."""
+    """Make a signer with the credentials of `client`, which must have some."""
     return Signer(
         session.get_credentials().get_frozen_credentials,
         host=host_of(client.meta.endpoint_url),

@@ -1,7 +1,7 @@
-"""AWS's signature, version 4, for one kind of request: POST / with a body of JSON.
+"""Sign requests by AWS's Signature Version 4, for one kind of request: POST / with a JSON body.
 
-The rules are AWS's (Signature Version 4 signing process); a property test holds them to botocore's signer.
-What makes ours cheap: the headers are known beforehand, and the signing key lives for a day.
+The rules are AWS's (Signature Version 4 signing process); a property test compares with botocore's signer.
+This signer is cheap because the headers are fixed and the signing key is kept for a day.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ CONTENT_TYPE = "application/x-amz-json-1.0"
 
 
 class Credentials(Protocol):
-    """What a key consists of (botocore's ReadOnlyCredentials)."""
+    """An access key (botocore's ReadOnlyCredentials)."""
 
     @property
     def access_key(self) -> str: ...  # noqa: D102
@@ -26,10 +26,10 @@ class Credentials(Protocol):
 
 
 class Signer:
-    """Signs requests to one host, in one region, for one service. Safe to share between threads.
+    """Signs requests to one host, in one region, for one service. Thread-safe.
 
-    `credentials` is asked before each request, so that whoever renews them is heard; `clock` gives seconds
-    since 1970.
+    `credentials` is called before each request, so that renewed ones are used. `clock` returns seconds since
+    1970.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Signer:
         self._stamped: tuple[int, str] = (-1, "")
 
     def headers(self, target: str, body: bytes) -> list[tuple[str, str]]:
-        """Give all headers of a request for the operation `target`, but its length, signature included."""
+        """Return the headers of a request for the operation `target`, signed, without content-length."""
         key = self._credentials()
         stamp = self._stamp()
         headers = [("content-type", CONTENT_TYPE), ("host", self._host), ("x-amz-date", stamp)]
@@ -82,7 +82,7 @@ class Signer:
             key = f"AWS4{secret}".encode()
             for part in (day, self._region, self._service, "aws4_request"):
                 key = _hmac(key, part)
-            # One assignment: another thread sees the old pair or the new one.
+            # One assignment, so that another thread sees either the old pair or the new one.
             self._key = ((secret, day), key)
         return key
 

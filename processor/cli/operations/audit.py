@@ -1,4 +1,4 @@
-"""The proof: processor audit."""
+"""processor audit."""
 
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from processor.wiring import commands
 )
 @json_option
 def audit(manifests: tuple[Path, ...], as_json: bool) -> None:
-    """Prove that nothing was lost, doubled or altered. Exit code 3, and the ids, if anything was.
+    """Audit for lost, duplicated and altered messages. Exit code 3, with the ids, if there are any.
 
-    Without a manifest: what the tables and the queue's counts can prove by themselves. With one: every
-    message that the queue accepted is looked for, one by one. What none of them names counts as unexpected
-    where they speak of its tenant and producer, and apart, as another producer's, where they don't.
+    Without a manifest, the audit compares the tables with the queue's counts. With manifests, it looks for
+    every message that the queue accepted. Messages that no manifest names are unexpected if a manifest has
+    their tenant and producer; otherwise they are counted separately, as another producer's.
     """
     report = commands.run_audit(ConnectionSettings.load(), manifests)
     if as_json:

@@ -1,4 +1,4 @@
-"""What waits in the dead-letter queue, and how it comes into the books: processor dlq."""
+"""processor dlq: list and import dead letters."""
 
 import threading
 
@@ -31,12 +31,11 @@ _unread = click.option(
 
 @click.group()
 def dlq() -> None:
-    """Look into the dead-letter queue of SQS_QUEUE_URL, and bring what lies there into the books.
+    """List and import the messages in the dead-letter queue of SQS_QUEUE_URL.
 
-    SQS moves a message there after too many receives without an outcome. Mend what killed them, import them
-    (they become rejections, reason dead_lettered), then replay those. They keep their delivery ids on this
-    way. AWS's own redrive gives new ones: an event without an id of its own that was stored before would
-    count twice.
+    SQS moves a message there after too many receives without an outcome. Fix the cause, import the messages
+    (they become rejections, reason dead_lettered), then replay these. They keep their delivery ids. The AWS
+    redrive assigns new ids: a stored event without an id of its own would count twice.
     """
 
 
@@ -51,11 +50,11 @@ def dlq() -> None:
 @_unread
 @json_option
 def dlq_list(limit: int, unread: bool, as_json: bool) -> None:
-    """Show what waits there: how many, and some of them with who they claim to be from.
+    """List messages in the dead-letter queue, with their number and claimed senders.
 
-    SQS has no way to look without receiving: each one shown is received, hidden from others for up to 30
-    seconds, and given back. Its receive count rises by one, which matters only where the dead-letter queue
-    has a RedrivePolicy of its own.
+    SQS can't show a message without a receive: each listed message is received, hidden from other consumers
+    for up to 30 seconds, and released. Its receive count rises by one, which matters only if the dead-letter
+    queue has a RedrivePolicy of its own.
     """
     name, counts, rows = commands.list_dead_letters(ValidationSettings.load(), limit=limit, unread=unread)
     if as_json:
@@ -81,11 +80,11 @@ def dlq_list(limit: int, unread: bool, as_json: bool) -> None:
 @_unread
 @json_option
 def dlq_import(limit: int | None, source_name: str | None, unread: bool, as_json: bool) -> None:
-    """Bring what waits there into the table of rejections, reason dead_lettered, then delete it from there.
+    """Import dead letters as rejections (reason dead_lettered), then delete them from the dead-letter queue.
 
-    Each stands under the queue it came from and its unchanged delivery id. What was stored, noted as a
-    duplicate or rejected before is only deleted. Safe to repeat, to kill, and beside a running processor or
-    another import. Ctrl-C and SIGTERM end it after the batch under way (exit codes 130 and 143).
+    Each rejection has its original queue and delivery id. Messages with an outcome (stored, duplicate or
+    rejected) are only deleted. The import is idempotent, crash-safe, and safe beside a running processor or
+    another import. Ctrl-C and SIGTERM end it after the current batch (exit codes 130 and 143).
     """
     stop, progress = threading.Event(), Progress()
     with stop_at_signals(stop) as caught:

@@ -1,4 +1,4 @@
-"""What was rejected, and what becomes of it: processor rejection."""
+"""processor rejection: list, replay and discard rejections."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -43,10 +43,10 @@ def _selecting(command: F) -> F:
 
 @click.group()
 def rejection() -> None:
-    """Deliveries that could not become a message, kept whole with the reason.
+    """List, replay and discard rejections: invalid deliveries, kept whole with the reason.
 
-    Look (list, show, stats), mend the cause, then put them through the same pipeline again (replay), or give
-    them up (discard). Nothing is ever thrown away by itself, unless a rule says that it is noise (rule).
+    Inspect them (list, show, stats), fix the cause, then process them again (replay) or discard them
+    (discard). Rejections are never discarded automatically, unless a rule matches (rule).
     """
 
 
@@ -83,7 +83,7 @@ def rejection_list(status: str, limit: int, as_json: bool, **selected: Any) -> N
 @click.argument("rejection_id", type=click.IntRange(1, 2**63 - 1))
 @json_option
 def rejection_show(rejection_id: int, as_json: bool) -> None:
-    """Show one rejection whole: what was wrong, who sent it, and the body."""
+    """Show one rejection with its reason, sender and body."""
     with database(DatabaseSettings.load()) as connection:
         row = reader.rejection(connection, rejection_id)
     if as_json:
@@ -107,10 +107,10 @@ def rejection_show(rejection_id: int, as_json: bool) -> None:
 @_selecting
 @json_option
 def rejection_stats(as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - the options of _selecting
-    """Count rejections by status, reason, tenant and event type, and say where too much is rejected now.
+    """Count rejections by status, reason, tenant and event type, and list current alarms.
 
-    Too much is REJECT_ALARM_SHARE of what one tenant sent of one event type in REJECT_ALARM_WINDOW_S up to
-    now, whatever is selected. With --json these lines go to standard error.
+    An alarm means that REJECT_ALARM_SHARE of one tenant's events of one type were rejected within the last
+    REJECT_ALARM_WINDOW_S, whatever is selected. With --json the alarms go to standard error.
     """
     settings = RejectAlarmSettings.load()
     limits = reject_alarm_limits(settings)
@@ -145,19 +145,19 @@ def rejection_replay(
     as_json: bool,
     **selected: Any,  # noqa: ANN401 - the options of _selecting
 ) -> None:
-    """Put open rejections through the same pipeline again, under their original delivery ids.
+    """Replay open rejections through the same pipeline, under their original delivery ids.
 
-    What is stored now, or is a duplicate, closes as replayed; what is rejected again stays open with the
-    reason of today. Safe to repeat, and beside a running processor. Exit code 1 if any stays open, or if one
-    that is named by its id is closed already.
+    A rejection that is stored now, or is a duplicate, is closed as replayed; one that is rejected again stays
+    open with the present reason. The replay is idempotent, and safe beside a running processor. Exit code 1
+    if any rejection stays open, or if one named by its id is closed already.
 
-    What a rule discarded is replayed too where its id is named, and is open if it is rejected again. What a
-    person discarded stays so.
+    Rejections discarded by a rule are replayed if named by id, and are open if rejected again. Rejections
+    discarded by a person stay discarded.
 
-    Left out are events that may have been stored another way, as a message that retention has removed since:
-    stored again, they would count twice. Once retention has removed a message, these are the rejections first
-    made more than KEY_RETENTION_DAYS ago, and those whose key can't be read. Make sure that they were not
-    stored, then add --force.
+    Events that may have been stored already, as a message that retention has removed, are skipped: they would
+    count twice. Once retention has removed a message, these are the rejections first made more than
+    KEY_RETENTION_DAYS ago, and those without a readable key. Make sure that they were not stored, then add
+    --force.
     """
     selection = _selection(rejection_ids, everything=everything, selected=selected)
     closed = [row for row in _named(rejection_ids) if row["status"] != "open" and not _is_ruled(row)]
@@ -191,7 +191,7 @@ def rejection_replay(
 
 
 def _summary(outcomes: Mapping[str, int]) -> str:
-    """Say what became of replayed rejections, such as "1 stored, 2 still open (2 unknown_tenant)"."""
+    """Summarize the outcomes of a replay, such as "1 stored, 2 still open (2 unknown_tenant)"."""
     still_open = {name: count for name, count in sorted(outcomes.items()) if name in _REASONS}
     parts = [f"{outcomes.get('stored', 0)} stored"]
     parts += [f"{outcomes[name]} {words}" for name, words in _CLOSED.items() if outcomes.get(name)]
@@ -213,9 +213,9 @@ def rejection_discard(
     dry_run: bool,
     **selected: Any,  # noqa: ANN401 - the options of _selecting
 ) -> None:
-    """Give up open rejections: the rows stay, but nobody is asked to look at them any more.
+    """Discard open rejections: the rows stay, with the status discarded.
 
-    Exit code 1 if one that is named by its id was replayed already.
+    Exit code 1 if a rejection named by its id was replayed already.
     """
     selection = _selection(rejection_ids, everything=everything, selected=selected)
     closed = [row for row in _named(rejection_ids) if row["status"] != "open"]
@@ -242,7 +242,7 @@ def _say_closed(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _named(rejection_ids: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Give the rejections that were named. Raises NotFound where one does not exist."""
+    """Return the named rejections. Raises NotFound if one does not exist."""
     if not rejection_ids:
         return []
     with database(DatabaseSettings.load()) as connection:

@@ -1,4 +1,4 @@
-"""What may go when it is old: processor retention."""
+"""processor retention: plan and apply."""
 
 import threading
 from collections import Counter
@@ -45,11 +45,12 @@ def _ages(command: F) -> F:
 
 @click.group()
 def retention() -> None:
-    """Remove old messages, duplicates and closed rejections, each by its own age; count what was removed.
+    """Remove and count old messages, duplicates and closed rejections, each by its own retention.
 
-    Nothing goes unless an age is set, and none may be below KEY_RETENTION_DAYS, for which what comes again is
-    known as the same; only what a rule discarded goes after a day anyway. Open rejections always stay.
-    A message stays while a duplicate or an open rejection showed its key again within KEY_RETENTION_DAYS.
+    Rows are removed only if a retention is set. None may be below KEY_RETENTION_DAYS, the time within which
+    duplicates are recognized. Rejections discarded by a rule are removed after a day in any case. Open
+    rejections always stay. A message stays while a duplicate or an open rejection had its key within
+    KEY_RETENTION_DAYS.
     """
 
 
@@ -57,7 +58,7 @@ def retention() -> None:
 @_ages
 @json_option
 def retention_plan(as_json: bool, **days: int | None) -> None:
-    """Count what apply would remove now, by outcome and tenant. Changes nothing."""
+    """Count the rows that apply would remove now, by outcome and tenant. Read-only."""
     settings = _settings(days)
     ages, rows = commands.plan_retention(settings)
     if as_json:
@@ -88,10 +89,10 @@ def retention_plan(as_json: bool, **days: int | None) -> None:
 )
 @json_option
 def retention_apply(step_size: int, pause_ms: int, as_json: bool, **days: int | None) -> None:
-    """Remove what is old enough, in small transactions, while processors run.
+    """Remove rows beyond their retention, in small transactions beside running processors.
 
-    Rows and their counts go together: whatever ends this early leaves nothing half done, and running it
-    again goes on. Ctrl-C ends it after the transaction under way, with exit code 130.
+    Each transaction removes rows and stores their counts, so an interrupted run is consistent, and the next
+    run continues. Ctrl-C ends it after the current transaction, with exit code 130.
     """
     settings = _settings(days)
     stop = threading.Event()
@@ -150,7 +151,7 @@ def _print_plan(ages: Ages, rows: list[dict[str, Any]]) -> None:
 
 
 class _Removed:
-    """Counts what went, by table, and says now and then how far it is."""
+    """Counts removed rows by table, and prints the progress."""
 
     def __init__(self) -> None:
         self._removed: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Where did it go: processor trace."""
+"""processor trace."""
 
 import click
 
@@ -15,9 +15,9 @@ from processor.wiring import database
 @click.option("--tenant", "tenant_id", help="Only this tenant's; without it, all tenants are searched.")
 @json_option
 def trace(message_id: str, tenant_id: str | None, as_json: bool) -> None:
-    """Say where an event went: message, duplicate, rejection, or never seen (exit code 1).
+    """Find the outcome of an event: message, duplicate, rejection, or never seen (exit code 1).
 
-    MESSAGE_ID is the id that the producer gave it, or the queue's id of a delivery: the MessageId of SQS, or
+    MESSAGE_ID is the producer's id of the event, or the queue's id of a delivery: the MessageId of SQS, or
     with RabbitMQ the property message_id.
     """
     with database(DatabaseSettings.load()) as connection:

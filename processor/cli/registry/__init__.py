@@ -1,1 +1,1 @@
-"""Commands that change or show the registry."""
+"""Commands that show or change the registry."""

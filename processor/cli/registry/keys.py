@@ -1,4 +1,4 @@
-"""By whom the gateway knows who sends: processor key."""
+"""processor key: the API keys of the gateway."""
 
 import click
 
@@ -13,7 +13,7 @@ from processor.wiring import database
 
 @click.group()
 def key() -> None:
-    """Keys of tenants, for the gateway: add, list, revoke. A key sends as its own tenant alone."""
+    """Add, list and revoke API keys for the gateway. A key sends for its own tenant only."""
 
 
 @key.command("add")
@@ -36,16 +36,15 @@ def key_add(
     may_correct: bool,
     as_json: bool,
 ) -> None:
-    """Add an API key to a tenant, and print the key. It is shown this once: only its digest is kept.
+    """Add an API key to a tenant, and print it once: only its digest is stored.
 
     \b
     processor key add acme --producer acme-billing --event-types pulse
 
-    A message is known by tenant, producer and id: a key with a producer of its own can neither take the ids
-    of what the platform sends for the tenant, nor void it.
+    A message is identified by tenant, producer and id: a key with a producer of its own can neither use up
+    the ids of the platform's events for the tenant, nor void them.
 
-    A tenant may have several, so that a new one can be brought out before the old one is revoked. What a key
-    may do stays as it was when it was added.
+    A tenant may have several keys, for a rotation without downtime. The permissions of a key never change.
     """  # noqa: D301 - click's mark for lines to be left as they are
     said = rights_of(types, producers) | {"may_void": may_void, "may_correct": may_correct}
     rights = Rights.of(said)
@@ -86,7 +85,7 @@ def key_add(
 @click.option("--tenant", "tenant_id", help="Only those of this tenant.")
 @json_option
 def key_list(tenant_id: str | None, as_json: bool) -> None:
-    """List the keys and what they may send, revoked ones too; the keys themselves are shown nowhere."""
+    """List the keys with their permissions, revoked ones too, without the secrets."""
     with database(DatabaseSettings.load()) as connection:
         rows = reader.api_keys(connection, tenant_id)
     print_rows(
@@ -99,14 +98,14 @@ def key_list(tenant_id: str | None, as_json: bool) -> None:
 @key.command("revoke")
 @click.argument("key_id")
 def key_revoke(key_id: str) -> None:
-    """End a key for ever. Gateways notice within GATEWAY_KEYS_EVERY_S seconds (5 by default)."""
+    """Revoke a key permanently. Gateways refuse it within GATEWAY_KEYS_EVERY_S seconds (5 by default)."""
     with database(DatabaseSettings.load()) as connection:
         tenant_id, revoked_at = registry.revoke_key(connection, _id_of(key_id))
     say(f"key of tenant {tenant_id} is revoked since {moment_of(revoked_at)}")
 
 
 def _cells(row: reader.Row) -> reader.Row:
-    """Give a row of the list as people read it."""
+    """Format a row of the list."""
     types, producers = words_of(row)
     back = [word for word, column in (("void", "may_void"), ("correct", "may_correct")) if row[column]]
     return {
@@ -122,7 +121,7 @@ def _cells(row: reader.Row) -> reader.Row:
 
 
 def _id_of(text: str) -> str:
-    """Take the key's id out of a whole key, too: whoever found one somewhere wants to end it at once."""
+    """Extract the key's id, also from a whole key: a leaked key can be revoked directly."""
     return text.split("_")[1] if text.startswith("ep_") and text.count("_") > 1 else text
 
 

@@ -1,4 +1,4 @@
-"""What a queue carries: processor queue."""
+"""processor queue: the rules of queues."""
 
 from typing import Any
 
@@ -33,10 +33,10 @@ _NOTHING = "no rules"
 
 @click.group()
 def queue() -> None:
-    """Rules of a queue: how its bodies are read, and for which tenants (set, show, list, remove).
+    """Set, show, list and remove the rules of a queue: format of bodies, tenants, permissions.
 
-    The rules are part of the registry: they hold for every event saved afterwards, in every process, and for
-    each replay of the queue's rejections. NAME is the queue's name as in `message.queue`: the last part of an
+    The rules are part of the registry: they apply to every event saved afterwards, in every process, and to
+    replays of the queue's rejections. NAME is the queue's name as in `message.queue`: the last part of an
     SQS URL, the name of a RabbitMQ queue, or a Kafka topic.
     """
 
@@ -90,7 +90,7 @@ def queue_set(
     register_max: int | None,
     unsets: tuple[str, ...],
 ) -> None:
-    """Set rules of the queue NAME; the others stay as they are.
+    """Set rules of the queue NAME; the other rules stay unchanged.
 
     \b
     processor queue set acme --tenant acme --producer acme-app --no-void
@@ -99,13 +99,12 @@ def queue_set(
     processor queue set pulses --tenant acme --event-type pulse
     processor queue set orders --unwrap sns --register tenants
 
-    With a mapping every body is read by it, and no format is guessed. A time may be RFC 3339, or a number of
-    seconds or milliseconds since 1970. An id may be a whole number: the id is its digits. What the mapping
-    does not name is kept as context.
+    With a mapping, every body is parsed by it, and the format is not detected. A time may be RFC 3339, or
+    seconds or milliseconds since 1970. An integer id is stored as its digits. Members outside of the mapping
+    are stored as context.
 
-    --unwrap goes before the setting UNWRAP. Where QUEUE_TENANTS binds the queue too, both must allow a
-    tenant. With --register tenants an event whose tenant is not registered, but which is valid otherwise,
-    registers its tenant.
+    --unwrap overrides the setting UNWRAP. If QUEUE_TENANTS binds the queue too, both must allow a tenant.
+    With --register tenants, a valid event of an unregistered tenant registers its tenant.
     """  # noqa: D301 - click's mark for lines to be left as they are
     require_name(name)
     given: dict[str, Any] = {
@@ -165,7 +164,7 @@ def queue_list(as_json: bool) -> None:
 @queue.command("remove")
 @click.argument("name")
 def queue_remove(name: str) -> None:
-    """Remove all rules of the queue NAME. Its bodies are read as the settings say."""
+    """Remove all rules of the queue NAME. Its bodies are parsed by the settings."""
     with database(DatabaseSettings.load()) as connection:
         remove_queue(connection, name)
     say(f"queue {name}: {_NOTHING}")
@@ -193,7 +192,7 @@ def _changes(given: dict[str, Any], unsets: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _notes(row: dict[str, Any], unknown: dict[str, Any]) -> list[str]:
-    """Say what of a queue's rules holds for nothing yet; `unknown` is what the registry does not know."""
+    """Warn of rules without effect yet; `unknown` has the names that the registry lacks."""
     notes = []
     if unknown["tenants"] and not row["registers_tenants"]:
         names = ", ".join(map(repr, unknown["tenants"]))
@@ -227,7 +226,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _words(row: dict[str, Any]) -> str:
-    """Give the rules of a queue in one line."""
+    """Format the rules of a queue as one line."""
     shown = _shown(row)
     parts = [
         f"{label} {shown[column]}"

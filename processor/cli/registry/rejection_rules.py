@@ -1,4 +1,4 @@
-"""Known noise is discarded at once: processor rejection rule."""
+"""processor rejection rule: discard known noise automatically."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,16 +15,16 @@ from processor.settings import DatabaseSettings
 from processor.wiring import database
 
 _NEVER = (Reason.ID_CONFLICT, Reason.UNSTORABLE, Reason.DEAD_LETTERED)
-"""What the database finds out, and what nobody has read, is no noise that somebody knows."""
+"""Reasons found by the database, or without a parsed body, can't be known noise."""
 
 
 @click.group()
 def rule() -> None:
-    """Discard known noise at once: what a rule matches is kept as discarded, and nobody has to decide.
+    """Add, list and remove rules that discard matching rejections automatically.
 
-    Such a rejection is counted (rule list, rejection stats, audit, processor_discarded_by_rule) and raises no
-    alarm. The first `processor retention apply` after a day removes it, whatever ages are set; until then
-    `processor rejection replay ID` brings it back.
+    A discarded rejection is counted (rule list, rejection stats, audit, processor_discarded_by_rule) and
+    raises no alarm. The first `processor retention apply` after a day removes it, whatever retention is set;
+    until then `processor rejection replay ID` replays it.
     """
 
 
@@ -48,10 +48,9 @@ def rule() -> None:
     "text 1 is '/n=\"1\"', and the empty text '/a=\"\"'.",
 )
 def rule_add(conditions: Sequence[str], **said: Any) -> None:  # noqa: ANN401 - the options above
-    """Add a rule: a reason, and at least one condition more. A rejection is discarded where all of them hold.
+    """Add a rule: a reason and at least one more condition. All of them must match.
 
-    The rule holds for what is rejected from now on. To discard what is open already: processor rejection
-    discard.
+    The rule applies to new rejections. To discard open ones, use processor rejection discard.
     """
     if said["queue"] is not None:
         require_name(said["queue"])
@@ -70,7 +69,7 @@ def rule_add(conditions: Sequence[str], **said: Any) -> None:  # noqa: ANN401 - 
 @rule.command("list")
 @json_option
 def rule_list(as_json: bool) -> None:
-    """List the rules, with how many rejections each has discarded and when the last; removed ones below."""
+    """List the rules with count and last time of discarded rejections; removed rules last."""
     with database(DatabaseSettings.load()) as connection:
         rows = reader.rejection_rules(connection)
     if not as_json:
@@ -82,7 +81,7 @@ def rule_list(as_json: bool) -> None:
 @rule.command("remove")
 @click.argument("rule_id", type=click.IntRange(1, 2**63 - 1))
 def rule_remove(rule_id: int) -> None:
-    """Remove a rule: it matches nothing from now on. The list still shows it, since rejections name it."""
+    """Remove a rule: it matches no new rejection. The list still shows it, since rejections refer to it."""
     with database(DatabaseSettings.load()) as connection:
         before = registry_changes.retire_rejection_rule(connection, rule_id)
     if before:

@@ -1,4 +1,4 @@
-"""What a version of a schema changes: processor schema diff."""
+"""processor schema diff."""
 
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -30,13 +30,13 @@ from processor.wiring import database
 def schema_diff(
     event_type: str, old: str, new: str, *, how: HowToRead, tenant_id: str | None, as_json: bool
 ) -> None:
-    """Say what the schema NEW adds, removes, narrows and widens, compared with OLD.
+    """Compare two versions of a schema: additions, removals, and narrowed or widened rules.
 
-    OLD and NEW are versions of the event type, such as 3, or latest. NEW may be a FILE too (or - for standard
-    input) that is not published yet: a name that is no number.
+    OLD and NEW are versions of the event type, such as 3, or latest. NEW may also be an unpublished FILE
+    (or - for standard input), whose name is not a number.
 
-    backward: NEW takes every payload that OLD took. forward: NEW takes none that OLD refused. Where a payload
-    shows that it is not so, the payload is printed. The exit code is 0 whatever changed.
+    backward: NEW accepts every payload that OLD accepts. forward: NEW accepts no payload that OLD refuses. A
+    payload that proves the contrary is printed. The exit code is 0 whatever changed.
     """
     with database(DatabaseSettings.load()) as connection:
         before = _version(connection, event_type, old, tenant_id)

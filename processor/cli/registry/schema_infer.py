@@ -1,4 +1,4 @@
-"""A schema proposed from samples: processor schema infer."""
+"""processor schema infer."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -56,16 +56,16 @@ def schema_infer(
     limit: int,
     payload: str,
 ) -> None:
-    """Propose a schema that takes all samples, as a start: edit it, then publish it.
+    """Infer a draft schema from samples: edit it, then publish it.
 
     \b
     processor schema infer order.created --from stored > order.json
     processor schema infer --from events.ndjson --payload /payload > order.json
 
-    It says which members there were, of which types, and required are those that every sample had; a format
-    is said where all texts have it (date-time, date, uuid). What values may be is for you to say.
+    The schema has the members and types of the samples. Members in every sample are required. A format
+    (date-time, date, uuid) is set if all texts have it. Add the limits of values yourself.
     """  # noqa: D301 - click's mark for lines to be left as they are
-    # No other command needs what it is made with.
+    # Imported here: no other command needs it.
     from processor.schemas.inferring import Inferring  # noqa: PLC0415
 
     found = Inferring()

@@ -1,4 +1,4 @@
-"""What is odd about a schema, before it is published: processor schema lint."""
+"""processor schema lint."""
 
 from dataclasses import asdict
 from typing import Any, BinaryIO
@@ -25,11 +25,11 @@ _POINTER_MAX = 200
 @schema_options
 @json_option
 def schema_lint(file: BinaryIO, *, how: HowToRead, as_json: bool) -> None:
-    """Say what is odd about the JSON Schema in FILE (or -), offline: typos, and what has no effect.
+    """Lint the JSON Schema in FILE (or -), offline: typos, and rules without effect.
 
-    A warning is what lets pass, or refuses, other payloads than its author will have meant; with one the exit
-    code is 3, and `schema publish --strict` publishes nothing. A note is worth knowing, and no more. A schema
-    that can't be used at all is refused with exit code 2, as `schema publish` refuses it.
+    A warning means that the schema probably accepts or refuses other payloads than intended; the exit code is
+    3 then, and `schema publish --strict` publishes nothing. A note is only information. An unusable schema is
+    refused with exit code 2, as by `schema publish`.
     """
     remarks = _remarks(read_schema(file, how), how)
     if as_json:
@@ -41,7 +41,7 @@ def schema_lint(file: BinaryIO, *, how: HowToRead, as_json: bool) -> None:
 
 
 def check_by_linter(definition: Any, how: HowToRead, *, strict: bool) -> None:  # noqa: ANN401 - any JSON value
-    """Say the warnings of a schema that is to be published; with `strict` and a warning, end with code 3."""
+    """Print the warnings of a schema before it is published; with `strict`, a warning ends with code 3."""
     warnings = _warnings(_remarks(definition, how))
     _say_all(warnings, err=True)
     if warnings and strict:

@@ -1,4 +1,4 @@
-"""A schema tried before it is published: processor schema test, and processor schema publish --dry-run."""
+"""processor schema test, and processor schema publish --dry-run."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -65,15 +65,15 @@ def schema_test(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Try FILE (or -) as the next version of an event type's schema on what is there; nothing is published.
+    """Test FILE (or -) as the next schema version on stored messages and open rejections; publish nothing.
 
-    Says how many stored messages would be rejected by it, with the newest five and why, and how many open
-    rejections would pass (some may still turn out to be duplicates): exit code 3 if any stored one would be
-    rejected. It reads a little at a time and locks nothing, so processors may go on. A role that may
-    read is enough (processor_reader).
+    The command prints how many stored messages would be rejected, with the newest five and the reasons, and
+    how many open rejections would pass (some may still be duplicates). Exit code 3 if any stored message
+    would be rejected. It reads in small batches without locks, beside running processors. The role
+    processor_reader is sufficient.
 
-    Stored messages are judged as if their events named no version of the schema. Those of a suspended tenant,
-    and those that were voided, are judged as well.
+    Stored messages are validated as if their events named no schema version. Messages of suspended tenants
+    and voided messages are included.
     """
     definition = read_schema(file, how)
     run_trial(
@@ -101,9 +101,9 @@ def run_trial(
     limit: int = LIMIT,
     as_json: bool,
 ) -> NoReturn:
-    """Try a schema, print what was found, and end with the exit code of that.
+    """Test a schema, print the report, and exit with its code.
 
-    Raises Incompatible after that, where it breaks what `compat` asks.
+    Raises Incompatible after the report if the schema breaks `compat`.
     """
     progress = Progress()
 
@@ -252,7 +252,7 @@ def _of_rejected(found: Rejected, schema: EventSchema) -> Iterator[str]:
 
 
 def _tenants(report: SchemaTrialReport) -> list[str | None]:
-    """Give the tenants, those first of which most changes."""
+    """Return the tenants, most affected first."""
     return sorted(
         report.tenants, key=lambda name: (*(-count for count in _changed(report, name)), name or "")
     )

@@ -1,4 +1,4 @@
-"""The schemas of events: processor schema."""
+"""processor schema: the schemas of event types."""
 
 from typing import BinaryIO
 
@@ -24,7 +24,7 @@ from processor.wiring import database
 
 @click.group()
 def schema() -> None:
-    """Event schemas. A published version is never changed; publish the next one."""
+    """Publish, list and test event schemas. A published version never changes; publish the next one."""
 
 
 schema.add_command(schema_lint)
@@ -77,17 +77,17 @@ def schema_publish(
 ) -> None:
     """Publish FILE (or -), or a sample, as the next version of an event type's JSON Schema.
 
-    The event type is added where it is new.
+    A new event type is added.
 
-    The id of an event is unique within its tenant and producer. Where producers number their events anew for
-    each user, say so with the first schema: with --id-scope /user_id the same id of two users, or of two
-    event types, is two messages. The scope can't be changed later, since messages are known by it.
+    The id of an event is unique within its tenant and producer. If producers number events per user, set the
+    scope with the first schema: with --id-scope /user_id, the same id of two users, or of two event types,
+    means two messages. The scope can't be changed later, since it is part of the messages' keys.
 
-    With --compat backward a version must take every payload that the one before took (producers of the old
-    version go on unharmed); with forward it takes none that the one before refused (consumers of the old
-    version see nothing new); with full both. It is kept with the event type. A version that breaks it, or
-    can't be proven to keep it, is refused unless --breaking says that this is meant. A tenant's first own
-    version is compared with the latest shared one. What is put in by psql is not compared.
+    With --compat backward, a version must accept every payload that the previous version accepted (old
+    producers keep working); with forward it accepts no payload that the previous version refused (old
+    consumers see nothing new); full means both. The mode is stored with the event type. A version that breaks
+    it, or can't be proven to keep it, is refused unless --breaking is given. A tenant's first own version is
+    compared with the latest shared one. Schemas inserted by psql are not compared.
     """
     if file is not None and sample is None:
         definition = read_schema(file, how)
@@ -146,7 +146,7 @@ def schema_list(event_type: str | None, as_json: bool) -> None:
 @click.option("--version", type=click.IntRange(1, 2**31 - 1), help="The latest if not given.")
 @json_option
 def schema_show(event_type: str, tenant_id: str | None, version: int | None, as_json: bool) -> None:
-    """Print the definition of one version; with --json everything that is known of it."""
+    """Print the definition of one version; with --json, its metadata too."""
     with database(DatabaseSettings.load()) as connection:
         row = reader.schema(connection, event_type, tenant_id, version)
     definition = row["definition"]

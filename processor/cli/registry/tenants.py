@@ -1,4 +1,4 @@
-"""Whose events are taken: processor tenant."""
+"""processor tenant: the registered tenants."""
 
 from typing import TextIO
 
@@ -16,7 +16,7 @@ from processor.wiring import database
 
 @click.group()
 def tenant() -> None:
-    """Tenants: add, list, suspend, resume. A change holds for every event saved after it."""
+    """Add, list, suspend and resume tenants. A change applies to every event saved after it."""
 
 
 @tenant.command("add")
@@ -26,7 +26,7 @@ def tenant() -> None:
     "--file", type=click.File(encoding="utf-8"), help="Add those in FILE (or -), one id a line, all or none."
 )
 def tenant_add(tenant_id: str | None, name: str | None, file: TextIO | None) -> None:
-    """Add a tenant, or those of a file; one that exists is left as it is."""
+    """Add a tenant, or the tenants in a file; existing tenants stay unchanged."""
     if (tenant_id is None) == (file is None) or (name is not None and file is not None):
         raise click.UsageError("expected TENANT_ID, maybe with --name, or --file alone")
     if file is not None:
@@ -58,7 +58,7 @@ def tenant_list(as_json: bool) -> None:
         rows = reader.tenants(connection)
     if not as_json:
         for row in rows:
-            # Two that look alike, or one that can't be seen, would else be taken for one, or none.
+            # Names that look alike, or are invisible, would otherwise be confused.
             row |= {
                 key: row[key] if is_plain(row[key]) else quoted(row[key]) for key in ("tenant_id", "name")
             }
@@ -68,7 +68,7 @@ def tenant_list(as_json: bool) -> None:
 @tenant.command("suspend")
 @click.argument("tenant_id")
 def tenant_suspend(tenant_id: str) -> None:
-    """Reject the events of a tenant from now on (tenant_suspended); they are kept, and can be replayed."""
+    """Reject new events of a tenant (tenant_suspended); they are kept, and can be replayed."""
     with database(DatabaseSettings.load()) as connection:
         registry_changes.set_tenant_status(connection, tenant_id, "suspended")
     say(f"tenant {tenant_id} is suspended; its events become rejections (tenant_suspended)")
@@ -77,7 +77,7 @@ def tenant_suspend(tenant_id: str) -> None:
 @tenant.command("resume")
 @click.argument("tenant_id")
 def tenant_resume(tenant_id: str) -> None:
-    """Take the events of a tenant again."""
+    """Accept the events of a tenant again."""
     with database(DatabaseSettings.load()) as connection:
         registry_changes.set_tenant_status(connection, tenant_id, "active")
     say(

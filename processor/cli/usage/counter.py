@@ -1,4 +1,4 @@
-"""How many messages each user has: processor count, processor counter."""
+"""processor count and processor counter: messages per user."""
 
 import shlex
 from pathlib import Path
@@ -46,17 +46,17 @@ def count(
     run_id: str | None,
     as_json: bool,
 ) -> None:
-    """Write how many messages each user has: one file per event type, such as created.json {"u1": 3}.
+    """Write the message count of each user, one file per event type, such as created.json {"u1": 3}.
 
-    The counts are of the meters that count messages without windows, grouped by --group. A message counts
-    once, however often it was delivered; one that was voided does not. Users are sorted by code point, and
-    one whose count has come to 0 is left out. All files are of one moment, and each is replaced whole;
-    others in the directory stay as they are.
+    The counts come from the meters that count messages without windows, grouped by --group. A message counts
+    once, however often it was delivered; voided messages do not count. Users are sorted by code point; users
+    with the count 0 are omitted. All files are of one snapshot, and each is replaced atomically; other files
+    in the directory stay unchanged.
 
-    A file is named after its event type: small letters, digits, '_', '-' and '.' stand as they are, each
-    other byte of its UTF-8 as %xx (capital letters too, for file systems that don't tell them apart), and so
-    does the first character where it is a dot or the name is a device's on Windows (con, nul, ...). Of more
-    than 200 characters the first 100 are kept, and '%~' and the SHA-256 of the event type follow.
+    A file is named after its event type: small letters, digits, '_', '-' and '.' stay, each other byte of its
+    UTF-8 becomes %xx (capital letters too, for case-insensitive file systems), and so does the first
+    character if it is a dot or the name is a Windows device (con, nul, ...). Names of more than 200
+    characters are cut to 100, followed by '%~' and the SHA-256 of the event type.
     """
     selection = CountSelection(tenant_id, group_name, meters, run_id)
     counts = counting.count(DatabaseSettings.load(), directory, selection)
@@ -79,7 +79,7 @@ def count(
 
 @click.group("counter")
 def counter() -> None:
-    """Set up a count of each user's unique messages, one file per event type (docs/howto/counter.md)."""
+    """Set up counting of unique messages per user and event type (docs/howto/counter.md)."""
 
 
 @counter.command("setup")
@@ -95,10 +95,10 @@ def counter() -> None:
 )
 @click.option("--shared", is_flag=True, help="Make new schemas and meters for all tenants, not for this one.")
 def counter_setup(tenant_id: str, types: str, *, shared: bool) -> None:
-    """Make what the counter needs: the tenant, and a schema and a meter for each event type.
+    """Create the tenant, and a schema and a meter for each event type, if they are missing.
 
-    A payload has a user_id, and ids are unique for one user and event type. What is there already is used as
-    it is, so the command can be run again, with more event types too.
+    Payloads have a user_id, and ids are unique per user and event type. Existing tenants, schemas and meters
+    are used unchanged, so the command can be repeated, with more event types too.
     """
     event_types = [name for name in map(str.strip, types.split(",")) if name]
     if not event_types:

@@ -1,4 +1,4 @@
-"""Handing usage over: processor dispatch."""
+"""processor dispatch: hand usage over to the sink."""
 
 import threading
 from pathlib import Path
@@ -28,18 +28,17 @@ from processor.wiring import dispatch as wiring
 )
 @json_option
 def dispatch(once: bool, to: str | None, as_json: bool) -> None:
-    """Close the windows that are due, and hand their lines over to USAGE_SINK_URL.
+    """Close due windows, and send their lines to the sink of USAGE_SINK_URL.
 
-    Runs until SIGTERM or Ctrl-C, which finish the request under way; /livez, /readyz and /metrics are on
-    HTTP_PORT. Lines are marked as handed over once the sink has accepted them (2xx), and sent again until
-    then: the same lines under the same keys. Several dispatchers share the work.
+    The command runs until SIGTERM or Ctrl-C, and finishes the request in progress; /livez, /readyz and
+    /metrics are on HTTP_PORT. Lines are marked as handed over once the sink has accepted them (2xx), and are
+    retried until then: the same lines under the same keys. Several dispatchers share the work.
 
-    In a database that was restored, copied or failed over nothing is handed over before `processor usage
-    reconcile`, and /readyz says so.
+    After a restore, copy or failover of the database, nothing is handed over before `processor usage
+    reconcile`, and /readyz reports it.
 
-    With --once: exit code 0 if nothing is left, 1 if something is, 4 if the sink or the database can't be
-    reached. With --to, lines are marked once they are on the disk, and a file that is there is never written
-    over.
+    With --once: exit code 0 if no line is left, 1 if lines are left, 4 if the sink or the database can't be
+    reached. With --to, lines are marked once they are on disk, and an existing file is never overwritten.
     """
     settings = DispatchSettings.load()
     if to is None:
@@ -62,7 +61,7 @@ def _once(settings: DispatchSettings, to: str | None, stop: threading.Event, *, 
             tally, waiting = wiring.run_once(settings, stop)
         else:
             tally, waiting = wiring.run_to_file(settings, None if to == "-" else Path(to), stop)
-    # Standard output is the lines' own.
+    # Standard output has only the lines.
     _say(tally, waiting, as_json=as_json, err=to == "-")
     if caught:
         raise SystemExit(128 + caught[0])

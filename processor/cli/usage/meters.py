@@ -1,4 +1,4 @@
-"""What is counted: processor meter."""
+"""processor meter: the definitions of meters."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -40,9 +40,9 @@ SCHEMA_WORDS = {
 
 @click.group()
 def meter() -> None:
-    """Meters: what is counted of which events, and by what it is grouped.
+    """Add, list, show and retire meters, which count events or add amounts by group.
 
-    A meter counts what is stored from its adding on. What it counts is never changed: retire it, and add
+    A meter counts the messages stored after it was added. Its definition never changes: retire it, and add
     another.
     """
 
@@ -107,11 +107,11 @@ def meter_add(
     groups: tuple[str, ...],
     **given: Any,  # noqa: ANN401 - the options of _defining that are columns
 ) -> None:
-    """Add a meter; it counts what is stored from then on. Adding the very same again does nothing.
+    """Add a meter; it counts messages stored from then on. Adding the same meter again does nothing.
 
-    POINTER is a JSON pointer into the payload, such as /used_amount. A message whose number or group can't be
-    read is stored, and counted as a miss: processor meter show. Whether the schemas in force keep such
-    payloads out is looked at here, and said.
+    POINTER is a JSON pointer into the payload, such as /used_amount. A message without a readable number or
+    group is stored and counted as a miss: processor meter show. The command warns of schemas in force that
+    allow such payloads.
 
     \b
     processor meter add pulse --event-type pulse --sum /used_amount
@@ -142,7 +142,7 @@ def meter_add(
 )
 @json_option
 def meter_list(tenant_id: str | None, as_json: bool) -> None:
-    """List the meters, with how many messages each could not count (misses)."""
+    """List the meters, with the number of messages that each could not count (misses)."""
     with database(DatabaseSettings.load()) as connection:
         rows = usage_meters.meters(connection, tenant_id=tenant_id)
     shown = [
@@ -172,10 +172,10 @@ def meter_list(tenant_id: str | None, as_json: bool) -> None:
 @click.option("--tenant", "tenant_id", help="The tenant whose own it is, or whose misses are asked for.")
 @json_option
 def meter_show(name: str, tenant_id: str | None, as_json: bool) -> None:
-    """Show a meter: what it counts, and the messages that it could not count, by reason and tenant.
+    """Show a meter: its definition, and its misses by reason and tenant.
 
-    Those messages are stored. For each kind there is one to look at (processor trace), and the schema that
-    let it pass and should forbid it.
+    Missed messages are stored. Each kind of miss has one example (see processor trace), and the schema that
+    accepted it and should forbid it.
     """
     with database(DatabaseSettings.load()) as connection:
         row = usage_meters.one_meter(connection, name, tenant_id)
@@ -204,10 +204,10 @@ def meter_show(name: str, tenant_id: str | None, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--tenant", "tenant_id", help="The tenant whose own it is.")
 def meter_text_amounts(name: str, tenant_id: str | None) -> None:
-    """Let a meter count amounts in quotes, such as "2.5", from now on, and for ever.
+    """Let a meter count amounts in quotes, such as "2.5", permanently from now on.
 
-    A text counts if it is spelled as a JSON number is, and what holds for numbers holds for it: one that is
-    too large, or negative without --allow-corrections, is rejected from now on. Any other text stays a miss.
+    A text counts if it is spelled like a JSON number, with the rules of numbers: if it is too large, or
+    negative without --allow-corrections, the event is rejected from now on. Any other text stays a miss.
     """
     with database(DatabaseSettings.load()) as connection:
         row, done = usage_meters.allow_text_amounts(connection, name, tenant_id)
@@ -222,7 +222,7 @@ def meter_text_amounts(name: str, tenant_id: str | None) -> None:
 @click.argument("name")
 @click.option("--tenant", "tenant_id", help="The tenant whose own it is.")
 def meter_retire(name: str, tenant_id: str | None) -> None:
-    """Count nothing more by a meter, for ever. What it has counted stays, closes and is handed over."""
+    """Retire a meter permanently. Its totals stay, close and are handed over."""
     with database(DatabaseSettings.load()) as connection:
         row, done = usage_meters.retire(connection, name, tenant_id)
     say(
@@ -249,7 +249,7 @@ def _what(row: dict[str, Any]) -> str:
 
 
 def doubtful(doubt: PossibleMiss) -> str:
-    """Say what a schema leaves open, and what to do."""
+    """Describe a possible miss of a schema, and the fix."""
     option = f" --tenant {doubt.tenant_id}" if doubt.tenant_id else ""
     return (
         f"by schema {_schema(doubt.event_type, doubt.tenant_id, doubt.version)} {doubt.why}: such a message "
@@ -282,7 +282,7 @@ def _schema(event_type: str, tenant_id: str | None, version: int) -> str:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """Give a meter as JSON has it: lengths of time in seconds, moments in UTC."""
+    """Convert a meter to JSON: durations in seconds, times in UTC."""
     return {
         (f"{name}_s" if name in ("grace", "past_limit", "future_limit") else name): (
             int(value.total_seconds()) if isinstance(value, timedelta) else value

@@ -1,4 +1,4 @@
-"""After a restore: processor usage reconcile."""
+"""processor usage reconcile: compare with the sink after a restore."""
 
 from pathlib import Path
 
@@ -53,16 +53,16 @@ _ADVICE = {
 )
 @json_option
 def usage_reconcile(file: str | None, nothing_lost: bool, as_json: bool, **choices: bool) -> None:
-    """Make the lines here what the sink has, after this database was restored, copied or failed over.
+    """Reconcile this database with the sink after a restore, copy or failover.
 
-    FILE has the sink's lines, as it got them: JSON objects, one or an array of them on each line of text.
-    Lines that this database does not know are brought in as handed over, under their keys, and their windows
-    close again: then the difference to what the messages say is handed over, and no more. It says which
-    differences these are; a negative one takes back what was billed. From then on `processor dispatch` goes
-    on. End it first. Safe to repeat.
+    FILE has the lines that the sink received: JSON objects, one object or one array per line of text. Lines
+    that this database lacks are imported as handed over, under their keys, and their windows close again:
+    then only the difference to the messages is handed over. The command prints these differences; a negative
+    one reduces the billed amount. Afterwards `processor dispatch` continues. Stop it first. The command is
+    idempotent.
 
-    It changes everything or nothing: exit code 3, and what stands in the way, if lines are found that need a
-    decision. After a failover in which nothing was lost (a synchronous standby) --nothing-lost is enough.
+    The changes are atomic: exit code 3, with the findings, if lines need a decision. After a failover without
+    loss (a synchronous standby) --nothing-lost is sufficient.
     """
     if (file is None) == (not nothing_lost):
         raise click.UsageError("expected either FILE (or -) or --nothing-lost")

@@ -1,4 +1,4 @@
-"""What the meters have counted: processor usage."""
+"""processor usage: query, verify and rebuild totals."""
 
 import csv
 import io
@@ -31,11 +31,11 @@ _AFTER = ("value", "messages", "revision", "state")
 
 @click.group()
 def usage() -> None:
-    """Usage: what the meters have counted, by tenant, window and group.
+    """Query, verify, rebuild and close the totals of meters, by tenant, window and group.
 
-    Totals are raised in the transaction that stores the messages. Ask for them (query), prove them (verify),
-    count what is older than a meter, or mend what somebody broke (rebuild), see which voids cancelled nothing
-    (voids), and after a restore compare with the sink (reconcile).
+    Totals are raised in the transaction that stores the messages. Print them (query), verify them (verify),
+    count older messages or repair totals (rebuild), list voids without effect (voids), and compare with the
+    sink after a restore (reconcile).
     """
 
 
@@ -77,17 +77,17 @@ def usage_query(
     limit: int | None,
     **selected: Any,  # noqa: ANN401
 ) -> None:
-    """Print the totals, ordered by tenant, meter, window and group; of one moment, to the last digit.
+    """Print the totals of one snapshot, ordered by tenant, meter, window and group, with all digits.
 
     Times are RFC 3339; one without a zone is UTC, a date its midnight. With --from or --until meters without
-    windows are left out. Groups are a tenant's own text: import them into a spreadsheet as text. States:
-    open, closing (over, waiting for stragglers or changed since it was closed), closed, handed_over.
+    windows are omitted. Groups are a tenant's own text: import them into a spreadsheet as text. States:
+    open, closing (ended, in its grace or changed since it was closed), closed, handed_over.
     """
     if as_csv and as_json:
         raise click.UsageError("expected --csv or --json, not both")
     wanted = dict(_group(text) for text in groups)
     rows_max = limit or (None if as_csv or as_json else _TABLE_ROWS_MAX)
-    # One more, to know whether there are more.
+    # One more row shows whether there are more.
     asked = None if rows_max is None else rows_max + 1
     with wiring.ask_totals(DatabaseSettings.load(), TotalsSelection(**selected), wanted, limit=asked) as (
         names,
@@ -110,13 +110,12 @@ def usage_query(
 @click.option("--limit", type=click.IntRange(1, 2**31 - 1), help="As many rows; a table has 1000.")
 @json_option
 def usage_voids(tenant_id: str | None, limit: int | None, as_json: bool) -> None:
-    """Print the voids that have cancelled nothing so far, the latest first, and why.
+    """List the voids without effect so far, latest first, with the reason.
 
-    no_message: no such message came yet (one that comes later is cancelled all the same), or retention has
-    removed it. other_producer: there is such an id, but not by this producer; where ids are unique within a
-    value (--id-scope) the producer is the one that `processor trace` shows. is_a_void: a void can't be
-    cancelled. not_counted: no meter counts what it names. Of several voids of one message the first is listed
-    alone, if it is: what the others name is cancelled by it.
+    no_message: the message has not arrived yet (a later arrival is cancelled too), or retention has removed
+    it. other_producer: the id exists, but of another producer; with --id-scope the producer is the one that
+    `processor trace` shows. is_a_void: a void can't be cancelled. not_counted: no meter counts the message.
+    Of several voids of one message, only the first is listed.
     """
     rows = wiring.list_idle_voids(
         DatabaseSettings.load(), tenant_id, limit or (None if as_json else _TABLE_ROWS_MAX)
@@ -130,12 +129,12 @@ def usage_voids(tenant_id: str | None, limit: int | None, as_json: bool) -> None
 @_meter_option
 @json_option
 def usage_verify(*, as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - the options of _selecting
-    """Prove that the totals are what the stored messages say. Exit code 3, and the differences, if not.
+    """Verify the totals against the stored messages. Exit code 3, with the differences, if they differ.
 
-    Sums are made anew from the messages, and what retention removed is added from its books; a running
-    processor changes nothing meanwhile, and is not stopped. Lines that were written of closed windows must
-    add up to their totals. It reads all messages of the windows: that takes a while. With --from or --until
-    meters without windows are left out.
+    The sums are recomputed from the messages, plus the amounts of messages that retention removed, in one
+    snapshot beside running processors. The lines of closed windows must add up to their totals. The command
+    reads all messages of the windows, which takes a while. With --from or --until, meters without windows are
+    omitted.
     """
     report = wiring.run_verify(DatabaseSettings.load(), TotalsSelection(**selected))
     if as_json:
@@ -151,11 +150,11 @@ def usage_verify(*, as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - t
 @click.option("--dry-run", is_flag=True, help="Only say what would be added.")
 @json_option
 def usage_rebuild(*, dry_run: bool, as_json: bool, **selected: Any) -> None:  # noqa: ANN401 - of _selecting
-    """Make the totals of a meter what the stored messages say, older ones than the meter included.
+    """Rebuild the totals of a meter from the stored messages, older ones than the meter included.
 
-    Ingestion goes on. Safe to repeat, and to end in the middle: the next one finds the rest. Closed windows
-    that change get another revision, the difference, when they close again. For one tenant of a shared meter
-    totals are mended alone: messages from before the meter was active count for all tenants, or for none.
+    Ingestion continues. The rebuild is idempotent and can be interrupted: the next one finds the rest. Closed
+    windows that change get another revision, the difference, when they close again. For one tenant of a
+    shared meter, totals are only repaired: messages older than the meter count for all tenants, or for none.
     """
     selection = TotalsSelection(**selected)
 
@@ -195,7 +194,7 @@ def _group(text: str) -> tuple[str, str]:
 
 
 def _print_array(rows: Iterator[dict[str, Any]]) -> None:
-    """Print a JSON array row by row, so that it may be longer than memory."""
+    """Print a JSON array row by row, so that it need not fit into memory."""
     separator = "[\n  "
     for row in rows:
         click.echo(separator + json_escaped(json.dumps(row, ensure_ascii=False)), nl=False)
@@ -219,7 +218,7 @@ def _to_file_or_screen(text: str) -> None:
     if sys.stdout.isatty():
         say(text, nl=False)
     else:
-        # Past what guards the stream: nothing is taken out of a tenant's text on the way to a file.
+        # Not through the filtered stream: a tenant's text reaches a file unchanged.
         click.echo(text.encode("utf-8", "surrogatepass"), nl=False)
 
 
@@ -227,7 +226,7 @@ def _print_totals(names: list[str], rows: list[dict[str, Any]]) -> None:
     if not rows:
         say("no totals; `processor meter list` says what is counted, and since when")
         return
-    # Of the meters that may be meant, those that have counted nothing would fill the screen with dashes.
+    # Groups of meters without totals would fill the screen with dashes.
     shown = [name for name in names if any(name in row["group"] for row in rows)]
     print_table(_headings(shown), [_cells(shown, row) for row in rows])
 

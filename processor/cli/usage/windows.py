@@ -1,4 +1,4 @@
-"""Closing by hand: processor usage close, processor usage reopen."""
+"""processor usage close and processor usage reopen: closing windows manually."""
 
 from datetime import UTC, datetime
 
@@ -22,10 +22,10 @@ from processor.wiring import database
 @click.option("--until", type=Moment(), metavar="TIME", help="Windows that ended by then; by now without it.")
 @json_option
 def usage_close(meter: str | None, tenant: str | None, until: datetime | None, as_json: bool) -> None:
-    """Close windows that have ended, now, without waiting for their grace; what comes later makes a revision.
+    """Close ended windows now, without waiting for their grace; later events make a revision.
 
-    Reopened windows are closed too. Windows under way stay open. Run it again as you like: what is closed and
-    unchanged stays as it is.
+    Reopened windows are closed too. Windows in progress stay open. The command is idempotent: closed and
+    unchanged windows stay as they are.
     """
     with database(DatabaseSettings.load()) as connection:
         migrations.require_current(connection)
@@ -48,10 +48,10 @@ def usage_close(meter: str | None, tenant: str | None, until: datetime | None, a
 @click.option("--window", type=Moment(), metavar="TIME", required=True, help="A moment in the window.")
 @json_option
 def usage_reopen(meter: str, window: datetime, as_json: bool) -> None:
-    """Keep a window from being closed, for all tenants, until `processor usage close`.
+    """Keep a window open, for all tenants, until `processor usage close`.
 
-    Lines that are written stay, and what is handed over stays so; the next close writes what has changed as a
-    new revision.
+    Written lines stay, and handed-over lines stay handed over; the next close writes the changes as a new
+    revision.
     """
     with database(DatabaseSettings.load()) as connection:
         migrations.require_current(connection)
@@ -74,7 +74,7 @@ def usage_reopen(meter: str, window: datetime, as_json: bool) -> None:
 
 
 def _said(closed: Closed) -> str:
-    """Say what was done; a window counts once for each tenant and group."""
+    """Describe the result; a window counts once per tenant and group."""
     said = [
         f"{closed.totals} window(s) closed, {closed.lines} line(s) written"
         if closed.totals
@@ -98,4 +98,4 @@ def _said_of_reopened(one: Reopened) -> str:
 
 
 COMMANDS: list[click.Command] = []
-"""None of its own: both are subcommands of `usage`."""
+"""Empty: both are subcommands of `usage`."""

@@ -1,6 +1,6 @@
-"""Envelopes of SNS, EventBridge and S3, removed where an operator said that a queue carries them.
+"""Removes the envelopes of SNS, EventBridge and S3, if the queue is configured for them.
 
-Never guessed from a body: any tenant could write such an object, and would choose what stands in it.
+Envelopes are never guessed from a body: a tenant could forge such a body, and choose its fields.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ NO_ATTRIBUTES: Mapping[str, Attribute] = {}
 
 
 class Unwrapped(Struct, frozen=True, gc=False):
-    """What was inside.
+    """The content of an envelope.
 
-    `attributes` stand beside the body, as the queue's own do. `implied` fills what neither says. `context` is
-    the JSON text of an object of what else the service said; None: nothing. `sent_at` is when the service was
-    handed the event; None: it does not say.
+    `attributes` are like those of the queue. `implied` fills missing fields. `context` is a JSON object of
+    the service's other values; None: none. `sent_at` is the time when the service received the event; None:
+    unknown.
     """
 
     body: bytes
@@ -35,30 +35,29 @@ class Unwrapped(Struct, frozen=True, gc=False):
 
 
 class Unwrapper(Protocol):
-    """Takes one service's envelope off."""
+    """Removes the envelope of one service."""
 
     def __call__(self, document: Document, queue: str, *, typed: bool) -> Unwrapped | Malformed:
-        """Give what is in a body that came from a queue, or say in words why it is none of the service's.
+        """Return the content of a body, or a rejection if the body is not the service's envelope.
 
-        `typed` says that events get their type by the rules of the queue, whatever the service calls them.
-        Never raises, whatever the JSON is.
+        `typed`: the rules of the queue set the event type. Never raises, whatever the JSON is.
         """
 
 
 def refused(message: str, claimed: Claimed | None = None) -> Malformed:
-    """Reject a body, in words that say what is wrong with it."""
+    """Reject a body with a message."""
     return invalid(message, claimed or Claimed())
 
 
 def identifier(value: object) -> str | None:
-    """Give a value that may name something; None: it can't."""
+    """Return a value that is a valid identifier; None: invalid."""
     if isinstance(value, str) and 0 < len(value) <= IDENTIFIER_LENGTH_MAX and not no_identifier(value):
         return value
     return None
 
 
 def moment(name: str, value: object, expected: str, claimed: Claimed | None = None) -> datetime | Malformed:
-    """Read a service's time, which decides in which hour an event counts; or say what is wrong with it."""
+    """Parse a service's timestamp, which decides the hour that an event counts in, or reject it."""
     try:
         return moment_of(value)
     except ValueError as error:

@@ -1,8 +1,8 @@
-"""The envelope of EventBridge.
+"""Removes the envelope of EventBridge.
 
     {"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail": the event}
 
-Its words fill what the detail leaves open: the detail may be an envelope itself, and then says its own type.
+Its fields fill those missing in the detail: the detail may be an envelope, and then has its own type.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ _EXPECTED = (
 
 
 def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malformed:  # noqa: ARG001 - ids of EventBridge are the same on all queues
-    """Give the detail; what else EventBridge says is context."""
+    """Return the detail; the other fields are context."""
     fields = document.value if isinstance(document.value, dict) else {}
     implied = {ours: found for name, ours in _NAMES.items() if (found := identifier(fields.get(name)))}
     detail: Any = fields.get("detail")
@@ -37,7 +37,7 @@ def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malfor
     if says_its_type(detail):
         typed = True
     elif isinstance(detail, dict) and (tenant_id := identifier(detail.get("tenant_id"))):
-        # As if it stood beside the detail: what else stands there must agree with it.
+        # Like an attribute of the detail: other attributes must agree with it.
         attributes = {"tenant_id": tenant_id}
     if typed:
         del implied["event_type"]

@@ -1,9 +1,9 @@
-"""The notifications of S3.
+"""Removes the envelope of S3 notifications.
 
     {"Records": [{"eventSource": "aws:s3", "eventName", "eventTime", "s3": {"bucket", "object"}, ...}]}
 
-The record is the payload. S3 gives no id: bucket, key, sequencer and event's name are the same each time that
-S3 sends one event, which may be twice.
+The record is the payload. S3 may send one event twice and gives no id: bucket, key, sequencer and event name
+identify an event.
 """
 
 from hashlib import sha256
@@ -25,7 +25,7 @@ _EXPECTED = (
 
 
 def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malformed:  # noqa: ARG001 - ids of S3 are the same on all queues
-    """Give the one record of a notification, with the id that it has at each of its deliveries."""
+    """Return the only record of a notification, with an id that is equal in all its deliveries."""
     fields = document.value if isinstance(document.value, dict) else {}
     if fields.get("Event") == TEST_EVENT:
         return refused(TEST_EVENT_WORDS)
@@ -43,7 +43,7 @@ def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malfor
         return sent_at
     if typed:
         del implied["event_type"]
-    # As it came, so that numbers keep every digit; the body is within the limits already.
+    # The original text keeps every digit; the body is within the limits already.
     [text] = elements(document.member_texts["Records"], len(document.text), len(document.text))
     return Unwrapped(text.encode("utf-8", "surrogatepass"), implied=implied, sent_at=sent_at)
 
@@ -66,7 +66,7 @@ def _implied(record: Any) -> dict[str, str] | None:  # noqa: ANN401 - any JSON v
 
 
 def _moment_id(record: dict[str, Any], sequencer: object) -> str:
-    """Give what tells an event from others of its key and name; only puts and deletes have a sequencer."""
+    """Return what distinguishes events of one key and name; only puts and deletes have a sequencer."""
     if isinstance(sequencer, str) and sequencer:
         return sequencer
     response = record.get("responseElements")
@@ -76,5 +76,5 @@ def _moment_id(record: dict[str, Any], sequencer: object) -> str:
 
 def _message_id(bucket: str, key: str, moment_id: str, name: str) -> str:
     whole = f"{bucket}/{key}/{moment_id}/{name}"
-    # A key alone may have 1,024 bytes. No bucket's name has a slash, so no other four come to the same text.
+    # A key may have 1,024 bytes. Bucket names have no slash, so the text is unambiguous.
     return identifier(whole) or f"{bucket}/{sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()}"

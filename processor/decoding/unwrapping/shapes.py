@@ -1,4 +1,4 @@
-"""What bodies of other systems look like, to say in a rejection what would take them."""
+"""Recognizes bodies of other systems, to name the needed configuration in a rejection."""
 
 import re
 from typing import Any
@@ -14,8 +14,8 @@ _POINTER_ENDS_WITHIN = 100
 
 
 def pointer_words(body: bytes) -> str | None:
-    """Say what is to be done about a body that lies in S3, and only its place came; None: it is none such."""
-    # Asked of every body: the first look costs a tenth of a microsecond.
+    """Return advice for a body that is only a pointer to S3; None: not such a body."""
+    # Runs for every body: the first check costs a tenth of a microsecond.
     if b"S3Pointer" not in body[:_POINTER_ENDS_WITHIN] or not _POINTER.match(body):
         return None
     return (
@@ -32,7 +32,7 @@ def _wrapped(what: str, unwrap: str) -> str:
 
 
 _AROUND = "@"
-"""Stands in words for the envelope around, if there is one: two are named with the outer first."""
+"""Placeholder for the outer wrapper, if any: two wrappers are named with the outer first."""
 
 
 def _mapped(what: str, mapping: str) -> str:
@@ -48,7 +48,7 @@ NO_TENANT = (
 )
 
 _UNMISTAKABLE = (
-    # The members that such a body has, and the words for it.
+    # The members of such a body, and the message.
     ({"Type", "TopicArn", "MessageId"}, _wrapped("an SNS notification", "sns")),
     ({"detail-type", "source", "detail", "id"}, _wrapped("an EventBridge event", "eventbridge")),
     ({"Service", "Event", "Bucket", "RequestId"}, TEST_EVENT_WORDS),
@@ -80,11 +80,11 @@ def shape_words(
     *,
     around: str | None = None,
 ) -> str | None:
-    """Say what a body in no known format looks like, and what takes it; None: nobody's that we know.
+    """Return the format of a body and its needed configuration; None: unknown.
 
-    With `is_payload` it would be stored whole and under no id of its own, so once for each of its deliveries.
-    That is refused of what the service alone writes so, unless an operator says that it is no envelope.
-    `around` names the service whose envelope the body was in; None: it was in none.
+    `is_payload`: the body would be stored whole and without an id, so once for each delivery. Unmistakable
+    formats of services are then refused, unless the rules say that there is no wrapper. `around` names the
+    removed wrapper; None: none.
     """
     words = _unmistakable(value)
     if is_payload:

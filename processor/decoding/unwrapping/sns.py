@@ -1,9 +1,9 @@
-"""The envelope of SNS, without raw delivery.
+"""Removes the envelope of SNS (without raw delivery).
 
     {"Type": "Notification", "MessageId", "Message": "<the event>", "MessageAttributes": {...}, "Timestamp"}
 
-SNS may put one message on the queue twice, under two delivery ids: its own id stays the same, and stands for
-the one that an event does not name.
+SNS may put one message on the queue twice, with two delivery ids but the same MessageId, which is the default
+for the event's id.
 """
 
 import base64
@@ -22,7 +22,7 @@ _EXPECTED = (
 
 
 def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malformed:  # noqa: ARG001 - SNS names no types
-    """Give the message and the attributes that were published with it."""
+    """Return the message and its published attributes."""
     fields = document.value if isinstance(document.value, dict) else {}
     if fields.get("Type") == "SubscriptionConfirmation":
         return refused(
@@ -40,7 +40,7 @@ def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malfor
         return sent_at
     message_id = identifier(fields.get("MessageId"))
     return Unwrapped(
-        # Half of a surrogate pair is for the event's own reader to refuse.
+        # Lone surrogates are rejected when the event is decoded.
         inner.encode("utf-8", "surrogatepass"),
         from_outside(attributes),
         NOTHING if message_id is None else {"message_id": derived_id(queue, message_id)},
@@ -49,7 +49,7 @@ def unwrap(document: Document, queue: str, *, typed: bool) -> Unwrapped | Malfor
 
 
 def _attributes(given: Any) -> dict[str, Attribute] | None:  # noqa: ANN401 - any JSON value
-    """Read the attributes that were published with the message; None: they are none of SNS's."""
+    """Parse the published attributes; None: invalid."""
     if given is None:
         return {}
     if not isinstance(given, dict):

@@ -1,8 +1,9 @@
-"""Two versions of a schema compared, in a process of its own with bounds on its CPU time and memory.
+"""Compares two versions of a schema, in a process with limits on CPU time and memory.
 
     compare() ─▶ stdin: both ─▶ under the kernel's CPU limit ─▶ stdout: differences, then one verdict a line
 
-What was written before its end counts: the library for proofs is young, and an overflowing stack ends it all.
+The output before the end of the process counts: the library for proofs is young, and a stack overflow kills
+the process.
 """
 
 import resource
@@ -23,12 +24,12 @@ MEMORY_BYTES_MAX = 2 * 1024 * 1024 * 1024
 COMPATS = ("none", "backward", "forward", "full")
 COMMAND = [sys.executable, "-m", "processor.schemas.compare.comparing"]
 _WAIT_S = 6 * CPU_S
-"""By the clock, on a machine that has other work."""
+"""Wall-clock limit, on a machine with other work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version of a schema: its name to people, its definition as text, and how it takes formats."""
+    """A version of a schema: its name, its definition as text, and its mode for formats."""
 
     name: str
     definition: str
@@ -37,10 +38,10 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What changed, and which promises the new version keeps.
+    """The differences, and the compatibility of the new version.
 
-    `backward`: the new version takes every payload that the old one took. `forward`: it takes none that the
-    old one refused.
+    `backward`: the new version accepts every payload that the old one accepts. `forward`: the old version
+    accepts every payload that the new one accepts.
     """
 
     differences: list[Difference]
@@ -48,7 +49,7 @@ class Comparison:
     forward: Verdict
 
     def broken(self, compat: str) -> list[tuple[str, Verdict]]:
-        """Give the promises of a compatibility that are not known to be kept."""
+        """Return the directions of a compatibility that are not proven."""
         asked = {"backward": self.backward, "forward": self.forward}
         return [
             (promise, verdict)
@@ -58,7 +59,7 @@ class Comparison:
 
 
 def compare(old: Version, new: Version) -> Comparison:
-    """Compare two versions; what can't be known in time is unknown. Raises nothing."""
+    """Compare two versions; without a result in time the answer is "unknown". Raises nothing."""
     try:
         done = subprocess.run(  # noqa: S603 - a program of ours
             COMMAND, input=msgspec.json.encode((old, new)), capture_output=True, timeout=_WAIT_S, check=False
@@ -67,7 +68,7 @@ def compare(old: Version, new: Version) -> Comparison:
     except subprocess.TimeoutExpired as late:
         lines = (late.stdout or b"").splitlines()
     if not lines:
-        found = [incomparable("it takes too much time or memory, or a version can't be read")]
+        found = [incomparable("the comparison takes too much time or memory, or a version can't be read")]
     else:
         found = msgspec.json.decode(lines[0], type=list[Difference])
     verdicts = [msgspec.json.decode(line, type=Verdict) for line in lines[1:]]
@@ -77,11 +78,11 @@ def compare(old: Version, new: Version) -> Comparison:
 
 
 def main() -> None:
-    """Read a pair of versions, and write what is known of it, as it becomes known."""
+    """Read a pair of versions from stdin, and write each result as soon as it is known."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError, ValueError):
-        # Not everywhere.
+        # Not supported everywhere.
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     pair = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[Version, Version])
     old, new = (Compared(schema_value(version.definition), version.formats) for version in pair)

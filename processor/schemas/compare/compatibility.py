@@ -1,11 +1,11 @@
-"""Whether one schema takes every payload that another takes, and a payload that shows where it does not.
+"""Decides whether one schema accepts every payload that another accepts, with a counterexample.
 
-    a payload that was found, and judged by both  ─▶ no
-    else what the library can prove               ─▶ yes or no
-    else the differences of their structure       ─▶ yes, where none narrows
+    a counterexample was found and validated      ─▶ no
+    else the library's proof                      ─▶ yes or no
+    else the differences of their structure       ─▶ yes, if none narrows
                                                   ─▶ unknown
 
-A payload is the best answer: people see at once what breaks, and no proof has to be believed.
+A counterexample is the best answer: it shows what breaks, and needs no trust in a proof.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,29 +30,29 @@ Answer: TypeAlias = Literal["yes", "no", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A schema that is compared, and how it takes formats: "assert" or "annotate"."""
+    """A schema, and its mode for formats: "assert" or "annotate"."""
 
     definition: dict[str, Any] | bool
     formats: str = "assert"
 
     def modern(self) -> ModernSchema:
-        """Give it as 2020-12 spells it."""
+        """Return the schema in draft 2020-12."""
         return ModernSchema(self.definition, formats=self.formats == "assert")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether one takes all that the other takes; `example` is a payload, as JSON, that it does not take."""
+    """The answer; `example` is a payload, as JSON, that only the other schema accepts."""
 
     answer: Answer
     example: str | None = None
 
 
 def takes_all(taker: Compared, taken: Compared) -> Verdict:
-    """Say whether a schema takes every payload that another takes."""
+    """Decide whether `taker` accepts every payload that `taken` accepts."""
     takes, may_refuse = _compiled(taken), _compiled(taker)
     if takes is None or may_refuse is None:
-        # Whatever is judged by a schema that can't be used is refused.
+        # A schema that can't be used rejects every payload.
         return Verdict("yes" if takes is None else "no")
     if (example := _example(taker, taken, takes, may_refuse)) is not None:
         return Verdict("no", example)
@@ -75,14 +75,14 @@ def _example(
 ) -> str | None:
     found = [
         text
-        for text, value in _sent(payloads(taken.modern(), taker.modern(), _PAYLOADS_MAX))
+        for text, value in _serialized(payloads(taken.modern(), taker.modern(), _PAYLOADS_MAX))
         if takes.is_valid(value) and not may_refuse.is_valid(value)
     ]
     return min(found, key=len, default=None)
 
 
-def _sent(values: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """Give payloads as people would send them, and as they are then read; others are left out."""
+def _serialized(values: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield payloads as JSON and as parsed from it; payloads that can't be parsed are skipped."""
     for value in values:
         text = schema_text(value)
         with suppress(SettingsError):
@@ -90,7 +90,7 @@ def _sent(values: Iterable[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def proof(taker: Compared, taken: Compared) -> Answer:
-    """Say what the library can prove of it."""
+    """Return what the library can prove."""
     try:
         whole, part = (
             jsonschema_rs.canonicalize(definition, validate_formats=one.formats == "assert", offline=True)
@@ -107,7 +107,7 @@ def proof(taker: Compared, taken: Compared) -> Answer:
 
 
 def _definitions(*both: Compared) -> list[dict[str, Any] | bool]:
-    """Give both as the library can compare them: of one draft, by the name that it knows."""
+    """Return both schemas in one draft that the library can compare."""
     dialects = {dialect_of(one.definition) for one in both}
     if len(dialects) == 1:
         named = {"$schema": dialects.pop().uri}

@@ -1,7 +1,4 @@
-"""What a schema asks of one value: its own words, those of `allOf` and of what `$ref` names, in one spelling.
-
-The five drafts spell some words in different ways; all are given as 2020-12 spells them.
-"""
+"""Collects all constraints on one value: its keywords, and those of `allOf` and `$ref`, in draft 2020-12."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -22,9 +19,9 @@ _WALKED_MAX = 1_000_000
 
 
 class ModernSchema:
-    """A whole schema, as 2020-12 spells it. What is looked up stays, so that one subschema is one object.
+    """A schema in draft 2020-12. Targets are cached, so that one subschema is one object.
 
-    Raises SettingsError where a reference leads to no schema.
+    Raises SettingsError for a reference that does not resolve.
     """
 
     def __init__(self, definition: dict[str, Any] | bool, *, formats: bool) -> None:
@@ -36,7 +33,7 @@ class ModernSchema:
 
     @property
     def root(self) -> Subschema:
-        """The schema itself."""
+        """The root schema."""
         return self._document.place("")
 
     @cached_property
@@ -44,7 +41,7 @@ class ModernSchema:
         return any(word in str(self._definition) for word in DYNAMIC)
 
     def conjunction(self, nodes: Sequence[Subschema]) -> "Conjunction":
-        """Give all that several subschemas ask of one value. Raises SettingsError."""
+        """Return the combined constraints of several subschemas on one value. Raises SettingsError."""
         parts: list[tuple[Subschema, Words]] = []
         seen: set[int] = set()
         refuses = False
@@ -64,18 +61,19 @@ class ModernSchema:
         return Conjunction(self, nodes, parts, refuses)
 
     def whole(self, node: Subschema, words: Words | None = None) -> str:
-        """Give a subschema, or some of its words, and all that it refers to, as text.
+        """Serialize a subschema, or some of its keywords, with all its references.
 
-        Equal texts mean the same, of another draft too. Raises ValueError where that took too much in all.
+        Equal texts mean equal constraints, also across drafts. Raises ValueError if the total work is too
+        large.
         """
         whole = self.bundled(node, words)
         also = jsonschema_rs.canonical.json.to_string(whole.get(UNTRANSLATED))
         return normal_text(list(whole["$defs"].values())) + also
 
     def bundled(self, node: Subschema, words: Words | None = None) -> dict[str, Any]:
-        """Give a subschema and all that it refers to as one schema of 2020-12, without notes.
+        """Return a subschema and all its references as one schema of 2020-12, without annotations.
 
-        What 2020-12 can't say stands below UNTRANSLATED.
+        Constraints that 2020-12 can't express stand below UNTRANSLATED.
         """
         found = [node]
         parts = [self._spelled(node, found) if words is None else self._spelled_words(node, words, found)]
@@ -88,14 +86,14 @@ class ModernSchema:
     def _spelled(self, node: Subschema, found: list[Subschema]) -> Any:  # noqa: ANN401 - any JSON value
         self._walked += 1
         if self._walked > _WALKED_MAX:
-            raise ValueError("too much refers to too much")
+            raise ValueError("too many references")
         node = self._entered(node)
         if not isinstance(node.schema, dict):
             return node.schema
         return self._spelled_words(node, self._words(node.schema, node.dialect), found)
 
     def _spelled_words(self, node: Subschema, words: Words, found: list[Subschema]) -> dict[str, Any]:
-        """Spell words that are modern already; what is referred to is added to `found`."""
+        """Rewrite keywords that are modern already; targets of references are added to `found`."""
         spelled: dict[str, Any] = {}
         for together in ("if", "contains"):
             words = words | words.get(together, {})
@@ -106,7 +104,7 @@ class ModernSchema:
                 spelled[word] = rebuilt(
                     word, value, DRAFT_2020, lambda part, *_: self._spelled(node.within(part), found)
                 )
-        # 1.0 is no integer in draft-04, and what the others say by these words is something else.
+        # In draft-04 1.0 is not an integer; the other drafts differ in the meaning of these keywords.
         says_otherwise = words.keys() & {"unevaluatedItems", "contentMediaType", "contentEncoding"}
         if says_otherwise or (node.dialect is DRAFT_4 and "integer" in str(words.get("type"))):
             spelled[UNTRANSLATED] = node.dialect.name
@@ -130,13 +128,13 @@ class ModernSchema:
         return self._of_drafts[uri]
 
     def _entered(self, node: Subschema) -> Subschema:
-        """Give a subschema with the base that its own `$id` makes."""
+        """Return a subschema with the base URI of its own `$id`."""
         return self._document.place_of(node.schema) or node
 
 
 @dataclass(frozen=True, slots=True)
 class Conjunction:
-    """All that is asked of one value: the subschemas with their words, and whether one is `false`."""
+    """All constraints on one value: the subschemas with their keywords, and whether one is `false`."""
 
     schema: ModernSchema
     nodes: Sequence[Subschema]
@@ -144,28 +142,28 @@ class Conjunction:
     refuses: bool
 
     def all(self, word: str) -> list[Any]:
-        """Give what each part says by a word, where it says anything."""
+        """Return each part's value of a keyword."""
         return [words[word] for _, words in self.parts if word in words]
 
     def texts(self, *words: str) -> list[str]:
-        """Give what each part says by these words, and all that they refer to, as texts."""
+        """Return each part's values of these keywords, with references, as texts."""
         said = [(node, {word: part[word] for word in words if word in part}) for node, part in self.parts]
         return sorted(self.schema.whole(node, some) for node, some in said if some)
 
     def whole(self) -> list[str]:
-        """Give all of it as texts."""
+        """Return all constraints as texts."""
         return sorted(map(self.schema.whole, self.nodes))
 
     def required(self) -> set[str]:
-        """Give the members that must be there."""
+        """Return the required members."""
         return {name for names in self.all("required") for name in names}
 
     def branches(self, word: str) -> list[list[Subschema]]:
-        """Give each list of subschemas that stands below a word."""
+        """Return each list of subschemas below a keyword."""
         return [[node.within(one) for one in words[word]] for node, words in self.parts if word in words]
 
     def cases(self) -> list[list[Subschema]]:
-        """Give each `if` with its `then` and `else`."""
+        """Return each `if` with its `then` and `else`."""
         return [
             [node.within(words["if"].get(word, True)) for word in ("if", "then", "else")]
             for node, words in self.parts
@@ -173,19 +171,19 @@ class Conjunction:
         ]
 
     def names(self) -> list[str]:
-        """Give the members that are described, in their order."""
+        """Return the described members, in order."""
         return list(dict.fromkeys(name for properties in self.all("properties") for name in properties))
 
     def member(self, name: str) -> list[Subschema]:
-        """Give what is asked of the member of a name."""
+        """Return the constraints on a member."""
         return self.member_matching({at for at in self.patterns() if matches(at, name)}, name)
 
     def patterns(self) -> frozenset[str]:
-        """Give the patterns of names by which members are described."""
+        """Return the patterns of `patternProperties`."""
         return frozenset(pattern for patterns in self.all("patternProperties") for pattern in patterns)
 
     def member_matching(self, patterns: AbstractSet[str], name: str | None = None) -> list[Subschema]:
-        """Give what is asked of a member whose name matches just these patterns; None: an unknown name."""
+        """Return the constraints on a member that matches just these patterns; None: an unknown name."""
         found = []
         for node, words in self.parts:
             named = words.get("properties", {})
@@ -199,7 +197,7 @@ class Conjunction:
         return found
 
     def item(self, at: int) -> list[Subschema]:
-        """Give what is asked of the item at a place."""
+        """Return the constraints on the item at an index."""
         found = []
         for node, words in self.parts:
             prefix = words.get("prefixItems", ())
@@ -220,5 +218,5 @@ def _place_of(target: Subschema, found: list[Subschema]) -> int:
 
 @lru_cache(maxsize=10_000)
 def matches(pattern: str, name: str) -> bool:
-    """Say whether a pattern is somewhere in a name."""
+    """Return whether a pattern matches anywhere in a name."""
     return jsonschema_rs.is_valid({"pattern": pattern}, name)

@@ -1,7 +1,7 @@
-"""What a version of a schema adds, removes, narrows and widens, in words.
+"""Lists what a version of a schema adds, removes, narrows and widens.
 
-Both schemas are walked side by side, by what they ask of one value (`conjunctions`). Whatever can't be told
-from their structure is said to be changed, and counts as narrower and as wider: no difference is left out.
+Both schemas are walked side by side, by the constraints on one value (`conjunctions`). A change whose effect
+is unknown counts as narrowing and as widening, so that no difference is missed.
 """
 
 from collections.abc import Iterator
@@ -40,10 +40,10 @@ _UNEVALUATED = ("unevaluatedProperties", "unevaluatedItems")
 def differences(
     old: dict[str, Any] | bool, new: dict[str, Any] | bool, *, formats: tuple[str, str] = ("assert", "assert")
 ) -> list[Difference]:
-    """Say what a schema has become, at each place of a payload, with `*` for any item or member.
+    """Return the differences at each place of a payload, with `*` for any item or member.
 
-    `formats` are "assert" or "annotate", of the old and of the new. Never raises: where a schema can't be
-    followed, this is said as a difference.
+    `formats` has "assert" or "annotate" for the old and for the new schema. Never raises: a schema that can't
+    be compared gives a difference that says so.
     """
     try:
         comparing = _Comparing(
@@ -52,13 +52,13 @@ def differences(
         )
         return comparing.compare("", [comparing.old.root], [comparing.new.root], 0)
     except (ArithmeticError, AttributeError, LookupError, SettingsError, TypeError, ValueError):
-        # A schema that can't be used may have any value for a word.
-        return [incomparable(_trouble(old) or _trouble(new) or "they ask for too much")]
+        # A schema that can't be used may have any value for a keyword.
+        return [incomparable(_trouble(old) or _trouble(new) or "the schemas are too large")]
 
 
 def incomparable(why: str) -> Difference:
-    """Say that two schemas can't be compared word by word."""
-    return change("", f"the versions can't be compared word by word: {why}")
+    """Return the difference for schemas that can't be compared keyword by keyword."""
+    return change("", f"the versions can't be compared keyword by keyword: {why}")
 
 
 def _trouble(definition: dict[str, Any] | bool) -> str | None:
@@ -76,11 +76,11 @@ class _Comparing:
         self._compared: dict[tuple[frozenset[int], frozenset[int]], list[Difference]] = {}
 
     def compare(self, at: str, olds: list[Subschema], news: list[Subschema], depth: int) -> list[Difference]:
-        """Compare what is asked of one value. What is still being compared further up gives nothing here."""
+        """Compare the constraints on one value. A pair that is being compared already gives nothing."""
         key = (frozenset(id(node.schema) for node in olds), frozenset(id(node.schema) for node in news))
         if key not in self._compared:
             if depth > _DEPTH_MAX or len(self._compared) > _COMPARED_MAX:
-                return [change(at, "too much to be compared")]
+                return [change(at, "too large to compare")]
             self._compared[key] = []
             self._compared[key] = _bounded(list(self._differences(olds, news, depth)))
         return [replace(one, pointer=at + one.pointer) for one in self._compared[key]]
@@ -89,9 +89,9 @@ class _Comparing:
         old, new = self.old.conjunction(olds), self.new.conjunction(news)
         if old.refuses or new.refuses:
             if not old.refuses:
-                yield Difference("", "removes", "is no longer taken", narrows=True)
+                yield Difference("", "removes", "is no longer accepted", narrows=True)
             if not new.refuses:
-                yield Difference("", "adds", f"is taken now: {summary(new)}", widens=True)
+                yield Difference("", "adds", f"is now accepted: {summary(new)}", widens=True)
             return
         yield from plain_differences(old, new)
         yield from self._members(old, new, depth)
@@ -102,11 +102,11 @@ class _Comparing:
             if old.texts(word) != new.texts(word):
                 yield change("", f"{word} changed")
         for word in _UNEVALUATED:
-            # What it is asked of depends on every other word.
+            # Its effect depends on every other keyword.
             if (old.all(word) or new.all(word)) and old.whole() != new.whole():
-                yield change("", f"{word} stands beside what changed")
+                yield change("", f"{word} depends on a changed keyword")
         if [old.all(word) for word in _NOTES] != [new.all(word) for word in _NOTES]:
-            yield Difference("", "notes", "title, description or another note changed")
+            yield Difference("", "notes", "title, description or another annotation changed")
 
     def _members(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
         if not both_take(old, new, "object"):
@@ -133,16 +133,16 @@ class _Comparing:
             words = f"is new: {summary(self.new.conjunction(new.member(name)))}"
             if narrows:
                 words += (
-                    "; anything was taken there before" if not old.member(name) else "; narrower than before"
+                    "; any value was accepted before" if not old.member(name) else "; narrower than before"
                 )
             return Difference(pointer([name]), "adds", words, narrows, widens)
-        words = "is no longer described" if not narrows else "is no longer taken"
+        words = "is no longer described" if not narrows else "is no longer accepted"
         if widens and not new.member(name):
-            words += "; anything is taken there now"
+            words += "; any value is now accepted"
         return Difference(pointer([name]), "removes", words, narrows, widens)
 
     def _others(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
-        """Compare what is asked of members that no name describes, by the patterns that their names match."""
+        """Compare the constraints on undescribed members, by the patterns that their names match."""
         patterns = old.patterns() | new.patterns()
         if old.patterns() != new.patterns() or len(patterns) > _PATTERNS_MAX:
             words = ("properties", "patternProperties", "additionalProperties")
@@ -154,11 +154,9 @@ class _Comparing:
                 olds, news = old.member_matching(set(matching)), new.member_matching(set(matching))
                 closed = self.old.conjunction(olds).refuses, self.new.conjunction(news).refuses
                 if not matching and closed == (False, True):
-                    yield narrow(
-                        "", "members that are not described are no longer taken (additionalProperties)"
-                    )
+                    yield narrow("", "undescribed members are no longer accepted (additionalProperties)")
                 elif not matching and closed == (True, False):
-                    yield widen("", "members that are not described are taken now (additionalProperties)")
+                    yield widen("", "undescribed members are now accepted (additionalProperties)")
                 else:
                     at = pointer([" and ".join(matching) or "*"])
                     yield from self.compare(at, olds, news, depth + 1)
@@ -172,17 +170,17 @@ class _Comparing:
         yield from self.compare("/*", old.item(length), new.item(length), depth + 1)
 
     def _branches(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
-        """Compare `anyOf`: a branch more takes more, and so does a wider branch."""
-        gone, come = self._left(old.branches("anyOf"), new.branches("anyOf"))
+        """Compare `anyOf`: a further branch accepts more, and so does a wider branch."""
+        gone, come = self._unmatched(old.branches("anyOf"), new.branches("anyOf"))
         if not gone and not come:
             return
         if not gone or not come:
-            yield narrow("", "anyOf is new") if come else widen("", "anyOf is gone")
+            yield narrow("", "anyOf was added") if come else widen("", "anyOf was removed")
             return
         if len(gone) > 1 or len(come) > 1:
             yield change("", "several anyOf changed")
             return
-        without, within = self._left([[node] for node in gone[0]], [[node] for node in come[0]])
+        without, within = self._unmatched([[node] for node in gone[0]], [[node] for node in come[0]])
         if len(without) == 1 and len(within) == 1:
             yield from self.compare("", without[0], within[0], depth + 1)
         elif without and within:
@@ -195,7 +193,7 @@ class _Comparing:
             yield Difference("", "adds", f"a branch of anyOf: {words}", widens=True)
 
     def _cases(self, old: Conjunction, new: Conjunction, depth: int) -> Iterator[Difference]:
-        """Compare `then` and `else`, where each is asked in the same case as before."""
+        """Compare `then` and `else` of conditions that did not change."""
         if old.texts("if") == new.texts("if"):
             return
         olds, news = old.cases(), new.cases()
@@ -207,10 +205,10 @@ class _Comparing:
                 return
         yield change("", "if, then or else changed")
 
-    def _left(
+    def _unmatched(
         self, olds: list[list[Subschema]], news: list[list[Subschema]]
     ) -> tuple[list[list[Subschema]], list[list[Subschema]]]:
-        """Take away what both have, and give what only one has."""
+        """Return the items of each side that the other does not have."""
         before = [[self.old.whole(node) for node in nodes] for nodes in olds]
         after = [[self.new.whole(node) for node in nodes] for nodes in news]
         return (
@@ -226,5 +224,5 @@ def _bounded(found: list[Difference]) -> list[Difference]:
     narrows, widens = any(one.narrows for one in rest), any(one.widens for one in rest)
     return [
         *found[:_TOLD_MAX],
-        Difference("", "changes", f"and {len(rest)} differences more", narrows, widens),
+        Difference("", "changes", f"and {len(rest)} more differences", narrows, widens),
     ]

@@ -1,8 +1,8 @@
-"""The text of a schema by what it asks: whatever its parts are called, and wherever they stand.
+"""Serializes a schema by its meaning: independent of the names and places of its parts.
 
-    every part a node ─▶ nodes that ask the same are one ─▶ numbered as they are met from the top
+    every part a node ─▶ merge nodes with equal constraints ─▶ number them in order from the root
 
-A part that is referred to, one that is written out, and each of several copies are the same.
+A referenced part, an inlined part and copies of a part are the same.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ _DEFINITION = "#/$defs/"
 
 
 def normal_text(definitions: Sequence[Any]) -> str:
-    """Give one text for all schemas of 2020-12 that ask the same by the same words.
+    """Return one text for all 2020-12 schemas with the same constraints in the same keywords.
 
-    The first definition is the schema; each reference in one of them is `#/$defs/` with the place of another.
+    The first definition is the root; each reference is `#/$defs/` with the index of a definition.
     """
     graph = _Graph(definitions)
     kinds = graph.kinds()
@@ -37,7 +37,7 @@ def normal_text(definitions: Sequence[Any]) -> str:
 class _Graph:
     def __init__(self, definitions: Sequence[Any]) -> None:
         self.words: list[str] = [""] * len(definitions)
-        """What each node asks, without what its parts ask."""
+        """The constraints of each node, without those of its parts."""
         self.parts: list[list[int]] = [[] for _ in definitions]
         self._ends: dict[int, int] = {}
         for place, definition in enumerate(definitions):
@@ -48,7 +48,7 @@ class _Graph:
         self.parts = [[self.end_of(part) for part in parts] for parts in self.parts]
 
     def end_of(self, node: int) -> int:
-        """Give the node that a node is nothing but a reference to, itself where it is none."""
+        """Follow lone references from a node to the last node."""
         seen = set()
         while node in self._ends and node not in seen:
             seen.add(node)
@@ -56,7 +56,7 @@ class _Graph:
         return node
 
     def kinds(self) -> list[int]:
-        """Give a number for each node, one for all that ask the same."""
+        """Return a number for each node, equal for nodes with equal constraints."""
         kinds, count = [0] * len(self.words), 0
         while True:
             known: dict[Any, int] = {}

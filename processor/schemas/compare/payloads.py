@@ -1,6 +1,6 @@
-"""Payloads that a schema may take: ordinary ones, and ones at the edges of what another schema takes.
+"""Generates payloads that a schema may accept: ordinary ones, and ones at the bounds of another schema.
 
-None of them is sure to be taken; only the validators tell.
+Only the validators decide whether a payload is valid.
 """
 
 import re
@@ -27,7 +27,7 @@ _NUMBERS = (1, 0, -1, 0.5, 100, 1000000000000)
 
 
 def payloads(schema: ModernSchema, other: ModernSchema, count_max: int) -> Iterator[Any]:
-    """Give payloads of a schema, with values at the bounds of both; at most so many."""
+    """Yield at most `count_max` payloads, with values at the bounds of both schemas."""
     making = _Making(schema, other)
     return islice(making.values([schema.root], [other.root]), count_max)
 
@@ -39,7 +39,7 @@ class _Making:
         self._known: dict[tuple[frozenset[int], frozenset[int]], list[Any]] = {}
 
     def some(self, mine: Sequence[Subschema], others: Sequence[Subschema]) -> list[Any]:
-        """Give values of a member or item; none of what is being made further up, nor beyond a bound."""
+        """Return values of a member or item; none for a recursion or beyond the limits."""
         key = (frozenset(id(node.schema) for node in mine), frozenset(id(node.schema) for node in others))
         if key not in self._known and len(self._known) < _PLACES_MAX:
             self._known[key] = []
@@ -47,12 +47,12 @@ class _Making:
         return self._known.get(key, [])
 
     def values(self, mine: Sequence[Subschema], others: Sequence[Subschema]) -> Iterator[Any]:
-        """Give values; the first is the most ordinary one."""
+        """Yield values, the most ordinary one first."""
         asked, beside = self.schema.conjunction(mine), self.other.conjunction(others)
         if asked.refuses:
             return
         branches = [one for word in ("anyOf", "oneOf") for each in asked.branches(word) for one in each]
-        # Of several lists of branches one at a time is enough.
+        # One list of branches at a time is enough.
         for more in [[branch] for branch in branches] or [[]]:
             yield from self._plain(self.schema.conjunction([*mine, *more]), beside)
 
@@ -102,7 +102,7 @@ class _Making:
                 chosen = [places[min(at, length)] for at in range(count)]
                 if all(chosen):
                     yield [values[0] for values in chosen]
-                    # Each another, as uniqueItems asks.
+                    # All different, because of uniqueItems.
                     yield [values[at % len(values)] for at, values in enumerate(chosen)]
         for at, values in enumerate(places):
             before = [found[0] for found in places[:at] if found]
@@ -111,7 +111,7 @@ class _Making:
 
 
 def _lengths(what: str, *conjunctions: Conjunction) -> set[int]:
-    """Give the lengths at the bounds of "Items" or "Length", and beside them."""
+    """Return the lengths at and next to the bounds of "Items" or "Length"."""
     return {
         int(found) + more
         for part in conjunctions
@@ -139,7 +139,7 @@ def _strings(asked: Conjunction, beside: Conjunction) -> Iterator[str]:
 
 
 def _names(patterns: AbstractSet[str]) -> Iterator[str]:
-    """Give names that patterns begin with, and shorter ones, which they may leave out."""
+    """Yield names that match the start of patterns, and shorter ones."""
     for pattern in sorted(patterns):
         if found := _LITERAL.match(pattern):
             yield from (found[1][:length] for length in range(len(found[1]), 0, -1))
@@ -154,7 +154,7 @@ def _numbers(asked: Conjunction, beside: Conjunction) -> Iterator[Any]:
     ]
     steps = [*asked.all("multipleOf"), *beside.all("multipleOf")]
     yield from steps
-    # What no step leads to, from wherever may be asked.
+    # No value is a multiple of every step.
     yield from (Decimal(str(start)) + Decimal(str(step)) / 2 for step in steps for start in (0, *bounds))
     yield from (number + more for number in bounds for more in (0, 1, -1))
     yield from _NUMBERS

@@ -1,4 +1,4 @@
-"""Differences of what is asked of one value by words without schemas in them: types, values, bounds."""
+"""Compares constraints without subschemas: types, values, bounds."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from processor.schemas.form_faults import TYPES
 from processor.schemas.wording import listed, shown
 from processor.wire.json_pointer import pointer
 
-_UNTOLD = "whether it narrows can't be told"
+_UNKNOWN_EFFECT = "may narrow or widen"
 _TYPES = frozenset(TYPES)
 _LOW = ("minLength", "minItems", "minProperties")
 _HIGH = ("maxLength", "maxItems", "maxProperties")
@@ -24,12 +24,12 @@ _TYPE_OF = {
     **dict.fromkeys(("minLength", "maxLength", *_SETS[1:-1]), "string"),
     "multipleOf": "number",
 }
-"""The only values of which these ask anything."""
+"""The type that these keywords apply to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One difference at one place of a payload; `narrows`: payloads taken before may be refused by it."""
+    """A difference at one place of a payload; `narrows`: the new version may reject accepted payloads."""
 
     pointer: str
     kind: Literal["adds", "removes", "narrows", "widens", "changes", "notes"]
@@ -42,22 +42,22 @@ class Difference:
 
 
 def narrow(at: str, words: str) -> Difference:
-    """Say that less is taken."""
+    """Return a narrowing difference."""
     return Difference(at, "narrows", words, narrows=True)
 
 
 def widen(at: str, words: str) -> Difference:
-    """Say that more is taken."""
+    """Return a widening difference."""
     return Difference(at, "widens", words, widens=True)
 
 
 def change(at: str, words: str) -> Difference:
-    """Say what may take less, more, or both."""
-    return Difference(at, "changes", f"{words}; {_UNTOLD}", narrows=True, widens=True)
+    """Return a difference that may narrow, widen, or both."""
+    return Difference(at, "changes", f"{words}; {_UNKNOWN_EFFECT}", narrows=True, widens=True)
 
 
 def plain_differences(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
-    """Compare types, values, bounds, and words of which each asks something by itself."""
+    """Compare types, values, bounds and independent keywords."""
     yield from _types(old, new)
     yield from _values(old, new)
     yield from _bounds(old, new)
@@ -65,12 +65,12 @@ def plain_differences(old: Conjunction, new: Conjunction) -> Iterator[Difference
 
 
 def text(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    """Write a value so that equal values have one text."""
+    """Serialize a value; equal values give equal texts."""
     return str(jsonschema_rs.canonical.json.to_string(value))
 
 
 def types_of(conjunction: Conjunction) -> frozenset[str]:
-    """Give the types of the values that can be taken, `number` with `integer`."""
+    """Return the accepted types, `number` with `integer`."""
     taken = _TYPES
     for types in conjunction.all("type"):
         named = {types} if isinstance(types, str) else set(types)
@@ -96,7 +96,7 @@ def _kinds(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - any JSON value
 
 
 def values_of(conjunction: Conjunction) -> dict[str, Any] | None:
-    """Give the values that `enum` and `const` leave, by their text; None where neither is said."""
+    """Return the values that `enum` and `const` allow, by their text; None: neither is present."""
     lists = [*conjunction.all("enum"), *([value] for value in conjunction.all("const"))]
     if not lists:
         return None
@@ -117,7 +117,7 @@ def _types(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
             yield (narrow if before - after else widen)("", words)
     drafts = {node.dialect is DRAFT_4 for part in (old, new) for node, words in part.parts if "type" in words}
     if "integer" in before & after and not {"number"} & before & after and len(drafts) > 1:
-        yield change("", "1.0 is an integer, but not in draft-04")
+        yield change("", "1.0 is an integer, except in draft-04")
 
 
 def _named(types: frozenset[str]) -> str:
@@ -145,26 +145,26 @@ def _listed(values: dict[str, Any]) -> str:
 
 
 def bound(conjunction: Conjunction, word: str, choose: Callable[..., Any]) -> Any:  # noqa: ANN401 - a number
-    """Give the bound that counts of all that a word says; None where it says none."""
+    """Return the effective bound of a keyword; None: absent."""
     return choose(conjunction.all(word), default=None)
 
 
 def limit(conjunction: Conjunction, side: str) -> tuple[Any, bool] | None:
-    """Give the bound of numbers on a side ("minimum" or "maximum"), and whether it is excluded itself."""
+    """Return the numeric bound of a side ("minimum" or "maximum"), and whether it is exclusive."""
     found = [(value, False) for value in conjunction.all(side)]
     found += [(value, True) for value in conjunction.all("exclusive" + side.capitalize())]
-    # Of two equal bounds the one that excludes itself counts.
+    # Of two equal bounds the exclusive one counts.
     sign = 1 if side == "minimum" else -1
     return max(found, key=lambda one: (sign * _exact(one[0]), one[1]), default=None)
 
 
 def _exact(number: Any) -> Fraction:  # noqa: ANN401 - a number
-    """Give a number as it is written, of which a float is not always the nearest to itself alone."""
+    """Return the exact number as written; a float may stand for several."""
     return Fraction(str(number))
 
 
 def both_take(old: Conjunction, new: Conjunction, kind: str) -> bool:
-    """Say whether values of a type may be taken by both; what is asked of others is no difference."""
+    """Return whether both may accept values of a type; constraints on other types make no difference."""
     common = types_of(old) & types_of(new)
     return kind in common or (kind == "number" and "integer" in common)
 
@@ -197,7 +197,7 @@ def _limit_shown(found: tuple[Any, bool] | None) -> str:
 
 
 def _sets(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
-    """Compare words of which each asks something by itself."""
+    """Compare independent keywords."""
     for word in (word for word in _SETS if both_take(old, new, _TYPE_OF[word])):
         before, after = ({text(value): value for value in part.all(word)} for part in (old, new))
         gone = [shown(before[key]) for key in before if key not in after and before[key] is not False]
@@ -207,9 +207,9 @@ def _sets(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
         elif gone and come:
             yield change("", f"{word} {', '.join(gone)} → {', '.join(come)}")
         elif come:
-            yield narrow("", f"{word} {', '.join(come)} is new")
+            yield narrow("", f"{word} {', '.join(come)} was added")
         elif gone:
-            yield widen("", f"{word} {', '.join(gone)} is gone")
+            yield widen("", f"{word} {', '.join(gone)} was removed")
     if not both_take(old, new, "object"):
         return
     needs = [
@@ -222,9 +222,9 @@ def _sets(old: Conjunction, new: Conjunction) -> Iterator[Difference]:
         for part in (old, new)
     ]
     for name, needed in sorted(needs[1] - needs[0]):
-        yield narrow(pointer([needed]), f"is now required where there is {pointer([name])}")
+        yield narrow(pointer([needed]), f"is now required if {pointer([name])} is present")
     for name, needed in sorted(needs[0] - needs[1]):
-        yield widen(pointer([needed]), f"is no longer required where there is {pointer([name])}")
+        yield widen(pointer([needed]), f"is no longer required if {pointer([name])} is present")
 
 
 def _multiple(before: Any, after: Any) -> Difference:  # noqa: ANN401 - numbers
@@ -238,7 +238,7 @@ def _multiple(before: Any, after: Any) -> Difference:  # noqa: ANN401 - numbers
 
 
 def summary(conjunction: Conjunction) -> str:
-    """Say in a few words what is taken."""
+    """Return a short description of the accepted values."""
     values = values_of(conjunction)
     if values is not None:
         return f"only {_listed(values)}"

@@ -1,9 +1,9 @@
-"""Puts the documents that a schema refers to into it, so that what is stored is complete. Nothing is fetched.
+"""Bundles the documents that a schema refers to into the schema. Nothing is fetched.
 
-files ─▶ documents, by id and by path ─▶ those that are referred to, in turn ─▶ below the schema's definitions
+files ─▶ documents, by id and by path ─▶ the referenced ones, recursively ─▶ below the schema's definitions
 
-Each document becomes a resource with a URI of its own, and each reference to it names that URI. The library's
-own `bundle` takes what a pointer leads to for the whole document, and refuses one that refers back.
+Each document becomes a resource with its own URI, and references use that URI. The library's `bundle` embeds
+the target of a pointer as the whole document, and rejects cycles.
 """
 
 import os
@@ -32,11 +32,11 @@ def bundled(
     paths: Sequence[Path],
     whole: Any = None,  # noqa: ANN401 - as above
 ) -> Any:  # noqa: ANN401 - as above
-    """Give a schema with all that it refers to in it; `at` is its file, to which paths are relative.
+    """Return a schema with all its references inside; `at` is its file, to which paths are relative.
 
-    `whole` is the document that the schema was taken out of, to which other documents may refer back.
-    `paths` are files and directories with other documents; those that name no draft are read by `dialect`.
-    Raises SettingsError where a document is missing, which names them all, or where two have one name.
+    `whole` is the document that contains the schema, to which other documents may refer. `paths` are files
+    and directories of other documents; documents without `$schema` are read by `dialect`. Raises
+    SettingsError if documents are missing (the message names all), or if two documents have the same name.
     """
     files = [(file, is_named) for file, is_named in _files(paths) if file.absolute() != at.absolute()]
     top = Path(os.path.commonpath([at.absolute().parent, *(file.absolute().parent for file, _ in files)]))
@@ -50,25 +50,25 @@ def bundled(
 
 @dataclass(slots=True, eq=False)
 class _Given:
-    """A document that was given: its file, the URI that stands for its path, and what it holds."""
+    """A given document: its file, the URI of its path, and its value."""
 
     file: Path
     location: str
     definition: Any
     is_openapi_30: bool | None = None
-    """Whether it has the words of OpenAPI 3.0; None: it does not say, so those of what refers to it."""
+    """Whether the document uses OpenAPI 3.0; None: inherited from the document that refers to it."""
 
     fault: str | None = None
-    """Why it can't be used, which matters once it is referred to."""
+    """Why the document can't be used; reported when a reference needs it."""
 
     uri: str = ""
     verbatim: str = ""
-    """Its URI where a relative id is taken as it is written, wherever its file lies; some people refer so."""
+    """Its URI if a relative id is taken literally, wherever the file lies; some schemas refer to it so."""
     document: SchemaDocument | None = None
 
     @classmethod
     def of(cls, file: Path, location: str, is_named: bool) -> "_Given":
-        """Read a file. Raises SettingsError where it was named itself."""
+        """Read a file. Raises SettingsError if the file was named itself."""
         try:
             with file.open("rb") as data:
                 value = file_value(data.read(FILE_BYTES_MAX + 1), file.name)
@@ -79,16 +79,16 @@ class _Given:
             return cls(file, location, None, fault=str(error))
 
     def read_as_openapi_30(self) -> None:
-        """Take it for a part of such a document, where it does not say what it is."""
+        """Read the document as OpenAPI 3.0, unless it declares its kind."""
         if self.is_openapi_30 is None:
             self.is_openapi_30, self.document = True, None
             self.definition = translated_part(self.definition)
 
     def read(self, dialect: Dialect) -> SchemaDocument:
-        """Give what it holds as a document. Raises SettingsError where it can't be used."""
+        """Parse the document. Raises SettingsError if it can't be used."""
         if self.document is None:
             if self.fault is None and not isinstance(self.definition, dict | bool):
-                self.fault = "expected a JSON Schema, or an object with some"
+                self.fault = "expected a JSON Schema, or an object that contains schemas"
             if self.fault is not None:
                 raise SettingsError(self.fault)
             named = dialect_of(self.definition, dialect)
@@ -96,7 +96,7 @@ class _Given:
             self.uri = self.verbatim = self.location
             if isinstance(own, str) and not own.startswith("#") and not is_place(own):
                 self.uri, self.verbatim = joined(self.location, own)[0], joined(TOP, own)[0]
-            # Where an id stands beside a $ref that makes it nothing, people mean it all the same.
+            # An id next to a $ref has no effect in old drafts, but authors mean it.
             counts = isinstance(own, str) and own_uri(self.definition, named, self.location) is not None
             self.document = SchemaDocument(self.definition, named, self.location if counts else self.uri)
         return self.document
@@ -114,10 +114,10 @@ class _Bundle:
             self._index(given)
 
     def schema(self) -> Any:  # noqa: ANN401 - any JSON value
-        """Give the root with all that it refers to, itself as it was where that is nothing."""
+        """Return the root with all documents that it refers to; unchanged if there are none."""
         absent: list[tuple[str, Reference]] = []
         rewritten = False
-        # A reference may lead to a new place in a document that was looked through before.
+        # A later reference may reach a new place in a document that was walked before.
         while found := [
             (given, each) for given in self._reached for each in given.read(self._dialect).references()
         ]:
@@ -136,7 +136,7 @@ class _Bundle:
         return self._whole()
 
     def _target(self, given: _Given, reference: Reference) -> _Given | None:
-        """Follow a reference, and write it anew where it leads to another document; None: there is none."""
+        """Resolve a reference, and rewrite it if its target is another document; None: no such document."""
         own = given.read(self._dialect)
         if reference.uri in own.resources:
             own.target(reference)
@@ -153,7 +153,7 @@ class _Bundle:
         try:
             document = found.read(self._dialect)
         except SettingsError as error:
-            raise trouble(reference, f"leads to {found.file}, which can't be used: {error}") from None
+            raise trouble(reference, f"refers to {found.file}, which can't be used: {error}") from None
         uri = reference.uri if reference.uri in document.resources else found.uri
         document.target(reference, uri)
         schema = reference.place.schema
@@ -166,16 +166,16 @@ class _Bundle:
         return found
 
     def _found(self, uri: str, reference: Reference) -> _Given | None:
-        """Find a document by its own name, else one that has a schema of that name in it."""
+        """Find a document by its id, else one that contains a schema with that id."""
         known = self._by_uri.get(uri, [])
         known = [each for each in known if uri in (each.uri, each.location, each.verbatim)] or known
         if len(known) > 1 and any(each.definition != known[0].definition for each in known):
             files = " and ".join(str(each.file) for each in known[:5])
-            raise trouble(reference, f"is the name of documents that differ: {files}; give one of them")
+            raise trouble(reference, f"names several documents that differ: {files}; give one of them")
         return known[0] if known else None
 
     def _near(self, given: _Given, reference: Reference) -> _Given | None:
-        """Find a document by its path, as it lies beside the file that refers to it."""
+        """Find a document by its path, relative to the file that refers to it."""
         text = reference.text
         if not given.uri.startswith(TOP) and (path := _path_from(given.uri, reference.uri)) is not None:
             text = path
@@ -187,7 +187,8 @@ class _Bundle:
         for other in self._reached:
             if other.uri == found.uri:
                 raise SettingsError(
-                    f"{other.file} and {found.file} have one $id, {found.uri!r}, and differ; give one of them"
+                    f"{other.file} and {found.file} have the same $id, {found.uri!r}, but differ; "
+                    "give one of them"
                 )
 
     def _index(self, given: _Given) -> None:
@@ -204,7 +205,7 @@ class _Bundle:
         return "" if given is self._root else f"{given.file}:"
 
     def _whole(self) -> dict[str, Any]:
-        """Put what was reached below the definitions of the root."""
+        """Put all reached documents below the definitions of the root."""
         root = self._root.read(self._dialect)
         schema: dict[str, Any] = root.definition
         draft = dialect_of(schema, self._dialect)
@@ -221,11 +222,11 @@ class _Bundle:
 
 
 def _as_resource(schema: Any, dialect: Dialect, uri: str) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
-    """Give a schema that names its draft and its URI, and asks for the same."""
+    """Return an equivalent schema with its draft and its URI."""
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
     if "$ref" in schema and not dialect.is_modern:
-        # Nothing else counts beside a reference there, an id neither.
+        # In old drafts nothing next to a reference has an effect, not even an id.
         rest = {
             word: value for word, value in schema.items() if word not in KEYWORDS or word in _KEPT_BESIDE_REF
         }
@@ -235,7 +236,7 @@ def _as_resource(schema: Any, dialect: Dialect, uri: str) -> dict[str, Any]:  # 
 
 
 def _path_from(base: str, uri: str) -> str | None:
-    """Give the path from one URI to another of the same host, as between files; None: they share none."""
+    """Return the relative path between two URIs of one host, as between files; None: different hosts."""
     host, path = _host_and_path(base)
     other, wanted = _host_and_path(uri)
     return os.path.relpath(wanted, Path(path).parent) if host == other and path and wanted else None
@@ -254,7 +255,7 @@ def _location(file: Path, top: Path) -> str:
 
 
 def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
-    """Give the files that were named, and those of the directories that were; says which of the two."""
+    """Yield the files to read; the flag: the file was named itself, and not its directory."""
     count = 0
     for path in paths:
         if not path.is_dir():
@@ -263,7 +264,7 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
         for directory, inner, names in os.walk(path):
             inner.sort()
             for name in sorted(names):
-                # A pipe without a writer would be waited for without end.
+                # A pipe without a writer would block forever.
                 if name.lower().endswith(_SUFFIXES) and Path(directory, name).is_file():
                     count += 1
                     if count > FILES_MAX:

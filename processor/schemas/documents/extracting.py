@@ -1,7 +1,7 @@
-"""One schema of a document made complete by itself: what it refers to comes along, below its definitions.
+"""Extracts one schema from a document, with all its references below its definitions.
 
-#/components/schemas/Money ─▶ #/$defs/Money        what it refers to in turn, too
-OpenAPI 3.0's own words ─▶ those of 2020-12        nullable, exclusiveMinimum: true
+#/components/schemas/Money ─▶ #/$defs/Money        its references too, recursively
+keywords of OpenAPI 3.0 ─▶ those of 2020-12        nullable, exclusiveMinimum: true
 """
 
 import re
@@ -20,7 +20,7 @@ from processor.wire.json_pointer import pointer as written
 Path: TypeAlias = tuple[str, ...]
 
 _LEFT_BEHIND = ("$defs", "definitions", "$id", "id", "$schema", "$anchor")
-"""What is referred to comes along by its path."""
+"""Targets of references are copied by their path."""
 
 _NOTES_OF_APIS = ("discriminator", "xml", "externalDocs")
 _DATA = ("example", "examples", "default", "enum", "const")
@@ -31,28 +31,28 @@ _STEPS_MAX = 50
 
 @dataclass(frozen=True, slots=True)
 class DocumentKind:
-    """What sort of document schemas stand in, and so what their words mean."""
+    """The kind of a document, which decides the meaning of its keywords."""
 
     name: str
     dialect: Dialect = DRAFT_2020
     is_api: bool = True
     is_openapi_30: bool = False
-    """Also of Swagger 2.0: a dialect of its own, which is translated to 2020-12."""
+    """OpenAPI 3.0 or Swagger 2.0: a dialect of its own, which is translated to 2020-12."""
 
     schema: str | None = None
-    """The `$schema` that stands there; a document that is no description of an API may have none."""
+    """The document's `$schema`; a document that is not an API description may have none."""
 
     @property
     def head(self) -> dict[str, Any]:
-        """Give how a schema of it begins."""
+        """Return the first members of an extracted schema."""
         named = self.schema or (self.dialect.uri if self.is_api else None)
         return {} if named is None else {"$schema": named}
 
 
 def extracted(document: Any, path: Path, kind: DocumentKind) -> Any:  # noqa: ANN401 - any JSON value
-    """Give the schema at a path of a document, with all of the document that it refers to.
+    """Return the schema at a path of a document, with all parts of the document that it refers to.
 
-    A reference to another document stays. Raises SettingsError where one leads nowhere in this one.
+    References to other documents stay. Raises SettingsError for a reference that does not resolve.
     """
     if not path and not kind.is_api:
         return document
@@ -66,7 +66,7 @@ def extracted(document: Any, path: Path, kind: DocumentKind) -> Any:  # noqa: AN
 
 
 def translated(document: dict[str, Any], kind: DocumentKind) -> dict[str, Any]:
-    """Give the description of an API as a document that schemas may refer to, each where it was."""
+    """Return an API description as a document for references, each schema at its place."""
     if not kind.is_openapi_30:
         return kind.head | document
     found: dict[str, Any] = {
@@ -76,9 +76,9 @@ def translated(document: dict[str, Any], kind: DocumentKind) -> dict[str, Any]:
 
 
 def translated_part(value: Any, *, is_map: bool = False) -> Any:  # noqa: ANN401 - any JSON value
-    """Give a part of a document of OpenAPI 3.0, each schema where it was, in words of 2020-12.
+    """Return a part of an OpenAPI 3.0 document, each schema at its place, in keywords of 2020-12.
 
-    A part may be a schema, a map of some by name, or hold some anywhere; `is_map`: its members are names.
+    A part may be a schema, a map of schemas, or contain schemas anywhere; `is_map`: its members are names.
     """
     if isinstance(value, list):
         return [translated_part(part) for part in value]
@@ -98,11 +98,11 @@ def translated_part(value: Any, *, is_map: bool = False) -> Any:  # noqa: ANN401
 
 
 class _Inseparable(Exception):
-    """A reference leads to where whoever follows it came from, or a part is of another draft."""
+    """A reference is a cycle through the root, or a part is of another draft."""
 
 
 def _as_part(document: dict[str, Any], path: Path, kind: DocumentKind) -> dict[str, Any]:
-    """Give a schema that refers to a path of the document, which it holds whole."""
+    """Return a schema that refers to a path of the document, and contains the whole document."""
     whole = {kind.dialect.id_word: "urn:document"} | document
     reference = {"$ref": f"{whole[kind.dialect.id_word].removesuffix('#')}#{quote(written(path))}"}
     return kind.head | reference | {kind.dialect.defs_word: {"document": whole}}
@@ -113,28 +113,28 @@ class _Extract:
         self._document = document
         self._kind = kind
         self._resources: dict[str, Path] = {TOP: ()}
-        """Where each `$id` stands, by its whole address."""
+        """The place of each `$id`, by its absolute URI."""
         self._bases: dict[Path, str] = {(): TOP}
         self._anchors: dict[tuple[str, str], Path] = {}
-        self._look_for_ids(document)
+        self._index_ids(document)
         self._names: dict[Path, str] = {}
         self._pending: list[Path] = []
 
     def schema(self, path: Path) -> Any:  # noqa: ANN401 - any JSON value
         path = self._end_of(path)
         self._names[path] = ""
-        root = self._taken(self._at(path), path)
+        root = self._extracted(self._at(path), path)
         if not isinstance(root, dict):
             return root
         definitions: dict[str, Any] = {}
         while self._pending:
             wanted = self._pending.pop()
-            definitions[self._names[wanted]] = self._taken(self._at(wanted), wanted)
+            definitions[self._names[wanted]] = self._extracted(self._at(wanted), wanted)
         tail = {self._kind.dialect.defs_word: dict(sorted(definitions.items()))} if definitions else {}
         return self._kind.head | root | tail
 
     def _end_of(self, path: Path) -> Path:
-        """Follow what is a reference and nothing else, so that what comes out says what it is on top."""
+        """Follow lone references, so that the extracted schema has its keywords at the root."""
         for _ in range(_STEPS_MAX):
             schema = self._at(path)
             if not isinstance(schema, dict) or not isinstance(schema.get("$ref"), str):
@@ -153,11 +153,11 @@ class _Extract:
             raise SettingsError(f"$ref to '#{written(path)}', where {self._kind.name} has no schema")
         return schema
 
-    def _taken(self, schema: Any, path: Path) -> Any:  # noqa: ANN401 - any JSON value
+    def _extracted(self, schema: Any, path: Path) -> Any:  # noqa: ANN401 - any JSON value
         if not isinstance(schema, dict):
             return schema
         if self._kind.is_openapi_30 and isinstance(schema.get("$ref"), str):
-            # What stands beside a reference is nothing there.
+            # Keywords next to a reference have no effect there.
             return {"$ref": self._reference(schema["$ref"], path)}
         members: dict[str, Any] = {}
         for word, value in schema.items():
@@ -176,7 +176,7 @@ class _Extract:
 
     def _word(self, word: str, value: Any, path: Path) -> Any:  # noqa: ANN401 - any JSON value
         def taken(part: Any, *steps: str | int) -> Any:  # noqa: ANN401 - any JSON value
-            return self._taken(part, (*path, word, *map(str, steps)))
+            return self._extracted(part, (*path, word, *map(str, steps)))
 
         return rebuilt(word, value, self._kind.dialect, taken)
 
@@ -191,7 +191,7 @@ class _Extract:
         return f"#/{self._kind.dialect.defs_word}/{name}" if name else "#"
 
     def _target(self, reference: str, path: Path) -> Path | str:
-        """Give where a reference leads to; a text, where it leads to another document."""
+        """Resolve a reference to a path; a string: it leads to another document."""
         base = next(self._bases[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self._bases)
         whole, fragment = joined(base, reference)
         if whole not in self._resources:
@@ -200,18 +200,18 @@ class _Extract:
         if not fragment or fragment.startswith("/"):
             return self._resources[whole] + json_pointer.steps(fragment)
         if (whole, fragment) not in self._anchors:
-            raise SettingsError(f"at {written(path) or '(root)'}: $ref {reference!r} leads nowhere")
+            raise SettingsError(f"at {written(path) or '(root)'}: $ref {reference!r} does not resolve")
         return self._anchors[whole, fragment]
 
-    def _look_for_ids(self, document: Any) -> None:  # noqa: ANN401 - any JSON value
+    def _index_ids(self, document: Any) -> None:  # noqa: ANN401 - any JSON value
         pending: list[tuple[Path, Any, str]] = [((), document, TOP)]
         while pending:
             path, value, base = pending.pop()
             if isinstance(value, dict):
-                base = self._look_at(path, value, base)
+                base = self._index_id(path, value, base)
             pending += [((*path, step), part, base) for step, part in _parts(value)]
 
-    def _look_at(self, path: Path, schema: dict[str, Any], base: str) -> str:
+    def _index_id(self, path: Path, schema: dict[str, Any], base: str) -> str:
         dialect = self._kind.dialect
         if (own := own_uri(schema, dialect, base)) is not None:
             base = self._bases[path] = own
@@ -240,7 +240,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - any JSON 
 
 
 def _without_notes(schema: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what the standards of APIs add for people and generators; what is an example stays one."""
+    """Drop the annotations of API standards; examples stay."""
     kept = {word: value for word, value in schema.items() if word not in (*_NOTES_OF_APIS, "example")}
     if "example" in schema and "examples" not in schema:
         kept["examples"] = [schema["example"]]
@@ -248,7 +248,7 @@ def _without_notes(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_openapi_30(schema: dict[str, Any]) -> dict[str, Any]:
-    """Say in words of 2020-12 what a schema of OpenAPI 3.0 means by its own."""
+    """Translate a schema of OpenAPI 3.0 to 2020-12."""
     exclude_by_number(schema)
     says_so = [schema.pop(word, None) is True for word in ("nullable", "x-nullable")]
     return _or_null(schema) if any(says_so) else schema

@@ -1,8 +1,8 @@
-"""Where the schemas of a document are: of OpenAPI, Swagger, AsyncAPI, or of a JSON Schema with definitions.
+"""Locates schemas in OpenAPI, Swagger and AsyncAPI documents, and in JSON Schemas with definitions.
 
-    document ─▶ its kind ─▶ what --pointer leads to, or which pointers there are ─▶ extracting
+    document ─▶ its kind ─▶ the place of --pointer, or the list of pointers ─▶ extracting
 
-OpenAPI 3.1 is 2020-12 where its jsonSchemaDialect names nothing else, and AsyncAPI is draft-07.
+OpenAPI 3.1 is draft 2020-12 unless jsonSchemaDialect says otherwise, and AsyncAPI is draft-07.
 """
 
 import difflib
@@ -26,7 +26,7 @@ _COLLECTIONS: tuple[Path, ...] = (
     ("components", "messages"),
 )
 _HOLDERS = ("payload", "schema")
-"""In a message and in what OpenAPI calls a media type, the schema stands below this."""
+"""The schema of an AsyncAPI message or an OpenAPI media type stands below this member."""
 
 _STEPS_MAX = 50
 
@@ -36,11 +36,10 @@ def schema_within(
     pointer: str | None,
     unnamed: Dialect = DRAFT_2020,
 ) -> Any:  # noqa: ANN401 - as above
-    """Give the schema at a pointer of a document, complete; without a pointer the document is the schema.
+    """Return the schema at a pointer of a document, complete; without a pointer the document is the schema.
 
-    A document that is no description of an API, and names no draft, is read by `unnamed`.
-    Raises SettingsError where there is none, or where the description of an API is taken for a schema; it
-    names the schemas there are.
+    A document without `$schema` that is not an API description is read by `unnamed`. Raises SettingsError if
+    the place has no schema, or if an API description comes without a pointer; the message lists schemas.
     """
     kind = _kind(document, unnamed)
     if pointer is not None:
@@ -48,20 +47,20 @@ def schema_within(
         return extracted(document, path, kind)
     if kind.is_api:
         raise SettingsError(
-            f"{kind.name}, which is no schema itself; say which of its schemas by --pointer, "
+            f"{kind.name}, not a schema; select one of its schemas with --pointer, "
             f"such as {_some(list(_pointers(document)))}"
         )
     return document
 
 
 def referable(document: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Give a document as others may refer to it: the description of an API in words of JSON Schema."""
+    """Return a document for references; an API description is translated to JSON Schema."""
     kind = _kind(document)
     return translated(document, kind) if kind.is_api else document
 
 
 def is_openapi_30(document: Any) -> bool | None:  # noqa: ANN401 - any JSON value
-    """Say whether a document has the words of OpenAPI 3.0 or Swagger; None: it does not say."""
+    """Return whether a document is OpenAPI 3.0 or Swagger; None: undeclared."""
     kind = _kind(document)
     return kind.is_openapi_30 if kind.is_api or kind.schema is not None else None
 
@@ -94,12 +93,12 @@ def _steps(document: Any, pointer: str) -> Path:  # noqa: ANN401 - any JSON valu
     plain = unquote(pointer[1:]) if pointer.startswith("#") else pointer
     path = json_pointer.steps(plain)
     if (plain and not plain.startswith("/")) or json_pointer.follow(document, path) is None:
-        raise SettingsError(f"--pointer {pointer}: nothing is there; {_advice(document, plain)}")
+        raise SettingsError(f"--pointer {pointer}: this place does not exist; {_advice(document, plain)}")
     return path
 
 
 def _place(document: Any, path: Path, kind: DocumentKind) -> tuple[Path, DocumentKind]:  # noqa: ANN401 - any JSON value
-    """Give where the schema stands that a path means, and by which words it is to be read."""
+    """Return the place of the schema for a path, and the kind that it is read by."""
     asked, form = path, None
     for _ in range(_STEPS_MAX):
         found = json_pointer.follow(document, path)
@@ -116,13 +115,13 @@ def _place(document: Any, path: Path, kind: DocumentKind) -> tuple[Path, Documen
         path = (*path, holder)
     if not isinstance(found, dict | bool) or _is_map(path) or (kind.is_api and not _is_schema(path)):
         raise SettingsError(
-            f"--pointer {written(asked)}: no schema is there; {_advice(document, written(asked))}"
+            f"--pointer {written(asked)}: this place is not a schema; {_advice(document, written(asked))}"
         )
     return path, kind if form is None else _of_format(written(asked), str(form), kind)
 
 
 def _of_format(pointer: str, form: str, kind: DocumentKind) -> DocumentKind:
-    """Give by which words the payload of an AsyncAPI message is to be read."""
+    """Return the kind that the payload of an AsyncAPI message is read by."""
     plain, _, version = form.partition(";")
     version = version.rpartition("=")[2].strip()
     if plain.startswith("application/vnd.aai.asyncapi"):
@@ -137,14 +136,14 @@ def _of_format(pointer: str, form: str, kind: DocumentKind) -> DocumentKind:
 
 
 def _is_schema(path: Path) -> bool:
-    """Say whether a path in the description of an API leads to a schema, or to some place in one."""
+    """Return whether a path in an API description leads to a schema, or into one."""
     if len(path) > len(_COLLECTIONS[0]) and path[:2] == _COLLECTIONS[0]:
         return True
     return (len(path) > 1 and path[0] == "definitions") or any(step in _HOLDERS for step in path[3:])
 
 
 def _is_map(path: Path) -> bool:
-    """Say whether a path ends with a word whose value is a map of schemas by name."""
+    """Return whether a path ends with a keyword whose value is a map of schemas."""
     return bool(path) and path[-1] in MAPS and not _is_map(path[:-1])
 
 
@@ -165,7 +164,7 @@ def _some(pointers: Sequence[str]) -> str:
 
 
 def _pointers(document: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
-    """Give the pointers to the schemas of a document: those that have a name, else those in their places."""
+    """Yield the pointers to the schemas of a document: the named ones, else those at known places."""
     named = False
     for path in _COLLECTIONS:
         found = json_pointer.follow(document, path)

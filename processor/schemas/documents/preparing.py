@@ -1,6 +1,6 @@
-"""From the bytes of a file to the schema that is stored: complete, and in one draft that it names itself.
+"""Prepares a schema for storage: complete, in one draft that it declares.
 
-bytes ─▶ value ─▶ what --pointer names in it ─▶ its draft by --draft ─▶ with all that it refers to ─▶ schema
+bytes ─▶ value ─▶ the place of --pointer ─▶ its draft by --draft ─▶ with all its references ─▶ schema
 """
 
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ FORMATS = ("assert", "annotate")
 
 @dataclass(frozen=True, slots=True)
 class HowToRead:
-    """What people say of a schema beside its file."""
+    """The options for reading a schema file."""
 
     formats: str = FORMATS[0]
     pointer: str | None = None
-    """Where in the document of the file the schema is; None: the document is the schema."""
+    """The place of the schema in the file's document; None: the document is the schema."""
     draft: Dialect | None = None
-    """The draft of a schema that names none; None: 2020-12."""
+    """The draft of a schema without `$schema`; None: 2020-12."""
     others: tuple[Path, ...] = ()
-    """Files and directories with documents that the schema may refer to."""
+    """Files and directories of documents that the schema may refer to."""
 
 
 def prepare(data: bytes, how: HowToRead, name: str = "") -> Any:  # noqa: ANN401 - any JSON value
-    """Give the schema that a file of this name holds, as it is to be stored. Raises SettingsError."""
+    """Return the schema of a file, ready for storage. Raises SettingsError."""
     document = file_value(data, name)
     schema = schema_within(document, how.pointer, how.draft or DRAFT_2020)
     if not isinstance(schema, dict):
@@ -52,7 +52,6 @@ def _in_draft(schema: dict[str, Any], draft: Dialect) -> dict[str, Any]:
         return {"$schema": draft.uri, **schema}
     if (named := dialect_of(schema)) is not draft:
         raise SettingsError(
-            f"its $schema says {named.name}, and --draft says {draft.name}; leave --draft out, "
-            "or correct $schema"
+            f"$schema says {named.name}, but --draft says {draft.name}; omit --draft, or correct $schema"
         )
     return schema

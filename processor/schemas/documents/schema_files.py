@@ -1,4 +1,4 @@
-"""How a command is given a schema: a file or standard input, and the options that say how to read it."""
+"""Reads the schema argument of commands: a file or stdin, with the options for reading it."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -16,7 +16,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def schema_options(command: _Command) -> _Command:
-    """Give a command the options of `HowToRead`, as its argument `how`."""
+    """Add the options of `HowToRead` to a command, as its argument `how`."""
 
     @click.option(
         "--formats",
@@ -62,7 +62,7 @@ def _draft(_context: click.Context, _option: click.Parameter, value: str | None)
         return None
     if (known := dialect_named(value)) is None:
         names = ", ".join(dialect.name for dialect in DIALECTS)
-        raise click.BadParameter(f"{value!r} is no draft that is known here; expected one of {names}")
+        raise click.BadParameter(f"unknown draft {value!r}; expected one of {names}")
     return known
 
 

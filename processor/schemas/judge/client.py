@@ -1,11 +1,11 @@
-"""The worker's end of its judge process: asks, waits with the interpreter free, makes of any end an answer.
+"""Runs the judge process for a worker: sends requests, and turns any end of the process into an answer.
 
-worker threads ─▶ one lock ─▶ pipe ─▶ judge process       its end: by SIGPROF ─▶ it took too long
-                                                          by SIGKILL, or never begun ─▶ outage: again
-                                                          by anything else, twice ─▶ the library's fault
+worker threads ─▶ one lock ─▶ pipe ─▶ judge process       end by SIGPROF ─▶ time limit exceeded
+                                                          end by SIGKILL, or failed start ─▶ outage: retry
+                                                          any other end, twice ─▶ fault of the library
 
-A process that has reported a fault is ended. So the second time is in one that knows this schema alone:
-nothing that was compiled or judged before is part of an answer.
+A process that reported a fault is ended. So the retry runs in a process that knows only this schema, and no
+earlier schema or payload can affect the answer.
 """
 
 import os
@@ -41,26 +41,26 @@ from processor.schemas.judge.frames import (
 from processor.schemas.judge.process import COMPILE_CPU_S, JUDGE_CPU_S
 
 _SILENCE_S_MAX = 120.0
-"""For how long a judge may not answer, and not end either: it was stopped, or has no CPU."""
+"""Seconds without an answer from a live judge, which was stopped or gets no CPU."""
 
 _KILLS_MAX = 5
-"""A payload at which it was killed from outside so often is what it is killed for: for want of memory."""
+"""After so many kills from outside the payload is the cause: out of memory."""
 
 _FAULTS_MAX = 2
-"""One may be the machine's, or that of what the process had compiled before."""
+"""One fault may come from the machine, or from what the process compiled before."""
 
 _SCHEMAS_MAX, _TEXT_MAX = 500, 16 * 1024 * 1024
-"""Schemas, and characters of their texts, that a process keeps compiled: some 25 bytes of memory each."""
+"""Limits of the compiled schemas in a process: count and characters, at some 25 bytes of memory each."""
 
 _TICK_S = 0.2
 _PART_BYTES = 1024 * 1024
 _WAIT_S_MAX = 5.0
 _ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "SYSTEMROOT", "TMPDIR")
-"""All that it needs of ours, which may hold passwords."""
+"""The only inherited variables: others may hold passwords."""
 
 T = TypeVar("T")
 Schema: TypeAlias = tuple[str, str]
-"""Its text and its formats."""
+"""The text and the format mode of a schema."""
 
 Answer: TypeAlias = Valid | Found | NotUnicode | Broken
 
@@ -70,28 +70,28 @@ class JudgeUnavailable(Unavailable):
 
 
 class _JudgeEnded(Exception):
-    """The judge process has ended before its answer; the code is as subprocess gives it."""
+    """The judge process ended before its answer; `code` is the return code of subprocess."""
 
     def __init__(self, code: int) -> None:
         super().__init__(
-            f"it has ended {f'of {signal.Signals(-code).name}' if code < 0 else f'with code {code}'}"
+            f"it ended {f'by {signal.Signals(-code).name}' if code < 0 else f'with code {code}'}"
         )
         self.code = code
 
     @property
     def from_outside(self) -> bool:
-        """Whether somebody else has killed it: an operator, or a system that is short of memory."""
+        """Whether the process was killed from outside: by an operator, or by a system out of memory."""
         return self.code in (-signal.SIGKILL, -signal.SIGTERM)
 
 
 class _Failed(Exception):
-    """The judge process has reported a fault. Nobody knows what else broke in it: it is to be ended."""
+    """The judge process reported a fault. Its state is unknown, so the process must be ended."""
 
 
 class JudgeProcess:
-    """One judge process, started when it is needed. Safe to share between threads, which it serves in turn.
+    """A judge process, started on demand. Thread-safe; threads are served in turn.
 
-    `stop` ends any wait, with Stopped. `at_rest` is entered for as long as a thread waits for an answer.
+    `stop` ends any wait, with Stopped. `at_rest` is entered while a thread waits for an answer.
     """
 
     def __init__(
@@ -107,37 +107,37 @@ class JudgeProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._come = bytearray()
-        # What this process, and no earlier one, has compiled, and its key there.
+        # The keys of the schemas that this process has compiled.
         self._compiled: dict[Schema, tuple[int, Usable | Unusable]] = {}
 
     @property
     def pid(self) -> int | None:
-        """The process that runs, or has run last; None: none was needed."""
+        """The pid of the current or last process; None: none was started."""
         return self._process.pid if self._process is not None else None
 
     @property
     def trouble(self) -> str:
-        """Why there is no process although one is needed, in words; empty when all is well."""
+        """Why a needed process does not run; empty: all is well."""
         return self._retry.trouble
 
     def close(self) -> None:
-        """End the process; another is started when it is needed."""
+        """End the process; a later request starts another."""
         with self._turn():
             self._drop()
 
     def compile(self, schema: Schema) -> Usable | Unusable:
-        """Try whether a schema can be used. Raises Stopped."""
-        found = self._outlast(lambda: self._compile(schema)[1], COMPILE_CPU_S)
+        """Compile a schema. Raises Stopped."""
+        found = self._ask_with_retries(lambda: self._compile(schema)[1], COMPILE_CPU_S)
         if isinstance(found, Broken):
             return Unusable(
-                f"not a usable JSON Schema: {found.words}; make it smaller: fewer references that lead to "
+                f"not a usable JSON Schema: {found.words}; make it smaller: fewer nested references, "
                 "others, fewer and shorter repetitions in patterns"
             )
         return found
 
     def judge(self, schema: Schema, payload: str) -> Answer:
-        """Judge a payload by a schema that can be used. Raises Stopped."""
-        return self._outlast(lambda: self._judge(schema, payload), JUDGE_CPU_S)
+        """Validate a payload with a usable schema. Raises Stopped."""
+        return self._ask_with_retries(lambda: self._judge(schema, payload), JUDGE_CPU_S)
 
     def _compile(self, schema: Schema) -> tuple[int, Usable | Unusable]:
         if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
@@ -162,13 +162,13 @@ class JudgeProcess:
         except (_Failed, _JudgeEnded) as ended:
             if isinstance(ended, _JudgeEnded) and ended.from_outside:
                 raise
-            # The verdict is there; where it is not valid was too much to ask.
+            # The verdict is known; only the search for errors exceeded the limit.
             self._drop()
             return Found([], None)
         return found
 
-    def _outlast(self, ask: Callable[[], T], cpu_s: float) -> T | Broken:
-        """Ask in turn with the others, until there is an answer or it is known that there is none."""
+    def _ask_with_retries(self, ask: Callable[[], T], cpu_s: float) -> T | Broken:
+        """Send a request in turn, and retry until there is an answer or a final failure."""
         kills = faults = 0
 
         def attempt() -> T | Broken:
@@ -183,13 +183,11 @@ class JudgeProcess:
                         return Broken(str(failed))
                 except _JudgeEnded as ended:
                     if ended.code == -signal.SIGPROF:
-                        return Broken(f"it takes longer than {cpu_s:g} s of CPU time")
+                        return Broken(f"the limit of {cpu_s:g} s of CPU time is exceeded")
                     kills += ended.from_outside
                     faults += not ended.from_outside
                     if kills >= _KILLS_MAX or faults >= _FAULTS_MAX:
-                        return Broken(
-                            f"the process that judges it fails {kills + faults} times: at last {ended}"
-                        )
+                        return Broken(f"the judge process failed {kills + faults} times: {ended}")
                     if ended.from_outside:
                         raise JudgeUnavailable(str(ended)) from None
 
@@ -198,7 +196,7 @@ class JudgeProcess:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        # Whoever waits is next: else one that comes again at once could be first each time.
+        # Threads wait in a queue: otherwise a fast thread could always be first.
         self._acquire(self._next)
         try:
             self._acquire(self._lock)
@@ -207,7 +205,7 @@ class JudgeProcess:
         try:
             yield
         except BaseException:
-            # Whatever it was, an answer may still come that belongs to no question.
+            # After an error, a late answer would belong to no request.
             self._drop()
             raise
         finally:
@@ -233,10 +231,10 @@ class JudgeProcess:
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                # A panic writes there, and quotes what it was at. Ours may be closed.
+                # Panics write to stderr, and quote payloads. Our stderr may be closed.
                 stderr=subprocess.DEVNULL,
                 env=environment | {"PYTHONPATH": path},
-                # Else a Ctrl-C at our terminal would be one at its.
+                # Otherwise Ctrl-C at our terminal would reach the process.
                 start_new_session=True,
             )
         except (OSError, subprocess.SubprocessError) as error:
@@ -265,7 +263,7 @@ class JudgeProcess:
             try:
                 data = data[os.write(pipe, data) :]
             except BrokenPipeError:
-                # How it ended is told below.
+                # The exit code is read below.
                 break
         return self._answer()
 
@@ -301,12 +299,12 @@ class JudgeProcess:
 
 @cache
 def shared() -> JudgeProcess:
-    """Give the one of this process, for whoever has none of its own."""
+    """Return the shared judge process of this worker."""
     return JudgeProcess()
 
 
 def require_usable(definition: str, formats: str) -> None:
-    """Raise SettingsError, in words, where a schema can't be used, whatever it does to its compiler."""
+    """Raise SettingsError for an unusable schema, even if it crashes the compiler."""
     found = shared().compile((definition, formats))
     if isinstance(found, Unusable):
         raise SettingsError(found.words)

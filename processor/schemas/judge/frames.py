@@ -1,4 +1,4 @@
-"""What a worker and its judge process say to each other: frames of a length and one msgpack value.
+"""Defines the messages between a worker and its judge process: a length and one msgpack value.
 
 worker ──Compile──▶ judge ──Usable | Unusable──▶ worker
        ──Judge────▶       ──Valid | Invalid, then Found | Unreadable | Broken──▶
@@ -13,7 +13,7 @@ LENGTH = Binary("!Q")
 
 
 class Compile(Struct, frozen=True, tag=True):
-    """Take a schema under a key, by which `Judge` then names it."""
+    """Compile a schema under a key, which `JudgeRequest` refers to."""
 
     key: int
     definition: str
@@ -21,7 +21,7 @@ class Compile(Struct, frozen=True, tag=True):
 
 
 class JudgeRequest(Struct, frozen=True, tag=True):
-    """Judge a payload, which is JSON as `strict_json` reads it."""
+    """Validate a payload, which is JSON for `strict_json`."""
 
     key: int
     payload: str
@@ -34,9 +34,9 @@ class Hello(Struct, frozen=True, tag=True):
 class Usable(Struct, frozen=True, tag=True):
     """The schema compiles.
 
-    Judging by it costs at most so many nanoseconds for two bytes of a payload; the second is for one that may
-    have numbers of many digits or large exponents. A value has at most so many errors. None: too many, or
-    nobody can tell.
+    Validation costs at most so many nanoseconds per two bytes of a payload; the second value is for payloads
+    with numbers of many digits or large exponents. A value has at most so many errors. None: too many, or
+    unknown.
     """
 
     price_ns: int | None
@@ -45,7 +45,7 @@ class Usable(Struct, frozen=True, tag=True):
 
 
 class Unusable(Struct, frozen=True, tag=True):
-    """The schema does not compile; the words say why."""
+    """The schema does not compile, and why."""
 
     words: str
 
@@ -55,13 +55,13 @@ class Valid(Struct, frozen=True, tag=True):
 
 
 class Invalid(Struct, frozen=True, tag=True):
-    """The payload is not valid; where is being searched for."""
+    """The payload is invalid; the search for errors follows."""
 
 
 class Found(Struct, frozen=True, tag=True):
-    """Where the payload breaks its schema: pointer, rule and message of each, and how many in all.
+    """The errors of the payload: pointer, rule and message of each, and their count.
 
-    The count is None where the first alone was searched for.
+    The count is None if only the first error was searched for.
     """
 
     errors: list[tuple[str, str, str]]
@@ -69,13 +69,13 @@ class Found(Struct, frozen=True, tag=True):
 
 
 class NotUnicode(Struct, frozen=True, tag=True):
-    """The payload is no Unicode text."""
+    """The payload is not valid Unicode."""
 
     words: str
 
 
 class Broken(Struct, frozen=True, tag=True):
-    """The library failed at this payload."""
+    """The library failed on this payload."""
 
     words: str
 
@@ -89,6 +89,6 @@ decode_reply = msgpack.Decoder(Reply).decode
 
 
 def frame(message: Request | Reply) -> bytes:
-    """Give a message as it is sent."""
+    """Encode a message."""
     body = _encode(message)
     return LENGTH.pack(len(body)) + body

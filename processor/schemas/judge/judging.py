@@ -1,10 +1,10 @@
-"""Whether a payload is valid by the schema of its event type, and where it is not.
+"""Validates payloads against the schema of their event type, and finds the errors.
 
 payload ─▶ cheap by its length and the schema's price? ─▶ valid ─▶ no trouble
-               │                                       └▶ not valid, and cheap to search? ─▶ its errors
-               └─ no, or anything else ─▶ judge process ─▶ the verdict
+               │                                       └▶ invalid, and cheap to search? ─▶ its errors
+               └─ no, or a failure ─▶ judge process ─▶ the verdict
 
-A schema that can't be used, as psql may have put one in, makes its events rejections and nothing else.
+An unusable schema, as psql may store one, only rejects its own events.
 """
 
 import re
@@ -30,22 +30,22 @@ from processor.wire.formats import Envelope
 log = structlog.get_logger(__name__)
 
 INLINE_NS_MAX = 50_000_000
-"""What judging may cost where it holds the interpreter, by estimate; no pair was found that took a third."""
+"""The limit of the estimated cost while holding the GIL; the worst pair found took a third of it."""
 
 _ERRORS_MAX = 1_500
-"""How many errors may be searched for here: some 25 µs each,"""
+"""Errors that may be searched for in the worker, at some 25 µs each,"""
 
 _ERRORS_PAYLOAD_MAX, _ERRORS_SCHEMA_MAX = 2 * 1024, 16 * 1024
-"""where each quotes no more than so many characters."""
+"""if each quotes at most so many characters."""
 
 _UNUSUAL = re.compile(r"[0-9.]{17}|[0-9][eE][-+]?[0-9]{2}")
-"""Numbers that take exact arithmetic: of many digits, or of large exponents. It may find what is none."""
+"""Numbers that need exact arithmetic: many digits, or large exponents. May match other text too."""
 
 _MESSAGE_MAX = 180
 
 
 class Refusal(Struct, frozen=True, gc=False):
-    """Why an event is rejected. `new_tenant` is the unknown tenant that its queue may register by it."""
+    """Why an event is rejected. `new_tenant` is an unknown tenant that its queue may register."""
 
     reason: Reason
     detail: Mapping[str, Any]
@@ -57,18 +57,18 @@ _Key: TypeAlias = tuple[int, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a schema: why it can't be used, or the validator and prices by which it is cheap."""
+    """The state of a schema: why it can't be used, or the validator and prices for cheap payloads."""
 
     words: str | None = None
     validator: jsonschema_rs.Validator | None = None
     price_ns: int = 0
     price_unusual_ns: int | None = None
     errors_max: int | None = None
-    """Of one value; None: too many to search for."""
+    """The maximum number of errors of one value; None: too many to search for."""
 
     def is_cheap(self, text: str) -> bool:
-        """Say whether it may be judged here."""
-        # Two bytes each; a character beyond ASCII has up to four.
+        """Return whether a payload may be validated in the worker."""
+        # Two bytes per unit; a character beyond ASCII has up to four.
         pairs = len(text) * (0.5 if text.isascii() else 2)
         if self.validator is None or pairs * self.price_ns > INLINE_NS_MAX:
             return False
@@ -76,7 +76,7 @@ class Known:
         return (unusual_ns is not None and pairs * unusual_ns <= INLINE_NS_MAX) or not _UNUSUAL.search(text)
 
     def has_few_errors(self, text: str) -> bool:
-        """Say whether the errors of what is judged here may be searched for here."""
+        """Return whether the errors of the payload may be searched for in the worker."""
         if self.errors_max is None or len(text) > _ERRORS_PAYLOAD_MAX:
             return False
         values = 1 + text.count(",") + text.count("[") + text.count("{")
@@ -84,17 +84,17 @@ class Known:
 
 
 class Judging:
-    """Judges payloads by the schemas that were last installed. Safe to share between threads."""
+    """Validates payloads with the installed schemas. Thread-safe."""
 
     def __init__(self, process: JudgeProcess | None = None) -> None:
         self._process = process or shared()
         self._known: dict[_Key, Known] = {}
         self._named: dict[_Key, tuple[str, str]] = {}
-        """What the metric names."""
+        """The labels of the metric."""
         self._naming = threading.Lock()
 
     def install(self, schemas: Sequence[EventSchema]) -> None:
-        """Forget what was compiled of schemas that are there no more."""
+        """Drop the compiled schemas that are no longer installed."""
         live = {_key(schema) for schema in schemas}
         self._known = {key: known for key, known in list(self._known.items()) if key in live}
         # Each writer installs, and a tenant's own version may have the number of a shared one.
@@ -104,12 +104,13 @@ class Judging:
                 metrics.schema_unusable.remove(*labels)
 
     def trouble(self, schema: EventSchema, envelope: Envelope, *, may_wait: bool = True) -> Refusal | None:
-        """Say why the payload of an event breaks a schema; None: it is valid.
+        """Return why a payload is invalid; None: it is valid.
 
-        Raises Stopped, and MustWait where the judge process has to judge, and this may not wait for it.
+        Raises Stopped, and MustWait if the judge process is needed and `may_wait` is false.
         """
-        # This wait is once for each schema; else the first events by one would be behind all that is dear.
-        known = self._known.get(_key(schema)) or self._look_at(schema)
+        # One wait per schema, even if `may_wait` is false: else its first events would queue behind slow
+        # payloads.
+        known = self._known.get(_key(schema)) or self._compile(schema)
         if known.words is not None:
             words = (
                 f"version {schema.version} of the schema can't be used; publish a corrected one, then "
@@ -124,7 +125,7 @@ class Judging:
                     found = find_errors(known.validator, envelope.payload_value, len(envelope.payload))
                     return _violation(schema, found)
             except BaseException as error:
-                # A panic in Rust is no Exception. Whatever it was, the judge process is asked again.
+                # A panic in Rust is not an Exception. After any failure the judge process decides.
                 if isinstance(error, KeyboardInterrupt | SystemExit):
                     raise
         if not may_wait:
@@ -136,20 +137,20 @@ class Judging:
         if isinstance(answer, Valid):
             return None
         if isinstance(answer, NotUnicode):
-            words = f"the payload can't be read as Unicode text: {answer.words}"
+            words = f"the payload is not valid Unicode: {answer.words}"
             return Refusal(Reason.UNSTORABLE, {"message": words})
         if isinstance(answer, Broken):
             log.error("judging_failed", schema_id=schema.schema_id, event_type=schema.event_type)
             self._name(schema)
             words = (
-                f"the payload can't be judged by version {schema.version} of the schema: {answer.words}; "
-                "mend the schema or the payload, then replay"
+                f"the payload can't be validated by version {schema.version} of the schema: {answer.words}; "
+                "correct the schema or the payload, then replay"
             )
-            return Refusal(Reason.UNSTORABLE, _which(schema) | {"message": words})
+            return Refusal(Reason.UNSTORABLE, _schema_details(schema) | {"message": words})
         return _violation(schema, answer)
 
-    def _look_at(self, schema: EventSchema) -> Known:
-        """Have the judge process compile a schema; do it here as well where payloads may be judged here."""
+    def _compile(self, schema: EventSchema) -> Known:
+        """Compile a schema in the judge process, and also here if payloads may be validated here."""
         found = self._process.compile((schema.definition, schema.formats))
         if isinstance(found, Unusable):
             known = Known(found.words)
@@ -161,7 +162,7 @@ class Judging:
             validator = compile_schema(schema_value(schema.definition), formats=schema.formats)
             errors_max = found.errors_max if len(schema.definition) <= _ERRORS_SCHEMA_MAX else None
             known = Known(None, validator, found.price_ns, found.price_unusual_ns, errors_max)
-        # The definition is part of the key, because psql can change what should have been a new version.
+        # The definition is part of the key, because psql can change a version in place.
         self._known[_key(schema)] = known
         return known
 
@@ -175,7 +176,7 @@ class Judging:
 def _violation(schema: EventSchema, found: Found) -> Refusal:
     errors = [{"pointer": at, "rule": rule, "message": message} for at, rule, message in found.errors]
     if not errors:
-        words = "the payload breaks its schema; it would take too long to search for where"
+        words = "the payload violates its schema; finding the errors would take too long"
         return _violations(schema, words, [], None)
     if found.count is None:
         rest = " (a payload this long is searched for its first error only)"
@@ -189,11 +190,11 @@ def _violation(schema: EventSchema, found: Found) -> Refusal:
 def _violations(
     schema: EventSchema, words: str, errors: Sequence[Mapping[str, Any]], count: int | None
 ) -> Refusal:
-    detail = _which(schema) | {"message": words, "errors": errors, "error_count": count}
+    detail = _schema_details(schema) | {"message": words, "errors": errors, "error_count": count}
     return Refusal(Reason.SCHEMA_VIOLATION, detail)
 
 
-def _which(schema: EventSchema) -> dict[str, Any]:
+def _schema_details(schema: EventSchema) -> dict[str, Any]:
     return {"schema_id": schema.schema_id, "schema_version": schema.version}
 
 
@@ -202,5 +203,5 @@ def _key(schema: EventSchema) -> _Key:
 
 
 def one_violation(schema: EventSchema, at: str, rule: str, message: str) -> Refusal:
-    """Refuse an event for one fault that was found beside the schema's own rules."""
+    """Refuse an event for one fault outside the schema's own rules."""
     return _violations(schema, message, [{"pointer": at, "rule": rule, "message": message}], 1)

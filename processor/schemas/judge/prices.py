@@ -1,9 +1,9 @@
-"""The most that judging can cost where it is done in the worker itself, for each two bytes of a payload.
+"""Estimates the maximum cost of validating in the worker, per two bytes of a payload.
 
-    schema ─▶ nodes: a subschema, what it asks of the same value, and of what is inside ─▶ nanoseconds
+    schema ─▶ nodes: a subschema, its costs for the same value and for the values inside ─▶ nanoseconds
 
-Nothing depends on its being right to the last digit: what seems dear is judged in the judge process. A word
-or a reference that this does not see through is dear.
+The estimate needn't be exact: expensive payloads go to the judge process. An unknown keyword or reference
+counts as expensive.
 """
 
 import re
@@ -22,7 +22,7 @@ _PRICE_NS_MAX = 1_000_000
 _NODES_MAX = 5_000
 _ROUNDS_MAX = 512
 _STEPS_MAX = 16
-"""From one subschema to the next for the same value: the validator's stack grows with each, at each level."""
+"""The limit of subschemas in a row for one value: the validator's stack grows with each, at each level."""
 
 _WORD_NS = 40
 _TYPE_NS, _TYPE_UNUSUAL_NS = 200, 6_000
@@ -34,7 +34,7 @@ _UNIQUE_NS = 10_000
 
 _STEP_NS, _MATCH_NS = 15, 300
 _DIGITS_MAX, _EXPONENT_MAX = 30, 40
-"""Of a number in the schema; arithmetic with others is dear."""
+"""Limits of a number in the schema; arithmetic with larger numbers is expensive."""
 
 _REPETITION = re.compile(r"(.)\{(?:[0-9]*,)?([0-9]+)")
 
@@ -45,7 +45,7 @@ _DEAR_FORMATS = ("regex", "uri-template")
 _COMPARED = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _SIZED = ("properties", "required", "dependentRequired", "dependentSchemas", "dependencies", "type")
 _NAMING = ("required", "dependentRequired", "dependencies")
-"""An error for each name."""
+"""Keywords with one error for each name."""
 
 _SAME = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
 _ONE_OF_THEM = ("properties", "additionalProperties", "items", "prefixItems", "additionalItems")
@@ -54,7 +54,7 @@ _MAPS = ("properties", "patternProperties", "dependentSchemas", "dependencies")
 
 
 class _TooExpensive(Exception):
-    """It costs more than is asked for, or nobody can tell."""
+    """The cost exceeds the limit, or is unknown."""
 
 
 _NOT_SEEN_THROUGH = (
@@ -64,9 +64,9 @@ _NOT_SEEN_THROUGH = (
 
 
 def price_of(definition: Any, *, unusual: bool = False) -> int | None:  # noqa: ANN401 - any JSON value
-    """Give nanoseconds for each two bytes of a payload, at the most; None: too many, or nobody can tell.
+    """Return the maximum nanoseconds per two bytes of a payload; None: too many, or unknown.
 
-    `unusual` says that the payload may have numbers of many digits, or of large exponents.
+    `unusual`: the payload may have numbers of many digits or with large exponents.
     """
     try:
         return _Prices(definition, unusual=unusual).highest()
@@ -75,7 +75,7 @@ def price_of(definition: Any, *, unusual: bool = False) -> int | None:  # noqa: 
 
 
 def errors_of(definition: Any) -> int | None:  # noqa: ANN401 - any JSON value
-    """Give how many errors a value can be charged with, at the most; None: too many, or nobody can tell."""
+    """Return the maximum number of errors of a value; None: too many, or unknown."""
     try:
         return _Errors(definition, unusual=False).highest()
     except _NOT_SEEN_THROUGH:
@@ -86,14 +86,14 @@ def errors_of(definition: Any) -> int | None:  # noqa: ANN401 - any JSON value
 class _Node:
     own_ns: int = 0
     same: "list[_Node]" = field(default_factory=list)
-    """All are asked of the same value."""
+    """All of them apply to the same value."""
     one_of: "list[_Node]" = field(default_factory=list)
-    """A child is asked by one of them at the most,"""
+    """At most one of them applies to a child,"""
     each_of: "list[_Node]" = field(default_factory=list)
-    """and by all of these."""
+    """and all of these apply."""
     total_ns: int = 0
     steps: int = -1
-    """Of the longest way by `same`; -1: not known yet."""
+    """The longest chain by `same`; -1: not computed yet."""
     below_ns: int = 0
     highest_ns: int = 0
 
@@ -114,17 +114,17 @@ class _Prices:
         registry = Registry([(TOP, document.definition)], draft=dialect.number)
         self._root = self._node(document.definition, registry.resolver(TOP))
         while self._pending:
-            self._look_at(*self._pending.pop())
+            self._add_keywords(*self._pending.pop())
 
     def highest(self) -> int:
-        """Give what one value, however deep, can be charged."""
+        """Return the maximum cost of one value at any depth."""
         order: list[_Node] = []
         for node in self._nodes:
             _add_up(node, order)
         for _ in range(_ROUNDS_MAX):
             changed = False
             for node in order:
-                # Where several apply, each may have another child in view; their sum is never too small.
+                # If several apply, each may have another child in view; their sum is an upper bound.
                 node.below_ns = (
                     max((child.highest_ns for child in node.one_of), default=0)
                     + sum(child.highest_ns for child in node.each_of)
@@ -150,7 +150,7 @@ class _Prices:
         self._nodes.append(_Node(own_ns))
         return self._nodes[-1]
 
-    def _look_at(self, node: _Node, schema: Any, resolver: Resolver) -> None:  # noqa: ANN401 - any JSON value
+    def _add_keywords(self, node: _Node, schema: Any, resolver: Resolver) -> None:  # noqa: ANN401 - any JSON value
         node.own_ns = self._word_ns
         if isinstance(schema, bool):
             return
@@ -183,7 +183,7 @@ class _Prices:
         return self._referred[key]
 
     def _own_ns(self, schema: dict[str, Any]) -> int:
-        """Give what the words cost for one value, or for two bytes of a text, without the subschemas."""
+        """Return the cost of the keywords for one value or for two bytes of a string, without subschemas."""
         type_ns = _TYPE_UNUSUAL_NS if self._unusual else _TYPE_NS
         total = _WORD_NS * (len(schema) + sum(_size(schema.get(word)) for word in _SIZED))
         if "type" in schema:
@@ -195,7 +195,7 @@ class _Prices:
             total += self._constant_ns(schema["const"])
         if "enum" in schema:
             members = schema["enum"]
-            # Looked up, however many texts there are.
+            # A lookup, whatever the number of strings.
             plain = all(isinstance(member, str) for member in members)
             total += len(members) if plain else sum(map(self._constant_ns, members))
         if "format" in schema:
@@ -221,7 +221,7 @@ class _Prices:
 
 
 class _Errors(_Prices):
-    """Counts errors where `_Prices` counts nanoseconds."""
+    """Counts errors instead of nanoseconds."""
 
     _word_ns = 1
 
@@ -230,7 +230,7 @@ class _Errors(_Prices):
 
 
 def _add_up(node: _Node, order: list[_Node]) -> None:
-    """Add up what is asked of the same value; `order` gets each behind all that it asks."""
+    """Add up the costs for the same value; `order` gets each node after its dependencies."""
     if node.steps >= 0:
         return
     pending = [(node, iter(node.same))]
@@ -247,7 +247,7 @@ def _add_up(node: _Node, order: list[_Node]) -> None:
                 raise _TooExpensive
             order.append(at)
         elif id(part) in way:
-            # For the same value without end.
+            # A cycle for the same value.
             raise _TooExpensive
         elif part.steps < 0:
             pending.append((part, iter(part.same)))
@@ -255,12 +255,12 @@ def _add_up(node: _Node, order: list[_Node]) -> None:
 
 
 def _parts(word: str, schema: dict[str, Any]) -> list[Any]:
-    """Give the subschemas below a word that takes one, a list or a map of them."""
+    """Return the subschemas below a keyword that has one, a list or a map."""
     value = schema.get(word)
     if value is None:
         return []
     if word in _MAPS:
-        # Of `dependencies`, some may be lists of names.
+        # Values of `dependencies` may be lists of names.
         return [part for part in value.values() if not isinstance(part, list)]
     return value if isinstance(value, list) else [value]
 
@@ -273,7 +273,7 @@ def _size(value: Any) -> int:  # noqa: ANN401 - any JSON value
 
 
 def _pattern_ns(pattern: str) -> int:
-    """Give the price of a pattern: its time grows with its steps, repetitions written out."""
+    """Return the cost of a pattern, which grows with its states after the repetitions are expanded."""
     steps, times = len(pattern), 1
     for before, most in _REPETITION.findall(pattern):
         if before in ")}":

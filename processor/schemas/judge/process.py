@@ -1,9 +1,9 @@
-"""The judge process: compiles schemas and judges payloads where nothing that they are can harm the worker.
+"""The judge process: compiles schemas and validates payloads in isolation from the worker.
 
     stdin: Compile, Judge ─▶ under the kernel's CPU timer and memory limit ─▶ stdout: replies
 
-What takes longer ends the process, at once and wherever it is; its worker sees by which signal. It imports
-little, so that it starts soon, and ends with its worker, when stdin does.
+Exceeding the CPU limit kills the process at once; the worker sees the signal. The process imports little, so
+that it starts fast, and ends with its worker, when stdin closes.
 """
 
 import os
@@ -41,34 +41,36 @@ from processor.wire import strict_json
 from processor.wire.json_pointer import pointer
 
 JUDGE_CPU_S = 1.0
-"""CPU time for one payload: its reading, the verdict, and the search for where it breaks its schema."""
+"""CPU seconds for one payload: parsing, validation, and the search for its errors."""
 
 COMPILE_CPU_S = 5.0
-"""CPU time for one schema. Two megabytes of FHIR or GitHub take 0.2."""
+"""CPU seconds for one schema. Two megabytes of FHIR or GitHub take 0.2."""
 
 COMPILE_INLINE_CPU_S = 0.05
-"""What takes longer is compiled nowhere else: the library holds the interpreter, and much memory."""
+"""Schemas above this limit are compiled here only: the library holds the GIL, and uses much memory."""
 
 MEMORY_BYTES_MAX = 1024 * 1024 * 1024
 
 ERRORS_MAX = 50
 ERRORS_PAYLOAD_MAX = 8 * 1024
-"""Characters of a payload whose errors are all searched for, up to this many: the library gives all or one,
-at some 7 KB and 50 µs each, and one item may break many rules."""
+"""All errors of a payload are searched for up to this many characters.
 
-_WORDS_MAX = 1_000
-"""Characters of what an error says: it may quote a constant of the schema, or a name in it, of megabytes."""
+The library gives all errors or one, at some 7 KB and 50 µs each, and one item may break many rules.
+"""
+
+_MESSAGE_LENGTH_MAX = 1_000
+"""Characters of an error message, which may quote megabytes of the schema."""
 
 _PROBES: tuple[Any, ...] = (None, True, 0, 0.5, "", [], {}, [[]], [{}], {"a": {}})
-"""Whatever a schema leads to must stand these: the library looks at some of it at its first use only."""
+"""A usable schema must validate these: the library resolves some parts only at first use."""
 
 
 def main() -> None:
-    """Answer requests until stdin ends."""
+    """Answer requests until stdin closes."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # Whoever stops a whole group of processes stops our worker, which needs us to finish what it holds.
+        # A signal to the process group also stops our worker, which needs answers until it has finished.
         signal.signal(number, signal.SIG_IGN)
-    _limit_ourselves()
+    _limit_resources()
     validators: dict[int, jsonschema_rs.Validator] = {}
     _send(Hello())
     while (head := _read(LENGTH.size)) and (body := _read(LENGTH.unpack(head)[0])):
@@ -80,9 +82,9 @@ def main() -> None:
             else:
                 reply = _judge(request, validators[request.key])
         except MemoryError:
-            reply = Broken(f"it takes more than {MEMORY_BYTES_MAX >> 20} MiB of memory")
+            reply = Broken(f"the limit of {MEMORY_BYTES_MAX >> 20} MiB of memory is exceeded")
         except BaseException as error:  # noqa: BLE001 - a panic in Rust is no Exception
-            # It may have left anything behind in the library: our worker ends us when it reads this.
+            # The state of the library is unknown: the worker ends this process when it reads the reply.
             reply = Broken(f"{type(error).__name__}: {str(error)[:200]}")
         signal.setitimer(signal.ITIMER_PROF, 0)
         _send(reply)
@@ -105,7 +107,7 @@ def _compile(request: Compile, validators: dict[int, jsonschema_rs.Validator]) -
 
 
 def _judge(request: JudgeRequest, validator: jsonschema_rs.Validator) -> Reply:
-    # Its worker has seen to the limits.
+    # The worker has checked the limits.
     value = strict_json.read(request.payload, sys.maxsize, sys.maxsize).value
     try:
         if validator.is_valid(value):
@@ -113,40 +115,42 @@ def _judge(request: JudgeRequest, validator: jsonschema_rs.Validator) -> Reply:
         _send(Invalid())
         return find_errors(validator, value, len(request.payload))
     except ValueError as error:
-        # Lone surrogates are legal JSON, but UTF-8, and so no validator and no table, can carry them.
+        # Lone surrogates are legal JSON, but UTF-8, validators and tables can't hold them.
         return NotUnicode(str(error))
 
 
 def find_errors(validator: jsonschema_rs.Validator, value: Any, characters: int) -> Found:  # noqa: ANN401 - any JSON value
-    """Search for where a payload of so many characters, which is not valid, breaks its schema."""
+    """Find the errors of an invalid payload of so many characters."""
     if characters <= ERRORS_PAYLOAD_MAX:
         errors = list(validator.iter_errors(value))
-        return Found([_told(error) for error in errors[:ERRORS_MAX]], len(errors))
+        return Found([_error_details(error) for error in errors[:ERRORS_MAX]], len(errors))
     try:
         validator.validate(value)
     except jsonschema_rs.ValidationError as error:
-        return Found([_told(error)], None)
+        return Found([_error_details(error)], None)
     return Found([], None)
 
 
-def _told(error: jsonschema_rs.ValidationError) -> tuple[str, str, str]:
+def _error_details(error: jsonschema_rs.ValidationError) -> tuple[str, str, str]:
     told = pointer(error.instance_path), pointer(error.schema_path), error.message
-    at, rule, message = (words if len(words) <= _WORDS_MAX else words[:_WORDS_MAX] + "…" for words in told)
+    at, rule, message = (
+        words if len(words) <= _MESSAGE_LENGTH_MAX else words[:_MESSAGE_LENGTH_MAX] + "…" for words in told
+    )
     return at, rule, message
 
 
-def _limit_ourselves() -> None:
+def _limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError, ValueError):
-        # Not everywhere.
+        # Not supported everywhere.
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     with suppress(OSError):
-        # Where memory is short, we are what a machine can do without.
+        # Under memory pressure this process should be killed first.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _read(size: int) -> bytes:
-    """Read so many bytes; fewer where the worker is gone."""
+    """Read `size` bytes; fewer: the worker is gone."""
     parts = []
     while size and (part := os.read(0, min(size, 1 << 20))):
         parts.append(part)

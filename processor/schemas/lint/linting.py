@@ -1,7 +1,7 @@
-"""What is odd about a schema that can be used: it may let pass, or refuse, what its author did not mean.
+"""Lints a usable schema: finds what may accept or reject payloads against the author's intent.
 
-places ─▶ the words of each, what its words do, and what all that is asked of one value describes
-       ─▶ remarks, the same ones at many places as one
+places ─▶ keywords of each place, their effects, and all constraints on one value
+       ─▶ remarks; equal ones are merged
 """
 
 import re
@@ -27,9 +27,9 @@ from processor.wire.json_pointer import pointer
 
 _BRANCHES_MAX = 16
 _CANONICAL_BYTES_MAX = 16 * 1024
-"""What has more schemas below oneOf, if and the like, or more bytes, isn't searched for contradictions.
+"""A larger schema, or one with more branches of oneOf, if and so on, is not searched for contradictions.
 
-The library takes seconds for it: 10 s for a public schema of 31 KB with 30 of them.
+The library takes seconds for it: 10 s for a public schema of 31 KB with 30 branches.
 """
 _OWN_BYTES_MAX = 64 * 1024
 
@@ -39,7 +39,7 @@ _VALUES_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """One thing that is odd, where it was seen first, and at how many places."""
+    """A remark, the first place that it applies to, and the count of places."""
 
     level: Level
     kind: str
@@ -49,7 +49,7 @@ class Remark:
 
 
 def lint(definition: Any) -> list[Remark]:  # noqa: ANN401 - any JSON value
-    """Give what is odd about a schema that `compile_schema` takes, warnings first."""
+    """Return the remarks on a schema that `compile_schema` accepts, warnings first."""
     remarks: dict[tuple[str, str, str], Remark] = {}
     for level, kind, at, message in _found(SchemaDocument(definition, dialect_of(definition)), definition):
         known = remarks.get((level, kind, message), Remark(level, kind, at, message, places=0))
@@ -63,31 +63,31 @@ def _found(document: SchemaDocument, definition: Any) -> Iterator[Oddity]:  # no
     branches = sum(
         re.search(r"/(?:(?:any|one)Of/[0-9]+|if|not)$", place.at) is not None for place, _ in places
     )
-    yield from _of_the_whole(definition, branches)
+    yield from _whole_oddities(definition, branches)
     words = UnknownWords(names_draft=isinstance(definition, dict) and "$schema" in definition)
     for place, schema in places:
         yield from words.remarks(place, same_value.within)
-        yield from _of_a_place(place, schema)
+        yield from _place_oddities(place, schema)
     yield from words.of_tools()
     yield from same_value.remarks()
 
 
-def _of_the_whole(definition: Any, branches: int) -> Iterator[Oddity]:  # noqa: ANN401 - any JSON value
+def _whole_oddities(definition: Any, branches: int) -> Iterator[Oddity]:  # noqa: ANN401 - any JSON value
     is_small = branches <= _BRANCHES_MAX and len(schema_text(definition)) <= _CANONICAL_BYTES_MAX
     kind, little = _kind(definition, is_small=is_small)
     if kind == "true":
-        yield "warning", "forbids nothing", "", "any payload passes: say what is expected, at least a type"
+        yield "warning", "forbids nothing", "", "any payload is valid; declare at least a type"
     elif little:
-        yield "note", "forbids little", "", "any object passes, whatever is in it"
+        yield "note", "forbids little", "", "any object is valid, whatever its members"
     if definition is False:
-        yield "warning", "allows nothing", "", "no payload can pass"
+        yield "warning", "allows nothing", "", "no payload is valid"
     elif is_small:
         for at, why in _impossible(definition):
             yield "warning", "allows nothing", at, why
 
 
 def _kind(definition: Any, *, is_small: bool) -> tuple[str, bool]:  # noqa: ANN401 - any JSON value
-    """Give "true" where any payload passes, and whether any object does."""
+    """Return "true" if any payload is valid, and whether any object is valid."""
     if isinstance(definition, dict) and not any(asks(word) for word in definition):
         return "true", False
     if not is_small:
@@ -107,7 +107,7 @@ def _impossible(definition: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 -
         return
     for at, reason in found.items():
         if at and any(each.startswith(f"{at}/") for each in found):
-            # For the sake of what stands in it.
+            # Only because of a subschema, which is reported itself.
             continue
         if isinstance(reason, UnsatisfiableReason.Conflict):
             causes = reason.causes
@@ -117,7 +117,10 @@ def _impossible(definition: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 -
             continue
         words = [word for cause in causes for word in cause.keywords]
         if words != ["not"]:
-            yield at, f"no value can pass: {' and '.join(words[:_NAMES_MAX]) or 'what is asked'} can't be met"
+            yield (
+                at,
+                f"no value is valid: {' and '.join(words[:_NAMES_MAX]) or 'the constraints'} can't be met",
+            )
 
 
 _BOUNDS = (
@@ -139,42 +142,40 @@ _FORMATS = """
 """
 
 
-def _of_a_place(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
+def _place_oddities(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
     at = place.at
     for least, most in _BOUNDS:
         if _is_number(schema.get(least)) and _is_number(schema.get(most)) and schema[least] > schema[most]:
-            message = f"{least} is above {most}: no value can be both"
+            message = f"{least} is greater than {most}: no value is valid"
             yield "warning", "contradiction", f"{at}/{least}", message
-    yield from _of_the_type(at, schema)
+    yield from _type_oddities(at, schema)
     if "$ref" in schema and not place.dialect.is_modern:
         for word in schema:
             if asks(word) and word != "$ref":
-                message = (
-                    f'{word} beside $ref has no effect in {place.dialect.name}: write both below "allOf"'
-                )
+                message = f'{word} next to $ref has no effect in {place.dialect.name}: put both under "allOf"'
                 yield "warning", "beside $ref", f"{at}/{word}", message
-    yield from _of_the_patterns(at, schema)
-    yield from _of_the_values(place, schema)
+    yield from _pattern_oddities(at, schema)
+    yield from _value_oddities(place, schema)
     members = schema.get("properties")
     for word in ("additionalProperties", "unevaluatedProperties"):
         if isinstance(members, dict) and isinstance(members.get(word), bool):
-            message = f'{word} stands within "properties", as a member; move it out, beside "properties"'
+            message = f'{word} is inside "properties", as a member; move it out, next to "properties"'
             yield "warning", "misplaced", f"{at}/properties/{word}", message
 
 
-def _of_the_type(at: str, schema: dict[str, Any]) -> Iterator[Oddity]:
+def _type_oddities(at: str, schema: dict[str, Any]) -> Iterator[Oddity]:
     types = schema.get("type")
     named = {types} if isinstance(types, str) else set(types) if isinstance(types, list) else set(TYPES)
     named |= {"number"} if "integer" in named else set()
     for word in schema.keys() & _TYPE_OF.keys():
         if _TYPE_OF[word] not in named:
-            message = f"{word} has no effect on {shown(types)}: it is asked of {_TYPE_OF[word]}s alone"
+            message = f"{word} has no effect on {shown(types)}: the keyword applies to {_TYPE_OF[word]}s only"
             yield "warning", "no effect", f"{at}/{word}", message
 
 
-def _of_the_patterns(at: str, schema: dict[str, Any]) -> Iterator[Oddity]:
+def _pattern_oddities(at: str, schema: dict[str, Any]) -> Iterator[Oddity]:
     if at.endswith("/not"):
-        # What must be nowhere in a text is looked for anywhere.
+        # A pattern below `not` is unanchored on purpose.
         return
     found = [(f"{at}/pattern", schema.get("pattern"))]
     if isinstance(schema.get("patternProperties"), dict):
@@ -185,24 +186,26 @@ def _of_the_patterns(at: str, schema: dict[str, Any]) -> Iterator[Oddity]:
                 yield level, "pattern", where, message
 
 
-def _of_the_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
+def _value_oddities(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
     at = place.at
     enum = schema.get("enum")
     if isinstance(enum, list):
         texts = [schema_text(value) for value in enum]
         if len(set(texts)) < len(texts):
-            yield "note", "enum", f"{at}/enum", "enum names a value twice"
+            yield "note", "enum", f"{at}/enum", "enum contains a duplicate value"
     name = schema.get("format")
     if isinstance(name, str) and not place.dialect.knows_format(name):
         near = nearest(name, _FORMATS.split(), 0.85)
         level: Level = "warning" if near and near != name else "note"
-        said = f'; did you mean "{near}"?' if level == "warning" else "; later drafts have it" if near else ""
-        message = f"the format {shown(name)} is none of {place.dialect.name}, and isn't looked at{said}"
+        said = (
+            f'; did you mean "{near}"?' if level == "warning" else "; later drafts define it" if near else ""
+        )
+        message = f"the format {shown(name)} is unknown in {place.dialect.name} and not checked{said}"
         yield level, "format", f"{at}/format", message
-    yield from _of_the_own_values(place, schema)
+    yield from _own_value_oddities(place, schema)
 
 
-def _of_the_own_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
+def _own_value_oddities(place: Subschema, schema: dict[str, Any]) -> Iterator[Oddity]:
     own: list[tuple[Level, str, Any]] = [("warning", "enum", value) for value in _listed(schema.get("enum"))]
     own += [("warning", "const", schema["const"])] if "const" in schema else []
     own += [("warning", "examples", value) for value in _listed(schema.get("examples"))]
@@ -212,7 +215,7 @@ def _of_the_own_values(place: Subschema, schema: dict[str, Any]) -> Iterator[Odd
     validator = _own_validator(place, schema)
     for level, word, value in own:
         if validator and not validator.is_valid(value):
-            message = f"{word} has {shown(value)}, which the words beside it refuse"
+            message = f"{word} contains {shown(value)}, which the keywords next to it reject"
             yield level, "own value", f"{place.at}/{word}", message
 
 

@@ -1,6 +1,6 @@
-"""Which schemas are asked of one and the same value, and what they describe of it together.
+"""Groups the subschemas that apply to the same value, and checks what they describe together.
 
-An author may name a member in one of them, and require it in another; only all of them say that it is a typo.
+One subschema may describe a member and another one require it; only the group shows a typo.
 """
 
 from collections import defaultdict
@@ -17,33 +17,33 @@ from processor.wire.json_pointer import pointer
 
 _SAME = ("if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas", "dependencies")
 _NEAREST_MAX = 100
-_DESCRIBE = 'describe it below "properties", or correct the name'
+_DESCRIBE = 'add it to "properties", or correct the name'
 
 
 @dataclass(slots=True)
 class _Group:
-    """What is asked of one value."""
+    """The subschemas that apply to one value."""
 
     places: list[Subschema] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     patterns: set[str] = field(default_factory=set)
     is_typed: bool = False
     is_open: bool = True
-    """Whether members that nothing describes pass."""
+    """Whether undescribed members are accepted."""
     is_known: bool = True
-    """Whether all of it is in this schema, and none below a `not`."""
+    """Whether the group is complete: all of it in this schema, and none below a `not`."""
     holds_any: bool = False
-    """Whether members that no name is given of are described as well."""
+    """Whether undescribed members have a schema."""
 
 
 class SameValue:
-    """The schemas within one, by the value that they are asked of."""
+    """The subschemas of a schema, grouped by value."""
 
     def __init__(self, document: SchemaDocument) -> None:
         self._groups: dict[str, _Group] = defaultdict(_Group)
         self._above: dict[str, str] = {}
         self.within: set[str] = set()
-        """The places that something refers to, and all that they stand in."""
+        """The targets of references, and all places above them."""
         unknown = self._link(document)
         self._places = document.places()
         for place in self._places:
@@ -53,15 +53,15 @@ class SameValue:
             self._groups[self._top(at)].is_known = False
 
     def remarks(self) -> Iterator[Oddity]:
-        """Give level, kind, pointer and message of what is odd about them."""
+        """Yield level, kind, pointer and message of each remark."""
         for group in self._groups.values():
             if group.is_known:
                 yield from _required(group)
                 yield from _untyped(group)
         top = self._groups[self._top("")]
         if top.names and top.is_open and not top.holds_any:
-            advice = 'write "additionalProperties": false to refuse them'
-            yield "note", "open", "", f"members that no property describes pass; {advice}"
+            advice = 'write "additionalProperties": false to reject them'
+            yield "note", "open", "", f"undescribed members are accepted; {advice}"
         yield from self._unused()
 
     def _link(self, document: SchemaDocument) -> list[str]:
@@ -139,8 +139,8 @@ def _required(group: _Group) -> Iterator[Oddity]:
                 continue
             looked_up += 1
             near = nearest(name, sorted(group.names), 0.7) if looked_up <= _NEAREST_MAX else None
-            advice = f"is {shown(near)} meant?" if near else _DESCRIBE
-            message = f"{shown(name)} is required, and no property describes it; {advice}"
+            advice = f"did you mean {shown(near)}?" if near else _DESCRIBE
+            message = f"{shown(name)} is required, but no property describes it; {advice}"
             yield "warning", "required", f"{place.at}/required", message
 
 
@@ -150,6 +150,6 @@ def _untyped(group: _Group) -> Iterator[Oddity]:
     for word, type_ in (("properties", "object"), ("required", "object"), ("items", "array")):
         for place in group.places:
             if isinstance(place.schema, dict) and word in place.schema:
-                message = f'{word} without a type lets any other type pass; write "type": "{type_}" beside it'
+                message = f'{word} without a type accepts any other type; add "type": "{type_}"'
                 yield "note", "untyped", place.at, message
                 return

@@ -1,4 +1,4 @@
-"""The words of a schema that its draft doesn't know: typos, and those of other drafts, OpenAPI and tools."""
+"""Finds keywords that a schema's draft doesn't define: typos, and those of other drafts and of tools."""
 
 from collections.abc import Collection, Iterator
 from typing import Any, Literal, TypeAlias
@@ -10,11 +10,11 @@ from processor.wire.json_pointer import pointer
 
 Level: TypeAlias = Literal["warning", "note"]
 Oddity: TypeAlias = tuple[Level, str, str, str]
-"""Level, kind, pointer and message of something odd."""
+"""Level, kind, pointer and message of a remark."""
 
 _NAMES_MAX = 8
 _LOOKED_UP_MAX = 200
-"""Unknown words whose nearest is looked for; each costs a millisecond."""
+"""The limit of unknown keywords with a search for similar ones, at a millisecond each."""
 
 _OPENAPI = ("nullable", "discriminator")
 _TOOLS = """
@@ -44,18 +44,18 @@ _INSTEAD = {
 
 
 class UnknownWords:
-    """Looks at the words of one schema after another; the whole may have named its draft, or not."""
+    """Checks the keywords of subschemas; `names_draft`: the whole schema declares its draft."""
 
     def __init__(self, *, names_draft: bool) -> None:
         self._names_draft = names_draft
         self._looked_up: set[str] = set()
         self._of_tools: dict[str, str] = {}
-        """Each word, and where it was first seen."""
+        """Each keyword of a tool, and its first place."""
 
     def remarks(self, place: Subschema, within: Collection[str]) -> Iterator[Oddity]:
-        """Give level, kind, pointer and message for each word that the draft of a schema doesn't know.
+        """Yield level, kind, pointer and message for each keyword that the draft doesn't define.
 
-        What is `within` holds schemas that something refers to.
+        `within` has the places that contain targets of references.
         """
         for word, value in place.schema.items() if isinstance(place.schema, dict) else ():
             known = KEYWORDS.get(word)
@@ -73,25 +73,25 @@ class UnknownWords:
             elif word in _OPENAPI:
                 yield "warning", "openapi", at, _openapi(word, place.schema)
             elif word in _OLDER:
-                message = f'"{word}" is a word of draft-03, without effect; write "{_OLDER[word]}"'
+                message = f'"{word}" is a keyword of draft-03 and has no effect; write "{_OLDER[word]}"'
                 yield "warning", "other draft", at, message
             else:
                 instead = self._instead(word, value, place)
-                yield "warning", "unknown word", at, f"unknown word {shown(word)}, without effect; {instead}"
+                yield "warning", "unknown word", at, f"unknown keyword {shown(word)} has no effect; {instead}"
 
     def of_tools(self) -> Iterator[Oddity]:
-        """Give one remark for the words that say something to tools, and nothing of payloads."""
+        """Yield one remark for all keywords of tools."""
         if self._of_tools:
             names = listed([shown(word) for word in self._of_tools], _NAMES_MAX)
             first = next(iter(self._of_tools.values()))
-            yield "note", "annotation", first, f"without effect on payloads: {names}"
+            yield "note", "annotation", first, f"no effect on validation: {names}"
 
     def _is_of_tools(self, word: str, value: Any, place: Subschema) -> bool:  # noqa: ANN401 - any JSON value
         return (
             word in _OF_TOOLS
             or word.startswith(_STARTS)
             or ":" in word
-            # What names or dates the whole.
+            # Names or dates of the whole schema.
             or (place.at == "" and isinstance(value, str) and not self._near(word, place))
             or (word == "nullable" and (value is False or _takes_null(place.schema)))
         )
@@ -100,8 +100,8 @@ class UnknownWords:
         if near := self._near(word, place):
             return f'did you mean "{near}"?'
         if isinstance(value, dict) and isinstance(value.get("type"), str | list):
-            return 'if a member is called so, write it below "properties"'
-        return "correct it, or begin it with x- if it is a note for people or tools"
+            return 'put a member of this name under "properties"'
+        return "correct it, or prefix it with x- if it is an annotation"
 
     def _near(self, word: str, place: Subschema) -> str | None:
         if word not in self._looked_up and len(self._looked_up) >= _LOOKED_UP_MAX:
@@ -120,18 +120,18 @@ def _takes_null(schema: dict[str, Any] | bool) -> bool:
 
 
 def _older(word: str, dialect: Dialect, at: str) -> Oddity:
-    # Without a draft's name, such a word may tell that another was meant.
-    effect = "taken all the same" if dialect.holds(word) else f"without effect in {dialect.name}"
-    advice = f"name the draft, by $schema or --draft, or write {_INSTEAD[word]}"
-    return "warning", "other draft", at, f'"{word}" is a word of {_span(word)}, {effect}; {advice}'
+    # Without `$schema`, such a keyword may show that another draft was meant.
+    effect = "still accepted" if dialect.holds(word) else f"no effect in {dialect.name}"
+    advice = f"declare the draft with $schema or --draft, or write {_INSTEAD[word]}"
+    return "warning", "other draft", at, f'"{word}" is a keyword of {_span(word)}, {effect}; {advice}'
 
 
 def _of_other_drafts(word: str, dialect: Dialect, at: str) -> Oddity:
     if dialect.holds(word):
-        return "note", "other draft", at, f'"{word}" is a word of {_span(word)}; it is taken all the same'
-    instead = f"write {_INSTEAD[word]}, or name" if word in _INSTEAD else "name"
-    message = f'"{word}" is a word of {_span(word)}, without effect in {dialect.name}'
-    return "warning", "other draft", at, f"{message}; {instead} the draft, by $schema or --draft"
+        return "note", "other draft", at, f'"{word}" is a keyword of {_span(word)}; still accepted'
+    instead = f"write {_INSTEAD[word]}, or declare" if word in _INSTEAD else "declare"
+    message = f'"{word}" is a keyword of {_span(word)}, no effect in {dialect.name}'
+    return "warning", "other draft", at, f"{message}; {instead} the draft with $schema or --draft"
 
 
 def _span(word: str) -> str:
@@ -144,8 +144,8 @@ def _span(word: str) -> str:
 def _openapi(word: str, schema: dict[str, Any] | bool) -> str:
     if word == "discriminator":
         instead = 'write "const" for the member in each schema of the "oneOf"'
-        return f'"{word}" is a word of OpenAPI, without effect; {instead}'
+        return f'"{word}" is a keyword of OpenAPI and has no effect; {instead}'
     types = schema.get("type") if isinstance(schema, dict) else None
     listed = [*(types if isinstance(types, list) else [types]), "null"]
     instead = f'"type": {shown(listed)}' if types else '"anyOf": [{…}, {"type": "null"}]'
-    return f'"nullable" is a word of OpenAPI 3.0, without effect: null is refused; write {instead}'
+    return f'"nullable" is a keyword of OpenAPI 3.0 and has no effect: null is rejected; write {instead}'

@@ -1,4 +1,4 @@
-"""What a group has given to one member: its partitions, what waits of them, and whether Kafka answers.
+"""Keep the state of one group member: assigned partitions, buffered records, and outages of Kafka.
 
 poll thread ─▶ assign, add, worry, … ─▶ [Assignment, under one lock] ◀─ receive, settle, release ◀─ any thread
 """
@@ -20,19 +20,19 @@ from processor.sources.kafka.partitions import Mark, Partition, Record
 TICK_S = 0.05
 
 _ANSWER_S_MAX = 12.0
-"""For how long a receive waits for a word of Kafka beyond its own wait: a group takes seconds to form."""
+"""How long a receive waits for an answer of Kafka beyond its own wait; a group takes seconds to form."""
 
 _generations = itertools.count(1)
-"""Of partitions that were ever ours: a receipt of an earlier one is of no use."""
+"""One number per assignment of a partition, so that receipts of an earlier assignment are recognised."""
 
 Marks: TypeAlias = Sequence[tuple[int, Mark]]
-"""Lines for the group's books, by partition."""
+"""Marks to commit, by partition."""
 
 
 class Assignment:
-    """The partitions that are ours now. Safe to share between threads; nothing else changes its state.
+    """The partitions assigned to this member. Thread-safe.
 
-    It holds `size_max` records and `bytes_max` of their bodies, or one call of the poll thread more.
+    The buffer has up to `size_max` records and `bytes_max` bytes of bodies, and up to one poll more.
     """
 
     def __init__(
@@ -48,25 +48,25 @@ class Assignment:
         self._size_max = size_max
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
-        # Notified when there may be something to hand over, or a trouble; and when the buffer is smaller.
+        # Notified when there may be something to deliver or an outage; and when the buffer shrinks.
         self._readable = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
         self._partitions: dict[int, Partition] = {}
         self._assigned = False
         self._trouble = self._fault = ""
         self._refusal = SourceRefusal(clock)
-        # When somebody last asked whether there is nothing more, and when Kafka last said that there is not.
+        # When a receiver last asked for the end, and when Kafka last reported it.
         self._asked_at = self._heard_at = 0.0
         self._ended = self._dead = False
 
     # ── for any thread ────────────────────────────────────────────────────────────────────────────────
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
-        """Hand over what is buffered; of a partition only once all that was handed over of it is settled.
+        """Return buffered records; a partition delivers again only when its last deliveries are settled.
 
-        An empty list means that Kafka has said since the call began that there is nothing. Raises
-        SourceUnavailable in an outage, SettingsError where nothing must be read as this group, RuntimeError
-        where a bug has ended the poll thread.
+        An empty list means that Kafka has reported the end of all partitions since the call began. Raises
+        SourceUnavailable in an outage, SettingsError if this group must not read, and RuntimeError if a bug
+        has ended the poll thread.
         """
         began = time.monotonic()
         with self._lock:
@@ -88,9 +88,9 @@ class Assignment:
                 self._readable.wait(left_s if left_s > 0 else TICK_S)
 
     def settle(self, deliveries: Iterable[Delivery]) -> int:
-        """Let the offsets pass what is done; gives how many that was news of.
+        """Mark records as settled, and return how many were not settled before.
 
-        Of a partition that was lost since, nothing is noted.
+        Records of lost partitions are ignored.
         """
         news = 0
         with self._lock:
@@ -101,7 +101,7 @@ class Assignment:
         return news
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
-        """Let deliveries be handed over again, in the order of their partition."""
+        """Return deliveries to the buffer, in the order of their partition."""
         with self._lock:
             for delivery in deliveries:
                 partition, offset, hand_over = self._find(delivery)
@@ -111,18 +111,18 @@ class Assignment:
 
     @property
     def in_flight(self) -> int:
-        """How many records are handed over and not settled."""
+        """The number of records that are delivered and not settled."""
         with self._lock:
             return sum(len(partition.handed) for partition in self._partitions.values())
 
     def require_alive(self) -> None:
-        """Raise RuntimeError where a bug has ended the poll thread."""
+        """Raise RuntimeError if a bug has ended the poll thread."""
         with self._lock:
             self._require_alive()
 
     def _require_alive(self) -> None:
         if self._dead:
-            # No outage, which would be waited for.
+            # Not an outage, which would be retried.
             raise RuntimeError("the thread that talks to Kafka has died of a bug")
 
     def _take(self, limit: int) -> list[Delivery]:
@@ -135,7 +135,7 @@ class Assignment:
             now = datetime.now(UTC)
             records = partition.take(limit - len(taken))
             taken += [self._delivery(partition, record, now) for record in records]
-            # To the end, so that the others have their turn.
+            # Moved to the end, so that partitions take turns.
             self._partitions[partition.number] = self._partitions.pop(partition.number)
         if taken:
             self._room.notify_all()
@@ -157,7 +157,7 @@ class Assignment:
         )
 
     def _find(self, delivery: Delivery) -> tuple[Partition | None, int, int]:
-        """Find what a receipt is of: partition, offset, hand-over; no partition if it was lost since."""
+        """Return partition, offset and delivery number of a receipt; no partition if it was lost."""
         try:
             generation, number, offset, hand_over = map(int, delivery.receipt.split("/"))
         except ValueError:
@@ -178,7 +178,7 @@ class Assignment:
     # ── for the poll thread: partitions and records ───────────────────────────────────────────────────
 
     def assign(self, numbers: Iterable[int]) -> None:
-        """Take these partitions, of which nothing is known yet."""
+        """Add newly assigned partitions, whose offsets are not loaded yet."""
         with self._lock:
             self._assigned = True
             for number in numbers:
@@ -186,12 +186,12 @@ class Assignment:
             self._readable.notify_all()
 
     def drop(self, numbers: Iterable[int], *, lost: bool = False) -> Marks:
-        """Forget partitions; gives the marks of a clean end. `lost`: the group has thrown us out.
+        """Remove partitions and return their marks of a clean end. `lost`: the group has expelled us.
 
-        What of them is under way may still be saved: whoever has them next knows.
+        Deliveries of them may still be saved; the next owner finds their outcomes.
         """
         with self._lock:
-            # Who has lost all is no member of the group: it knows of nothing, until it is one again.
+            # An expelled member knows nothing of the topic until it has joined again.
             self._assigned = self._assigned and not lost
             dropped = [partition for number in numbers if (partition := self._partitions.pop(number, None))]
             self._readable.notify_all()
@@ -203,12 +203,12 @@ class Assignment:
 
     @property
     def numbers(self) -> list[int]:
-        """The partitions that are ours."""
+        """The assigned partitions."""
         with self._lock:
             return list(self._partitions)
 
     def add(self, came: Iterable[tuple[int, Record | int]]) -> None:
-        """Buffer what was read, by partition and in its order; a number is the offset where it ends now."""
+        """Buffer records by partition, in order. A number instead of a record is the end of the partition."""
         with self._lock:
             for number, what in came:
                 partition = self._partitions.get(number)
@@ -221,12 +221,12 @@ class Assignment:
             self._readable.notify_all()
 
     def is_full(self, share: float) -> bool:
-        """Say whether the buffer has this share of what it may hold, by number or by bytes."""
+        """Return whether the buffer is filled to this share of its limits, by number or by bytes."""
         with self._lock:
             return self._is_full(share)
 
     def await_room(self, wait_s: float) -> None:
-        """Wait while the buffer is full, but no longer than that."""
+        """Wait while the buffer is full, for `wait_s` seconds at most."""
         with self._lock:
             self._room.wait_for(lambda: self._ended or not self._is_full(1.0), wait_s)
 
@@ -237,16 +237,16 @@ class Assignment:
             or sum(partition.waiting_bytes for partition in partitions) >= self._bytes_max * share
         )
 
-    # ── for the poll thread: the group's books ────────────────────────────────────────────────────────
+    # ── for the poll thread: offsets ──────────────────────────────────────────────────────────────────
 
     @property
     def unread(self) -> list[int]:
-        """The partitions of which the books have not been read yet."""
+        """The partitions whose committed offsets have not been read yet."""
         with self._lock:
             return [number for number, partition in self._partitions.items() if not partition.loaded]
 
     def load(self, marks: Mapping[int, Mark | None]) -> None:
-        """Begin partitions with what the books say of them; None: nothing."""
+        """Begin partitions at their committed offsets; None: there is none."""
         with self._lock:
             for number, mark in marks.items():
                 if (partition := self._partitions.get(number)) is not None:
@@ -254,7 +254,7 @@ class Assignment:
 
     @property
     def beginnings(self) -> list[tuple[int, datetime]]:
-        """The moments of first records that nobody has allowed to be read yet, by partition."""
+        """The times of first records that are not allowed to be read yet, by partition."""
         with self._lock:
             return [
                 (number, sent_at)
@@ -270,7 +270,7 @@ class Assignment:
 
     @property
     def announcements(self) -> Marks:
-        """What has to stand in the books before more is handed over."""
+        """The marks to commit before the next deliveries."""
         with self._lock:
             return [
                 (number, mark)
@@ -279,7 +279,7 @@ class Assignment:
             ]
 
     def take_progress(self) -> Marks:
-        """Give what the books lack of what is done; it counts as written from now on."""
+        """Return the marks for newly settled records; they count as committed from now on."""
         with self._lock:
             marks = [
                 (number, mark)
@@ -291,7 +291,7 @@ class Assignment:
             return marks
 
     def wrote(self, marks: Marks) -> None:
-        """Note what stands in the books."""
+        """Record committed marks."""
         with self._lock:
             for number, mark in marks:
                 if (partition := self._partitions.get(number)) is not None:
@@ -299,33 +299,33 @@ class Assignment:
             self._readable.notify_all()
 
     def doubt(self, numbers: Iterable[int]) -> None:
-        """Note that what was on its way to the books may not have arrived."""
+        """Record that the last commits of these partitions may have failed."""
         with self._lock:
             for number in numbers:
                 if (partition := self._partitions.get(number)) is not None:
                     partition.doubt()
 
-    # ── for the poll thread: how it goes ──────────────────────────────────────────────────────────────
+    # ── for the poll thread: outages ──────────────────────────────────────────────────────────────────
 
     @property
     def in_trouble(self) -> bool:
-        """Whether an outage stands."""
+        """Whether there is an outage."""
         with self._lock:
             return bool(self._trouble)
 
     @property
     def wants_word(self) -> bool:
-        """Whether Kafka is to be asked: somebody waits to hear that there is nothing, or an outage stands."""
+        """Whether to probe Kafka: a receiver waits for an answer, or there is an outage."""
         with self._lock:
             return bool(self._trouble) or self._asked_at > self._heard_at
 
     def ask(self) -> None:
-        """Have Kafka asked, whether or not somebody waits."""
+        """Request a probe of Kafka, even if no receiver waits."""
         with self._lock:
             self._asked_at = time.monotonic()
 
     def answered(self, asked_at: float) -> None:
-        """Note that Kafka works: it has answered what it was asked then."""
+        """Record that Kafka has answered a probe that was sent at `asked_at`."""
         with self._lock:
             self._trouble = ""
             self._refusal.over()
@@ -334,9 +334,9 @@ class Assignment:
             self._readable.notify_all()
 
     def worry(self, words: str, *, credentials: str = "", missing: str = "") -> None:
-        """Note an outage. `credentials` or `missing`, if Kafka refuses us or lacks the topic, say what to do.
+        """Record an outage. `credentials` and `missing` are advice on refused logins and missing topics.
 
-        Being refused says more than not being able to connect, which follows from it.
+        A refusal is kept as the reason, since failing connections are its consequence.
         """
         metrics.source_errors.labels(operation="receive").inc()
         with self._lock:
@@ -349,13 +349,13 @@ class Assignment:
             self._readable.notify_all()
 
     def forbid(self, words: str) -> None:
-        """Say why nothing must be read as this group."""
+        """Record why this group must not read."""
         with self._lock:
             self._fault = words
             self._readable.notify_all()
 
     def end(self, *, dead: bool = False) -> None:
-        """Note that nothing more will come; `dead`: a bug has ended the thread that polls."""
+        """Record the end of the poll thread; `dead`: a bug has ended it."""
         with self._lock:
             self._ended, self._dead = True, self._dead or dead
             self._readable.notify_all()

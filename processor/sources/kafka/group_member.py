@@ -1,9 +1,9 @@
-"""One member of a consumer group: the thread that polls, fills its assignment, and writes the group's books.
+"""Run one member of a consumer group: a thread that polls, fills the assignment and commits offsets.
 
-    broker ─▶ poll ─▶ Assignment ─▶ …whoever receives and settles… ─▶ offsets ─▶ broker
+    broker ─▶ poll ─▶ Assignment ─▶ receivers … settlers ─▶ offsets ─▶ broker
 
-All calls that belong to the group are this thread's, so that it answers the group in time whoever else
-waits for what: with a full buffer it pauses the partitions and goes on polling.
+Only this thread calls the group, so that no other thread can delay its polls. With a full buffer the thread
+pauses the partitions and continues to poll.
 """
 
 import threading
@@ -30,13 +30,13 @@ _PROBE_EVERY_S = 0.2
 _PROBE_S_MAX = 2.0
 
 _FULL_S_MAX = 2.0
-"""How long a full buffer is waited on before partitions are paused: what a pause drops is fetched anew."""
+"""The wait for a full buffer before partitions are paused, since a pause drops prefetched records."""
 
 
 class Member:
-    """Reads one topic as a member of its address's group, into `assignment`, from `start` to `close`.
+    """Reads one topic as a member of its address's group into `assignment`, from `start` to `close`.
 
-    `buffer_bytes_max` is what the driver may fetch ahead.
+    `buffer_bytes_max` limits the driver's prefetch, in bytes.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Member:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Join the group, and begin to read."""
+        """Join the group and begin to read."""
         consumer = Consumer(self._configuration())
         self._thread = threading.Thread(target=self._run, args=(consumer,), name="kafka", daemon=True)
         self._thread.start()
 
     def close(self, within_s: float) -> None:
-        """Write what is done and leave the group, so that others get our partitions at once."""
+        """Commit offsets and leave the group, so that other members get our partitions at once."""
         self._stop.set()
         self.assignment.end()
         if self._thread is not None:
@@ -78,7 +78,7 @@ class Member:
             "group.id": self._address.group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            # Where the group has no offset yet: nothing that is there may be left out.
+            # Without a committed offset, no record may be skipped.
             "auto.offset.reset": "earliest",
             "partition.assignment.strategy": "cooperative-sticky",
             "isolation.level": "read_committed",
@@ -89,7 +89,7 @@ class Member:
             "topic.metadata.refresh.interval.ms": 30_000,
             "queued.max.messages.kbytes": max(1024, self._buffer_bytes_max // 1024),
             "fetch.error.backoff.ms": 100,
-            # A poll that finds nothing ends by then; only after it is it known that there is nothing.
+            # The end of a partition is known only after an empty fetch, so it must be short.
             "fetch.wait.max.ms": 100,
             "error_cb": self._on_error,
             "on_commit": self._on_commit,
@@ -102,10 +102,10 @@ class Member:
             self._read(consumer)
         except BaseException:
             self.assignment.end(dead=True)
-            # Threads that die are told of in one place.
+            # The thread hook logs dead threads.
             raise
         finally:
-            # What is done is written as the partitions are given up: see _on_revoke.
+            # Offsets are committed when partitions are revoked: see _on_revoke.
             consumer.close()
             self.assignment.end()
 
@@ -130,7 +130,7 @@ class Member:
                 self._probe(consumer)
 
     def _has_room(self, consumer: Consumer) -> bool:
-        """Tell whether to poll: not while the buffer is full for a blink, but then with all paused."""
+        """Return whether to poll: not while the buffer is briefly full, later with paused partitions."""
         if self._paused:
             if not self.assignment.is_full(0.5):
                 self._paused = False
@@ -171,11 +171,11 @@ class Member:
         elif error.code() > 0 and not error.retriable():
             self.assignment.worry(f"Kafka refuses to hand {self._topic} over: {name}")
         else:
-            # What may be over by the next poll is asked about instead of believed.
+            # The error may be transient, so Kafka is probed first.
             self.assignment.ask()
 
     def _probe(self, consumer: Consumer) -> None:
-        """Ask Kafka for a sign of life: it ends a trouble, or says which there is."""
+        """Probe Kafka, and record an answer or an outage."""
         began = time.monotonic()
         try:
             topic = consumer.list_topics(self._topic, timeout=_PROBE_S_MAX).topics[self._topic]
@@ -191,10 +191,10 @@ class Member:
         else:
             self.assignment.answered(began)
 
-    # ── the group's books ─────────────────────────────────────────────────────────────────────────────
+    # ── offsets ───────────────────────────────────────────────────────────────────────────────────────
 
     def _announce(self, consumer: Consumer) -> None:
-        """Read and write what has to be known, and stand in the books, before anything is handed over."""
+        """Read committed offsets, and commit the marks that must precede a delivery."""
         try:
             if unread := self.assignment.unread:
                 self._load(consumer, unread)
@@ -223,7 +223,7 @@ class Member:
         _raise_first(lines)
 
     def _refuse_what_is_forgotten(self) -> None:
-        """Raise SettingsError where the group would begin with what may have been stored, and removed."""
+        """Raise SettingsError if the group would begin with records that may have been stored and deleted."""
         beginnings = self.assignment.beginnings
         before = self._forgotten_before() if beginnings else None
         for number, sent_at in beginnings:
@@ -232,7 +232,7 @@ class Member:
             self.assignment.let_begin(number)
 
     def _write(self, consumer: Consumer, marks: Marks) -> None:
-        """Write marks, and come back when they stand there. Raises KafkaException."""
+        """Commit marks synchronously. Raises KafkaException."""
         _raise_first(consumer.commit(offsets=self._lines(marks), asynchronous=False) or ())
         self.assignment.wrote(marks)
 
@@ -245,12 +245,12 @@ class Member:
             TopicPartition(self._topic, number, mark.offset, metadata=mark.metadata) for number, mark in marks
         ]
 
-    # ── what librdkafka calls, from within a poll ─────────────────────────────────────────────────────
+    # ── callbacks of librdkafka, called during a poll ─────────────────────────────────────────────────
 
     def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         self.assignment.assign(line.partition for line in places)
         if self._paused and places:
-            # Assigned here, since what is not assigned yet can't be paused.
+            # Assigned here, since only assigned partitions can be paused.
             consumer.incremental_assign(places)
             consumer.pause(places)
         log.info("partitions_assigned", partitions=[line.partition for line in places])
@@ -274,7 +274,7 @@ class Member:
 
     def _drop(self, consumer: Consumer, places: list[TopicPartition], *, lost: bool = False) -> Marks:
         if self._paused:
-            # Librdkafka remembers a pause beyond the assignment: had again, they would bring nothing.
+            # Librdkafka keeps a pause beyond the assignment, and would fetch nothing when assigned again.
             consumer.resume(places)
         return self.assignment.drop([line.partition for line in places], lost=lost)
 

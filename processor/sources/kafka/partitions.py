@@ -1,12 +1,12 @@
-"""What one member of a consumer group knows of a partition: what waits, what is handed over, what is done.
+"""Track one partition of a consumer group member: buffered, delivered and settled records.
 
-    buffered ─▶ handed over ─▶ done ─▶ passed ─▶ written: an offset in the group's books, and a mark
+    buffered ─▶ delivered ─▶ settled ─▶ passed ─▶ committed: an offset with a mark as its metadata
         ▲            │
         └─ released ─┘
 
-Kafka keeps one offset per partition and no receive counts. So the offset only ever passes what is done from
-the front on, and the books carry, as metadata of the offset, how often what comes next was handed over by
-somebody who did not end cleanly: that is the receive count of a message which kills its readers.
+Kafka keeps one offset per partition and no receive counts. So the offset advances over a settled prefix only,
+and its metadata counts how often the next records were delivered by a consumer that did not end cleanly. This
+is the receive count of a message that kills its consumers.
 """
 
 import itertools
@@ -25,16 +25,16 @@ from processor.wire.formats import Attribute
 _METADATA_LENGTH_MAX = 200
 
 _UNTIL_MAX = 1_000_000
-"""Offsets that a window may reach beyond its mark: those of what was removed from the topic count, too."""
+"""The largest distance of a window's end from its mark, in offsets, including those of deleted records."""
 
 _WINDOW_SIZE = 500
-"""As many records of a partition are handed over at once: they count as handed over before after a crash."""
+"""Records of a partition delivered at once. After a crash all of them count as delivered before."""
 
 
 class Record(Struct):
-    """One message as it was read; `hand_overs` counts those of this process.
+    """One message as read from Kafka. `hand_overs` counts its deliveries by this process.
 
-    `may_be_known` says that another group, or ours before its offsets were lost or reset, may have read it.
+    `may_be_known` means that another group, or ours before its offsets were lost or reset, may have read it.
     """
 
     offset: int
@@ -49,11 +49,11 @@ class Record(Struct):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A line in the group's books: all before `offset` is done, and what comes was handed over before.
+    """A committed offset with our metadata: all before `offset` is settled.
 
-    It was handed over `attempts` times without a clean end; `until` is the offset up to which that holds,
-    None where nobody has noted it. With `catches_up` what comes may have been read under other books: nobody
-    has reached the end of the partition since these began, or since another program wrote or reset them.
+    The records up to `until` (None: not recorded) were delivered `attempts` times without a clean end.
+    `catches_up` means that the next records may have been read under other offsets: no consumer has reached
+    the end of the partition since our offsets began, or since another program wrote or reset them.
     """
 
     offset: int
@@ -63,7 +63,7 @@ class Mark:
 
     @property
     def metadata(self) -> str:
-        """The mark as it is written beside the offset."""
+        """The mark as metadata of the offset."""
         until = {} if self.until is None else {"until": self.until}
         return json.dumps(
             {"attempts": self.attempts} | until | ({"catches_up": True} if self.catches_up else {})
@@ -71,10 +71,10 @@ class Mark:
 
     @classmethod
     def read(cls, offset: int, metadata: str | None) -> "Mark":
-        """Read what stands beside an offset.
+        """Read the metadata of an offset.
 
-        Where that is nothing of ours, because the broker drops metadata or another program wrote it, somebody
-        may hold what comes: it counts as handed over once.
+        If it is not ours, because the broker drops metadata or another program wrote it, another consumer may
+        have the next records: they count as delivered once.
         """
         try:
             said = json.loads((metadata or "")[:_METADATA_LENGTH_MAX])
@@ -83,16 +83,16 @@ class Mark:
             return cls(offset, 1, catches_up=True)
         if not _is_count(attempts) or not (until is None or _is_count(until)):
             return cls(offset, 1, catches_up=True)
-        # Beyond what we write, it was not written by us; a window that nobody has noted is made anew.
+        # We never write a value beyond this bound. A window that is not recorded is made anew.
         near = until is not None and until <= offset + _UNTIL_MAX
         return cls(offset, min(attempts, COUNT_MAX), until if near else None, said.get("catches_up") is True)
 
 
 class Partition:
-    """One partition for as long as it is ours. Not safe to share between threads: the source locks.
+    """One assigned partition. Not thread-safe: the assignment holds a lock.
 
-    Nothing more is handed over while something is: so outcomes are committed in the partition's order,
-    however many receivers and writers there are.
+    No record is delivered while others are unsettled, so outcomes are committed in the partition's order for
+    any number of receivers and writers.
     """
 
     def __init__(self, number: int, generation: int) -> None:
@@ -104,26 +104,26 @@ class Partition:
         self.handed: dict[int, Record] = {}
         self.waiting_bytes = 0
         self._waiting: deque[Record] = deque()
-        # Handed over once at least and not passed yet, in the order of the partition; open: and not done.
+        # Delivered at least once and not passed yet, in the order of the partition; open: and not settled.
         self._order: deque[int] = deque()
         self._open: set[int] = set()
         self._position: int | None = None
         self._attempts = 0
         self._until: int | None = None
         self._written: Mark | None = None
-        # The offset that stood in the books before we wrote there.
+        # The committed offset before our first commit.
         self._found = 0
-        # What lies before it may have been read under other books than these; None: the end is not known yet.
+        # Records before it may have been read under other offsets; None: the end is not known yet.
         self._new_from: int | None = None
 
     def load(self, mark: Mark | None) -> None:
-        """Begin with what the books say; None: they say nothing."""
+        """Begin at the committed offset; None: there is none."""
         self.loaded = True
         if mark is not None:
             self._position, self._attempts, self._until = mark.offset, mark.attempts, mark.until
             self._found = mark.offset
             if not mark.catches_up:
-                # What lies before is read again where Kafka has lost what the books point to.
+                # Earlier records are read again if Kafka has lost the records at the offset.
                 self._new_from = mark.offset
             for record in self._waiting:
                 record.may_be_known = self._may_be_known(record.offset)
@@ -132,30 +132,30 @@ class Partition:
 
     @property
     def waiting(self) -> Collection[Record]:
-        """The records that are buffered."""
+        """The buffered records."""
         return self._waiting
 
     @property
     def quiet(self) -> bool:
-        """Whether Kafka has nothing for us now: it said so, or what it has must wait for what is held."""
+        """Whether nothing can be delivered now: at the end of the partition, or with unsettled deliveries."""
         return bool(self.handed) or (self.at_end and not self._waiting)
 
     @property
     def ready(self) -> bool:
-        """Whether records can be handed over now."""
+        """Whether records can be delivered now."""
         return self.loaded and bool(self._waiting) and not self.handed and self.announcement() is None
 
     def add(self, record: Record) -> None:
-        """Buffer a record that was read behind all others."""
+        """Buffer the next record of the partition."""
         self.at_end = False
         record.may_be_known = self._may_be_known(record.offset)
         self._waiting.append(record)
         self.waiting_bytes += len(record.body)
 
     def reached_end(self, offset: int) -> None:
-        """Note that there is nothing before `offset` any more but what was added.
+        """Record that all records before `offset` were added.
 
-        What is not handed over to anybody, such as the marks of transactions, lies in between.
+        Offsets that no consumer sees, such as transaction markers, may lie in between.
         """
         self.at_end = True
         if self._new_from is None:
@@ -164,9 +164,9 @@ class Partition:
             self._position = max(self._position or 0, offset)
 
     def take(self, limit: int) -> list[Record]:
-        """Hand over up to `limit` records in their order; where one of them may be what kills us, one."""
+        """Deliver up to `limit` records in order; only one if a record may have killed a process before."""
         taken: list[Record] = []
-        # With the ones before it done for sure, only the first can have been handed over more often.
+        # With all earlier records settled, only the first can have been delivered more often.
         most = 1 if self._is_careful() else min(limit, _WINDOW_SIZE)
         while self._waiting and len(taken) < most:
             if taken and self._in_window(taken[-1].offset) != self._in_window(self._waiting[0].offset):
@@ -177,7 +177,7 @@ class Partition:
                 self._order.append(record.offset)
                 self._open.add(record.offset)
             elif record.offset not in self._open:
-                # It was released, and turned out to be done.
+                # The record was released, but had been settled already.
                 continue
             record.hand_overs += 1
             self.handed[record.offset] = record
@@ -185,23 +185,23 @@ class Partition:
         return taken
 
     def receive_count(self, record: Record) -> int:
-        """How often it was handed over, as far as anybody knows."""
+        """Return how often a record was delivered, as far as known."""
         return count_of(record.hand_overs + (self._attempts if self._in_window(record.offset) else 0))
 
     def settle(self, offset: int) -> bool:
-        """Note that the outcome of a record is committed; tell whether that was news."""
+        """Record that a record is settled; return whether it was not settled before."""
         if offset not in self._open:
             return False
         self.handed.pop(offset, None)
         self._open.discard(offset)
         while self._order and self._order[0] not in self._open:
             self._position = self._order.popleft() + 1
-            # The others of the window were handed over no more often than that.
+            # The other records of the window were delivered no more often than this.
             self._attempts = min(self._attempts, SUSPECT_RECEIVE_COUNT - 1)
         return True
 
     def release(self, offset: int, hand_over: int) -> None:
-        """Let a record be handed over again, unless it is done, or was handed over anew since."""
+        """Return a record to the buffer, unless it is settled or was redelivered since."""
         record = self.handed.get(offset)
         if record is None or record.hand_overs != hand_over:
             return
@@ -214,20 +214,20 @@ class Partition:
 
     @property
     def begins_at(self) -> datetime | None:
-        """The moment of the first record, where the books name no place to begin at; None: it may be read."""
+        """The time of the first record if there is no committed offset; None: the record may be read."""
         if self.may_begin or not self.loaded or self._position is not None or not self._waiting:
             return None
         return self._waiting[0].sent_at
 
-    # ── the books ─────────────────────────────────────────────────────────────────────────────────────
+    # ── offsets ───────────────────────────────────────────────────────────────────────────────────────
 
     def announcement(self) -> Mark | None:
-        """Give what has to stand in the books before anything is handed over; None: it does."""
+        """Return the mark to commit before the next delivery, or None if it is committed."""
         if self.handed or not self._waiting or not self.loaded:
             return None
         head = self._waiting[0].offset
         if self._attempts and self._until is None:
-            # Nobody has noted how much was handed over; what lies behind would begin a window of its own.
+            # The end of the window is not recorded. Later records begin a window of their own.
             self._until = head + _WINDOW_SIZE
         if self._until is not None and head >= self._until:
             self._attempts, self._until = 0, None
@@ -238,18 +238,18 @@ class Partition:
         return None if known else self._mark(self._position_or(head), 1)
 
     def progress(self) -> Mark | None:
-        """Give what the books lack of what is done; None: nothing."""
+        """Return the mark for newly settled records, or None if there are none."""
         written = self._found if self._written is None else self._written.offset
         if self._position is None or self._position <= written:
             return None
         if self._attempts and self._until is not None and self._position < self._until:
-            # Those that are handed over now are so once more.
+            # The records in flight count as one more delivery.
             return self._mark(self._position, self._attempts + bool(self.handed), self._until)
-        # Of what was never handed over only the end is noted; the first hand-over is announced as ever.
+        # Without a delivery only the end is recorded. The first delivery is announced as usual.
         return self._mark(self._position, 0 if self._written is None else 1)
 
     def farewell(self) -> Mark | None:
-        """Give the mark of a clean end: what is not handed over now does not count as handed over."""
+        """Return the mark of a clean end: records that are not in flight do not count as delivered."""
         if self._position is None or self._written is None:
             return None
         if self._attempts and self._until is not None and self._position < self._until:
@@ -259,12 +259,12 @@ class Partition:
         return None if mark == self._written else mark
 
     def wrote(self, mark: Mark) -> None:
-        """Note what stands in the books, or is on its way there."""
+        """Record a mark that is committed or being committed."""
         self._position = mark.offset if self._position is None else self._position
         self._written = mark
 
     def doubt(self) -> None:
-        """Note that what was on its way may not have arrived: it is to be written again."""
+        """Record that the last commit may have failed, so that it is repeated."""
         if self._written is not None:
             self._written = Mark(-1, 0)
 

@@ -1,4 +1,4 @@
-"""A message of Kafka as a record of ours: its name, its moment and its headers."""
+"""Convert a Kafka message to a record: its delivery id, time and headers."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 HEADERS_MAX = 64
 HEADERS_BYTES_MAX = 64 * 1024
-"""A message with more headers than either is rejected: they are an event's context, and no second body."""
+"""Limits of headers. A message beyond either is rejected: headers are context and not a second body."""
 
 
 def record_of(message: "Message", now: datetime) -> Record:
-    """Read a message that is no error. A tombstone's body is empty; its key only chose the partition."""
+    """Return the record of a message without an error. The body of a tombstone is empty."""
     offset, (_, timestamp_ms) = message.offset() or 0, message.timestamp()
     body = message.value()
     attributes, fault = _attributes(message)
-    # A producer's clock: a moment that is not given, or lies ahead, is now.
+    # The timestamp is the producer's clock. A missing or future time becomes now.
     moment = moment_of(timestamp_ms / 1000)
     return Record(
         offset,
@@ -37,11 +37,11 @@ def record_of(message: "Message", now: datetime) -> Record:
 
 
 def _attributes(message: "Message") -> tuple[Mapping[str, Attribute], str | None]:
-    """Read the headers; the second value says in words what of them can't be read."""
+    """Return the headers, and as text which of them can't be read (None: all can)."""
     try:
         headers: Any = _headers(message) or ()
     except (ValueError, TypeError, SystemError) as error:
-        # The driver gives all of them or none. Raised here it would end the thread that polls.
+        # The driver returns all headers or none. An exception here would end the poll thread.
         return {}, f"the headers can't be read: a header's name must be UTF-8 ({type(error).__name__})"
     found: dict[str, Attribute] = {}
     size_bytes, fault = 0, None
@@ -65,13 +65,13 @@ def _attributes(message: "Message") -> tuple[Mapping[str, Attribute], str | None
     return found, fault
 
 
-# Not `message.headers()`: of names that are not UTF-8 the driver gives a broken list beside its exception.
-# Once Python has made such a call fast it looks for none, and raises it much later, or crashes.
+# Not `message.headers()`: if a name is not UTF-8, the driver returns a broken list and sets an exception.
+# A specialised call in Python does not check for that, and raises much later or crashes.
 _headers = methodcaller("headers")
 
 
 def _text(value: bytes) -> Attribute:
-    # Headers have no type: what reads as text is text, as a producer means it nearly always.
+    # Headers have no type. Valid UTF-8 is taken as text, which producers nearly always mean.
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Kafka: one topic of a consumer group, whose offsets pass only what is committed in the database.
+"""Consume one Kafka topic in a consumer group; offsets are committed only after the database has committed.
 
 Member (poll thread) ─▶ Assignment ─▶ receive ─▶ … COMMIT … ─▶ settle ─▶ Member writes offsets
 """
@@ -21,23 +21,23 @@ from processor.sources.kafka.assignment import Assignment
 from processor.sources.kafka.group_member import Member
 
 SESSION_S_MIN = 6
-"""The shortest session that a broker of Kafka takes unless it is told otherwise."""
+"""The shortest session timeout that a Kafka broker accepts by default."""
 
 _COUNT_S_MAX = 3.0
 _CLOSE_S = 5.0
-"""For how long a group is waited for that is left; what it was not told comes again, and is known."""
+"""The time limit for leaving the group. Records with uncommitted offsets are redelivered and known then."""
 
 
 class KafkaSource:
     """One topic, read as a member of a consumer group. A delivery's group is its partition.
 
-    A session of `session_s` without a word from us makes the group give our partitions to others. Credentials
-    that are refused for long enough raise SourceFault, a topic that is missing for as long SettingsError; all
-    else that goes wrong is SourceUnavailable.
+    After `session_s` seconds without a heartbeat the group gives our partitions to other members. Credentials
+    refused for long enough raise SourceFault, a topic missing for that long SettingsError; all other errors
+    are SourceUnavailable.
 
-    `call_size` is large: of a partition nothing more comes until all that came is settled.
-    Where the group has no offset it begins at a partition's first record, unless that was sent before the
-    moment that `forgotten_before` gives then: what was stored before it may have been removed. SettingsError.
+    `call_size` is large, because a partition delivers nothing more until all its deliveries are settled.
+    Without a committed offset, a partition is read from its first record. If that record was sent before the
+    time that `forgotten_before` returns, its message may have been stored and deleted: SettingsError.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class KafkaSource:
         address: SourceAddress,
         forgotten_before: Callable[[], datetime | None] = lambda: None,
     ) -> Self:
-        """Take the settings. Nothing is called yet."""
+        """Make a source from the settings. No call is made yet."""
         return cls(
             address,
             buffer_size_max=settings.buffer_size_max,
@@ -82,39 +82,39 @@ class KafkaSource:
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
-        """Hand over what is buffered; of a partition only once all that was handed over of it is settled.
+        """Return buffered records; a partition delivers again only when its last deliveries are settled.
 
-        An empty list means that Kafka has said since the call began that there is nothing.
+        An empty list means that Kafka has reported the end of all partitions since the call began.
         """
         return self._member().assignment.receive(limit, wait_s)
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Let the offsets pass what is done. Of a partition that was lost since, nothing is noted.
+        """Advance the offsets past settled records. Records of lost partitions are ignored.
 
-        Whoever has that partition now is handed it again, and the database knows it.
+        The new owner of a lost partition receives them again and finds their outcome in the database.
         """
         metrics.settled.inc(
             self._member().assignment.settle(settlement.delivery for settlement in settlements)
         )
 
     def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Do nothing: a partition is ours until the group takes it, and the poll thread answers the group."""
+        """Do nothing: the poll thread keeps the group membership, and with it the partitions."""
 
     def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
-        """Do nothing: Kafka holds a partition for a member of the group, and no single message."""
+        """Do nothing: Kafka assigns whole partitions and has no timeout of single messages."""
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Let deliveries be handed over again, in the order of their partition."""
+        """Return deliveries to the buffer, in the order of their partition."""
         self._member().assignment.release(deliveries)
 
     def depth(self) -> dict[str, int]:
-        """Count what lies beyond the group's offsets: in_flight is held by us, visible is the rest."""
+        """Count the lag of the group: in_flight are our deliveries, visible is the rest."""
         lag = queue_depth(self._address)["visible"]
         in_flight = self._member().assignment.in_flight
         return {"visible": max(0, lag - in_flight), "in_flight": in_flight}
 
     def close(self) -> None:
-        """Write what is done and leave the group, so that others get our partitions at once."""
+        """Commit offsets and leave the group, so that other members get our partitions at once."""
         with self._making:
             self._closed = True
             made = self._made
@@ -122,7 +122,7 @@ class KafkaSource:
             made.close(_CLOSE_S)
 
     def _member(self) -> Member:
-        """Give the member; the first call joins the group."""
+        """Return the member. The first call joins the group."""
         with self._making:
             if self._made is None:
                 if self._closed:
@@ -135,7 +135,7 @@ class KafkaSource:
 
 
 def queue_depth(address: SourceAddress) -> dict[str, int]:
-    """Count what lies beyond the group's offsets, held or not, as no member of the group."""
+    """Return the lag of the group without joining it. Raises SourceUnavailable."""
     try:
         with an_onlooker(address) as onlooker:
             return {"visible": sum(lag_of(onlooker, address.queue, _COUNT_S_MAX).values()), "in_flight": 0}

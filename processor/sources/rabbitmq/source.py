@@ -1,10 +1,10 @@
-"""RabbitMQ: acknowledgements after the commit, over a connection that is made again whenever it ends.
+"""Consume one RabbitMQ queue with acknowledgements after the commit, and reconnect after an outage.
 
     broker ─▶ Link (I/O thread) ─▶ [buffer, at most the prefetch] ─▶ receive ─▶ … ─▶ settle ─▶ Link ─▶ ack
 
-A link is made when somebody asks, and not before: with the database away nothing is received, so a channel
-that the broker ends meanwhile (it waits half an hour for an acknowledgement) isn't opened again to count one
-more receive of every message. Queues are the operator's: we never declare one.
+A link is opened only on demand. During an outage of the database nothing is received, so a channel that the
+broker closes (after half an hour without an acknowledgement) is not reopened, which would raise the receive
+count of every message. Queues belong to the operator; no code here declares one.
 """
 
 import functools
@@ -34,18 +34,18 @@ from processor.wire.hand_overs import hand_over
 log = structlog.get_logger(__name__)
 
 PREFETCH_MAX = 65_535
-"""What AMQP has room for; 0 would mean no bound at all."""
+"""The largest prefetch of AMQP; 0 would mean unlimited."""
 
 _ATTEMPT_S_MAX = 20.0
-"""For how long a call waits for a connection; connecting itself gives up sooner."""
+"""How long a call waits for a connection; an attempt to connect ends sooner."""
 
 _ANSWER_S_MAX = 10.0
-"""For how long a receive that has brought nothing waits for a sign of life."""
+"""How long an empty receive waits for an answer of the broker."""
 
 _CLOSE_S = 5.0
 
 _ARRIVED_S_MAX = 2.0
-"""For how long the end waits for the broker to say that acknowledgements have arrived."""
+"""How long a close waits for the broker to confirm acknowledgements."""
 
 
 OnArrival: TypeAlias = Callable[[Sequence[str]], object]
@@ -56,15 +56,14 @@ def _tell_nobody(_delivery_ids: Sequence[str]) -> None:
 
 
 class RabbitMqSource:
-    """One queue of RabbitMQ, classic or quorum, consumed by manual acknowledgement.
+    """One queue of RabbitMQ, classic or quorum, consumed with manual acknowledgement.
 
-    What is handed over stays ours for as long as its channel lives, and comes again when it ends; settling
-    what came over a channel that has ended is silently nothing. Order is the broker's up to `receive`, and
-    nobody's after it: no delivery has a group.
+    Deliveries belong to their channel and are redelivered when it ends; settling a delivery of an ended
+    channel does nothing. The broker's order ends at `receive`: no delivery has a group.
     """
 
     call_size = 10
-    """Of what has come; few, so that all writers have some of it."""
+    """Deliveries per receive: few, so that every writer gets some."""
 
     def __init__(
         self,
@@ -81,23 +80,23 @@ class RabbitMqSource:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._running: Link | None = None
-        # Set while it consumes; its number is part of every receipt.
+        # Set while the link consumes. The link number is part of every receipt.
         self._link: Link | None = None
         self._link_number = 0
         self._link_ended = threading.Event()
         self._buffer: deque[Delivery] = deque()
-        # Tags that are not acknowledged and not given back, in the order in which they came.
+        # Delivery tags that are neither acknowledged nor released, in order of arrival.
         self._open: dict[int, None] = {}
         self._attempts = 0
         self._wanted = False
         self._closing = self._dead = False
         self._ended = Ended("not connected yet")
         self._refusal = SourceRefusal(clock)
-        # When the last question was asked that the broker has answered, and whether one waits for its answer.
+        # The time of the last answered probe, and whether a probe is open.
         self._heard_at = -math.inf
         self._asking = False
         self._on_arrival = on_arrival
-        # Acknowledged and to be told of, and those of them whose arrival the broker is being asked for.
+        # Acknowledged deliveries to report, and those whose acknowledgements the open probe confirms.
         self._noted: list[str] = []
         self._asked: list[str] = []
 
@@ -105,23 +104,22 @@ class RabbitMqSource:
     def open(
         cls, settings: PipelineSettings, address: SourceAddress, on_arrival: OnArrival = _tell_nobody
     ) -> Self:
-        """Take the settings; nothing is called yet.
+        """Make a source from the settings. No call is made yet.
 
-        `on_arrival` is told of settlements, by delivery id, once their acknowledgement has arrived. It
-        must not wait.
+        `on_arrival` gets the ids of settled deliveries whose acknowledgement has arrived. It must not block.
         """
         return cls(
             address,
             connection_parameters(address),
-            # Two batches: one that is being saved, and the next. More would come again after a crash.
+            # Two batches: one that is being saved, and the next. More would be redelivered after a crash.
             prefetch=min(settings.buffer_size_max, 2 * settings.batch_size_max, PREFETCH_MAX),
             on_arrival=on_arrival,
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
-        """Take what has come. An outage that begins while it waits is raised.
+        """Return buffered deliveries. An outage that begins during the wait is raised.
 
-        An empty list means that the broker has answered since the wait was over.
+        An empty list means that the broker has answered a probe after the wait.
         """
         give_up_at = time.monotonic() + wait_s
         with self._changed:
@@ -130,12 +128,12 @@ class RabbitMqSource:
                 lambda: self._buffer or self._link is None, max(0.0, give_up_at - time.monotonic())
             )
             if not self._buffer:
-                # A broker that is frozen sends nothing either.
+                # A frozen broker sends nothing either.
                 self._await_answer()
             return [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Acknowledge. This is the one place in the house that does so at RabbitMQ."""
+        """Acknowledge deliveries. No other code of the processor acknowledges at RabbitMQ."""
         with self._changed:
             ours = [settlement for settlement in settlements if self._tag(settlement.delivery) is not None]
             tags = self._take_out(settlement.delivery for settlement in ours)
@@ -146,34 +144,34 @@ class RabbitMqSource:
                 if self._noted:
                     self._ask()
             elif settlements:
-                # Of a channel that has ended: they come again. While there is none, that is an outage.
+                # All are of an ended channel and will be redelivered. Without a link, this is an outage.
                 self._need_link()
 
     def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Do nothing: what is not acknowledged is ours for as long as the channel lives.
+        """Do nothing: unacknowledged deliveries belong to the channel while it is open.
 
-        That is half an hour for one delivery, unless the broker's consumer_timeout says otherwise; then it
-        ends the channel, which is an outage of a moment, and all that was held comes again.
+        The broker closes the channel if a delivery is unacknowledged for longer than its consumer_timeout,
+        half an hour by default. This is a brief outage, and all deliveries of the channel are redelivered.
         """
 
     def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
-        """Do nothing: AMQP knows no moment at which a message comes back."""
+        """Do nothing: AMQP has no visibility timeout."""
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give deliveries back, oldest first: the queue puts them where they were, as far as it can."""
+        """Requeue deliveries, oldest first; the queue restores their position if it can."""
         with self._changed:
             tags = self._take_out(deliveries)
             if tags:
                 self._need_link().give_back(sorted(tags))
 
     def depth(self) -> dict[str, int]:
-        """Count what waits at the broker, and what we hold of it; what others hold AMQP does not tell."""
+        """Count ready messages and our unacknowledged ones; AMQP does not tell those of other consumers."""
         counts = queue_depth(self._address)
         with self._changed:
             return counts | {"in_flight": len(self._open)}
 
     def close(self) -> None:
-        """Close the connection; what was not settled is handed over again."""
+        """Close the connection. Unsettled deliveries are redelivered."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._link is None or not (self._noted or self._asked), _ARRIVED_S_MAX
@@ -186,7 +184,7 @@ class RabbitMqSource:
             self._thread.join(_CLOSE_S)
 
     def _await_answer(self) -> None:
-        """Wait until the broker answers a question asked from now on, or a message comes. Raises outages."""
+        """Wait until the broker answers a new probe, or a message arrives. Raises outages."""
         asked_at = time.monotonic()
         while not self._buffer and self._heard_at < asked_at:
             if self._link is None:
@@ -200,16 +198,16 @@ class RabbitMqSource:
             self._changed.wait(left_s)
 
     def _ask(self) -> None:
-        """Ask the broker, unless it is being asked: with its answer, what was acknowledged has arrived."""
+        """Probe the broker unless a probe is open. The answer confirms all earlier acknowledgements."""
         if not self._asking and self._link is not None:
             self._asking = True
             self._asked, self._noted = self._noted, []
             self._link.ask(functools.partial(self._heard, time.monotonic()))
 
-    # ── the link: asked for by any thread (holding the lock), made and lived by one of its own ───────────
+    # ── the link: requested by any thread (holding the lock), opened and run by its own thread ───────────
 
     def _need_link(self) -> Link:
-        """Give the link; where there is none, wait for one attempt to make it. Raises the outage."""
+        """Return the link; without one, wait for one attempt to open it. Raises the outage."""
         if self._link is None:
             if self._closing:
                 raise SourceUnavailable("the connection to RabbitMQ is closed: the processor is stopping")
@@ -236,7 +234,7 @@ class RabbitMqSource:
             self._connect_when_told()
         finally:
             with self._changed:
-                # Unless it was told to end, a bug of ours has ended it: nobody may wait for it then.
+                # Unless the source is closing, a bug has ended the thread, and no call may wait for it.
                 self._dead = True
                 self._running = self._link = None
                 self._changed.notify_all()
@@ -258,11 +256,11 @@ class RabbitMqSource:
             with self._changed:
                 self._running = self._link = None
                 self._link_ended.set()
-                # What waits here, and every tag, was of that channel: the queue hands it all over again.
+                # The buffer and all tags belong to the ended channel, and the queue redelivers them.
                 self._buffer.clear()
                 self._open.clear()
                 self._asking = False
-                # Nobody knows whether these have arrived: they stay noted.
+                # Their arrival is unknown, so their notes stay in the database.
                 self._noted, self._asked = [], []
                 self._note(why)
                 self._changed.notify_all()
@@ -316,7 +314,7 @@ class RabbitMqSource:
             self._changed.notify()
 
     def _take_out(self, deliveries: Iterable[Delivery]) -> list[int]:
-        """Give the tags of those that are still open on this link's channel, and note them as done with."""
+        """Remove deliveries that are still open on this channel, and return their tags."""
         tags = []
         for delivery in deliveries:
             tag = self._tag(delivery)
@@ -341,14 +339,14 @@ class RabbitMqSource:
             delivery_id=hand_over(delivery_base(attributes, body)),
             body=body,
             receipt=f"{self._link_number}:{method.delivery_tag}",
-            # Any client can write the header in which a quorum queue counts. The flag is the broker's alone,
-            # and does not say how often: what came before may have killed us, so it is as suspect as a third.
+            # Any client can write the header with a quorum queue's count. Only the broker sets the flag, but
+            # the flag has no count: a redelivery may have killed a process, so it is treated as a suspect.
             receive_count=SUSPECT_RECEIVE_COUNT if redelivered else 1,
-            # The sender's clock; what it names is not always the past.
+            # The sender's clock, which may be ahead.
             sent_at=now if moment is None else min(moment, now),
             received_at=now,
             attributes=attributes,
-            # RabbitMQ takes this property from the user of that name only.
+            # RabbitMQ accepts this property only from the user of that name.
             sender_id=properties.user_id if isinstance(properties.user_id, str) else None,
             named=False,
             repeated=redelivered,
@@ -358,7 +356,7 @@ class RabbitMqSource:
 
 
 def queue_depth(address: SourceAddress) -> dict[str, int]:
-    """Count what waits in the queue, without taking anything. Raises SourceUnavailable."""
+    """Count the ready messages of the queue without consuming. Raises SourceUnavailable."""
     try:
         waiting = count_waiting(address).method.message_count
     except FAILED as error:
@@ -368,9 +366,9 @@ def queue_depth(address: SourceAddress) -> dict[str, int]:
 
 
 def _acknowledgements(tags: Sequence[int], oldest_open: int | None) -> list[tuple[int, bool]]:
-    """Say what to acknowledge: all before the oldest that is still open in one, the others one by one.
+    """Return acknowledgements (tag, multiple): one for all tags before the oldest open one, others singly.
 
-    The last of those stands for all before it, and every one of them was acknowledged or given back.
+    A multiple acknowledgement is safe there, since every earlier tag was acknowledged or released.
     """
     before = [tag for tag in tags if oldest_open is None or tag < oldest_open]
     after = [(tag, False) for tag in tags if oldest_open is not None and tag > oldest_open]

@@ -1,9 +1,9 @@
-"""Reads what SQS hands over, and takes nothing that its checksums call altered.
+"""Read messages of SQS, and leave out messages whose checksums do not match.
 
     answer ─▶ each message: body and attributes against their MD5 ─▶ Delivery
                                       └─ altered: left to its visibility timeout, counted
 
-SQS names the MD5 of each body and of its attributes; neither boto3 nor plain HTTP compares them.
+SQS sends the MD5 of each body and of its attributes; neither boto3 nor plain HTTP compares them.
 """
 
 import struct
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import MessageSystemAttributeNameType
 
 MOVED_FROM: "MessageSystemAttributeNameType" = "DeadLetterQueueSourceArn"
-"""By this a dead letter names the queue that SQS moved it from."""
+"""The attribute in which a dead letter names the queue that SQS moved it from."""
 
 _TEXT, _BINARY = b"\x01", b"\x02"
 
 
 def read_messages(messages: list[Any], queue: str | None, *, fifo: bool) -> tuple[list[Delivery], int]:
-    """Give the deliveries in their order, and how many were left out as altered; empties `messages`.
+    """Return the deliveries in order, and the number of altered messages left out; empties `messages`.
 
-    `queue` None: a dead-letter queue, whose deliveries bear the name of the queue that they were moved from.
-    On a FIFO queue whatever stands behind an altered message is left out, too: it may be of its group.
-    Raises ValueError, LookupError, TypeError or AttributeError where this is no answer of SQS.
+    `queue` None: a dead-letter queue, whose deliveries have the name of the queue they were moved from.
+    On a FIFO queue all messages after an altered one are left out, since they may be of its group.
+    Raises ValueError, LookupError, TypeError or AttributeError if this is not an answer of SQS.
     """
     now = datetime.now(UTC)
     deliveries: list[Delivery] = []
     altered = 0
-    # Each is let go of once it is read: bodies may be large, and are copied here.
+    # Each message is freed once it is read: bodies may be large, and are copied here.
     messages.reverse()
     while messages:
         message = messages.pop()
@@ -54,7 +54,7 @@ def read_messages(messages: list[Any], queue: str | None, *, fifo: bool) -> tupl
 
 
 def name_in(arn: str) -> str:
-    """Give the name of a queue, the last part of its ARN."""
+    """Return the name of a queue, the last part of its ARN."""
     return arn.rsplit(":", 1)[-1]
 
 
@@ -65,29 +65,29 @@ def _delivery(message: Any, queue: str | None, now: datetime, *, fifo: bool) -> 
     return Delivery(
         queue=name_in(system.get(MOVED_FROM, "")) if queue is None else queue,
         delivery_id=message["MessageId"],
-        # A half of a surrogate pair can come out of the service's JSON; its bytes are then no UTF-8,
-        # which is what the rejection will say.
+        # The service's JSON can contain an unpaired surrogate. Its bytes are not UTF-8, and the rejection
+        # will say so.
         body=message["Body"].encode("utf-8", "surrogatepass"),
         receipt=message["ReceiptHandle"],
-        # What is no number is no answer of SQS, which alone writes these two.
+        # Only SQS writes these two values. A value that is not a number is not an answer of SQS.
         receive_count=count_of(int(system.get("ApproximateReceiveCount", 1))),
         sent_at=datetime.fromtimestamp(sent_ms / 1000, UTC),
         received_at=now,
         attributes=attributes,
         sender_id=system.get("SenderId"),
-        # Whatever a server may answer unasked: of a standard queue nothing is serialised.
+        # On a standard queue the message group does not mean order, even if a server sends one.
         group=system.get("MessageGroupId") if fifo else None,
     )
 
 
 def _safely_named(delivery: Delivery) -> Delivery:
-    # After they were compared with what SQS has hashed, which is under the sender's names.
+    # After the check of the MD5, which SQS computes from the sender's names.
     attributes = from_outside(delivery.attributes)
     return delivery if attributes is delivery.attributes else replace(delivery, attributes=attributes)
 
 
 def _attributes(given: Mapping[str, Any]) -> dict[str, Attribute]:
-    """Read message attributes. One without a value that can be read is left out: the message is not whole."""
+    """Read message attributes. An attribute without a readable value is left out: the message is altered."""
     found: dict[str, Attribute] = {}
     for name, attribute in given.items():
         value = attribute.get("BinaryValue", attribute.get("StringValue"))
@@ -97,7 +97,7 @@ def _attributes(given: Mapping[str, Any]) -> dict[str, Attribute]:
 
 
 def _whole(message: Any, delivery: Delivery) -> bool:  # noqa: ANN401 - boto3's dictionary
-    """Tell whether body and attributes are what SQS has hashed; what it did not hash is believed."""
+    """Return whether body and attributes match their MD5; parts without an MD5 are accepted."""
     body_md5 = message.get("MD5OfBody")
     if body_md5 is not None and md5(delivery.body, usedforsecurity=False).hexdigest() != body_md5:
         return False
@@ -109,7 +109,7 @@ def _whole(message: Any, delivery: Delivery) -> bool:  # noqa: ANN401 - boto3's 
 
 
 def _attributes_md5(attributes: Mapping[str, Any], delivery: Delivery) -> str:
-    """Hash attributes as SQS documents it: by name; each part with its length, the value with its kind."""
+    """Return the MD5 of attributes as SQS documents it: by name, each part with its length, values typed."""
     pieces: list[bytes] = []
     for name in sorted(attributes):
         value = delivery.attributes[name]
@@ -119,7 +119,7 @@ def _attributes_md5(attributes: Mapping[str, Any], delivery: Delivery) -> str:
 
 
 def _utf8(text: str) -> bytes:
-    # As with the body: half of a surrogate pair must not keep what came with it from being received.
+    # As with the body: an unpaired surrogate must not block the messages beside it.
     return text.encode("utf-8", "surrogatepass")
 
 

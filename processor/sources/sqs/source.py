@@ -1,4 +1,4 @@
-"""SQS: long polls, deletes in tens after the commit, and a longer visibility timeout for what is held."""
+"""Receive from SQS by long polls, delete in tens after the commit, and extend visibility timeouts."""
 
 import json
 import threading
@@ -31,7 +31,7 @@ T = TypeVar("T")
 _OK = 200
 
 _SILENCE_S_MAX = 15
-"""For how long a call may stay without an answer, beyond the wait of a long poll."""
+"""The read timeout of a call beyond the wait of a long poll."""
 
 _CREDENTIALS_REFUSED = frozenset(
     {
@@ -45,7 +45,7 @@ _CREDENTIALS_REFUSED = frozenset(
         "UnrecognizedClientException",
     }
 )
-"""Codes that speak of the key itself. AccessDenied is none: a policy can be mended while we wait."""
+"""Error codes for invalid credentials; not AccessDenied, since a policy can be corrected during a retry."""
 
 _QUEUE_MISSING = frozenset({"NonExistentQueue", "QueueDoesNotExist"})
 
@@ -56,24 +56,23 @@ _ATTRIBUTES: "list[MessageSystemAttributeNameType]" = [
 ]
 
 _SETTLE_PAUSES_S = (0.1, 0.5, 2.0, 0.0)
-"""After each try to delete, before what failed is tried again; the last try is the end."""
+"""The pauses after each attempt to delete, before the failed entries are retried."""
 
 
 class SqsSource:
-    """One SQS queue, standard or FIFO. Groups are orders on a FIFO queue only; elsewhere they mean fairness.
+    """One SQS queue, standard or FIFO. Only on a FIFO queue does a message group mean order.
 
-    `queue` is its name in the tables. None: a dead-letter queue, whose deliveries bear the name of the queue
-    that SQS moved them from, and an empty one where SQS does not say.
-    `hot_calls` makes the three calls that every message passes; unless given, the client makes all.
-    With `keys_given` its credentials came by settings and nothing renews them: refused for REFUSED_S_MAX,
-    they raise SourceFault, so that whoever starts us again can bring new ones. A queue that does not exist
-    for as long raises SettingsError. All else that goes wrong is an outage (SourceUnavailable), a role's
-    credentials included, which boto3 renews by itself. `stop` ends the pauses between tries to delete, and
-    then there is no other try.
+    `queue` is its name in the tables. None: a dead-letter queue, whose deliveries have the name of the queue
+    that SQS moved them from, or an empty name if SQS does not tell it. `hot_calls` makes the three calls that
+    every message needs; by default the client makes all calls. `keys_given` means that the credentials come
+    from settings and are not renewed: once refused for REFUSED_S_MAX they raise SourceFault, so that a
+    restart can bring new ones. A queue missing for that long raises SettingsError. All other errors are
+    outages (SourceUnavailable), including refused credentials of a role, which boto3 renews. `stop` ends the
+    retries of a delete.
     """
 
     call_size = 10
-    """Messages in one call of SQS, for receiving, deleting and extending alike (SQS quotas)."""
+    """Messages in one call of SQS, for receiving, deleting and extending (SQS quotas)."""
 
     def __init__(
         self,
@@ -104,7 +103,7 @@ class SqsSource:
 
     @classmethod
     def open(cls, settings: ReceiveSettings, stop: threading.Event | None = None) -> "SqsSource":
-        """Make a client by the settings and boto3's own chain. Nothing is called yet."""
+        """Make a client from the settings and boto3's credential chain. No call is made yet."""
         session, client = _session_and_client(settings)
         return cls(
             client,
@@ -117,7 +116,7 @@ class SqsSource:
         )
 
     def receive(self, limit: int, wait_s: float) -> list[Delivery]:
-        """Long-poll once. At most ten come, whatever the limit; `wait_s` is cut to whole seconds."""
+        """Long-poll once, for at most ten messages; `wait_s` is cut to whole seconds."""
         with self._outages("receive"):
             answer = self._hot_calls.receive_message(
                 QueueUrl=self._queue_url,
@@ -136,10 +135,10 @@ class SqsSource:
         return deliveries
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Delete from the queue. This is the one place in the house that does.
+        """Delete from the queue. No other code of the processor deletes messages.
 
-        A delete that fails for good is only a warning: the row is committed, and the redelivery that follows
-        will be known as one.
+        A delete that fails after all retries is only a warning: the row is committed, and the redelivery will
+        find its outcome.
         """
         for chunk in _tens(settlements):
             left = {str(place): settlement.delivery for place, settlement in enumerate(chunk)}
@@ -158,11 +157,11 @@ class SqsSource:
                 )
 
     def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Start the visibility timeout of deliveries anew."""
+        """Restart the visibility timeout of deliveries."""
         self._change_visibility("extend", deliveries, self._visibility_timeout_s)
 
     def hold_for(self, deliveries: Sequence[Delivery], hold_s: int) -> None:
-        """Let the visibility timeout of deliveries end in `hold_s`."""
+        """Let the visibility timeout of deliveries end in `hold_s` seconds."""
         self._change_visibility("extend", deliveries, hold_s)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
@@ -170,11 +169,11 @@ class SqsSource:
         self._change_visibility("release", deliveries, 0)
 
     def close(self) -> None:
-        """Close idle connections; SQS itself keeps nothing open for us."""
+        """Close idle connections."""
         self._client.close()
 
     def depth(self) -> dict[str, int]:
-        """Count what the queue still has, as it says: visible, in_flight, delayed (approximate on AWS)."""
+        """Return the queue's own counts: visible, in_flight and delayed (approximate on AWS)."""
         with self._outages("count"):
             answer = self._client.get_queue_attributes(
                 QueueUrl=self._queue_url,
@@ -184,7 +183,7 @@ class SqsSource:
                     "ApproximateNumberOfMessagesDelayed",
                 ],
             )
-            # An answer that does not say how many there are does not say that there are none.
+            # A missing count is an error, not a zero.
             counts = answer["Attributes"]
             return {
                 "visible": int(counts["ApproximateNumberOfMessages"]),
@@ -193,7 +192,7 @@ class SqsSource:
             }
 
     def depth_with_dead_letters(self) -> dict[str, int]:
-        """Count as `depth` does, and add dead_lettered: all that is in this queue's dead-letter queue."""
+        """Return the counts of `depth` and dead_lettered, the size of this queue's dead-letter queue."""
         counts = self.depth()
         other = self.dead_letters(visibility_timeout_s=0)
         if other is not None:
@@ -201,7 +200,7 @@ class SqsSource:
         return counts
 
     def dead_letters(self, *, visibility_timeout_s: int) -> "SqsSource | None":
-        """Give this queue's dead-letter queue, as a source of its own; None: there is none."""
+        """Return a source for this queue's dead-letter queue, or None if there is none."""
         url = self.dead_letter_queue_url()
         if url is None:
             return None
@@ -209,11 +208,11 @@ class SqsSource:
 
     @property
     def name(self) -> str:
-        """The queue's own name, the last part of its URL."""
+        """The queue's name, the last part of its URL."""
         return self._queue_url.rstrip("/").rsplit("/", 1)[-1]
 
     def moved_from(self) -> list[str]:
-        """Name the queues for which this one is the dead-letter queue now."""
+        """Return the names of the queues whose dead-letter queue this is."""
         names: list[str] = []
         token: Any = {}
         while True:
@@ -225,7 +224,7 @@ class SqsSource:
             token = {"NextToken": answer["NextToken"], "MaxResults": 1000}
 
     def dead_letter_queue_url(self) -> str | None:
-        """Find the dead-letter queue by the redrive policy; None: there is none."""
+        """Return the URL of the dead-letter queue in the redrive policy, or None if there is none."""
         with self._outages("count"):
             answer = self._client.get_queue_attributes(
                 QueueUrl=self._queue_url, AttributeNames=["RedrivePolicy"]
@@ -244,12 +243,12 @@ class SqsSource:
                 answer = self._hot_calls.change_message_visibility_batch(
                     QueueUrl=self._queue_url, Entries=entries
                 )
-            # No retry: the next heartbeat comes soon, and a lost one costs a redelivery at the most.
+            # No retry: the next heartbeat follows soon, and a failure costs at most a redelivery.
             _still_failed(operation, left, answer.get("Failed", []))
 
     @contextmanager
     def _outages(self, operation: str) -> Iterator[None]:
-        """Turn whatever botocore raises into an outage or a fault, in words without any body or secret."""
+        """Convert botocore's exceptions to our errors, with messages that contain no body and no secret."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - with the driver
         from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
@@ -275,7 +274,7 @@ class SqsSource:
         self._refusal.over()
 
     def _note(self, code: str) -> None:
-        # Some services write a code with their own prefix (AWS.SimpleQueueService. and the like).
+        # Some services add a prefix to codes (AWS.SimpleQueueService. and the like).
         match code.rsplit(".", 1)[-1]:
             case name if name in _QUEUE_MISSING:
                 self._refusal.missing(f"make the queue {self.name}, or mend SQS_QUEUE_URL")
@@ -289,9 +288,10 @@ class SqsSource:
 
 
 def sqs_client(settings: ReceiveSettings) -> "SQSClient":
-    """Make a boto3 client whose every wait is bounded and longer than a long poll.
+    """Make a boto3 client whose timeouts are bounded and longer than a long poll.
 
-    Raises SettingsError where the settings, or what boto3 finds beside them, make none: no region, say.
+    Raises SettingsError if the settings and boto3's own configuration are incomplete, for example without a
+    region.
     """
     return _session_and_client(settings)[1]
 
@@ -301,21 +301,21 @@ def _session_and_client(settings: ReceiveSettings) -> "tuple[Session, SQSClient]
     from processor.brokers.boto3_client import client_config, session_and_client  # noqa: PLC0415
 
     config = client_config(
-        # Two attempts for a blink; a real outage is waited out by OutageRetry, where it shows.
+        # Two attempts for a brief failure. OutageRetry retries real outages, and reports them.
         attempts=2,
         read_timeout_s=settings.receive_wait_s + _SILENCE_S_MAX,
         connections=settings.receivers + settings.settlers + 4,
     )
     session, client = session_and_client(settings.aws_client_options(), settings.require_endpoint, config)
-    # Else boto3 takes a page of HTML for an answer without messages.
+    # Else boto3 reads an HTML page as an answer without messages.
     client.meta.events.register("response-received.sqs.ReceiveMessage", _demand_json)
     return session, client
 
 
 def _demand_json(parsed_response: Any, response_dict: Any, **_: Any) -> None:  # noqa: ANN401 - botocore's event
-    """Raise ValueError where an answer without messages is no JSON object that has none.
+    """Raise ValueError if an answer without messages is not a JSON object.
 
-    An empty body has none: some have seen SQS say so.
+    An empty body is accepted, since SQS has been seen to send one.
     """
     if parsed_response is None or response_dict["status_code"] != _OK or not response_dict["body"]:
         return
@@ -324,7 +324,7 @@ def _demand_json(parsed_response: Any, response_dict: Any, **_: Any) -> None:  #
 
 
 def _lean_calls(session: "Session", client: "SQSClient") -> HotCalls:
-    """Give the lean calls where the configuration is plain; else boto3's, and say why in the log."""
+    """Return the fast client if the configuration is plain; else log why, and return boto3's client."""
     from processor.brokers.fast_sqs.plain_case import lean_sqs, oddity  # noqa: PLC0415 - with the driver
 
     why_not = oddity(session, client)
@@ -341,19 +341,19 @@ def _tens(items: Iterable[T]) -> Iterator[list[T]]:
 
 
 def _entries(deliveries: Mapping[str, Delivery]) -> Any:  # noqa: ANN401 - boto3's dictionaries
-    # The id is the place in the call and never the message's: the same message may stand in it twice.
+    # The id is the place in the call, not the message id: one message may occur twice in a call.
     return [{"Id": place, "ReceiptHandle": delivery.receipt} for place, delivery in deliveries.items()]
 
 
 def _still_failed(
     operation: str, asked: Mapping[str, Delivery], failed: Sequence[Any]
 ) -> dict[str, Delivery]:
-    """Give those entries of a batch that failed and may work again; log those that never will."""
+    """Return the failed entries of a batch that can be retried; log the others."""
     again, lost = {}, 0
     for entry in failed:
         metrics.source_errors.labels(operation=operation).inc()
         if entry.get("SenderFault"):
-            # An old receipt: the delivery has been handed over again since. That one will be settled.
+            # An outdated receipt: the message was redelivered, and the newer delivery will be settled.
             lost += 1
         elif entry["Id"] in asked:
             again[entry["Id"]] = asked[entry["Id"]]

@@ -391,7 +391,7 @@ def test_a_check_says_what_is_said_of_its_queue(settings: Settings, db: Db) -> N
     assert (found.fine, found.advice) == (True, None)
     assert found.found == (
         f"{settings.queue_name()}: mapped: event_type, payload, tenant_id; tenants: acme; "
-        "registers tenants, an hour: 1000"
+        "new tenants per hour: 1000"
     )
 
 
@@ -401,6 +401,6 @@ def test_a_check_warns_where_settings_say_another_thing_than_the_registry(settin
     found = finding(with_changes(settings, unwrap="sns", queue_tenants=frozenset({"acme", "globex"})))
 
     assert found.fine
-    assert "UNWRAP says sns, and the registry, which holds, says none" in found.advice
-    assert "QUEUE_TENANTS names other tenants, and both must allow: acme;" in found.advice
-    assert "not registered, so their events are rejected: newcomer" in found.advice
+    assert "UNWRAP is sns, but the registry's none applies" in found.advice
+    assert "QUEUE_TENANTS names other tenants; allowed by both: acme;" in found.advice
+    assert "events of unregistered tenants are rejected: newcomer" in found.advice

@@ -55,7 +55,7 @@ def test_what_a_rule_matches_is_kept_as_discarded_and_names_the_rule(saver: Save
     [(message,)] = db.execute(
         "SELECT detail ->> 'message' FROM rejection WHERE rule_id IS NOT NULL"
     ).fetchall()
-    assert message.startswith(f"discarded at once by rule {rule_id}")
+    assert message.startswith(f"discarded by rule {rule_id}")
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_a_person_adds_lists_and_removes_rules(processor: Any, saver: Saver) -> 
     assert (row["rule_id"], row["queue"], row["discarded"]) == (1, QUEUE, 1)
     assert row["conditions"] == {"/Event": "s3:TestEvent", "/n": "7"}
     assert "/Event=s3:TestEvent" in table
-    assert "discarded at once by rule 1" in discarded
+    assert "discarded by rule 1" in discarded
     assert "rule_id           1" in processor("rejection", "show", "1").output
     assert processor("rejection", "rule", "remove", "1").exit_code == 0
     [row] = json.loads(processor("rejection", "rule", "list", "--json").output)
@@ -415,7 +415,7 @@ def test_what_a_rule_discarded_is_replayed_by_its_id_and_is_a_persons_then(
 
     shown = processor("rejection", "show", "1").output
     assert "processor rejection replay 1" in shown
-    assert "(while it is kept, replay it by its id)" in shown
+    assert "(replay it by its id while it is kept)" in shown
     # No selection but that by ids takes what nobody has looked at.
     assert "no open rejections" in processor("rejection", "replay", "--all").output
     assert "no open rejections" in processor("rejection", "replay", "1", "--queue", "another").output

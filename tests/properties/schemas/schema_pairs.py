@@ -1,6 +1,6 @@
-"""Schemas of any draft, what may become of one, and payloads that look like what they speak of.
+"""Generates schemas of any draft, mutations of them, and payloads that are close to their keywords.
 
-All is made of one seed: small words over few names, so that payloads hit what a schema says.
+Everything derives from one seed, with few keywords and few names, so that payloads match the schemas.
 """
 
 import copy
@@ -53,7 +53,7 @@ def a_schema(chance: random.Random, dialect: Dialect) -> dict[str, Any]:
 
 
 def changed(chance: random.Random, schema: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
-    """Change a schema at one to three places: a word more, a word less, or another value."""
+    """Change one to three places of a schema: add or remove a keyword, or change a value."""
     changed = copy.deepcopy(schema)
     word = "definitions" if dialect in OLD else "$defs"
     making = _Making(chance, dialect, f"#/{word}/")
@@ -73,7 +73,7 @@ def changed(chance: random.Random, schema: dict[str, Any], dialect: Dialect) -> 
 
 
 def _schemas(value: Any) -> list[Any]:
-    """Every object below a value; some are maps of schemas, where a word more is a name more."""
+    """Every object below a value; in maps of schemas an added keyword is an added name."""
     found = [value] if isinstance(value, dict) and value.keys() - set(NAMES) - {"m", "n", "^x-", "a$"} else []
     below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return found + [one for child in below for one in _schemas(child)]

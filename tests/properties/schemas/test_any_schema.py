@@ -1,4 +1,4 @@
-"""Whatever is written into the registry as a schema: each event of it has a verdict, nothing is raised."""
+"""Tests that any schema in the registry gives each event a verdict, and raises nothing."""
 
 import json
 import random
@@ -19,7 +19,7 @@ VENDORED = Path(str(files("check_jsonschema"))) / "builtin_schemas" / "vendor"
 DRAFTS = Path(str(files("jsonschema_specifications"))) / "schemas"
 BYTES_MAX = 40_000
 PLACES_MAX = 100_000
-"""In what was made of one: more, and something holds itself. A search without that bound took all memory."""
+"""Limits the size of generated schemas, which may contain themselves: an unlimited search took all memory."""
 WORDS = [*KEYWORDS, "x"]
 ODD: list[Any] = [
     None,
@@ -53,7 +53,7 @@ def seeds() -> list[Any]:
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Give every container and key in it, top down."""
+    """Return every container and key in it, top down."""
     pending, seen = [value], 0
     while pending:
         at = pending.pop()
@@ -71,7 +71,7 @@ def mutated(rng: Rng, seed: Any, others: list[Any]) -> Any:
         if not (all_places := list(places(found))):
             return copied(rng.choice(ODD))
         at, key = rng.choice(all_places)
-        # What is a schema at one place is none at another.
+        # A schema at one place may not be one at another.
         other, place = rng.choice(all_places if rng.random() < 0.5 else list(places(rng.choice(others))))
         at[key] = rng.choice(
             [

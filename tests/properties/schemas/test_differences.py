@@ -1,6 +1,6 @@
-"""Of two schemas no yes is said that a payload disproves, and an example shows what it should.
+"""Tests that no payload contradicts a compatibility verdict, and that examples are counterexamples.
 
-The library's proofs and the differences of structure are each asked alone, since either may be what decides.
+The library's proofs and the structural differences are tested separately, because either may decide.
 """
 
 import json
@@ -28,7 +28,7 @@ def a_pair(chance: random.Random) -> tuple[Compared, Compared]:
     old = a_schema(chance, dialect)
     new = changed(chance, old, dialect)
     if chance.random() < 0.2:
-        # The same words, by the rules of another draft.
+        # The same keywords, by the rules of another draft.
         new["$schema"] = chance.choice(DIALECTS).uri
     return Compared(old, chance.choice(FORMATS)), Compared(new, chance.choice(FORMATS))
 
@@ -42,7 +42,7 @@ def compiled(asked: Compared) -> jsonschema_rs.Validator | None:
 
 @settings(max_examples=max(600, settings().max_examples))
 @given(st.integers(0, 2**64))
-def test_no_payload_disproves_a_yes(seed: int) -> None:
+def test_no_payload_contradicts_a_compatible_verdict(seed: int) -> None:
     chance = random.Random(seed)
     old, new = a_pair(chance)
     takes, may_refuse = compiled(old), compiled(new)
@@ -69,7 +69,7 @@ def test_no_payload_disproves_a_yes(seed: int) -> None:
 
 
 @given(st.integers(0, 2**64))
-def test_an_example_is_taken_by_one_and_refused_by_the_other(seed: int) -> None:
+def test_an_example_is_valid_for_one_schema_only(seed: int) -> None:
     old, new = a_pair(random.Random(seed))
 
     verdict = takes_all(new, old)
@@ -86,7 +86,7 @@ def test_an_example_is_taken_by_one_and_refused_by_the_other(seed: int) -> None:
 
 
 @given(st.integers(0, 2**64), st.sampled_from(DIALECTS))
-def test_a_schema_differs_in_nothing_from_itself(seed: int, dialect: Any) -> None:
+def test_a_schema_has_no_differences_from_itself(seed: int, dialect: Any) -> None:
     schema = a_schema(random.Random(seed), dialect)
 
     assert differences(schema, json.loads(json.dumps(schema))) == []

@@ -1,6 +1,6 @@
-"""A search for a schema and a payload that cost more than was estimated, where the worker itself judges.
+"""Searches for a schema and a payload that cost more than estimated, for validation in the worker.
 
-What is judged elsewhere is bounded by the kernel; here the estimate alone is, so it is the one that is tried.
+The kernel limits the judge process; in the worker only the estimate does, so it is the one under test.
 """
 
 import json
@@ -20,7 +20,7 @@ from processor.schemas.judge.process import find_errors
 from processor.wire import strict_json
 
 MARGIN = 2
-"""What was found took a third of its estimate at the most; a busy machine counts more for the same."""
+"""The worst pair found took a third of its estimate; a busy machine measures more for the same work."""
 
 _LONG = pytest.mark.long("test_no_pair_costs_much_more_than_its_estimate")
 
@@ -33,7 +33,7 @@ REFERENCES = ["#/$defs/a", "#/$defs/b", "#"]
 FORMATS = ["date-time", "email", "uri", "uuid", "ipv6", "hostname", "idn-hostname", "duration"]
 
 TRUE = {"maxLength": 10**6}
-"""Of anything here, and not as easily seen as `true`."""
+"""True for any value here, and less obvious than `true`."""
 
 FALSE: list[tuple[Any, str]] = [
     ({"required": [f"a{number}" for number in range(20)]}, "{}"),
@@ -44,7 +44,7 @@ FALSE: list[tuple[Any, str]] = [
     ({"maxLength": 0}, '"a"'),
     (False, "1"),
 ]
-"""Each is an error, or many."""
+"""Each gives one error or more."""
 
 Rng = random.Random
 
@@ -86,7 +86,7 @@ ONES = ["not", "then", "items", "contains", "additionalProperties", "propertyNam
 
 
 def a_schema(rng: Rng, depth: int = 0) -> Any:
-    """Most of what it asks is true of anything, so that nothing ends the judging early."""
+    """Most of the constraints are true for any value, so that validation does not end early."""
     schema: dict[str, Any] = {}
     for word in some(rng, list(PLAIN), 2):
         if word == "$ref" and rng.random() < 0.5:
@@ -144,7 +144,7 @@ FRAMES: list[Callable[[str, int], str]] = [
 
 
 def longest(is_cheap: Callable[[str], bool], frame: Callable[[str, int], str], unit: str) -> str | None:
-    """Give the longest payload of a shape that is judged in the worker; None: none is."""
+    """Return the longest payload of a shape that is validated in the worker; None: none is."""
     for size in (BODY_BYTES_MAX >> shift for shift in range(14)):
         text = frame(unit, max(1, size // (len(unit) + 6)))
         if len(text) <= BODY_BYTES_MAX and is_cheap(text):
@@ -157,9 +157,9 @@ def longest(is_cheap: Callable[[str], bool], frame: Callable[[str, int], str], u
 
 
 def cost_ns(definition: Any, frame: Callable[[str, int], str], unit: str, *, search: bool) -> int | None:
-    """Measure the thread's own CPU time, which other processes don't lengthen; None: not judged here.
+    """Measure the CPU time of the thread, without other processes; None: not validated here.
 
-    `search` says that the errors are searched for, too.
+    `search`: the search for errors is included.
     """
     try:
         validator = compile_schema(definition)
@@ -180,7 +180,7 @@ def cost_ns(definition: Any, frame: Callable[[str, int], str], unit: str, *, sea
 
 
 def pairs(rng: Rng, count: int) -> Iterator[tuple[Any, Callable[[str, int], str], str]]:
-    """Give each word by itself, asked of each atom as often as may be; then what chance makes."""
+    """Yield each keyword by itself, applied to each atom as often as possible; then random combinations."""
     for word, make in PLAIN.items():
         for atom in ATOMS:
             asked = [{"anyOf": [{word: make(rng)}, TRUE]} for _ in range(rng.choice([1, 4, 20]))]
@@ -199,7 +199,7 @@ def test_no_pair_costs_much_more_than_its_estimate(*, search: bool) -> None:
     for definition, frame, unit in pairs(Rng(examples), examples * 3):
         cost = cost_ns(definition, frame, unit, search=search)
         if cost is not None and cost > MARGIN * INLINE_NS_MAX:
-            # Once more: the first may have met a machine that was short of memory.
+            # Again: the first run may have met a machine short of memory.
             cost = cost_ns(definition, frame, unit, search=search)
         tried += cost is not None
 
