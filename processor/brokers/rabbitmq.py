@@ -328,7 +328,7 @@ def _own_tables() -> Any:  # noqa: ANN401 - a module
     """Return a private copy of pika's module that keeps the fraction of floats, which pika cuts off."""
     found = importlib.util.find_spec("pika.data")
     assert found is not None  # noqa: S101 - pika is imported above
-    assert found.loader is not None  # noqa: S101
+    assert found.loader is not None  # noqa: S101 - a module found in a file has one
     tables: Any = importlib.util.module_from_spec(found)
     found.loader.exec_module(tables)
     decode_value = tables.decode_value

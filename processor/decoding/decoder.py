@@ -40,7 +40,7 @@ NO_RULES = QueueRules()
 """The rules of a queue without rules."""
 
 
-class RoutingKeys(Protocol):
+class RoutingKeyReader(Protocol):
     """Completes events by a broker's routing keys."""
 
     def apply(
@@ -56,7 +56,7 @@ class Decoder:
     body_bytes_max: int
     json_depth_max: int
     json_values_max: int = VALUES_MAX
-    routing_keys: RoutingKeys | None = None
+    routing_keys: RoutingKeyReader | None = None
     routed_queue: str | None = None
 
     def read(

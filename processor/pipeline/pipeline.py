@@ -45,7 +45,7 @@ _RELEASE_S_MAX = 3.0
 OnCommit: TypeAlias = Callable[[Sequence[Verdict], Sequence[Settlement]], object]
 
 
-class Validator(Protocol):
+class PipelineValidator(Protocol):
     """The validator, as the pipeline uses it."""
 
     def validate(self, delivery: Delivery, *, may_wait: bool = True) -> Verdict: ...  # noqa: D102
@@ -61,7 +61,7 @@ class PipelineStore(Protocol):
 
 
 def once(
-    source: Source, validator: Validator, store: PipelineStore, *, limit: int, wait_s: float
+    source: Source, validator: PipelineValidator, store: PipelineStore, *, limit: int, wait_s: float
 ) -> list[Settlement]:
     """Take one batch through all four steps, the whole program in short, and return its settlements."""
     deliveries = source.receive(limit, wait_s)
@@ -83,7 +83,7 @@ class Pipeline:
     def __init__(
         self,
         source: RunningSource,
-        validator: Validator,
+        validator: PipelineValidator,
         stores: Sequence[PipelineStore],
         *,
         limits: PipelineLimits,

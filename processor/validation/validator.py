@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from processor.decoding.decoder import NO_RULES, Decoder, RoutingKeys
+from processor.decoding.decoder import NO_RULES, Decoder, RoutingKeyReader
 from processor.errors import Reason
 from processor.model import (
     Delivery,
@@ -26,7 +26,7 @@ from processor.model import (
 )
 from processor.runtime import metrics
 from processor.schemas.judge.client import JudgeProcess
-from processor.schemas.judge.judging import Judging, Refusal, one_violation
+from processor.schemas.judge.judging import Judging, RejectionCause, one_violation
 from processor.validation import known_noise
 from processor.validation.id_scope import IdScope, Unscoped
 from processor.validation.meter_amounts import Amount, amounts_of, find_misfit
@@ -109,7 +109,7 @@ class Schemas:
         json_values_max: int = VALUES_MAX,
         bindings: Bindings = UNBOUND,
         said: Mapping[str, QueueRules] = MappingProxyType({}),
-        routing_keys: RoutingKeys | None = None,
+        routing_keys: RoutingKeyReader | None = None,
         routed_queue: str | None = None,
         process: JudgeProcess | None = None,
     ) -> None:
@@ -166,9 +166,9 @@ class Schemas:
         refusal = self._bindings.refusal(delivery, envelope.tenant_id, rules.tenants) or no_right(
             rules.rights, delivery.queue, envelope, lookup.ground
         )
-        found: EventSchema | Refusal
+        found: EventSchema | RejectionCause
         if refusal:
-            found = Refusal(Reason.ENVELOPE_INVALID, refusal)
+            found = RejectionCause(Reason.ENVELOPE_INVALID, refusal)
         elif rules.registers_tenants and envelope.tenant_id not in lookup.registry.suspended:
             found = self._judge_new_tenant(lookup, delivery.queue, envelope, unscoped, may_wait=may_wait)
         else:
@@ -212,7 +212,7 @@ class Schemas:
             proven_tenant=self._bindings.proven(delivery, lookup.rules_of(delivery.queue).tenants),
         )
 
-    def refusal(self, envelope: Envelope) -> Refusal | None:
+    def refusal(self, envelope: Envelope) -> RejectionCause | None:
         """Return why a stored event would be rejected for its payload, whoever sent it; None: valid."""
         # The stored producer already has its scope, which later versions don't change.
         found = self._fit(self._lookup, envelope, None, may_wait=True)
@@ -245,7 +245,7 @@ class Schemas:
         unscoped: Unscoped | None,
         *,
         may_wait: bool,
-    ) -> Refusal:
+    ) -> RejectionCause:
         """Refuse an event of an unknown tenant; `new_tenant` names one that may be registered."""
         tenant_id, found = envelope.tenant_id, self._fit(lookup, envelope, unscoped, may_wait=may_wait)
         if isinstance(found, EventSchema) and not is_plain(tenant_id):
@@ -253,19 +253,19 @@ class Schemas:
                 f"no tenant {tenant_id!r}, and no queue registers such a name: {EXPECTED}; correct it at "
                 "the sender, or add the tenant (processor tenant add -- TENANT_ID), then replay"
             )
-            return Refusal(Reason.UNKNOWN_TENANT, {"message": words})
+            return RejectionCause(Reason.UNKNOWN_TENANT, {"message": words})
         if isinstance(found, EventSchema):
             words = (
                 f"no tenant {tenant_id!r}; queue {queue!r} has reached its hourly limit of new tenants, "
                 "or this tenant is being added: replay later, or add it (processor tenant add), then replay"
             )
-            return Refusal(Reason.UNKNOWN_TENANT, {"message": words}, tenant_id)
+            return RejectionCause(Reason.UNKNOWN_TENANT, {"message": words}, tenant_id)
         words = f"no tenant {tenant_id!r}, and no valid event to register it by: {found.detail['message']}"
-        return Refusal(Reason.UNKNOWN_TENANT, {"message": words})
+        return RejectionCause(Reason.UNKNOWN_TENANT, {"message": words})
 
     def _fit(
         self, lookup: _Lookup, envelope: Envelope, unscoped: Unscoped | None, *, may_wait: bool
-    ) -> EventSchema | Refusal:
+    ) -> EventSchema | RejectionCause:
         """Return the schema that an event is valid by, or why there is none."""
         tenant_id, event_type = envelope.tenant_id, envelope.event_type
         versions = lookup.applicable(event_type, tenant_id)
@@ -274,7 +274,7 @@ class Schemas:
                 f"no schema of event type {event_type!r} applies to tenant {tenant_id!r}; "
                 f"publish one ({_PUBLISH.get(event_type, 'processor schema publish')}), then replay"
             )
-            return Refusal(Reason.UNKNOWN_EVENT_TYPE, {"message": words})
+            return RejectionCause(Reason.UNKNOWN_EVENT_TYPE, {"message": words})
         if envelope.schema_version is None:
             schema = versions[max(versions)]
         elif envelope.schema_version in versions:
@@ -285,7 +285,7 @@ class Schemas:
                 f"event type {event_type!r} has no schema version {envelope.schema_version} "
                 f"for tenant {tenant_id!r}; known: {known}"
             )
-            return Refusal(Reason.UNKNOWN_SCHEMA_VERSION, {"message": words})
+            return RejectionCause(Reason.UNKNOWN_SCHEMA_VERSION, {"message": words})
         trouble = self._judging.trouble(schema, envelope, may_wait=may_wait) or _misfit(
             lookup, schema, envelope
         )
@@ -304,18 +304,18 @@ def _producer(scope: IdScope, envelope: Envelope) -> tuple[str, Unscoped | None]
     return (envelope.producer, producer) if isinstance(producer, Unscoped) else (producer, None)
 
 
-def _tenant_trouble(lookup: _Lookup, tenant_id: str) -> Refusal | None:
+def _tenant_trouble(lookup: _Lookup, tenant_id: str) -> RejectionCause | None:
     suspended = lookup.registry.suspended.get(tenant_id)
     if suspended is None:
         words = f"no tenant {tenant_id!r}; add it (processor tenant add), then replay"
-        return Refusal(Reason.UNKNOWN_TENANT, {"message": words})
+        return RejectionCause(Reason.UNKNOWN_TENANT, {"message": words})
     if suspended:
         words = f"tenant {tenant_id!r} is suspended; resume it (processor tenant resume), then replay"
-        return Refusal(Reason.TENANT_SUSPENDED, {"message": words})
+        return RejectionCause(Reason.TENANT_SUSPENDED, {"message": words})
     return None
 
 
-def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> Refusal | None:
+def _misfit(lookup: _Lookup, schema: EventSchema, envelope: Envelope) -> RejectionCause | None:
     """Refuse an amount that a meter can't add, and a void without a message; a schema should do so too."""
     amounts = lookup.amounts.get(envelope.event_type)
     found = amounts and find_misfit(amounts, envelope.tenant_id, envelope.payload_value)

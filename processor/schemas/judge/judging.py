@@ -44,7 +44,7 @@ _UNUSUAL = re.compile(r"[0-9.]{17}|[0-9][eE][-+]?[0-9]{2}")
 _MESSAGE_MAX = 180
 
 
-class Refusal(Struct, frozen=True, gc=False):
+class RejectionCause(Struct, frozen=True, gc=False):
     """Why an event is rejected. `new_tenant` is an unknown tenant that its queue may register."""
 
     reason: Reason
@@ -103,7 +103,9 @@ class Judging:
             for labels in set(gone.values()) - set(self._named.values()):
                 metrics.schema_unusable.remove(*labels)
 
-    def trouble(self, schema: EventSchema, envelope: Envelope, *, may_wait: bool = True) -> Refusal | None:
+    def trouble(
+        self, schema: EventSchema, envelope: Envelope, *, may_wait: bool = True
+    ) -> RejectionCause | None:
         """Return why a payload is invalid; None: it is valid.
 
         Raises Stopped, and MustWait if the judge process is needed and `may_wait` is false.
@@ -132,13 +134,13 @@ class Judging:
             raise MustWait
         return self._refusal(schema, envelope)
 
-    def _refusal(self, schema: EventSchema, envelope: Envelope) -> Refusal | None:
+    def _refusal(self, schema: EventSchema, envelope: Envelope) -> RejectionCause | None:
         answer = self._process.judge((schema.definition, schema.formats), envelope.payload)
         if isinstance(answer, Valid):
             return None
         if isinstance(answer, NotUnicode):
             words = f"the payload is not valid Unicode: {answer.words}"
-            return Refusal(Reason.UNSTORABLE, {"message": words})
+            return RejectionCause(Reason.UNSTORABLE, {"message": words})
         if isinstance(answer, Broken):
             log.error("judging_failed", schema_id=schema.schema_id, event_type=schema.event_type)
             self._name(schema)
@@ -146,7 +148,7 @@ class Judging:
                 f"the payload can't be validated by version {schema.version} of the schema: {answer.words}; "
                 "correct the schema or the payload, then replay"
             )
-            return Refusal(Reason.UNSTORABLE, _schema_details(schema) | {"message": words})
+            return RejectionCause(Reason.UNSTORABLE, _schema_details(schema) | {"message": words})
         return _violation(schema, answer)
 
     def _compile(self, schema: EventSchema) -> Known:
@@ -173,7 +175,7 @@ class Judging:
             metrics.schema_unusable.labels(*labels).set(1)
 
 
-def _violation(schema: EventSchema, found: Found) -> Refusal:
+def _violation(schema: EventSchema, found: Found) -> RejectionCause:
     errors = [{"pointer": at, "rule": rule, "message": message} for at, rule, message in found.errors]
     if not errors:
         words = "the payload violates its schema; finding the errors would take too long"
@@ -189,9 +191,9 @@ def _violation(schema: EventSchema, found: Found) -> Refusal:
 
 def _violations(
     schema: EventSchema, words: str, errors: Sequence[Mapping[str, Any]], count: int | None
-) -> Refusal:
+) -> RejectionCause:
     detail = _schema_details(schema) | {"message": words, "errors": errors, "error_count": count}
-    return Refusal(Reason.SCHEMA_VIOLATION, detail)
+    return RejectionCause(Reason.SCHEMA_VIOLATION, detail)
 
 
 def _schema_details(schema: EventSchema) -> dict[str, Any]:
@@ -202,6 +204,6 @@ def _key(schema: EventSchema) -> _Key:
     return schema.schema_id, schema.definition, schema.formats
 
 
-def one_violation(schema: EventSchema, at: str, rule: str, message: str) -> Refusal:
+def one_violation(schema: EventSchema, at: str, rule: str, message: str) -> RejectionCause:
     """Refuse an event for one fault outside the schema's own rules."""
     return _violations(schema, message, [{"pointer": at, "rule": rule, "message": message}], 1)

@@ -30,7 +30,7 @@ class AsyncEndpoint:
         self._address, self._tls = address_of(url, ca_file)
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
-        self._idle: deque[_Connection] = deque()
+        self._idle: deque[_PostConnection] = deque()
 
     async def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> HttpResponse:
         """Send one request to `/` and wait for its answer. Raises HttpTimeout, HttpTrouble."""
@@ -48,7 +48,7 @@ class AsyncEndpoint:
         while self._idle:
             self._idle.pop().close()
 
-    async def _connection(self) -> "_Connection":
+    async def _connection(self) -> "_PostConnection":
         while self._idle:
             # The connection used last is the most likely to be still open.
             connection = self._idle.pop()
@@ -57,13 +57,13 @@ class AsyncEndpoint:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await loop.create_connection(_Connection, *self._address, ssl=self._tls)
+                _, connection = await loop.create_connection(_PostConnection, *self._address, ssl=self._tls)
         except (OSError, TimeoutError) as error:
             raise HttpUnreachable(f"no connection to the server: {type(error).__name__}") from error
         return connection
 
 
-class _Connection(asyncio.Protocol):
+class _PostConnection(asyncio.Protocol):
     """One connection, and the answer that it waits for."""
 
     def __init__(self) -> None:
