@@ -304,9 +304,7 @@ def test_keys_with_all_rights_and_one_round_do_what_they_may_and_check_names_the
     assert isinstance(before, Caller)
     assert isinstance(after, Caller)
     assert (before.rights, after.rights) == (EVERYTHING, NEITHER)
-    assert (
-        f"may void or correct what any producer that is not reserved has sent: {kept.key_id}" in finding.found
-    )
+    assert f"may void or correct events of any producer that is not reserved: {kept.key_id}" in finding.found
     assert "processor key add TENANT --producer NAME" in (finding.advice or "")
 
 
