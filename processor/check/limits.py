@@ -51,8 +51,8 @@ def every_login(rights: str, *, let_in: bool) -> Finding:
     if rights == "nothing":
         return tell(what, "can create no lasting object, and hold no lock that blocks others")
     advice = (
-        "SELECT put_up_tenant_walls(), as the owner for privileges on the database, else as a superuser; its "
-        "notices name the missing privileges. Without a superuser, allow tenant readers on a replica only "
+        "run SELECT put_up_tenant_walls() as the owner for privileges on the database, else as a superuser; "
+        "its notices name the missing privileges. Without a superuser, allow tenant readers on a replica only "
         "(docs/reference/roles.md)"
     )
     if let_in:

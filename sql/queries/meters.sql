@@ -1,4 +1,4 @@
--- Meters: add, list and retire them, and list what they could not count.
+-- Add, list and retire meters, and list what they could not count.
 
 -- add_meter: Add a meter; one of the same name and tenant is left as it is, and then nothing is given back.
 INSERT INTO meter (

@@ -159,7 +159,7 @@ def test_a_text_that_is_json_is_a_payload_to_the_last_digit(seed: int) -> None:
 
     if expected is None:
         assert isinstance(found, Malformed)
-        assert "the text at /message is not JSON" in found.detail["message"]
+        assert "the text at /message is invalid JSON" in found.detail["message"]
     else:
         assert isinstance(found, Envelope)
         assert found.payload == inner.strip(" \t\r\n")

@@ -87,11 +87,6 @@ def test_a_terminal_that_knows_ascii_alone_is_written_to(words: Words, environme
     assert code == _run(words, environment)[0]
 
 
-def _obeys_ctrl_c() -> None:
-    # A shell lets what it starts in the background ignore the signal, tests included.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("program", ["processor", "producers"])
 @pytest.mark.parametrize(
     "at", ["processor.runtime.start", "click", "rich", "pydantic", "processor.settings", "boto3"]
@@ -100,6 +95,8 @@ def test_a_ctrl_c_while_modules_are_imported_ends_it_silently(program: str, at: 
     """The signal comes as the import of a module begins: an import hook sends it."""
     hook = (
         "import os, signal, sys\n"
+        # A shell lets what it starts in the background ignore the signal, tests included.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Hook:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name == {at!r}:\n"
@@ -115,7 +112,6 @@ def test_a_ctrl_c_while_modules_are_imported_ends_it_silently(program: str, at: 
         text=True,
         check=False,
         timeout=60,
-        preexec_fn=_obeys_ctrl_c,
     )
 
     assert done.stderr == ""
@@ -128,6 +124,7 @@ def test_a_ctrl_c_while_modules_are_imported_ends_it_silently(program: str, at: 
 def test_a_ctrl_c_in_a_command_is_130_and_no_traceback(environment: dict[str, str]) -> None:
     hook = (
         "import os, signal, sys, click\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from processor.cli import cli\n"
         "@cli.command()\n"
         "def wait():\n"
@@ -145,7 +142,6 @@ def test_a_ctrl_c_in_a_command_is_130_and_no_traceback(environment: dict[str, st
         check=False,
         timeout=60,
         env=environment,
-        preexec_fn=_obeys_ctrl_c,
     )
 
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")

@@ -151,7 +151,7 @@ def test_a_key_that_is_too_long_is_rejected(length: int, *, fits: bool) -> None:
     else:
         assert isinstance(verdict, Rejection)
         assert verdict.reason is Reason.SCHEMA_VIOLATION
-        assert "257 characters together" in verdict.detail["message"]
+        assert "have 257 characters" in verdict.detail["message"]
         assert "at most 256" in verdict.detail["message"]
 
 

@@ -72,7 +72,7 @@ def kill_with_requests_inside(field: Field) -> None:
     with while_sqs(field, delay(field.chance, 0.05, 0.4), only=_SEND):
         for _ in range(field.rounds):
             field.pause(0.2, 1.0)
-            before = publisher.failed["ProtocolError"]
+            before = publisher.failed["HttpTrouble"]
             with field.fault():
                 gateways.kill(0)
             accepted = len(field.load.sent.accepted_at)
@@ -80,7 +80,7 @@ def kill_with_requests_inside(field: Field) -> None:
                 lambda accepted=accepted: len(field.load.sent.accepted_at) > accepted,  # type: ignore[misc]
                 "the gateway takes something again",
             )
-            died += publisher.failed["ProtocolError"] > before
+            died += publisher.failed["HttpTrouble"] > before
     if died < field.rounds / 2:
         raise ScenarioFailed(f"{died} of {field.rounds} kills met a request: nothing was shown")
 
