@@ -52,8 +52,8 @@ def every_login(rights: str, *, let_in: bool) -> Finding:
         return tell(what, "can create no lasting object, and hold no lock that blocks others")
     advice = (
         "run SELECT put_up_tenant_walls() as the owner for privileges on the database, else as a superuser; "
-        "its notices name the missing privileges. Without a superuser, allow tenant readers on a replica only "
-        "(docs/reference/roles.md)"
+        "its notices name the missing privileges. Without a superuser, allow tenant readers on a replica "
+        "only (docs/reference/roles.md)"
     )
     if let_in:
         return judge(what, rights, fine=False, advice=advice)
