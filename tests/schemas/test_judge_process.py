@@ -358,7 +358,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 def test_a_payload_is_validated_again_after_its_process_was_killed() -> None:
     process = JudgeProcess()
 
-    with judging(process, large_numbers(1_200)) as answers:
+    with judging(process, large_numbers(800)) as answers:
         killed = process.pid
         os.kill(killed or 0, signal.SIGKILL)
 
@@ -372,7 +372,7 @@ def test_a_payload_that_always_kills_the_process_is_given_up() -> None:
     process = JudgeProcess()
     answers: list[Answer] = []
     thread = threading.Thread(
-        target=lambda: answers.append(process.judge(UNIQUE, large_numbers(1_200))), daemon=True
+        target=lambda: answers.append(process.judge(UNIQUE, large_numbers(800))), daemon=True
     )
     thread.start()
 
@@ -398,7 +398,7 @@ def test_a_silent_process_is_replaced_and_the_payload_is_not_blamed(
     monkeypatch.setattr(judge_module, "_KILLS_MAX", 1)
     monkeypatch.setattr(judge_module, "_SILENCE_S_MAX", 1)
 
-    with judging(process, large_numbers(1_200)) as answers:
+    with judging(process, large_numbers(800)) as answers:
         os.kill(process.pid or 0, signal.SIGSTOP)
         wait_until(lambda: "has not answered" in process.trouble, "it was given up")
         monkeypatch.setattr(judge_module, "_SILENCE_S_MAX", 60)
@@ -411,7 +411,7 @@ def test_a_silent_process_does_not_delay_a_stop() -> None:
     stop = threading.Event()
     process = JudgeProcess(stop=stop)
 
-    with judging(process, large_numbers(1_200)) as answers:
+    with judging(process, large_numbers(800)) as answers:
         os.kill(process.pid or 0, signal.SIGSTOP)
         stop.set()
 
