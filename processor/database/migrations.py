@@ -133,8 +133,7 @@ def migrate(connection: psycopg.Connection[Any], on_notice: Callable[[str], obje
     """
 
     def hear(notice: psycopg.errors.Diagnostic) -> None:
-        if on_notice is not None:
-            on_notice(notice.message_primary or "")
+        on_notice(notice.message_primary or "")
 
     connection.add_notice_handler(hear)
     if _is_of_before(_applied(connection)):

@@ -64,12 +64,17 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
     )
     # Warnings and errors of libraries only: their lower levels log requests with bodies.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    silence_libraries()
+    # Else warnings would be printed past this configuration.
+    logging.captureWarnings(capture=True)
+
+
+def silence_libraries() -> None:
+    """Keep library loggers quiet that print tracebacks of failures which our programs report themselves."""
     # urllib3 logs headers of a server's answer with a traceback. The answer itself is checked by us.
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
     # pika logs every failure with tracebacks. We log each failure once, as text.
     logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
-    # Else warnings would be printed past this configuration.
-    logging.captureWarnings(capture=True)
 
 
 class Limiter:

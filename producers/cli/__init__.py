@@ -8,6 +8,7 @@ import click
 
 from processor.errors import ProcessorError, SettingsError, Unavailable
 from processor.runtime.escaping import escaped
+from processor.runtime.logs import silence_libraries
 from processor.runtime.terminal import HelpFormatter, fit
 from producers.cli import fake, load, send, validate
 from producers.cli.sending import EXIT_REFUSED
@@ -60,8 +61,7 @@ def main() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("producers: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    # pika logs each failed attempt with a traceback; the run reports an outage once.
-    logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
+    silence_libraries()
 
 
 for family in (fake, send, load, validate):
